@@ -1,0 +1,46 @@
+# Two commands do all: `make demo` and `make test`. Each target makes .venv and installs what it needs, once.
+# PYTHON=/path/to/python3.11 chooses the interpreter for .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := OMP_NUM_THREADS=$(shell nproc) $(BIN)
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check format bench smoke clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/installed-train ## Build the synthetic set, pretrain, evaluate; then look at runs/demo/report.md
+	rm -rf data/synthetic.new && $(BIN)/python -m data_scripts.build --source synthetic --out data/synthetic --overwrite
+	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/demo.yaml --overwrite
+	@cat runs/demo/report.md
+	@echo "Made runs/demo: checkpoint, metrics.json, report.md, figures"
+
+smoke: .venv/installed-train ## The same path in under a minute, to see that it works; its numbers mean nothing
+	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 24 --out data/smoke --overwrite
+	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/smoke.yaml --overwrite
+
+test: .venv/installed-dev ## Run all tests; PYTEST_ARGS='-m "not slow"' for the quick ones
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/installed-dev ## Format, lint, types and import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev ## Mend format and what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-dev ## Measure the loss and the trainer beside their neighbours, side by side
+	$(BIN)/python tests/benchmarks/bench_losses.py
+	$(BIN)/python tests/benchmarks/bench_training.py
+
+clean: ## Remove .venv, data and runs
+	rm -rf .venv data runs
+
+.venv/installed-%: setup.cfg constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Raw studies to a folder that `datasets.load_dataset` reads."""

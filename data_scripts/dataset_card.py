@@ -1,0 +1,99 @@
+"""The dataset card in words: what the set is, where it comes from, how it was split, what it may be used for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_scripts.records import SourceInfo
+
+CARD = """\
+# {title}
+
+{summary}
+{leak}
+**Research use only.** Not for diagnosis, and not for any decision about a patient.
+
+## Source
+
+- Reports: {report_origin}.
+- Licence of the source: {license}.
+- Cite: {citation}
+
+## Splits
+
+{split_text}
+
+{split_table}
+
+## Labels
+
+Rows that hold each class, by split. A row may hold several classes or none.
+
+{label_table}
+
+## Columns
+
+- `image`: the slice, 8-bit grey PNG; sources of more than 8 bits are windowed between the 0.5 and 99.5 percentiles
+  of the slice.
+- `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
+- `labels`: the classes present. `grade`: {grade_text}
+- `patient_id`, `study_id`: pseudonyms. `plane`, `sequence`, `level`: `unknown` where the source does not say.
+- `pixel_spacing_mm`: of the stored image; null where unknown.
+- `mask`: {mask_text}
+- `source`: data set and file of the row.
+
+## How it was made
+
+{num_read} rows were read, {num_written} written, {num_excluded} left out; `build_report.json` lists each with
+its reason. Made on {date} with
+
+```sh
+{command}
+```
+"""
+
+LEAK = """
+> **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
+> in more than one split. Test scores are too good by what a model remembers of a patient. Use them only to
+> compare with the paper.
+"""
+
+
+def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
+    """The prose of the card, from the source's description and the build report."""
+    splits = report["splits"]
+    labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
+    return CARD.format(
+        title=f"Lumbar reports: {info.name}",
+        summary=info.summary,
+        leak=LEAK.format(**report["leak"]) if report["leak"] else "",
+        report_origin=info.report_origin,
+        license=info.license,
+        citation=info.citation,
+        split_text=report["split_rule"],
+        split_table=_table(
+            ["split", "rows", "patients"],
+            [[name, split["rows"], split["patients"]] for name, split in splits.items()],
+        ),
+        label_table=_table(["class", *splits], labels) if labels else "The source has no labels.",
+        grade_text=f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
+        mask_text=_mask_text(info, report["num_masks"]),
+        num_read=report["rows_read"],
+        num_written=report["rows_written"],
+        num_excluded=len(report["exclusions"]),
+        date=report["date"],
+        command=report["command"],
+    )
+
+
+def _mask_text(info: SourceInfo, num_masks: int) -> str:
+    if num_masks == 0:
+        return "the source has none."
+    if not info.mask_names:
+        return f"8-bit class indices, {num_masks} rows; the source does not name the classes."
+    names = ", ".join(f"{index} {name}" for index, name in enumerate(info.mask_names))
+    return f"8-bit class indices, {num_masks} rows: {names}."
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,0 +1,136 @@
+"""The one record that every source yields, and the exclusion it yields instead when a row is bad."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+PLANES = ("axial", "sagittal", "coronal", "unknown")
+SEQUENCES = ("T1", "T2", "T2_SPACE", "STIR", "PD", "other", "unknown")
+LEVELS = ("T10/T11", "T11/T12", "T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "several", "unknown")
+
+LOW_BACK_PAIN = "LBP"
+NO_FINDING = "No Finding"
+
+SPLITS = ("train", "validation", "test")
+
+# What tables hold where nobody knew the patient; grouping such rows as one patient would be wrong.
+_UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What a source needs to know before it is read.
+
+    Args:
+        raw: Folder of the raw studies; None for a source that draws its own.
+        seed: Seed of whatever a source draws: pixels, wordings.
+        num_patients: Patients to draw; sources that read files take all they find.
+    """
+
+    raw: Path | None
+    seed: int = 0
+    num_patients: int = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One image with its report, before it is written.
+
+    Pixels are loaded when the record is written, not when it is read: patients can be split, and a hundred
+    thousand rows listed, without holding an image.
+
+    Args:
+        load_image: Returns the slice; grey, 8 bit (mode `L`) or 16 bit (`I;16`, windowed when written). A function
+            of a module or a `functools.partial` of one, so that worker processes can receive it.
+        load_mask: Returns the 8-bit class indices (mode `L`) of the same size as the image, or None.
+        report: The original text. Not empty.
+        rephrasings: Other wordings of the same facts.
+        labels: Names of the classes present, each among the source's `label_names`.
+        grade: Ordinal severity, among the source's `grade_names`, or None.
+        patient_id: Pseudonym; everything of one patient goes to one split.
+        study_id: Pseudonym of one examination.
+        source: Data set and file, unique: the record's identity in `build_report.json`.
+        pixel_spacing_mm: Side of a pixel of the stored image, in mm; None when unknown or not square.
+        split: A split that the source prescribes (`train`, `validation`, `test`), or None to let us split.
+    """
+
+    load_image: Callable[[], Image.Image]
+    report: str
+    patient_id: str
+    study_id: str
+    source: str
+    load_mask: Callable[[], Image.Image] | None = None
+    rephrasings: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    grade: str | None = None
+    plane: str = "unknown"
+    sequence: str = "unknown"
+    level: str = "unknown"
+    pixel_spacing_mm: float | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A row that could not become a record: which, and why in words a user can act on."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """What the dataset card says of a source, and the vocabularies of its records.
+
+    Args:
+        name: Name given to `--source`.
+        summary: One sentence.
+        license: SPDX name or the data set's own words.
+        citation: What to cite.
+        label_names: Every class that `Record.labels` may hold, in column order.
+        grade_names: The ordinal scale of `Record.grade`, lowest first; empty when the source has none.
+        mask_names: Name of each mask index, background first; empty when the source has no masks.
+        report_origin: Who wrote the reports: `radiologist`, or how they were composed.
+    """
+
+    name: str
+    summary: str
+    license: str
+    citation: str
+    label_names: tuple[str, ...]
+    grade_names: tuple[str, ...] = ()
+    mask_names: tuple[str, ...] = ()
+    report_origin: str = field(default="radiologist")
+
+
+def record_problem(record: Record, info: SourceInfo) -> str | None:
+    """Say why a record's fields cannot be written; None when they are in order.
+
+    Pixels are not looked at: they are loaded, and judged, when the record is written.
+    """
+    if not record.report.strip():
+        return "empty report"
+    if record.patient_id.strip().casefold() in _UNKNOWN_PATIENTS:
+        return f"unknown patient: patient_id is {record.patient_id!r}"
+    allowed_values: list[tuple[str, str | None, tuple[str, ...]]] = [
+        ("plane", record.plane, PLANES),
+        ("sequence", record.sequence, SEQUENCES),
+        ("level", record.level, LEVELS),
+        *(("label", label, info.label_names) for label in record.labels),
+    ]
+    if record.grade is not None:
+        allowed_values.append(("grade", record.grade, info.grade_names))
+    if record.split is not None:
+        allowed_values.append(("split", record.split, SPLITS))
+    for column, value, allowed in allowed_values:
+        if value not in allowed:
+            return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
+    if NO_FINDING in record.labels and len(set(record.labels)) > 1:
+        return f"contradictory labels: {NO_FINDING!r} beside {sorted(set(record.labels) - {NO_FINDING})}"
+    spacing = record.pixel_spacing_mm
+    if spacing is not None and not (math.isfinite(spacing) and spacing > 0):
+        return f"pixel_spacing_mm must be a positive number, got {spacing}"
+    return None

@@ -1,0 +1,198 @@
+"""Your own data: a table beside the images, one row an image.
+
+    my_study/
+        metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
+        images/0001.png       named in the table, relative to the folder
+
+`file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `labels`
+(separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`, `mask`
+(a file name), `rephrasings` (separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given
+for all rows or for none; in JSON lines an empty list says that none of the classes is present.
+"""
+
+import difflib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from data_scripts.images import file_inside, read_image
+from data_scripts.records import LEVELS, NO_FINDING, SEQUENCES, Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.tables import Row, columns_of, read_table
+from modeling_lumbarclip.report_text_lumbarclip import normalise_report
+
+REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
+ALL_OR_NONE_COLUMNS = ("labels", "split")
+OPTIONAL_COLUMNS = (
+    "study_id",
+    "grade",
+    "plane",
+    "sequence",
+    "level",
+    "pixel_spacing_mm",
+    "mask",
+    "rephrasings",
+    *ALL_OR_NONE_COLUMNS,
+)
+SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "dev": "validation"}
+
+
+def describe(options: ReadOptions) -> SourceInfo:
+    """Collect the vocabularies of labels and grades from the table.
+
+    Raises:
+        ValueError: If the folder or its table is missing, ambiguous or malformed.
+    """
+    records = [item for item in read(options) if isinstance(item, Record)]
+    labels = {label for record in records for label in record.labels}
+    _refuse_lookalikes(labels)
+    return SourceInfo(
+        name="folder",
+        summary="Images and reports of a folder of our own.",
+        license="not stated",
+        citation="not stated",
+        label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
+        grade_names=tuple(sorted({record.grade for record in records if record.grade}, key=_grade_order)),
+        report_origin="as given in the table",
+    )
+
+
+def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
+    """Yield each row of the table as a record, or as an exclusion with its reason.
+
+    Raises:
+        ValueError: As in `describe`.
+    """
+    raw, rows = _read_rows(options)
+    needed = [column for column in ALL_OR_NONE_COLUMNS if any(_is_given(row, column) for row in rows)]
+    for row in rows:
+        try:
+            item: Record | Exclusion = _record(row, raw, needed)
+        except ValueError as error:
+            item = Exclusion(row.where, str(error))
+        yield item
+
+
+def normalise_level(text: str) -> str:
+    """Spell a disc level as the record does; a level that is not known comes back as it is.
+
+    Example:
+        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
+        ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
+    """
+    key = "".join(char for char in text.lower() if char.isalnum())
+    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
+
+
+def _level_spellings() -> dict[str, str]:
+    spellings = {}
+    for level in LEVELS:
+        upper, _, lower = level.partition("/")
+        spellings[(upper + lower).lower()] = level
+        if lower and upper[0] == lower[0]:
+            spellings[(upper + lower[1:]).lower()] = level  # "L4-5"
+    return spellings
+
+
+_LEVEL_SPELLINGS = _level_spellings()
+
+
+def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
+    if options.raw is None or not options.raw.is_dir():
+        raise ValueError(f"--raw must be an existing folder with images and a table, got {options.raw}")
+    raw = options.raw.resolve()
+    rows = read_table(_find_table(raw))
+    columns = columns_of(rows)
+    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    unknown = [column for column in columns if column not in known]
+    if missing or unknown:
+        hints = [f"{name!r}{_did_you_mean(name, known)}" for name in unknown]
+        raise ValueError(
+            f"the table of {raw} "
+            + " and ".join(
+                [f"lacks the columns {', '.join(missing)}"] * bool(missing)
+                + [f"has the unknown columns {', '.join(hints)}"] * bool(unknown)
+            )
+            + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}; "
+            "CSV fields are separated by commas."
+        )
+    return raw, rows
+
+
+def _find_table(raw: Path) -> Path:
+    named = [raw / name for name in ("metadata.csv", "metadata.jsonl") if (raw / name).is_file()]
+    tables = named or sorted(path for path in raw.iterdir() if path.suffix in (".csv", ".jsonl"))
+    if len(tables) != 1:
+        found = ", ".join(path.name for path in tables) or "none"
+        raise ValueError(f"{raw} must hold exactly one table, metadata.csv or metadata.jsonl; found: {found}")
+    return tables[0]
+
+
+def _did_you_mean(name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _is_given(row: Row, column: str) -> bool:
+    return row.cells.get(column) not in (None, "")
+
+
+def _record(row: Row, raw: Path, needed: list[str]) -> Record:
+    if row.problem:
+        raise ValueError(row.problem)
+    for column in needed:
+        if not _is_given(row, column):
+            raise ValueError(f"no {column}, although other rows have it; give it for all rows or for none")
+    image_path = file_inside(raw, row.text("file_name"), "image")
+    mask_name = row.text("mask")
+    split = row.text("split").lower()
+    return Record(
+        load_image=partial(read_image, image_path),
+        load_mask=partial(read_image, file_inside(raw, mask_name, "mask")) if mask_name else None,
+        report=normalise_report(row.text("report")),
+        rephrasings=tuple(normalise_report(text) for text in row.texts("rephrasings", "|")),
+        labels=_labels(row),
+        grade=row.text("grade") or None,
+        patient_id=row.text("patient_id"),
+        study_id=row.text("study_id") or row.text("patient_id"),
+        plane=row.text("plane").lower() or "unknown",
+        sequence=_normalise_sequence(row.text("sequence")),
+        level=normalise_level(row.text("level")),
+        pixel_spacing_mm=_number_or_none(row, "pixel_spacing_mm"),
+        split=SPLIT_SPELLINGS.get(split, split) or None,
+        source=f"{raw.name}/{image_path.relative_to(raw).as_posix()}",
+    )
+
+
+def _labels(row: Row) -> tuple[str, ...]:
+    labels = row.texts("labels", ";")
+    return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
+
+
+def _refuse_lookalikes(labels: set[str]) -> None:
+    spellings: dict[str, str] = {}
+    for label in sorted(labels):
+        other = spellings.setdefault(label.casefold(), label)
+        if other != label:
+            raise ValueError(f"labels {other!r} and {label!r} differ only in case; spell a class one way")
+
+
+def _normalise_sequence(text: str) -> str:
+    key = text.upper().replace(" ", "_").replace("-", "_")
+    return next((name for name in SEQUENCES if name.upper() == key), text) if text else "unknown"
+
+
+def _number_or_none(row: Row, column: str) -> float | None:
+    text = row.text(column)
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise ValueError(f"{column} must be a number, got {text!r}") from error
+
+
+def _grade_order(grade: str) -> tuple[float, str]:
+    """Sort key: numbers by value, then the rest by spelling."""
+    try:
+        return float(grade), grade
+    except ValueError:
+        return float("inf"), grade

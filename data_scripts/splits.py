@@ -1,0 +1,198 @@
+"""Which patient goes to which split or fold.
+
+All functions are pure, and the outcome depends on the ids, the labels and the seed only: not on the order of rows,
+nor on how many rows a patient has.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from data_scripts.records import SPLITS
+
+DEFAULT_FRACTIONS = (0.7, 0.15, 0.15)
+
+
+def split_by_patient(
+    patient_ids: Sequence[str],
+    labels: Sequence[Collection[str]],
+    *,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+) -> list[str]:
+    """Assign rows to train, validation and test so that no patient is in two, stratified by the patients' labels.
+
+    Args:
+        patient_ids: Patient of each row.
+        labels: Classes present in each row; a patient counts as having every class of its rows.
+        fractions: Shares of the patients for train, validation and test. 0 leaves a split out.
+        seed: Another seed, another assignment.
+
+    Returns:
+        Name of the split of each row.
+
+    Raises:
+        ValueError: If the fractions are no shares, or there are fewer patients than splits.
+
+    Example:
+        >>> split_by_patient(["a", "a", "b", "c"], [{"LBP"}, {"LBP"}, {"LBP"}, {"LBP"}], fractions=(0.5, 0.25, 0.25))
+        ['train', 'train', 'validation', 'test']
+    """
+    split_of = _split_groups(_labels_of_groups(patient_ids, labels), fractions, seed, "patient")
+    return [split_of[patient_id] for patient_id in patient_ids]
+
+
+def split_by_record(
+    record_ids: Sequence[str],
+    labels: Sequence[Collection[str]],
+    *,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+) -> list[str]:
+    """Assign each row by itself, as the LumbarCLIP paper did: one patient's images then sit in several splits.
+
+    The test score is too good by what the model remembers of a patient; `num_shared_patients` counts the leak.
+
+    Args:
+        record_ids: Identity of each row, all different.
+        labels: Classes present in each row.
+        fractions: As in `split_by_patient`.
+        seed: As in `split_by_patient`.
+
+    Returns:
+        Name of the split of each row.
+
+    Raises:
+        ValueError: As in `split_by_patient`.
+    """
+    split_of = _split_groups(_labels_of_groups(record_ids, labels), fractions, seed, "record")
+    return [split_of[record_id] for record_id in record_ids]
+
+
+def patient_folds(
+    patient_ids: Sequence[str], labels: Sequence[Collection[str]], num_folds: int, seed: int = 0
+) -> list[int]:
+    """Assign rows to the folds of a cross-validation, by patient and stratified as in `split_by_patient`.
+
+    Args:
+        patient_ids: Patient of each row.
+        labels: Classes present in each row.
+        num_folds: Number of folds, at least 2; their sizes differ by one patient at most.
+        seed: Another seed, other folds.
+
+    Returns:
+        Fold of each row, 0 to `num_folds` - 1.
+
+    Raises:
+        ValueError: If there are fewer patients than folds.
+
+    Example:
+        >>> patient_folds(["a", "b", "c", "c"], [{"x"}, {"x"}, {"y"}, {"y"}], num_folds=3)
+        [0, 1, 2, 2]
+    """
+    if num_folds < 2:
+        raise ValueError(f"num_folds must be at least 2, got {num_folds}")
+    groups = _labels_of_groups(patient_ids, labels)
+    if len(groups) < num_folds:
+        raise ValueError(f"{len(groups)} patients cannot fill {num_folds} folds; lower num_folds")
+    quotas = _quotas(len(groups), [1 / num_folds] * num_folds)
+    fold_of = _stratified_assignment(groups, quotas, seed)
+    return [fold_of[patient_id] for patient_id in patient_ids]
+
+
+def check_given_splits(patient_ids: Sequence[str], splits: Sequence[str]) -> None:
+    """Refuse prescribed splits that put one patient in two of them.
+
+    Raises:
+        ValueError: Naming up to ten such patients and their splits.
+    """
+    splits_of = _splits_of_patients(patient_ids, splits)
+    shared = sorted(patient_id for patient_id, names in splits_of.items() if len(names) > 1)
+    if shared:
+        listed = "; ".join(f"patient {name!r} in {' and '.join(sorted(splits_of[name]))}" for name in shared[:10])
+        raise ValueError(
+            f"{len(shared)} patients are in more than one given split: {listed}. "
+            "Give all rows of a patient one split, or leave the split column out."
+        )
+
+
+def num_shared_patients(patient_ids: Sequence[str], splits: Sequence[str]) -> int:
+    """Count the patients whose rows lie in more than one split.
+
+    Example:
+        >>> num_shared_patients(["a", "a", "b"], ["train", "test", "test"])
+        1
+    """
+    return sum(len(names) > 1 for names in _splits_of_patients(patient_ids, splits).values())
+
+
+def _splits_of_patients(patient_ids: Sequence[str], splits: Sequence[str]) -> dict[str, set[str]]:
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for patient_id, split in zip(patient_ids, splits, strict=True):
+        splits_of[patient_id].add(split)
+    return splits_of
+
+
+def _labels_of_groups(group_ids: Sequence[str], labels: Sequence[Collection[str]]) -> dict[str, set[str]]:
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for group_id, row_labels in zip(group_ids, labels, strict=True):
+        labels_of[group_id].update(row_labels)
+    return labels_of
+
+
+def _split_groups(groups: Mapping[str, set[str]], fractions: Sequence[float], seed: int, unit: str) -> dict[str, str]:
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise ValueError(f"split fractions must be {len(SPLITS)} shares that sum to 1, got {list(fractions)}")
+    num_wanted = sum(fraction > 0 for fraction in fractions)
+    if len(groups) < num_wanted:
+        raise ValueError(
+            f"{len(groups)} {unit}s cannot fill {num_wanted} splits: one would be empty. "
+            f"Bring at least {num_wanted} {unit}s, or set the share of a split to 0."
+        )
+    quotas = _quotas(len(groups), fractions)
+    return {group: SPLITS[index] for group, index in _stratified_assignment(groups, quotas, seed).items()}
+
+
+def _quotas(total: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers nearest to the fractions of `total` (largest remainders), none 0 unless its fraction is."""
+    quotas = [max(int(total * fraction + 1e-9), int(fraction > 0)) for fraction in fractions]
+    while sum(quotas) != total:
+        step = 1 if sum(quotas) < total else -1
+        deficits = [total * fraction - quota for fraction, quota in zip(fractions, quotas, strict=True)]
+        movable = [index for index, quota in enumerate(quotas) if fractions[index] > 0 and quota + step >= 1]
+        quotas[max(movable, key=lambda index: step * deficits[index])] += step
+    return quotas
+
+
+def _stratified_assignment(groups: Mapping[str, set[str]], quotas: Sequence[int], seed: int) -> dict[str, int]:
+    """Spread the groups over bins of given sizes so that each label is spread as the sizes are.
+
+    Iterative stratification: the label with the fewest groups left goes first, since it leaves the least choice,
+    and each of its groups goes to the bin that lacks the label most. Bins are closed when full, so that
+    sizes are exact and labels are as even as that allows.
+
+    Source:
+        Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011.
+        Deviation: exact sizes, and a seeded order of the groups instead of random ties.
+    """
+    total = sum(quotas)
+    totals = Counter(label for labels in groups.values() for label in labels)
+    lacking = [{label: count * quota / total for label, count in totals.items()} for quota in quotas]
+    room = list(quotas)
+    left = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest())
+    assignment: dict[str, int] = {}
+    while left:
+        counts = Counter(label for group in left for label in groups[group])
+        rarest = min(counts, key=lambda label: (counts[label], label)) if counts else None
+        for group in [group for group in left if rarest is None or rarest in groups[group]]:
+            # A later bin wins a tie: a rare finding is worth more in test than in validation.
+            chosen = max(
+                (index for index in range(len(quotas)) if room[index]),
+                key=lambda index: (lacking[index][rarest] if rarest else 0.0, room[index], index),
+            )
+            assignment[group] = chosen
+            room[chosen] -= 1
+            for label in groups[group]:
+                lacking[chosen][label] -= 1
+        left = [group for group in left if group not in assignment]
+    return assignment

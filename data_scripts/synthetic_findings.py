@@ -1,0 +1,171 @@
+"""Which findings a synthetic patient has, level by level: the facts that the pictures and the reports share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+Severity = Literal["mild", "moderate", "severe"]
+Site = Literal["central", "left paracentral", "right paracentral", "left foraminal", "right foraminal"]
+Option = TypeVar("Option")
+
+SYNTHETIC_LEVELS = ("L3/L4", "L4/L5", "L5/S1")
+SEVERITIES: tuple[Severity, ...] = ("mild", "moderate", "severe")
+PROTRUSION_SITES: tuple[Site, ...] = (
+    "central",
+    "left paracentral",
+    "right paracentral",
+    "left foraminal",
+    "right foraminal",
+)
+STENOSIS_GRADES = ("A", "B", "C", "D")
+
+NO_FINDING_SHARE = 0.15
+AFFECTED_SHARE = {"L3/L4": 0.40, "L4/L5": 0.78, "L5/S1": 0.70}  # among patients who have a finding somewhere
+DEHYDRATION_SHARE = 0.7  # of the levels with another finding
+HYPERTROPHY_SHARE = 0.6  # of the stenotic levels
+
+# The finding that leads an affected level. Dehydration alone is nearly invisible on T1, hence rare.
+LEADS = ("bulge", "protrusion", "bulge and protrusion", "hypertrophy", "dehydration")
+LEAD_SHARES = (0.45, 0.32, 0.13, 0.07, 0.03)
+SEVERITY_SHARES = (0.45, 0.37, 0.18)
+SITE_SHARES = (0.22, 0.27, 0.27, 0.12, 0.12)
+
+# How often a disc that reaches into the canal narrows it, and to which severity (none, mild, moderate, severe).
+STENOSIS_SHARES = {
+    "mild": (0.88, 0.12, 0.0, 0.0),
+    "moderate": (0.55, 0.30, 0.15, 0.0),
+    "severe": (0.20, 0.15, 0.35, 0.30),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelFindings:
+    """Everything abnormal at one disc level; the default is a normal level.
+
+    Args:
+        level: `L3/L4`, `L4/L5` or `L5/S1`.
+        bulge: Symmetric extension of the whole posterior margin.
+        protrusion: Focal extension at `protrusion_site`; the two are given together.
+        protrusion_site: Where; left and right are the patient's.
+        stenosis: Narrowing of the spinal canal: the thecal sac loses area.
+        hypertrophy: Thickened ligamenta flava and facet joints; only with stenosis.
+        dehydration: The nucleus has lost its water signal.
+
+    Raises:
+        ValueError: If the level is not drawn here, a protrusion lacks its site, or hypertrophy comes without stenosis.
+
+    Example:
+        >>> findings = LevelFindings(level="L4/L5", protrusion="severe", protrusion_site="left paracentral")
+        >>> findings.protrusion_side, findings.compressed_root, findings.grade, findings.is_normal
+        ('left', 'left L5', 'A', False)
+    """
+
+    level: str
+    bulge: Severity | None = None
+    protrusion: Severity | None = None
+    protrusion_site: Site | None = None
+    stenosis: Severity | None = None
+    hypertrophy: bool = False
+    dehydration: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in SYNTHETIC_LEVELS:
+            raise ValueError(f"level {self.level!r} is not drawn; choose one of {SYNTHETIC_LEVELS}")
+        if (self.protrusion is None) != (self.protrusion_site is None):
+            raise ValueError(
+                f"protrusion {self.protrusion!r} with site {self.protrusion_site!r}: give both of them or neither"
+            )
+        if self.hypertrophy and self.stenosis is None:
+            raise ValueError("hypertrophy=True without stenosis is not drawn; give a stenosis severity with it")
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether nothing abnormal is drawn at this level."""
+        return not (self.bulge or self.protrusion or self.stenosis or self.dehydration)
+
+    @property
+    def grade(self) -> str:
+        """Letter of the stenosis: A none, B mild, C moderate, D severe.
+
+        Drawn after the signs of Schizas et al. 2010 (A: CSF around the rootlets; B: rootlets fill the sac; C: rootlets
+        no longer told apart; D: posterior epidural fat gone too). Letter by severity is our simplification.
+        """
+        return "A" if self.stenosis is None else STENOSIS_GRADES[1 + SEVERITIES.index(self.stenosis)]
+
+    @property
+    def protrusion_side(self) -> str | None:
+        """`left`, `right` or `central`; None without a protrusion."""
+        return self.protrusion_site.split()[0] if self.protrusion_site else None
+
+    @property
+    def foraminal_side(self) -> str | None:
+        """Side whose neural foramen the protrusion fills, or None."""
+        return self.protrusion_side if self.protrusion_site and "foraminal" in self.protrusion_site else None
+
+    @property
+    def compressed_root(self) -> str | None:
+        """Side and name of the root that a moderate or severe lateral protrusion compresses, as `left L5`.
+
+        A paracentral protrusion meets the traversing root (named after the lower vertebra), a foraminal one the
+        exiting root (after the upper).
+        """
+        if self.protrusion in (None, "mild") or self.protrusion_side in (None, "central"):
+            return None
+        upper, lower = self.level.split("/")
+        return f"{self.protrusion_side} {upper if self.foraminal_side else lower}"
+
+
+def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
+    """The findings of one patient, one entry for each of `SYNTHETIC_LEVELS`."""
+    if rng.random() < NO_FINDING_SHARE:
+        return tuple(LevelFindings(level=level) for level in SYNTHETIC_LEVELS)
+    while True:  # a patient with findings has one at least; 4 % of the draws are repeated
+        affected = [rng.random() < AFFECTED_SHARE[level] for level in SYNTHETIC_LEVELS]
+        if any(affected):
+            break
+    return tuple(
+        sample_level(level, rng) if hit else LevelFindings(level=level)
+        for level, hit in zip(SYNTHETIC_LEVELS, affected, strict=True)
+    )
+
+
+def sample_level(level: str, rng: np.random.Generator) -> LevelFindings:
+    """The findings of an affected level."""
+    lead = _choose(LEADS, LEAD_SHARES, rng)
+    if lead == "dehydration":
+        return LevelFindings(level=level, dehydration=True)
+    bulge = _choose(SEVERITIES, SEVERITY_SHARES, rng) if "bulge" in lead else None
+    protrusion = _choose(SEVERITIES, SEVERITY_SHARES, rng) if "protrusion" in lead else None
+    site = _choose(PROTRUSION_SITES, SITE_SHARES, rng) if protrusion else None
+    stenosis: Severity | None
+    if lead == "hypertrophy":
+        stenosis, hypertrophy = _choose(SEVERITIES[:2], (0.5, 0.5), rng), True
+    else:
+        stenosis = _sample_stenosis(bulge, None if site and "foraminal" in site else protrusion, rng)
+        hypertrophy = stenosis is not None and bool(rng.random() < HYPERTROPHY_SHARE)
+    return LevelFindings(
+        level=level,
+        bulge=bulge,
+        protrusion=protrusion,
+        protrusion_site=site,
+        stenosis=stenosis,
+        hypertrophy=hypertrophy,
+        dehydration=bool(rng.random() < DEHYDRATION_SHARE),
+    )
+
+
+def _sample_stenosis(
+    bulge: Severity | None, canal_protrusion: Severity | None, rng: np.random.Generator
+) -> Severity | None:
+    intrusions = [severity for severity in (bulge, canal_protrusion) if severity]
+    if not intrusions:  # a foraminal protrusion leaves the canal alone
+        return None
+    worst = max(intrusions, key=SEVERITIES.index)
+    severities: tuple[Severity | None, ...] = (None, *SEVERITIES)
+    return _choose(severities, STENOSIS_SHARES[worst], rng)
+
+
+def _choose(options: Sequence[Option], shares: Sequence[float], rng: np.random.Generator) -> Option:
+    return options[rng.choice(len(options), p=shares)]

@@ -1,0 +1,383 @@
+"""LumbarCLIP: a vision tower and a text tower that meet in one space of unit-length embeddings.
+
+Shapes: B images, U texts, N pairs, H × W pixels, T tokens, d_I and d_T widths of the towers, D width of the shared
+space, K classes.
+"""
+
+import difflib
+import inspect
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import ModelOutput, logging
+
+from .configuration_lumbarclip import LumbarCLIPConfig
+from .losses_lumbarclip import lumbarclip_loss
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class LumbarCLIPOutput(ModelOutput):
+    """What `LumbarCLIPModel` returns; a field is None where its input was not given.
+
+    Args:
+        loss: Loss in nats, when asked for. Scalar.
+        logits_per_image: Similarities times the inverse temperature. Shape (B, U). None in training mode, where an
+            N × N matrix would be the largest tensor of all; the loss does without it.
+        logits_per_text: The same, transposed. Shape (U, B).
+        image_embeds: Projected, unit-length z'_I. Shape (B, D).
+        text_embeds: Projected, unit-length z'_T. Shape (U, D), or one row a pair where a `text_index` was given.
+        augmented_text_embeds: The same for the rephrasings.
+        image_features: Pooled output z_I of the vision tower. Shape (B, d_I).
+        text_features: Pooled output z_T of the text tower. Shape (U, d_T).
+        inverse_temperature: 1/τ as used. Scalar.
+    """
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    augmented_text_embeds: Tensor | None = None
+    image_features: Tensor | None = None
+    text_features: Tensor | None = None
+    inverse_temperature: Tensor | None = None
+
+
+class LumbarCLIPPreTrainedModel(PreTrainedModel):
+    """What all LumbarCLIP models share: the configuration, the initialisation, and what the towers support."""
+
+    config_class = LumbarCLIPConfig
+    base_model_prefix = "lumbarclip"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Recompute activations in backward, in both towers: transformers' own call does not reach timm."""
+        super().activation_checkpointing_enable(*args, **kwargs)
+        self._set_timm_checkpointing(True)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep activations for backward again."""
+        super().activation_checkpointing_disable()
+        self._set_timm_checkpointing(False)
+
+    def _set_timm_checkpointing(self, enable: bool) -> None:
+        for module in self.modules():
+            if getattr(getattr(module, "config", None), "model_type", None) == "timm_wrapper":
+                module.timm_model.set_grad_checkpointing(enable)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The towers initialise themselves; what remains is ours.
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, LumbarCLIPModel):
+            init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
+
+
+class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
+    r"""Images and reports of the lumbar spine in one embedding space.
+
+    Built from a configuration, the weights are random; `from_vision_text_pretrained` brings in pretrained towers.
+
+    Raises:
+        ValueError: If timm does not know the vision architecture.
+
+    Source:
+        LumbarCLIP, arXiv 2509.20813, section 3.3.
+
+    Example:
+        >>> vision = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
+        >>> text = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
+        >>> model.get_image_features(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 16])
+        >>> model.get_image_features(torch.zeros(2, 3, 64, 64), project=False).shape
+        torch.Size([2, 512])
+    """
+
+    def __init__(self, config: LumbarCLIPConfig) -> None:
+        super().__init__(config)
+        self.vision_model = _build_tower(config.vision_config)
+        self.text_model = _build_tower(config.text_config)
+        vision_width, text_width = _output_width(self.vision_model), config.text_config.hidden_size
+        if config.projection == "none":
+            self.image_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
+            self.text_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
+            if vision_width != text_width:
+                logger.warning(
+                    f"projection='none' with towers of width {vision_width} and {text_width}: the wider output is "
+                    f"average-pooled to {min(vision_width, text_width)}."
+                )
+        else:
+            head = _linear_head if config.projection == "linear" else _nonlinear_head
+            self.image_projection = head(vision_width, config.projection_dim)
+            self.text_projection = head(text_width, config.projection_dim)
+        # The logarithm, so that a step changes 1/τ by a factor and never its sign.
+        self.log_inverse_temperature = nn.Parameter(
+            torch.tensor(-math.log(config.initial_temperature)), requires_grad=config.learn_temperature
+        )
+        self.post_init()
+
+    @property
+    def inverse_temperature(self) -> Tensor:
+        """1/τ, at most `config.max_inverse_temperature`. Scalar, float32."""
+        log_inverse = self.log_inverse_temperature.float()
+        excess = (log_inverse - math.log(self.config.max_inverse_temperature)).clamp(min=0)
+        # Cut in value but not in gradient: a plain clamp would never let go of a temperature beyond the limit.
+        return (log_inverse - excess.detach()).exp()
+
+    def get_image_features(self, pixel_values: Tensor, project: bool = True) -> Tensor:
+        """Embed images.
+
+        Args:
+            pixel_values: From the processor. Shape (B, 3, H, W).
+            project: True for the unit-length embedding z'_I of the shared space; False for the pooled output z_I of
+                the tower, which downstream tasks use.
+
+        Returns:
+            Shape (B, D), or (B, d_I) unprojected.
+        """
+        outputs = self.vision_model(pixel_values=pixel_values.to(self.dtype))
+        features = _pooled_image(self.vision_model, outputs)
+        return _unit_length(self.image_projection(features)) if project else features
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, project: bool = True, **kwargs: Any
+    ) -> Tensor:
+        """Embed texts.
+
+        Args:
+            input_ids: From the processor. Shape (U, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
+            project: True for the unit-length embedding z'_T of the shared space; False for the pooled output z_T.
+            **kwargs: More inputs of the text tower, such as `token_type_ids`.
+
+        Returns:
+            Shape (U, D), or (U, d_T) unprojected.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+        if self.config.text_pooling == "cls":
+            features = hidden[:, 0]
+        else:
+            weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
+            features = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        return _unit_length(self.text_projection(features)) if project else features
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        augmented_input_ids: Tensor | None = None,
+        augmented_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        text_index: Tensor | None = None,
+        augmented_text_index: Tensor | None = None,
+        return_loss: bool | None = None,
+        **kwargs: Any,
+    ) -> LumbarCLIPOutput:
+        """Embed images and texts, compare them, and compute the loss if asked for.
+
+        Args:
+            pixel_values: Images. Shape (B, 3, H, W).
+            input_ids: Reports. Shape (U, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape (U, T).
+            augmented_input_ids: Rephrased reports. Shape (U', T').
+            augmented_attention_mask: Their mask. Shape (U', T').
+            labels: Multi-hot classes of the pairs, for the soft targets. Shape (N, K). Without them a pair matches
+                only itself.
+            text_index: Row of `input_ids` that holds the report of each image. Shape (N,), integer. A report that
+                several images share is then encoded once. None: row i belongs to image i.
+            augmented_text_index: The same for the rephrasings.
+            return_loss: Whether to compute the loss; None: when there are labels. The loss is that of the pairs given
+                here; across processes, gather the embeddings first and call `lumbarclip_loss`.
+            **kwargs: More inputs of the text tower, for the reports.
+
+        Returns:
+            A `LumbarCLIPOutput`.
+
+        Raises:
+            ValueError: If a loss is asked for and images and texts are not pairs.
+        """
+        image_features = self.get_image_features(pixel_values, project=False)
+        image_embeds = _unit_length(self.image_projection(image_features))
+        text_kwargs = {name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs}
+        text_features = self.get_text_features(input_ids, attention_mask, project=False, **text_kwargs)
+        text_embeds = _unit_length(self.text_projection(text_features))
+        if text_index is not None:
+            text_embeds = text_embeds[text_index]
+        augmented_text_embeds = None
+        if augmented_input_ids is not None:
+            augmented_text_embeds = self.get_text_features(augmented_input_ids, augmented_attention_mask)
+            if augmented_text_index is not None:
+                augmented_text_embeds = augmented_text_embeds[augmented_text_index]
+
+        inverse_temperature = self.inverse_temperature
+        loss = None
+        if return_loss or (return_loss is None and labels is not None):
+            loss = lumbarclip_loss(
+                image_embeds,
+                text_embeds,
+                augmented_text_embeds,
+                inverse_temperature,
+                labels,
+                self.config.label_temperature,
+                self.config.alpha,
+            )
+        logits = None if self.training else inverse_temperature * image_embeds.float() @ text_embeds.float().T
+        return LumbarCLIPOutput(
+            loss=loss,
+            logits_per_image=logits,
+            logits_per_text=None if logits is None else logits.T,
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+            augmented_text_embeds=augmented_text_embeds,
+            image_features=image_features,
+            text_features=text_features,
+            inverse_temperature=inverse_temperature,
+        )
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision: str | Path,
+        text: str | Path,
+        *,
+        vision_model_args: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> "LumbarCLIPModel":
+        """Join two pretrained towers with new projection heads.
+
+        Args:
+            vision: Hub id (`timm/resnet50.a1_in1k`, `microsoft/swin-tiny-patch4-window7-224`), folder, or name of a
+                pretrained timm model (`resnet50`).
+            text: Hub id (`emilyalsentzer/Bio_ClinicalBERT`) or folder of a text encoder.
+            vision_model_args: For timm: arguments of `timm.create_model`, such as `{"img_size": 128}`.
+            **config_kwargs: Fields of `LumbarCLIPConfig`, such as `projection_dim`.
+
+        Returns:
+            The model, on the CPU, in evaluation mode, the heads untrained.
+
+        Raises:
+            ValueError: If neither transformers nor timm knows the tower; the message names the nearest timm models.
+        """
+        vision_tower = _load_vision_tower(str(vision), vision_model_args)
+        text_tower = _load_tower(str(text))
+        config = LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs)
+        model = cls(config)
+        model.vision_model.load_state_dict(vision_tower.state_dict())
+        model.text_model.load_state_dict(text_tower.state_dict())
+        return model.eval()
+
+
+class _PoolToWidth(nn.Module):
+    """Average neighbouring features until `width` of them remain; nothing to do at equal width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.adaptive_avg_pool1d(features[:, None], self.width)[:, 0]
+
+
+def _linear_head(width: int, projection_dim: int) -> nn.Module:
+    return nn.Linear(width, projection_dim)
+
+
+def _nonlinear_head(width: int, projection_dim: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, projection_dim), nn.ReLU(), nn.Linear(projection_dim, projection_dim))
+
+
+def _unit_length(embeds: Tensor) -> Tensor:
+    return F.normalize(embeds, dim=-1)
+
+
+def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """Make a tower with random weights: those of its own library, not transformers' defaults."""
+    if config.model_type != "timm_wrapper":
+        return AutoModel.from_config(config, **_without_pooler(config))
+    if not timm.is_model(config.architecture):
+        raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
+    tower = AutoModel.from_config(config)
+    if not next(tower.parameters()).is_meta:
+        # transformers re-initialises every convolution with std 0.02, which shrinks a ResNet's features fiftyfold.
+        fresh = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
+        tower.timm_model.load_state_dict(fresh.state_dict())
+    return tower
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """We pool ourselves, and a pooler that nothing uses breaks distributed training."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    accepts = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if accepts else {}
+
+
+def _output_width(tower: PreTrainedModel) -> int:
+    if tower.config.model_type == "timm_wrapper":
+        return getattr(tower.timm_model, "head_hidden_size", tower.timm_model.num_features)
+    if getattr(tower.config, "hidden_size", None):
+        return tower.config.hidden_size
+    return tower.config.hidden_sizes[-1]
+
+
+def _pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
+    """Pool what the tower returns: its own pooling, else the class token, else the mean over patches."""
+    if getattr(outputs, "pooler_output", None) is not None:
+        return outputs.pooler_output.flatten(1)
+    hidden = outputs.last_hidden_state
+    if hidden.ndim == 4:
+        return hidden.mean(dim=(2, 3))
+    has_class_token = getattr(getattr(tower, "embeddings", None), "cls_token", None) is not None
+    return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
+
+
+def _load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:
+    if timm.is_model(name) and not Path(name).is_dir():
+        config = AutoConfig.for_model("timm_wrapper", architecture=name, model_args=model_args)
+        tower = AutoModel.from_config(config)
+        pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
+        tower.timm_model.load_state_dict(pretrained.state_dict())
+        return tower
+    return _load_tower(name, **({"model_args": model_args} if model_args else {}))
+
+
+def _load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(name, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tower {name!r}: it is neither a folder with a config.json nor a Hub id that can be reached. "
+            f"{_nearest_timm_models(name)}"
+        ) from error
+    return AutoModel.from_pretrained(name, config=config, **_without_pooler(config))
+
+
+def _nearest_timm_models(name: str) -> str:
+    nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+    return f"Nearest in timm: {', '.join(nearest)}." if nearest else "`timm.list_models()` lists timm's names."
+
+
+__all__ = ["LumbarCLIPModel", "LumbarCLIPOutput", "LumbarCLIPPreTrainedModel"]

@@ -1,0 +1,86 @@
+"""Processor of LumbarCLIP: image processor, tokenizer, and the words a class is asked for with."""
+
+from typing import Any
+
+from transformers.processing_utils import ProcessorMixin
+
+# What follows is prose of ours; the paper has no zero-shot prompts.
+DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
+DEFAULT_ABSENT_PROMPT_TEMPLATES = ("No {}.", "There is no {}.", "No evidence of {}.")
+
+
+class LumbarCLIPProcessor(ProcessorMixin):
+    """Everything between a folder of slices and reports and the tensors of the model.
+
+    Casing, padding, maximum length and prompts are saved with it, so that a checkpoint is asked in the words and the
+    form that it learned.
+
+    Args:
+        image_processor: Makes `pixel_values`.
+        tokenizer: Makes `input_ids` and `attention_mask`.
+        max_length: Tokens after which a text is cut.
+        prompt_templates: Sentences that state a class, with `{}` for its name.
+        absent_prompt_templates: Sentences that deny it.
+        class_prompts: For a class whose name is no phrase of a report, such as `LBP`: the sentences that state it,
+            in place of the templates.
+        absent_class_prompts: For such a class, the sentences that deny it.
+
+    Raises:
+        ValueError: If a template lacks its `{}`, or `max_length` leaves no room for a word.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        max_length: int = 128,
+        prompt_templates: list[str] | tuple[str, ...] = DEFAULT_PROMPT_TEMPLATES,
+        absent_prompt_templates: list[str] | tuple[str, ...] = DEFAULT_ABSENT_PROMPT_TEMPLATES,
+        class_prompts: dict[str, list[str]] | None = None,
+        absent_class_prompts: dict[str, list[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for template in (*prompt_templates, *absent_prompt_templates):
+            if "{}" not in template:
+                raise ValueError(f"A prompt template needs '{{}}' where the class name goes; got {template!r}.")
+        if max_length < 3:
+            raise ValueError(f"max_length must leave room for [CLS], a word and [SEP]; got {max_length}.")
+        self.max_length = max_length
+        self.prompt_templates = list(prompt_templates)
+        self.absent_prompt_templates = list(absent_prompt_templates)
+        self.class_prompts = class_prompts or {}
+        self.absent_class_prompts = absent_class_prompts or {}
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
+        """Prepare images, texts or both.
+
+        Args:
+            images: An image or a list of images: PIL, array or tensor, of any size and depth.
+            text: A text or a list of texts. Padded to the longest of the list and cut after `max_length` tokens,
+                unless `padding`, `truncation` or `max_length` say otherwise.
+            **kwargs: Passed on to the image processor and the tokenizer; `return_tensors="pt"` for tensors.
+
+        Returns:
+            A batch with `pixel_values` (B, 3, H, W), `input_ids` and `attention_mask` (B, T), as far as asked for.
+        """
+        if text is not None:
+            kwargs = {"padding": True, "truncation": True, "max_length": self.max_length, **kwargs}
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def class_prompt_texts(self, label: str) -> list[str]:
+        """Sentences that state a class; their mean embedding is its zero-shot classifier."""
+        templates = [template.replace("{}", label) for template in self.prompt_templates]
+        return self.class_prompts.get(label, [_capitalised(text) for text in templates])
+
+    def absent_class_prompt_texts(self, label: str) -> list[str]:
+        """Sentences that deny a class."""
+        templates = [template.replace("{}", label) for template in self.absent_prompt_templates]
+        return self.absent_class_prompts.get(label, [_capitalised(text) for text in templates])
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+__all__ = ["LumbarCLIPProcessor"]

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_scripts.records import Exclusion, ReadOptions, Record
+from data_scripts.sources import folder
+
+ROW = {"file_name": "images/a.png", "report": "Disc bulge.", "patient_id": "p1"}
+
+
+def read(raw):
+    return list(folder.read(ReadOptions(raw=raw)))
+
+
+def test_required_columns_suffice(study):
+    (record,) = read(study([ROW]))
+    assert isinstance(record, Record)
+    assert (record.report, record.patient_id, record.study_id) == ("Disc bulge.", "p1", "p1")
+    assert (record.labels, record.grade, record.plane, record.sequence, record.level) == ((), None, *["unknown"] * 3)
+    assert (record.rephrasings, record.pixel_spacing_mm, record.split, record.load_mask) == ((), None, None, None)
+    assert record.source == "study/images/a.png"
+    assert record.load_image().size == (10, 12)
+    assert folder.describe(ReadOptions(raw=study([ROW]))).label_names == ()
+
+
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "mine.csv", "mine.jsonl"])
+def test_every_column(study, table):
+    lists = table.endswith(".jsonl")
+    raw = study(
+        [
+            {
+                **ROW,
+                "study_id": "s1",
+                "labels": ["stenosis", "bulge"] if lists else "stenosis; bulge",
+                "grade": "B",
+                "plane": "Axial",
+                "sequence": "t2 space",
+                "level": "l4-L5",
+                "pixel_spacing_mm": 0.6875,
+                "mask": "mask.png",
+                "rephrasings": ["A bulge; mild.", "Bulging disc."] if lists else "A bulge; mild.|Bulging disc.",
+                "split": "val",
+            }
+        ],
+        table=table,
+    )
+    Image.fromarray(np.eye(12, 10, dtype=np.uint8)).save(raw / "mask.png")
+    (record,) = read(raw)
+    assert record.study_id == "s1"
+    assert record.labels == ("stenosis", "bulge")
+    assert (record.grade, record.plane, record.sequence, record.level) == ("B", "axial", "T2_SPACE", "L4/L5")
+    assert (record.pixel_spacing_mm, record.split) == (0.6875, "validation")
+    assert record.rephrasings == ("A bulge; mild.", "Bulging disc.")
+    assert np.asarray(record.load_mask()).sum() == 10
+    info = folder.describe(ReadOptions(raw=raw))
+    assert (info.label_names, info.grade_names, info.mask_names) == (("bulge", "stenosis"), ("B",), ())
+
+
+def test_vocabularies_are_sorted(study):
+    labels, grades = ["stenosis", "no finding", "Zyst", "bulge"], ["10", "9", "A", "2"]
+    rows = [
+        {**ROW, "file_name": f"{label}.png", "labels": label, "grade": grade}
+        for label, grade in zip(labels, grades, strict=True)
+    ]
+    info = folder.describe(ReadOptions(raw=study(rows)))
+    assert info.label_names == ("Zyst", "bulge", "stenosis", "No Finding")
+    assert info.grade_names == ("2", "9", "10", "A")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"file_name": ""}, "missing image: no file name"),
+        ({"file_name": "images/none.jpg"}, "missing image: 'images/none.jpg' is not in the folder"),
+        ({"file_name": "../outside.png"}, "lies outside the folder"),
+        ({"mask": "none.png"}, "missing mask: 'none.png'"),
+        ({"pixel_spacing_mm": "0,5"}, "pixel_spacing_mm must be a number, got '0,5'"),
+    ],
+)
+def test_bad_rows_become_exclusions(study, change, reason):
+    raw = study([{**ROW, "file_name": "good.png"}, {**ROW, **change}])
+    (raw.parent / "outside.png").write_bytes(b"")
+    good, bad = read(raw)
+    assert isinstance(good, Record)
+    assert isinstance(bad, Exclusion) and bad.source == "metadata.csv row 2" and reason in bad.reason
+
+
+@pytest.mark.parametrize("cell", [["a list"], {"an": "object"}, True])
+@pytest.mark.parametrize("column", ["report", "patient_id", "grade"])
+def test_json_cells_of_the_wrong_type_become_exclusions(study, column, cell):
+    (bad,) = read(study([{**ROW, column: cell}], table="metadata.jsonl"))
+    assert isinstance(bad, Exclusion) and f"{column} must be text" in bad.reason
+
+
+@pytest.mark.parametrize("column", ["labels", "split"])
+def test_labels_and_splits_for_all_rows_or_none(study, column):
+    rows = [{**ROW, "file_name": "a.png", column: "test"}, {**ROW, "file_name": "b.png", column: ""}]
+    good, bad = read(study(rows))
+    assert isinstance(good, Record)
+    assert isinstance(bad, Exclusion) and f"no {column}, although other rows have it" in bad.reason
+
+
+def test_json_lines_may_state_that_no_class_is_present(study):
+    rows = [{**ROW, "file_name": "a.png", "labels": ["bulge"]}, {**ROW, "file_name": "b.png", "labels": []}]
+    assert [record.labels for record in read(study(rows, table="metadata.jsonl"))] == [("bulge",), ()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([{"file_name": "a.png", "patient_id": "p"}], "lacks the columns report"),
+        ([{**ROW, "lable": "LBP"}], r"unknown columns 'lable' \(did you mean 'labels'\?\).*optional: study_id"),
+        ([{"file_name;report;patient_id": "a.png;Bulge;p"}], "separated by commas"),
+    ],
+)
+def test_columns_are_checked(study, rows, reason):
+    with pytest.raises(ValueError, match=reason):
+        read(study(rows))
+
+
+def test_labels_that_differ_in_case_only(study):
+    rows = [{**ROW, "file_name": f"{label}.png", "labels": label} for label in ("LBP", "lbp")]
+    with pytest.raises(ValueError, match="'LBP' and 'lbp' differ only in case"):
+        folder.describe(ReadOptions(raw=study(rows)))
+
+
+def test_the_table_must_be_found_and_unambiguous(study, tmp_path):
+    with pytest.raises(ValueError, match="--raw must be an existing folder"):
+        read(None)
+    with pytest.raises(ValueError, match="--raw must be an existing folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="found: none"):
+        read(tmp_path)
+    raw = study([ROW], table="one.csv")
+    assert len(read(raw)) == 1
+    study([ROW], table="two.jsonl")
+    with pytest.raises(ValueError, match=r"found: one\.csv, two\.jsonl"):
+        read(raw)
+    study([ROW], table="metadata.csv")  # its name settles it
+    assert len(read(raw)) == 1
+    study([ROW], table="metadata.jsonl")
+    with pytest.raises(ValueError, match=r"found: metadata\.csv, metadata\.jsonl"):
+        read(raw)

@@ -1,0 +1,312 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_scripts import build as build_module
+from data_scripts.build import main
+from data_scripts.records import LEVELS, SEQUENCES
+from data_scripts.sources import SOURCES, folder, spider, synthetic
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(out, **options):
+    loaded = datasets.load_dataset(str(out), **options)
+    return {split: list(loaded[split]) for split in loaded}
+
+
+def leftovers(folder_path):
+    """What lies beside the outputs, hidden folders too."""
+    return sorted(path.name for path in folder_path.iterdir() if path.name not in ("study", "out"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_was_given_is_what_load_dataset_reads(study, built, tmp_path, grey_pixels, streaming):
+    raw = study()
+    report = built(raw)
+    loaded = datasets.load_dataset(str(tmp_path / "out"), streaming=streaming)
+    assert list(loaded) == ["train", "validation", "test"]
+    features = loaded["train"].features
+    assert features["image"] == features["mask"] == datasets.Image()
+    assert features["labels"] == datasets.List(datasets.ClassLabel(names=["LBP", "No Finding"]))
+    assert features["grade"] == datasets.ClassLabel(names=[])
+    assert features["sequence"] == datasets.ClassLabel(names=list(SEQUENCES))
+    assert features["pixel_spacing_mm"] == datasets.Value("float32")
+    assert features["rephrasings"] == datasets.List(datasets.Value("string"))
+
+    rows = {row["source"]: row for split in loaded for row in loaded[split]}
+    assert len(rows) == report["rows_written"] == report["rows_read"] == 24
+    for number in range(24):
+        patient, sequence = divmod(number, 2)
+        row = rows[f"study/images/{patient}_T{sequence + 1}.png"]
+        assert row["image"].mode == "L" and np.array_equal(np.asarray(row["image"]), grey_pixels(number))
+        assert row["patient_id"] == f"p{patient}" and str(patient) in row["report"]
+        assert [features["labels"].feature.int2str(label) for label in row["labels"]] == (
+            ["LBP"] if patient % 3 else ["No Finding"]
+        )
+        assert SEQUENCES[row["sequence"]] == f"T{sequence + 1}" and LEVELS[row["level"]] == "L4/L5"
+        assert row["grade"] is row["mask"] is row["pixel_spacing_mm"] is None
+        assert row["rephrasings"] == []
+
+
+def test_masks_grades_and_spacing_survive(study, built, tmp_path):
+    rows = [
+        {
+            "file_name": f"{n}.png",
+            "report": "Bulge.",
+            "patient_id": f"p{n}",
+            "mask": "mask.png",
+            "grade": "AB"[n % 2],
+            "pixel_spacing_mm": "0.6875",
+            "rephrasings": "One.|Two.",
+        }
+        for n in range(4)
+    ]
+    raw = study(rows)
+    indices = np.arange(120, dtype=np.uint8).reshape(12, 10) % 4
+    Image.fromarray(indices).save(raw / "mask.png")
+    built(raw)
+    for row in datasets.load_dataset(str(tmp_path / "out"), split="train"):
+        assert row["mask"].mode == "L" and np.array_equal(np.asarray(row["mask"]), indices)
+        assert row["pixel_spacing_mm"] == 0.6875 and row["grade"] == int(row["source"][-5]) % 2
+        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] == []
+
+
+def test_patients_are_not_shared_and_the_report_counts_right(study, built, tmp_path):
+    report = built(study(num_patients=20))
+    rows = rows_of(tmp_path / "out")
+    patients = {split: {row["patient_id"] for row in rows[split]} for split in rows}
+    assert [len(patients[split]) for split in ("train", "validation", "test")] == [14, 3, 3]
+    assert len(set.union(*patients.values())) == 20
+    stored = json.loads((tmp_path / "out/build_report.json").read_text())
+    assert stored == report
+    assert report["splits"]["train"] == {"rows": 28, "patients": 14, "labels": report["splits"]["train"]["labels"]}
+    assert sum(split["labels"]["No Finding"] for split in report["splits"].values()) == 14
+    assert report["leak"] is None and report["arguments"]["split_by"] == "patient"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "build_report.json", "data"]
+    assert leftovers(tmp_path) == []
+
+
+def test_the_card_says_what_matters(study, built, tmp_path):
+    splits = built(study())["splits"].values()
+    card = (tmp_path / "out/README.md").read_text()
+    healthy = " | ".join(str(split["labels"].get("No Finding", 0)) for split in splits)
+    for words in ("Research use only", "| train | 16 | 8 |", f"| No Finding | {healthy} |", "By patient, 70 %"):
+        assert words in card, words
+    assert "24 rows were read, 24 written, 0 left out" in card and "```sh\ntest\n```" in card
+    assert "Leak" not in card
+
+
+def test_a_split_by_record_is_stamped(study, built, tmp_path):
+    report = built(study(num_patients=20), split_by="record")
+    rows = rows_of(tmp_path / "out")
+    patients = [{row["patient_id"] for row in rows[split]} for split in rows]
+    shared = {p for i, first in enumerate(patients) for second in patients[i + 1 :] for p in first & second}
+    assert report["leak"] == {"num_shared": len(shared), "num_patients": 20} and shared
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"**Leak.** These splits are by record, as in the LumbarCLIP paper: {len(shared)} of 20 patients" in card
+
+
+def test_the_same_input_gives_the_same_bytes(study, built, tmp_path):
+    raw = study()
+    built(raw)
+    built(raw, out=tmp_path / "again")
+    built(raw, out=tmp_path / "other", seed=1)
+    first, again, other = (
+        {shard.name: shard.read_bytes() for shard in (tmp_path / name / "data").iterdir()}
+        for name in ("out", "again", "other")
+    )
+    assert first == again and set(first) == set(other) and first != other
+
+
+def test_given_splits_are_kept(study, built, tmp_path):
+    rows = [
+        {
+            "file_name": f"{n}.png",
+            "report": "Bulge.",
+            "patient_id": f"p{n // 2}",
+            "split": ["test", "train"][n // 2 % 2],
+        }
+        for n in range(8)
+    ]
+    report = built(study(rows))
+    assert list(report["splits"]) == ["train", "test"]
+    for split, members in rows_of(tmp_path / "out").items():
+        assert {row["patient_id"] for row in members} == ({"p1", "p3"} if split == "train" else {"p0", "p2"})
+
+
+BAD_ROWS = [
+    ({"file_name": "images/none.jpg"}, "missing image"),
+    ({"file_name": "images/broken.jpg"}, "unreadable image"),
+    ({"file_name": "images/0_T1.png"}, "duplicate id: row 41 repeats row 1"),
+    ({"report": " "}, "empty report"),
+    ({"report": "//"}, "empty report"),
+    ({"patient_id": ""}, "unknown patient"),
+    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T10/T11"),
+    ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
+    ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
+    ({"labels": ""}, "no labels, although other rows have it"),
+    ({"labels": "LBP;No Finding"}, "contradictory labels"),
+    ({"mask": "images/1_T1.png"}, "mask is 10 x 12, its image 5 x 5"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_ROWS)
+def test_a_bad_row_is_left_out_and_listed(study, built, tmp_path, change, reason):
+    raw = study(num_patients=20)
+    (raw / "images/broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    Image.new("L", (5, 5)).save(raw / "images/new.png")
+    table = folder.read_table(raw / "metadata.csv")
+    new = {**table[-1].cells, "file_name": "images/new.png", "patient_id": "new", "plane": "", "mask": "", **change}
+    report = built(study([*(dict(row.cells) for row in table), new]))
+    assert (report["rows_read"], report["rows_written"]) == (41, 40)
+    (exclusion,) = report["exclusions"]
+    assert reason in exclusion["reason"]
+    assert sum(len(rows) for rows in rows_of(tmp_path / "out").values()) == 40
+
+
+@pytest.mark.parametrize("broken_at", ["listing", "writing"])
+def test_too_many_bad_rows_stop_the_build_and_leave_nothing(study, built, tmp_path, broken_at):
+    raw = study(num_patients=20)
+    for number in range(12):
+        image = raw / f"images/{number}_T1.png"
+        if broken_at == "listing":
+            image.unlink()
+        else:
+            image.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"12 of 40 rows are bad, more than --max_bad 0\.05 allows") as caught:
+        built(raw)
+    assert str(caught.value).count("\n") == 10  # the first ten are named
+    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == []
+    assert built(raw, max_bad=0.3)["rows_written"] == 28
+
+
+def test_errors_name_the_way_out_and_leave_nothing(study, built, tmp_path):
+    raw = study()
+    good = dict(folder.read_table(raw / "metadata.csv")[0].cells)
+    (raw / "notes").mkdir()
+    cases = [
+        ({"max_bad": 1.5}, "--max_bad is a share"),
+        ({"split_fractions": [0.5, 0.5]}, "3 shares that sum to 1"),
+        ({"out": raw}, "holds the raw data"),
+        ({"out": tmp_path}, "holds the raw data"),
+        ({"raw": tmp_path / "nowhere"}, "--raw must be an existing folder"),
+    ]
+    for arguments, reason in cases:
+        with pytest.raises(ValueError, match=reason):
+            built(**{"raw": raw, **arguments})
+    two_splits = [{**good, "split": "train"}, {**good, "file_name": "images/0_T2.png", "split": "test"}]
+    with pytest.raises(ValueError, match="patient 'p0' in test and train"):
+        built(study(two_splits))
+    with pytest.raises(ValueError, match="--split_by left out"):
+        built(study(two_splits), split_by="record")
+    with pytest.raises(ValueError, match="1 patients cannot fill 3 splits"):
+        built(study([good]))
+    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == []
+
+
+def test_an_existing_output_is_replaced_only_on_demand(study, built, tmp_path):
+    raw = study()
+    built(raw)
+    before = (tmp_path / "out/build_report.json").read_text()
+    with pytest.raises(ValueError, match="exists; choose another folder, or replace it with --overwrite"):
+        built(raw)
+    assert (tmp_path / "out/build_report.json").read_text() == before
+    rows_before = rows_of(tmp_path / "out")
+    built(raw, overwrite=True, seed=5)
+    rows_after = rows_of(tmp_path / "out")  # not what the library cached of the earlier build
+    assert [row["source"] for row in rows_after["test"]] != [row["source"] for row in rows_before["test"]]
+    assert json.loads((tmp_path / "out/build_report.json").read_text())["arguments"]["seed"] == 5
+    assert leftovers(tmp_path) == []
+    (tmp_path / "out/build_report.json").unlink()
+    with pytest.raises(ValueError, match="no earlier build"):
+        built(raw, overwrite=True)
+    assert (tmp_path / "out/data").is_dir()
+
+
+def test_an_interrupted_build_keeps_the_earlier_one(study, built, tmp_path, monkeypatch):
+    raw = study()
+    built(raw)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_module, "card_text", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        built(raw, overwrite=True, seed=5)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert leftovers(tmp_path) == []
+
+
+def test_a_kill_leaves_no_half_dataset(study, tmp_path):
+    # The child stops just before the finished folder would be renamed, the latest moment to be killed at.
+    code = (
+        "import sys, time; from data_scripts import build;"
+        "build._publish = lambda *_: (print('staged', flush=True), time.sleep(600));"
+        "build.main(sys.argv[1:])"
+    )
+    arguments = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "study/.cache")}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, env=environment, text=True
+    ) as child:
+        assert child.stdout.readline() == "staged\n"
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    (partial,) = leftovers(tmp_path)
+    assert partial.startswith(".out.partial-")
+
+
+def test_command_line(study, tmp_path, capsys):
+    arguments = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out")]
+    main([*arguments, "--split_fractions", "0.5", "0.25", "0.25"])
+    printed = capsys.readouterr().out
+    assert "train: 12 rows of 6 patients" in printed and "24 of 24 rows written" in printed
+    assert "--split_fractions 0.5 0.25 0.25" in (tmp_path / "out/README.md").read_text()
+    with pytest.raises(SystemExit, match=r"^error: .*exists"):
+        main(arguments)
+
+
+def test_16_bit_slices_are_windowed(study, built, tmp_path):
+    raw = study(num_patients=3)
+    for path in (raw / "images").iterdir():
+        ramp = np.linspace(0, 4095, 120).reshape(12, 10).astype(np.uint16)
+        Image.fromarray(ramp).save(path)
+    built(raw)
+    for row in datasets.load_dataset(str(tmp_path / "out"), split="train"):
+        pixels = np.asarray(row["image"])
+        assert pixels.dtype == np.uint8 and (pixels == 255).mean() < 0.02 and len(np.unique(pixels)) > 100
+
+
+def test_every_source_module_is_registered():
+    assert list(SOURCES.values()) == [folder, spider, synthetic]
+    modules = {path.stem for path in (ROOT / "data_scripts/sources").glob("*.py")} - {"__init__"}
+    assert set(SOURCES) == modules
+
+
+@pytest.mark.parametrize(("form", "num_rows", "num_patients"), [("discs", 805, 73), ("sagittal", 360, 179)])
+def test_real_spider(shared_data, built, tmp_path, form, num_rows, num_patients):
+    report = built(shared_data / f"spider_{form}", source="spider")
+    assert report["rows_written"] == num_rows and report["exclusions"] == []
+    rows = rows_of(tmp_path / "out")
+    assert sum(map(len, rows.values())) == num_rows
+    patients = {split: {row["patient_id"] for row in rows[split]} for split in rows}
+    assert sum(map(len, patients.values())) == len(set.union(*patients.values())) == num_patients
+    assert "composed by a program" in (tmp_path / "out/README.md").read_text()
+
+
+def test_synthetic(built, tmp_path):
+    report = built(None, source="synthetic", num_patients=4)
+    assert report["rows_written"] == 24 and report["num_masks"] == 24 and report["exclusions"] == []
+    row = datasets.load_dataset(str(tmp_path / "out"), split="test")[0]
+    assert row["mask"].size == row["image"].size and len(row["rephrasings"]) == 4

@@ -1,0 +1,170 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_scripts import images
+from data_scripts.images import (
+    UnusableImageError,
+    class_indices,
+    file_inside,
+    grey_8bit,
+    png_bytes,
+    read_image,
+    window_to_uint8,
+)
+
+
+def test_window_by_hand():
+    # 0.5 and 99.5 percentiles of 0..1000 are 5 and 995: 500 lies in the middle.
+    windowed = window_to_uint8(np.arange(1001, dtype=np.uint16).reshape(7, 143)).ravel()
+    assert windowed[0] == windowed[5] == 0
+    assert windowed[995] == windowed[1000] == 255
+    assert windowed[500] == 128
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_16_bit_files_never_saturate(tmp_path, bits, seed):
+    generator = np.random.default_rng([bits, seed])
+    pixels = (generator.gamma(2.0, 0.1, (64, 64)).clip(0, 1) * (2**bits - 1)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "slice.png")
+    grey = np.asarray(grey_8bit(read_image(tmp_path / "slice.png")))
+    assert grey.dtype == np.uint8
+    assert np.mean(grey == 255) < 0.02 and np.mean(grey == 0) < 0.02
+    assert len(np.unique(grey)) > 100
+    # The order of intensities survives.
+    assert np.all(np.diff(grey.ravel()[np.argsort(pixels, axis=None)].astype(int)) >= 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
+def test_constant_image_is_black(dtype):
+    assert not window_to_uint8(np.full((4, 5), 7, dtype=dtype)).any()
+
+
+def test_few_bright_pixels_on_background_stay_visible():
+    pixels = np.zeros((100, 100), dtype=np.uint16)
+    pixels[50, 50] = 4000  # fewer than 0.5 % of the pixels
+    assert window_to_uint8(pixels)[50, 50] == 255
+
+
+def test_non_finite_pixels():
+    pixels = np.array([[np.nan, 0.0, 50.0], [100.0, np.inf, -np.inf]])
+    windowed = window_to_uint8(pixels)
+    assert windowed[0, 0] == windowed[1, 2] == 0
+    assert windowed[1, 1] == windowed[1, 0] == 255
+    with pytest.raises(UnusableImageError, match="finite"):
+        window_to_uint8(np.full((2, 2), np.nan))
+
+
+def test_8_bit_grey_is_not_touched(grey_pixels):
+    pixels = grey_pixels(0) // 4  # a dark slice stays dark
+    assert np.array_equal(np.asarray(grey_8bit(Image.fromarray(pixels))), pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_becomes_grey(mode, grey_pixels):
+    pixels = (grey_pixels(1) > 127).astype(np.uint8) * 255
+    if mode in ("I;16", "I", "F"):
+        image = Image.fromarray(pixels.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]) * 16)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    assert image.mode == mode
+    grey = grey_8bit(image)
+    assert grey.mode == "L"
+    assert np.array_equal(np.asarray(grey) > 127, pixels > 127)
+
+
+def test_transparent_is_black():
+    image = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
+    image.putpixel((1, 0), (255, 255, 255, 0))
+    assert np.asarray(grey_8bit(image)).tolist() == [[255, 0]]
+
+
+def test_big_endian_16_bit_tiff(tmp_path):
+    pixels = np.linspace(0, 4095, 64).astype(">u2").reshape(8, 8)
+    header = b"MM\x00*\x00\x00\x00\x08"
+    entries = [(256, 3, 8), (257, 3, 8), (258, 3, 16), (259, 3, 1), (262, 3, 1), (277, 3, 1), (278, 3, 8)]
+    fields = [*entries, (273, 4, 8 + 2 + 12 * 9 + 4), (279, 4, 128)]
+    directory = len(fields).to_bytes(2, "big")
+    for tag, kind, value in sorted(fields):
+        packed = value.to_bytes(2, "big") + b"\0\0" if kind == 3 else value.to_bytes(4, "big")
+        directory += tag.to_bytes(2, "big") + kind.to_bytes(2, "big") + (1).to_bytes(4, "big") + packed
+    (tmp_path / "slice.tif").write_bytes(header + directory + b"\0\0\0\0" + pixels.tobytes())
+    grey = np.asarray(grey_8bit(read_image(tmp_path / "slice.tif"))).ravel().astype(int)
+    assert grey[0] == 0 and grey[-1] == 255 and np.all(np.diff(grey) >= 0)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # rotate by 90 degrees to view
+    Image.new("L", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (10, 20)
+
+
+def test_metadata_does_not_reach_the_png(tmp_path):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("PatientName", "Doe^Jane")
+    Image.new("L", (4, 4)).save(tmp_path / "named.png", pnginfo=info, dpi=(72, 72))
+    stored = png_bytes(grey_8bit(read_image(tmp_path / "named.png")))
+    assert b"Doe" not in stored
+    assert Image.open(io.BytesIO(stored)).info == {}
+
+
+def test_unusable_files(tmp_path, grey_pixels, monkeypatch):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99), dtype=np.uint8)).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "truncated.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not an image")
+    frames = [Image.fromarray(grey_pixels(number)) for number in range(3)]
+    frames[0].save(tmp_path / "frames.tif", save_all=True, append_images=frames[1:])
+    for name, reason in {
+        "absent.png": "missing",
+        "truncated.png": "unreadable",
+        "empty.png": "unreadable",
+        "text.png": "unreadable",
+        "frames.tif": "3 frames",
+    }.items():
+        with pytest.raises(UnusableImageError, match=reason) as caught:
+            read_image(tmp_path / name)
+        assert str(tmp_path) not in str(caught.value)  # reasons end up in a file that is published
+    monkeypatch.setattr(images, "MAX_PIXELS", 99 * 99 - 1)
+    with pytest.raises(UnusableImageError, match="99 x 99"):
+        read_image(tmp_path / "whole.png")
+
+
+def test_masks():
+    indices = np.array([[0, 1], [2, 3]], dtype=np.uint8)
+    palette = Image.fromarray(indices).convert("P")
+    palette.putdata(list(range(4)))
+    for mask in (Image.fromarray(indices), palette, Image.fromarray(indices.astype(np.uint16))):
+        assert np.array_equal(np.asarray(class_indices(mask, (2, 2), num_classes=4)), indices)
+    assert np.asarray(class_indices(Image.fromarray(indices), (2, 2), num_classes=0)).max() == 3
+    with pytest.raises(UnusableImageError, match="class 3"):
+        class_indices(Image.fromarray(indices), (2, 2), num_classes=3)
+    with pytest.raises(UnusableImageError, match="class 300"):
+        class_indices(Image.fromarray(np.full((2, 2), 300, dtype=np.uint16)), (2, 2), num_classes=0)
+    with pytest.raises(UnusableImageError, match="2 x 2, its image 4 x 2"):
+        class_indices(Image.fromarray(indices), (4, 2), num_classes=4)
+    with pytest.raises(UnusableImageError, match="RGB"):
+        class_indices(Image.new("RGB", (2, 2)), (2, 2), num_classes=4)
+
+
+def test_files_stay_inside_the_folder(tmp_path):
+    folder = tmp_path / "study"
+    (folder / "images").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"")
+    (folder / "images" / "a.png").write_bytes(b"")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    assert file_inside(folder, "images\\a.png", "image") == (folder / "images/a.png").resolve()
+    assert file_inside(folder, "images/../images/a.png", "image") == (folder / "images/a.png").resolve()
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
+        with pytest.raises(UnusableImageError, match="outside"):
+            file_inside(folder, name, "image")
+    for name in ("", "images", "images/b.png", "a\0b.png", "x" * 5000):
+        with pytest.raises(UnusableImageError, match="missing"):
+            file_inside(folder, name, "image")

@@ -1,0 +1,44 @@
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from data_scripts.records import Record, SourceInfo, record_problem
+
+INFO = SourceInfo(
+    name="test", summary="", license="", citation="", label_names=("LBP", "No Finding"), grade_names=("1", "2")
+)
+RECORD = Record(
+    load_image=lambda: Image.new("L", (1, 1)),
+    report="Bulge.",
+    patient_id="p",
+    study_id="s",
+    source="a",
+    labels=("LBP",),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"labels": ()}, None),
+        ({"grade": "2", "split": "test", "pixel_spacing_mm": 0.5}, None),
+        ({"report": " \n"}, "empty report"),
+        ({"patient_id": " "}, "unknown patient"),
+        ({"patient_id": "Unknown"}, "unknown patient"),
+        ({"patient_id": "nan"}, "unknown patient"),
+        ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
+        ({"level": "C5/C6"}, "unknown level 'C5/C6'; allowed: T10/T11"),
+        ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
+        ({"labels": ("LPB",)}, "unknown label 'LPB'; allowed: LBP, No Finding"),
+        ({"labels": ("LBP", "No Finding")}, "contradictory labels: 'No Finding' beside ['LBP']"),
+        ({"grade": "3"}, "unknown grade '3'; allowed: 1, 2"),
+        ({"split": "holdout"}, "unknown split 'holdout'; allowed: train, validation, test"),
+        ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm must be a positive number"),
+        ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm must be a positive number"),
+    ],
+)
+def test_record_problem(change, reason):
+    problem = record_problem(replace(RECORD, **change), INFO)
+    assert problem is None if reason is None else problem.startswith(reason)

@@ -1,0 +1,49 @@
+"""The configuration refuses nonsense and survives a round trip."""
+
+import pytest
+from transformers import AutoConfig, BertConfig
+
+from modeling_lumbarclip import LumbarCLIPConfig
+
+
+def test_defaults_are_the_paper():
+    config = LumbarCLIPConfig()
+    assert config.vision_config.architecture == "resnet50"
+    assert (config.projection, config.projection_dim, config.alpha) == ("linear", 256, 0.5)
+    assert config.text_config.hidden_size == 768  # BioClinicalBERT
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"projection": "mlp"}, "none, linear, nonlinear; got 'mlp'"),
+        ({"projection_dim": 0}, "at least 1.*got 0.*projection='none'"),
+        ({"text_pooling": "max"}, "cls, mean; got 'max'"),
+        ({"initial_temperature": 0}, "must be positive.*got 0"),
+        ({"initial_temperature": 0.001}, "starts at an inverse of 1000"),
+        ({"label_temperature": -1.0}, "label_temperature must be positive"),
+        ({"alpha": 1.5}, r"\[0, 1\]; got 1.5"),
+        ({"text_config": {"model_type": "t5"}}, "encoder-decoder"),
+        ({"text_config": {"hidden_size": 8}}, "needs a 'model_type'"),
+        ({"projection_dim": "wide"}, "projection_dim"),
+    ],
+)
+def test_nonsense_is_refused_with_the_way_out(fields, message):
+    with pytest.raises(Exception, match=f"(?s){message}"):
+        LumbarCLIPConfig(**fields)
+
+
+def test_round_trip(tiny_config, tmp_path):
+    tiny_config.label_temperature = 0.4
+    tiny_config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == AutoConfig.from_pretrained(tmp_path).to_dict()
+    assert loaded.label_temperature == 0.4
+    assert loaded.vision_config.model_args == tiny_config.vision_config.model_args
+    assert isinstance(loaded.text_config, BertConfig) and loaded.text_config.hidden_size == 16
+
+
+def test_dicts_given_by_the_user_are_not_changed():
+    text = {"model_type": "bert", "hidden_size": 32}
+    LumbarCLIPConfig(text_config=text)
+    assert text == {"model_type": "bert", "hidden_size": 32}

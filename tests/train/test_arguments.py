@@ -1,0 +1,69 @@
+"""Settings come from YAML, the command line wins, and every shipped YAML is right."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from train.arguments import PretrainArguments, parse_arguments
+
+CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.yaml"))
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    config = write(
+        tmp_path / "run.yaml",
+        "dataset: data/x\noutput_dir: runs/x\nlearning_rate: 1e-4\nepochs: 3\nvision_model_args: {img_size: 96}\n",
+    )
+    args = parse_arguments(PretrainArguments, [config, "--epochs", "7", "--no_pretrained"])
+    assert (args.dataset, args.learning_rate, args.epochs, args.pretrained) == ("data/x", 1e-4, 7, False)
+    assert args.vision_model_args == {"img_size": 96}
+    args = parse_arguments(PretrainArguments, [config, "--vision_model_args", '{"img_size": 64}', "--target_columns", "none"])
+    assert args.vision_model_args == {"img_size": 64} and args.target_columns == []
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nlearning_rat: 1\n")
+    with pytest.raises(ValueError, match="'learning_rat'.*Did you mean learning_rate"):
+        parse_arguments(PretrainArguments, [config])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "dataset is empty"),
+        (["--dataset", "d"], "output_dir is empty"),
+        (["--dataset", "d", "--output_dir", "o", "--resume", "--overwrite"], "choose one"),
+        (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
+        (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
+        (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
+        (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(PretrainArguments, words)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_every_config_parses_and_opens_with_its_command(config):
+    first_lines = config.read_text().splitlines()[:6]
+    assert first_lines[0].startswith("# ")
+    assert any("accelerate launch train/pretrain.py" in line and config.name in line for line in first_lines)
+    parse_arguments(PretrainArguments, [str(config)])
+    assert set(yaml.safe_load(config.read_text())) <= set(PretrainArguments.__dataclass_fields__)
+
+
+def test_the_paper_configs_hold_the_paper_hyperparameters():
+    """Section 4.1: 50 epochs, batch 128, AdamW 2e-5, weight decay 1e-4, 10 % warm-up, alpha 0.5, d = 256, linear."""
+    for tower in ("resnet50", "vit", "swin"):
+        args = parse_arguments(PretrainArguments, [str(CONFIGS[0].with_name(f"paper_{tower}.yaml"))])
+        assert (args.epochs, args.batch_size, args.learning_rate) == (50, 128, 2e-5)
+        assert (args.weight_decay, args.warmup_ratio, args.alpha) == (1e-4, 0.1, 0.5)
+        assert (args.projection, args.projection_dim, args.image_size, args.pretrained) == ("linear", 256, 224, True)
+        assert args.text == "emilyalsentzer/Bio_ClinicalBERT"

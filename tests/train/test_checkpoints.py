@@ -1,0 +1,56 @@
+"""A checkpoint is complete or absent, and a damaged one is called so."""
+
+import json
+
+import pytest
+import torch
+
+from train.checkpoints import load_checkpoint, save_checkpoint, write_folder, write_json
+
+
+def test_round_trip(tiny_model, tiny_processor, tiny_inputs, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    model, processor = load_checkpoint(tmp_path / "checkpoint")
+    torch.testing.assert_close(model(**tiny_inputs).logits_per_image, tiny_model(**tiny_inputs).logits_per_image)
+    assert processor.max_length == tiny_processor.max_length
+    assert not {"is_local", "local_files_only"} & set(
+        json.loads((tmp_path / "checkpoint" / "tokenizer_config.json").read_text())
+    )
+    assert not list((tmp_path / "checkpoint").glob("*.bin"))
+
+
+def test_a_failing_write_leaves_the_old_folder(tmp_path):
+    write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text("old"))
+
+    def fail(folder):
+        (folder / "a").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        write_folder(tmp_path / "out", fail)
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    write_folder(tmp_path / "out", lambda folder: (folder / "b").write_text("new"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_json_is_whole_or_old(tmp_path):
+    write_json(tmp_path / "a.json", {"value": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"value": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
+
+
+def test_a_truncated_checkpoint_is_called_so(tiny_model, tiny_processor, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="incomplete.*cut off"):
+        load_checkpoint(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_no_checkpoint_is_called_so(name, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="No checkpoint at"):
+        load_checkpoint(tmp_path / name)

@@ -1,0 +1,134 @@
+"""Batches hold what the dataset holds, in an order and with random choices that nothing but the seed decides."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, List
+
+from train.image_augmentation import vary_images
+from train.loaders import EpochBatches, PairedRows, build_loader, normalise, open_dataset, target_classes
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_dataset_folder):
+    return open_dataset(str(tiny_dataset_folder))
+
+
+def paired_rows(splits, processor, **options):
+    return PairedRows(splits["train"], processor, ["labels"], seed=0, show_progress=False, **options)
+
+
+def test_pixels_are_those_of_the_processor(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor)
+    batch = rows.__getitems__([(0, 3), (0, 17)])
+    expected = tiny_processor(images=splits["train"][[3, 17]]["image"], return_tensors="pt").pixel_values
+    torch.testing.assert_close(batch["pixel_values"], expected, atol=1e-6, rtol=0)
+
+
+def test_texts_are_those_of_the_rows_and_encoded_once(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor)
+    indices = [(0, row) for row in (0, 1, 2, 9, 0)]
+    batch = rows.__getitems__(indices)
+    assert len(batch["input_ids"]) == len({rows.reports[row] for _, row in indices}) < 5
+    for pair, (_, row) in enumerate(indices):
+        report = tiny_processor(text=[rows.reports[row]]).input_ids[0]
+        at = batch["text_index"][pair]
+        assert batch["input_ids"][at][batch["attention_mask"][at] == 1].tolist() == report
+        at = batch["augmented_text_index"][pair]
+        tokens = batch["augmented_input_ids"][at][batch["augmented_attention_mask"][at] == 1].tolist()
+        assert tokens in [tiny_processor(text=[text]).input_ids[0] for text in rows.rephrasings[row]]
+
+
+def test_random_choices_depend_on_epoch_and_row_alone(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    alone, among = rows.__getitems__([(2, 5)]), rows.__getitems__([(2, 8), (2, 5), (0, 5)])
+    torch.testing.assert_close(alone["pixel_values"][0], among["pixel_values"][1], atol=1e-6, rtol=0)
+    assert not torch.allclose(among["pixel_values"][1], among["pixel_values"][2])  # another epoch
+    chosen = {tuple(rows.__getitems__([(epoch, 5)])["augmented_input_ids"][0].tolist()) for epoch in range(20)}
+    assert len(chosen) == 2  # both rephrasings occur
+
+
+def test_a_worker_process_makes_the_same_batches(splits, tiny_processor):
+    batches = EpochBatches(40, 8, seed=1)
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    here, there = (iter(build_loader(rows, batches, workers)) for workers in (0, 2))
+    for _ in range(7):
+        one, other = next(here), next(there)
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_share_the_batches_of_one(num_processes):
+    one = iter(EpochBatches(50, 4 * num_processes, seed=3))
+    many = [iter(EpochBatches(50, 4, 3, index, num_processes)) for index in range(num_processes)]
+    for _ in range(20):
+        assert next(one) == [row for process in many for row in next(process)]
+
+
+def test_an_epoch_visits_a_row_at_most_once_and_resumes_anywhere():
+    batches = EpochBatches(50, 8, seed=0)
+    iterator = iter(batches)
+    steps = [next(iterator) for _ in range(3 * len(batches))]
+    for epoch in range(3):
+        rows = [row for step in steps[6 * epoch : 6 * epoch + 6] for row in step]
+        assert {e for e, _ in rows} == {epoch} and len({row for _, row in rows}) == 48
+    assert steps[:6] != steps[6:12]
+    for first in (0, 4, 6, 13):
+        batches.first_step = first
+        assert next(iter(batches)) == steps[first]
+
+
+def test_too_few_rows_for_a_batch():
+    with pytest.raises(ValueError, match="10 training pairs.*batch of 16.*lower --batch_size"):
+        EpochBatches(10, 16, seed=0)
+
+
+def graded(labels, grades):
+    features = Features({"labels": List(ClassLabel(names=["bulge", "tear"])), "grade": ClassLabel(names=list("123"))})
+    return Dataset.from_dict({"labels": labels, "grade": grades}, features=features)
+
+
+def test_target_classes_by_hand():
+    dataset = graded([[0], [0, 1], []], [0, 2, None])
+    assert target_classes(dataset, ["labels"]).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert target_classes(dataset, ["labels", "grade"]).tolist()[:2] == [[1, 0, 1, 0, 0, 0], [1, 1, 0, 0, 1, 0]]
+    assert target_classes(dataset, []) is None
+    assert target_classes(graded([[], []], [None, None]), ["labels"]) is None
+
+
+def test_counting_absences_makes_the_overlap_a_hamming_distance():
+    dataset = graded([[0], [0, 1], [], [1]], [0, 2, 1, 0])
+    classes = target_classes(dataset, ["labels", "grade"], count_absences=True)
+    overlap = classes @ classes.T
+    assert overlap.diagonal().tolist() == [4, 4, 4, 4]  # two labels and two thresholds
+    assert overlap[0].tolist() == [4, 1, 2, 2]
+
+
+def test_variation_keeps_size_range_padding_and_left_and_right():
+    image = torch.zeros(1, 64, 64)
+    image[:, 20:44, 8:56] = 100.0
+    image[:, 28:36, 10:22] = 220.0  # bright on the left of the picture
+    varied = torch.cat([vary_images(image, [np.random.default_rng(seed)]) for seed in range(40)])
+    assert varied.shape == (40, 64, 64) and varied.min() >= 0 and varied.max() <= 255
+    brightest = torch.nn.functional.avg_pool2d(varied[:, None], 9, stride=1, padding=4).flatten(1).argmax(dim=1) % 64
+    assert (brightest < 32).all()
+    assert varied[:, :4, :4].abs().max() == 0
+    assert varied.std(dim=0).max() > 10
+    torch.testing.assert_close(varied[7], vary_images(image, [np.random.default_rng(7)])[0])
+
+
+def test_normalise_is_the_end_of_the_processor(tiny_processor):
+    grey = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
+    expected = tiny_processor(images=[image[None] for image in grey], return_tensors="pt").pixel_values
+    torch.testing.assert_close(normalise(grey, tiny_processor.image_processor), expected, atol=1e-6, rtol=0)
+
+
+def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
+    with pytest.raises(ValueError, match="No dataset.*data_scripts.build"):
+        open_dataset(str(tmp_path / "nowhere"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes((tiny_dataset_folder / "data" / "train.parquet").read_bytes())
+    with pytest.raises(ValueError, match="no split validation, test"):
+        open_dataset(str(tmp_path))

@@ -1,0 +1,211 @@
+"""The trainer: the same losses from one process, two processes and a killed run; errors that name the way out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModel
+
+from train import pretrain
+from train.arguments import PretrainArguments
+from train.run_folder import refuse_other_settings
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(tiny_dataset_folder, tmp_path):
+    """A run of seconds whose tower has no batch statistics and no dropout, so that processes cannot matter."""
+    return {
+        "dataset": str(tiny_dataset_folder),
+        "output_dir": str(tmp_path / "run"),
+        "pretrained": False,
+        "vision": "vit_tiny_patch16_224",
+        "vision_model_args": {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2},
+        "text_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        "image_size": 32,
+        "projection_dim": 8,
+        "epochs": 6,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "weight_average": 0.9,
+        "augment": True,
+        "log_every": 1,
+        "report_to": "none",
+        "evaluate": False,
+    }
+
+
+def launch(settings, tmp_path, *launcher, wait=True):
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [*(launcher or [sys.executable]), str(PROJECT / "train" / "pretrain.py"), str(config)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    if wait:
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+    return process
+
+
+def run_here(settings):
+    pretrain.main(PretrainArguments(**settings))
+
+
+def history(settings):
+    path = Path(settings["output_dir"]) / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def losses(settings):
+    return {line["update"]: [line["loss"], line.get("validation_loss")] for line in history(settings)}
+
+
+def assert_same_losses(one, other):
+    assert one.keys() == other.keys()
+    for update in one:
+        assert one[update] == pytest.approx(other[update], abs=1e-5), update
+
+
+@pytest.fixture
+def uninterrupted(settings, tmp_path):
+    settings = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
+    run_here(settings)
+    return settings
+
+
+def test_a_run_learns_and_leaves_a_complete_folder(uninterrupted):
+    folder = Path(uninterrupted["output_dir"])
+    values = losses(uninterrupted)
+    assert len(values) == 30  # 40 rows, batches of 8, 6 epochs
+    assert values[30][0] < values[1][0] - 0.1
+    assert {path.name for path in folder.iterdir()} == {"checkpoint", "history.jsonl", "run.json"}
+    assert AutoModel.from_pretrained(folder / "checkpoint").config.projection_dim == 8
+    run = json.loads((folder / "run.json").read_text())
+    assert run["arguments"]["learning_rate"] == 1e-3 and run["num_processes"] == 1 and "torch" in run["packages"]
+    assert history(uninterrupted)[-1]["pairs_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(settings, uninterrupted, tmp_path):
+    settings |= {"batch_size": 4}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    code, output = launch(settings, tmp_path, *torchrun)
+    assert code == 0, output[-3000:]
+    assert json.loads((Path(settings["output_dir"]) / "run.json").read_text())["num_processes"] == 2
+    assert_same_losses(losses(settings), losses(uninterrupted))
+    one, two = (
+        AutoModel.from_pretrained(Path(run["output_dir"]) / "checkpoint").state_dict()
+        for run in (uninterrupted, settings)
+    )
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_losses(settings, uninterrupted, tmp_path):
+    settings |= {"save_every": 3}
+    process = launch(settings, tmp_path, wait=False)
+    deadline = time.monotonic() + 200
+    while len(history(settings)) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    killed_at = len(history(settings))
+    assert 8 <= killed_at < 30 and not (Path(settings["output_dir"]) / "checkpoint").exists()
+    (state,) = (Path(settings["output_dir"]) / "states").glob("update-*")
+    assert int(state.name[-8:]) % 5 != 0 or killed_at > 8  # within an epoch
+    run_here({**settings, "resume": True})
+    assert_same_losses(losses(settings), losses(uninterrupted))
+    assert not (Path(settings["output_dir"]) / "states").exists()
+
+
+def test_resuming_a_finished_run_trains_nothing(uninterrupted):
+    before = history(uninterrupted)
+    run_here({**uninterrupted, "resume": True})
+    assert history(uninterrupted) == before
+
+
+def test_accumulation_averages_micro_batches(settings):
+    run_here({**settings, "gradient_accumulation_steps": 2, "epochs": 2, "weight_average": 0.0})
+    assert [line["update"] for line in history(settings)] == [1, 2, 3, 4, 5]
+    assert history(settings)[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+
+
+def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
+    with pytest.raises(ValueError, match=r"not empty: --resume.*--overwrite"):
+        run_here(uninterrupted)
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 0.001 then, 0.5 now\)"):
+        run_here({**uninterrupted, "resume": True, "learning_rate": 0.5})
+    assert len(history(uninterrupted)) == 30
+    run_here({**uninterrupted, "overwrite": True, "max_updates": 2})
+    assert len(history(uninterrupted)) == 2
+
+
+def test_half_the_batch_on_twice_the_processes_is_the_same_run(tmp_path):
+    before = {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 1}
+    refuse_other_settings(before, {"arguments": {"batch_size": 4, "seed": 0}, "num_processes": 2}, tmp_path)
+    with pytest.raises(ValueError, match="pairs of a step: 8 then, 16 now"):
+        refuse_other_settings(before, {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 2}, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(settings):
+    with pytest.raises(FloatingPointError, match=r"(?s)loss is nan at update 2 .*--learning_rate.*Rows.*tiny/"):
+        run_here({**settings, "learning_rate": 1e30, "warmup_ratio": 0.0, "max_grad_norm": 1e30})
+    folder = Path(settings["output_dir"])
+    assert not (folder / "checkpoint").exists()
+
+
+def test_one_class_everywhere_is_refused_but_plain_contrast_is_not(settings):
+    with pytest.raises(ValueError, match="All 40 training pairs have the same classes.*--target_columns none"):
+        run_here({**settings, "target_columns": ["sequence"], "dataset": settings["dataset"], "epochs": 1} | one_sequence(settings))
+    run_here({**settings, "target_columns": [], "max_updates": 2, "overwrite": True})
+    assert len(history(settings)) == 2
+
+
+def one_sequence(settings):
+    """The same data set with one sequence only."""
+    from datasets import load_dataset
+
+    folder = Path(settings["output_dir"]).parent / "one"
+    (folder / "data").mkdir(parents=True)
+    for split, rows in load_dataset(settings["dataset"]).items():
+        same = rows.map(lambda row: {"sequence": 0})
+        same.to_parquet(folder / "data" / f"{split}.parquet")
+    return {"dataset": str(folder)}
+
+
+def test_an_unknown_tower_is_refused_before_anything_is_decoded(settings):
+    with pytest.raises(ValueError, match="timm has no model 'vit_tinny_patch16_224'.*vit_tiny_patch16_224"):
+        run_here({**settings, "vision": "vit_tinny_patch16_224"})
+
+
+def test_projection_none_trains(settings):
+    run_here({**settings, "projection": "none", "max_updates": 2})
+    assert len(history(settings)) == 2
+
+
+def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "train" / "pretrain.py"), "--dataset", str(tmp_path / "no"), "--output_dir", str(tmp_path / "o")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "data_scripts.build" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,151 @@
+"""The settings of a pretraining run: a YAML file, overridden on the command line."""
+
+import difflib
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from transformers import HfArgumentParser
+
+from train.objectives import OBJECTIVES
+
+ArgumentsT = TypeVar("ArgumentsT")
+
+
+class JsonMapping(dict[str, Any]):
+    """A mapping in YAML, or JSON on the command line, such as '{"img_size": 128}'."""
+
+    def __init__(self, value: str | dict[str, Any] = "{}") -> None:
+        super().__init__(json.loads(value) if isinstance(value, str) else value)
+
+
+def setting(default: Any, text: str) -> Any:
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class PretrainArguments:
+    """Settings of `train/pretrain.py`."""
+
+    dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
+    output_dir: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json, report.md, figures.")
+    resume: bool = setting(False, "Go on with the run in output_dir; starts it where there is none yet.")
+    overwrite: bool = setting(False, "Delete output_dir first, if it exists.")
+
+    vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
+    vision_model_args: JsonMapping = setting(JsonMapping(), "Arguments of timm.create_model, such as {img_size: 128}.")
+    text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
+    text_config: JsonMapping = setting(
+        JsonMapping(), "Shape of an untrained text tower (model_type bert unless given), in place of text."
+    )
+    pretrained: bool = setting(
+        True, "Start from pretrained towers. False: random towers, and a WordPiece vocabulary of the training reports."
+    )
+    vocabulary_size: int = setting(4000, "Largest WordPiece vocabulary, without pretrained towers.")
+    image_size: int = setting(224, "Side of the square image, in pixels.")
+    max_text_length: int = setting(128, "Tokens after which a report is cut.")
+    class_prompts: JsonMapping = setting(
+        JsonMapping(), "Zero-shot sentences that state a class: {LBP: [There is a disc bulge., ...]}."
+    )
+    absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
+
+    projection: str = setting("linear", "Projection heads: none, linear or nonlinear.")
+    projection_dim: int = setting(256, "Width of the shared space.")
+    text_pooling: str = setting("cls", "Pooling of the text tower: cls or mean.")
+    initial_temperature: float = setting(0.07, "Temperature at the start.")
+    learn_temperature: bool = setting(True, "Learn the temperature.")
+    label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    alpha: float = setting(0.5, "Weight of the reports' loss; 1 - alpha weighs that of their rephrasings.")
+    objective: str = setting("lumbarclip", f"Objective: {', '.join(OBJECTIVES)}.")
+    target_columns: list[str] = setting(
+        ["labels"], "Columns whose classes make the soft targets: labels, grade, level, sequence; none: plain InfoNCE."
+    )
+    count_absences: bool = setting(
+        False, "Let the targets count classes that two pairs both lack, and grades by threshold; the paper does not."
+    )
+
+    epochs: int = setting(50, "Passes over the training pairs.")
+    max_updates: int | None = setting(None, "Stop after so many optimizer updates; the schedule then ends there.")
+    batch_size: int = setting(128, "Pairs of a step in each process.")
+    gradient_accumulation_steps: int = setting(1, "Steps of an update. Averages losses; adds no negatives.")
+    learning_rate: float = setting(2e-5, "Peak learning rate of AdamW.")
+    weight_decay: float = setting(1e-4, "Weight decay of matrices and kernels.")
+    warmup_ratio: float = setting(0.1, "Share of the updates that warms up; a cosine follows.")
+    max_grad_norm: float = setting(1.0, "Gradient norm above which gradients are scaled down.")
+    weight_average: float = setting(
+        0.0, "Decay of an average of the weights that is published in their place; 0: none."
+    )
+    gradient_checkpointing: bool = setting(False, "Recompute activations in backward: less memory, more time.")
+    augment: bool = setting(False, "Vary training images: small rotations, shifts, scale, contrast, noise. No flips.")
+    seed: int = setting(0, "Seed of weights, order, augmentation and choice of rephrasings.")
+    num_workers: int = setting(0, "Loader processes. Images are decoded once beforehand, so 0 is seldom slower.")
+
+    log_every: int = setting(10, "Updates between lines of history.jsonl.")
+    save_every: int = setting(0, "Updates between resumable states; 0: once an epoch.")
+    report_to: str = setting("tensorboard", "Tracker of Accelerate: tensorboard, wandb, ..., or none.")
+    evaluate: bool = setting(True, "Evaluate the test split at the end and write metrics.json, report.md, figures.")
+    baselines: bool = setting(True, "Evaluate the controls too: untrained encoder, pixel-PCA, HOG, no pixels.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if not self.dataset:
+            raise ValueError("dataset is empty: name the folder that `python -m data_scripts.build --out` wrote.")
+        if not self.output_dir:
+            raise ValueError("output_dir is empty: name a folder for the run, such as runs/demo.")
+        if self.resume and self.overwrite:
+            raise ValueError("resume goes on with output_dir and overwrite deletes it: choose one.")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "image_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not 0 <= self.weight_average < 1:
+            raise ValueError(f"weight_average is a decay in [0, 1), such as 0.99; got {self.weight_average}.")
+        self.target_columns = [column for column in self.target_columns if column != "none"]
+        unknown = set(self.target_columns) - {"labels", "grade", "level", "sequence"}
+        if unknown:
+            raise ValueError(
+                f"target_columns may name labels, grade, level and sequence; got {', '.join(sorted(unknown))}."
+            )
+
+
+def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = None) -> ArgumentsT:
+    """Read `[config.yaml] [--name value ...]`; the command line wins.
+
+    Args:
+        arguments_class: Dataclass of the settings.
+        argv: Words of the command line; None: those of the process.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: If the YAML names a setting that does not exist; the message names the nearest one.
+        FileNotFoundError: If there is no such YAML file.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(arguments_class, description=arguments_class.__doc__)
+    if words and words[0].endswith((".yaml", ".yml")):
+        parser.set_defaults(**_read_settings(Path(words.pop(0)), arguments_class))
+    (arguments,) = parser.parse_args_into_dataclasses(args=words)
+    return arguments
+
+
+def _read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
+    settings = yaml.safe_load(path.read_text()) or {}
+    known = {item.name: item for item in fields(arguments_class)}
+    for name in settings:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"{path} sets {name!r}, which is no setting.{hint}")
+    # YAML 1.1 reads 1e-4 as a string; argparse converts string defaults by the type of the field.
+    return settings
+
+
+__all__ = ["PretrainArguments", "parse_arguments"]

@@ -1,0 +1,114 @@
+"""Write and read what a run leaves behind: a checkpoint or a state is complete, or it is not there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+CHECKPOINT = "checkpoint"
+STATES = "states"
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder under another name, and give it its own name when it is complete.
+
+    Args:
+        folder: The folder; replaced if it exists.
+        fill: Writes the content into the folder that it is given.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    fill(unfinished)
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(content, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write model, code and processor: what `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads."""
+
+    def fill(unfinished: Path) -> None:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        tokenizer_file = unfinished / "tokenizer_config.json"
+        settings = json.loads(tokenizer_file.read_text())
+        for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
+            settings.pop(stray, None)
+        tokenizer_file.write_text(json.dumps(settings, indent=2) + "\n")
+
+    write_folder(folder, fill)
+
+
+def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Read model and processor from a folder or the Hub.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or its weights are cut off.
+    """
+    try:
+        model = AutoModel.from_pretrained(name, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights in {name} are incomplete ({error}): the copy or download was cut off. Fetch it again."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"No checkpoint at {name}: neither a folder that holds one nor a Hub id. {error}") from error
+    return model.eval(), processor
+
+
+def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
+    """Write all that a run needs to go on, and then forget the previous state.
+
+    Args:
+        accelerator: Holds model, optimizer and schedule.
+        output_dir: Folder of the run.
+        update: Optimizer updates done.
+    """
+    folder = output_dir / STATES / f"update-{update:08d}"
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    if accelerator.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        unfinished.rename(folder)
+        for other in folder.parent.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
+    accelerator.wait_for_everyone()
+
+
+def load_state(accelerator: Accelerator, output_dir: Path) -> int:
+    """Read the newest complete state.
+
+    Returns:
+        Optimizer updates done; 0 when there is no state.
+    """
+    folders = sorted((output_dir / STATES).glob("update-*"))
+    if not folders:
+        return 0
+    accelerator.load_state(str(folders[-1]))
+    return int(folders[-1].name.removeprefix("update-"))

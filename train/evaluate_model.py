@@ -1,0 +1,213 @@
+"""Evaluate a LumbarCLIP checkpoint on the held-out patients of a data set.
+
+    python train/evaluate_model.py --checkpoint runs/demo/checkpoint --dataset data/demo
+    python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
+
+Writes `metrics.json`, `report.md` and `figures/`: a linear probe on the frozen image features beside the same probe on
+controls, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. Encoded images are kept
+in `features/` and used again while weights and data stay the same; the folder may be deleted.
+"""
+
+import json
+import logging
+import shlex
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import DatasetDict
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.arguments import parse_arguments
+from train.checkpoints import load_checkpoint, write_folder, write_json
+from train.evaluation.bootstrap import Estimate, Resampling
+from train.evaluation.suite import Measurements, measure
+from train.evaluation.targets import Targets
+from train.loaders import open_dataset
+from train.reporting.evaluation_figures import CaptionedFigure, draw_figures
+from train.reporting.report import evaluation_report
+
+HISTORY = "history.jsonl"
+
+
+@dataclass
+class EvaluateArguments:
+    """Evaluate a LumbarCLIP checkpoint on the held-out patients of a data set."""
+
+    checkpoint: str = field(metadata={"help": "Folder of a checkpoint, or a Hub id."})
+    dataset: str = field(metadata={"help": "Folder that data_scripts.build wrote, or a Hub id of such a dataset."})
+    split: str = field(
+        default="test",
+        metadata={"help": "Split to measure on. The probes are fitted on `train` and `validation`."},
+    )
+    out: str = field(default="", metadata={"help": "Where to write; empty: the folder that holds the checkpoint."})
+    batch_size: int = field(default=64, metadata={"help": "Images or texts a forward pass. Changes no figure."})
+    baselines: bool = field(
+        default=True, metadata={"help": "Probe the controls too: untrained encoder, pixel PCA, HOG, no pixels."}
+    )
+    num_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples of patients for the intervals."})
+    seed: int = field(default=0, metadata={"help": "Seed of the resamples, the untrained control and the figures."})
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if self.split in ("train", "validation"):
+            raise ValueError(f"--split {self.split}: the probes are fitted on it; name a split they do not see (test).")
+        for name in ("batch_size", "num_resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How to evaluate: as in `EvaluateArguments`, and how the data set is called in the report."""
+
+    dataset_name: str = "data set"
+    split: str = "test"
+    batch_size: int = 64
+    baselines: bool = True
+    num_resamples: int = 1000
+    seed: int = 0
+
+
+def main(args: EvaluateArguments) -> None:
+    """Load, evaluate, and print the report."""
+    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
+    dataset = open_dataset(args.dataset)
+    out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
+    settings = EvaluationSettings(
+        dataset_name=Path(args.dataset).name,
+        split=args.split,
+        batch_size=args.batch_size,
+        baselines=args.baselines,
+        num_resamples=args.num_resamples,
+        seed=args.seed,
+    )
+    if torch.cuda.is_available():
+        model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
+    evaluate(model, processor, dataset, out_dir, settings=settings)
+    print((out_dir / "report.md").read_text())
+    print(f"Written: {out_dir}/metrics.json, report.md, figures/")
+
+
+def evaluate(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: DatasetDict,
+    out_dir: Path,
+    *,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """Measure a model, and write `metrics.json`, `report.md` and `figures/`.
+
+    Args:
+        model: A LumbarCLIP model, on any device.
+        processor: Its processor.
+        dataset: Splits `train`, `validation` and the one to measure on.
+        out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
+        settings: How to evaluate.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: If a split is missing or empty, or the model's features are not finite.
+    """
+    if settings.split not in dataset:
+        raise ValueError(f"The data set has no split {settings.split!r}; it has {', '.join(dataset)}.")
+    splits = {name: dataset[name] for name in ("train", "validation") if name in dataset}
+    splits["test"] = dataset[settings.split]
+    measured = measure(
+        model,
+        processor,
+        splits,
+        batch_size=settings.batch_size,
+        with_baselines=settings.baselines,
+        resampling=Resampling(settings.num_resamples, settings.seed),
+        cache_dir=out_dir / "features",
+    )
+    results = as_results(measured, describe(measured, splits["test"]["source"][:], settings))
+    figures = draw_figures(measured, results, splits["test"], read_history(out_dir), settings.seed)
+    captions = {name: captioned.caption for name, captioned in figures.items()}
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_folder(out_dir / "figures", lambda folder: save_figures(figures, folder))
+    unfinished = out_dir / ".report.md.unfinished"
+    unfinished.write_text(evaluation_report(results, captions))
+    unfinished.replace(out_dir / "report.md")
+    write_json(out_dir / "metrics.json", results)  # last: where it is, the others are
+    return results
+
+
+def as_results(measured: Measurements, dataset: dict[str, Any]) -> dict[str, Any]:
+    """Arrange what was measured as `metrics.json`; undefined figures are null, with the reason beside."""
+    return {
+        "linear_probe": as_entries(measured.probes.estimates),
+        "zero_shot": as_entries(measured.zero_shot),
+        "retrieval": as_entries(measured.retrieval),
+        "baselines": {
+            name: {
+                "linear_probe": as_entries(probes.estimates),
+                "difference": as_entries(measured.differences[name]),
+            }
+            for name, probes in measured.baselines.items()
+        },
+        "dataset": dataset,
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def as_entries(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Turn estimates into JSON values."""
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}
+
+
+def describe(measured: Measurements, sources: list[str], settings: EvaluationSettings) -> dict[str, Any]:
+    """Say what was measured on, and whether training has seen patients of it."""
+    patients = {split: set(targets.patient_ids) for split, targets in measured.targets.items()}
+    return {
+        "name": settings.dataset_name,
+        "split": settings.split,
+        "num_rows": len(sources),
+        "num_patients": len(patients["test"]),
+        "patients_shared_with_training": len(patients["test"] & (patients["train"] | patients["validation"])),
+        "synthetic": all(source.startswith("synthetic") for source in sources),
+        "labels": count_labels(measured.targets["test"]),
+    }
+
+
+def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
+    """Count the rows and the patients with each label: a figure that rests on one patient is worth little."""
+    return {
+        name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
+        for name, present in zip(targets.label_names, targets.labels.T, strict=True)
+    }
+
+
+def read_history(out_dir: Path) -> list[dict[str, Any]]:
+    """Read the updates that a training run has logged in its folder; empty if it is no such folder."""
+    path = out_dir / HISTORY
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def save_figures(figures: dict[str, CaptionedFigure], folder: Path) -> None:
+    """Write the figures as PNG."""
+    for name, captioned in figures.items():
+        captioned.figure.savefig(folder / name)
+
+
+def _folder_beside(checkpoint: str) -> Path:
+    """The folder that holds the checkpoint; for a model of the Hub, one under `runs`."""
+    folder = Path(checkpoint)
+    return folder.resolve().parent if folder.is_dir() else Path("runs") / folder.name
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(parse_arguments(EvaluateArguments))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

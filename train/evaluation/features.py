@@ -1,0 +1,147 @@
+"""Embeddings of a split: every image and every distinct text encoded once, and kept on disk."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tqdm.auto import tqdm
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation.metrics import Array
+from train.evaluation.retrieval import group_texts
+
+logger = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def encode_images(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Dataset, *, batch_size: int, description: str
+) -> dict[str, Array]:
+    """Encode the images of a split.
+
+    Args:
+        model: A LumbarCLIP model, on any device.
+        processor: Its processor.
+        rows: With the column `image`.
+        batch_size: Images a forward pass.
+        description: Shown beside the progress bar.
+
+    Returns:
+        `image_features`, the pooled output z_I of the vision tower, shape (N, d_I), and `image_embeds`, projected and
+        of unit length, shape (N, D); float32.
+    """
+    features, embeds = [], []
+    images = rows.with_format(None).select_columns("image")
+    with _evaluation_mode(model), tqdm(total=len(rows), desc=description, unit=" images") as progress:
+        for batch in images.iter(batch_size):
+            pixels = processor(images=batch["image"], return_tensors="pt")["pixel_values"]
+            batch_features = model.get_image_features(pixels.to(model.device), project=False)
+            features.append(_as_numpy(batch_features))
+            embeds.append(_as_numpy(F.normalize(model.image_projection(batch_features), dim=-1)))
+            progress.update(len(pixels))
+    return {"image_features": np.concatenate(features), "image_embeds": np.concatenate(embeds)}
+
+
+@torch.inference_mode()
+def encode_texts(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+    description: str | None = None,
+) -> Array:
+    """Encode texts, those that repeat only once.
+
+    Args:
+        model: A LumbarCLIP model, on any device.
+        processor: Its processor.
+        texts: N texts.
+        batch_size: Texts a forward pass.
+        description: Shown beside the progress bar; no bar when None.
+
+    Returns:
+        Projected embeddings of unit length. Shape (N, D), float32.
+    """
+    distinct, text_of_row = group_texts(texts)
+    by_length = np.argsort([len(text) for text in distinct], kind="stable")  # like lengths share a batch: less padding
+    embeds: list[Array] = []
+    disable = description is None
+    with (
+        _evaluation_mode(model),
+        tqdm(total=len(distinct), desc=description, unit=" texts", disable=disable) as progress,
+    ):
+        for start in range(0, len(distinct), batch_size):
+            chunk = [distinct[i] for i in by_length[start : start + batch_size]]
+            tokens = processor(text=chunk, return_tensors="pt").to(model.device)
+            embeds.append(_as_numpy(model.get_text_features(**tokens)))
+            progress.update(len(chunk))
+    in_order = np.empty((len(distinct), embeds[0].shape[1]), dtype=np.float32)
+    in_order[by_length] = np.concatenate(embeds)
+    return in_order[text_of_row]
+
+
+def cached(path: Path | None, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Read arrays from a file, or make them and write it. The file is complete or absent; a damaged one is made again.
+
+    Args:
+        path: A safetensors file that may exist; None to keep nothing.
+        make: Makes the arrays.
+
+    Returns:
+        The arrays by name.
+    """
+    if path is not None and path.exists():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            logger.warning("The cached features %s cannot be read (%s); they are made again.", path, error)
+    arrays = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
+        unfinished.replace(path)
+    return arrays
+
+
+def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Dataset, split: str) -> str:
+    """Name that changes with anything the embeddings depend on: weights, processor, rows and split.
+
+    Args:
+        model: Its weights are hashed, not its path: training goes on in the same folder.
+        processor: Its settings are hashed (image size, maximum length).
+        rows: Their fingerprint, which `datasets` keeps from load to load.
+        split: Name of the split.
+    """
+    digest = hashlib.sha256(processor.to_json_string().encode())
+    digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"{split}-{digest.hexdigest()[:24]}"
+
+
+@contextmanager
+def _evaluation_mode(model: LumbarCLIPModel) -> Iterator[None]:
+    """Switch dropout and batch statistics off, and back to what they were."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _as_numpy(tensor: Any) -> Array:
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,138 @@
+"""Linear probe: which labels a logistic regression reads from frozen features.
+
+The same probe measures every system: features are standardised, the inverse regularisation strength C is the one with
+the least log loss on the validation patients after fitting on the training patients, and the reported probe is then
+fitted on training and validation patients together. Test rows are only predicted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from train.evaluation.bootstrap import DEFAULT_RESAMPLING, Estimate, Resampling
+from train.evaluation.classification import exclusive_class_estimates, finding_estimates
+from train.evaluation.metrics import Array
+from train.evaluation.targets import Targets
+
+REGULARISATION_GRID = tuple(10.0**power for power in range(-4, 3))
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What the probe found on the test split.
+
+    Args:
+        estimates: The figures by name.
+        probabilities: Of each label. Shape (N, K); a column that could not be learned is NaN.
+        classifiers: The fitted probes by what they predict: a label's name, or `classes` for exclusive labels.
+    """
+
+    estimates: dict[str, Estimate]
+    probabilities: Array
+    classifiers: dict[str, Pipeline] = field(default_factory=dict)
+
+
+def linear_probe(
+    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling = DEFAULT_RESAMPLING
+) -> ProbeResult:
+    """Fit probes on frozen features and measure them on the test split.
+
+    Exclusive labels get one multinomial probe; other labels one binary probe each, rows without labels counting as
+    negatives of all.
+
+    Args:
+        features: By split, shape (N, D).
+        targets: By split, row by row with the features.
+        resampling: How intervals are drawn.
+
+    Returns:
+        The figures of the test split, with predictions for figures and paired differences.
+
+    Raises:
+        ValueError: If the rows of features and targets differ, or a feature is not finite.
+    """
+    for split, split_targets in targets.items():
+        _check_features(features[split], len(split_targets), split)
+    labelled = _probe_classes if targets["test"].exclusive else _probe_findings
+    return labelled(features, targets, resampling)
+
+
+def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:
+    """Fit a standardised logistic regression, its C chosen on the validation split. Test rows are not looked at.
+
+    Args:
+        features: Splits `train` and `validation`, shape (N, D).
+        classes: Class indices of the same splits, shape (N,).
+
+    Returns:
+        Scaler and classifier, fitted on both splits. `classes_` lists the classes seen.
+    """
+    scaler = StandardScaler().fit(features["train"])
+    train_features = scaler.transform(features["train"])
+    known_classes = np.unique(classes["train"])
+    known = np.isin(classes["validation"], known_classes)
+    regularisation = 1.0
+    if known.any() and len(known_classes) > 1:
+        validation_features = scaler.transform(features["validation"][known])
+        path = LogisticRegression(max_iter=2000, warm_start=True)  # each C starts from the solution of the last
+        losses = []
+        for candidate in REGULARISATION_GRID:
+            path.set_params(C=candidate).fit(train_features, classes["train"])
+            predicted = path.predict_proba(validation_features)
+            losses.append(log_loss(classes["validation"][known], predicted, labels=known_classes))
+        regularisation = REGULARISATION_GRID[int(np.argmin(losses))]
+    final = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=2000))
+    return final.fit(
+        np.concatenate([features["train"], features["validation"]]),
+        np.concatenate([classes["train"], classes["validation"]]),
+    )
+
+
+def _probe_classes(
+    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
+) -> ProbeResult:
+    test = targets["test"]
+    classes = {split: split_targets.classes for split, split_targets in targets.items()}
+    seen = np.unique(np.concatenate([classes["train"], classes["validation"]]))
+    probabilities = np.zeros((len(test), len(test.label_names)))
+    if len(seen) == 1:  # nothing to learn: the one class is the answer
+        probabilities[:, seen] = 1.0
+        return ProbeResult(exclusive_class_estimates(test, probabilities, resampling), probabilities)
+    classifier = fit_classifier(features, classes)
+    probabilities[:, classifier.classes_] = classifier.predict_proba(features["test"])
+    estimates = exclusive_class_estimates(test, probabilities, resampling)
+    return ProbeResult(estimates, probabilities, classifiers={"classes": classifier})
+
+
+def _probe_findings(
+    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
+) -> ProbeResult:
+    test = targets["test"]
+    probabilities = np.full((len(test), len(test.label_names)), np.nan)
+    classifiers, undefined = {}, {}
+    for k, name in enumerate(test.label_names):
+        present = {split: split_targets.labels[:, k].astype(int) for split, split_targets in targets.items()}
+        learned_from = np.concatenate([present["train"], present["validation"]])
+        if learned_from.min() == learned_from.max():
+            undefined[k] = f"`{name}` has {learned_from.sum()} positive rows of {len(learned_from)} to learn from"
+            continue
+        classifiers[name] = fit_classifier(features, present)
+        probabilities[:, k] = classifiers[name].predict_proba(features["test"])[:, 1]
+    estimates = finding_estimates(test, probabilities, 0.5, resampling, undefined)
+    return ProbeResult(estimates, probabilities, classifiers=classifiers)
+
+
+def _check_features(features: Array, num_rows: int, split: str) -> None:
+    if len(features) != num_rows:
+        raise ValueError(f"The {split} split has {num_rows} rows but {len(features)} feature rows; encode it again.")
+    bad_rows = np.flatnonzero(~np.isfinite(features).all(1))
+    if len(bad_rows):
+        raise ValueError(
+            f"{len(bad_rows)} of {num_rows} feature rows of the {split} split are not finite, the first is row "
+            f"{bad_rows[0]}; the checkpoint may have diverged: look at its training curves."
+        )

@@ -1,0 +1,215 @@
+"""The whole measurement of a model on a data set: probes beside controls, zero-shot, retrieval."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation import metrics
+from train.evaluation.baselines import constant_features, pixel_features, untrained_model
+from train.evaluation.bootstrap import Estimate, Resampling, paired_difference
+from train.evaluation.features import cache_key, cached, encode_images, encode_texts
+from train.evaluation.grade_probe import GradeResult, grade_probe
+from train.evaluation.linear_probe import ProbeResult, linear_probe
+from train.evaluation.metrics import Array
+from train.evaluation.retrieval import retrieval
+from train.evaluation.targets import SPLITS, Targets, read_targets
+from train.evaluation.zero_shot import zero_shot
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The label probe and, where the data set has grades, the grade probe of one feature set."""
+
+    labels: ProbeResult
+    grades: GradeResult | None
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The figures of both."""
+        return self.labels.estimates | (self.grades.estimates if self.grades else {})
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything measured on the test split, and what figures are drawn from. N test rows.
+
+    Args:
+        targets: By split.
+        probes: Of the model's own features.
+        baselines: The same probes on each control.
+        differences: For each control, the headline figures of the model less those of the control, on the same rows.
+        zero_shot: Figures of classification by prompts.
+        zero_shot_scores: Probabilities or scores by prompts. Shape (N, K).
+        retrieval: Figures of retrieval.
+        image_embeds: Unit length. Shape (N, D).
+        text_embeds: Of the row's report, unit length. Shape (N, D).
+        texts: The reports.
+    """
+
+    targets: Mapping[str, Targets]
+    probes: Probes
+    baselines: dict[str, Probes]
+    differences: dict[str, dict[str, Estimate]]
+    zero_shot: dict[str, Estimate]
+    zero_shot_scores: Array
+    retrieval: dict[str, Estimate]
+    image_embeds: Array
+    text_embeds: Array
+    texts: list[str] = field(repr=False)
+
+
+def measure(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: DatasetDict | Mapping[str, Dataset],
+    *,
+    batch_size: int,
+    with_baselines: bool,
+    resampling: Resampling,
+    cache_dir: Path | None,
+) -> Measurements:
+    """Measure a model on the test split of a data set.
+
+    Args:
+        model: A LumbarCLIP model; left as it was.
+        processor: Its processor.
+        dataset: Splits `train`, `validation` and `test`.
+        batch_size: Images or texts a forward pass.
+        with_baselines: Whether to probe the controls too.
+        resampling: How intervals are drawn; also the seed of the untrained control.
+        cache_dir: Where encoded splits are kept; None to keep none.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        ValueError: If a split is missing or empty, or the model's features are not finite.
+    """
+    targets = read_targets(dataset)
+    test_rows = dataset["test"]
+    texts = list(test_rows["report"][:])
+
+    # Encode once.
+    encoded = {
+        split: _encoded_images(model, processor, dataset[split], split, batch_size, cache_dir) for split in SPLITS
+    }
+    features = {split: arrays["image_features"] for split, arrays in encoded.items()}
+    image_embeds = encoded["test"]["image_embeds"]
+    encode = partial(encode_texts, model, processor, batch_size=batch_size)
+    text_embeds = encode(texts, description="Reports, test")
+
+    # The model: what a linear probe reads, what prompts find, what retrieval finds.
+    probes = _probe(features, targets, resampling)
+    label_names = targets["test"].label_names
+    zero_shot_estimates, zero_shot_scores = zero_shot(
+        image_embeds,
+        {name: encode(processor.class_prompt_texts(name)) for name in label_names},
+        {name: encode(processor.absent_class_prompt_texts(name)) for name in label_names},
+        float(model.inverse_temperature),
+        targets["test"],
+        resampling,
+    )
+    retrieval_estimates = retrieval(image_embeds, texts, text_embeds, targets["test"].patient_ids, resampling)
+
+    # The same probe on what a model has to beat.
+    controls = _control_features(model, processor, dataset, batch_size, resampling.seed) if with_baselines else {}
+    baselines = {name: _probe(control, targets, resampling) for name, control in controls.items()}
+    differences = {
+        name: headline_differences(targets["test"], probes, baseline, resampling)
+        for name, baseline in baselines.items()
+    }
+    return Measurements(
+        targets=targets,
+        probes=probes,
+        baselines=baselines,
+        differences=differences,
+        zero_shot=zero_shot_estimates,
+        zero_shot_scores=zero_shot_scores,
+        retrieval=retrieval_estimates,
+        image_embeds=image_embeds,
+        text_embeds=text_embeds,
+        texts=texts,
+    )
+
+
+def headline_differences(
+    targets: Targets, probes: Probes, baseline: Probes, resampling: Resampling
+) -> dict[str, Estimate]:
+    """Measure by how much one system's probes exceed another's, on the same resampled patients.
+
+    Args:
+        targets: The truth of the test split.
+        probes: Of the system in question.
+        baseline: Of the system it is compared with.
+        resampling: How intervals are drawn.
+
+    Returns:
+        `macro_f1` (exclusive labels) or `macro_auroc` (findings), and `grade_quadratic_kappa` where there are grades.
+    """
+    difference = partial(paired_difference, resampling=resampling)
+    ours, theirs = probes.labels.probabilities, baseline.labels.probabilities
+    if targets.exclusive:
+        num_classes = len(targets.label_names)
+        metric = partial(metrics.macro_f1, num_classes=num_classes)
+        truth = targets.classes
+        differences = {
+            "macro_f1": difference(
+                metric, [truth, ours.argmax(1)], [truth, theirs.argmax(1)], patient_ids=targets.patient_ids
+            )
+        }
+    else:
+        learned = [k for k in targets.findings if targets.label_names[k] in probes.labels.classifiers]
+        defined = [k for k in learned if 0 < targets.labels[:, k].sum() < len(targets)]
+        truth = targets.labels[:, defined]
+        differences = {
+            "macro_auroc": difference(
+                metrics.macro_auroc,
+                [truth, ours[:, defined]],
+                [truth, theirs[:, defined]],
+                patient_ids=targets.patient_ids,
+            )
+        }
+    if probes.grades and baseline.grades:
+        differences["grade_quadratic_kappa"] = difference(
+            partial(metrics.quadratic_kappa, num_classes=len(targets.grade_names)),
+            [probes.grades.truth, probes.grades.predicted],
+            [baseline.grades.truth, baseline.grades.predicted],
+            patient_ids=probes.grades.patient_ids,
+        )
+    return differences
+
+
+def _encoded_images(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: Dataset,
+    split: str,
+    batch_size: int,
+    cache_dir: Path | None,
+) -> dict[str, Array]:
+    path = cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors" if cache_dir else None
+    description = f"Images, {split}"
+    return cached(path, lambda: encode_images(model, processor, rows, batch_size=batch_size, description=description))
+
+
+def _control_features(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, dataset: Any, batch_size: int, seed: int
+) -> dict[str, dict[str, Array]]:
+    splits = {split: dataset[split].with_format(None) for split in SPLITS}
+    untrained = untrained_model(model, seed)
+    untrained_features = {
+        split: encode_images(
+            untrained, processor, rows, batch_size=batch_size, description=f"Untrained encoder, {split}"
+        )["image_features"]
+        for split, rows in splits.items()
+    }
+    return {"majority": constant_features(splits), "untrained": untrained_features, **pixel_features(splits)}
+
+
+def _probe(features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling) -> Probes:
+    return Probes(linear_probe(features, targets, resampling), grade_probe(features, targets, resampling))

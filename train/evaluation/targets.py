@@ -1,0 +1,98 @@
+"""What a split asks of a model: labels, grades and patients as arrays, read without decoding an image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from data_scripts.records import NO_FINDING
+from train.evaluation.metrics import Array
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The truth of one split, row by row. Shapes: N rows, K labels.
+
+    Args:
+        split: Name of the split.
+        label_names: The K label names.
+        labels: Whether the row carries the label. Shape (N, K), bool. A row without labels is negative for all.
+        exclusive: Whether each row of the whole data set carries exactly one label.
+        grade_names: Ordinal scale, lowest first; empty when there is none.
+        grades: Index on the scale, -1 where a row has no grade. Shape (N,), integer.
+        patient_ids: Shape (N,), string.
+    """
+
+    split: str
+    label_names: tuple[str, ...]
+    labels: Array
+    exclusive: bool
+    grade_names: tuple[str, ...]
+    grades: Array
+    patient_ids: Array
+
+    def __len__(self) -> int:
+        return len(self.patient_ids)
+
+    @property
+    def classes(self) -> Array:
+        """The one label of each row of an exclusive set, as an index. Shape (N,)."""
+        return self.labels.argmax(1)
+
+    @property
+    def findings(self) -> list[int]:
+        """Columns that state a finding: all but `No Finding`."""
+        return [k for k, name in enumerate(self.label_names) if name != NO_FINDING]
+
+
+def read_targets(dataset: DatasetDict | Mapping[str, Dataset]) -> dict[str, Targets]:
+    """Read the truth of the three splits.
+
+    Args:
+        dataset: Splits `train`, `validation` and `test` with the columns that `data_scripts.build` writes.
+
+    Returns:
+        The targets by split name.
+
+    Raises:
+        ValueError: If a split is missing or empty.
+    """
+    for split in SPLITS:
+        if split not in dataset or not len(dataset[split]):
+            found = {name: len(rows) for name, rows in dataset.items()}
+            raise ValueError(
+                f"Evaluation needs rows in the splits {', '.join(SPLITS)}; `{split}` has none (found {found}). "
+                "Build the data set again with more patients or other --split_fractions."
+            )
+    labels = {split: _label_matrix(dataset[split]) for split in SPLITS}
+    exclusive = all((matrix.sum(1) == 1).all() for matrix in labels.values())
+    features = dataset["train"].features
+    grade_names = tuple(getattr(features.get("grade"), "names", None) or ())
+    return {
+        split: Targets(
+            split=split,
+            label_names=tuple(features["labels"].feature.names),
+            labels=labels[split],
+            exclusive=exclusive,
+            grade_names=grade_names,
+            grades=_grades(dataset[split], bool(grade_names)),
+            patient_ids=np.asarray(dataset[split]["patient_id"][:]),
+        )
+        for split in SPLITS
+    }
+
+
+def _label_matrix(rows: Dataset) -> Array:
+    matrix = np.zeros((len(rows), len(rows.features["labels"].feature.names)), dtype=bool)
+    for row, present in enumerate(rows["labels"][:]):
+        matrix[row, present] = True
+    return matrix
+
+
+def _grades(rows: Dataset, graded: bool) -> Array:
+    if not graded:
+        return np.full(len(rows), -1)
+    return np.array([-1 if grade is None else grade for grade in rows["grade"][:]])

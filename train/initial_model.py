@@ -1,0 +1,82 @@
+"""The model and processor that a run starts from."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from datasets import Dataset
+from tokenizers import normalizers, pre_tokenizers
+from tokenizers.implementations import BertWordPieceTokenizer
+from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from train.arguments import PretrainArguments
+
+
+def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Build processor and model: pretrained towers, or random ones with a vocabulary of the training reports.
+
+    Args:
+        args: Settings of the run.
+        train_split: Whose reports give the vocabulary where the towers are not pretrained.
+
+    Returns:
+        Processor and model, on the CPU.
+
+    Raises:
+        ValueError: If a tower is unknown; the message names the nearest ones.
+    """
+    heads: dict[str, Any] = {
+        "projection": args.projection,
+        "projection_dim": args.projection_dim,
+        "text_pooling": args.text_pooling,
+        "initial_temperature": args.initial_temperature,
+        "learn_temperature": args.learn_temperature,
+        "label_temperature": args.label_temperature,
+        "alpha": args.alpha,
+    }
+    if args.pretrained:
+        model = LumbarCLIPModel.from_vision_text_pretrained(
+            args.vision, args.text, vision_model_args=args.vision_model_args or None, **heads
+        )
+        tokenizer = AutoTokenizer.from_pretrained(args.text)
+    else:
+        tokenizer = train_tokenizer(_texts(train_split), args.vocabulary_size)
+        vision = {"architecture": args.vision, "model_args": dict(args.vision_model_args) or None}
+        text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
+        text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        config = LumbarCLIPConfig(
+            vision_config=AutoConfig.for_model("timm_wrapper", **vision), text_config=text, **heads
+        )
+        model = LumbarCLIPModel(config)
+    if args.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    image_processor = LumbarCLIPImageProcessor(size={"height": args.image_size, "width": args.image_size})
+    processor = LumbarCLIPProcessor(
+        image_processor,
+        tokenizer,
+        max_length=args.max_text_length,
+        class_prompts=dict(args.class_prompts),
+        absent_class_prompts=dict(args.absent_class_prompts),
+    )
+    return processor, model
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
+    """Learn a lower-case WordPiece vocabulary that keeps L4/L5 and L5/S1 apart, as BERT's own does.
+
+    Args:
+        texts: Reports of the training split.
+        vocabulary_size: Largest number of pieces.
+
+    Returns:
+        A BERT tokenizer.
+    """
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    learner.train_from_iterator(sorted(set(texts)), vocab_size=vocabulary_size, min_frequency=1, show_progress=False)
+    return BertTokenizer(vocab=learner.get_vocab(), do_lower_case=True)
+
+
+def _texts(split: Dataset) -> list[str]:
+    return [*split["report"], *(text for rephrasings in split["rephrasings"] for text in rephrasings)]

@@ -1,0 +1,267 @@
+"""From a dataset to batches: images decoded once, reports tokenised once, every random choice tied to its row.
+
+Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from tqdm.auto import tqdm
+
+from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
+from train.image_augmentation import vary_images
+
+Batch = dict[str, Tensor]
+# A row as the sampler names it: the epoch decides how it is augmented.
+EpochAndRow = tuple[int, int]
+
+
+def open_dataset(name: str) -> DatasetDict:
+    """Read a dataset that `data_scripts.build` wrote, from its folder or from the Hub.
+
+    Raises:
+        ValueError: If there is none, or it lacks a split or a column that training needs.
+    """
+    try:
+        dataset = load_dataset(name)
+    except (FileNotFoundError, DatasetNotFoundError) as error:
+        raise ValueError(
+            f"No dataset {name!r}: make one with `python -m data_scripts.build --source ... --out {name}`."
+        ) from error
+    missing = [split for split in ("train", "validation", "test") if split not in dataset]
+    if missing:
+        raise ValueError(f"{name} has no split {', '.join(missing)}; build it again with data_scripts.build.")
+    columns = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "level", "sequence", "source"}
+    if missing_columns := columns - set(dataset["train"].column_names):
+        raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
+    return dataset
+
+
+def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: bool = False) -> Tensor | None:
+    """Classes of each row over the named columns, side by side; the soft targets compare these.
+
+    A row without any class would overlap with no other row and be drawn to all of them alike; such rows get a class
+    of their own, "none of these", so that they resemble each other.
+
+    Args:
+        dataset: A split whose columns hold `ClassLabel` or lists of them.
+        columns: Columns to use.
+        count_absences: False as in the paper: the overlap of two rows counts the classes that both have, so that a
+            disc with one finding resembles one with six as much as its like. True: the classes that both lack count
+            too, and of an ordinal grade every threshold that both pass or both miss; the overlap then is the number
+            of classes less the Hamming distance. Ours.
+
+    Returns:
+        Shape (R, K), float32; None without columns, or when no row has a class.
+    """
+    blocks, any_class = [], torch.zeros(len(dataset), dtype=torch.bool)
+    for column in columns:
+        feature = dataset.features[column]
+        names = getattr(feature, "feature", feature).names
+        block = torch.zeros(len(dataset), len(names))
+        for row, value in enumerate(dataset[column]):
+            block[row, value if isinstance(value, list) else [] if value is None else [value]] = 1
+        has_class = block.sum(dim=1) > 0
+        any_class |= has_class
+        if count_absences and column == "grade":
+            passed = block.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # threshold k: the grade is k or worse
+            block = torch.cat([passed, 1 - passed], dim=1) * has_class[:, None]
+        elif count_absences and column == "labels":
+            block = torch.cat([block, 1 - block], dim=1)
+        blocks.append(block)
+    if not any_class.any():
+        return None
+    classes = torch.cat(blocks, dim=1)
+    without_class = (classes.sum(dim=1) == 0).float()[:, None]
+    return torch.cat([classes, without_class], dim=1) if without_class.any() else classes
+
+
+def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, show_progress: bool = True) -> Tensor:
+    """Decode, pad and resize every image once, the expensive part of the processor that no augmentation changes.
+
+    Args:
+        dataset: A split.
+        image_processor: Whose size and padding apply.
+        show_progress: Whether to draw a progress bar.
+
+    Returns:
+        Grey images. Shape (R, S, S), uint8: a thousand slices of 224 pixels are 50 MB.
+    """
+    images = torch.empty(len(dataset), image_processor.size["height"], image_processor.size["width"], dtype=torch.uint8)
+    rows = dataset.select_columns("image")
+    for row in tqdm(range(len(rows)), desc="decoding images", unit=" images", disable=not show_progress):
+        image = rows[row]["image"]
+        pixels = image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
+        images[row] = pixels[0, 0]
+    return images
+
+
+def normalise(images: Tensor, image_processor: LumbarCLIPImageProcessor) -> Tensor:
+    """Finish what `decode_images` began: grey of 0 to 255 to what the vision tower expects.
+
+    Args:
+        images: Shape (B, S, S), uint8 or float.
+        image_processor: Whose mean and standard deviation apply.
+
+    Returns:
+        Shape (B, 3, S, S), float32; equal to the processor's own `pixel_values`.
+    """
+    return image_processor.rescale_and_normalize(
+        images[:, None].expand(-1, 3, -1, -1).float(),
+        image_processor.do_rescale,
+        image_processor.rescale_factor,
+        image_processor.do_normalize,
+        tuple(image_processor.image_mean),
+        tuple(image_processor.image_std),
+    )
+
+
+class PairedRows(TorchDataset):
+    """The pairs of a split, in memory, indexed by (epoch, row).
+
+    Args:
+        dataset: A split.
+        processor: Processor of the model.
+        target_columns: Columns that make the soft targets.
+        seed: Seed of every random choice. What a row becomes depends on seed, epoch and row alone: not on the
+            process, the worker, the batch, or where a run was resumed.
+        count_absences: See `target_classes`.
+        augment: Whether to vary the images.
+        show_progress: Whether to draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        processor: LumbarCLIPProcessor,
+        target_columns: Sequence[str],
+        seed: int,
+        count_absences: bool = False,
+        augment: bool = False,
+        show_progress: bool = True,
+    ) -> None:
+        self.processor, self.seed, self.augment = processor, seed, augment
+        self.images = decode_images(dataset, processor.image_processor, show_progress)
+        self.labels = target_classes(dataset, target_columns, count_absences)
+        self.sources: list[str] = dataset["source"]
+        self.reports: list[str] = dataset["report"]
+        self.rephrasings: list[list[str]] = dataset["rephrasings"]
+        self.has_rephrasings = any(self.rephrasings)
+        texts = {*self.reports, *(text for texts in self.rephrasings for text in texts)}
+        distinct = sorted(texts)
+        token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
+        self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
+        """Make a batch of the rows.
+
+        Returns:
+            `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
+            `input_ids` for each pair; the same with the prefix `augmented_` where the split has rephrasings;
+            `labels` (B, K) where it has classes; `rows` (B,).
+        """
+        index = torch.tensor([row for _, row in rows])
+        images = self.images[index]
+        generators = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+        if self.augment:
+            images = vary_images(images.float(), generators)
+        batch = {"pixel_values": normalise(images, self.processor.image_processor), "rows": index}
+        batch |= self._distinct_texts([self.reports[row] for _, row in rows], "")
+        if self.has_rephrasings:
+            chosen = [self._rephrasing(row, random) for (_, row), random in zip(rows, generators, strict=True)]
+            batch |= self._distinct_texts(chosen, "augmented_")
+        if self.labels is not None:
+            batch["labels"] = self.labels[index]
+        return batch
+
+    def _rephrasing(self, row: int, random: np.random.Generator) -> str:
+        rephrasings = self.rephrasings[row]
+        return rephrasings[random.integers(len(rephrasings))] if rephrasings else self.reports[row]
+
+    def _distinct_texts(self, texts: list[str], prefix: str) -> Batch:
+        """T1 and T2 of one level share their report: encode it once."""
+        row_of_text = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": [self.token_ids[text] for text in row_of_text]}, return_tensors="pt"
+        )
+        return {
+            f"{prefix}input_ids": padded["input_ids"],
+            f"{prefix}attention_mask": padded["attention_mask"],
+            f"{prefix}text_index": torch.tensor([row_of_text[text] for text in texts]),
+        }
+
+
+@dataclass
+class EpochBatches(Sampler[list[EpochAndRow]]):
+    """The batches of one process, in an order that depends on seed and epoch alone.
+
+    The epoch's permutation is cut into batches of all processes together, and each process takes its share of every
+    batch. One process with a batch of 2 B thus sees the same pairs in a step as two processes with B. Rows that do
+    not fill the last batch wait for another epoch, since a smaller batch has fewer negatives.
+
+    Args:
+        num_rows: Rows of the split.
+        batch_size: Pairs of a step in each process.
+        seed: Seed of the order.
+        process_index: This process.
+        num_processes: All processes.
+
+    Raises:
+        ValueError: If the rows do not fill one batch.
+    """
+
+    num_rows: int
+    batch_size: int
+    seed: int
+    process_index: int = 0
+    num_processes: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise ValueError(
+                f"{self.num_rows} training pairs do not fill one batch of {self.batch_size} on each of "
+                f"{self.num_processes} processes: lower --batch_size."
+            )
+        self.first_step = 0
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self.num_rows // (self.batch_size * self.num_processes)
+
+    def __iter__(self) -> Iterator[list[EpochAndRow]]:
+        """Yield this process's rows of every step from `first_step` on, epoch after epoch, without end."""
+        step = self.first_step
+        while True:
+            epoch, position = divmod(step, len(self))
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
+            for start in range(position, len(self)):
+                first = (start * self.num_processes + self.process_index) * self.batch_size
+                yield [(epoch, int(row)) for row in order[first : first + self.batch_size]]
+                step += 1
+
+
+def build_loader(rows: PairedRows, batches: EpochBatches, num_workers: int) -> DataLoader[Any]:
+    """Join rows and batches; worker processes are optional, since a batch is only indexing and augmentation."""
+    return DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=_as_made,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_made(batch: Batch) -> Batch:
+    """`PairedRows.__getitems__` has made the batch already."""
+    return batch

@@ -1,0 +1,235 @@
+"""Pretrain LumbarCLIP on paired lumbar images and reports.
+
+    accelerate launch train/pretrain.py train/configs/demo.yaml
+    accelerate launch train/pretrain.py train/configs/paper_resnet50.yaml --learning_rate 1e-4
+    accelerate launch train/pretrain.py train/configs/demo.yaml --resume
+
+A step contrasts the pairs of all processes, but not those of earlier micro-batches: gradient accumulation averages
+losses, it adds no negatives. For more negatives, raise --batch_size; the loss itself needs little memory.
+"""
+
+import json
+import logging
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from datasets import DatasetDict
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
+from train.arguments import PretrainArguments, parse_arguments
+from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
+from train.evaluate_model import EvaluationSettings, evaluate
+from train.initial_model import build_model
+from train.loaders import EpochBatches, PairedRows, build_loader, open_dataset
+from train.objectives import OBJECTIVES
+from train.optimization import build_optimizer, build_schedule
+from train.run_folder import HISTORY, describe_run, keep_history, open_output
+
+logger = logging.getLogger(__name__)
+
+
+def main(args: PretrainArguments) -> None:
+    """Train, save, evaluate."""
+    accelerator = Accelerator(
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_dir=args.output_dir,
+    )
+    output_dir = Path(args.output_dir)
+    run = describe_run(args, accelerator)
+    open_output(output_dir, run, args, accelerator)
+    dataset = open_dataset(args.dataset)
+    if (output_dir / CHECKPOINT).exists():
+        logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
+        model, processor = load_checkpoint(output_dir / CHECKPOINT)
+    else:
+        processor, model = train(args, accelerator, dataset)
+    if args.evaluate and accelerator.is_main_process:
+        settings = EvaluationSettings(
+            dataset_name=Path(args.dataset).name, batch_size=args.batch_size, baselines=args.baselines, seed=args.seed
+        )
+        evaluate(model.to(accelerator.device), processor, dataset, output_dir, settings=settings)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def train(
+    args: PretrainArguments, accelerator: Accelerator, dataset: DatasetDict
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Train from the start, or from where the run was interrupted, and save the checkpoint."""
+    output_dir = Path(args.output_dir)
+
+    # What is trained, on what, and how it learns.
+    set_seed(args.seed)
+    processor, model = build_model(args, dataset["train"])
+    show = accelerator.is_main_process
+    options: dict[str, Any] = {
+        "target_columns": args.target_columns,
+        "count_absences": args.count_absences,
+        "seed": args.seed,
+        "show_progress": show,
+    }
+    train_rows = PairedRows(dataset["train"], processor, **options, augment=args.augment)
+    validation_rows = PairedRows(dataset["validation"], processor, **options)
+    refuse_equal_labels(train_rows.labels)
+    batches = EpochBatches(
+        len(train_rows), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
+    )
+    num_updates = args.epochs * len(batches) // args.gradient_accumulation_steps
+    num_updates = min(num_updates, args.max_updates or num_updates)
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer = build_optimizer(model, args.learning_rate, args.weight_decay)
+    schedule = build_schedule(optimizer, num_updates, args.warmup_ratio)
+    objective = OBJECTIVES[args.objective]
+    config = model.config
+    model, optimizer = accelerator.prepare(model, optimizer)
+    published = accelerator.unwrap_model(model)
+    # Not prepared: Accelerate would step it once for each process.
+    accelerator.register_for_checkpointing(schedule)
+    if args.weight_average:
+        average = AveragedModel(published, multi_avg_fn=get_ema_multi_avg_fn(args.weight_average), use_buffers=True)
+        accelerator.register_for_checkpointing(average)
+        published = average.module
+
+    first_update = load_state(accelerator, output_dir)
+    keep_history(output_dir / HISTORY, first_update, accelerator)
+    accelerator.init_trackers("logs", config={})
+
+    # The loop. An update is one step of the optimizer, on one or several micro-batches.
+    batches.first_step = first_update * args.gradient_accumulation_steps
+    pairs_of_update = args.batch_size * accelerator.num_processes * args.gradient_accumulation_steps
+    loader = iter(build_loader(train_rows, batches, args.num_workers))
+    bar = tqdm(
+        initial=first_update * pairs_of_update,
+        total=num_updates * pairs_of_update,
+        desc="pretraining",
+        unit=" pairs",
+        disable=not show,
+    )
+    seconds, pairs_since = 0.0, 0
+    for update in range(first_update + 1, num_updates + 1):
+        started = time.perf_counter()
+        loss = torch.zeros((), device=accelerator.device)
+        model.train()
+        for micro_step in range(args.gradient_accumulation_steps):
+            batch = send_to_device(next(loader), accelerator.device)
+            rows, labels = batch.pop("rows"), batch.pop("labels", None)
+            # Dropout, too, depends on where the run stands and not on how it came there.
+            torch.manual_seed(hash((args.seed, update, micro_step, accelerator.process_index)))
+            with accelerator.accumulate(model):
+                micro_loss = objective(model(**batch, return_loss=False), labels, config)
+                refuse_nan(micro_loss, update, optimizer, config, [train_rows.sources[row] for row in rows.tolist()])
+                accelerator.backward(micro_loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            loss += micro_loss.detach() / args.gradient_accumulation_steps
+        schedule.step()
+        if args.weight_average:
+            average.update_parameters(accelerator.unwrap_model(model))
+        seconds, pairs_since = seconds + time.perf_counter() - started, pairs_since + pairs_of_update
+        bar.update(pairs_of_update)
+
+        epoch_ended = update == num_updates or starts_epoch(update, args, batches)
+        if update % args.log_every == 0 or epoch_ended:
+            line = {
+                "update": update,
+                "epoch": update * args.gradient_accumulation_steps / len(batches),
+                "loss": loss.item(),
+                "learning_rate": schedule.get_last_lr()[0],
+                "inverse_temperature": accelerator.unwrap_model(model).inverse_temperature.item(),
+                "pairs_per_second": pairs_since / seconds,
+            }
+            seconds, pairs_since = 0.0, 0
+            if epoch_ended:
+                line["validation_loss"] = validation_loss(published, validation_rows, args, accelerator)
+            log(line, output_dir / HISTORY, accelerator, bar)
+        if update % args.save_every == 0 if args.save_every else epoch_ended:
+            save_state(accelerator, output_dir, update)
+
+    if accelerator.is_main_process:
+        save_checkpoint(published, processor, output_dir / CHECKPOINT)
+        shutil.rmtree(output_dir / STATES, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return processor, published.eval()
+
+
+def refuse_equal_labels(labels: Tensor | None) -> None:
+    """Raise if the soft targets would be flat for every batch there can be."""
+    if labels is not None and len(labels.unique(dim=0)) == 1:
+        raise ValueError(
+            f"All {len(labels)} training pairs have the same classes, so every report would be a right answer for "
+            "every image and there is nothing to learn. Give --target_columns none for plain contrast of pairs, or "
+            "label the data."
+        )
+
+
+def refuse_nan(loss: Tensor, update: int, optimizer: Any, config: Any, sources: list[str]) -> None:
+    """Raise at the first loss that is no number; the last state on disk is from before it."""
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(
+            f"The loss is {loss.item()} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
+            "Lower --learning_rate or --max_grad_norm, or train in full precision, and go on with --resume from the "
+            f"last state. Rows of this step: {', '.join(sources[:8])}, ..."
+        )
+
+
+def starts_epoch(update: int, args: PretrainArguments, batches: EpochBatches) -> bool:
+    """Whether this update was the last one that begins within its epoch."""
+    steps = args.gradient_accumulation_steps
+    return (update * steps) // len(batches) > ((update - 1) * steps) // len(batches)
+
+
+@torch.no_grad()
+def validation_loss(
+    model: torch.nn.Module, rows: PairedRows, args: PretrainArguments, accelerator: Accelerator
+) -> float:
+    """The soft loss on the reports of all validation pairs as one batch, whatever the batch size and processes."""
+    model.eval()
+    image_embeds, text_embeds = [], []
+    for start in range(0, len(rows), args.batch_size):
+        indices = [(0, row) for row in range(start, min(start + args.batch_size, len(rows)))]
+        batch = send_to_device(rows.__getitems__(indices), accelerator.device)
+        with accelerator.autocast():
+            image_embeds.append(model.get_image_features(batch["pixel_values"]))
+            texts = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+        text_embeds.append(texts[batch["text_index"]])
+    labels = None if rows.labels is None else rows.labels.to(accelerator.device)
+    return lumbarclip_loss(
+        torch.cat(image_embeds),
+        torch.cat(text_embeds),
+        None,
+        model.inverse_temperature,
+        labels,
+        model.config.label_temperature,
+    ).item()
+
+
+def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) -> None:
+    """Add a line to the history, the trackers and the progress bar."""
+    accelerator.log({name: value for name, value in line.items() if name != "update"}, step=int(line["update"]))
+    if accelerator.is_main_process:
+        with path.open("a") as history:
+            history.write(json.dumps(line) + "\n")
+        bar.set_postfix_str(f"loss {line['loss']:.3f}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(parse_arguments(PretrainArguments))
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,45 @@
+"""One look for all figures: fonts, palette, axes."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito (2008): told apart with every common form of colour blindness, and in print.
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, GREY, BLACK = "#56B4E9", "#E69F00", "#8A8A8A", "#222222"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """Make a figure of a size in inches, its title at the top left. Drawn without a window or global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def without_frame(axes: Axes) -> None:
+    """Strip ticks, grid and spines from axes that hold a picture or text."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

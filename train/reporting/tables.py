@@ -1,0 +1,130 @@
+"""Tables of metrics as Markdown, from the entries of `metrics.json`.
+
+An entry is `{"value", "low", "high", "n"}` in which null stands for undefined, with a `reason` beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+
+def format_entry(entry: Entry | None, decimals: int = 3) -> str:
+    """Write one figure with its interval.
+
+    Args:
+        entry: A figure, or None where a system does not have it.
+        decimals: Digits after the point.
+
+    Returns:
+        The figure as text.
+
+    Example:
+        >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
+        '0.912 [0.871, 0.950]'
+        >>> format_entry({"value": None, "low": None, "high": None, "n": 132, "reason": "no positive row"})
+        'undefined'
+    """
+    if entry is None:
+        return "-"
+    if entry["value"] is None:
+        return "undefined"
+    value = f"{entry['value']:.{decimals}f}"
+    if entry["low"] is None:
+        return value
+    return f"{value} [{entry['low']:.{decimals}f}, {entry['high']:.{decimals}f}]"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Lay out a Markdown table; every column but the first is right-aligned.
+
+    Example:
+        >>> print(markdown_table(["system", "AUROC"], [["ours", "0.9"], ["a|b", "0.8"]]))
+        | system | AUROC |
+        |:-------|------:|
+        | ours   |   0.9 |
+        | a\|b   |   0.8 |
+    """
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in cells
+    ]
+    rule = "|:" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> str:
+    """Set systems beside each other.
+
+    Args:
+        systems: Entries by metric, by system.
+        metrics: Metrics to show, one a column.
+
+    Returns:
+        One row a system, Markdown.
+    """
+    rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
+    return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
+
+
+def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
+    """List metrics, one a row, with a column for each group of entries.
+
+    Args:
+        columns: Entries by metric, by heading. A metric that a column lacks is shown as `-`.
+
+    Returns:
+        The table, Markdown.
+    """
+    names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
+    rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
+    return markdown_table(["metric", *columns], rows)
+
+
+def retrieval_table(entries: Mapping[str, Entry]) -> str:
+    """List recall at each depth beside chance, and the median rank, for both directions."""
+    rows = []
+    for direction in ("image_to_text", "text_to_image"):
+        cells = {name.removeprefix(f"{direction}_"): e for name, e in entries.items() if name.startswith(direction)}
+        for name, entry in cells.items():
+            if name.startswith("chance"):
+                continue
+            chance = cells.get(name.replace("recall", "chance")) if name.startswith("recall") else None
+            decimals = 3 if name.startswith("recall") else 1
+            chance_text = f"{chance['value']:.3f}" if chance else "-"
+            rows.append([readable(direction), readable(name), format_entry(entry, decimals), chance_text])
+    return markdown_table(["direction", "metric", "value", "chance"], rows)
+
+
+def undefined_notes(groups: Mapping[str, Mapping[str, Entry]]) -> list[str]:
+    """Say why figures are undefined, each reason once, in order of appearance."""
+    reasons: dict[str, list[str]] = {}
+    for entries in groups.values():
+        for name, entry in entries.items():
+            if entry["value"] is None:
+                names = reasons.setdefault(entry["reason"], [])
+                if name not in names:
+                    names.append(name)
+    return [f"{', '.join(f'`{name}`' for name in names)}: {reason}." for reason, names in reasons.items()]
+
+
+ABBREVIATIONS = {"auroc": "AUROC", "f1": "F1"}
+
+
+def readable(metric: str) -> str:
+    """Turn the key of a metric into words.
+
+    Example:
+        >>> readable("macro_auroc"), readable("auroc/disc narrowing"), readable("recall_at_5")
+        ('macro AUROC', 'AUROC disc narrowing', 'recall at 5')
+    """
+    key, _, label = metric.partition("/")
+    words = [ABBREVIATIONS.get(word, word) for word in key.split("_")]
+    return " ".join([*words, label]).strip()
