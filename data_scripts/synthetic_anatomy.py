@@ -4,6 +4,7 @@ Coordinates and sides are those of `synthetic_canvas`: millimetres from the midd
 margin, x to the image's right (the patient's LEFT), y to the back.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,7 +188,7 @@ def _paint_posterior_elements(canvas: Canvas, shape: LevelShape, findings: Level
     joints = []
     for side in (-1, 1):
         center, turn = (side * shape.facet_offset, 15.5), -side * shape.facet_turn + 0.5 * shape.facet_tropism
-        cosine, sine = np.cos(turn), np.sin(turn)
+        cosine, sine = math.cos(turn), math.sin(turn)
         across = cosine * (x - center[0]) + sine * (y - center[1])
         along = cosine * (y - center[1]) - sine * (x - center[0])
         facet = np.minimum(  # the superior process of the lower vertebra lies lateral, the inferior one medial
@@ -245,15 +246,15 @@ def _paint_disc(canvas: Canvas, shape: LevelShape, findings: LevelFindings, rng:
         nucleus = annulus + shape.hydration * (canvas.signal["nucleus"] - annulus)
     # The nucleus stays where it was: what passes the margin is annulus.
     core = np.hypot(canvas.x[where] / shape.disc_half_width, canvas.y[where] / shape.disc_half_depth + 1.0)
-    value = np.interp(core + 0.03 * texture, (0.0, 0.42, 0.74), (nucleus, nucleus, annulus))
-    value *= np.interp(radius, (0.0, 0.85, 1.0), (1.0, 1.0, 0.75))
-    value = value * (1.0 + (0.10 if findings.dehydration else 0.04) * texture)
+    value = np.interp(core + 0.03 * texture, (0.42, 0.74), (nucleus, annulus)).astype(np.float32)
+    value *= 1.0 - 0.25 * np.clip((radius - 0.85) / 0.15, 0.0, 1.0)
+    value *= 1.0 + (0.10 if findings.dehydration else 0.04) * texture
     canvas.paint(distance - 0.8, "cortex", where=where)  # outer fibres and longitudinal ligaments
-    canvas.paint(distance, value.astype(np.float32), where=where, blur_mm=0.6, mask=DISC)
+    canvas.paint(distance, value, where=where, blur_mm=0.6, mask=DISC)
 
 
 def _paint_sac(canvas: Canvas, shape: LevelShape, findings: LevelFindings, rng: np.random.Generator) -> None:
-    where = canvas.window(0, 9, 18)
+    where = canvas.window(0, 9, 13)
     x, y = canvas.x[where], canvas.y[where]
     disc, _ = disc_distance(x, y, shape, findings)
     sac = sac_distance(x, y, shape, findings, disc)
@@ -278,6 +279,7 @@ def _rootlets(
     crescent = rng.uniform(0.1, 0.85, ROOTLETS) * np.sqrt(1.0 - across**2)
     back = spread_out if findings.stenosis else crescent
     middle = y[sac < 0].mean()
-    dx = (x[..., None] - half_width * across) ** 2
-    dy = (y[..., None] - middle - half_depth * back) ** 2
-    return 0.85 * np.exp(-(dx + dy) / 0.9).max(axis=-1).astype(np.float32)
+    dx = x[..., None] - (half_width * across).astype(np.float32)
+    dy = y[..., None] - (middle + half_depth * back).astype(np.float32)
+    nearest = (dx * dx + dy * dy).min(axis=-1)  # mm², to the nearest rootlet
+    return 0.85 * np.exp(-nearest / 0.9)

@@ -77,7 +77,7 @@ def expose(
         Grey levels. Shape (H, W), uint8.
     """
     size = image.shape[0]
-    image = gaussian_filter(image * (1.0 + 0.035 * smooth_noise(rng, size, 2.5)), scanner.blur_pixels)
+    image = gaussian_filter(image, scanner.blur_pixels)
     coil = np.exp(np.clip(y - 10.0, -90.0, 45.0) / scanner.coil_fall_mm) * (1.0 + 0.06 * smooth_noise(rng, size, 60.0))
     coil *= 1.0 - 0.25 * (x / 100.0) ** 2
     # The anterior saturation band hides moving bowel; what is left of it is a dim ghost.

@@ -48,7 +48,7 @@ def paint_surroundings(canvas: Canvas, shape: LevelShape, build: Build, rng: np.
     if shape.level == "L5/S1":
         _paint_pelvis(canvas, build)
     else:
-        _paint_flank(canvas, shape, build, rng)
+        _paint_flank(canvas, shape, build)
     _paint_bowel(canvas, build, rng)
     _paint_back_muscles(canvas, shape, build, rng)
     _paint_psoas(canvas, shape, build, rng)
@@ -64,7 +64,7 @@ def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     lobules = np.exp(-((smooth_noise(rng, size, 11.0, 16.0) / 0.10) ** 2))  # septa: where smooth noise crosses 0
     fat = canvas.signal["fat"] * (1.0 + 0.03 * texture - 0.18 * lobules)
     # Vessels and septa of the deep fat come in tufts, not everywhere.
-    strands = np.exp(-((smooth_noise(rng, size, 5.0) / 0.40) ** 2)) * np.clip(smooth_noise(rng, size, 12.0), 0.0, 1.0)
+    strands = np.exp(-((smooth_noise(rng, size, 5.0) / 0.40) ** 2)) * np.clip(texture, 0.0, 1.0)
     deep_fat = canvas.signal["deep fat"] * (0.95 + 0.12 * texture - 0.32 * strands)
     canvas.paint(y - back, "skin")
     canvas.paint(y - back + 2.0, fat)
@@ -97,14 +97,14 @@ def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np
 def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Build, rng: np.random.Generator) -> Field:
     """Share of fat in a paraspinal muscle: septa that fan out from the facet, most beside the spine."""
     turn = np.arctan2(y - 17.0, lateral - 10.0) + 0.07 * noise
-    fan = np.interp(turn, np.linspace(-1.2, 3.2, 90), rng.standard_normal(90))
+    fan = np.interp(turn, np.linspace(-1.2, 3.2, 90), rng.standard_normal(90)).astype(np.float32)
     septa = np.exp(-((fan / 0.30) ** 2)) * np.clip(0.45 + 0.6 * patches, 0.0, 1.0)
     medial = np.exp(-np.clip(lateral - 5.0, 0.0, None) / 18.0)
     cleft = np.exp(-((capsule(lateral, y, (22, 20), (29, 54), 0.1) / 1.0) ** 2)) * np.clip(0.5 + 0.6 * noise, 0, 1)
     grain = fan * 0.5 + noise * 0.4 + patches * 0.6  # infiltration keeps the grain of the muscle
     replaced = np.clip(1.6 * (grain - 1.7 + 1.6 * build.fatty_streaks * (0.4 + medial) + 0.9 * medial), 0.0, 1.0)
     share = septa * (0.15 + (0.35 + 0.5 * build.fatty_streaks) * medial) + 0.5 * cleft + 0.9 * replaced
-    return np.clip(share, 0.0, 0.95).astype(np.float32)
+    return np.clip(share, 0.0, 0.95)
 
 
 def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
@@ -122,7 +122,7 @@ def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random
         canvas.paint(distance, value, where=where, mask=PSOAS)
 
 
-def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
+def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build) -> None:
     """Quadratus lumborum, and the top of the iliac crest at L4/L5."""
     for side in (-1, 1):
         center, wide = (side * 60.0 * build.size, 4.5), 27.0 * build.muscle

@@ -44,9 +44,9 @@ class PretrainArguments:
         JsonMapping(), "Shape of an untrained text tower (model_type bert unless given), in place of text."
     )
     pretrained: bool = setting(
-        True, "Start from pretrained towers. False: random towers, and a WordPiece vocabulary of the training reports."
+        True, "Start from pretrained towers. False: random towers, and a vocabulary of the training reports."
     )
-    vocabulary_size: int = setting(4000, "Largest WordPiece vocabulary, without pretrained towers.")
+    vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
     image_size: int = setting(224, "Side of the square image, in pixels.")
     max_text_length: int = setting(128, "Tokens after which a report is cut.")
     class_prompts: JsonMapping = setting(

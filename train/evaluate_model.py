@@ -26,8 +26,8 @@ from train.checkpoints import load_checkpoint, write_folder, write_json
 from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.suite import Measurements, measure
 from train.evaluation.targets import Targets
+from train.evaluation_figures import CaptionedFigure, draw_figures
 from train.loaders import open_dataset
-from train.reporting.evaluation_figures import CaptionedFigure, draw_figures
 from train.reporting.report import evaluation_report
 
 HISTORY = "history.jsonl"

@@ -1,15 +1,18 @@
 """The model and processor that a run starts from."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from datasets import Dataset
-from tokenizers import normalizers, pre_tokenizers
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from train.arguments import PretrainArguments
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
@@ -40,7 +43,7 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         )
         tokenizer = AutoTokenizer.from_pretrained(args.text)
     else:
-        tokenizer = train_tokenizer(_texts(train_split), args.vocabulary_size)
+        tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
         vision = {"architecture": args.vision, "model_args": dict(args.vision_model_args) or None}
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -61,8 +64,11 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     return processor, model
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
-    """Learn a lower-case WordPiece vocabulary that keeps L4/L5 and L5/S1 apart, as BERT's own does.
+def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
+    """Make a lower-case WordPiece tokenizer of the most frequent words, with single characters for all others.
+
+    Not the trainer of `tokenizers`: it breaks ties by the order of a hash table, so that each process of a run would
+    have a vocabulary of its own.
 
     Args:
         texts: Reports of the training split.
@@ -70,12 +76,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
 
     Returns:
         A BERT tokenizer.
+
+    Example:
+        >>> tokenizer = learn_tokenizer(["Disc bulge at L4/L5.", "No bulge."], 60)
+        >>> tokenizer.tokenize("Local bulge at L4/L5, left")
+        ['l', '##o', '##c', '##a', '##l', 'bulge', 'at', 'l4', '/', 'l5', '[UNK]', '[UNK]']
     """
-    learner = BertWordPieceTokenizer(lowercase=True)
-    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
-    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learner.train_from_iterator(sorted(set(texts)), vocab_size=vocabulary_size, min_frequency=1, show_progress=False)
-    return BertTokenizer(vocab=learner.get_vocab(), do_lower_case=True)
+    normalise, split = BertNormalizer(lowercase=True).normalize_str, BertPreTokenizer().pre_tokenize_str
+    counts = Counter(word for text in texts for word, _ in split(normalise(text)))
+    characters = sorted({character for word in counts for character in word})
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    pieces = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *words])
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(list(pieces)[:vocabulary_size])})
 
 
 def _texts(split: Dataset) -> list[str]:

@@ -27,8 +27,8 @@ def settings(tiny_dataset_folder, tmp_path):
         "dataset": str(tiny_dataset_folder),
         "output_dir": str(tmp_path / "run"),
         "pretrained": False,
-        "vision": "vit_tiny_patch16_224",
-        "vision_model_args": {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2},
+        "vision": "test_convnext",
+        "text_pooling": "mean",
         "text_config": {
             "hidden_size": 16,
             "num_hidden_layers": 1,
@@ -41,7 +41,7 @@ def settings(tiny_dataset_folder, tmp_path):
         "projection_dim": 8,
         "epochs": 6,
         "batch_size": 8,
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-3,
         "weight_average": 0.9,
         "augment": True,
         "log_every": 1,
@@ -94,11 +94,11 @@ def test_a_run_learns_and_leaves_a_complete_folder(uninterrupted):
     folder = Path(uninterrupted["output_dir"])
     values = losses(uninterrupted)
     assert len(values) == 30  # 40 rows, batches of 8, 6 epochs
-    assert values[30][0] < values[1][0] - 0.1
+    assert values[30][0] < values[1][0] - 3
     assert {path.name for path in folder.iterdir()} == {"checkpoint", "history.jsonl", "run.json"}
     assert AutoModel.from_pretrained(folder / "checkpoint").config.projection_dim == 8
     run = json.loads((folder / "run.json").read_text())
-    assert run["arguments"]["learning_rate"] == 1e-3 and run["num_processes"] == 1 and "torch" in run["packages"]
+    assert run["arguments"]["learning_rate"] == 3e-3 and run["num_processes"] == 1 and "torch" in run["packages"]
     assert history(uninterrupted)[-1]["pairs_per_second"] > 0
 
 
@@ -151,7 +151,7 @@ def test_accumulation_averages_micro_batches(settings):
 def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
     with pytest.raises(ValueError, match=r"not empty: --resume.*--overwrite"):
         run_here(uninterrupted)
-    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 0.001 then, 0.5 now\)"):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 0.003 then, 0.5 now\)"):
         run_here({**uninterrupted, "resume": True, "learning_rate": 0.5})
     assert len(history(uninterrupted)) == 30
     run_here({**uninterrupted, "overwrite": True, "max_updates": 2})
@@ -192,8 +192,8 @@ def one_sequence(settings):
 
 
 def test_an_unknown_tower_is_refused_before_anything_is_decoded(settings):
-    with pytest.raises(ValueError, match="timm has no model 'vit_tinny_patch16_224'.*vit_tiny_patch16_224"):
-        run_here({**settings, "vision": "vit_tinny_patch16_224"})
+    with pytest.raises(ValueError, match="timm has no model 'convnext_tinny'.*convnext_tiny"):
+        run_here({**settings, "vision": "convnext_tinny"})
 
 
 def test_projection_none_trains(settings):

@@ -21,7 +21,10 @@ from modeling_lumbarclip import LumbarCLIPModel
 from train.evaluation.metrics import Array
 
 THUMBNAIL_SIZE = 64
-MAX_COMPONENTS = 128
+# The probe standardises: beyond the first few, components are noise blown up to the size of the signal. On the SPIDER
+# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a control should be at its best.
+MAX_COMPONENTS = 32
+ROWS_OF_A_COMPONENT = 10
 DESCRIBING_COLUMNS = ("sequence", "level", "plane")
 
 
@@ -62,10 +65,10 @@ def pca_features(thumbnails: Mapping[str, Array]) -> dict[str, Array]:
         thumbnails: By split, shape (N, H, W), 8-bit; `train` among them.
 
     Returns:
-        By split, shape (N, at most 128).
+        By split, shape (N, C); C is 32, or fewer for less than 320 training images.
     """
     flat = {name: images.reshape(len(images), -1) / 255 for name, images in thumbnails.items()}
-    num_components = min(MAX_COMPONENTS, *flat["train"].shape)
+    num_components = max(1, min(MAX_COMPONENTS, len(flat["train"]) // ROWS_OF_A_COMPONENT))
     components = PCA(num_components, svd_solver="full").fit(flat["train"])
     return {name: components.transform(rows) for name, rows in flat.items()}
 

@@ -1,10 +1,10 @@
 """Grade probe: what a ridge regression reads of an ordinal grade from frozen features.
 
 The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. A regularised
-regression answers too near the mean, so plain rounding would hardly ever give the extreme grades: instead, cut-points
-turn its answers into grades, set where the answers for the validation patients (of whom the regression had seen
-nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on training and
-validation patients together. Test rows are only predicted.
+regression answers too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
+answers into grades instead, set where the answers for the validation patients (of whom the regression had seen
+nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on
+training and validation patients together. Test rows are only predicted.
 """
 
 from collections.abc import Mapping

@@ -110,7 +110,7 @@ def measure(
         image_embeds,
         {name: encode(processor.class_prompt_texts(name)) for name in label_names},
         {name: encode(processor.absent_class_prompt_texts(name)) for name in label_names},
-        float(model.inverse_temperature),
+        model.inverse_temperature.item(),
         targets["test"],
         resampling,
     )

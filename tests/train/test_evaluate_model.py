@@ -1,0 +1,121 @@
+import json
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from train.arguments import parse_arguments
+from train.checkpoints import save_checkpoint
+from train.evaluate_model import EvaluateArguments, EvaluationSettings, evaluate, main
+
+BASELINES = ["majority", "untrained", "pixel_pca", "hog", "no_pixels"]
+
+
+@pytest.fixture
+def dataset(tiny_dataset_folder):
+    return load_dataset(str(tiny_dataset_folder))
+
+
+def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, monkeypatch):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    history = {"update": 1, "loss": 2.0, "learning_rate": 1e-3, "inverse_temperature": 14.0}
+    (tmp_path / "history.jsonl").write_text(json.dumps(history) + "\n")
+    words = ["--checkpoint", str(tmp_path / "checkpoint"), "--dataset", str(tiny_dataset_folder)]
+    monkeypatch.setattr(sys, "argv", ["train/evaluate_model.py", *words])
+    main(parse_arguments(EvaluateArguments, [*words, "--num_resamples", "50"]))
+
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(results) == ["linear_probe", "zero_shot", "retrieval", "baselines", "dataset", "command", "date"]
+    assert {"value", "low", "high", "n"} <= set(results["linear_probe"]["macro_f1"])
+    assert 0 <= results["zero_shot"]["balanced_accuracy"]["value"] <= 1
+    assert results["retrieval"]["image_to_text_recall_at_1"]["n"] == 12
+    assert list(results["baselines"]) == BASELINES
+    assert all("macro_f1" in results["baselines"][name]["linear_probe"] for name in BASELINES)
+    assert results["dataset"]["num_rows"] == 12
+    assert results["dataset"]["num_patients"] == 3
+    assert results["dataset"]["synthetic"] is False
+    assert results["command"].startswith("python train/evaluate_model.py --checkpoint")
+
+    # In the tiny set a bright disc bulges and a dark one does not: pixels tell, the majority class does not.
+    assert results["baselines"]["pixel_pca"]["linear_probe"]["macro_f1"]["value"] == 1
+    majority = results["baselines"]["majority"]
+    assert majority["linear_probe"]["balanced_accuracy"]["value"] == 0.5
+    difference = results["linear_probe"]["macro_f1"]["value"] - majority["linear_probe"]["macro_f1"]["value"]
+    assert majority["difference"]["macro_f1"]["value"] == pytest.approx(difference)
+
+    report = (tmp_path / "report.md").read_text()
+    assert "Research use only" in report
+    assert "HOG" in report
+    for line in report.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / line.split("(")[1].rstrip(")")).stat().st_size > 5000
+    assert {"training.png", "confusion.png", "text_to_image.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
+    left_over = [path.name for path in tmp_path.rglob("*") if "unfinished" in path.name]
+    assert not left_over
+
+
+def test_a_second_run_reads_the_cache_and_says_the_same(tiny_model, tiny_processor, dataset, tmp_path, monkeypatch):
+    settings = EvaluationSettings(batch_size=8, baselines=False, num_resamples=20)
+    first = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    assert len(list((tmp_path / "features").iterdir())) == 3
+    monkeypatch.setattr("train.evaluation.suite.encode_images", None)
+    second = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    assert {**second, "date": None} == {**first, "date": None}
+
+
+def test_an_absent_class_is_null_with_a_reason(tiny_model, tiny_processor, dataset, tmp_path):
+    dataset["test"] = dataset["test"].filter(lambda row: row["labels"] == [0])
+    settings = EvaluationSettings(batch_size=8, baselines=False, num_resamples=20)
+    results = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    entry = json.loads((tmp_path / "metrics.json").read_text())["linear_probe"]["macro_f1"]
+    assert entry["value"] is None
+    assert "`No Finding`" in entry["reason"]
+    assert "`No Finding`" in (tmp_path / "report.md").read_text()
+    assert results["linear_probe"]["accuracy"]["value"] is not None
+
+
+def test_multi_label_data_with_grades(tiny_model, tiny_processor, dataset, tmp_path):
+    """Rows without a label make the set multi-label; levels stand in for grades."""
+    features = dataset["train"].features.copy()
+    features["grade"] = features["level"]
+    for split in dataset:
+        graded = dataset[split].map(lambda row, i: {"grade": row["level"], "labels": row["labels"][i % 5 == 0 :]},
+                                    with_indices=True, features=features)  # fmt: skip
+        dataset[split] = graded
+    settings = EvaluationSettings(batch_size=8, num_resamples=20)
+    results = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    probe = results["linear_probe"]
+    assert {"macro_auroc", "macro_auroc_with_no_finding", "auroc/LBP", "grade_quadratic_kappa"} <= set(probe)
+    assert np.isclose(probe["macro_auroc"]["value"], probe["auroc/LBP"]["value"])
+    assert set(results["baselines"]["hog"]["difference"]) == {"macro_auroc", "grade_quadratic_kappa"}
+    assert (tmp_path / "figures" / "grade_confusion.png").exists()
+
+
+def test_patients_shared_with_training_are_reported(tiny_model, tiny_processor, dataset, tmp_path):
+    dataset["test"] = dataset["train"].select(range(8))
+    settings = EvaluationSettings(batch_size=8, baselines=False, num_resamples=20)
+    results = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    assert results["dataset"]["patients_shared_with_training"] == 2
+    assert "**Leak**: 2 of 2" in (tmp_path / "report.md").read_text()
+
+
+def test_bad_settings_are_refused(tiny_model, tiny_processor, dataset, tmp_path):
+    for words, message in ((["--split", "validation"], "fitted on it"), (["--num_resamples", "0"], "at least 1")):
+        with pytest.raises(ValueError, match=message):
+            parse_arguments(EvaluateArguments, ["--checkpoint", "c", "--dataset", "d", *words])
+    with pytest.raises(ValueError, match="no split 'held_out'; it has train"):
+        settings = EvaluationSettings(split="held_out")
+        evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_explains_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(EvaluateArguments, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for setting in fields(EvaluateArguments):
+        assert f"--{setting.name}" in shown
+        assert setting.metadata["help"] in shown
+    assert "--no_baselines" in shown
