@@ -47,8 +47,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
     model_type = "lumbarclip"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - read by transformers
 
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    vision_config: Any = None  # given as a dict, a configuration or None; a configuration from then on
+    text_config: Any = None
     projection: str = "linear"
     projection_dim: int = 256
     text_pooling: str = "cls"

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
-from transformers.processing_utils import ImagesKwargs
+from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
 
 WINDOW_PERCENTILES = (0.5, 99.5)
@@ -20,17 +20,21 @@ class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
 
     Args:
         do_pad_to_square: Whether the shorter side is padded with black, the image in the middle, before resizing.
+        do_window_eight_bit: Whether 8-bit images, too, are windowed between the percentiles of their slice, which
+            evens out scanners and exporters.
     """
 
     do_pad_to_square: bool
+    do_window_eight_bit: bool
 
 
 class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
     Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size. Values
-    of 8 bits are taken as they are. Deeper integers, and floats beyond [0, 1], are windowed between the 0.5 and 99.5
-    percentiles of their slice, because a cast to 8 bits would turn a 12-bit slice white; floats in [0, 1] are scaled.
+    of 8 bits are taken as they are, unless `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are
+    windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a 12-bit slice
+    white; floats in [0, 1] are scaled.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.2. The paper does not name its window.
@@ -51,25 +55,30 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     do_normalize = True
     do_convert_rgb = True
     do_pad_to_square = True
+    do_window_eight_bit = False
+
+    def __init__(self, **kwargs: Unpack[LumbarCLIPImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)  # type: ignore[misc]  # it reads `valid_kwargs`
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
-        """Bring every image to eight bits before transformers looks at it: it refuses grey arrays and clips deep ones."""
-        if isinstance(images, list | tuple):
-            images = [to_eight_bits(image) for image in images]
-        elif isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        """Bring images to eight bits before transformers sees them: it refuses grey arrays and clips deep ones."""
+        if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
             images = [to_eight_bits(image) for image in images]
         else:
             images = to_eight_bits(images)
         return super()._prepare_images_structure(images, expected_ndims)
 
-    def _preprocess(
+    def _preprocess(  # type: ignore[override]  # the rest of the arguments is passed on
         self,
         images: list[Tensor],
         size: SizeDict,
         do_pad_to_square: bool,
+        do_window_eight_bit: bool,
         return_tensors: str | TensorType | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
+        if do_window_eight_bit:
+            images = [_window(image) for image in images]
         if do_pad_to_square:
             images = [_pad_to_square(image) for image in images]
         return super()._preprocess(images, size=size, return_tensors=return_tensors, **kwargs)
@@ -119,7 +128,7 @@ def _window(image: Tensor) -> Tensor:
     finite = values[values.isfinite()]
     if finite.numel() == 0:
         raise ValueError("The image has no finite pixel.")
-    if image.is_floating_point() and 0 <= finite.min() and finite.max() <= 1:
+    if image.is_floating_point() and finite.min() >= 0 and finite.max() <= 1:
         low, high = 0.0, 1.0
     else:
         low, high = np.percentile(finite.numpy(force=True), WINDOW_PERCENTILES)

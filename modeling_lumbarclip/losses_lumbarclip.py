@@ -356,7 +356,9 @@ class _MixByTargets(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _mix_by_targets(grad_output, *ctx.saved_tensors, ctx.tile_size), None, None, None, None
+        patterns, counts, label_temperature = ctx.saved_tensors
+        grad = _mix_by_targets(grad_output, patterns, counts, label_temperature, ctx.tile_size)
+        return grad, None, None, None, None
 
 
 def _mix_by_targets(x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int) -> Tensor:

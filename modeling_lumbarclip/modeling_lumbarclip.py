@@ -20,6 +20,7 @@ from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from transformers.utils import ModelOutput, logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
@@ -62,7 +63,7 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
     config_class = LumbarCLIPConfig
     base_model_prefix = "lumbarclip"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 - read by transformers
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -79,8 +80,8 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
 
     def _set_timm_checkpointing(self, enable: bool) -> None:
         for module in self.modules():
-            if getattr(getattr(module, "config", None), "model_type", None) == "timm_wrapper":
-                module.timm_model.set_grad_checkpointing(enable)
+            if isinstance(module, TimmWrapperModel):
+                module._set_gradient_checkpointing(enable)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -330,17 +331,18 @@ def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     """We pool ourselves, and a pooler that nothing uses breaks distributed training."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    accepts = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if accepts else {}
+    model_class: Any = MODEL_MAPPING.get(type(config), None)
+    if model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters:
+        return {"add_pooling_layer": False}
+    return {}
 
 
 def _output_width(tower: PreTrainedModel) -> int:
-    if tower.config.model_type == "timm_wrapper":
-        return getattr(tower.timm_model, "head_hidden_size", tower.timm_model.num_features)
-    if getattr(tower.config, "hidden_size", None):
-        return tower.config.hidden_size
-    return tower.config.hidden_sizes[-1]
+    if isinstance(tower, TimmWrapperModel):
+        timm_model: Any = tower.timm_model
+        return getattr(timm_model, "head_hidden_size", timm_model.num_features)
+    config: Any = tower.config
+    return getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
 
 
 def _pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:

@@ -23,7 +23,24 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, Lumb
 PROJECT = Path(__file__).parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "disc", "bulge", "no", "normal", "left", "right", "at", "l4", "l5", "/", "."]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "disc",
+    "bulge",
+    "no",
+    "normal",
+    "left",
+    "right",
+    "at",
+    "l4",
+    "l5",
+    "/",
+    ".",
+]
 TINY_VISION = {
     "model_type": "timm_wrapper",
     "architecture": "vit_tiny_patch16_224",
@@ -89,7 +106,10 @@ def tiny_dataset_folder(tmp_path_factory):
                         {
                             "image": Image.fromarray(pixels.astype(np.uint8)),
                             "report": report,
-                            "rephrasings": [f"{level}: {'' if bulges else 'no '}bulge of the disc.", f"At {level}, {'' if bulges else 'no '}disc bulge."],
+                            "rephrasings": [
+                                f"{level}: {'' if bulges else 'no '}bulge of the disc.",
+                                f"At {level}, {'' if bulges else 'no '}disc bulge.",
+                            ],
                             "labels": ["LBP" if bulges else "No Finding"],
                             "grade": None,
                             "patient_id": f"tiny-{patient:02d}",

@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from transformers import HfArgumentParser
@@ -48,6 +48,7 @@ class PretrainArguments:
     )
     vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
     image_size: int = setting(224, "Side of the square image, in pixels.")
+    window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Tokens after which a report is cut.")
     class_prompts: JsonMapping = setting(
         JsonMapping(), "Zero-shot sentences that state a class: {LBP: [There is a disc bulge., ...]}."
@@ -81,7 +82,7 @@ class PretrainArguments:
         0.0, "Decay of an average of the weights that is published in their place; 0: none."
     )
     gradient_checkpointing: bool = setting(False, "Recompute activations in backward: less memory, more time.")
-    augment: bool = setting(False, "Vary training images: small rotations, shifts, scale, contrast, noise. No flips.")
+    augment: bool = setting(False, "Vary training images: pose, contrast, illumination, blur, noise. No flips.")
     seed: int = setting(0, "Seed of weights, order, augmentation and choice of rephrasings.")
     num_workers: int = setting(0, "Loader processes. Images are decoded once beforehand, so 0 is seldom slower.")
 
@@ -129,7 +130,7 @@ def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = 
         FileNotFoundError: If there is no such YAML file.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(arguments_class, description=arguments_class.__doc__)
+    parser = HfArgumentParser(cast(Any, arguments_class), description=arguments_class.__doc__)
     if words and words[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**_read_settings(Path(words.pop(0)), arguments_class))
     (arguments,) = parser.parse_args_into_dataclasses(args=words)

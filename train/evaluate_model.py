@@ -24,7 +24,7 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.arguments import parse_arguments
 from train.checkpoints import load_checkpoint, write_folder, write_json
 from train.evaluation.bootstrap import Estimate, Resampling
-from train.evaluation.suite import Measurements, measure
+from train.evaluation.suite import Figures, Measurements, measure
 from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
 from train.loaders import open_dataset
@@ -143,20 +143,26 @@ def evaluate(
 
 def as_results(measured: Measurements, dataset: dict[str, Any]) -> dict[str, Any]:
     """Arrange what was measured as `metrics.json`; undefined figures are null, with the reason beside."""
-    return {
-        "linear_probe": as_entries(measured.probes.estimates),
-        "zero_shot": as_entries(measured.zero_shot),
-        "retrieval": as_entries(measured.retrieval),
-        "baselines": {
-            name: {
-                "linear_probe": as_entries(probes.estimates),
-                "difference": as_entries(measured.differences[name]),
-            }
-            for name, probes in measured.baselines.items()
-        },
+    return as_groups(measured) | {
         "dataset": dataset,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def as_groups(figures: Figures) -> dict[str, Any]:
+    """Arrange figures by protocol."""
+    return {
+        "linear_probe": as_entries(figures.probes.estimates),
+        "zero_shot": as_entries(figures.zero_shot),
+        "retrieval": as_entries(figures.retrieval),
+        "baselines": {
+            name: {
+                "linear_probe": as_entries(probes.estimates),
+                "difference": as_entries(figures.differences[name]),
+            }
+            for name, probes in figures.baselines.items()
+        },
     }
 
 

@@ -57,7 +57,9 @@ def draw_figures(
     targets = measured.targets["test"]
     where = describe_dataset(results["dataset"])
     figures = {
-        "probe_comparison.png": CaptionedFigure(_comparison(targets, results, where), "Linear probe, all systems"),
+        "probe_comparison.png": CaptionedFigure(
+            system_comparison(targets, results, where), "Linear probe, all systems"
+        ),
     }
     probabilities = measured.probes.labels.probabilities
     if targets.exclusive:
@@ -102,7 +104,17 @@ def draw_figures(
     return figures
 
 
-def _comparison(targets: Targets, results: Mapping[str, Any], where: str) -> Figure:
+def system_comparison(targets: Targets, results: Mapping[str, Any], where: str) -> Figure:
+    """Draw the probe of every system, metric by metric or label by label.
+
+    Args:
+        targets: What was measured on.
+        results: The content of `metrics.json`: `linear_probe` and `baselines`.
+        where: What was measured on, in words.
+
+    Returns:
+        The figure.
+    """
     systems = {MODEL: results["linear_probe"]} | {
         SYSTEM_NAMES[name]: entry["linear_probe"] for name, entry in results["baselines"].items()
     }

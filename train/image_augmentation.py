@@ -11,18 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_ROTATION_DEGREES = 8.0
+MAX_ROTATION_DEGREES = 15.0
 MAX_SHIFT = 0.06  # of the side
-MAX_LOG_SCALE = 0.12
-MAX_LOG_CONTRAST = 0.35
-MAX_LOG_GAMMA = 0.3
-MAX_BRIGHTNESS = 12.0  # grey values
+MAX_LOG_SCALE = 0.2
+MAX_LOG_ASPECT = 0.15
+MAX_LOG_CONTRAST = 0.4
+MAX_LOG_GAMMA = 0.5
 MAX_LOG_BIAS = 0.25  # of the field, corner to corner
-MAX_NOISE = 10.0  # standard deviation in grey values
+MAX_NOISE = 13.0  # standard deviation in grey values
+BLUR_PROBABILITY = 0.5
 
 
 def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-    """Rotate, shift, scale, and change contrast, illumination and noise, each image by its own generator.
+    """Turn, shift, scale, and change contrast, illumination, sharpness and noise, each image by its own generator.
 
     Args:
         images: Grey values of 0 to 255. Shape (B, S, S), float.
@@ -31,34 +32,33 @@ def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Te
     Returns:
         Shape (B, S, S), float, in 0 to 255.
     """
-    draws = torch.from_numpy(np.stack([random.uniform(-1, 1, size=10) for random in generators])).float()  # (B, 10)
-    noise_seeds = [int(random.integers(2**62)) for random in generators]
+    draws = torch.from_numpy(np.stack([random.uniform(-1, 1, size=11) for random in generators])).float()  # (B, 11)
+    noise = np.stack([random.standard_normal(images.shape[1:], dtype=np.float32) for random in generators])
     posed = _change_pose(images, draws[:, :5])
-    contrast, gamma, brightness = draws[:, 5, None, None], draws[:, 6, None, None], draws[:, 7, None, None]
-    grey = (posed / 255).clamp(0, 1) ** (MAX_LOG_GAMMA * gamma).exp()
-    mean = grey.mean(dim=(1, 2), keepdim=True)
-    grey = (grey - mean) * (MAX_LOG_CONTRAST * contrast).exp() + mean
+    contrast, gamma, sharpness, level, across, down = (draws[:, i, None, None] for i in range(5, 11))
+    grey = (posed / 255).clamp(0, 1) ** (MAX_LOG_GAMMA * gamma).exp() * (MAX_LOG_CONTRAST * contrast).exp()
     ramp = torch.linspace(-1, 1, images.shape[-1])
-    field = draws[:, 8, None, None] * ramp[:, None] + draws[:, 9, None, None] * ramp[None, :]
-    varied = grey * (MAX_LOG_BIAS / 2 * field).exp() * 255 + MAX_BRIGHTNESS * brightness
-    level = MAX_NOISE * draws[:, 4, None, None].abs()
-    noise = torch.stack([torch.randn(images.shape[1:], generator=_torch_generator(seed)) for seed in noise_seeds])
+    grey = grey * (MAX_LOG_BIAS / 2 * (across * ramp + down * ramp[:, None])).exp()
+    grey = torch.where(sharpness > 1 - 2 * BLUR_PROBABILITY, _blurred(grey), grey)
+    varied = 255 * grey + MAX_NOISE * level.abs() * torch.from_numpy(noise)
     # What padding made black stays black: the tower shall not learn from it. A ramp and not a threshold, which would
     # turn the rounding of a border pixel into a pixel of noise and make batches of two sizes differ.
-    return (varied + level * noise).clamp(0, 255) * posed.clamp(0, 1)
+    return varied.clamp(0, 255) * posed.clamp(0, 1)
 
 
 def _change_pose(images: Tensor, draws: Tensor) -> Tensor:
     angle = draws[:, 0] * math.radians(MAX_ROTATION_DEGREES)
-    scale = (draws[:, 1] * MAX_LOG_SCALE).exp()
+    scale, aspect = (draws[:, 1] * MAX_LOG_SCALE).exp(), (draws[:, 2] * MAX_LOG_ASPECT).exp()
     cosine, sine = angle.cos() * scale, angle.sin() * scale
-    shift = 2 * MAX_SHIFT * draws[:, 2:4]  # affine_grid's side is 2
-    theta = torch.stack(
-        [torch.stack([cosine, -sine, shift[:, 0]], dim=1), torch.stack([sine, cosine, shift[:, 1]], dim=1)], dim=1
-    )
-    grid = F.affine_grid(theta, [len(images), 1, *images.shape[1:]], align_corners=False)
+    shift = 2 * MAX_SHIFT * draws[:, 3:5]  # affine_grid's side is 2
+    rows = [
+        torch.stack([cosine, -sine, shift[:, 0]], dim=1),
+        torch.stack([sine * aspect, cosine * aspect, shift[:, 1]], dim=1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), [len(images), 1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
 
 
-def _torch_generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _blurred(images: Tensor) -> Tensor:
+    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
+    return F.conv2d(images[:, None], torch.outer(binomial, binomial)[None, None], padding=1)[:, 0]

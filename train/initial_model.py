@@ -41,7 +41,7 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         model = LumbarCLIPModel.from_vision_text_pretrained(
             args.vision, args.text, vision_model_args=args.vision_model_args or None, **heads
         )
-        tokenizer = AutoTokenizer.from_pretrained(args.text)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text)
     else:
         tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
         vision = {"architecture": args.vision, "model_args": dict(args.vision_model_args) or None}
@@ -53,7 +53,9 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         model = LumbarCLIPModel(config)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    image_processor = LumbarCLIPImageProcessor(size={"height": args.image_size, "width": args.image_size})
+    image_processor = LumbarCLIPImageProcessor(
+        size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
+    )
     processor = LumbarCLIPProcessor(
         image_processor,
         tokenizer,

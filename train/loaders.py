@@ -114,14 +114,15 @@ def normalise(images: Tensor, image_processor: LumbarCLIPImageProcessor) -> Tens
     Returns:
         Shape (B, 3, S, S), float32; equal to the processor's own `pixel_values`.
     """
-    return image_processor.rescale_and_normalize(
+    normalised = image_processor.rescale_and_normalize(
         images[:, None].expand(-1, 3, -1, -1).float(),
         image_processor.do_rescale,
         image_processor.rescale_factor,
         image_processor.do_normalize,
-        tuple(image_processor.image_mean),
-        tuple(image_processor.image_std),
+        tuple(image_processor.image_mean),  # type: ignore[arg-type]  # hashed by the processor's cache
+        tuple(image_processor.image_std),  # type: ignore[arg-type]
     )
+    return normalised.contiguous(memory_format=torch.channels_last)
 
 
 class PairedRows(TorchDataset):
@@ -262,6 +263,6 @@ def build_loader(rows: PairedRows, batches: EpochBatches, num_workers: int) -> D
     )
 
 
-def _as_made(batch: Batch) -> Batch:
+def _as_made(batch: Any) -> Any:
     """`PairedRows.__getitems__` has made the batch already."""
     return batch

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -28,8 +29,17 @@ PACKAGES = (
     "tokenizers",
     "numpy",
 )
-# Settings that may change between a run and its resumption, because no number depends on them.
-FREE_SETTINGS = ("resume", "overwrite", "num_workers", "save_every", "report_to", "evaluate", "baselines")
+# Settings that may change between a run and its resumption, because no trained weight depends on them.
+FREE_SETTINGS = (
+    "resume",
+    "overwrite",
+    "num_workers",
+    "save_every",
+    "report_to",
+    "evaluate",
+    "baselines",
+    "num_resamples",
+)
 
 
 def open_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, accelerator: Accelerator) -> None:
@@ -57,7 +67,7 @@ def open_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, 
 def describe_run(args: PretrainArguments, accelerator: Accelerator) -> dict[str, Any]:
     """Everything needed to repeat the run."""
     return {
-        "command": " ".join(["train/pretrain.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": asdict(args),
         "num_processes": accelerator.num_processes,

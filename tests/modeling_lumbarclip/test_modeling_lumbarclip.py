@@ -19,7 +19,14 @@ from modeling_lumbarclip.losses_lumbarclip import soft_contrastive_loss_dense
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL_VIT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-SMALL_SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+SMALL_SWIN = {
+    "image_size": 32,
+    "patch_size": 4,
+    "embed_dim": 8,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "window_size": 4,
+}
 SMALL_RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
 
 
@@ -53,7 +60,10 @@ def test_features_are_those_of_forward(tiny_model, tiny_inputs):
 
 def test_loss_is_equation_7_of_the_dense_reference(tiny_model, tiny_inputs):
     labels = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0]])
-    augmented = {"augmented_input_ids": tiny_inputs.input_ids.flip(0), "augmented_attention_mask": tiny_inputs.attention_mask.flip(0)}
+    augmented = {
+        "augmented_input_ids": tiny_inputs.input_ids.flip(0),
+        "augmented_attention_mask": tiny_inputs.attention_mask.flip(0),
+    }
     tiny_model.config.alpha = 0.3
     output = tiny_model(**tiny_inputs, **augmented, labels=labels)
     scale = torch.tensor(1 / 0.07)
@@ -70,7 +80,9 @@ def test_repeated_reports_are_encoded_once(tiny_model, tiny_inputs):
     labels = torch.eye(2)[index]
     tokens = {name: tiny_inputs[name] for name in ("input_ids", "attention_mask")}
     repeated = tiny_model(tiny_inputs.pixel_values, **{k: v[index] for k, v in tokens.items()}, labels=labels)
-    shared = tiny_model(tiny_inputs.pixel_values, **{k: v[:2] for k, v in tokens.items()}, labels=labels, text_index=index)
+    shared = tiny_model(
+        tiny_inputs.pixel_values, **{k: v[:2] for k, v in tokens.items()}, labels=labels, text_index=index
+    )
     torch.testing.assert_close(shared.text_embeds, repeated.text_embeds)
     assert shared.loss.item() == pytest.approx(repeated.loss.item(), rel=1e-6)
 
@@ -287,7 +299,12 @@ def test_a_saved_folder_works_in_a_fresh_process_without_our_package(tiny_model,
     (tmp_path / "empty").mkdir()
     project = str(Path(__file__).parents[2])
     # An editable install would make our package importable: leave out its finder and the project folder.
-    hide = f"import sys; sys.path[:] = [p for p in sys.path if p != {project!r}]; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', type(f).__module__).lower()]\n"
+    hide = (
+        "import sys\n"
+        f"sys.path[:] = [path for path in sys.path if path != {project!r}]\n"
+        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", hide + FRESH_PROCESS, str(tmp_path / "checkpoint")],
         cwd=tmp_path / "empty",

@@ -23,7 +23,9 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     args = parse_arguments(PretrainArguments, [config, "--epochs", "7", "--no_pretrained"])
     assert (args.dataset, args.learning_rate, args.epochs, args.pretrained) == ("data/x", 1e-4, 7, False)
     assert args.vision_model_args == {"img_size": 96}
-    args = parse_arguments(PretrainArguments, [config, "--vision_model_args", '{"img_size": 64}', "--target_columns", "none"])
+    args = parse_arguments(
+        PretrainArguments, [config, "--vision_model_args", '{"img_size": 64}', "--target_columns", "none"]
+    )
     assert args.vision_model_args == {"img_size": 64} and args.target_columns == []
 
 

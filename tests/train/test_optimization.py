@@ -17,7 +17,9 @@ def test_matrices_decay_and_the_temperature_does_not(tiny_model):
 
 def test_frozen_parameters_are_left_out(tiny_model):
     tiny_model.text_model.requires_grad_(False)
-    trained = {id(parameter) for group in build_optimizer(tiny_model, 1, 0).param_groups for parameter in group["params"]}
+    trained = {
+        id(parameter) for group in build_optimizer(tiny_model, 1, 0).param_groups for parameter in group["params"]
+    }
     assert not trained & {id(parameter) for parameter in tiny_model.text_model.parameters()}
 
 

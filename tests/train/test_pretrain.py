@@ -174,7 +174,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(settings):
 
 def test_one_class_everywhere_is_refused_but_plain_contrast_is_not(settings):
     with pytest.raises(ValueError, match="All 40 training pairs have the same classes.*--target_columns none"):
-        run_here({**settings, "target_columns": ["sequence"], "dataset": settings["dataset"], "epochs": 1} | one_sequence(settings))
+        run_here(
+            {**settings, "target_columns": ["sequence"], "dataset": settings["dataset"], "epochs": 1}
+            | one_sequence(settings)
+        )
     run_here({**settings, "target_columns": [], "max_updates": 2, "overwrite": True})
     assert len(history(settings)) == 2
 
@@ -203,7 +206,14 @@ def test_projection_none_trains(settings):
 
 def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(PROJECT / "train" / "pretrain.py"), "--dataset", str(tmp_path / "no"), "--output_dir", str(tmp_path / "o")],
+        [
+            sys.executable,
+            str(PROJECT / "train" / "pretrain.py"),
+            "--dataset",
+            str(tmp_path / "no"),
+            "--output_dir",
+            str(tmp_path / "o"),
+        ],
         capture_output=True,
         text=True,
     )

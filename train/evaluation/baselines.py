@@ -25,6 +25,7 @@ THUMBNAIL_SIZE = 64
 # discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a control should be at its best.
 MAX_COMPONENTS = 32
 ROWS_OF_A_COMPONENT = 10
+BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
 DESCRIBING_COLUMNS = ("sequence", "level", "plane")
 
 

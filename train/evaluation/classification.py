@@ -9,13 +9,16 @@ from train.evaluation.metrics import Array
 from train.evaluation.targets import Targets
 
 
-def exclusive_class_estimates(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
+def exclusive_class_estimates(
+    targets: Targets, probabilities: Array, resampling: Resampling, scores: Array | None = None
+) -> dict[str, Estimate]:
     """Measure a classifier of classes of which each row has exactly one.
 
     Args:
         targets: The truth; exclusive labels.
         probabilities: Of each class; the largest is the answer. Shape (N, K), rows sum to 1.
         resampling: How intervals are drawn.
+        scores: What `auroc` and `average_precision` rank rows by; None: the probabilities. Shape (N, K).
 
     Returns:
         `accuracy`, `macro_f1`, `balanced_accuracy`, `minority_recall`, `expected_calibration_error`; for two classes
@@ -46,7 +49,7 @@ def exclusive_class_estimates(targets: Targets, probabilities: Array, resampling
     for function in by_class:
         name = function.__name__.removesuffix("_by_class")
         estimates[name] = estimate(_of_class(function, finding, num_classes), [truth, predicted])
-    ranked = [truth == finding, probabilities[:, finding]]
+    ranked = [truth == finding, (probabilities if scores is None else scores)[:, finding]]
     estimates["auroc"] = estimate(metrics.auroc, ranked)
     estimates["average_precision"] = estimate(metrics.average_precision, ranked)
     return estimates
@@ -60,7 +63,7 @@ def finding_of_two(targets: Targets) -> int:
 def finding_estimates(
     targets: Targets,
     scores: Array,
-    threshold: float,
+    answered: Array,
     resampling: Resampling,
     undefined: dict[int, str] | None = None,
 ) -> dict[str, Estimate]:
@@ -69,7 +72,7 @@ def finding_estimates(
     Args:
         targets: The truth; labels need not exclude each other.
         scores: Higher means more likely present. Shape (N, K).
-        threshold: Scores above it answer that the finding is present.
+        answered: Whether the finding is said to be present. Shape (N, K), bool.
         resampling: How intervals are drawn.
         undefined: Columns that have no scores (the training split lacks the class), with the reason.
 
@@ -84,7 +87,6 @@ def finding_estimates(
         patient_ids=targets.patient_ids,
         resampling=resampling,
     )
-    answered = scores > threshold
 
     def macro(metric: metrics.Metric, answers: Array, columns: list[int]) -> Estimate:
         kept = [k for k in columns if k not in reasons]

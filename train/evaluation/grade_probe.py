@@ -79,7 +79,25 @@ def grade_probe(
     patient_ids = targets["test"].patient_ids[graded["test"]]
     num_grades = len(targets["test"].grade_names)
 
-    truth, predicted = grades["test"], fit_grader(features, grades, num_grades).predict(features["test"])
+    predicted = fit_grader(features, grades, num_grades).predict(features["test"])
+    return grade_result(grades["test"], predicted, patient_ids, num_grades, resampling)
+
+
+def grade_result(
+    truth: Array, predicted: Array, patient_ids: Array, num_grades: int, resampling: Resampling
+) -> GradeResult:
+    """Measure predicted grades.
+
+    Args:
+        truth: Grade indices. Shape (G,).
+        predicted: Grade indices. Shape (G,).
+        patient_ids: Patient of each row. Shape (G,).
+        num_grades: Number of grades on the scale.
+        resampling: How intervals are drawn.
+
+    Returns:
+        The figures, with what they rest on.
+    """
     estimate = partial(
         patient_bootstrap,
         patient_ids=patient_ids,

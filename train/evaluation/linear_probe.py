@@ -123,7 +123,7 @@ def _probe_findings(
             continue
         classifiers[name] = fit_classifier(features, present)
         probabilities[:, k] = classifiers[name].predict_proba(features["test"])[:, 1]
-    estimates = finding_estimates(test, probabilities, 0.5, resampling, undefined)
+    estimates = finding_estimates(test, probabilities, probabilities > 0.5, resampling, undefined)
     return ProbeResult(estimates, probabilities, classifiers=classifiers)
 
 

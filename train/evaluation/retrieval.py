@@ -5,7 +5,8 @@ reports searched are the distinct ones, so that ten copies of a text cannot fill
 A candidate that ties with the hit is ranked before it: a model that answers everything alike scores 0, not 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -86,12 +87,12 @@ def text_to_image_ranks(image_embeds: Array, text_embeds: Array, text_of_image: 
     return ranks
 
 
-def chance_recall(num_hits: Array, num_candidates: int, depth: int) -> Floats:
+def chance_recall(num_hits: Array, num_candidates: Array | int, depth: int) -> Floats:
     """Probability that `depth` candidates drawn at random hold at least one of the hits.
 
     Args:
         num_hits: Number of hits among the candidates, for each query. Shape (Q,).
-        num_candidates: Number of candidates.
+        num_candidates: Number of candidates, one for all queries or of each. Shape () or (Q,).
         depth: Number of candidates drawn.
 
     Returns:
@@ -101,24 +102,21 @@ def chance_recall(num_hits: Array, num_candidates: int, depth: int) -> Floats:
         >>> chance_recall(np.array([1, 2, 9]), 10, 2).round(4).tolist()
         [0.2, 0.3778, 1.0]
     """
-    depth = min(depth, num_candidates)
+    drawn = np.minimum(depth, num_candidates)
     others = num_candidates - np.asarray(num_hits)
-    enough = others >= depth
+    enough = others >= drawn
 
     def log_choose(n: Array | int) -> Floats:
-        return gammaln(np.asarray(n) + 1) - gammaln(depth + 1) - gammaln(np.asarray(n) - depth + 1)
+        return gammaln(np.asarray(n) + 1) - gammaln(drawn + 1) - gammaln(np.asarray(n) - drawn + 1)
 
-    missed = np.exp(log_choose(np.where(enough, others, depth)) - log_choose(num_candidates))
+    missed = np.exp(log_choose(np.where(enough, others, drawn)) - log_choose(num_candidates))
     return np.where(enough, 1 - missed, 1.0)
 
 
 def retrieval(
     image_embeds: Array, texts: Sequence[str], text_embeds: Array, patient_ids: Array, resampling: Resampling
 ) -> dict[str, Estimate]:
-    """Measure retrieval both ways on one split.
-
-    Each row asks twice: its image for its text among the distinct texts, its text for an image that carries it among
-    all images. Intervals resample the patients who ask; the candidates stay as they are.
+    """Measure retrieval both ways on one split: `rank_queries`, then `retrieval_estimates`.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
@@ -128,37 +126,85 @@ def retrieval(
         resampling: How intervals are drawn.
 
     Returns:
-        For `image_to_text` and `text_to_image`: `..._recall_at_1`, `_5`, `_10`, the level of chance beside each
-        (`..._chance_at_1`) and `..._median_rank`.
+        The figures.
+    """
+    return retrieval_estimates(rank_queries(image_embeds, texts, text_embeds), patient_ids, resampling)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Where queries found their answer. Q queries.
+
+    Args:
+        ranks: Of the best hit, 1 is the first. Shape (Q,).
+        num_hits: Candidates that are a hit. Shape (Q,).
+        num_candidates: Candidates searched. Shape (Q,).
+    """
+
+    ranks: Array
+    num_hits: Array
+    num_candidates: Array
+
+
+def rank_queries(image_embeds: Array, texts: Sequence[str], text_embeds: Array) -> dict[str, Queries]:
+    """Search both ways within one split.
+
+    Each row asks twice: its image for its text among the distinct texts, its text for an image that carries it among
+    all images.
+
+    Args:
+        image_embeds: Unit length. Shape (N, D).
+        texts: Report of each row.
+        text_embeds: Embedding of each row's report, unit length. Shape (N, D).
+
+    Returns:
+        The queries `image_to_text` and `text_to_image`, row by row.
     """
     distinct, text_of_image = group_texts(texts)
     first_row = np.unique(text_of_image, return_index=True)[1]
     distinct_embeds = text_embeds[first_row]
     images_with_text = np.bincount(text_of_image)
-    directions = {
-        "image_to_text": (
+    num_rows = len(texts)
+    return {
+        "image_to_text": Queries(
             image_to_text_ranks(image_embeds, distinct_embeds, text_of_image),
-            np.ones(len(texts), dtype=int),
-            len(distinct),
+            np.ones(num_rows, dtype=int),
+            np.full(num_rows, len(distinct)),
         ),
-        "text_to_image": (
+        "text_to_image": Queries(
             text_to_image_ranks(image_embeds, distinct_embeds, text_of_image)[text_of_image],
             images_with_text[text_of_image],
-            len(texts),
+            np.full(num_rows, num_rows),
         ),
     }
+
+
+def retrieval_estimates(
+    queries: Mapping[str, Queries], patient_ids: Array, resampling: Resampling
+) -> dict[str, Estimate]:
+    """Measure searches. Intervals resample the patients who ask; the candidates stay as they are.
+
+    Args:
+        queries: By direction, one a row.
+        patient_ids: Patient of each row. Shape (N,).
+        resampling: How intervals are drawn.
+
+    Returns:
+        For `image_to_text` and `text_to_image`: `..._recall_at_1`, `_5`, `_10`, the level of chance beside each
+        (`..._chance_at_1`) and `..._median_rank`.
+    """
     estimate = partial(
         patient_bootstrap,
         patient_ids=patient_ids,
         resampling=resampling,
     )
     estimates = {}
-    for direction, (ranks, num_hits, num_candidates) in directions.items():
+    for direction, asked in queries.items():
         for depth in RECALL_DEPTHS:
-            estimates[f"{direction}_recall_at_{depth}"] = estimate(metrics.mean, [ranks <= depth])
-            chance = chance_recall(num_hits, num_candidates, depth)
+            estimates[f"{direction}_recall_at_{depth}"] = estimate(metrics.mean, [asked.ranks <= depth])
+            chance = chance_recall(asked.num_hits, asked.num_candidates, depth)
             estimates[f"{direction}_chance_at_{depth}"] = estimate(metrics.mean, [chance])
-        estimates[f"{direction}_median_rank"] = estimate(metrics.median, [ranks])
+        estimates[f"{direction}_median_rank"] = estimate(metrics.median, [asked.ranks])
     return estimates
 
 

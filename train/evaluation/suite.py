@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.evaluation import metrics
 from train.evaluation.baselines import constant_features, pixel_features, untrained_model
-from train.evaluation.bootstrap import Estimate, Resampling, paired_difference
+from train.evaluation.bootstrap import Estimate, Resampling, paired_difference, undefined_estimate
 from train.evaluation.features import cache_key, cached, encode_images, encode_texts
 from train.evaluation.grade_probe import GradeResult, grade_probe
 from train.evaluation.linear_probe import ProbeResult, linear_probe
@@ -35,29 +36,38 @@ class Probes:
 
 
 @dataclass(frozen=True)
-class Measurements:
-    """Everything measured on the test split, and what figures are drawn from. N test rows.
+class Figures:
+    """The figures of a model, with those of what it has to beat.
 
     Args:
-        targets: By split.
         probes: Of the model's own features.
         baselines: The same probes on each control.
         differences: For each control, the headline figures of the model less those of the control, on the same rows.
         zero_shot: Figures of classification by prompts.
-        zero_shot_scores: Probabilities or scores by prompts. Shape (N, K).
         retrieval: Figures of retrieval.
+    """
+
+    probes: Probes
+    baselines: dict[str, Probes]
+    differences: dict[str, dict[str, Estimate]]
+    zero_shot: dict[str, Estimate]
+    retrieval: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Measurements(Figures):
+    """Everything measured on the test split, and what is drawn from it. N test rows.
+
+    Args:
+        targets: By split.
+        zero_shot_scores: Probabilities or scores by prompts. Shape (N, K).
         image_embeds: Unit length. Shape (N, D).
         text_embeds: Of the row's report, unit length. Shape (N, D).
         texts: The reports.
     """
 
     targets: Mapping[str, Targets]
-    probes: Probes
-    baselines: dict[str, Probes]
-    differences: dict[str, dict[str, Estimate]]
-    zero_shot: dict[str, Estimate]
     zero_shot_scores: Array
-    retrieval: dict[str, Estimate]
     image_embeds: Array
     text_embeds: Array
     texts: list[str] = field(repr=False)
@@ -151,37 +161,53 @@ def headline_differences(
     Returns:
         `macro_f1` (exclusive labels) or `macro_auroc` (findings), and `grade_quadratic_kappa` where there are grades.
     """
-    difference = partial(paired_difference, resampling=resampling)
     ours, theirs = probes.labels.probabilities, baseline.labels.probabilities
+    return label_difference(targets, ours, theirs, resampling) | grade_difference(
+        targets, probes.grades, baseline.grades, resampling
+    )
+
+
+def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: Resampling) -> dict[str, Estimate]:
+    """Measure by how much one system's answers on labels exceed another's.
+
+    Args:
+        targets: The truth.
+        ours: Probabilities of exclusive labels; else whatever ranks the rows, label by label; NaN where a label could
+            not be learned. Shape (N, K).
+        theirs: The same of the other system.
+        resampling: How intervals are drawn.
+
+    Returns:
+        `macro_f1` (exclusive labels) or `macro_auroc` (findings).
+    """
+    difference = partial(paired_difference, patient_ids=targets.patient_ids, resampling=resampling)
     if targets.exclusive:
-        num_classes = len(targets.label_names)
-        metric = partial(metrics.macro_f1, num_classes=num_classes)
+        metric = partial(metrics.macro_f1, num_classes=len(targets.label_names))
         truth = targets.classes
-        differences = {
-            "macro_f1": difference(
-                metric, [truth, ours.argmax(1)], [truth, theirs.argmax(1)], patient_ids=targets.patient_ids
-            )
-        }
-    else:
-        learned = [k for k in targets.findings if targets.label_names[k] in probes.labels.classifiers]
-        defined = [k for k in learned if 0 < targets.labels[:, k].sum() < len(targets)]
-        truth = targets.labels[:, defined]
-        differences = {
-            "macro_auroc": difference(
-                metrics.macro_auroc,
-                [truth, ours[:, defined]],
-                [truth, theirs[:, defined]],
-                patient_ids=targets.patient_ids,
-            )
-        }
-    if probes.grades and baseline.grades:
-        differences["grade_quadratic_kappa"] = difference(
+        return {"macro_f1": difference(metric, [truth, ours.argmax(1)], [truth, theirs.argmax(1)])}
+    learned = [k for k in targets.findings if not np.isnan(ours[:, k]).any()]
+    defined = [k for k in learned if 0 < targets.labels[:, k].sum() < len(targets)]
+    if not defined:
+        return {"macro_auroc": undefined_estimate(len(targets), "no finding is learned, present and absent")}
+    truth = targets.labels[:, defined]
+    return {"macro_auroc": difference(metrics.macro_auroc, [truth, ours[:, defined]], [truth, theirs[:, defined]])}
+
+
+def grade_difference(
+    targets: Targets, ours: GradeResult | None, theirs: GradeResult | None, resampling: Resampling
+) -> dict[str, Estimate]:
+    """Measure by how much one system's grades exceed another's: `grade_quadratic_kappa`, or nothing without grades."""
+    if ours is None or theirs is None:
+        return {}
+    return {
+        "grade_quadratic_kappa": paired_difference(
             partial(metrics.quadratic_kappa, num_classes=len(targets.grade_names)),
-            [probes.grades.truth, probes.grades.predicted],
-            [baseline.grades.truth, baseline.grades.predicted],
-            patient_ids=probes.grades.patient_ids,
+            [ours.truth, ours.predicted],
+            [theirs.truth, theirs.predicted],
+            ours.patient_ids,
+            resampling,
         )
-    return differences
+    }
 
 
 def _encoded_images(

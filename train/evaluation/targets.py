@@ -1,7 +1,7 @@
 """What a split asks of a model: labels, grades and patients as arrays, read without decoding an image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -42,6 +42,16 @@ class Targets:
         """The one label of each row of an exclusive set, as an index. Shape (N,)."""
         return self.labels.argmax(1)
 
+    def select(self, rows: Array, split: str) -> "Targets":
+        """The targets of some rows (indices or a mask), under a name of their own."""
+        return replace(
+            self,
+            split=split,
+            labels=self.labels[rows],
+            grades=self.grades[rows],
+            patient_ids=self.patient_ids[rows],
+        )
+
     @property
     def findings(self) -> list[int]:
         """Columns that state a finding: all but `No Finding`."""
@@ -67,22 +77,32 @@ def read_targets(dataset: DatasetDict | Mapping[str, Dataset]) -> dict[str, Targ
                 f"Evaluation needs rows in the splits {', '.join(SPLITS)}; `{split}` has none (found {found}). "
                 "Build the data set again with more patients or other --split_fractions."
             )
-    labels = {split: _label_matrix(dataset[split]) for split in SPLITS}
-    exclusive = all((matrix.sum(1) == 1).all() for matrix in labels.values())
-    features = dataset["train"].features
-    grade_names = tuple(getattr(features.get("grade"), "names", None) or ())
-    return {
-        split: Targets(
-            split=split,
-            label_names=tuple(features["labels"].feature.names),
-            labels=labels[split],
-            exclusive=exclusive,
-            grade_names=grade_names,
-            grades=_grades(dataset[split], bool(grade_names)),
-            patient_ids=np.asarray(dataset[split]["patient_id"][:]),
-        )
-        for split in SPLITS
-    }
+    targets = {split: read_rows(dataset[split], split) for split in SPLITS}
+    exclusive = all(of_split.exclusive for of_split in targets.values())
+    return {split: replace(of_split, exclusive=exclusive) for split, of_split in targets.items()}
+
+
+def read_rows(rows: Dataset, split: str) -> Targets:
+    """Read the truth of rows that are a data set of their own.
+
+    Args:
+        rows: With the columns that `data_scripts.build` writes.
+        split: What to call them.
+
+    Returns:
+        The targets.
+    """
+    labels = _label_matrix(rows)
+    grade_names = tuple(getattr(rows.features.get("grade"), "names", None) or ())
+    return Targets(
+        split=split,
+        label_names=tuple(rows.features["labels"].feature.names),
+        labels=labels,
+        exclusive=bool((labels.sum(1) == 1).all()),
+        grade_names=grade_names,
+        grades=_grades(rows, bool(grade_names)),
+        patient_ids=np.asarray(rows["patient_id"][:]),
+    )
 
 
 def _label_matrix(rows: Dataset) -> Array:

@@ -96,4 +96,4 @@ def zero_shot(
         return exclusive_class_estimates(targets, probabilities, resampling), probabilities
     absent = np.stack([prompt_ensemble(absent_embeds[name]) for name in names])
     scores = zero_shot_scores(image_embeds, present, absent)
-    return finding_estimates(targets, scores, 0.0, resampling), scores
+    return finding_estimates(targets, scores, scores > 0, resampling), scores

@@ -21,10 +21,11 @@ def lumbarclip_objective(output: LumbarCLIPOutput, labels: Tensor | None, config
     Source:
         LumbarCLIP, arXiv 2509.20813, equations 3 to 7.
     """
-    augmented = output.augmented_text_embeds
+    image_embeds, text_embeds, augmented = output.image_embeds, output.text_embeds, output.augmented_text_embeds
+    assert image_embeds is not None and text_embeds is not None and output.inverse_temperature is not None
     return lumbarclip_loss(
-        gather_with_gradient(output.image_embeds),
-        gather_with_gradient(output.text_embeds),
+        gather_with_gradient(image_embeds),
+        gather_with_gradient(text_embeds),
         None if augmented is None else gather_with_gradient(augmented),
         output.inverse_temperature,
         None if labels is None else gather_with_gradient(labels),

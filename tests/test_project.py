@@ -1,0 +1,68 @@
+"""Rules of the house that would otherwise be broken without a sound."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.strip() for block in SHELL_BLOCKS for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def test_no_module_of_train_hides_a_library():
+    """`accelerate launch train/pretrain.py` puts `train/` first on the path."""
+    names = {
+        path.stem for path in (PROJECT / "train").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    hidden = {name for name in names - {"__init__", "train"} if find_spec(name) is not None}
+    assert not hidden
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "modeling_lumbarclip").glob("*.py")), ids=lambda path: path.name)
+def test_model_files_work_as_remote_code(path):
+    """Flat siblings with unique names; the scanner of transformers reads docstrings too."""
+    source = path.read_text()
+    assert not re.search(
+        r"^\s*from \.\s+import|^\s*from \.\.|^\s*(from|import) (modeling_lumbarclip|train|data_scripts)",
+        source,
+        flags=re.M,
+    )
+    assert not re.search(r"^\s*from \.\w+\.\w+ import", source, flags=re.M)
+
+
+def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
+    makefile = (PROJECT / "Makefile").read_text()
+    assert any(command.startswith("make demo") for command in COMMANDS)
+    for command in COMMANDS:
+        words = shlex.split(command, comments=True)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, flags=re.M), command
+        for word in words:
+            if word.startswith(("train/", "tests/")):
+                assert (PROJECT / word).exists(), command
+            if word.startswith("data_scripts."):
+                assert find_spec(word) is not None, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "entry",
+    [["train/pretrain.py"], ["train/evaluate_model.py"], ["train/cross_validate.py"], ["-m", "data_scripts.build"]],
+)
+def test_every_entry_explains_itself(entry):
+    done = subprocess.run([sys.executable, *entry, "--help"], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    options = re.findall(r"^  --(\w+)", done.stdout, flags=re.M)
+    assert len(options) > 5
+
+
+def test_make_help_lists_the_targets():
+    shown = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=PROJECT, check=True).stdout
+    for target in ("demo", "test", "check", "bench", "smoke"):
+        assert re.search(rf"make {target} +\S", shown)

@@ -1,0 +1,77 @@
+"""What a run starts from: a vocabulary that every process shares, and towers random or pretrained."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from train.arguments import PretrainArguments
+from train.initial_model import build_model, learn_tokenizer
+from train.loaders import open_dataset
+
+TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
+VOCABULARY = """
+import json, sys
+from train.initial_model import learn_tokenizer
+print(json.dumps(learn_tokenizer(json.loads(sys.argv[1]), 80).get_vocab()))
+"""
+
+
+def test_every_process_learns_the_same_vocabulary():
+    vocabularies = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", VOCABULARY, json.dumps(TEXTS)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        vocabularies.append(json.loads(done.stdout.splitlines()[-1]))
+    assert vocabularies[0] == vocabularies[1] == learn_tokenizer(TEXTS, 80).get_vocab()
+
+
+def test_vocabulary_holds_words_levels_and_an_answer_to_unknown_words():
+    tokenizer = learn_tokenizer(TEXTS, 200)
+    assert tokenizer.tokenize("Disc bulge at L5/S1.") == ["disc", "bulge", "at", "l5", "/", "s1", "."]
+    assert tokenizer.tokenize("bulged") == ["b", "##u", "##l", "##g", "##e", "##d"]
+    assert tokenizer("disc")["input_ids"][0] == tokenizer.cls_token_id
+    assert tokenizer.pad_token_id == 0
+    assert len(learn_tokenizer(TEXTS, 30)) == 30
+
+
+def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder, tmp_path):
+    ViTModel(
+        ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8)
+    ).save_pretrained(tmp_path / "vision")
+    text = BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    text.save_pretrained(tmp_path / "text")
+    learn_tokenizer(TEXTS, 60).save_pretrained(tmp_path / "text")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path / "run"),
+        vision=str(tmp_path / "vision"),
+        text=str(tmp_path / "text"),
+        image_size=32,
+        projection="nonlinear",
+        label_temperature=0.3,
+        gradient_checkpointing=True,
+    )
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    weights = model.text_model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in text.state_dict().items() if name in weights)
+    assert processor.tokenizer.get_vocab() == learn_tokenizer(TEXTS, 60).get_vocab()
+    assert (model.config.projection, model.config.label_temperature) == ("nonlinear", 0.3)
+    assert processor.image_processor.size["height"] == 32
+
+
+def test_an_unreachable_tower_is_named(tiny_dataset_folder, tmp_path):
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), vision="resnet10t", text="nowhere/bert"
+    )
+    with pytest.raises(ValueError, match="No tower"):
+        build_model(args, open_dataset(args.dataset)["train"])

@@ -1,0 +1,252 @@
+"""Cross-validate a pretraining recipe: every patient is measured by models that never saw them.
+
+    python train/cross_validate.py train/configs/spider.yaml --folds 5 --output_dir runs/spider_cv
+    python train/cross_validate.py train/configs/spider.yaml --folds 5 --output_dir runs/spider_cv --resume
+
+All splits of the data set are joined and cut by patient. For each fold the recipe of the YAML is pretrained from the
+start, that fold being the test split, the next one the validation split and the others the training split; probes and
+controls are fitted on the same rows. A fold leaves its run and its answers in `fold-k/`; a finished fold is not
+repeated, an interrupted one goes on. Then `metrics.json`, `report.md` and `figures/comparison.png` are written: the
+answers of all folds together, with 95 % intervals over all patients, and beside them the mean over the folds.
+"""
+
+import hashlib
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from tqdm.auto import tqdm
+
+from data_scripts.splits import patient_folds
+from train.arguments import PretrainArguments, parse_arguments, setting
+from train.checkpoints import write_folder, write_json, write_text
+from train.evaluate_model import as_entries, as_groups, count_labels, read_history
+from train.evaluation import bootstrap
+from train.evaluation.bootstrap import Resampling
+from train.evaluation.features import cached
+from train.evaluation.metrics import Array
+from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds, measure_answers, pool
+from train.evaluation.suite import Figures, measure
+from train.evaluation.targets import Targets, read_rows
+from train.evaluation_figures import system_comparison
+from train.loaders import open_dataset
+from train.pretrain import pretrain
+from train.reporting.cross_validation_report import cross_validation_report
+from train.reporting.report import describe_dataset
+from train.run_folder import describe_run, open_output
+
+FOLDS = "folds.json"
+ANSWERS = "predictions.safetensors"
+
+
+@dataclass
+class CrossValidateArguments(PretrainArguments):
+    """Pretrain and measure a recipe on each of several folds of the patients."""
+
+    output_dir: str = setting("", "Folder of the whole: fold-0, fold-1, ..., metrics.json, report.md, figures.")
+    folds: int = setting(5, "Folds of the patients, at least 3: one is measured, one validates, the others train.")
+    num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        super().__post_init__()
+        if self.folds < 3:
+            raise ValueError(f"folds must be at least 3 (training, validation, test); got {self.folds}.")
+        if self.num_resamples < 1:
+            raise ValueError(f"num_resamples must be at least 1; got {self.num_resamples}.")
+        if not self.evaluate:
+            raise ValueError("evaluate is false, but a cross-validation does nothing else with its models: leave it.")
+
+
+def main(args: CrossValidateArguments) -> None:
+    """Cut the patients into folds, pretrain and answer fold by fold, measure all answers together."""
+    output_dir = Path(args.output_dir)
+    rows = concatenate_datasets(list(open_dataset(args.dataset).values()))
+    targets = read_rows(rows, f"{args.folds}-fold cross-validation")
+    fold_of_row = cut(targets, args.folds, args.seed)
+
+    accelerator = Accelerator()
+    if accelerator.num_processes > 1:
+        raise ValueError(
+            f"{accelerator.num_processes} processes were launched, and folds run in one: start with `python`, not "
+            "`accelerate launch` or `torchrun`."
+        )
+    open_output(output_dir, describe_run(args, accelerator), args, accelerator)
+    keep_cut(output_dir / FOLDS, targets, fold_of_row, rows)
+
+    folds = [
+        answer_fold(args, rows, fold_of_row, fold) for fold in tqdm(range(args.folds), desc="folds", unit=" folds")
+    ]
+    answers = pool(folds)
+    resampling = Resampling(args.num_resamples, args.seed)
+    pooled = measure_answers(answers, targets, resampling)
+    with without_warnings():  # a fold that lacks a finding would say so for each system; the table shows it
+        figures_of_folds = [
+            measure_answers(of_fold, targets.select(of_fold["row"], f"fold {fold}"), resampling)
+            for fold, of_fold in enumerate(folds)
+        ]
+    results = {
+        **as_groups(pooled),
+        "mean_over_folds": mean_of_groups(figures_of_folds),
+        "folds": [
+            describe_fold(output_dir / f"fold-{fold}", args, targets, fold_of_row, fold, figures)
+            for fold, figures in enumerate(figures_of_folds)
+        ],
+        "dataset": describe(args, targets, rows["source"][:]),
+        "settings": asdict(args),
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    figure = system_comparison(targets, results, describe_dataset(results["dataset"]))
+    write_folder(output_dir / "figures", lambda folder: figure.savefig(folder / "comparison.png"))
+    write_text(output_dir / "report.md", cross_validation_report(results))
+    write_json(output_dir / "metrics.json", results)  # last: where it is, the others are
+    print((output_dir / "report.md").read_text())
+
+
+def cut(targets: Targets, num_folds: int, seed: int) -> Array:
+    """Assign rows to folds by patient, stratified by label. Shape (N,)."""
+    labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
+    return np.array(patient_folds(targets.patient_ids.tolist(), labels, num_folds, seed))
+
+
+def fold_splits(fold_of_row: Array, fold: int) -> dict[str, Array]:
+    """Rows of each split of a fold: the fold itself is the test, the next validates, the others train.
+
+    Example:
+        >>> {split: rows.tolist() for split, rows in fold_splits(np.array([0, 1, 2, 2, 0]), 2).items()}
+        {'train': [1], 'validation': [0, 4], 'test': [2, 3]}
+    """
+    next_fold = (fold + 1) % (fold_of_row.max() + 1)
+    return {
+        "train": np.flatnonzero((fold_of_row != fold) & (fold_of_row != next_fold)),
+        "validation": np.flatnonzero(fold_of_row == next_fold),
+        "test": np.flatnonzero(fold_of_row == fold),
+    }
+
+
+def keep_cut(path: Path, targets: Targets, fold_of_row: Array, rows: Dataset) -> None:
+    """Record the cut; refuse to go on with finished folds of another.
+
+    Raises:
+        ValueError: If the folder's folds were cut from other rows, or the same in another order.
+    """
+    identity = "\n".join(f"{source}\t{report}" for source, report in zip(rows["source"], rows["report"], strict=True))
+    now = {
+        "rows_sha256": hashlib.sha256(identity.encode()).hexdigest(),
+        "fold_of_patient": dict(sorted(zip(targets.patient_ids.tolist(), fold_of_row.tolist(), strict=True))),
+    }
+    if path.exists() and json.loads(path.read_text()) != now:
+        raise ValueError(
+            f"{path} was cut from other rows: the data set has been built anew since. Choose another output_dir, or "
+            "start again with --overwrite."
+        )
+    write_json(path, now)
+
+
+def answer_fold(args: CrossValidateArguments, rows: Dataset, fold_of_row: Array, fold: int) -> Answers:
+    """Pretrain without a fold and answer for its rows, or read the answers of a finished fold."""
+    output_dir = Path(args.output_dir) / f"fold-{fold}"
+    of_run = {item.name: getattr(args, item.name) for item in fields(PretrainArguments)}
+    of_run |= {"output_dir": str(output_dir), "resume": True, "overwrite": False, "evaluate": False}
+    splits = fold_splits(fold_of_row, fold)
+
+    def run_and_measure() -> Answers:
+        dataset = DatasetDict({split: rows.select(indices) for split, indices in splits.items()})
+        processor, model = pretrain(PretrainArguments(**of_run), dataset)
+        measured = measure(
+            model,
+            processor,
+            dataset,
+            batch_size=args.batch_size,
+            with_baselines=args.baselines,
+            resampling=Resampling(num_resamples=1, seed=args.seed),  # only answers are kept; intervals come later
+            cache_dir=None,
+        )
+        return fold_answers(measured, fold, splits["test"], model.inverse_temperature.item())
+
+    return cached(output_dir / ANSWERS, run_and_measure)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence the warnings of undefined figures."""
+    logger = logging.getLogger(bootstrap.__name__)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def mean_of_groups(folds: list[Figures]) -> dict[str, Any]:
+    """Average the figures of the folds, arranged as `as_groups` does."""
+    return {
+        "linear_probe": mean_over_folds([figures.probes.estimates for figures in folds]),
+        "zero_shot": mean_over_folds([figures.zero_shot for figures in folds]),
+        "retrieval": mean_over_folds([figures.retrieval for figures in folds]),
+        "baselines": {
+            name: {
+                "linear_probe": mean_over_folds([figures.baselines[name].estimates for figures in folds]),
+                "difference": mean_over_folds([figures.differences[name] for figures in folds]),
+            }
+            for name in folds[0].baselines
+        },
+    }
+
+
+def describe_fold(
+    folder: Path, args: CrossValidateArguments, targets: Targets, fold_of_row: Array, fold: int, figures: Figures
+) -> dict[str, Any]:
+    """Say what a fold was made of, how long it trained, and what it scored."""
+    splits = fold_splits(fold_of_row, fold)
+    return {
+        "fold": fold,
+        "num_rows": {split: len(indices) for split, indices in splits.items()},
+        "num_patients": {split: len(set(targets.patient_ids[indices])) for split, indices in splits.items()},
+        "training_seconds": training_seconds(read_history(folder), args.batch_size * args.gradient_accumulation_steps),
+        "linear_probe": as_entries(figures.probes.estimates),
+        "zero_shot": as_entries(figures.zero_shot),
+    }
+
+
+def training_seconds(history: list[dict[str, Any]], pairs_of_update: int) -> float:
+    """Add up the seconds of all updates, those before an interruption too; validation and start are not counted.
+
+    Example:
+        >>> lines = [{"update": 10, "pairs_per_second": 64.0}, {"update": 20, "pairs_per_second": 32.0}]
+        >>> training_seconds(lines, pairs_of_update=64)
+        30.0
+    """
+    updates = np.diff([0, *(line["update"] for line in history)])
+    return float(sum(updates * pairs_of_update / np.array([line["pairs_per_second"] for line in history])))
+
+
+def describe(args: CrossValidateArguments, targets: Targets, sources: list[str]) -> dict[str, Any]:
+    """Say what was measured on."""
+    return {
+        "name": Path(args.dataset).name,
+        "split": targets.split,
+        "num_rows": len(targets),
+        "num_patients": len(set(targets.patient_ids)),
+        "synthetic": all(source.startswith("synthetic") for source in sources),
+        "labels": count_labels(targets),
+    }
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main(parse_arguments(CrossValidateArguments))
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
