@@ -88,7 +88,7 @@ def tiny_inputs(tiny_processor):
 
 @pytest.fixture(scope="session")
 def tiny_dataset_folder(tmp_path_factory):
-    """48 pairs of 16 patients: a bright disc bulges, a dark one does not; T1 and T2 share their report."""
+    """64 pairs of 16 patients: a bright disc bulges, a dark one does not; T1 and T2 share their report."""
     info = SourceInfo(name="tiny", summary="", license="", citation="", label_names=("LBP", "No Finding"))
     generator = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("tiny")

@@ -152,9 +152,9 @@ class PairedRows(TorchDataset):
         self.processor, self.seed, self.augment = processor, seed, augment
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences)
-        self.sources: list[str] = dataset["source"]
-        self.reports: list[str] = dataset["report"]
-        self.rephrasings: list[list[str]] = dataset["rephrasings"]
+        self.sources: list[str] = dataset["source"][:]
+        self.reports: list[str] = dataset["report"][:]
+        self.rephrasings: list[list[str]] = dataset["rephrasings"][:]
         self.has_rephrasings = any(self.rephrasings)
         texts = {*self.reports, *(text for texts in self.rephrasings for text in texts)}
         distinct = sorted(texts)

@@ -41,7 +41,7 @@ def settings(tiny_dataset_folder, tmp_path):
         "projection_dim": 8,
         "epochs": 6,
         "batch_size": 8,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
         "weight_average": 0.9,
         "augment": True,
         "log_every": 1,
@@ -98,7 +98,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(uninterrupted):
     assert {path.name for path in folder.iterdir()} == {"checkpoint", "history.jsonl", "run.json"}
     assert AutoModel.from_pretrained(folder / "checkpoint").config.projection_dim == 8
     run = json.loads((folder / "run.json").read_text())
-    assert run["arguments"]["learning_rate"] == 3e-3 and run["num_processes"] == 1 and "torch" in run["packages"]
+    assert run["arguments"]["learning_rate"] == 1e-3 and run["num_processes"] == 1 and "torch" in run["packages"]
     assert history(uninterrupted)[-1]["pairs_per_second"] > 0
 
 
@@ -151,7 +151,7 @@ def test_accumulation_averages_micro_batches(settings):
 def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
     with pytest.raises(ValueError, match=r"not empty: --resume.*--overwrite"):
         run_here(uninterrupted)
-    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 0.003 then, 0.5 now\)"):
+    with pytest.raises(ValueError, match=r"other settings \(learning_rate: 0.001 then, 0.5 now\)"):
         run_here({**uninterrupted, "resume": True, "learning_rate": 0.5})
     assert len(history(uninterrupted)) == 30
     run_here({**uninterrupted, "overwrite": True, "max_updates": 2})
