@@ -360,7 +360,13 @@ def _load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrain
     if timm.is_model(name) and not Path(name).is_dir():
         config = AutoConfig.for_model("timm_wrapper", architecture=name, model_args=model_args)
         tower = AutoModel.from_config(config)
-        pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
+        try:
+            pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder that holds "
+                "a saved tower, or build the model from a LumbarCLIPConfig for random weights."
+            ) from error
         tower.timm_model.load_state_dict(pretrained.state_dict())
         return tower
     return _load_tower(name, **({"model_args": model_args} if model_args else {}))

@@ -64,10 +64,10 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Read model and processor from a folder or the Hub.
 
     Raises:
-        ValueError: If there is no such checkpoint, or its weights are cut off.
+        ValueError: If there is no such checkpoint, or its weights are cut off or incomplete.
     """
     try:
-        model = AutoModel.from_pretrained(name, trust_remote_code=True)
+        model, loading = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
     except SafetensorError as error:
         raise ValueError(
@@ -75,6 +75,11 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"No checkpoint at {name}: neither a folder that holds one nor a Hub id. {error}") from error
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"The weights in {name} lack {len(loading['missing_keys'])} parameters of the model, such as "
+            f"{sorted(loading['missing_keys'])[0]}; they would be random. Fetch or save the checkpoint again."
+        )
     return model.eval(), processor
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from train.checkpoints import load_checkpoint, save_checkpoint, write_folder, write_json
 
@@ -46,6 +47,15 @@ def test_a_truncated_checkpoint_is_called_so(tiny_model, tiny_processor, tmp_pat
     weights = tmp_path / "checkpoint" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ValueError, match="incomplete.*cut off"):
+        load_checkpoint(tmp_path / "checkpoint")
+
+
+def test_missing_parameters_are_not_made_up(tiny_model, tiny_processor, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    weights = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    del weights["image_projection.weight"]
+    save_file(weights, tmp_path / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lack 1 parameters.*image_projection.weight"):
         load_checkpoint(tmp_path / "checkpoint")
 
 

@@ -38,7 +38,7 @@ def test_every_process_learns_the_same_vocabulary():
 def test_vocabulary_holds_words_levels_and_an_answer_to_unknown_words():
     tokenizer = learn_tokenizer(TEXTS, 200)
     assert tokenizer.tokenize("Disc bulge at L5/S1.") == ["disc", "bulge", "at", "l5", "/", "s1", "."]
-    assert tokenizer.tokenize("bulged") == ["b", "##u", "##l", "##g", "##e", "##d"]
+    assert tokenizer.tokenize("bulged lug") == ["bulge", "##d", "l", "##u", "##g"]
     assert tokenizer("disc")["input_ids"][0] == tokenizer.cls_token_id
     assert tokenizer.pad_token_id == 0
     assert len(learn_tokenizer(TEXTS, 30)) == 30
