@@ -62,6 +62,14 @@ def test_every_entry_explains_itself(entry):
     assert len(options) > 5
 
 
+def test_results_of_the_readme_are_those_of_the_files(monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "tests" / "benchmarks")
+    import readme_results
+
+    between = README.split(readme_results.BEGIN)[1].split(readme_results.END)[0]
+    assert between == readme_results.render()
+
+
 def test_make_help_lists_the_targets():
     shown = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=PROJECT, check=True).stdout
     for target in ("demo", "test", "check", "bench", "smoke"):

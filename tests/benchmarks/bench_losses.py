@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from tqdm import tqdm
@@ -116,7 +117,8 @@ def main(args: BenchArguments) -> None:
         ratios = [f"{flat / other:.2f}" if flat and other else "-" for other in (clip, dense)]
         print(f"| {pairs:,} | {' | '.join([*cells, *ratios])} |")
     if args.out:
-        Path(args.out).write_text(json.dumps({"arguments": vars(args), "results": results}, indent=2) + "\n")
+        content = {"date": date.today().isoformat(), "arguments": vars(args), "results": results}
+        Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

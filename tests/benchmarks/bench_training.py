@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ def report(speeds: dict[str, list[float]], args: BenchArguments) -> None:
     for name, value in pairs.items():
         print(f"| {name} | {value:.2f} |")
     if args.out:
-        content = {"arguments": vars(args), "pairs_per_second": speeds, "ratios": pairs}
+        content = {
+            "date": date.today().isoformat(),
+            "arguments": vars(args),
+            "pairs_per_second": speeds,
+            "ratios": pairs,
+        }
         Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
 
 

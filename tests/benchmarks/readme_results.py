@@ -1,0 +1,135 @@
+"""Write the README's results from the files that the runs and benchmarks wrote.
+
+    python tests/benchmarks/readme_results.py
+
+Reads `tests/benchmarks/results/`: `demo.json` and `spider_cross_validation.json` are the `metrics.json` of those runs,
+`losses.json` and `training.json` what the benchmarks wrote with `--out`. A test compares the README with them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from train.reporting.tables import format_entry, markdown_table, systems_table
+
+PROJECT = Path(__file__).parents[2]
+RESULTS = PROJECT / "tests" / "benchmarks" / "results"
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->\n"
+NAMES = {
+    "majority": "majority class",
+    "untrained": "untrained encoder",
+    "pixel_pca": "pixel PCA",
+    "hog": "HOG",
+    "no_pixels": "no pixels (sequence, level, size)",
+}
+
+
+def main() -> None:
+    """Replace what stands between the marks."""
+    readme = PROJECT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(BEGIN)
+    readme.write_text(before + BEGIN + render() + END + rest.split(END)[1])
+
+
+def render() -> str:
+    """The results as Markdown."""
+    sections = ["## Results", demo_section(read("demo")), spider_section(read("spider_cross_validation"))]
+    sections += [losses_section(read("losses")), training_section(read("training"))]
+    return "\n\n".join(sections) + "\n\n"
+
+
+def read(name: str) -> dict[str, Any]:
+    """One file of measurements."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def systems_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The probe of our model and of every control."""
+    controls = {NAMES[name]: entry["linear_probe"] for name, entry in results["baselines"].items()}
+    return {"**LumbarCLIP**": results["linear_probe"], **controls}
+
+
+def demo_section(results: dict[str, Any]) -> str:
+    """What `make demo` measured."""
+    data, zero_shot = results["dataset"], results["zero_shot"]["balanced_accuracy"]
+    table = systems_table(systems_of(results), ["macro_f1", "balanced_accuracy"])
+    return (
+        f"### Synthetic, `make demo`\n\nLow back pain or no finding on {data['num_rows']} drawn slices of "
+        f"{data['num_patients']} patients never seen in training; linear probe on frozen image features, 95 % "
+        f"intervals over patients. Zero-shot balanced accuracy, by prompts alone: {format_entry(zero_shot)}.\n\n{table}"
+        f"\n\n`{results['command']}`, {results['date'][:10]}, `tests/benchmarks/results/demo.json`."
+    )
+
+
+def spider_section(results: dict[str, Any]) -> str:
+    """What the cross-validation on real discs measured."""
+    data, metrics = results["dataset"], ["macro_auroc", "grade_quadratic_kappa"]
+    systems = {**systems_of(results), "LumbarCLIP, zero-shot": results["zero_shot"]}
+    ours = results["linear_probe"]
+    labels = [name for name in data["labels"] if name != "No Finding"]
+    rows = [
+        [
+            label,
+            *(format_entry(entries.get(f"auroc/{label}"), 2) for entries in (ours, results["zero_shot"])),
+            format_entry(results["baselines"]["hog"]["linear_probe"].get(f"auroc/{label}"), 2),
+            format_entry(results["baselines"]["pixel_pca"]["linear_probe"].get(f"auroc/{label}"), 2),
+        ]
+        for label in labels
+    ]
+    differences = {f"LumbarCLIP − {NAMES[name]}": entry["difference"] for name, entry in results["baselines"].items()}
+    retrieval = results["retrieval"]
+    return "\n\n".join(
+        [
+            f"### Real discs: SPIDER, {data['split']}",
+            f"{data['num_rows']} crops of {data['num_patients']} patients, each measured by models that never saw its "
+            "patient. Captions are composed from the grades, since SPIDER has no reports. Macro AUROC over seven "
+            "findings and quadratic kappa of the Pfirrmann grade, pooled over the folds, 95 % intervals over patients.",
+            systems_table(systems, metrics),
+            "Differences on the same rows and the same resampled patients:",
+            systems_table(differences, metrics),
+            "AUROC of each finding:",
+            markdown_table(["finding", "LumbarCLIP", "zero-shot", "HOG", "pixel PCA"], rows),
+            "Retrieval within a fold, recall at 10: image to text "
+            f"{format_entry(retrieval['image_to_text_recall_at_10'])} "
+            f"(chance {retrieval['image_to_text_chance_at_10']['value']:.3f}), text to image "
+            f"{format_entry(retrieval['text_to_image_recall_at_10'])} "
+            f"(chance {retrieval['text_to_image_chance_at_10']['value']:.3f}).",
+            "One seed. The recipe was chosen on folds of another division of the same patients, so it has seen them in "
+            "a sense; the controls' probe was chosen so too. Spondylolisthesis has 7 images of 4 patients.",
+            f"`{results['command']}`, {results['date'][:10]}, `tests/benchmarks/results/spider_cross_validation.json`.",
+        ]
+    )
+
+
+def losses_section(content: dict[str, Any]) -> str:
+    """What the benchmark of the losses measured."""
+    results, rows = content["results"], []
+    for pairs in content["arguments"]["pairs"]:
+        flat, dense, clip = (results[f"{system} {pairs}"] for system in ("flat", "dense", "open_clip"))
+        cells = [
+            f"{r['seconds']:.2f} s, {r['mib']:,.0f} MiB" if r["seconds"] else "does not fit"
+            for r in (flat, dense, clip)
+        ]
+        ratio = f"{flat['seconds'] / clip['seconds']:.2f}" if clip["seconds"] else "-"
+        rows.append([f"{pairs:,}", *cells, ratio])
+    header = ["pairs", "soft loss, flat", "soft loss, dense", "open_clip ClipLoss", "time, flat / open_clip"]
+    return (
+        "### The loss\n\nForward and backward, float32, width 256, one CPU thread, 12 GiB at most; peak memory above "
+        f"the inputs.\n\n{markdown_table(header, rows)}\n\n"
+        f"`python tests/benchmarks/bench_losses.py`, {content['date']}, `tests/benchmarks/results/losses.json`."
+    )
+
+
+def training_section(content: dict[str, Any]) -> str:
+    """What the benchmark of the trainer measured."""
+    rows = [[name, f"{value:.2f}"] for name, value in content["ratios"].items()]
+    return (
+        "### The trainer\n\nRatios of pairs per second, same towers, same machine, in turns.\n\n"
+        f"{markdown_table(['ratio', 'value'], rows)}\n\n"
+        f"`python tests/benchmarks/bench_training.py`, {content['date']}, `tests/benchmarks/results/training.json`."
+    )
+
+
+if __name__ == "__main__":
+    main()
