@@ -7,6 +7,23 @@ from transformers.processing_utils import ProcessorMixin
 # What follows is prose of ours; the paper has no zero-shot prompts.
 DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
 DEFAULT_ABSENT_PROMPT_TEMPLATES = ("No {}.", "There is no {}.", "No evidence of {}.")
+# Classes whose names no report uses.
+ABNORMAL = ("There is a disc bulge.", "There is a disc protrusion.", "There is spinal canal stenosis.")
+NORMAL = (
+    "The disc is normal.",
+    "No disc bulge or protrusion.",
+    "The spinal canal is patent. No nerve root compression.",
+)
+DEFAULT_CLASS_PROMPTS = {
+    "LBP": (*ABNORMAL, "The disc is dehydrated."),
+    "No Finding": NORMAL,
+    "Pfirrmann >= 4": ("Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."),
+}
+DEFAULT_ABSENT_CLASS_PROMPTS = {
+    "LBP": NORMAL,
+    "No Finding": (*ABNORMAL, "The disc is dehydrated."),
+    "Pfirrmann >= 4": ("Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."),
+}
 
 
 class LumbarCLIPProcessor(ProcessorMixin):
@@ -21,8 +38,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         max_length: Tokens after which a text is cut.
         prompt_templates: Sentences that state a class, with `{}` for its name.
         absent_prompt_templates: Sentences that deny it.
-        class_prompts: For a class whose name is no phrase of a report, such as `LBP`: the sentences that state it,
-            in place of the templates.
+        class_prompts: For a class whose name is no phrase of a report: the sentences that state it, in place of the
+            templates. Added to those of `LBP`, `No Finding` and `Pfirrmann >= 4`, or in their place.
         absent_class_prompts: For such a class, the sentences that deny it.
 
     Raises:
@@ -48,8 +65,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.prompt_templates = list(prompt_templates)
         self.absent_prompt_templates = list(absent_prompt_templates)
-        self.class_prompts = class_prompts or {}
-        self.absent_class_prompts = absent_class_prompts or {}
+        self.class_prompts = _as_lists(DEFAULT_CLASS_PROMPTS) | (class_prompts or {})
+        self.absent_class_prompts = _as_lists(DEFAULT_ABSENT_CLASS_PROMPTS) | (absent_class_prompts or {})
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -77,6 +94,10 @@ class LumbarCLIPProcessor(ProcessorMixin):
         """Sentences that deny a class."""
         templates = [template.replace("{}", label) for template in self.absent_prompt_templates]
         return self.absent_class_prompts.get(label, [_capitalised(text) for text in templates])
+
+
+def _as_lists(prompts: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    return {label: list(sentences) for label, sentences in prompts.items()}
 
 
 def _capitalised(sentence: str) -> str:
