@@ -380,7 +380,8 @@ def _load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
             f"No tower {name!r}: it is neither a folder with a config.json nor a Hub id that can be reached. "
             f"{_nearest_timm_models(name)}"
         ) from error
-    return AutoModel.from_pretrained(name, config=config, **_without_pooler(config))
+    config.dtype = None  # towers saved in half precision join heads in float32; cast the whole model afterwards
+    return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
 
 
 def _nearest_timm_models(name: str) -> str:

@@ -105,6 +105,14 @@ class PretrainArguments:
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "image_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.max_updates is not None and self.max_updates < 1:
+            raise ValueError(f"max_updates must be at least 1, or left out; got {self.max_updates}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio is a share of the updates, in [0, 1]; got {self.warmup_ratio}.")
+        if self.save_every < 0:
+            raise ValueError(f"save_every must be positive, or 0 for once an epoch; got {self.save_every}.")
         if not 0 <= self.weight_average < 1:
             raise ValueError(f"weight_average is a decay in [0, 1), such as 0.99; got {self.weight_average}.")
         self.target_columns = [column for column in self.target_columns if column != "none"]

@@ -10,7 +10,6 @@ repeated, an interrupted one goes on. Then `metrics.json`, `report.md` and `figu
 answers of all folds together, with 95 % intervals over all patients, and beside them the mean over the folds.
 """
 
-import hashlib
 import json
 import logging
 import shlex
@@ -39,11 +38,11 @@ from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds,
 from train.evaluation.suite import Figures, measure
 from train.evaluation.targets import Targets, read_rows
 from train.evaluation_figures import system_comparison
-from train.loaders import open_dataset
+from train.loaders import open_dataset, rows_sha256
 from train.pretrain import pretrain
 from train.reporting.cross_validation_report import cross_validation_report
 from train.reporting.report import describe_dataset
-from train.run_folder import describe_run, open_output
+from train.run_folder import check_output, describe_run, make_output
 
 FOLDS = "folds.json"
 ANSWERS = "predictions.safetensors"
@@ -81,7 +80,9 @@ def main(args: CrossValidateArguments) -> None:
             f"{accelerator.num_processes} processes were launched, and folds run in one: start with `python`, not "
             "`accelerate launch` or `torchrun`."
         )
-    open_output(output_dir, describe_run(args, accelerator), args, accelerator)
+    run = describe_run(args, accelerator, {"all": rows_sha256(rows)})
+    check_output(output_dir, run, args)
+    make_output(output_dir, run, args, accelerator)
     keep_cut(output_dir / FOLDS, targets, fold_of_row, rows)
 
     folds = [
@@ -141,9 +142,8 @@ def keep_cut(path: Path, targets: Targets, fold_of_row: Array, rows: Dataset) ->
     Raises:
         ValueError: If the folder's folds were cut from other rows, or the same in another order.
     """
-    identity = "\n".join(f"{source}\t{report}" for source, report in zip(rows["source"], rows["report"], strict=True))
     now = {
-        "rows_sha256": hashlib.sha256(identity.encode()).hexdigest(),
+        "rows_sha256": rows_sha256(rows),
         "fold_of_patient": dict(sorted(zip(targets.patient_ids.tolist(), fold_of_row.tolist(), strict=True))),
     }
     if path.exists() and json.loads(path.read_text()) != now:

@@ -1,6 +1,6 @@
 """Evaluate a LumbarCLIP checkpoint on the held-out patients of a data set.
 
-    python train/evaluate_model.py --checkpoint runs/demo/checkpoint --dataset data/demo
+    python train/evaluate_model.py --checkpoint runs/demo/checkpoint --dataset data/synthetic
     python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
 
 Writes `metrics.json`, `report.md` and `figures/`: a linear probe on the frozen image features beside the same probe on
@@ -29,8 +29,9 @@ from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
 from train.loaders import open_dataset
 from train.reporting.report import evaluation_report
+from train.run_folder import HISTORY
 
-HISTORY = "history.jsonl"
+METRICS = "metrics.json"
 
 
 @dataclass
@@ -77,6 +78,7 @@ def main(args: EvaluateArguments) -> None:
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)
     out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
+    refuse_other_results(out_dir / METRICS, Path(args.dataset).name, args)
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
         split=args.split,
@@ -90,6 +92,20 @@ def main(args: EvaluateArguments) -> None:
     evaluate(model, processor, dataset, out_dir, settings=settings)
     print((out_dir / "report.md").read_text())
     print(f"Written: {out_dir}/metrics.json, report.md, figures/")
+
+
+def refuse_other_results(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
+    """Keep the figures of another data set, unless the user names the folder that holds them.
+
+    Raises:
+        ValueError: If the folder beside the checkpoint holds figures of another data set.
+    """
+    if metrics.exists() and not args.out:
+        measured = json.loads(metrics.read_text())["dataset"]["name"]
+        if measured != dataset_name:
+            raise ValueError(
+                f"{metrics} holds figures of {measured}, not of {dataset_name}: name another folder with --out."
+            )
 
 
 def evaluate(
@@ -133,11 +149,12 @@ def evaluate(
     captions = {name: captioned.caption for name, captioned in figures.items()}
 
     out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / METRICS).unlink(missing_ok=True)
     write_folder(out_dir / "figures", lambda folder: save_figures(figures, folder))
     unfinished = out_dir / ".report.md.unfinished"
     unfinished.write_text(evaluation_report(results, captions))
     unfinished.replace(out_dir / "report.md")
-    write_json(out_dir / "metrics.json", results)  # last: where it is, the others are
+    write_json(out_dir / METRICS, results)  # last: where it is, the others are
     return results
 
 

@@ -3,6 +3,7 @@
 Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,12 @@ def open_dataset(name: str) -> DatasetDict:
     if missing_columns := columns - set(dataset["train"].column_names):
         raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
     return dataset
+
+
+def rows_sha256(split: Dataset) -> str:
+    """Identity of the rows of a split, in order: of their sources and reports."""
+    rows = "\n".join(f"{source}\t{report}" for source, report in zip(split["source"], split["report"], strict=True))
+    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: bool = False) -> Tensor | None:
@@ -94,12 +101,17 @@ def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, s
 
     Returns:
         Grey images. Shape (R, S, S), uint8: a thousand slices of 224 pixels are 50 MB.
+
+    Raises:
+        ValueError: If an image has colours.
     """
     images = torch.empty(len(dataset), image_processor.size["height"], image_processor.size["width"], dtype=torch.uint8)
     rows = dataset.select_columns("image")
     for row in tqdm(range(len(rows)), desc="decoding images", unit=" images", disable=not show_progress):
         image = rows[row]["image"]
         pixels = image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
+        if not torch.equal(pixels[0, 0], pixels[0, 1]):
+            raise ValueError(f"Row {row} holds a colour image; convert the images to grey before training.")
         images[row] = pixels[0, 0]
     return images
 
@@ -136,6 +148,7 @@ class PairedRows(TorchDataset):
             process, the worker, the batch, or where a run was resumed.
         count_absences: See `target_classes`.
         augment: Whether to vary the images.
+        rephrase: Whether batches hold a rephrasing of each report, where the split has any.
         show_progress: Whether to draw a progress bar.
     """
 
@@ -147,6 +160,7 @@ class PairedRows(TorchDataset):
         seed: int,
         count_absences: bool = False,
         augment: bool = False,
+        rephrase: bool = True,
         show_progress: bool = True,
     ) -> None:
         self.processor, self.seed, self.augment = processor, seed, augment
@@ -155,7 +169,7 @@ class PairedRows(TorchDataset):
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         self.rephrasings: list[list[str]] = dataset["rephrasings"][:]
-        self.has_rephrasings = any(self.rephrasings)
+        self.rephrase = rephrase and any(self.rephrasings)
         texts = {*self.reports, *(text for texts in self.rephrasings for text in texts)}
         distinct = sorted(texts)
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
@@ -179,7 +193,7 @@ class PairedRows(TorchDataset):
             images = vary_images(images.float(), generators)
         batch = {"pixel_values": normalise(images, self.processor.image_processor), "rows": index}
         batch |= self._distinct_texts([self.reports[row] for _, row in rows], "")
-        if self.has_rephrasings:
+        if self.rephrase:
             chosen = [self._rephrasing(row, random) for (_, row), random in zip(rows, generators, strict=True)]
             batch |= self._distinct_texts(chosen, "augmented_")
         if self.labels is not None:

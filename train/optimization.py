@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule, and how many updates a run takes."""
+"""Optimizer and learning-rate schedule."""
 
 from torch import nn
 from torch.optim import AdamW, Optimizer

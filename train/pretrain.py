@@ -14,13 +14,15 @@ import math
 import shutil
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
 from datasets import DatasetDict
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -31,10 +33,10 @@ from train.arguments import PretrainArguments, parse_arguments
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
 from train.evaluate_model import EvaluationSettings, evaluate
 from train.initial_model import build_model
-from train.loaders import EpochBatches, PairedRows, build_loader, open_dataset
+from train.loaders import EpochBatches, PairedRows, build_loader, open_dataset, rows_sha256
 from train.objectives import OBJECTIVES
 from train.optimization import build_optimizer, build_schedule
-from train.run_folder import HISTORY, describe_run, keep_history, open_output
+from train.run_folder import HISTORY, check_output, describe_run, keep_history, make_output
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +64,18 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
+        # The other processes wait while the first one evaluates.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
     output_dir = Path(args.output_dir)
-    run = describe_run(args, accelerator)
-    open_output(output_dir, run, args, accelerator)
-    if (output_dir / CHECKPOINT).exists():
+    run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
+    check_output(output_dir, run, args)
+    if args.resume and (output_dir / CHECKPOINT).exists():
         logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
         model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(output_dir / CHECKPOINT))
         model.to(accelerator.device)
     else:
-        processor, model = train(args, accelerator, dataset)
+        processor, model = train(args, accelerator, dataset, run)
     if args.evaluate and accelerator.is_main_process:
         settings = EvaluationSettings(
             dataset_name=Path(args.dataset).name, batch_size=args.batch_size, baselines=args.baselines, seed=args.seed
@@ -83,7 +87,7 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
 
 
 def train(
-    args: PretrainArguments, accelerator: Accelerator, dataset: DatasetDict
+    args: PretrainArguments, accelerator: Accelerator, dataset: DatasetDict, run: dict[str, Any]
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Train from the start, or from where the run was interrupted, and save the checkpoint."""
     output_dir = Path(args.output_dir)
@@ -99,16 +103,22 @@ def train(
         "seed": args.seed,
         "show_progress": show,
     }
-    train_rows = PairedRows(dataset["train"], processor, **options, augment=args.augment)
-    validation_rows = PairedRows(dataset["validation"], processor, **options)
+    train_rows = PairedRows(dataset["train"], processor, **options, augment=args.augment, rephrase=args.alpha < 1)
+    validation_rows = PairedRows(dataset["validation"], processor, **options, rephrase=False)
     refuse_equal_labels(train_rows.labels)
     batches = EpochBatches(
         len(train_rows), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
     )
     num_updates = args.epochs * len(batches) // args.gradient_accumulation_steps
     num_updates = min(num_updates, args.max_updates or num_updates)
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if num_updates < 1:
+        raise ValueError(
+            f"{args.epochs} epochs of {len(batches)} steps do not fill one update of "
+            f"{args.gradient_accumulation_steps} steps: lower --gradient_accumulation_steps or raise --epochs."
+        )
+    if accelerator.num_processes > 1:
+        model = share_batch_statistics(model, accelerator)
+    make_output(output_dir, run, args, accelerator)
     optimizer = build_optimizer(model, args.learning_rate, args.weight_decay)
     schedule = build_schedule(optimizer, num_updates, args.warmup_ratio)
     objective = OBJECTIVES[args.objective]
@@ -149,10 +159,12 @@ def train(
             torch.manual_seed(hash((args.seed, update, micro_step, accelerator.process_index)))
             with accelerator.accumulate(model):
                 micro_loss = objective(model(**batch, return_loss=False), labels, config)
-                refuse_nan(micro_loss, update, optimizer, config, [train_rows.sources[row] for row in rows.tolist()])
+                sources = [train_rows.sources[row] for row in rows.tolist()]
+                refuse_nan("loss", micro_loss, update, optimizer, sources)
                 accelerator.backward(micro_loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                    refuse_nan("gradient norm", norm, update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
             loss += micro_loss.detach() / args.gradient_accumulation_steps
@@ -175,6 +187,7 @@ def train(
             seconds, pairs_since = 0.0, 0
             if epoch_ended:
                 line["validation_loss"] = validation_loss(published, validation_rows, args, accelerator)
+                refuse_nan("validation loss", torch.tensor(line["validation_loss"]), update, optimizer, sources)
             log(line, output_dir / HISTORY, accelerator, bar)
         if update % args.save_every == 0 if args.save_every else epoch_ended:
             save_state(accelerator, output_dir, update)
@@ -196,14 +209,26 @@ def refuse_equal_labels(labels: Tensor | None) -> None:
         )
 
 
-def refuse_nan(loss: Tensor, update: int, optimizer: Any, config: Any, sources: list[str]) -> None:
-    """Raise at the first loss that is no number; the last state on disk is from before it."""
-    if not math.isfinite(loss.item()):
+def refuse_nan(name: str, value: Tensor, update: int, optimizer: Any, sources: list[str]) -> None:
+    """Raise at the first loss or gradient that is no number, before it reaches a weight or a file."""
+    if not math.isfinite(value.item()):
         raise FloatingPointError(
-            f"The loss is {loss.item()} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
-            "Lower --learning_rate or --max_grad_norm, or train in full precision, and go on with --resume from the "
-            f"last state. Rows of this step: {', '.join(sources[:8])}, ..."
+            f"The {name} is {value.item()} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
+            "Start again with a lower --learning_rate or --max_grad_norm, or in full precision. Rows of this step: "
+            f"{', '.join(sources[:8])}, ..."
         )
+
+
+def share_batch_statistics(model: LumbarCLIPModel, accelerator: Accelerator) -> LumbarCLIPModel:
+    """Let batch norm see the pairs of all processes, on GPUs; say so where it cannot."""
+    if accelerator.device.type == "cuda":
+        return convert_sync_batchnorm(model)  # timm's: torch's own drops the activation of a fused norm
+    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        logger.warning(
+            "The vision tower has batch norm, whose statistics are of each process on this device: losses will differ "
+            "from those of one process. Towers without batch norm give the same."
+        )
+    return model
 
 
 def starts_epoch(update: int, args: PretrainArguments, batches: EpochBatches) -> bool:

@@ -33,6 +33,8 @@ PACKAGES = (
 FREE_SETTINGS = (
     "resume",
     "overwrite",
+    "output_dir",
+    "dataset",
     "num_workers",
     "save_every",
     "report_to",
@@ -42,34 +44,52 @@ FREE_SETTINGS = (
 )
 
 
-def open_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, accelerator: Accelerator) -> None:
-    """Make the folder of the run; refuse one that holds something else.
+def check_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments) -> None:
+    """Refuse a folder that holds something else, before anything is loaded; changes nothing.
 
     Raises:
-        ValueError: If it exists and neither --resume nor --overwrite was given, or if the run to resume had other
-            settings.
+        ValueError: If it exists and neither --resume nor --overwrite was given, if the run to resume had other
+            settings, or if what --overwrite would delete is no run.
     """
+    if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
+        return
+    if args.resume and (output_dir / RUN).exists():
+        refuse_other_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
+    elif not args.overwrite:
+        raise ValueError(
+            f"{output_dir} exists and is not empty: --resume goes on with the run in it, --overwrite deletes it."
+        )
+    elif not (output_dir / RUN).exists():
+        raise ValueError(
+            f"{output_dir} is no earlier run (it has no {RUN}), so --overwrite leaves it; remove it yourself."
+        )
+
+
+def make_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, accelerator: Accelerator) -> None:
+    """Make the folder of the run, or leave that of the run to resume; `check_output` has allowed it."""
+    accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if args.overwrite:
             shutil.rmtree(output_dir, ignore_errors=True)
-        if (output_dir / RUN).exists() and args.resume:
-            refuse_other_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
-        elif output_dir.exists() and any(output_dir.iterdir()):
-            raise ValueError(
-                f"{output_dir} exists and is not empty: --resume goes on with the run in it, --overwrite deletes it."
-            )
-        else:
+        if not (output_dir / RUN).exists():
             output_dir.mkdir(parents=True, exist_ok=True)
             write_json(output_dir / RUN, run)
     accelerator.wait_for_everyone()
 
 
-def describe_run(args: PretrainArguments, accelerator: Accelerator) -> dict[str, Any]:
-    """Everything needed to repeat the run."""
+def describe_run(args: PretrainArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
+    """Everything needed to repeat the run.
+
+    Args:
+        args: Settings.
+        accelerator: Knows processes and precision.
+        rows_of_split: Identity of the rows of each split.
+    """
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": asdict(args),
+        "rows_sha256": rows_of_split,
         "num_processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
@@ -86,6 +106,11 @@ def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_di
     changed = [
         f"{key}: {old.get(key)!r} then, {new[key]!r} now" for key in new.keys() - ignored if old.get(key) != new[key]
     ]
+    changed += [
+        f"rows of {split}: others"
+        for split, rows in now["rows_sha256"].items()
+        if before["rows_sha256"].get(split) != rows
+    ]
     if changed:
         raise ValueError(
             f"{output_dir} holds a run with other settings ({'; '.join(sorted(changed))}). Resume with the same "
@@ -96,5 +121,7 @@ def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_di
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:
     """Forget the lines of updates that the resumed run will do again."""
     if accelerator.is_main_process and path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["update"] <= last_update]
+        lines = path.read_text().splitlines(keepends=True)
+        whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have torn the last one
+        kept = [line for line in whole if json.loads(line)["update"] <= last_update]
         write_text(path, "".join(f"{line}\n" for line in kept))

@@ -185,7 +185,7 @@ def one_text_a_pair(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def dual_encoder(dataset: DatasetDict, work: Path, args: BenchArguments) -> float:
-    """Pairs per second of VisionTextDualEncoderModel under Trainer; report and rephrasing, as ours trains on both."""
+    """Pairs per second of VisionTextDualEncoderModel under Trainer, on the reports alone."""
     set_seed(0)
     model = VisionTextDualEncoderModel.from_vision_text_pretrained(str(work / "vision"), str(work / "text"))
     tokenizer = AutoTokenizer.from_pretrained(work / "text")

@@ -202,6 +202,17 @@ def test_pretrained_towers_come_in_with_their_weights(tmp_path):
     assert model.inverse_temperature.item() == pytest.approx(1 / 0.07)
 
 
+def test_towers_saved_in_half_precision_join_in_float32(tmp_path):
+    AutoModel.from_config(ViTConfig(**SMALL_VIT)).half().save_pretrained(tmp_path / "vision")
+    text = BertModel(BertConfig(**{k: v for k, v in TEXT.items() if k != "model_type"})).to(torch.bfloat16)
+    text.save_pretrained(tmp_path / "text")
+    model = LumbarCLIPModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    model(torch.randn(2, 3, 32, 32), torch.randint(5, 40, (2, 7)))
+    model.save_pretrained(tmp_path / "joined")
+    assert AutoModel.from_pretrained(tmp_path / "joined").dtype == torch.float32
+
+
 def test_pretrained_timm_towers_come_in_by_name(tmp_path, monkeypatch):
     weights = timm.create_model("resnet10t", num_classes=0)
     create_model = timm.create_model
