@@ -36,7 +36,8 @@ Rows that hold each class, by split. A row may hold several classes or none.
   of the slice.
 - `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present. `grade`: {grade_text}
-- `patient_id`, `study_id`: pseudonyms. `plane`, `sequence`, `level`: `unknown` where the source does not say.
+- `patient_id`, `study_id`: as the source gives them; they are **not** pseudonymised here, nor are reports or names
+  of files. `plane`, `sequence`, `level`: `unknown` where the source does not say.
 - `pixel_spacing_mm`: of the stored image; null where unknown.
 - `mask`: {mask_text}
 - `source`: data set and file of the row.

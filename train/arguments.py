@@ -38,20 +38,24 @@ class PretrainArguments:
     overwrite: bool = setting(False, "Delete output_dir first, if it exists.")
 
     vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
-    vision_model_args: JsonMapping = setting(JsonMapping(), "Arguments of timm.create_model, such as {img_size: 128}.")
+    vision_model_args: JsonMapping = setting(
+        JsonMapping(),
+        "Arguments of timm.create_model. A mapping is JSON here, such as '{\"img_size\": 128}', and YAML in a file.",
+    )
     text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
     text_config: JsonMapping = setting(
         JsonMapping(), "Shape of an untrained text tower (model_type bert unless given), in place of text."
     )
     pretrained: bool = setting(
-        True, "Start from pretrained towers. False: random towers, and a vocabulary of the training reports."
+        True,
+        "Pretrained towers, from the Hub or a folder. Without: random ones, and a vocabulary of the training reports.",
     )
     vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
     image_size: int = setting(224, "Side of the square image, in pixels.")
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Tokens after which a report is cut.")
     class_prompts: JsonMapping = setting(
-        JsonMapping(), "Zero-shot sentences that state a class: {LBP: [There is a disc bulge., ...]}."
+        JsonMapping(), 'Zero-shot sentences that state a class: \'{"LBP": ["There is a disc bulge."]}\'.'
     )
     absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
 

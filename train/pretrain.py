@@ -83,6 +83,8 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
         evaluate(model, processor, dataset, output_dir, settings=settings)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    if accelerator.is_main_process:
+        logger.info("Written: %s", ", ".join(str(path) for path in sorted(output_dir.iterdir())))
     return processor, model
 
 
@@ -273,6 +275,7 @@ def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # five lines a saved state, across the progress bar
     try:
         main(parse_arguments(PretrainArguments))
     except (ValueError, FloatingPointError, FileNotFoundError) as error:

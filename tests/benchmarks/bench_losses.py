@@ -30,7 +30,7 @@ class BenchArguments:
         default_factory=lambda: [1024, 2048, 4096, 8192, 16384, 32768],
         metadata={"help": "Batch sizes, in pairs."},
     )
-    repeats: int = field(default=3, metadata={"help": "Timed repetitions; the fastest counts."})
+    repeats: int = field(default=2, metadata={"help": "Timed repetitions; the fastest counts."})
     threads: int = field(default=1, metadata={"help": "Threads of torch."})
     memory_limit_gib: float = field(default=12.0, metadata={"help": "A system that needs more counts as not fitting."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
