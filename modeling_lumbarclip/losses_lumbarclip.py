@@ -70,17 +70,19 @@ def soft_contrastive_loss(
         tensor(1.1644)
     """
     image_embeds, text_embeds, scale = _checked_inputs(image_embeds, text_embeds, inverse_temperature)
-    num_pairs, device = len(image_embeds), image_embeds.device
+    device = image_embeds.device
     if tile_size is None:
         tile_size = CPU_TILE if device.type == "cpu" else ACCELERATOR_TILE
     with torch.autocast(device.type, enabled=False):
-        log_sum_exps = _SumOfLogSumExps.apply(image_embeds, text_embeds, scale, tile_size)
         if labels is None:
-            agreement = 2 * (image_embeds * text_embeds).sum()
+            patterns, pattern_of_pair, counts = None, None, None
         else:
-            temperature = _label_temperature(label_temperature, scale)
-            agreement = _target_agreement(image_embeds, text_embeds, labels, temperature, tile_size)
-        return (log_sum_exps - scale * agreement) / num_pairs
+            labels = _checked_labels(labels, image_embeds)
+            patterns, pattern_of_pair, counts = labels.unique(dim=0, return_inverse=True, return_counts=True)
+        temperature = _label_temperature(label_temperature, scale)
+        return _FlatSoftLoss.apply(
+            image_embeds, text_embeds, scale, patterns, pattern_of_pair, counts, temperature, tile_size
+        )
 
 
 def soft_contrastive_loss_dense(
@@ -254,18 +256,31 @@ def sigmoid_loss(
         return -F.logsigmoid(signs * logits).sum(dim=1).mean()
 
 
-class _SumOfLogSumExps(torch.autograd.Function):
-    r"""$\sum_i \log \sum_j e^{s\, a_i \cdot b_j} + \sum_j \log \sum_i e^{s\, a_i \cdot b_j}$, tile by tile.
+class _FlatSoftLoss(torch.autograd.Function):
+    r"""The loss from images a, texts b and label patterns; no tensor of it is larger than the embeddings.
 
-    Backward computes the tiles again: with $G_{ij} = e^{\ell_{ij} - r_i} + e^{\ell_{ij} - c_j}$ the gradients are
-    $s\,G b$, $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$, where r and c are the two log-sum-exps.
+    N times the loss is $\sum_i \log \sum_j e^{s\, a_i \cdot b_j} + \sum_j \log \sum_i e^{s\, a_i \cdot b_j}
+    - s \sum_{ij} (T_{ij} + T_{ji})\, a_i \cdot b_j$. Backward computes the tiles of the log-sum-exps r and c again:
+    with $G_{ij} = e^{\ell_{ij} - r_i} + e^{\ell_{ij} - c_j} - T_{ij} - T_{ji}$ the gradients are $s\,G b$,
+    $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$. One function and not a sum of two, whose gradients would lie
+    side by side.
 
     A unit-length pair cannot have a logit beyond ±s. While $e^{\pm s}$ is far from the ends of the number format,
     no maximum has to be subtracted, and one exponential serves rows and columns; otherwise each is stabilised.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, tile_size: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        patterns: Tensor | None,
+        pattern_of_pair: Tensor | None,
+        counts: Tensor | None,
+        label_temperature: Tensor,
+        tile_size: int,
+    ) -> Tensor:
         largest_logit = float(scale.abs() * a.norm(dim=1).max() * b.norm(dim=1).max())
         headroom = math.log(torch.finfo(a.dtype).max) - math.log(len(a)) - 2
         bounded = largest_logit < headroom
@@ -282,14 +297,24 @@ class _SumOfLogSumExps(torch.autograd.Function):
                 columns[j] = torch.logaddexp(columns[j], logits.logsumexp(dim=0))
         if bounded:
             rows, columns = rows.log_(), columns.log_()
-        ctx.save_for_backward(a, b, scale, rows, columns)
+        if patterns is None or pattern_of_pair is None or counts is None:
+            # Each pair matches only itself: row i of the targets holds a one for i.
+            mixed_a, mixed_b = None, None
+            agreement = torch.stack([2 * (a[i] * b[i]).sum() for i in _slices(len(a), tile_size)]).sum()
+        else:
+            sums_a = a.new_zeros(len(patterns), a.shape[1]).index_add_(0, pattern_of_pair, a)  # (P, D)
+            sums_b = b.new_zeros(len(patterns), b.shape[1]).index_add_(0, pattern_of_pair, b)  # (P, D)
+            mixed_a = _mix_by_targets(sums_a, patterns, counts, label_temperature, tile_size)
+            mixed_b = _mix_by_targets(sums_b, patterns, counts, label_temperature, tile_size)
+            agreement = (sums_a * mixed_b).sum()
+        ctx.save_for_backward(a, b, scale, rows, columns, mixed_a, mixed_b, pattern_of_pair, agreement)
         ctx.tile_size, ctx.bounded = tile_size, bounded
-        return rows.sum() + columns.sum()
+        return (rows.sum() + columns.sum() - scale * agreement) / len(a)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        a, b, scale, rows, columns = ctx.saved_tensors
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, scale, rows, columns, mixed_a, mixed_b, pattern_of_pair, agreement = ctx.saved_tensors
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
         tile_buffer = a.new_empty(min(ctx.tile_size, len(a)) ** 2)
         weight_buffer = torch.empty_like(tile_buffer)
@@ -305,10 +330,18 @@ class _SumOfLogSumExps(torch.autograd.Function):
                 weights += logits.sub_(columns[j]).exp_()
             grad_a[i].addmm_(weights, b[j])
             grad_b[j].addmm_(weights.T, a[i])
-        # Σ_ij G_ij a_i·b_j, read off the gradient of a before it is scaled.
-        grad_scale = (grad_a * a).sum() * grad_output
-        factor = scale * grad_output
-        return grad_a.mul_(factor), grad_b.mul_(factor), grad_scale, None
+        grad_scale = -agreement
+        for i in _slices(len(a), ctx.tile_size):
+            grad_scale = grad_scale + (grad_a[i] * a[i]).sum()
+            grad_a[i] -= 2 * b[i] if mixed_b is None else mixed_b[pattern_of_pair[i]]
+            grad_b[i] -= 2 * a[i] if mixed_a is None else mixed_a[pattern_of_pair[i]]
+        share = grad_output / len(a)
+        gradients = grad_a.mul_(scale * share), grad_b.mul_(scale * share), grad_scale * share
+        return *gradients, None, None, None, None, None
+
+
+def _slices(num_rows: int, tile_size: int) -> list[slice]:
+    return [slice(start, start + tile_size) for start in range(0, num_rows, tile_size)]
 
 
 def _tiles(a: Tensor, b: Tensor, scale: Tensor, tile_size: int, buffer: Tensor) -> Any:
@@ -325,43 +358,11 @@ def _tiles(a: Tensor, b: Tensor, scale: Tensor, tile_size: int, buffer: Tensor) 
             yield i, j, logits
 
 
-def _target_agreement(
-    image_embeds: Tensor, text_embeds: Tensor, labels: Tensor, label_temperature: Tensor, tile_size: int
-) -> Tensor:
-    r"""$\sum_{ij} (T_{ij} + T_{ji})\, z_i \cdot t_j$, from the sum of the embeddings of each label pattern."""
-    labels = _checked_labels(labels, image_embeds)
-    patterns, pattern_of_pair, counts = labels.unique(dim=0, return_inverse=True, return_counts=True)
-    empty = image_embeds.new_zeros(len(patterns), image_embeds.shape[1])
-    image_sums = empty.index_add(0, pattern_of_pair, image_embeds)  # (P, D)
-    text_sums = empty.index_add(0, pattern_of_pair, text_embeds)  # (P, D)
-    mixed = _MixByTargets.apply(text_sums, patterns, counts, label_temperature, tile_size)
-    return (image_sums * mixed).sum()
-
-
-class _MixByTargets(torch.autograd.Function):
+def _mix_by_targets(x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int) -> Tensor:
     r"""$(W + W^\top) x$, where $W_{pq}$ is the target that a pair of pattern p gives to one pair of pattern q.
 
-    The matrix is symmetric, so the gradient is the same operation. Rows are made a tile at a time, since a batch in
-    which all labels differ has as many patterns as pairs.
+    Rows are made a tile at a time, since a batch in which all labels differ has as many patterns as pairs.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int
-    ) -> Tensor:
-        ctx.save_for_backward(patterns, counts, label_temperature)
-        ctx.tile_size = tile_size
-        return _mix_by_targets(x, patterns, counts, label_temperature, tile_size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
-        patterns, counts, label_temperature = ctx.saved_tensors
-        grad = _mix_by_targets(grad_output, patterns, counts, label_temperature, ctx.tile_size)
-        return grad, None, None, None, None
-
-
-def _mix_by_targets(x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int) -> Tensor:
     mixed = torch.zeros_like(x)
     log_counts = counts.to(x.dtype).log()
     rows_at_once = max(1, tile_size * tile_size // len(patterns))

