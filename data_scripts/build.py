@@ -145,11 +145,12 @@ def _sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[li
 def _check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
     if num_read == 0:
         raise ValueError("the source holds no rows")
-    if len(exclusions) > max_bad * num_read:
-        named = "\n".join(f"  {bad.source}: {bad.reason}" for bad in exclusions[:NUM_NAMED_EXCLUSIONS])
+    bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
+    if len(bad_rows) > max_bad * num_read:
+        named = "\n".join(f"  {bad.source}: {bad.reason}" for bad in bad_rows[:NUM_NAMED_EXCLUSIONS])
         raise ValueError(
-            f"{len(exclusions)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
-            f"Mend them, or raise --max_bad. The first {min(len(exclusions), NUM_NAMED_EXCLUSIONS)}:\n{named}"
+            f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
+            f"Mend them, or raise --max_bad. The first {min(len(bad_rows), NUM_NAMED_EXCLUSIONS)}:\n{named}"
         )
 
 

@@ -64,12 +64,12 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     splits = report["splits"]
     labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
     return CARD.format(
-        title=f"Lumbar reports: {info.name}",
-        summary=info.summary,
+        title=f"Lumbar reports: {info.about.name}",
+        summary=info.summary or info.about.summary,
         leak=LEAK.format(**report["leak"]) if report["leak"] else "",
         report_origin=info.report_origin,
-        license=info.license,
-        citation=info.citation,
+        license=info.about.license,
+        citation=info.about.citation,
         split_text=report["split_rule"],
         split_table=_table(
             ["split", "rows", "patients"],

@@ -111,8 +111,8 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
 def card_metadata(info: SourceInfo, dataset_info: datasets.DatasetInfo) -> str:
     """The YAML head of the dataset card: features and files, so that any reader decodes them without our code."""
     metadata = DatasetCardData(
-        license=info.license if info.license.startswith(("cc", "apache", "mit")) else "other",
-        pretty_name=f"Lumbar reports: {info.name}",
+        license=info.about.license.split(":")[0],
+        pretty_name=f"Lumbar reports: {info.about.name}",
         task_categories=["zero-shot-image-classification", "image-classification", "image-to-text"],
         tags=["medical", "lumbar-spine", "radiology"],
     )

@@ -28,11 +28,15 @@ class ReadOptions:
         raw: Folder of the raw studies; None for a source that draws its own.
         seed: Seed of whatever a source draws: pixels, wordings.
         num_patients: Patients to draw; sources that read files take all they find.
+        notes: File of the written reports where it does not lie in `raw`.
+        num_proc: Processes that may read at once.
     """
 
     raw: Path | None
     seed: int = 0
     num_patients: int = 400
+    notes: Path | None = None
+    num_proc: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,31 +79,61 @@ class Record:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A row that could not become a record: which, and why in words a user can act on."""
+    """A row that did not become a record: which, and why in words a user can act on.
+
+    Args:
+        source: As in `Record`.
+        reason: What is wrong with it.
+        by_rule: Left out by what the source is (a localizer, an empty note) and not because something is broken:
+            listed, too, but not counted against `--max_bad`.
+    """
 
     source: str
     reason: str
+    by_rule: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceInfo:
-    """What the dataset card says of a source, and the vocabularies of its records.
+class SourceAbout:
+    """What a user wants to know of a source before anything is downloaded; each source module has one, `ABOUT`.
 
     Args:
         name: Name given to `--source`.
-        summary: One sentence.
-        license: SPDX name or the data set's own words.
+        summary: One sentence: which images, which reports, how many.
+        license: Hub licence identifier (`cc-by-4.0`), or `other: ` and the data set's own words.
         citation: What to cite.
-        label_names: Every class that `Record.labels` may hold, in column order.
-        grade_names: The ordinal scale of `Record.grade`, lowest first; empty when the source has none.
-        mask_names: Name of each mask index, background first; empty when the source has no masks.
-        report_origin: Who wrote the reports: `radiologist`, or how they were composed.
+        size: Of the download.
+        where: Where to get it, and which files `--raw` must hold.
+        has_public_ids: Whether its patient ids are pseudonyms given by a public data set. Otherwise they are
+            replaced when a dataset is built.
+        may_be_shared: Whether its licence lets a built dataset be passed on.
     """
 
     name: str
     summary: str
     license: str
     citation: str
+    size: str
+    where: str
+    has_public_ids: bool = True
+    may_be_shared: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """What the dataset card says of the records of a source, and their vocabularies.
+
+    Args:
+        about: The source.
+        summary: One sentence on what was found; the source's own when empty.
+        label_names: Every class that `Record.labels` may hold, in column order.
+        grade_names: The ordinal scale of `Record.grade`, lowest first; empty when the source has none.
+        mask_names: Name of each mask index, background first; empty when the source has no masks.
+        report_origin: Who wrote the reports: `radiologist`, or how they were composed.
+    """
+
+    about: SourceAbout
+    summary: str = ""
     label_names: tuple[str, ...]
     grade_names: tuple[str, ...] = ()
     mask_names: tuple[str, ...] = ()

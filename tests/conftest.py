@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import BertTokenizer
 
 from data_scripts.lumbar_builder import dataset_features
-from data_scripts.records import SourceInfo
+from data_scripts.records import SourceAbout, SourceInfo
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 
 PROJECT = Path(__file__).parents[1]
@@ -89,7 +89,8 @@ def tiny_inputs(tiny_processor):
 @pytest.fixture(scope="session")
 def tiny_dataset_folder(tmp_path_factory):
     """64 pairs of 16 patients: a bright disc bulges, a dark one does not; T1 and T2 share their report."""
-    info = SourceInfo(name="tiny", summary="", license="", citation="", label_names=("LBP", "No Finding"))
+    about = SourceAbout(name="tiny", summary="", license="other: none", citation="", size="", where="")
+    info = SourceInfo(about=about, label_names=("LBP", "No Finding"))
     generator = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "data").mkdir()

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from data_scripts.records import Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources import folder, spider, synthetic
 
 
 class Source(Protocol):
     """What a source module offers."""
+
+    ABOUT: SourceAbout
 
     def describe(self, options: ReadOptions) -> SourceInfo:
         """What the card says of the source, and the vocabularies of its records."""

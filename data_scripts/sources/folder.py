@@ -16,10 +16,28 @@ from functools import partial
 from pathlib import Path
 
 from data_scripts.images import file_inside, read_image
-from data_scripts.records import LEVELS, NO_FINDING, SEQUENCES, Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.records import (
+    LEVELS,
+    NO_FINDING,
+    SEQUENCES,
+    Exclusion,
+    ReadOptions,
+    Record,
+    SourceAbout,
+    SourceInfo,
+)
 from data_scripts.tables import Row, columns_of, read_table
 from modeling_lumbarclip.report_text_lumbarclip import normalise_report
 
+ABOUT = SourceAbout(
+    name="folder",
+    summary="Your own images and reports: a table beside the images, one row an image.",
+    license="other: not stated",
+    citation="not stated",
+    size="yours",
+    where="your folder: metadata.csv or metadata.jsonl (file_name, report, patient_id, ...) and the images it names",
+    has_public_ids=False,
+)
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 ALL_OR_NONE_COLUMNS = ("labels", "split")
 OPTIONAL_COLUMNS = (
@@ -46,10 +64,7 @@ def describe(options: ReadOptions) -> SourceInfo:
     labels = {label for record in records for label in record.labels}
     _refuse_lookalikes(labels)
     return SourceInfo(
-        name="folder",
-        summary="Images and reports of a folder of our own.",
-        license="not stated",
-        citation="not stated",
+        about=ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
         grade_names=tuple(sorted({record.grade for record in records if record.grade}, key=_grade_order)),
         report_origin="as given in the table",

@@ -13,10 +13,24 @@ from functools import partial
 from pathlib import Path
 
 from data_scripts.images import file_inside, read_image
-from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.spider_captions import LEVEL_OF_IVD_LABEL, DiscGrades, compose_disc_captions, compose_spine_captions
 from data_scripts.tables import Row, columns_of, read_table
 
+ABOUT = SourceAbout(
+    name="spider",
+    summary=(
+        "Sagittal lumbar MRI of 218 patients with a radiologist's grades of each disc (Pfirrmann, herniation, Modic, "
+        "...) and masks; no written reports: captions are composed from the grades."
+    ),
+    license="cc-by-4.0",
+    citation=(
+        "van der Graaf et al., Lumbar spine segmentation in MR images: a dataset and a public benchmark, "
+        "Scientific Data 11, 264 (2024). Data: Zenodo 10159290."
+    ),
+    size="about 4 GB",
+    where="https://zenodo.org/records/10159290: images/, masks/, overview.csv, radiological_gradings.csv",
+)
 LABEL_NAMES = (
     "Pfirrmann >= 4",
     "disc narrowing",
@@ -53,16 +67,11 @@ def describe(options: ReadOptions) -> SourceInfo:
     """
     raw = _raw_folder(options)
     return SourceInfo(
-        name="spider",
+        about=ABOUT,
         summary=(
             "Crops of single discs from mid-sagittal lumbar MRI slices."
             if _holds_discs(raw)
             else "Mid-sagittal slices of lumbar MRI. The grade of a slice is the worst Pfirrmann grade of its discs."
-        ),
-        license="cc-by-4.0",
-        citation=(
-            "van der Graaf et al., Lumbar spine segmentation in MR images: a dataset and a public benchmark, "
-            "Scientific Data 11, 264 (2024). Data: Zenodo 10159290."
         ),
         label_names=LABEL_NAMES,
         grade_names=GRADE_NAMES,

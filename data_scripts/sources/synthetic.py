@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image
 
-from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.synthetic_anatomy import MASK_NAMES, paint_level, sample_shape
 from data_scripts.synthetic_canvas import Canvas, Pose
 from data_scripts.synthetic_findings import STENOSIS_GRADES, SYNTHETIC_LEVELS, LevelFindings, sample_patient
@@ -21,6 +21,17 @@ from data_scripts.synthetic_reports import write_reports
 from data_scripts.synthetic_scanner import SIGNAL, Scanner, expose, sample_scanner
 from data_scripts.synthetic_surroundings import Build, paint_surroundings, sample_build
 
+ABOUT = SourceAbout(
+    name="synthetic",
+    summary=(
+        "Axial T1 and T2 slices drawn from anatomy, six a patient, with reports that state what was drawn: disc bulge, "
+        "protrusion, canal stenosis, dehydration or no finding. No real patient."
+    ),
+    license="cc0-1.0",
+    citation="Drawn by data_scripts.sources.synthetic of LumbarCLIP.",
+    size="nothing to download",
+    where="drawn here; --raw is left out, --num_patients says how many",
+)
 IMAGE_SIZE = 192
 SYNTHETIC_SEQUENCES = ("T1", "T2")
 
@@ -39,13 +50,11 @@ class Slice:
 def describe(options: ReadOptions) -> SourceInfo:
     """What the dataset card says of the synthetic set."""
     return SourceInfo(
-        name="synthetic",
+        about=ABOUT,
         summary=(
             f"{options.num_patients} synthetic patients (seed {options.seed}): axial lumbar MRI slices drawn from "
             "anatomy, with disc bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
         ),
-        license="CC0-1.0",
-        citation="Drawn by data_scripts.sources.synthetic of LumbarCLIP.",
         label_names=(LOW_BACK_PAIN, NO_FINDING),
         grade_names=STENOSIS_GRADES,
         mask_names=MASK_NAMES,

@@ -3,11 +3,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from data_scripts.records import Record, SourceInfo, record_problem
+from data_scripts.records import Record, SourceAbout, SourceInfo, record_problem
 
-INFO = SourceInfo(
-    name="test", summary="", license="", citation="", label_names=("LBP", "No Finding"), grade_names=("1", "2")
-)
+ABOUT = SourceAbout(name="test", summary="", license="other: none", citation="", size="", where="")
+INFO = SourceInfo(about=ABOUT, label_names=("LBP", "No Finding"), grade_names=("1", "2"))
 RECORD = Record(
     load_image=lambda: Image.new("L", (1, 1)),
     report="Bulge.",
