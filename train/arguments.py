@@ -33,6 +33,9 @@ class PretrainArguments:
     """Settings of `train/pretrain.py`."""
 
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
+    allow_leaks: bool = setting(
+        False, "Take a data set whose splits share patients, studies or images; its figures are then marked."
+    )
     output_dir: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json, report.md, figures.")
     resume: bool = setting(False, "Go on with the run in output_dir; starts it where there is none yet.")
     overwrite: bool = setting(False, "Delete output_dir first, if it exists.")
@@ -74,6 +77,13 @@ class PretrainArguments:
         False, "Let the targets count classes that two pairs both lack, and grades by threshold; the paper does not."
     )
 
+    balance: list[str] = setting(
+        ["none"],
+        "upsample: an epoch repeats the training pairs of rare labels until all labels have as many (LBP and No "
+        "Finding, where each pair has one of them); where pairs have several labels, the rarest counts, and its pairs "
+        "are repeated by the root of its rarity. sampler: batches without two pairs of one report, then of one "
+        "patient, as far as can be. Both may be given. none: each pair once, shuffled.",
+    )
     epochs: int = setting(50, "Passes over the training pairs.")
     max_updates: int | None = setting(None, "Stop after so many optimizer updates; the schedule then ends there.")
     batch_size: int = setting(128, "Pairs of a step in each process.")
@@ -120,6 +130,10 @@ class PretrainArguments:
         if not 0 <= self.weight_average < 1:
             raise ValueError(f"weight_average is a decay in [0, 1), such as 0.99; got {self.weight_average}.")
         self.target_columns = [column for column in self.target_columns if column != "none"]
+        balance = [self.balance] if isinstance(self.balance, str) else self.balance  # `balance: upsample` in YAML
+        self.balance = [way for way in balance if way != "none"]
+        if unknown := set(self.balance) - {"upsample", "sampler"}:
+            raise ValueError(f"balance may be upsample, sampler, both or none; got {', '.join(sorted(unknown))}.")
         unknown = set(self.target_columns) - {"labels", "grade", "level", "sequence"}
         if unknown:
             raise ValueError(

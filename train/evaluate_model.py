@@ -27,6 +27,7 @@ from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.suite import Figures, Measurements, measure
 from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
+from train.leak_check import leak_stamp
 from train.loaders import open_dataset
 from train.reporting.report import evaluation_report
 from train.run_folder import HISTORY
@@ -144,7 +145,8 @@ def evaluate(
         resampling=Resampling(settings.num_resamples, settings.seed),
         cache_dir=out_dir / "features",
     )
-    results = as_results(measured, describe(measured, splits["test"]["source"][:], settings))
+    description = describe(measured, splits["test"]["source"][:], leak_stamp(splits), settings)
+    results = as_results(measured, description)
     figures = draw_figures(measured, results, splits["test"], read_history(out_dir), settings.seed)
     captions = {name: captioned.caption for name, captioned in figures.items()}
 
@@ -188,15 +190,16 @@ def as_entries(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
-def describe(measured: Measurements, sources: list[str], settings: EvaluationSettings) -> dict[str, Any]:
-    """Say what was measured on, and whether training has seen patients of it."""
-    patients = {split: set(targets.patient_ids) for split, targets in measured.targets.items()}
+def describe(
+    measured: Measurements, sources: list[str], leak: dict[str, Any] | None, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Say what was measured on, and what of it lies in other splits, too."""
     return {
         "name": settings.dataset_name,
         "split": settings.split,
         "num_rows": len(sources),
-        "num_patients": len(patients["test"]),
-        "patients_shared_with_training": len(patients["test"] & (patients["train"] | patients["validation"])),
+        "num_patients": len(set(measured.targets["test"].patient_ids)),
+        "leak": leak,
         "synthetic": all(source.startswith("synthetic") for source in sources),
         "labels": count_labels(measured.targets["test"]),
     }

@@ -4,25 +4,26 @@ Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T to
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
+from modeling_lumbarclip.report_text_lumbarclip import normalise_report
+from train.batch_sampler import EpochAndRow, EpochBatches, Indices, upsample_minorities
 from train.image_augmentation import vary_images
 
 Batch = dict[str, Tensor]
-# A row as the sampler names it: the epoch decides how it is augmented.
-EpochAndRow = tuple[int, int]
 
 
 def open_dataset(name: str) -> DatasetDict:
@@ -89,6 +90,66 @@ def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: boo
     classes = torch.cat(blocks, dim=1)
     without_class = (classes.sum(dim=1) == 0).float()[:, None]
     return torch.cat([classes, without_class], dim=1) if without_class.any() else classes
+
+
+def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
+    """Number the reports and the patients of a split; reports that differ in blanks or case alone are the same.
+
+    Returns:
+        Two arrays of shape (R,), equal where two rows share their report, or their patient.
+    """
+    distinct, text_of_row = np.unique(dataset["report"][:], return_inverse=True)
+    _, id_of_text = np.unique([normalise_report(text).casefold() for text in distinct], return_inverse=True)
+    _, patient_ids = np.unique(dataset["patient_id"][:], return_inverse=True)
+    return id_of_text[text_of_row], patient_ids
+
+
+def plan_batches(
+    dataset: Dataset,
+    balance: Sequence[str],
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> EpochBatches:
+    """Plan the batches of a training split.
+
+    Args:
+        dataset: The split.
+        balance: `upsample` repeats the rows of rare labels, see `upsample_minorities`; `sampler` spreads reports and
+            patients over the batches, see `deal`. Both, one or none.
+        batch_size: Pairs of a step in each process.
+        seed: Seed of the order.
+        process_index: This process.
+        num_processes: All processes.
+
+    Raises:
+        ValueError: If the rows do not fill a batch, or there is nothing to balance by.
+    """
+    upsampling = upsample_minorities(classes_to_balance(dataset)) if "upsample" in balance else None
+    ids = text_and_patient_ids(dataset) if "sampler" in balance else None
+    return EpochBatches(len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
+
+
+def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
+    """Classes of each row that upsampling evens out: the paper's pair where it divides the rows, else all labels.
+
+    Returns:
+        Shape (R, K), at least one in each row.
+
+    Raises:
+        ValueError: If no row has a label.
+    """
+    classes = target_classes(dataset, ["labels"])
+    if classes is None:
+        raise ValueError(
+            f"--balance upsample repeats the pairs of rare labels, but none of the {len(dataset)} training pairs has a "
+            "label: label the data, or leave it out."
+        )
+    names = dataset.features["labels"].feature.names
+    pair = [names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in names]
+    divided = len(pair) == 2 and bool((classes[:, pair].sum(dim=1) == 1).all())
+    return (classes[:, pair] if divided else classes).numpy() > 0
 
 
 def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, show_progress: bool = True) -> Tensor:
@@ -215,55 +276,6 @@ class PairedRows(TorchDataset):
             f"{prefix}attention_mask": padded["attention_mask"],
             f"{prefix}text_index": torch.tensor([row_of_text[text] for text in texts]),
         }
-
-
-@dataclass
-class EpochBatches(Sampler[list[EpochAndRow]]):
-    """The batches of one process, in an order that depends on seed and epoch alone.
-
-    The epoch's permutation is cut into batches of all processes together, and each process takes its share of every
-    batch. One process with a batch of 2 B thus sees the same pairs in a step as two processes with B. Rows that do
-    not fill the last batch wait for another epoch, since a smaller batch has fewer negatives.
-
-    Args:
-        num_rows: Rows of the split.
-        batch_size: Pairs of a step in each process.
-        seed: Seed of the order.
-        process_index: This process.
-        num_processes: All processes.
-
-    Raises:
-        ValueError: If the rows do not fill one batch.
-    """
-
-    num_rows: int
-    batch_size: int
-    seed: int
-    process_index: int = 0
-    num_processes: int = 1
-
-    def __post_init__(self) -> None:
-        if len(self) == 0:
-            raise ValueError(
-                f"{self.num_rows} training pairs do not fill one batch of {self.batch_size} on each of "
-                f"{self.num_processes} processes: lower --batch_size."
-            )
-        self.first_step = 0
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return self.num_rows // (self.batch_size * self.num_processes)
-
-    def __iter__(self) -> Iterator[list[EpochAndRow]]:
-        """Yield this process's rows of every step from `first_step` on, epoch after epoch, without end."""
-        step = self.first_step
-        while True:
-            epoch, position = divmod(step, len(self))
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
-            for start in range(position, len(self)):
-                first = (start * self.num_processes + self.process_index) * self.batch_size
-                yield [(epoch, int(row)) for row in order[first : first + self.batch_size]]
-                step += 1
 
 
 def build_loader(rows: PairedRows, batches: EpochBatches, num_workers: int) -> DataLoader[Any]:

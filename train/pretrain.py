@@ -30,10 +30,13 @@ from tqdm.auto import tqdm
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
 from train.arguments import PretrainArguments, parse_arguments
+from train.batch_sampler import EpochBatches
+from train.batch_statistics import BatchStatistics
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
 from train.evaluate_model import EvaluationSettings, evaluate
 from train.initial_model import build_model
-from train.loaders import EpochBatches, PairedRows, build_loader, open_dataset, rows_sha256
+from train.leak_check import refuse_leaks
+from train.loaders import PairedRows, build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
 from train.objectives import OBJECTIVES
 from train.optimization import build_optimizer, build_schedule
 from train.run_folder import HISTORY, check_output, describe_run, keep_history, make_output
@@ -42,8 +45,10 @@ logger = logging.getLogger(__name__)
 
 
 def main(args: PretrainArguments) -> None:
-    """Read the data set; train, save, evaluate."""
-    pretrain(args, open_dataset(args.dataset))
+    """Read the data set, refuse one that leaks; train, save, evaluate."""
+    dataset = open_dataset(args.dataset)
+    refuse_leaks(dataset, args.allow_leaks)
+    pretrain(args, dataset)
 
 
 def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
@@ -108,9 +113,8 @@ def train(
     train_rows = PairedRows(dataset["train"], processor, **options, augment=args.augment, rephrase=args.alpha < 1)
     validation_rows = PairedRows(dataset["validation"], processor, **options, rephrase=False)
     refuse_equal_labels(train_rows.labels)
-    batches = EpochBatches(
-        len(train_rows), args.batch_size, args.seed, accelerator.process_index, accelerator.num_processes
-    )
+    share = accelerator.process_index, accelerator.num_processes
+    batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
     num_updates = args.epochs * len(batches) // args.gradient_accumulation_steps
     num_updates = min(num_updates, args.max_updates or num_updates)
     if num_updates < 1:
@@ -149,6 +153,7 @@ def train(
         unit=" pairs",
         disable=not show,
     )
+    statistics = BatchStatistics(*text_and_patient_ids(dataset["train"]), train_rows.labels)
     seconds, pairs_since = 0.0, 0
     for update in range(first_update + 1, num_updates + 1):
         started = time.perf_counter()
@@ -160,7 +165,8 @@ def train(
             # Dropout, too, depends on where the run stands and not on how it came there.
             torch.manual_seed(hash((args.seed, update, micro_step, accelerator.process_index)))
             with accelerator.accumulate(model):
-                micro_loss = objective(model(**batch, return_loss=False), labels, config)
+                output = model(**batch, return_loss=False)
+                micro_loss = objective(output, labels, config)
                 sources = [train_rows.sources[row] for row in rows.tolist()]
                 refuse_nan("loss", micro_loss, update, optimizer, sources)
                 accelerator.backward(micro_loss)
@@ -169,6 +175,8 @@ def train(
                     refuse_nan("gradient norm", norm, update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
+            label_temperature = config.label_temperature or 1 / output.inverse_temperature.item()
+            statistics.add(accelerator.gather(rows), label_temperature)
             loss += micro_loss.detach() / args.gradient_accumulation_steps
         schedule.step()
         if args.weight_average:
@@ -185,6 +193,7 @@ def train(
                 "learning_rate": schedule.get_last_lr()[0],
                 "inverse_temperature": accelerator.unwrap_model(model).inverse_temperature.item(),
                 "pairs_per_second": pairs_since / seconds,
+                **statistics.take(),
             }
             seconds, pairs_since = 0.0, 0
             if epoch_ended:

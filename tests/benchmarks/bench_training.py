@@ -38,8 +38,9 @@ from transformers import (
 from data_scripts.build import main as build
 from train import pretrain
 from train.arguments import PretrainArguments
+from train.batch_sampler import EpochBatches
 from train.initial_model import build_model, learn_tokenizer
-from train.loaders import EpochBatches, PairedRows, build_loader, open_dataset
+from train.loaders import PairedRows, build_loader, open_dataset
 from train.objectives import OBJECTIVES
 from train.optimization import build_optimizer
 

@@ -29,6 +29,14 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     assert args.vision_model_args == {"img_size": 64} and args.target_columns == []
 
 
+def test_balance_is_one_word_or_two(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nbalance: upsample\n")
+    assert parse_arguments(PretrainArguments, [config]).balance == ["upsample"]
+    assert parse_arguments(PretrainArguments, [config, "--balance", "none"]).balance == []
+    both = parse_arguments(PretrainArguments, [config, "--balance", "upsample", "sampler"])
+    assert both.balance == ["upsample", "sampler"]
+
+
 def test_an_unknown_setting_names_the_nearest(tmp_path):
     config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nlearning_rat: 1\n")
     with pytest.raises(ValueError, match="'learning_rat'.*Did you mean learning_rate"):
@@ -45,6 +53,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
         (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
+        (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(words, message):
@@ -68,4 +77,5 @@ def test_the_paper_configs_hold_the_paper_hyperparameters():
         assert (args.epochs, args.batch_size, args.learning_rate) == (50, 128, 2e-5)
         assert (args.weight_decay, args.warmup_ratio, args.alpha) == (1e-4, 0.1, 0.5)
         assert (args.projection, args.projection_dim, args.image_size, args.pretrained) == ("linear", 256, 224, True)
+        assert args.balance == ["upsample"]
         assert args.text == "emilyalsentzer/Bio_ClinicalBERT"

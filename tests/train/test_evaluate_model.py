@@ -93,12 +93,17 @@ def test_multi_label_data_with_grades(tiny_model, tiny_processor, dataset, tmp_p
     assert (tmp_path / "figures" / "grade_confusion.png").exists()
 
 
-def test_patients_shared_with_training_are_reported(tiny_model, tiny_processor, dataset, tmp_path):
+def test_what_test_and_training_share_is_reported(tiny_model, tiny_processor, dataset, tmp_path):
     dataset["test"] = dataset["train"].select(range(8))
     settings = EvaluationSettings(batch_size=8, baselines=False, num_resamples=20)
     results = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
-    assert results["dataset"]["patients_shared_with_training"] == 2
-    assert "**Leak**: 2 of 2" in (tmp_path / "report.md").read_text()
+    leak = results["dataset"]["leak"]
+    assert {kind: leak[kind]["num_shared"] for kind in ("patient", "study", "image")} == {
+        "patient": 2,
+        "study": 2,
+        "image": 8,
+    }
+    assert "**Leak**: 2 patients in several splits (rows: train 8, test 8)" in (tmp_path / "report.md").read_text()
 
 
 def test_bad_settings_are_refused(tiny_model, tiny_processor, dataset, tmp_path):

@@ -1,12 +1,22 @@
-"""Batches hold what the dataset holds, in an order and with random choices that nothing but the seed decides."""
+"""Batches hold what the dataset holds, with random choices that nothing but the seed decides."""
 
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List
 
+from train.batch_sampler import EpochBatches
 from train.image_augmentation import vary_images
-from train.loaders import EpochBatches, PairedRows, build_loader, normalise, open_dataset, target_classes
+from train.loaders import (
+    PairedRows,
+    build_loader,
+    classes_to_balance,
+    normalise,
+    open_dataset,
+    plan_batches,
+    target_classes,
+    text_and_patient_ids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +69,6 @@ def test_a_worker_process_makes_the_same_batches(splits, tiny_processor):
             torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("num_processes", [2, 3])
-def test_processes_share_the_batches_of_one(num_processes):
-    one = iter(EpochBatches(50, 4 * num_processes, seed=3))
-    many = [iter(EpochBatches(50, 4, 3, index, num_processes)) for index in range(num_processes)]
-    for _ in range(20):
-        assert next(one) == [row for process in many for row in next(process)]
-
-
-def test_an_epoch_visits_a_row_at_most_once_and_resumes_anywhere():
-    batches = EpochBatches(50, 8, seed=0)
-    iterator = iter(batches)
-    steps = [next(iterator) for _ in range(3 * len(batches))]
-    for epoch in range(3):
-        rows = [row for step in steps[6 * epoch : 6 * epoch + 6] for row in step]
-        assert {e for e, _ in rows} == {epoch} and len({row for _, row in rows}) == 48
-    assert steps[:6] != steps[6:12]
-    for first in (0, 4, 6, 13):
-        batches.first_step = first
-        assert next(iter(batches)) == steps[first]
-
-
-def test_too_few_rows_for_a_batch():
-    with pytest.raises(ValueError, match="10 training pairs.*batch of 16.*lower --batch_size"):
-        EpochBatches(10, 16, seed=0)
-
-
 def graded(labels, grades):
     features = Features({"labels": List(ClassLabel(names=["bulge", "tear"])), "grade": ClassLabel(names=list("123"))})
     return Dataset.from_dict({"labels": labels, "grade": grades}, features=features)
@@ -123,6 +107,46 @@ def test_normalise_is_the_end_of_the_processor(tiny_processor):
     grey = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
     expected = tiny_processor(images=[image[None] for image in grey], return_tensors="pt").pixel_values
     torch.testing.assert_close(normalise(grey, tiny_processor.image_processor), expected, atol=1e-6, rtol=0)
+
+
+def test_reports_that_differ_in_case_and_blanks_are_one():
+    dataset = Dataset.from_dict(
+        {
+            "report": ["No  disc bulge.", "Disc bulge.", "no disc bulge .", "Disc bulge."],
+            "patient_id": ["b", "a", "c", "b"],
+        }
+    )
+    texts, patients = text_and_patient_ids(dataset)
+    assert (texts[:, None] == texts).tolist() == [[i % 2 == j % 2 for j in range(4)] for i in range(4)]
+    assert patients.tolist() == [1, 0, 2, 1]
+
+
+def test_batches_are_planned_from_labels_reports_and_patients(splits):
+    train = splits["train"].select([row for row, (label,) in enumerate(splits["train"]["labels"]) if label or row < 20])
+    counts = np.bincount([label for (label,) in train["labels"]])
+    texts, patients = text_and_patient_ids(train)
+    drawn, repeated, dealt = (plan_batches(train, balance, 4, seed=0) for balance in ([], ["upsample"], ["sampler"]))
+    assert drawn == EpochBatches(len(train), 4, seed=0)
+    assert counts.min() < counts.max() and repeated.upsampling.rows_of_class.tolist() == [counts.max()] * 2
+    expected = EpochBatches(len(train), 4, seed=0, text_and_patient_ids=(texts, patients))
+    assert (dealt.batches_of_epoch(2) == expected.batches_of_epoch(2)).all()
+    assert dealt.upsampling is None and repeated.text_and_patient_ids is None
+
+
+def test_the_pair_of_the_paper_is_evened_out_where_it_divides_the_rows():
+    names = ["LBP", "disc bulge", "No Finding"]
+
+    def labelled(*labels):
+        return Dataset.from_dict({"labels": list(labels)}, features=Features({"labels": List(ClassLabel(names=names))}))
+
+    assert classes_to_balance(labelled([0], [0, 1], [2])).tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert classes_to_balance(labelled([0], [1], [2])).tolist() == np.eye(3).tolist()
+    assert classes_to_balance(labelled([0, 1], [], [2])).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_upsampling_without_labels_is_refused():
+    with pytest.raises(ValueError, match="--balance upsample.*none of the 2 training pairs has a label"):
+        plan_batches(graded([[], []], [None, None]), ["upsample"], 1, seed=0)
 
 
 def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):

@@ -2,20 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from scipy.stats import entropy
 from transformers import AutoModel
 
+from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from train import pretrain
 from train.arguments import PretrainArguments
+from train.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.run_folder import keep_history, refuse_other_settings
 
 PROJECT = Path(__file__).parents[2]
@@ -113,14 +118,36 @@ def test_a_run_learns_and_leaves_a_complete_folder(uninterrupted):
     assert history(uninterrupted)[-1]["pairs_per_second"] > 0
 
 
+def test_a_balanced_run_logs_the_statistics_of_its_batches(settings):
+    balance = ["upsample", "sampler"]
+    run_here({**settings, "balance": balance, "max_updates": 2, "log_every": 2, "learning_rate": 1e-12})
+    (line,) = history(settings)
+    rows = open_dataset(settings["dataset"])["train"]
+    (texts, patients), classes = text_and_patient_ids(rows), target_classes(rows, ["labels"])
+    expected = []
+    for batch in plan_batches(rows, balance, 8, seed=0).batches_of_epoch(0)[:2]:
+        targets = soft_targets(classes[batch], settings["initial_temperature"])
+        same_class = classes[batch] @ classes[batch].T
+        rates = [np.mean([np.sum(ids[batch] == ids[row]) > 1 for row in batch]) for ids in (texts, patients)]
+        expected.append([*rates, entropy(targets, axis=1).mean(), (targets * same_class).sum(dim=1).mean().item()])
+    names = ("duplicate_text_rate", "duplicate_patient_rate", "target_entropy", "same_class_mass")
+    assert [line[name] for name in names] == pytest.approx(np.mean(expected, axis=0), abs=1e-5)
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(settings, uninterrupted, tmp_path):
-    settings |= {"batch_size": 4}
+@pytest.mark.parametrize("balance", [["none"], ["upsample", "sampler"]])
+def test_two_processes_give_the_losses_of_one(settings, tmp_path, balance):
+    uninterrupted = {**settings, "balance": balance, "output_dir": str(tmp_path / "uninterrupted")}
+    run_here(uninterrupted)
+    settings |= {"batch_size": 4, "balance": balance}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     code, output = launch(settings, tmp_path, *torchrun)
     assert code == 0, output[-3000:]
     assert json.loads((Path(settings["output_dir"]) / "run.json").read_text())["num_processes"] == 2
     assert_same_losses(losses(settings), losses(uninterrupted))
+    for line, other in zip(history(settings), history(uninterrupted), strict=True):
+        assert line["target_entropy"] == pytest.approx(other["target_entropy"], abs=1e-4)
+        assert line["duplicate_text_rate"] == other["duplicate_text_rate"]
     one, two = (
         AutoModel.from_pretrained(Path(run["output_dir"]) / "checkpoint").state_dict()
         for run in (uninterrupted, settings)
@@ -219,6 +246,18 @@ def test_one_class_everywhere_is_refused_but_plain_contrast_is_not(settings):
         )
     run_here({**settings, "target_columns": [], "max_updates": 2, "overwrite": True})
     assert len(history(settings)) == 2
+
+
+def test_a_leaking_data_set_is_refused_unless_wanted(settings, tmp_path):
+    leaking = tmp_path / "leaking"
+    shutil.copytree(settings["dataset"], leaking)
+    shutil.copy(leaking / "data" / "train.parquet", leaking / "data" / "test.parquet")
+    settings |= {"dataset": str(leaking), "max_updates": 1}
+    with pytest.raises(ValueError, match="leaks.*tiny-00.*--allow_leaks"):
+        run_here(settings)
+    assert not Path(settings["output_dir"]).exists()
+    run_here({**settings, "allow_leaks": True})
+    assert len(history(settings)) == 1
 
 
 def one_sequence(settings):

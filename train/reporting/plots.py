@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from train.reporting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
+from train.reporting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PINK, SKY, STYLE, new_figure
 
 MAX_MAP_POINTS = 1500
 
 
 @rc_context(STYLE)
 def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Draw loss, inverse temperature and learning rate over the optimizer updates.
+    """Draw loss, inverse temperature, learning rate and what batches were like over the optimizer updates.
 
     Args:
         history: One mapping a logged update: `update`, and any of `loss`, `validation_loss`, `inverse_temperature`,
-            `learning_rate`.
+            `learning_rate`, `duplicate_text_rate`, `same_class_mass`.
         title: What was trained, on what.
 
     Returns:
@@ -33,13 +33,15 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """
     if not history:
         raise ValueError("The history is empty; nothing was logged before the run ended.")
-    figure = new_figure(11, 3.6, title)
-    panels = figure.subplots(1, 3)
+    figure = new_figure(14, 3.6, title)
+    panels = figure.subplots(1, 4)
     drawn = (
         (panels[0], "loss", BLUE, "training"),
         (panels[0], "validation_loss", ORANGE, "validation"),
         (panels[1], "inverse_temperature", GREEN, None),
         (panels[2], "learning_rate", GREY, None),
+        (panels[3], "duplicate_text_rate", PINK, "pairs whose report is there twice"),
+        (panels[3], "same_class_mass", SKY, "target on the same classes"),
     )
     for axes, name, colour, label in drawn:
         points = [(row["update"], row[name]) for row in history if row.get(name) is not None]
@@ -51,6 +53,9 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     panels[1].set(title="Inverse temperature", ylabel="1/τ")
     panels[2].set(title="Learning rate")
     panels[2].yaxis.set_major_formatter("{x:.2g}")
+    panels[3].set(title="Batches", ylabel="share", ylim=(-0.03, 1.03))
+    if panels[3].lines:
+        panels[3].legend()
     for axes in panels:
         axes.set_xlabel("optimizer update")
     return figure

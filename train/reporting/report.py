@@ -67,11 +67,8 @@ def _warnings(data: Mapping[str, Any]) -> str:
     lines = []
     if data["synthetic"]:
         lines.append("The images and reports are synthetic: drawn and worded by a program, not taken from patients.")
-    if data["patients_shared_with_training"]:
-        lines.append(
-            f"**Leak**: {data['patients_shared_with_training']} of {data['num_patients']} test patients also have rows "
-            "in training or validation. These figures are too good."
-        )
+    if data["leak"]:
+        lines.append(f"**Leak**: {data['leak']['in_words']} These figures are too good.")
     return "\n\n".join(lines)
 
 

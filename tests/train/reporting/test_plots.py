@@ -15,12 +15,14 @@ def test_training_curves_draw_the_values_that_were_logged():
     history = [
         {"update": 1, "loss": 3.0, "inverse_temperature": 14.3, "learning_rate": 1e-4},
         {"update": 2, "loss": 2.0, "inverse_temperature": 15.0, "learning_rate": 2e-4, "validation_loss": 2.5},
+        {"update": 3, "duplicate_text_rate": 0.25, "same_class_mass": 0.75},
     ]
-    loss, temperature, learning_rate = plots.training_curves(history, "Pretraining").axes
+    loss, temperature, learning_rate, batches = plots.training_curves(history, "Pretraining").axes
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 3.0], [2, 2.0]])
     np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[2, 2.5]])
     np.testing.assert_array_equal(temperature.lines[0].get_ydata(), [14.3, 15.0])
     np.testing.assert_array_equal(learning_rate.lines[0].get_ydata(), [1e-4, 2e-4])
+    assert [line.get_xydata().tolist() for line in batches.lines] == [[[3, 0.25]], [[3, 0.75]]]
 
 
 def test_empty_history_is_refused():

@@ -1,0 +1,112 @@
+"""What the batches of an epoch are like under each `--balance`: duplicates, targets, classes.
+
+    python tests/benchmarks/batch_balance.py --datasets data/synthetic data/spider_discs --notes FILE.xlsx
+
+Nothing is trained: the batches are those that `train/pretrain.py` would take, and the statistics those that it logs.
+With the notes of the Mendeley set, the rows of the paper are measured without its images: each note six times (three
+discs, T1 and T2), LBP or No Finding as the parser reads it.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import HfArgumentParser
+
+from data_scripts.notes import read_notes
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, normalise_report
+from train.batch_statistics import BatchStatistics
+from train.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
+from train.reporting.tables import markdown_table
+
+IMAGES_OF_A_NOTE = 6
+WAYS: dict[str, list[str]] = {
+    "none": [],
+    "upsample": ["upsample"],
+    "sampler": ["sampler"],
+    "upsample sampler": ["upsample", "sampler"],
+}
+
+
+@dataclass
+class BatchBalanceArguments:
+    """What to measure."""
+
+    datasets: list[str] = field(default_factory=list, metadata={"help": "Folders that data_scripts.build wrote."})
+    notes: str = field(default="", metadata={"help": "Workbook of the Mendeley notes; nothing when empty."})
+    batch_size: list[int] = field(default_factory=lambda: [32, 128], metadata={"help": "Pairs of a step."})
+    epochs: int = field(default=5, metadata={"help": "Epochs to average over."})
+    label_temperature: float = field(default=0.07, metadata={"help": "Of the soft targets; the paper starts there."})
+    out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
+
+
+def main(args: BatchBalanceArguments) -> None:
+    """Measure each data set at each batch size under each way; print tables."""
+    rows_of = {Path(name).name: open_dataset(name)["train"] for name in args.datasets}
+    if args.notes:
+        rows_of["mendeley_notes"] = rows_of_notes(Path(args.notes))
+    results: dict[str, Any] = {}
+    for name, rows in rows_of.items():
+        results[name] = {
+            str(size): {way: measure(rows, balance, size, args) for way, balance in WAYS.items()}
+            for size in args.batch_size
+        }
+        for size, ways in results[name].items():
+            header = ["balance", *(key.replace("_", " ") for key in ways["none"])]
+            cells = [[way, *(f"{value:.3f}" for value in figures.values())] for way, figures in ways.items()]
+            print(f"\n{name}, batches of {size}\n\n{markdown_table(header, cells)}")
+    if args.out:
+        content = {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": date.today().isoformat(),
+            "arguments": asdict(args),
+            "results": results,
+        }
+        Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def rows_of_notes(path: Path) -> Dataset:
+    """The rows of the paper without their images: every note six times."""
+    notes = [note for note in read_notes(path) if not note.problem and note.text]
+    names = [LOW_BACK_PAIN, NO_FINDING]
+    labels = [[name for name in labels_from_report(note.text) if name in names] for note in notes]
+    columns = {
+        "report": [normalise_report(note.text) for note in notes],
+        "patient_id": [note.patient_id for note in notes],
+        "labels": labels,
+    }
+    features = Features(report=Value("string"), patient_id=Value("string"), labels=List(ClassLabel(names=names)))
+    repeated = {name: [value for value in values for _ in range(IMAGES_OF_A_NOTE)] for name, values in columns.items()}
+    return Dataset.from_dict(repeated, features=features)
+
+
+def measure(train: Dataset, balance: list[str], batch_size: int, args: BatchBalanceArguments) -> dict[str, float]:
+    """Mean statistics over the batches of some epochs, and the share of the rarest and the commonest class."""
+    batches = plan_batches(train, balance, batch_size, seed=0)
+    statistics = BatchStatistics(*text_and_patient_ids(train), target_classes(train, ["labels"]))
+    counts = np.zeros(len(train), dtype=int)
+    for epoch in range(args.epochs):
+        for batch in batches.batches_of_epoch(epoch):
+            statistics.add(torch.from_numpy(batch), args.label_temperature)
+            np.add.at(counts, batch, 1)
+    classes = classes_to_balance(train)
+    present = classes[:, classes.any(axis=0)]
+    shares = counts @ present / counts.sum()
+    return {
+        **statistics.take(),
+        "share_of_rarest_class": float(shares[present.sum(axis=0).argmin()]),
+        "share_of_commonest_class": float(shares[present.sum(axis=0).argmax()]),
+    }
+
+
+if __name__ == "__main__":
+    (arguments,) = HfArgumentParser(BatchBalanceArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
+    main(arguments)

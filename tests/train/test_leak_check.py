@@ -1,0 +1,25 @@
+import pytest
+from datasets import load_dataset
+
+from train.leak_check import leak_stamp, refuse_leaks
+
+
+@pytest.fixture
+def dataset(tiny_dataset_folder):
+    return load_dataset(str(tiny_dataset_folder))
+
+
+def test_splits_by_patient_pass(dataset):
+    refuse_leaks(dataset, allow_leaks=False)
+    assert leak_stamp(dataset) is None
+
+
+def test_shared_patients_are_refused_unless_wanted_and_stamped(dataset):
+    dataset["test"] = dataset["train"].select(range(4))
+    with pytest.raises(ValueError, match=r"1 patient in several splits \(rows: train 4, test 4\).*--allow_leaks"):
+        refuse_leaks(dataset, allow_leaks=False)
+    refuse_leaks(dataset, allow_leaks=True)
+    stamp = leak_stamp(dataset)
+    assert stamp["patient"]["num_shared"] == stamp["study"]["num_shared"] == 1
+    assert stamp["image"]["rows"] == {"train": 4, "test": 4}
+    assert stamp["in_words"].startswith("1 patient in several splits")
