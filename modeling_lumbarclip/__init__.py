@@ -1,33 +1,18 @@
 """LumbarCLIP for transformers: configuration, processor and model.
 
-Importing the package makes the Auto classes know it; a saved checkpoint carries these files along, so that it loads
-with `trust_remote_code=True` where the package is not installed. The files are therefore flat siblings that import
-each other and nothing else of the project.
+Importing one of the classes makes the Auto classes know them all; a saved checkpoint carries these files along, so
+that it loads with `trust_remote_code=True` where the package is not installed. The files are therefore flat siblings
+that import each other and nothing else of the project.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForZeroShotImageClassification,
-    AutoProcessor,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .configuration_lumbarclip import LumbarCLIPConfig
-from .image_processing_lumbarclip import LumbarCLIPImageProcessor
-from .modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from .processing_lumbarclip import LumbarCLIPProcessor
-
-AutoConfig.register("lumbarclip", LumbarCLIPConfig)
-AutoModel.register(LumbarCLIPConfig, LumbarCLIPModel)
-AutoModelForZeroShotImageClassification.register(LumbarCLIPConfig, LumbarCLIPModel)
-AutoImageProcessor.register(LumbarCLIPConfig, LumbarCLIPImageProcessor)
-AutoProcessor.register(LumbarCLIPConfig, LumbarCLIPProcessor)
-
-LumbarCLIPConfig.register_for_auto_class()
-LumbarCLIPModel.register_for_auto_class("AutoModel")
-LumbarCLIPImageProcessor.register_for_auto_class()
-LumbarCLIPProcessor.register_for_auto_class()
+if TYPE_CHECKING:
+    from .configuration_lumbarclip import LumbarCLIPConfig
+    from .image_processing_lumbarclip import LumbarCLIPImageProcessor
+    from .modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+    from .processing_lumbarclip import LumbarCLIPProcessor
 
 __all__ = [
     "LumbarCLIPConfig",
@@ -36,3 +21,10 @@ __all__ = [
     "LumbarCLIPOutput",
     "LumbarCLIPProcessor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the classes when one is asked for: data preparation needs the text functions alone, and not torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.auto_classes"), name)

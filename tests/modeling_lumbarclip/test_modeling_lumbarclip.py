@@ -343,7 +343,7 @@ TOWERS_OF_THE_PAPER = {
 RELOAD = """
 import sys, torch
 sys.path.insert(0, sys.argv[2])
-import modeling_lumbarclip
+from modeling_lumbarclip import LumbarCLIPProcessor  # one class registers all
 from transformers import AutoModel
 folder = sys.argv[1]
 expected = torch.load(folder + "/expected.pt")
