@@ -24,6 +24,34 @@ def test_window_by_hand():
     assert windowed[500] == 128
 
 
+def plain_window(pixels):
+    """The window without a histogram: every pixel sorted and scaled."""
+    pixels = pixels.astype(np.float64)
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    if low == high:
+        low, high = pixels.min(), pixels.max()
+    if low == high:
+        return np.zeros(pixels.shape, dtype=np.uint8)
+    return np.round(np.clip((pixels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint64, np.float32])
+def test_window_equals_that_of_sorted_pixels(dtype):
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        shape = tuple(generator.integers(1, 50, 2))
+        spread = generator.gamma(generator.uniform(0.3, 4), generator.uniform(0.02, 0.5), shape).clip(0, 1)
+        low = -100 if np.dtype(dtype).kind == "i" else 0
+        top = generator.integers(1, 120 if np.dtype(dtype).itemsize == 1 else 30_000)
+        pixels = (low + spread * top).astype(dtype)
+        assert np.array_equal(window_to_uint8(pixels), plain_window(pixels)), seed
+
+
+def test_wide_range_is_windowed_without_a_table_of_it():
+    pixels = np.array([[-(2**31), 0], [5, 2**31 - 1]], dtype=np.int32)
+    assert np.array_equal(window_to_uint8(pixels), plain_window(pixels))
+
+
 @pytest.mark.parametrize("bits", [10, 12, 16])
 @pytest.mark.parametrize("seed", range(5))
 def test_16_bit_files_never_saturate(tmp_path, bits, seed):
@@ -101,6 +129,18 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[274] = 6  # rotate by 90 degrees to view
     Image.new("L", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (12, 10), (301, 300)])
+def test_png_holds_the_pixels(shape):
+    generator = np.random.default_rng(0)
+    for pixels in (generator.integers(0, 256, shape, dtype=np.uint8), np.full(shape, 255, dtype=np.uint8)):
+        with Image.open(io.BytesIO(png_bytes(Image.fromarray(pixels)))) as stored:
+            stored.verify()
+        stored = Image.open(io.BytesIO(png_bytes(Image.fromarray(pixels))))
+        assert stored.mode == "L" and np.array_equal(np.asarray(stored), pixels)
+    with pytest.raises(ValueError, match="mode 'RGB'"):
+        png_bytes(Image.new("RGB", (2, 2)))
 
 
 def test_metadata_does_not_reach_the_png(tmp_path):

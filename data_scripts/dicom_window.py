@@ -1,0 +1,122 @@
+"""Stored values of a DICOM frame to 8-bit grey, as its header says they are to be shown."""
+
+import math
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+
+from data_scripts.images import value_histogram, window_to_uint8
+
+WINDOW_TAGS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    *(
+        f"{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for part in ("Descriptor", "Data")
+    ),
+)
+
+_ENOUGH_GREYS = 16
+
+
+def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Turn stored values into 8-bit grey.
+
+    Args:
+        stored: Stored values, shape (H, W), or (H, W, 3) in RGB.
+        header: Of the frame, flat.
+
+    Returns:
+        Grey values, uint8, shape (H, W).
+
+    Raises:
+        UnusableImageError: If no value is finite.
+    """
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, header)
+    if stored.ndim == 3:
+        surplus_bits = 8 * stored.dtype.itemsize - 8
+        return np.asarray(Image.fromarray((stored >> surplus_bits).astype(np.uint8)).convert("L"))
+    grey = _windowed(stored, header)
+    return 255 - grey if photometric == "MONOCHROME1" else grey
+
+
+def _windowed(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """By the header's window where it has one that shows something, else by percentiles."""
+    if "VOILUTSequence" in header or "WindowWidth" in header:
+        values, indices, counts = value_histogram(stored)
+        table = _shown(values, header)
+        if table is not None and _shows_enough(table[counts > 0]):
+            return table[indices]
+    if "ModalityLUTSequence" in header:
+        return window_to_uint8(_rescaled(stored, header))
+    if stored.dtype == np.uint8 and "RescaleSlope" not in header:
+        return stored  # made for viewing, as any other 8-bit image
+    grey = window_to_uint8(stored)
+    return 255 - grey if _number(header, "RescaleSlope", 1.0) < 0 else grey
+
+
+def _shown(values: np.ndarray, header: Dataset) -> np.ndarray | None:
+    """Grey of each stored value by the VOI LUT, or the first window; None when that cannot be applied."""
+    rescaled = _rescaled(values, header)
+    voi_lut = _lut_item(header, "VOILUTSequence")
+    try:
+        if voi_lut is not None:
+            shown = apply_voi(np.round(rescaled).astype(np.int64), header) * (255 / (2 ** voi_lut.LUTDescriptor[2] - 1))
+        else:
+            shown = apply_windowing(rescaled, _window_to_8_bits(header))
+    # What pydicom meets in a broken table or window: of no width, without data, of an unknown function.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
+        return None
+    return np.round(shown).astype(np.uint8) if np.isfinite(shown).all() else None
+
+
+def _window_to_8_bits(header: Dataset) -> Dataset:
+    """The first window, as of an 8-bit image: `apply_windowing` scales to the range of the stored bits."""
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored, window.PixelRepresentation = 8, 0
+    window.WindowCenter, window.WindowWidth = _number(header, "WindowCenter"), _number(header, "WindowWidth")
+    window.VOILUTFunction = str(header.get("VOILUTFunction") or "LINEAR")
+    return window
+
+
+def _shows_enough(greys: np.ndarray) -> bool:
+    """Whether a window leaves anything to see: a grey for eight values that occur, 16 at most.
+
+    Args:
+        greys: Grey of each stored value that occurs.
+    """
+    return np.unique(greys).size >= min(_ENOUGH_GREYS, greys.size, 2 + greys.size // 8)
+
+
+def _rescaled(values: np.ndarray, header: Dataset) -> np.ndarray:
+    """Apply the modality LUT, or slope and intercept."""
+    if _lut_item(header, "ModalityLUTSequence") is not None:
+        return apply_modality_lut(values, header)
+    return values * _number(header, "RescaleSlope", 1.0) + _number(header, "RescaleIntercept", 0.0)
+
+
+def _lut_item(header: Dataset, keyword: str) -> Dataset | None:
+    """First lookup table of a sequence."""
+    items = header.get(keyword)
+    return items[0] if items else None
+
+
+def _number(header: Dataset, keyword: str, default: float = math.nan) -> float:
+    """First finite number of an element."""
+    try:
+        value = header.get(keyword)
+        number = float(value if isinstance(value, int | float) else (value or [])[0])
+    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
+        return default  # a value that cannot be read is as good as none
+    return number if math.isfinite(number) else default
