@@ -1,10 +1,31 @@
-"""Pure functions on the text of a report."""
+"""Pure functions on the text of a report: mend its blanks, exchange its sides, name its classes, read its findings."""
 
 import re
 import unicodedata
 
+from .report_findings_lumbarclip import Finding, report_facts, report_findings, statement_spans
+from .report_lexicon_lumbarclip import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
+from .report_words_lumbarclip import DISC_LEVELS, read_statements, starts_statement
+
+__all__ = [
+    "DISC_LEVELS",
+    "FINDING_KINDS",
+    "REPORT_LABELS",
+    "Finding",
+    "exchange_sides",
+    "labels_at_level",
+    "labels_from_report",
+    "normalise_report",
+    "report_facts",
+    "report_findings",
+    "statement_spans",
+]
+
+REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
+
 # A line that ends in one of these words runs on: "noted at the level of / L4/L5".
 _RUNS_ON = re.compile(r"(?:[,:;&(-]|\b(?:a|an|and|at|by|for|from|in|of|on|or|over|the|to|with))$", re.IGNORECASE)
+_CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
 
 
@@ -42,14 +63,112 @@ def normalise_report(text: str) -> str:
 
 
 def _join_lines(lines: list[str]) -> str:
-    """Join lines: as sentences where a new one begins (bullet, capital or digit), by a blank where it runs on."""
+    """Join lines: as sentences where a new one begins, by a blank where one runs on.
+
+    A bullet, a capital, a digit or a word that statements begin with tells that a new one begins.
+    """
     joined = ""
     for line in lines:
         content = _BULLET.sub("", line).strip()
         if not content:
             continue
-        begins = bool(_BULLET.match(line)) or not content[0].islower()
+        is_bullet = bool(_BULLET.match(line))
+        begins = is_bullet or not content[0].islower() or starts_statement(content)
+        if joined.endswith(",") and (is_bullet or _CAPITAL.match(content)):
+            joined = joined.rstrip(" ,")
         if joined and begins and not _RUNS_ON.search(joined) and joined[-1] not in ".!?":
             joined += "."
         joined += f" {content}"
     return joined
+
+
+_OTHER_SIDE = {
+    "left": "right",
+    "leftward": "rightward",
+    "leftwards": "rightwards",
+    "levo": "dextro",
+    "lt": "rt",
+    "l't": "r't",
+    "l’t": "r’t",
+    "l": "r",
+}
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
+_COMPARED_SIDES = re.compile(r"\b([LR])(\s?[<>=]\s?)(?!\1)([LR])\b")
+
+
+def exchange_sides(text: str) -> str:
+    """Exchange left and right, as a horizontally flipped image asks for.
+
+    What the report reader takes for a side is exchanged in its own spelling and case, so that the findings of the
+    result are those of the text with the other side. Twice gives the text back, save that a misspelt side comes back
+    spelt right.
+
+    Args:
+        text: A report.
+
+    Example:
+        >>> exchange_sides("Rt paracentral protrusion at L4-5, LEFT-sided levoscoliosis, upright scan, R>L")
+        'Lt paracentral protrusion at L4-5, RIGHT-sided dextroscoliosis, upright scan, L>R'
+    """
+    places = [
+        (word.start, word.end, word.lemma)
+        for words in read_statements(text)
+        for word in words
+        if word.lemma in ("left", "right")
+    ]
+    for start, end, lemma in reversed(places):
+        found = text[start:end]
+        other = _OTHER_SIDE.get(found.lower(), _OTHER_SIDE[lemma])
+        if found.isupper():
+            other = other.upper()
+        elif found[0].isupper():
+            other = other[0].upper() + other[1:]
+        text = text[:start] + other + text[end:]
+    return _COMPARED_SIDES.sub(r"\3\2\1", text)
+
+
+def labels_from_report(text: str) -> tuple[str, ...]:
+    """Name the classes of a report.
+
+    `LBP` (low back pain) stands for any finding that the report affirms, except muscle spasm, loss of lordosis and a
+    bare Pfirrmann grade: the paper does not say which it counts; these are ours. A report without any has
+    `No Finding` alone.
+
+    Returns:
+        Names among `REPORT_LABELS`, in that order.
+
+    Example:
+        >>> labels_from_report("Features of muscle spasm. Bulge at L4/L5 compressing the thecal sac. No stenosis.")
+        ('LBP', 'disc bulge', 'thecal sac compression')
+        >>> labels_from_report("Features of muscle spasm. No evidence of disc herniation.")
+        ('No Finding',)
+    """
+    return _labels(report_findings(text), (*DISC_LEVELS, None))
+
+
+def labels_at_level(text: str, level: str) -> tuple[str, ...]:
+    """Name the classes of one disc of a report.
+
+    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient carry them. The other classes
+    are those that the report affirms at this level; a finding without a level ("multilevel bulges") is at none.
+
+    Raises:
+        ValueError: If the level is none of the spine's.
+
+    Example:
+        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L5/S1")
+        ('LBP', 'disc protrusion')
+        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L3/L4")
+        ('LBP',)
+    """
+    if level not in DISC_LEVELS:
+        raise ValueError(f"level must be one of {', '.join(DISC_LEVELS)}, got {level!r}")
+    return _labels(report_findings(text), (level,))
+
+
+def _labels(findings: tuple[Finding, ...], levels: tuple[str | None, ...]) -> tuple[str, ...]:
+    affirmed = [finding for finding in findings if not finding.negated]
+    if all(finding.kind in NOT_LOW_BACK_PAIN for finding in affirmed):
+        return ("No Finding",)
+    kinds = {finding.kind for finding in affirmed if finding.level in levels}
+    return ("LBP", *(label for kind, label in LABEL_OF_KIND.items() if kind in kinds))

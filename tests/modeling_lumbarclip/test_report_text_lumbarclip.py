@@ -1,8 +1,20 @@
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from modeling_lumbarclip.report_text_lumbarclip import normalise_report
+from data_scripts.notes import read_notes
+from data_scripts.synthetic_findings import SYNTHETIC_LEVELS, sample_level
+from data_scripts.synthetic_reports import write_reports
+from modeling_lumbarclip.report_text_lumbarclip import (
+    REPORT_LABELS,
+    exchange_sides,
+    labels_at_level,
+    labels_from_report,
+    normalise_report,
+    report_facts,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +66,89 @@ def test_normalising_twice_changes_nothing_and_keeps_every_letter():
         assert normalise_report(once) == once, text
         assert [char for char in once if char.isalnum()] == [char for char in text if char.isalnum()], text
         assert "  " not in once and "\n" not in once
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Left and right, LEFT and RIGHT, left and right", "Right and left, RIGHT and LEFT, right and left"),
+        ("Lt, Rt., LT RT lt rt L't r’t", "Rt, Lt., RT LT rt lt R't l’t"),
+        ("leftward, left-sided, Rightwards, Ltside", "rightward, right-sided, Leftwards, Rtside"),
+        ("Levoscoliosis, dextro-scoliosis", "Dextroscoliosis, levo-scoliosis"),
+        ("R paracentral, L-sided, worse R>L, L = R", "L paracentral, R-sided, worse L>R, R = L"),
+        ("upright, copyright, bright, at L4 L5/S1, leftover", "upright, copyright, bright, at L4 L5/S1, leftover"),
+        ("the rigth root", "the left root"),
+        ("R.L.", "R.L."),
+    ],
+)
+def test_exchange_sides_values(text, expected):
+    assert exchange_sides(text) == expected
+
+
+def mirrored(facts):
+    other = {"left": "right", "right": "left"}
+    return {(kind, level, other.get(side, side), severity, negated) for kind, level, side, severity, negated in facts}
+
+
+def test_exchanging_sides_mirrors_the_facts_and_twice_gives_the_text_back():
+    num_sided = 0
+    for seed in range(40):
+        drawn = sample_level(SYNTHETIC_LEVELS[seed % 3], np.random.default_rng(seed))
+        for text in write_reports(drawn, np.random.default_rng([seed, 1]), count=2):
+            exchanged = exchange_sides(text)
+            assert report_facts(exchanged) == mirrored(report_facts(text)), text
+            assert exchange_sides(exchanged) == text
+            num_sided += exchanged != text
+    assert num_sided > 10
+
+
+@pytest.mark.slow
+def test_facts_of_the_real_notes_are_mirrored_and_labels_agree_with_findings(notes):
+    num_sided = 0
+    for text in notes:
+        exchanged = exchange_sides(text)
+        assert report_facts(exchanged) == mirrored(report_facts(text))
+        assert exchange_sides(exchanged) == text
+        num_sided += exchanged != text
+        labels = labels_from_report(text)
+        assert list(labels) == sorted(labels, key=REPORT_LABELS.index)
+        assert labels == ("No Finding",) or (labels[0] == "LBP" and "No Finding" not in labels)
+    assert len(notes) == 515 and num_sided > 100
+
+
+@pytest.fixture
+def notes():
+    workbook = Path(__file__).parents[3] / "shared/data/mendeley_notes/Radiologists Report.xlsx"
+    if not workbook.is_file():
+        pytest.skip("no real data beside the project")
+    return [note.text for note in read_notes(workbook) if note.text]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("No Finding",)),
+        ("Muscle spasm, straightening, no stenosis", ("No Finding",)),
+        ("Pfirrmann grade 2", ("No Finding",)),
+        ("No bulge. L1 haemangioma", ("LBP",)),
+        ("Stenosis, bulge at L4-5, no herniation", ("LBP", "disc bulge", "spinal canal stenosis")),
+        ("Bulge at L4-5, bulge at L5-S1", ("LBP", "disc bulge")),
+    ],
+)
+def test_labels_from_report(text, expected):
+    assert labels_from_report(text) == expected
+
+
+def test_labels_at_level_are_those_of_one_disc():
+    text = "L4-5: bulge, no stenosis. Small protrusion at L5-S1. Multilevel Schmorl nodes."
+    assert labels_at_level(text, "L4/L5") == ("LBP", "disc bulge")
+    assert labels_at_level(text, "L5/S1") == ("LBP", "disc protrusion")
+    assert labels_at_level(text, "L1/L2") == ("LBP",)
+    assert labels_at_level("No bulge at L4-5", "L4/L5") == ("No Finding",)
+    with pytest.raises(ValueError, match="'L4-5'"):
+        labels_at_level(text, "L4-5")
+
+
+def test_names_of_labels():
+    assert REPORT_LABELS[0] == "LBP" and REPORT_LABELS[-1] == "No Finding"
+    assert len(set(REPORT_LABELS)) == len(REPORT_LABELS)

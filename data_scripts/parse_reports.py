@@ -1,0 +1,161 @@
+"""Read a workbook of radiologists' notes into findings: one line for each finding and level.
+
+    python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.jsonl
+    python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
+
+A line holds `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `span` (characters of the
+note as it was typed) and `text` (the sentence they stand in). Beside it, `findings_report.json` counts notes, findings
+and classes, and lists the notes that are empty or could not be read: none is lost.
+"""
+
+import csv
+import io
+import json
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers.hf_argparser import HfArgumentParser
+
+from data_scripts.notes import Note, read_notes
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings, statement_spans
+
+COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
+
+
+@dataclass(kw_only=True)
+class ParseArguments:
+    """What to read, and where to write.
+
+    Args:
+        notes: The workbook.
+        out: The table of findings.
+        overwrite: Whether an earlier table may be replaced.
+    """
+
+    notes: Path = field(metadata={"help": "Workbook (.xlsx) with a column `Patient ID` and one of notes."})
+    out: Path = field(
+        metadata={
+            "help": "Table to write, .jsonl or .csv: a line for each finding and level. `span` counts characters of "
+            "the note as it was typed; `text` is the sentence around it. NAME_report.json is written beside it."
+        }
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace --out if it exists."})
+
+
+def findings_of(note: Note) -> list[dict[str, Any]]:
+    """The findings of a note as rows, in the order of the text."""
+    statements = statement_spans(note.text)
+    return [
+        {
+            "patient_id": note.patient_id,
+            "level": finding.level,
+            "kind": finding.kind,
+            "side": finding.side,
+            "severity": finding.severity,
+            "negated": finding.negated,
+            "span": list(finding.span),
+            "text": next(note.text[start:end] for start, end in statements if start <= finding.span[0] < end),
+        }
+        for finding in report_findings(note.text)
+    ]
+
+
+def parse_reports(args: ParseArguments) -> dict[str, Any]:
+    """Write the findings of all notes, and a report beside them.
+
+    Returns:
+        The report, as written.
+
+    Raises:
+        ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
+    """
+    report_path = args.out.with_name(f"{args.out.stem}_report.json")
+    _check_out(args, report_path)
+    notes = read_notes(args.notes)
+    usable = [note for note in notes if note.problem is None]
+    with_text = [note for note in usable if note.text]
+    rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
+    classes = Counter(
+        NO_FINDING if labels_from_report(note.text) == (NO_FINDING,) else LOW_BACK_PAIN for note in with_text
+    )
+    report = {
+        "notes": str(args.notes),
+        "notes_read": len(notes),
+        "with_text": len(with_text),
+        "empty": len(usable) - len(with_text),
+        "left_out": len(notes) - len(usable),
+        "findings": len(rows),
+        "findings_by_kind": dict(Counter(row["kind"] for row in rows).most_common()),
+        "patients_by_class": {name: classes[name] for name in (LOW_BACK_PAIN, NO_FINDING)},
+        "empty_patient_ids": [note.patient_id for note in usable if not note.text],
+        "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(args.out, _as_csv(rows) if args.out.suffix == ".csv" else _as_json_lines(rows))
+    _write_whole(report_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def _check_out(args: ParseArguments, report_path: Path) -> None:
+    if args.out.suffix not in (".jsonl", ".csv"):
+        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
+    for path in (args.out, report_path):
+        if path.exists() and not args.overwrite:
+            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
+
+
+def _as_json_lines(rows: Sequence[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as CSV: empty for null, `true` or `false`, the span as `start-end`."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)
+    writer.writeheader()
+    for row in rows:
+        start, end = row["span"]
+        writer.writerow({**row, "negated": str(row["negated"]).lower(), "span": f"{start}-{end}"})
+    return table.getvalue()
+
+
+def _write_whole(path: Path, content: str) -> None:
+    """Write a file that is complete or absent, whenever the process is killed."""
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        partial.write_text(content, encoding="utf-8", newline="")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, read the notes, and say what they state."""
+    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
+    (args,) = HfArgumentParser(ParseArguments).parse_args_into_dataclasses(  # type: ignore[arg-type]
+        None if argv is None else list(argv)
+    )
+    try:
+        report = parse_reports(args)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(
+        f"{report['notes_read']} notes read: {report['with_text']} with text, {report['empty']} empty, "
+        f"{report['left_out']} left out"
+    )
+    print(f"empty: {', '.join(report['empty_patient_ids']) or 'none'}")
+    for exclusion in report["exclusions"][:10]:
+        print(f"left out: {exclusion['source']}: {exclusion['reason']}")
+    print(f"{report['findings']} findings written to {args.out}")
+    print(", ".join(f"{count} {name}" for name, count in report["patients_by_class"].items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""The words of lumbar reports: their forms, and what they say. Data only; the reading is done elsewhere.
+
+A report is read as lemmas. `FORMS` and `ACTION_FORMS` give the spellings of each lemma, `FINDING_PHRASES` and
+`STRUCTURE_PHRASES` are regular expressions over lemmas with single blanks between them, and `RELATIONS` says which
+finding an action on a structure is.
+"""
+
+import re
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What acts on a structure: lemma → role → forms. "active" words look for their structure on the right ("compressing
+# the sac"), "passive" ones and "noun"s on the left first ("the sac is compressed", "sac compression").
+ACTION_FORMS = {
+    "compress": {
+        "active": "compress compresses compressing pressing encroach encroaches encroaching impinge impinges impinging "
+        "displace displaces displacing obliterate obliterates obliterating efface effaces effacing flatten flattens "
+        "flattening compromise compromises compromising deforming",
+        "passive": "compressed encroached impinged displaced obliterated effaced flattened compromised",
+        "noun": "compression encroachment impingement displacement obliteration effacement",
+    },
+    "indent": {
+        "active": "indent indents indenting intending",
+        "passive": "indented",
+        "noun": "indentation impression",
+    },
+    "touch": {
+        "active": "abut abuts abutting touch touches touching reach reaches reaching contact contacts contacting",
+        "passive": "abutted touched contacted",
+        "noun": "abutment",
+    },
+    "narrow": {"active": "narrows narrowing", "passive": "narrow narrowed stenosed stenotic", "noun": "stenosis"},
+    "reduce": {"active": "reducing", "passive": "reduced decreased diminished", "noun": "loss reduction decrease"},
+    "crowd": {"active": "crowding", "passive": "crowded", "noun": ""},
+    "thicken": {"active": "thickening", "passive": "hypertrophied thickened enlarged", "noun": "hypertrophy"},
+    "degrade": {"active": "", "passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
+    "spare": {
+        "active": "",
+        "passive": "adequate patent preserved free open normal capacious maintained intact unremarkable",
+        "noun": "",
+    },
+}
+
+# lemma → forms. Words that say nothing here but look like one that does stand in `OTHER_WORDS`.
+FORMS = {
+    "annular": "annular annulus",
+    "appear": "appear appears appeared",
+    "be": "is are be was were been being",
+    "both": "both bilateral bilaterally",
+    "bulge": "bulge bulges bulging bulged",
+    "canal": "canal canals",
+    "central": "central centrally midline posterocentral posteriocentral",
+    "change": "change changes altered alteration alterations abnormality abnormalities irregular irregularity",
+    "cyst": "cyst cysts meningocele",
+    "defect": "defect defects",
+    "degenerative": "degenerative degenerated spondylotic",
+    "degeneration": "degeneration degenerations spondylosis",
+    "desiccate": "desiccated desiccating desiccation desiccative dissicating dissecating dehydrated dehydration",
+    "disc": "disc discs disk disks discal",
+    "edema": "edema oedema",
+    "endplate": "endplate endplates",
+    "exit": "exit exits exiting exite",
+    "extrude": "extrusion extrusions extruded extruding extrudes",
+    "facet": "facet facets zygapophyseal zygapophysial apophyseal",
+    "flavum": "flavum flava",
+    "foramen": "foramen foramina foramens neuroforamen neuroforamina",
+    "foraminal": "foraminal neuroforaminal",
+    "fracture": "fracture fractures fractured",
+    "fragment": "fragment fragments",
+    "hemangioma": "hemangioma hemangiomas haemangioma haemangiomas",
+    "herniate": "herniation herniations herniated herniating herniates prolapse prolapsed prolapses hnp pivd",
+    "hydrate": "hydrated hydration",
+    "joint": "joint joints",
+    "left": "left leftward leftwards lt l't levo laevo",
+    "level": "level levels",
+    "ligament": "ligamentum ligament ligaments ligamenta",
+    "marrow": "marrow",
+    "mass": "lesion lesions mass masses tumour tumor lipoma",
+    "mild": "mild mildly slight slightly small",
+    "minimal": "minimal minimally tiny",
+    "moderate": "moderate moderately",
+    "migrate": "migration migrated migrating migrates",
+    "modic": "modic modec",
+    "multilevel": "multilevel multilevels",
+    "nerve": "nerve nerves",
+    "neural": "neural",
+    "notable": "noticeably notably mainly mostly largest especially particularly predominantly worst maximal",
+    "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
+    "evident",
+    "operate": "operation operations surgery surgical operative postoperative fixation fusion screws laminectomy "
+    "discectomy fenestration decompression",
+    "osteophyte": "osteophyte osteophytes osteophytic",
+    "plate": "plate plates",
+    "protrude": "protrusion protrusions protruded protruding protrudes",
+    "recess": "recess recesses",
+    "right": "right rightward rightwards rt r't dextro",
+    "root": "root roots rootlets",
+    "sac": "sac sca sack",
+    "schmorl": "schmorl schmorls schmorl's",
+    "scoliosis": "scoliosis kyphoscoliosis",
+    "sequester": "sequestration sequestrated sequestered sequestrum sequestrate",
+    "severe": "severe severely marked markedly significant significantly large largely huge",
+    "side": "side sides sided",
+    "space": "space spaces",
+    "spasm": "spasm spasms spam",
+    "spondylolisthesis": "spondylolisthesis anterolisthesis retrolisthesis listhesis",
+    "spondylolysis": "spondylolysis lysis",
+    "straighten": "straightening straightened",
+    "tear": "tear tears torn fissure fissures",
+    "thecal": "thecal theca dural thecalsac",
+    "vertebra": "vertebra vertebrae vertebral",
+    "wedge": "wedge wedging wedged",
+}
+
+OTHER_WORDS = _words(
+    """
+    abnormal about above absent advised alone alongside among angular anterior anywhere apparent appearance area
+    arthritis arthrodesis associated asymmetric axial based below bodies body bone bony border broad bulk bulky
+    casts caudally caused causing centre cervical chance chances charge coding collection compared comparison
+    compatible component components compose composed compressive compressor comprised comprises comprising
+    conducted connected connecting connection connects constants contain contained containing contains content
+    contents contract contracted contracting contracts contrast conversion convex convexity cord correlate costs
+    cranial cropping crossing dedicated definite deformity degree degrees deleted density designated detached
+    diffuse diffusely direct display displayed displays distal dorsal dual enhancing epidural evidence except
+    exclude excludes excluding exclusion exist existed existing exists expansion extended extending extends
+    extension extensions extradural extraforaminal face faces fact factored facts feature features figures focal
+    follow forming freely general generalised grade height hypertension inadequate indeed infection inferior
+    inferiorly inflammatory injected injection inserted inserting insertion instance intended intensity
+    intervertebral intrathecal inverted involving join joined joins lateral leading leaving less lesser lever
+    likely limbus located longer lumbar lumbosacral marker masked material materials medial median medical minor
+    mixed mode model models modes modest multiple muscle muscles nature neutral never nodal node nodes nodule
+    nodules note nucleus obvious operator osteopenia osteopenic osteoporosis osteoporotic other otherwise outside
+    paracentral paramedian paraspinal parent part partial partially particular parts passing patient patients
+    pelvic pelvis period place placed places position positive possible posterior posteriorly posterolateral
+    preferred presented presents prevent previous prior probably process processing projection projections
+    protection pulposus radiating range rather reaction reactions reading receives recent recession reconversion
+    refusing region related relation relative relatively releases remaining renal report result rights sacral scan
+    secondary section sections septic serve several severed severity shall share shows sign signal signals similar
+    since sites size slip soft spinal spine spiral spondylitis spread subarachnoid subarticular suggestive superior
+    superiorly surface surgeon symmetric symmetrically teaching these thickness those three tissue torch toward
+    towards trace tract traction traversing treat treatment trees type uncompressed underlying upper vacuum variant
+    ventral view visualisation weighted weights while white wide widely width within without zone
+    """
+)
+
+# finding → the phrases, over lemmas, that state it by themselves. The first that matches wins, so longer ones lead.
+FINDING_PHRASES = {
+    "bulge": r"bulge",
+    "protrusion": r"protrude",
+    "extrusion": r"extrude",
+    "sequestration": r"sequester(?: disc)?(?: fragment| material)?|(?:disc|spare|detached) fragment|detached disc",
+    "herniation": r"herniate(?! of mening)",
+    "annular tear": r"annular tear|tear (?:of (?:the )?)?annular|tear",
+    "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal",
+    "hydration": r"(?:well )?hydrate|bright (?:homogeneous )?nucleus|nucleus of high signal",
+    "Modic change": r"(?:(?:endplate|end plate) )?(?:marrow change (?:of |\( )?)?modic(?: ?type)?"
+    r"(?: ?(?:i{1,3}|[123]))?(?: \))?(?: (?:endplate|end plate))?(?: degenerative)?(?: change)?",
+    "endplate change": r"(?:degenerative )?(?:endplate|end plate)(?! osteophyte)"
+    r"(?: degenerative)?(?: change| degeneration)?",
+    "degenerative change": r"degenerative(?: degenerative)? change|degeneration",
+    "Pfirrmann grade": r"pfirrmann|pfirrman",
+    "spondylolisthesis": r"vertebra slip(?: \( spondylolisthesis)?|slip of (?:the )?vertebra|spondylolisthesis",
+    "spondylolysis": r"spondylolysis|pars (?:interarticularis )?defect"
+    r"|defect (?:of |in )(?:the )?(?:both |left |right )?pars(?: interarticularis)?",
+    "osteophyte": r"(?:(?:endplate|end plate) )?osteophyte",
+    "Schmorl node": r"schmorl(?: (?:node|nodes|nodule|nodules))?",
+    "muscle spasm": r"(?:muscle )?spasm",
+    "loss of lordosis": r"straighten|reduce (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis",
+    "scoliosis": r"scoliosis",
+    "fracture": r"(?:(?:compress|wedge|burst) )?fracture",
+    "vertebral wedging": r"wedge",
+    "haemangioma": r"hemangioma",
+    "cyst": r"cyst",
+    "marrow change": r"(?:bone )?marrow(?! isotope)(?: (?:signal|signals|edema|change|reconversion))*",
+    "postoperative change": r"operate",
+    "granulation tissue": r"granulation(?: tissue)?",
+    "disc migration": r"migrate",
+    "discitis": r"discitis",
+    "vacuum phenomenon": r"vacuum|vacuume",
+    "mass": r"mass",
+}
+
+# structure → the phrases that name it.
+STRUCTURE_PHRASES = {
+    "foramen": r"(?:exit )?(?:neural|nerve) (?:exit )?(?:canal|foramen)|exit (?:canal|foramen)|exit neural"
+    r"|(?:intervertebral )?foramen|foraminal(?= (?:narrow|compress))",
+    "lateral recess": r"(?:lateral |subarticular )?recess|subarticular(?: zone)?(?= narrow)",
+    "cauda equina": r"cauda(?: equina)?(?: root| nerve)*|intrathecal root",
+    "nerve root": r"(?:exit )?(?:nerve|neural) root|(?:exit )?(?:nerve|root)",
+    "spinal cord": r"spinal cord|cord|conus",
+    "CSF space": r"csf(?: space)?|subarachnoid space",
+    "spinal canal": r"(?:spinal |central |lumbar |vertebra )*canal|spinal(?= narrow)|spinal$",
+    "thecal sac": r"thecal(?: sac| [a-z]{2,4}(?= (?:and|or)(?: |$)))?|sac",
+    "vertebral height": r"(?:vertebra )?(?:body|bodies) height",
+    "disc space": r"(?:intervertebral )?disc space|(?:disc )?height",
+    "facet joint": r"facet(?: joint)?",
+    "ligament": r"ligament(?: flavum)?|flavum",
+}
+
+# (action, structure) → finding. What is not listed says nothing ("the sac is reduced in area").
+RELATIONS = {
+    ("compress", "thecal sac"): "thecal sac compression",
+    ("compress", "nerve root"): "nerve root compression",
+    ("compress", "cauda equina"): "nerve root compression",
+    ("compress", "spinal cord"): "spinal cord compression",
+    ("compress", "foramen"): "foraminal narrowing",
+    ("compress", "lateral recess"): "lateral recess narrowing",
+    ("compress", "spinal canal"): "stenosis",
+    ("compress", "CSF space"): "CSF space effacement",
+    ("indent", "thecal sac"): "thecal sac compression",
+    ("indent", "nerve root"): "nerve root compression",
+    ("indent", "spinal cord"): "spinal cord compression",
+    ("touch", "thecal sac"): "thecal sac contact",
+    ("touch", "nerve root"): "nerve root contact",
+    ("touch", "spinal cord"): "spinal cord contact",
+    ("touch", "foramen"): "foraminal contact",
+    ("narrow", "spinal canal"): "stenosis",
+    ("narrow", "thecal sac"): "thecal sac compression",
+    ("narrow", "foramen"): "foraminal narrowing",
+    ("narrow", "lateral recess"): "lateral recess narrowing",
+    ("narrow", "disc space"): "disc space narrowing",
+    ("narrow", "CSF space"): "CSF space effacement",
+    ("reduce", "disc space"): "disc space narrowing",
+    ("reduce", "vertebral height"): "vertebral height loss",
+    ("crowd", "cauda equina"): "nerve root crowding",
+    ("crowd", "nerve root"): "nerve root crowding",
+    ("thicken", "facet joint"): "facet hypertrophy",
+    ("thicken", "ligament"): "ligament hypertrophy",
+    ("degrade", "facet joint"): "facet arthropathy",
+}
+# What a structure that is spared does not have ("adequate spinal canal").
+DENIED_BY_SPARING = {
+    "thecal sac": "thecal sac compression",
+    "nerve root": "nerve root compression",
+    "foramen": "foraminal narrowing",
+    "lateral recess": "lateral recess narrowing",
+    "spinal canal": "stenosis",
+    "disc space": "disc space narrowing",
+    "vertebral height": "vertebral height loss",
+}
+
+# Findings whose words name a structure, so that it may be spared: "normal bone marrow signal".
+SPARABLE_KINDS = frozenset(("marrow change", "endplate change"))
+
+DISC_CONTOUR_KINDS = ("bulge", "protrusion", "extrusion", "sequestration", "herniation")
+FINDING_KINDS = tuple(
+    dict.fromkeys(
+        (*(kind for kind in FINDING_PHRASES if kind != "hydration"), *RELATIONS.values(), *DENIED_BY_SPARING.values())
+    )
+)
+# A disc and what it does to its surroundings: a trailing "more to the left" is about these.
+DISC_AND_EFFECT_KINDS = frozenset(
+    (
+        *DISC_CONTOUR_KINDS,
+        *(kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")),
+    )
+)
+# Kinds that continue the level named last when a statement names none.
+CONTINUING_KINDS = DISC_AND_EFFECT_KINDS | {
+    "annular tear",
+    "disc migration",
+    "facet hypertrophy",
+    "ligament hypertrophy",
+    "endplate change",
+    "Modic change",
+    "nerve root crowding",
+    "Pfirrmann grade",
+    "spondylolisthesis",
+}
+WITHOUT_LEVEL = frozenset(("muscle spasm", "loss of lordosis", "scoliosis"))
+WITHOUT_SIDE = frozenset(
+    (
+        "stenosis",
+        "muscle spasm",
+        "loss of lordosis",
+        "dehydration",
+        "Pfirrmann grade",
+        "degenerative change",
+        "marrow change",
+        "spondylolisthesis",
+        "disc space narrowing",
+        "CSF space effacement",
+        "disc migration",
+    )
+)
+GRADED_KINDS = frozenset(("spondylolisthesis", "Pfirrmann grade", "Modic change", "endplate change"))
+
+SIDES = {"left": "left", "right": "right", "both": "bilateral", "central": "central"}
+SEVERITIES = ("minimal", "mild", "moderate", "severe")
+
+# Kinds that alone do not make a patient one with low back pain: posture, soft tissue, a scale without its verdict.
+NOT_LOW_BACK_PAIN = frozenset(("muscle spasm", "loss of lordosis", "Pfirrmann grade"))
+# kind → its class in the multi-label form, in column order; rarer kinds have none.
+LABEL_OF_KIND = {
+    "bulge": "disc bulge",
+    "protrusion": "disc protrusion",
+    "extrusion": "disc extrusion",
+    "sequestration": "disc sequestration",
+    "herniation": "disc herniation",
+    "annular tear": "annular tear",
+    "dehydration": "disc dehydration",
+    "disc space narrowing": "disc space narrowing",
+    "thecal sac compression": "thecal sac compression",
+    "nerve root compression": "nerve root compression",
+    "spinal cord compression": "spinal cord compression",
+    "stenosis": "spinal canal stenosis",
+    "foraminal narrowing": "foraminal narrowing",
+    "lateral recess narrowing": "lateral recess narrowing",
+    "facet hypertrophy": "facet hypertrophy",
+    "ligament hypertrophy": "ligament hypertrophy",
+    "spondylolisthesis": "spondylolisthesis",
+    "Modic change": "Modic change",
+    "endplate change": "endplate change",
+    "Schmorl node": "Schmorl node",
+    "fracture": "vertebral fracture",
+}
+
+NEGATIONS = _words("no not without neither nor denied denies absence lack never")
+# Phrases that look like a negation and are none, and negations that stand behind what they deny.
+NO_NEGATION = (
+    r"(?:with or )?without (?:contrast|nuclear border|findings)|not only|no longer|no change(?! (?:of|in))|not excluded"
+)
+NEGATED_BEFORE = r"not (?:be )?(?:clearly )?noted|absent|excluded|ruled out"
+END_OF_NEGATION = _words("but however although though except apart while yet where with noted ; : (")
+# What tells, after a comma, that a new statement begins and the denied list is over.
+AFFIRMING = _words("<level> there be a an noted mild moderate notable old probably likely suggestive")
+
+# What begins a statement where a line begins with it, in lower case, too.
+STATEMENT_STARTS = NEGATIONS.union(
+    _words(
+        """the there evidence feature features appearance appearances spare multilevel multiple diffuse wide minimal
+        mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
+    )
+)
+
+# What may stand within a list of structures, of sides and of levels.
+LIST_WORDS = _words(
+    """and or nor , / ( ) the a an of on upon either neither both left right central side be appear also still not no
+    <vertebra> mild moderate severe minimal traversing descending relatively any its"""
+)
+SIDE_LIST_WORDS = _words("and or to the more mild of toward towards paracentral side extending on ,")
+LEVEL_LIST_WORDS = _words(", and or the level at disc to through /")
+END_OF_STRUCTURES = _words(
+    """within in inside along through below above behind extending extended extends due into toward towards beyond
+    without no not but however ; :"""
+)
+# Words of statements about no level in particular.
+GENERAL = _words("multilevel elsewhere other multiple")
+
+# Words that are right as they are, whatever they resemble: those above that carry the grammar, too.
+KNOWN_WORDS = OTHER_WORDS.union(
+    NEGATIONS,
+    END_OF_NEGATION,
+    AFFIRMING,
+    LIST_WORDS,
+    SIDE_LIST_WORDS,
+    LEVEL_LIST_WORDS,
+    END_OF_STRUCTURES,
+    GENERAL,
+    *(
+        re.findall("[a-z]+", phrase)
+        for phrase in (*FINDING_PHRASES.values(), *STRUCTURE_PHRASES.values(), NO_NEGATION, NEGATED_BEFORE)
+    ),
+)
