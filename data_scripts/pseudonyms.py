@@ -1,0 +1,100 @@
+"""Names for patients, studies and files that say nothing, yet stay the same wherever the same key is used."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MIN_KEY_BYTES = 16
+_NUM_HEX_DIGITS = 16  # 64 bits: among a million ids the chance of one collision is 3e-8
+
+# A date, and a time behind it, as scanners write them into names of folders: 20160309, 20160309_091629, 2016-03-09.
+_DATE_IN_NAME = re.compile(
+    r"(?<!\d)(?:19|20)\d\d(?P<dash>-?)(?:0[1-9]|1[0-2])(?P=dash)(?:0[1-9]|[12]\d|3[01])(?:[_T.-]?[0-2]\d[0-5]\d[0-5]\d)?(?!\d)"
+)
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Keyed pseudonyms: HMAC-SHA256 of the identifier, so that only the holder of the key can link or test them.
+
+    A plain hash would not do: whoever knows that ids are numbers could hash them all.
+
+    Args:
+        key: Secret, at least 16 random bytes. The same key gives the same pseudonyms; without it they cannot be made
+            again.
+
+    Raises:
+        ValueError: If the key is too short.
+
+    Example:
+        >>> pseudonyms = Pseudonyms(bytes(32))
+        >>> pseudonyms.of("0001"), pseudonyms.of("0002")
+        ('p-4b1a6b63e71d8e5d', 'p-c97fdf597e3ca541')
+    """
+
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.key) < _MIN_KEY_BYTES:
+            raise ValueError(f"a pseudonym key needs at least {_MIN_KEY_BYTES} bytes, got {len(self.key)}")
+
+    @classmethod
+    def random(cls) -> "Pseudonyms":
+        """With a key that nobody keeps: the way back is gone when the program ends."""
+        return cls(secrets.token_bytes(32))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Pseudonyms":
+        """With the key in a file, which is made, readable by its owner alone, where there is none.
+
+        Raises:
+            ValueError: If the file holds no key.
+        """
+        try:
+            with path.open("x", encoding="ascii") as file:
+                path.chmod(0o600)
+                file.write(secrets.token_hex(32) + "\n")
+        except FileExistsError:
+            pass  # the key of an earlier run
+        try:
+            return cls(bytes.fromhex(path.read_text(encoding="ascii")))
+        except ValueError as error:
+            raise ValueError(f"{path} holds no pseudonym key: 64 hexadecimal digits are expected ({error})") from error
+
+    def of(self, identifier: str, prefix: str = "p") -> str:
+        """The pseudonym of an identifier.
+
+        Args:
+            identifier: As the source gives it.
+            prefix: What it names, so that a patient and a study of one number differ.
+        """
+        return f"{prefix}-{self._digest(f'{prefix}:{identifier}').hex()[:_NUM_HEX_DIGITS]}"
+
+    def of_uid(self, uid: str) -> str:
+        """The UID that takes another's place in a DICOM file, of the form that UUIDs have (PS3.5, B.2)."""
+        return f"2.25.{int.from_bytes(self._digest(f'uid:{uid}')[:16])}"
+
+    def of_dates_in(self, name: str) -> str:
+        """The name of a file without the dates in it, and as unique as before.
+
+        Example:
+            >>> Pseudonyms(bytes(32)).of_dates_in("0001/L-SPINE_LSS_20160309_091629_240000/T2_0005_001.ima")
+            '0001/L-SPINE_LSS_date-76122f3990b39ccf_240000/T2_0005_001.ima'
+        """
+        return _DATE_IN_NAME.sub(lambda match: self.of(match[0], prefix="date"), name)
+
+    def _digest(self, text: str) -> bytes:
+        return hmac.new(self.key, text.encode(), hashlib.sha256).digest()
+
+
+def holds_date(name: str) -> bool:
+    """Whether a file name or an id holds a date.
+
+    Example:
+        >>> holds_date("LSS_20160309_091629"), holds_date("9003175L.png")
+        (True, False)
+    """
+    return _DATE_IN_NAME.search(name) is not None

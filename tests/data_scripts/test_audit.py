@@ -1,0 +1,65 @@
+"""Leaks that were made on purpose, each of its kind."""
+
+import datasets
+import pytest
+
+from data_scripts.audit import audit, main
+from tests.data_scripts.made_rows import LEAKS, dataset_of, row, splits
+
+
+def test_a_clean_dataset_is_clean():
+    result = audit(splits())
+    assert result["clean"] and result["leaks"] == {}
+    assert result["in_words"] == "No patient, study, image or near-identical image is in two splits."
+    assert result["splits"]["train"] == {"rows": 10, "patients": 10, "studies": 10, "distinct_reports": 10}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_each_kind_of_leak_is_found_alone(kind):
+    result = audit(splits(**LEAKS[kind]))
+    assert not result["clean"] and list(result["leaks"]) == [kind]
+    leak = result["leaks"][kind]
+    assert leak["num_shared"] == 1 and leak["rows"] == {"train": 1, "test": 1}
+    expected = {
+        "patient": "p3 in train and test",
+        "study": "s3 in train and test",
+        "image": "train made/3 = test made/14",
+    }
+    assert leak["examples"][0].startswith(expected.get(kind, "train made/3 ~ test made/14"))
+
+
+def test_unknown_ids_and_repeated_texts_are_no_leak():
+    unknown = dataset_of(
+        train=[row(1, study_id="", report="No disc herniation."), row(2)],
+        test=[row(3, study_id="", report="no disc  herniation. "), row(4)],
+    )
+    result = audit(unknown)
+    assert result["clean"] and result["shared_reports"] == {"test": 0.5}
+
+
+def test_command_line(tmp_path, capsys):
+    for name, data in (("clean", splits()), ("leaking", splits(**LEAKS["patient"]))):
+        for split, rows in data.items():
+            (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
+            rows.to_parquet(tmp_path / name / "data" / f"{split}.parquet")
+    assert main(["--dataset", str(tmp_path / "clean")]) == 0
+    assert main(["--dataset", str(tmp_path / "leaking"), "--out", str(tmp_path / "audit.json")]) == 1
+    printed = capsys.readouterr().out
+    assert "p3 in train and test" in printed and "no leak" in printed
+    assert (tmp_path / "audit.md").read_text() in printed
+    assert '"clean": false' in (tmp_path / "audit.json").read_text()
+    (tmp_path / "broken" / "data").mkdir(parents=True)
+    (tmp_path / "broken" / "data" / "train.parquet").write_bytes(b"PAR1 no")
+    lacking = tmp_path / "lacking" / "data"
+    lacking.mkdir(parents=True)
+    datasets.Dataset.from_dict({"report": ["x"]}).to_parquet(lacking / "train.parquet")
+    for name in ("absent", "broken", "lacking"):
+        assert main(["--dataset", str(tmp_path / name)]) == 2
+    assert main(["--dataset", str(tmp_path / "clean"), "--num_proc", "0"]) == 2
+    assert "lacks the columns" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_say_the_same():
+    leaking = splits(**LEAKS["near-identical image"])
+    assert audit(leaking, num_proc=2) == audit(leaking)

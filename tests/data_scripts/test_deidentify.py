@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from pydicom import dcmread
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from data_scripts.deidentify import DeidentifyArguments, deidentify_folder, main
+from data_scripts.dicom import SliceHeader, read_headers, read_slice
+from data_scripts.dicom_profile import identifying_elements
+from tests.data_scripts.dicom_files import make_dicom
+
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+]
+PIXELS = (np.add.outer(np.arange(64), np.arange(64)) * 30).astype(np.uint16)
+
+
+@pytest.fixture
+def export(tmp_path) -> Path:
+    """Two patients in folders of their names, a slice in each transfer syntax, and a file that is no slice."""
+    raw = tmp_path / "export"
+    for number, syntax in enumerate(SYNTAXES):
+        for patient in ("Salem_Ahmad", "Haddad_Omar"):
+            path = raw / f"{patient}_1961-04-02" / f"slice{number}"
+            make_dicom(
+                path,
+                PIXELS + number,
+                transfer_syntax=syntax,
+                patient_id=patient,
+                position=(0, 0, 4 * number),
+                PatientBirthDate="19610402",
+                InstitutionName="Salem Hospital",
+                SeriesDescription="T2 TSE TRA Salem",
+            )
+    (raw / "list.txt").write_text("Salem, Ahmad")
+    return raw
+
+
+def run(raw: Path, out: Path, **arguments) -> dict[str, str]:
+    return deidentify_folder(DeidentifyArguments(raw=raw, out=out, **arguments))
+
+
+def series_below(folder: Path) -> dict[tuple[str, ...], list[SliceHeader]]:
+    series: dict[tuple[str, ...], list[SliceHeader]] = {}
+    for path in folder.rglob("*"):
+        for header in read_headers(path) if path.is_file() and path.suffix != ".txt" else []:
+            series.setdefault((header.patient_id, header.study_id, header.series_id), []).append(header)
+    return series
+
+
+def test_copies_name_no_one_and_show_the_same(export, tmp_path):
+    outcomes = run(export, tmp_path / "out")
+    assert outcomes.pop("list.txt") == "left out: no DICOM file"
+    assert set(outcomes.values()) == {"written"} and len(outcomes) == 14
+    copies = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(copies) == 14
+    for path in copies:
+        content = path.read_bytes() + path.relative_to(tmp_path).as_posix().encode()
+        assert not any(secret in content for secret in (b"Salem", b"Ahmad", b"Haddad", b"1961", b"Doe"))
+        assert identifying_elements(dcmread(path)) == []
+    shown = lambda folder: sorted(  # noqa: E731
+        read_slice(path).tobytes() for path in folder.rglob("*") if path.suffix != ".txt" and path.is_file()
+    )
+    assert shown(tmp_path / "out") == shown(export)
+    assert json.loads((tmp_path / "out.files.json").read_text())["list.txt"].startswith("left out")
+
+
+def test_series_stay_together_and_the_key_gives_the_same_names(export, tmp_path):
+    run(export, tmp_path / "first", key_file=tmp_path / "key")
+    run(export, tmp_path / "second", key_file=tmp_path / "key")
+    run(export, tmp_path / "third")
+    names = [
+        sorted(path.relative_to(tmp_path / out).as_posix() for path in (tmp_path / out).rglob("*.dcm"))
+        for out in ("first", "second", "third")
+    ]
+    assert names[0] == names[1] and not set(names[0]) & set(names[2])
+    before, after = series_below(export), series_below(tmp_path / "first")
+    assert len(before) == len(after) == 2
+    for headers in after.values():
+        assert {(header.sequence, header.plane) for header in headers} == {("T2", "axial")}
+        assert {header.corner_mm for header in headers} == {(0, 0, 4 * number) for number in range(len(SYNTAXES))}
+
+
+def test_text_in_the_pixels_is_left_out_unless_wanted(tmp_path):
+    raw = tmp_path / "raw"
+    image = Image.new("L", (256, 256))
+    ImageDraw.Draw(image).text((4, 4), "SALEM AHMAD 1961", fill=255, font_size=14)
+    make_dicom(raw / "drawn.dcm", np.asarray(image))
+    make_dicom(raw / "said.dcm", PIXELS, BurnedInAnnotation="YES")
+    make_dicom(raw / "clean.dcm", PIXELS)
+    outcomes = run(raw, tmp_path / "out")
+    assert "text may be burnt into the pixels of frame 0" in outcomes["drawn.dcm"]
+    assert "says the header" in outcomes["said.dcm"] and outcomes["clean.dcm"] == "written"
+    assert set(run(raw, tmp_path / "all", keep_burnt_in=True).values()) == {"written"}
+
+
+def test_hostile_files_are_listed(export, tmp_path):
+    random = np.random.default_rng(0)
+    content = (export / "Salem_Ahmad_1961-04-02" / "slice0").read_bytes()
+    for number in range(60):
+        mutated = bytearray(content[: random.integers(200, len(content))] if number % 2 else content)
+        for position in random.integers(132, len(mutated), 20):
+            mutated[position] = random.integers(256)
+        (export / f"broken{number}.dcm").write_bytes(mutated)
+    outcomes = run(export, tmp_path / "out")
+    assert len(outcomes) == 75 and all(said == "written" or said.startswith("left out: ") for said in outcomes.values())
+    for path in (tmp_path / "out").rglob("*.dcm"):
+        held = [secret for secret in (b"Salem", b"Ahmad", b"19610402") if secret in path.read_bytes()]
+        assert not held, (held, dcmread(path))
+
+
+def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "empty").mkdir()
+    for raw, out, message in (
+        (tmp_path / "none", tmp_path / "out", "is no folder"),
+        (export, tmp_path / "there", "exists"),
+        (export, export / "out", "lies within --raw"),
+        (tmp_path / "empty", tmp_path / "out", "the folder is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(raw, out)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+    main(["--raw", str(export), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "14 of 15 files written" in printed and "1 left out: no DICOM file" in printed
+    assert "Salem" not in printed
