@@ -1,0 +1,165 @@
+"""Variations of a stored slice that change no finding: grey scale, bias field and pose. Pure functions of images.
+
+They change a dataset once, before training, masks included; pixels are 8-bit grey (mode `L`) as stored. The trainer's
+own variation (`--augment`) draws anew for each epoch, on batches of tensors at the model's size, and has no masks.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+CENTRAL_SHARE = 0.7  # of width and height: where a lumbar slice shows disc and canal
+
+
+def mirrored(image: Image.Image) -> Image.Image:
+    """Exchange the left and the right half of an image or a mask."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def with_grey_scale(image: Image.Image, log_gamma: float, log_contrast: float, brightness: float) -> Image.Image:
+    r"""Change gamma, contrast and brightness, as receiver gain and windowing do between scanners.
+
+    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$; black stays black, since background and
+    padding hold no signal.
+
+    Args:
+        image: Mode `L`.
+        log_gamma: Natural logarithm of the exponent; above 0 the mid-tones darken.
+        log_contrast: Natural logarithm of the factor.
+        brightness: Added, as a share of the range.
+
+    Example:
+        >>> image = Image.fromarray(np.array([[0, 64, 255]], dtype=np.uint8))
+        >>> np.asarray(with_grey_scale(image, log_gamma=0.0, log_contrast=math.log(2), brightness=0.1)).tolist()
+        [[0, 154, 255]]
+    """
+    fractions = (np.arange(256) / 255) ** math.exp(log_gamma) * math.exp(log_contrast) + brightness
+    table = np.round(255 * np.clip(fractions, 0, 1)).astype(np.uint8)
+    table[0] = 0
+    return image.point(table.tolist())
+
+
+def with_bias_field(image: Image.Image, coefficients: np.ndarray) -> Image.Image:
+    r"""Multiply by a smooth field, as the uneven sensitivity of a surface coil does.
+
+    The logarithm of the field is a polynomial $\sum_{jk} c_{jk} x^j y^k$ with $x$ and $y$ from -1 to 1 over width
+    and height.
+
+    Args:
+        image: Mode `L`.
+        coefficients: $c_{jk}$. Shape (order + 1, order + 1).
+
+    Source:
+        Van Leemput et al. 1999, as `RandomBiasField` of TorchIO simulates it (order 3).
+
+    Example:
+        >>> grey = Image.new("L", (3, 1), 100)
+        >>> np.asarray(with_bias_field(grey, np.array([[0.0, 0.0], [math.log(2), 0.0]]))).tolist()
+        [[50, 100, 200]]
+    """
+    width, height = image.size
+    across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)
+    field = np.exp(np.polynomial.polynomial.polygrid2d(across, down, coefficients)).T  # (H, W)
+    return Image.fromarray(np.round(np.clip(np.asarray(image) * field, 0, 255)).astype(np.uint8))
+
+
+def random_bias_coefficients(rng: np.random.Generator, order: int, max_coefficient: float) -> np.ndarray:
+    """Coefficients for `with_bias_field`, uniform in ±`max_coefficient` up to the total order, without a constant."""
+    coefficients = rng.uniform(-max_coefficient, max_coefficient, size=(order + 1, order + 1))
+    degree = np.add.outer(np.arange(order + 1), np.arange(order + 1))
+    return np.where((degree > 0) & (degree <= order), coefficients, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """A turn, zoom and shift about the centre of the image. Angles and proportions of the anatomy stay true.
+
+    Args:
+        degrees: Clockwise turn, as seen.
+        zoom: Above 1 the anatomy grows and the border is cropped.
+        shift_right: In widths of the image.
+        shift_down: In heights of the image.
+    """
+
+    degrees: float = 0.0
+    zoom: float = 1.0
+    shift_right: float = 0.0
+    shift_down: float = 0.0
+
+    def milder(self) -> "Pose":
+        """Half as far from the image as it was."""
+        return Pose(
+            degrees=self.degrees / 2,
+            zoom=math.sqrt(self.zoom),
+            shift_right=self.shift_right / 2,
+            shift_down=self.shift_down / 2,
+        )
+
+    def matrix(self, size: tuple[int, int]) -> np.ndarray:
+        """Where a point of an image of this width and height goes, in pixels, homogeneous. Shape (3, 3).
+
+        Example:
+            >>> (Pose(degrees=90).matrix((10, 10)) @ [10.0, 5.0, 1.0]).round(6).tolist()
+            [5.0, 10.0, 1.0]
+        """
+        cosine, sine = (self.zoom * f(math.radians(self.degrees)) for f in (math.cos, math.sin))
+        turn = np.array([[cosine, -sine], [sine, cosine]])
+        centre, shift = np.array(size) / 2, np.array([self.shift_right, self.shift_down]) * size
+        return np.block([[turn, (centre + shift - turn @ centre)[:, None]], [0.0, 0.0, 1.0]])
+
+
+def posed(image: Image.Image, pose: Pose, resample: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+    """Apply a pose; what comes from outside the image is black.
+
+    Args:
+        image: Image or, with `Image.Resampling.NEAREST`, mask.
+        pose: How to move it.
+        resample: How to read between pixels.
+    """
+    # Pillow asks where each pixel of the result comes from.
+    inverse = np.linalg.inv(pose.matrix(image.size))
+    return image.transform(image.size, Image.Transform.AFFINE, inverse[:2].ravel().tolist(), resample)
+
+
+def pose_in_view(pose: Pose, points: np.ndarray, size: tuple[int, int], halvings: int = 6) -> Pose:
+    """The pose, made milder until every point stays in the image; no pose at all if that is never so.
+
+    Args:
+        pose: As drawn.
+        points: What must stay in view. Shape (N, 2).
+        size: Width and height of the image.
+        halvings: How often to halve before giving up.
+    """
+    for _ in range(halvings + 1):
+        moved = points @ pose.matrix(size)[:2, :2].T + pose.matrix(size)[:2, 2]
+        if ((moved >= 0) & (moved <= size)).all():
+            return pose
+        pose = pose.milder()
+    return Pose()
+
+
+def points_to_keep(size: tuple[int, int], mask: Image.Image | None, classes: Collection[int] | None) -> np.ndarray:
+    """What of a slice must stay in view: the corners of the central part, and of every pixel of the kept classes.
+
+    Args:
+        size: Width and height of the image.
+        mask: Class indices, or None.
+        classes: Indices that must stay; None for every class that is whole in the image, so touches no edge of it.
+
+    Returns:
+        x to the right and y down, in pixels; the first pixel covers 0 to 1. Shape (N, 2).
+    """
+    low, high = 0.5 - CENTRAL_SHARE / 2, 0.5 + CENTRAL_SHARE / 2
+    points = np.array([[x, y] for x in (low, high) for y in (low, high)]) * size
+    if mask is None:
+        return points
+    indices = np.asarray(mask)
+    if classes is None:
+        cut = np.concatenate([indices[0], indices[-1], indices[:, 0], indices[:, -1]])
+        classes = set(np.unique(indices).tolist()) - set(cut.tolist()) - {0}
+    rows, columns = np.nonzero(np.isin(indices, list(classes)))
+    pixels = np.stack([columns, rows], axis=1)
+    return np.concatenate([points, *(pixels + corner for corner in ((0, 0), (0, 1), (1, 0), (1, 1)))])
