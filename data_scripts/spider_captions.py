@@ -5,9 +5,11 @@ call state the same level, grade, findings and absences, in other words and anot
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+
+from data_scripts.caption_words import as_text, distinct, listed, spell_level, spell_levels
 
 # Counted from the bottom of the spine.
 LEVEL_OF_IVD_LABEL = {
@@ -85,7 +87,7 @@ def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions
         num_captions: Number of captions.
     """
     absent = _some(_absent_findings([disc]), wording)
-    return _distinct(lambda: _disc_caption(disc, absent, wording), num_captions)
+    return distinct(lambda: _disc_caption(disc, absent, wording), num_captions)
 
 
 def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, num_captions: int) -> list[str]:
@@ -99,7 +101,7 @@ def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, 
         num_captions: Number of reports.
     """
     absent = _some(_absent_findings(discs), wording)
-    return _distinct(lambda: _spine_caption(discs, absent, wording), num_captions)
+    return distinct(lambda: _spine_caption(discs, absent, wording), num_captions)
 
 
 def _disc_caption(disc: DiscGrades, absent: Sequence[str], wording: random.Random) -> str:
@@ -112,26 +114,26 @@ def _disc_caption(disc: DiscGrades, absent: Sequence[str], wording: random.Rando
     if absent:
         sentences.append(_absence(absent, wording))
     wording.shuffle(sentences)
-    level = _spell_level(disc.level, wording)
+    level = spell_level(disc.level, wording)
     opening = wording.choice(("{}: ", "{} disc: ", "at {}, ", "disc {}: ", "level {}: "))
     sentences[0] = opening.format(level) + sentences[0]
-    return _as_text(sentences)
+    return as_text(sentences)
 
 
 def _spine_caption(discs: Sequence[DiscGrades], absent: Sequence[str], wording: random.Random) -> str:
     sentences = []
     for _, equal_discs in groupby(discs, key=lambda disc: replace(disc, level="")):
         group = list(equal_discs)
-        levels = _spell_levels([disc.level for disc in group], wording)
+        levels = spell_levels([disc.level for disc in group], wording)
         findings = [*_present_findings(group[0], wording), _degeneration_phrase(group[0].pfirrmann, wording)]
         wording.shuffle(findings)
-        sentences.append(f"{levels}: {_listed(findings, 'and')}")
+        sentences.append(f"{levels}: {listed(findings, 'and')}")
     if wording.random() < 0.5:
         sentences.reverse()
     if absent:
         place = wording.choice((0, len(sentences)))
         sentences.insert(place, f"{_absence(absent, wording)} at any level")
-    return _as_text(sentences)
+    return as_text(sentences)
 
 
 def _degeneration(pfirrmann: int, wording: random.Random) -> str:
@@ -191,41 +193,12 @@ def _some(names: list[str], wording: random.Random) -> list[str]:
 
 
 def _presence(phrases: Sequence[str], wording: random.Random) -> str:
-    return wording.choice(("{}", "{} noted", "{} seen", "the image shows {}")).format(_listed(phrases, "and"))
+    return wording.choice(("{}", "{} noted", "{} seen", "the image shows {}")).format(listed(phrases, "and"))
 
 
 def _absence(names: Sequence[str], wording: random.Random) -> str:
     phrases = [wording.choice(ABSENT[name]) for name in names]
     wording.shuffle(phrases)
     return wording.choice(("no {}", "there is no {}", "no sign of {}", "no evidence of {}")).format(
-        _listed(phrases, "or")
+        listed(phrases, "or")
     )
-
-
-def _listed(phrases: Sequence[str], conjunction: str) -> str:
-    return f" {conjunction} ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
-
-
-def _spell_level(level: str, wording: random.Random) -> str:
-    upper, lower = level.split("/")
-    short = lower[1:] if upper[0] == lower[0] else lower
-    return wording.choice((level, f"{upper}-{lower}", f"{upper}-{short}"))
-
-
-def _spell_levels(levels: Sequence[str], wording: random.Random) -> str:
-    first = _spell_level(levels[0], wording)
-    if len(levels) == 1:
-        return first
-    joint = " and " if len(levels) == 2 else " to "
-    return f"{first}{joint}{_spell_level(levels[-1], wording)}"
-
-
-def _as_text(sentences: Sequence[str]) -> str:
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
-
-
-def _distinct(compose: Callable[[], str], count: int) -> list[str]:
-    captions: dict[str, None] = {}
-    while len(captions) < count:  # thousands of wordings: a repetition is rare
-        captions[compose()] = None
-    return list(captions)

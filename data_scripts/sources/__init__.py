@@ -1,10 +1,11 @@
 """The sources: each module offers `describe(options) -> SourceInfo` and `read(options)`, yielding one item a row."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import Protocol
 
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
-from data_scripts.sources import folder, spider, synthetic
+from data_scripts.sources import folder, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic
 
 
 class Source(Protocol):
@@ -21,4 +22,40 @@ class Source(Protocol):
         ...
 
 
-SOURCES: dict[str, Source] = {"folder": folder, "spider": spider, "synthetic": synthetic}
+SOURCES: dict[str, Source] = {
+    "folder": folder,
+    "knee_kl": knee_kl,
+    "lsma_pqr": lsma_pqr,
+    "mendeley": mendeley,
+    "rsna2024": rsna2024,
+    "spider": spider,
+    "synthetic": synthetic,
+}
+
+
+def list_sources() -> str:
+    """What each source is, its licence and size, where to get it and what to cite, for a terminal of 80 columns."""
+    return "\n\n".join(_describe(source.ABOUT) for source in SOURCES.values())
+
+
+def _describe(about: SourceAbout) -> str:
+    license_words = about.license.removeprefix("other: ")
+    lines = {
+        "Licence": license_words + ("" if about.may_be_shared else "; what is built from it must not be passed on"),
+        "Size": about.size,
+        "Get it": about.where,
+        "Cite": about.citation,
+    }
+    described = [textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")]
+    for name, words in lines.items():
+        described.append(
+            textwrap.fill(
+                words,
+                width=79,
+                initial_indent=f"  {name + ':':<9}",
+                subsequent_indent=" " * 11,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    return "\n".join([about.name, *described])

@@ -1,19 +1,27 @@
-"""SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of two forms recognised by their files.
+"""SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of three forms recognised by their files.
 
+- Volumes, as published: `images/1_t1.mha`, `masks/1_t1.mha`, and `radiological_gradings.csv`, one row a disc. One
+  slice of each volume is taken, through the middle of the spine. `overview.csv` is not needed.
+- Mid-sagittal slices: `series.csv`, one row a slice, and `radiological_gradings.csv`.
 - Disc crops: `discs.csv`, one row a crop with that disc's grades.
-- Mid-sagittal slices: `series.csv`, one row a slice, and `radiological_gradings.csv`, one row a disc.
 
 The set has no written reports: captions are composed from the grades (see `spider_captions`).
 """
 
 import random
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
 from data_scripts.images import file_inside, read_image
+from data_scripts.metaimage import read_header
 from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.sources import spider_volumes
 from data_scripts.spider_captions import LEVEL_OF_IVD_LABEL, DiscGrades, compose_disc_captions, compose_spine_captions
 from data_scripts.tables import Row, columns_of, read_table
 
@@ -56,25 +64,46 @@ GRADE_COLUMNS = (
     "Disc bulging",
     "Pfirrman grade",  # spelt so in the source
 )
+_VOLUME_NAME = re.compile(r"([1-9][0-9]{0,5})_(t1|t2|t2_SPACE)\.mha")
 SEQUENCE_NAMES = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2_SPACE"}
+
+
+_SLICE_SUMMARY = "Mid-sagittal slices of lumbar MRI. The grade of a slice is the worst Pfirrmann grade of its discs."
+SUMMARIES = {
+    "discs": "Crops of single discs from mid-sagittal lumbar MRI slices.",
+    "slices": _SLICE_SUMMARY,
+    "volumes": _SLICE_SUMMARY + " Each is the slice of its volume that shows most of the spinal canal.",
+}
+
+
+GradingsOf = Mapping[str, Sequence[Row]]  # rows of radiological_gradings.csv by patient
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """A crop or slice before its grades are known; `file`, `patient` and `sequence` as the source spells them."""
+
+    file: str
+    patient: str
+    sequence: str
+    load_image: Callable[[], Image.Image]
+    load_mask: Callable[[], Image.Image] | None = None
+    pixel_spacing_mm: float | None = None
 
 
 def describe(options: ReadOptions) -> SourceInfo:
     """Describe the form found in the folder.
 
     Raises:
-        ValueError: If the folder holds neither form.
+        ValueError: If the folder holds none of the forms.
     """
-    raw = _raw_folder(options)
+    _, form = _find_form(options)
     return SourceInfo(
         about=ABOUT,
-        summary=(
-            "Crops of single discs from mid-sagittal lumbar MRI slices."
-            if _holds_discs(raw)
-            else "Mid-sagittal slices of lumbar MRI. The grade of a slice is the worst Pfirrmann grade of its discs."
-        ),
+        summary=SUMMARIES[form],
         label_names=LABEL_NAMES,
         grade_names=GRADE_NAMES,
+        mask_names=spider_volumes.MASK_NAMES if form == "volumes" else (),
         report_origin=(
             "composed by a program from the radiologist's grades of each disc, in varied wording; "
             "the data set has no written reports"
@@ -83,22 +112,28 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each crop or slice as a record, or as an exclusion with its reason.
+    """Yield each crop, slice or volume as a record, or as an exclusion with its reason.
 
     Raises:
-        ValueError: If the folder holds neither form, or a table lacks columns.
+        ValueError: If the folder holds none of the forms, or a table lacks columns.
     """
-    raw = _raw_folder(options)
-    if _holds_discs(raw):
-        rows = _read_columns(raw / "discs.csv", ("file", "sequence", *GRADE_COLUMNS))
-        for row in rows:
-            yield _record_or_exclusion(row, raw, options.seed, None)
-    else:
-        gradings_of: dict[str, list[Row]] = defaultdict(list)
-        for row in _read_columns(raw / "radiological_gradings.csv", GRADE_COLUMNS):
+    raw, form = _find_form(options)
+    if form == "discs":
+        for row in _read_columns(raw / "discs.csv", ("file", "sequence", *GRADE_COLUMNS)):
+            yield _row_item(row, raw, options.seed, None)
+        return
+    gradings_of: dict[str, list[Row]] = defaultdict(list)
+    for row in _read_columns(raw / "radiological_gradings.csv", GRADE_COLUMNS):
+        if row.problem:
+            yield Exclusion(row.where, row.problem)
+        else:
             gradings_of[row.text("Patient")].append(row)
+    if form == "slices":
         for row in _read_columns(raw / "series.csv", ("file", "patient", "sequence")):
-            yield _record_or_exclusion(row, raw, options.seed, gradings_of)
+            yield _row_item(row, raw, options.seed, gradings_of)
+    else:
+        for path in sorted((raw / "images").glob("*.mha")):
+            yield _volume_item(path, raw, options.seed, gradings_of)
 
 
 def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
@@ -126,21 +161,25 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
     return tuple(name for name in LABEL_NAMES if present[name])
 
 
-def _raw_folder(options: ReadOptions) -> Path:
+def _find_form(options: ReadOptions) -> tuple[Path, str]:
+    """The folder and the name of the form in it, a key of `SUMMARIES`."""
     raw = options.raw
     if raw is None or not raw.is_dir():
         raise ValueError(f"--raw must be an existing folder with a form of SPIDER, got {raw}")
-    sagittal = (raw / "series.csv").is_file() and (raw / "radiological_gradings.csv").is_file()
-    if _holds_discs(raw) == sagittal:
+    is_graded = (raw / "radiological_gradings.csv").is_file()
+    is_found = {
+        "discs": (raw / "discs.csv").is_file(),
+        "slices": is_graded and (raw / "series.csv").is_file(),
+        "volumes": is_graded and any((raw / "images").glob("*.mha")),
+    }
+    found = [form for form, is_there in is_found.items() if is_there]
+    if len(found) != 1:
         raise ValueError(
-            f"{raw} holds {'both forms' if sagittal else 'neither form'} of SPIDER: either discs.csv (disc crops), "
-            "or series.csv and radiological_gradings.csv (mid-sagittal slices), beside images/"
+            f"{raw} must hold one form of SPIDER, found: {' and '.join(found) or 'none'}. The forms: discs.csv (disc "
+            "crops); series.csv and radiological_gradings.csv (mid-sagittal slices); images/*.mha and "
+            "radiological_gradings.csv (volumes, their masks in masks/)"
         )
-    return raw
-
-
-def _holds_discs(raw: Path) -> bool:
-    return (raw / "discs.csv").is_file()
+    return raw, found[0]
 
 
 def _read_columns(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -151,38 +190,61 @@ def _read_columns(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _record_or_exclusion(
-    row: Row, raw: Path, seed: int, gradings_of: dict[str, list[Row]] | None
-) -> Record | Exclusion:
+def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) -> Record | Exclusion:
+    """A slice, or a crop of one disc where no gradings of patients are given."""
     try:
         if row.problem:
             raise ValueError(row.problem)
-        return _disc_record(row, raw, seed) if gradings_of is None else _slice_record(row, raw, seed, gradings_of)
+        picture = _Picture(
+            file=row.text("file"),
+            patient=row.text("Patient" if gradings_of is None else "patient"),
+            sequence=row.text("sequence"),
+            load_image=partial(read_image, file_inside(raw, row.text("file"), "image")),
+        )
+        return _disc_record(picture, row, seed) if gradings_of is None else _spine_record(picture, seed, gradings_of)
     except ValueError as error:
         return Exclusion(row.where, str(error))
 
 
-def _disc_record(row: Row, raw: Path, seed: int) -> Record:
+def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> Record | Exclusion:
+    file = path.relative_to(raw).as_posix()
+    try:
+        name = _VOLUME_NAME.fullmatch(path.name)
+        if name is None:
+            raise ValueError(f"a volume is named PATIENT_t1.mha, _t2.mha or _t2_SPACE.mha, got {path.name!r}")
+        mask = raw / "masks" / path.name
+        picture = _Picture(
+            file=file,
+            patient=name[1],
+            sequence=name[2],
+            load_image=partial(spider_volumes.load_image, path, mask if mask.exists() else None),
+            load_mask=partial(spider_volumes.load_mask, path, mask) if mask.exists() else None,
+            pixel_spacing_mm=spider_volumes.stored_spacing_mm(read_header(path)),
+        )
+        return _spine_record(picture, seed, gradings_of)
+    except ValueError as error:
+        return Exclusion(f"SPIDER/{file}", str(error))
+
+
+def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
     disc = _disc_grades(row)
-    captions = compose_disc_captions(disc, _wording(seed, row), 1 + NUM_REPHRASINGS)
-    return _record(row, raw, row.text("Patient"), [disc], captions, level=disc.level)
+    captions = compose_disc_captions(disc, _wording(seed, picture), 1 + NUM_REPHRASINGS)
+    return _record(picture, [disc], captions, level=disc.level)
 
 
-def _slice_record(row: Row, raw: Path, seed: int, gradings_of: dict[str, list[Row]]) -> Record:
-    patient = row.text("patient")
-    if patient not in gradings_of:
-        raise ValueError(f"no gradings for patient {patient!r} in radiological_gradings.csv")
-    discs = _discs_from_top(gradings_of[patient])
-    captions = compose_spine_captions(discs, _wording(seed, row), 1 + NUM_REPHRASINGS)
-    return _record(row, raw, patient, discs, captions, level="several")
+def _spine_record(picture: _Picture, seed: int, gradings_of: GradingsOf) -> Record:
+    if picture.patient not in gradings_of:
+        raise ValueError(f"no gradings for patient {picture.patient!r} in radiological_gradings.csv")
+    discs = _discs_from_top(gradings_of[picture.patient])
+    captions = compose_spine_captions(discs, _wording(seed, picture), 1 + NUM_REPHRASINGS)
+    return _record(picture, discs, captions, level="several")
 
 
-def _record(
-    row: Row, raw: Path, patient: str, discs: Sequence[DiscGrades], captions: Sequence[str], level: str
-) -> Record:
-    patient_id = f"spider-{patient}" if patient else ""
+def _record(picture: _Picture, discs: Sequence[DiscGrades], captions: Sequence[str], level: str) -> Record:
+    patient_id = f"spider-{picture.patient}" if picture.patient else ""
     return Record(
-        load_image=partial(read_image, file_inside(raw, row.text("file"), "image")),
+        load_image=picture.load_image,
+        load_mask=picture.load_mask,
         report=captions[0],
         rephrasings=tuple(captions[1:]),
         labels=present_labels(discs),
@@ -190,9 +252,10 @@ def _record(
         patient_id=patient_id,
         study_id=patient_id,
         plane="sagittal",
-        sequence=SEQUENCE_NAMES.get(row.text("sequence"), row.text("sequence")),
+        sequence=SEQUENCE_NAMES.get(picture.sequence, picture.sequence),
         level=level,
-        source=f"SPIDER/{row.text('file')}",
+        pixel_spacing_mm=picture.pixel_spacing_mm,
+        source=f"SPIDER/{picture.file}",
     )
 
 
@@ -203,9 +266,9 @@ def _discs_from_top(gradings: Sequence[Row]) -> list[DiscGrades]:
     return [disc_of_level[level] for level in reversed(LEVEL_OF_IVD_LABEL.values()) if level in disc_of_level]
 
 
-def _wording(seed: int, row: Row) -> random.Random:
-    """The source of the wording of a row: the same whatever rows surround it."""
-    return random.Random(f"{seed}/{row.text('file')}")
+def _wording(seed: int, picture: _Picture) -> random.Random:
+    """The source of the wording of a picture: the same whatever others surround it."""
+    return random.Random(f"{seed}/{picture.file}")
 
 
 def _disc_grades(row: Row) -> DiscGrades:

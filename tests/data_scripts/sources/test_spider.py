@@ -156,12 +156,12 @@ def test_slices_without_usable_gradings_become_exclusions(sagittal_folder):
 def test_the_form_must_be_clear(tmp_path, disc_folder):
     with pytest.raises(ValueError, match="existing folder"):
         spider.describe(ReadOptions(raw=None))
-    with pytest.raises(ValueError, match="neither form"):
+    with pytest.raises(ValueError, match="one form of SPIDER, found: none"):
         spider.describe(ReadOptions(raw=tmp_path))
     options = disc_folder({})
     (tmp_path / "series.csv").touch()
     (tmp_path / "radiological_gradings.csv").touch()
-    with pytest.raises(ValueError, match="both forms"):
+    with pytest.raises(ValueError, match="found: discs and slices"):
         spider.describe(options)
 
 
