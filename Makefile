@@ -12,7 +12,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/installed-train ## Build the synthetic set, pretrain, evaluate; then look at runs/demo/report.md
-	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 300 --out data/synthetic --overwrite
+	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 300 --num_proc 2 --out data/synthetic --overwrite
 	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/demo.yaml --overwrite
 	@cat runs/demo/report.md
 	@echo "Made runs/demo: checkpoint, metrics.json, report.md, figures"

@@ -1,53 +1,58 @@
 """Build a dataset folder that `datasets.load_dataset` reads, from one source of paired images and reports.
 
+    python -m data_scripts.build --list
     python -m data_scripts.build --source synthetic --out data/synthetic
-    python -m data_scripts.build --source folder --raw my_study --out data/my_study
+    python -m data_scripts.build --source folder --raw my_study --out data/my_study --num_proc 4
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
 
-The folder holds Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: everything
-is written into a hidden sibling folder first, which is renamed at the end (a build that is killed leaves that folder,
-`.NAME.partial-*`, to be deleted). Each row of the source is written or
-listed in the report with the reason why it was left out.
+The folder holds Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: everything is
+written into a hidden folder beside it first, `.NAME.partial`. A build that is interrupted or killed leaves that folder,
+and the same command goes on where it stopped. Each row of the source is written or listed in the report with the
+reason why it was left out.
 """
 
+import argparse
+import hashlib
 import json
 import shlex
 import shutil
 import sys
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
+from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArgumentParser
 
+from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.dataset_card import card_text
-from data_scripts.lumbar_builder import DATA_FOLDER, LumbarReports, card_metadata, split_table
-from data_scripts.records import SPLITS, Exclusion, ReadOptions, Record, SourceInfo, record_problem
-from data_scripts.sources import SOURCES
-from data_scripts.splits import (
-    DEFAULT_FRACTIONS,
-    check_given_splits,
-    num_shared_patients,
-    split_by_patient,
-    split_by_record,
-)
-
-REPORT_NAME = "build_report.json"
-NUM_NAMED_EXCLUSIONS = 10
+from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
+from data_scripts.parts import Part, keep_finished, parts_of, read_result
+from data_scripts.planning import assign_splits, check_share_of_bad, shuffle_rows, sort_out
+from data_scripts.protection import pseudonymise, pseudonyms_of_public
+from data_scripts.pseudonyms import Pseudonyms
+from data_scripts.records import Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.shards import join_parts
+from data_scripts.sources import SOURCES, list_sources
+from data_scripts.splits import DEFAULT_FRACTIONS
+from data_scripts.staging import clear, publish, staging_folder, staging_path
+from data_scripts.workers import Workers
 
 
 @dataclass(kw_only=True)
 class BuildArguments:
     """What a build needs to know."""
 
-    source: str = field(metadata={"help": "Where the rows come from.", "choices": sorted(SOURCES)})
+    source: str = field(metadata={"help": "Where the rows come from; see --list.", "choices": sorted(SOURCES)})
     out: Path = field(metadata={"help": "Folder to make. It must not exist, unless --overwrite is given."})
     raw: Path | None = field(
         default=None, metadata={"help": "Folder of the raw studies; not needed for the synthetic source."}
+    )
+    notes: Path | None = field(
+        default=None, metadata={"help": "File of the written reports, where it does not lie in --raw."}
     )
     split_by: Literal["patient", "record"] = field(
         default="patient",
@@ -57,10 +62,37 @@ class BuildArguments:
         default_factory=lambda: list(DEFAULT_FRACTIONS),
         metadata={"help": "Shares of train, validation and test. 0 leaves a split out."},
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the splits, and of what a source draws."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the splits, of the order of shards, and of what a source draws."}
+    )
     num_patients: int = field(default=400, metadata={"help": "Patients to draw (synthetic source only)."})
     max_bad: float = field(
-        default=0.05, metadata={"help": "Largest share of rows left out; above it nothing is built."}
+        default=0.05,
+        metadata={"help": "Largest share of rows left out for a defect; above it nothing is built."},
+    )
+    num_proc: int = field(
+        default=1, metadata={"help": "Processes that decode and write images; the result is the same for any number."}
+    )
+    streaming_shards: int | None = field(
+        default=None,
+        metadata={
+            "help": "Files of equal length for each split, rows mixed, for load_dataset(..., streaming=True) on "
+            "several machines; else as few files as keep each below 500 MB, rows in the order of the source."
+        },
+    )
+    keep_ids: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave ids of patients and studies and names of files as they are; else those of a source that is "
+            "no public data set are replaced by pseudonyms."
+        },
+    )
+    pseudonym_key: Path | None = field(
+        default=None,
+        metadata={
+            "help": "File of the key of the pseudonyms, made if there is none; keep it secret. Builds with one key "
+            "give a patient one pseudonym. Without it the key is drawn for this build and thrown away."
+        },
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace --out if it holds an earlier build."})
 
@@ -79,33 +111,84 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
         ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; nothing is
             left at `args.out` then, or the earlier build stays as it was.
     """
-    _check_out(args)
+    _check_numbers(args)
+    with staging_folder(args.out) as staging:
+        _check_out(args)
+        try:
+            return _build_in(staging, args, command)
+        except ValueError:  # what was read or asked for is wrong; anything else may go on from here when it is mended
+            clear(staging)
+            raise
+
+
+def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, Any]:
+    source = SOURCES[args.source]
+    options = ReadOptions(
+        raw=args.raw, seed=args.seed, num_patients=args.num_patients, notes=args.notes, num_proc=args.num_proc
+    )
+    with Workers(args.num_proc) as workers:  # their imports run while the source is read
+        # Which rows, and which split each belongs to.
+        info = source.describe(options)
+        records, exclusions = sort_out(source.read(options), info)
+        num_read = len(records) + len(exclusions)
+        check_share_of_bad(exclusions, num_read, args.max_bad)
+        records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
+        if args.streaming_shards:
+            records_of_split = shuffle_rows(records_of_split, args.seed)
+        own_names = [record.source for record in _flat(records_of_split)]
+        if not args.keep_ids:
+            records_of_split = pseudonymise(records_of_split, info.about, _pseudonyms(args, info, staging))
+
+        # Their images, in parts; those that an interrupted build finished are kept.
+        parts = _write_parts(workers, info, records_of_split, staging / "parts")
+    results = [read_result(part) for part in parts]
+    unusable = [exclusion for result in results for exclusion in result.exclusions]
+    own_name_of = dict(zip((record.source for record in _flat(records_of_split)), own_names, strict=True))
+    exclusions += [replace(exclusion, source=own_name_of[exclusion.source]) for exclusion in unusable]
+    check_share_of_bad(exclusions, num_read, args.max_bad)
+
+    # The dataset: shards, report and card, and only then its name.
+    written = _without(unusable, records_of_split)
+    report = build_report(
+        info,
+        command=command,
+        arguments={name: str(value) if isinstance(value, Path) else value for name, value in asdict(args).items()},
+        num_read=num_read,
+        exclusions=exclusions,
+        records_of_split=written,
+        split_rule=split_rule,
+        deidentification=deidentification_report(
+            _flat(written),
+            has_public_ids=info.about.has_public_ids,
+            keep_ids=args.keep_ids,
+            replaced=sum((Counter(result.scrubbed) for result in results), Counter()),
+            left=sum((Counter(result.left_in_texts) for result in results), Counter()),
+            burnt_in_text=[source for result in results for source in result.burnt_in_text],
+        ),
+    )
+    dataset = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
+    publish(dataset, args.out, staging)
+    return report
+
+
+def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudonyms:
+    if info.about.has_public_ids:
+        return pseudonyms_of_public(info.about)
+    # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
+    return Pseudonyms.from_file(args.pseudonym_key or staging / "pseudonym_key")
+
+
+def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
+    return chain.from_iterable(records_of_split.values())
+
+
+def _check_numbers(args: BuildArguments) -> None:
     if not 0 <= args.max_bad <= 1:
         raise ValueError(f"--max_bad is a share of the rows, 0 to 1, got {args.max_bad}")
-    source, options = SOURCES[args.source], ReadOptions(raw=args.raw, seed=args.seed, num_patients=args.num_patients)
-    info = source.describe(options)
-
-    records, exclusions = _sort_out(source.read(options), info)
-    num_read = len(records) + len(exclusions)
-    _check_share_of_bad(exclusions, num_read, args.max_bad)
-    records_of_split, split_rule = _assign_splits(records, args)
-
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    staging = args.out.parent / f".{args.out.name}.partial-{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
-    try:
-        builder = _write_parquet(staging, info, records_of_split)
-        exclusions += builder.exclusions
-        _check_share_of_bad(exclusions, num_read, args.max_bad)
-        written = _without(builder.exclusions, records_of_split)
-        report = _build_report(args, command, num_read, exclusions, written, split_rule)
-        (staging / REPORT_NAME).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        card = card_metadata(info, builder.info) + card_text(info, report)
-        (staging / "README.md").write_text(card, encoding="utf-8")
-        _publish(staging, args.out, args.overwrite)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return report
+    if args.num_proc < 1:
+        raise ValueError(f"--num_proc is a number of processes, 1 or more, got {args.num_proc}")
+    if args.streaming_shards is not None and args.streaming_shards < 1:
+        raise ValueError(f"--streaming_shards is a number of files, 1 or more, got {args.streaming_shards}")
 
 
 def _check_out(args: BuildArguments) -> None:
@@ -122,76 +205,40 @@ def _check_out(args: BuildArguments) -> None:
         raise ValueError(f"--out {args.out} is no earlier build (it has no {REPORT_NAME}); remove it yourself")
 
 
-def _sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[list[Record], list[Exclusion]]:
-    """Separate the rows that can be written from those that cannot, before any pixel is loaded."""
-    records: list[Record] = []
-    exclusions: list[Exclusion] = []
-    row_of_source: dict[str, int] = {}
-    for row, item in enumerate(items, start=1):
-        if isinstance(item, Exclusion):
-            exclusions.append(item)
-            continue
-        first_row = row_of_source.setdefault(item.source, row)
-        problem = record_problem(item, info)
-        if first_row != row:
-            problem = f"duplicate id: row {row} repeats row {first_row}"
-        if problem:
-            exclusions.append(Exclusion(item.source, problem))
-        else:
-            records.append(item)
-    return records, exclusions
+def _write_parts(
+    workers: Workers, info: SourceInfo, records_of_split: Mapping[str, Sequence[Record]], folder: Path
+) -> list[Part]:
+    folder.mkdir(exist_ok=True)
+    parts = parts_of(records_of_split, info, folder)
+    missing = keep_finished(parts, folder)
+    num_rows, num_missing = (sum(len(part.records) for part in some) for some in (parts, missing))
+    with tqdm(total=num_rows, initial=num_rows - num_missing, desc="images", unit=" images") as progress_bar:
+        workers.write(missing, info, on_rows=progress_bar.update)
+    return parts
 
 
-def _check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
-    if num_read == 0:
-        raise ValueError("the source holds no rows")
-    bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
-    if len(bad_rows) > max_bad * num_read:
-        named = "\n".join(f"  {bad.source}: {bad.reason}" for bad in bad_rows[:NUM_NAMED_EXCLUSIONS])
-        raise ValueError(
-            f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
-            f"Mend them, or raise --max_bad. The first {min(len(bad_rows), NUM_NAMED_EXCLUSIONS)}:\n{named}"
-        )
-
-
-def _assign_splits(records: Sequence[Record], args: BuildArguments) -> tuple[dict[str, list[Record]], str]:
-    """Give each record its split; also say by which rule, for the card."""
-    if not records:
-        raise ValueError("no usable row is left; see the reasons with a lower --max_bad")
-    patient_ids = [record.patient_id for record in records]
-    labels = [record.labels for record in records]
-    given = [record.split for record in records if record.split is not None]
-    shares = " / ".join(f"{100 * fraction:g} %" for fraction in args.split_fractions)
-    if given:
-        if len(given) != len(records) or args.split_by != "patient":
-            raise ValueError(
-                f"the source gives {len(given)} of {len(records)} rows a split: it must be given for all of them, "
-                "and --split_by left out"
-            )
-        check_given_splits(patient_ids, given)
-        splits, rule = given, "As the source gives them. No patient is in two splits."
-    elif args.split_by == "patient":
-        splits = split_by_patient(patient_ids, labels, fractions=args.split_fractions, seed=args.seed)
-        rule = f"By patient, {shares}, stratified by the patients' classes, seed {args.seed}."
-    else:
-        sources = [record.source for record in records]
-        splits = split_by_record(sources, labels, fractions=args.split_fractions, seed=args.seed)
-        rule = f"By record, {shares}, stratified by class, seed {args.seed}."
-    records_of_split = {
-        name: [record for record, split in zip(records, splits, strict=True) if split == name] for name in SPLITS
-    }
-    return {name: members for name, members in records_of_split.items() if members}, rule
-
-
-def _write_parquet(staging: Path, info: SourceInfo, records_of_split: Mapping[str, Sequence[Record]]) -> LumbarReports:
-    scratch = staging / "scratch"  # lock files and a second description, which the card makes needless
-    builder = LumbarReports(info, records_of_split, cache_dir=scratch / "cache")
-    builder.download_and_prepare(str(scratch / DATA_FOLDER), file_format="parquet")
-    (staging / DATA_FOLDER).mkdir()
-    for shard in sorted((scratch / DATA_FOLDER).glob("*.parquet")):
-        shard.rename(staging / DATA_FOLDER / shard.name)
-    shutil.rmtree(scratch)
-    return builder
+def _write_dataset(
+    folder: Path, info: SourceInfo, parts: Sequence[Part], report: Mapping[str, Any], num_shards: int | None
+) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)  # an interrupted build was joining its parts
+    (folder / DATA_FOLDER).mkdir(parents=True)
+    splits = []
+    for split in report["splits"]:
+        paths = [part.path for part in parts if part.split == split]
+        splits.append(join_parts(paths, folder / DATA_FOLDER, split, dataset_features(info), num_shards))
+    shards = sorted((folder / DATA_FOLDER).iterdir())
+    num_file_bytes = sum(shard.stat().st_size for shard in shards)
+    sha256 = hashlib.sha256()
+    for shard in shards:
+        with shard.open("rb") as file:
+            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    # A name of a file may hold bytes that are no text: JSON has an escape for them.
+    (folder / REPORT_NAME).write_text(report_json, encoding="utf-8", errors="backslashreplace")
+    card = card_metadata(info, splits, num_file_bytes, sha256.hexdigest()) + card_text(info, report)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
 
 
 def _without(
@@ -209,58 +256,37 @@ def _without(
     return written
 
 
-def _build_report(
-    args: BuildArguments,
-    command: str,
-    num_read: int,
-    exclusions: Sequence[Exclusion],
-    records_of_split: Mapping[str, Sequence[Record]],
-    split_rule: str,
-) -> dict[str, Any]:
-    written = [record for records in records_of_split.values() for record in records]
-    # Every row is accounted for: written, or listed with its reason.
-    assert num_read == len(written) + len(exclusions)
-    patient_ids = [record.patient_id for record in written]
-    splits = [split for split, records in records_of_split.items() for _ in records]
-    leak = {"num_shared": num_shared_patients(patient_ids, splits), "num_patients": len(set(patient_ids))}
-    return {
-        "command": command,
-        "date": datetime.now(UTC).date().isoformat(),
-        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(args).items()},
-        "rows_read": num_read,
-        "rows_written": len(written),
-        "num_masks": sum(record.load_mask is not None for record in written),
-        "split_rule": split_rule,
-        "splits": split_table(records_of_split),
-        "leak": leak if args.split_by == "record" else None,
-        "exclusions": [asdict(exclusion) for exclusion in exclusions],
-    }
+class _ListSources(argparse.Action):
+    """Like `--help`: prints and leaves, whatever else is or is not given."""
 
-
-def _publish(staging: Path, out: Path, overwrite: bool) -> None:
-    """Move the finished folder to its place; an earlier build is removed only after that."""
-    earlier = staging.with_name(f"{staging.name}.earlier")
-    if overwrite and out.exists():
-        out.rename(earlier)
-    staging.rename(out)
-    shutil.rmtree(earlier, ignore_errors=True)
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(list_sources())
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, build, and say what was built."""
     argv = sys.argv[1:] if argv is None else argv
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    (args,) = HfArgumentParser(BuildArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
-    datasets.disable_progress_bars()  # ours counts images, over whole splits
+    parser = HfArgumentParser(BuildArguments, description="Build a dataset folder from one source.")  # type: ignore[arg-type]
+    parser.add_argument(
+        "--list",
+        action=_ListSources,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        dest=argparse.SUPPRESS,
+        help="Say what each source is, its licence, size and where to get it, and leave.",
+    )
+    (args,) = parser.parse_args_into_dataclasses(list(argv))
     try:
         report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *argv]))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    for name, split in report["splits"].items():
-        print(f"{name:>10}: {split['rows']} rows of {split['patients']} patients")
-    print(f"{report['rows_written']} of {report['rows_read']} rows written to {args.out}")
-    for exclusion in report["exclusions"][:NUM_NAMED_EXCLUSIONS]:
-        print(f"left out: {exclusion['source']}: {exclusion['reason']}")
+    except KeyboardInterrupt:
+        sys.exit(
+            f"interrupted; the same command goes on from here. To start over, delete {staging_path(args.out)} first"
+        )
+    print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data_scripts.build_report import rule_summary
 from data_scripts.records import SourceInfo
 
 CARD = """\
 # {title}
 
 {summary}
-{leak}
+{sharing}{leak}
 **Research use only.** Not for diagnosis, and not for any decision about a patient.
 
 ## Source
@@ -36,20 +37,28 @@ Rows that hold each class, by split. A row may hold several classes or none.
   of the slice.
 - `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present. `grade`: {grade_text}
-- `patient_id`, `study_id`: as the source gives them; they are **not** pseudonymised here, nor are reports or names
-  of files. `plane`, `sequence`, `level`: `unknown` where the source does not say.
+- `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` where the source does not say.
 - `pixel_spacing_mm`: of the stored image; null where unknown.
 - `mask`: {mask_text}
 - `source`: data set and file of the row.
 
+## Privacy
+
+{privacy_text}
+
 ## How it was made
 
-{num_read} rows were read, {num_written} written, {num_excluded} left out; `build_report.json` lists each with
-its reason. Made on {date} with
+{num_read} rows were read, {num_written} written, {num_excluded} left out{by_rule}; `build_report.json` lists each
+with its reason. Made on {date} with
 
 ```sh
 {command}
 ```
+"""
+
+SHARING = """
+> **Not to be shared.** The licence of the source does not let others be given what was made from it. Each user
+> gets the source and builds this set anew.
 """
 
 LEAK = """
@@ -59,6 +68,13 @@ LEAK = """
 """
 
 
+ID_TEXTS = {
+    "pseudonyms": "keyed pseudonyms; so is the name of the file in `source`.",
+    "as published": "the pseudonyms that the data set was published with; dates in names of files are replaced.",
+    "kept": "as the source gives them; they are **not** pseudonymised, nor are names of files.",
+}
+
+
 def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     """The prose of the card, from the source's description and the build report."""
     splits = report["splits"]
@@ -66,9 +82,10 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     return CARD.format(
         title=f"Lumbar reports: {info.about.name}",
         summary=info.summary or info.about.summary,
+        sharing="" if info.about.may_be_shared else SHARING,
         leak=LEAK.format(**report["leak"]) if report["leak"] else "",
         report_origin=info.report_origin,
-        license=info.about.license,
+        license=info.about.license.removeprefix("other: "),
         citation=info.about.citation,
         split_text=report["split_rule"],
         split_table=_table(
@@ -77,13 +94,28 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         ),
         label_table=_table(["class", *splits], labels) if labels else "The source has no labels.",
         grade_text=f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
+        id_text=ID_TEXTS[report["deidentification"]["ids"]],
+        privacy_text=_privacy_text(report),
         mask_text=_mask_text(info, report["num_masks"]),
         num_read=report["rows_read"],
         num_written=report["rows_written"],
         num_excluded=len(report["exclusions"]),
+        by_rule=f" ({summary})" if (summary := rule_summary(report["exclusions"])) else "",
         date=report["date"],
         command=report["command"],
     )
+
+
+def _privacy_text(report: Mapping[str, Any]) -> str:
+    found = report["deidentification"]
+    counts = ", ".join(f"{count} {kind}" for kind, count in found["replaced_in_texts"].items()) or "none"
+    letters = len(found["burnt_in_text"])
+    verdict = "passed" if found["passed"] else "**did not pass**: the set is not to be shared"
+    return f"""\
+Dates, names, numbers and addresses that may point to a person were looked for in the texts by rules and replaced by
+placeholders such as `[DATE]`: {counts}. Images that may hold burnt-in letters: {letters}. The check of the written
+rows {verdict}. Rules miss things: read before you share. `build_report.json` names rows as the source does, and stays
+with whoever built the set."""
 
 
 def _mask_text(info: SourceInfo, num_masks: int) -> str:

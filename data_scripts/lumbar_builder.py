@@ -1,20 +1,25 @@
-"""Records to a dataset: the schema, Parquet shards, and the dataset card that `load_dataset` reads."""
+"""Records to a dataset: the schema, the rows, and the YAML head of the card that `load_dataset` reads."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.info import DatasetInfosDict
+from datasets.splits import SplitDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
-from tqdm.auto import tqdm
+from PIL import Image
 
+from data_scripts.burnt_in_text import has_burnt_in_text
 from data_scripts.images import UnusableImageError, class_indices, grey_8bit, png_bytes
+from data_scripts.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
 
 DATA_FOLDER = "data"
+WRITTEN_AT_ONCE = 32  # rows held in memory: a large radiograph is tens of MB, and each write costs as much as four rows
 
 
 def dataset_features(info: SourceInfo) -> datasets.Features:
@@ -41,16 +46,20 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
     )
 
 
-def encode_record(record: Record, info: SourceInfo) -> dict[str, Any]:
-    """Load a record's pixels and give its row.
+def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Image | None]:
+    """The image of a record as it is stored, and its mask.
 
     Raises:
         UnusableImageError: If the image or the mask cannot be stored.
     """
     image = grey_8bit(record.load_image())
-    mask = None
-    if record.load_mask is not None:
-        mask = class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
+    if record.load_mask is None:
+        return image, None
+    return image, class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
+
+
+def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Image.Image | None) -> dict[str, Any]:
+    """The row of a record, with its pixels as `load_pixels` gives them."""
     return {
         "image": {"bytes": png_bytes(image), "path": None},
         "report": record.report,
@@ -71,64 +80,99 @@ def encode_record(record: Record, info: SourceInfo) -> dict[str, Any]:
 class LumbarReports(datasets.GeneratorBasedBuilder):
     """Paired lumbar images and reports, built from records that are already assigned to splits.
 
-    Images are loaded one at a time while the shards are written. A record whose image cannot be used is left out and
-    appended to `exclusions`, which is complete once `download_and_prepare` has returned.
+    Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. What
+    may name a person is taken out of the texts; an image that seems to show letters is written, but named. The
+    accounts of this are complete once `download_and_prepare` has returned: `exclusions`, `scrubbed` (replaced passages
+    by kind), `left_in_texts` (those that a second look still finds) and `burnt_in_text` (sources of the images).
 
     Args:
         source_info: Vocabularies of the records.
-        records_of_split: The records of each split. None of them empty.
+        records_of_split: The records of each split.
         cache_dir: Folder for the library's lock files.
     """
 
     def __init__(
-        self, source_info: SourceInfo, records_of_split: Mapping[str, Sequence[Record]], cache_dir: Path
+        self, source_info: SourceInfo, records_of_split: Mapping[str, Iterable[Record]], cache_dir: Path
     ) -> None:
         self.source_info = source_info
         self.records_of_split = records_of_split
         self.exclusions: list[Exclusion] = []
-        super().__init__(cache_dir=str(cache_dir), dataset_name="lumbar_reports")
+        self.scrubbed: Counter[str] = Counter()
+        self.left_in_texts: Counter[str] = Counter()
+        self.burnt_in_text: list[str] = []
+        super().__init__(cache_dir=str(cache_dir), dataset_name="lumbar_reports", writer_batch_size=WRITTEN_AT_ONCE)
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=dataset_features(self.source_info))
+        return dataset_info(self.source_info)
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"split": split})
             for split in SPLITS
-            if self.records_of_split.get(split)
+            if split in self.records_of_split
         ]
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, record in enumerate(tqdm(self.records_of_split[split], desc=f"writing {split}", unit=" images")):
+        for index, record in enumerate(self.records_of_split[split]):
             try:
-                row = encode_record(record, self.source_info)
+                image, mask = load_pixels(record, self.source_info)
             except UnusableImageError as error:
                 self.exclusions.append(Exclusion(record.source, str(error)))
                 continue
-            yield index, row
+            # Whatever a decoder raises on a damaged file: one row must not cost a build of hours.
+            except Exception as error:
+                reason = f"unreadable image: {type(error).__name__}: {error}"
+                self.exclusions.append(Exclusion(record.source, reason))
+                continue
+            if has_burnt_in_text(image):
+                self.burnt_in_text.append(record.source)
+            yield index, encode_record(self._without_names(record), self.source_info, image, mask)
+
+    def _without_names(self, record: Record) -> Record:
+        report, *rephrasings = map(scrub, (record.report, *record.rephrasings))
+        for text in (report, *rephrasings):
+            self.scrubbed.update(text.replaced)
+            self.left_in_texts.update(text.left)
+        return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))
 
 
-def card_metadata(info: SourceInfo, dataset_info: datasets.DatasetInfo) -> str:
-    """The YAML head of the dataset card: features and files, so that any reader decodes them without our code."""
+def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
+    """The columns of a built dataset, and where it comes from."""
+    about = info.about
+    return datasets.DatasetInfo(
+        description=info.summary or about.summary,
+        citation=about.citation,
+        license=about.license,
+        features=dataset_features(info),
+    )
+
+
+def card_metadata(info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str) -> str:
+    """The YAML head of the dataset card: licence, features and files, so that any reader decodes them without our code.
+
+    Args:
+        info: The source.
+        splits: What was written.
+        num_file_bytes: Size of all shards.
+        sha256: Digest of all shards. `load_dataset` finds a folder in its cache by the folder's name and this head, not
+            by the files: without it, a rebuilt dataset would be read as it was before.
+    """
+    license_id, _, license_name = info.about.license.partition(":")
     metadata = DatasetCardData(
-        license=info.about.license.split(":")[0],
+        license=license_id,
         pretty_name=f"Lumbar reports: {info.about.name}",
         task_categories=["zero-shot-image-classification", "image-classification", "image-to-text"],
         tags=["medical", "lumbar-spine", "radiology"],
+        citation=info.about.citation,
+        may_be_shared=info.about.may_be_shared,
     )
-    DatasetInfosDict({"default": dataset_info}).to_dataset_card_data(metadata)
-    files = [{"split": split, "path": f"{DATA_FOLDER}/*-{split}*.parquet"} for split in dataset_info.splits or ()]
-    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(metadata)
+    if license_name:
+        metadata["license_name"] = license_name.strip()
+    written = dataset_info(info)
+    written.splits = SplitDict({split.name: split for split in splits})
+    written.download_size = num_file_bytes
+    written.dataset_size = sum(split.num_bytes for split in splits)
+    DatasetInfosDict({"default": written}).to_dataset_card_data(metadata)
+    files = [{"split": split.name, "path": f"{DATA_FOLDER}/{split.name}-*.parquet"} for split in splits]
+    MetadataConfigs({"default": {"data_files": files, "description": f"sha256 {sha256}"}}).to_dataset_card_data(metadata)
     return f"---\n{metadata}\n---\n"
-
-
-def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
-    """Rows, patients and rows of each label, by split."""
-    return {
-        split: {
-            "rows": len(records),
-            "patients": len({record.patient_id for record in records}),
-            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels)).items())),
-        }
-        for split, records in records_of_split.items()
-    }

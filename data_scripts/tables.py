@@ -1,18 +1,32 @@
 """A CSV or JSON-lines file to rows of cells, with every malformed row kept and named."""
 
+import codecs
 import csv
-import io
 import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
+# Bounds on what a damaged or hostile file may cost. A table of 128 MiB holds some 250,000 reports.
+MAX_TABLE_BYTES = 128 * 2**20
+MAX_ROWS = 500_000
+MAX_COLUMNS = 256
+MAX_LINE_CHARS = 2**20
 
-@dataclass(frozen=True, kw_only=True)
+# Bytes that are no UTF-8 and lone surrogates of JSON; zero bytes, which no editor writes.
+_DAMAGED = re.compile("[\0\ud800-\udfff]")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_BEYOND_ASCII = re.compile("[^\0-\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """A row of a table.
 
@@ -50,10 +64,15 @@ def read_table(path: Path) -> list[Row]:
     Every row comes back, also one that could not be read, which then says why.
 
     Raises:
-        ValueError: If the file is in no known encoding, its header repeats a name, or it holds no row.
+        ValueError: If the file cannot be read, breaks one of the bounds above, is in no known encoding or no table, its
+            header repeats a name, or it holds no row.
     """
-    read = {".csv": _csv_rows, ".jsonl": _json_rows}[path.suffix]
-    rows = list(read(path, _read_text(path)))
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path} must be a table that ends in .csv or .jsonl")
+    rows = list(islice(readers[path.suffix.lower()](path, _read_text(path)), MAX_ROWS + 1))
+    if len(rows) > MAX_ROWS:
+        raise ValueError(f"{path} has more than {MAX_ROWS} rows; split the table")
     if not rows:
         raise ValueError(f"{path} holds no rows")
     return rows
@@ -65,12 +84,24 @@ def columns_of(rows: list[Row]) -> tuple[str, ...]:
 
 
 def _read_text(path: Path) -> str:
-    content = path.read_bytes()
+    r"""The text of a file. In one that is UTF-8 but for damaged places, their bytes become lone surrogates."""
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass  # not UTF-8: the two other encodings that spreadsheets write are tried below
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise ValueError(f"{path} is larger than {MAX_TABLE_BYTES // 2**20} MiB; split the table")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decode(path, content, "utf-16")
+    text = content.decode("utf-8-sig", "surrogateescape")
+    if not _DAMAGED.search(text):
+        return text
+    if _BEYOND_ASCII.search(text):
+        return text  # UTF-8 that reads as such elsewhere: a few damaged bytes, and no other encoding
+    return _decode(path, content, "cp1252")
+
+
+def _decode(path: Path, content: bytes, encoding: str) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -80,47 +111,76 @@ def _read_text(path: Path) -> str:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(_lines(path, text), strict=True)
     header: list[str] | None = None
     number = 0
     try:
         for values in reader:
-            if not any(value.strip() for value in values):
-                continue  # an empty line is no row
+            if not any(value.strip() for value in values) and len(values) in (0, 1, len(header or values)):
+                continue  # an empty line is no row, nor is one of empty cells, as spreadsheets write it
             if header is None:
                 header = _csv_header(path, values)
                 continue
             number += 1
             where = f"{path.name} row {number}"
-            if len(values) == len(header):
-                yield Row(where=where, cells=dict(zip(header, values, strict=True)))
+            problem = _damage("".join(values))
+            if len(values) != len(header):
+                problem = f"{len(values)} fields, the header has {len(header)}; quote a report that holds commas"
+            if problem:
+                yield Row(where=where, problem=problem)
             else:
-                yield Row(
-                    where=where,
-                    problem=f"{len(values)} fields, the header has {len(header)}; quote a report that holds commas",
-                )
+                yield Row(where=where, cells=dict(zip(header, values, strict=True)))
     except csv.Error as error:
-        raise ValueError(f"{path} is no CSV after row {number} (line {reader.line_num}): {error}") from error
+        raise ValueError(
+            f"{path} is no CSV after row {number} (line {reader.line_num}): {error}; is a quotation mark missing?"
+        ) from error
+
+
+def _lines(path: Path, text: str) -> Iterator[str]:
+    """The lines with their ends. Not `io.StringIO`, which would take four bytes a character."""
+    for number, match in enumerate(_LINE.finditer(text), start=1):
+        if match.end() - match.start() > MAX_LINE_CHARS:
+            raise ValueError(
+                f"{path} has more than {MAX_LINE_CHARS} characters in line {number}; is it the right file?"
+            )
+        yield match[0]
 
 
 def _csv_header(path: Path, values: list[str]) -> list[str]:
     header = [value.strip() for value in values]
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    if len(header) > MAX_COLUMNS:
+        raise ValueError(f"{path} has {len(header)} columns, more than {MAX_COLUMNS}; is it the right file?")
+    if problem := _damage("".join(header)):
+        raise ValueError(f"{path} has a header that cannot be read: {problem}; save it as UTF-8")
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise ValueError(f"{path} repeats the columns {', '.join(map(repr, repeated))}; a column needs one name")
     return header
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    lines = (line for line in text.split("\n") if line.strip())
+    lines = (line for line in _lines(path, text) if line.strip())
     for number, line in enumerate(lines, start=1):
         where = f"{path.name} row {number}"
         try:
             cells = json.loads(line)
-        except json.JSONDecodeError as error:
+            problem = _damage(json.dumps(cells, ensure_ascii=False))
+        except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or endless nesting
             yield Row(where=where, problem=f"no JSON: {error}")
             continue
-        if isinstance(cells, dict):
-            yield Row(where=where, cells=cells)
-        else:
-            yield Row(where=where, problem=f"a JSON object is expected, got {line.strip()[:60]!r}")
+        if not isinstance(cells, dict):
+            problem = f"a JSON object is expected, got {line.strip()[:60]!r}"
+        elif len(cells) > MAX_COLUMNS:
+            problem = f"{len(cells)} columns, more than {MAX_COLUMNS}"
+        yield Row(where=where, problem=problem) if problem else Row(where=where, cells=cells)
+
+
+def _damage(text: str) -> str | None:
+    r"""Why a text cannot have been written so; None when it may.
+
+    Example:
+        >>> _damage("L4/L5\udcff bulge")
+        "damaged text: '\\udcff' after 'L4/L5'"
+    """
+    match = _DAMAGED.search(text)
+    return f"damaged text: {match[0]!r} after {text[: match.start()][-20:]!r}" if match else None

@@ -55,10 +55,10 @@ def study(tmp_path, grey_pixels) -> Callable[..., Path]:
 
 @pytest.fixture
 def built(tmp_path) -> Callable[..., dict[str, Any]]:
-    """Build into `tmp_path / "out"` and return the report."""
+    """Build into `tmp_path / "out"`, with ids as they are given, and return the report."""
 
     def run(raw: Path, **arguments: Any) -> dict[str, Any]:
-        arguments = {"source": "folder", "out": tmp_path / "out", "raw": raw, **arguments}
+        arguments = {"source": "folder", "out": tmp_path / "out", "raw": raw, "keep_ids": True, **arguments}
         return build(BuildArguments(**arguments), command="test")
 
     return run

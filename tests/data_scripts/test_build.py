@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import datasets
@@ -12,8 +14,10 @@ from PIL import Image
 
 from data_scripts import build as build_module
 from data_scripts.build import main
-from data_scripts.records import LEVELS, SEQUENCES
-from data_scripts.sources import SOURCES, folder, spider, synthetic
+from data_scripts.build_report import summary_lines
+from data_scripts.records import LEVELS, SEQUENCES, Exclusion
+from data_scripts.sources import SOURCES, folder
+from data_scripts.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +25,10 @@ ROOT = Path(__file__).parents[2]
 def rows_of(out, **options):
     loaded = datasets.load_dataset(str(out), **options)
     return {split: list(loaded[split]) for split in loaded}
+
+
+def bytes_of(folder_path):
+    return {path.name: path.read_bytes() for path in folder_path.iterdir()}
 
 
 def leftovers(folder_path):
@@ -120,10 +128,7 @@ def test_the_same_input_gives_the_same_bytes(study, built, tmp_path):
     built(raw)
     built(raw, out=tmp_path / "again")
     built(raw, out=tmp_path / "other", seed=1)
-    first, again, other = (
-        {shard.name: shard.read_bytes() for shard in (tmp_path / name / "data").iterdir()}
-        for name in ("out", "again", "other")
-    )
+    first, again, other = (bytes_of(tmp_path / name / "data") for name in ("out", "again", "other"))
     assert first == again and set(first) == set(other) and first != other
 
 
@@ -244,27 +249,84 @@ def test_an_interrupted_build_keeps_the_earlier_one(study, built, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         built(raw, overwrite=True, seed=5)
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert leftovers(tmp_path) == [".out.partial"]  # to go on from
+    monkeypatch.undo()
+    built(raw, overwrite=True, seed=5)
     assert leftovers(tmp_path) == []
 
 
-def test_a_kill_leaves_no_half_dataset(study, tmp_path):
+def test_a_killed_build_leaves_no_half_dataset_and_is_resumed(study, built, tmp_path, monkeypatch):
     # The child stops just before the finished folder would be renamed, the latest moment to be killed at.
     code = (
         "import sys, time; from data_scripts import build;"
-        "build._publish = lambda *_: (print('staged', flush=True), time.sleep(600));"
+        "build.publish = lambda *_: (print('staged', flush=True), time.sleep(600));"
         "build.main(sys.argv[1:])"
     )
-    arguments = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out")]
+    raw = study()
+    arguments = ["--source", "folder", "--raw", str(raw), "--out", str(tmp_path / "out"), "--keep_ids"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "study/.cache")}
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, env=environment, text=True
     ) as child:
         assert child.stdout.readline() == "staged\n"
+        with pytest.raises(ValueError, match="another build of --out .* is running"):
+            built(raw)
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
-    (partial,) = leftovers(tmp_path)
-    assert partial.startswith(".out.partial-")
+    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == [".out.partial"]
+
+    built(raw, out=tmp_path / "uninterrupted")
+    given = []
+    write = Workers.write
+    monkeypatch.setattr(
+        Workers, "write", lambda self, parts, *rest, **kw: given.extend(parts) or write(self, parts, *rest, **kw)
+    )
+    built(raw)
+    assert given == [] and leftovers(tmp_path) == ["uninterrupted"]
+    assert bytes_of(tmp_path / "out/data") == bytes_of(tmp_path / "uninterrupted/data")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_finished", [0, 2])
+def test_killed_while_writing_images(tmp_path, num_finished):
+    """Whenever it is killed, the same command ends with the same bytes, and goes on where it stopped."""
+
+    def command(out):
+        out = ["--out", str(tmp_path / out), "--num_proc", "2"]
+        return [sys.executable, "-m", "data_scripts.build", "--source", "synthetic", "--num_patients", "24", *out]
+
+    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "cwd": tmp_path, "text": True}
+    subprocess.run(command("whole"), check=True, stderr=subprocess.DEVNULL, **options)
+    parts = tmp_path / ".out.partial/parts"
+    with subprocess.Popen(command("out"), stderr=subprocess.DEVNULL, **options) as child:
+        while not parts.is_dir() or len(list(parts.glob("*.json"))) < num_finished:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    assert len(list(parts.glob("*.json"))) >= num_finished and not (tmp_path / "out").exists()
+    done = subprocess.run(command("out"), check=True, stderr=subprocess.PIPE, **options)
+    num_kept = int(re.search(r"(\d+)/144", done.stderr)[1])
+    assert num_kept >= 21 * num_finished  # the parts hold 64 and 38 rows of train, 21 of validation, 21 of test
+    assert bytes_of(tmp_path / "out/data") == bytes_of(tmp_path / "whole/data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+def test_any_number_of_processes_gives_the_same_bytes(study, built, tmp_path):
+    raw = study(num_patients=120)  # several parts
+    (raw / "images/7_T1.png").write_bytes(b"broken")
+    reports = [built(raw, out=tmp_path / f"by_{num_proc}", num_proc=num_proc) for num_proc in (1, 3)]
+    assert bytes_of(tmp_path / "by_1/data") == bytes_of(tmp_path / "by_3/data")
+    assert reports[0]["exclusions"] == reports[1]["exclusions"] and len(reports[0]["exclusions"]) == 1
+
+
+def test_an_earlier_build_is_there_again_after_a_kill_between_the_renames(study, built, tmp_path):
+    raw = study()
+    built(raw)
+    before = bytes_of(tmp_path / "out/data")
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / "out").rename(tmp_path / ".out.partial/earlier")
+    with pytest.raises(ValueError, match="exists; choose another folder"):
+        built(raw)
+    assert bytes_of(tmp_path / "out/data") == before and leftovers(tmp_path) == []
 
 
 def test_command_line(study, tmp_path, capsys):
@@ -288,10 +350,28 @@ def test_16_bit_slices_are_windowed(study, built, tmp_path):
         assert pixels.dtype == np.uint8 and (pixels == 255).mean() < 0.02 and len(np.unique(pixels)) > 100
 
 
+def test_rows_left_out_by_rule_are_no_defect_and_shown_apart(study, built, tmp_path, monkeypatch):
+    raw, read = study(), folder.read
+    by_rule = [Exclusion(f"patient {number}", "empty note", by_rule=True) for number in range(60)]
+    monkeypatch.setattr(folder, "read", lambda options: [*read(options), *by_rule, Exclusion("scan 1", "truncated")])
+    report = built(raw)
+    assert (report["rows_read"], report["rows_written"], len(report["exclusions"])) == (85, 24, 61)
+    lines = summary_lines(report, "out")
+    assert "60 rows left out by rule: 60 empty note" in lines and "left out: scan 1: truncated" in lines
+    assert not any("patient" in line and "left out:" in line for line in lines)
+    assert "61 left out (60 rows left out by rule: 60 empty note)" in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_neither_the_build_nor_its_workers_load_torch():
+    code = "import sys, data_scripts.build, data_scripts.workers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_every_source_module_is_registered():
-    assert list(SOURCES.values()) == [folder, spider, synthetic]
-    modules = {path.stem for path in (ROOT / "data_scripts/sources").glob("*.py")} - {"__init__"}
-    assert set(SOURCES) == modules
+    files = {path.stem for path in (ROOT / "data_scripts/sources").glob("*.py") if "\nABOUT = " in path.read_text()}
+    assert set(SOURCES) == files
+    assert all(name == source.ABOUT.name for name, source in SOURCES.items())
 
 
 @pytest.mark.parametrize(("form", "num_rows", "num_patients"), [("discs", 805, 73), ("sagittal", 360, 179)])

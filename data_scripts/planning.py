@@ -1,0 +1,106 @@
+"""What is to be written: the rows that are in order, their splits, and their order within them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from data_scripts.records import SPLITS, Exclusion, Record, SourceInfo, record_problem
+from data_scripts.splits import check_given_splits, split_by_patient, split_by_record
+
+NUM_NAMED_EXCLUSIONS = 10
+
+
+def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[list[Record], list[Exclusion]]:
+    """Separate the rows that can be written from those that cannot, before any pixel is loaded."""
+    records: list[Record] = []
+    exclusions: list[Exclusion] = []
+    row_of_source: dict[str, int] = {}
+    for row, item in enumerate(items, start=1):
+        if isinstance(item, Exclusion):
+            exclusions.append(item)
+            continue
+        first_row = row_of_source.setdefault(item.source, row)
+        problem = record_problem(item, info) or _unwritable_text(item)
+        if first_row != row:
+            problem = f"duplicate id: row {row} repeats row {first_row}"
+        if problem:
+            exclusions.append(Exclusion(item.source, problem))
+        else:
+            records.append(item)
+    return records, exclusions
+
+
+def _unwritable_text(record: Record) -> str | None:
+    r"""Lone surrogates, from `"\ud800"` in JSON or a damaged file name, are no Unicode text and cannot be stored."""
+    try:
+        "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
+    except UnicodeEncodeError as error:
+        return f"text that is no Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
+    return None
+
+
+def check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
+    """Refuse a source with too many broken rows.
+
+    Raises:
+        ValueError: If the source is empty, or more than the share `max_bad` of its rows is left out for a defect.
+    """
+    if num_read == 0:
+        raise ValueError("the source holds no rows")
+    bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
+    if len(bad_rows) > max_bad * num_read:
+        named = "\n".join(f"  {bad.source}: {bad.reason}" for bad in bad_rows[:NUM_NAMED_EXCLUSIONS])
+        raise ValueError(
+            f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
+            f"Mend them, or raise --max_bad. The first {min(len(bad_rows), NUM_NAMED_EXCLUSIONS)}:\n{named}"
+        )
+
+
+def assign_splits(
+    records: Sequence[Record], split_by: str, fractions: Sequence[float], seed: int
+) -> tuple[dict[str, list[Record]], str]:
+    """Give each record its split; also say by which rule, for the card.
+
+    Args:
+        records: The rows in order.
+        split_by: `patient` or `record`.
+        fractions: Shares of train, validation and test.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If no record is left, or the splits that the source gives cannot be kept.
+    """
+    if not records:
+        raise ValueError("no usable row is left; see the reasons with a lower --max_bad")
+    patient_ids = [record.patient_id for record in records]
+    labels = [record.labels for record in records]
+    given = [record.split for record in records if record.split is not None]
+    shares = " / ".join(f"{100 * fraction:g} %" for fraction in fractions)
+    if given:
+        if len(given) != len(records) or split_by != "patient":
+            raise ValueError(
+                f"the source gives {len(given)} of {len(records)} rows a split: it must be given for all of them, "
+                "and --split_by left out"
+            )
+        check_given_splits(patient_ids, given)
+        splits, rule = given, "As the source gives them. No patient is in two splits."
+    elif split_by == "patient":
+        splits = split_by_patient(patient_ids, labels, fractions=fractions, seed=seed)
+        rule = f"By patient, {shares}, stratified by the patients' classes, seed {seed}."
+    else:
+        sources = [record.source for record in records]
+        splits = split_by_record(sources, labels, fractions=fractions, seed=seed)
+        rule = f"By record, {shares}, stratified by class, seed {seed}."
+    records_of_split = {
+        name: [record for record, split in zip(records, splits, strict=True) if split == name] for name in SPLITS
+    }
+    return {name: members for name, members in records_of_split.items() if members}, rule
+
+
+def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) -> dict[str, list[Record]]:
+    """Mix the rows of each split, so that its shards are alike: a reader of some of them sees all kinds of rows."""
+    shuffled = {}
+    for split, records in records_of_split.items():
+        order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
+        shuffled[split] = [records[index] for index in order]
+    return shuffled

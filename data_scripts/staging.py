@@ -1,0 +1,58 @@
+"""The hidden folder in which a build grows until it is whole, and where an interrupted one is found again."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK_NAME = "lock"
+EARLIER_NAME = "earlier"
+
+
+def staging_path(out: Path) -> Path:
+    """Folder beside `out` in which it is built.
+
+    Example:
+        >>> staging_path(Path("data/my_study")).as_posix()
+        'data/.my_study.partial'
+    """
+    return out.parent / f".{out.name}.partial"
+
+
+@contextmanager
+def staging_folder(out: Path) -> Iterator[Path]:
+    """Hold the folder in which `out` is built; no other process can meanwhile. It stays only if something is in it.
+
+    Raises:
+        ValueError: If another build of `out` is running.
+    """
+    folder = staging_path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it when its holder dies, however
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another build of --out {out} is running; wait for it, or choose another folder") from None
+    try:
+        if (folder / EARLIER_NAME).exists() and not out.exists():
+            (folder / EARLIER_NAME).rename(out)  # killed between the two renames of `publish`
+        yield folder
+    finally:
+        if folder.exists() and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+            clear(folder)
+        lock.release()
+
+
+def clear(folder: Path) -> None:
+    """Remove a staging folder with all that is in it; the lock on it is held until it is released."""
+    shutil.rmtree(folder)
+
+
+def publish(dataset: Path, out: Path, folder: Path) -> None:
+    """Move a finished dataset out of its staging folder to its place; an earlier one is removed only after that."""
+    if out.exists():
+        out.rename(folder / EARLIER_NAME)
+    dataset.rename(out)
+    clear(folder)

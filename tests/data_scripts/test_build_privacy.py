@@ -1,0 +1,128 @@
+import json
+
+import datasets
+import pytest
+from PIL import Image, ImageDraw
+
+from data_scripts.build import main
+from data_scripts.pseudonyms import Pseudonyms
+from data_scripts.sources import SOURCES, list_sources, rsna2024
+
+
+def rows_of(out):
+    loaded = datasets.load_dataset(str(out))
+    return {split: list(loaded[split]) for split in loaded}
+
+
+NAMED = "Patient name: Ahmad Salem. Seen 12 Mar 2016: disc bulge at L4-5, 4.5 mm"
+SCRUBBED = "Patient name: [NAME]. Seen [DATE]: disc bulge at L4-5, 4.5 mm"
+
+
+def named_rows(num_patients=12):
+    return [
+        {
+            "file_name": f"images/Salem_{patient}.png",
+            "report": NAMED,
+            "rephrasings": "Bulge on 12 Mar 2016.",
+            "patient_id": f"MRN{patient}",
+            "labels": "LBP",
+        }
+        for patient in range(num_patients)
+    ]
+
+
+def test_nothing_that_names_a_person_is_written(study, built, tmp_path):
+    report = built(study(named_rows()), keep_ids=False)
+    for row in (row for rows in rows_of(tmp_path / "out").values() for row in rows):
+        assert row["report"] == SCRUBBED and row["rephrasings"] == ["Bulge on [DATE]."]
+        assert row["patient_id"].startswith("patient-") and row["study_id"].startswith("study-")
+        assert row["source"].startswith("folder/file-")
+    assert report["deidentification"] == {
+        "passed": True,
+        "ids": "pseudonyms",
+        "replaced_in_texts": {"DATE": 24, "NAME": 12},
+        "left_in_texts": {},
+        "dates_in_names": [],
+        "burnt_in_text": [],
+    }
+    card = (tmp_path / "out/README.md").read_text()
+    for words in ("24 DATE, 12 NAME", "keyed pseudonyms", "rows passed"):
+        assert words in card, words
+    for path in (tmp_path / "out").rglob("*.parquet"):
+        assert b"Salem" not in path.read_bytes() and b"MRN" not in path.read_bytes()
+
+
+def test_splits_follow_the_given_ids_and_pseudonyms_the_key(study, built, tmp_path):
+    raw, key = study(named_rows(20)), tmp_path / "study" / "key"
+    for name, arguments in (
+        ("kept", {"keep_ids": True}),
+        ("keyed", {"pseudonym_key": key}),
+        ("again", {"pseudonym_key": key}),
+        ("random", {}),
+    ):
+        built(raw, out=tmp_path / name, **{"keep_ids": False, **arguments})
+    ids = {
+        name: {split: [row["patient_id"] for row in rows] for split, rows in rows_of(tmp_path / name).items()}
+        for name in ("kept", "keyed", "again", "random")
+    }
+    pseudonyms = Pseudonyms.from_file(key)
+    assert ids["keyed"] == ids["again"] != ids["random"]
+    assert ids["keyed"] == {
+        split: [pseudonyms.of(patient, prefix="patient") for patient in kept] for split, kept in ids["kept"].items()
+    }
+    assert not list(tmp_path.rglob("pseudonym_key"))  # a drawn key is thrown away
+
+
+def test_kept_ids_do_not_pass(study, built, tmp_path):
+    report = built(study(named_rows()), keep_ids=True)
+    assert report["deidentification"]["passed"] is False and report["deidentification"]["ids"] == "kept"
+    card = (tmp_path / "out/README.md").read_text()
+    assert "**not** pseudonymised" in card and "**did not pass**" in card
+
+
+def test_a_row_left_out_goes_by_the_name_that_the_user_knows(study, built):
+    raw = study(named_rows(40))
+    (raw / "images/Salem_3.png").write_bytes(b"broken")
+    (exclusion,) = built(raw, keep_ids=False)["exclusions"]
+    assert exclusion["source"] == "study/images/Salem_3.png"
+
+
+def test_letters_in_images_are_named(study, built, tmp_path):
+    raw = study()
+    image = Image.new("L", (200, 100))
+    ImageDraw.Draw(image).text((4, 4), "SALEM 12.3.61", fill=255, font_size=16)
+    for patient in (4, 7):
+        image.save(raw / f"images/{patient}_T2.png")
+    found = built(raw)["deidentification"]
+    assert sorted(found["burnt_in_text"]) == ["study/images/4_T2.png", "study/images/7_T2.png"]
+    assert found["passed"] is False
+    assert "Images that may hold burnt-in letters: 2" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_list_says_what_each_source_is(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--list"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.strip() == list_sources()
+    for line in printed.splitlines():
+        assert len(line) <= 79 or "https://" in line, line
+    words = " ".join(printed.split())
+    for source in SOURCES.values():
+        about = source.ABOUT
+        for said in (about.summary, about.size, about.where, about.citation, about.license.removeprefix("other: ")):
+            assert " ".join(said.split()) in words
+
+
+def test_licence_and_citation_travel(study, built, tmp_path, monkeypatch):
+    about = rsna2024.ABOUT
+    monkeypatch.setattr("data_scripts.sources.folder.ABOUT", about)
+    report = built(study())
+    assert report["may_be_shared"] is False and report["source"]["citation"] == about.citation
+    card = (tmp_path / "out/README.md").read_text()
+    metadata = datasets.load_dataset_builder(str(tmp_path / "out")).info
+    assert metadata.features["report"] == datasets.Value("string")
+    head, prose = card.split("---\n")[1:3]
+    assert "license: other\n" in head and "may_be_shared: false" in head and "license_name: " in head
+    assert "**Not to be shared.**" in prose and about.citation in prose
+    assert json.loads((tmp_path / "out/build_report.json").read_text()) == report
