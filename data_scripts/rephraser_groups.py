@@ -17,7 +17,8 @@ class Mention:
         kind: As in `Finding`.
         side: As in `Finding`.
         severity: As in `Finding`.
-        shape: `diffuse`, `broad-based`, ... where the report says so of a disc; no fact, but worth keeping.
+        shape: `diffuse`, `broad-based`, ... where the report says so of a disc; `both` of endplates, which have no
+            side; no fact, but worth keeping.
         zone: `paracentral`, `paracentral and foraminal`, ...; the same.
     """
 
@@ -79,9 +80,12 @@ def _mention(report: str, finding: Finding) -> Mention:
     shape, zone = "", ""
     if finding.kind in CONTOURS:
         shape, zone = describe_contour(report, finding.span[0], finding.side)
+    elif finding.kind == "endplate change" and _OF_BOTH.search(report[max(0, finding.span[0] - 20) : finding.span[0]]):
+        shape = "both"
     return Mention(kind=finding.kind, side=finding.side, severity=finding.severity, shape=shape, zone=zone)
 
 
+_OF_BOTH = re.compile(r"\b(?:both|bilateral)\s+$", re.IGNORECASE)
 # May stand between a word for shape or zone and the finding that it describes.
 _PASSED = frozenset(
     {"and", "to", "the", "more", "side", "sided", "disc", "discs", "disk", "disks", "degenerative", "annular"}

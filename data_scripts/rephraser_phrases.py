@@ -39,7 +39,7 @@ class Noun:
         one: Its singular, without article.
         many: Its plural, for several levels; None for what is not counted ("spinal canal stenosis").
         always_many: Whether it is spoken of in the plural even at one level ("osteophytes").
-        of_both: Instead of "bilateral", where both are not left and right ("changes of both endplates").
+        of_both: Where the report speaks of both, which are not left and right ("changes of both endplates").
     """
 
     one: str

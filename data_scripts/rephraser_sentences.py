@@ -125,12 +125,12 @@ class Sentences:
         noun = self._one_of(nouns)
         is_plural = noun.many is not None and (many or noun.always_many)
         named = noun.many if noun.many and is_plural else noun.one
-        side = ""
-        if mention.side == "bilateral" and noun.of_both:
-            named = noun.of_both
+        side, shape = "", mention.shape
+        if noun.of_both and shape == "both":
+            named, shape = noun.of_both, ""
         elif mention.side:
             side = mention.side if mention.zone else self._one_of(SIDE_WORDS[mention.side])
-        words = f"{severity} {mention.shape} {side} {mention.zone} {named.format(grade=_grade(mention))}"
+        words = f"{severity} {shape} {side} {mention.zone} {named.format(grade=_grade(mention))}"
         text = " ".join(words.split())  # most of these are empty
         return Phrase(with_article(text) if article and noun.many and not is_plural else text, is_plural, is_plural)
 

@@ -59,8 +59,8 @@ def report_findings(text: str) -> tuple[Finding, ...]:
     """Read a report into its findings, in the order of the text, one for each level named.
 
     A statement without a level continues the level named last when it goes on about the disc; a general statement
-    ("No significant thecal sac or nerve root compression noted.") has none. What stands behind a question mark, as in
-    "lesion noted ? neuroma, sequestrated disc", is a differential diagnosis and no finding.
+    ("No significant thecal sac or nerve root compression noted.") has none. What is queried, as in "lesion
+    noted ? neuroma, sequestrated disc" or "haemangioma ?", is a differential diagnosis and no finding.
 
     Args:
         text: A report as it was typed, or normalised.

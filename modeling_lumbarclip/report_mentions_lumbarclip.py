@@ -241,11 +241,15 @@ def _negated_words(statement: Statement) -> set[int]:
 
 
 def _queried_words(statement: Statement) -> set[int]:
-    """Places of the words of a differential diagnosis: from "?" to the end of its list."""
+    """Places of the words of a differential diagnosis: from "?" to the end of its list, or what "cyst ?" is about."""
     queried: set[int] = set()
     for index, lemma in enumerate(statement.lemmas):
         if lemma == "?":
-            queried.update(range(index + 1, _end_of_negation(statement, index)))
+            asked = statement.mention_at.get(index - 1)
+            if asked and statement.lemmas[index + 1 : index + 2] in ((), (",",), (";",), (")",)):
+                queried.update(range(asked.first, index))
+            else:
+                queried.update(range(index + 1, _end_of_negation(statement, index)))
     return queried
 
 
@@ -266,8 +270,9 @@ def _end_of_negation(statement: Statement, start: int) -> int:
 
 def _is_participle(statement: Statement, action: Mention) -> bool:
     """Whether an action begins a clause, as "compressing the sac", and is no noun, as "narrowing of the canal"."""
-    is_noun = statement.lemmas[action.last + 1 : action.last + 2] == ("of",)
-    return action.role == "active" and not is_noun and _acts_forward(statement, action)
+    following = statement.lemmas[action.last + 1 : action.last + 2]
+    acts = following == ("the",) or (following != ("of",) and _acts_forward(statement, action))
+    return action.role == "active" and acts
 
 
 def _affirms(statement: Statement, start: int) -> bool:

@@ -146,6 +146,9 @@ def _side_groups(lemmas: Sequence[str]) -> list[list[int]]:
 def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
     """The finding after the side ("left paracentral protrusion"), or before it ("bulge more to the left")."""
     lemmas, first = statement.lemmas, group[0]
+    around = next((draft for draft in statement.drafts if draft.head.first <= first <= draft.head.last), None)
+    if around is not None:  # "defect in the left pars", "central canal stenosis"
+        return around if around.kind not in WITHOUT_SIDE else None
     earlier = [draft for draft in statement.drafts if draft.head.last < first and draft.kind not in WITHOUT_SIDE]
     earlier_disc = [draft for draft in earlier if draft.kind in DISC_AND_EFFECT_KINDS]
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))

@@ -125,3 +125,11 @@ def tiny_dataset_folder(tmp_path_factory):
                     )
         Dataset.from_list(rows, features=dataset_features(info)).to_parquet(folder / "data" / f"{split}.parquet")
     return folder
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real data beside the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real data beside the project")
+    return SHARED_DATA

@@ -13,8 +13,6 @@ from PIL import Image
 
 from data_scripts.build import BuildArguments, build
 
-SHARED_DATA = Path(__file__).parents[2] / "../shared/data"
-
 
 @pytest.fixture(autouse=True)
 def _quiet_and_isolated(tmp_path_factory, monkeypatch):
@@ -88,11 +86,3 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """Real data beside the project."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip("no real data beside the project")
-    return SHARED_DATA

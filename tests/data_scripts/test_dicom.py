@@ -160,14 +160,20 @@ def test_header_facts(tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
-def test_file_without_preamble(tmp_path, syntax):
+def test_incomplete_meta_information(tmp_path, syntax):
     pixels = draw_pixels(np.uint16, 8)
     dataset = make_dicom(tmp_path / "whole", pixels, transfer_syntax=syntax, **IDENTITY_WINDOW)
     content = (tmp_path / "whole").read_bytes()
     group = b"\x00\x08" if syntax == ExplicitVRBigEndian else b"\x08\x00"
     first_tag = group + (b"\x00\x16" if syntax == ExplicitVRBigEndian else b"\x16\x00")
-    for name, start in {"no preamble": 132, "no meta information": content.index(first_tag, 132)}.items():
-        (tmp_path / name).write_bytes(content[start:])
+    syntax_at = content.index(b"\x02\x00\x10\x00UI")
+    after_syntax = syntax_at + 8 + int.from_bytes(content[syntax_at + 6 : syntax_at + 8], "little")
+    for name, incomplete in {
+        "no preamble": content[132:],
+        "no meta information": content[content.index(first_tag, 132) :],
+        "no transfer syntax": content[:syntax_at] + content[after_syntax:],
+    }.items():
+        (tmp_path / name).write_bytes(incomplete)
         assert is_dicom(tmp_path / name), name
         assert read_headers(tmp_path / name)[0].patient_id == dataset.PatientID
         assert np.array_equal(grey(tmp_path / name), pixels), name
@@ -188,6 +194,7 @@ def test_odd_values_neither_warn_nor_fail(tmp_path, recwarn, caplog, capfd):
     dataset = dcmread(tmp_path / "a")
     content = (tmp_path / "a").read_bytes().replace(b"0.6875\\0.6875", b"abcdef\\0.6875")
     content = content.replace(dataset.StudyInstanceUID.encode(), b"x" * len(dataset.StudyInstanceUID))
+    content = content.replace(ExplicitVRLittleEndian.encode(), f"{ImplicitVRLittleEndian}\0\0".encode())  # it is not
     (tmp_path / "b").write_bytes(content)
     recwarn.clear()
     (header,) = read_headers(tmp_path / "b")

@@ -60,6 +60,8 @@ def facts(text):
         ("Touching the sac and S1 root", ["thecal sac contact", "nerve root contact"]),
         ("Hypertrophied facets and ligamenta flava", ["facet hypertrophy", "ligament hypertrophy"]),
         ("Compression fracture", ["fracture"]),
+        ("Zygapophyseal joint hypertrophy", ["facet hypertrophy"]),
+        ("Lt subarticular stenosis, subarticular bulge", ["lateral recess narrowing left", "bulge"]),
         # Negation and where it ends.
         ("No herniation, bulge or stenosis", ["-herniation", "-bulge", "-stenosis"]),
         ("No stenosis, mild bulge noted", ["-stenosis", "bulge mild"]),
@@ -74,6 +76,32 @@ def facts(text):
         ("The canal is not adequate", ["stenosis"]),
         ("Normal marrow signal, marrow oedema", ["-marrow change", "marrow change"]),
         ("Without significant thecal sac.", ["-thecal sac compression"]),
+        ("No stenosis, left bulge", ["-stenosis", "bulge left"]),
+        ("No canal stenosis, foraminal or recess stenosis", ["-stenosis", "-lateral recess narrowing"]),
+        (
+            "No canal stenosis, Rt foraminal narrowing or Lt recess stenosis",
+            ["-stenosis", "-foraminal narrowing right", "-lateral recess narrowing left"],
+        ),
+        (
+            "No Lt recess narrowing, narrowing of the canal or Rt foraminal stenosis",
+            ["-lateral recess narrowing left", "-stenosis", "-foraminal narrowing right"],
+        ),
+        (
+            "No bulging, disc space narrowing, prolapse or listhesis at any level",
+            ["-bulge", "-disc space narrowing", "-herniation", "-spondylolisthesis"],
+        ),
+        ("No bulge, compressing the left or right root", ["-bulge", "nerve root compression bilateral"]),
+        # What is queried is no finding.
+        ("? extruded disc, cyst", []),
+        ("Collection noted ?? herniation, a bulge at L4-5", ["L4/L5 bulge"]),
+        ("?? Protrusion. Bulge", ["bulge"]),
+        ("Cyst noted, haemangioma ?, bulge", ["cyst", "bulge"]),
+        # Statements.
+        ("Bulge more to the Rt. No stenosis", ["bulge right", "-stenosis"]),
+        ("Bulge at L4-5 more to the Rt. Multilevel bulges", ["L4/L5 bulge right", "bulge"]),
+        ("Bulge, Rt. Paracentral protrusion", ["bulge", "protrusion right"]),
+        ("Bulge at L4-5 NB: renal cyst", ["L4/L5 bulge", "cyst"]),
+        ("Bulge at L4-5\nand dehydrated disc", ["L4/L5 bulge", "L4/L5 dehydration"]),
         # Sides.
         ("Rt paracentral protrusion", ["protrusion right"]),
         ("Central and to the Lt, protrusion", ["protrusion left"]),
@@ -86,6 +114,33 @@ def facts(text):
         ("Encroaching on the left exit canal", ["foraminal narrowing left"]),
         ("R foraminal protrusion", ["protrusion right"]),
         ("Levoscoliosis", ["scoliosis left"]),
+        ("Central canal stenosis, bulge with central canal stenosis", ["stenosis", "bulge", "stenosis"]),
+        # A side before joined structures is that of both, unless the second has one.
+        ("Pressing the Rt sided sac and exit root", ["thecal sac compression right", "nerve root compression right"]),
+        ("Pressing Rt sac & S1 root", ["thecal sac compression right", "nerve root compression right"]),
+        ("Pressing Rt sided (sac and exit canal)", ["thecal sac compression right", "foraminal narrowing right"]),
+        ("Pressing the Rt sac and Lt root", ["thecal sac compression right", "nerve root compression left"]),
+        ("Pressing the sac and Lt root", ["thecal sac compression", "nerve root compression left"]),
+        ("Pressing the Rt root, sac", ["nerve root compression right", "thecal sac compression"]),
+        ("Pressing both roots and the sac", ["nerve root compression bilateral", "thecal sac compression"]),
+        # A sequestration or extrusion is on the side of its disc.
+        ("Rt foraminal protrusion -sequestered", ["protrusion right", "sequestration right"]),
+        ("Lt extrusion with sequestrated fragment", ["extrusion left", "sequestration left"]),
+        ("Rt protrusion with extruded fragment at L4-5", ["L4/L5 protrusion right", "L4/L5 extrusion right"]),
+        ("Rt protrusion at L4-5, sequestration at L5-S1", ["L4/L5 protrusion right", "L5/S1 sequestration"]),
+        ("Rt protrusion, no sequestration", ["protrusion right", "-sequestration"]),
+        # What is more to a side is the disc or the root, not the sac.
+        (
+            "Bulge pressing the sac reaching the recess, more to Lt with encroaching on exit canal",
+            ["bulge left", "thecal sac compression", "foraminal narrowing"],
+        ),
+        ("Bulge pressing the sac, more to left", ["bulge left", "thecal sac compression"]),
+        (
+            "Bulge pressing the sac and roots, more to left",
+            ["bulge", "thecal sac compression", "nerve root compression left"],
+        ),
+        ("Changes of both endplates, bilateral pars defects", ["endplate change", "spondylolysis bilateral"]),
+        ("Bulge, defect in the left pars", ["bulge", "spondylolysis left"]),
         # Severities and grades.
         ("Small protrusion largely pressing the sac", ["protrusion mild", "thecal sac compression severe"]),
         ("Protrusion, moderate in size", ["protrusion moderate"]),
@@ -269,13 +324,11 @@ def test_scores_count_by_hand():
     assert len(scores.differences) == 5
 
 
-def test_findings_agree_with_the_development_labels():
-    workbook = Path(__file__).parents[3] / "shared/data/mendeley_notes/Radiologists Report.xlsx"
-    if not workbook.is_file():
-        pytest.skip("no real data beside the project")
-    texts = {note.patient_id: note.text for note in read_notes(workbook)}
-    labels = read_labels(Path(__file__).with_name("report_labels_development.json"))
-    scores = score_reports(texts, labels)
+@pytest.mark.parametrize(("name", "num_notes"), [("development", 40), ("held_out", 40), ("second", 60)])
+def test_findings_agree_with_labels_made_by_reading(name, num_notes, shared_data):
+    notes = read_notes(shared_data / "mendeley_notes" / "Radiologists Report.xlsx")
+    labels = read_labels(Path(__file__).with_name(f"report_labels_{name}.json"))
+    scores = score_reports({note.patient_id: note.text for note in notes}, labels)
     print(scores)  # shown by pytest -s, and with a failure
-    assert len(labels) == 40
-    assert scores.f1 >= 0.95 and scores.negation_accuracy >= 0.97 and scores.side_accuracy >= 0.95, scores.differences
+    assert len(labels) == num_notes
+    assert scores.f1 >= 0.93 and scores.negation_accuracy >= 0.97 and scores.side_accuracy >= 0.95, scores.differences

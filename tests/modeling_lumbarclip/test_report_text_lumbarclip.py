@@ -27,6 +27,13 @@ from modeling_lumbarclip.report_text_lumbarclip import (
         ("noted at the level of\nL4/L5", "noted at the level of L4/L5"),
         ("bulge at L5-S1 level\nNo stenosis", "bulge at L5-S1 level. No stenosis"),
         ("disc bulge noted\ncompressing the sac", "disc bulge noted compressing the sac"),
+        ("bulge of the disc \nno stenosis\nthe canal is wide", "bulge of the disc. no stenosis. the canal is wide"),
+        ("bulge, more to\nleft side", "bulge, more to left side"),
+        (
+            "pressing the sac,\nNB: cyst noted , \n-L5/S1: bulge,\nmild",
+            "pressing the sac. NB: cyst noted. L5/S1: bulge, mild",
+        ),
+        ("bulges at L3/L4,\nL4/L5", "bulges at L3/L4, L4/L5"),
         ("exit canals.associated with,mild stenosis .", "exit canals. associated with, mild stenosis."),
         ("cyst ..\r\n", "cyst."),
         ("Featrure of muscle spam", "Featrure of muscle spam"),
@@ -66,6 +73,12 @@ def test_normalising_twice_changes_nothing_and_keeps_every_letter():
         assert normalise_report(once) == once, text
         assert [char for char in once if char.isalnum()] == [char for char in text if char.isalnum()], text
         assert "  " not in once and "\n" not in once
+
+
+@pytest.mark.slow
+def test_normalising_the_real_notes_changes_no_facts(notes):
+    changed = [text for text in notes if report_facts(normalise_report(text)) != report_facts(text)]
+    assert len(notes) == 515 and changed == []
 
 
 @pytest.mark.parametrize(
