@@ -30,7 +30,7 @@ from data_scripts.image_variation import (
 )
 from data_scripts.images import grey_8bit, png_bytes
 from data_scripts.records import PLANES
-from modeling_lumbarclip.report_text_lumbarclip import exchange_sides
+from modeling_lumbarclip.report_text_lumbarclip import exchange_sides, has_unclear_side
 
 # A batch as `datasets.map(batched=True)` gives it: a list for each column.
 Batch = Mapping[str, list[Any]]
@@ -88,7 +88,8 @@ class FlipLeftRight:
 
     Axial and coronal slices only: there the image's left and right are the patient's. The two ends of a sagittal row
     are front and back, which no report names; a mirrored one would be an anatomy that nobody has, so it is left as
-    it is, and so is a slice of unknown plane. Flipping twice gives the row back.
+    it is, and so is a slice of unknown plane. A row is left, too, if a text of it has a bare R or L that may be a side
+    but is not known for one ("cyst R"): the text would no longer fit the pixels. Flipping twice gives the row back.
 
     Args:
         seed: Of the choice of rows.
@@ -120,8 +121,12 @@ class FlipLeftRight:
     def __call__(self, batch: Batch) -> dict[str, list[Any]]:
         """Flip the chosen rows of a batch."""
         chosen = [
-            PLANES[plane] in MIRRORED_PLANES and row_generator("flip", self.seed, source).random() < self.probability
-            for plane, source in zip(_column(batch, "plane"), _column(batch, "source"), strict=True)
+            PLANES[plane] in MIRRORED_PLANES
+            and row_generator("flip", self.seed, source).random() < self.probability
+            and not any(map(has_unclear_side, (report, *rephrasings)))
+            for plane, source, report, rephrasings in zip(
+                *(_column(batch, name) for name in ("plane", "source", "report", "rephrasings")), strict=True
+            )
         ]
         exchanged: dict[str, Callable[[Any], Any]] = {
             "report": exchange_sides,

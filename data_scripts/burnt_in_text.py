@@ -15,6 +15,8 @@ SUSPECT_LETTERS = 4
 _STROKE_RADIUS = 4  # pixels; a stroke is brighter than the mean of the square around it
 _CONTRAST = 60  # grey values above that mean
 _LETTER_HEIGHT = (5, 40)  # pixels
+# All pairs of spots are compared, so their number has a bound. Slices have tens; a page of print, or noise, has more.
+_MAX_SPOTS = 1000
 _LARGEST_SIDE = 1024  # above it the image is halved, so that letters stay within that height
 
 
@@ -29,7 +31,7 @@ def burnt_in_letters(image: Image.Image) -> int:
 
     Returns:
         Length of the longest row of letter-like spots; 0 to 3 on nearly every image without text, since a few spots
-        in a row are found in any texture.
+        in a row are found in any texture. The number of all spots where there are more than a slice can have.
 
     Example:
         >>> from PIL import ImageDraw
@@ -45,6 +47,8 @@ def burnt_in_letters(image: Image.Image) -> int:
     boxes, peaks = _spots(image)
     if len(boxes) < 2:
         return len(boxes)
+    if len(boxes) > _MAX_SPOTS:
+        return len(boxes)
     _, line_of_spot = connected_components(_are_neighbours(boxes, peaks), directed=False)
     return int(np.bincount(line_of_spot).max())
 
@@ -59,6 +63,8 @@ def _spots(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.asarray(image)
     surroundings = np.asarray(image.filter(ImageFilter.BoxBlur(_STROKE_RADIUS)))
     is_stroke = pixels > np.minimum(surroundings, 255 - _CONTRAST) + np.uint8(_CONTRAST)
+    if np.count_nonzero(is_stroke) < _LETTER_HEIGHT[0]:  # a letter has a pixel in each of its rows
+        return np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64)
     spots, _ = ndimage.label(is_stroke, structure=np.ones((3, 3)))
     found = ndimage.find_objects(spots)
     boxes = np.array([(y.start, y.stop, x.start, x.stop) for y, x in found], dtype=np.int64).reshape(-1, 4)

@@ -6,6 +6,7 @@ Exit code 0 when it passes, 1 when it does not, 2 when it cannot be read.
 """
 
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 
 import datasets
 from PIL import Image
-from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.burnt_in_text import has_burnt_in_text
 from data_scripts.identifiers import Identifier, find_identifiers, scrub_text
@@ -27,6 +27,16 @@ from data_scripts.pseudonyms import holds_date
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
+_WHAT_IN_ID = {
+    "DATE": "a date",
+    "NAME": "a person's name",
+    "EMAIL": "an address of mail",
+    "URL": "an address",
+    "PLACE": "a place",
+    "ID": "a labelled number",
+    "PHONE": "a telephone number",
+}
+_PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 _NUM_PRINTED = 20
 
@@ -109,8 +119,27 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
                 yield IdentifyingRow(name, row, column, found.kind, _excerpt(text, found))
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
-            if holds_date(value):
-                yield IdentifyingRow(name, row, column, "DATE", "a date in the name")
+            for kind in _kinds_in_id(column, value):
+                yield IdentifyingRow(name, row, column, kind, f"{_WHAT_IN_ID[kind]} in the name")
+
+
+@lru_cache(maxsize=100_000)
+def _kinds_in_id(column: str, value: str) -> tuple[str, ...]:
+    """What names someone in an id or the name of a file, whose words and numbers no cue tells from a report's."""
+    value = _PSEUDONYM.sub("", value)
+    kinds = {"DATE"} if holds_date(value) else set()
+    if "^" in value or (column == "patient_id" and re.search(r"[^\W\d_]\s+[^\W\d_]|,", value.strip())):
+        kinds.add("NAME")  # SALEM^AHMAD, as in DICOM; Salem Ahmad
+    for found in find_identifiers(value):
+        # Ids are numbers: only one with a label before it is another's, and only a whole year makes it a date.
+        is_labelled = value[: found.span[0]].rstrip()[-1:] in (":", "#", ".") or found.text.startswith(("+", "("))
+        if (
+            found.kind in ("NAME", "EMAIL", "URL", "PLACE")
+            or (found.kind in ("ID", "PHONE") and is_labelled)
+            or (found.kind == "DATE" and re.search(r"\d{4}", found.text))
+        ):
+            kinds.add(found.kind)
+    return tuple(sorted(kinds))
 
 
 @lru_cache(maxsize=100_000)
@@ -149,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    from transformers.hf_argparser import HfArgumentParser  # takes a second; builds import this module without need
+
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
     parser = HfArgumentParser(CheckArguments)  # type: ignore[arg-type]
     (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))

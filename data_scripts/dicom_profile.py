@@ -13,10 +13,10 @@ from itertools import chain
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom import DataElement, Dataset
-from pydicom.datadict import dictionary_has_tag
+from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
-from pydicom.uid import UID
+from pydicom.uid import UID, UID_dictionary
 from pydicom.valuerep import VR
 
 from data_scripts.identifiers import find_identifiers
@@ -46,14 +46,39 @@ _DUMMY_OF_VR: dict[str, str | bytes] = {
     "UN": b"\0\0",
 }
 _DUMMY_TEXT = "ANONYMIZED"
-_TEXT_VRS = frozenset({"LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+_TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+_BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 _PERSONAL_VRS = frozenset({"PN", "DA", "TM", "DT"})  # never needed to read an image, in the table or not
 _PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both become the pseudonym
 _DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table drops what is drawn, so the rest means nothing
-_CODE_TAGS = range(0x00080100, 0x00080124)
 _SERIES_DESCRIPTION = BaseTag(0x0008103E)
 _OWN_UID_ROOT = "2.25."
-_STANDARD_UID_ROOT = "1.2.840.10008."  # classes, encodings: name no one
+
+
+def _tags(keywords: str) -> frozenset[BaseTag]:
+    return frozenset(BaseTag(tag) for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
+
+
+# Free text and bytes may hold anything, so only these stay: what is needed to read the pixels and to know how they were
+# made. Texts among them are searched for names all the same.
+_FILE_META_TAGS = _tags(
+    "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID "
+    "TransferSyntaxUID ImplementationClassUID"
+)
+_CODES = _tags("CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion")  # look like ids
+_KEPT_TAGS = (
+    _FILE_META_TAGS
+    | _CODES
+    | _tags(
+        "CodeMeaning DeidentificationMethod Manufacturer ManufacturerModelName SoftwareVersions SequenceName "
+        "PulseSequenceName ReceiveCoilName TransmitCoilName ImagedNucleus ConvolutionKernel FilterType StackID "
+        "RescaleType ModalityLUTType "
+        "PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths LUTData "
+        "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
+        "AlphaPaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
+        "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData"
+    )
+)
 
 # Of a series description these words stay: they say how an image was made. Everything else in it may name a person.
 _TECHNICAL_WORD = re.compile(
@@ -78,8 +103,9 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
         The copy, with the method named in it as the standard asks.
 
     Source:
-        PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Beyond the profile, dates,
-        times and names outside its table are emptied, and so are texts in which an identifier is found.
+        PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Beyond the profile, of dates,
+        times, names, free texts and bytes outside its table only technical ones stay, and every UID that is not of the
+        standard is replaced.
     """
     cleaned = copy.deepcopy(dataset)
     # Patients without an id or a name must not become one patient.
@@ -130,8 +156,19 @@ def _action(tag: BaseTag, vr: str) -> str:
     """What the profile does to an element: `keep`, or an action of `_ACTION_OF_CATEGORY`."""
     if vr == VR.UN or tag.group & 0xFF00 in _DRAWN_GROUPS or not dictionary_has_tag(tag):
         return "remove"  # what is of an unknown meaning or type, as are private elements, cannot be checked
-    action = _actions().get(tag, "empty" if vr in _PERSONAL_VRS else "keep")
+    if tag.group <= 0x0002 and tag not in _FILE_META_TAGS:
+        return "remove"  # who sent and who received the file, and anything they added
+    action = _actions().get(tag) or _action_outside_table(tag, vr)
     return "new uid" if action == "dummy" and vr == VR.UI else action
+
+
+def _action_outside_table(tag: BaseTag, vr: str) -> str:
+    if vr == VR.UI:
+        return "new uid"
+    if vr in _BINARY_VRS and tag not in _KEPT_TAGS:
+        return "remove"
+    is_free_text = vr in _TEXT_VRS and tag not in _KEPT_TAGS
+    return "empty" if vr in _PERSONAL_VRS or is_free_text else "keep"
 
 
 def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
@@ -199,13 +236,13 @@ def _is_harmless(element: DataElement) -> bool:
     if action == "dummy":
         return element.value == _dummy(element)
     if action == "new uid":
-        return all(uid.startswith((_OWN_UID_ROOT, _STANDARD_UID_ROOT)) for uid in _uids(element))
+        return all(uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in _uids(element))
     return action == "keep" and not _names_someone(element)
 
 
 def _names_someone(element: DataElement) -> bool:
-    is_code = element.tag in _CODE_TAGS  # of a vocabulary: numbers that look like ids
-    return not is_code and element.VR in _TEXT_VRS and bool(find_identifiers(str(element.value or "")))
+    is_text = element.VR in _TEXT_VRS or element.VR == VR.CS
+    return element.tag not in _CODES and is_text and bool(find_identifiers(str(element.value or "")))
 
 
 def _technical_words(description: str) -> str:
@@ -223,7 +260,8 @@ def _uids(element: DataElement) -> list[str]:
 
 
 def _map_uids(element: DataElement, pseudonyms: Pseudonyms) -> list[str] | str:
-    mapped = [uid if uid.startswith(_STANDARD_UID_ROOT) else pseudonyms.of_uid(uid) for uid in _uids(element)]
+    """Classes and encodings of the standard name no one; its root alone proves nothing."""
+    mapped = [uid if uid in UID_dictionary else pseudonyms.of_uid(uid) for uid in _uids(element)]
     return mapped[0] if len(mapped) == 1 else mapped
 
 

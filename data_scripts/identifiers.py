@@ -73,9 +73,7 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
         for match in pattern.finditer(text):
             yield kind, match.span("value")
     for match in _DATE.finditer(text):
-        if not _LEVEL_BEFORE.search(text[max(0, match.start() - 20) : match.start()]) and not _UNIT_AFTER.match(
-            text, match.end()
-        ):
+        if _is_date(text, match):
             yield "DATE", match.span()
     for match in _PHONE.finditer(text):
         if 7 <= sum(char.isdigit() for char in match[0]) <= 15:
@@ -88,6 +86,17 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
         yield "PLACE", span
 
 
+def _is_date(text: str, match: re.Match[str]) -> bool:
+    """Whether numbers that look like a date are one; with a year of four digits they are."""
+    if _FULL_YEAR.search(match[0]):
+        return True
+    before = text[max(0, match.start() - 40) : match.start()]
+    if before[-1:].isalpha() or _UNIT_AFTER.match(text, match.end()):
+        return False
+    is_numeric = not any(char.isalpha() for char in match[0])
+    return not (is_numeric and (_LEVEL_BEFORE.search(before) or _MEASURE_BEFORE.search(before)))
+
+
 # Repetitions are bounded, so that the time for a hostile text grows with its length only. `\d` takes the digits of
 # every script, Arabic ones among them.
 _DAY = r"(?:0?[1-9]|[12]\d|3[01]|[٠-٩]{1,2})"
@@ -98,10 +107,12 @@ _MONTH_NAME = (
     r"|nov(?:ember)?|dec(?:ember)?)|May|MAY)\b(?:\.(?=[\s-]*\d))?"  # not "may", the verb
 )
 _DATE = re.compile(
-    rf"""(?<![\w/.,*+-])(?:
-      {_YEAR}(?P<a>[-/.]){_MONTH}(?P=a){_DAY}(?:T\d\d:?\d\d(?::?\d\d)?)?                   # 2016-03-12
-    | {_DAY}(?P<b>\s?[-/.]\s?){_MONTH}(?P=b)(?:{_YEAR}|\d\d)                               # 12/03/2016, 12.3.16
-    | {_MONTH}(?P<c>\s?[-/.]\s?){_DAY}(?P=c)(?:{_YEAR}|\d\d)                               # 03/25/2016
+    rf"""(?:(?<![\w/.,*+-])|(?<=[^\W\d_][^\W\d_]))(?:                                     # also "DOB12/03/1961"
+      {_YEAR}(?P<a>\s?[-/.\\]\s?){_MONTH}(?P=a){_DAY}(?:T\d\d:?\d\d(?::?\d\d)?)?           # 2016-03-12
+    | {_DAY}(?P<b>\s?[-/.\\]\s?){_MONTH}(?P=b)(?:{_YEAR}|\d\d)                             # 12/03/2016, 12.3.16
+    | {_MONTH}(?P<c>\s?[-/.\\]\s?){_DAY}(?P=c)(?:{_YEAR}|\d\d)                             # 03/25/2016
+    | {_DAY}\s{{0,2}}(?P<d>[-/.\\])\s{{0,2}}{_MONTH}\s{{0,2}}(?P=d)\s{{0,2}}{_YEAR}            # 12/ 3/2016
+    | {_MONTH}\s{{0,2}}(?P<e>[-/.\\])\s{{0,2}}{_DAY}\s{{0,2}}(?P=e)\s{{0,2}}{_YEAR}            # 3/ 25/2016
     | {_MONTH}[-/]{_YEAR} | (?:0[1-9]|1[0-2])\.{_YEAR}                                     # 03/2016
     | {_DAY}(?:st|nd|rd|th)?[\s-]*(?:of\s)?{_MONTH_NAME}(?:[\s,'’-]*(?:{_YEAR}|\d\d\b))?   # 12th of March, 2016
     | {_MONTH_NAME}\s?{_DAY}(?:st|nd|rd|th)?(?!\d)(?:[\s,]+{_YEAR})?                       # March 12th, 2016
@@ -111,8 +122,16 @@ _DATE = re.compile(
     re.VERBOSE,
 )
 # "levels 10/11/12" and "7-8-10 mm" are no dates.
-_LEVEL_BEFORE = re.compile(r"(?:\b(?:levels?|discs?|disks?|vertebrae|[LTDCS])[\s:]*|[/&-]\s?)$", re.IGNORECASE)
-_UNIT_AFTER = re.compile(r"\s?(?:mm|cm|ml|cc|deg|degrees?|%|°)", re.IGNORECASE)
+_LEVEL_BEFORE = re.compile(
+    r"(?:\b(?:levels?|discs?|disks?|vertebrae|(?<![/.])[LTDCS])[\s:]*|\d\s?[/&-]\s?)$", re.IGNORECASE
+)
+_MEASURE_BEFORE = re.compile(
+    r"\b(?:diameters?|dimensions?|measur(?:es?|ed|ing|ements?)|sizes?|heights?|widths?|depths?|lengths?|thickness"
+    r"|angles?|ratios?)(?:\s+(?:is|are|of|about|were|was))?[\s:=]*$",
+    re.IGNORECASE,
+)
+_UNIT_AFTER = re.compile(r"\s?(?:(?:mm|cm|ml|cc|deg|degrees?)\b|%|°)", re.IGNORECASE)
+_FULL_YEAR = re.compile(r"\d{4}")
 
 _PHONE = re.compile(
     r"""(?<![\w.,/*+-])(?:
@@ -158,7 +177,16 @@ _CERTAIN: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             "ID",
             r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
         ),  # SSN; UID, address in a network
-        ("DATE", r"(?i:\b(?:d\.?o\.?b|date|birth|born)\b)[\s:.]*(?P<value>\d{6}(?:\d\d)?)\b"),
+        (
+            "ID",  # without "no.": three digits at least
+            r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
+            r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
+        ),
+        (
+            "DATE",
+            r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
+            r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
+        ),
         ("DATE", rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)"),
         ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))"),
         ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}:[0-5]\d)(?![\w:])"),

@@ -111,7 +111,13 @@ def paraphrase(args: ParaphraseArguments, command: str, answerer: Answerer | Non
             batch_size=args.batch_size,
             seed=args.seed,
         )
-        result = audit(rephrased, model=args.model, num_rephrasings=args.num_rephrasings, command=command)
+        result = audit(
+            rephrased,
+            model=args.model,
+            num_rephrasings=args.num_rephrasings,
+            splits=args.splits,
+            command=command,
+        )
         folder = staging / "dataset"
         shutil.rmtree(folder, ignore_errors=True)  # half-written by a run that was killed
         _write(args, folder, rephrased, result)

@@ -13,13 +13,16 @@ AUDIT_NAME = "paraphrase_audit"
 NUM_EXAMPLES = 10
 
 
-def audit(rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, command: str) -> dict[str, Any]:
+def audit(
+    rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, splits: Sequence[str], command: str
+) -> dict[str, Any]:
     """Count verdicts, and pick ten examples of each.
 
     Args:
         rephrased: All reports.
         model: As given to `--model`.
         num_rephrasings: Wanted for each report.
+        splits: Those whose reports were rephrased.
         command: The command line.
 
     Returns:
@@ -55,6 +58,7 @@ def audit(rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, c
         "date": datetime.now(UTC).date().isoformat(),
         "model": model,
         "num_rephrasings": num_rephrasings,
+        "splits": list(splits),
         "reports": len(rephrased),
         "reports_without_finding": sum(not report_facts(entry.report) for entry in rephrased),
         "reports_complete": sum(len(entry.texts) == num_rephrasings for entry in rephrased),
@@ -109,8 +113,8 @@ def card_paragraph(result: Mapping[str, Any]) -> str:
     return f"""
 ## Rephrasings
 
-{result["num_rephrasings"]} for each report, {made}. Each was parsed again and kept only if its facts (finding, level,
-side, severity, negation) equal the report's. The check knows what the report parser knows; nobody has read them all.
+{result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
+only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The check knows what the report parser knows; nobody has read them all.
 `{AUDIT_NAME}.md` holds counts and examples. Made on {result["date"]} with
 
 ```sh

@@ -3,8 +3,8 @@
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.jsonl
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
 
-A line holds `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `span` (characters of the
-note as it was typed) and `text` (the sentence they stand in). Beside it, `findings_report.json` counts notes, findings
+A line holds `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as it was
+typed) and `span` (the characters of `text` that state the kind: `text[span[0]:span[1]]`). Beside it, `findings_report.json` counts notes, findings
 and classes, and lists the notes that are empty or could not be read: none is lost.
 """
 
@@ -24,7 +24,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.notes import Note, read_notes
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
-from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings, statement_spans
+from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
 
@@ -42,8 +42,8 @@ class ParseArguments:
     notes: Path = field(metadata={"help": "Workbook (.xlsx) with a column `Patient ID` and one of notes."})
     out: Path = field(
         metadata={
-            "help": "Table to write, .jsonl or .csv: a line for each finding and level. `span` counts characters of "
-            "the note as it was typed; `text` is the sentence around it. NAME_report.json is written beside it."
+            "help": "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as it "
+            "was typed, `span` the characters of it that state the kind. NAME_report.json is written beside it."
         }
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace --out if it exists."})
@@ -51,7 +51,6 @@ class ParseArguments:
 
 def findings_of(note: Note) -> list[dict[str, Any]]:
     """The findings of a note as rows, in the order of the text."""
-    statements = statement_spans(note.text)
     return [
         {
             "patient_id": note.patient_id,
@@ -61,7 +60,7 @@ def findings_of(note: Note) -> list[dict[str, Any]]:
             "severity": finding.severity,
             "negated": finding.negated,
             "span": list(finding.span),
-            "text": next(note.text[start:end] for start, end in statements if start <= finding.span[0] < end),
+            "text": note.text,
         }
         for finding in report_findings(note.text)
     ]

@@ -7,6 +7,8 @@ it ends before the first word that reports use for something else.
 import re
 from collections.abc import Iterator
 
+from modeling_lumbarclip.report_lexicon_lumbarclip import ACTION_FORMS, FORMS, KNOWN_WORDS
+
 Span = tuple[int, int]
 
 # Words that begin or follow a sentence of a report, and so end a name. Lower case.
@@ -35,13 +37,53 @@ suggested surgeon surgery surgical t tear technique technologist tel tesla the t
 time to today tomorrow toshiba type unit university unremarkable urgent us venous vertebra vertebrae vertebral
 ward was we were which who whole wide wise with without x xray year years yesterday
 """
-_NOT_NAMES = frozenset(_WORDS_OF_REPORTS.split())
 _PARTICLE_WORDS = "al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von"
 _PARTICLES = frozenset(_PARTICLE_WORDS.split())
+_OTHER_MEDICAL_WORDS = """
+abdomen abdominal appearances etc incidental showed ankle anaemia anemia angle arm asthma backache brain breast
+burning cancer chest claudication coccyx compressive diabetic disturbance elbow epileptic foot gait hand head heart
+hip hyperintense hypertensive hypointense hypothyroid incontinence knee kyphosis leg limb liver lordosis lumbago
+meningeal numbness obese operated orbit pelvis pregnant prostate radiculopathy rheumatoid sacrum sciatica sciatic
+sclerosis sensory shoulder smoker conditional diffusion dixon fusion imaging perfusion safe sphincter spondylotic
+swelling syrinx thigh tingling trauma traumatic weakness wrist whole
+"""
+_NOT_NAMES = (
+    frozenset(f"{_WORDS_OF_REPORTS} {_OTHER_MEDICAL_WORDS}".split())
+    .union(*(forms.split() for forms in FORMS.values()), KNOWN_WORDS)
+    .union(*(forms.split() for roles in ACTION_FORMS.values() for forms in roles.values()))
+    - _PARTICLES
+)
+# Endings of diseases, operations and examinations.
+_MEDICAL_ENDING = re.compile(
+    r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
+    r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
+)
+# Of those words, the ones that are family names too; after "Dr." they are.
+_WORDS_AND_NAMES = """
+said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack place
+face new old
+"""
+_ALSO_NAMES = frozenset(_WORDS_AND_NAMES.split())
+_WORDS_AFTER_NAMES = (
+    "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
+)
+_FUNCTION_WORDS = frozenset(_WORDS_AFTER_NAMES.split())
+_EPONYM_WORDS = """
+andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott romanus
+scheuermann tarlov
+"""
+_EPONYMS = frozenset(_EPONYM_WORDS.split())
+_NAMED_AFTER = re.compile(
+    r"(?:['’]s)?[ \t]+(?:type|grade|cysts?|nodes?|disease|lesions?|angle|changes?|syndrome|lymphoma|classification"
+    r"|spine|joint)\b",
+    re.IGNORECASE,
+)
 
+# "Dr/ Salem" and "Dr - Salem" are written, too; "MR - lumbar spine" names no one.
 _TITLE = re.compile(
-    r"\b(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor|Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj)\b"
-    r"(?P<stop>\.?)[ \t]*"
+    r"\b(?:(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor)\b\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
+    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)"
+    r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c)\.[ \t]*){0,4}"
 )
 _LABEL_OF_NAME = re.compile(
     r"\b(?:(?:patient|pt|client|mother|father|husband|wife|doctor|physician|radiologist)(?:['’]?s)?\.?\s+)?"
@@ -49,6 +91,7 @@ _LABEL_OF_NAME = re.compile(
     r"\s*(?:[:=]|\bis\b|\s-\s)\s*",
     re.IGNORECASE,
 )
+_PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
 _DONE_BY = re.compile(
     r"\b(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
     r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated)"
@@ -61,7 +104,7 @@ _ROLE = re.compile(
     r"\s*[:,]\s*",
     re.IGNORECASE,
 )
-_PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Rr]e:|RE:)[ \t]+")
+_PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|[Rr]e:|RE:)[ \t]+")
 _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
     r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
@@ -85,12 +128,15 @@ def find_names(text: str) -> Iterator[Span]:
         ['Ahmad al-Salem']
     """
     for match in _TITLE.finditer(text):
-        # MR is magnetic resonance first: without a full stop it takes a name and a family name.
-        fewest = 2 if match["cue"] == "MR" and not match["stop"] else 1
-        yield from _name_at(text, match.end(), fewest=fewest, lower_case=match["cue"].casefold() != "doctor")
+        cue = match["cue"] or match["other"]
+        lower_case = 0 if match["sign"] or cue.casefold() == "doctor" else 2
+        is_resonance = cue in ("MR", "mr")  # or a man
+        yield from _name_at(text, match.end(), lower_case=lower_case, certain=not is_resonance)
     for match in _LABEL_OF_NAME.finditer(text):
-        yield from _name_at(text, match.end(), lower_case=True, commas=True)
-    for cue in (_DONE_BY, _ROLE):
+        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, commas=True, certain=True)
+    for match in _DONE_BY.finditer(text):
+        yield from _name_at(text, match.end(), certain=True)
+    for cue in (_ROLE, _PATIENT_NAME):
         for match in cue.finditer(text):
             yield from _name_at(text, match.end())
     for match in _PATIENT_OR_SUBJECT.finditer(text):
@@ -117,7 +163,7 @@ def find_institutions(text: str) -> Iterator[Span]:
 
 
 def _name_at(
-    text: str, start: int, *, fewest: int = 1, lower_case: bool = False, commas: bool = False
+    text: str, start: int, *, fewest: int = 1, lower_case: int = 0, commas: bool = False, certain: bool = False
 ) -> Iterator[Span]:
     """Yield the name that begins at a position, if one does.
 
@@ -125,14 +171,15 @@ def _name_at(
         text: The report.
         start: Where the cue ends.
         fewest: Words that make a name.
-        lower_case: Whether the name may be typed in small letters; then two words at most, the second only where
-            nothing but the end of a clause or a function word follows, lest a finding is taken.
+        lower_case: How many words the name may have when typed in small letters. All but the first count only where
+            nothing but the end of a clause or a word of reports follows, lest a finding is taken.
         commas: Whether a comma may part family name and name.
+        certain: Whether the cue leaves no doubt that a name follows, be it one that is a word as well ("Small").
     """
     words: list[re.Match[str]] = []
     position = start
     while len(words) < _MAX_WORDS and (word := _WORD.match(text, position)):
-        if not _continues_name(word, words, text, lower_case):
+        if not _continues_name(word, words, text, lower_case, certain):
             break
         words.append(word)
         position = _next_word(text, word, commas)
@@ -145,20 +192,51 @@ def _name_at(
         yield start, end
 
 
-def _continues_name(word: re.Match[str], words: list[re.Match[str]], text: str, lower_case: bool) -> bool:
+def _continues_name(word: re.Match[str], words: list[re.Match[str]], text: str, lower_case: int, certain: bool) -> bool:
     is_initial = len(word[0]) == 1 and text[word.end() : word.end() + 1] == "."
-    if word[0].casefold() in _NOT_NAMES and not (is_initial and word[0].isupper()):
+    is_name_too = certain and _is_name_too(word, text, is_first=not words)
+    if _is_no_name(word, text) and not is_name_too and not (is_initial and word[0].isupper()):
         return False
     if not word[0][0].islower():  # a capital, or a script without case
         return True
     if word[0] in _PARTICLES or word[0].partition("-")[0] in _PARTICLES:
         return True
-    if not lower_case or len(words) > 1 or (words and not words[0][0][0].islower()):
+    if len(words) >= lower_case or (words and not words[0][0][0].islower()):
         return False
-    if not words:
+    return not words or _ends_clause(text, word.end(), lower_case - len(words) - 1)
+
+
+def _ends_clause(text: str, position: int, num_more: int) -> bool:
+    """Whether a clause ends, or a word of reports follows, after no more than so many other words."""
+    for _ in range(num_more + 1):
+        following = _WORD.match(text, position + 1)
+        if following is None or _is_no_name(following, text) or not text[position].isspace():
+            return True
+        position = following.end()
+    return False
+
+
+def _is_no_name(word: re.Match[str], text: str) -> bool:
+    """Whether a word is one of reports, whole or in a part of it ("Post-laminectomy")."""
+    parts = [part for part in word[0].casefold().split("-") if len(part) > 2] or [word[0].casefold()]
+    if any(part in _EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
         return True
-    following = _WORD.match(text, word.end() + 1)
-    return following is None or following[0] in _NOT_NAMES or not text[word.end()].isspace()
+    return word[0].casefold() in _NOT_NAMES or any(
+        (part in _NOT_NAMES and (len(parts) == 1 or part not in _ALSO_NAMES)) or _MEDICAL_ENDING.fullmatch(part)
+        for part in parts
+    )
+
+
+def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
+    """Whether a word of reports is a name where it stands: no finding begins with it ("Dr. Salem. Small bulge")."""
+    if word[0].casefold() not in _ALSO_NAMES or word[0][0].islower():
+        return False
+    following = re.compile(r"[ \t]+([^\W\d_][\w'’-]*)").match(text, word.end())
+    if following is None:
+        return True
+    folded = following[1].casefold()
+    is_unknown_name = is_first and following[1][0].isupper() and folded not in _NOT_NAMES
+    return is_unknown_name or folded in _FUNCTION_WORDS or (folded in _ALSO_NAMES and is_first)
 
 
 def _next_word(text: str, word: re.Match[str], commas: bool) -> int:

@@ -2,8 +2,11 @@
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +56,8 @@ class Pseudonyms:
         Raises:
             ValueError: If the file holds no key.
         """
-        try:
-            with path.open("x", encoding="ascii") as file:
-                path.chmod(0o600)
-                file.write(secrets.token_hex(32) + "\n")
-        except FileExistsError:
-            pass  # the key of an earlier run
+        if not path.exists():
+            _make_key_file(path)
         try:
             return cls(bytes.fromhex(path.read_text(encoding="ascii")))
         except ValueError as error:
@@ -88,6 +87,15 @@ class Pseudonyms:
 
     def _digest(self, text: str) -> bytes:
         return hmac.new(self.key, text.encode(), hashlib.sha256).digest()
+
+
+def _make_key_file(path: Path) -> None:
+    """The file appears with the key in it, so that another process never reads it empty; the first to write wins."""
+    with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, prefix=f".{path.name}-") as file:
+        file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        with suppress(FileExistsError):  # of another process
+            os.link(file.name, path)  # the temporary file is readable by its owner alone, and so is this
 
 
 def holds_date(name: str) -> bool:

@@ -72,5 +72,10 @@ PHRASE = re.compile(
     + r")(?![\w'’-])",
     re.IGNORECASE,
 )
-# The letter of "grade A" is no article.
-WORD = re.compile(r"(?<![\w'’-])(?<!grade )(?<!type )[A-Za-z]+(?![\w'’-])", re.IGNORECASE)
+# The letter of "grade a" is no article, nor is a capital A that does not begin a sentence: "Schizas class A".
+WORD = re.compile(
+    r"(?<![\w'’-])(?<!grade )(?<!type )(?<!class )(?<!stage )"
+    r"(?:(?-i:(?!A(?!\w)))|(?<![\s\S])|(?<=[.!?]\s)|(?<=\n)|(?<=//)|(?<=//\s))"
+    r"[A-Za-z]+(?![\w'’-])",
+    re.IGNORECASE,
+)

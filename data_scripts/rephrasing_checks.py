@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from data_scripts.rephraser import comparable
-from modeling_lumbarclip.report_text_lumbarclip import report_facts
+from modeling_lumbarclip.report_text_lumbarclip import report_facts, report_measures
 
 ACCEPTED = "accepted"
 NO_TEXT = "no text"
@@ -19,8 +19,6 @@ CAUSES = (ACCEPTED, NO_TEXT, REPEATS_REPORT, REPEATS_REPHRASING, FACT_MISSING, F
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•]|sentence \d{1,2}:)\s+", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
-# Measures and counts; the digits of a level (`L4/5`, `L4-L5`) belong to a fact.
-_NUMBER = re.compile(r"(?<![\w/.,-])\d+(?:[.,]\d+)?(?![\w/])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +40,8 @@ def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
     """Compare a candidate with its report.
 
     The check sees what the report parser sees: kinds, levels, sides, severities and negations of findings; numbers
-    are compared besides, since a measure that nobody took is the likeliest thing a model invents. Words outside of
-    both may differ.
+    and their units are compared besides, since a measure that nobody took is the likeliest thing a model invents.
+    Words outside of both may differ.
 
     Args:
         candidate: A text.
@@ -66,7 +64,7 @@ def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
         return Verdict(cause=FACT_CHANGED, missing=missing, added=added)
     if missing or added:
         return Verdict(cause=FACT_MISSING if missing else FACT_ADDED, missing=missing, added=added)
-    numbers = set(_NUMBER.findall(candidate)) - set(_NUMBER.findall(report))
+    numbers = report_measures(candidate) - report_measures(report)
     if numbers:
         return Verdict(cause=NUMBER_ADDED, added=tuple(sorted(numbers)))
     return Verdict(cause=ACCEPTED)

@@ -39,9 +39,10 @@ ACTION_FORMS = {
     "degrade": {"active": "", "passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
     "spare": {
         "active": "",
-        "passive": "adequate patent preserved free open normal capacious maintained intact unremarkable",
+        "passive": "adequate patent preserved open normal capacious maintained intact unremarkable",
         "noun": "",
     },
+    "free": {"active": "", "passive": "free", "noun": ""},
 }
 
 # lemma → forms. Words that say nothing here but look like one that does stand in `OTHER_WORDS`.
@@ -74,7 +75,7 @@ FORMS = {
     "herniate": "herniation herniations herniated herniating herniates prolapse prolapsed prolapses hnp pivd",
     "hydrate": "hydrated hydration",
     "joint": "joint joints",
-    "left": "left leftward leftwards lt l't levo laevo",
+    "left": "left leftward leftwards lt lft l't levo laevo",
     "level": "level levels",
     "ligament": "ligamentum ligament ligaments ligamenta",
     "marrow": "marrow",
@@ -88,6 +89,10 @@ FORMS = {
     "nerve": "nerve nerves",
     "neural": "neural",
     "notable": "noticeably notably mainly mostly largest especially particularly predominantly worst maximal",
+    "no": "no nil",
+    "none": "none",
+    "not": "not cannot can't couldn't isn't aren't wasn't weren't doesn't don't didn't hasn't haven't hadn't "
+    "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
     "evident",
     "operate": "operation operations surgery surgical operative postoperative fixation fusion screws laminectomy "
@@ -96,7 +101,8 @@ FORMS = {
     "plate": "plate plates",
     "protrude": "protrusion protrusions protruded protruding protrudes",
     "recess": "recess recesses",
-    "right": "right rightward rightwards rt r't dextro",
+    "resolve": "resolved disappeared vanished resorbed",
+    "right": "right rightward rightwards rt rght r't dextro",
     "root": "root roots rootlets",
     "sac": "sac sca sack",
     "schmorl": "schmorl schmorls schmorl's",
@@ -151,7 +157,7 @@ FINDING_PHRASES = {
     "bulge": r"bulge",
     "protrusion": r"protrude",
     "extrusion": r"extrude",
-    "sequestration": r"sequester(?: disc)?(?: fragment| material)?|(?:disc|spare|detached) fragment|detached disc",
+    "sequestration": r"sequester(?: disc)?(?: fragment| material)?|(?:disc|free|detached) fragment|detached disc",
     "herniation": r"herniate(?! of mening)",
     "annular tear": r"annular tear|tear (?:of (?:the )?)?annular|tear",
     "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal",
@@ -242,6 +248,8 @@ DENIED_BY_SPARING = {
     "vertebral height": "vertebral height loss",
 }
 
+SPARING_ACTIONS = ("spare", "free")
+
 # Findings whose words name a structure, so that it may be spared: "normal bone marrow signal".
 SPARABLE_KINDS = frozenset(("marrow change", "endplate change"))
 
@@ -318,12 +326,28 @@ LABEL_OF_KIND = {
     "fracture": "vertebral fracture",
 }
 
-NEGATIONS = _words("no not without neither nor denied denies absence lack never")
-# Phrases that look like a negation and are none, and negations that stand behind what they deny.
+NEGATIONS = _words("no none not without neither nor denied denies absence lack never")
+# Two words that deny what follows them; "free" by itself says it of what stands before.
+NEGATING_PAIRS = (("negative", "for"), ("free", "of"), ("free", "from"), ("resolution", "of"))
+# Phrases that look like a negation and are none: "no change in the protrusion" says that there still is one.
+_WAYS_OF_CHANGE = r"(?:change|increase|progression|progress|improvement|worsening|deterioration|enlargement)"
 NO_NEGATION = (
-    r"(?:with or )?without (?:contrast|nuclear border|findings)|not only|no longer|no change(?! (?:of|in))|not excluded"
+    r"(?:with or )?without (?:contrast|nuclear border|findings)|not only"
+    r"|no (?:severe |interval |definite |obvious |further )*(?:change(?! (?:of|in))"
+    rf"|{_WAYS_OF_CHANGE}(?= (?:of|in) (?:(?!and|or|nor|with)[^\s,;:]+ ){{0,7}}?"
+    r"(?:bulge|protrude|extrude|sequester|herniate|tear|cyst|fracture|spondylolisthesis|scoliosis|stenosis|compress"
+    r"|compression|narrow|narrowing)))"
+    r"|not (?:be )?(?:free (?:of|from)|negative for)"
+    r"|(?:not|partially|partial|partly|incompletely|incomplete|nearly|almost) (?:be )?"
+    r"(?:yet |completely |fully |entirely )?(?:resolve|resolution)"
 )
-NEGATED_BEFORE = r"not (?:be )?(?:clearly )?noted|absent|excluded|ruled out"
+# What cannot be excluded is queried: after these words, or before them.
+QUERYING = r"not (?:completely |entirely |fully |definitely )?(?:exclude|excludes|rule out)"
+QUERIED_BEFORE = r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:excluded|ruled out)"
+# Negations that stand behind what they deny.
+NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly )?noted|absent|excluded|ruled out|resolve"
+# What answers the heading before it: "herniation: none", "stenosis - absent".
+ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
 END_OF_NEGATION = _words("but however although though except apart while yet where with noted ; : (")
 # What tells, after a comma, that a new statement begins and the denied list is over.
 AFFIRMING = _words("<level> there be a an noted mild moderate notable old probably likely suggestive")
@@ -331,8 +355,8 @@ AFFIRMING = _words("<level> there be a an noted mild moderate notable old probab
 # What begins a statement where a line begins with it, in lower case, too.
 STATEMENT_STARTS = NEGATIONS.union(
     _words(
-        """the there evidence feature features appearance appearances spare multilevel multiple diffuse wide minimal
-        mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
+        """the there evidence feature features appearance appearances spare free multilevel multiple diffuse wide
+        minimal mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
     )
 )
 
@@ -347,6 +371,9 @@ END_OF_STRUCTURES = _words(
     """within in inside along through below above behind extending extended extends due into toward towards beyond
     without no not but however ; :"""
 )
+# What leaves out the levels that follow: "at all levels except L5-S1"; words that may stand between.
+EXCEPTING = (("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"))
+EXCEPTED_LEVEL_WORDS = _words("at the level for of")
 # Words of statements about no level in particular.
 GENERAL = _words("multilevel elsewhere other multiple")
 
@@ -362,6 +389,11 @@ KNOWN_WORDS = OTHER_WORDS.union(
     GENERAL,
     *(
         re.findall("[a-z]+", phrase)
-        for phrase in (*FINDING_PHRASES.values(), *STRUCTURE_PHRASES.values(), NO_NEGATION, NEGATED_BEFORE)
+        for phrase in (
+            *FINDING_PHRASES.values(),
+            *STRUCTURE_PHRASES.values(),
+            *(NO_NEGATION, QUERYING, QUERIED_BEFORE, NEGATED_BEFORE),
+            *(" ".join(words) for words in (*NEGATING_PAIRS, *ANSWERS, *EXCEPTING)),
+        )
     ),
 )

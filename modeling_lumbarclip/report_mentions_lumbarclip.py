@@ -7,6 +7,7 @@ from functools import cache
 
 from .report_lexicon_lumbarclip import (
     AFFIRMING,
+    ANSWERS,
     DENIED_BY_SPARING,
     DISC_CONTOUR_KINDS,
     END_OF_NEGATION,
@@ -14,11 +15,15 @@ from .report_lexicon_lumbarclip import (
     FINDING_PHRASES,
     LIST_WORDS,
     NEGATED_BEFORE,
+    NEGATING_PAIRS,
     NEGATIONS,
     NO_NEGATION,
+    QUERIED_BEFORE,
+    QUERYING,
     RELATIONS,
     SIDES,
     SPARABLE_KINDS,
+    SPARING_ACTIONS,
     STRUCTURE_PHRASES,
 )
 from .report_words_lumbarclip import Word
@@ -29,7 +34,7 @@ class Mention:
     """A phrase of the lexicon in a statement.
 
     Args:
-        what: `finding`, `structure`, `action`, `negation before` or `no negation`.
+        what: `finding`, `structure`, `action`, `negation before`, `no negation`, `query` or `query before`.
         name: The finding, structure or action.
         first: Index of its first word.
         last: Index of its last word.
@@ -107,6 +112,8 @@ class Statement:
 def _phrase_pattern() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
     phrases = [
         ("no negation", "", NO_NEGATION),
+        ("query", "", QUERYING),
+        ("query before", "", QUERIED_BEFORE),
         ("negation before", "", NEGATED_BEFORE),
         *(("finding", name, phrase) for name, phrase in FINDING_PHRASES.items()),
         *(("structure", name, phrase) for name, phrase in STRUCTURE_PHRASES.items()),
@@ -146,13 +153,13 @@ def _draft_findings(statement: Statement) -> list[Draft]:
         if mention.what == "finding":
             kind, denies = ("dehydration", True) if mention.name == "hydration" else (mention.name, False)
             spared = _action_before(statement, mention) if kind in SPARABLE_KINDS else None
-            denies = denies or (spared is not None and spared.name == "spare")
+            denies = denies or (spared is not None and spared.name in SPARING_ACTIONS)
             drafts.append(Draft(kind=kind, head=mention, denies=denies))
         elif mention.what == "structure":
             action = _governing_action(statement, mention)
             kind_found = _relation(statement, mention, action, negated)
             if kind_found:
-                denies = action is not None and action.name == "spare"
+                denies = action is not None and action.name in SPARING_ACTIONS
                 drafts.append(Draft(kind=kind_found, head=mention, action=action, denies=denies))
             used |= {action} if action else set()
     for mention in statement.mentions:
@@ -169,7 +176,7 @@ def _relation(statement: Statement, structure: Mention, action: Mention | None, 
     if action is None:
         denied = structure.name in ("thecal sac", "nerve root") and _denied_directly(statement, structure, negated)
         return RELATIONS["compress", structure.name] if denied else None
-    if action.name == "spare":
+    if action.name in SPARING_ACTIONS:
         return DENIED_BY_SPARING.get(structure.name)
     return RELATIONS.get((action.name, structure.name))
 
@@ -231,18 +238,59 @@ def _negated_words(statement: Statement) -> set[int]:
     """Places of the words that a negation reaches: from "no" to the end of its list, from "not seen" backwards."""
     negated: set[int] = set()
     for mention in statement.mentions:
-        if mention.what == "negation before":
-            negated.update(_words_before(statement.lemmas, mention.first))
-    for index, lemma in enumerate(statement.lemmas):
-        mention_here = statement.mention_at.get(index)
-        if lemma in NEGATIONS and not (mention_here and mention_here.what in ("no negation", "negation before")):
+        if mention.what == "negation before" and mention.first == 0:  # "absent disc herniation"
+            negated.update(range(mention.last + 1, _end_of_negation(statement, mention.last)))
+        elif mention.what == "negation before":
+            negated.update(_words_before(statement.lemmas, _end_of_heading(statement.lemmas, mention)))
+    for index in range(len(statement.lemmas)):
+        if _is_answer(statement, index):
+            negated.update(_words_before(statement.lemmas, index - (statement.lemmas[index - 1] in (":", ",", "("))))
+        elif _negates(statement, index):
             negated.update(range(index + 1, _end_of_negation(statement, index)))
     return negated
 
 
+def _negates(statement: Statement, index: int) -> bool:
+    """Whether a negation of what follows begins here."""
+    mention = statement.mention_at.get(index)
+    if mention and mention.what not in ("action", "finding", "structure"):
+        return False
+    return statement.lemmas[index] in NEGATIONS or statement.lemmas[index : index + 2] in NEGATING_PAIRS
+
+
+def _is_answer(statement: Statement, index: int) -> bool:
+    """Whether a negation answers a heading: "herniation: none", "stenosis - no", "bulge (none)"."""
+    lemmas = statement.lemmas
+    length = next(
+        (
+            len(answer)
+            for answer in ANSWERS
+            if lemmas[index : index + len(answer)] == answer and _ends_clause(lemmas, index + len(answer))
+        ),
+        0,
+    )
+    before = statement.mention_at.get(index - 1)
+    return length > 0 and index > 0 and (lemmas[index - 1] in (":", ",", "(", "be") or before is not None)
+
+
+def _ends_clause(lemmas: Sequence[str], index: int) -> bool:
+    return lemmas[index : index + 1] in ((), (",",), (";",), (")",))
+
+
+def _end_of_heading(lemmas: Sequence[str], denial: Mention) -> int:
+    """Where the words end that a denial behind them reaches: before the sign in "herniation: absent"."""
+    follows_sign = lemmas[denial.first - 1] in (":", ",", "(") and _ends_clause(lemmas, denial.last + 1)
+    return denial.first - follows_sign
+
+
 def _queried_words(statement: Statement) -> set[int]:
-    """Places of the words of a differential diagnosis: from "?" to the end of its list, or what "cyst ?" is about."""
+    """Places of the words of a differential diagnosis: after "?" or "cannot exclude", or before "cyst ?"."""
     queried: set[int] = set()
+    for mention in statement.mentions:
+        if mention.what == "query":
+            queried.update(range(mention.last + 1, _end_of_negation(statement, mention.last)))
+        elif mention.what == "query before":
+            queried.update(_words_before(statement.lemmas, mention.first))
     for index, lemma in enumerate(statement.lemmas):
         if lemma == "?":
             asked = statement.mention_at.get(index - 1)

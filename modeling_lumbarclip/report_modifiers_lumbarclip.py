@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
 from .report_lexicon_lumbarclip import (
     CONTINUING_KINDS,
     DISC_AND_EFFECT_KINDS,
     DISC_CONTOUR_KINDS,
+    EXCEPTED_LEVEL_WORDS,
+    EXCEPTING,
     GENERAL,
     GRADED_KINDS,
     LEVEL_LIST_WORDS,
@@ -202,10 +204,14 @@ class _LevelGroup:
 
 @dataclass(frozen=True)
 class LevelContext:
-    """The levels named last, and whether they headed a paragraph of their own ("L4-L5:")."""
+    """The levels named last, whether they headed a paragraph of their own ("L4-L5:"), and whether they are normal.
+
+    What is denied after "L3-4: normal appearance." is denied of that level.
+    """
 
     levels: tuple[str, ...] = ()
     is_heading: bool = False
+    is_normal: bool = False
 
 
 def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
@@ -214,20 +220,54 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
     Returns:
         What the next statement may continue.
     """
-    groups = _level_groups(statement)
+    all_groups = _level_groups(statement)
+    groups = [group for group in all_groups if not _is_excepted(statement.lemmas, group)]
     if groups:
         if context.is_heading and all(_stands_out(statement.lemmas, group) for group in groups):
             groups = [_LevelGroup(-1, -1, context.levels), *groups]
-        context = LevelContext(_spread_levels(statement, groups), is_heading=not statement.drafts)
+        is_bare = not statement.drafts
+        levels = _spread_levels(statement, groups)
+        context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
     elif GENERAL & {*statement.lemmas}:
         context = LevelContext()
-    elif _continues(statement):
+    elif _continues(statement) or context.is_normal and _denies_all(statement):
         for draft in statement.drafts:
             draft.levels = context.levels
+    elif all_groups:
+        context = LevelContext()
+    for group in all_groups:
+        if group not in groups:
+            _except_levels(statement, group)
     for draft in statement.drafts:
         if draft.kind in WITHOUT_LEVEL:
             draft.levels = ()
     return context
+
+
+def _is_excepted(lemmas: Sequence[str], group: _LevelGroup) -> bool:
+    between = [*takewhile(lambda lemma: lemma in EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
+    before = lemmas[: group.first - len(between)]
+    return any(before[-len(words) :] == words for words in EXCEPTING)
+
+
+def _except_levels(statement: Statement, group: _LevelGroup) -> None:
+    """Say the opposite of what stands before, at the levels left out; what "where" adds is found there."""
+    before = [draft for draft in statement.drafts if draft.head.first < group.first]
+    for draft in before:
+        draft.levels = tuple(level for level in draft.levels if level not in group.levels)
+    if "where" in statement.lemmas[group.last : group.last + 3]:
+        for draft in statement.drafts:
+            if draft.head.first > group.last:
+                draft.levels = group.levels
+    statement.drafts += [
+        replace(draft, negated=not draft.negated, severity=None, sides=[], levels=group.levels)
+        for draft in before
+        if draft.kind not in WITHOUT_LEVEL
+    ]
+
+
+def _denies_all(statement: Statement) -> bool:
+    return all(draft.negated and draft.kind in CONTINUING_KINDS for draft in statement.drafts)
 
 
 def _continues(statement: Statement) -> bool:
@@ -273,6 +313,8 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
         heads_a_clause = ":" in lemmas[group.last + 1 : group.last + 3] or (
             begins_with_level and lemmas[group.first - 1] in (",", "and", ";")
         )
+        if heads_a_clause and not after and _only_measures(lemmas[governing.last + 1 : group.first]):
+            heads_a_clause = not _only_measures(lemmas[group.last + 1 :])  # "bulges at L4-5: 3 mm, L5-S1: 4 mm"
         if heads_a_clause:
             taken: Sequence[Draft] = ()
         elif between:
@@ -286,6 +328,10 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
             draft.levels = group.levels
         governing = group
     return governing.levels
+
+
+def _only_measures(lemmas: Sequence[str]) -> bool:
+    return all(lemma in (":", ",", "and", "mm", "cm", "<level>", "(", ")") or lemma[0].isdigit() for lemma in lemmas)
 
 
 def _stands_out(lemmas: Sequence[str], group: _LevelGroup) -> bool:

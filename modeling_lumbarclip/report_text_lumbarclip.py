@@ -5,7 +5,7 @@ import unicodedata
 
 from .report_findings_lumbarclip import Finding, report_facts, report_findings, statement_spans
 from .report_lexicon_lumbarclip import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
-from .report_words_lumbarclip import DISC_LEVELS, read_statements, starts_statement
+from .report_words_lumbarclip import DISC_LEVELS, has_unclear_side, read_statements, starts_statement
 
 __all__ = [
     "DISC_LEVELS",
@@ -13,11 +13,13 @@ __all__ = [
     "REPORT_LABELS",
     "Finding",
     "exchange_sides",
+    "has_unclear_side",
     "labels_at_level",
     "labels_from_report",
     "normalise_report",
     "report_facts",
     "report_findings",
+    "report_measures",
     "statement_spans",
 ]
 
@@ -90,10 +92,10 @@ _OTHER_SIDE = {
     "lt": "rt",
     "l't": "r't",
     "l’t": "r’t",
+    "lft": "rght",
     "l": "r",
 }
-_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
-_COMPARED_SIDES = re.compile(r"\b([LR])(\s?[<>=]\s?)(?!\1)([LR])\b")
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()} | {"laevo": "dextro"}
 
 
 def exchange_sides(text: str) -> str:
@@ -101,7 +103,7 @@ def exchange_sides(text: str) -> str:
 
     What the report reader takes for a side is exchanged in its own spelling and case, so that the findings of the
     result are those of the text with the other side. Twice gives the text back, save that a misspelt side comes back
-    spelt right.
+    spelt right, and "laevo" as "levo". A bare R or L that is not known for a side stays: `has_unclear_side` tells.
 
     Args:
         text: A report.
@@ -124,7 +126,22 @@ def exchange_sides(text: str) -> str:
         elif found[0].isupper():
             other = other[0].upper() + other[1:]
         text = text[:start] + other + text[end:]
-    return _COMPARED_SIDES.sub(r"\3\2\1", text)
+    return text
+
+
+def report_measures(text: str) -> frozenset[str]:
+    """The numbers and units of length in a report, without those of levels and vertebrae.
+
+    Example:
+        >>> sorted(report_measures("Bulge of 7x9mm and 4,50 mm at L4/5, S1 root"))
+        ['4.5', '7', '9', 'mm']
+    """
+    lemmas = [word.lemma.replace(",", ".") for words in read_statements(text) for word in words]
+    return frozenset(
+        f"{float(lemma):g}" if lemma[0] in "0123456789" else lemma
+        for lemma in lemmas
+        if lemma[0] in "0123456789" or lemma in ("mm", "cm")
+    )
 
 
 def labels_from_report(text: str) -> tuple[str, ...]:

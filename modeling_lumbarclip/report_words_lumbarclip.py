@@ -1,7 +1,7 @@
 """From the text of a report to statements of words: spelling mistakes read through, disc levels recognised."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -39,24 +39,43 @@ class Word:
 # A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
 _START = r"(?:(?<![A-Za-z0-9])|(?<=[a-z])(?=[A-Z]))"
 _VERTEBRA = r"[CDTLcdtl]\s?[0-9]{1,2}|[Ss]\s?[1-5]"
-_JOINT = r"\s?[-/_‐‑–—−]{1,2}\s?"
+_JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
 _NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
+# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is no decimal where the vertebrae are neighbours.
+_NEIGHBOURS = "|".join(
+    rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])" for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1))
+)
 _TOKEN = re.compile(
     rf"""
-    (?P<level>{_START}(?:LS(?=\s?[-/]\s?[Ss]\s?1)|{_VERTEBRA})(?:{_NEXT_VERTEBRA})+
+    (?P<level>{_START}(?:{_NEIGHBOURS})
+             |{_START}(?:LS(?=\s?[-/]\s?[Ss]\s?1)|{_VERTEBRA})(?:{_NEXT_VERTEBRA})+
              |{_START}(?:{_VERTEBRA})\ ?[LlSs]\s?[1-5](?![0-9])
              |{_START}(?:{_VERTEBRA})\ (?:over|on|upon)\ (?:{_VERTEBRA})(?![0-9]))
-    |(?P<short>(?<=[,&d+]\ )[1-5][-/](?:[1-5]|[Ss]1)(?![0-9/.-]|\s?(?:mm|cm)))
+    |(?P<short>(?:(?<=[,&d+]\ )|(?<=[0-9][,&+]))[1-5][-/\\](?:[1-5]|[Ss]1)(?![0-9/.-]|\s?(?:mm|cm)))
     |(?P<vertebra>{_START}(?:{_VERTEBRA})(?![0-9]))
     |(?P<break>[/\\]{{2,}}|[\r\n]\s*|[•;]|\.{{2,}})
     |(?P<number>[0-9]+(?:[.,][0-9]+)?)
-    |(?P<side>(?<![A-Za-z0-9])[LR](?=[\ -](?:sided?|para|foraminal|posterolateral|lateral|exit|nerve)))
     |(?P<word>(?:(?!(?<=[a-z])[CDLTS][0-9])[^\W\d_])+(?:['’][^\W\d_]+)*)
     |(?P<sign>[.,:()&+?-])
     """,
     re.VERBOSE,
 )
-_ABBREVIATIONS = frozenset(("rt", "lt", "vs", "approx", "m", "c", "l", "d"))
+# A bare letter is a side where it is compared with the other one, stands in brackets, after "more to", or before what
+# has a side; the letter of "L-spine" is none.
+_LETTER = r"(?<![A-Za-z0-9.'’])[LR](?![A-Za-z0-9'’])"
+_SIDE_LETTER = re.compile(
+    rf"""
+    (?<=\(){_LETTER}(?=\))
+    |(?:(?<=\sto\s)|(?<=\son\s)|(?<=\stowards\s)|(?<=\stoward\s)|(?<=\s(?:to|on)\sthe\s)|(?<=\smore\s)){_LETTER}
+    |{_LETTER}(?=\.?[\s/-]\s?(?:sided?|para|foramin|postero|lat|exit|nerve|neural|root|sub-?articular|extraforam|facet
+        |recess|[LS]\s?[1-5](?![0-9])))
+    """,
+    re.VERBOSE,
+)
+_COMPARED = re.compile(rf"{_LETTER}(?:\s?[<>=&+/]+\s?|\s(?:and|or|to|vs\.?|versus|(?:[a-z]+\s)?than)\s)(?={_LETTER})")
+_LUMBAR_LETTER = re.compile(r"L(?=[.\s/-]{1,2}(?:S(?![a-rt-z0-9])|[Ss](?:pine|pinal|PINE|PINAL)))")
+_ANY_LETTER = re.compile(_LETTER)
+_ABBREVIATIONS = frozenset(("rt", "lt", "lft", "rght", "vs", "approx", "posterolat", "lat", "m", "c", "l", "r", "d"))
 # Words after which a statement ends in any case: what follows takes time with the square of its length.
 LONGEST_STATEMENT = 200
 LONGEST_WORD = 40  # longer ones are no words, and are left as they are
@@ -79,26 +98,47 @@ def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
         [['diffuse', 'bulge', 'at', '<level>'], ['no', 'narrow']]
     """
     statement: list[Word] = []
+    sides = _side_letters(text)
     for match in _TOKEN.finditer(text):
         kind, found = str(match.lastgroup), match.group()
         if kind == "break" or found == ".":
             if found == ";" and statement:
                 statement.append(Word(start=match.start(), end=match.end(), lemma=";"))
-            elif statement and not _runs_on(text, match, statement[-1]):
+            elif statement and not _runs_on(text, match, statement):
                 yield tuple(statement)
                 statement = []
             continue
         if len(statement) >= LONGEST_STATEMENT or (found == "NB" and statement):
             yield tuple(statement)
             statement = []
+        kind = "side" if found in ("L", "R") and match.start() in sides else kind
         statement += [word for word in _words(match, kind) if statement or word.lemma != ","]
     if statement:
         yield tuple(statement)
 
 
-def _runs_on(text: str, match: re.Match[str], last: Word) -> bool:
+def _side_letters(text: str) -> frozenset[int]:
+    """Places of the bare letters that are sides."""
+    found = {match.start() for match in _SIDE_LETTER.finditer(text)}
+    found |= {place for match in _COMPARED.finditer(text) for place in (match.start(), match.end())}
+    return frozenset(start for start in found if not _LUMBAR_LETTER.match(text, start))
+
+
+def has_unclear_side(text: str) -> bool:
+    """Whether a bare R or L stands in a text that is not known for a side, nor for the letter of a vertebra.
+
+    Example:
+        >>> [has_unclear_side(text) for text in ("R more than L", "L 5 root", "L. spine", "Cyst R")]
+        [False, False, False, True]
+    """
+    known = _side_letters(text) | {match.start() for match in _TOKEN.finditer(text) if len(match.group()) > 1}
+    unclear = (match.start() for match in _ANY_LETTER.finditer(text))
+    return any(start not in known and not _LUMBAR_LETTER.match(text, start) for start in unclear)
+
+
+def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool:
     """Whether a full stop or line break is none of the statement's ends."""
-    found = match.group()
+    found, last = match.group(), statement[-1]
     if found == ".":
         after = text[match.end() : match.end() + 1]
         if last.end != match.start() or not (after.isalpha() or after == " "):
@@ -113,6 +153,8 @@ def _runs_on(text: str, match: re.Match[str], last: Word) -> bool:
         return False
     if last.lemma in (",", "("):  # a capital begins anew, unless it is that of a level
         return not after[:1].isupper() or after[1:].isdigit()
+    if last.lemma == "no" and len(statement) > 1 and text[statement[-2].start] in ":-":  # "Herniation: no"
+        return False
     return last.lemma in _RUNS_ON or last.role == "active" or bool(_GOES_ON.match(text, match.end()))
 
 

@@ -107,6 +107,9 @@ def test_deletion_and_swap_by_hand():
     assert delete_words("the disc\nis noted", 3, rng) == "disc\n"
     assert delete_words("The disc is noted, (the canal is) the.", 6, rng) == "disc, (canal)."
     assert delete_words("Stenosis of grade A, type a.", 3, rng) == "Stenosis of grade A, type a."
+    for text in ("Schizas class A", "AO type (A)", "Stenosis grade: A", "Hepatitis A"):
+        assert delete_words(text, 3, rng) == swap_words(text + " is", 3, rng).removesuffix(" is") == text
+    assert delete_words("A disc. A bulge", 2, rng) == "disc. bulge"
     assert swap_words("the disc is dark", 1, rng) == "is disc the dark"
     assert swap_words("The disc. It is", 1, rng) == "The disc. It is"  # not across sentences
     assert swap_words("The disc is", 1, rng) == "Is disc the"
@@ -298,6 +301,14 @@ def test_flipping_twice_gives_the_dataset_back(sided_dataset):
     once = sided_dataset.map(flip, batched=True)
     assert contents(once) != contents(sided_dataset)
     assert contents(once.map(flip, batched=True)) == contents(sided_dataset)
+
+
+def test_flip_leaves_rows_whose_sides_are_unclear(sided_dataset):
+    batch = sided_dataset.select([0, 1]).to_dict() | {"image": sided_dataset.select([0, 1])["image"][:]}
+    batch |= {"mask": [None, None], "report": ["Cyst R", "Cyst (R), L. spine"], "rephrasings": [[], ["Cyst, R > L"]]}
+    flipped = FlipLeftRight.of(sided_dataset.features)(batch)
+    assert flipped["report"] == ["Cyst R", "Cyst (L), L. spine"] and flipped["rephrasings"] == [[], ["Cyst, L > R"]]
+    assert flipped["image"][0] is batch["image"][0] and flipped["image"][1] is not batch["image"][1]
 
 
 def test_flip_exchanges_the_sides_of_facts():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -59,3 +61,12 @@ def test_real_slices_are_hardly_flagged_and_their_overlays_all(shared_data):
     # A single line, at any corner and size, also over fat and skin.
     single = [draw(image, [LINES[i % 4]], (9, 12, 18)[i % 3], 255, i % 4) for i, image in enumerate(images)]
     assert np.mean([has_burnt_in_text(image) for image in single]) > 0.9
+
+
+def test_an_image_full_of_spots_is_suspected_within_bounded_memory():
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024)).astype(np.uint8)
+    tracemalloc.start()
+    assert has_burnt_in_text(Image.fromarray(noise))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300 * 2**20

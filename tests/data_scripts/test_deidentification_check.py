@@ -30,6 +30,12 @@ def with_letters(number: int) -> bytes:
         ({"source": "LSS_20160309_091629/1.ima"}, "source", "DATE"),
         ({"patient_id": "1961-04-02-x"}, "patient_id", "DATE"),
         ({"study_id": "20160309"}, "study_id", "DATE"),
+        ({"patient_id": "SALEM^AHMAD"}, "patient_id", "NAME"),
+        ({"patient_id": "Salem Ahmad"}, "patient_id", "NAME"),
+        ({"study_id": "MRN: 12345"}, "study_id", "ID"),
+        ({"study_id": "Dr. Ahmad Salem"}, "study_id", "NAME"),
+        ({"source": "ahmad@hospital.org/0795551234"}, "source", "EMAIL"),
+        ({"source": "tel: +962 6 535 3666"}, "source", "PHONE"),
         ({"image": {"bytes": with_metadata(), "path": None}}, "image", "METADATA"),
     ],
 )
@@ -51,6 +57,22 @@ def test_clean_rows_pass_and_letters_are_listed():
     lettered = [row(number, image={"bytes": with_letters(number), "path": None}) for number in range(3)]
     several = check_dataset(dataset_of(train=clean, test=lettered))
     assert not several.passed and list(several.burnt_in_text) == [("test", n) for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {
+            "patient_id": "patient-0123456789abcdef",
+            "study_id": "study-0123456789012345",
+            "source": "a/file-" + "1" * 16,
+        },
+        {"patient_id": "9003175", "study_id": "4003253124", "source": "0001/L-SPINE_LSS_240000/T2_0005_001.ima"},
+        {"patient_id": "1_t1", "study_id": "1.2.840.113619.2.55.3", "source": "knee/train/0/9003175L.png"},
+    ],
+)
+def test_numbers_and_pseudonyms_pass_as_ids(ids):
+    assert check_dataset(dataset_of(train=[row(1, **ids)])).passed
 
 
 @pytest.mark.slow

@@ -122,6 +122,38 @@ def test_private_elements_overlays_and_texts_with_names_go():
     assert set(identifying_elements(dataset)) >= {"PatientName", "PatientID", "ManufacturerModelName", "SOPInstanceUID"}
 
 
+def test_file_meta_free_text_bytes_and_uids_outside_the_table_go():
+    dataset = header()
+    meta = dataset.file_meta
+    meta.SourceApplicationEntityTitle = meta.SendingApplicationEntityTitle = SECRET
+    meta.PrivateInformationCreatorUID, meta.PrivateInformation = "1.2.3.99", SECRET.encode() + b" "
+    texts = ("DocumentTitle", "ContentDescription", "ContentLabel", "ImageID", "TextValue", "SegmentLabel")
+    item = Dataset()
+    for keyword in (*texts, "LUTExplanation"):
+        setattr(item, keyword, SECRET if dictionary_VR(Tag(keyword)) != "CS" else "DR. ZQXSALEM")
+    item.add_new("WaveformData", "OW", SECRET.encode() + b" ")
+    item.SOPInstanceUIDOfConcatenationSource = "1.2.3.98"
+    item.CodeMeaning = f"as Dr. {SECRET} said"
+    item.CodeValue = "1234567"
+    dataset.SharedFunctionalGroupsSequence = [item]
+    dataset.SynchronizationFrameOfReferenceUID = "1.2.840.10008.19610402.7"  # under the root of the standard, not of it
+    dataset.PixelData = bytes(8)
+    dataset["PixelData"].VR = "OW"
+    named = identifying_elements(dataset)
+    cleaned = deidentify_dicom(dataset, PSEUDONYMS)
+    inner = cleaned.SharedFunctionalGroupsSequence[0]
+    held = f"{cleaned.file_meta}{cleaned}"
+    assert (
+        not any(secret in held for secret in (SECRET, "SALEM", "1.2.3.9", "19610402")) and "WaveformData" not in inner
+    )
+    assert inner.SOPInstanceUIDOfConcatenationSource == PSEUDONYMS.of_uid("1.2.3.98")
+    assert inner.CodeValue == "1234567" and cleaned.PixelData == bytes(8)
+    assert identifying_elements(cleaned) == []
+    expected = {"SourceApplicationEntityTitle", "PrivateInformation", "SynchronizationFrameOfReferenceUID"}
+    inside = (*texts, "LUTExplanation", "WaveformData", "SOPInstanceUIDOfConcatenationSource", "CodeMeaning")
+    assert set(named) >= expected | {f"SharedFunctionalGroupsSequence.{keyword}" for keyword in inside}
+
+
 def test_patients_without_an_id_do_not_become_one():
     dataset = header()
     dataset.PatientID = ""

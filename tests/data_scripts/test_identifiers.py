@@ -49,6 +49,8 @@ UNTOUCHED = [
     "Patient Complains of pain. Patient: Male 45. Consultant advice: MRI. Radiology department. Orthopaedic Clinic",
     "Impression: Diffuse bulge. Conclusion: Normal. Findings: Mild. Level: L4/5. NB: correlate clinically",
     "ratio 1:2, 3:1, sequence 5:12, L4-5: 12 mm, L5-S1: 3",
+    "AP diameters 10-11-12, size: 9/10/11, T9 - 10/11/12, D9 & 10/11/12, case 3, file 120 mm, 10-11-12 deg",
+    "MR Spectroscopy Done, MR Brain, MR - Lumbar, MR/CT Fusion, MR PELVIS",
     "Call it normal. The cell is 3 mm. Fax negative. Address the cause.",
     "Rt L5 & S1, Lt L4, S1 S2 S3, x2, 3T, 1.5 T, 1.5T, 90 degrees, 95 %, 120 mm",
 ]
@@ -104,6 +106,46 @@ def test_names_are_removed_with_their_every_word(cue):
 ])  # fmt: skip
 def test_what_is_found_by_its_label_or_form(text, expected):
     assert scrub_text(text) == expected
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("12/03/2016 degenerative changes", "[DATE] degenerative changes"),
+    ("- 12/03/2016 MRI - 12/03/2016 // 12/03/2016", "- [DATE] MRI - [DATE] // [DATE]"),
+    ("MRI L/S 12/03/2016, L.S 12/03/2016, L4/5 disc 12/03/2015", "MRI L/S [DATE], L.S [DATE], L4/5 disc [DATE]"),
+    ("12/ 3/2016, 12 /3/2016, 12\\3\\2016, 12\\3\\16", "[DATE], [DATE], [DATE], [DATE]"),
+    ("DOB12/03/1961, DOB: 2/3/61, MRI12/03/2016", "DOB[DATE], DOB: [DATE], MRI[DATE]"),
+    ("MRI - 12/03/16, L/S 12/03/16", "MRI - [DATE], L/S [DATE]"),
+    ("File 12345, Ref: 4412, case 771", "File [ID], Ref: [ID], case [ID]"),
+])  # fmt: skip
+def test_dates_and_numbers_beside_signs_and_levels(text, expected):
+    assert scrub_text(text) == expected
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("Dr. Said Hamdan, Dr. Ahmad Said", "Dr. [NAME], Dr. [NAME]"),
+    ("Dr. Ward and Dr. Ray Small for pain", "Dr. [NAME] and Dr. [NAME] for pain"),
+    ("Dr: Ahmad. Dr/ Ahmad Salem, Dr - Ahmad", "Dr: [NAME]. Dr/ [NAME], Dr - [NAME]"),
+    ("Pt Ahmad Salem. PT. AHMAD SALEM has pain", "Pt [NAME]. PT. [NAME] has pain"),
+    ("Patient name Ahmad Salem", "Patient name [NAME]"),
+    ("MR AHMAD, MR LUMBAR SPINE", "MR [NAME], MR LUMBAR SPINE"),
+    ("Nurse Fatima; Mr Said", "Nurse [NAME]; Mr [NAME]"),
+    ("Name: ahmad ali salem. mild bulge", "Name: [NAME]. mild bulge"),
+    ("name: ahmad ali salem disc bulge", "name: [NAME] disc bulge"),
+    ("Prof. Dr. med. Hans Müller", "Prof. Dr. med. [NAME]"),
+    ("DR. SALEM SMALL BULGE; Dr. Salem Small bulge", "DR. [NAME] SMALL BULGE; Dr. [NAME] Small bulge"),
+    ("Dr. Baker: Baker cyst", "Dr. [NAME]: Baker cyst"),
+])  # fmt: skip
+def test_names_that_are_words_too_and_names_after_other_signs(text, expected):
+    assert scrub_text(text) == expected
+
+
+@pytest.mark.parametrize("cue", ["Radiologist: ", "Clinician: ", "Patient: ", "Doctor: ", "Patient, ", "Reported by: "])
+def test_findings_after_a_role_are_no_names(cue):
+    for finding in (
+        "Osteophytes at L4-5", "Spondylosis", "Lumbago", "Schmorl nodes", "Hypertensive with pain", "Diskitis",
+        "Post-laminectomy L4", "Baker cyst", "Small bulge", "Retrolisthesis of L4", "Multi-level protrusions",
+    ):  # fmt: skip
+        assert scrub_text(cue + finding) == cue + finding
 
 
 @pytest.mark.parametrize("phone", PHONES)

@@ -173,6 +173,10 @@ def test_notes_have_four_rephrasings(shared_data):
         ),
         ("Left disc protrusion at L4/L5. There is stenosis.", "fact changed", ["no stenosis"], ["stenosis at L4/L5"]),
         ("Disc protrusion at L4/L5 to the left, 7 mm. No stenosis.", "number added", [], ["7"]),
+        ("Left disc protrusion of 7mm at L4/L5. No stenosis.", "number added", [], ["7"]),
+        ("Left disc protrusion of 4,5x9 mm at L4/L5. No stenosis.", "number added", [], ["9"]),
+        ("Left disc protrusion of 4.5 cm at L4/L5. No stenosis.", "number added", [], ["cm"]),
+        ("Left disc protrusion of 4,5mm at L4/L5. No stenosis.", "accepted", [], []),
     ],
 )
 def test_verdicts_by_hand(candidate, cause, missing, added):

@@ -1,5 +1,6 @@
 import hashlib
 import hmac
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,23 @@ def test_the_key_file_is_made_private_and_read_again(tmp_path):
     path.write_text("abcd\n")
     with pytest.raises(ValueError, match="at least 16 bytes"):
         Pseudonyms.from_file(path)
+
+
+def test_two_processes_that_make_the_key_at_once_get_one(tmp_path, monkeypatch):
+    """The file is never seen without its key: whoever comes second, however late it looked, takes the first's."""
+    path = tmp_path / "study.key"
+    first = []
+    link = os.link
+
+    def after_another(source, target):
+        if not first:
+            first.append(None)  # the other process runs while this one is about to write
+            first[0] = Pseudonyms.from_file(path)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", after_another)
+    assert Pseudonyms.from_file(path) == first[0]
+    assert path.stat().st_mode & 0o077 == 0 and [found.name for found in tmp_path.iterdir()] == ["study.key"]
 
 
 @pytest.mark.parametrize("name", ["LSS_20160309_091629_240000", "a/2016-03-09/b.png", "20160309", "MR20160309.091629x"])

@@ -50,6 +50,16 @@ def facts(text):
         ),
         ("Muscle spasm, bulge at L4-5", ["muscle spasm", "L4/L5 bulge"]),
         ("Low on T1-T2 images, L1 haemangioma", ["haemangioma"]),
+        ("Bulges at L3/4,4/5", ["L3/L4 bulge", "L4/L5 bulge"]),
+        ("Bulges at L3-4,4-5 and 5-1", ["L3/L4 bulge", "L4/L5 bulge", "L5/S1 bulge"]),
+        ("Bulges at L4/5,5/S1; cyst at L4\\L5", ["L4/L5 bulge", "L5/S1 bulge", "L4/L5 cyst"]),
+        ("Bulge at L4-5,8 mm", ["L4/L5 bulge"]),
+        ("Bulge at L4-5: 3mm,L5-S1: 4mm", ["L4/L5 bulge", "L5/S1 bulge"]),
+        ("L4-5: bulge, L5-S1: normal", ["L4/L5 bulge"]),
+        ("Bulges at all levels except L5-S1", ["bulge", "-L5/S1 bulge"]),
+        ("Bulge at L4-5 and not L5-S1. Pressing sac", ["L4/L5 bulge", "-L5/S1 bulge", "L4/L5 thecal sac compression"]),
+        ("No bulge except at L5-S1", ["-bulge", "L5/S1 bulge"]),
+        ("Bulges from L3-4 to L5-S1 apart from L4-5", ["L3/L4 bulge", "L5/S1 bulge", "-L4/L5 bulge"]),
         # Actions and structures, in either order.
         ("Pressing the sac and both roots", ["thecal sac compression", "nerve root compression bilateral"]),
         ("Sac and root compression", ["thecal sac compression", "nerve root compression"]),
@@ -91,7 +101,19 @@ def facts(text):
             ["-bulge", "-disc space narrowing", "-herniation", "-spondylolisthesis"],
         ),
         ("No bulge, compressing the left or right root", ["-bulge", "nerve root compression bilateral"]),
+        ("Canal stenosis: none. Fracture: no\nBulge - absent", ["-stenosis", "-fracture", "-bulge"]),
+        ("Herniation: none, mild stenosis, cyst (no)", ["-herniation", "stenosis mild", "-cyst"]),
+        ("Negative for herniation; nil fracture", ["-herniation", "-fracture"]),
+        ("Free of root compression. Not free of stenosis", ["-nerve root compression", "stenosis"]),
+        ("Disc isn't bulging, hasn’t herniated", ["-bulge", "-herniation"]),
+        ("Bulge that doesn't compress the sac", ["bulge", "-thecal sac compression"]),
+        ("Bulge is no longer seen. Protrusion has resolved", ["-bulge", "-protrusion"]),
+        ("Bulge has not resolved. Cyst has partially resolved", ["bulge", "cyst"]),
+        ("No change in the L4-5 protrusion", ["L4/L5 protrusion"]),
+        ("No progression of stenosis. No change in marrow signal", ["stenosis", "-marrow change"]),
         # What is queried is no finding.
+        ("Fracture cannot be excluded. Cyst could not be ruled out", []),
+        ("Cannot exclude fracture. Fracture excluded", ["-fracture"]),
         ("? extruded disc, cyst", []),
         ("Collection noted ?? herniation, a bulge at L4-5", ["L4/L5 bulge"]),
         ("?? Protrusion. Bulge", ["bulge"]),
@@ -114,6 +136,10 @@ def facts(text):
         ("Encroaching on the left exit canal", ["foraminal narrowing left"]),
         ("R foraminal protrusion", ["protrusion right"]),
         ("Levoscoliosis", ["scoliosis left"]),
+        ("Protrusion at L4-5 (R)", ["L4/L5 protrusion right"]),
+        ("R. paracentral bulge; L posterolat. protrusion", ["bulge right", "protrusion left"]),
+        ("Pressing the R L5 root; scoliosis convex to L", ["nerve root compression right", "scoliosis left"]),
+        ("R and L foraminal narrowing", ["foraminal narrowing bilateral"]),
         ("Central canal stenosis, bulge with central canal stenosis", ["stenosis", "bulge", "stenosis"]),
         # A side before joined structures is that of both, unless the second has one.
         ("Pressing the Rt sided sac and exit root", ["thecal sac compression right", "nerve root compression right"]),
@@ -332,3 +358,15 @@ def test_findings_agree_with_labels_made_by_reading(name, num_notes, shared_data
     print(scores)  # shown by pytest -s, and with a failure
     assert len(labels) == num_notes
     assert scores.f1 >= 0.93 and scores.negation_accuracy >= 0.97 and scores.side_accuracy >= 0.95, scores.differences
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("L3-4: normal appearance. There is no disc bulge.", [("L3/L4", "bulge", True)]),
+        ("L4-5: normal. L5-S1: bulge. No stenosis.", [("L5/S1", "bulge", False), (None, "stenosis", True)]),
+        ("L5-S1:\nNo significant stenosis.", [(None, "stenosis", True)]),
+    ],
+)
+def test_what_is_denied_after_a_normal_level_is_denied_of_it(text, facts):
+    assert [(finding.level, finding.kind, finding.negated) for finding in report_findings(text)] == facts

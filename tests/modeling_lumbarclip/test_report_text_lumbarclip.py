@@ -92,10 +92,17 @@ def test_normalising_the_real_notes_changes_no_facts(notes):
         ("upright, copyright, bright, at L4 L5/S1, leftover", "upright, copyright, bright, at L4 L5/S1, leftover"),
         ("the rigth root", "the left root"),
         ("R.L.", "R.L."),
+        ("R > L, R and L, L > R foraminal narrowing", "L > R, L and R, R > L foraminal narrowing"),
+        ("R more than L, (R) at L4-5, convex to L.", "L more than R, (L) at L4-5, convex to R."),
+        ("R. paracentral, R/paracentral, R posterolat.", "L. paracentral, L/paracentral, L posterolat."),
+        ("R L5 root, L S1 root, L 5, L4 R/L", "L L5 root, R S1 root, L 5, L4 L/R"),
+        ("Lft paracentral, rght", "Rght paracentral, lft"),
+        ("MRI of the L. spine, L-spine, L/S, L-S spine", "MRI of the L. spine, L-spine, L/S, L-S spine"),
     ],
 )
 def test_exchange_sides_values(text, expected):
     assert exchange_sides(text) == expected
+    assert exchange_sides(expected) == text or "rigth" in text
 
 
 def mirrored(facts):
@@ -142,6 +149,7 @@ def notes():
     [
         ("", ("No Finding",)),
         ("Muscle spasm, straightening, no stenosis", ("No Finding",)),
+        ("Herniation: none. Stenosis: none.", ("No Finding",)),
         ("Pfirrmann grade 2", ("No Finding",)),
         ("No bulge. L1 haemangioma", ("LBP",)),
         ("Stenosis, bulge at L4-5, no herniation", ("LBP", "disc bulge", "spinal canal stenosis")),
