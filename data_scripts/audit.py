@@ -7,17 +7,17 @@ A patient, a study, an image or a near-identical image in two splits is a leak: 
 remembers. A report text in two splits is none, since the reports of many patients read "no disc herniation"; its share
 is told.
 
-Exit code 0 without leaks, 1 with leaks, 2 when the dataset cannot be read. `--out` writes the JSON and, beside it, the
-same as Markdown.
+Exit code 0 without leaks, 1 with leaks, 2 when there is no answer, as of a dataset that cannot be read. `--out` writes
+the JSON and, beside it, the same as Markdown.
 """
 
 import json
 import shlex
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,12 @@ from datasets.exceptions import DatasetsError
 from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.audit_report import audit_markdown
-from data_scripts.image_scan import scan_images
-from data_scripts.leaks import Leak, LeakReport, gather, shared_ids, shared_images
-from data_scripts.near_duplicates import Fingerprint, fingerprint, near_duplicates
+from data_scripts.leaks import leaks_of_fingerprints, read_fingerprints
+from data_scripts.near_duplicates import Fingerprint
 from data_scripts.split_balance import class_shares
 from modeling_lumbarclip.report_text_lumbarclip import normalise_report
 
-LOOKED_FOR = ("patient", "study", "image", "near-identical image")
 COLUMNS = {"image", "report", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
-
-_NUM_EXAMPLES = 10
 
 
 @dataclass(kw_only=True)
@@ -70,10 +66,7 @@ def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[st
     for name, split in dataset.items():
         if missing := COLUMNS - set(split.column_names):
             raise ValueError(f"split {name} lacks the columns {', '.join(sorted(missing))}; build it with data_scripts")
-    prints = {
-        name: scan_images(split, fingerprint, num_proc=num_proc, description=f"reading images of {name}")
-        for name, split in dataset.items()
-    }
+    prints = read_fingerprints(dataset, num_proc)
     leaks = leaks_of_fingerprints(dataset, prints)
     return {
         "clean": not leaks.found,
@@ -84,34 +77,6 @@ def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[st
         "repeated_images": {name: _num_repeated(of_split) for name, of_split in prints.items()},
         "classes": class_shares(dataset),
     }
-
-
-def leaks_of_fingerprints(
-    dataset: Mapping[str, datasets.Dataset], prints: Mapping[str, Sequence[Fingerprint]]
-) -> LeakReport:
-    """All kinds of leaks; `leaks.leaks_of` is the quick form."""
-    pixels = {name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()}
-    return gather(LOOKED_FOR, [*shared_ids(dataset), shared_images(pixels, dataset), _near_identical(dataset, prints)])
-
-
-def _near_identical(
-    dataset: Mapping[str, datasets.Dataset], prints: Mapping[str, Sequence[Fingerprint]]
-) -> Leak | None:
-    rows: dict[str, set[int]] = {}
-    examples: list[str] = []
-    num_found = 0
-    for first, second in combinations(prints, 2):
-        found = near_duplicates(prints[first], prints[second])
-        num_found += len(found)
-        rows.setdefault(first, set()).update(pair.first for pair in found)
-        rows.setdefault(second, set()).update(pair.second for pair in found)
-        for pair in found[: _NUM_EXAMPLES - len(examples)]:
-            names = dataset[first][pair.first]["source"], dataset[second][pair.second]["source"]
-            examples.append(f"{first} {names[0]} ~ {second} {names[1]} (correlation {pair.correlation:.3f})")
-    if not num_found:
-        return None
-    counts = {split: len(found) for split, found in rows.items() if found}
-    return Leak(kind="near-identical image", num_shared=num_found, rows=counts, examples=tuple(examples))
 
 
 def _sizes(split: datasets.Dataset) -> dict[str, int]:
@@ -129,10 +94,14 @@ def _texts(split: datasets.Dataset) -> list[str]:
 
 
 def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]:
-    """Share of the rows of each further split whose text, case and blanks apart, the first split holds too."""
-    first, *others = dataset
-    known = set(_texts(dataset[first]))
-    return {name: sum(text in known for text in _texts(dataset[name])) / len(dataset[name]) for name in others}
+    """Share of the rows of each further split whose text, case and blanks apart, a split before it holds too."""
+    known: set[str] = set()
+    shares = {}
+    for name, split in dataset.items():
+        texts = _texts(split)
+        shares[name] = sum(text in known for text in texts) / max(1, len(texts))
+        known.update(texts)
+    return {name: shares[name] for name in list(dataset)[1:]}
 
 
 def _num_repeated(prints: Sequence[Fingerprint]) -> int:
@@ -151,17 +120,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
         (args,) = HfArgumentParser(AuditArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
         result = audit(datasets.load_dataset(str(args.dataset)), args.num_proc)
+        result["dataset"] = args.dataset.name
+        result["command"] = shlex.join(["python", "-m", "data_scripts.audit", *argv])
+        report = audit_markdown(result)
+        print(report)
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            args.out.with_suffix(".md").write_text(report, encoding="utf-8")
     except (OSError, ValueError, DatasetsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    result["dataset"] = args.dataset.name
-    result["command"] = shlex.join(["python", "-m", "data_scripts.audit", *argv])
-    report = audit_markdown(result)
-    print(report)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        args.out.with_suffix(".md").write_text(report, encoding="utf-8")
+    except Exception:  # Python's own exit code for it would be 1: leaks
+        traceback.print_exc()
+        return 2
     return 0 if result["clean"] else 1
 
 

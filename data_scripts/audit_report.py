@@ -13,7 +13,7 @@ def audit_markdown(result: Mapping[str, Any]) -> str:
         result["in_words"],
         *(_leak_section(kind, leak) for kind, leak in result["leaks"].items()),
         "## Splits\n\n" + _split_table(result),
-        "Shared reports: rows whose text the first split holds word for word. They are no leak by themselves.",
+        "Shared reports: rows whose text a split above holds word for word. They are no leak by themselves.",
         "## Classes\n\nShare of the rows; in brackets the standardised difference to the first split, "
         f"marked * above {LARGE_DIFFERENCE}.\n\n" + _class_table(result),
         f"```sh\n{result['command']}\n```",

@@ -6,9 +6,9 @@
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
 
 The folder holds Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: everything is
-written into a hidden folder beside it first, `.NAME.partial`. A build that is interrupted or killed leaves that folder,
-and the same command goes on where it stopped. Each row of the source is written or listed in the report with the
-reason why it was left out.
+written into a hidden folder beside it first, `.NAME.partial`. A build that is interrupted or killed, or fails when
+images were written, leaves that folder, and the same command goes on where it stopped. Each row of the source is
+written or listed in the report with the reason why it was left out.
 """
 
 import argparse
@@ -25,16 +25,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
-from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
-from data_scripts.dataset_card import card_text
+from data_scripts.dataset_card import card_text, without_paths
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
-from data_scripts.parts import Part, keep_finished, parts_of, read_result
-from data_scripts.planning import assign_splits, check_share_of_bad, shuffle_rows, sort_out
+from data_scripts.parts import Part, any_finished, keep_finished, parts_of, read_result
+from data_scripts.planning import (
+    assign_splits,
+    check_shards,
+    check_share_of_bad,
+    first_of,
+    shuffle_rows,
+    sort_out,
+    without,
+)
 from data_scripts.protection import pseudonymise, pseudonyms_of_public
 from data_scripts.pseudonyms import Pseudonyms
-from data_scripts.records import Exclusion, ReadOptions, Record, SourceInfo
+from data_scripts.records import ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.shards import join_parts
 from data_scripts.sources import SOURCES, list_sources
 from data_scripts.splits import DEFAULT_FRACTIONS
@@ -112,13 +119,20 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
             left at `args.out` then, or the earlier build stays as it was.
     """
     _check_numbers(args)
+    _check_options(args, SOURCES[args.source].ABOUT)
     with staging_folder(args.out) as staging:
         _check_out(args)
         try:
             return _build_in(staging, args, command)
-        except ValueError:  # what was read or asked for is wrong; anything else may go on from here when it is mended
-            clear(staging)
-            raise
+        except ValueError as error:
+            if not any_finished(staging / "parts"):
+                clear(staging)
+                raise
+            # Hours of decoding, and the key of the pseudonyms, are not thrown away for a disk that was not mounted.
+            raise ValueError(
+                f"{error}\nThe images that were written stay in {staging}, and the next build of {args.out} goes on "
+                "from them; delete that folder to start over"
+            ) from error
 
 
 def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, Any]:
@@ -129,26 +143,32 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     with Workers(args.num_proc) as workers:  # their imports run while the source is read
         # Which rows, and which split each belongs to.
         info = source.describe(options)
+        pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
         records, exclusions = sort_out(source.read(options), info)
         num_read = len(records) + len(exclusions)
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
         if args.streaming_shards:
+            check_shards(records_of_split, args.streaming_shards)
             records_of_split = shuffle_rows(records_of_split, args.seed)
         own_names = [record.source for record in _flat(records_of_split)]
-        if not args.keep_ids:
-            records_of_split = pseudonymise(records_of_split, info.about, _pseudonyms(args, info, staging))
+        if pseudonyms is not None:
+            records_of_split = pseudonymise(records_of_split, info.about, pseudonyms)
 
         # Their images, in parts; those that an interrupted build finished are kept.
         parts = _write_parts(workers, info, records_of_split, staging / "parts")
     results = [read_result(part) for part in parts]
     unusable = [exclusion for result in results for exclusion in result.exclusions]
     own_name_of = dict(zip((record.source for record in _flat(records_of_split)), own_names, strict=True))
-    exclusions += [replace(exclusion, source=own_name_of[exclusion.source]) for exclusion in unusable]
+    unusable_own = [replace(exclusion, source=own_name_of[exclusion.source]) for exclusion in unusable]
+    exclusions += unusable_own
     check_share_of_bad(exclusions, num_read, args.max_bad)
 
     # The dataset: shards, report and card, and only then its name.
-    written = _without(unusable, records_of_split)
+    written = without(unusable, records_of_split)
+    if empty := [split for split, records in written.items() if not records]:
+        named = ", ".join(empty)
+        raise ValueError(f"no usable image is left in the splits {named}; mend the rows. {first_of(unusable_own)}")
     report = build_report(
         info,
         command=command,
@@ -164,6 +184,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             replaced=sum((Counter(result.scrubbed) for result in results), Counter()),
             left=sum((Counter(result.left_in_texts) for result in results), Counter()),
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
+            own_name_of=own_name_of,
         ),
     )
     dataset = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
@@ -174,8 +195,16 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
 def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudonyms:
     if info.about.has_public_ids:
         return pseudonyms_of_public(info.about)
-    # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
-    return Pseudonyms.from_file(args.pseudonym_key or staging / "pseudonym_key")
+    if args.pseudonym_key is None:
+        # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
+        return Pseudonyms.from_file(staging / "pseudonym_key")
+    try:
+        return Pseudonyms.from_file(args.pseudonym_key)
+    except OSError as error:
+        raise ValueError(
+            f"--pseudonym_key {args.pseudonym_key} can be neither read nor made ({error.strerror}); give a file in a "
+            "folder that exists and may be written to"
+        ) from error
 
 
 def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
@@ -189,6 +218,16 @@ def _check_numbers(args: BuildArguments) -> None:
         raise ValueError(f"--num_proc is a number of processes, 1 or more, got {args.num_proc}")
     if args.streaming_shards is not None and args.streaming_shards < 1:
         raise ValueError(f"--streaming_shards is a number of files, 1 or more, got {args.streaming_shards}")
+
+
+def _check_options(args: BuildArguments, about: SourceAbout) -> None:
+    """Refuse what the source would not heed."""
+    if args.notes is not None and not about.reads_notes:
+        readers = ", ".join(sorted(name for name, source in SOURCES.items() if source.ABOUT.reads_notes))
+        raise ValueError(f"--notes is read by the sources {readers}, and not by {args.source}; leave it out")
+    if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
+        why = "with --keep_ids ids stay" if args.keep_ids else f"{args.source} is published with pseudonyms, which stay"
+        raise ValueError(f"--pseudonym_key would not be used: {why}; leave it out")
 
 
 def _check_out(args: BuildArguments) -> None:
@@ -241,21 +280,6 @@ def _write_dataset(
     return folder
 
 
-def _without(
-    exclusions: Sequence[Exclusion], records_of_split: Mapping[str, Sequence[Record]]
-) -> dict[str, list[Record]]:
-    """The records that were written: those whose image turned out unusable are taken out."""
-    left_out = {exclusion.source for exclusion in exclusions}
-    written = {
-        split: [record for record in records if record.source not in left_out]
-        for split, records in records_of_split.items()
-    }
-    empty = [split for split, records in written.items() if not records]
-    if empty:
-        raise ValueError(f"no usable image is left in the splits {', '.join(empty)}; mend the rows left out")
-    return written
-
-
 class _ListSources(argparse.Action):
     """Like `--help`: prints and leaves, whatever else is or is not given."""
 
@@ -266,6 +290,8 @@ class _ListSources(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, build, and say what was built."""
+    from transformers.hf_argparser import HfArgumentParser  # takes a second, and each worker imports this module
+
     argv = sys.argv[1:] if argv is None else argv
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
     parser = HfArgumentParser(BuildArguments, description="Build a dataset folder from one source.")  # type: ignore[arg-type]
@@ -279,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     (args,) = parser.parse_args_into_dataclasses(list(argv))
     try:
-        report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *argv]))
+        report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

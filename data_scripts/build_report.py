@@ -68,6 +68,7 @@ def deidentification_report(
     replaced: Mapping[str, int],
     left: Mapping[str, int],
     burnt_in_text: Sequence[str],
+    own_name_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """What was done, and whether the written rows pass: publishing refuses those that do not.
 
@@ -78,6 +79,7 @@ def deidentification_report(
         replaced: Passages of texts that were replaced, by kind.
         left: Passages that were still found after that, by kind.
         burnt_in_text: Sources of the images that seem to show letters.
+        own_name_of: What the user calls a row, by its source as written, so that it can be found.
     """
     records = list(written)
     dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
@@ -87,8 +89,8 @@ def deidentification_report(
         "ids": "kept" if keep_ids else "as published" if has_public_ids else "pseudonyms",
         "replaced_in_texts": dict(sorted(replaced.items())),
         "left_in_texts": dict(sorted(left.items())),
-        "dates_in_names": dates,
-        "burnt_in_text": list(burnt_in_text),
+        "dates_in_names": [own_name_of[source] for source in dates],
+        "burnt_in_text": [own_name_of[source] for source in burnt_in_text],
     }
 
 

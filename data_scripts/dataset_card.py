@@ -1,6 +1,6 @@
 """The dataset card in words: what the set is, where it comes from, how it was split, what it may be used for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.build_report import rule_summary
@@ -33,8 +33,8 @@ Rows that hold each class, by split. A row may hold several classes or none.
 
 ## Columns
 
-- `image`: the slice, 8-bit grey PNG; sources of more than 8 bits are windowed between the 0.5 and 99.5 percentiles
-  of the slice.
+- `image`: the slice, 8-bit grey PNG; more than 8 bits are windowed: DICOM by the window in its header where that
+  shows something, all else between the 0.5 and 99.5 percentiles of the slice.
 - `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present. `grade`: {grade_text}
 - `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` where the source does not say.
@@ -73,6 +73,37 @@ ID_TEXTS = {
     "as published": "the pseudonyms that the data set was published with; dates in names of files are replaced.",
     "kept": "as the source gives them; they are **not** pseudonymised, nor are names of files.",
 }
+
+# A folder may be called by the name of a patient.
+_PATH_OPTIONS = ("raw", "out", "notes", "pseudonym_key")
+
+
+def without_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command with placeholders for its paths, which say nothing to others and may name someone.
+
+    Example:
+        >>> without_paths(["--raw", "/data/SMITH_JOHN", "--num_proc", "4", "--pseudonym-key=/home/me/key"])
+        ['--raw', 'RAW', '--num_proc', '4', '--pseudonym-key=PSEUDONYM_KEY']
+    """
+    shown: list[str] = []
+    for word in argv:
+        before = _path_option(shown[-1]) if shown else None
+        option, equals, _ = word.partition("=")
+        if before:
+            shown.append(before.upper())
+        elif equals and (name := _path_option(option)):
+            shown.append(f"{option}={name.upper()}")
+        else:
+            shown.append(word)
+    return shown
+
+
+def _path_option(word: str) -> str | None:
+    """The option for a path that a word is, in any of its spellings: `--pseudonym-key`, `--ps`."""
+    name = word.removeprefix("--").replace("-", "_")
+    if name == word or not name:
+        return None
+    return next((option for option in _PATH_OPTIONS if option.startswith(name)), None)
 
 
 def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:

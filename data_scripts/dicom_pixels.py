@@ -35,6 +35,7 @@ PIXEL_TAGS = (
     "PlanarConfiguration",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "PixelRepresentation",
 )
 
@@ -72,6 +73,11 @@ def check_pixels(file: DicomFile) -> None:
     rows, columns, samples, bits = shape
     if samples not in (1, 3) or bits not in (8, 16, 32, 64):
         raise UnusableImageError(f"DICOM image of {samples} samples of {bits} bits; 1 or 3 of 8 to 64 can be read")
+    stored, high = header.get("BitsStored") or bits, header.get("HighBit")
+    if high is not None and high != stored - 1:
+        raise UnusableImageError(
+            f"DICOM image of {stored} bits up to bit {high}; only HighBit = BitsStored - 1 is read"
+        )
     frame_bytes = rows * columns * samples * bits // 8
     if frame_bytes > MAX_FRAME_BYTES:
         raise UnusableImageError(f"image too large: {columns} x {rows}, at most {MAX_FRAME_BYTES} bytes")

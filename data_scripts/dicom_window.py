@@ -7,7 +7,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
-from data_scripts.images import value_histogram, window_to_uint8
+from data_scripts.images import UnusableImageError, look_up, value_histogram, window_to_uint8
 
 WINDOW_TAGS = (
     "RescaleSlope",
@@ -17,6 +17,8 @@ WINDOW_TAGS = (
     "WindowWidth",
     "VOILUTFunction",
     "VOILUTSequence",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     *(
         f"{colour}PaletteColorLookupTable{part}"
         for colour in ("Red", "Green", "Blue")
@@ -38,7 +40,7 @@ def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
         Grey values, uint8, shape (H, W).
 
     Raises:
-        UnusableImageError: If no value is finite.
+        UnusableImageError: If no value is finite, or all are padding.
     """
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric == "PALETTE COLOR":
@@ -46,8 +48,38 @@ def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
     if stored.ndim == 3:
         surplus_bits = 8 * stored.dtype.itemsize - 8
         return np.asarray(Image.fromarray((stored >> surplus_bits).astype(np.uint8)).convert("L"))
-    grey = _windowed(stored, header)
-    return 255 - grey if photometric == "MONOCHROME1" else grey
+    shown = ~_padding(stored, header)
+    if not shown.any():
+        raise UnusableImageError("DICOM image holds padding alone")
+    grey = np.zeros(stored.shape, dtype=np.uint8)
+    # Padding is no tissue: it is black, and has no say in where the window lies.
+    of_tissue = _windowed(stored if shown.all() else stored[shown][np.newaxis], header)
+    grey[shown] = (255 - of_tissue if photometric == "MONOCHROME1" else of_tissue).ravel()
+    return grey
+
+
+def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Where the image has `PixelPaddingValue`, or lies between it and `PixelPaddingRangeLimit`.
+
+    Returns:
+        Truth values, shape (H, W).
+    """
+    value = _stored_value(header, "PixelPaddingValue", stored.dtype)
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = _stored_value(header, "PixelPaddingRangeLimit", stored.dtype)
+    low, high = sorted((value, value if limit is None else limit))
+    return (stored >= low) & (stored <= high)
+
+
+def _stored_value(header: Dataset, keyword: str, dtype: np.dtype) -> int | None:
+    """An element that is of the type of the pixels, which scanners also write with the other sign: 63536 is -2000."""
+    value = header.get(keyword)
+    if isinstance(value, bytes):  # of an implicit transfer syntax, where the type is the pixels'
+        value = int.from_bytes(value, "little") if 0 < len(value) <= dtype.itemsize else None
+    if not isinstance(value, int) or dtype.kind not in "iu":
+        return None
+    return int(np.array(value % 2 ** (8 * dtype.itemsize)).astype(dtype))
 
 
 def _windowed(stored: np.ndarray, header: Dataset) -> np.ndarray:
@@ -56,7 +88,7 @@ def _windowed(stored: np.ndarray, header: Dataset) -> np.ndarray:
         values, indices, counts = value_histogram(stored)
         table = _shown(values, header)
         if table is not None and _shows_enough(table[counts > 0]):
-            return table[indices]
+            return look_up(table, indices)
     if "ModalityLUTSequence" in header:
         return window_to_uint8(_rescaled(stored, header))
     if stored.dtype == np.uint8 and "RescaleSlope" not in header:

@@ -3,11 +3,14 @@
 import io
 import multiprocessing
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import datasets
 from PIL import Image
 from tqdm.auto import tqdm
+
+from data_scripts.images import grey_8bit
 
 Result = TypeVar("Result")
 
@@ -44,9 +47,9 @@ def scan_images(
 
 
 def grey_image(file: bytes) -> Image.Image:
-    """Decode an image file to grey (mode `L`)."""
+    """Decode an image file to grey (mode `L`); more than 8 bits are windowed: a plain cast would turn them white."""
     with Image.open(io.BytesIO(file)) as image:
-        return image.convert("L")
+        return grey_8bit(image)
 
 
 def _counted(result: Result, bar: tqdm) -> Result:
@@ -58,4 +61,11 @@ def _image_files(split: datasets.Dataset) -> Iterator[bytes]:
     stored = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
     for batch in stored.iter(batch_size=_ROWS_AT_ONCE):
         for image in batch["image"]:
-            yield image["bytes"]
+            yield _file_of(image)
+
+
+def _file_of(image: dict[str, Any] | None) -> bytes:
+    """A dataset holds its images, or, as `datasets.load_dataset("imagefolder")` does, only where they lie."""
+    if image is None or (image["bytes"] is None and not image["path"]):
+        raise ValueError("a row has no image; build the dataset with data_scripts")
+    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]

@@ -10,6 +10,11 @@ from PIL import Image, ImageOps
 WINDOW_PERCENTILES = (0.5, 99.5)
 MAX_PIXELS = 8192 * 8192  # twice the largest digital radiograph; above it a file is broken or hostile
 
+MAX_DECODED_BYTES = 2 * MAX_PIXELS  # as Pillow holds them: colour and 32 bits take four bytes a pixel
+# Pillow would also try formats that start another program (EPS: Ghostscript) or reach for further files.
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+
+_BLOCK_PIXELS = 2**20
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_UP_FILTER = 2
 _GREY_MODES = ("1", "L")
@@ -25,15 +30,22 @@ def read_image(path: Path) -> Image.Image:
     """Decode an image file whole, upright (EXIF orientation applied), in the mode in which it is stored.
 
     Raises:
-        UnusableImageError: If the file is missing, no image, truncated, multi-frame or larger than `MAX_PIXELS`.
+        UnusableImageError: If the file is missing, in none of `IMAGE_FORMATS`, truncated, multi-frame, or larger than
+            `MAX_PIXELS` or `MAX_DECODED_BYTES`.
     """
     if not path.is_file():
         raise UnusableImageError(f"missing image: no file {path.name!r}")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UnusableImageError(f"image too large: {width} x {height}, at most {MAX_PIXELS} pixels")
+            num_bytes = width * height * _bytes_per_pixel(image.mode)
+            if num_bytes > MAX_DECODED_BYTES:
+                raise UnusableImageError(
+                    f"image too large: {width} x {height} of mode {image.mode!r} takes {num_bytes >> 20} MiB, at most "
+                    f"{MAX_DECODED_BYTES >> 20}; store it as 8- or 16-bit grey"
+                )
             num_frames = getattr(image, "n_frames", 1)
             if num_frames > 1:
                 raise UnusableImageError(f"image holds {num_frames} frames; store each slice as a file of its own")
@@ -46,6 +58,13 @@ def read_image(path: Path) -> Image.Image:
         raise UnusableImageError(
             f"unreadable image: {type(error).__name__}: {error}".replace(str(path), path.name)
         ) from error
+
+
+def _bytes_per_pixel(mode: str) -> int:
+    """As Pillow holds it once decoded."""
+    if mode in (*_GREY_MODES, "P"):
+        return 1
+    return 2 if mode.startswith("I;16") else 4
 
 
 def file_inside(folder: Path, name: str, what: str) -> Path:
@@ -99,21 +118,43 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
         low, high = _percentiles_of_counts(values, counts)
         if low == high:
             low, high = float(values[0]), float(values[-1])
-        return _between(values.astype(np.float64), low, high)[indices]
-    intensities = pixels.astype(np.float64)
-    finite = intensities[np.isfinite(intensities)]
+        return look_up(_between(values.astype(np.float64), low, high), indices)
+    finite = pixels[np.isfinite(pixels)].astype(np.float64)
     if finite.size == 0:
         raise UnusableImageError("image without a finite pixel")
-    low, high = np.percentile(finite, WINDOW_PERCENTILES)
+    low, high = np.percentile(finite, WINDOW_PERCENTILES, overwrite_input=True)
     if low == high:  # fewer than 0.5 % of the pixels differ from the background: keep those few visible
         low, high = finite.min(), finite.max()
-    return _between(np.nan_to_num(intensities, nan=low, posinf=high, neginf=low), low, high)
+    grey = np.empty(pixels.shape, dtype=np.uint8)
+    for block in _row_blocks(pixels.shape):
+        intensities = np.nan_to_num(pixels[block].astype(np.float64), nan=low, posinf=high, neginf=low)
+        grey[block] = _between(intensities, low, high)
+    return grey
 
 
 def _between(intensities: np.ndarray, low: float, high: float) -> np.ndarray:
     if low == high:
         return np.zeros(intensities.shape, dtype=np.uint8)
     return np.round(np.clip((intensities - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Rows of about `_BLOCK_PIXELS` pixels: what needs eight bytes a pixel is done on them, one after another."""
+    height = max(1, _BLOCK_PIXELS // max(1, shape[-1]))
+    return [slice(row, row + height) for row in range(0, shape[0], height)]
+
+
+def look_up(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """`table[indices]`, without a copy of the indices in 64 bits.
+
+    Args:
+        table: Shape (V,).
+        indices: Shape (H, W), integer.
+    """
+    found = np.empty(indices.shape, dtype=table.dtype)
+    for block in _row_blocks(indices.shape):
+        found[block] = table[indices[block]]
+    return found
 
 
 def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,18 +167,22 @@ def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
         pixels: Of any integer or float type, not empty. Shape (H, W).
 
     Returns:
-        Ascending values, shape (V,); indices, shape (H, W); counts, shape (V,), 0 where a value in the range of a
-        16-bit image does not occur.
+        Ascending values, shape (V,); indices, shape (H, W), for `look_up`; counts, shape (V,), 0 where a value in the
+        range of a 16-bit image does not occur.
 
     Example:
-        >>> value_histogram(np.array([[7, 9], [9, 9]]))
-        (array([7, 8, 9]), array([[0, 2], [2, 2]]), array([1, 0, 3]))
+        >>> values, indices, counts = value_histogram(np.array([[7, 9], [9, 9]]))
+        >>> values.tolist(), indices.tolist(), counts.tolist()
+        ([7, 8, 9], [[0, 2], [2, 2]], [1, 0, 3])
     """
     if not _has_few_values(pixels):
         return np.unique(pixels, return_inverse=True, return_counts=True)
     low, high = int(pixels.min()), int(pixels.max())
-    indices = np.subtract(pixels, low, dtype=np.intp)
-    return np.arange(low, high + 1), indices, np.bincount(indices.ravel())
+    # Modulo 65,536, which the differences are below: they need no wider type than the values have.
+    indices = np.subtract(pixels, pixels.min(), dtype=np.uint16, casting="unsafe")
+    values = np.arange(low, high + 1)
+    counts = sum(np.bincount(indices[block].ravel(), minlength=values.size) for block in _row_blocks(indices.shape))
+    return values, indices, np.asarray(counts)
 
 
 def _has_few_values(pixels: np.ndarray) -> bool:
@@ -172,14 +217,24 @@ def grey_8bit(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise UnusableImageError(f"empty image: {image.size[0]} x {image.size[1]} pixels")
     if image.mode in _ALPHA_MODES or (image.mode in _COLOUR_MODES and "transparency" in image.info):
-        opaque = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), opaque)
-        return Image.fromarray(np.asarray(image.convert("L")))
+        return _on_black(image)
     if image.mode in _GREY_MODES or image.mode in _COLOUR_MODES:
         return Image.fromarray(np.asarray(image.convert("L")))
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(window_to_uint8(np.asarray(image)))
     raise UnusableImageError(f"image mode {image.mode!r} is not known; store 8- or 16-bit grey")
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """An image with transparency as grey over black, strip by strip: three copies in RGBA would be many bytes."""
+    width, height = image.size
+    grey = Image.new("L", image.size)
+    strip_height = max(1, _BLOCK_PIXELS // width)
+    for top in range(0, height, strip_height):
+        strip = image.crop((0, top, width, min(height, top + strip_height))).convert("RGBA")
+        black = Image.new("RGBA", strip.size, (0, 0, 0, 255))
+        grey.paste(Image.alpha_composite(black, strip).convert("L"), (0, top))
+    return grey
 
 
 def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: int) -> Image.Image:

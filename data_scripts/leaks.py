@@ -1,15 +1,17 @@
 """What lies in more than one split: patients, studies, images. A test score is too good by each of them."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any
 
 import datasets
 
 from data_scripts.image_scan import scan_images
+from data_scripts.near_duplicates import Fingerprint, fingerprint, near_duplicates
+
+LOOKED_FOR = ("patient", "study", "image", "near-identical image")
 
 _NUM_EXAMPLES = 10
 _PLURALS = {
@@ -77,25 +79,40 @@ class LeakReport:
 
 
 def leaks_of(dataset: Mapping[str, datasets.Dataset], show_progress: bool = True) -> LeakReport:
-    """Look for patients, studies and image files that two splits share: quick, no image is decoded.
+    """Look for patients, studies, images and near-identical images that two splits share.
 
-    The same pixels written by one encoder are the same file, as in what `data_scripts.build` makes. For copies that
-    were stored anew, see `audit`.
+    Every image is decoded: a few milliseconds for a slice.
 
     Args:
         dataset: Splits with the columns `patient_id`, `study_id`, `source` and `image`.
         show_progress: Whether to draw a progress bar.
     """
-    digests = {
-        name: scan_images(split, _sha256, description=f"comparing {name} images", show_progress=show_progress)
+    return leaks_of_fingerprints(dataset, read_fingerprints(dataset, show_progress=show_progress))
+
+
+def read_fingerprints(
+    dataset: Mapping[str, datasets.Dataset], num_proc: int = 1, show_progress: bool = True
+) -> dict[str, list[Fingerprint]]:
+    """Decode and sum up the images of each split."""
+    return {
+        name: scan_images(
+            split,
+            fingerprint,
+            description=f"comparing images of {name}",
+            num_proc=num_proc,
+            show_progress=show_progress,
+        )
         for name, split in dataset.items()
     }
-    return gather(("patient", "study", "image"), [*shared_ids(dataset), shared_images(digests, dataset)])
 
 
-def gather(looked_for: tuple[str, ...], leaks: Iterable[Leak | None]) -> LeakReport:
-    """A report of what was found."""
-    return LeakReport(tuple(leak for leak in leaks if leak), looked_for)
+def leaks_of_fingerprints(
+    dataset: Mapping[str, datasets.Dataset], prints: Mapping[str, Sequence[Fingerprint]]
+) -> LeakReport:
+    """`leaks_of` where the images have been read."""
+    digests = {name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()}
+    leaks = [*shared_ids(dataset), shared_images(digests, dataset), _near_identical(prints, dataset)]
+    return LeakReport(tuple(leak for leak in leaks if leak), LOOKED_FOR)
 
 
 def shared_ids(dataset: Mapping[str, datasets.Dataset]) -> list[Leak | None]:
@@ -112,7 +129,7 @@ def shared_images(digests: Mapping[str, Sequence[str]], dataset: Mapping[str, da
     """Images that two splits share.
 
     Args:
-        digests: Of the file or the pixels of each row, by split.
+        digests: Of the pixels of each row, by split.
         dataset: The splits, whose column `source` names the rows.
     """
     places = _places_of_shared(digests)
@@ -122,6 +139,26 @@ def shared_images(digests: Mapping[str, Sequence[str]], dataset: Mapping[str, da
         named = [f"{split} {dataset[split][row]['source']}" for split, row in reversed(row_of_split.items())]
         examples.append(" = ".join(named))
     return _leak("image", places, examples)
+
+
+def _near_identical(
+    prints: Mapping[str, Sequence[Fingerprint]], dataset: Mapping[str, datasets.Dataset]
+) -> Leak | None:
+    rows: dict[str, set[int]] = {}
+    examples: list[str] = []
+    num_found = 0
+    for first, second in combinations(prints, 2):
+        found = near_duplicates(prints[first], prints[second])
+        num_found += len(found)
+        rows.setdefault(first, set()).update(pair.first for pair in found)
+        rows.setdefault(second, set()).update(pair.second for pair in found)
+        for pair in found[: _NUM_EXAMPLES - len(examples)]:
+            names = dataset[first][pair.first]["source"], dataset[second][pair.second]["source"]
+            examples.append(f"{first} {names[0]} ~ {second} {names[1]} (correlation {pair.correlation:.3f})")
+    if not num_found:
+        return None
+    counts = {split: len(found) for split, found in rows.items() if found}
+    return Leak(kind="near-identical image", num_shared=num_found, rows=counts, examples=tuple(examples))
 
 
 Places = list[tuple[str, int]]
@@ -142,7 +179,3 @@ def _leak(kind: str, places: Mapping[str, Places], examples: Sequence[str]) -> L
         return None
     rows = Counter(split for found in places.values() for split, _ in found)
     return Leak(kind=kind, num_shared=len(places), rows=dict(rows), examples=tuple(examples[:_NUM_EXAMPLES]))
-
-
-def _sha256(file: bytes) -> str:
-    return hashlib.sha256(file).hexdigest()

@@ -51,8 +51,9 @@ class StructuredNote(Note):
         """Classes of an image at a disc, or of one that shows `several`.
 
         The table does not say which finding is at which disc: each is taken to hold at every affected one, and at
-        no other. `LBP` and `No Finding` are of the patient, as in the paper: `LBP` with any of these findings,
-        `No Finding` without them and with normal severity; else the text decides.
+        no other. `LBP` and `No Finding` are of the patient, as in the paper: `LBP` with any of these findings; without
+        them the text decides, so that `No Finding` stands beside no report of one. Where the columns say normal and the
+        text affirms a finding, they contradict each other, and neither label is claimed.
 
         Example:
             >>> note = StructuredNote(where="", findings=("disc bulge",), levels=("L4/L5",))
@@ -60,12 +61,14 @@ class StructuredNote(Note):
             (('LBP', 'disc bulge'), ('LBP',))
             >>> StructuredNote(where="", severity="normal").labels_at("L4/L5")
             ('No Finding',)
+            >>> StructuredNote(where="", severity="normal", text="Stenosis at L4/L5.").labels_at("L4/L5")
+            ()
         """
         if self.findings:
             return (LOW_BACK_PAIN, *(self.findings if level in ("several", *self.levels) else ()))
-        if self.severity == "normal":
-            return (NO_FINDING,)
-        return tuple(label for label in labels_from_report(self.text) if label in (LOW_BACK_PAIN, NO_FINDING))
+        of_text = tuple(label for label in labels_from_report(self.text) if label in (LOW_BACK_PAIN, NO_FINDING))
+        is_contradictory = self.severity == "normal" and NO_FINDING not in of_text
+        return () if is_contradictory else of_text
 
 
 def has_written_notes(path: Path) -> bool:

@@ -174,5 +174,7 @@ def card_metadata(info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_fi
     written.dataset_size = sum(split.num_bytes for split in splits)
     DatasetInfosDict({"default": written}).to_dataset_card_data(metadata)
     files = [{"split": split.name, "path": f"{DATA_FOLDER}/{split.name}-*.parquet"} for split in splits]
-    MetadataConfigs({"default": {"data_files": files, "description": f"sha256 {sha256}"}}).to_dataset_card_data(metadata)
+    MetadataConfigs({"default": {"data_files": files, "description": f"sha256 {sha256}"}}).to_dataset_card_data(
+        metadata
+    )
     return f"---\n{metadata}\n---\n"

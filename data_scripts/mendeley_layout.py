@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from data_scripts.records import Exclusion, ReadOptions
-from data_scripts.slice_names import SliceName, group_by_name
+from data_scripts.slice_names import NOT_PNG, OTHER_IMAGE_SUFFIXES, SliceName, group_by_name, parse_slice_name
 
 NOTES_NAME = "Radiologists Report.xlsx"
 EXPECTED = f"label images (T1_0001_D3.png, ...) or raw studies (0001/STUDY/SERIES/NAME.ima), and {NOTES_NAME}"
@@ -85,7 +85,13 @@ def find_layout(options: ReadOptions) -> Layout:
     if bool(slices) == bool(series):
         raise ValueError(f"{raw} holds {'both forms' if slices else 'neither form'} of the set; expected {EXPECTED}")
     notes = options.notes or _find_notes(files, raw)
-    return Layout(raw=raw, notes=notes, slices=slices, series=series, exclusions=[*no_slices, *no_series])
+    return Layout(
+        raw=raw,
+        notes=notes,
+        slices=slices,
+        series=series,
+        exclusions=[*no_slices, *_find_other_forms(files, raw), *no_series],
+    )
 
 
 def source_of(raw: Path, path: Path) -> str:
@@ -114,6 +120,17 @@ def _find_slices(images: Sequence[Path], raw: Path) -> tuple[dict[SliceName, lis
     return slices, [
         *(Exclusion(source_of(raw, path), f"unknown slice name; {expected}") for path in misnamed),
         *(Exclusion(source_of(raw, path), LABEL_IMAGE, by_rule=True) for path in sorted(painted)),
+    ]
+
+
+def _find_other_forms(files: Sequence[Path], raw: Path) -> list[Exclusion]:
+    """List images that have the name of a slice but are not PNG files."""
+    return [
+        Exclusion(source_of(raw, path), LABEL_IMAGE, by_rule=True)
+        if _lies_in(_LABEL_FOLDER, path, raw) or _lies_in(_LABELLER_FOLDER, path, raw)
+        else Exclusion(source_of(raw, path), NOT_PNG)
+        for path in files
+        if path.suffix.lower() in OTHER_IMAGE_SUFFIXES and parse_slice_name(path.with_suffix(".png").name)
     ]
 
 

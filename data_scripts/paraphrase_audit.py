@@ -114,7 +114,8 @@ def card_paragraph(result: Mapping[str, Any]) -> str:
 ## Rephrasings
 
 {result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
-only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The check knows what the report parser knows; nobody has read them all.
+only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The
+check knows what the report parser knows; nobody has read them all.
 `{AUDIT_NAME}.md` holds counts and examples. Made on {result["date"]} with
 
 ```sh

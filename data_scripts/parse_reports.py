@@ -4,8 +4,9 @@
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
 
 A line holds `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as it was
-typed) and `span` (the characters of `text` that state the kind: `text[span[0]:span[1]]`). Beside it, `findings_report.json` counts notes, findings
-and classes, and lists the notes that are empty or could not be read: none is lost.
+typed) and `span` (the characters of `text` that state the kind: `text[span[0]:span[1]]`). Beside it,
+`findings_report.json` counts notes, findings and classes, and lists the notes that are empty or could not be read: none
+is lost.
 """
 
 import csv

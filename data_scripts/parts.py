@@ -93,6 +93,11 @@ def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
     return [part for part in parts if part.path not in finished_paths]
 
 
+def any_finished(folder: Path) -> bool:
+    """Whether a part in the folder is done, of whichever build."""
+    return any(path.with_suffix(".parquet").is_file() for path in folder.glob("*.json"))
+
+
 def write_part(
     part: Part, info: SourceInfo, skipped: Mapping[int, str], announce: Callable[[int | None], None]
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from data_scripts.records import SPLITS, Exclusion, Record, SourceInfo, record_problem
-from data_scripts.splits import check_given_splits, split_by_patient, split_by_record
+from data_scripts.splits import DEFAULT_FRACTIONS, check_given_splits, split_by_patient, split_by_record
 
 NUM_NAMED_EXCLUSIONS = 10
 
@@ -43,17 +43,30 @@ def check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: 
     """Refuse a source with too many broken rows.
 
     Raises:
-        ValueError: If the source is empty, or more than the share `max_bad` of its rows is left out for a defect.
+        ValueError: If the source is empty, more than the share `max_bad` of its rows is left out for a defect, or no
+            row is left.
     """
     if num_read == 0:
         raise ValueError("the source holds no rows")
     bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
     if len(bad_rows) > max_bad * num_read:
-        named = "\n".join(f"  {bad.source}: {bad.reason}" for bad in bad_rows[:NUM_NAMED_EXCLUSIONS])
         raise ValueError(
             f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
-            f"Mend them, or raise --max_bad. The first {min(len(bad_rows), NUM_NAMED_EXCLUSIONS)}:\n{named}"
+            f"Mend them, or raise --max_bad. {first_of(bad_rows)}"
         )
+    if len(exclusions) == num_read:
+        raise ValueError(f"none of {num_read} rows is usable; nothing was built. {first_of(exclusions)}")
+
+
+def first_of(exclusions: Sequence[Exclusion]) -> str:
+    r"""The first rows left out, with their reasons, for an error.
+
+    Example:
+        >>> first_of([Exclusion("scan 1", "truncated")])
+        'The first 1:\n  scan 1: truncated'
+    """
+    first = exclusions[:NUM_NAMED_EXCLUSIONS]
+    return "\n".join([f"The first {len(first)}:", *(f"  {bad.source}: {bad.reason}" for bad in first)])
 
 
 def assign_splits(
@@ -68,10 +81,8 @@ def assign_splits(
         seed: Seed of the draw.
 
     Raises:
-        ValueError: If no record is left, or the splits that the source gives cannot be kept.
+        ValueError: If the splits that the source gives cannot be kept, or shares are asked for beside them.
     """
-    if not records:
-        raise ValueError("no usable row is left; see the reasons with a lower --max_bad")
     patient_ids = [record.patient_id for record in records]
     labels = [record.labels for record in records]
     given = [record.split for record in records if record.split is not None]
@@ -82,6 +93,8 @@ def assign_splits(
                 f"the source gives {len(given)} of {len(records)} rows a split: it must be given for all of them, "
                 "and --split_by left out"
             )
+        if tuple(fractions) != DEFAULT_FRACTIONS:
+            raise ValueError(f"the source gives its rows their splits; leave --split_fractions out, not {shares}")
         check_given_splits(patient_ids, given)
         splits, rule = given, "As the source gives them. No patient is in two splits."
     elif split_by == "patient":
@@ -104,3 +117,28 @@ def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) ->
         order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
         shuffled[split] = [records[index] for index in order]
     return shuffled
+
+
+def check_shards(records_of_split: Mapping[str, Sequence[Record]], num_shards: int) -> None:
+    """Refuse, before any image is decoded, more shards than a split has rows.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    for split, records in records_of_split.items():
+        if num_shards > len(records):
+            raise ValueError(
+                f"--streaming_shards {num_shards} is more than the {len(records)} rows of {split}; "
+                f"give at most {len(records)}"
+            )
+
+
+def without(
+    exclusions: Sequence[Exclusion], records_of_split: Mapping[str, Sequence[Record]]
+) -> dict[str, list[Record]]:
+    """The records that were written: those whose image turned out unusable are taken out."""
+    left_out = {exclusion.source for exclusion in exclusions}
+    return {
+        split: [record for record in records if record.source not in left_out]
+        for split, records in records_of_split.items()
+    }

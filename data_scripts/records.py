@@ -17,7 +17,7 @@ NO_FINDING = "No Finding"
 SPLITS = ("train", "validation", "test")
 
 # What tables hold where nobody knew the patient; grouping such rows as one patient would be wrong.
-_UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a")
+_UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a", "na", "n.a.", "<na>", "nat", "?", "-", "--")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,7 @@ class SourceAbout:
         has_public_ids: Whether its patient ids are pseudonyms given by a public data set. Otherwise they are
             replaced when a dataset is built.
         may_be_shared: Whether its licence lets a built dataset be passed on.
+        reads_notes: Whether its written reports may lie elsewhere, where `--notes` says.
     """
 
     name: str
@@ -117,6 +118,7 @@ class SourceAbout:
     where: str
     has_public_ids: bool = True
     may_be_shared: bool = True
+    reads_notes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,11 @@ class SourceInfo:
     report_origin: str = field(default="radiologist")
 
 
+def is_unknown_patient(patient_id: str) -> bool:
+    """Whether an id is what tables hold where nobody knew the patient (`NA`, `?`, nothing)."""
+    return patient_id.strip().casefold() in _UNKNOWN_PATIENTS
+
+
 def record_problem(record: Record, info: SourceInfo) -> str | None:
     """Say why a record's fields cannot be written; None when they are in order.
 
@@ -147,7 +154,7 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
     """
     if not record.report.strip():
         return "empty report"
-    if record.patient_id.strip().casefold() in _UNKNOWN_PATIENTS:
+    if is_unknown_patient(record.patient_id):
         return f"unknown patient: patient_id is {record.patient_id!r}"
     allowed_values: list[tuple[str, str | None, tuple[str, ...]]] = [
         ("plane", record.plane, PLANES),

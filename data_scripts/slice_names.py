@@ -14,6 +14,10 @@ from data_scripts.records import Exclusion
 
 LEVEL_OF_DISC = {"D3": "L3/L4", "D4": "L4/L5", "D5": "L5/S1"}
 
+# Other forms of an image: under the name of a slice it is one that is not read, and is said to be.
+OTHER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+NOT_PNG = "not a PNG file; store it as one, under the same name"
+
 # ASCII only: a digit of another script would pass as `\d` and name a patient that no table knows.
 _AXIAL = re.compile(r"(?:axial_)?(T[12])_([0-9]{4})_(D[345])\.png", re.IGNORECASE | re.ASCII)
 _SAGITTAL = re.compile(r"(?:sag_)?(T[12])_([0-9]{4})_(S[0-9]{1,2})\.png", re.IGNORECASE | re.ASCII)

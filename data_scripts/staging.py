@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 LOCK_NAME = "lock"
 EARLIER_NAME = "earlier"
+_REPLACED_NAME = "replaced"
 
 
 def staging_path(out: Path) -> Path:
@@ -36,7 +37,9 @@ def staging_folder(out: Path) -> Iterator[Path]:
     except Timeout:
         raise ValueError(f"another build of --out {out} is running; wait for it, or choose another folder") from None
     try:
-        if (folder / EARLIER_NAME).exists() and not out.exists():
+        if out.exists():
+            _remove_earlier(folder)  # killed in `publish`, when the new one had its name
+        elif (folder / EARLIER_NAME).exists():
             (folder / EARLIER_NAME).rename(out)  # killed between the two renames of `publish`
         yield folder
     finally:
@@ -55,4 +58,14 @@ def publish(dataset: Path, out: Path, folder: Path) -> None:
     if out.exists():
         out.rename(folder / EARLIER_NAME)
     dataset.rename(out)
+    _remove_earlier(folder)
     clear(folder)
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove the earlier output under another name: what is deleted by halves must never be put back in its place."""
+    if (folder / _REPLACED_NAME).exists():
+        shutil.rmtree(folder / _REPLACED_NAME)
+    if (folder / EARLIER_NAME).exists():
+        (folder / EARLIER_NAME).rename(folder / _REPLACED_NAME)
+        shutil.rmtree(folder / _REPLACED_NAME)

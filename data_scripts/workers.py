@@ -28,7 +28,7 @@ from data_scripts.parts import Part, write_part
 from data_scripts.records import SourceInfo
 
 ROW_SECONDS = 60.0  # a slice takes milliseconds, a whole volume seconds
-NUM_DEATHS = 2  # once may be another program's fault: the system kills whom it likes when memory runs out
+NUM_DEATHS = 2  # once may be another's fault: the system kills whom it likes when memory runs out, a share hangs
 
 _DONE = "done"
 # Forked from a server that has imported everything and runs no thread: as quick as a fork, and as safe as a spawn.
@@ -46,10 +46,11 @@ class _Task:
     Args:
         part: What to write.
         skipped: Reasons by index of the rows that must not be touched again.
-        deaths: How often each row was the last that a worker announced.
+        deaths: How often each row was the last that a worker announced before it died or hung.
         row: Index of the row that the worker is at; None before the first and after the last.
         num_announced: Rows announced since the worker began.
-        announced_at: When a sign of life came last, in seconds of the monotonic clock.
+        announced_at: When a sign of life came last, in seconds of the monotonic clock; later by the time in which
+            the builder itself stood still.
     """
 
     part: Part
@@ -113,7 +114,7 @@ class Workers:
             worker.stop()
 
     def write(self, parts: Iterable[Part], info: SourceInfo, on_rows: Callable[[int], object]) -> None:
-        """Write all parts. A row that kills its worker or takes too long becomes an exclusion of its part.
+        """Write all parts. A row that twice kills its worker or takes too long becomes an exclusion of its part.
 
         Args:
             parts: What to write; each finished one lies at its `path`.
@@ -126,14 +127,21 @@ class Workers:
         waiting = deque(_Task(part) for part in parts)
         while len(self._workers) < min(self.num_proc, len(waiting)):
             self._workers.append(_Worker())
+        patience = min(1.0, self.row_seconds / 4)
+        looked_at = time.monotonic()
         while waiting or any(worker.task for worker in self._workers):
             for worker in self._workers:
                 if worker.task is None and waiting:
                     worker.give(waiting.popleft(), info)
             busy = {worker.connection: worker for worker in self._workers if worker.task}
-            for connection in wait(list(busy), timeout=min(1.0, self.row_seconds / 4)):
+            for connection in wait(list(busy), timeout=patience):
                 self._listen(busy[connection], waiting, on_rows)  # type: ignore[index]
+            # A build that was stopped (Ctrl-Z, a paused container, swapping) finds its workers no further than before.
+            last_look, looked_at = looked_at, time.monotonic()
+            stood_still = max(0.0, looked_at - last_look - patience)
             for worker in busy.values():
+                if worker.task is not None:
+                    worker.task.announced_at += stood_still
                 if _is_overdue(worker.task, self.row_seconds):
                     self._replace(worker, waiting, on_rows, f"reading it took more than {self.row_seconds:g} s")
 
@@ -162,16 +170,15 @@ class Workers:
         """Put a new process in the place of one that died or hangs, and its part back into the queue."""
         task, exit_code = worker.task, worker.stop()
         assert task is not None
+        worker.task = None
         if task.row is None:
             raise RuntimeError(
                 f"a worker ended outside of any row ({_cause_of_death(exit_code)}); a script that calls `build` must "
                 'do so under `if __name__ == "__main__":`'
             )
         task.deaths[task.row] += 1
-        if hang is not None:
-            task.skipped[task.row] = hang
-        elif task.deaths[task.row] >= NUM_DEATHS:
-            task.skipped[task.row] = f"reading it killed the process ({_cause_of_death(exit_code)})"
+        if task.deaths[task.row] >= NUM_DEATHS:
+            task.skipped[task.row] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
         on_rows(-task.num_announced)
         waiting.appendleft(task)
         self._workers[self._workers.index(worker)] = _Worker()

@@ -1,8 +1,9 @@
 """LumbarCLIP for transformers: configuration, processor and model.
 
-Importing one of the classes makes the Auto classes know them all; a saved checkpoint carries these files along, so
-that it loads with `trust_remote_code=True` where the package is not installed. The files are therefore flat siblings
-that import each other and nothing else of the project.
+`from modeling_lumbarclip import` one of the classes makes the Auto classes know them all, and importing one from its
+own file, that one; `import modeling_lumbarclip` alone does not, since data preparation needs the text functions and no
+torch. A saved checkpoint carries these files along, so that it loads with `trust_remote_code=True` where the package is
+not installed. The files are therefore flat siblings that import each other and nothing else of the project.
 """
 
 import importlib
@@ -24,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the classes when one is asked for: data preparation needs the text functions alone, and not torch."""
+    """Load the classes when one is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.auto_classes"), name)

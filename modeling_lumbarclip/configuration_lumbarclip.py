@@ -119,4 +119,9 @@ def _tower_config(
     return AutoConfig.for_model(model_type, **arguments)
 
 
+LumbarCLIPConfig.register_for_auto_class()
+# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+if not __name__.startswith("transformers_modules."):
+    AutoConfig.register("lumbarclip", LumbarCLIPConfig)
+
 __all__ = ["LumbarCLIPConfig"]

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoImageProcessor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
+
+from .configuration_lumbarclip import LumbarCLIPConfig
 
 WINDOW_PERCENTILES = (0.5, 99.5)
 
@@ -144,5 +147,10 @@ def _pad_to_square(image: Tensor) -> Tensor:
     top, left = (side - height) // 2, (side - width) // 2
     return F.pad(image, (left, side - width - left, top, side - height - top))
 
+
+LumbarCLIPImageProcessor.register_for_auto_class()
+# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+if not __name__.startswith("transformers_modules."):
+    AutoImageProcessor.register(LumbarCLIPConfig, LumbarCLIPImageProcessor)
 
 __all__ = ["LumbarCLIPImageProcessor"]

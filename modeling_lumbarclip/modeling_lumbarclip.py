@@ -15,7 +15,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
@@ -365,7 +365,8 @@ def _load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrain
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder that holds "
-                "a saved tower, or build the model from a LumbarCLIPConfig for random weights."
+                "a saved tower, or take random weights: --no_pretrained in train/pretrain.py, or a model built from a "
+                "LumbarCLIPConfig."
             ) from error
         tower.timm_model.load_state_dict(pretrained.state_dict())
         return tower
@@ -388,5 +389,11 @@ def _nearest_timm_models(name: str) -> str:
     nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
     return f"Nearest in timm: {', '.join(nearest)}." if nearest else "`timm.list_models()` lists timm's names."
 
+
+LumbarCLIPModel.register_for_auto_class("AutoModel")
+# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+if not __name__.startswith("transformers_modules."):
+    AutoModel.register(LumbarCLIPConfig, LumbarCLIPModel)
+    AutoModelForZeroShotImageClassification.register(LumbarCLIPConfig, LumbarCLIPModel)
 
 __all__ = ["LumbarCLIPModel", "LumbarCLIPOutput", "LumbarCLIPPreTrainedModel"]

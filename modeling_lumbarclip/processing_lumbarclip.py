@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from transformers import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
+
+from .configuration_lumbarclip import LumbarCLIPConfig
 
 # What follows is prose of ours; the paper has no zero-shot prompts.
 DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
@@ -103,5 +106,10 @@ def _as_lists(prompts: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
 def _capitalised(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
+
+LumbarCLIPProcessor.register_for_auto_class()
+# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+if not __name__.startswith("transformers_modules."):
+    AutoProcessor.register(LumbarCLIPConfig, LumbarCLIPProcessor)
 
 __all__ = ["LumbarCLIPProcessor"]

@@ -230,7 +230,7 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
         context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
     elif GENERAL & {*statement.lemmas}:
         context = LevelContext()
-    elif _continues(statement) or context.is_normal and _denies_all(statement):
+    elif _continues(statement) or (context.is_normal and _denies_all(statement)):
         for draft in statement.drafts:
             draft.levels = context.levels
     elif all_groups:

@@ -63,8 +63,8 @@ def test_every_entry_explains_itself(entry):
 
 
 def test_results_of_the_readme_are_those_of_the_files(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tests" / "benchmarks")
-    import readme_results
+    monkeypatch.syspath_prepend(PROJECT)
+    from tests.benchmarks import readme_results
 
     between = README.split(readme_results.BEGIN)[1].split(readme_results.END)[0]
     assert between == readme_results.render()

@@ -34,7 +34,8 @@ class PretrainArguments:
 
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
     allow_leaks: bool = setting(
-        False, "Take a data set whose splits share patients, studies or images; its figures are then marked."
+        False,
+        "Take a data set whose splits share patients, studies or (near-)equal images; its figures are then marked.",
     )
     output_dir: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json, report.md, figures.")
     resume: bool = setting(False, "Go on with the run in output_dir; starts it where there is none yet.")

@@ -38,6 +38,7 @@ from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds,
 from train.evaluation.suite import Figures, measure
 from train.evaluation.targets import Targets, read_rows
 from train.evaluation_figures import system_comparison
+from train.leak_check import leak_stamp, refuse_leaks
 from train.loaders import open_dataset, rows_sha256
 from train.pretrain import pretrain
 from train.reporting.cross_validation_report import cross_validation_report
@@ -80,6 +81,8 @@ def main(args: CrossValidateArguments) -> None:
             f"{accelerator.num_processes} processes were launched, and folds run in one: start with `python`, not "
             "`accelerate launch` or `torchrun`."
         )
+    folds_of_rows = {f"fold {fold}": rows.select(np.flatnonzero(fold_of_row == fold)) for fold in range(args.folds)}
+    refuse_leaks(folds_of_rows, args.allow_leaks)  # what two folds share is at some time in training and in test
     run = describe_run(args, accelerator, {"all": rows_sha256(rows)})
     check_output(output_dir, run, args)
     make_output(output_dir, run, args, accelerator)
@@ -103,7 +106,7 @@ def main(args: CrossValidateArguments) -> None:
             describe_fold(output_dir / f"fold-{fold}", args, targets, fold_of_row, fold, figures)
             for fold, figures in enumerate(figures_of_folds)
         ],
-        "dataset": describe(args, targets, rows["source"][:]),
+        "dataset": describe(args, targets, rows["source"][:], leak_stamp(folds_of_rows) if args.allow_leaks else None),
         "settings": asdict(args),
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -232,13 +235,16 @@ def training_seconds(history: list[dict[str, Any]], pairs_of_update: int) -> flo
     return float(sum(updates * pairs_of_update / np.array([line["pairs_per_second"] for line in history])))
 
 
-def describe(args: CrossValidateArguments, targets: Targets, sources: list[str]) -> dict[str, Any]:
-    """Say what was measured on."""
+def describe(
+    args: CrossValidateArguments, targets: Targets, sources: list[str], leak: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Say what was measured on, and what of it several folds share."""
     return {
         "name": Path(args.dataset).name,
         "split": targets.split,
         "num_rows": len(targets),
         "num_patients": len(set(targets.patient_ids)),
+        "leak": leak,
         "synthetic": all(source.startswith("synthetic") for source in sources),
         "labels": count_labels(targets),
     }

@@ -9,10 +9,10 @@ from data_scripts.leaks import leaks_of
 
 
 def refuse_leaks(dataset: Mapping[str, Dataset], allow_leaks: bool, show_progress: bool = True) -> None:
-    """Raise if a patient, a study or an image is in two splits, unless that is wanted.
+    """Raise if a patient, a study, an image or a nearly equal image is in two splits, unless that is wanted.
 
     Args:
-        dataset: Splits `train`, `validation` and `test`.
+        dataset: Splits, or folds.
         allow_leaks: Whether it is wanted, as to compare with a paper that split by record.
         show_progress: Whether to draw a progress bar.
 
@@ -26,12 +26,12 @@ def refuse_leaks(dataset: Mapping[str, Dataset], allow_leaks: bool, show_progres
         examples = "; ".join(leak.examples[0] for leak in leaks.leaks)
         raise ValueError(
             f"The dataset leaks: {leaks.in_words()} For example: {examples}. Scores would be too good. Build it with "
-            "--split_by patient (`python -m data_scripts.audit` lists what is shared), or give --allow_leaks; the "
-            "figures are then marked."
+            "--split_by patient; images shared nevertheless: give their rows one patient_id, or leave out the copies "
+            "(`python -m data_scripts.audit` lists what is shared). Or give --allow_leaks; the figures are then marked."
         )
 
 
 def leak_stamp(dataset: Mapping[str, Dataset]) -> dict[str, Any] | None:
     """What `metrics.json` says of leaks: the shared things by kind, and a sentence; None without any."""
-    leaks = leaks_of(dataset, show_progress=False)
+    leaks = leaks_of(dataset)
     return {"in_words": leaks.in_words(), **leaks.as_dict()} if leaks.found else None

@@ -25,6 +25,8 @@ from train.image_augmentation import vary_images
 
 Batch = dict[str, Tensor]
 
+COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "level", "sequence", "source"}
+
 
 def open_dataset(name: str) -> DatasetDict:
     """Read a dataset that `data_scripts.build` wrote, from its folder or from the Hub.
@@ -41,8 +43,7 @@ def open_dataset(name: str) -> DatasetDict:
     missing = [split for split in ("train", "validation", "test") if split not in dataset]
     if missing:
         raise ValueError(f"{name} has no split {', '.join(missing)}; build it again with data_scripts.build.")
-    columns = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "level", "sequence", "source"}
-    if missing_columns := columns - set(dataset["train"].column_names):
+    if missing_columns := COLUMNS - set(dataset["train"].column_names):
         raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
     return dataset
 

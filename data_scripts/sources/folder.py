@@ -8,14 +8,19 @@
 (separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`, `mask`
 (a file name), `rephrasings` (separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given
 for all rows or for none; in JSON lines an empty list says that none of the classes is present.
+
+An image may also be a DICOM file of one frame, whatever its name. Its header then states plane, sequence and pixel
+spacing where the table does not; who the patient is, the table alone says.
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from data_scripts.images import file_inside, read_image
+from data_scripts.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.images import UnusableImageError, file_inside, read_image
 from data_scripts.records import (
     LEVELS,
     NO_FINDING,
@@ -25,6 +30,7 @@ from data_scripts.records import (
     Record,
     SourceAbout,
     SourceInfo,
+    is_unknown_patient,
 )
 from data_scripts.tables import Row, columns_of, read_table
 from modeling_lumbarclip.report_text_lumbarclip import normalise_report
@@ -58,7 +64,8 @@ def describe(options: ReadOptions) -> SourceInfo:
     """Collect the vocabularies of labels and grades from the table.
 
     Raises:
-        ValueError: If the folder or its table is missing, ambiguous or malformed.
+        ValueError: If the folder or its table is missing, ambiguous or malformed, or a class or patient is spelled in
+            several ways.
     """
     records = [item for item in read(options) if isinstance(item, Record)]
     labels = {label for record in records for label in record.labels}
@@ -131,6 +138,7 @@ def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
             + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}; "
             "CSV fields are separated by commas."
         )
+    _refuse_lookalike_patients(rows)
     return raw, rows
 
 
@@ -161,8 +169,10 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
     image_path = file_inside(raw, row.text("file_name"), "image")
     mask_name = row.text("mask")
     split = row.text("split").lower()
+    header = _dicom_header(image_path)
+    spacing = _number_or_none(row, "pixel_spacing_mm")
     return Record(
-        load_image=partial(read_image, image_path),
+        load_image=partial(read_slice if header else read_image, image_path),
         load_mask=partial(read_image, file_inside(raw, mask_name, "mask")) if mask_name else None,
         report=normalise_report(row.text("report")),
         rephrasings=tuple(normalise_report(text) for text in row.texts("rephrasings", "|")),
@@ -170,13 +180,29 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),
         study_id=row.text("study_id") or row.text("patient_id"),
-        plane=row.text("plane").lower() or "unknown",
-        sequence=_normalise_sequence(row.text("sequence")),
+        plane=row.text("plane").lower() or (header.plane if header else "unknown"),
+        sequence=_normalise_sequence(row.text("sequence") or (header.sequence if header else "")),
         level=normalise_level(row.text("level")),
-        pixel_spacing_mm=_number_or_none(row, "pixel_spacing_mm"),
+        pixel_spacing_mm=header.stored_spacing_mm if header and spacing is None else spacing,
         split=SPLIT_SPELLINGS.get(split, split) or None,
         source=f"{raw.name}/{image_path.relative_to(raw).as_posix()}",
     )
+
+
+def _dicom_header(path: Path) -> SliceHeader | None:
+    """The header of a DICOM file; None of any other image.
+
+    Raises:
+        UnusableImageError: If the file cannot be read or holds several frames: a row is of one slice.
+    """
+    if not is_dicom(path):
+        return None
+    headers = read_headers(path)
+    if len(headers) != 1:
+        raise UnusableImageError(
+            f"DICOM file {path.name!r} holds {len(headers)} frames; store each slice as a file of its own"
+        )
+    return headers[0]
 
 
 def _labels(row: Row) -> tuple[str, ...]:
@@ -190,6 +216,30 @@ def _refuse_lookalikes(labels: set[str]) -> None:
         other = spellings.setdefault(label.casefold(), label)
         if other != label:
             raise ValueError(f"labels {other!r} and {label!r} differ only in case; spell a class one way")
+
+
+def _refuse_lookalike_patients(rows: list[Row]) -> None:
+    """One patient in two spellings would be two, and could go to two splits."""
+    spellings: dict[str, str] = {}
+    ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}
+    for patient_id in sorted(patient_id for patient_id in ids if not is_unknown_patient(patient_id)):
+        other = spellings.setdefault(_patient_key(patient_id), patient_id)
+        if other != patient_id:
+            raise ValueError(
+                f"patient_id {other!r} and {patient_id!r} differ only in case, leading zeros or '.0'; spell a patient "
+                "one way, and give two patients ids that differ in more"
+            )
+
+
+def _patient_key(patient_id: str) -> str:
+    """What the spellings of an id have in common.
+
+    Example:
+        >>> [_patient_key(patient_id) for patient_id in ("P001", "p1", "0010", "10.0", "1.2.0", "a-05")]
+        ['p1', 'p1', '10', '10', '1.2.0', 'a-5']
+    """
+    without_decimals = re.sub(r"^([0-9]+)\.0+$", r"\1", patient_id.casefold())
+    return re.sub(r"(?<![0-9.])0+(?=[0-9])", "", without_decimals)
 
 
 def _normalise_sequence(text: str) -> str:

@@ -34,7 +34,7 @@ from data_scripts.lsma_tables import (
 )
 from data_scripts.note_pairing import notes_left_over, report_or_exclusion
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
-from data_scripts.slice_names import SliceName, group_by_name, one_file_each
+from data_scripts.slice_names import NOT_PNG, OTHER_IMAGE_SUFFIXES, SliceName, group_by_name, one_file_each
 
 ABOUT = SourceAbout(
     name="lsma_pqr",
@@ -53,10 +53,13 @@ ABOUT = SourceAbout(
         "https://data.mendeley.com/datasets/p3r4xd2488: images_png/, masks_indexed/, structured_notes.csv or "
         "RadiologicalNotes.csv, PfirrmannGrade.csv or PfirrmannGrades.csv"
     ),
+    reads_notes=True,
 )
 NOTES_NAMES = ("structured_notes.csv", "RadiologicalNotes.csv")
 GRADES_NAMES = ("PfirrmannGrade.csv", "PfirrmannGrades.csv")
 UNKNOWN_NAME = "unknown image name; expected T1_0042_D4.png or T1_0042_S8.png, with or without axial_ or sag_ before it"
+UNKNOWN_MASK_NAME = "unknown mask name; expected that of its image"
+IN_SUB_FOLDER = "in a sub-folder; move it up"
 PIXEL_SPACING_MM = 0.6875  # as the data set states for all images, although it also says that it resampled them
 
 # One vocabulary for both planes; the first three are the axial numbering.
@@ -111,18 +114,37 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     grades = read_pfirrmann_grades(layout.grades) if layout.grades else []
     grades_of = {row.patient_id: row for row in grades if row.patient_id}
 
-    files_of, unnamed = group_by_name(_png_files(layout.images))
+    images, exclusions = _png_files(layout.images)
+    yield from exclusions
+    files_of, unnamed = group_by_name(images)
     yield from (Exclusion(_source(path), UNKNOWN_NAME) for path in unnamed)
     image_of, exclusions = one_file_each(files_of, _source)
     yield from exclusions
-    masks_of = group_by_name(_png_files(layout.masks))[0] if layout.masks else None
+    masks_of = None
+    if layout.masks:
+        masks, exclusions = _png_files(layout.masks)
+        yield from exclusions
+        masks_of, unnamed = group_by_name(masks)
+        yield from (Exclusion(_source(path), UNKNOWN_MASK_NAME) for path in unnamed)
     for name, path in image_of.items():
         yield _record_or_exclusion(name, path, note_of.get(name.patient), grades_of.get(name.patient), masks_of)
-    for name, (mask, *_) in (masks_of or {}).items():
+    for name, of_slice in (masks_of or {}).items():
         if name not in files_of:
-            yield Exclusion(_source(mask), "mask without an image")
-    yield from notes_left_over(notes, {name.patient for name in files_of})
-    yield from (Exclusion(row.where, row.problem) for row in grades if row.problem and not row.patient_id)
+            yield from (Exclusion(_source(mask), "mask without an image") for mask in of_slice)
+    patients = {name.patient for name in files_of}
+    yield from notes_left_over(notes, patients)
+    yield from (_grades_left_over(row) for row in grades if row.patient_id not in patients)
+
+
+def _grades_left_over(row: DiscGrades) -> Exclusion:
+    """A row of a patient without images, or of no patient."""
+    if row.problem:
+        return Exclusion(row.where, row.problem)
+    try:
+        row.grade_at("several")
+    except ValueError as error:
+        return Exclusion(row.where, str(error))
+    return Exclusion(row.where, "grades without an image", by_rule=True)
 
 
 def load_mask(path: Path, plane: str) -> Image.Image:
@@ -170,8 +192,21 @@ def _either(raw: Path, names: Sequence[str]) -> Path | None:
     return found[0] if found else None
 
 
-def _png_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png")
+def _png_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
+    """The PNG files of a folder, and the images in it that are none or lie deeper."""
+    images = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in (".png", *OTHER_IMAGE_SUFFIXES) and path.is_file()
+    )
+    found, exclusions = [], []
+    for path in images:
+        source = f"LSMA-PQR/{path.relative_to(folder.parent).as_posix()}"
+        if path.parent != folder:
+            exclusions.append(Exclusion(source, IN_SUB_FOLDER))
+        elif path.suffix.lower() != ".png":
+            exclusions.append(Exclusion(source, NOT_PNG))
+        else:
+            found.append(path)
+    return found, exclusions
 
 
 def _source(path: Path) -> str:

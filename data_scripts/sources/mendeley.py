@@ -12,11 +12,13 @@ note of its patient, as in the paper; its labels are those of the note at the le
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
-from data_scripts.dicom import SliceHeader, read_headers, read_slice
+from data_scripts.dicom import SliceHeader, read_slice
+from data_scripts.dicom_headers import read_all_headers
 from data_scripts.images import UnusableImageError, read_image
 from data_scripts.mendeley_layout import Series, find_layout, source_of
 from data_scripts.note_pairing import notes_left_over, report_or_exclusion
@@ -50,6 +52,7 @@ ABOUT = SourceAbout(
         "https://data.mendeley.com/datasets/zbf6b4pttk (T1_0001_D3.png, ...) or .../k57fr854j2 (01_MRI_Data/); notes: "
         ".../s6bgczr8s2 (Radiologists Report.xlsx)"
     ),
+    reads_notes=True,
 )
 _PLANE_OF_WORD = {"TRA": "axial", "SAG": "sagittal"}
 
@@ -88,8 +91,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     yield from copies
     for name, path in path_of.items():
         yield _slice_record(name, path, layout.raw, note_of.get(name.patient))
-    for series in layout.series:
-        yield from _read_series(series, note_of.get(series.patient))
+    yield from _read_all_series(layout.series, note_of, options.num_proc)
     yield from notes_left_over(notes, layout.patients)
 
 
@@ -124,25 +126,35 @@ def _slice_record(name: SliceName, path: Path, raw: Path, note: Note | None) -> 
     )
 
 
-def _read_series(series: Series, note: Note | None) -> Iterator[Record | Exclusion]:
+def _read_all_series(
+    all_series: Sequence[Series], note_of: Mapping[str, Note], num_proc: int
+) -> Iterator[Record | Exclusion]:
+    contents = [(series, _content_or_exclusion(series, note_of.get(series.patient))) for series in all_series]
+    paths = [path for series, content in contents if not isinstance(content, Exclusion) for path in series.files]
+    headers_of_paths = read_all_headers(paths, num_proc)
+    for series, content in contents:
+        if isinstance(content, Exclusion):
+            yield content
+            continue
+        kind, report = content
+        for path, headers in zip(series.files, islice(headers_of_paths, len(series.files)), strict=True):
+            source = f"{series.source}/{path.name}"
+            if isinstance(headers, UnusableImageError):
+                yield Exclusion(source, str(headers))
+                continue
+            for header in headers:
+                frame = f" frame {header.frame}" if len(headers) > 1 else ""
+                yield _raw_record(header, kind, series, report, source + frame)
+
+
+def _content_or_exclusion(series: Series, note: Note | None) -> tuple[tuple[str, str], str] | Exclusion:
+    """Sequence and plane of a series, and its report; or the reason why none of its files is read."""
     source = f"{series.source} ({len(series.files)} files)"
     kind = series_kind(series.name)
     if kind is None:
-        yield Exclusion(source, "no axial or sagittal T1 or T2 series", by_rule=True)
-        return
+        return Exclusion(source, "no axial or sagittal T1 or T2 series", by_rule=True)
     report = report_or_exclusion(note, source)
-    if isinstance(report, Exclusion):
-        yield report
-        return
-    for path in series.files:
-        try:
-            headers = read_headers(path)
-        except UnusableImageError as error:
-            yield Exclusion(f"{series.source}/{path.name}", str(error))
-            continue
-        for header in headers:
-            source = f"{series.source}/{path.name}" + (f" frame {header.frame}" if len(headers) > 1 else "")
-            yield _raw_record(header, kind, series, report, source)
+    return report if isinstance(report, Exclusion) else (kind, report)
 
 
 def series_kind(folder_name: str) -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 """Time of a build from DICOM slices beside a plain pydicom loop in one process, in one run.
 
-    python tests/benchmarks/bench_build.py
+    python -m tests.benchmarks.bench_build
 
 Both read the same made studies, half of the slices RLE-compressed and half not, and write Parquet; each turn is a fresh
 process, imports included. They take turns, and the fastest turn of each counts. The plain loop decodes, windows between
@@ -106,7 +106,8 @@ def main(args: BenchArguments) -> None:
         print(f"| {name} | {min(values):.1f} | {args.slices / min(values):.0f} |")
     print(f"\nplain loop / build: {ratio:.2f}")
     if args.out:
-        content = {"date": date.today().isoformat(), "arguments": vars(args), "seconds": times, "ratio": ratio}
+        settings = {name: value for name, value in vars(args).items() if name != "out"}
+        content = {"date": date.today().isoformat(), "arguments": settings, "seconds": times, "ratio": ratio}
         Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -1,15 +1,17 @@
 """Write the README's results from the files that the runs and benchmarks wrote.
 
-    python tests/benchmarks/readme_results.py
+    python -m tests.benchmarks.readme_results
 
 Reads `tests/benchmarks/results/`: `demo.json` and `spider_cross_validation.json` are the `metrics.json` of those runs,
-`losses.json` and `training.json` what the benchmarks wrote with `--out`. A test compares the README with them.
+the others what the benchmarks wrote with `--out`; `report_reading_first.json` is the first reading of the held-out
+notes, before what it showed was mended. A test compares the README with them.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.readme_data_sections import balance_section, build_section, leak_section, reading_section
 from train.reporting.tables import format_entry, markdown_table, systems_table
 
 PROJECT = Path(__file__).parents[2]
@@ -35,6 +37,8 @@ def main() -> None:
 def render() -> str:
     """The results as Markdown."""
     sections = ["## Results", demo_section(read("demo")), spider_section(read("spider_cross_validation"))]
+    sections += [reading_section(read("report_reading_first"), read("report_reading")), leak_section(read("leak_gap"))]
+    sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
     return "\n\n".join(sections) + "\n\n"
 

@@ -37,6 +37,40 @@ def test_unknown_ids_and_repeated_texts_are_no_leak():
     assert result["clean"] and result["shared_reports"] == {"test": 0.5}
 
 
+def test_reports_shared_by_later_splits_count_and_an_empty_split_shares_none():
+    shared = {"report": "Mild bulge at L5/S1."}
+    data = dataset_of(train=[row(1)], validation=[row(2, **shared)], test=[row(3, **shared), row(4)])
+    result = audit(data | {"extra": data["train"].select([])})
+    assert result["shared_reports"] == {"validation": 0.0, "test": 0.5, "extra": 0.0}
+    assert result["splits"]["extra"]["rows"] == 0
+
+
+def test_an_unexpected_error_does_not_exit_like_a_leak(tmp_path, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    (tmp_path / "data").mkdir()
+    splits()["train"].to_parquet(tmp_path / "data" / "train.parquet")
+    blocked = tmp_path / "a_file"
+    blocked.write_text("")
+    assert main(["--dataset", str(tmp_path), "--out", str(blocked / "audit.json")]) == 2
+    monkeypatch.setattr("data_scripts.audit.audit", fail)
+    assert main(["--dataset", str(tmp_path)]) == 2
+    assert "ZeroDivisionError: made up" in capsys.readouterr().err
+
+
+def test_images_kept_as_paths_are_read(tmp_path):
+    rows = [row(number) for number in (1, 2)]
+    for one in rows:
+        path = tmp_path / f"{one['patient_id']}.png"
+        path.write_bytes(one["image"]["bytes"])
+        one["image"] = {"bytes": None, "path": str(path)}
+    result = audit(dataset_of(train=rows, test=[row(2, patient_id="p9", study_id="s9")]))
+    assert list(result["leaks"]) == ["image"]
+    with pytest.raises(ValueError, match="a row has no image"):
+        audit(dataset_of(train=[row(1, image=None)]))
+
+
 def test_command_line(tmp_path, capsys):
     for name, data in (("clean", splits()), ("leaking", splits(**LEAKS["patient"]))):
         for split, rows in data.items():

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from data_scripts.build import main
 from data_scripts.build_report import summary_lines
 from data_scripts.records import LEVELS, SEQUENCES, Exclusion
 from data_scripts.sources import SOURCES, folder
+from data_scripts.staging import publish, staging_folder, staging_path
 from data_scripts.workers import Workers
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +181,7 @@ def test_a_bad_row_is_left_out_and_listed(study, built, tmp_path, change, reason
 
 
 @pytest.mark.parametrize("broken_at", ["listing", "writing"])
-def test_too_many_bad_rows_stop_the_build_and_leave_nothing(study, built, tmp_path, broken_at):
+def test_too_many_bad_rows_stop_the_build(study, built, tmp_path, broken_at):
     raw = study(num_patients=20)
     for number in range(12):
         image = raw / f"images/{number}_T1.png"
@@ -189,9 +191,80 @@ def test_too_many_bad_rows_stop_the_build_and_leave_nothing(study, built, tmp_pa
             image.write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"12 of 40 rows are bad, more than --max_bad 0\.05 allows") as caught:
         built(raw)
-    assert str(caught.value).count("\n") == 10  # the first ten are named
-    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == []
-    assert built(raw, max_bad=0.3)["rows_written"] == 28
+    assert str(caught.value).count("\n  ") == 10  # the first ten are named
+    kept = [".out.partial"] if broken_at == "writing" else []  # decoding may have taken hours
+    assert not (tmp_path / "out").exists() and leftovers(tmp_path) == kept
+    assert ("stay in" in str(caught.value)) == bool(kept)
+    assert built(raw, max_bad=0.3)["rows_written"] == 28 and leftovers(tmp_path) == []
+
+
+def test_no_error_throws_finished_images_away(study, built, tmp_path, monkeypatch):
+    raw = study(num_patients=20)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(build_module, "_write_dataset", kill)
+        built(raw, keep_ids=False)
+    staged = tmp_path / ".out.partial"
+    before = {path: path.stat().st_mtime_ns for path in staged.rglob("*") if path.is_file() and path.name != "lock"}
+    assert staged / "pseudonym_key" in before and len(before) == 7  # two files for each of three splits
+    raw.rename(tmp_path / "unmounted")
+    with pytest.raises(ValueError, match="--raw must be an existing folder"):
+        built(raw, keep_ids=False)
+    (tmp_path / "unmounted").rename(raw)
+    with pytest.raises(ValueError, match=r"--streaming_shards 7 is more than the 6 rows of validation; give at most 6"):
+        built(raw, keep_ids=False, streaming_shards=7)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert built(raw, keep_ids=False)["rows_written"] == 40 and leftovers(tmp_path) == []
+
+
+def test_shards_are_counted_before_images_are_decoded(study, built, monkeypatch):
+    monkeypatch.setattr(Workers, "write", lambda *_, **__: pytest.fail("images were decoded"))
+    with pytest.raises(ValueError, match="--streaming_shards 5 is more than the 4 rows of validation"):
+        built(study(), streaming_shards=5)
+
+
+def test_rows_left_out_are_named_where_none_is_left(study, built, monkeypatch):
+    raw = study()
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match=r"none of 1 rows is usable.*") as caught:
+        patched.setattr(folder, "read", lambda _: [Exclusion("series 9", "a localizer", by_rule=True)])
+        built(raw)
+    assert "\n  series 9: a localizer" in str(caught.value)
+    for path in (raw / "images").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"none of 24 rows is usable; .*\n  study/images/.*: unreadable image"):
+        built(raw, max_bad=1, keep_ids=False)
+
+
+def test_rows_left_out_are_named_where_a_split_is_left_empty(study, built):
+    rows = [
+        {"file_name": f"{n}.png", "report": "Bulge.", "patient_id": f"p{n}", "split": ["test", "train"][n % 2]}
+        for n in range(4)
+    ]
+    raw = study(rows)
+    for number in (0, 2):
+        (raw / f"{number}.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"left in the splits test; .*\n  study/0\.png: unreadable image") as caught:
+        built(raw, max_bad=1, keep_ids=False)
+    assert "study/2.png: " in str(caught.value)
+
+
+def test_options_that_would_not_be_heeded_are_refused(study, built, tmp_path):
+    raw, key = study(), tmp_path / "study" / "none" / "key"
+    with pytest.raises(ValueError, match="--notes is read by the sources lsma_pqr, mendeley, and not by folder"):
+        built(raw, notes=raw / "metadata.csv")
+    with pytest.raises(ValueError, match="--pseudonym_key would not be used: with --keep_ids"):
+        built(raw, pseudonym_key=key)
+    with pytest.raises(ValueError, match="--pseudonym_key would not be used: synthetic is published"):
+        built(None, source="synthetic", keep_ids=False, pseudonym_key=key)
+    with pytest.raises(ValueError, match=r"--pseudonym_key .*/key can be neither read nor made \(No such file"):
+        built(raw, keep_ids=False, pseudonym_key=key)
+    rows = [{"file_name": f"{n}.png", "report": "A.", "patient_id": f"p{n}", "split": "train"} for n in range(4)]
+    with pytest.raises(ValueError, match=r"leave --split_fractions out, not 50 % / 25 % / 25 %"):
+        built(study(rows), split_fractions=[0.5, 0.25, 0.25])
+    assert leftovers(tmp_path) == []
 
 
 def test_errors_name_the_way_out_and_leave_nothing(study, built, tmp_path):
@@ -329,12 +402,50 @@ def test_an_earlier_build_is_there_again_after_a_kill_between_the_renames(study,
     assert bytes_of(tmp_path / "out/data") == before and leftovers(tmp_path) == []
 
 
+def test_an_earlier_build_is_never_put_back_by_halves(study, built, tmp_path, monkeypatch):
+    raw = study()
+    built(raw)
+
+    def killed_halfway(folder_path):
+        next(path for path in sorted(folder_path.rglob("*")) if path.suffix == ".parquet").unlink()
+        raise KeyboardInterrupt
+
+    for patience in (1, 2):  # killed at the first removal of a folder, or at the one after it
+        removals = []
+        remove = shutil.rmtree
+
+        def interrupted(path, *rest, patience=patience, removals=removals, remove=remove, **options):
+            if Path(path).name in ("earlier", "replaced", ".out.partial"):
+                removals.append(path)
+                if len(removals) == patience:
+                    killed_halfway(Path(path))
+            remove(path, *rest, **options)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(shutil, "rmtree", interrupted)
+            built(raw, overwrite=True, seed=5)
+        assert built(raw, overwrite=True, seed=6)["rows_written"] == 24 and leftovers(tmp_path) == []
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", lambda path, **_: killed_halfway(Path(path)))
+        publish(tmp_path / "study", tmp_path / "out", _staged(tmp_path))
+    shutil.rmtree(tmp_path / "out")
+    with staging_folder(tmp_path / "out"):
+        assert not (tmp_path / "out").exists()  # half of it was deleted
+
+
+def _staged(folder_path):
+    staging_path(folder_path / "out").mkdir(exist_ok=True)
+    return staging_path(folder_path / "out")
+
+
 def test_command_line(study, tmp_path, capsys):
     arguments = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out")]
     main([*arguments, "--split_fractions", "0.5", "0.25", "0.25"])
     printed = capsys.readouterr().out
     assert "train: 12 rows of 6 patients" in printed and "24 of 24 rows written" in printed
-    assert "--split_fractions 0.5 0.25 0.25" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "--raw RAW --out OUT --split_fractions 0.5 0.25 0.25" in card and str(tmp_path) not in card
     with pytest.raises(SystemExit, match=r"^error: .*exists"):
         main(arguments)
 

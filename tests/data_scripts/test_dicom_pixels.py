@@ -85,3 +85,12 @@ def test_compression_that_is_not_read_names_a_way_out(tmp_path):
     for read in (read_headers, read_slice):
         with pytest.raises(UnusableImageError, match="JPEG Lossless.* is not read; .*pylibjpeg-libjpeg"):
             read(tmp_path / "b")
+
+
+def test_bits_that_lie_higher_are_refused(tmp_path):
+    """12 bits at the top of 16 would be read as the lower 12."""
+    pixels = draw_pixels(np.uint16, 12) << 4
+    make_dicom(tmp_path / "a", pixels, bits_stored=12, HighBit=15)
+    for read in (read_headers, read_slice):
+        with pytest.raises(UnusableImageError, match="12 bits up to bit 15"):
+            read(tmp_path / "a")

@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from data_scripts.dicom import read_slice
-from data_scripts.images import window_to_uint8
+from data_scripts.images import UnusableImageError, window_to_uint8
 from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -135,3 +135,31 @@ def test_colour_and_palette_become_luminance(tmp_path):
         tags[f"{colour}PaletteColorLookupTableData"] = colours[:, number].tobytes()
     make_dicom(tmp_path / "palette", indices, PhotometricInterpretation="PALETTE COLOR", **tags)
     assert np.array_equal(grey(tmp_path / "palette"), np.asarray(Image.fromarray(colours[indices]).convert("L")))
+
+
+PADDED = np.where(np.arange(2000).reshape(40, 50) < 120, 63536, np.arange(2000).reshape(40, 50) % 500)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless], ids=str)
+def test_padding_is_black_and_outside_the_window(tmp_path, syntax, photometric):
+    """6 % of 63536, or of -2000 as it is signed, would leave the anatomy black."""
+    tissue = window_to_uint8(PADDED[PADDED < 63536][np.newaxis])[0]
+    expected = np.zeros(PADDED.shape, dtype=np.uint8)
+    expected[PADDED < 63536] = tissue if photometric == "MONOCHROME2" else 255 - tissue
+    assert len(np.unique(expected)) > 200
+    for dtype in (np.uint16, np.int16):
+        pixels = PADDED.astype(np.uint16).view(dtype)
+        tags = {"PixelPaddingValue": int(pixels[0, 0]), "PhotometricInterpretation": photometric}
+        make_dicom(tmp_path / "a", pixels, transfer_syntax=syntax, **tags)
+        assert np.array_equal(grey(tmp_path / "a"), expected)
+
+
+def test_range_of_padding_and_an_image_of_nothing_else(tmp_path):
+    pixels = np.arange(2000, dtype=np.uint16).reshape(40, 50)
+    make_dicom(tmp_path / "a", pixels, PixelPaddingValue=1999, PixelPaddingRangeLimit=1000)
+    assert np.array_equal(grey(tmp_path / "a")[:20], window_to_uint8(pixels[:20]))
+    assert not grey(tmp_path / "a")[20:].any()
+    make_dicom(tmp_path / "a", pixels, PixelPaddingValue=0, PixelPaddingRangeLimit=1999)
+    with pytest.raises(UnusableImageError, match="padding alone"):
+        grey(tmp_path / "a")

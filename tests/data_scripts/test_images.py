@@ -208,3 +208,40 @@ def test_files_stay_inside_the_folder(tmp_path):
     for name in ("", "images", "images/b.png", "a\0b.png", "x" * 5000):
         with pytest.raises(UnusableImageError, match="missing"):
             file_inside(folder, name, "image")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "I", "F"])
+def test_decoded_bytes_are_bounded(tmp_path, mode, monkeypatch):
+    """A file of some kilobytes may decode to a hundred thousand times as much, by four bytes a pixel."""
+    Image.new(mode, (64, 32)).save(tmp_path / "a.tif")
+    Image.new("I;16", (64, 32)).save(tmp_path / "grey.tif")
+    monkeypatch.setattr(images, "MAX_DECODED_BYTES", 4 * 64 * 32)
+    read_image(tmp_path / "a.tif")
+    monkeypatch.setattr(images, "MAX_DECODED_BYTES", 4 * 64 * 32 - 1)
+    with pytest.raises(UnusableImageError, match=f"64 x 32 of mode '{mode}'"):
+        read_image(tmp_path / "a.tif")
+    read_image(tmp_path / "grey.tif")
+
+
+def test_formats_that_start_programs_are_no_images(tmp_path, monkeypatch):
+    Image.new("L", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **kwargs: started.append(args))
+    with pytest.raises(UnusableImageError, match="cannot identify image file"):
+        read_image(tmp_path / "a.png")
+    assert not started
+
+
+def test_blocks_of_rows_change_no_pixel(monkeypatch):
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(-900, 900, (37, 11)).astype(dtype) for dtype in (np.int16, np.int32, np.float64)]
+    arrays.append(generator.normal(0, 1e6, (37, 11)))
+    alpha = Image.fromarray(generator.integers(0, 256, (37, 11, 4), dtype=np.uint8))
+    whole = [window_to_uint8(pixels) for pixels in arrays]
+    expected = Image.alpha_composite(Image.new("RGBA", alpha.size, (0, 0, 0, 255)), alpha).convert("L")
+    monkeypatch.setattr(images, "_BLOCK_PIXELS", 50)
+    for pixels, windowed in zip(arrays, whole, strict=True):
+        assert np.array_equal(window_to_uint8(pixels), windowed)
+        assert np.array_equal(windowed, plain_window(pixels))
+    assert np.array_equal(np.asarray(grey_8bit(alpha)), np.asarray(expected))

@@ -1,8 +1,9 @@
 from dataclasses import replace
 
+import imagehash
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_scripts.near_duplicates import fingerprint, near_duplicates, thumbnail_correlation
 from tests.data_scripts.made_rows import brighter, jpeg, png, slice_of
@@ -16,6 +17,34 @@ def test_near_duplicates_are_copies_that_differ(change, found):
     # The same pixels are an image leak, and so not listed here.
     assert [(pair.first, pair.second) for pair in pairs] == ([(30 + i, i) for i in range(10)] if found else [])
     assert near_duplicates(first, []) == near_duplicates([], first) == []
+
+
+def test_mirrored_copies_are_found():
+    first = [fingerprint(png(slice_of(number))) for number in range(10)]
+    second = [fingerprint(png(ImageOps.mirror(slice_of(number)))) for number in (7, 20)]
+    assert [(pair.first, pair.second) for pair in near_duplicates(first, second)] == [(7, 0)]
+
+
+def test_hashes_are_those_of_imagehash():
+    image = slice_of(4, 150)
+    one, mirrored = fingerprint(png(image)), fingerprint(png(ImageOps.mirror(image)))
+    assert one.perceptual_hash == int(str(imagehash.phash(image)), 16)
+    assert (one.mirrored_hash ^ mirrored.perceptual_hash).bit_count() <= 2  # rounded once more
+
+
+def test_many_copies_of_other_images_do_not_hide_a_near_duplicate():
+    image, near = fingerprint(png(slice_of(1))), fingerprint(png(jpeg(1)))
+    other = replace(fingerprint(png(slice_of(2))), perceptual_hash=image.perceptual_hash)
+    pairs = near_duplicates([*[image] * 9, *[other] * 9, near], [image])
+    assert [(pair.first, pair.second) for pair in pairs] == [(18, 0)]
+
+
+def test_slices_of_16_bits_are_told_apart():
+    deep = [np.asarray(slice_of(number)).astype(np.uint16) * 40 + 1000 for number in (1, 2)]
+    one, other = (fingerprint(png(Image.fromarray(pixels))) for pixels in deep)
+    assert one.pixels_sha256 != other.pixels_sha256
+    assert thumbnail_correlation(one.thumbnail, fingerprint(png(slice_of(1))).thumbnail) > 0.99
+    assert near_duplicates([one], [other]) == []
 
 
 def test_hashes_in_tiles_equal_the_slow_search():

@@ -1,12 +1,14 @@
 import os
 import signal
 import time
+from collections import deque
 from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from data_scripts import workers as workers_module
 from data_scripts.parts import keep_finished, parts_of, read_result
 from data_scripts.records import Record, SourceAbout, SourceInfo
 from data_scripts.workers import Workers
@@ -63,6 +65,42 @@ def test_a_row_that_hangs_is_left_out(tmp_path):
     records = [record("a"), record("hangs", partial(time.sleep, 600)), record("b")]
     rows, exclusions = write(records, tmp_path, row_seconds=0.5)
     assert rows == ["a", "b"] and exclusions == [("hangs", "reading it took more than 0.5 s")]
+
+
+def test_a_row_that_hangs_once_is_written(tmp_path):
+    marker = tmp_path / "hung"
+    code = "__import__('time').sleep(600) if not path.exists() and not path.touch() else new('L', (8, 8))"
+    (tmp_path / "parts").mkdir()
+    records = [record("a"), record("waits", partial(eval, code, {"path": marker, "new": Image.new})), record("b")]
+    rows, exclusions = write(records, tmp_path / "parts", row_seconds=0.5)
+    assert marker.exists() and rows == ["a", "waits", "b"] and exclusions == []
+
+
+def test_time_in_which_the_builder_stood_still_counts_for_no_row(tmp_path):
+    """As when both are stopped and go on: the row is no further, and the clock is."""
+    code = "sleep(0.3) or new('L', (8, 8))"
+    records = [record(str(n), partial(eval, code, {"sleep": time.sleep, "new": Image.new})) for n in range(3)]
+    parts = parts_of({"train": records}, INFO, tmp_path)
+    counted = []
+    with Workers(1, row_seconds=0.6) as workers:
+        workers.write(parts, INFO, on_rows=lambda number: (counted.append(number), time.sleep(0.8)))
+    assert counted == [1, 1, 1]  # none begun anew
+    assert read_result(parts[0]).exclusions == ()
+
+
+def test_a_worker_is_replaced_once(tmp_path):
+    """Dead, and overdue at the same look."""
+    (part,) = parts_of({"train": [record("a")]}, INFO, tmp_path)
+    task, waiting = workers_module._Task(part, row=0, announced_at=-1e9), deque()
+    with Workers(1) as workers:
+        worker = workers_module._Worker()
+        workers._workers.append(worker)
+        worker.task = task
+        worker.process.kill()
+        worker.process.join()
+        workers._listen(worker, waiting, on_rows=lambda _: None)
+        assert list(waiting) == [task] and task.deaths == {0: 1}
+        assert not workers_module._is_overdue(worker.task, 60.0) and worker not in workers._workers
 
 
 def test_a_part_may_lose_all_its_rows(tmp_path):

@@ -1,5 +1,10 @@
 """The configuration refuses nonsense and survives a round trip."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from transformers import AutoConfig, BertConfig
 
@@ -47,3 +52,36 @@ def test_dicts_given_by_the_user_are_not_changed():
     text = {"model_type": "bert", "hidden_size": 32}
     LumbarCLIPConfig(text_config=text)
     assert text == {"model_type": "bert", "hidden_size": 32}
+
+
+REGISTERED = """
+import json, sys
+from pathlib import Path
+from modeling_lumbarclip.configuration_lumbarclip import LumbarCLIPConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+assert type(AutoConfig.for_model("lumbarclip")) is LumbarCLIPConfig
+LumbarCLIPConfig().save_pretrained("saved")
+assert json.loads(Path("saved/config.json").read_text())["auto_map"]["AutoConfig"].endswith(".LumbarCLIPConfig")
+assert Path("saved/configuration_lumbarclip.py").exists()
+
+from modeling_lumbarclip.image_processing_lumbarclip import LumbarCLIPImageProcessor
+LumbarCLIPImageProcessor().save_pretrained("saved")
+assert Path("saved/image_processing_lumbarclip.py").exists()
+assert type(AutoImageProcessor.from_pretrained("saved")) is LumbarCLIPImageProcessor
+from modeling_lumbarclip.processing_lumbarclip import LumbarCLIPProcessor
+assert LumbarCLIPProcessor._auto_class == "AutoProcessor"
+from modeling_lumbarclip.modeling_lumbarclip import LumbarCLIPModel
+assert LumbarCLIPModel._auto_class == "AutoModel"
+assert AutoModel._model_mapping[LumbarCLIPConfig] is LumbarCLIPModel
+"""
+
+
+def test_each_class_file_registers_its_class(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERED],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

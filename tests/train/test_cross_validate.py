@@ -64,6 +64,25 @@ def answers_of(folder):
     return [load_file(folder / f"fold-{fold}" / ANSWERS) for fold in range(FOLDS)]
 
 
+def test_an_image_of_two_patients_is_refused_unless_wanted(tiny_dataset_folder, tmp_path, monkeypatch):
+    data = load_dataset(str(tiny_dataset_folder))
+    fold_of_patient = dict.fromkeys(data["train"]["patient_id"], 0) | dict.fromkeys(data["test"]["patient_id"], 1)
+    monkeypatch.setattr(
+        cross_validate, "cut", lambda targets, *_: np.array([fold_of_patient.get(p, 2) for p in targets.patient_ids])
+    )
+    copied = {"image": data["train"][0]["image"]}
+    data["test"] = data["test"].map(
+        lambda row, index: row if index else row | copied,
+        with_indices=True,
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
+    monkeypatch.setattr(cross_validate, "open_dataset", lambda _: data)
+    with pytest.raises(ValueError, match=r"1 image in several splits \(rows: fold 0 1, fold 1 1\)"):
+        main(arguments(tiny_dataset_folder, tmp_path / "cv"))
+    assert not (tmp_path / "cv").exists()
+
+
 def test_each_row_is_answered_once_by_models_that_never_saw_its_patient(finished, rows):
     folder, seen = finished
     patients = np.array(rows["patient_id"][:])

@@ -156,3 +156,9 @@ def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
     (tmp_path / "data" / "train.parquet").write_bytes((tiny_dataset_folder / "data" / "train.parquet").read_bytes())
     with pytest.raises(ValueError, match="no split validation, test"):
         open_dataset(str(tmp_path))
+    for split in ("train", "validation", "test"):
+        Dataset.from_parquet(str(tiny_dataset_folder / "data" / f"{split}.parquet")).remove_columns(
+            "study_id"
+        ).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    with pytest.raises(ValueError, match="lacks the columns study_id"):
+        open_dataset(str(tmp_path))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.reporting.report import MODEL, SYSTEM_NAMES, describe_dataset
+from train.reporting.report import MODEL, SYSTEM_NAMES, describe_dataset, warnings_of
 from train.reporting.tables import Entry, format_entry, markdown_table, readable, undefined_notes
 
 # Of these, what the data set has sets systems beside each other: findings, or exclusive classes; then the grade.
@@ -26,9 +26,7 @@ def cross_validation_report(results: Mapping[str, Any]) -> str:
     sections = [
         f"# Cross-validation on {describe_dataset(data)}",
         "Research use only: not for diagnosis, and not for any decision about a patient.",
-        "The images and reports are synthetic: drawn and worded by a program, not taken from patients."
-        if data["synthetic"]
-        else "",
+        warnings_of(data),
         "Each image is measured once, by models pretrained and fitted without its patient. *Pooled*: the answers of "
         "all folds together, with 95 % intervals by bootstrap over all patients. *Folds*: mean of the figures of the "
         "single folds ± their standard deviation. Pooled answers come from differently fitted models and are not "

@@ -31,7 +31,7 @@ def evaluation_report(results: Mapping[str, Any], figures: Mapping[str, str]) ->
     sections = [
         f"# Evaluation on {describe_dataset(data)}",
         "Research use only: not for diagnosis, and not for any decision about a patient.",
-        _warnings(data),
+        warnings_of(data),
         "Brackets hold 95 % intervals: bootstrap over patients, not images. No test row was seen in fitting.",
         _probe_section(results),
         "## Zero-shot\n\nBy prompts alone, no training on the labels.\n\n"
@@ -63,7 +63,8 @@ def compared_metrics(results: Mapping[str, Any]) -> list[str]:
     return [name for name in COMPARED if name in results["linear_probe"]]
 
 
-def _warnings(data: Mapping[str, Any]) -> str:
+def warnings_of(data: Mapping[str, Any]) -> str:
+    """What a reader must know of the data before any figure."""
     lines = []
     if data["synthetic"]:
         lines.append("The images and reports are synthetic: drawn and worded by a program, not taken from patients.")

@@ -1,9 +1,12 @@
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
+from data_scripts.images import window_to_uint8
 from data_scripts.records import Exclusion, ReadOptions, Record
 from data_scripts.sources import folder
+from tests.data_scripts.dicom_files import SAGITTAL, make_dicom
 
 ROW = {"file_name": "images/a.png", "report": "Disc bulge.", "patient_id": "p1"}
 
@@ -141,3 +144,44 @@ def test_the_table_must_be_found_and_unambiguous(study, tmp_path):
     study([ROW], table="metadata.jsonl")
     with pytest.raises(ValueError, match=r"found: metadata\.csv, metadata\.jsonl"):
         read(raw)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("P001", "p001"), ("1.0", "1"), ("1", "0001"), ("P1", "P001"), (1.0, 1), (1, "01")]
+)
+def test_one_patient_in_two_spellings(study, first, second):
+    rows = [{**ROW, "file_name": f"{number}.png", "patient_id": id} for number, id in enumerate((first, second))]
+    raw = study(rows, table="metadata.jsonl")
+    for use in (folder.describe, lambda options: list(folder.read(options))):
+        with pytest.raises(ValueError, match="differ only in case, leading zeros or '.0'; spell a patient one way"):
+            use(ReadOptions(raw=raw))
+
+
+def test_patients_that_differ_in_more(study):
+    ids = ["10", "1", "1.2.0", "1.2", "p10", "p1", "a1-1", "a11", "NA", "na", "100"]
+    rows = [{**ROW, "file_name": f"{number}.png", "patient_id": id} for number, id in enumerate(ids)]
+    assert [item.patient_id for item in read(study(rows))] == ids
+
+
+def test_dicom_files_end_to_end(study, built, tmp_path):
+    raw = study([])
+    rows = [
+        {"file_name": f"{number}.dcm", "report": "Disc bulge.", "patient_id": f"q{number}", "labels": "LBP"}
+        for number in range(4)
+    ]
+    rows[1] |= {"plane": "axial", "sequence": "PD", "pixel_spacing_mm": 0.25}
+    for number in range(3):
+        pixels = np.arange(400, dtype=np.uint16).reshape(20, 20) * (number + 1)
+        make_dicom(raw / f"{number}.dcm", pixels, orientation=SAGITTAL, spacing=(0.5, 0.5))
+    make_dicom(raw / "3.dcm", np.zeros((3, 20, 20), dtype=np.uint16))
+    first, second, _, bad = read(study(rows))
+    assert (first.plane, first.sequence, first.pixel_spacing_mm) == ("sagittal", "T2", 0.5)
+    assert (second.plane, second.sequence, second.pixel_spacing_mm) == ("axial", "PD", 0.25)
+    assert (first.patient_id, first.study_id) == ("q0", "q0")  # not the header's
+    assert isinstance(bad, Exclusion) and "DICOM file '3.dcm' holds 3 frames" in bad.reason
+    report = built(raw, max_bad=0.5)
+    assert (report["rows_written"], report["rows_read"]) == (3, 4)
+    shown = [row for split in datasets.load_dataset(str(tmp_path / "out")).values() for row in split]
+    (row,) = [row for row in shown if row["patient_id"] == "q0"]
+    expected = window_to_uint8(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    assert np.array_equal(np.asarray(row["image"]), expected)

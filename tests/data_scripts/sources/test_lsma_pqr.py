@@ -280,7 +280,7 @@ class TestNotes:
 
     @pytest.mark.parametrize("patient", ["", "nan", "0", "1.5", "٠٠٠١", "P1"])
     def test_a_row_of_an_unknown_patient(self, lsma, patient):
-        _, exclusions = read(lsma([{**NOTE, "PatientID": patient}, NORMAL], patients=["0002"]))
+        _, exclusions = read(lsma([{**NOTE, "PatientID": patient}, NORMAL], grades=(), patients=["0002"]))
         reason = f"the patient ID must be a whole number, got {patient!r}"
         assert exclusions == [Exclusion("structured_notes.csv row 1, patient unknown", reason)]
 
@@ -400,3 +400,29 @@ def test_build(lsma, built, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert "0 background, 1 disc, 2 posterior element, 3 spinal canal, 4 vertebra, 5 sacrum" in card
     assert "radiologist, with spelling corrected" in card and "license: cc-by-4.0" in card
+
+
+def test_every_file_and_row_is_used_or_listed(lsma):
+    nobody = [{**GRADES, "PatientID": "8", "D4": "9"}, {**GRADES, "PatientID": "9"}]
+    raw = lsma(grades=(GRADES, *nobody))
+    write_png(raw / "masks_indexed/T1_0002_D33.png", AXIAL_MASK)
+    write_png(raw / "masks_indexed/more/T1_0002_D3.png", AXIAL_MASK)
+    write_png(raw / "images_png/more/T1_0001_D3.png", AXIAL_MASK)
+    write_png(raw / "images_png/T1_0001_D4.tif", AXIAL_MASK)
+    records, exclusions = read(raw)
+    assert len(records) == 8
+    assert sorted((item.source, item.by_rule) for item in exclusions) == [
+        ("LSMA-PQR/images_png/T1_0001_D4.tif", False),
+        ("LSMA-PQR/images_png/more/T1_0001_D3.png", False),
+        ("LSMA-PQR/masks_indexed/T1_0002_D33.png", False),
+        ("LSMA-PQR/masks_indexed/more/T1_0002_D3.png", False),
+        ("PfirrmannGrade.csv row 2", False),
+        ("PfirrmannGrade.csv row 3", True),
+    ]
+    assert any("unknown Pfirrmann grade '9' at D4" in item.reason for item in exclusions)
+
+
+def test_no_finding_is_not_claimed_beside_a_report_of_one(lsma):
+    text = "Left foraminal narrowing with nerve root compression at L4/L5."
+    records, exclusions = read(lsma([{**NORMAL, "ClinicalNotes": text}], patients=["0002"], grades=()))
+    assert exclusions == [] and {record.labels for record in records} == {()}

@@ -116,6 +116,20 @@ class TestSlices:
         assert exclusion.source == f"Mendeley/{name}" and exclusion.by_rule is not is_slice_like
         assert ("unknown slice name; expected T1 or T2" in exclusion.reason) is is_slice_like
 
+    def test_slices_in_another_form_are_listed(self, tmp_path):
+        write_notes(tmp_path, [(1, BULGE)])
+        write_slices(tmp_path, "0001")
+        for name in ("T2_0001_D4.jpg", "T2_0001_D5.tif", "Label_Images/T1_0001_D3.bmp", "photo.jpg"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        records, exclusions = read(tmp_path)
+        assert len(records) == 6
+        assert {(item.source, item.by_rule) for item in exclusions} == {
+            ("Mendeley/T2_0001_D4.jpg", False),
+            ("Mendeley/T2_0001_D5.tif", False),
+            ("Mendeley/Label_Images/T1_0001_D3.bmp", True),
+        }
+
     def test_copies(self, tmp_path):
         write_notes(tmp_path, [(1, BULGE)])
         for folder, number in (("a", 1), ("b", 1), ("c", 1)):

@@ -1,0 +1,99 @@
+"""The README's sections on data: what was measured, as Markdown."""
+
+from typing import Any
+
+from train.reporting.tables import format_entry, markdown_table
+
+LABEL_SETS = {
+    "development": "development: known when the rules were written",
+    "held_out": "held out: never read before the rules were done",
+    "second": "second: read for the rules, labelled later",
+}
+
+
+def reading_section(first: dict[str, Any], now: dict[str, Any]) -> str:
+    """How well reports are read: at first, and after what that showed was mended."""
+    rows = []
+    for name, title in LABEL_SETS.items():
+        if name == "held_out":
+            rows.append(_reading_row("held out, first reading", first["scores"][name]))
+        rows.append(_reading_row(title, now["scores"][name]))
+    header = ["labels", "notes", "findings at a level, micro-F1", "negation", "side"]
+    notes, patients = now["notes"], now["notes"]["patients"]
+    return f"""### Reports, read
+
+Radiologists' notes of the Mendeley lumbar set: {notes["all"]} = {notes["with_text"]} with text and \
+{notes["all"] - notes["with_text"]} empty ones. Findings (bulge, protrusion, extrusion, sequestration, herniation, \
+compression of sac and roots, stenosis, foraminal narrowing) against labels made by reading. What the first reading of \
+the held-out notes got wrong was then mended, so their second row is no test.
+
+{markdown_table(header, rows)}
+
+{patients["LBP"]} patients are LBP, {patients["No Finding"]} No Finding (the paper: 2,868 and 492 images, about six a \
+patient). All notes in {now["seconds"]:.1f} s.
+
+`python -m tests.benchmarks.report_reading --notes "Radiologists Report.xlsx"`, {now["date"]}, \
+`tests/benchmarks/results/report_reading.json`."""
+
+
+def _reading_row(title: str, scores: dict[str, Any]) -> list[str]:
+    found, invented, missed = scores["found"], scores["invented"], scores["missed"]
+    return [
+        title,
+        str(scores["num_notes"]),
+        f"{2 * found / (2 * found + invented + missed):.3f} ({found} found, {invented} invented, {missed} missed)",
+        f"{scores['right_negations']} of {scores['negations']}",
+        f"{scores['right_sides']} of {scores['sides']}",
+    ]
+
+
+def leak_section(content: dict[str, Any]) -> str:
+    """What a split by record adds to the scores."""
+    rows = [
+        [f"{system}, {metric.replace('_', ' ')}"]
+        + [format_entry(results[split][metric]) for split in ("record", "patient", "difference")]
+        for system, results in content["cross_validated"].items()
+        for metric in results["record"]
+    ]
+    data = content["dataset"]
+    return f"""### What a leak is worth
+
+The same probes on {data["num_rows"]} SPIDER discs of {data["num_patients"]} patients, {content["num_folds"]} folds by \
+record and by patient, {content["arguments"]["cuts"]} times; 95 % intervals over patients. The features are fixed: a \
+tower that was trained under the leak might gain more.
+
+{markdown_table(["system", "by record", "by patient", "difference"], rows)}
+
+`python tests/benchmarks/leak_gap.py`, {content["date"]}, `tests/benchmarks/results/leak_gap.json`."""
+
+
+def balance_section(content: dict[str, Any]) -> str:
+    """What the ways to balance do to batches."""
+    rows = [
+        [f"`{balance}`"]
+        + [f"{100 * values[name]:.1f} %" for name in ("duplicate_text_rate", "duplicate_patient_rate")]
+        + [f"{100 * values['share_of_rarest_class']:.1f} %", f"{values['target_entropy']:.2f}"]
+        for balance, values in content["results"]["mendeley_notes"]["128"].items()
+    ]
+    header = ["`--balance`", "report comes twice", "patient comes twice", "No Finding", "target entropy, nats"]
+    return f"""### Batches
+
+Batches of 128 of the paper's rows, each of the 515 notes six times: share of pairs. Pairs of one report are false \
+negatives of each other; repeating the rare class makes more of them.
+
+{markdown_table(header, rows)}
+
+`python tests/benchmarks/batch_balance.py`, {content["date"]}, `tests/benchmarks/results/batch_balance.json`."""
+
+
+def build_section(content: dict[str, Any]) -> str:
+    """What the benchmark of the build measured."""
+    arguments, build, loop = content["arguments"], content["seconds"]["build"], content["seconds"]["plain loop"]
+    return f"""### The build
+
+{arguments["slices"]:,} made DICOM slices of {arguments["size"]} x {arguments["size"]}, 16 bit, half of them RLE: the \
+build with `--num_proc {arguments["num_proc"]}` takes {min(build):.1f} s, a plain pydicom loop in one process \
+(percentiles, PNG, Parquet) {min(loop):.1f} s, {content["ratio"]:.2f} times as long. The build also checks, splits, \
+looks for names and letters, and writes the card.
+
+`python -m tests.benchmarks.bench_build`, {content["date"]}, `tests/benchmarks/results/build.json`."""
