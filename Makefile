@@ -34,9 +34,10 @@ format: .venv/installed-dev ## Mend format and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed-dev ## Measure the loss and the trainer beside their neighbours, side by side
+bench: .venv/installed-dev ## Measure the loss, the trainer and the build beside their neighbours, side by side
 	$(BIN)/python tests/benchmarks/bench_losses.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python -m tests.benchmarks.bench_build
 
 clean: ## Remove .venv, data and runs
 	rm -rf .venv data runs

@@ -57,7 +57,7 @@ def systems_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def demo_section(results: dict[str, Any]) -> str:
     """What `make demo` measured."""
     data, zero_shot = results["dataset"], results["zero_shot"]["balanced_accuracy"]
-    table = systems_table(systems_of(results), ["macro_f1", "balanced_accuracy"])
+    table = systems_table(systems_of(results), ["macro_f1", "balanced_accuracy", "grade_quadratic_kappa"])
     return (
         f"### Synthetic, `make demo`\n\nLow back pain or no finding on {data['num_rows']} drawn slices of "
         f"{data['num_patients']} patients never seen in training; linear probe on frozen image features, 95 % "
