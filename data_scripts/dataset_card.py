@@ -82,7 +82,7 @@ def without_paths(argv: Sequence[str]) -> list[str]:
     """The arguments of a command with placeholders for its paths, which say nothing to others and may name someone.
 
     Example:
-        >>> without_paths(["--raw", "/data/SMITH_JOHN", "--num_proc", "4", "--pseudonym-key=/home/me/key"])
+        >>> without_paths(["--raw", "studies/SMITH_JOHN", "--num_proc", "4", "--pseudonym-key=keys/ours"])
         ['--raw', 'RAW', '--num_proc', '4', '--pseudonym-key=PSEUDONYM_KEY']
     """
     shown: list[str] = []

@@ -13,7 +13,7 @@ from pydicom.tag import Tag
 
 from data_scripts.dicom_frames import frame_headers
 from data_scripts.dicom_pixels import PIXEL_TAGS, check_pixels, decode_frame
-from data_scripts.dicom_reading import num_frames, open_dicom
+from data_scripts.dicom_reading import finite_numbers, num_frames, open_dicom
 from data_scripts.dicom_sequence import SEQUENCE_TAGS, mr_sequence
 from data_scripts.dicom_window import WINDOW_TAGS, grey_levels
 from data_scripts.images import MAX_PIXELS, UnusableImageError
@@ -258,12 +258,8 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
 
 def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """Numbers of an element; None when it is missing, or not that many finite numbers."""
-    try:
-        value = header.get(keyword)
-        numbers = tuple(float(number) for number in ([value] if count == 1 else value or ()))
-    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
-        return None  # a value that cannot be read is as good as none
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+    numbers = finite_numbers(header, keyword)
+    return numbers if len(numbers) == count else None
 
 
 def _text(header: Dataset, keyword: str) -> str:

@@ -7,6 +7,7 @@ end of the file and after a fixed amount of work, and pixels are left in the fil
 
 import io
 import logging
+import math
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 import pydicom.config
 from pydicom import Dataset
 from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -220,3 +222,15 @@ def num_frames(header: Dataset) -> int:
     if not 1 <= count <= MAX_FRAMES:
         raise UnusableImageError(f"DICOM file says {count} frames; 1 to {MAX_FRAMES} can be read")
     return count
+
+
+def finite_numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+    """Numbers of an element; none when it is missing, or when one of them is unreadable or not finite."""
+    try:
+        value = header.get(keyword)
+        values = value if isinstance(value, MultiValue) else () if value is None else (value,)
+        numbers = tuple(float(number) for number in values)
+    # What pydicom meets when it converts a damaged element: as good as none.
+    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()

@@ -4,6 +4,8 @@ import re
 
 from pydicom import Dataset
 
+from data_scripts.dicom_reading import finite_numbers
+
 SEQUENCE_TAGS = (
     "Modality",
     "ImageType",
@@ -97,7 +99,5 @@ def _upper(header: Dataset, keyword: str) -> str:
 
 
 def _milliseconds(header: Dataset, keyword: str) -> float | None:
-    try:
-        return float(header.get(keyword) or 0) or None
-    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
-        return None
+    numbers = finite_numbers(header, keyword)
+    return numbers[0] or None if len(numbers) == 1 else None

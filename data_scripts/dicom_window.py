@@ -7,6 +7,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 
+from data_scripts.dicom_reading import finite_numbers
 from data_scripts.images import UnusableImageError, look_up, value_histogram, window_to_uint8
 
 WINDOW_TAGS = (
@@ -145,10 +146,6 @@ def _lut_item(header: Dataset, keyword: str) -> Dataset | None:
 
 
 def _number(header: Dataset, keyword: str, default: float = math.nan) -> float:
-    """First finite number of an element."""
-    try:
-        value = header.get(keyword)
-        number = float(value if isinstance(value, int | float) else (value or [])[0])
-    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
-        return default  # a value that cannot be read is as good as none
-    return number if math.isfinite(number) else default
+    """First number of an element."""
+    numbers = finite_numbers(header, keyword)
+    return numbers[0] if numbers else default
