@@ -19,13 +19,14 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm.auto import tqdm
 
+from data_scripts.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.dataset_card import card_text, without_paths
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
@@ -41,67 +42,11 @@ from data_scripts.planning import (
 )
 from data_scripts.protection import pseudonymise, pseudonyms_of_public
 from data_scripts.pseudonyms import Pseudonyms
-from data_scripts.records import ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
 from data_scripts.shards import join_parts
 from data_scripts.sources import SOURCES, list_sources
-from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.staging import clear, publish, staging_folder, staging_path
 from data_scripts.workers import Workers
-
-
-@dataclass(kw_only=True)
-class BuildArguments:
-    """What a build needs to know."""
-
-    source: str = field(metadata={"help": "Where the rows come from; see --list.", "choices": sorted(SOURCES)})
-    out: Path = field(metadata={"help": "Folder to make. It must not exist, unless --overwrite is given."})
-    raw: Path | None = field(
-        default=None, metadata={"help": "Folder of the raw studies; not needed for the synthetic source."}
-    )
-    notes: Path | None = field(
-        default=None, metadata={"help": "File of the written reports, where it does not lie in --raw."}
-    )
-    split_by: Literal["patient", "record"] = field(
-        default="patient",
-        metadata={"help": "record: the paper's split, which puts a patient into several splits; the card says so."},
-    )
-    split_fractions: list[float] = field(
-        default_factory=lambda: list(DEFAULT_FRACTIONS),
-        metadata={"help": "Shares of train, validation and test. 0 leaves a split out."},
-    )
-    seed: int = field(
-        default=0, metadata={"help": "Seed of the splits, of the order of shards, and of what a source draws."}
-    )
-    num_patients: int = field(default=400, metadata={"help": "Patients to draw (synthetic source only)."})
-    max_bad: float = field(
-        default=0.05,
-        metadata={"help": "Largest share of rows left out for a defect; above it nothing is built."},
-    )
-    num_proc: int = field(
-        default=1, metadata={"help": "Processes that decode and write images; the result is the same for any number."}
-    )
-    streaming_shards: int | None = field(
-        default=None,
-        metadata={
-            "help": "Files of equal length for each split, rows mixed, for load_dataset(..., streaming=True) on "
-            "several machines; else as few files as keep each below 500 MB, rows in the order of the source."
-        },
-    )
-    keep_ids: bool = field(
-        default=False,
-        metadata={
-            "help": "Leave ids of patients and studies and names of files as they are; else those of a source that is "
-            "no public data set are replaced by pseudonyms."
-        },
-    )
-    pseudonym_key: Path | None = field(
-        default=None,
-        metadata={
-            "help": "File of the key of the pseudonyms, made if there is none; keep it secret. Builds with one key "
-            "give a patient one pseudonym. Without it the key is drawn for this build and thrown away."
-        },
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace --out if it holds an earlier build."})
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:
@@ -118,8 +63,8 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
         ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; nothing is
             left at `args.out` then, or the earlier build stays as it was.
     """
-    _check_numbers(args)
-    _check_options(args, SOURCES[args.source].ABOUT)
+    check_numbers(args)
+    check_options(args, SOURCES[args.source].ABOUT)
     with staging_folder(args.out) as staging:
         _check_out(args)
         try:
@@ -138,7 +83,12 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
 def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, Any]:
     source = SOURCES[args.source]
     options = ReadOptions(
-        raw=args.raw, seed=args.seed, num_patients=args.num_patients, notes=args.notes, num_proc=args.num_proc
+        raw=args.raw,
+        seed=args.seed,
+        num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
+        notes=args.notes,
+        num_proc=args.num_proc,
+        license=args.license,
     )
     with Workers(args.num_proc) as workers:  # their imports run while the source is read
         # Which rows, and which split each belongs to.
@@ -186,6 +136,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
             own_name_of=own_name_of,
         ),
+        facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
     )
     dataset = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
     publish(dataset, args.out, staging)
@@ -209,25 +160,6 @@ def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudo
 
 def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
     return chain.from_iterable(records_of_split.values())
-
-
-def _check_numbers(args: BuildArguments) -> None:
-    if not 0 <= args.max_bad <= 1:
-        raise ValueError(f"--max_bad is a share of the rows, 0 to 1, got {args.max_bad}")
-    if args.num_proc < 1:
-        raise ValueError(f"--num_proc is a number of processes, 1 or more, got {args.num_proc}")
-    if args.streaming_shards is not None and args.streaming_shards < 1:
-        raise ValueError(f"--streaming_shards is a number of files, 1 or more, got {args.streaming_shards}")
-
-
-def _check_options(args: BuildArguments, about: SourceAbout) -> None:
-    """Refuse what the source would not heed."""
-    if args.notes is not None and not about.reads_notes:
-        readers = ", ".join(sorted(name for name, source in SOURCES.items() if source.ABOUT.reads_notes))
-        raise ValueError(f"--notes is read by the sources {readers}, and not by {args.source}; leave it out")
-    if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
-        why = "with --keep_ids ids stay" if args.keep_ids else f"{args.source} is published with pseudonyms, which stay"
-        raise ValueError(f"--pseudonym_key would not be used: {why}; leave it out")
 
 
 def _check_out(args: BuildArguments) -> None:

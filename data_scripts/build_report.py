@@ -25,6 +25,7 @@ def build_report(
     records_of_split: Mapping[str, Sequence[Record]],
     split_rule: str,
     deidentification: Mapping[str, Any],
+    facts_changed: Sequence[str],
 ) -> dict[str, Any]:
     """Account for all rows.
 
@@ -37,6 +38,7 @@ def build_report(
         records_of_split: Those written.
         split_rule: How they were split, in words.
         deidentification: As `deidentification_report` gives it.
+        facts_changed: What the user calls the rows in which a finding was taken for a name and replaced.
     """
     written = [record for records in records_of_split.values() for record in records]
     assert num_read == len(written) + len(exclusions)
@@ -56,6 +58,7 @@ def build_report(
         "splits": split_table(records_of_split),
         "leak": leak if arguments["split_by"] == "record" else None,
         "deidentification": dict(deidentification),
+        "facts_changed": {"count": len(facts_changed), "first": list(facts_changed[:NUM_PRINTED])},
         "exclusions": [asdict(exclusion) for exclusion in exclusions],
     }
 
@@ -132,6 +135,10 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     lines += [line for line in [rule_summary(report["exclusions"])] if line]
     if letters := len(report["deidentification"]["burnt_in_text"]):
         lines.append(f"images that may hold letters: {letters}; look at those that {REPORT_NAME} names")
+    if changed := report["facts_changed"]["count"]:
+        lines.append(
+            f"warning: rows whose findings changed when names were replaced: {changed}; {REPORT_NAME} names the first"
+        )
     if not report["deidentification"]["passed"]:
         lines.append(f"not to be shared: the rows may name a person, see deidentification in {REPORT_NAME}")
     lines += [f"left out: {exclusion['source']}: {exclusion['reason']}" for exclusion in bad[:NUM_PRINTED]]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.build_report import rule_summary
-from data_scripts.records import SourceInfo
+from data_scripts.records import NOT_STATED, SourceInfo
 
 CARD = """\
 # {title}
@@ -38,7 +38,8 @@ Rows that hold each class, by split. A row may hold several classes or none.
 - `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present. `grade`: {grade_text}
 - `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` where the source does not say.
-- `pixel_spacing_mm`: of the stored image; null where unknown.
+- `pixel_spacing_mm`: of the stored image. `disc_height_mm`: of the disc at `level`, as the source measured it. Both are
+  null where unknown.
 - `mask`: {mask_text}
 - `source`: data set and file of the row.
 
@@ -61,6 +62,11 @@ SHARING = """
 > gets the source and builds this set anew.
 """
 
+NOBODY_SAID = """
+> **Not to be shared.** Nobody said under which licence the data stand. Whoever may pass them on builds this set
+> with `--license`.
+"""
+
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
 > in more than one split. Test scores are too good by what a model remembers of a patient. Use them only to
@@ -78,7 +84,7 @@ ID_TEXTS = {
 _PATH_OPTIONS = ("raw", "out", "notes", "pseudonym_key")
 
 
-def without_paths(argv: Sequence[str]) -> list[str]:
+def without_paths(argv: Sequence[str], path_options: Sequence[str] = _PATH_OPTIONS) -> list[str]:
     """The arguments of a command with placeholders for its paths, which say nothing to others and may name someone.
 
     Example:
@@ -87,23 +93,23 @@ def without_paths(argv: Sequence[str]) -> list[str]:
     """
     shown: list[str] = []
     for word in argv:
-        before = _path_option(shown[-1]) if shown else None
+        before = _path_option(shown[-1], path_options) if shown else None
         option, equals, _ = word.partition("=")
         if before:
             shown.append(before.upper())
-        elif equals and (name := _path_option(option)):
+        elif equals and (name := _path_option(option, path_options)):
             shown.append(f"{option}={name.upper()}")
         else:
             shown.append(word)
     return shown
 
 
-def _path_option(word: str) -> str | None:
+def _path_option(word: str, path_options: Sequence[str]) -> str | None:
     """The option for a path that a word is, in any of its spellings: `--pseudonym-key`, `--ps`."""
     name = word.removeprefix("--").replace("-", "_")
     if name == word or not name:
         return None
-    return next((option for option in _PATH_OPTIONS if option.startswith(name)), None)
+    return next((option for option in path_options if option.startswith(name)), None)
 
 
 def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
@@ -113,7 +119,7 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     return CARD.format(
         title=f"Lumbar reports: {info.about.name}",
         summary=info.summary or info.about.summary,
-        sharing="" if info.about.may_be_shared else SHARING,
+        sharing="" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,
         leak=LEAK.format(**report["leak"]) if report["leak"] else "",
         report_origin=info.report_origin,
         license=info.about.license.removeprefix("other: "),

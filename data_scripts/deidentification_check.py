@@ -1,6 +1,6 @@
 """Check that a built dataset names no one: texts, ids, names of files, metadata of images, letters in pixels.
 
-    python -m data_scripts.deidentification_check data/my_study
+    python -m data_scripts.deidentification_check --dataset data/my_study
 
 Exit code 0 when it passes, 1 when it does not, 2 when it cannot be read.
 """
@@ -21,6 +21,7 @@ from PIL import Image
 from data_scripts.burnt_in_text import has_burnt_in_text
 from data_scripts.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.image_scan import scan_images
+from data_scripts.images import grey_8bit
 from data_scripts.pseudonyms import holds_date
 
 # A few slices of any set look as if they held letters (of 710 real ones, one); more than that is text.
@@ -158,7 +159,7 @@ def _look_at_image(file: bytes) -> tuple[str, bool]:
     with Image.open(io.BytesIO(file)) as image:
         image.load()
         texts = [key for key, value in image.info.items() if isinstance(value, str | bytes) and key not in _PIXEL_KEYS]
-        return ", ".join(map(str, texts)), has_burnt_in_text(image.convert("L"))
+        return ", ".join(map(str, texts)), has_burnt_in_text(grey_8bit(image))
 
 
 _PIXEL_KEYS = ("transparency", "icc_profile", "background")

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def read_all_headers(paths: Sequence[Path], num_proc: int = 1) -> Iterator[Heade
 
     Yields:
         The header of each frame of a file, or what `read_headers` raises for it.
+
+    Raises:
+        ValueError: If one of the processes is killed: memory ran out, or somebody ended it.
     """
     if not paths:
         return
@@ -49,7 +53,15 @@ def _read_in_pool(paths: Sequence[Path], num_proc: int) -> Iterator[HeadersOrErr
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        yield from pool.map(_headers_or_error, paths, chunksize=_CHUNK_FILES)
+        num_read = 0
+        for outcome in pool.map(_headers_or_error, paths, chunksize=_CHUNK_FILES):
+            yield outcome
+            num_read += 1
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"a process that read DICOM headers was killed, at {paths[num_read]} or a file after it; run the same "
+            "command again, with a smaller --num_proc if memory ran out"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

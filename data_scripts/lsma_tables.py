@@ -1,16 +1,14 @@
 """The tables of LSMA-PQR: structured notes and Pfirrmann grades, one row a patient, in either of their namings."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from data_scripts.notes import Note
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.slice_names import LEVEL_OF_DISC
-from data_scripts.tables import Row, columns_of, read_table
+from data_scripts.tables import Row, columns_of, mark_repeated, read_table
 from modeling_lumbarclip.report_text_lumbarclip import labels_from_report
 
 PATIENT_COLUMNS = ("PatientID", "Patient_ID")
@@ -29,7 +27,7 @@ NERVE_SIDES = ("left", "right", "bilateral", "none")
 PFIRRMANN_GRADES = ("1", "2", "3", "4", "5")
 
 # Discs above the three imaged ones may be named, too.
-_AFFECTED_LEVELS = {"D1": "L1/L2", "D2": "L2/L3", **LEVEL_OF_DISC}
+LEVEL_OF_ANY_DISC = {"D1": "L1/L2", "D2": "L2/L3", **LEVEL_OF_DISC}
 _EMPTY_CELLS = ("", "nan", "none", "null", "n/a")
 
 
@@ -84,9 +82,9 @@ def read_structured_notes(path: Path) -> list[StructuredNote]:
             composed from the other columns (see `compose_report`).
     """
     rows = read_table(path)
-    id_column = _id_column(path, rows, ("Severity", *LABEL_OF_COLUMN, "AffectedLevels"))
+    id_column = id_column_of(path, rows, ("Severity", *LABEL_OF_COLUMN, "AffectedLevels"))
     is_written = TEXT_COLUMN in columns_of(rows)
-    return _mark_repeated([_read_note(row, id_column, is_written) for row in rows])
+    return mark_repeated([_read_note(row, id_column, is_written) for row in rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,29 +136,31 @@ def read_pfirrmann_grades(path: Path) -> list[DiscGrades]:
         ValueError: If the file is no table or lacks a column.
     """
     rows = read_table(path)
-    id_column = _id_column(path, rows, tuple(LEVEL_OF_DISC))
-    return _mark_repeated([_read_grades(row, id_column) for row in rows])
+    id_column = id_column_of(path, rows, tuple(LEVEL_OF_DISC))
+    return mark_repeated([_read_grades(row, id_column) for row in rows])
 
 
 def _read_grades(row: Row, id_column: str) -> DiscGrades:
     try:
-        patient_id = _patient_id(row, id_column)
+        patient_id = patient_id_of(row, id_column)
     except ValueError as error:
         return DiscGrades(where=row.where, problem=str(error))
-    return DiscGrades(where=row.where, patient_id=patient_id, cells={disc: _cell(row, disc) for disc in LEVEL_OF_DISC})
+    return DiscGrades(
+        where=row.where, patient_id=patient_id, cells={disc: cell_text(row, disc) for disc in LEVEL_OF_DISC}
+    )
 
 
 def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
     note = StructuredNote(where=row.where)
     try:
-        note = replace(note, patient_id=_patient_id(row, id_column))
+        note = replace(note, patient_id=patient_id_of(row, id_column))
         note = replace(
             note,
             severity=_one_of(row, "Severity", SEVERITIES, if_blank="unknown"),
             findings=tuple(label for column, label in LABEL_OF_COLUMN.items() if _is_set(row, column)),
             levels=_affected_levels(row),
         )
-        return replace(note, text=_cell(row, TEXT_COLUMN) if is_written else _composed(row, note))
+        return replace(note, text=cell_text(row, TEXT_COLUMN) if is_written else _composed(row, note))
     except ValueError as error:
         return replace(note, problem=str(error))
 
@@ -196,20 +196,29 @@ def _composed(row: Row, note: StructuredNote) -> str:
     return compose_report(note, nerve_side=nerve_side, has_spasm=_is_set(row, SPASM_COLUMN))
 
 
-def _id_column(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
+def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
+    """The column of patients, in either spelling.
+
+    Raises:
+        ValueError: If there is none or two, or one of the other columns that the table needs is missing.
+    """
     columns = columns_of(rows)
     found = [column for column in PATIENT_COLUMNS if column in columns]
     missing = [column for column in others if column not in columns]
     if len(found) != 1 or missing:
         raise ValueError(
-            f"{path} must have the columns {' or '.join(PATIENT_COLUMNS)}, {', '.join(others)}; "
+            f"{path} must have the columns {', '.join([' or '.join(PATIENT_COLUMNS), *others])}; "
             f"found: {', '.join(columns[:20])}"
         )
     return found[0]
 
 
-def _patient_id(row: Row, column: str) -> str:
-    """The patient as in the image names: four digits."""
+def patient_id_of(row: Row, column: str) -> str:
+    """The patient as in the image names: four digits.
+
+    Raises:
+        ValueError: If the row could not be read, or names no patient.
+    """
     if row.problem:
         raise ValueError(row.problem)
     number = _without_decimals(row.text(column))
@@ -223,13 +232,14 @@ def _without_decimals(number: str) -> str:
     return re.sub(r"\.0+$", "", number)
 
 
-def _cell(row: Row, column: str) -> str:
+def cell_text(row: Row, column: str) -> str:
+    """The cell; empty where programs write a word for nothing (`NaN`)."""
     text = row.text(column)
     return "" if text.casefold() in _EMPTY_CELLS else text
 
 
 def _one_of(row: Row, column: str, allowed: tuple[str, ...], if_blank: str) -> str:
-    value = _cell(row, column).lower() or if_blank
+    value = cell_text(row, column).lower() or if_blank
     if value not in allowed:
         raise ValueError(f"unknown {column} {value[:40]!r}; allowed: {', '.join(allowed)}")
     return value
@@ -243,22 +253,8 @@ def _is_set(row: Row, column: str) -> bool:
 
 
 def _affected_levels(row: Row) -> tuple[str, ...]:
-    discs = [disc for disc in re.split(r"[,;/\s]+", _cell(row, "AffectedLevels").upper()) if disc]
-    unknown = [disc for disc in discs if disc not in _AFFECTED_LEVELS]
+    discs = [disc for disc in re.split(r"[,;/\s]+", cell_text(row, "AffectedLevels").upper()) if disc]
+    unknown = [disc for disc in discs if disc not in LEVEL_OF_ANY_DISC]
     if unknown:
-        raise ValueError(f"unknown AffectedLevels {unknown[0][:20]!r}; allowed: {', '.join(_AFFECTED_LEVELS)}")
-    return tuple(level for disc, level in _AFFECTED_LEVELS.items() if disc in discs)
-
-
-_Item = TypeVar("_Item", StructuredNote, DiscGrades)
-
-
-def _mark_repeated(items: Sequence[_Item]) -> list[_Item]:
-    """Rows that repeat a patient are all problems, since nobody knows which of them is true."""
-    count = Counter(item.patient_id for item in items if item.patient_id)
-    return [
-        replace(item, problem=f"patient {item.patient_id} stands in {count[item.patient_id]} rows; keep one")
-        if count[item.patient_id] > 1
-        else item
-        for item in items
-    ]
+        raise ValueError(f"unknown AffectedLevels {unknown[0][:20]!r}; allowed: {', '.join(LEVEL_OF_ANY_DISC)}")
+    return tuple(level for disc, level in LEVEL_OF_ANY_DISC.items() if disc in discs)

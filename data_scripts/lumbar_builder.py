@@ -40,6 +40,7 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
             "sequence": datasets.ClassLabel(names=list(SEQUENCES)),
             "level": datasets.ClassLabel(names=list(LEVELS)),
             "pixel_spacing_mm": datasets.Value("float32"),
+            "disc_height_mm": datasets.Value("float32"),
             "mask": datasets.Image(),
             "source": datasets.Value("string"),
         }
@@ -72,6 +73,7 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
         "sequence": record.sequence,
         "level": record.level,
         "pixel_spacing_mm": record.pixel_spacing_mm,
+        "disc_height_mm": record.disc_height_mm,
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
         "source": record.source,
     }
@@ -83,7 +85,8 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
     Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. What
     may name a person is taken out of the texts; an image that seems to show letters is written, but named. The
     accounts of this are complete once `download_and_prepare` has returned: `exclusions`, `scrubbed` (replaced passages
-    by kind), `left_in_texts` (those that a second look still finds) and `burnt_in_text` (sources of the images).
+    by kind), `left_in_texts` (those that a second look still finds), `facts_changed` (sources of the rows whose texts
+    state other findings since then) and `burnt_in_text` (sources of the images).
 
     Args:
         source_info: Vocabularies of the records.
@@ -99,6 +102,7 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
         self.exclusions: list[Exclusion] = []
         self.scrubbed: Counter[str] = Counter()
         self.left_in_texts: Counter[str] = Counter()
+        self.facts_changed: list[str] = []
         self.burnt_in_text: list[str] = []
         super().__init__(cache_dir=str(cache_dir), dataset_name="lumbar_reports", writer_batch_size=WRITTEN_AT_ONCE)
 
@@ -133,6 +137,8 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
         for text in (report, *rephrasings):
             self.scrubbed.update(text.replaced)
             self.left_in_texts.update(text.left)
+        if any(text.facts_changed for text in (report, *rephrasings)):
+            self.facts_changed.append(record.source)
         return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))
 
 

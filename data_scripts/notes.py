@@ -2,13 +2,14 @@
 
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import openpyxl
+
+from data_scripts.tables import mark_repeated
 
 # Bounds on what a damaged or hostile file may cost. The published workbook unpacks to under 1 MiB; one of 16 MiB
 # is read in some 0.5 GiB of memory.
@@ -60,7 +61,7 @@ def read_notes(path: Path) -> list[Note]:
             notes.append(_read_note(f"{path.name} row {number}", patient, text))
     if not notes:
         raise ValueError(f"{path} holds no rows below its header")
-    return _mark_repeated(notes)
+    return mark_repeated(notes)
 
 
 Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
@@ -124,13 +125,3 @@ def _patient_id(kind: str, value: object) -> str:
     elif _is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
         digits = str(value).strip().lstrip("0")
     return digits.zfill(4) if digits else ""
-
-
-def _mark_repeated(notes: Sequence[Note]) -> list[Note]:
-    count = Counter(note.patient_id for note in notes if note.patient_id)
-    return [
-        replace(note, problem=f"patient {note.patient_id} stands in {count[note.patient_id]} rows; keep one")
-        if count[note.patient_id] > 1
-        else note
-        for note in notes
-    ]

@@ -30,6 +30,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 from transformers.hf_argparser import HfArgumentParser
 
+from data_scripts.dataset_card import without_paths
 from data_scripts.paraphrase_audit import AUDIT_NAME, audit, audit_text, card_paragraph
 from data_scripts.records import SPLITS
 from data_scripts.rephrasing_answers import Answerer, Decoding, KeptAnswers, settings_of
@@ -113,7 +114,7 @@ def paraphrase(args: ParaphraseArguments, command: str, answerer: Answerer | Non
         )
         result = audit(
             rephrased,
-            model=args.model,
+            model=Path(args.model).name if Path(args.model).is_dir() else args.model,
             num_rephrasings=args.num_rephrasings,
             splits=args.splits,
             command=command,
@@ -238,7 +239,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
         (args,) = HfArgumentParser(ParaphraseArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
-        result = paraphrase(args, command=shlex.join(["python", "-m", "data_scripts.paraphrase", *argv]))
+        paths = ("dataset", "out", "model") if Path(args.model).is_dir() else ("dataset", "out")
+        command = shlex.join(["python", "-m", "data_scripts.paraphrase", *without_paths(argv, paths)])
+        result = paraphrase(args, command)
     except ValueError as error:
         sys.exit(f"error: {error}")
     print(audit_text({**result, "examples": {}}))

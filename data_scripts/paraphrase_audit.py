@@ -20,7 +20,7 @@ def audit(
 
     Args:
         rephrased: All reports.
-        model: As given to `--model`.
+        model: As given to `--model`; of a folder its name.
         num_rephrasings: Wanted for each report.
         splits: Those whose reports were rephrased.
         command: The command line.

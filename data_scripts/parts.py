@@ -56,12 +56,14 @@ class PartResult:
         exclusions: Rows whose image could not be used.
         scrubbed: Number of passages in texts that were replaced, by kind.
         left_in_texts: The same of those that were found when they were looked for again.
+        facts_changed: Sources of the rows whose texts state other facts since then.
         burnt_in_text: Sources of the rows whose image seems to hold letters.
     """
 
     exclusions: tuple[Exclusion, ...]
     scrubbed: Mapping[str, int]
     left_in_texts: Mapping[str, int]
+    facts_changed: tuple[str, ...]
     burnt_in_text: tuple[str, ...]
 
 
@@ -124,6 +126,7 @@ def write_part(
         "exclusions": [[exclusion.source, exclusion.reason] for exclusion in builder.exclusions],
         "scrubbed": builder.scrubbed,
         "left_in_texts": builder.left_in_texts,
+        "facts_changed": builder.facts_changed,
         "burnt_in_text": builder.burnt_in_text,
     }
     (scratch / "result.json").write_text(json.dumps(result), encoding="utf-8")
@@ -140,6 +143,7 @@ def read_result(part: Part) -> PartResult:
         exclusions=tuple(Exclusion(source, reason) for source, reason in result["exclusions"]),
         scrubbed=result["scrubbed"],
         left_in_texts=result["left_in_texts"],
+        facts_changed=tuple(result["facts_changed"]),
         burnt_in_text=tuple(result["burnt_in_text"]),
     )
 

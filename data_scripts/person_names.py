@@ -7,72 +7,20 @@ it ends before the first word that reports use for something else.
 import re
 from collections.abc import Iterator
 
-from modeling_lumbarclip.report_lexicon_lumbarclip import ACTION_FORMS, FORMS, KNOWN_WORDS
+from data_scripts.name_words import (
+    ALSO_NAMES,
+    EPONYMS,
+    FUNCTION_WORDS,
+    MEDICAL_ENDING,
+    NOT_NAMES,
+    ORDINARY_ENDING,
+    ORDINARY_WORDS,
+    PARTICLES,
+)
+from modeling_lumbarclip.report_words_lumbarclip import is_word_of_reports
 
 Span = tuple[int, int]
 
-# Words that begin or follow a sentence of a report, and so end a name. Lower case.
-_WORDS_OF_REPORTS = """
-a about abutting according acute additional adequate advice advised aera age aged also an and annular any are
-arthritis as asked assessment associated at avanto axial back base bilateral body bone both broad bulge bulges
-bulging by canal canon cc center central centre cervical changes clinic clinical clinically clinician comparison
-compatible complain complaining complains complaint compressing compression conclusion consistent consultant
-contrast cord coronal correlate correlation ct cyst date dated decreased degenerative dehydrated dehydration
-department desiccated desiccation details diagnosis diffuse disc discs disease diseases disk dissicating doctor
-dorsal dr due emergency endplate evidence exam examination examined exit exiting extending extruded extrusion
-facet family feature features female few findings focal follow for foramen foramina foraminal fracture from ge
-general gp grade has have he hemangioma her hernia herniated herniation his history hitachi hospital hypertrophy
-if image images imaging imp impression in indenting indication internal is it known l large lateral left less
-level levels ligamentum location loss low lower lss lt lumbar lumbosacral m male marked marrow mass md medical
-medicine mild mildly minimal moderate modic more mr mri mrs ms multilevel multiple muscle my name narrowed
-narrowing nb nerve neural neuro neurological neurology neurosurgeon neurosurgery new no node nodes normal not
-note noted notes noticed obvious of office old on or orthopaedic orthopaedics orthopedic orthopedics osteophyte
-other our out outpatient pain paracentral paramedian part partial patient patients pelvic philips phone
-physician physio physiotherapy please post posterior preserved previous prior private procedure prof protocol
-protruded protrusion pt radiologist radiology ray re reason recommend recommended referral referred referring
-regarding relation report reported reporting request requested rheumatology right root roots rt sac sacral
-sagittal said scan scoliosis seen sequence sequences series severe sex she short shows siemens signal signed
-significant sir skyra slight small spasm spinal spine spondylolisthesis stenosis straightening studies study
-suggested surgeon surgery surgical t tear technique technologist tel tesla the thecal there they this thoracic
-time to today tomorrow toshiba type unit university unremarkable urgent us venous vertebra vertebrae vertebral
-ward was we were which who whole wide wise with without x xray year years yesterday
-"""
-_PARTICLE_WORDS = "al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von"
-_PARTICLES = frozenset(_PARTICLE_WORDS.split())
-_OTHER_MEDICAL_WORDS = """
-abdomen abdominal appearances etc incidental showed ankle anaemia anemia angle arm asthma backache brain breast
-burning cancer chest claudication coccyx compressive diabetic disturbance elbow epileptic foot gait hand head heart
-hip hyperintense hypertensive hypointense hypothyroid incontinence knee kyphosis leg limb liver lordosis lumbago
-meningeal numbness obese operated orbit pelvis pregnant prostate radiculopathy rheumatoid sacrum sciatica sciatic
-sclerosis sensory shoulder smoker conditional diffusion dixon fusion imaging perfusion safe sphincter spondylotic
-swelling syrinx thigh tingling trauma traumatic weakness wrist whole
-"""
-_NOT_NAMES = (
-    frozenset(f"{_WORDS_OF_REPORTS} {_OTHER_MEDICAL_WORDS}".split())
-    .union(*(forms.split() for forms in FORMS.values()), KNOWN_WORDS)
-    .union(*(forms.split() for roles in ACTION_FORMS.values() for forms in roles.values()))
-    - _PARTICLES
-)
-# Endings of diseases, operations and examinations.
-_MEDICAL_ENDING = re.compile(
-    r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
-    r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
-)
-# Of those words, the ones that are family names too; after "Dr." they are.
-_WORDS_AND_NAMES = """
-said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack place
-face new old
-"""
-_ALSO_NAMES = frozenset(_WORDS_AND_NAMES.split())
-_WORDS_AFTER_NAMES = (
-    "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
-)
-_FUNCTION_WORDS = frozenset(_WORDS_AFTER_NAMES.split())
-_EPONYM_WORDS = """
-andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott romanus
-scheuermann tarlov
-"""
-_EPONYMS = frozenset(_EPONYM_WORDS.split())
 _NAMED_AFTER = re.compile(
     r"(?:['’]s)?[ \t]+(?:type|grade|cysts?|nodes?|disease|lesions?|angle|changes?|syndrome|lymphoma|classification"
     r"|spine|joint)\b",
@@ -105,6 +53,7 @@ _ROLE = re.compile(
     re.IGNORECASE,
 )
 _PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|[Rr]e:|RE:)[ \t]+")
+_PATIENT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t|PT)\b\.?(?P<colon>[ \t]*:)?[ \t]+")
 _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
     r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
@@ -133,14 +82,22 @@ def find_names(text: str) -> Iterator[Span]:
         is_resonance = cue in ("MR", "mr")  # or a man
         yield from _name_at(text, match.end(), lower_case=lower_case, certain=not is_resonance)
     for match in _LABEL_OF_NAME.finditer(text):
-        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, commas=True, certain=True)
+        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
     for match in _DONE_BY.finditer(text):
         yield from _name_at(text, match.end(), certain=True)
-    for cue in (_ROLE, _PATIENT_NAME):
-        for match in cue.finditer(text):
-            yield from _name_at(text, match.end())
+    for match in _ROLE.finditer(text):
+        yield from _name_at(text, match.end())
+    for match in _PATIENT_NAME.finditer(text):
+        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS)
     for match in _PATIENT_OR_SUBJECT.finditer(text):
         yield from _name_at(text, match.end(), fewest=2)
+    for match in _PATIENT.finditer(text):
+        if text[match.end() : match.end() + 1].islower():
+            fewest = 1 if match["colon"] else 2
+            for start, end in _name_at(text, match.end(), fewest=fewest, lower_case=_MAX_WORDS - 1):
+                # One word and no end of the clause: rather a slip of the pen ("pt: nild bulge").
+                if " " in text[start:end] or not (text[end : end + 1].isspace() and _WORD.match(text, end + 1)):
+                    yield start, end
     for match in _DEGREE.finditer(text):
         start = _last_known_word_end(match["name"])
         if start < len(match["name"]) and not match["name"][start].islower():
@@ -157,13 +114,13 @@ def find_institutions(text: str) -> Iterator[Span]:
     """
     for match in _INSTITUTION.finditer(text):
         words = list(_WORD.finditer(match["name"]))
-        first = next((word for word in words if word[0].casefold() not in _NOT_NAMES), None)
+        first = next((word for word in words if word[0].casefold() not in NOT_NAMES), None)
         if first:
             yield match.start() + first.start(), match.end()
 
 
 def _name_at(
-    text: str, start: int, *, fewest: int = 1, lower_case: int = 0, commas: bool = False, certain: bool = False
+    text: str, start: int, *, fewest: int = 1, lower_case: int = 0, labelled: bool = False, certain: bool = False
 ) -> Iterator[Span]:
     """Yield the name that begins at a position, if one does.
 
@@ -173,35 +130,41 @@ def _name_at(
         fewest: Words that make a name.
         lower_case: How many words the name may have when typed in small letters. All but the first count only where
             nothing but the end of a clause or a word of reports follows, lest a finding is taken.
-        commas: Whether a comma may part family name and name.
+        labelled: Whether the text calls it a name: a comma may part family name and name, and any word may be one.
         certain: Whether the cue leaves no doubt that a name follows, be it one that is a word as well ("Small").
     """
     words: list[re.Match[str]] = []
     position = start
     while len(words) < _MAX_WORDS and (word := _WORD.match(text, position)):
-        if not _continues_name(word, words, text, lower_case, certain):
+        if not _continues_name(word, words, text, lower_case=lower_case, labelled=labelled, certain=certain):
             break
         words.append(word)
-        position = _next_word(text, word, commas)
+        position = _next_word(text, word, commas=labelled)
         if position < 0:
             break
-    while words and words[-1][0] in _PARTICLES:  # "Dr. Salem de"
+    while words and words[-1][0] in PARTICLES:  # "Dr. Salem de"
         words.pop()
     if len(words) >= fewest and any(len(word[0]) > 1 for word in words):
         end = words[-1].end()
         yield start, end
 
 
-def _continues_name(word: re.Match[str], words: list[re.Match[str]], text: str, lower_case: int, certain: bool) -> bool:
+def _continues_name(
+    word: re.Match[str], words: list[re.Match[str]], text: str, *, lower_case: int, labelled: bool, certain: bool
+) -> bool:
     is_initial = len(word[0]) == 1 and text[word.end() : word.end() + 1] == "."
     is_name_too = certain and _is_name_too(word, text, is_first=not words)
     if _is_no_name(word, text) and not is_name_too and not (is_initial and word[0].isupper()):
         return False
     if not word[0][0].islower():  # a capital, or a script without case
         return True
-    if word[0] in _PARTICLES or word[0].partition("-")[0] in _PARTICLES:
+    if word[0] in PARTICLES or word[0].partition("-")[0] in PARTICLES:
         return True
     if len(words) >= lower_case or (words and not words[0][0][0].islower()):
+        return False
+    if len(word[0]) == 1 or (word[0] in ORDINARY_WORDS and not labelled):  # "c/o"
+        return False
+    if not certain and (is_word_of_reports(word[0]) or ORDINARY_ENDING.fullmatch(word[0])):
         return False
     return not words or _ends_clause(text, word.end(), lower_case - len(words) - 1)
 
@@ -210,7 +173,9 @@ def _ends_clause(text: str, position: int, num_more: int) -> bool:
     """Whether a clause ends, or a word of reports follows, after no more than so many other words."""
     for _ in range(num_more + 1):
         following = _WORD.match(text, position + 1)
-        if following is None or _is_no_name(following, text) or not text[position].isspace():
+        if following is None or not text[position].isspace():
+            return True
+        if _is_no_name(following, text) or following[0] in ORDINARY_WORDS:
             return True
         position = following.end()
     return False
@@ -219,27 +184,27 @@ def _ends_clause(text: str, position: int, num_more: int) -> bool:
 def _is_no_name(word: re.Match[str], text: str) -> bool:
     """Whether a word is one of reports, whole or in a part of it ("Post-laminectomy")."""
     parts = [part for part in word[0].casefold().split("-") if len(part) > 2] or [word[0].casefold()]
-    if any(part in _EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
+    if any(part in EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
         return True
-    return word[0].casefold() in _NOT_NAMES or any(
-        (part in _NOT_NAMES and (len(parts) == 1 or part not in _ALSO_NAMES)) or _MEDICAL_ENDING.fullmatch(part)
+    return word[0].casefold() in NOT_NAMES or any(
+        (part in NOT_NAMES and (len(parts) == 1 or part not in ALSO_NAMES)) or MEDICAL_ENDING.fullmatch(part)
         for part in parts
     )
 
 
 def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
     """Whether a word of reports is a name where it stands: no finding begins with it ("Dr. Salem. Small bulge")."""
-    if word[0].casefold() not in _ALSO_NAMES or word[0][0].islower():
+    if word[0].casefold() not in ALSO_NAMES or word[0][0].islower():
         return False
     following = re.compile(r"[ \t]+([^\W\d_][\w'’-]*)").match(text, word.end())
     if following is None:
         return True
     folded = following[1].casefold()
-    is_unknown_name = is_first and following[1][0].isupper() and folded not in _NOT_NAMES
-    return is_unknown_name or folded in _FUNCTION_WORDS or (folded in _ALSO_NAMES and is_first)
+    is_unknown_name = is_first and following[1][0].isupper() and folded not in NOT_NAMES
+    return is_unknown_name or folded in FUNCTION_WORDS or (folded in ALSO_NAMES and is_first)
 
 
-def _next_word(text: str, word: re.Match[str], commas: bool) -> int:
+def _next_word(text: str, word: re.Match[str], *, commas: bool) -> int:
     """Where the next word of the name may begin; -1 where punctuation or a new line ends it."""
     abbreviated = len(word[0]) == 1 or word[0].casefold() in _ABBREVIATED
     pattern = r"[ \t^]+" + (r"|\.[ \t]*" if abbreviated else "") + (r"|,[ \t]*(?=[^\W\d_a-z])" if commas else "")
@@ -249,6 +214,6 @@ def _next_word(text: str, word: re.Match[str], commas: bool) -> int:
 
 def _last_known_word_end(text: str) -> int:
     """Where the name begins: after the last word that is none."""
-    known = [word.end() for word in _WORD.finditer(text) if len(word[0]) > 1 and word[0].casefold() in _NOT_NAMES]
+    known = [word.end() for word in _WORD.finditer(text) if len(word[0]) > 1 and word[0].casefold() in NOT_NAMES]
     rest = _WORD.search(text, known[-1]) if known else _WORD.search(text)
     return rest.start() if rest else len(text)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from data_scripts.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.pseudonyms import Pseudonyms
 from data_scripts.records import Record, SourceAbout
+from modeling_lumbarclip.report_text_lumbarclip import report_facts
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class ScrubbedText:
         text: With placeholders for what may name a person.
         replaced: Kinds of the passages that were replaced.
         left: Kinds of what a second look still finds; nothing, or the text must not be shared.
+        facts_changed: Whether it states other findings than before: one was taken for a name.
     """
 
     text: str
     replaced: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    facts_changed: bool = False
 
 
 @lru_cache(maxsize=10_000)  # the images of a study share their report
@@ -31,13 +34,14 @@ def scrub(text: str) -> ScrubbedText:
 
     Example:
         >>> scrub("Seen 12 Mar 2016: bulge at L4-5")
-        ScrubbedText(text='Seen [DATE]: bulge at L4-5', replaced=('DATE',), left=())
+        ScrubbedText(text='Seen [DATE]: bulge at L4-5', replaced=('DATE',), left=(), facts_changed=False)
     """
     found = find_identifiers(text)
     if not found:
         return ScrubbedText(text)
     clean = scrub_text(text)
-    return ScrubbedText(clean, _kinds(found), _kinds(find_identifiers(clean)))
+    facts_changed = report_facts(clean) != report_facts(text)
+    return ScrubbedText(clean, _kinds(found), _kinds(find_identifiers(clean)), facts_changed)
 
 
 def _kinds(identifiers: Sequence[Identifier]) -> tuple[str, ...]:

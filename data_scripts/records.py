@@ -16,6 +16,11 @@ NO_FINDING = "No Finding"
 
 SPLITS = ("train", "validation", "test")
 
+NUM_DRAWN_PATIENTS = 400  # of a source that draws its own
+
+# The licence of data that a user brings. It lets nothing be passed on.
+NOT_STATED = "other: not stated"
+
 # What tables hold where nobody knew the patient; grouping such rows as one patient would be wrong.
 _UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a", "na", "n.a.", "<na>", "nat", "?", "-", "--")
 
@@ -30,13 +35,15 @@ class ReadOptions:
         num_patients: Patients to draw; sources that read files take all they find.
         notes: File of the written reports where it does not lie in `raw`.
         num_proc: Processes that may read at once.
+        license: Licence of the user's own data, as `SourceAbout.license`; None when it was not stated.
     """
 
     raw: Path | None
     seed: int = 0
-    num_patients: int = 400
+    num_patients: int = NUM_DRAWN_PATIENTS
     notes: Path | None = None
     num_proc: int = 1
+    license: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,7 @@ class Record:
         study_id: Pseudonym of one examination.
         source: Data set and file, unique: the record's identity in `build_report.json`.
         pixel_spacing_mm: Side of a pixel of the stored image, in mm; None when unknown or not square.
+        disc_height_mm: Height of the disc at `level`, as the source measured it; None when it did not.
         split: A split that the source prescribes (`train`, `validation`, `test`), or None to let us split.
     """
 
@@ -74,6 +82,7 @@ class Record:
     sequence: str = "unknown"
     level: str = "unknown"
     pixel_spacing_mm: float | None = None
+    disc_height_mm: float | None = None
     split: str | None = None
 
 
@@ -107,6 +116,7 @@ class SourceAbout:
         has_public_ids: Whether its patient ids are pseudonyms given by a public data set. Otherwise they are
             replaced when a dataset is built.
         may_be_shared: Whether its licence lets a built dataset be passed on.
+        draws_patients: Whether it draws its own patients, as many as `--num_patients` says.
         reads_notes: Whether its written reports may lie elsewhere, where `--notes` says.
     """
 
@@ -118,6 +128,7 @@ class SourceAbout:
     where: str
     has_public_ids: bool = True
     may_be_shared: bool = True
+    draws_patients: bool = False
     reads_notes: bool = False
 
 
@@ -171,7 +182,32 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
     if NO_FINDING in record.labels and len(set(record.labels)) > 1:
         return f"contradictory labels: {NO_FINDING!r} beside {sorted(set(record.labels) - {NO_FINDING})}"
-    spacing = record.pixel_spacing_mm
-    if spacing is not None and not (math.isfinite(spacing) and spacing > 0):
-        return f"pixel_spacing_mm must be a positive number, got {spacing}"
+    lengths = {"pixel_spacing_mm": record.pixel_spacing_mm, "disc_height_mm": record.disc_height_mm}
+    for column, length in lengths.items():
+        if length is not None and not (math.isfinite(length) and length > 0):
+            return f"{column} must be a positive number, got {length}"
     return None
+
+
+def normalise_level(text: str) -> str:
+    """Spell a disc level as the record does; a level that is not known comes back as it is.
+
+    Example:
+        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
+        ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
+    """
+    key = "".join(char for char in text.lower() if char.isalnum())
+    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
+
+
+def _level_spellings() -> dict[str, str]:
+    spellings = {}
+    for level in LEVELS:
+        upper, _, lower = level.partition("/")
+        spellings[(upper + lower).lower()] = level
+        if lower and upper[0] == lower[0]:
+            spellings[(upper + lower[1:]).lower()] = level  # "L4-5"
+    return spellings
+
+
+_LEVEL_SPELLINGS = _level_spellings()

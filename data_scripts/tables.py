@@ -6,11 +6,11 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,29 @@ def read_table(path: Path) -> list[Row]:
 def columns_of(rows: list[Row]) -> tuple[str, ...]:
     """Names of all columns, in order of appearance."""
     return tuple(dict.fromkeys(column for row in rows for column in row.cells))
+
+
+class _OfPatient(Protocol):
+    """A dataclass of what a row says about a patient."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def patient_id(self) -> str: ...
+
+
+_Item = TypeVar("_Item", bound=_OfPatient)
+
+
+def mark_repeated(items: Sequence[_Item]) -> list[_Item]:
+    """Give all rows that repeat a patient a `problem`, since nobody knows which of them is true."""
+    count = Counter(item.patient_id for item in items if item.patient_id)
+    return [
+        replace(item, problem=f"patient {item.patient_id} stands in {count[item.patient_id]} rows; keep one")
+        if count[item.patient_id] > 1
+        else item
+        for item in items
+    ]
 
 
 def _read_text(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""Pure functions on the text of a report: mend its blanks, exchange its sides, name its classes, read its findings."""
+"""Pure functions on the text of a report: mend its blanks, cut it, exchange its sides, name its classes, read it."""
 
 import re
 import unicodedata
+from itertools import pairwise
 
 from .report_findings_lumbarclip import Finding, report_facts, report_findings, statement_spans
 from .report_lexicon_lumbarclip import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
@@ -20,6 +21,7 @@ __all__ = [
     "report_facts",
     "report_findings",
     "report_measures",
+    "report_sentences",
     "statement_spans",
 ]
 
@@ -29,6 +31,8 @@ REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
 _RUNS_ON = re.compile(r"(?:[,:;&(-]|\b(?:a|an|and|at|by|for|from|in|of|on|or|over|the|to|with))$", re.IGNORECASE)
 _CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
+# What may stand between two statements, up to the first character that belongs to the second.
+_BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
 
 
 def normalise_report(text: str) -> str:
@@ -142,6 +146,32 @@ def report_measures(text: str) -> frozenset[str]:
         for lemma in lemmas
         if lemma[0] in "0123456789" or lemma in ("mm", "cm")
     )
+
+
+def report_sentences(text: str) -> tuple[str, ...]:
+    r"""Cut a report where the report reader sees its statements end; every word and sign stays, save separators.
+
+    Args:
+        text: A report as it was typed, or normalised.
+
+    Returns:
+        The sentences in order; empty when the text has no word.
+
+    Example:
+        >>> report_sentences("-Mild bulge at L4-5, Rt. paracentral // no stenosis.\n- Loss of height >50%. Normal cord")
+        ('Mild bulge at L4-5, Rt. paracentral', 'no stenosis.', 'Loss of height >50%.', 'Normal cord')
+    """
+    spans = statement_spans(text)
+    if not spans:
+        return ()
+    sentences, begin = [], 0
+    for (_, end), (start, _) in pairwise(spans):
+        separators = list(_BETWEEN_STATEMENTS.finditer(text, end, start))
+        cut = separators[-1].start() if separators else start
+        sentences.append(text[begin : cut + (text[cut] == ".")])
+        begin = separators[-1].end() if separators else start
+    sentences.append(text[begin:].rstrip(" \t\r\n/\\"))
+    return tuple(_BULLET.sub("", sentence).strip() for sentence in sentences)
 
 
 def labels_from_report(text: str) -> tuple[str, ...]:

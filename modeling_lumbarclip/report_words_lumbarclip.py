@@ -242,6 +242,16 @@ def _lemmas(word: str) -> tuple[Lemma, ...]:
     return ((*known[form], len(word)),) if form else ((word, "", len(word)),)
 
 
+def is_word_of_reports(word: str) -> bool:
+    """Whether the reader knows a word, also one mistyped or two run together.
+
+    Example:
+        >>> [is_word_of_reports(word) for word in ("bulge", "Buldge", "musclespasm", "Salem")]
+        [True, True, True, False]
+    """
+    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in _known_forms()
+
+
 @cache
 def _known_forms() -> dict[str, tuple[str, str]]:
     known = {word: (word, "") for word in KNOWN_WORDS}

@@ -119,6 +119,7 @@ def tiny_dataset_folder(tmp_path_factory):
                             "sequence": sequence,
                             "level": level,
                             "pixel_spacing_mm": 1.0,
+                            "disc_height_mm": None,
                             "mask": None,
                             "source": f"tiny/{patient:02d}/{level}/{sequence}",
                         }

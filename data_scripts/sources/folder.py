@@ -5,9 +5,10 @@
         images/0001.png       named in the table, relative to the folder
 
 `file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `labels`
-(separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`, `mask`
-(a file name), `rephrasings` (separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given
-for all rows or for none; in JSON lines an empty list says that none of the classes is present.
+(separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`,
+`disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings` (separated by `|` in CSV, a list in JSON
+lines) and `split`. Labels and splits are given for all rows or for none; in JSON lines an empty list says that none of
+the classes is present.
 
 An image may also be a DICOM file of one frame, whatever its name. Its header then states plane, sequence and pixel
 spacing where the table does not; who the patient is, the table alone says.
@@ -16,14 +17,15 @@ spacing where the table does not; who the patient is, the table alone says.
 import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from data_scripts.dicom import SliceHeader, is_dicom, read_headers, read_slice
 from data_scripts.images import UnusableImageError, file_inside, read_image
 from data_scripts.records import (
-    LEVELS,
     NO_FINDING,
+    NOT_STATED,
     SEQUENCES,
     Exclusion,
     ReadOptions,
@@ -31,6 +33,7 @@ from data_scripts.records import (
     SourceAbout,
     SourceInfo,
     is_unknown_patient,
+    normalise_level,
 )
 from data_scripts.tables import Row, columns_of, read_table
 from modeling_lumbarclip.report_text_lumbarclip import normalise_report
@@ -38,11 +41,12 @@ from modeling_lumbarclip.report_text_lumbarclip import normalise_report
 ABOUT = SourceAbout(
     name="folder",
     summary="Your own images and reports: a table beside the images, one row an image.",
-    license="other: not stated",
+    license=NOT_STATED,
     citation="not stated",
     size="yours",
     where="your folder: metadata.csv or metadata.jsonl (file_name, report, patient_id, ...) and the images it names",
     has_public_ids=False,
+    may_be_shared=False,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 ALL_OR_NONE_COLUMNS = ("labels", "split")
@@ -53,6 +57,7 @@ OPTIONAL_COLUMNS = (
     "sequence",
     "level",
     "pixel_spacing_mm",
+    "disc_height_mm",
     "mask",
     "rephrasings",
     *ALL_OR_NONE_COLUMNS,
@@ -71,7 +76,7 @@ def describe(options: ReadOptions) -> SourceInfo:
     labels = {label for record in records for label in record.labels}
     _refuse_lookalikes(labels)
     return SourceInfo(
-        about=ABOUT,
+        about=replace(ABOUT, license=options.license, may_be_shared=True) if options.license else ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
         grade_names=tuple(sorted({record.grade for record in records if record.grade}, key=_grade_order)),
         report_origin="as given in the table",
@@ -92,30 +97,6 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         except ValueError as error:
             item = Exclusion(row.where, str(error))
         yield item
-
-
-def normalise_level(text: str) -> str:
-    """Spell a disc level as the record does; a level that is not known comes back as it is.
-
-    Example:
-        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
-        ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
-    """
-    key = "".join(char for char in text.lower() if char.isalnum())
-    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
-
-
-def _level_spellings() -> dict[str, str]:
-    spellings = {}
-    for level in LEVELS:
-        upper, _, lower = level.partition("/")
-        spellings[(upper + lower).lower()] = level
-        if lower and upper[0] == lower[0]:
-            spellings[(upper + lower[1:]).lower()] = level  # "L4-5"
-    return spellings
-
-
-_LEVEL_SPELLINGS = _level_spellings()
 
 
 def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
@@ -184,6 +165,7 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
         sequence=_normalise_sequence(row.text("sequence") or (header.sequence if header else "")),
         level=normalise_level(row.text("level")),
         pixel_spacing_mm=header.stored_spacing_mm if header and spacing is None else spacing,
+        disc_height_mm=_number_or_none(row, "disc_height_mm"),
         split=SPLIT_SPELLINGS.get(split, split) or None,
         source=f"{raw.name}/{image_path.relative_to(raw).as_posix()}",
     )

@@ -5,10 +5,11 @@
     masks_indexed/T1_0042_D4.png        of the same slices, with or without the prefix
     structured_notes.csv                or RadiologicalNotes.csv: the report, and what a program read from it
     PfirrmannGrade.csv                  or PfirrmannGrades.csv: grades at D3, D4, D5
+    IVDHeights.csv                      heights at D3, D4, D5, in mm
 
-The documents of the set disagree on these names: all are taken, also mixed. Masks and grades may be missing as a
-whole; the card says so. Not used: disc heights (`IVDHeights.csv`; no column of the record holds them), polygons
-(`labels_yolo`) and overlays, which repeat the masks.
+The documents of the set disagree on these names: all are taken, also mixed. Masks, grades and heights may be missing
+as a whole. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which
+repeat the masks.
 
 A slice has the whole note of its patient. How labels come from the columns of the notes: `StructuredNote.labels_at`.
 Patients are those of the `mendeley` source, under the same ids, so that the two cannot be mixed up across splits.
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from data_scripts.images import UnusableImageError, read_image
+from data_scripts.lsma_heights import height_left_over, read_disc_heights
 from data_scripts.lsma_tables import (
     LABEL_NAMES,
     PFIRRMANN_GRADES,
@@ -39,8 +41,8 @@ from data_scripts.slice_names import NOT_PNG, OTHER_IMAGE_SUFFIXES, SliceName, g
 ABOUT = SourceAbout(
     name="lsma_pqr",
     summary=(
-        "Axial and mid-sagittal T1 and T2 slices of 515 patients (3,090 and 1,030 images) with masks, Pfirrmann grades "
-        "and radiologists' notes."
+        "Axial and mid-sagittal T1 and T2 slices of 515 patients (3,090 and 1,030 images) with masks, Pfirrmann "
+        "grades, disc heights and radiologists' notes."
     ),
     license="cc-by-4.0",
     citation=(
@@ -51,12 +53,13 @@ ABOUT = SourceAbout(
     size="2.6 GB",
     where=(
         "https://data.mendeley.com/datasets/p3r4xd2488: images_png/, masks_indexed/, structured_notes.csv or "
-        "RadiologicalNotes.csv, PfirrmannGrade.csv or PfirrmannGrades.csv"
+        "RadiologicalNotes.csv, PfirrmannGrade.csv or PfirrmannGrades.csv, IVDHeights.csv"
     ),
     reads_notes=True,
 )
 NOTES_NAMES = ("structured_notes.csv", "RadiologicalNotes.csv")
 GRADES_NAMES = ("PfirrmannGrade.csv", "PfirrmannGrades.csv")
+HEIGHTS_NAME = "IVDHeights.csv"
 UNKNOWN_NAME = "unknown image name; expected T1_0042_D4.png or T1_0042_S8.png, with or without axial_ or sag_ before it"
 UNKNOWN_MASK_NAME = "unknown mask name; expected that of its image"
 IN_SUB_FOLDER = "in a sub-folder; move it up"
@@ -80,6 +83,7 @@ class _Layout:
     masks: Path | None
     notes: Path
     grades: Path | None
+    heights: Path | None
 
 
 def describe(options: ReadOptions) -> SourceInfo:
@@ -114,6 +118,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     grades = read_pfirrmann_grades(layout.grades) if layout.grades else []
     grades_of = {row.patient_id: row for row in grades if row.patient_id}
 
+    heights = read_disc_heights(layout.heights) if layout.heights else []
+    height_of = {(height.patient_id, height.level): height.height_mm for height in heights}
+
     images, exclusions = _png_files(layout.images)
     yield from exclusions
     files_of, unnamed = group_by_name(images)
@@ -127,13 +134,22 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         masks_of, unnamed = group_by_name(masks)
         yield from (Exclusion(_source(path), UNKNOWN_MASK_NAME) for path in unnamed)
     for name, path in image_of.items():
-        yield _record_or_exclusion(name, path, note_of.get(name.patient), grades_of.get(name.patient), masks_of)
+        yield _record_or_exclusion(
+            name,
+            path,
+            note_of.get(name.patient),
+            grades_of.get(name.patient),
+            masks_of,
+            height_of.get((name.patient, name.level)),
+        )
     for name, of_slice in (masks_of or {}).items():
         if name not in files_of:
             yield from (Exclusion(_source(mask), "mask without an image") for mask in of_slice)
     patients = {name.patient for name in files_of}
     yield from notes_left_over(notes, patients)
     yield from (_grades_left_over(row) for row in grades if row.patient_id not in patients)
+    left_over = (height_left_over(height, height.patient_id in patients) for height in heights)
+    yield from (exclusion for exclusion in left_over if exclusion)
 
 
 def _grades_left_over(row: DiscGrades) -> Exclusion:
@@ -182,6 +198,7 @@ def _layout(options: ReadOptions) -> _Layout:
         masks=masks if masks.is_dir() else None,
         notes=notes,
         grades=_either(raw, GRADES_NAMES),
+        heights=_either(raw, (HEIGHTS_NAME,)),
     )
 
 
@@ -219,6 +236,7 @@ def _record_or_exclusion(
     note: StructuredNote | None,
     grades: DiscGrades | None,
     masks_of: dict[SliceName, list[Path]] | None,
+    disc_height_mm: float | None,
 ) -> Record | Exclusion:
     source = _source(path)
     report = report_or_exclusion(note, source)
@@ -243,6 +261,7 @@ def _record_or_exclusion(
         sequence=name.sequence,
         level=name.level,
         pixel_spacing_mm=PIXEL_SPACING_MM,
+        disc_height_mm=disc_height_mm,
         source=source,
     )
 

@@ -17,11 +17,12 @@ each study counts as one.
 import random
 from collections.abc import Iterator, Mapping, Set
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
-from data_scripts.dicom import SliceHeader, read_headers, read_slice
+from data_scripts.dicom import SliceHeader, read_slice
+from data_scripts.dicom_headers import HeadersOrError, read_all_headers
 from data_scripts.dicom_series import order_slices
 from data_scripts.images import UnusableImageError
 from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
@@ -118,10 +119,16 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     raw = _raw_folder(options)
     tables = read_tables(raw)
     yield from tables.exclusions
-    images_of = _labelled_images if (raw / LABELS_TABLE).is_file() else _middle_image
-    for series in tables.series:
+    has_labels = (raw / LABELS_TABLE).is_file()
+    files_of, images_of = (_labelled_files, _labelled_images) if has_labels else (_sagittal_files, _middle_image)
+    files_of_series = [
+        files_of(series, raw) if series.study in tables.grades_of_study else [] for series in tables.series
+    ]
+    headers = read_all_headers([path for files in files_of_series for path in files], options.num_proc)
+    for series, files in zip(tables.series, files_of_series, strict=True):
         if series.study in tables.grades_of_study:
-            yield from images_of(series, raw, tables.grades_of_study[series.study], options.seed)
+            read_files = list(zip(files, islice(headers, len(files)), strict=True))
+            yield from images_of(series, read_files, tables.grades_of_study[series.study], options.seed)
         else:
             yield Exclusion(_source(series), f"no usable row of study {series.study} in {GRADES_TABLE}")
     for study in sorted(tables.grades_of_study.keys() - {series.study for series in tables.series}):
@@ -135,33 +142,48 @@ def _raw_folder(options: ReadOptions) -> Path:
     return raw
 
 
-def _labelled_images(series: Series, raw: Path, grades: Mapping[Label, str], seed: int) -> Iterator[Record | Exclusion]:
+ReadFiles = list[tuple[Path, HeadersOrError]]
+
+
+def _labelled_files(series: Series, raw: Path) -> list[Path]:
+    folder = raw / IMAGES_FOLDER / series.study / series.series
+    return [folder / f"{instance}.dcm" for instance in sorted(series.labels_of_instance)]
+
+
+def _sagittal_files(series: Series, raw: Path) -> list[Path]:
+    if VIEWS[series.description].plane != "sagittal":
+        return []
+    return sorted((raw / IMAGES_FOLDER / series.study / series.series).glob("*.dcm"))
+
+
+def _labelled_images(
+    series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
+) -> Iterator[Record | Exclusion]:
     """Each image that a label points at."""
     if not series.labels_of_instance:
         yield Exclusion(_source(series), f"no label of {LABELS_TABLE} points at this series", by_rule=True)
-    for instance, pointed in sorted(series.labels_of_instance.items()):
-        beside = {(condition, level) for condition in VIEWS[series.description].always_shown for _, level in pointed}
-        path = raw / IMAGES_FOLDER / series.study / series.series / f"{instance}.dcm"
-        try:
-            header = read_headers(path)[0]
-        except UnusableImageError as error:
-            yield Exclusion(_source(series, path.name), str(error))
+    for (path, headers), (_, pointed) in zip(read_files, sorted(series.labels_of_instance.items()), strict=True):
+        if isinstance(headers, UnusableImageError):
+            yield Exclusion(_source(series, path.name), str(headers))
             continue
-        yield _record_or_exclusion(series, header, pointed | beside, grades, seed)
+        beside = {(condition, level) for condition in VIEWS[series.description].always_shown for _, level in pointed}
+        yield _record_or_exclusion(series, headers[0], pointed | beside, grades, seed)
 
 
-def _middle_image(series: Series, raw: Path, grades: Mapping[Label, str], seed: int) -> Iterator[Record | Exclusion]:
+def _middle_image(
+    series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
+) -> Iterator[Record | Exclusion]:
     """The middle image of a sagittal series, in the order of their places; files that cannot be read are listed."""
     if VIEWS[series.description].plane != "sagittal":
         reason = f"which level an axial image shows is not known without {LABELS_TABLE}"
         yield Exclusion(_source(series), reason, by_rule=True)
         return
     headers: list[SliceHeader] = []
-    for path in sorted((raw / IMAGES_FOLDER / series.study / series.series).glob("*.dcm")):
-        try:
-            headers += read_headers(path)
-        except UnusableImageError as error:
-            yield Exclusion(_source(series, path.name), str(error))
+    for path, headers_of_file in read_files:
+        if isinstance(headers_of_file, UnusableImageError):
+            yield Exclusion(_source(series, path.name), str(headers_of_file))
+        else:
+            headers += headers_of_file
     if not headers:
         yield Exclusion(_source(series), "no image of this series that can be read")
         return

@@ -31,6 +31,7 @@ ABOUT = SourceAbout(
     citation="Drawn by data_scripts.sources.synthetic of LumbarCLIP.",
     size="nothing to download",
     where="drawn here; --raw is left out, --num_patients says how many",
+    draws_patients=True,
 )
 IMAGE_SIZE = 192
 SYNTHETIC_SEQUENCES = ("T1", "T2")

@@ -25,6 +25,10 @@ def png(image: Image.Image, level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
+def decoded(value: dict[str, bytes]) -> Image.Image:
+    return Image.open(io.BytesIO(value["bytes"]))
+
+
 def row(number: int, **changes: object) -> dict[str, object]:
     values = {
         "image": {"bytes": png(slice_of(number)), "path": None},
@@ -38,6 +42,7 @@ def row(number: int, **changes: object) -> dict[str, object]:
         "sequence": "T2",
         "level": "L4/L5",
         "pixel_spacing_mm": None,
+        "disc_height_mm": None,
         "mask": None,
         "source": f"made/{number}",
     }

@@ -13,14 +13,8 @@ from PIL import Image
 from data_scripts.augmentations import EDA, FlipLeftRight, VaryBiasField, VaryGreyScale, VaryPose
 from data_scripts.eda import OPERATIONS, augment_text, delete_words, replace_synonyms, swap_words
 from data_scripts.image_variation import (
-    CENTRAL_SHARE,
     Pose,
-    mirrored,
-    points_to_keep,
-    pose_in_view,
     posed,
-    with_bias_field,
-    with_grey_scale,
 )
 from data_scripts.lumbar_builder import dataset_features
 from data_scripts.notes import read_notes
@@ -28,6 +22,7 @@ from data_scripts.radiology_lexicon import FRAME_WORDS, SYNONYM_GROUPS
 from data_scripts.records import ReadOptions, SourceAbout, SourceInfo
 from data_scripts.sources import synthetic
 from modeling_lumbarclip.report_text_lumbarclip import exchange_sides, report_facts
+from tests.data_scripts.made_rows import decoded
 
 REPORTS = (
     "LSS MRI :\r\nFeature of muscle spasm.\r\nDiffuse disc bulge noted at L4/L5 level, mild compressing thecal sac "
@@ -37,7 +32,11 @@ REPORTS = (
     "No evidence of disc herniation. No thecal sac or nerve root compression noted.// Grade I spondylolisthesis of "
     "L4 over L5 which is seen with RIGHT-SIDED facet joint hypertrophy.",
 )
+
+
 SIDES = {"left": "right", "right": "left"}
+
+
 # What may never change, read by patterns of their own and not by the report parser.
 PROTECTED = {
     "level": r"\b[CDTLS]\d{1,2}\b|[-/]\s*\d\b",
@@ -72,9 +71,6 @@ def exchanged_facts(text):
         (kind, level, SIDES.get(side, side), severity, negated)
         for kind, level, side, severity, negated in report_facts(text)
     )
-
-
-# ---- EDA
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -169,9 +165,6 @@ def test_eda_refuses_bad_arguments(fields, message):
         EDA(**fields)
 
 
-# ---- The functions on datasets
-
-
 @pytest.fixture(scope="module")
 def sided_dataset():
     """Axial, coronal, sagittal and unknown slices, with masks, sided labels and reports."""
@@ -198,6 +191,7 @@ def sided_dataset():
                 "sequence": "T2",
                 "level": "L5/S1",
                 "pixel_spacing_mm": None if number == 1 else 0.5,
+                "disc_height_mm": None,
                 "mask": None if number == 4 else Image.fromarray(mask),
                 "source": f"sided/{number}",
             }
@@ -275,9 +269,6 @@ def test_eda_changes_texts_alone(sided_dataset):
     assert len(set(mapped["report"])) > len(REPORTS)  # rows with one report are worded differently
 
 
-# ---- Flip
-
-
 def test_flip_mirrors_axial_and_coronal_rows_and_nothing_else(sided_dataset):
     flipped = sided_dataset.map(FlipLeftRight.of(sided_dataset.features), batched=True, batch_size=5)
     planes = sided_dataset.features["plane"].names
@@ -333,96 +324,6 @@ def test_a_class_without_its_other_side_is_refused():
         FlipLeftRight.of(features)
 
 
-# ---- Pixels
-
-
-def test_grey_scale_by_hand_and_black_stays_black():
-    image = Image.fromarray(np.array([[0, 102, 204]], dtype=np.uint8))
-    assert np.asarray(with_grey_scale(image, np.log(2), 0.0, 0.0)).tolist() == [[0, 41, 163]]  # 255 (v/255)²
-    assert np.asarray(with_grey_scale(image, 0.0, np.log(0.5), 0.2)).tolist() == [[0, 102, 153]]
-    assert with_grey_scale(image, 0.0, 0.0, 0.0).tobytes() == image.tobytes()
-
-
-def test_bias_field_is_smooth_and_positive():
-    rng = np.random.default_rng(0)
-    image = Image.new("L", (64, 48), 120)
-    varied = VaryBiasField(seed=0, max_coefficient=0.3)({"image": [image] * 20, "source": list(map(str, range(20)))})
-    for value in varied["image"]:
-        pixels = np.asarray(_decoded(value)).astype(float)
-        assert 20 < pixels.min() < 120 < pixels.max() and pixels.shape == (48, 64)
-        assert max(np.abs(np.diff(pixels[:, 5:-5], axis=axis)).max() for axis in (0, 1)) <= 16
-    coefficients = rng.normal(size=(3, 3)) / 10
-    slow = np.empty((48, 64))
-    for row, y in enumerate(np.linspace(-1, 1, 48)):
-        for column, x in enumerate(np.linspace(-1, 1, 64)):
-            exponent = sum(coefficients[j, k] * x**j * y**k for j in range(3) for k in range(3))
-            slow[row, column] = np.clip(round(120 * np.exp(exponent)), 0, 255)
-    assert np.abs(np.asarray(with_bias_field(image, coefficients)) - slow).max() <= 1
-
-
-def _decoded(value):
-    import io
-
-    return Image.open(io.BytesIO(value["bytes"]))
-
-
-def test_pose_moves_pixels_as_its_matrix_says():
-    pose = Pose(degrees=7, zoom=1.08, shift_right=0.04, shift_down=-0.03)
-    pixels = np.zeros((90, 120), dtype=np.uint8)
-    pixels[30:33, 70:73] = 255  # centre (71.5, 31.5)
-    rows, columns = np.indices(pixels.shape)
-    moved = np.asarray(posed(Image.fromarray(pixels), pose)).astype(float)
-    centre = [(columns + 0.5) * moved, (rows + 0.5) * moved]
-    expected = pose.matrix((120, 90)) @ [71.5, 31.5, 1]
-    assert np.allclose([part.sum() / moved.sum() for part in centre], expected[:2], atol=0.1)
-    assert moved.sum() == pytest.approx(255 * 9 * 1.08**2, rel=0.05)
-    # Clockwise, by hand: what lies right of the centre goes down.
-    assert (Pose(degrees=90).matrix((10, 10)) @ [9, 5, 1]).round(6).tolist() == [5, 9, 1]
-    assert posed(Image.fromarray(pixels), Pose()).tobytes() == pixels.tobytes()
-
-
-@pytest.mark.parametrize("size", [(100, 100), (60, 150), (200, 80)])
-def test_the_central_part_stays_in_view(size):
-    points = points_to_keep(size, None, None)
-    rng = np.random.default_rng(0)
-    milder = 0
-    for _ in range(200):
-        drawn = Pose(
-            degrees=rng.uniform(-40, 40),
-            zoom=np.exp(rng.uniform(-0.4, 0.4)),
-            shift_right=rng.uniform(-0.3, 0.3),
-            shift_down=rng.uniform(-0.3, 0.3),
-        )
-        pose = pose_in_view(drawn, points, size)
-        milder += pose != drawn
-        # Marks at the corners of the central part are still there.
-        corners = np.array([[x, y, 1] for x in (0.15, 0.85) for y in (0.15, 0.85)]) * [*size, 1]
-        moved = corners @ pose.matrix(size).T
-        assert (moved[:, :2] > -1e-9).all() and (moved[:, :2] < np.array(size) + 1e-9).all()
-    assert CENTRAL_SHARE == 0.7 and 50 < milder < 200
-
-
-def test_no_kept_pixel_leaves_the_image_on_drawn_anatomy():
-    """Disc and canal, moved to the border of the image, still have all their pixels after the pose."""
-    records = list(synthetic.read(ReadOptions(raw=None, seed=1, num_patients=2)))[::3]
-    kept_classes = tuple(synthetic.MASK_NAMES.index(name) for name in ("disc", "thecal sac"))
-    turned = 0
-    for number, record in enumerate(records):
-        image, mask = record.load_image(), record.load_mask()
-        indices = np.isin(np.asarray(mask), kept_classes)
-        rows, columns = np.nonzero(indices)
-        # Cut so that disc and canal nearly touch the border.
-        box = (columns.min() - 3, rows.min() - 3, columns.max() + 4, rows.max() + 4)
-        image, mask = image.crop(box), mask.crop(box)
-        batch = {"image": [image], "mask": [mask], "pixel_spacing_mm": [0.5], "source": [str(number)]}
-        moved = VaryPose(seed=0, max_degrees=30, max_shift=0.2, kept_classes=kept_classes)(batch)
-        after = np.isin(np.asarray(_decoded(moved["mask"][0])), kept_classes).sum()
-        scale = (0.5 / moved["pixel_spacing_mm"][0]) ** 2
-        assert after == pytest.approx(indices.sum() * scale, rel=0.015)
-        turned += moved["image"][0]["bytes"] != batch["image"][0].tobytes() and moved["pixel_spacing_mm"][0] != 0.5
-    assert turned == len(records)
-
-
 def test_pose_moves_mask_with_image_and_spacing_with_zoom(sided_dataset):
     """A mask that is a threshold of a smooth image stays its threshold."""
     across = np.linspace(0, 255, 80).astype(np.uint8)
@@ -436,30 +337,13 @@ def test_pose_moves_mask_with_image_and_spacing_with_zoom(sided_dataset):
     }
     moved = VaryPose(seed=1)(batch)
     for number in range(20):
-        pixels, indices = (np.asarray(_decoded(moved[name][number])) for name in ("image", "mask"))
+        pixels, indices = (np.asarray(decoded(moved[name][number])) for name in ("image", "mask"))
         inside = pixels > 0
         assert ((pixels > 128) == indices)[inside].mean() > 0.97
         assert 0.8 / 1.11 < moved["pixel_spacing_mm"][number] < 0.8 / 0.9
     assert len(set(moved["pixel_spacing_mm"])) == 20
     # Equal to the image enlarged by a zoom alone: 0.8 mm become 0.4 mm.
     assert posed(image, Pose(zoom=2)).getpixel((0, 0)) == pytest.approx(across[20], abs=2)
-
-
-def test_kept_classes_default_to_those_that_are_whole():
-    mask = np.zeros((50, 50), dtype=np.uint8)
-    mask[0:20, 10:20] = 1  # cut by the border
-    mask[3:9, 30:35] = 2
-    points = points_to_keep((50, 50), Image.fromarray(mask), None)
-    assert len(points) == 4 + 4 * 30 and points[4:].min(axis=0).tolist() == [30, 3]
-    assert len(points_to_keep((50, 50), Image.fromarray(mask), (1, 2))) == 4 + 4 * 230
-
-
-def test_mirrored_is_a_mirror():
-    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert np.asarray(mirrored(Image.fromarray(pixels))).tolist() == [[2, 1, 0], [5, 4, 3]]
-
-
-# ---- Facts, on many reports
 
 
 def test_facts_are_kept_on_a_sample_of_synthetic_reports():

@@ -5,7 +5,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_scripts.build import main
+from data_scripts.build_report import summary_lines
+from data_scripts.protection import scrub
 from data_scripts.pseudonyms import Pseudonyms
+from data_scripts.records import ReadOptions, Record
 from data_scripts.sources import SOURCES, list_sources, rsna2024
 
 
@@ -73,6 +76,36 @@ def test_splits_follow_the_given_ids_and_pseudonyms_the_key(study, built, tmp_pa
     assert not list(tmp_path.rglob("pseudonym_key"))  # a drawn key is thrown away
 
 
+def test_a_finding_taken_for_a_name_is_counted_and_named(study, built, tmp_path):
+    """A misspelt finding after a cue goes, since it could be a name; what the report states is another thing then."""
+    rows = named_rows()
+    for patient in range(12):
+        rows[patient]["report"] = f"Radiologist: {'Buldge' if patient % 2 else 'Salem, bulge'} at L4/5"
+    rows[2]["rephrasings"] = "Bulge.|Doctor: Buldge at L4/5"
+    report = built(study(rows), keep_ids=False)
+    texts = {row["report"] for rows in rows_of(tmp_path / "out").values() for row in rows}
+    assert texts == {"Radiologist: [NAME] at L4/5", "Radiologist: [NAME], bulge at L4/5"}
+    changed = [f"study/images/Salem_{patient}.png" for patient in (1, 2, 3, 5, 7, 9, 11)]
+    assert report["facts_changed"]["count"] == 7 and sorted(report["facts_changed"]["first"]) == sorted(changed)
+    (line,) = [line for line in summary_lines(report, "out") if "warning" in line]
+    assert line == (
+        "warning: rows whose findings changed when names were replaced: 7; build_report.json names the first"
+    )
+    report = built(study(named_rows()), out=tmp_path / "other")
+    assert report["facts_changed"] == {"count": 0, "first": []}
+    assert not any("warning" in line for line in summary_lines(report, "out"))
+
+
+def test_scrubbing_changes_no_fact_of_made_reports():
+    items = list(SOURCES["synthetic"].read(ReadOptions(raw=None, num_patients=6)))
+    reports = {text for item in items if isinstance(item, Record) for text in (item.report, *item.rephrasings)}
+    assert len(reports) > 25
+    for report in reports:
+        assert not scrub(report).replaced
+        scrubbed = scrub(f"Referred by Dr. Ahmad Salem. {report} Compared with 12/03/2016.")
+        assert scrubbed.replaced == ("NAME", "DATE") and not scrubbed.facts_changed, report
+
+
 def test_kept_ids_do_not_pass(study, built, tmp_path):
     report = built(study(named_rows()), keep_ids=True)
     assert report["deidentification"]["passed"] is False and report["deidentification"]["ids"] == "kept"
@@ -126,3 +159,29 @@ def test_licence_and_citation_travel(study, built, tmp_path, monkeypatch):
     assert "license: other\n" in head and "may_be_shared: false" in head and "license_name: " in head
     assert "**Not to be shared.**" in prose and about.citation in prose
     assert json.loads((tmp_path / "out/build_report.json").read_text()) == report
+
+
+def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
+    report = built(study())
+    card = (tmp_path / "out/README.md").read_text()
+    assert report["may_be_shared"] is False and "may_be_shared: false" in card
+    assert "Nobody said under which licence the data stand." in card
+    for licence, head in (("cc-by-4.0", "license: cc-by-4.0\n"), ("other: of our own", "license_name: of our own\n")):
+        report = built(study(), license=licence, overwrite=True)
+        card = (tmp_path / "out/README.md").read_text()
+        assert report["may_be_shared"] is True and "may_be_shared: true" in card and head in card
+        assert report["source"]["license"] == licence and "Not to be shared" not in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"license": "All rights reserved"}, "--license must be like cc-by-4.0 or 'other: our own words', got 'All"),
+        ({"license": "other: "}, "--license must be like cc-by-4.0"),
+        ({"source": "knee_kl", "license": "mit"}, "knee_kl stands under its own, leave it out"),
+        ({"num_patients": 400}, "--num_patients says how many to draw; folder takes all that --raw holds"),
+    ],
+)
+def test_options_that_the_source_would_not_heed(study, built, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        built(study(), **arguments)

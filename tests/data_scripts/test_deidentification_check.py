@@ -1,7 +1,8 @@
 import io
 
+import numpy as np
 import pytest
-from PIL import ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from data_scripts.deidentification_check import check_dataset, main
 from tests.data_scripts.made_rows import dataset_of, png, row, slice_of
@@ -57,6 +58,13 @@ def test_clean_rows_pass_and_letters_are_listed():
     lettered = [row(number, image={"bytes": with_letters(number), "path": None}) for number in range(3)]
     several = check_dataset(dataset_of(train=clean, test=lettered))
     assert not several.passed and list(several.burnt_in_text) == [("test", n) for n in range(3)]
+
+
+def test_letters_in_16_bits_are_seen():
+    """A plain cast to 8 bits would turn the whole slice white."""
+    deep = np.asarray(Image.open(io.BytesIO(with_letters(1)))).astype(np.uint16) * 100 + 500
+    data = dataset_of(train=[row(1, image={"bytes": png(Image.fromarray(deep)), "path": None}), row(2)])
+    assert check_dataset(data).burnt_in_text == (("train", 0),)
 
 
 @pytest.mark.parametrize(

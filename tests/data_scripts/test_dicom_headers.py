@@ -1,9 +1,17 @@
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
 import numpy as np
+import pytest
 
 from data_scripts import dicom_headers
 from data_scripts.dicom import read_headers
 from data_scripts.dicom_headers import read_all_headers
 from data_scripts.images import UnusableImageError
+from data_scripts.workers import Workers
 from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 
 
@@ -17,7 +25,9 @@ def test_several_processes_give_what_one_gives_in_order(tmp_path, monkeypatch):
     # Two files here, the others in two processes, a few at a time.
     monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 2)
     monkeypatch.setattr(dicom_headers, "_CHUNK_FILES", 3)
-    alone, together = list(read_all_headers(paths, 1)), list(read_all_headers(paths, 2))
+    alone = list(read_all_headers(paths, 1))
+    with Workers(2):  # as in a build: their server, which lasts, has imported everything
+        together = list(read_all_headers(paths, 2))
     assert [str(outcome) for outcome in together] == [str(outcome) for outcome in alone]
     for path, outcome in zip(paths, together, strict=True):
         if path.name in ("001.ima", "009.ima", "missing.ima"):
@@ -29,3 +39,24 @@ def test_several_processes_give_what_one_gives_in_order(tmp_path, monkeypatch):
 
 def test_no_files_need_no_process():
     assert list(read_all_headers([], 8)) == []
+
+
+def test_a_killed_process_ends_the_reading_with_a_way_out(tmp_path, monkeypatch):
+    path = tmp_path / "0.ima"
+    make_dicom(path, draw_pixels(np.uint8, 8))
+    monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 1)
+    before = set(multiprocessing.active_children())
+
+    def kill_the_first() -> None:
+        while not (children := set(multiprocessing.active_children()) - before):
+            time.sleep(0.001)
+        os.kill(children.pop().pid, signal.SIGKILL)  # long before so many files are read
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    with Workers(2):
+        outcomes = read_all_headers([path] * 20_000, 2)
+        assert next(outcomes) == read_headers(path)
+        with pytest.raises(ValueError, match=r"was killed, at .*0\.ima or a file after it; run the same command again"):
+            list(outcomes)
+    killer.join()

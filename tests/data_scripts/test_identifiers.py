@@ -139,6 +139,39 @@ def test_names_that_are_words_too_and_names_after_other_signs(text, expected):
     assert scrub_text(text) == expected
 
 
+@pytest.mark.parametrize("text, expected", [
+    ("Patient ahmad salem has bulge at L4/5", "Patient [NAME] has bulge at L4/5"),
+    ("patient maria del carmen lopez complains of pain", "patient [NAME] complains of pain"),
+    ("pt: maria lopez, bulge", "pt: [NAME], bulge"),
+    ("Patient: ahmad. Mild bulge", "Patient: [NAME]. Mild bulge"),
+    ("Patient name ahmad salem", "Patient name [NAME]"),
+    ("name: will young, 45", "name: [NAME], 45"),
+    ("Dr ahmad informed; Dr. Young aware", "Dr [NAME] informed; Dr. [NAME] aware"),
+    ("pt ahmad salem c/o lbp", "pt [NAME] c/o lbp"),
+    ("patient ahmad salem presented yesterday", "patient [NAME] presented yesterday"),
+    ("patient khalid ahmed 45 y", "patient [NAME] 45 y"),
+])  # fmt: skip
+def test_names_in_small_letters(text, expected):
+    assert scrub_text(text) == expected
+
+
+@pytest.mark.parametrize("cue", ["Patient ", "patient ", "Pt ", "pt. "])
+def test_what_patients_do_is_no_name(cue):
+    for words in (
+        "with low back pain", "has disc bulge", "underwent laminectomy", "presented with sciatica", "unable to lie",
+        "moved during scanning", "walks slowly", "feels better", "is a known case", "known diabetic", "denies trauma",
+        "tolerated procedure well", "motion artifact degrades images", "c/o lbp", "s/p fusion", "limping badly",
+        "refused contrast", "deteriorated rapidly", "hemodynamically stable", "otherwise healthy", "name unknown",
+    ):  # fmt: skip
+        for end in ("", ". Mild bulge", ", bulge at L4/5"):
+            assert scrub_text(cue + words + end) == cue + words + end
+
+
+@pytest.mark.parametrize("text", ["Dr aware", "Dr informed", "dr requests mri", "Dr called back", "Patient: stable."])
+def test_what_doctors_do_is_no_name(text):
+    assert scrub_text(text) == text
+
+
 @pytest.mark.parametrize("cue", ["Radiologist: ", "Clinician: ", "Patient: ", "Doctor: ", "Patient, ", "Reported by: "])
 def test_findings_after_a_role_are_no_names(cue):
     for finding in (
@@ -194,6 +227,16 @@ def test_of_515_real_notes_one_date_is_found(shared_data):
     # Written otherwise, a fifth of them: capitals make words look like names.
     assert {one.kind for note in notes[::5] for one in find_identifiers(note.upper())} <= {"DATE"}
     assert {one.kind for note in notes[::5] for one in find_identifiers(note.title())} <= {"DATE"}
+
+
+def test_no_statement_of_real_notes_is_taken_for_a_name(shared_data):
+    """In small letters, with their slips of the pen, after a cue that a name may follow."""
+    notes = pd.read_excel(shared_data / "mendeley_notes" / "Radiologists Report.xlsx")["Clinician's Notes"].dropna()
+    statements = {statement for note in notes for statement in re.split(r"\. |//|\n", normalise_report(note).lower())}
+    assert len(statements) > 800
+    for statement in sorted(statements)[::3]:
+        for cue in ("Patient ", "pt: "):
+            assert not any(found.kind == "NAME" for found in find_identifiers(cue + statement)), statement
 
 
 def test_scrubbing_changes_no_fact(shared_data):

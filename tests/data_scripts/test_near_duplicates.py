@@ -25,6 +25,15 @@ def test_mirrored_copies_are_found():
     assert [(pair.first, pair.second) for pair in near_duplicates(first, second)] == [(7, 0)]
 
 
+def test_inverted_copies_are_found():
+    first = [fingerprint(png(slice_of(number))) for number in range(10)]
+    inverted = [ImageOps.invert(slice_of(7)), ImageOps.mirror(ImageOps.invert(jpeg(3))), ImageOps.invert(slice_of(20))]
+    second = [fingerprint(png(image)) for image in inverted]
+    assert [(pair.first, pair.second) for pair in near_duplicates(first, second)] == [(7, 0), (3, 1)]
+    assert (first[7].inverted().perceptual_hash ^ second[0].perceptual_hash).bit_count() <= 2
+    np.testing.assert_array_equal(first[7].inverted().inverted().thumbnail, first[7].thumbnail)
+
+
 def test_hashes_are_those_of_imagehash():
     image = slice_of(4, 150)
     one, mirrored = fingerprint(png(image)), fingerprint(png(ImageOps.mirror(image)))

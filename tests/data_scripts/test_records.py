@@ -37,6 +37,8 @@ RECORD = Record(
         ({"split": "holdout"}, "unknown split 'holdout'; allowed: train, validation, test"),
         ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm must be a positive number"),
         ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm must be a positive number"),
+        ({"disc_height_mm": 9.5}, None),
+        ({"disc_height_mm": float("inf")}, "disc_height_mm must be a positive number, got inf"),
     ],
 )
 def test_record_problem(change, reason):

@@ -1,4 +1,5 @@
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from modeling_lumbarclip.report_text_lumbarclip import (
     labels_from_report,
     normalise_report,
     report_facts,
+    report_sentences,
 )
 
 
@@ -79,6 +81,33 @@ def test_normalising_twice_changes_nothing_and_keeps_every_letter():
 def test_normalising_the_real_notes_changes_no_facts(notes):
     changed = [text for text in notes if report_facts(normalise_report(text)) != report_facts(text)]
     assert len(notes) == 515 and changed == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        (" // .\n-", ()),
+        ("mild disc bulge at L4/L5", ("mild disc bulge at L4/L5",)),
+        ("Bulge of 4.5 mm, i.e. mild. No stenosis.", ("Bulge of 4.5 mm, i.e. mild.", "No stenosis.")),
+        ("- bulge L4-5//no stenosis ;\n• Rt. cyst", ("bulge L4-5", "no stenosis ;", "Rt. cyst")),
+        ("Height lost by 50%. >2 cysts. (both small)", ("Height lost by 50%.", ">2 cysts.", "(both small)")),
+        ("Herniation: no. Left", ("Herniation: no.", "Left")),
+    ],
+)
+def test_sentences_of_a_report(text, expected):
+    assert report_sentences(text) == expected
+
+
+def test_sentences_of_the_real_notes_are_whole(notes):
+    def letters(text):
+        return re.sub(r"[\s./\\•;*-]", "", text)
+
+    for note in map(normalise_report, notes[::4]):
+        sentences = report_sentences(note)
+        assert letters("".join(sentences)) == letters(note)
+        assert report_facts(". ".join(sentence.rstrip(".") for sentence in sentences)) == report_facts(note)
+        assert all(report_sentences(sentence) == (sentence,) for sentence in sentences)
 
 
 @pytest.mark.parametrize(

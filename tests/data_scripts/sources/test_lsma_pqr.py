@@ -1,5 +1,3 @@
-import csv
-import itertools
 from collections import Counter
 
 import numpy as np
@@ -7,96 +5,21 @@ import pytest
 from PIL import Image
 
 from data_scripts.images import UnusableImageError
-from data_scripts.lsma_tables import StructuredNote, compose_report
-from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
+from data_scripts.records import Exclusion, ReadOptions, record_problem
 from data_scripts.sources import lsma_pqr
 from data_scripts.sources.lsma_pqr import MASK_NAMES
-from modeling_lumbarclip.report_text_lumbarclip import report_findings
-
-NOTE = {
-    "PatientID": "1",
-    "Severity": "moderate",
-    "Compression": "1",
-    "DiscBulge": "1",
-    "Herniation": "0",
-    "Stenosis": "0",
-    "MuscleSpasm": "1",
-    "AffectedLevels": "D3,D4",
-    "NerveInvolvement": "left",
-    "ClinicalNotes": "Diffuse disc bulge at L3-L4 and L4-L5, compressing the thecal sac.//Muscle spasm",
-}
-NORMAL = {
-    "PatientID": "2",
-    "Severity": "normal",
-    "Compression": "0",
-    "DiscBulge": "0",
-    "Herniation": "0",
-    "Stenosis": "0",
-    "MuscleSpasm": "0",
-    "AffectedLevels": "",
-    "NerveInvolvement": "none",
-    "ClinicalNotes": "Normal study. No disc herniation.",
-}
-GRADES = {"PatientID": "1", "D3": "2", "D4": "4", "D5": "3"}
-AXIAL_MASK = np.array([[0, 1], [2, 3]], dtype=np.uint8).repeat(4, axis=0).repeat(5, axis=1)
-SAGITTAL_MASK = np.array([[0, 1, 2], [3, 4, 0]], dtype=np.uint8).repeat(4, axis=0).repeat(5, axis=1)
-SHORT_NAMES = {"notes": "structured_notes.csv", "grades": "PfirrmannGrade.csv"}
-LONG_NAMES = {"notes": "RadiologicalNotes.csv", "grades": "PfirrmannGrades.csv"}
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_png(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def pixels_of(mask, number):
-    return np.random.default_rng(number).integers(0, 256, mask.shape, dtype=np.uint8)
-
-
-@pytest.fixture
-def lsma(tmp_path):
-    """Make a folder: eight images with masks of each patient, and the tables."""
-
-    def make(
-        notes=(NOTE,),
-        grades=(GRADES,),
-        *,
-        patients=("0001",),
-        image_prefixes=("", ""),
-        mask_prefixes=("", ""),
-        names=SHORT_NAMES,
-    ):
-        raw = tmp_path / "raw"
-        for patient, sequence in itertools.product(patients, ("T1", "T2")):
-            for place in ("D3", "D4", "D5", "S8"):
-                is_sagittal = place == "S8"
-                mask = SAGITTAL_MASK if is_sagittal else AXIAL_MASK
-                name = f"{sequence}_{patient}_{place}.png"
-                number = int(patient) * 100 + int(place[1]) * 10 + int(sequence[1])
-                write_png(raw / "images_png" / f"{image_prefixes[is_sagittal]}{name}", pixels_of(mask, number))
-                write_png(raw / "masks_indexed" / f"{mask_prefixes[is_sagittal]}{name}", mask)
-        write_csv(raw / names["notes"], notes)
-        if grades:
-            write_csv(raw / names["grades"], grades)
-        return raw
-
-    return make
-
-
-def read(raw, **options):
-    items = list(lsma_pqr.read(ReadOptions(raw=raw, **options)))
-    return [item for item in items if isinstance(item, Record)], [item for item in items if isinstance(item, Exclusion)]
-
-
-def reasons(exclusions):
-    return Counter((exclusion.reason, exclusion.by_rule) for exclusion in exclusions)
+from tests.data_scripts.lsma_folder import (
+    AXIAL_MASK,
+    GRADES,
+    LONG_NAMES,
+    NORMAL,
+    NOTE,
+    SAGITTAL_MASK,
+    SHORT_NAMES,
+    pixels_of,
+    read,
+    write_png,
+)
 
 
 @pytest.mark.parametrize("names", [SHORT_NAMES, LONG_NAMES])
@@ -119,27 +42,6 @@ def test_eight_images_of_a_patient_in_every_naming(lsma, names, image_prefixes, 
     name = f"{image_prefixes[0]}T2_0001_D4.png"
     (record,) = [record for record in records if record.source == f"LSMA-PQR/images_png/{name}"]
     np.testing.assert_array_equal(np.asarray(record.load_image()), pixels_of(AXIAL_MASK, 142))
-
-
-def test_labels_at_the_affected_levels(lsma):
-    spasm_alone = {**NORMAL, "PatientID": "3", "MuscleSpasm": "1", "Severity": "mild", "ClinicalNotes": "Muscle spasm."}
-    unplaced = {**NOTE, "PatientID": "4", "AffectedLevels": "nan", "Herniation": "1", "Compression": "0"}
-    read_from_text = {**NORMAL, "PatientID": "5", "Severity": "unknown", "ClinicalNotes": "Annular tear at L4/L5."}
-    raw = lsma((NOTE, NORMAL, spasm_alone, unplaced, read_from_text), patients=[f"000{n}" for n in range(1, 6)])
-    records, _ = read(raw)
-    labels = {(record.patient_id[-1], record.level): record.labels for record in records}
-    everything = ("LBP", "disc bulge", "compression")
-    assert [labels["1", level] for level in ("L3/L4", "L4/L5", "L5/S1", "several")] == [
-        everything,
-        everything,
-        ("LBP",),
-        everything,
-    ]
-    assert {labels["2", level] for level in ("L3/L4", "several")} == {("No Finding",)}
-    assert labels["3", "L4/L5"] == labels["3", "several"] == ("No Finding",)
-    assert labels["4", "L4/L5"] == ("LBP",)
-    assert labels["4", "several"] == ("LBP", "disc bulge", "disc herniation")
-    assert labels["5", "L4/L5"] == labels["5", "several"] == ("LBP",)
 
 
 class TestMasks:
@@ -204,123 +106,6 @@ class TestMasks:
         records, exclusions = read(raw)
         assert (info.mask_names, info.grade_names, len(records), exclusions) == ((), (), 8, [])
         assert {(record.load_mask, record.grade) for record in records} == {(None, None)}
-
-
-class TestGrades:
-    @pytest.mark.parametrize(
-        ("cells", "expected"),
-        [
-            ({}, ["2", "4", "3", "4"]),
-            ({"D4": "5.0"}, ["2", "5", "3", "5"]),
-            ({"D4": ""}, ["2", None, "3", None]),
-            ({"D4": "NaN"}, ["2", None, "3", None]),
-        ],
-    )
-    def test_grade_of_the_disc_or_the_worst(self, lsma, cells, expected):
-        records, _ = read(lsma(grades=[{**GRADES, **cells}]))
-        assert [record.grade for record in records if record.sequence == "T1"] == expected
-
-    @pytest.mark.parametrize("grade", ["6", "0", "2.5", "-1", "٣", "two"])
-    def test_a_wrong_grade_leaves_out_the_images_that_show_it(self, lsma, grade):
-        records, exclusions = read(lsma(grades=[{**GRADES, "D4": grade}]))
-        assert {record.level for record in records} == {"L3/L4", "L5/S1"} and len(records) == 4
-        assert set(reasons(exclusions)) == {
-            (f"PfirrmannGrade.csv row 1: unknown Pfirrmann grade {grade!r} at D4; allowed: 1 to 5, or blank", False)
-        }
-
-    def test_rows_without_a_patient_and_repeated_ones(self, lsma):
-        other = {**GRADES, "PatientID": "x"}
-        records, exclusions = read(lsma(grades=[GRADES, other]))
-        assert len(records) == 8
-        (exclusion,) = exclusions
-        assert exclusion == Exclusion("PfirrmannGrade.csv row 2", "the patient ID must be a whole number, got 'x'")
-        records, exclusions = read(lsma(grades=[GRADES, {**GRADES, "PatientID": "0001.0"}]))
-        assert records == [] and len(exclusions) == 8
-        assert "patient 0001 stands in 2 rows; keep one" in exclusions[0].reason
-
-    def test_either_id_column(self, lsma):
-        note = {"Patient_ID": NOTE["PatientID"], **{key: value for key, value in NOTE.items() if key != "PatientID"}}
-        grades = {"Patient_ID": "0001", "D5": "1", "D4": "1", "D3": "1"}
-        records, exclusions = read(lsma([note], [grades]))
-        assert [record.grade for record in records] == ["1"] * 8 and exclusions == []
-
-
-class TestNotes:
-    def test_every_note_and_image_is_accounted_for(self, lsma, built):
-        empty, nan = (
-            {**NOTE, "PatientID": "3", "ClinicalNotes": " "},
-            {**NOTE, "PatientID": "4", "ClinicalNotes": "NaN"},
-        )
-        alone = {**NOTE, "PatientID": "5"}
-        raw = lsma([NOTE, NORMAL, empty, nan, alone], patients=["0001", "0002", "0003", "0006"])
-        records, exclusions = read(raw)
-        assert Counter(record.patient_id for record in records) == {"mendeley-0001": 8, "mendeley-0002": 8}
-        assert reasons(exclusions) == {
-            ("empty note", True): 8 + 2,
-            ("no note of its patient", True): 8,
-            ("note without an image", True): 1,
-        }
-        report = built(raw, source="lsma_pqr", split_fractions=[0.5, 0.5, 0.0])
-        assert (report["rows_read"], report["rows_written"], report["num_masks"]) == (35, 16, 16)
-        assert all(exclusion["by_rule"] for exclusion in report["exclusions"])
-
-    @pytest.mark.parametrize(
-        ("change", "reason"),
-        [
-            ({"AffectedLevels": "D3;D9"}, "unknown AffectedLevels 'D9'; allowed: D1, D2, D3, D4, D5"),
-            ({"DiscBulge": ""}, "DiscBulge must be 0 or 1, got ''"),
-            ({"Stenosis": "2"}, "Stenosis must be 0 or 1, got '2'"),
-            ({"Severity": "awful"}, "unknown Severity 'awful'; allowed: normal, mild, moderate, severe, unknown"),
-        ],
-    )
-    def test_a_bad_row_leaves_out_its_images(self, lsma, change, reason):
-        records, exclusions = read(lsma([{**NOTE, **change}, NORMAL], patients=["0001", "0002"]))
-        assert len(records) == 8
-        assert reasons(exclusions) == {(f"structured_notes.csv row 1: {reason}", False): 8, (reason, False): 1}
-
-    @pytest.mark.parametrize("patient", ["", "nan", "0", "1.5", "٠٠٠١", "P1"])
-    def test_a_row_of_an_unknown_patient(self, lsma, patient):
-        _, exclusions = read(lsma([{**NOTE, "PatientID": patient}, NORMAL], grades=(), patients=["0002"]))
-        reason = f"the patient ID must be a whole number, got {patient!r}"
-        assert exclusions == [Exclusion("structured_notes.csv row 1, patient unknown", reason)]
-
-    @pytest.mark.parametrize("levels", ["D3;D4", "d4 D3", "D3 , D4", "D1,D3,D4", "D4,D3,D4"])
-    def test_spellings_of_levels(self, lsma, levels):
-        records, _ = read(lsma([{**NOTE, "AffectedLevels": levels}]))
-        with_bulge = {record.level for record in records if "disc bulge" in record.labels}
-        assert with_bulge == {"L3/L4", "L4/L5", "several"}
-
-    def test_text_composed_where_the_table_has_none(self, lsma):
-        notes = [{key: value for key, value in note.items() if key != "ClinicalNotes"} for note in (NOTE, NORMAL)]
-        raw = lsma(notes, patients=["0001", "0002"])
-        assert "composed by a program" in lsma_pqr.describe(ReadOptions(raw=raw)).report_origin
-        records, _ = read(raw)
-        reports = {record.patient_id: record.report for record in records}
-        assert reports == {
-            "mendeley-0001": "Disc bulge at L3/L4 and L4/L5. Left nerve root compression at L3/L4 and L4/L5. "
-            "No disc herniation. No spinal canal stenosis. Muscle spasm.",
-            "mendeley-0002": "No disc bulge. No disc herniation. No spinal canal stenosis. No compression. "
-            "No muscle spasm.",
-        }
-
-    def test_the_composed_text_is_read_as_the_columns(self):
-        """The report reader finds each finding at each affected level, with its side, and denies the others."""
-        kinds = {"disc bulge": "bulge", "disc herniation": "herniation", "spinal canal stenosis": "stenosis"}
-        for present in itertools.product((True, False), repeat=3):
-            for levels in ((), ("L4/L5",), ("L2/L3", "L3/L4", "L5/S1")):
-                for side in ("left", "right", "bilateral"):
-                    findings = [label for label, is_present in zip(kinds, present, strict=True) if is_present]
-                    note = StructuredNote(where="", findings=(*findings, "compression"), levels=levels)
-                    read_back = report_findings(compose_report(note, nerve_side=side))
-                    at = set(levels or [None])
-                    expected = {(kinds[label], level, None, False) for label in findings for level in at}
-                    expected |= {("nerve root compression", level, side, False) for level in at}
-                    expected |= {(kind, None, None, True) for label, kind in kinds.items() if label not in findings}
-                    expected.add(("muscle spasm", None, None, True))
-                    assert {(found.kind, found.level, found.side, found.negated) for found in read_back} == expected
-
-    def test_origin_of_written_notes(self, lsma):
-        assert lsma_pqr.describe(ReadOptions(raw=lsma())).report_origin.startswith("radiologist, with spelling")
 
 
 class TestFolder:
@@ -420,9 +205,3 @@ def test_every_file_and_row_is_used_or_listed(lsma):
         ("PfirrmannGrade.csv row 3", True),
     ]
     assert any("unknown Pfirrmann grade '9' at D4" in item.reason for item in exclusions)
-
-
-def test_no_finding_is_not_claimed_beside_a_report_of_one(lsma):
-    text = "Left foraminal narrowing with nerve root compression at L4/L5."
-    records, exclusions = read(lsma([{**NORMAL, "ClinicalNotes": text}], patients=["0002"], grades=()))
-    assert exclusions == [] and {record.labels for record in records} == {()}

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 
+from data_scripts import dicom_headers
 from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
 from data_scripts.rsna_captions import CONDITIONS
 from data_scripts.rsna_tables import LEVELS
 from data_scripts.sources import rsna2024
+from data_scripts.workers import Workers
 from tests.data_scripts.dicom_files import AXIAL, SAGITTAL, make_dicom
 
 T1, T2, AXIAL_T2 = ("11", "Sagittal T1"), ("12", "Sagittal T2/STIR"), ("13", "Axial T2")
@@ -142,6 +144,20 @@ def test_without_coordinates_the_middle_image_of_each_sagittal_series_states_all
         assert words in first.report.lower()
     assert {name: item.by_rule for name, item in exclusions.items()} == {"RSNA2024/1/13": True, "RSNA2024/2/13": True}
     assert "not known without train_label_coordinates.csv" in exclusions["RSNA2024/1/13"].reason
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_several_processes_read_what_one_reads(download, monkeypatch, has_labels):
+    places = [(series, instance) for series in ("12", "11", "13") for instance in (4, 1)]
+    labels = [label(series, instance, "Spinal Canal Stenosis", "L4/L5") for series, instance in places]
+    grades = {"1": {}, "2": {"left_subarticular_stenosis_l5_s1": "Severe"}}
+    raw = download(grades, labels if has_labels else None)
+    (raw / "train_images/1/11/1.dcm").write_bytes(b"broken")
+    alone = [repr(item) for item in read(raw)]
+    monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 2)
+    with Workers(2):  # as in a build: their server, which lasts, has imported everything
+        together = [repr(item) for item in rsna2024.read(ReadOptions(raw=raw, num_proc=2))]
+    assert together == alone and any("Record(" in item for item in alone)
 
 
 def test_the_header_tells_t2_from_stir(download):
