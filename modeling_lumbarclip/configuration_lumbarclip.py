@@ -1,5 +1,7 @@
 """Configuration of LumbarCLIP: what fixes the architecture and the meaning of the weights."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -9,6 +11,88 @@ from transformers.configuration_utils import PreTrainedConfig
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean")
 ZERO_SHOT_AUTO_CLASS = "AutoModelForZeroShotImageClassification"
+
+
+@dataclass(frozen=True)
+class CalibratedQuestion:
+    """A question that prompts answer, and what was fitted for it.
+
+    Args:
+        label: The finding asked for, with the choices absent and present; None where the choices are exclusive
+            classes.
+        choices: At least two.
+        prompts: Of each choice, the sentences that state it.
+        temperature: What the logits are divided by, > 0.
+        score_thresholds: Of each choice: a prediction set holds it if 1 - probability is no greater. In [0, 1].
+    """
+
+    label: str | None
+    choices: list[str]
+    prompts: list[list[str]]
+    temperature: float
+    score_thresholds: list[float]
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be computed with."""
+        if len(self.choices) < 2 or len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"A calibrated question needs at least two different choices; got {self.choices}.")
+        for name in ("prompts", "score_thresholds"):
+            if len(getattr(self, name)) != len(self.choices):
+                raise ValueError(
+                    f"A calibrated question with the choices {self.choices} needs one entry of {name} for each; got "
+                    f"{getattr(self, name)}."
+                )
+        if not all(self.prompts):
+            raise ValueError(f"Each of the choices {self.choices} needs at least one prompt; got {self.prompts}.")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"A calibrated temperature must be positive and finite; got {self.temperature}.")
+        if not all(0 <= threshold <= 1 for threshold in self.score_thresholds):
+            raise ValueError(f"score_thresholds must lie in [0, 1]; got {self.score_thresholds}.")
+
+
+@dataclass(frozen=True)
+class ZeroShotCalibration:
+    """What makes zero-shot answers calibrated: `LumbarCLIPConfig.calibration`, read.
+
+    Args:
+        questions: One for exclusive classes, one a finding otherwise; each with as many choices.
+        target_coverage: Share of the rows whose prediction sets are to hold the truth, in (0, 1).
+        fitted_on: On what: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and `reasons` for what could not be
+            fitted, by question.
+    """
+
+    questions: list[CalibratedQuestion]
+    target_coverage: float
+    fitted_on: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be computed with."""
+        numbers = sorted({len(question.choices) for question in self.questions})
+        if len(numbers) != 1:
+            raise ValueError(f"A calibration needs questions, all with as many choices; got numbers of {numbers}.")
+        if not 0 < self.target_coverage < 1:
+            raise ValueError(f"target_coverage is a share between 0 and 1, such as 0.9; got {self.target_coverage}.")
+
+    @classmethod
+    def from_dict(cls, calibration: dict[str, Any] | None) -> "ZeroShotCalibration":
+        """Read what a configuration holds.
+
+        Raises:
+            ValueError: If it holds no calibration, or not all of one.
+        """
+        if calibration is None:
+            raise ValueError(
+                "This checkpoint has no calibration. Fit one on validation patients with "
+                "train.evaluation.checkpoint_calibration.fit_checkpoint_calibration, or use the logits as they are."
+            )
+        try:
+            questions = [CalibratedQuestion(**question) for question in calibration["questions"]]
+            return cls(**{**calibration, "questions": questions})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"The calibration is incomplete or has fields too many ({error}); it needs `questions`, "
+                "`target_coverage` and `fitted_on`. Fit it again, or set it to None."
+            ) from error
 
 
 @strict
@@ -31,6 +115,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
         max_inverse_temperature: Largest 1/τ that is used, so that the logits cannot run away.
         label_temperature: Temperature of the soft targets, > 0; None uses τ itself, without a gradient.
         alpha: Weight of the loss on the reports; 1 - alpha weighs the loss on their rephrasings. In [0, 1].
+        calibration: `ZeroShotCalibration` as a dict: calibrated zero-shot answers and prediction sets of these very
+            weights; None before it is fitted. Weights that are trained on need it fitted anew.
 
     Raises:
         StrictDataclassClassValidationError: If a value makes no sense; the message names it and the way out.
@@ -57,6 +143,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     max_inverse_temperature: float | int = 100.0
     label_temperature: float | int | None = None
     alpha: float | int = 0.5
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn the dicts of a saved configuration into configurations."""
@@ -96,6 +183,11 @@ class LumbarCLIPConfig(PreTrainedConfig):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha weighs reports against rephrasings and lies in [0, 1]; got {self.alpha}.")
 
+    def validate_calibration(self) -> None:
+        """Refuse a calibration that could not be computed with."""
+        if self.calibration is not None:
+            ZeroShotCalibration.from_dict(self.calibration)
+
     def validate_text_tower(self) -> None:
         """Refuse a text tower with a decoder."""
         if self.text_config.is_encoder_decoder:
@@ -124,4 +216,4 @@ LumbarCLIPConfig.register_for_auto_class()
 if not __name__.startswith("transformers_modules."):
     AutoConfig.register("lumbarclip", LumbarCLIPConfig)
 
-__all__ = ["LumbarCLIPConfig"]
+__all__ = ["CalibratedQuestion", "LumbarCLIPConfig", "ZeroShotCalibration"]

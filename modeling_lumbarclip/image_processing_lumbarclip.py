@@ -151,6 +151,6 @@ def _pad_to_square(image: Tensor) -> Tensor:
 LumbarCLIPImageProcessor.register_for_auto_class()
 # The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
-    AutoImageProcessor.register(LumbarCLIPConfig, LumbarCLIPImageProcessor)
+    AutoImageProcessor.register(LumbarCLIPConfig, image_processor_classes={"torchvision": LumbarCLIPImageProcessor})
 
 __all__ = ["LumbarCLIPImageProcessor"]

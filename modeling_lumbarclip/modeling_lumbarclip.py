@@ -1,30 +1,34 @@
 """LumbarCLIP: a vision tower and a text tower that meet in one space of unit-length embeddings.
 
-Shapes: B images, U texts, N pairs, H × W pixels, T tokens, d_I and d_T widths of the towers, D width of the shared
-space, K classes.
+Shapes: B images, U texts, N pairs, H × W pixels, P patches, T tokens, d_I and d_T widths of the towers, D width of the
+shared space, K classes.
 """
 
-import difflib
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification
+from transformers import AutoModel, AutoModelForZeroShotImageClassification
 from transformers import initialization as init
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from transformers.utils import ModelOutput, logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .losses_lumbarclip import lumbarclip_loss
+from .towers_lumbarclip import (
+    build_tower,
+    inner_tokens,
+    load_tower,
+    load_vision_tower,
+    output_width,
+    patch_features,
+    pooled_image,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +48,11 @@ class LumbarCLIPOutput(ModelOutput):
         image_features: Pooled output z_I of the vision tower. Shape (B, d_I).
         text_features: Pooled output z_T of the text tower. Shape (U, d_T).
         inverse_temperature: 1/τ as used. Scalar.
+        patch_features: When local features were asked for: the vision tower's last layer at each patch, class tokens
+            left out. Shape (B, P, d_I); a few convolutional towers (MobileNet) widen only what they pool.
+        token_features: The same of the text tower at each token. Shape (U, T, d_T), or one row a pair where a
+            `text_index` was given.
+        token_mask: True for the tokens of words, False for padding, [CLS] and [SEP]. Shape (U, T), or a row a pair.
     """
 
     loss: Tensor | None = None
@@ -55,6 +64,9 @@ class LumbarCLIPOutput(ModelOutput):
     image_features: Tensor | None = None
     text_features: Tensor | None = None
     inverse_temperature: Tensor | None = None
+    patch_features: Tensor | None = None
+    token_features: Tensor | None = None
+    token_mask: Tensor | None = None
 
 
 class LumbarCLIPPreTrainedModel(PreTrainedModel):
@@ -117,9 +129,9 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
 
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
-        self.vision_model = _build_tower(config.vision_config)
-        self.text_model = _build_tower(config.text_config)
-        vision_width, text_width = _output_width(self.vision_model), config.text_config.hidden_size
+        self.vision_model = build_tower(config.vision_config)
+        self.text_model = build_tower(config.text_config)
+        vision_width, text_width = output_width(self.vision_model), config.text_config.hidden_size
         if config.projection == "none":
             self.image_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
             self.text_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
@@ -157,8 +169,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         Returns:
             Shape (B, D), or (B, d_I) unprojected.
         """
-        outputs = self.vision_model(pixel_values=pixel_values.to(self.dtype))
-        features = _pooled_image(self.vision_model, outputs)
+        features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
         return _unit_length(self.image_projection(features)) if project else features
 
     def get_text_features(
@@ -178,12 +189,14 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        if self.config.text_pooling == "cls":
-            features = hidden[:, 0]
-        else:
-            weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
-            features = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        features = self._pool_text(hidden, attention_mask)
         return _unit_length(self.text_projection(features)) if project else features
+
+    def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        if self.config.text_pooling == "cls":
+            return hidden[:, 0]
+        weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
     def forward(
         self,
@@ -196,6 +209,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         text_index: Tensor | None = None,
         augmented_text_index: Tensor | None = None,
         return_loss: bool | None = None,
+        output_local_features: bool = False,
         **kwargs: Any,
     ) -> LumbarCLIPOutput:
         """Embed images and texts, compare them, and compute the loss if asked for.
@@ -213,6 +227,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             augmented_text_index: The same for the rephrasings.
             return_loss: Whether to compute the loss; None: when there are labels. The loss is that of the pairs given
                 here; across processes, gather the embeddings first and call `lumbarclip_loss`.
+            output_local_features: Whether to return the features of each patch and token too.
             **kwargs: More inputs of the text tower, for the reports.
 
         Returns:
@@ -221,11 +236,21 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         Raises:
             ValueError: If a loss is asked for and images and texts are not pairs.
         """
-        image_features = self.get_image_features(pixel_values, project=False)
+        vision = self.vision_model(pixel_values=pixel_values.to(self.dtype))
+        image_features = pooled_image(self.vision_model, vision)
         image_embeds = _unit_length(self.image_projection(image_features))
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         text_kwargs = {name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs}
-        text_features = self.get_text_features(input_ids, attention_mask, project=False, **text_kwargs)
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **text_kwargs).last_hidden_state
+        text_features = self._pool_text(hidden, attention_mask)
         text_embeds = _unit_length(self.text_projection(text_features))
+        local_features: dict[str, Tensor] = {}
+        if output_local_features:
+            tokens = {"token_features": hidden, "token_mask": inner_tokens(attention_mask)}
+            if text_index is not None:
+                tokens = {name: of_text[text_index] for name, of_text in tokens.items()}
+            local_features = {"patch_features": patch_features(self.vision_model, vision), **tokens}
         if text_index is not None:
             text_embeds = text_embeds[text_index]
         augmented_text_embeds = None
@@ -257,6 +282,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             image_features=image_features,
             text_features=text_features,
             inverse_temperature=inverse_temperature,
+            **local_features,
         )
 
     @classmethod
@@ -283,8 +309,8 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         Raises:
             ValueError: If neither transformers nor timm knows the tower; the message names the nearest timm models.
         """
-        vision_tower = _load_vision_tower(str(vision), vision_model_args)
-        text_tower = _load_tower(str(text))
+        vision_tower = load_vision_tower(str(vision), vision_model_args)
+        text_tower = load_tower(str(text))
         config = LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs)
         model = cls(config)
         model.vision_model.load_state_dict(vision_tower.state_dict())
@@ -313,81 +339,6 @@ def _nonlinear_head(width: int, projection_dim: int) -> nn.Module:
 
 def _unit_length(embeds: Tensor) -> Tensor:
     return F.normalize(embeds, dim=-1)
-
-
-def _build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights: those of its own library, not transformers' defaults."""
-    if config.model_type != "timm_wrapper":
-        return AutoModel.from_config(config, **_without_pooler(config))
-    if not timm.is_model(config.architecture):
-        raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
-    tower = AutoModel.from_config(config)
-    if not next(tower.parameters()).is_meta:
-        # transformers re-initialises every convolution with std 0.02, which shrinks a ResNet's features fiftyfold.
-        fresh = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
-        tower.timm_model.load_state_dict(fresh.state_dict())
-    return tower
-
-
-def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """We pool ourselves, and a pooler that nothing uses breaks distributed training."""
-    model_class: Any = MODEL_MAPPING.get(type(config), None)
-    if model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters:
-        return {"add_pooling_layer": False}
-    return {}
-
-
-def _output_width(tower: PreTrainedModel) -> int:
-    if isinstance(tower, TimmWrapperModel):
-        timm_model: Any = tower.timm_model
-        return getattr(timm_model, "head_hidden_size", timm_model.num_features)
-    config: Any = tower.config
-    return getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
-
-
-def _pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Pool what the tower returns: its own pooling, else the class token, else the mean over patches."""
-    if getattr(outputs, "pooler_output", None) is not None:
-        return outputs.pooler_output.flatten(1)
-    hidden = outputs.last_hidden_state
-    if hidden.ndim == 4:
-        return hidden.mean(dim=(2, 3))
-    has_class_token = getattr(getattr(tower, "embeddings", None), "cls_token", None) is not None
-    return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
-
-
-def _load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:
-    if timm.is_model(name) and not Path(name).is_dir():
-        config = AutoConfig.for_model("timm_wrapper", architecture=name, model_args=model_args)
-        tower = AutoModel.from_config(config)
-        try:
-            pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder that holds "
-                "a saved tower, or take random weights: --no_pretrained in train/pretrain.py, or a model built from a "
-                "LumbarCLIPConfig."
-            ) from error
-        tower.timm_model.load_state_dict(pretrained.state_dict())
-        return tower
-    return _load_tower(name, **({"model_args": model_args} if model_args else {}))
-
-
-def _load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"No tower {name!r}: it is neither a folder with a config.json nor a Hub id that can be reached. "
-            f"{_nearest_timm_models(name)}"
-        ) from error
-    config.dtype = None  # towers saved in half precision join heads in float32; cast the whole model afterwards
-    return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
-
-
-def _nearest_timm_models(name: str) -> str:
-    nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
-    return f"Nearest in timm: {', '.join(nearest)}." if nearest else "`timm.list_models()` lists timm's names."
 
 
 LumbarCLIPModel.register_for_auto_class("AutoModel")

@@ -5,7 +5,14 @@ from typing import Any
 from transformers import AutoProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from .configuration_lumbarclip import LumbarCLIPConfig
+from .calibration_lumbarclip import (
+    calibrated_probabilities,
+    prediction_sets,
+    prompt_texts,
+    readable_answers,
+    zero_shot_logits,
+)
+from .configuration_lumbarclip import LumbarCLIPConfig, ZeroShotCalibration
 
 # What follows is prose of ours; the paper has no zero-shot prompts.
 DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
@@ -97,6 +104,40 @@ class LumbarCLIPProcessor(ProcessorMixin):
         """Sentences that deny a class."""
         templates = [template.replace("{}", label) for template in self.absent_prompt_templates]
         return self.absent_class_prompts.get(label, [_capitalised(text) for text in templates])
+
+    def zero_shot_texts(self, calibration: dict[str, Any] | None) -> list[str]:
+        """List the prompts that a checkpoint was calibrated with.
+
+        Args:
+            calibration: `model.config.calibration`.
+
+        Returns:
+            The `text` to call the processor with, before `post_process_zero_shot`.
+
+        Raises:
+            ValueError: If the checkpoint has no calibration.
+        """
+        return prompt_texts(ZeroShotCalibration.from_dict(calibration))
+
+    def post_process_zero_shot(self, output: Any, calibration: dict[str, Any] | None) -> list[list[dict[str, Any]]]:
+        """Turn what the model returns into calibrated answers, or none where it has to abstain.
+
+        Args:
+            output: Of the model, for images and the texts of `zero_shot_texts`.
+            calibration: `model.config.calibration`.
+
+        Returns:
+            For each image and question: `label`, the finding asked for (None: the choices are exclusive classes);
+            `probabilities` by choice; `prediction_set`, the choices that cannot be ruled out; `answer`, if it is one,
+            else None. For research use only.
+
+        Raises:
+            ValueError: If the checkpoint has no calibration, or the texts are not those of `zero_shot_texts`.
+        """
+        fitted = ZeroShotCalibration.from_dict(calibration)
+        logits = zero_shot_logits(output.image_embeds, output.text_embeds, output.inverse_temperature, fitted)
+        probabilities = calibrated_probabilities(logits, fitted)
+        return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
 
 
 def _as_lists(prompts: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:

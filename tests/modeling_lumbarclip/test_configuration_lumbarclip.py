@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoConfig, BertConfig
 
 from modeling_lumbarclip import LumbarCLIPConfig
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 
 
 def test_defaults_are_the_paper():
@@ -46,6 +47,55 @@ def test_round_trip(tiny_config, tmp_path):
     assert loaded.label_temperature == 0.4
     assert loaded.vision_config.model_args == tiny_config.vision_config.model_args
     assert isinstance(loaded.text_config, BertConfig) and loaded.text_config.hidden_size == 16
+
+
+QUESTION = {
+    "label": "disc bulge",
+    "choices": ["absent", "present"],
+    "prompts": [["No disc bulge."], ["Disc bulge.", "There is disc bulge."]],
+    "temperature": 1.5,
+    "score_thresholds": [0.25, 1.0],
+}
+CALIBRATION = {"questions": [QUESTION], "target_coverage": 0.9, "fitted_on": {"dataset": "tiny", "num_patients": 3}}
+
+
+def test_a_calibration_survives_a_round_trip(tmp_path):
+    LumbarCLIPConfig(calibration=CALIBRATION).save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.calibration == CALIBRATION
+    question = ZeroShotCalibration.from_dict(loaded.calibration).questions[0]
+    assert question == CalibratedQuestion(**QUESTION)
+    assert LumbarCLIPConfig().calibration is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"temperature": 0.0}, "positive and finite; got 0.0"),
+        ({"temperature": float("nan")}, "positive and finite; got nan"),
+        ({"score_thresholds": [0.5]}, r"one entry of score_thresholds for each; got \[0.5\]"),
+        ({"score_thresholds": [0.5, 1.5]}, r"lie in \[0, 1\]; got \[0.5, 1.5\]"),
+        ({"prompts": [["No."], []]}, "at least one prompt"),
+        ({"choices": ["present", "present"]}, "two different choices"),
+        ({"threshold": 1}, "incomplete or has fields too many.*threshold"),
+    ],
+)
+def test_a_calibration_that_cannot_be_computed_with_is_refused(change, message):
+    with pytest.raises(Exception, match=f"(?s){message}"):
+        LumbarCLIPConfig(calibration={**CALIBRATION, "questions": [{**QUESTION, **change}]})
+
+
+@pytest.mark.parametrize(
+    "calibration, message",
+    [
+        ({**CALIBRATION, "target_coverage": 90}, "between 0 and 1, such as 0.9; got 90"),
+        ({**CALIBRATION, "questions": []}, "needs questions"),
+        ({"target_coverage": 0.9}, "incomplete.*'questions'"),
+    ],
+)
+def test_half_a_calibration_is_refused(calibration, message):
+    with pytest.raises(Exception, match=f"(?s){message}"):
+        LumbarCLIPConfig(calibration=calibration)
 
 
 def test_dicts_given_by_the_user_are_not_changed():

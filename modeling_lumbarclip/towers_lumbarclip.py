@@ -1,0 +1,146 @@
+"""Towers of any library: built, loaded, and their outputs read as pooled features and as patches.
+
+Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers.
+"""
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
+
+
+def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """Make a tower with random weights: those of its own library, not transformers' defaults."""
+    if config.model_type != "timm_wrapper":
+        return AutoModel.from_config(config, **_without_pooler(config))
+    if not timm.is_model(config.architecture):
+        raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
+    tower = AutoModel.from_config(config)
+    if not next(tower.parameters()).is_meta:
+        # transformers re-initialises every convolution with std 0.02, which shrinks a ResNet's features fiftyfold.
+        fresh = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
+        tower.timm_model.load_state_dict(fresh.state_dict())
+    return tower
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """We pool ourselves, and a pooler that nothing uses breaks distributed training."""
+    model_class: Any = MODEL_MAPPING.get(type(config), None)
+    if model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters:
+        return {"add_pooling_layer": False}
+    return {}
+
+
+def output_width(tower: PreTrainedModel) -> int:
+    """Width of the pooled features of a vision tower."""
+    if isinstance(tower, TimmWrapperModel):
+        timm_model: Any = tower.timm_model
+        return getattr(timm_model, "head_hidden_size", timm_model.num_features)
+    return patch_width(tower)
+
+
+def patch_width(tower: PreTrainedModel) -> int:
+    """Width of a patch, which in some convolutional towers is not that of the pooled features."""
+    if isinstance(tower, TimmWrapperModel):
+        timm_model: Any = tower.timm_model
+        return timm_model.num_features
+    config: Any = tower.config
+    return getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+
+
+def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
+    """Pool what the tower returns, to (B, d_I): its own pooling, else the class token, else the mean over patches."""
+    if getattr(outputs, "pooler_output", None) is not None:
+        return outputs.pooler_output.flatten(1)
+    hidden = outputs.last_hidden_state
+    if hidden.ndim == 4:
+        return hidden.mean(dim=(2, 3))
+    has_class_token = getattr(getattr(tower, "embeddings", None), "cls_token", None) is not None
+    return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
+
+
+def patch_features(tower: PreTrainedModel, outputs: Any) -> Tensor:
+    """Line up what a vision tower returns as patches, row by row, to (B, P, d_I); class and register tokens are none.
+
+    Args:
+        tower: The tower.
+        outputs: What it returned: a map with its channels first (ResNet, ConvNeXt) or last (timm's Swin), or tokens.
+    """
+    hidden = outputs.last_hidden_state
+    timm_model: Any = getattr(tower, "timm_model", None)
+    if hidden.ndim == 4:
+        channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
+        return hidden.flatten(1, 2) if channels_last else hidden.flatten(2).transpose(1, 2)
+    if timm_model is not None:
+        return hidden[:, getattr(timm_model, "num_prefix_tokens", 0) :]
+    return hidden[:, _num_prefix_tokens(tower) :]
+
+
+def _num_prefix_tokens(tower: PreTrainedModel) -> int:
+    """Count the tokens that a tower of transformers puts before its patches, by the names of their parameters."""
+    tokens = {name.rpartition(".")[2]: parameter for name, parameter in tower.named_parameters()}
+    num_registers = tokens["register_tokens"].shape[1] if "register_tokens" in tokens else 0
+    return num_registers + sum(name in tokens for name in ("cls_token", "class_embedding", "distillation_token"))
+
+
+def inner_tokens(attention_mask: Tensor) -> Tensor:
+    """Mark the tokens of the words: without padding and without the first and last token, [CLS] and [SEP] of BERT.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding, on either side. Shape (U, T).
+
+    Returns:
+        Shape (U, T), bool.
+
+    Example:
+        >>> inner_tokens(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int()
+        tensor([[0, 1, 1, 0],
+                [0, 1, 0, 0]], dtype=torch.int32)
+    """
+    position = attention_mask.cumsum(dim=1)
+    return attention_mask.bool() & (position > 1) & (position < position[:, -1:])
+
+
+def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:
+    """Load a vision tower with its weights: by timm's name, from a folder, or from the Hub."""
+    if timm.is_model(name) and not Path(name).is_dir():
+        config = AutoConfig.for_model("timm_wrapper", architecture=name, model_args=model_args)
+        tower = AutoModel.from_config(config)
+        try:
+            pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder that holds "
+                "a saved tower, or take random weights: --no_pretrained in train/pretrain.py, or a model built from a "
+                "LumbarCLIPConfig."
+            ) from error
+        tower.timm_model.load_state_dict(pretrained.state_dict())
+        return tower
+    return load_tower(name, **({"model_args": model_args} if model_args else {}))
+
+
+def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
+    """Load a tower of transformers with its weights, from a folder or from the Hub."""
+    try:
+        config = AutoConfig.from_pretrained(name, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No tower {name!r}: it is neither a folder with a config.json nor a Hub id that can be reached. "
+            f"{_nearest_timm_models(name)}"
+        ) from error
+    config.dtype = None  # towers saved in half precision join heads in float32; cast the whole model afterwards
+    return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
+
+
+def _nearest_timm_models(name: str) -> str:
+    nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+    return f"Nearest in timm: {', '.join(nearest)}." if nearest else "`timm.list_models()` lists timm's names."

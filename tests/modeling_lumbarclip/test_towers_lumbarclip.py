@@ -1,0 +1,105 @@
+"""Patches and tokens of any tower, in order and without class tokens, padding or special tokens."""
+
+import pytest
+import torch
+from transformers import DeiTConfig, Dinov2WithRegistersConfig, ResNetConfig, SwinConfig, ViTConfig
+
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
+from modeling_lumbarclip.towers_lumbarclip import inner_tokens, patch_width
+
+TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+WINDOWS = {"embed_dim": 12, "depths": [1, 1, 1, 1], "window_size": 2}
+
+
+def model_of(vision_config):
+    torch.manual_seed(0)
+    return LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision_config, text_config=TEXT, projection_dim=8)).eval()
+
+
+def local_features(model, side=64):
+    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model(pixels, torch.randint(5, 40, (2, 7)), output_local_features=True), pixels
+
+
+@pytest.mark.parametrize(
+    "architecture, args, num_patches",
+    [
+        ("resnet10t", {}, 4),
+        ("convnext_atto", {}, 4),
+        ("mobilenetv3_small_050", {}, 4),  # widens after its patches
+        ("test_vit", {"img_size": 64}, 16),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 64, "embed_dim": 24, "depth": 1, "num_heads": 2}, 16),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, **WINDOWS}, 4),
+        ("swinv2_tiny_window8_256", {"img_size": 64, **WINDOWS}, 4),
+    ],
+)
+def test_patches_of_timm_towers_are_its_last_feature_map(architecture, args, num_patches):
+    model = model_of({"model_type": "timm_wrapper", "architecture": architecture, "model_args": args or None})
+    output, pixels = local_features(model)
+    timm_model = model.vision_model.timm_model
+    with torch.no_grad():
+        last_map = timm_model.forward_intermediates(
+            pixels, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )[-1]
+    assert output.patch_features.shape == (2, num_patches, patch_width(model.vision_model))
+    torch.testing.assert_close(output.patch_features, last_map.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "vision_config, num_patches, num_prefix_tokens",
+    [
+        (ViTConfig(**SMALL), 16, 1),
+        (DeiTConfig(**SMALL), 16, 2),
+        (Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3), 16, 4),
+        (SwinConfig(image_size=64, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4), 64, 0),
+    ],
+    ids=lambda config: getattr(config, "model_type", None),
+)
+def test_patches_of_transformers_towers_follow_their_prefix_tokens(vision_config, num_patches, num_prefix_tokens):
+    model = model_of(vision_config)
+    output, pixels = local_features(model)
+    with torch.no_grad():
+        hidden = model.vision_model(pixel_values=pixels).last_hidden_state
+    assert hidden.shape[1] == num_prefix_tokens + num_patches
+    torch.testing.assert_close(output.patch_features, hidden[:, num_prefix_tokens:])
+    assert output.patch_features.shape[2] == patch_width(model.vision_model)
+
+
+def test_patches_of_a_transformers_resnet_go_row_by_row():
+    model = model_of(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"))
+    output, pixels = local_features(model)
+    with torch.no_grad():
+        feature_map = model.vision_model(pixel_values=pixels).last_hidden_state  # (2, 16, 8, 8)
+    assert output.patch_features.shape == (2, 64, 16)
+    torch.testing.assert_close(output.patch_features[:, 8 * 3 + 5], feature_map[:, :, 3, 5])
+    torch.testing.assert_close(output.patch_features.mean(dim=1), output.image_features, atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_are_those_of_the_text_tower_one_row_a_pair(tiny_model, tiny_inputs):
+    index = torch.tensor([2, 0, 2])
+    tokens = {name: tiny_inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        output = tiny_model(tiny_inputs.pixel_values[:3], **tokens, text_index=index, output_local_features=True)
+        hidden = tiny_model.text_model(**tokens).last_hidden_state
+    torch.testing.assert_close(output.token_features, hidden[index])
+    torch.testing.assert_close(output.token_features[:, 0], output.text_features[index])  # [CLS]
+    words = [tokens["input_ids"][row][output.token_mask[i]] for i, row in enumerate(index.tolist())]
+    special_or_padding = {0, 2, 3}  # [PAD], [CLS], [SEP]
+    assert [len(row) for row in words] == [3, 7, 3]  # "normal disc ." and "disc bulge at l4 / l5 ."
+    assert not special_or_padding & {int(token) for row in words for token in row}
+
+
+def test_inner_tokens_of_either_padding_side():
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0]])
+    expected = [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]
+    assert inner_tokens(mask).int().tolist() == expected
+
+
+def test_local_features_are_left_out_unless_asked_for(tiny_model, tiny_inputs):
+    output = tiny_model(**tiny_inputs)
+    assert output.patch_features is None and output.token_features is None and output.token_mask is None
+    with_local = tiny_model(**tiny_inputs, output_local_features=True)
+    assert torch.equal(with_local.image_embeds, output.image_embeds)
+    assert torch.equal(with_local.text_embeds, output.text_embeds)
