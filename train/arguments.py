@@ -11,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from train.objectives import OBJECTIVES
+from train.report_texts import TEXT_AUGMENTATIONS, TEXT_UNITS
 
 ArgumentsT = TypeVar("ArgumentsT")
 
@@ -69,7 +70,20 @@ class PretrainArguments:
     initial_temperature: float = setting(0.07, "Temperature at the start.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
-    alpha: float = setting(0.5, "Weight of the reports' loss; 1 - alpha weighs that of their rephrasings.")
+    alpha: float = setting(
+        0.5, "Weight of the reports' loss; 1 - alpha weighs that of their augmented texts. At 1 there are none."
+    )
+    text_unit: str = setting(
+        "report",
+        "What of a text a pair shows: the whole report, or a sentence of it, drawn for each pair and epoch, as in "
+        "ConVIRT. Sentences are shorter, so steps are faster, but one seldom says what level the next speaks of.",
+    )
+    text_augmentation: str = setting(
+        "rephrasings",
+        "Augmented text of a pair, drawn for each epoch. rephrasings: one that the data set holds; where it holds "
+        "none at all there is no augmented loss. eda: one of four variations of the report that keep its facts "
+        "(synonyms, swaps, deletions), made at the start. both: such a variation of a rephrasing. none: as alpha 1.",
+    )
     objective: str = setting("lumbarclip", f"Objective: {', '.join(OBJECTIVES)}.")
     target_columns: list[str] = setting(
         ["labels"], "Columns whose classes make the soft targets: labels, grade, level, sequence; none: plain InfoNCE."
@@ -117,6 +131,12 @@ class PretrainArguments:
             raise ValueError("resume goes on with output_dir and overwrite deletes it: choose one.")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}.")
+        if self.text_unit not in TEXT_UNITS:
+            raise ValueError(f"text_unit must be one of {', '.join(TEXT_UNITS)}; got {self.text_unit!r}.")
+        if self.text_augmentation not in TEXT_AUGMENTATIONS:
+            raise ValueError(
+                f"text_augmentation must be one of {', '.join(TEXT_AUGMENTATIONS)}; got {self.text_augmentation!r}."
+            )
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "image_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")

@@ -1,6 +1,6 @@
 """What the batches of a run are like for the contrastive loss: duplicates, and how soft its targets are.
 
-Shapes: R rows of the split, N pairs of a batch (of all processes), K classes, P distinct label patterns of the batch.
+Shapes: R rows of the split, N pairs of a batch (of all processes), K classes.
 """
 
 from collections import defaultdict
@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from train.batch_sampler import Indices
-
-# Target probabilities held at once: 16 MiB.
-MAX_TARGETS_IN_MEMORY = 4_194_304
+from train.soft_targets import judge_targets, target_statistics
 
 
 def duplicate_rate(ids: Tensor) -> float:
@@ -31,40 +29,6 @@ def duplicate_rate(ids: Tensor) -> float:
     return float(counts[counts > 1].sum() / len(ids))
 
 
-def target_statistics(labels: Tensor | None, label_temperature: float) -> dict[str, float]:
-    r"""How soft the soft targets $T_{ij}$ of a batch are, from its label patterns and never from N × N targets.
-
-    Args:
-        labels: Multi-hot classes of each pair. Shape (N, K); None: a pair matches only itself.
-        label_temperature: Temperature of the targets, > 0.
-
-    Returns:
-        `target_entropy`: the mean of $-\sum_j T_{ij} \log T_{ij}$ over the pairs, in nats; 0 for hard targets, ln N
-        for flat ones. `same_class_mass`: the mean share of a target that falls on pairs with the very same classes.
-
-    Relations:
-        `modeling_lumbarclip.losses_lumbarclip.soft_targets` gives the targets themselves.
-
-    Example:
-        >>> statistics = target_statistics(torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]), label_temperature=1.0)
-        >>> {name: round(value, 3) for name, value in statistics.items()}
-        {'target_entropy': 1.275, 'same_class_mass': 0.731}
-    """
-    if labels is None:
-        return {"target_entropy": 0.0, "same_class_mass": 1.0}
-    patterns, counts = labels.float().unique(dim=0, return_counts=True)  # (P, K), (P,)
-    entropy, same_class_mass = torch.zeros(()), torch.zeros(())
-    rows_at_once = max(1, MAX_TARGETS_IN_MEMORY // len(patterns))
-    for top in range(0, len(patterns), rows_at_once):
-        own = torch.arange(top, min(top + rows_at_once, len(patterns)))
-        overlap = patterns[own] @ patterns.T / label_temperature
-        log_targets = overlap - (overlap + counts.log()).logsumexp(dim=1, keepdim=True)  # of one pair of the pattern
-        mass = log_targets.exp() * counts  # of all its pairs
-        entropy -= (counts[own] * (mass * log_targets).sum(dim=1)).sum()
-        same_class_mass += (counts[own] * mass[torch.arange(len(own)), own]).sum()
-    return {"target_entropy": float(entropy / len(labels)), "same_class_mass": float(same_class_mass / len(labels))}
-
-
 class BatchStatistics:
     """Means of the statistics over the batches since the last line of the history.
 
@@ -78,20 +42,33 @@ class BatchStatistics:
         self.text_ids, self.patient_ids = torch.from_numpy(text_ids), torch.from_numpy(patient_ids)
         self.labels = labels
         self._values: dict[str, list[float]] = defaultdict(list)
+        self._last_targets: tuple[Tensor, float] | None = None  # labels of a batch, and their temperature
+        self._has_warned = False
 
-    def add(self, rows: Tensor, label_temperature: float) -> None:
+    def add(self, rows: Tensor, label_temperature: float | None) -> None:
         """Count a batch.
 
         Args:
             rows: Its rows of all processes. Shape (N,), integer.
-            label_temperature: Of its targets.
+            label_temperature: Of its targets; None: the objective has none like these, and they are not counted.
         """
         rows = rows.cpu()
         self._values["duplicate_text_rate"].append(duplicate_rate(self.text_ids[rows]))
         self._values["duplicate_patient_rate"].append(duplicate_rate(self.patient_ids[rows]))
+        if label_temperature is None:
+            return
         labels = None if self.labels is None else self.labels[rows]
+        self._last_targets = None if labels is None else (labels, label_temperature)
         for name, value in target_statistics(labels, label_temperature).items():
             self._values[name].append(value)
+
+    def target_warning(self) -> str | None:
+        """Say what is wrong with the soft targets of the last batch, once; None if nothing, or it has been said."""
+        if self._has_warned or self._last_targets is None:
+            return None
+        warning = judge_targets(*self._last_targets).warning
+        self._has_warned = warning is not None
+        return warning
 
     def take(self) -> dict[str, float]:
         """Return the means of the batches since the last call, and forget them.

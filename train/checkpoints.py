@@ -24,7 +24,11 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    fill(unfinished)
+    try:
+        fill(unfinished)
+    except Exception:
+        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk its first files only take room
+        raise
     replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -40,8 +44,17 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, content: str) -> None:
     """Write a text file whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(content, encoding="utf-8")
+    try:
+        unfinished.write_bytes(content)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # on a full disk its first part only takes room
+        raise
     unfinished.replace(path)
 
 

@@ -1,4 +1,4 @@
-"""From a dataset to batches: images decoded once, reports tokenised once, every random choice tied to its row.
+"""From a dataset to batches: images decoded once, texts tokenised once, every random choice tied to its row.
 
 Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
 """
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from tqdm.auto import tqdm
 
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
-from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
+from modeling_lumbarclip import LumbarCLIPProcessor
 from modeling_lumbarclip.report_text_lumbarclip import normalise_report
 from train.batch_sampler import EpochAndRow, EpochBatches, Indices, upsample_minorities
+from train.decoded_images import decode_images, normalise
 from train.image_augmentation import vary_images
+from train.report_texts import augmented_texts, parts_of_texts
 
 Batch = dict[str, Tensor]
 
@@ -153,52 +154,6 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
     return (classes[:, pair] if divided else classes).numpy() > 0
 
 
-def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, show_progress: bool = True) -> Tensor:
-    """Decode, pad and resize every image once, the expensive part of the processor that no augmentation changes.
-
-    Args:
-        dataset: A split.
-        image_processor: Whose size and padding apply.
-        show_progress: Whether to draw a progress bar.
-
-    Returns:
-        Grey images. Shape (R, S, S), uint8: a thousand slices of 224 pixels are 50 MB.
-
-    Raises:
-        ValueError: If an image has colours.
-    """
-    images = torch.empty(len(dataset), image_processor.size["height"], image_processor.size["width"], dtype=torch.uint8)
-    rows = dataset.select_columns("image")
-    for row in tqdm(range(len(rows)), desc="decoding images", unit=" images", disable=not show_progress):
-        image = rows[row]["image"]
-        pixels = image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
-        if not torch.equal(pixels[0, 0], pixels[0, 1]):
-            raise ValueError(f"Row {row} holds a colour image; convert the images to grey before training.")
-        images[row] = pixels[0, 0]
-    return images
-
-
-def normalise(images: Tensor, image_processor: LumbarCLIPImageProcessor) -> Tensor:
-    """Finish what `decode_images` began: grey of 0 to 255 to what the vision tower expects.
-
-    Args:
-        images: Shape (B, S, S), uint8 or float.
-        image_processor: Whose mean and standard deviation apply.
-
-    Returns:
-        Shape (B, 3, S, S), float32; equal to the processor's own `pixel_values`.
-    """
-    normalised = image_processor.rescale_and_normalize(
-        images[:, None].expand(-1, 3, -1, -1).float(),
-        image_processor.do_rescale,
-        image_processor.rescale_factor,
-        image_processor.do_normalize,
-        tuple(image_processor.image_mean),  # type: ignore[arg-type]  # hashed by the processor's cache
-        tuple(image_processor.image_std),  # type: ignore[arg-type]
-    )
-    return normalised.contiguous(memory_format=torch.channels_last)
-
-
 class PairedRows(TorchDataset):
     """The pairs of a split, in memory, indexed by (epoch, row).
 
@@ -210,7 +165,8 @@ class PairedRows(TorchDataset):
             process, the worker, the batch, or where a run was resumed.
         count_absences: See `target_classes`.
         augment: Whether to vary the images.
-        rephrase: Whether batches hold a rephrasing of each report, where the split has any.
+        text_unit: Whether a pair shows its whole `report`, or a `sentence` of it drawn for each epoch.
+        text_augmentation: Second text of a pair: see `augmented_texts`.
         show_progress: Whether to draw a progress bar.
     """
 
@@ -222,7 +178,8 @@ class PairedRows(TorchDataset):
         seed: int,
         count_absences: bool = False,
         augment: bool = False,
-        rephrase: bool = True,
+        text_unit: str = "report",
+        text_augmentation: str = "rephrasings",
         show_progress: bool = True,
     ) -> None:
         self.processor, self.seed, self.augment = processor, seed, augment
@@ -230,10 +187,13 @@ class PairedRows(TorchDataset):
         self.labels = target_classes(dataset, target_columns, count_absences)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
-        self.rephrasings: list[list[str]] = dataset["rephrasings"][:]
-        self.rephrase = rephrase and any(self.rephrasings)
-        texts = {*self.reports, *(text for texts in self.rephrasings for text in texts)}
-        distinct = sorted(texts)
+        self.augmented_texts = augmented_texts(
+            self.reports, dataset["rephrasings"][:], text_augmentation, seed, show_progress
+        )
+        self.has_augmented_texts = any(self.augmented_texts)
+        texts = {*self.reports, *(text for texts in self.augmented_texts for text in texts)}
+        self.parts = parts_of_texts(texts, text_unit)
+        distinct = sorted({part for parts in self.parts.values() for part in parts})
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
         self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
 
@@ -245,7 +205,7 @@ class PairedRows(TorchDataset):
 
         Returns:
             `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
-            `input_ids` for each pair; the same with the prefix `augmented_` where the split has rephrasings;
+            `input_ids` for each pair; the same with the prefix `augmented_` where there are augmented texts;
             `labels` (B, K) where it has classes; `rows` (B,).
         """
         index = torch.tensor([row for _, row in rows])
@@ -253,18 +213,25 @@ class PairedRows(TorchDataset):
         generators = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
         if self.augment:
             images = vary_images(images.float(), generators)
-        batch = {"pixel_values": normalise(images, self.processor.image_processor), "rows": index}
-        batch |= self._distinct_texts([self.reports[row] for _, row in rows], "")
-        if self.rephrase:
-            chosen = [self._rephrasing(row, random) for (_, row), random in zip(rows, generators, strict=True)]
-            batch |= self._distinct_texts(chosen, "augmented_")
+        pixel_values = normalise(images[:, None], self.processor.image_processor)
+        batch = {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "rows": index}
+        # Drawn in this order, what is asked for in addition leaves the draws before it as they are.
+        if self.has_augmented_texts:
+            augmented = [self._augmented(row, random) for (_, row), random in zip(rows, generators, strict=True)]
+            batch |= self._distinct_texts(augmented, "augmented_")
+        reports = [self._part(self.reports[row], random) for (_, row), random in zip(rows, generators, strict=True)]
+        batch |= self._distinct_texts(reports, "")
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch
 
-    def _rephrasing(self, row: int, random: np.random.Generator) -> str:
-        rephrasings = self.rephrasings[row]
-        return rephrasings[random.integers(len(rephrasings))] if rephrasings else self.reports[row]
+    def _augmented(self, row: int, random: np.random.Generator) -> str:
+        texts = self.augmented_texts[row]
+        return self._part(texts[random.integers(len(texts))] if texts else self.reports[row], random)
+
+    def _part(self, text: str, random: np.random.Generator) -> str:
+        parts = self.parts[text]
+        return parts[random.integers(len(parts))] if len(parts) > 1 else parts[0]
 
     def _distinct_texts(self, texts: list[str], prefix: str) -> Batch:
         """T1 and T2 of one level share their report: encode it once."""

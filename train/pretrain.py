@@ -14,32 +14,36 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.arguments import PretrainArguments, parse_arguments
 from train.batch_sampler import EpochBatches
 from train.batch_statistics import BatchStatistics
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
 from train.evaluate_model import EvaluationSettings, evaluate
+from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
+from train.evaluation.targets import read_targets
 from train.initial_model import build_model
 from train.leak_check import refuse_leaks
 from train.loaders import PairedRows, build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
-from train.objectives import OBJECTIVES
+from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.optimization import build_optimizer, build_schedule
 from train.run_folder import HISTORY, check_output, describe_run, keep_history, make_output
+from train.validation import validation_loss
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ def main(args: PretrainArguments) -> None:
     dataset = open_dataset(args.dataset)
     refuse_leaks(dataset, args.allow_leaks)
     pretrain(args, dataset)
+    PartialState().destroy_process_group()  # not in `pretrain`: a study does many runs in these processes
 
 
 def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
@@ -86,11 +91,33 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
             dataset_name=Path(args.dataset).name, batch_size=args.batch_size, baselines=args.baselines, seed=args.seed
         )
         evaluate(model, processor, dataset, output_dir, settings=settings)
+        calibrate(model, processor, dataset, output_dir / CHECKPOINT, args)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     if accelerator.is_main_process:
         logger.info("Written: %s", ", ".join(str(path) for path in sorted(output_dir.iterdir())))
     return processor, model
+
+
+def calibrate(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: DatasetDict,
+    checkpoint: Path,
+    args: PretrainArguments,
+) -> None:
+    """Fit temperature and prediction sets of the prompts on validation patients; they travel with the checkpoint."""
+    calibration = fit_zero_shot_calibration(
+        model,
+        processor,
+        dataset["validation"],
+        read_targets(dataset)["validation"],
+        dataset_name=Path(args.dataset).name,
+        batch_size=args.batch_size,
+    )
+    write_calibration(checkpoint, calibration)
+    model.config.calibration = asdict(calibration)
 
 
 def train(
@@ -104,39 +131,26 @@ def train(
     processor, model = build_model(args, dataset["train"])
     torch.nn.Module.to(model.vision_model, memory_format=torch.channels_last)  # convolutions are a quarter faster so
     show = accelerator.is_main_process
-    options: dict[str, Any] = {
-        "target_columns": args.target_columns,
-        "count_absences": args.count_absences,
-        "seed": args.seed,
-        "show_progress": show,
-    }
-    train_rows = PairedRows(dataset["train"], processor, **options, augment=args.augment, rephrase=args.alpha < 1)
-    validation_rows = PairedRows(dataset["validation"], processor, **options, rephrase=False)
+    train_rows, validation_rows = build_rows(args, dataset, processor, show)
     refuse_equal_labels(train_rows.labels)
+    objective = build_objective(args.objective, model, train_rows.labels)
     share = accelerator.process_index, accelerator.num_processes
     batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
-    num_updates = args.epochs * len(batches) // args.gradient_accumulation_steps
-    num_updates = min(num_updates, args.max_updates or num_updates)
-    if num_updates < 1:
-        raise ValueError(
-            f"{args.epochs} epochs of {len(batches)} steps do not fill one update of "
-            f"{args.gradient_accumulation_steps} steps: lower --gradient_accumulation_steps or raise --epochs."
-        )
+    num_updates = count_updates(args, len(batches))
     if accelerator.num_processes > 1:
         model = share_batch_statistics(model, accelerator)
     make_output(output_dir, run, args, accelerator)
-    optimizer = build_optimizer(model, args.learning_rate, args.weight_decay)
+    trained = ModelWithObjective(model, objective)
+    optimizer = build_optimizer(trained, args.learning_rate, args.weight_decay)
     schedule = build_schedule(optimizer, num_updates, args.warmup_ratio)
-    objective = OBJECTIVES[args.objective]
-    config = cast(LumbarCLIPConfig, model.config)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    published = accelerator.unwrap_model(model)
+    prepared, optimizer = accelerator.prepare(trained, optimizer)
+    published = trained
     # Not prepared: Accelerate would step it once for each process.
     accelerator.register_for_checkpointing(schedule)
     if args.weight_average:
-        average = AveragedModel(published, multi_avg_fn=get_ema_multi_avg_fn(args.weight_average), use_buffers=True)
+        average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(args.weight_average), use_buffers=True)
         accelerator.register_for_checkpointing(average)
-        published = average.module
+        published = cast(ModelWithObjective, average.module)
 
     first_update = load_state(accelerator, output_dir)
     keep_history(output_dir / HISTORY, first_update, accelerator)
@@ -158,29 +172,28 @@ def train(
     for update in range(first_update + 1, num_updates + 1):
         started = time.perf_counter()
         loss = torch.zeros((), device=accelerator.device)
-        model.train()
+        prepared.train()
         for micro_step in range(args.gradient_accumulation_steps):
             batch = send_to_device(next(loader), accelerator.device)
             rows, labels = batch.pop("rows"), batch.pop("labels", None)
             # Dropout, too, depends on where the run stands and not on how it came there.
             torch.manual_seed(hash((args.seed, update, micro_step, accelerator.process_index)))
-            with accelerator.accumulate(model):
-                output = model(**batch, return_loss=False)
-                micro_loss = objective(output, labels, config)
+            with accelerator.accumulate(prepared):
+                micro_loss, inverse_temperature = prepared(batch, labels)
                 sources = [train_rows.sources[row] for row in rows.tolist()]
                 refuse_nan("loss", micro_loss, update, optimizer, sources)
                 accelerator.backward(micro_loss)
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
                     refuse_nan("gradient norm", norm, update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
-            label_temperature = config.label_temperature or 1 / output.inverse_temperature.item()
-            statistics.add(accelerator.gather(rows), label_temperature)
+            label_temperature = model.config.label_temperature or 1 / inverse_temperature.item()
+            statistics.add(accelerator.gather(rows), label_temperature if objective.has_soft_targets else None)
             loss += micro_loss.detach() / args.gradient_accumulation_steps
         schedule.step()
         if args.weight_average:
-            average.update_parameters(accelerator.unwrap_model(model))
+            average.update_parameters(trained)
         seconds, pairs_since = seconds + time.perf_counter() - started, pairs_since + pairs_of_update
         bar.update(pairs_of_update)
 
@@ -191,23 +204,64 @@ def train(
                 "epoch": update * args.gradient_accumulation_steps / len(batches),
                 "loss": loss.item(),
                 "learning_rate": schedule.get_last_lr()[0],
-                "inverse_temperature": accelerator.unwrap_model(model).inverse_temperature.item(),
+                "inverse_temperature": model.inverse_temperature.item(),
                 "pairs_per_second": pairs_since / seconds,
                 **statistics.take(),
             }
             seconds, pairs_since = 0.0, 0
+            if show and (warning := statistics.target_warning()):
+                logger.warning(warning)
             if epoch_ended:
-                line["validation_loss"] = validation_loss(published, validation_rows, args, accelerator)
+                line["validation_loss"] = validation_loss(published, validation_rows, args.batch_size, accelerator)
                 refuse_nan("validation loss", torch.tensor(line["validation_loss"]), update, optimizer, sources)
             log(line, output_dir / HISTORY, accelerator, bar)
         if update % args.save_every == 0 if args.save_every else epoch_ended:
             save_state(accelerator, output_dir, update)
 
     if accelerator.is_main_process:
-        save_checkpoint(published, processor, output_dir / CHECKPOINT)
+        save_checkpoint(published.model, processor, output_dir / CHECKPOINT)
         shutil.rmtree(output_dir / STATES, ignore_errors=True)
     accelerator.wait_for_everyone()
-    return processor, published.eval()
+    return processor, published.model.eval()
+
+
+def build_rows(
+    args: PretrainArguments, dataset: Mapping[str, Dataset], processor: LumbarCLIPProcessor, show_progress: bool
+) -> tuple[PairedRows, PairedRows]:
+    """Make the pairs of the splits `train`, as the run varies them, and `validation`, as they are."""
+    objective_class = OBJECTIVES[args.objective]
+    target_columns, count_absences = objective_class.label_settings(args.target_columns, args.count_absences)
+    options: dict[str, Any] = {
+        "target_columns": target_columns,
+        "count_absences": count_absences,
+        "seed": args.seed,
+        "show_progress": show_progress,
+    }
+    uses_augmented_texts = objective_class.uses_augmented_texts and args.alpha < 1
+    train_rows = PairedRows(
+        dataset["train"],
+        processor,
+        **options,
+        augment=args.augment,
+        text_unit=args.text_unit,
+        text_augmentation=args.text_augmentation if uses_augmented_texts else "none",
+    )
+    return train_rows, PairedRows(dataset["validation"], processor, **options, text_augmentation="none")
+
+
+def count_updates(args: PretrainArguments, steps_of_epoch: int) -> int:
+    """Count the optimizer updates of a run.
+
+    Raises:
+        ValueError: If there is not one.
+    """
+    num_updates = args.epochs * steps_of_epoch // args.gradient_accumulation_steps
+    if num_updates < 1:
+        raise ValueError(
+            f"{args.epochs} epochs of {steps_of_epoch} steps do not fill one update of "
+            f"{args.gradient_accumulation_steps} steps: lower --gradient_accumulation_steps or raise --epochs."
+        )
+    return min(num_updates, args.max_updates or num_updates)
 
 
 def refuse_equal_labels(labels: Tensor | None) -> None:
@@ -215,8 +269,8 @@ def refuse_equal_labels(labels: Tensor | None) -> None:
     if labels is not None and len(labels.unique(dim=0)) == 1:
         raise ValueError(
             f"All {len(labels)} training pairs have the same classes, so every report would be a right answer for "
-            "every image and there is nothing to learn. Give --target_columns none for plain contrast of pairs, or "
-            "label the data."
+            "every image and there is nothing to learn. Give --target_columns none (of --objective lumbarclip) or "
+            "--objective clip for plain contrast of pairs, or label the data."
         )
 
 
@@ -246,31 +300,6 @@ def starts_epoch(update: int, args: PretrainArguments, batches: EpochBatches) ->
     """Whether this update was the last one that begins within its epoch."""
     steps = args.gradient_accumulation_steps
     return (update * steps) // len(batches) > ((update - 1) * steps) // len(batches)
-
-
-@torch.no_grad()
-def validation_loss(
-    model: LumbarCLIPModel, rows: PairedRows, args: PretrainArguments, accelerator: Accelerator
-) -> float:
-    """The soft loss on the reports of all validation pairs as one batch, whatever the batch size and processes."""
-    model.eval()
-    image_embeds, text_embeds = [], []
-    for start in range(0, len(rows), args.batch_size):
-        indices = [(0, row) for row in range(start, min(start + args.batch_size, len(rows)))]
-        batch = send_to_device(rows.__getitems__(indices), accelerator.device)
-        with accelerator.autocast():
-            image_embeds.append(model.get_image_features(batch["pixel_values"]))
-            texts = model.get_text_features(batch["input_ids"], batch["attention_mask"])
-        text_embeds.append(texts[batch["text_index"]])
-    labels = None if rows.labels is None else rows.labels.to(accelerator.device)
-    return lumbarclip_loss(
-        torch.cat(image_embeds),
-        torch.cat(text_embeds),
-        None,
-        model.inverse_temperature,
-        labels,
-        model.config.label_temperature,
-    ).item()
 
 
 def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 
 from train.arguments import PretrainArguments
@@ -100,6 +101,21 @@ def describe_run(args: PretrainArguments, accelerator: Accelerator, rows_of_spli
 
 def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
     """Raise if resuming would mix two different runs."""
+    if changed := changed_settings(before, now):
+        raise ValueError(
+            f"{output_dir} holds a run with other settings ({'; '.join(changed)}). Resume with the same ones, or "
+            "choose another output_dir."
+        )
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say what of two runs, as `describe_run` gives them, would make their weights differ.
+
+    Example:
+        >>> run = {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 1, "rows_sha256": {}}
+        >>> changed_settings(run, {**run, "arguments": {"batch_size": 8, "seed": 1}})
+        ['seed: 0 then, 1 now']
+    """
     old = {**before["arguments"], "pairs of a step": before["num_processes"] * before["arguments"]["batch_size"]}
     new = {**now["arguments"], "pairs of a step": now["num_processes"] * now["arguments"]["batch_size"]}
     ignored = {*FREE_SETTINGS, "batch_size"}  # two processes with half the batch are the same run
@@ -111,11 +127,7 @@ def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_di
         for split, rows in now["rows_sha256"].items()
         if before["rows_sha256"].get(split) != rows
     ]
-    if changed:
-        raise ValueError(
-            f"{output_dir} holds a run with other settings ({'; '.join(sorted(changed))}). Resume with the same "
-            "ones, or choose another output_dir."
-        )
+    return sorted(changed)
 
 
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:
@@ -125,3 +137,21 @@ def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None
         whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have torn the last one
         kept = [line for line in whole if json.loads(line)["update"] <= last_update]
         write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Read the updates that a training run has logged in its folder; empty if it is no such folder."""
+    path = folder / HISTORY
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def training_seconds(history: list[dict[str, Any]], pairs_of_update: int) -> float:
+    """Add up the seconds of all updates, those before an interruption too; validation and start are not counted.
+
+    Example:
+        >>> lines = [{"update": 10, "pairs_per_second": 64.0}, {"update": 20, "pairs_per_second": 32.0}]
+        >>> training_seconds(lines, pairs_of_update=64)
+        30.0
+    """
+    updates = np.diff([0, *(line["update"] for line in history)])
+    return float(sum(updates * pairs_of_update / np.array([line["pairs_per_second"] for line in history])))

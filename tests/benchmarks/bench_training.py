@@ -41,7 +41,7 @@ from train.arguments import PretrainArguments
 from train.batch_sampler import EpochBatches
 from train.initial_model import build_model, learn_tokenizer
 from train.loaders import PairedRows, build_loader, open_dataset
-from train.objectives import OBJECTIVES
+from train.objectives import ModelWithObjective, build_objective
 from train.optimization import build_optimizer
 
 IMAGE_SIZE = 96
@@ -152,7 +152,7 @@ def bare_loop(
     """Pairs per second of forward, loss, backward and step on batches made beforehand."""
     set_seed(0)
     processor, model = build_model(settings, dataset["train"])
-    rows = PairedRows(dataset["train"], processor, ["labels"], seed=0, rephrase=False, show_progress=False)
+    rows = PairedRows(dataset["train"], processor, ["labels"], seed=0, text_augmentation="none", show_progress=False)
     if studies_together:
         chunks = range(0, (args.updates + 2) * args.batch_size, args.batch_size)
         indices = [[(0, (start + i) % len(rows)) for i in range(args.batch_size)] for start in chunks]
@@ -162,14 +162,15 @@ def bare_loop(
         batches = [next(loader) for _ in range(args.updates + 2)]
     if not distinct:
         batches = [one_text_a_pair(batch) for batch in batches]
-    optimizer = build_optimizer(model.train(), settings.learning_rate, settings.weight_decay)
-    objective = OBJECTIVES[settings.objective]
+    trained = ModelWithObjective(model, build_objective(settings.objective, model, rows.labels)).train()
+    optimizer = build_optimizer(trained, settings.learning_rate, settings.weight_decay)
     started = 0.0
     for step, batch in enumerate(batches):
         if step == 2:
             started = time.perf_counter()
         inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
-        objective(model(**inputs, return_loss=False), batch["labels"], model.config).backward()
+        loss, _ = trained(inputs, batch["labels"])
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return args.updates * args.batch_size / (time.perf_counter() - started)

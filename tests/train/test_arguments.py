@@ -54,6 +54,8 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
         (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
+        (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
+        (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "eda, both, none; got 'aeda'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(words, message):

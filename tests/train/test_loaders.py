@@ -6,12 +6,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List
 
 from train.batch_sampler import EpochBatches
+from train.decoded_images import normalise
 from train.image_augmentation import vary_images
 from train.loaders import (
     PairedRows,
     build_loader,
     classes_to_balance,
-    normalise,
     open_dataset,
     plan_batches,
     target_classes,
@@ -46,7 +46,7 @@ def test_texts_are_those_of_the_rows_and_encoded_once(splits, tiny_processor):
         assert batch["input_ids"][at][batch["attention_mask"][at] == 1].tolist() == report
         at = batch["augmented_text_index"][pair]
         tokens = batch["augmented_input_ids"][at][batch["augmented_attention_mask"][at] == 1].tolist()
-        assert tokens in [tiny_processor(text=[text]).input_ids[0] for text in rows.rephrasings[row]]
+        assert tokens in [tiny_processor(text=[text]).input_ids[0] for text in splits["train"][row]["rephrasings"]]
 
 
 def test_random_choices_depend_on_epoch_and_row_alone(splits, tiny_processor):
@@ -56,6 +56,86 @@ def test_random_choices_depend_on_epoch_and_row_alone(splits, tiny_processor):
     assert not torch.allclose(among["pixel_values"][1], among["pixel_values"][2])  # another epoch
     chosen = {tuple(rows.__getitems__([(epoch, 5)])["augmented_input_ids"][0].tolist()) for epoch in range(20)}
     assert len(chosen) == 2  # both rephrasings occur
+
+
+def texts_of(batch, prefix=""):
+    masks = batch[f"{prefix}attention_mask"]
+    tokens = [ids[mask == 1].tolist() for ids, mask in zip(batch[f"{prefix}input_ids"], masks, strict=True)]
+    return [tokens[row] for row in batch[f"{prefix}text_index"]]
+
+
+def tokens_of(processor, texts):
+    return [processor(text=[text]).input_ids[0] for text in texts]
+
+
+def with_long_reports(splits):
+    """Reports and rephrasings of one to four sentences, none of them twice in a text."""
+    sentences = ["No disc bulge.", "Disc bulge at L4/L5.", "Normal disc, left.", "Right disc bulge."]
+
+    def lengthen(row, index):
+        text = " ".join(sentences[: 1 + index % 4])
+        return {"report": text, "rephrasings": [f"At l5, {text}", f"Left {text}"]}
+
+    return splits["train"].map(lengthen, with_indices=True)
+
+
+def test_what_a_row_draws_is_pinned(splits, tiny_processor):
+    """One generator a row and epoch: it varies the image, then chooses the rephrasing."""
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    batch = rows.__getitems__([(4, 7), (1, 30)])
+    generators = [np.random.default_rng([0, epoch, row]) for epoch, row in [(4, 7), (1, 30)]]
+    images = vary_images(rows.images[[7, 30]].float(), generators)
+    assert torch.equal(batch["pixel_values"], normalise(images[:, None], tiny_processor.image_processor))
+    stored = splits["train"][[7, 30]]["rephrasings"]
+    chosen = [texts[random.integers(2)] for texts, random in zip(stored, generators, strict=True)]
+    assert texts_of(batch, "augmented_") == tokens_of(tiny_processor, chosen)
+    assert texts_of(batch) == tokens_of(tiny_processor, splits["train"][[7, 30]]["report"])
+
+
+def test_sentences_are_drawn_for_each_epoch_and_disturb_no_other_choice(splits, tiny_processor):
+    dataset = with_long_reports(splits)
+    whole, cut = (
+        PairedRows(dataset, tiny_processor, [], seed=0, augment=True, text_unit=unit, show_progress=False)
+        for unit in ("report", "sentence")
+    )
+    seen = {row: set() for row in range(4)}
+    for epoch in range(30):
+        indices = [(epoch, row) for row in seen]
+        one, other = whole.__getitems__(indices), cut.__getitems__(indices)
+        assert torch.equal(one["pixel_values"], other["pixel_values"])
+        # The sentence is one of the very rephrasing that the whole report would have had.
+        for (_, row), drawn, rephrasing in zip(
+            indices, texts_of(other, "augmented_"), texts_of(one, "augmented_"), strict=True
+        ):
+            text = next(t for t in whole.augmented_texts[row] if tokens_of(tiny_processor, [t]) == [rephrasing])
+            assert drawn in tokens_of(tiny_processor, cut.parts[text])
+        for row, text in zip(seen, texts_of(other), strict=True):
+            seen[row].add(tuple(text))
+    for row, texts in seen.items():
+        sentences = cut.parts[cut.reports[row]]
+        assert len(sentences) == 1 + row % 4
+        assert texts == {tuple(tokens) for tokens in tokens_of(tiny_processor, sentences)}
+
+
+@pytest.mark.parametrize("augmentation, num_texts", [("eda", 4), ("both", 8)])
+def test_epochs_draw_different_variations(splits, tiny_processor, augmentation, num_texts):
+    rows = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
+    again = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
+    drawn = [rows._augmented(5, np.random.default_rng([0, epoch, 5])) for epoch in range(60)]
+    assert set(drawn) == set(rows.augmented_texts[5]) and len(rows.augmented_texts[5]) == num_texts
+    for epoch in range(5):
+        batch = rows.__getitems__([(epoch, 5), (epoch, 6)])
+        assert texts_of(batch, "augmented_")[0] == tokens_of(tiny_processor, [drawn[epoch]])[0]
+        other = again.__getitems__([(epoch, 5), (epoch, 6)])
+        assert all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+def test_without_augmentation_there_is_no_second_text(splits, tiny_processor):
+    batch = paired_rows(splits, tiny_processor, text_augmentation="none").__getitems__([(0, 1)])
+    assert not [name for name in batch if name.startswith("augmented_")]
+    bare = splits["train"].map(lambda row: {"rephrasings": []})
+    rows = PairedRows(bare, tiny_processor, [], seed=0, show_progress=False)
+    assert not [name for name in rows.__getitems__([(0, 1)]) if name.startswith("augmented_")]
 
 
 def test_a_worker_process_makes_the_same_batches(splits, tiny_processor):
@@ -101,12 +181,6 @@ def test_variation_keeps_size_range_padding_and_left_and_right():
     assert varied[:, :4, :4].abs().max() == 0
     assert varied.std(dim=0).max() > 10
     torch.testing.assert_close(varied[7], vary_images(image, [np.random.default_rng(7)])[0])
-
-
-def test_normalise_is_the_end_of_the_processor(tiny_processor):
-    grey = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
-    expected = tiny_processor(images=[image[None] for image in grey], return_tensors="pt").pixel_values
-    torch.testing.assert_close(normalise(grey, tiny_processor.image_processor), expected, atol=1e-6, rtol=0)
 
 
 def test_reports_that_differ_in_case_and_blanks_are_one():

@@ -1,14 +1,45 @@
-"""Training objectives, one file each, all with the signature of `Objective`."""
-
-from collections.abc import Callable
+"""Training objectives, one file each: a pure loss function, and an `Objective` that feeds it."""
 
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPOutput
-from train.objectives.lumbarclip import lumbarclip_objective
+from modeling_lumbarclip import LumbarCLIPModel
+from train.objectives.clip import CLIPObjective
+from train.objectives.convirt import ConVIRTObjective
+from train.objectives.gloria import GLoRIAObjective
+from train.objectives.lumbarclip import LumbarCLIPObjective
+from train.objectives.medclip import MedCLIPObjective
+from train.objectives.objective import ModelWithObjective, Objective
+from train.objectives.siglip import SigLIPObjective
+from train.objectives.supervised import SupervisedObjective
 
-Objective = Callable[[LumbarCLIPOutput, Tensor | None, LumbarCLIPConfig], Tensor]
+OBJECTIVES: dict[str, type[Objective]] = {
+    "lumbarclip": LumbarCLIPObjective,
+    "clip": CLIPObjective,
+    "siglip": SigLIPObjective,
+    "convirt": ConVIRTObjective,
+    "gloria": GLoRIAObjective,
+    "medclip": MedCLIPObjective,
+    "supervised": SupervisedObjective,
+}
 
-OBJECTIVES: dict[str, Objective] = {"lumbarclip": lumbarclip_objective}
 
-__all__ = ["OBJECTIVES", "Objective"]
+def build_objective(name: str, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> Objective:
+    """Make the objective of a run.
+
+    Args:
+        name: One of `OBJECTIVES`.
+        model: What is trained; parts that the objective does not use are frozen.
+        train_labels: Multi-hot classes of the training pairs. Shape (R, K); None: they have none.
+
+    Returns:
+        The objective, on the CPU, with parameters of its own where it needs any.
+
+    Raises:
+        ValueError: If there is no such objective, or it needs classes and there are none.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {name!r}.")
+    return OBJECTIVES[name](model, train_labels)
+
+
+__all__ = ["OBJECTIVES", "ModelWithObjective", "Objective", "build_objective"]

@@ -1,34 +1,38 @@
-"""The LumbarCLIP objective on the pairs of all processes."""
+"""LumbarCLIP: soft contrast of images with reports and with their rephrasings."""
 
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPOutput
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
 from train.gathering import gather_with_gradient
+from train.objectives.objective import Gather, Objective, gather_pairs
 
 
-def lumbarclip_objective(output: LumbarCLIPOutput, labels: Tensor | None, config: LumbarCLIPConfig) -> Tensor:
-    """Gather embeddings and labels, and compute the soft contrastive loss of the whole batch.
-
-    Args:
-        output: What the model returned for this process's pairs.
-        labels: Their multi-hot classes. Shape (n, K); None: a pair matches only itself.
-        config: Configuration of the model, for the label temperature and alpha.
-
-    Returns:
-        The loss in nats, equal on all processes. Scalar.
+class LumbarCLIPObjective(Objective):
+    """The soft contrastive loss on all pairs; a pair without classes matches only itself.
 
     Source:
-        LumbarCLIP, arXiv 2509.20813, equations 3 to 7.
+        LumbarCLIP, arXiv 2509.20813, equations 3 to 7; see `lumbarclip_loss`.
     """
-    image_embeds, text_embeds, augmented = output.image_embeds, output.text_embeds, output.augmented_text_embeds
-    assert image_embeds is not None and text_embeds is not None and output.inverse_temperature is not None
-    return lumbarclip_loss(
-        gather_with_gradient(image_embeds),
-        gather_with_gradient(text_embeds),
-        None if augmented is None else gather_with_gradient(augmented),
-        output.inverse_temperature,
-        None if labels is None else gather_with_gradient(labels),
-        config.label_temperature,
-        config.alpha,
-    )
+
+    uses_augmented_texts = True
+    uses_labels = True
+    has_soft_targets = True
+
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
+        super().__init__(model, train_labels)
+        self.label_temperature, self.alpha = model.config.label_temperature, model.config.alpha
+
+    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
+        """See `Objective.forward`."""
+        image_embeds, text_embeds, inverse_temperature = gather_pairs(output, gather)
+        augmented = output.augmented_text_embeds
+        return lumbarclip_loss(
+            image_embeds,
+            text_embeds,
+            None if augmented is None else gather(augmented),
+            inverse_temperature,
+            None if labels is None else gather(labels),
+            self.label_temperature,
+            self.alpha,
+        )

@@ -1,0 +1,130 @@
+"""Every objective in the trainer: it learns, resumes with its own parameters, validates, and says what it needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_dataset
+from transformers import AutoModel
+
+from train import pretrain
+from train.arguments import PretrainArguments
+from train.objectives import OBJECTIVES
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """More threads sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def settings(tiny_dataset_folder, tmp_path):
+    return {
+        "dataset": str(tiny_dataset_folder),
+        "output_dir": str(tmp_path / "run"),
+        "pretrained": False,
+        "vision": "test_convnext",
+        "text_pooling": "mean",
+        "text_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        "image_size": 32,
+        "projection_dim": 8,
+        "initial_temperature": 0.2,
+        "epochs": 6,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "log_every": 1,
+        "report_to": "none",
+        "evaluate": False,
+    }
+
+
+def run_here(settings):
+    pretrain.main(PretrainArguments(**settings))
+
+
+def history(settings):
+    return [json.loads(line) for line in (Path(settings["output_dir"]) / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_learns_and_publishes_a_plain_model(name, settings):
+    run_here({**settings, "objective": name})
+    lines = history(settings)
+    first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
+    assert last < first - 0.1
+    assert {"validation_loss"} <= lines[-1].keys()
+    # Targets are logged where there are any of this kind.
+    assert ("target_entropy" in lines[-1]) == (name == "lumbarclip")
+    _, loading = AutoModel.from_pretrained(Path(settings["output_dir"]) / "checkpoint", output_loading_info=True)
+    assert not any(loading.values())
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(settings, tmp_path, monkeypatch):
+    settings |= {"objective": "gloria", "weight_average": 0.9}
+    uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
+    run_here(uninterrupted)
+
+    log = pretrain.log
+
+    def log_until_killed(line, *args):
+        if line["update"] == 12:
+            raise KilledError
+        log(line, *args)
+
+    settings |= {"save_every": 7}  # never at the end of an epoch of 5 updates
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(pretrain, "log", log_until_killed)
+        run_here(settings)
+    run_here({**settings, "resume": True})
+    timeless = [[{**line, "pairs_per_second": 0} for line in history(run)] for run in (settings, uninterrupted)]
+    assert timeless[0] == timeless[1]
+    one, two = (
+        AutoModel.from_pretrained(Path(run["output_dir"]) / "checkpoint").state_dict()
+        for run in (settings, uninterrupted)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def relabelled(settings, tmp_path, labels):
+    """The same data set, all rows of which have these labels."""
+    folder = tmp_path / "relabelled"
+    (folder / "data").mkdir(parents=True)
+    for split, rows in load_dataset(settings["dataset"]).items():
+        same = rows.map(lambda row: {"labels": labels}, features=rows.features)
+        same.to_parquet(folder / "data" / f"{split}.parquet")
+    return {**settings, "dataset": str(folder)}
+
+
+def test_objectives_that_learn_labels_say_so_before_a_folder_is_made(settings, tmp_path):
+    settings = relabelled(settings, tmp_path, [])
+    for name in ("medclip", "supervised"):
+        with pytest.raises(ValueError, match="no training pair has one.*--objective clip"):
+            run_here({**settings, "objective": name})
+    assert not Path(settings["output_dir"]).exists()
+
+
+def test_equal_labels_stop_the_objectives_that_use_labels_and_no_other(settings, tmp_path):
+    settings = relabelled(settings, tmp_path, [0]) | {"max_updates": 1}
+    for name in ("lumbarclip", "medclip", "supervised"):
+        with pytest.raises(ValueError, match="All 40 training pairs have the same classes.*--objective clip"):
+            run_here({**settings, "objective": name})
+    run_here({**settings, "objective": "clip"})
+    assert len(history(settings)) == 1

@@ -1,0 +1,85 @@
+"""MedCLIP: semantic matching, targets from the similarity of the labels of images and texts."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling_lumbarclip import LumbarCLIPOutput
+from train.gathering import gather_with_gradient
+from train.objectives.objective import Gather, Objective, gather_pairs, similarity_logits
+
+
+def medclip_loss(
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    inverse_temperature: Tensor | float,
+    image_labels: Tensor,
+    text_labels: Tensor,
+) -> Tensor:
+    r"""Semantic matching loss: an image is drawn to every text with like labels, its own or not.
+
+    $$q_{ij} = \frac{l_i \cdot m_j}{\lVert l_i \rVert \lVert m_j \rVert}, \qquad
+      y_{ij} = \mathrm{softmax}_j(q_{ij}), \qquad \hat y_{ij} = \mathrm{softmax}_j(s\, v_i \cdot t_j), \qquad
+      \mathcal L^{v \to t} = -\frac1N \sum_{ij} y_{ij} \log \hat y_{ij}$$
+
+    for labels l of the images and m of the texts; $\mathcal L^{t \to v}$ is the same on the columns, and the loss is
+    the mean of both. Images and texts may come from different pools.
+
+    Args:
+        image_embeds: Unit-length image embeddings. Shape (N, D), float.
+        text_embeds: Unit-length text embeddings. Shape (M, D), float.
+        inverse_temperature: Factor on the cosine similarities of the embeddings, $s = 1 / \tau$, > 0. Scalar.
+        image_labels: Multi-hot classes of the images. Shape (N, K), bool, integer or float. A row without any has no
+            angle to others: it is equally similar, 0, to all, and its target is uniform. Give such rows a class of
+            their own if that is not meant.
+        text_labels: The same of the texts. Shape (M, K).
+
+    Returns:
+        The loss in nats. Scalar.
+
+    Raises:
+        ValueError: If the shapes do not fit, or there are no images or texts.
+
+    Source:
+        MedCLIP, Wang et al. 2022 (arXiv 2210.10163), equations 1 to 5. No gradient flows through the targets, which
+        have no temperature of their own: labels that differ in all still get $e^{-1}$ of the weight of equal ones.
+
+    Relations:
+        LumbarCLIP's soft targets take the number of common classes instead of the cosine, and a temperature.
+
+    Example:
+        >>> classes = torch.tensor([[1, 0], [0, 1]])
+        >>> medclip_loss(torch.eye(2), torch.eye(2), 1.0, classes, classes)
+        tensor(0.5822)
+    """
+    for name, labels, embeds in (("image", image_labels, image_embeds), ("text", text_labels, text_embeds)):
+        if labels.ndim != 2 or len(labels) != len(embeds) or labels.shape[1] != image_labels.shape[-1]:
+            raise ValueError(
+                f"{name}_labels must be multi-hot, a row for each of the {len(embeds)} {name}s and as many classes as "
+                f"the other labels; got {tuple(labels.shape)}, image_labels being {tuple(image_labels.shape)}."
+            )
+    logits = similarity_logits(image_embeds, text_embeds, inverse_temperature)  # (N, M)
+    with torch.autocast(logits.device.type, enabled=False):
+        label_similarity = F.normalize(image_labels.to(logits)) @ F.normalize(text_labels.to(logits)).T  # (N, M)
+        image_to_text = F.cross_entropy(logits, label_similarity.softmax(dim=1))
+        text_to_image = F.cross_entropy(logits.T, label_similarity.T.softmax(dim=1))
+        return (image_to_text + text_to_image) / 2
+
+
+class MedCLIPObjective(Objective):
+    """Semantic matching on the images and reports of all processes.
+
+    Source:
+        MedCLIP, section 3. Deviations: images and texts of a batch are pairs with common labels, those of the run's
+        `target_columns`, where MedCLIP draws them from separate pools, and reads the labels of a text with an entity
+        extractor; its sentences and its image-only data are left out, so that all systems see the same pairs.
+    """
+
+    uses_labels = True
+    needs_labels = True
+
+    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
+        """See `Objective.forward`."""
+        assert labels is not None
+        labels = gather(labels)
+        return medclip_loss(*gather_pairs(output, gather), labels, labels)

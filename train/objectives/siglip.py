@@ -1,0 +1,30 @@
+"""SigLIP: every image with every report, one yes-or-no question each."""
+
+import torch
+from torch import Tensor, nn
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from modeling_lumbarclip.losses_lumbarclip import sigmoid_loss
+from train.gathering import gather_with_gradient
+from train.objectives.objective import Gather, Objective, gather_pairs
+
+# Nearly all of the N² pairs are wrong ones: the first step would only correct that.
+INITIAL_BIAS = -10.0
+
+
+class SigLIPObjective(Objective):
+    """The sigmoid loss on all pairs, with a learned bias on the logits.
+
+    Source:
+        SigLIP, Zhai et al. 2023 (arXiv 2303.15343), equation 1; see `sigmoid_loss`. It starts from a temperature of
+        0.1, which is a setting of the run (`initial_temperature`), and from a bias of -10. The bias belongs to the
+        objective, not to the model: rankings do not depend on it.
+    """
+
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
+        super().__init__(model, train_labels)
+        self.bias = nn.Parameter(torch.tensor(INITIAL_BIAS))
+
+    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
+        """See `Objective.forward`."""
+        return sigmoid_loss(*gather_pairs(output, gather), self.bias)

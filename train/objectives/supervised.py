@@ -1,0 +1,75 @@
+"""Supervised reference: the vision tower learns the labels themselves, with the same data and budget."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from modeling_lumbarclip.towers_lumbarclip import output_width
+from train.gathering import gather_with_gradient
+from train.objectives.objective import Gather, Objective, in_full_precision
+
+
+def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
+    r"""Cross-entropy of class logits: over exclusive classes, or of each finding on its own.
+
+    Args:
+        logits: Of each class. Shape (N, K), float.
+        labels: Multi-hot classes. Shape (N, K), bool, integer or float.
+        exclusive: True: a row has exactly one class, and the logits are those of a softmax over the classes. False:
+            each class is present or absent on its own (sigmoid); the mean over rows and classes.
+
+    Returns:
+        The loss in nats. Scalar.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> supervised_loss(torch.zeros(1, 4), torch.tensor([[0, 1, 0, 0]]), exclusive=True)
+        tensor(1.3863)
+        >>> supervised_loss(torch.zeros(1, 4), torch.tensor([[0, 1, 0, 1]]), exclusive=False)
+        tensor(0.6931)
+    """
+    if logits.shape != labels.shape:
+        raise ValueError(f"labels must have the shape of the logits, {tuple(logits.shape)}; got {tuple(labels.shape)}.")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = in_full_precision(logits)
+        loss = F.cross_entropy if exclusive else F.binary_cross_entropy_with_logits
+        return loss(logits, labels.to(logits))
+
+
+class SupervisedObjective(Objective):
+    """A linear head on the pooled image features learns the classes of the column `labels`; texts teach nothing.
+
+    The reference of the study for what the labels alone teach a tower of equal budget. Only the vision tower and the
+    head learn. The text tower, the projection heads and the temperature stay as they are: projected features,
+    zero-shot answers and retrieval of such a model are those of chance.
+
+    The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). Where some
+    pairs have none at all, "none of these" is one more class, see `train.loaders.target_classes`.
+    """
+
+    uses_labels = True
+    needs_labels = True
+
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
+        super().__init__(model, train_labels)
+        assert train_labels is not None
+        self.exclusive = bool((train_labels.sum(dim=1) == 1).all())
+        self.class_head = nn.Linear(output_width(model.vision_model), train_labels.shape[1])
+        model.requires_grad_(False)
+        model.vision_model.requires_grad_(True)
+
+    @classmethod
+    def label_settings(cls, target_columns: list[str], count_absences: bool) -> tuple[list[str], bool]:
+        """Take the column `labels` as it is, whatever the run's soft targets would be made of."""
+        return ["labels"], False
+
+    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
+        """See `Objective.forward`; classes that no training pair has are not asked for."""
+        assert output.image_features is not None and labels is not None
+        num_classes = self.class_head.out_features
+        # Another split may lack the class "none of these", or alone have it.
+        labels = F.pad(labels, (0, num_classes - labels.shape[1]))
+        return supervised_loss(gather(self.class_head(output.image_features)), gather(labels), self.exclusive)
