@@ -10,7 +10,6 @@ repeated, an interrupted one goes on. Then `metrics.json`, `report.md` and `figu
 answers of all folds together, with 95 % intervals over all patients, and beside them the mean over the folds.
 """
 
-import json
 import logging
 import shlex
 import sys
@@ -26,10 +25,9 @@ from accelerate import Accelerator
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from tqdm.auto import tqdm
 
-from data_scripts.splits import patient_folds
 from train.arguments import PretrainArguments, parse_arguments, setting
 from train.checkpoints import write_folder, write_json, write_text
-from train.evaluate_model import as_entries, as_groups, count_labels, read_history
+from train.evaluate_model import as_entries, as_groups, count_labels
 from train.evaluation import bootstrap
 from train.evaluation.bootstrap import Resampling
 from train.evaluation.features import cached
@@ -40,12 +38,12 @@ from train.evaluation.targets import Targets, read_rows
 from train.evaluation_figures import system_comparison
 from train.leak_check import leak_stamp, refuse_leaks
 from train.loaders import open_dataset, rows_sha256
+from train.patient_folds import FOLDS, cut, fold_splits, keep_cut
 from train.pretrain import pretrain
 from train.reporting.cross_validation_report import cross_validation_report
 from train.reporting.report import describe_dataset
-from train.run_folder import check_output, describe_run, make_output
+from train.run_folder import check_output, describe_run, make_output, read_history, training_seconds
 
-FOLDS = "folds.json"
 ANSWERS = "predictions.safetensors"
 
 
@@ -118,45 +116,6 @@ def main(args: CrossValidateArguments) -> None:
     print((output_dir / "report.md").read_text())
 
 
-def cut(targets: Targets, num_folds: int, seed: int) -> Array:
-    """Assign rows to folds by patient, stratified by label. Shape (N,)."""
-    labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
-    return np.array(patient_folds(targets.patient_ids.tolist(), labels, num_folds, seed))
-
-
-def fold_splits(fold_of_row: Array, fold: int) -> dict[str, Array]:
-    """Rows of each split of a fold: the fold itself is the test, the next validates, the others train.
-
-    Example:
-        >>> {split: rows.tolist() for split, rows in fold_splits(np.array([0, 1, 2, 2, 0]), 2).items()}
-        {'train': [1], 'validation': [0, 4], 'test': [2, 3]}
-    """
-    next_fold = (fold + 1) % (fold_of_row.max() + 1)
-    return {
-        "train": np.flatnonzero((fold_of_row != fold) & (fold_of_row != next_fold)),
-        "validation": np.flatnonzero(fold_of_row == next_fold),
-        "test": np.flatnonzero(fold_of_row == fold),
-    }
-
-
-def keep_cut(path: Path, targets: Targets, fold_of_row: Array, rows: Dataset) -> None:
-    """Record the cut; refuse to go on with finished folds of another.
-
-    Raises:
-        ValueError: If the folder's folds were cut from other rows, or the same in another order.
-    """
-    now = {
-        "rows_sha256": rows_sha256(rows),
-        "fold_of_patient": dict(sorted(zip(targets.patient_ids.tolist(), fold_of_row.tolist(), strict=True))),
-    }
-    if path.exists() and json.loads(path.read_text()) != now:
-        raise ValueError(
-            f"{path} was cut from other rows: the data set has been built anew since. Choose another output_dir, or "
-            "start again with --overwrite."
-        )
-    write_json(path, now)
-
-
 def answer_fold(args: CrossValidateArguments, rows: Dataset, fold_of_row: Array, fold: int) -> Answers:
     """Pretrain without a fold and answer for its rows, or read the answers of a finished fold."""
     output_dir = Path(args.output_dir) / f"fold-{fold}"
@@ -173,6 +132,7 @@ def answer_fold(args: CrossValidateArguments, rows: Dataset, fold_of_row: Array,
             dataset,
             batch_size=args.batch_size,
             with_baselines=args.baselines,
+            with_further=False,
             resampling=Resampling(num_resamples=1, seed=args.seed),  # only answers are kept; intervals come later
             cache_dir=None,
         )
@@ -221,18 +181,6 @@ def describe_fold(
         "linear_probe": as_entries(figures.probes.estimates),
         "zero_shot": as_entries(figures.zero_shot),
     }
-
-
-def training_seconds(history: list[dict[str, Any]], pairs_of_update: int) -> float:
-    """Add up the seconds of all updates, those before an interruption too; validation and start are not counted.
-
-    Example:
-        >>> lines = [{"update": 10, "pairs_per_second": 64.0}, {"update": 20, "pairs_per_second": 32.0}]
-        >>> training_seconds(lines, pairs_of_update=64)
-        30.0
-    """
-    updates = np.diff([0, *(line["update"] for line in history)])
-    return float(sum(updates * pairs_of_update / np.array([line["pairs_per_second"] for line in history])))
 
 
 def describe(

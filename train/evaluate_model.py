@@ -30,7 +30,7 @@ from train.evaluation_figures import CaptionedFigure, draw_figures
 from train.leak_check import leak_stamp
 from train.loaders import open_dataset
 from train.reporting.report import evaluation_report
-from train.run_folder import HISTORY
+from train.run_folder import read_history
 
 METRICS = "metrics.json"
 
@@ -142,6 +142,7 @@ def evaluate(
         splits,
         batch_size=settings.batch_size,
         with_baselines=settings.baselines,
+        with_further=True,
         resampling=Resampling(settings.num_resamples, settings.seed),
         cache_dir=out_dir / "features",
     )
@@ -162,7 +163,11 @@ def evaluate(
 
 def as_results(measured: Measurements, dataset: dict[str, Any]) -> dict[str, Any]:
     """Arrange what was measured as `metrics.json`; undefined figures are null, with the reason beside."""
+    further = measured.further.figures if measured.further else {}
     return as_groups(measured) | {
+        "further": {protocol: as_entries(estimates) for protocol, estimates in further.items()},
+        "zero_shot_first_prompt": as_entries(measured.zero_shot_first),
+        "prompts": measured.prompts,
         "dataset": dataset,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -211,12 +216,6 @@ def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
         name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
         for name, present in zip(targets.label_names, targets.labels.T, strict=True)
     }
-
-
-def read_history(out_dir: Path) -> list[dict[str, Any]]:
-    """Read the updates that a training run has logged in its folder; empty if it is no such folder."""
-    path = out_dir / HISTORY
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def save_figures(figures: dict[str, CaptionedFigure], folder: Path) -> None:

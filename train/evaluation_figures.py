@@ -10,14 +10,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.evaluation import metrics
+from train.evaluation.calibration import confidence_of_answers
+from train.evaluation.conformal import risk_coverage
 from train.evaluation.suite import Measurements
 from train.evaluation.targets import Targets
+from train.reporting.calibration_plots import (
+    reliability_before_and_after,
+    reliability_diagram,
+    risk_coverage_chart,
+)
 from train.reporting.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery
 from train.reporting.plots import (
     confusion_matrix,
     embedding_map,
     interval_chart,
-    reliability_diagram,
     training_curves,
 )
 from train.reporting.report import MODEL, SYSTEM_NAMES, compared_metrics, describe_dataset
@@ -75,6 +81,8 @@ def draw_figures(
     figures["reliability.png"] = CaptionedFigure(
         _reliability(targets, probabilities, where), "Reliability of the linear probe"
     )
+    if measured.further:
+        figures |= _calibration_figures(measured, where)
     grades = measured.probes.grades
     if grades is not None:
         counts = metrics.confusion_counts(grades.truth, grades.predicted, len(targets.grade_names))
@@ -145,6 +153,37 @@ def _reliability(targets: Targets, probabilities: NDArray[Any], where: str) -> F
     counted = "images" if targets.exclusive else "answers"
     subtitle = f"expected calibration error {error:.3f}"
     return reliability_diagram(confidence, correct, bins, CALIBRATION_BINS, counted, subtitle, f"Linear probe\n{where}")
+
+
+def _calibration_figures(measured: Measurements, where: str) -> dict[str, CaptionedFigure]:
+    """Reliability of the prompts before and after scaling; accuracy of prompts and paper's probe where few abstain."""
+    targets, further = measured.targets["test"], measured.further
+    assert further is not None
+    panels, curves, points = {}, {}, {}
+    scaled = further.zero_shot_calibration.probabilities
+    for state, probabilities in {"before": further.zero_shot_probabilities, "after": scaled}.items():
+        confidence, correct = confidence_of_answers(targets, probabilities)
+        error = float(metrics.expected_calibration_error(confidence, correct, CALIBRATION_BINS))
+        bins = metrics.calibration_bins(confidence, CALIBRATION_BINS)
+        panels[f"{state}: calibration error {error:.3f}"] = confidence, correct, bins
+    for name, result in {"zero-shot": further.zero_shot_calibration, "probe": further.paper_calibration}.items():
+        confidence, correct = confidence_of_answers(targets, result.probabilities)
+        curves[name] = risk_coverage(confidence, correct)
+        answered = result.estimates.get("class_conditional/answered")
+        accuracy = result.estimates.get("class_conditional/accuracy_if_answered")
+        if answered and accuracy and not np.isnan(accuracy.value):
+            points[f"{name}, sets at {result.calibration.target_coverage:.0%}"] = answered.value, accuracy.value
+    counted = "images" if targets.exclusive else "answers"
+    return {
+        "reliability_zero_shot.png": CaptionedFigure(
+            reliability_before_and_after(panels, CALIBRATION_BINS, counted, f"Zero-shot, temperature scaling\n{where}"),
+            "Reliability of the prompts before and after temperature scaling",
+        ),
+        "abstention.png": CaptionedFigure(
+            risk_coverage_chart(curves, len(targets), points, counted, f"Accuracy if the unsure abstain\n{where}"),
+            "Accuracy where the least certain images are not answered",
+        ),
+    }
 
 
 def _galleries(measured: Measurements, test_rows: Dataset, where: str, seed: int) -> tuple[Figure, Figure]:

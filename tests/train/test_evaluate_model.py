@@ -27,7 +27,21 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     main(parse_arguments(EvaluateArguments, [*words, "--num_resamples", "50"]))
 
     results = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(results) == ["linear_probe", "zero_shot", "retrieval", "baselines", "dataset", "command", "date"]
+    groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "prompts"]
+    assert list(results) == [*groups, "dataset", "command", "date"]
+    assert {
+        *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
+        "probe/logistic/projected",
+        "decision/paper_threshold/unprojected",
+        "patients/mean",
+        "patients/attention",
+        "retrieval/pair",
+        "retrieval/facts",
+        "calibration/paper",
+        "calibration/zero_shot",
+    } <= set(results["further"])
+    assert results["further"]["patients/mean"]["accuracy"]["n"] == 3
+    assert "auroc" not in results["further"]["decision/paper_threshold/unprojected"]
     assert {"value", "low", "high", "n"} <= set(results["linear_probe"]["macro_f1"])
     assert 0 <= results["zero_shot"]["balanced_accuracy"]["value"] <= 1
     assert results["retrieval"]["image_to_text_recall_at_1"]["n"] == 12

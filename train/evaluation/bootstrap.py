@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,12 +107,12 @@ def patient_bootstrap(
         >>> print(patient_bootstrap(mean, [np.array([1.0, 1.0, 0.0, 0.0])], ["a", "a", "b", "b"]))
         0.500 [0.000, 1.000]
     """
-    _check_lengths(arrays, patient_ids)
+    check_lengths(arrays, patient_ids)
     value = float(metric(*arrays))
     if math.isnan(value):
         return undefined_estimate(len(patient_ids), reason_if_undefined)
-    resampled = _over_resamples(lambda weights: metric(*arrays, weights=weights), patient_ids, resampling)
-    return _estimate(value, resampled, patient_ids)
+    resampled = over_resamples(lambda weights: metric(*arrays, weights=weights), patient_ids, resampling)
+    return percentile_estimate(value, resampled, len(patient_ids), len(np.unique(patient_ids)))
 
 
 def paired_difference(
@@ -139,19 +140,20 @@ def paired_difference(
     Raises:
         ValueError: If there are no rows, or the arrays and patient ids differ in length.
     """
-    _check_lengths([*arrays, *other_arrays], patient_ids)
+    check_lengths([*arrays, *other_arrays], patient_ids)
     value = float(metric(*arrays)) - float(metric(*other_arrays))
     if math.isnan(value):
         return undefined_estimate(len(patient_ids), "one of the two figures is undefined on these rows")
-    resampled = _over_resamples(
+    resampled = over_resamples(
         lambda weights: metric(*arrays, weights=weights) - metric(*other_arrays, weights=weights),
         patient_ids,
         resampling,
     )
-    return _estimate(value, resampled, patient_ids)
+    return percentile_estimate(value, resampled, len(patient_ids), len(np.unique(patient_ids)))
 
 
-def _check_lengths(arrays: Sequence[Array], patient_ids: Sequence[str] | Array) -> None:
+def check_lengths(arrays: Sequence[Array], patient_ids: Sequence[str] | Array) -> None:
+    """Refuse arrays that do not have one row for each patient id, and at least one."""
     lengths = [len(array) for array in arrays]
     if not len(patient_ids) or set(lengths) != {len(patient_ids)}:
         raise ValueError(
@@ -160,28 +162,48 @@ def _check_lengths(arrays: Sequence[Array], patient_ids: Sequence[str] | Array) 
         )
 
 
-def _over_resamples(
+def over_resamples(
     metric: Callable[[Floats], Any], patient_ids: Sequence[str] | Array, resampling: Resampling
 ) -> Floats:
     """Evaluate the metric on every resample, in blocks that fit the memory. Shape (R,)."""
     patients, patient_of_row = np.unique(np.asarray(patient_ids), return_inverse=True)
-    rng = np.random.default_rng(resampling.seed)
-    draws = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=resampling.num_resamples)
+    draws = _draws(len(patients), resampling)
     block = max(1, MAX_WEIGHTS_IN_MEMORY // len(patient_of_row))
     values = [
-        np.asarray(metric(draws[start : start + block, patient_of_row].astype(np.float64)))
+        np.asarray(metric(draws[start : start + block, patient_of_row]))
         for start in range(0, resampling.num_resamples, block)
     ]
     return np.concatenate(values)
 
 
-def _estimate(value: float, resampled: Floats, patient_ids: Sequence[str] | Array) -> Estimate:
+@lru_cache(maxsize=8)  # a comparison asks for the same draws some thousand times
+def _draws(num_patients: int, resampling: Resampling) -> Floats:
+    """How often each patient is drawn in each resample. Shape (R, patients)."""
+    rng = np.random.default_rng(resampling.seed)
+    shares = np.full(num_patients, 1 / num_patients)
+    draws = rng.multinomial(num_patients, shares, size=resampling.num_resamples).astype(np.float64)
+    draws.flags.writeable = False
+    return draws
+
+
+def percentile_estimate(value: float, resampled: Floats, num_rows: int, num_patients: int) -> Estimate:
+    """Put the 95 % percentile interval of resampled values around the value on all rows.
+
+    Args:
+        value: The figure on all rows.
+        resampled: The figure on each resample; NaN where it is undefined. Shape (R,).
+        num_rows: Rows measured.
+        num_patients: Patients of these rows.
+
+    Returns:
+        The estimate, without an interval for a single patient.
+    """
     defined = resampled[~np.isnan(resampled)]
     dropped = len(resampled) - len(defined)
-    if len(np.unique(np.asarray(patient_ids))) < 2:
+    if num_patients < 2:
         # Every resample of one patient is that patient: an interval of width 0 would claim certainty.
-        return Estimate(value, math.nan, math.nan, len(patient_ids), "one patient gives no interval", dropped)
+        return Estimate(value, math.nan, math.nan, num_rows, "one patient gives no interval", dropped)
     if not len(defined):
-        return Estimate(value, math.nan, math.nan, len(patient_ids), "no resample defines it", dropped)
+        return Estimate(value, math.nan, math.nan, num_rows, "no resample defines it", dropped)
     low, high = np.percentile(defined, [2.5, 97.5])
-    return Estimate(value, float(low), float(high), len(patient_ids), dropped_resamples=dropped)
+    return Estimate(value, float(low), float(high), num_rows, dropped_resamples=dropped)

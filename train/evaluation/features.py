@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.decoded_images import DecodedImages, normalise
 from train.evaluation.metrics import Array
 from train.evaluation.retrieval import group_texts
 
@@ -41,10 +42,11 @@ def encode_images(
         of unit length, shape (N, D); float32.
     """
     features, embeds = [], []
-    images = rows.with_format(None).select_columns("image")
+    images = DecodedImages(rows, processor.image_processor)
     with _evaluation_mode(model), tqdm(total=len(rows), desc=description, unit=" images") as progress:
-        for batch in images.iter(batch_size):
-            pixels = processor(images=batch["image"], return_tensors="pt")["pixel_values"]
+        for start in range(0, len(images), batch_size):
+            batch = [images[row].expand(3, -1, -1) for row in range(start, min(start + batch_size, len(images)))]
+            pixels = normalise(torch.stack(batch), processor.image_processor)
             batch_features = model.get_image_features(pixels.to(model.device), project=False)
             features.append(_as_numpy(batch_features))
             embeds.append(_as_numpy(F.normalize(model.image_projection(batch_features), dim=-1)))

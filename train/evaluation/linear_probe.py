@@ -3,6 +3,9 @@
 The same probe measures every system: features are standardised, the inverse regularisation strength C is the one with
 the least log loss on the validation patients after fitting on the training patients, and the reported probe is then
 fitted on training and validation patients together. Test rows are only predicted.
+
+C is chosen on the validation patients, not by folds over training and validation patients: the encoder has been
+trained on the pairs of the training patients, so a fold of them is not new to it, as the test patients are.
 """
 
 from collections.abc import Mapping
@@ -17,9 +20,25 @@ from sklearn.preprocessing import StandardScaler
 from train.evaluation.bootstrap import DEFAULT_RESAMPLING, Estimate, Resampling
 from train.evaluation.classification import exclusive_class_estimates, finding_estimates
 from train.evaluation.metrics import Array
+from train.evaluation.probe_inputs import check_features, unlearnable_findings
 from train.evaluation.targets import Targets
 
 REGULARISATION_GRID = tuple(10.0**power for power in range(-4, 3))
+
+
+@dataclass(frozen=True)
+class ProbeAnswers:
+    """What a probe answers for the test split, before it is measured.
+
+    Args:
+        probabilities: Of each label. Shape (N, K); a finding that could not be learned is NaN.
+        undefined: Columns that could not be learned, with the reason.
+        classifiers: The fitted probes by what they predict: a label's name, or `classes` for exclusive labels.
+    """
+
+    probabilities: Array
+    undefined: dict[int, str] = field(default_factory=dict)
+    classifiers: dict[str, Pipeline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,9 +61,6 @@ def linear_probe(
 ) -> ProbeResult:
     """Fit probes on frozen features and measure them on the test split.
 
-    Exclusive labels get one multinomial probe; other labels one binary probe each, rows without labels counting as
-    negatives of all.
-
     Args:
         features: By split, shape (N, D).
         targets: By split, row by row with the features.
@@ -56,10 +72,33 @@ def linear_probe(
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
     """
-    for split, split_targets in targets.items():
-        _check_features(features[split], len(split_targets), split)
-    labelled = _probe_classes if targets["test"].exclusive else _probe_findings
-    return labelled(features, targets, resampling)
+    answers, test = logistic_probe(features, targets), targets["test"]
+    if test.exclusive:
+        estimates = exclusive_class_estimates(test, answers.probabilities, resampling)
+    else:
+        answered = answers.probabilities > 0.5
+        estimates = finding_estimates(test, answers.probabilities, answered, resampling, answers.undefined)
+    return ProbeResult(estimates, answers.probabilities, answers.classifiers)
+
+
+def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> ProbeAnswers:
+    """Fit probes on frozen features and answer the test split.
+
+    Exclusive labels get one multinomial probe; other labels one binary probe each, rows without labels counting as
+    negatives of all.
+
+    Args:
+        features: By split, shape (N, D); projected or not.
+        targets: By split, row by row with the features.
+
+    Returns:
+        The answers.
+
+    Raises:
+        ValueError: If the rows of features and targets differ, or a feature is not finite.
+    """
+    check_features(features, targets)
+    return _answer_classes(features, targets) if targets["test"].exclusive else _answer_findings(features, targets)
 
 
 def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:
@@ -93,46 +132,28 @@ def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) 
     )
 
 
-def _probe_classes(
-    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
-) -> ProbeResult:
+def _answer_classes(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> ProbeAnswers:
     test = targets["test"]
     classes = {split: split_targets.classes for split, split_targets in targets.items()}
     seen = np.unique(np.concatenate([classes["train"], classes["validation"]]))
     probabilities = np.zeros((len(test), len(test.label_names)))
     if len(seen) == 1:  # nothing to learn: the one class is the answer
         probabilities[:, seen] = 1.0
-        return ProbeResult(exclusive_class_estimates(test, probabilities, resampling), probabilities)
+        return ProbeAnswers(probabilities)
     classifier = fit_classifier(features, classes)
     probabilities[:, classifier.classes_] = classifier.predict_proba(features["test"])
-    estimates = exclusive_class_estimates(test, probabilities, resampling)
-    return ProbeResult(estimates, probabilities, classifiers={"classes": classifier})
+    return ProbeAnswers(probabilities, classifiers={"classes": classifier})
 
 
-def _probe_findings(
-    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
-) -> ProbeResult:
+def _answer_findings(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> ProbeAnswers:
     test = targets["test"]
+    learned_from = np.concatenate([targets["train"].labels, targets["validation"].labels])
+    undefined = unlearnable_findings(learned_from, test.label_names)
     probabilities = np.full((len(test), len(test.label_names)), np.nan)
-    classifiers, undefined = {}, {}
+    classifiers = {}
     for k, name in enumerate(test.label_names):
-        present = {split: split_targets.labels[:, k].astype(int) for split, split_targets in targets.items()}
-        learned_from = np.concatenate([present["train"], present["validation"]])
-        if learned_from.min() == learned_from.max():
-            undefined[k] = f"`{name}` has {learned_from.sum()} positive rows of {len(learned_from)} to learn from"
-            continue
-        classifiers[name] = fit_classifier(features, present)
-        probabilities[:, k] = classifiers[name].predict_proba(features["test"])[:, 1]
-    estimates = finding_estimates(test, probabilities, probabilities > 0.5, resampling, undefined)
-    return ProbeResult(estimates, probabilities, classifiers=classifiers)
-
-
-def _check_features(features: Array, num_rows: int, split: str) -> None:
-    if len(features) != num_rows:
-        raise ValueError(f"The {split} split has {num_rows} rows but {len(features)} feature rows; encode it again.")
-    bad_rows = np.flatnonzero(~np.isfinite(features).all(1))
-    if len(bad_rows):
-        raise ValueError(
-            f"{len(bad_rows)} of {num_rows} feature rows of the {split} split are not finite, the first is row "
-            f"{bad_rows[0]}; the checkpoint may have diverged: look at its training curves."
-        )
+        if k not in undefined:
+            present = {split: split_targets.labels[:, k].astype(int) for split, split_targets in targets.items()}
+            classifiers[name] = fit_classifier(features, present)
+            probabilities[:, k] = classifiers[name].predict_proba(features["test"])[:, 1]
+    return ProbeAnswers(probabilities, undefined, classifiers)

@@ -216,6 +216,47 @@ def calibration_bins(confidence: Array, num_bins: int = 10) -> Array:
     return np.searchsorted(inner_edges, confidence, side="left")
 
 
+def brier_score(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
+    """Mean squared distance between the probabilities of the classes and what is true.
+
+    Of two classes only one counts, as usual, which makes the score half of the sum over both.
+
+    Args:
+        truth: True class indices. Shape (N,), in [0, C).
+        probabilities: Of each class. Shape (N, C), rows sum to 1.
+        weights: Multiplicity of each row; ones when None. Shape (..., N).
+
+    Returns:
+        Shape (...), in [0, 1] for two classes, in [0, 2] for more.
+
+    Example:
+        >>> round(float(brier_score(np.array([1, 0]), np.array([[0.2, 0.8], [0.6, 0.4]]))), 4)
+        0.1
+    """
+    num_classes = probabilities.shape[1]
+    distances = ((probabilities - np.eye(num_classes)[truth]) ** 2).sum(1)
+    return mean(distances / 2 if num_classes == 2 else distances, weights)
+
+
+def negative_log_likelihood(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
+    """Mean of -log(probability of the true class), in nats. A probability of 0 counts as 2.2e-16.
+
+    Args:
+        truth: True class indices. Shape (N,), in [0, C).
+        probabilities: Of each class. Shape (N, C), rows sum to 1.
+        weights: Multiplicity of each row; ones when None. Shape (..., N).
+
+    Returns:
+        Shape (...), >= 0.
+
+    Example:
+        >>> round(float(negative_log_likelihood(np.array([1, 0]), np.array([[0.2, 0.8], [0.6, 0.4]]))), 4)
+        0.367
+    """
+    of_truth = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0]
+    return mean(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)), weights)
+
+
 def mean(values: Array, weights: Array | None = None) -> Floats:
     """Weighted mean of per-row values. Shape (...)."""
     row_weights = _weights(weights, len(values))
@@ -255,6 +296,8 @@ def _counts_by_score(positive: Array, scores: Array, weights: Array | None) -> t
     ordered_scores, present = np.asarray(scores)[order], np.asarray(positive, dtype=np.float64)[order]
     starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered_scores)) + 1])
     row_weights = _weights(weights, len(order))[..., order]
-    present_counts = np.add.reduceat(row_weights * present, starts, axis=-1)
-    absent_counts = np.add.reduceat(row_weights * (1 - present), starts, axis=-1)
-    return present_counts, absent_counts
+    present_weights = row_weights * present
+    absent_weights = row_weights - present_weights
+    if len(starts) == len(order):  # no ties, as of most probabilities: nothing to add up
+        return present_weights, absent_weights
+    return np.add.reduceat(present_weights, starts, axis=-1), np.add.reduceat(absent_weights, starts, axis=-1)

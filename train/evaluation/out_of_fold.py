@@ -197,13 +197,19 @@ def _label_estimates(
     ranks = ranks_within_folds(probabilities, fold_of_row)
     if targets.exclusive:
         return exclusive_class_estimates(targets, probabilities, resampling, ranks)
+    undefined = unlearned_columns(targets, probabilities, fold_of_row)
+    return finding_estimates(targets, ranks, probabilities > 0.5, resampling, undefined)
+
+
+def unlearned_columns(targets: Targets, probabilities: Array, fold_of_row: Array) -> dict[int, str]:
+    """Columns that are NaN, because a fold had nothing to learn the label from, with the reason."""
     undefined = {}
     for k, name in enumerate(targets.label_names):
         without = np.unique(fold_of_row[np.isnan(probabilities[:, k])])
         if len(without):
             folds = ", ".join(map(str, without))
             undefined[k] = f"the patients to learn `{name}` from all have it or all lack it (fold {folds})"
-    return finding_estimates(targets, ranks, probabilities > 0.5, resampling, undefined)
+    return undefined
 
 
 def _grades(targets: Targets, predicted: Array, resampling: Resampling) -> GradeResult | None:

@@ -14,12 +14,14 @@ from train.evaluation import metrics
 from train.evaluation.baselines import constant_features, pixel_features, untrained_model
 from train.evaluation.bootstrap import Estimate, Resampling, paired_difference, undefined_estimate
 from train.evaluation.features import cache_key, cached, encode_images, encode_texts
+from train.evaluation.further_protocols import Encoded, FurtherFigures, further_figures
 from train.evaluation.grade_probe import GradeResult, grade_probe
 from train.evaluation.linear_probe import ProbeResult, linear_probe
 from train.evaluation.metrics import Array
 from train.evaluation.retrieval import retrieval
+from train.evaluation.run_answers import prompt_probabilities
 from train.evaluation.targets import SPLITS, Targets, read_targets
-from train.evaluation.zero_shot import zero_shot
+from train.evaluation.zero_shot import first_prompts, prompts_asked, zero_shot
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Measurements(Figures):
         image_embeds: Unit length. Shape (N, D).
         text_embeds: Of the row's report, unit length. Shape (N, D).
         texts: The reports.
+        further: Figures of the other protocols; None where they were not asked for.
+        prompts: The sentences that zero-shot rests on, by label.
+        zero_shot_first: Figures of classification by the first prompt of each label alone.
     """
 
     targets: Mapping[str, Targets]
@@ -71,6 +76,9 @@ class Measurements(Figures):
     image_embeds: Array
     text_embeds: Array
     texts: list[str] = field(repr=False)
+    further: FurtherFigures | None = None
+    prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    zero_shot_first: dict[str, Estimate] = field(default_factory=dict)
 
 
 def measure(
@@ -80,6 +88,7 @@ def measure(
     *,
     batch_size: int,
     with_baselines: bool,
+    with_further: bool,
     resampling: Resampling,
     cache_dir: Path | None,
 ) -> Measurements:
@@ -91,6 +100,7 @@ def measure(
         dataset: Splits `train`, `validation` and `test`.
         batch_size: Images or texts a forward pass.
         with_baselines: Whether to probe the controls too.
+        with_further: Whether to ask all other protocols too: probes, remedies, patients, calibration, retrieval.
         resampling: How intervals are drawn; also the seed of the untrained control.
         cache_dir: Where encoded splits are kept; None to keep none.
 
@@ -116,15 +126,21 @@ def measure(
     # The model: what a linear probe reads, what prompts find, what retrieval finds.
     probes = _probe(features, targets, resampling)
     label_names = targets["test"].label_names
-    zero_shot_estimates, zero_shot_scores = zero_shot(
-        image_embeds,
-        {name: encode(processor.class_prompt_texts(name)) for name in label_names},
-        {name: encode(processor.absent_class_prompt_texts(name)) for name in label_names},
-        model.inverse_temperature.item(),
-        targets["test"],
-        resampling,
-    )
+    present = {name: encode(processor.class_prompt_texts(name)) for name in label_names}
+    absent = {name: encode(processor.absent_class_prompt_texts(name)) for name in label_names}
+    asked = image_embeds, present, absent, model.inverse_temperature.item(), targets["test"], resampling
+    zero_shot_estimates, zero_shot_scores = zero_shot(*asked)
     retrieval_estimates = retrieval(image_embeds, texts, text_embeds, targets["test"].patient_ids, resampling)
+
+    further = None
+    if with_further:
+        embeds = {split: arrays["image_embeds"] for split, arrays in encoded.items()}
+        by_prompts = {
+            split: prompt_probabilities(model, processor, embeds[split], targets[split], encode)
+            for split in ("validation", "test")
+        }
+        read = Encoded(features, embeds, texts, text_embeds)
+        further = further_figures(read, targets, probes.labels.probabilities, by_prompts, resampling)
 
     # The same probe on what a model has to beat.
     controls = _control_features(model, processor, dataset, batch_size, resampling.seed) if with_baselines else {}
@@ -144,6 +160,9 @@ def measure(
         image_embeds=image_embeds,
         text_embeds=text_embeds,
         texts=texts,
+        further=further,
+        prompts=prompts_asked(processor, targets["test"]),
+        zero_shot_first=zero_shot(image_embeds, first_prompts(present), first_prompts(absent), *asked[3:])[0],
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of numbers: training curves, calibration, confusion, comparison of systems, map of the embeddings."""
+"""Figures of numbers: training curves, confusion, comparison of systems, map of the embeddings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,47 +58,6 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         panels[3].legend()
     for axes in panels:
         axes.set_xlabel("optimizer update")
-    return figure
-
-
-@rc_context(STYLE)
-def reliability_diagram(
-    confidence: NDArray[Any],
-    correct: NDArray[Any],
-    bins: NDArray[Any],
-    num_bins: int,
-    counted: str,
-    subtitle: str,
-    title: str,
-) -> Figure:
-    """Draw accuracy over confidence, bin by bin, with the numbers of rows below.
-
-    Args:
-        confidence: Probability given to the predicted class. Shape (N,).
-        correct: Whether that class is the true one. Shape (N,).
-        bins: Bin of each row, in [0, num_bins). Shape (N,).
-        num_bins: Number of bins of equal width over [0, 1].
-        counted: What a row is: `images`.
-        subtitle: The calibration error, in words.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(5.2, 5.6, title)
-    upper, lower = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    counts = np.bincount(bins, minlength=num_bins)
-    filled = counts > 0
-    claimed = np.bincount(bins, confidence, num_bins)[filled] / counts[filled]
-    achieved = np.bincount(bins, correct, num_bins)[filled] / counts[filled]
-    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-    upper.plot(claimed, achieved, color=BLUE, marker="o", label="measured")
-    upper.vlines(claimed, claimed, achieved, color=ORANGE, linewidth=3, alpha=0.6, label="gap")
-    upper.set(title=subtitle, ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02))
-    upper.legend(loc="upper left")
-    centres = (np.arange(num_bins) + 0.5) / num_bins
-    lower.bar(centres, counts, width=0.9 / num_bins, color=BLUE)
-    lower.set(xlabel="confidence in the predicted class", ylabel=counted)
     return figure
 
 

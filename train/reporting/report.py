@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from train.reporting import further_sections
 from train.reporting.tables import markdown_table, metrics_table, retrieval_table, systems_table, undefined_notes
 
 MODEL = "LumbarCLIP"
@@ -34,10 +35,13 @@ def evaluation_report(results: Mapping[str, Any], figures: Mapping[str, str]) ->
         warnings_of(data),
         "Brackets hold 95 % intervals: bootstrap over patients, not images. No test row was seen in fitting.",
         _probe_section(results),
-        "## Zero-shot\n\nBy prompts alone, no training on the labels.\n\n"
-        + metrics_table({MODEL: results["zero_shot"]}),
+        further_sections.probes_section(results, compared_metrics(results)),
+        further_sections.patients_section(results, compared_metrics(results)),
+        further_sections.calibration_section(results),
+        _zero_shot_section(results),
         "## Retrieval\n\nAn image searches the distinct reports, a report the images. A report word for word the same "
         "counts as a hit; a tie counts as a miss.\n\n" + retrieval_table(results["retrieval"]),
+        further_sections.retrieval_section(results),
         "## Labels of the split\n\nA figure that rests on few patients says little.\n\n" + _label_table(data),
         "## All figures of the probe\n\n" + metrics_table(_probe_columns(results)),
         _notes(results),
@@ -100,6 +104,16 @@ def _probe_section(results: Mapping[str, Any]) -> str:
             "pretrained features hold more.",
             systems_table(differences, shown),
         ]
+    return "\n\n".join(parts)
+
+
+def _zero_shot_section(results: Mapping[str, Any]) -> str:
+    parts = [
+        "## Zero-shot\n\nBy prompts alone, no training on the labels.",
+        further_sections.zero_shot_table(results, compared_metrics(results)),
+        metrics_table({MODEL: results["zero_shot"]}),
+        "Asked with these sentences:\n\n" + further_sections.prompts_list(results["prompts"]),
+    ]
     return "\n\n".join(parts)
 
 

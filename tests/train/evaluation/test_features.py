@@ -21,6 +21,15 @@ def test_images_are_encoded_as_the_model_does_whatever_the_batch(tiny_model, tin
     np.testing.assert_allclose(encoded["image_embeds"], projected, atol=1e-5)
 
 
+def test_features_are_exactly_those_of_the_processors_pixels(tiny_model, tiny_processor, rows):
+    encoded = encode_images(tiny_model, tiny_processor, rows, batch_size=4, description="test")
+    for start in range(0, len(rows), 4):
+        pixels = tiny_processor(images=rows[start : start + 4]["image"], return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            expected = tiny_model.get_image_features(pixels, project=False).numpy()
+        np.testing.assert_array_equal(encoded["image_features"][start : start + 4], expected)
+
+
 def test_texts_that_repeat_are_encoded_once_and_come_back_in_order(tiny_model, tiny_processor, monkeypatch):
     texts = ["disc bulge at l4/l5.", "no.", "disc bulge at l4/l5.", "normal disc."]
     encoded_rows = []

@@ -51,9 +51,36 @@ def test_ranking_metrics_equal_scikit_learn_with_ties_and_weights(ours, theirs, 
     np.testing.assert_allclose(ours(positive, scores, weights), theirs(positive, scores, sample_weight=weights))
 
 
+@pytest.mark.parametrize("num_classes", [2, NUM_CLASSES])
+def test_scores_of_probabilities_equal_scikit_learn(num_classes, rows):
+    truth, weights = rows[0] % num_classes, rows[3]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(num_classes), len(truth))
+    labels = range(num_classes)
+    for ours, theirs in (
+        (metrics.brier_score, reference.brier_score_loss),
+        (metrics.negative_log_likelihood, reference.log_loss),
+    ):
+        np.testing.assert_allclose(ours(truth, probabilities), theirs(truth, probabilities, labels=labels))
+        expected = theirs(truth, probabilities, labels=labels, sample_weight=weights)
+        np.testing.assert_allclose(ours(truth, probabilities, weights), expected)
+
+
+def test_a_class_that_was_ruled_out_costs_much_but_not_everything():
+    sure = np.array([[1.0, 0.0]])
+    assert metrics.negative_log_likelihood(np.array([1]), sure) == pytest.approx(
+        reference.log_loss([1], sure, labels=[0, 1])
+    )
+
+
 @pytest.mark.parametrize(
     "metric",
     [
+        lambda truth, predicted, scores, weights: metrics.brier_score(
+            truth, np.eye(NUM_CLASSES)[predicted] * 0.8 + 0.05, weights
+        ),
+        lambda truth, predicted, scores, weights: metrics.negative_log_likelihood(
+            truth, np.eye(NUM_CLASSES)[predicted] * 0.8 + 0.05, weights
+        ),
         lambda truth, predicted, scores, weights: metrics.macro_f1(truth, predicted, NUM_CLASSES, weights),
         lambda truth, predicted, scores, weights: metrics.minority_recall(truth, predicted, NUM_CLASSES, weights),
         lambda truth, predicted, scores, weights: metrics.auroc(truth == 1, scores, weights),

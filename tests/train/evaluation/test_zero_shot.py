@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from train.evaluation.bootstrap import Resampling
-from train.evaluation.zero_shot import prompt_ensemble, zero_shot, zero_shot_probabilities, zero_shot_scores
+from train.evaluation.zero_shot import (
+    first_prompts,
+    prompt_ensemble,
+    prompts_asked,
+    zero_shot,
+    zero_shot_probabilities,
+    zero_shot_scores,
+)
 
 EAST, NORTH = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
 
@@ -62,3 +69,26 @@ def test_the_temperature_moves_no_answer(make_targets):
     cold, warm = (zero_shot(images, prompts, prompts, factor, targets, Resampling(10))[0] for factor in (1.0, 50.0))
     assert cold["balanced_accuracy"].value == warm["balanced_accuracy"].value
     assert cold["expected_calibration_error"].value != warm["expected_calibration_error"].value
+
+
+def test_the_ensemble_is_compared_with_the_first_wording(make_targets):
+    """The first wording of `LBP` leads astray, the second mends it: only the ensemble tells the classes apart."""
+    images = np.eye(3)[[0, 0, 1, 1]]
+    targets = make_targets({"test": np.eye(2)[[0, 0, 1, 1]]}, ["LBP", "No Finding"])["test"]
+    prompts = {"LBP": np.array([[0.0, 0.8, 0.6], [1.0, 0.0, 0.0]]), "No Finding": np.array([[0.0, 0.6, 0.8]])}
+    ensemble, _ = zero_shot(images, prompts, prompts, 5.0, targets, Resampling(10))
+    single, _ = zero_shot(images, first_prompts(prompts), first_prompts(prompts), 5.0, targets, Resampling(10))
+    assert ensemble["auroc"].value == 1.0
+    assert single["auroc"].value == 0.0
+    assert prompts["LBP"].shape == (2, 3)
+
+
+def test_the_record_lists_the_prompts_that_are_used(make_targets, tiny_processor):
+    exclusive = make_targets({"test": np.eye(2)}, ["LBP", "No Finding"])["test"]
+    asked = prompts_asked(tiny_processor, exclusive)
+    assert asked["No Finding"] == {"present": tiny_processor.class_prompt_texts("No Finding")}
+    findings = make_targets({"test": np.ones((2, 2))}, ["disc bulge", "stenosis"])["test"]
+    assert prompts_asked(tiny_processor, findings)["stenosis"] == {
+        "present": ["Stenosis.", "There is stenosis.", "MRI of the lumbar spine shows stenosis."],
+        "absent": ["No stenosis.", "There is no stenosis.", "No evidence of stenosis."],
+    }

@@ -35,13 +35,6 @@ def test_confusion_matrix_writes_counts_and_shares_also_of_an_absent_class():
     assert drawn_texts(figure) == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
 
 
-def test_reliability_diagram_draws_accuracy_over_mean_confidence():
-    confidence, correct = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1])
-    figure = plots.reliability_diagram(confidence, correct, np.array([7, 7, 9]), 10, "images", "error", "title")
-    np.testing.assert_allclose(figure.axes[0].lines[1].get_xydata(), [[0.75, 0.5], [0.95, 1.0]])
-    assert [bar.get_height() for bar in figure.axes[1].patches] == [0] * 7 + [2, 0, 1]
-
-
 def test_interval_chart_leaves_undefined_figures_out():
     entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
     undefined = {"value": None, "low": None, "high": None, "n": 9, "reason": "no row"}

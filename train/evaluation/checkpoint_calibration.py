@@ -1,0 +1,166 @@
+"""Calibrate the zero-shot answers of a checkpoint, and keep what was fitted in its `config.json`.
+
+Whoever loads the checkpoint then has calibrated probabilities, prediction sets and abstention without this package:
+
+    texts = processor.zero_shot_texts(model.config.calibration)
+    output = model(**processor(images=images, text=texts, return_tensors="pt"))
+    answers = processor.post_process_zero_shot(output, model.config.calibration)
+"""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import torch
+from datasets import Dataset
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from train.checkpoints import load_checkpoint, write_json
+from train.evaluation.calibration import TARGET_COVERAGE, fit_calibration
+from train.evaluation.conformal import IN_EVERY_SET
+from train.evaluation.features import encode_images, encode_texts
+from train.evaluation.metrics import Array
+from train.evaluation.questions import as_label_probabilities, choice_names
+from train.evaluation.targets import Targets
+
+CODE = "calibration_lumbarclip.py"
+
+
+def fit_checkpoint_calibration(
+    folder: str | Path,
+    rows: Dataset,
+    targets: Targets,
+    *,
+    dataset_name: str,
+    batch_size: int,
+    target_coverage: float = TARGET_COVERAGE,
+) -> ZeroShotCalibration:
+    """Fit the zero-shot calibration of a checkpoint on validation rows, and write it into its configuration.
+
+    Args:
+        folder: Holds the checkpoint. Its weights stay untouched; a calibration that it has is replaced.
+        rows: Of the validation split, with the column `image`.
+        targets: Their truth.
+        dataset_name: Kept with the calibration.
+        batch_size: Images or texts a forward pass.
+        target_coverage: What the prediction sets promise, in (0, 1).
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: If there is no checkpoint, or it was saved without the code that reads a calibration.
+    """
+    if Path(folder, "config.json").exists():
+        _refuse_old_code(Path(folder))
+    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
+    calibration = fit_zero_shot_calibration(
+        model,
+        processor,
+        rows,
+        targets,
+        dataset_name=dataset_name,
+        batch_size=batch_size,
+        target_coverage=target_coverage,
+    )
+    write_calibration(Path(folder), calibration)
+    return calibration
+
+
+def fit_zero_shot_calibration(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: Dataset,
+    targets: Targets,
+    *,
+    dataset_name: str,
+    batch_size: int,
+    target_coverage: float = TARGET_COVERAGE,
+) -> ZeroShotCalibration:
+    """Fit the calibration of a model's zero-shot answers, in the words of its processor.
+
+    Args:
+        model: A LumbarCLIP model; left as it was.
+        processor: Its processor. Classes are asked for with its prompts, which are kept with the calibration.
+        rows: Of the validation split, with the column `image`.
+        targets: Their truth.
+        dataset_name: Kept with the calibration.
+        batch_size: Images or texts a forward pass.
+        target_coverage: What the prediction sets promise, in (0, 1).
+
+    Returns:
+        The calibration.
+    """
+    asked = ZeroShotCalibration(_questions(processor, targets), target_coverage, fitted_on={})
+    probabilities = _zero_shot_probabilities(model, processor, rows, targets, asked, batch_size)
+    fitted = fit_calibration(probabilities, targets, target_coverage)
+    return replace(
+        asked,
+        questions=[
+            replace(question, temperature=float(temperature), score_thresholds=thresholds.tolist())
+            for question, temperature, thresholds in zip(
+                asked.questions, fitted.temperatures, fitted.thresholds, strict=True
+            )
+        ],
+        fitted_on={
+            "dataset": dataset_name,
+            "split": targets.split,
+            "num_rows": len(targets),
+            "num_patients": len(set(targets.patient_ids)),
+            "date": datetime.now(UTC).date().isoformat(),
+            "reasons": fitted.reasons,
+        },
+    )
+
+
+def write_calibration(folder: Path, calibration: ZeroShotCalibration) -> None:
+    """Write a calibration into the configuration of a checkpoint, whole or not at all.
+
+    Raises:
+        ValueError: If the checkpoint was saved without the code that reads a calibration.
+    """
+    _refuse_old_code(folder)
+    path = folder / "config.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)})
+
+
+def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[CalibratedQuestion]:
+    """What is asked, not calibrated yet."""
+    choices, names = list(choice_names(targets)), targets.label_names
+    stated = [processor.class_prompt_texts(name) for name in names]
+    if targets.exclusive:
+        return [CalibratedQuestion(None, choices, stated, 1.0, [IN_EVERY_SET] * len(choices))]
+    return [
+        CalibratedQuestion(
+            name, choices, [processor.absent_class_prompt_texts(name), present], 1.0, [IN_EVERY_SET] * len(choices)
+        )
+        for name, present in zip(names, stated, strict=True)
+    ]
+
+
+def _zero_shot_probabilities(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: Dataset,
+    targets: Targets,
+    asked: ZeroShotCalibration,
+    batch_size: int,
+) -> Array:
+    """Probability of each label by the functions that the checkpoint's users call. Shape (N, K)."""
+    images = encode_images(model, processor, rows, batch_size=batch_size, description=f"Images, {targets.split}")
+    texts = encode_texts(model, processor, prompt_texts(asked), batch_size=batch_size)
+    embeds = torch.from_numpy(images["image_embeds"]), torch.from_numpy(texts)
+    logits = zero_shot_logits(*embeds, model.inverse_temperature.item(), asked)
+    return as_label_probabilities(calibrated_probabilities(logits.double(), asked).numpy(), targets)
+
+
+def _refuse_old_code(folder: Path) -> None:
+    if not (folder / CODE).exists():
+        raise ValueError(
+            f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "
+            "not use the result. Save it anew: train.checkpoints.save_checkpoint(*load_checkpoint(folder), folder)."
+        )

@@ -1,0 +1,114 @@
+"""What else is asked of the same features, beside the headline probe: other probes, remedies, patients, calibration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.evaluation.attention_pooling import attention_pooling
+from train.evaluation.bootstrap import Estimate, Resampling
+from train.evaluation.calibration import CalibrationResult, calibration_figures
+from train.evaluation.classification import exclusive_class_estimates, finding_estimates
+from train.evaluation.metrics import Array
+from train.evaluation.paper_probe import paper_probe
+from train.evaluation.patient_level import patient_figures
+from train.evaluation.retrieval import rank_queries, retrieval_estimates
+from train.evaluation.run_answers import PROBE_SEED, PROJECTED, UNPROJECTED, probe_answers, remedy_answers
+from train.evaluation.targets import Targets
+
+# What a decision without a probability does not have.
+NEED_PROBABILITIES = ("auroc", "average_precision", "macro_", "expected_calibration_error")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model makes of the splits. D width of the shared space.
+
+    Args:
+        features: z_I by split. Shape (N, d_I).
+        embeds: z'_I by split, unit length. Shape (N, D).
+        texts: Reports of the test rows.
+        text_embeds: Theirs, unit length. Shape (N, D).
+    """
+
+    features: Mapping[str, Array]
+    embeds: Mapping[str, Array]
+    texts: list[str]
+    text_embeds: Array
+
+
+@dataclass(frozen=True)
+class FurtherFigures:
+    """Figures by protocol, and the calibration of the two classifiers that were not fitted on validation rows.
+
+    Args:
+        figures: By protocol: `probe/PROBE/FEATURES`, `decision/...`, `patients/mean`, `patients/attention`,
+            `retrieval/pair`, `retrieval/facts`, `calibration/paper`, `calibration/zero_shot`.
+        paper_calibration: Of the paper's probe.
+        zero_shot_calibration: Of the prompts.
+        zero_shot_probabilities: Of the test rows by prompts, before calibration. Shape (N, K).
+    """
+
+    figures: dict[str, dict[str, Estimate]]
+    paper_calibration: CalibrationResult
+    zero_shot_calibration: CalibrationResult
+    zero_shot_probabilities: Array
+
+
+def further_figures(
+    encoded: Encoded,
+    targets: Mapping[str, Targets],
+    headline_probabilities: Array,
+    zero_shot: Mapping[str, Array],
+    resampling: Resampling,
+) -> FurtherFigures:
+    """Measure everything but the headline probe, zero-shot and plain retrieval.
+
+    Args:
+        encoded: What the model makes of the splits.
+        targets: By split.
+        headline_probabilities: Of the headline probe, for the test rows; patients are their means. Shape (N, K).
+        zero_shot: Probability of each label by prompts, of `validation` and `test`. Shape (N, K).
+        resampling: How intervals are drawn.
+
+    Returns:
+        The figures.
+    """
+    test, validation = targets["test"], targets["validation"]
+    answers = {**probe_answers(encoded.features, targets, UNPROJECTED), **remedy_answers(encoded.features, targets)}
+    answers |= probe_answers(encoded.embeds, targets, PROJECTED)
+    figures = {
+        name: _label_figures(test, answered, resampling)
+        for name, answered in answers.items()
+        if name.startswith(("probe/", "decision/")) and name != f"probe/logistic/{UNPROJECTED}"  # the headline
+    }
+    for name in figures:
+        if name.startswith("decision/"):
+            figures[name] = {key: of for key, of in figures[name].items() if not _needs_probabilities(key)}
+    attention = attention_pooling(encoded.features, targets, PROBE_SEED)
+    figures["patients/mean"] = patient_figures(test, headline_probabilities, resampling)
+    figures["patients/attention"] = patient_figures(test, attention, resampling)
+    for hits in ("pair", "facts"):
+        asked = rank_queries(encoded.embeds["test"], encoded.texts, encoded.text_embeds, hits)
+        figures[f"retrieval/{hits}"] = retrieval_estimates(asked, test.patient_ids, resampling)
+    paper = paper_probe(encoded.features, targets, seed=PROBE_SEED).probabilities
+    calibrated = {
+        name: calibration_figures(of["validation"], validation, of["test"], test, resampling)
+        for name, of in {"paper": paper, "zero_shot": zero_shot}.items()
+    }
+    figures |= {f"calibration/{name}": result.estimates for name, result in calibrated.items()}
+    return FurtherFigures(figures, calibrated["paper"], calibrated["zero_shot"], zero_shot["test"])
+
+
+def _label_figures(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
+    if targets.exclusive:
+        return exclusive_class_estimates(targets, probabilities, resampling)
+    unlearned = {
+        k: f"`{targets.label_names[k]}` could not be learned"
+        for k in np.flatnonzero(np.isnan(probabilities).any(0)).tolist()
+    }
+    return finding_estimates(targets, probabilities, probabilities > 0.5, resampling, unlearned)
+
+
+def _needs_probabilities(figure: str) -> bool:
+    return figure.startswith(NEED_PROBABILITIES) and figure != "macro_f1"

@@ -1,0 +1,139 @@
+r"""Losses of the paper's probe: its own, and two remedies for the class that it misses.
+
+The paper reports a macro F1 far below its accuracy and names class imbalance as the cause. A probe that is trained by
+plain cross-entropy learns how rare a class is before it learns what it looks like. The remedies change the loss alone,
+so a difference between two probes is the loss's doing.
+
+Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and what the training split holds:
+`counts` (K,), its rows of each class, all above 0, and `num_rows`, for findings above every count. The first three
+suit exclusive classes, one label in each row; the last three suit findings, of which each column is a problem of its
+own: a mean over rows, summed over columns.
+
+The probabilities of a remedied probe belong to classes of equal frequency. They find rare classes and rank rows as
+well as others, but are no estimates of how often a finding is present; calibrate them before reading them so.
+
+Shapes: B rows, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+# The source tries 0.9, 0.99, 0.999 and 0.9999. With 0.999 a class of 100 rows weighs 6.6 times one of 1,000.
+EFFECTIVE_NUMBER_BETA = 0.999
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    """Softmax cross-entropy, the paper's; the counts do not enter.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
+        tensor(0.6931)
+    """
+    return F.cross_entropy(logits, labels)
+
+
+def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    r"""Cross-entropy in which a class of $n$ rows weighs $1 / E_n$, with $E_n = (1 - \beta^n) / (1 - \beta)$.
+
+    The weights are scaled to sum to K.
+
+    Source:
+        Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 10, β = 0.999.
+
+    Relations:
+        Weights stop mattering once the training rows are told apart; `logit_adjusted_cross_entropy` goes on asking
+        for a wider margin around the rarer class.
+
+    Example:
+        >>> import torch
+        >>> class_balanced_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
+        tensor(1.2472)
+    """
+    weights = 1 / effective_number(counts)
+    weights = weights * (len(weights) / weights.sum())
+    return -(weights * labels * F.log_softmax(logits, dim=1)).sum(1).mean()
+
+
+def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    r"""Cross-entropy of the logits plus $\tau \log \pi_y$, where $\pi_y$ is the share of class $y$ in training.
+
+    In training the frequency of a class is thus given and need not be learned; in testing it is left out.
+
+    Source:
+        Menon et al., Long-Tail Learning via Logit Adjustment, 2021, equation 10, τ = 1.
+
+    Example:
+        >>> import torch
+        >>> logit_adjusted_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
+        tensor(2.3026)
+    """
+    return F.cross_entropy(logits + (counts / num_rows).log(), labels)
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    """Sigmoid cross-entropy of each finding; the paper has exclusive classes only."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(0).sum()
+
+
+def class_balanced_binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    """Sigmoid cross-entropy in which rows with a finding weigh E(rows without it) / E(rows with it) (`pos_weight`).
+
+    Source:
+        Cui et al. 2019, as `class_balanced_cross_entropy`, for the two classes of each finding. Ours: rows without
+        the finding keep the weight 1, since the scale of a column's loss is nothing to AdamW.
+    """
+    rarity = effective_number(num_rows - counts) / effective_number(counts)
+    losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=rarity, reduction="none")
+    return losses.mean(0).sum()
+
+
+def logit_adjusted_binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    r"""Sigmoid cross-entropy of the logits plus $\log \pi / (1 - \pi)$, where $\pi$ is the finding's share of rows.
+
+    Source:
+        Menon et al. 2021, equation 10 with two classes, the logit of absence being 0; τ = 1.
+    """
+    adjusted = logits + (counts / (num_rows - counts)).log()
+    return F.binary_cross_entropy_with_logits(adjusted, labels, reduction="none").mean(0).sum()
+
+
+def effective_number(counts: Tensor) -> Tensor:
+    """Rows that a class is worth, the overlap of its rows considered: at most 1 / (1 - β) = 1,000.
+
+    Args:
+        counts: Rows of each class, above 0. Shape (K,).
+
+    Example:
+        >>> import torch
+        >>> effective_number(torch.tensor([1.0, 100.0, 1000.0, 100000.0]))
+        tensor([   1.0000,   95.2079,  632.3046, 1000.0000])
+    """
+    numbers = (1 - EFFECTIVE_NUMBER_BETA ** counts.double()) / (1 - EFFECTIVE_NUMBER_BETA)
+    return numbers.to(counts.dtype)
+
+
+@dataclass(frozen=True)
+class ProbeLoss:
+    """One idea in its two forms.
+
+    Args:
+        of_classes: For exclusive classes.
+        of_findings: For findings.
+    """
+
+    of_classes: Loss
+    of_findings: Loss
+
+
+PROBE_LOSSES: dict[str, ProbeLoss] = {
+    "paper": ProbeLoss(cross_entropy, binary_cross_entropy),
+    "paper_balanced": ProbeLoss(class_balanced_cross_entropy, class_balanced_binary_cross_entropy),
+    "paper_logit_adjusted": ProbeLoss(logit_adjusted_cross_entropy, logit_adjusted_binary_cross_entropy),
+}

@@ -1,0 +1,52 @@
+"""Labels as questions: one question for exclusive classes, a question for each finding otherwise.
+
+Both kinds of labels are then calibrated by the same code.
+
+Shapes: N rows, K labels, Q questions, C choices. Exclusive classes: Q = 1, C = K. Findings: Q = K, C = 2, the choices
+absent and present.
+"""
+
+import numpy as np
+
+from train.evaluation.metrics import Array, Floats
+from train.evaluation.targets import Targets
+
+ABSENT_OR_PRESENT = ("absent", "present")
+
+
+def as_questions(probabilities: Array, targets: Targets) -> Floats:
+    """Arrange probabilities of labels, shape (N, K), as questions and their choices, shape (N, Q, C)."""
+    if targets.exclusive:
+        return np.asarray(probabilities, dtype=np.float64)[:, None, :]
+    present = np.asarray(probabilities, dtype=np.float64)
+    return np.stack([1 - present, present], axis=2)
+
+
+def as_label_probabilities(by_question: Array, targets: Targets) -> Array:
+    """Arrange what `as_questions` returns as probabilities of labels again. Shape (N, K)."""
+    return by_question[:, 0] if targets.exclusive else by_question[..., 1]
+
+
+def true_choices(targets: Targets) -> Array:
+    """The true choice of each row and question. Shape (N, Q), integer."""
+    return targets.classes[:, None] if targets.exclusive else targets.labels.astype(int)
+
+
+def choice_names(targets: Targets) -> tuple[str, ...]:
+    """Names of the C choices."""
+    return targets.label_names if targets.exclusive else ABSENT_OR_PRESENT
+
+
+def question_names(targets: Targets) -> tuple[str, ...]:
+    """Names of the Q questions."""
+    return ("classes",) if targets.exclusive else targets.label_names
+
+
+def counted_questions(targets: Targets) -> list[int]:
+    """Questions that macro figures count: all but whether there is `No Finding`, the absence of the others."""
+    return [0] if targets.exclusive else targets.findings
+
+
+def learned_questions(by_question: Array) -> Array:
+    """Whether each question has probabilities: a label that could not be learned is NaN. Shape (Q,), bool."""
+    return np.array([bool(np.isfinite(of_question).all()) for of_question in by_question.swapaxes(0, 1)])

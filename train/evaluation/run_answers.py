@@ -1,0 +1,189 @@
+"""What the models of one run answer for the rows of a test split: what a study keeps, and measures later.
+
+Answers are arrays with one entry a row, by name. N rows, K labels:
+
+    row, fold                              index in the whole data set; the fold whose models answered     (N,)
+    probe/PROBE/FEATURES                   probability of each label; NaN where it could not be learned    (N, K)
+    decision/paper_threshold/unprojected   1 where the label is answered, by thresholds of validation rows (N, K)
+    calibrated/paper/unprojected           probability of each label, temperature fitted on validation     (N, K)
+    patient_attention                      probability for the row's patient, by attention pooling         (N, K)
+    grade/FEATURES                         predicted grade; -1 where the row has none                      (N,)
+    zero_shot                              probability of each label, by prompts                           (N, K)
+    retrieval/HITS/DIRECTION/rank, num_hits, num_candidates                                                (N,)
+
+PROBE is `paper`, `logistic` or `knn`, or one of the two remedies for rare classes, `paper_balanced` and
+`paper_logit_adjusted`. FEATURES: `unprojected` is z_I, what downstream tasks use; `projected` is z'_I of the shared
+space. The remedies, thresholds, temperatures and attention are answered on z_I alone.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from datasets import Dataset
+from scipy.special import expit
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation.attention_pooling import attention_pooling
+from train.evaluation.bootstrap import Resampling
+from train.evaluation.calibration import apply_calibration, fit_calibration
+from train.evaluation.decision_threshold import threshold_decisions
+from train.evaluation.features import encode_images, encode_texts
+from train.evaluation.grade_probe import grade_probe
+from train.evaluation.linear_probe import logistic_probe
+from train.evaluation.metrics import Array
+from train.evaluation.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.paper_probe import paper_probe
+from train.evaluation.probe_losses import PROBE_LOSSES
+from train.evaluation.retrieval import RANKINGS, rank_queries
+from train.evaluation.targets import SPLITS, Targets, read_targets
+from train.evaluation.zero_shot import zero_shot
+
+Answers: TypeAlias = dict[str, Array]
+Features: TypeAlias = Mapping[str, Array]
+
+UNPROJECTED, PROJECTED = "unprojected", "projected"
+PROBE_SEED = 0  # the same for all runs: seeds of a study are those of pretraining
+# Only answers are kept; intervals are drawn when runs are compared.
+NO_INTERVALS = Resampling(num_resamples=1)
+
+
+def answer_run(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: Mapping[str, Dataset],
+    rows: Array,
+    fold: int,
+    *,
+    batch_size: int,
+) -> Answers:
+    """Encode the three splits once, and let every protocol answer for the test split.
+
+    Args:
+        model: A LumbarCLIP model; left as it was.
+        processor: Its processor.
+        dataset: Splits `train`, `validation` and `test`.
+        rows: Index of each test row in the whole data set. Shape (N,).
+        fold: Number of the fold; 0 where there is one split.
+        batch_size: Images or texts a forward pass.
+
+    Returns:
+        The answers.
+
+    Raises:
+        ValueError: If a split is missing or empty, or a feature is not finite: the run has diverged.
+    """
+    targets = read_targets(dataset)
+    encoded = {
+        split: encode_images(model, processor, dataset[split], batch_size=batch_size, description=f"Images, {split}")
+        for split in SPLITS
+    }
+    features = {
+        UNPROJECTED: {split: arrays["image_features"] for split, arrays in encoded.items()},
+        PROJECTED: {split: arrays["image_embeds"] for split, arrays in encoded.items()},
+    }
+    answers = {"row": rows, "fold": np.full(len(rows), fold)}
+    for space, by_split in features.items():
+        answers |= probe_answers(by_split, targets, space)
+    answers |= remedy_answers(features[UNPROJECTED], targets)
+    answers["patient_attention"] = attention_pooling(features[UNPROJECTED], targets, PROBE_SEED)
+    encode = partial(encode_texts, model, processor, batch_size=batch_size)
+    image_embeds = encoded["test"]["image_embeds"]
+    answers["zero_shot"] = prompt_probabilities(model, processor, image_embeds, targets["test"], encode)
+    texts = list(dataset["test"]["report"][:])
+    text_embeds = encode(texts, description="Reports, test")
+    for hits in RANKINGS:
+        for direction, asked in rank_queries(image_embeds, texts, text_embeds, hits).items():
+            start = f"retrieval/{hits}/{direction}"
+            answers |= {f"{start}/rank": asked.ranks, f"{start}/num_hits": asked.num_hits}
+            answers[f"{start}/num_candidates"] = asked.num_candidates
+    return answers
+
+
+def control_answers(
+    controls: Mapping[str, Features], targets: Mapping[str, Targets], rows: Array, fold: int
+) -> dict[str, Answers]:
+    """Let the same probes answer from features that no run has learned.
+
+    Args:
+        controls: Features by split, shape (N, D), by control.
+        targets: By split.
+        rows: Index of each test row in the whole data set. Shape (N,).
+        fold: Number of the fold.
+
+    Returns:
+        The answers of each control; probes and grades alone.
+    """
+    of_rows = {"row": rows, "fold": np.full(len(rows), fold)}
+    return {name: of_rows | probe_answers(features, targets, UNPROJECTED) for name, features in controls.items()}
+
+
+def probe_answers(features: Features, targets: Mapping[str, Targets], space: str) -> Answers:
+    """Fit the probes on one space of features, and let them answer for the test split.
+
+    Args:
+        features: By split, shape (N, D).
+        targets: By split.
+        space: What to call the features.
+
+    Returns:
+        `probe/PROBE/SPACE`, and `grade/SPACE` where there are grades.
+    """
+    answers = {
+        f"probe/paper/{space}": paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
+        f"probe/logistic/{space}": logistic_probe(features, targets).probabilities,
+        f"probe/knn/{space}": nearest_neighbour_probe(features, targets).probabilities,
+    }
+    grades = grade_probe(features, targets, NO_INTERVALS)
+    if grades is not None:
+        answers[f"grade/{space}"] = np.full(len(targets["test"]), -1)
+        answers[f"grade/{space}"][targets["test"].grades >= 0] = grades.predicted
+    return answers
+
+
+def remedy_answers(features: Features, targets: Mapping[str, Targets]) -> Answers:
+    """Answer by the paper's probe with each remedy for its bias to frequent classes, and calibrated.
+
+    Args:
+        features: z_I by split, shape (N, D).
+        targets: By split.
+
+    Returns:
+        `probe/REMEDY/unprojected`, `decision/paper_threshold/unprojected` and `calibrated/paper/unprojected`.
+    """
+    fitted = {name: paper_probe(features, targets, loss, seed=PROBE_SEED) for name, loss in PROBE_LOSSES.items()}
+    plain = fitted.pop("paper").probabilities
+    calibration = fit_calibration(plain["validation"], targets["validation"])
+    calibrated, _, _ = apply_calibration(calibration, plain["test"], targets["test"])
+    return {
+        **{f"probe/{name}/{UNPROJECTED}": probe.probabilities["test"] for name, probe in fitted.items()},
+        f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(plain, targets),
+        f"calibrated/paper/{UNPROJECTED}": calibrated,
+    }
+
+
+def prompt_probabilities(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    image_embeds: Array,
+    targets: Targets,
+    encode: Callable[[list[str]], Array],
+) -> Array:
+    """Answer by prompts: exclusive labels compete, a finding stated competes with the same finding denied.
+
+    Args:
+        model: Its temperature turns similarities into probabilities.
+        processor: Holds the prompts.
+        image_embeds: Unit length. Shape (N, D).
+        targets: Names the labels.
+        encode: Embeds texts, unit length.
+
+    Returns:
+        Probability of each label. Shape (N, K).
+    """
+    inverse_temperature = model.inverse_temperature.item()
+    present = {name: encode(processor.class_prompt_texts(name)) for name in targets.label_names}
+    absent = {name: encode(processor.absent_class_prompt_texts(name)) for name in targets.label_names}
+    _, scores = zero_shot(image_embeds, present, absent, inverse_temperature, targets, NO_INTERVALS)
+    return scores if targets.exclusive else expit(inverse_temperature * scores)
