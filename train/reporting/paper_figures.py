@@ -1,0 +1,83 @@
+"""What the LumbarCLIP paper reports, to stand beside what was measured here.
+
+The paper's figures come from other data (Mendeley axial slices, 528 test pairs), split by record and not by patient,
+without intervals; they are shown for the form of its tables, not as a bar to clear.
+
+Source: LumbarCLIP, arXiv 2509.20813, tables 1 and 2, and the text on figures 3 and 4 (the figures themselves print no
+numbers that can be read exactly).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of Table 2, in percent; precision, recall and F1 as printed."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+
+
+TABLE_2 = {
+    "ConVIRT": PaperRow(81.52, 85.10, 94.47, 89.54),
+    "GLoRIA": PaperRow(82.25, 84.54, 96.44, 90.09),
+    "MedCLIP-ViT": PaperRow(82.94, 84.16, 98.08, 90.59),
+    "MedCLIP-ResNet-50": PaperRow(84.24, 86.94, 95.52, 91.03),
+    "LumbarCLIP-ResNet50-256": PaperRow(95.00, 94.50, 98.08, 94.75),
+    "LumbarCLIP-ViT-256": PaperRow(94.00, 94.00, 94.00, 94.00),
+    "LumbarCLIP-Swin-256": PaperRow(89.00, 89.00, 90.00, 89.00),
+}
+# Table 1, test split: records with and without low back pain.
+TEST_LBP, TEST_NO_FINDING = 462, 66
+# Figure 3: no heads; accuracy and macro F1 by backbone.
+FIGURE_3 = {"ResNet": (0.92, 0.93), "ViT": (0.90, 0.89), "Swin": (0.89, 0.90)}
+
+
+def always_positive() -> PaperRow:
+    """What answering `LBP` for every record of the paper's test split scores, from its Table 1.
+
+    Example:
+        >>> always_positive()
+        PaperRow(accuracy=87.5, precision=87.5, recall=100.0, f1=93.33)
+    """
+    share = TEST_LBP / (TEST_LBP + TEST_NO_FINDING)
+    return PaperRow(100 * share, 100 * share, 100.0, round(200 * share / (1 + share), 2))
+
+
+def backbone_family(vision: str) -> str | None:
+    """Name the kind of a vision tower as the paper does, whatever its size.
+
+    Example:
+        >>> backbone_family("resnet10t"), backbone_family("swin_tiny_patch4_window7_224"), backbone_family("convnext")
+        ('ResNet', 'Swin', None)
+    """
+    families = {"resnet": "ResNet", "swin": "Swin", "vit": "ViT", "deit": "ViT"}
+    return next((family for start, family in families.items() if start in vision.lower()), None)
+
+
+def paper_row(settings: Mapping[str, Any]) -> str | None:
+    """The row of Table 2 that a system corresponds to, by its kind and backbone; sizes may differ.
+
+    Args:
+        settings: `system`, `vision` and `projection` of the system.
+
+    Returns:
+        A key of `TABLE_2`, or None if the paper has no such system.
+
+    Example:
+        >>> paper_row({"system": "medclip", "vision": "swin_tiny_patch4_window7_224", "projection": "linear"})
+        'MedCLIP-ViT'
+    """
+    family = backbone_family(settings["vision"])
+    if settings["system"] in ("convirt", "gloria"):
+        return {"convirt": "ConVIRT", "gloria": "GLoRIA"}[settings["system"]]
+    if settings["system"] == "medclip":  # MedCLIP-ViT is a Swin transformer, for all its name
+        return {"ResNet": "MedCLIP-ResNet-50", "Swin": "MedCLIP-ViT", "ViT": "MedCLIP-ViT"}.get(family or "")
+    if settings["system"] == "lumbarclip" and settings["projection"] == "linear":
+        rows = {"ResNet": "LumbarCLIP-ResNet50-256", "ViT": "LumbarCLIP-ViT-256", "Swin": "LumbarCLIP-Swin-256"}
+        return rows.get(family or "")
+    return None

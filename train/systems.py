@@ -1,0 +1,79 @@
+"""The systems that a study compares: towers, data, budget and loop are the study's; only what is below differs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class System:
+    """A way of pretraining, as settings of `PretrainArguments`.
+
+    Args:
+        name: As in the literature.
+        settings: What makes a run this system. They win over the settings of the whole study.
+        source: Where it was published.
+        deviations: What differs here from the publication, beyond towers, data and budget.
+        trained: False for the reference that is measured as it was initialised.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    deviations: str = ""
+    trained: bool = True
+
+
+# The paper trains the baselines on the original reports alone: no rephrasings.
+ORIGINAL_REPORTS = {"alpha": 1.0}
+
+SYSTEMS: Mapping[str, System] = {
+    "lumbarclip": System("LumbarCLIP", {"objective": "lumbarclip"}, "arXiv 2509.20813"),
+    "convirt": System(
+        "ConVIRT",
+        {
+            "objective": "convirt",
+            "projection": "nonlinear",
+            "initial_temperature": 0.1,
+            "learn_temperature": False,
+            "text_unit": "sentence",
+            **ORIGINAL_REPORTS,
+        },
+        "Zhang et al. 2022, arXiv 2010.00747",
+        "Images are varied as the study says, not by ConVIRT's crops and flips: a flip would exchange left and right.",
+    ),
+    "gloria": System(
+        "GLoRIA",
+        {"objective": "gloria", "projection": "linear", **ORIGINAL_REPORTS},
+        "Huang et al., ICCV 2021",
+        "Word pieces are not merged into words, and of the text tower the last layer alone is used.",
+    ),
+    "medclip": System(
+        "MedCLIP",
+        {"objective": "medclip", "projection": "linear", "count_absences": False, **ORIGINAL_REPORTS},
+        "Wang et al. 2022, arXiv 2210.10163",
+        "Targets compare the labels of the data set, not UMLS entities; no images or reports without their pair.",
+    ),
+    "clip": System(
+        "CLIP",
+        {"objective": "clip", "projection": "linear", **ORIGINAL_REPORTS},
+        "Radford et al. 2021, arXiv 2103.00020",
+    ),
+    "siglip": System(
+        "SigLIP",
+        {"objective": "siglip", "projection": "linear", "initial_temperature": 0.1, **ORIGINAL_REPORTS},
+        "Zhai et al. 2023, arXiv 2303.15343",
+    ),
+    "supervised": System(
+        "Supervised",
+        {"objective": "supervised", "projection": "linear", **ORIGINAL_REPORTS},
+        deviations="Reference: the vision tower learns the labels themselves, with the same budget and no reports.",
+    ),
+    "untrained": System(
+        "Untrained",
+        deviations="Reference: the model as its seed initialises it.",
+        trained=False,
+    ),
+}
+
+__all__ = ["SYSTEMS", "System"]
