@@ -59,12 +59,13 @@ def leak_section(content: dict[str, Any]) -> str:
     return f"""### What a leak is worth
 
 The same probes on {data["num_rows"]} SPIDER discs of {data["num_patients"]} patients, {content["num_folds"]} folds by \
-record and by patient, {content["arguments"]["cuts"]} times; 95 % intervals over patients. The features are fixed: a \
-tower that was trained under the leak might gain more.
+record and by patient, {content["arguments"]["cuts"]} times; 95 % intervals over patients. Pixel features are fixed; \
+LumbarCLIP was pretrained anew in every fold of {content["arguments"]["pretrained_cuts"]} of the cuts, under either split.
 
 {markdown_table(["system", "by record", "by patient", "difference"], rows)}
 
-`python tests/benchmarks/leak_gap.py`, {content["date"]}, `tests/benchmarks/results/leak_gap.json`."""
+`python tests/benchmarks/leak_gap.py --pretrained_cuts {content["arguments"]["pretrained_cuts"]}`, \
+{content["date"]}, `tests/benchmarks/results/leak_gap.json`."""
 
 
 def balance_section(content: dict[str, Any]) -> str:
