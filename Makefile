@@ -34,10 +34,11 @@ format: .venv/installed-dev ## Mend format and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed-dev ## Measure the loss, the trainer and the build beside their neighbours, side by side
+bench: .venv/installed-dev ## Measure loss, trainer, build and probe beside their neighbours; after make demo
 	$(BIN)/python tests/benchmarks/bench_losses.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python -m tests.benchmarks.bench_build
+	$(BIN)/python tests/benchmarks/bench_probe.py  # of the checkpoint of `make demo`
 
 clean: ## Remove .venv, data and runs
 	rm -rf .venv data runs

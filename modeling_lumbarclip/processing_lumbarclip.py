@@ -136,7 +136,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         """
         fitted = ZeroShotCalibration.from_dict(calibration)
         logits = zero_shot_logits(output.image_embeds, output.text_embeds, output.inverse_temperature, fitted)
-        probabilities = calibrated_probabilities(logits, fitted)
+        # As the thresholds were fitted: float32 holds no probability between 1 - 6e-8 and 1. Not every GPU has float64.
+        probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from .report_findings_lumbarclip import Finding, report_facts, report_findings, statement_spans
 from .report_lexicon_lumbarclip import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
-from .report_words_lumbarclip import DISC_LEVELS, has_unclear_side, read_statements, starts_statement
+from .report_words_lumbarclip import DISC_LEVELS, Word, has_unclear_side, read_statements, starts_statement
 
 __all__ = [
     "DISC_LEVELS",
@@ -33,6 +33,13 @@ _CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
 # What may stand between two statements, up to the first character that belongs to the second.
 _BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
+_CLOSING_BRACKET = re.compile(r"\)[.,;]*")
+# A statement of these and of numbers alone says nothing: it is a heading, a place in a list, a level, a sign.
+_SAYS_NOTHING = {
+    *("<level>", "<vertebra>", "level", "and", "at", *".,;:()&+?-"),
+    *("findings", "conclusion", "opinion", "technique", "comparison", "indication", "comment", "report"),
+    *("mri", "lss", "lumbosacral", "lumbo", "sacral", "lumbar", "cervical", "spine", "of", "the", "c", "d", "l"),
+}
 
 
 def normalise_report(text: str) -> str:
@@ -151,6 +158,9 @@ def report_measures(text: str) -> frozenset[str]:
 def report_sentences(text: str) -> tuple[str, ...]:
     r"""Cut a report where the report reader sees its statements end; every word and sign stays, save separators.
 
+    A list number, a heading or a bare level says nothing on its own: it stays with the sentence that follows, or at
+    the end with the one before.
+
     Args:
         text: A report as it was typed, or normalised.
 
@@ -160,18 +170,50 @@ def report_sentences(text: str) -> tuple[str, ...]:
     Example:
         >>> report_sentences("-Mild bulge at L4-5, Rt. paracentral // no stenosis.\n- Loss of height >50%. Normal cord")
         ('Mild bulge at L4-5, Rt. paracentral', 'no stenosis.', 'Loss of height >50%.', 'Normal cord')
+        >>> report_sentences("IMPRESSION:\n1. Bulge at L4-5.\n2. No stenosis.")
+        ('IMPRESSION: 1. Bulge at L4-5.', '2. No stenosis.')
     """
-    spans = statement_spans(text)
-    if not spans:
+    statements = list(read_statements(text))
+    if not statements:
         return ()
-    sentences, begin = [], 0
-    for (_, end), (start, _) in pairwise(spans):
+    parts, begin = [], 0
+    for words, next_words in pairwise(statements):
+        end, start = words[-1].end, next_words[0].start
         separators = list(_BETWEEN_STATEMENTS.finditer(text, end, start))
         cut = separators[-1].start() if separators else start
-        sentences.append(text[begin : cut + (text[cut] == ".")])
+        parts.append(text[begin : cut + (text[cut] == ".")])
         begin = separators[-1].end() if separators else start
-    sentences.append(text[begin:].rstrip(" \t\r\n/\\"))
-    return tuple(_BULLET.sub("", sentence).strip() for sentence in sentences)
+    parts.append(text[begin:].rstrip(" \t\r\n/\\"))
+
+    sentences: list[str] = []
+    waiting = ""  # for a sentence to introduce
+    for part, words in zip(parts, statements, strict=True):
+        part = _BULLET.sub("", part).strip()
+        if sentences and not waiting and (closing := _CLOSING_BRACKET.match(part)):
+            sentences[-1] += closing.group()
+            part = part[closing.end() :].strip()
+        waiting = _join_sentences(waiting, part)
+        if not _says_nothing(part, words):
+            sentences.append(waiting)
+            waiting = ""
+    if waiting and sentences:
+        sentences[-1] = _join_sentences(sentences[-1], waiting)
+    elif waiting:
+        sentences.append(waiting)
+    return tuple(sentences)
+
+
+def _says_nothing(part: str, words: tuple[Word, ...]) -> bool:
+    """Whether a statement only introduces the next one, as "1.", "L4-L5 level:" and "There are the following:" do."""
+    if words[-1].lemma == ":" or part.rstrip(". ").lower() == "impression":  # else that of a disc on the sac
+        return True
+    return all(word.lemma in _SAYS_NOTHING or word.lemma.isdigit() for word in words)
+
+
+def _join_sentences(first: str, second: str) -> str:
+    """Join by a blank, and a full stop where nothing but a line break stood between."""
+    stop = "." if first[-1:].isalnum() and second else ""
+    return f"{first}{stop} {second}".strip()
 
 
 def labels_from_report(text: str) -> tuple[str, ...]:

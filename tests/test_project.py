@@ -53,7 +53,13 @@ def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "entry",
-    [["train/pretrain.py"], ["train/evaluate_model.py"], ["train/cross_validate.py"], ["train/study.py"], ["-m", "data_scripts.build"]],
+    [
+        ["train/pretrain.py"],
+        ["train/evaluate_model.py"],
+        ["train/cross_validate.py"],
+        ["train/study.py"],
+        ["-m", "data_scripts.build"],
+    ],
 )
 def test_every_entry_explains_itself(entry):
     done = subprocess.run([sys.executable, *entry, "--help"], capture_output=True, text=True, cwd=PROJECT)

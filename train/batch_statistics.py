@@ -35,12 +35,16 @@ class BatchStatistics:
     Args:
         text_ids: Equal for rows of the training split with the same report. Shape (R,).
         patient_ids: Equal for rows of the same patient. Shape (R,).
-        labels: Multi-hot classes of the rows. Shape (R, K); None: a pair matches only itself.
+        labels: Multi-hot classes of the rows, or vectors made of them (`Objective.target_vectors`). Shape (R, K);
+            None: a pair matches only itself.
+        has_label_temperature: Whether the temperature of the targets is a setting, which a warning may advise.
     """
 
-    def __init__(self, text_ids: Indices, patient_ids: Indices, labels: Tensor | None) -> None:
+    def __init__(
+        self, text_ids: Indices, patient_ids: Indices, labels: Tensor | None, has_label_temperature: bool = True
+    ) -> None:
         self.text_ids, self.patient_ids = torch.from_numpy(text_ids), torch.from_numpy(patient_ids)
-        self.labels = labels
+        self.labels, self.has_label_temperature = labels, has_label_temperature
         self._values: dict[str, list[float]] = defaultdict(list)
         self._last_targets: tuple[Tensor, float] | None = None  # labels of a batch, and their temperature
         self._has_warned = False
@@ -66,7 +70,7 @@ class BatchStatistics:
         """Say what is wrong with the soft targets of the last batch, once; None if nothing, or it has been said."""
         if self._has_warned or self._last_targets is None:
             return None
-        warning = judge_targets(*self._last_targets).warning
+        warning = judge_targets(*self._last_targets, has_label_temperature=self.has_label_temperature).warning
         self._has_warned = warning is not None
         return warning
 

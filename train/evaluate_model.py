@@ -33,6 +33,7 @@ from train.reporting.report import evaluation_report
 from train.run_folder import read_history
 
 METRICS = "metrics.json"
+FEATURES = "features"
 
 
 @dataclass
@@ -144,7 +145,7 @@ def evaluate(
         with_baselines=settings.baselines,
         with_further=True,
         resampling=Resampling(settings.num_resamples, settings.seed),
-        cache_dir=out_dir / "features",
+        cache_dir=out_dir / FEATURES,
     )
     description = describe(measured, splits["test"]["source"][:], leak_stamp(splits), settings)
     results = as_results(measured, description)

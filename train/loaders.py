@@ -55,7 +55,9 @@ def rows_sha256(split: Dataset) -> str:
     return hashlib.sha256(rows.encode()).hexdigest()
 
 
-def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: bool = False) -> Tensor | None:
+def target_classes(
+    dataset: Dataset, columns: Sequence[str], count_absences: bool = False, even_if_none: bool = False
+) -> Tensor | None:
     """Classes of each row over the named columns, side by side; the soft targets compare these.
 
     A row without any class would overlap with no other row and be drawn to all of them alike; such rows get a class
@@ -68,6 +70,8 @@ def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: boo
             disc with one finding resembles one with six as much as its like. True: the classes that both lack count
             too, and of an ordinal grade every threshold that both pass or both miss; the overlap then is the number
             of classes less the Hamming distance. Ours.
+        even_if_none: Whether a split in which no row has a class gets its classes all the same, those of rows
+            without any. For the validation of a training split that has classes.
 
     Returns:
         Shape (R, K), float32; None without columns, or when no row has a class.
@@ -87,7 +91,7 @@ def target_classes(dataset: Dataset, columns: Sequence[str], count_absences: boo
         elif count_absences and column == "labels":
             block = torch.cat([block, 1 - block], dim=1)
         blocks.append(block)
-    if not any_class.any():
+    if not blocks or not (any_class.any() or even_if_none):
         return None
     classes = torch.cat(blocks, dim=1)
     without_class = (classes.sum(dim=1) == 0).float()[:, None]
@@ -164,6 +168,7 @@ class PairedRows(TorchDataset):
         seed: Seed of every random choice. What a row becomes depends on seed, epoch and row alone: not on the
             process, the worker, the batch, or where a run was resumed.
         count_absences: See `target_classes`.
+        classes_even_if_none: See `target_classes`.
         augment: Whether to vary the images.
         text_unit: Whether a pair shows its whole `report`, or a `sentence` of it drawn for each epoch.
         text_augmentation: Second text of a pair: see `augmented_texts`.
@@ -177,6 +182,7 @@ class PairedRows(TorchDataset):
         target_columns: Sequence[str],
         seed: int,
         count_absences: bool = False,
+        classes_even_if_none: bool = False,
         augment: bool = False,
         text_unit: str = "report",
         text_augmentation: str = "rephrasings",
@@ -184,7 +190,7 @@ class PairedRows(TorchDataset):
     ) -> None:
         self.processor, self.seed, self.augment = processor, seed, augment
         self.images = decode_images(dataset, processor.image_processor, show_progress)
-        self.labels = target_classes(dataset, target_columns, count_absences)
+        self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         self.augmented_texts = augmented_texts(

@@ -34,8 +34,8 @@ from train.arguments import PretrainArguments, parse_arguments
 from train.batch_sampler import EpochBatches
 from train.batch_statistics import BatchStatistics
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
-from train.evaluate_model import EvaluationSettings, evaluate
-from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
+from train.evaluate_model import FEATURES, EvaluationSettings, evaluate
+from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, refuse_old_code, write_calibration
 from train.evaluation.targets import read_targets
 from train.initial_model import build_model
 from train.leak_check import refuse_leaks
@@ -81,6 +81,8 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
     check_output(output_dir, run, args)
     if args.resume and (output_dir / CHECKPOINT).exists():
+        if args.evaluate:
+            refuse_old_code(output_dir / CHECKPOINT)  # not after minutes of evaluation
         logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
         model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(output_dir / CHECKPOINT))
         model.to(accelerator.device)
@@ -91,7 +93,7 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
             dataset_name=Path(args.dataset).name, batch_size=args.batch_size, baselines=args.baselines, seed=args.seed
         )
         evaluate(model, processor, dataset, output_dir, settings=settings)
-        calibrate(model, processor, dataset, output_dir / CHECKPOINT, args)
+        calibrate(model, processor, dataset, output_dir, args)
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -104,7 +106,7 @@ def calibrate(
     model: LumbarCLIPModel,
     processor: LumbarCLIPProcessor,
     dataset: DatasetDict,
-    checkpoint: Path,
+    output_dir: Path,
     args: PretrainArguments,
 ) -> None:
     """Fit temperature and prediction sets of the prompts on validation patients; they travel with the checkpoint."""
@@ -115,8 +117,9 @@ def calibrate(
         read_targets(dataset)["validation"],
         dataset_name=Path(args.dataset).name,
         batch_size=args.batch_size,
+        cache_dir=output_dir / FEATURES,
     )
-    write_calibration(checkpoint, calibration)
+    write_calibration(output_dir / CHECKPOINT, calibration)
     model.config.calibration = asdict(calibration)
 
 
@@ -129,6 +132,7 @@ def train(
     # What is trained, on what, and how it learns.
     set_seed(args.seed)
     processor, model = build_model(args, dataset["train"])
+    model.config.calibration = None  # of the weights it started from, not of those it will have
     torch.nn.Module.to(model.vision_model, memory_format=torch.channels_last)  # convolutions are a quarter faster so
     show = accelerator.is_main_process
     train_rows, validation_rows = build_rows(args, dataset, processor, show)
@@ -167,7 +171,8 @@ def train(
         unit=" pairs",
         disable=not show,
     )
-    statistics = BatchStatistics(*text_and_patient_ids(dataset["train"]), train_rows.labels)
+    compared = None if train_rows.labels is None else objective.target_vectors(train_rows.labels)
+    statistics = BatchStatistics(*text_and_patient_ids(dataset["train"]), compared, objective.has_label_temperature)
     seconds, pairs_since = 0.0, 0
     for update in range(first_update + 1, num_updates + 1):
         started = time.perf_counter()
@@ -188,8 +193,7 @@ def train(
                     refuse_nan("gradient norm", norm, update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
-            label_temperature = model.config.label_temperature or 1 / inverse_temperature.item()
-            statistics.add(accelerator.gather(rows), label_temperature if objective.has_soft_targets else None)
+            statistics.add(accelerator.gather(rows), objective.target_temperature(inverse_temperature.item()))
             loss += micro_loss.detach() / args.gradient_accumulation_steps
         schedule.step()
         if args.weight_average:
@@ -228,25 +232,33 @@ def train(
 def build_rows(
     args: PretrainArguments, dataset: Mapping[str, Dataset], processor: LumbarCLIPProcessor, show_progress: bool
 ) -> tuple[PairedRows, PairedRows]:
-    """Make the pairs of the splits `train`, as the run varies them, and `validation`, as they are."""
+    """Make the pairs of the splits `train`, as the run varies them, and `validation`, as they are.
+
+    Whether pairs have classes is decided by the training split, so that the validation loss is that of the same
+    objective.
+    """
     objective_class = OBJECTIVES[args.objective]
     target_columns, count_absences = objective_class.label_settings(args.target_columns, args.count_absences)
-    options: dict[str, Any] = {
-        "target_columns": target_columns,
-        "count_absences": count_absences,
-        "seed": args.seed,
-        "show_progress": show_progress,
-    }
+    options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
     uses_augmented_texts = objective_class.uses_augmented_texts and args.alpha < 1
     train_rows = PairedRows(
         dataset["train"],
         processor,
+        target_columns,
         **options,
         augment=args.augment,
         text_unit=args.text_unit,
         text_augmentation=args.text_augmentation if uses_augmented_texts else "none",
     )
-    return train_rows, PairedRows(dataset["validation"], processor, **options, text_augmentation="none")
+    validation_rows = PairedRows(
+        dataset["validation"],
+        processor,
+        [] if train_rows.labels is None else target_columns,
+        **options,
+        classes_even_if_none=True,
+        text_augmentation="none",
+    )
+    return train_rows, validation_rows
 
 
 def count_updates(args: PretrainArguments, steps_of_epoch: int) -> int:

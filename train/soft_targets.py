@@ -24,7 +24,8 @@ def target_statistics(labels: Tensor | None, label_temperature: float) -> dict[s
     r"""How soft the soft targets $T_{ij}$ of a batch are, from its label patterns and never from N × N targets.
 
     Args:
-        labels: Multi-hot classes of each pair. Shape (N, K); None: a pair matches only itself.
+        labels: Multi-hot classes of each pair, or any vectors whose dot products are the overlaps. Shape (N, K); None:
+            a pair matches only itself.
         label_temperature: Temperature of the targets, > 0.
 
     Returns:
@@ -83,7 +84,9 @@ class TargetJudgement:
         num_pairs: Of the batch.
         label_temperature: Which was judged.
         better_temperature: At which the entropy lies halfway between that of the hardest targets these labels allow
-            and nearly flat ones; None where the verdict is `soft`, or no temperature makes them less than nearly flat.
+            and nearly flat ones; None where the verdict is `soft`, or no temperature makes them less than nearly flat,
+            or it is no setting.
+        has_label_temperature: Whether the temperature is a setting.
     """
 
     verdict: Literal["soft", "flat", "hard"]
@@ -92,6 +95,7 @@ class TargetJudgement:
     num_pairs: int
     label_temperature: float
     better_temperature: float | None
+    has_label_temperature: bool
 
     @property
     def warning(self) -> str | None:
@@ -109,6 +113,11 @@ class TargetJudgement:
                 f"The soft targets are nearly hard: {figures}, and a pair that shares classes with others keeps "
                 f"{self.own_target:.0%} of its target for itself, as if there were no labels."
             )
+        if not self.has_label_temperature:
+            return (
+                f"{problem} The objective fixes this temperature, no setting changes it: --objective lumbarclip has a "
+                "--label_temperature, --objective clip does without classes."
+            )
         if self.better_temperature is None:
             return (
                 f"{problem} No temperature makes them sharper, since most pairs have the same classes: name more "
@@ -117,12 +126,13 @@ class TargetJudgement:
         return f"{problem} --label_temperature {self.better_temperature:.2g} puts them in between."
 
 
-def judge_targets(labels: Tensor, label_temperature: float) -> TargetJudgement:
+def judge_targets(labels: Tensor, label_temperature: float, has_label_temperature: bool = True) -> TargetJudgement:
     r"""Judge the soft targets of a batch, and find a better temperature where they are nearly flat or nearly hard.
 
     Args:
-        labels: Multi-hot classes of each pair. Shape (N, K).
+        labels: Multi-hot classes of each pair, or vectors whose dot products are the overlaps. Shape (N, K).
         label_temperature: Temperature of the targets, > 0.
+        has_label_temperature: Whether it is a setting; no better one is looked for otherwise.
 
     Returns:
         The judgement. `flat`: the entropy is above 0.95 ln N though labels differ. `hard`: the own target is above
@@ -153,7 +163,8 @@ def judge_targets(labels: Tensor, label_temperature: float) -> TargetJudgement:
         own_target=own_target,
         num_pairs=len(labels),
         label_temperature=label_temperature,
-        better_temperature=None if verdict == "soft" else _temperature_in_between(labels),
+        better_temperature=_temperature_in_between(labels) if verdict != "soft" and has_label_temperature else None,
+        has_label_temperature=has_label_temperature,
     )
 
 

@@ -9,6 +9,7 @@ from its last state. Systems take turns, so that early results compare; `progres
 At the end the folder holds `results.json`, `report.md`, `report.html` and `figures/`.
 """
 
+import json
 import logging
 import shlex
 import shutil
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 
 from train.checkpoints import write_json, write_text
 from train.evaluation.bootstrap import Resampling
-from train.evaluation.out_of_fold import Answers, pool
+from train.evaluation.out_of_fold import Answers, pool_shared
 from train.evaluation.study_figures import measure_study
 from train.reporting.study_report import write_report
 from train.reporting.study_words import card_text
@@ -58,6 +59,7 @@ def main(study: StudyArguments) -> None:
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))])
     out, runs = Path(study.out), plan_runs(study)
     refuse_other_folder(out)
+    refuse_other_folds(out, study)
     data = open_study_data(study, accelerator.is_main_process)
     with naming_a_full_disk(out):
         if study.dry_run:
@@ -77,6 +79,19 @@ def refuse_other_folder(out: Path) -> None:
         raise ValueError(f"{out} exists and is no study: name another folder with --out, or remove it yourself.")
 
 
+def refuse_other_folds(out: Path, study: StudyArguments) -> None:
+    """Raise if a folder holds a study that cuts the patients otherwise: its runs answer for other rows."""
+    path = out / STUDY
+    if path.exists() and not study.overwrite:
+        before = json.loads(path.read_text())["study"]["folds"]
+        if before != study.folds:
+            cuts = [f"{folds} folds" if folds else "the data set's own splits" for folds in (before, study.folds)]
+            raise ValueError(
+                f"{out} holds a study of {cuts[0]}, and this one is of {cuts[1]}: name another folder with --out, or "
+                "start all over with --overwrite."
+            )
+
+
 def begin(
     out: Path, study: StudyArguments, runs: Sequence[StudyRun], data: StudyData, accelerator: Accelerator
 ) -> None:
@@ -84,18 +99,30 @@ def begin(
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if study.overwrite:
-            shutil.rmtree(out, ignore_errors=True)
+            delete_study(out)
         if study.retry_failed:
             for run in runs:
                 if (summary := read_summary(run)) is not None and summary["state"] != DONE:
                     forget(run)
         out.mkdir(parents=True, exist_ok=True)
+        described = describe(study, data) | {"runs": [run.run_id for run in runs]}
+        if not (out / STUDY).exists():  # first of all: killed now, the folder is known as a study's
+            write_json(out / STUDY, described)
         keep_folds(data, out)
     accelerator.wait_for_everyone()
     refuse_changed_runs(runs, data.folds, accelerator)
     if accelerator.is_main_process:
-        write_json(out / STUDY, describe(study, data) | {"runs": [run.run_id for run in runs]})
+        write_json(out / STUDY, described)
     accelerator.wait_for_everyone()
+
+
+def delete_study(out: Path) -> None:
+    """Delete what a study has written, last the files that say it is one: killed halfway, it can be deleted again."""
+    for path in sorted(out.iterdir() if out.exists() else (), key=lambda path: path.name in OURS):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def do_runs(
@@ -147,9 +174,14 @@ def report(out: Path, study: StudyArguments, runs: Sequence[StudyRun], data: Stu
     """Measure all finished runs on the same rows, and write what was found."""
     summaries = [summary for run in runs if (summary := read_summary(run)) is not None]
     controls = [controls_of(fold, study.controls, out / "controls") for fold in data.folds]
+    answers, left_out = pooled_answers(runs, len(data.folds))
+    pooled_controls = {}
+    for name in study.controls:
+        pooled_controls[name], lacking = pool_shared([of_fold[name] for of_fold in controls])
+        left_out |= {name: lacking} if lacking else {}
     results = measure_study(
-        pooled_answers(runs, len(data.folds)),
-        {name: [pool([of_fold[name] for of_fold in controls])] for name in study.controls},
+        answers,
+        pooled_controls,
         data.targets,
         summaries,
         Resampling(study.num_resamples),
@@ -157,7 +189,7 @@ def report(out: Path, study: StudyArguments, runs: Sequence[StudyRun], data: Stu
         systems={run.title: describe_system(run) for run in runs},
         reference=study.reference or None,
     )
-    results |= describe(study, data)
+    results |= describe(study, data) | {"left_out_answers": left_out}
     results["card_text"] = card_text(results)
     write_report(results, out)
     write_json(out / RESULTS, results)  # last: where it is, the others are
@@ -170,15 +202,28 @@ def report(out: Path, study: StudyArguments, runs: Sequence[StudyRun], data: Stu
     print(f"Written: {out}/results.json, report.md, report.html, figures/")
 
 
-def pooled_answers(runs: Sequence[StudyRun], num_folds: int) -> dict[str, list[Answers]]:
-    """Read the answers of each system: of each seed, all folds together; a seed that lacks a fold is left out."""
-    answers: dict[str, list[Answers]] = {run.title: [] for run in runs}
+def pooled_answers(
+    runs: Sequence[StudyRun], num_folds: int
+) -> tuple[dict[str, dict[int, Answers]], dict[str, list[str]]]:
+    """Read the answers of each system: of each seed, all folds together; a seed that lacks a fold is left out.
+
+    Args:
+        runs: Of the study.
+        num_folds: How many runs of a seed make it whole.
+
+    Returns:
+        Answers by title and seed, and by title the names of answers left out because not all folds have them.
+    """
+    answers: dict[str, dict[int, Answers]] = {run.title: {} for run in runs}
+    left_out: dict[str, list[str]] = {}
     for title, seed in dict.fromkeys((run.title, run.seed) for run in runs):
         of_seed = [run for run in runs if (run.title, run.seed) == (title, seed)]
         done = [run for run in of_seed if (summary := read_summary(run)) is not None and summary["state"] == DONE]
         if len(done) == num_folds:
-            answers[title].append(pool([load_file(folder_of(run) / ANSWERS) for run in done]))
-    return answers
+            answers[title][seed], lacking = pool_shared([load_file(folder_of(run) / ANSWERS) for run in done])
+            if lacking:
+                left_out[title] = sorted({*left_out.get(title, ()), *lacking})
+    return answers, left_out
 
 
 def describe_system(run: StudyRun) -> dict[str, Any]:
@@ -190,6 +235,7 @@ def describe_system(run: StudyRun) -> dict[str, Any]:
         "source": run.system.source,
         "deviations": run.system.deviations,
         "vision": args.vision,
+        "vision_model_args": dict(args.vision_model_args),
         "projection": args.projection,
         "projection_dim": args.projection_dim,
     }

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 from datasets import DatasetDict, concatenate_datasets
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from train.checkpoints import write_bytes
-from train.evaluation.baselines import constant_features, pixel_features
+from train.evaluation.baselines import pixel_features
 from train.evaluation.metrics import Array
 from train.evaluation.out_of_fold import Answers
 from train.evaluation.run_answers import control_answers
 from train.evaluation.targets import Targets, read_rows, read_targets
 from train.leak_check import leak_stamp, refuse_leaks
-from train.loaders import open_dataset
+from train.loaders import open_dataset, rows_sha256
 from train.patient_folds import FOLDS, cut, fold_splits, keep_cut
 from train.study_file import StudyArguments
 
@@ -104,8 +105,8 @@ def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
         folds = []
         for number in range(study.folds):
             splits = fold_splits(fold_of_row, number)
-            rows_of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
-            folds.append(Fold(number, rows_of_splits, splits["test"]))
+            of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
+            folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
@@ -141,26 +142,38 @@ def controls_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Ans
     Args:
         fold: The fold.
         names: Controls.
-        folder: Where the answers are kept, in a file for each fold.
+        folder: Where the answers are kept, in a file for each fold, which names the rows that it is of.
 
     Returns:
         Answers by control.
     """
-    path = folder / f"{fold.number}.safetensors"
-    answers: dict[str, Answers] = {}
-    for name, array in (load_file(path) if path.exists() else {}).items():
-        control, _, of_rows = name.partition("/")
-        answers.setdefault(control, {})[of_rows] = array
+    path, rows = folder / f"{fold.number}.safetensors", rows_of_splits(fold)
+    answers = read_controls(path, rows)
     if set(names) - set(answers):
-        features: dict[str, dict[str, Array]] = {}
-        if "majority" in names:
-            features["majority"] = constant_features(fold.dataset)
-        if set(names) - {"majority"}:
-            features |= pixel_features(fold.dataset)
-        answers = control_answers(features, read_targets(fold.dataset), fold.rows, fold.number)
+        targets = read_targets(fold.dataset)
+        features = pixel_features(fold.dataset) if set(names) - {"majority"} else {}
+        answers = control_answers(features, targets, fold.rows, fold.number)
         folder.mkdir(parents=True, exist_ok=True)
         flat = {
             f"{name}/{key}": np.ascontiguousarray(array) for name, of in answers.items() for key, array in of.items()
         }
-        write_bytes(path, save(flat))
+        write_bytes(path, save(flat, metadata=rows))
     return {name: answers[name] for name in names}
+
+
+def read_controls(path: Path, rows: Mapping[str, str]) -> dict[str, Answers]:
+    """Read the answers of controls; none if there is no file, or it is of other rows."""
+    if not path.exists():
+        return {}
+    answers: dict[str, Answers] = {}
+    with safe_open(path, "numpy") as kept:
+        if kept.metadata() == rows:
+            for name in kept.keys():  # noqa: SIM118 -- it cannot be iterated over
+                control, _, key = name.partition("/")
+                answers.setdefault(control, {})[key] = kept.get_tensor(name)
+    return answers
+
+
+def rows_of_splits(fold: Fold) -> dict[str, str]:
+    """Identity of the rows of each split."""
+    return {split: rows_sha256(rows) for split, rows in fold.dataset.items()}

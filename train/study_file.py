@@ -12,6 +12,7 @@ from transformers import HfArgumentParser
 
 from train.arguments import JsonMapping, PretrainArguments, parse_arguments, setting
 from train.evaluation.baselines import BASELINES
+from train.reporting.report import SYSTEM_NAMES
 from train.systems import SYSTEMS, System
 
 # Controls that need no model; what an untrained tower gives is a system.
@@ -55,7 +56,7 @@ class StudyArguments:
     epochs: int | None = setting(None, "Passes over the training pairs, in place of what the file says.")
     max_updates: int | None = setting(None, "Stop each run after so many updates, in place of what the file says.")
     controls: list[str] = setting(list(CONTROLS), f"Probed beside the systems: {', '.join(CONTROLS)}; none.")
-    headline: str = setting("paper/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
+    headline: str = setting("logistic/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
     reference: str = setting(
         "", "Title that the other systems are subtracted from; empty: the first LumbarCLIP, or the first of all."
     )
@@ -80,10 +81,13 @@ class StudyArguments:
         self.controls = [name for name in self.controls if name != "none"]
         for name in self.controls:
             _refuse_unknown("controls", name, CONTROLS)
+        names_of_controls = {name.lower() for control in CONTROLS for name in (control, SYSTEM_NAMES[control])}
+        if taken := [title for title in self.systems if title.lower() in names_of_controls]:
+            raise ValueError(f"systems: {', '.join(taken)} is the name of a control in the report; rename the system.")
         if self.reference:
             _refuse_unknown("reference", self.reference, self.systems)
         if self.headline.count("/") != 1:
-            raise ValueError(f"headline is PROBE/FEATURES, such as paper/unprojected; got {self.headline!r}.")
+            raise ValueError(f"headline is PROBE/FEATURES, such as logistic/unprojected; got {self.headline!r}.")
 
 
 @dataclass(frozen=True)

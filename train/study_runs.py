@@ -25,7 +25,6 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints import CHECKPOINT, write_bytes, write_json
 from train.evaluation.run_answers import answer_run
 from train.initial_model import build_model
-from train.loaders import rows_sha256
 from train.pretrain import pretrain
 from train.run_folder import (
     RUN,
@@ -36,7 +35,7 @@ from train.run_folder import (
     read_history,
     training_seconds,
 )
-from train.study_data import Fold
+from train.study_data import Fold, rows_of_splits
 from train.study_file import StudyRun
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint:
         summary = summarise(run, accelerator, state, reason) | {"answering_seconds": answering}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SUMMARY, summary)
-        if not keep_checkpoint:
+        if state == DONE and not keep_checkpoint:  # if only the answering failed, it need not be trained again
             shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     gc.collect()
     torch.cuda.empty_cache()
@@ -141,8 +140,13 @@ def read_summary(run: StudyRun) -> Summary | None:
 
 
 def forget(run: StudyRun) -> None:
-    """Delete a run that did not end well, so that it starts again."""
-    shutil.rmtree(folder_of(run))
+    """Forget how a run that did not end well ended; if it was trained, it only answers again, else it starts again."""
+    folder = folder_of(run)
+    if (folder / CHECKPOINT).exists():
+        for name in (SUMMARY, ANSWERS):
+            (folder / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder)
 
 
 def refuse_changed_runs(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
@@ -171,11 +175,6 @@ def refuse_changed_runs(runs: Sequence[StudyRun], folds: Sequence[Fold], acceler
             + ". Give back the old settings, give changed systems another title, name another folder with --out, or "
             "start all over with --overwrite."
         )
-
-
-def rows_of_splits(fold: Fold) -> dict[str, str]:
-    """Identity of the rows of each split."""
-    return {split: rows_sha256(rows) for split, rows in fold.dataset.items()}
 
 
 def folder_of(run: StudyRun) -> Path:

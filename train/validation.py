@@ -43,7 +43,8 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
     if objective.needs_local_features:
         return (torch.stack(losses).sum() / len(rows)).item()
-    return objective(_join(outputs), labels, gather=keep_local).item()
+    with accelerator.autocast():  # an objective may have a layer of its own, for features in half precision
+        return objective(_join(outputs), labels, gather=keep_local).item()
 
 
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:

@@ -60,7 +60,8 @@ def leak_section(content: dict[str, Any]) -> str:
 
 The same probes on {data["num_rows"]} SPIDER discs of {data["num_patients"]} patients, {content["num_folds"]} folds by \
 record and by patient, {content["arguments"]["cuts"]} times; 95 % intervals over patients. Pixel features are fixed; \
-LumbarCLIP was pretrained anew in every fold of {content["arguments"]["pretrained_cuts"]} of the cuts, under either split.
+LumbarCLIP was pretrained anew in every fold of {content["arguments"]["pretrained_cuts"]} of the cuts, under either \
+split.
 
 {markdown_table(["system", "by record", "by patient", "difference"], rows)}
 

@@ -1,5 +1,6 @@
 """Calibrated zero-shot answers: numbers by hand, and agreement with what the evaluation computes."""
 
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_users_get_what_the_evaluation_measured(calibration):
     logits = torch.randn(50, num_questions, 2, generator=torch.Generator().manual_seed(0)) * 3
     probabilities = calibrated_probabilities(logits, calibration)
     temperatures = np.array([question.temperature for question in calibration.questions])
-    measured = scale(logits.double().softmax(-1).numpy(), temperatures)
+    measured = scale(logits.double().numpy(), temperatures)
     np.testing.assert_allclose(probabilities, measured, rtol=1e-5)
     thresholds = np.array([question.score_thresholds for question in calibration.questions])
     sets = prediction_sets(probabilities, calibration)
@@ -90,8 +91,6 @@ def test_answers_by_hand():
 
 
 def test_processor_asks_and_answers_in_two_calls(tiny_model, tiny_processor, tiny_inputs):
-    from dataclasses import asdict
-
     calibration = asdict(CLASSES)
     texts = tiny_processor.zero_shot_texts(calibration)
     encoded = tiny_processor(text=texts, return_tensors="pt")
@@ -103,6 +102,16 @@ def test_processor_asks_and_answers_in_two_calls(tiny_model, tiny_processor, tin
         expected = (output.inverse_temperature * output.image_embeds @ classes.T / 2.0).softmax(-1)
     found = torch.tensor([[*of_image[0]["probabilities"].values()] for of_image in answers])
     torch.testing.assert_close(found, expected)
+
+
+def test_users_get_probabilities_as_fine_as_the_thresholds(tiny_processor):
+    # The likelier class has 1 - 2.1e-9, which float32 rounds to 1: its score would be 0, within any threshold.
+    question = CalibratedQuestion(None, ["LBP", "No Finding"], [["Bulge."], ["Normal."]], 1.0, [1e-9, 0.5])
+    output = SimpleNamespace(
+        image_embeds=torch.tensor([[1.0, 0.0]]), text_embeds=torch.eye(2), inverse_temperature=torch.tensor(20.0)
+    )
+    answers = tiny_processor.post_process_zero_shot(output, asdict(ZeroShotCalibration([question], 0.9, {})))
+    assert answers[0][0]["prediction_set"] == []
 
 
 def test_a_checkpoint_without_calibration_says_how_to_get_one(tiny_processor):

@@ -16,6 +16,7 @@ from modeling_lumbarclip.report_text_lumbarclip import (
     normalise_report,
     report_facts,
     report_sentences,
+    statement_spans,
 )
 
 
@@ -93,10 +94,29 @@ def test_normalising_the_real_notes_changes_no_facts(notes):
         ("- bulge L4-5//no stenosis ;\n• Rt. cyst", ("bulge L4-5", "no stenosis ;", "Rt. cyst")),
         ("Height lost by 50%. >2 cysts. (both small)", ("Height lost by 50%.", ">2 cysts.", "(both small)")),
         ("Herniation: no. Left", ("Herniation: no.", "Left")),
+        ("1. Bulge at L4-5.\n2. No stenosis.", ("1. Bulge at L4-5.", "2. No stenosis.")),
+        ("IMPRESSION\n1) Bulge\n2) no cyst", ("IMPRESSION. 1) Bulge", "2) no cyst")),
+        ("LSS MRI :\n-Muscle spasm.\n-Bulge at L4-5", ("LSS MRI : Muscle spasm.", "Bulge at L4-5")),
+        ("L3-L4, L4-L5:\n- Bulge. Cyst. L5-S1.\nNo cyst", ("L3-L4, L4-L5: Bulge.", "Cyst.", "L5-S1. No cyst")),
+        ("Bulge (mild.) (No cyst.)\n3. Spasm.\n4.", ("Bulge (mild.)", "(No cyst.)", "3. Spasm. 4.")),
+        ("Mild impression on the sac. No cyst", ("Mild impression on the sac.", "No cyst")),
+        ("2.", ("2.",)),
     ],
 )
 def test_sentences_of_a_report(text, expected):
     assert report_sentences(text) == expected
+
+
+def test_each_statement_of_a_made_report_is_a_sentence():
+    reports = [
+        text
+        for seed in range(40)
+        for text in write_reports(
+            sample_level(SYNTHETIC_LEVELS[seed % 3], np.random.default_rng(seed)), np.random.default_rng(seed), count=3
+        )
+    ]
+    for text in {*reports, *map(normalise_report, reports)}:
+        assert len(report_sentences(text)) == len(statement_spans(text)), text
 
 
 def test_sentences_of_the_real_notes_are_whole(notes):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from train.batch_statistics import BatchStatistics, duplicate_rate
+from train.objectives import OBJECTIVES, build_objective
 from train.soft_targets import judge_targets, target_statistics
 
 
@@ -40,6 +41,31 @@ def test_the_means_over_batches_are_of_their_rows_in_any_order():
     assert means[0]["duplicate_patient_rate"] == pytest.approx(by_hand(patients))
     expected = np.mean([target_statistics(labels[rows], 0.5)["target_entropy"] for rows in batches])
     assert means[0]["target_entropy"] == pytest.approx(expected)
+
+
+def test_targets_of_medclip_are_those_of_its_cosines(tiny_model):
+    """Dense targets of four kinds of pairs, among them one without any class."""
+    labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]).repeat(8, 1)
+    objective = build_objective("medclip", tiny_model, labels)
+    vectors = objective.target_vectors(labels)
+    statistics = BatchStatistics(np.arange(32), np.arange(32), vectors, objective.has_label_temperature)
+    statistics.add(torch.arange(32), objective.target_temperature(inverse_temperature=14.0))
+    lengths = labels.norm(dim=1)
+    targets = (labels @ labels.T / (lengths[:, None] * lengths).clamp_min(1)).softmax(dim=1)
+    found = statistics.take()
+    assert found["target_entropy"] == pytest.approx(-(targets * targets.log()).sum(dim=1).mean().item(), abs=1e-5)
+    same = (labels[:, None] == labels).all(dim=2)
+    assert found["same_class_mass"] == pytest.approx((targets * same).sum(dim=1).mean().item(), abs=1e-5)
+    warning = statistics.target_warning()
+    assert warning.startswith("The soft targets are nearly flat") and "--objective lumbarclip has a" in warning
+
+
+def test_each_objective_knows_the_temperature_of_its_targets(tiny_model):
+    labels = torch.eye(2)
+    found = {name: build_objective(name, tiny_model, labels).target_temperature(4.0) for name in OBJECTIVES}
+    assert {name: value for name, value in found.items() if value is not None} == {"lumbarclip": 0.25, "medclip": 1.0}
+    tiny_model.config.label_temperature = 0.5
+    assert build_objective("lumbarclip", tiny_model, labels).target_temperature(4.0) == 0.5
 
 
 def test_bad_targets_are_told_once_and_only_of_objectives_that_have_them():

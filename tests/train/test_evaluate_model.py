@@ -74,7 +74,7 @@ def test_a_second_run_reads_the_cache_and_says_the_same(tiny_model, tiny_process
     settings = EvaluationSettings(batch_size=8, baselines=False, num_resamples=20)
     first = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
     assert len(list((tmp_path / "features").iterdir())) == 3
-    monkeypatch.setattr("train.evaluation.suite.encode_images", None)
+    monkeypatch.setattr("train.evaluation.features.encode_images", None)
     second = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
     assert {**second, "date": None} == {**first, "date": None}
 

@@ -159,7 +159,10 @@ def test_target_classes_by_hand():
     assert target_classes(dataset, ["labels"]).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     assert target_classes(dataset, ["labels", "grade"]).tolist()[:2] == [[1, 0, 1, 0, 0, 0], [1, 1, 0, 0, 1, 0]]
     assert target_classes(dataset, []) is None
-    assert target_classes(graded([[], []], [None, None]), ["labels"]) is None
+    empty = graded([[], []], [None, None])
+    assert target_classes(empty, ["labels"]) is None
+    assert target_classes(empty, ["labels", "grade"], even_if_none=True).tolist() == 2 * [[0, 0, 0, 0, 0, 1]]
+    assert target_classes(empty, [], even_if_none=True) is None
 
 
 def test_counting_absences_makes_the_overlap_a_hamming_distance():

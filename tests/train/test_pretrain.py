@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from accelerate import Accelerator
 from scipy.stats import entropy
 from transformers import AutoModel
 
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from train import pretrain
 from train.arguments import PretrainArguments
@@ -246,6 +248,30 @@ def test_one_class_everywhere_is_refused_but_plain_contrast_is_not(settings):
         )
     run_here({**settings, "target_columns": [], "max_updates": 2, "overwrite": True})
     assert len(history(settings)) == 2
+
+
+def test_a_calibration_of_the_weights_a_run_starts_from_is_not_published(settings, monkeypatch):
+    build_model = pretrain.build_model
+
+    def build_calibrated(*args):
+        processor, model = build_model(*args)
+        question = CalibratedQuestion(None, ["LBP", "No Finding"], [["pain"], ["none"]], 2.0, [0.5, 0.5])
+        model.config.calibration = asdict(ZeroShotCalibration([question], 0.9, fitted_on={}))
+        return processor, model
+
+    monkeypatch.setattr(pretrain, "build_model", build_calibrated)
+    run_here({**settings, "max_updates": 1})
+    saved = json.loads((Path(settings["output_dir"]) / "checkpoint" / "config.json").read_text())
+    assert saved.get("calibration") is None
+
+
+def test_a_finished_run_whose_code_reads_no_calibration_is_refused_before_it_is_evaluated(settings, monkeypatch):
+    settings |= {"max_updates": 1}
+    run_here(settings)
+    (Path(settings["output_dir"]) / "checkpoint" / "calibration_lumbarclip.py").unlink()
+    monkeypatch.setattr(pretrain, "evaluate", lambda *args, **options: pytest.fail("evaluated for nothing"))
+    with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it anew"):
+        run_here({**settings, "resume": True, "evaluate": True})
 
 
 def test_a_leaking_data_set_is_refused_unless_wanted(settings, tmp_path):

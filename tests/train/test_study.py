@@ -127,11 +127,34 @@ def test_a_changed_setting_of_a_begun_run_is_refused(finished, tmp_path):
         run_here(changed)
     with pytest.raises(ValueError, match=r"ours-seed0 \(max_updates: None then, 1 now\).*--out"):
         run_here({**finished, "max_updates": 1})
+    with pytest.raises(ValueError, match="a study of the data set's own splits, and this one is of 3 folds.*--out"):
+        run_here({**finished, "folds": 3})
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="is no study.*--out"):
             run_here({**finished, "out": str(tmp_path), "overwrite": overwrite})
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("killed_at", ["keep_folds", "delete"])
+def test_a_study_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_path, monkeypatch, killed_at):
+    out = tmp_path / "s"
+
+    def kill(*args):
+        raise KeyboardInterrupt
+
+    if killed_at == "delete":
+        (out / "runs").mkdir(parents=True)
+        for name in ("folds.json", "study.json", "z.txt"):
+            (out / name).write_text("{}")
+        unlink = Path.unlink
+        monkeypatch.setattr(Path, "unlink", lambda path: kill() if path.name == "study.json" else unlink(path))
+    else:
+        monkeypatch.setattr(study, "keep_folds", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_here({**finished, "out": str(out), "overwrite": True})
+    assert [path.name for path in out.iterdir()] == ["study.json"]
+    study.refuse_other_folder(out)
 
 
 def test_an_unknown_headline_is_refused_after_the_first_run(finished, tmp_path):
@@ -208,7 +231,7 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
 @pytest.mark.slow
 def test_a_study_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
     systems = {"Misspelt": {"system": "clip", "vision": "convnext_tinny"}}
-    with pytest.raises(ValueError, match="No system of the study has a finished run"):
+    with pytest.raises(ValueError, match="No system of the study has a finished run.*--retry_failed"):
         run_here(study_settings(tiny_dataset_folder, tmp_path / "s", systems=systems))
 
 
@@ -295,7 +318,7 @@ def test_folds_answer_for_every_row_once(in_folds, tiny_dataset_folder):
     assert results["dataset"]["num_patients"] == 16
     assert results["systems"]["Ours"]["figures"]["zero_shot"]["accuracy"]["n"] == 64
     assert results["systems"]["Ours"]["cost"]["num_finished"] == 3
-    with pytest.raises(ValueError, match="begun with other settings|cut from other rows"):
+    with pytest.raises(ValueError, match="holds a study of 3 folds, and this one is of 4 folds.*--out.*--overwrite"):
         run_here({**in_folds, "folds": 4})
 
 

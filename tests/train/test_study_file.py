@@ -67,6 +67,8 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"systems": {"A": {"system": "clip", "batch_size": 0}}}, "'A' cannot be run: batch_size must be at least 1"),
         ({"settings": {"epochs": "many"}}, "cannot be run: .*invalid int value: 'many'"),
         ({"systems": {"A b": {"system": "clip"}, "a-B": {"system": "clip"}}}, "share the folder name a-b"),
+        ({"systems": {"HOG": {"system": "clip"}}}, "HOG is the name of a control.*rename"),
+        ({"systems": {"no_pixels": {"system": "clip"}}}, "no_pixels is the name of a control"),
         ({"dataset": ""}, "dataset is empty"),
         ({"seeds": []}, "seeds must be one or more"),
         ({"seeds": [1, 1]}, r"different numbers; got \[1, 1\]"),
@@ -130,3 +132,30 @@ def test_the_paper_study_is_the_papers():
         "MedCLIP-ViT": "medclip",
         "MedCLIP-ResNet-50": "medclip",
     }
+
+
+def test_the_paper_study_leads_with_the_papers_probe_and_all_others_with_the_optimum():
+    studies = {path.stem: read_study([str(path)]) for path in STUDIES}
+    headlines = {name: study.headline for name, study in studies.items()}
+    assert headlines.pop("paper") == "paper/unprojected"
+    assert set(headlines.values()) == {StudyArguments(**study_settings("d", "s")).headline}
+    assert studies["paper"].reference == "LumbarCLIP-ResNet50-256"
+
+
+def test_in_the_study_of_targets_nothing_else_differs():
+    runs = by_id(read_study([str(STUDIES[0].with_name("ablation_targets.yaml"))])).values()
+    targets = {"objective", "target_columns", "label_temperature", "output_dir", "seed"}
+    others = [{name: value for name, value in vars(run.arguments).items() if name not in targets} for run in runs]
+    assert len(others) == 18 and all(other == others[0] for other in others)
+    assert (others[0]["alpha"], others[0]["initial_temperature"]) == (1.0, 0.07)
+
+
+def test_the_study_of_discs_holds_the_published_targets_as_well():
+    runs = by_id(read_study([str(STUDIES[0].with_name("spider.yaml"))]))
+    tuned, published = (runs[f"{title}-seed0-fold0"].arguments for title in ("lumbarclip", "lumbarclip-as-published"))
+    assert (tuned.target_columns, tuned.count_absences, tuned.label_temperature) == (["labels", "grade"], True, 1.0)
+    assert (published.target_columns, published.count_absences, published.label_temperature) == (
+        ["labels"],
+        False,
+        None,
+    )

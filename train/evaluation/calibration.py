@@ -4,11 +4,14 @@ Temperature scaling divides the logits by a temperature T: exclusive classes sha
 each finding is a classifier of its own, of its own scale. Few validation patients make it a noisy number: whether it
 helped is measured, not assumed. Answers and ranks stay as they are; what moves is how sure the model says it is.
 
+Logits come in, not probabilities: those of a sharp classifier are rounded to 0 and 1, and a temperature fitted on what
+is left of them is not that of the logits that users divide.
+
 Prediction sets (`train.evaluation.conformal`) are then fitted on the calibrated probabilities of the same rows: for two
 choices that changes no set, because T keeps the order, and for more a single number fitted on all rows leaves the
 promise nearly untouched.
 
-The validation probabilities must come from a classifier that was not fitted on the validation rows; one that was has
+The validation logits must come from a classifier that was not fitted on the validation rows; one that was has
 no errors left there to be calibrated by.
 
 Shapes: N rows, K labels, Q questions, C choices, as in `train.evaluation.conformal`.
@@ -40,6 +43,7 @@ from train.evaluation.questions import (
     choice_names,
     counted_questions,
     learned_questions,
+    logits_as_questions,
     question_names,
     true_choices,
 )
@@ -49,8 +53,6 @@ logger = logging.getLogger(__name__)
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 TARGET_COVERAGE = 0.9
-# A probability of 0 or 1 is one that was rounded; its logit is cut to 27.6 at most.
-SMALLEST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ class CalibrationResult:
 
 
 def calibration_figures(
-    validation_probabilities: Array,
+    validation_logits: Array,
     validation: Targets,
-    test_probabilities: Array,
+    test_logits: Array,
     test: Targets,
     resampling: Resampling = DEFAULT_RESAMPLING,
     target_coverage: float = TARGET_COVERAGE,
@@ -103,10 +105,10 @@ def calibration_figures(
     """Fit temperatures and prediction sets on validation rows, and measure them on test rows.
 
     Args:
-        validation_probabilities: Of each label, by a classifier that was not fitted on these rows. Shape (N_v, K);
-            a column that could not be learned is NaN.
+        validation_logits: Of each label, by a classifier that was not fitted on these rows: of exclusive classes those
+            of a softmax, of a finding its log-odds. Shape (N_v, K); a column that could not be learned is NaN.
         validation: The truth of the same rows.
-        test_probabilities: By the same classifier. Shape (N, K).
+        test_logits: By the same classifier. Shape (N, K).
         test: The truth of the same rows.
         resampling: How intervals are drawn.
         target_coverage: What the prediction sets promise.
@@ -114,9 +116,10 @@ def calibration_figures(
     Returns:
         What was fitted, the calibrated probabilities and sets of the test rows, and the figures.
     """
-    calibration = fit_calibration(validation_probabilities, validation, target_coverage)
-    probabilities, sets, marginal_sets = apply_calibration(calibration, test_probabilities, test)
-    estimates = calibration_estimates(test, test_probabilities, probabilities, sets, marginal_sets, resampling)
+    calibration = fit_calibration(validation_logits, validation, target_coverage)
+    probabilities, sets, marginal_sets = apply_calibration(calibration, test_logits, test)
+    uncalibrated = as_label_probabilities(softmax(logits_as_questions(test_logits, test), axis=2), test)
+    estimates = calibration_estimates(test, uncalibrated, probabilities, sets, marginal_sets, resampling)
     return CalibrationResult(calibration, probabilities, sets, marginal_sets, estimates)
 
 
@@ -124,8 +127,9 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     """Fit the temperature with the least negative log-likelihood.
 
     Args:
-        logits: Any that give the probabilities by softmax, so also their logarithms. Shape (N, C).
-        truth: True choices. Shape (N,), in [0, C).
+        logits: Any that give the probabilities by softmax. Shape (N, C); -inf of a choice that cannot be answered.
+        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be answered, at no temperature, is
+            left out.
 
     Returns:
         T in [0.01, 100], and a reason where the rows do not settle it. T is then 1, where one choice is true of all
@@ -142,6 +146,10 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
         >>> fit_temperature(np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]]), np.array([0, 1, 0, 0]))
         (2.7307..., None)
     """
+    possible = np.isfinite(np.take_along_axis(logits, truth[:, None], axis=1)[:, 0])
+    logits, truth = logits[possible], truth[possible]
+    if not len(truth):
+        return 1.0, "T left at 1: the true choice of no validation row can be answered"
     if len(np.unique(truth)) < 2:
         return 1.0, f"T left at 1: one choice is true of all {len(truth)} validation rows"
     of_truth = np.take_along_axis(logits, truth[:, None], axis=1)
@@ -162,35 +170,36 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     return temperature, None
 
 
-def scale(probabilities: Array, temperatures: Array) -> Floats:
-    """Divide the logits of probabilities by the temperatures.
+def scale(logits: Array, temperatures: Array) -> Floats:
+    """Divide logits by the temperatures, and take the softmax over the choices.
 
     Args:
-        probabilities: Shape (N, Q, C). NaN stays NaN.
+        logits: Shape (N, Q, C). NaN stays NaN.
         temperatures: Shape (Q,), > 0.
 
     Returns:
         Probabilities. Shape (N, Q, C).
 
     Example:
-        >>> scale(np.array([[[0.2, 0.8]]]), np.array([2.0])).round(4).tolist()  # odds of 4 become odds of 2
+        >>> odds_of_4 = np.log([[[1.0, 4.0]]])
+        >>> scale(odds_of_4, np.array([2.0])).round(4).tolist()  # odds of 2
         [[[0.3333, 0.6667]]]
     """
-    return softmax(_logits(probabilities) / temperatures[:, None], axis=2)
+    return softmax(logits / temperatures[:, None], axis=2)
 
 
-def fit_calibration(probabilities: Array, targets: Targets, target_coverage: float = TARGET_COVERAGE) -> Calibration:
+def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TARGET_COVERAGE) -> Calibration:
     """Fit temperatures, and the thresholds of prediction sets, on validation rows.
 
     Args:
-        probabilities: Of each label. Shape (N, K); a column that could not be learned is NaN.
+        logits: Of each label, as in `calibration_figures`. Shape (N, K); a column that could not be learned is NaN.
         targets: The truth of the same rows.
         target_coverage: What the sets promise, in (0, 1).
 
     Returns:
         The calibration. A column that is NaN has T = 1 and thresholds of 1.
     """
-    by_question, truth = as_questions(probabilities, targets), true_choices(targets)
+    by_question, truth = logits_as_questions(logits, targets), true_choices(targets)
     choices, names = choice_names(targets), question_names(targets)
     learned = learned_questions(by_question)
     temperatures, reasons = np.ones(len(names)), {}
@@ -198,8 +207,7 @@ def fit_calibration(probabilities: Array, targets: Targets, target_coverage: flo
         if not learned[question]:
             reasons[name] = "there are no probabilities to calibrate"
             continue
-        logits = _logits(by_question[:, question])
-        temperatures[question], reason = fit_temperature(logits, truth[:, question])
+        temperatures[question], reason = fit_temperature(by_question[:, question], truth[:, question])
         if reason is not None:
             reasons[name] = reason
     calibrated = scale(by_question, temperatures)
@@ -218,18 +226,18 @@ def fit_calibration(probabilities: Array, targets: Targets, target_coverage: flo
     return Calibration(temperatures, thresholds, marginal, target_coverage, reasons)
 
 
-def apply_calibration(calibration: Calibration, probabilities: Array, targets: Targets) -> tuple[Floats, Array, Array]:
-    """Calibrate the probabilities of rows that were not fitted on.
+def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
+    """Calibrate the answers for rows that were not fitted on.
 
     Args:
         calibration: Fitted on validation rows.
-        probabilities: Of each label. Shape (N, K).
+        logits: Of each label, as in `calibration_figures`. Shape (N, K).
         targets: Of the same rows; only what the labels are is read.
 
     Returns:
         Calibrated probabilities (N, K), class-conditional and marginal prediction sets (N, Q, C).
     """
-    calibrated = scale(as_questions(probabilities, targets), calibration.temperatures)
+    calibrated = scale(logits_as_questions(logits, targets), calibration.temperatures)
     return (
         as_label_probabilities(calibrated, targets),
         prediction_sets(calibrated, calibration.thresholds),
@@ -315,10 +323,6 @@ def confidence_of_answers(targets: Targets, probabilities: Array) -> tuple[Float
     answers = by_question[:, learned]
     correct = answers.argmax(2) == true_choices(targets)[:, learned]
     return answers.max(2).ravel(), correct.ravel()
-
-
-def _logits(probabilities: Array) -> Floats:
-    return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
 
 
 def _over_questions(metric: metrics.Metric) -> Callable[..., Floats]:

@@ -17,14 +17,13 @@ import torch
 from datasets import Dataset
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
+from modeling_lumbarclip.calibration_lumbarclip import prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from train.checkpoints import load_checkpoint, write_json
 from train.evaluation.calibration import TARGET_COVERAGE, fit_calibration
 from train.evaluation.conformal import IN_EVERY_SET
-from train.evaluation.features import encode_images, encode_texts
-from train.evaluation.metrics import Array
-from train.evaluation.questions import as_label_probabilities, choice_names
+from train.evaluation.features import encode_images_once, encode_texts
+from train.evaluation.questions import as_label_logits, choice_names
 from train.evaluation.targets import Targets
 
 CODE = "calibration_lumbarclip.py"
@@ -56,7 +55,7 @@ def fit_checkpoint_calibration(
         ValueError: If there is no checkpoint, or it was saved without the code that reads a calibration.
     """
     if Path(folder, "config.json").exists():
-        _refuse_old_code(Path(folder))
+        refuse_old_code(Path(folder))
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
     calibration = fit_zero_shot_calibration(
         model,
@@ -80,6 +79,7 @@ def fit_zero_shot_calibration(
     dataset_name: str,
     batch_size: int,
     target_coverage: float = TARGET_COVERAGE,
+    cache_dir: Path | None = None,
 ) -> ZeroShotCalibration:
     """Fit the calibration of a model's zero-shot answers, in the words of its processor.
 
@@ -91,13 +91,18 @@ def fit_zero_shot_calibration(
         dataset_name: Kept with the calibration.
         batch_size: Images or texts a forward pass.
         target_coverage: What the prediction sets promise, in (0, 1).
+        cache_dir: Where an evaluation of the same model has kept the encoded rows; None to encode them.
 
     Returns:
         The calibration.
     """
     asked = ZeroShotCalibration(_questions(processor, targets), target_coverage, fitted_on={})
-    probabilities = _zero_shot_probabilities(model, processor, rows, targets, asked, batch_size)
-    fitted = fit_calibration(probabilities, targets, target_coverage)
+    # The logits that the checkpoint's users divide by the temperature.
+    images = encode_images_once(model, processor, rows, targets.split, batch_size=batch_size, cache_dir=cache_dir)
+    texts = encode_texts(model, processor, prompt_texts(asked), batch_size=batch_size)
+    embeds = torch.from_numpy(images["image_embeds"]), torch.from_numpy(texts)
+    logits = zero_shot_logits(*embeds, model.inverse_temperature.item(), asked).double().numpy()
+    fitted = fit_calibration(as_label_logits(logits, targets), targets, target_coverage)
     return replace(
         asked,
         questions=[
@@ -123,7 +128,7 @@ def write_calibration(folder: Path, calibration: ZeroShotCalibration) -> None:
     Raises:
         ValueError: If the checkpoint was saved without the code that reads a calibration.
     """
-    _refuse_old_code(folder)
+    refuse_old_code(folder)
     path = folder / "config.json"
     write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)})
 
@@ -142,23 +147,8 @@ def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[Calibra
     ]
 
 
-def _zero_shot_probabilities(
-    model: LumbarCLIPModel,
-    processor: LumbarCLIPProcessor,
-    rows: Dataset,
-    targets: Targets,
-    asked: ZeroShotCalibration,
-    batch_size: int,
-) -> Array:
-    """Probability of each label by the functions that the checkpoint's users call. Shape (N, K)."""
-    images = encode_images(model, processor, rows, batch_size=batch_size, description=f"Images, {targets.split}")
-    texts = encode_texts(model, processor, prompt_texts(asked), batch_size=batch_size)
-    embeds = torch.from_numpy(images["image_embeds"]), torch.from_numpy(texts)
-    logits = zero_shot_logits(*embeds, model.inverse_temperature.item(), asked)
-    return as_label_probabilities(calibrated_probabilities(logits.double(), asked).numpy(), targets)
-
-
-def _refuse_old_code(folder: Path) -> None:
+def refuse_old_code(folder: Path) -> None:
+    """Raise if a checkpoint was saved without the code that reads a calibration."""
     if not (folder / CODE).exists():
         raise ValueError(
             f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "

@@ -117,6 +117,33 @@ def cached(path: Path | None, make: Callable[[], dict[str, Array]]) -> dict[str,
     return arrays
 
 
+def encode_images_once(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: Dataset,
+    split: str,
+    *,
+    batch_size: int,
+    cache_dir: Path | None,
+) -> dict[str, Array]:
+    """Encode the images of a split, unless the cache holds them.
+
+    Args:
+        model: As for `encode_images`.
+        processor: Its processor.
+        rows: With the column `image`.
+        split: Name of the split.
+        batch_size: Images a forward pass.
+        cache_dir: Where encoded splits are kept; None to keep none.
+
+    Returns:
+        What `encode_images` returns.
+    """
+    path = cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors" if cache_dir else None
+    description = f"Images, {split}"
+    return cached(path, lambda: encode_images(model, processor, rows, batch_size=batch_size, description=description))
+
+
 def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Dataset, split: str) -> str:
     """Name that changes with anything the embeddings depend on: weights, processor, rows and split.
 

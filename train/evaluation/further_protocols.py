@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from train.evaluation.attention_pooling import attention_pooling
 from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.calibration import CalibrationResult, calibration_figures
 from train.evaluation.classification import exclusive_class_estimates, finding_estimates
 from train.evaluation.metrics import Array
+from train.evaluation.nearest_neighbour_probe import nearest_neighbour_probe
 from train.evaluation.paper_probe import paper_probe
 from train.evaluation.patient_level import patient_figures
 from train.evaluation.retrieval import rank_queries, retrieval_estimates
-from train.evaluation.run_answers import PROBE_SEED, PROJECTED, UNPROJECTED, probe_answers, remedy_answers
+from train.evaluation.run_answers import PROBE_SEED, PROJECTED, UNPROJECTED, label_answers, remedy_answers
 from train.evaluation.targets import Targets
 
 # What a decision without a probability does not have.
@@ -68,20 +70,22 @@ def further_figures(
         encoded: What the model makes of the splits.
         targets: By split.
         headline_probabilities: Of the headline probe, for the test rows; patients are their means. Shape (N, K).
-        zero_shot: Probability of each label by prompts, of `validation` and `test`. Shape (N, K).
+        zero_shot: Logits of each label by prompts, of `validation` and `test`. Shape (N, K).
         resampling: How intervals are drawn.
 
     Returns:
-        The figures.
+        The figures. What the headline shows, its probe and grades, is not fitted again.
     """
     test, validation = targets["test"], targets["validation"]
-    answers = {**probe_answers(encoded.features, targets, UNPROJECTED), **remedy_answers(encoded.features, targets)}
-    answers |= probe_answers(encoded.embeds, targets, PROJECTED)
-    figures = {
-        name: _label_figures(test, answered, resampling)
-        for name, answered in answers.items()
-        if name.startswith(("probe/", "decision/")) and name != f"probe/logistic/{UNPROJECTED}"  # the headline
+    paper = paper_probe(encoded.features, targets, seed=PROBE_SEED)
+    paper_projected = paper_probe(encoded.embeds, targets, seed=PROBE_SEED)
+    answers = {
+        f"probe/paper/{UNPROJECTED}": paper.probabilities["test"],
+        f"probe/knn/{UNPROJECTED}": nearest_neighbour_probe(encoded.features, targets).probabilities,
+        **remedy_answers(encoded.features, targets, paper),
+        **label_answers(encoded.embeds, targets, PROJECTED, paper_projected),
     }
+    figures = {name: _label_figures(test, answered, resampling) for name, answered in answers.items()}
     for name in figures:
         if name.startswith("decision/"):
             figures[name] = {key: of for key, of in figures[name].items() if not _needs_probabilities(key)}
@@ -91,13 +95,13 @@ def further_figures(
     for hits in ("pair", "facts"):
         asked = rank_queries(encoded.embeds["test"], encoded.texts, encoded.text_embeds, hits)
         figures[f"retrieval/{hits}"] = retrieval_estimates(asked, test.patient_ids, resampling)
-    paper = paper_probe(encoded.features, targets, seed=PROBE_SEED).probabilities
     calibrated = {
-        name: calibration_figures(of["validation"], validation, of["test"], test, resampling)
-        for name, of in {"paper": paper, "zero_shot": zero_shot}.items()
+        name: calibration_figures(logits["validation"], validation, logits["test"], test, resampling)
+        for name, logits in {"paper": paper.logits, "zero_shot": zero_shot}.items()
     }
     figures |= {f"calibration/{name}": result.estimates for name, result in calibrated.items()}
-    return FurtherFigures(figures, calibrated["paper"], calibrated["zero_shot"], zero_shot["test"])
+    by_prompts = softmax(zero_shot["test"], axis=1) if test.exclusive else expit(zero_shot["test"])
+    return FurtherFigures(figures, calibrated["paper"], calibrated["zero_shot"], by_prompts)
 
 
 def _label_figures(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:

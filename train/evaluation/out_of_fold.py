@@ -102,6 +102,28 @@ def pool(folds: Sequence[Answers]) -> Answers:
     return {name: array[order] for name, array in joined.items()}
 
 
+def pool_shared(folds: Sequence[Answers]) -> tuple[Answers, list[str]]:
+    """Put together what all folds have answered; one may lack what its rows did not define, such as a grade.
+
+    Args:
+        folds: The answers of each fold.
+
+    Returns:
+        One answer for each row, and the names of what is left out because a fold lacks it.
+
+    Raises:
+        ValueError: If the folds do not answer for every row exactly once.
+
+    Example:
+        >>> folds = [{"row": np.array([0]), "x": np.array([5])}, {"row": np.array([1])}]
+        >>> pool_shared(folds)
+        ({'row': array([0, 1])}, ['x'])
+    """
+    shared = [name for name in folds[0] if all(name in of_fold for of_fold in folds)]
+    left_out = sorted({name for of_fold in folds for name in of_fold} - set(shared))
+    return pool([{name: of_fold[name] for name in shared} for of_fold in folds]), left_out
+
+
 def ranks_within_folds(scores: Array, fold_of_row: Array) -> Array:
     """Replace scores by their rank among the rows of the fold, as a share in (0, 1); ties share a rank.
 

@@ -22,8 +22,27 @@ def as_questions(probabilities: Array, targets: Targets) -> Floats:
     return np.stack([1 - present, present], axis=2)
 
 
+def logits_as_questions(logits: Array, targets: Targets) -> Floats:
+    """Arrange logits of labels as logits of questions, whose softmax over the choices gives the probabilities.
+
+    Args:
+        logits: Of exclusive classes, those of a softmax; of a finding, its log-odds. Shape (N, K).
+        targets: What the labels are.
+
+    Returns:
+        Shape (N, Q, C). The logit of absence is 0.
+    """
+    of_labels = np.asarray(logits, dtype=np.float64)
+    return of_labels[:, None, :] if targets.exclusive else np.stack([np.zeros_like(of_labels), of_labels], axis=2)
+
+
+def as_label_logits(by_question: Array, targets: Targets) -> Array:
+    """Arrange logits of questions, shape (N, Q, C), as logits of labels: `logits_as_questions` undone. Shape (N, K)."""
+    return by_question[:, 0] if targets.exclusive else by_question[..., 1] - by_question[..., 0]
+
+
 def as_label_probabilities(by_question: Array, targets: Targets) -> Array:
-    """Arrange what `as_questions` returns as probabilities of labels again. Shape (N, K)."""
+    """Arrange probabilities of questions, shape (N, Q, C), as probabilities of labels again. Shape (N, K)."""
     return by_question[:, 0] if targets.exclusive else by_question[..., 1]
 
 
@@ -48,5 +67,5 @@ def counted_questions(targets: Targets) -> list[int]:
 
 
 def learned_questions(by_question: Array) -> Array:
-    """Whether each question has probabilities: a label that could not be learned is NaN. Shape (Q,), bool."""
-    return np.array([bool(np.isfinite(of_question).all()) for of_question in by_question.swapaxes(0, 1)])
+    """Whether each question has probabilities, or logits: a label that was not learned is NaN. Shape (Q,), bool."""
+    return np.array([not np.isnan(of_question).any() for of_question in by_question.swapaxes(0, 1)])

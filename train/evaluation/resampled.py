@@ -8,8 +8,8 @@ Shapes: N rows, R resamples.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,22 +40,31 @@ class Resampled:
 
     Args:
         by_seed: The figure of each seed on all rows; NaN where they do not define it.
-        resampled: The mean over the seeds on each resample; NaN where it is undefined. Shape (R,).
+        resampled_by_seed: The same on each resample. Shape (seeds, R).
         num_rows: Rows measured.
         num_patients: Patients of these rows.
         reason_if_undefined: Why the figure is NaN, if it is.
+        seeds: Number of each seed; empty for what has none, such as a control.
     """
 
     by_seed: tuple[float, ...]
-    resampled: Floats
+    resampled_by_seed: Floats
     num_rows: int
     num_patients: int
     reason_if_undefined: str
+    seeds: tuple[int, ...] = ()
 
     @property
     def value(self) -> float:
-        """The mean over the seeds."""
-        return float(np.mean(self.by_seed))
+        """The mean over the seeds; NaN without any."""
+        return float(np.mean(self.by_seed)) if self.by_seed else math.nan
+
+    @property
+    def resampled(self) -> Floats:
+        """The mean over the seeds on each resample; NaN where it is undefined. Shape (R,)."""
+        if math.isnan(self.value):
+            return np.full(self.resampled_by_seed.shape[1], math.nan)
+        return np.mean(self.resampled_by_seed, axis=0)
 
     @property
     def standard_deviation(self) -> float:
@@ -68,13 +77,25 @@ class Resampled:
             return Estimate(math.nan, math.nan, math.nan, self.num_rows, self.reason_if_undefined)
         return percentile_estimate(self.value, self.resampled, self.num_rows, self.num_patients)
 
+    def of_seeds(self, seeds: Collection[int]) -> "Resampled":
+        """The figure of some of the seeds alone."""
+        kept = [place for place, seed in enumerate(self.seeds) if seed in seeds]
+        return replace(
+            self,
+            by_seed=tuple(self.by_seed[place] for place in kept),
+            resampled_by_seed=self.resampled_by_seed[kept],
+            reason_if_undefined=self.reason_if_undefined if kept else "the two have no seed in common",
+            seeds=tuple(self.seeds[place] for place in kept),
+        )
 
-def resample(seeds: Sequence[Measure], resampling: Resampling) -> Resampled:
+
+def resample(measures: Sequence[Measure], resampling: Resampling, seeds: Sequence[int] = ()) -> Resampled:
     """Measure a figure, averaged over seeds, on all rows and on every resample of the patients.
 
     Args:
-        seeds: The same figure of each seed, at least one, on the same rows.
+        measures: The same figure of each seed, at least one, on the same rows.
         resampling: How patients are drawn; the same for all that is compared.
+        seeds: Number of each seed; empty for what has none, such as a control.
 
     Returns:
         The figure.
@@ -89,16 +110,18 @@ def resample(seeds: Sequence[Measure], resampling: Resampling) -> Resampled:
         >>> print(figure.estimate(), figure.by_seed)
         0.750 [0.500, 1.000] (0.5, 1.0)
     """
-    patient_ids = seeds[0].patient_ids
-    for measure in seeds:
+    first = measures[0]
+    for measure in measures:
         check_lengths(measure.arrays, measure.patient_ids)
-        if not np.array_equal(measure.patient_ids, patient_ids):
+        if not np.array_equal(measure.patient_ids, first.patient_ids):
             raise ValueError("The seeds of a system answer for rows of differing patients; measure them on one split.")
-    by_seed = tuple(float(measure.metric(*measure.arrays)) for measure in seeds)
-    resampled = np.full(resampling.num_resamples, math.nan)
-    if not any(math.isnan(value) for value in by_seed):
-        resampled = np.mean([_over_resamples(measure, resampling) for measure in seeds], axis=0)
-    return Resampled(by_seed, resampled, len(patient_ids), len(np.unique(patient_ids)), seeds[0].reason_if_undefined)
+    by_seed = tuple(float(measure.metric(*measure.arrays)) for measure in measures)
+    resampled = np.full((len(measures), resampling.num_resamples), math.nan)
+    for place, measure in enumerate(measures):
+        if not math.isnan(by_seed[place]):
+            resampled[place] = _over_resamples(measure, resampling)
+    num_patients = len(np.unique(first.patient_ids))
+    return Resampled(by_seed, resampled, len(first.patient_ids), num_patients, first.reason_if_undefined, tuple(seeds))
 
 
 def difference(ours: Resampled, theirs: Resampled) -> Resampled:
@@ -112,21 +135,27 @@ def difference(ours: Resampled, theirs: Resampled) -> Resampled:
         theirs: Of the system it is compared with, drawn with the same `Resampling` from the same rows.
 
     Returns:
-        `ours - theirs`. Seeds are not paired: there is one value, the difference of the means.
+        `ours - theirs`, each averaged over the seeds that both have: a seed that failed in one says nothing about the
+        other. All seeds where one of them has no seeds. There is one value, the difference of the means.
 
     Raises:
         ValueError: If the two were not measured on equally many rows, patients and resamples.
     """
-    sizes, others = ((figure.num_rows, figure.num_patients, len(figure.resampled)) for figure in (ours, theirs))
+    sizes, others = (
+        (figure.num_rows, figure.num_patients, figure.resampled_by_seed.shape[1]) for figure in (ours, theirs)
+    )
     if sizes != others:
         raise ValueError(
             f"Figures of {sizes} and of {others} rows, patients and resamples cannot be paired; "
             "measure both on the same rows with the same Resampling."
         )
+    shared = tuple(seed for seed in ours.seeds if seed in theirs.seeds)
+    if ours.seeds and theirs.seeds:
+        ours, theirs = ours.of_seeds(shared), theirs.of_seeds(shared)
     undefined = ours if math.isnan(ours.value) else theirs
     return Resampled(
         (ours.value - theirs.value,),
-        ours.resampled - theirs.resampled,
+        (ours.resampled - theirs.resampled)[None],
         ours.num_rows,
         ours.num_patients,
         undefined.reason_if_undefined,

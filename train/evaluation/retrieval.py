@@ -3,15 +3,16 @@
 Reports repeat ("no disc herniation"), and a model cannot know which of two equal reports was written of an image. What
 counts as a hit is therefore told beside each figure:
 
-    pair      only the row's own report or image; copies of the report compete with it. The strictest, for comparison
-              with other work; no model can reach 1 where reports repeat.
+    pair      only the row's own report or image; copies of the report compete with it, in a random order that is the
+              same in each run, since no model tells them apart. The strictest, for comparison with other work; no model
+              can reach 1 where reports repeat.
     report    every image whose report is word for word the query's. Image to text searches the distinct reports, so
               that ten copies of a text cannot fill the first ten places.
     facts     every report that states the same findings (level, side, severity, negation), however it is worded; the
               distinct reports are searched, too. A report of which no finding is read is a hit for itself alone.
               Measures in mm are no part of the findings.
 
-A candidate that ties with the hit is ranked before it: a model that answers everything alike scores 0, not 1.
+Any other candidate that ties with the hit is ranked before it: a model that answers everything alike scores 0, not 1.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from train.evaluation.bootstrap import Estimate, Resampling, patient_bootstrap
 from train.evaluation.metrics import Array, Floats
 
 RECALL_DEPTHS = (1, 5, 10)
+SEED_OF_COPIES = 0  # of the order of equal reports
 
 # Similarities are computed in blocks of rows: 16 million float32 are 64 MiB, whatever the size of the split.
 MAX_SIMILARITIES_IN_MEMORY = 16_000_000
@@ -150,6 +152,9 @@ class Queries:
 def rank_pairs(image_embeds: Array, texts: Sequence[str], text_embeds: Array) -> dict[str, Queries]:
     """Search for the own pair: each row's image among all N reports, copies included, and its text among all images.
 
+    Equal reports have equal embeddings and tie. They stand in a random order: were the copies all before the own
+    report, a model would have to beat chance in order to reach it.
+
     Args:
         image_embeds: Unit length. Shape (N, D).
         texts: Report of each row.
@@ -164,9 +169,29 @@ def rank_pairs(image_embeds: Array, texts: Sequence[str], text_embeds: Array) ->
     image_ranks = best_hit_ranks(image_embeds, distinct_embeds, text_of_row, np.arange(len(distinct)), copies)
     row = np.arange(len(texts))
     return {
-        "image_to_text": _queries(image_ranks + copies[text_of_row] - 1, 1, len(texts)),
+        "image_to_text": _queries(image_ranks + copies_before(text_of_row), 1, len(texts)),
         "text_to_image": _queries(best_hit_ranks(text_embeds, image_embeds, row, row), 1, len(texts)),
     }
+
+
+def copies_before(text_of_row: Array) -> Array:
+    """Put the rows into a random order, the same in each run, and count the copies of each row's text before it.
+
+    Args:
+        text_of_row: Equal for equal texts. Shape (N,), integer in [0, M).
+
+    Returns:
+        0 to n - 1, each once, for the n rows of a text. Shape (N,), integer.
+
+    Example:
+        >>> copies_before(np.array([0, 1, 0, 0])).tolist()
+        [1, 0, 0, 2]
+    """
+    num_rows, copies = len(text_of_row), np.bincount(text_of_row)
+    order = np.lexsort((np.random.default_rng(SEED_OF_COPIES).permutation(num_rows), text_of_row))  # text by text
+    before = np.empty(num_rows, dtype=int)
+    before[order] = np.arange(num_rows) - (np.cumsum(copies) - copies)[text_of_row[order]]
+    return before
 
 
 def rank_reports(image_embeds: Array, texts: Sequence[str], text_embeds: Array) -> dict[str, Queries]:

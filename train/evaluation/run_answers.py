@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.evaluation.attention_pooling import attention_pooling
@@ -34,16 +34,17 @@ from train.evaluation.grade_probe import grade_probe
 from train.evaluation.linear_probe import logistic_probe
 from train.evaluation.metrics import Array
 from train.evaluation.nearest_neighbour_probe import nearest_neighbour_probe
-from train.evaluation.paper_probe import paper_probe
+from train.evaluation.paper_probe import PaperProbe, paper_probe
 from train.evaluation.probe_losses import PROBE_LOSSES
 from train.evaluation.retrieval import RANKINGS, rank_queries
 from train.evaluation.targets import SPLITS, Targets, read_targets
-from train.evaluation.zero_shot import zero_shot
+from train.evaluation.zero_shot import prompt_ensemble, zero_shot_scores
 
 Answers: TypeAlias = dict[str, Array]
 Features: TypeAlias = Mapping[str, Array]
 
 UNPROJECTED, PROJECTED = "unprojected", "projected"
+PROBES = ("paper", "logistic", "knn")
 PROBE_SEED = 0  # the same for all runs: seeds of a study are those of pretraining
 # Only answers are kept; intervals are drawn when runs are compared.
 NO_INTERVALS = Resampling(num_resamples=1)
@@ -84,9 +85,11 @@ def answer_run(
         PROJECTED: {split: arrays["image_embeds"] for split, arrays in encoded.items()},
     }
     answers = {"row": rows, "fold": np.full(len(rows), fold)}
+    paper = {space: paper_probe(by_split, targets, seed=PROBE_SEED) for space, by_split in features.items()}
     for space, by_split in features.items():
-        answers |= probe_answers(by_split, targets, space)
-    answers |= remedy_answers(features[UNPROJECTED], targets)
+        answers |= label_answers(by_split, targets, space, paper[space]) | grade_answers(by_split, targets, space)
+    answers |= remedy_answers(features[UNPROJECTED], targets, paper[UNPROJECTED])
+    answers |= calibrated_answers(targets, paper[UNPROJECTED])
     answers["patient_attention"] = attention_pooling(features[UNPROJECTED], targets, PROBE_SEED)
     encode = partial(encode_texts, model, processor, batch_size=batch_size)
     image_embeds = encoded["test"]["image_embeds"]
@@ -104,7 +107,7 @@ def answer_run(
 def control_answers(
     controls: Mapping[str, Features], targets: Mapping[str, Targets], rows: Array, fold: int
 ) -> dict[str, Answers]:
-    """Let the same probes answer from features that no run has learned.
+    """Let the same probes answer from features that no run has learned, and from none at all.
 
     Args:
         controls: Features by split, shape (N, D), by control.
@@ -113,10 +116,32 @@ def control_answers(
         fold: Number of the fold.
 
     Returns:
-        The answers of each control; probes and grades alone.
+        The answers of each control and of `majority`; probes and grades alone.
     """
     of_rows = {"row": rows, "fold": np.full(len(rows), fold)}
-    return {name: of_rows | probe_answers(features, targets, UNPROJECTED) for name, features in controls.items()}
+    fitted = {name: of_rows | probe_answers(features, targets, UNPROJECTED) for name, features in controls.items()}
+    return {"majority": of_rows | majority_answers(targets)} | fitted
+
+
+def majority_answers(targets: Mapping[str, Targets]) -> Answers:
+    """Answer every row by how frequent labels and grades are in training, whichever the probe.
+
+    Fitted to features that tell nothing, the paper's probe would hardly leave its random initial bias in 50 epochs, and
+    might answer the rarer class.
+
+    Args:
+        targets: By split.
+
+    Returns:
+        The arrays that `probe_answers` returns.
+    """
+    train, test = targets["train"], targets["test"]
+    frequencies = np.tile(train.labels.mean(0), (len(test), 1))
+    answers = {f"probe/{probe}/{UNPROJECTED}": frequencies for probe in PROBES}
+    if all((of_split.grades >= 0).any() for of_split in targets.values()):
+        commonest = np.bincount(train.grades[train.grades >= 0]).argmax()
+        answers[f"grade/{UNPROJECTED}"] = np.where(test.grades >= 0, commonest, -1)
+    return answers
 
 
 def probe_answers(features: Features, targets: Mapping[str, Targets], space: str) -> Answers:
@@ -130,37 +155,63 @@ def probe_answers(features: Features, targets: Mapping[str, Targets], space: str
     Returns:
         `probe/PROBE/SPACE`, and `grade/SPACE` where there are grades.
     """
-    answers = {
-        f"probe/paper/{space}": paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
+    paper = paper_probe(features, targets, seed=PROBE_SEED)
+    return label_answers(features, targets, space, paper) | grade_answers(features, targets, space)
+
+
+def label_answers(features: Features, targets: Mapping[str, Targets], space: str, paper: PaperProbe) -> Answers:
+    """Let the probes of labels answer for the test split.
+
+    Args:
+        features: By split, shape (N, D).
+        targets: By split.
+        space: What to call the features.
+        paper: The paper's probe, fitted on the same features.
+
+    Returns:
+        `probe/PROBE/SPACE`.
+    """
+    return {
+        f"probe/paper/{space}": paper.probabilities["test"],
         f"probe/logistic/{space}": logistic_probe(features, targets).probabilities,
         f"probe/knn/{space}": nearest_neighbour_probe(features, targets).probabilities,
     }
+
+
+def grade_answers(features: Features, targets: Mapping[str, Targets], space: str) -> Answers:
+    """Let the grade probe answer for the test split: `grade/SPACE`, -1 where a row has no grade; empty without any."""
     grades = grade_probe(features, targets, NO_INTERVALS)
-    if grades is not None:
-        answers[f"grade/{space}"] = np.full(len(targets["test"]), -1)
-        answers[f"grade/{space}"][targets["test"].grades >= 0] = grades.predicted
-    return answers
+    if grades is None:
+        return {}
+    answered = np.full(len(targets["test"]), -1)
+    answered[targets["test"].grades >= 0] = grades.predicted
+    return {f"grade/{space}": answered}
 
 
-def remedy_answers(features: Features, targets: Mapping[str, Targets]) -> Answers:
-    """Answer by the paper's probe with each remedy for its bias to frequent classes, and calibrated.
+def remedy_answers(features: Features, targets: Mapping[str, Targets], paper: PaperProbe) -> Answers:
+    """Answer by the paper's probe with each remedy for its bias to frequent classes.
 
     Args:
         features: z_I by split, shape (N, D).
         targets: By split.
+        paper: The paper's probe, fitted on the same features.
 
     Returns:
-        `probe/REMEDY/unprojected`, `decision/paper_threshold/unprojected` and `calibrated/paper/unprojected`.
+        `probe/REMEDY/unprojected` and `decision/paper_threshold/unprojected`.
     """
-    fitted = {name: paper_probe(features, targets, loss, seed=PROBE_SEED) for name, loss in PROBE_LOSSES.items()}
-    plain = fitted.pop("paper").probabilities
-    calibration = fit_calibration(plain["validation"], targets["validation"])
-    calibrated, _, _ = apply_calibration(calibration, plain["test"], targets["test"])
-    return {
-        **{f"probe/{name}/{UNPROJECTED}": probe.probabilities["test"] for name, probe in fitted.items()},
-        f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(plain, targets),
-        f"calibrated/paper/{UNPROJECTED}": calibrated,
+    answers = {
+        f"probe/{name}/{UNPROJECTED}": paper_probe(features, targets, loss, seed=PROBE_SEED).probabilities["test"]
+        for name, loss in PROBE_LOSSES.items()
+        if name != "paper"
     }
+    return answers | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
+
+
+def calibrated_answers(targets: Mapping[str, Targets], paper: PaperProbe) -> Answers:
+    """Answer by the paper's probe on z_I, calibrated on validation rows: `calibrated/paper/unprojected`."""
+    calibration = fit_calibration(paper.logits["validation"], targets["validation"])
+    calibrated, _, _ = apply_calibration(calibration, paper.logits["test"], targets["test"])
+    return {f"calibrated/paper/{UNPROJECTED}": calibrated}
 
 
 def prompt_probabilities(
@@ -182,8 +233,33 @@ def prompt_probabilities(
     Returns:
         Probability of each label. Shape (N, K).
     """
-    inverse_temperature = model.inverse_temperature.item()
     present = {name: encode(processor.class_prompt_texts(name)) for name in targets.label_names}
     absent = {name: encode(processor.absent_class_prompt_texts(name)) for name in targets.label_names}
-    _, scores = zero_shot(image_embeds, present, absent, inverse_temperature, targets, NO_INTERVALS)
-    return scores if targets.exclusive else expit(inverse_temperature * scores)
+    logits = prompt_logits(image_embeds, present, absent, model.inverse_temperature.item(), targets)
+    return softmax(logits, axis=1) if targets.exclusive else expit(logits)
+
+
+def prompt_logits(
+    image_embeds: Array,
+    present_embeds: Mapping[str, Array],
+    absent_embeds: Mapping[str, Array],
+    inverse_temperature: float,
+    targets: Targets,
+) -> Array:
+    """Compare images with prompts.
+
+    Args:
+        image_embeds: Unit length. Shape (N, D).
+        present_embeds: By label, embeddings of its prompts. Shape (prompts, D).
+        absent_embeds: By label, embeddings of the prompts that deny it. Used for labels that are not exclusive.
+        inverse_temperature: As learned.
+        targets: Names the labels.
+
+    Returns:
+        Of exclusive classes the logits of a softmax, of a finding its log-odds. Shape (N, K).
+    """
+    present = np.stack([prompt_ensemble(present_embeds[name]) for name in targets.label_names])
+    if targets.exclusive:
+        return inverse_temperature * image_embeds @ present.T
+    absent = np.stack([prompt_ensemble(absent_embeds[name]) for name in targets.label_names])
+    return inverse_temperature * zero_shot_scores(image_embeds, present, absent)

@@ -47,13 +47,14 @@ def compare(systems: Mapping[str, Figures], group: str, metric: str, first: str)
     }
 
 
-def best_system(systems: Mapping[str, Figures], group: str, metric: str) -> str | None:
-    """The system with the highest figure; None if no system has it. The first of equals."""
+def best_systems(systems: Mapping[str, Figures], group: str, metric: str) -> list[str]:
+    """The system with the highest figure, or all that share it; empty if no system has it."""
     values = {
         title: figures[group][metric].value for title, figures in systems.items() if metric in figures.get(group, {})
     }
     defined = {title: value for title, value in values.items() if not math.isnan(value)}
-    return max(defined, key=lambda title: defined[title]) if defined else None
+    highest = max(defined.values(), default=math.nan)
+    return [title for title, value in defined.items() if math.isclose(value, highest, rel_tol=0, abs_tol=1e-9)]
 
 
 def _entry(of_pair: Resampled, p_value: float, p_holm: float) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from train.evaluation import metrics
 from train.evaluation.bootstrap import Resampling
 from train.evaluation.out_of_fold import Answers
 from train.evaluation.resampled import Resampled, resample
-from train.evaluation.study_comparison import Figures, best_system, compare
+from train.evaluation.study_comparison import Figures, best_systems, compare
 from train.evaluation.study_measures import CALIBRATED, answer_measures, confident_answers, unlearned_by_group
 from train.evaluation.targets import Targets
 
 CALIBRATION_BINS = 10
+# Retrieval among hardly more candidates than are counted says nothing: everything is found.
+CERTAIN_CHANCE = 0.99
 DONE = "done"
 # What is compared pair by pair beside the headline, if the study has it: group and metric.
 ALSO_COMPARED = (
@@ -30,8 +32,8 @@ ALSO_COMPARED = (
 
 
 def measure_study(
-    answers: Mapping[str, Sequence[Answers]],
-    controls: Mapping[str, Sequence[Answers]],
+    answers: Mapping[str, Mapping[int, Answers]],
+    controls: Mapping[str, Answers],
     targets: Targets,
     summaries: Sequence[Mapping[str, Any]],
     resampling: Resampling,
@@ -42,15 +44,16 @@ def measure_study(
     """Measure every system of a study on the same rows.
 
     Args:
-        answers: By title of the system, one pooled set of answers a seed; none where no run of it was finished.
-        controls: The same of features that no run has learned; probes and grades alone.
+        answers: By title of the system, pooled answers by seed; none where no run of it was finished.
+        controls: Pooled answers from features that no run has learned; probes and grades alone.
         targets: The truth of the rows, in the order of the answers.
         summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and what it cost.
         resampling: How intervals are drawn.
         headline: The probe that leads the tables, as `PROBE/FEATURES`.
         systems: What each title stands for: `system`, `vision`, `projection`, `projection_dim`.
         reference: Title that the others are subtracted from, chosen before anything was measured; None: the first
-            LumbarCLIP of `systems`, or the first of all if there is none.
+            LumbarCLIP of `systems`, or the first of all if there is none. If it has not finished, differences are to
+            the best alone.
 
     Returns:
         A JSON value: `headline`, `systems`, `controls`, `comparisons`, `runs`.
@@ -58,30 +61,36 @@ def measure_study(
     Raises:
         ValueError: If a system answers for other rows than the targets, or no system has finished.
     """
-    _check_rows({**answers, **controls}, targets)
-    every_seed = [of_seed for seeds in (*answers.values(), *controls.values()) for of_seed in seeds]
-    unlearned = unlearned_by_group(every_seed, targets)
+    every_seed = [(title, of_seed) for title, seeds in answers.items() for of_seed in seeds.values()]
+    every_seed += controls.items()
+    _check_rows(every_seed, targets)
+    unlearned = unlearned_by_group([of_seed for _, of_seed in every_seed], targets)
 
-    def figures_of(seeds: Sequence[Answers]) -> dict[str, dict[str, Resampled]]:
-        measures = [answer_measures(of_seed, targets, headline, unlearned) for of_seed in seeds]
+    def figures_of(every_answer: Sequence[Answers], seeds: Sequence[int] = ()) -> dict[str, dict[str, Resampled]]:
+        measures = [answer_measures(of_seed, targets, headline, unlearned) for of_seed in every_answer]
         return {
-            group: {name: resample([of_seed[group][name] for of_seed in measures], resampling) for name in figures}
+            group: {
+                name: resample([of_seed[group][name] for of_seed in measures], resampling, seeds) for name in figures
+            }
             for group, figures in measures[0].items()
             if all(group in of_seed for of_seed in measures)
         }
 
     bar = tqdm(answers.items(), desc="Measuring", unit=" systems", delay=5)
-    finished = {title: figures_of(seeds) for title, seeds in bar if seeds}
-    measured_controls = {name: figures_of(seeds) for name, seeds in controls.items() if seeds}
+    finished = {title: figures_of(list(seeds.values()), list(seeds)) for title, seeds in bar if seeds}
+    measured_controls = {name: figures_of([of_control]) for name, of_control in controls.items()}
     if not finished:
-        raise ValueError("No system of the study has a finished run; the reasons are in runs/*/summary.json.")
+        raise ValueError(
+            "No system of the study has a finished run, in all folds if it has folds; the reasons are in "
+            "runs/*/summary.json. Mend them, and give the same command with --retry_failed."
+        )
     group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
     if not any(metric in figures.get(group, {}) for figures in finished.values()):
         found = sorted({name.removeprefix("probe/") for figures in finished.values() for name in figures})
         raise ValueError(f"headline is {headline!r}, but no system was probed so; choose one of {', '.join(found)}.")
     if reference is None:
-        ours = [title for title in finished if systems[title]["system"] == "lumbarclip"]
-        reference = next(iter([*ours, *finished]))
+        ours = [title for title, settings in systems.items() if settings["system"] == "lumbarclip"]
+        reference = next(iter([*ours, *systems]))
     return {
         "headline": {
             "group": group,
@@ -96,7 +105,7 @@ def measure_study(
                 "settings": dict(systems[title]),
                 "num_seeds": len(seeds),
                 "figures": _entries(finished.get(title, {})),
-                "reliability": _reliability(seeds, targets),
+                "reliability": _reliability(list(seeds.values()), targets),
                 "cost": _cost(title, summaries),
             }
             for title, seeds in answers.items()
@@ -107,32 +116,40 @@ def measure_study(
     }
 
 
-def _check_rows(systems: Mapping[str, Sequence[Answers]], targets: Targets) -> None:
-    rows = [of_seed["row"] for seeds in systems.values() for of_seed in seeds]
-    for title, seeds in systems.items():
-        for of_seed in seeds:
-            if len(of_seed["row"]) != len(targets) or not np.array_equal(of_seed["row"], rows[0]):
-                raise ValueError(
-                    f"{title} answers for {len(of_seed['row'])} rows that are not the {len(targets)} rows of the other "
-                    "systems, in their order; systems can only be compared on the same rows."
-                )
+def _check_rows(every_seed: Sequence[tuple[str, Answers]], targets: Targets) -> None:
+    for title, of_seed in every_seed:
+        if len(of_seed["row"]) != len(targets) or not np.array_equal(of_seed["row"], every_seed[0][1]["row"]):
+            raise ValueError(
+                f"{title} answers for {len(of_seed['row'])} rows that are not the {len(targets)} rows of the other "
+                "systems, in their order; systems can only be compared on the same rows."
+            )
 
 
 def _comparisons(
     systems: Mapping[str, Figures], controls: Mapping[str, Figures], group: str, metric: str, reference: str
 ) -> list[dict[str, Any]]:
-    """For each compared figure: the reference less every system, less every control; the best less every system."""
+    """For each compared figure: the reference and the best, each less every system and less every control."""
     comparisons = []
-    for of_group, of_metric in ((group, metric), *ALSO_COMPARED):
-        best = best_system(systems, of_group, of_metric)
-        if best is None:
+    for pair in ((group, metric), *ALSO_COMPARED):
+        best = best_systems(systems, *pair)
+        if not best or _is_certain(systems[best[0]][pair[0]], pair[1]):
             continue
-        comparisons.append({"to": "best", **compare(systems, of_group, of_metric, best)})
-        if of_metric in systems.get(reference, {}).get(of_group, {}):
-            to_systems = compare(systems, of_group, of_metric, reference)
-            to_controls = compare({reference: systems[reference], **controls}, of_group, of_metric, reference)
-            comparisons += [{"to": "systems", **to_systems}, {"to": "controls", **to_controls}]
+        comparisons += [
+            {"to": "best", "tied": best[1:], **compare(systems, *pair, best[0])},
+            {"to": "controls of the best", **compare({best[0]: systems[best[0]], **controls}, *pair, best[0])},
+        ]
+        if pair[1] in systems.get(reference, {}).get(pair[0], {}):
+            comparisons += [
+                {"to": "systems", **compare(systems, *pair, reference)},
+                {"to": "controls", **compare({reference: systems[reference], **controls}, *pair, reference)},
+            ]
     return [comparison for comparison in comparisons if comparison["differences"]]
+
+
+def _is_certain(figures: Mapping[str, Resampled], metric: str) -> bool:
+    """Whether chance alone retrieves nearly all."""
+    chance = figures.get(metric.replace("_recall_", "_chance_"))
+    return "_recall_" in metric and chance is not None and chance.value >= CERTAIN_CHANCE
 
 
 def _entries(figures: Figures) -> dict[str, dict[str, Any]]:

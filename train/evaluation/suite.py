@@ -13,13 +13,13 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.evaluation import metrics
 from train.evaluation.baselines import constant_features, pixel_features, untrained_model
 from train.evaluation.bootstrap import Estimate, Resampling, paired_difference, undefined_estimate
-from train.evaluation.features import cache_key, cached, encode_images, encode_texts
+from train.evaluation.features import encode_images, encode_images_once, encode_texts
 from train.evaluation.further_protocols import Encoded, FurtherFigures, further_figures
 from train.evaluation.grade_probe import GradeResult, grade_probe
 from train.evaluation.linear_probe import ProbeResult, linear_probe
 from train.evaluation.metrics import Array
 from train.evaluation.retrieval import retrieval
-from train.evaluation.run_answers import prompt_probabilities
+from train.evaluation.run_answers import prompt_logits
 from train.evaluation.targets import SPLITS, Targets, read_targets
 from train.evaluation.zero_shot import first_prompts, prompts_asked, zero_shot
 
@@ -116,7 +116,8 @@ def measure(
 
     # Encode once.
     encoded = {
-        split: _encoded_images(model, processor, dataset[split], split, batch_size, cache_dir) for split in SPLITS
+        split: encode_images_once(model, processor, dataset[split], split, batch_size=batch_size, cache_dir=cache_dir)
+        for split in SPLITS
     }
     features = {split: arrays["image_features"] for split, arrays in encoded.items()}
     image_embeds = encoded["test"]["image_embeds"]
@@ -135,10 +136,8 @@ def measure(
     further = None
     if with_further:
         embeds = {split: arrays["image_embeds"] for split, arrays in encoded.items()}
-        by_prompts = {
-            split: prompt_probabilities(model, processor, embeds[split], targets[split], encode)
-            for split in ("validation", "test")
-        }
+        prompts = present, absent, model.inverse_temperature.item()
+        by_prompts = {split: prompt_logits(embeds[split], *prompts, targets[split]) for split in ("validation", "test")}
         read = Encoded(features, embeds, texts, text_embeds)
         further = further_figures(read, targets, probes.labels.probabilities, by_prompts, resampling)
 
@@ -227,19 +226,6 @@ def grade_difference(
             resampling,
         )
     }
-
-
-def _encoded_images(
-    model: LumbarCLIPModel,
-    processor: LumbarCLIPProcessor,
-    rows: Dataset,
-    split: str,
-    batch_size: int,
-    cache_dir: Path | None,
-) -> dict[str, Array]:
-    path = cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors" if cache_dir else None
-    description = f"Images, {split}"
-    return cached(path, lambda: encode_images(model, processor, rows, batch_size=batch_size, description=description))
 
 
 def _control_features(

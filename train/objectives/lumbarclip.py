@@ -17,11 +17,15 @@ class LumbarCLIPObjective(Objective):
 
     uses_augmented_texts = True
     uses_labels = True
-    has_soft_targets = True
+    has_label_temperature = True
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__(model, train_labels)
         self.label_temperature, self.alpha = model.config.label_temperature, model.config.alpha
+
+    def target_temperature(self, inverse_temperature: float) -> float:
+        """Return the label temperature, or that of the logits where it is not set."""
+        return self.label_temperature or 1 / inverse_temperature
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
         """See `Objective.forward`."""

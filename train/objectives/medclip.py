@@ -78,6 +78,14 @@ class MedCLIPObjective(Objective):
     uses_labels = True
     needs_labels = True
 
+    def target_vectors(self, labels: Tensor) -> Tensor:
+        """Give the classes unit length: their dot products are cosines."""
+        return F.normalize(labels)
+
+    def target_temperature(self, inverse_temperature: float) -> float:
+        """Return 1: the cosines themselves are the logits of the targets."""
+        return 1.0
+
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
         """See `Objective.forward`."""
         assert labels is not None

@@ -32,7 +32,7 @@ class Objective(nn.Module, ABC):
     uses_augmented_texts: ClassVar[bool] = False  # else rephrasings are not encoded at all
     uses_labels: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
-    has_soft_targets: ClassVar[bool] = False  # those of the LumbarCLIP loss, with a label temperature
+    has_label_temperature: ClassVar[bool] = False  # soft targets whose temperature is a setting
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__()
@@ -51,6 +51,21 @@ class Objective(nn.Module, ABC):
             Columns, and whether absences count; see `train.loaders.target_classes`.
         """
         return (target_columns, count_absences) if cls.uses_labels else ([], False)
+
+    def target_vectors(self, labels: Tensor) -> Tensor:
+        """Vectors of the pairs whose dot products are the overlaps that soft targets are the softmax of.
+
+        Args:
+            labels: Multi-hot classes of the pairs. Shape (R, K).
+
+        Returns:
+            The classes themselves, or what the objective makes of them. Shape (R, K).
+        """
+        return labels
+
+    def target_temperature(self, inverse_temperature: float) -> float | None:
+        """Temperature of that softmax, at this inverse temperature of the model; None: there are no soft targets."""
+        return None
 
     @abstractmethod
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:

@@ -14,7 +14,7 @@ PROBES = {
     "knn": "nearest neighbours",
 }
 HITS = {
-    "pair": "The row's own report alone counts as a hit; its copies count as misses.",
+    "pair": "The row's own report alone counts as a hit; its copies count as misses and stand in random order.",
     "facts": "Every report that states the same facts counts as a hit, however it is worded.",
 }
 CLASSIFIERS = {"paper": "the paper's linear layer", "zero_shot": "zero-shot"}

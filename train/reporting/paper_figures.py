@@ -33,6 +33,19 @@ TABLE_2 = {
 }
 # Table 1, test split: records with and without low back pain.
 TEST_LBP, TEST_NO_FINDING = 462, 66
+# What a row is made of: kind, backbone, and for LumbarCLIP the width of its linear heads. For all its name, MedCLIP-ViT
+# is a Swin transformer.
+ROWS: Mapping[tuple[str, str, int | None], str] = {
+    ("convirt", "ResNet", None): "ConVIRT",
+    ("gloria", "ResNet", None): "GLoRIA",
+    ("medclip", "Swin", None): "MedCLIP-ViT",
+    ("medclip", "ResNet", None): "MedCLIP-ResNet-50",
+    ("lumbarclip", "ResNet", 256): "LumbarCLIP-ResNet50-256",
+    ("lumbarclip", "ViT", 256): "LumbarCLIP-ViT-256",
+    ("lumbarclip", "Swin", 256): "LumbarCLIP-Swin-256",
+}
+# Towers of the paper's size, by backbone.
+TOWERS = {"resnet50": "ResNet", "vit_base_patch16_224": "ViT", "swin_tiny_patch4_window7_224": "Swin"}
 # Figure 3: no heads; accuracy and macro F1 by backbone.
 FIGURE_3 = {"ResNet": (0.92, 0.93), "ViT": (0.90, 0.89), "Swin": (0.89, 0.90)}
 
@@ -60,24 +73,23 @@ def backbone_family(vision: str) -> str | None:
 
 
 def paper_row(settings: Mapping[str, Any]) -> str | None:
-    """The row of Table 2 that a system corresponds to, by its kind and backbone; sizes may differ.
+    """The row of Table 2 that a system repeats: its kind, with a tower of the paper's size and heads of its width.
 
     Args:
-        settings: `system`, `vision` and `projection` of the system.
+        settings: `system`, `vision`, `vision_model_args`, `projection` and `projection_dim` of the system.
 
     Returns:
         A key of `TABLE_2`, or None if the paper has no such system.
 
     Example:
-        >>> paper_row({"system": "medclip", "vision": "swin_tiny_patch4_window7_224", "projection": "linear"})
+        >>> settings = {"vision_model_args": {}, "projection": "linear", "projection_dim": 512}
+        >>> paper_row({"system": "medclip", "vision": "swin_tiny_patch4_window7_224", **settings})
         'MedCLIP-ViT'
+        >>> paper_row({"system": "medclip", "vision": "resnet10t", **settings})
     """
-    family = backbone_family(settings["vision"])
-    if settings["system"] in ("convirt", "gloria"):
-        return {"convirt": "ConVIRT", "gloria": "GLoRIA"}[settings["system"]]
-    if settings["system"] == "medclip":  # MedCLIP-ViT is a Swin transformer, for all its name
-        return {"ResNet": "MedCLIP-ResNet-50", "Swin": "MedCLIP-ViT", "ViT": "MedCLIP-ViT"}.get(family or "")
-    if settings["system"] == "lumbarclip" and settings["projection"] == "linear":
-        rows = {"ResNet": "LumbarCLIP-ResNet50-256", "ViT": "LumbarCLIP-ViT-256", "Swin": "LumbarCLIP-Swin-256"}
-        return rows.get(family or "")
-    return None
+    vision = settings["vision"].partition(".")[0]  # a timm name may end in the weights: resnet50.a1_in1k
+    if settings["vision_model_args"] or vision not in TOWERS:
+        return None
+    width = settings["projection_dim"] if settings["projection"] == "linear" else None
+    own_width = width if settings["system"] == "lumbarclip" else None
+    return ROWS.get((settings["system"], TOWERS[vision], own_width))

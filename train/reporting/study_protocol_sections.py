@@ -4,16 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.reporting.study_cells import HEADLINE_COLUMNS, any_has, capitalised, cell, groups_of, systems_with, title_of
-from train.reporting.study_words import figure_in_words
+from train.reporting.study_words import PROBE_NAMES, figure_in_words, listed
 from train.reporting.tables import markdown_table, readable, undefined_notes
 
-PROBE_NAMES = {
-    "paper": "linear layer (paper)",
-    "paper_balanced": "linear layer, class-balanced",
-    "paper_logit_adjusted": "linear layer, logit-adjusted",
-    "logistic": "logistic regression",
-    "knn": "k-NN",
-}
 # What is done against the minority problem: what the columns of its tables are called, and the group behind each.
 REMEDIES = {
     "as it is": "probe/paper/unprojected",
@@ -21,6 +14,7 @@ REMEDIES = {
     "logit-adjusted loss": "probe/paper_logit_adjusted/unprojected",
     "threshold of the validation patients": "decision/paper_threshold/unprojected",
 }
+WITHOUT_TEXTS = ("supervised", "untrained")
 HITS = {"pair": "its own pair", "report": "the same report", "facts": "the same findings"}
 
 
@@ -70,9 +64,9 @@ def zero_shot_section(results: Mapping[str, Any]) -> str:
     rows = [[title_of(t, s), *(cell(s, "zero_shot", name) for name in columns)] for t, s in systems.items()]
     if not rows:
         return ""
-    return "By prompts alone, no training on the labels.\n\n" + markdown_table(
-        ["system", *map(figure_in_words, columns)], rows
-    )
+    table = markdown_table(["system", *map(figure_in_words, columns)], rows)
+    parts = ["By prompts alone, no training on the labels.", table, _without_texts(systems)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def retrieval_section(results: Mapping[str, Any]) -> str:
@@ -88,7 +82,8 @@ def retrieval_section(results: Mapping[str, Any]) -> str:
         header = ["system", *(readable(name).replace(" recall at ", ", R@") for name in names)]
         hits = group.split("/")[1]
         parts.append(f"A hit is {HITS.get(hits, hits)}:\n\n{markdown_table(header, rows)}")
-    return "\n\n".join(parts)
+    parts.append(_without_texts(results["systems"]) if parts else "")
+    return "\n\n".join(part for part in parts if part)
 
 
 def patients_section(results: Mapping[str, Any]) -> str:
@@ -164,7 +159,19 @@ def undefined_section(results: Mapping[str, Any]) -> str:
         for title, system in results[part].items()
         for group, figures in system["figures"].items()
     }
-    return "\n".join(f"- {note}" for note in undefined_notes(groups))
+    notes = undefined_notes(groups)
+    for title, names in results["left_out_answers"].items():
+        notes.append(f"{title}: left out, since not all folds have it: {', '.join(f'`{name}`' for name in names)}.")
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def _without_texts(systems: Mapping[str, Any]) -> str:
+    """Name the references whose image and text spaces were never brought together."""
+    titles = [title for title, of in systems.items() if of["settings"]["system"] in WITHOUT_TEXTS and of["figures"]]
+    learned = "has not learned to bring images and texts together: its row shows"
+    if len(titles) > 1:
+        learned = "have not learned to bring images and texts together: their rows show"
+    return f"{listed(titles)} {learned} chance." if titles else ""
 
 
 def _side_by_side(results: Mapping[str, Any], columns: Mapping[str, str], metric: str, words: str) -> str:

@@ -7,7 +7,7 @@ from train.reporting.paper_figures import FIGURE_3, TABLE_2, always_positive, pa
 from train.reporting.report import SYSTEM_NAMES
 from train.reporting.study_cells import HEADLINE_COLUMNS, any_has, cell, percent_cell, spread_of_seeds, title_of
 from train.reporting.study_charts import HEADS, head_metrics, systems_by_head
-from train.reporting.study_words import figure_in_words
+from train.reporting.study_words import fewer_seeds, figure_in_words
 from train.reporting.tables import format_entry, markdown_table, readable
 
 
@@ -27,7 +27,7 @@ def headline_section(results: Mapping[str, Any]) -> str:
         rows.append(row + ([spread_of_seeds(system, group, metric) or "-"] if seeds else []))
     header += ["grade quadratic kappa"] if graded else []
     header += [f"SD of seeds, {figure_in_words(metric)}"] if seeds else []
-    return markdown_table(header, rows)
+    return "\n\n".join(part for part in (markdown_table(header, rows), fewer_seeds(results)) if part)
 
 
 def differences_section(results: Mapping[str, Any]) -> str:
@@ -44,7 +44,8 @@ def differences_section(results: Mapping[str, Any]) -> str:
     if to_reference:
         parts += [
             f"{reference}, named before anything was measured, less every other system, and less the controls: "
-            "features that no run has learned. Holm's correction counts systems and controls apart.",
+            "features that no run has learned. Holm's correction counts systems and controls apart. Where seeds are "
+            "missing, a difference is over the seeds that both have.",
             _comparison_table(to_reference),
         ]
     others = [entry for entry in results["comparisons"] if entry["to"] == "systems" and entry["metric"] != metric]
@@ -64,19 +65,24 @@ def table_2_section(results: Mapping[str, Any]) -> str:
     names = ("accuracy", "precision", "recall", "f1")
     if not any_has(results["systems"], group, "precision"):
         return ""
-    rows = []
+    rows, taken = [], set()
     for title, system in results["systems"].items():
         of_paper = paper_row(system["settings"])
         cells = [percent_cell(system["figures"].get(group, {}).get(name)) for name in names]
-        shown = TABLE_2[of_paper] if of_paper else None
-        beside = [of_paper, f"{shown.accuracy:.2f}", f"{shown.f1:.2f}"] if of_paper and shown else ["-", "-", "-"]
+        beside = ["-", "-", "-"]
+        if of_paper and of_paper not in taken:  # of several that are alike, the first in the study's file
+            taken.add(of_paper)
+            beside = [of_paper, f"{TABLE_2[of_paper].accuracy:.2f}", f"{TABLE_2[of_paper].f1:.2f}"]
         rows.append([title_of(title, system), *cells, *beside])
     header = ["system", *map(readable, names), "row of the paper", "its accuracy", "its F1"]
+    if not taken:
+        table = markdown_table(header[:-3], [row[:-3] for row in rows])
+        return f"Percent; precision, recall and F1 of the finding. No system here is one of the paper's.\n\n{table}"
     always = always_positive()
     return (
         "Percent; precision, recall and F1 of the finding. **The last columns are the paper's own figures**: other "
-        "data (528 test records of the Mendeley set), split by record and not by patient, towers of full size, no "
-        f"intervals. By the counts of its Table 1, answering `LBP` always has an accuracy of {always.accuracy:.2f} and "
+        "data (528 test records of the Mendeley set), split by record and not by patient, no intervals. "
+        f"By the counts of its Table 1, answering `LBP` always has an accuracy of {always.accuracy:.2f} and "
         f"an F1 of {always.f1:.2f} there.\n\n{markdown_table(header, rows)}"
     )
 

@@ -9,6 +9,14 @@ from train.reporting.tables import format_entry, readable
 
 LEVEL = 0.05
 MAX_NAMES = 12
+PAPER_PROBE = "probe/paper/unprojected"
+PROBE_NAMES = {
+    "paper": "linear layer (paper)",
+    "paper_balanced": "linear layer, class-balanced",
+    "paper_logit_adjusted": "linear layer, logit-adjusted",
+    "logistic": "logistic regression",
+    "knn": "k-NN",
+}
 WORDS_OF_FIGURES = {
     "quadratic_kappa": "quadratic kappa of the grade",
     "image_to_text_recall_at_10": "retrieval image to text, R@10",
@@ -19,6 +27,20 @@ WORDS_OF_FIGURES = {
 def figure_in_words(metric: str) -> str:
     """Name a compared figure."""
     return WORDS_OF_FIGURES.get(metric, readable(metric))
+
+
+def probe_in_words(group: str) -> str:
+    """Say by which probe a figure was read, and of which features; empty where there was no probe of labels.
+
+    Example:
+        >>> probe_in_words("probe/logistic/unprojected"), probe_in_words("retrieval/report")
+        (' by logistic regression on unprojected features', '')
+    """
+    kind, _, probe = group.partition("/")
+    if kind != "probe":
+        return ""
+    name, features = probe.split("/")
+    return f" by {PROBE_NAMES.get(name, name)} on {features} features"
 
 
 def who_wins(results: Mapping[str, Any], metric: str) -> str:
@@ -34,10 +56,10 @@ def who_wins(results: Mapping[str, Any], metric: str) -> str:
     best = _comparison(results, "best", metric)
     if best is None:
         return ""
-    title = best["first"]
-    entry = results["systems"][title]["figures"][best["group"]][metric]
-    sentences = [f"**{title}** has the highest {figure_in_words(metric)}, {format_entry(entry)}."]
-    sentences.append(_lead(best, results["num_resamples"]))
+    title, group = best["first"], best["group"]
+    entry = results["systems"][title]["figures"][group][metric]
+    figure = f"the highest {figure_in_words(metric)}{probe_in_words(group)}, {format_entry(entry)}"
+    sentences = [_highest([title, *best["tied"]], figure), _lead(best, results["num_resamples"])]
     reference = results["headline"]["reference"]
     against = _comparison(results, "systems", metric)
     if title != reference and against is not None:
@@ -45,8 +67,10 @@ def who_wins(results: Mapping[str, Any], metric: str) -> str:
     controls = _comparison(results, "controls", metric)
     if controls is not None:
         sentences.append(f"Among the controls, {_standing(reference, controls)}")
-        sentences += _higher_controls(results, best["group"], metric, entry["value"])
-    return " ".join(sentences)
+    sentences += _higher_controls(results, metric)
+    if metric == results["headline"]["metric"]:
+        sentences += [_without_reference(results, group, metric), _by_paper_probe(results, group, metric)]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def card_text(results: Mapping[str, Any]) -> str:
@@ -62,6 +86,7 @@ def card_text(results: Mapping[str, Any]) -> str:
     sentences = [
         f"Study `{study['name']}` on {describe_dataset(results['dataset'])}; {seeds_in_words(study['seeds'])}.",
         who_wins(results, results["headline"]["metric"]),
+        fewer_seeds(results),
         "Intervals are 95 %, by bootstrap over patients. Research use only.",
         f"Command: `{results['command']}`, {results['date'][:10]}.",
     ]
@@ -76,6 +101,21 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
         ('one seed', 'mean over 3 seeds')
     """
     return "one seed" if len(seeds) == 1 else f"mean over {len(seeds)} seeds"
+
+
+def fewer_seeds(results: Mapping[str, Any]) -> str:
+    """Name the systems of which fewer seeds have finished than were asked; empty if there are none.
+
+    Args:
+        results: The content of `results.json`.
+
+    Returns:
+        A sentence.
+    """
+    asked = len(results["study"]["seeds"])
+    numbers = {title: system["num_seeds"] for title, system in results["systems"].items()}
+    fewer = [f"{title} ({number})" for title, number in numbers.items() if number < asked]
+    return f"Fewer seeds than asked ({asked}) have finished of {listed(fewer)}." if fewer else ""
 
 
 def listed(names: Sequence[str]) -> str:
@@ -98,37 +138,70 @@ def _comparison(results: Mapping[str, Any], to: str, metric: str) -> Mapping[str
     return found[0] if found else None
 
 
-def _higher_controls(results: Mapping[str, Any], group: str, metric: str, highest: float) -> list[str]:
-    """Say so if features that nobody learned score more than every system."""
-    values = {name: control["figures"].get(group, {}).get(metric) for name, control in results["controls"].items()}
-    higher = [
-        f"{SYSTEM_NAMES.get(name, name)} ({entry['value']:.3f})"
-        for name, entry in values.items()
-        if entry and entry["value"] is not None and entry["value"] > highest
-    ]
-    return [f"No system reaches the control {listed(higher)}."] if higher else []
+def _highest(titles: Sequence[str], figure: str) -> str:
+    shared = listed([f"**{title}**" for title in titles])
+    return f"{shared} share {figure}." if len(titles) > 1 else f"{shared} has {figure}."
+
+
+def _higher_controls(results: Mapping[str, Any], metric: str) -> list[str]:
+    """Say which features that nobody learned score more than every system, and whether that is more than chance."""
+    comparison = _comparison(results, "controls of the best", metric)
+    if comparison is None:
+        return []
+    higher: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for name, entry in comparison["differences"].items():
+        if entry["value"] is not None and entry["value"] < 0:
+            value = results["controls"][name]["figures"][comparison["group"]][metric]["value"]
+            higher[entry["excludes_zero"]].append(f"{SYSTEM_NAMES.get(name, name)} ({value:.3f})")
+    words = {
+        True: "No system reaches the control {}.",
+        False: f"{comparison['first']} cannot be told from the control {{}}, which is higher.",
+        None: "No system is as high as the control {}, but there is no interval.",
+    }
+    return [words[sure].format(listed(names)) for sure, names in higher.items() if names]
+
+
+def _without_reference(results: Mapping[str, Any], group: str, metric: str) -> str:
+    """Say so if what was to be compared with the others has no figure."""
+    reference = results["headline"]["reference"]
+    if metric in results["systems"].get(reference, {"figures": {}})["figures"].get(group, {}):
+        return ""
+    return f"The reference, {reference}, has no finished seed, so that differences are to the best alone."
+
+
+def _by_paper_probe(results: Mapping[str, Any], group: str, metric: str) -> str:
+    """The highest by the paper's probe, if another one leads."""
+    entries = {t: system["figures"].get(PAPER_PROBE, {}).get(metric) for t, system in results["systems"].items()}
+    values = {title: entry["value"] for title, entry in entries.items() if entry and entry["value"] is not None}
+    if group == PAPER_PROBE or not values:
+        return ""
+    highest = max(values.values())
+    titles = [title for title, value in values.items() if math.isclose(value, highest, rel_tol=0, abs_tol=1e-9)]
+    have = "share" if len(titles) > 1 else "has"
+    return f"By the paper's own probe, {listed(titles)} {have} the highest, {format_entry(entries[titles[0]])}."
 
 
 def _lead(best: Mapping[str, Any], num_resamples: int) -> str:
     """Of the best: against whom the interval of the lead excludes zero, and what is left of it after correction."""
-    differences = best["differences"]
+    differences = {title: entry for title, entry in best["differences"].items() if title not in best["tied"]}
     sure = [title for title, entry in differences.items() if entry["excludes_zero"]]
     unsure = [title for title, entry in differences.items() if entry["excludes_zero"] is False]
     unknown = [title for title, entry in differences.items() if entry["excludes_zero"] is None]
     number = best["num_comparisons"]
-    parts = []
+    lead = f"The 95 % interval of {'the lead of ' + best['first'] if best['tied'] else 'its lead'}"
+    parts = ["No winner is shown."] if best["tied"] else []
     if sure and not unsure:
         others = f"each of the other {len(sure)} systems" if len(sure) > 1 else sure[0]
-        parts.append(f"The 95 % interval of its lead excludes zero against {others}.")
+        parts.append(f"{lead} excludes zero against {others}.")
     elif sure:
-        parts.append(
-            f"The 95 % interval of its lead excludes zero against {named(sure)}; it does not against {named(unsure)}."
-        )
+        parts.append(f"{lead} excludes zero against {named(sure)}; it does not against {named(unsure)}.")
     elif unsure:
         others = f"any of the other {len(unsure)} systems" if len(unsure) > 1 else unsure[0]
-        parts.append(f"The 95 % interval of its lead does not exclude zero against {others}: no winner is shown.")
+        parts.append(f"{lead} does not exclude zero against {others}{'' if best['tied'] else ': no winner is shown'}.")
     if sure and number > 1:
         parts.append(_after_correction(best, sure, number, num_resamples))
+    if sure:
+        parts.append("It was chosen as the highest on these very rows, which flatters its lead.")
     if unknown:
         parts.append(f"Against {named(unknown)} there is no interval.")
     return " ".join(parts)

@@ -53,7 +53,13 @@ def retrieval_answers(rank, hits="report"):
 
 
 def system(kind="lumbarclip", vision="resnet10t", projection="linear", projection_dim=128):
-    return {"system": kind, "vision": vision, "projection": projection, "projection_dim": projection_dim}
+    heads = {"projection": projection, "projection_dim": projection_dim}
+    return {"system": kind, "vision": vision, "vision_model_args": {}, **heads}
+
+
+def by_seed(answers):
+    """Number the seeds of each system."""
+    return {title: dict(enumerate(seeds)) for title, seeds in answers.items()}
 
 
 def summary(title, seed=0, state="done", reason=None, **cost):

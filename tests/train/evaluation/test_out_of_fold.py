@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from train.evaluation.bootstrap import Resampling
-from train.evaluation.out_of_fold import DIRECTIONS, measure_answers, pool, ranks_within_folds
+from train.evaluation.out_of_fold import DIRECTIONS, measure_answers, pool, pool_shared, ranks_within_folds
 from train.evaluation.targets import Targets
 
 NUM_ROWS, NAMES = 120, ("bulge", "stenosis", "No Finding")
@@ -110,3 +110,12 @@ def test_folds_that_do_not_fit_together_are_refused(answers):
         pool([fold, without])
     with pytest.raises(ValueError, match="6 answers but not one for each row"):
         pool([fold, fold])
+
+
+def test_what_a_fold_lacks_is_left_out_and_named():
+    folds = [{"row": np.array([1]), "a": np.array([5]), "b": np.array([6])}, {"row": np.array([0]), "a": np.array([7])}]
+    for order in (folds, folds[::-1]):
+        pooled, left_out = pool_shared(order)
+        assert left_out == ["b"] and pooled.keys() == {"row", "a"} and pooled["a"].tolist() == [7, 5]
+    with pytest.raises(ValueError, match="not one for each row"):
+        pool_shared(folds[:1])

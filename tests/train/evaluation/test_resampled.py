@@ -78,6 +78,17 @@ def test_of_one_seed_it_is_the_paired_difference(truth):
     assert pair.estimate() == expected
 
 
+def test_a_difference_is_of_the_seeds_that_both_have(truth):
+    measures = [Measure(MACRO_F1, [truth, answered(truth, seed, 0.8)], PATIENT_IDS) for seed in range(4)]
+    ours, theirs = resample(measures[:3], RESAMPLING, [0, 1, 2]), resample(measures[2:], RESAMPLING, [1, 5])
+    alone = [resample([measures[place]], RESAMPLING) for place in (1, 2)]
+    np.testing.assert_array_equal(difference(ours, theirs).resampled, alone[0].resampled - alone[1].resampled)
+    control = resample([measures[3]], RESAMPLING)
+    np.testing.assert_array_equal(difference(ours, control).resampled, ours.resampled - control.resampled)
+    without = difference(ours, resample(measures[:1], RESAMPLING, [9])).estimate()
+    assert math.isnan(without.value) and without.reason == "the two have no seed in common"
+
+
 def test_a_seed_that_is_undefined_makes_the_mean_so_with_its_reason():
     nothing, something = np.zeros(60, dtype=int), np.arange(60) % 2
     seeds = [Measure(metrics.auroc, [p, np.arange(60.0)], PATIENT_IDS, "no row of `LBP`") for p in (something, nothing)]

@@ -26,6 +26,7 @@ HEADLINE = "probe/paper/unprojected"
 
 def measured(answers, targets, controls=None, summaries=(), systems=None, **more):
     systems = systems or {title: system("lumbarclip" if "Lumbar" in title else "clip") for title in answers}
+    answers = {title: seeds if isinstance(seeds, dict) else dict(enumerate(seeds)) for title, seeds in answers.items()}
     results = measure_study(
         answers, controls or {}, targets, summaries, Resampling(100), "paper/unprojected", systems, **more
     )
@@ -74,10 +75,12 @@ def test_differences_are_those_of_the_figures_and_are_paired():
         "CLIP": [class_answers(wrong=[0, 3, 6, 9, 15, 18])],
         "SigLIP": [class_answers(wrong=[0])],
     }
-    controls = {"hog": [class_answers(wrong=range(12))]}
+    controls = {"hog": class_answers(wrong=range(12))}
     results = measured(answers, exclusive_targets(), controls)
-    best, systems, against_controls = results["comparisons"]
+    best, of_best, systems, against_controls = results["comparisons"]
     assert (best["first"], best["num_comparisons"], best["metric"]) == ("LumbarCLIP", 2, "macro_f1")
+    assert best["tied"] == ["SigLIP"]
+    assert of_best["to"] == "controls of the best" and of_best["differences"] == against_controls["differences"]
     clip, siglip = (systems["differences"][title] for title in ("CLIP", "SigLIP"))
     assert clip["value"] == pytest.approx(value(results, "LumbarCLIP", "macro_f1") - value(results, "CLIP", "macro_f1"))
     assert (siglip["value"], siglip["low"], siglip["high"], siglip["excludes_zero"]) == (0, 0, 0, False)
@@ -93,8 +96,39 @@ def test_the_reference_is_named_beforehand_and_the_best_is_found():
     results = measured(answers, exclusive_targets())
     assert results["headline"]["reference"] == "LumbarCLIP-B"
     assert results["comparisons"][0]["first"] == "CLIP"
+    assert results["comparisons"][0]["tied"] == ["LumbarCLIP-A"]
     named = measured(answers, exclusive_targets(), reference="LumbarCLIP-A")
     assert named["headline"]["reference"] == "LumbarCLIP-A"
+
+
+def test_the_reference_does_not_depend_on_what_has_finished():
+    answers = {"LumbarCLIP": [], "LumbarCLIP-B": [class_answers(wrong=[0])], "CLIP": [class_answers()]}
+    results = measured(answers, exclusive_targets())
+    assert results["headline"]["reference"] == "LumbarCLIP"
+    assert [entry["to"] for entry in results["comparisons"]] == ["best"]
+
+
+def test_a_difference_is_over_the_seeds_that_both_have():
+    # On seed 1 both miss the same row; on seed 0, which CLIP lacks, LumbarCLIP misses six more.
+    ours = {0: class_answers(wrong=range(6)), 1: class_answers(wrong=[0]), 2: class_answers(wrong=[3])}
+    theirs = {1: class_answers(wrong=[0]), 3: class_answers(wrong=range(12))}
+    results = measured({"LumbarCLIP": ours, "CLIP": theirs, "GLoRIA": {7: class_answers()}}, exclusive_targets())
+    comparison = next(entry for entry in results["comparisons"] if entry["to"] == "systems")
+    assert comparison["differences"]["CLIP"]["value"] == 0
+    assert value(results, "LumbarCLIP", "accuracy") == pytest.approx((18 + 23 + 23) / 72)
+    disjoint = comparison["differences"]["GLoRIA"]
+    assert disjoint["value"] is None and disjoint["reason"] == "the two have no seed in common"
+
+
+def test_retrieval_that_chance_solves_is_not_compared():
+    def compared(num_candidates):
+        more = retrieval_answers(np.ones(NUM_ROWS))
+        more = {name: array if "candidates" not in name else array * 0 + num_candidates for name, array in more.items()}
+        answers = {title: [class_answers(**more)] for title in ("LumbarCLIP", "CLIP")}
+        return {entry["metric"] for entry in measured(answers, exclusive_targets())["comparisons"]}
+
+    assert compared(10) == {"macro_f1"}
+    assert compared(11) == {"macro_f1", "image_to_text_recall_at_10", "text_to_image_recall_at_10"}
 
 
 def test_findings_of_two_folds_equal_scikit_learn_and_an_absent_class_has_a_reason():
@@ -210,7 +244,7 @@ def test_what_cannot_be_compared_is_refused():
     shuffled = class_answers() | {"row": np.arange(NUM_ROWS)[::-1]}
     with pytest.raises(ValueError, match="CLIP answers for 24 rows that are not the 24 rows"):
         measured({"LumbarCLIP": [class_answers()], "CLIP": [shuffled]}, exclusive_targets())
-    with pytest.raises(ValueError, match="No system of the study has a finished run"):
+    with pytest.raises(ValueError, match="No system of the study has a finished run.*--retry_failed"):
         measured({"LumbarCLIP": []}, exclusive_targets())
     asked = class_answers()
     asked["probe/knn/projected"] = asked.pop(HEADLINE)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.train.evaluation.made_study import (
+    by_seed,
     class_answers,
     exclusive_targets,
     finding_answers,
@@ -25,7 +26,8 @@ HEADLINE = "probe/paper/unprojected"
 
 
 def described(answers, targets, systems, summaries=(), controls=None, seeds=(0,), folds=None):
-    results = measure_study(answers, controls or {}, targets, summaries, Resampling(60), "paper/unprojected", systems)
+    asked = (by_seed(answers), controls or {}, targets, summaries, Resampling(60), "paper/unprojected", systems)
+    results = measure_study(*asked)
     labels = {name: {"rows": 3, "patients": 2} for name in targets.label_names}
     of_data = {"name": "made", "split": "test", "num_rows": 24, "num_patients": 8, "leak": None, "synthetic": True}
     results |= {
@@ -33,6 +35,7 @@ def described(answers, targets, systems, summaries=(), controls=None, seeds=(0,)
         "dataset": of_data | {"labels": labels},
         "command": "accelerate launch train/study.py tiny.yaml",
         "date": "2026-11-22T10:00:00+00:00",
+        "left_out_answers": {},
     }
     return json.loads(json.dumps(results, allow_nan=False))
 
@@ -62,14 +65,14 @@ def whole():
         "LumbarCLIP 64": system(projection_dim=64),
         "No heads": system(projection="none"),
         "No heads, ViT": system(projection="none", vision="vit_tiny"),
-        "MedCLIP": system("medclip", "swin_tiny"),
+        "MedCLIP": system("medclip", "swin_tiny_patch4_window7_224"),
         "SigLIP": system("siglip"),
     }
     summaries = [
         summary(title, seed, seconds=5.0 + seed) for title in answers if title != "SigLIP" for seed in range(3)
     ]
     summaries += [summary("SigLIP", seed, "diverged", "loss <nan> at `update` 3 | bad") for seed in range(3)]
-    controls = {"hog": [class_answers(wrong=range(5))]}
+    controls = {"hog": class_answers(wrong=range(5))}
     return described(answers, exclusive_targets(), systems, summaries, controls, seeds=(0, 1, 2))
 
 
@@ -169,14 +172,48 @@ def test_undefined_and_uncertain_figures_can_be_drawn(whole):
 @pytest.mark.parametrize(
     ("settings", "row"),
     [
-        (system(), "LumbarCLIP-ResNet50-256"),
-        (system(projection="nonlinear"), None),
-        (system("medclip"), "MedCLIP-ResNet-50"),
+        (system(vision="resnet50", projection_dim=256), "LumbarCLIP-ResNet50-256"),
+        (system(vision="resnet50.a1_in1k", projection_dim=256), "LumbarCLIP-ResNet50-256"),
+        (system(vision="vit_base_patch16_224", projection_dim=256), "LumbarCLIP-ViT-256"),
+        (system(vision="resnet50", projection_dim=512), None),
+        (system(vision="resnet10t", projection_dim=256), None),
+        (system(vision="resnet50", projection_dim=256) | {"vision_model_args": {"channels": [8, 8, 8, 8]}}, None),
+        (system(vision="resnet50", projection="nonlinear", projection_dim=256), None),
+        (system("medclip", "resnet50"), "MedCLIP-ResNet-50"),
         (system("medclip", "convnext"), None),
-        (system("gloria", "vit"), "GLoRIA"),
-        (system("siglip"), None),
+        (system("gloria", "resnet50", projection_dim=768), "GLoRIA"),
+        (system("gloria", "vit_base_patch16_224"), None),
+        (system("siglip", "resnet50"), None),
     ],
 )
-def test_rows_of_the_paper_are_found_by_kind_and_backbone(settings, row):
+def test_rows_of_the_paper_are_found_by_kind_tower_and_width(settings, row):
     assert paper_row(settings) == row
     assert row is None or row in TABLE_2
+
+
+def test_a_row_of_the_paper_stands_beside_one_system(whole):
+    results = json.loads(json.dumps(whole))
+    for title in ("LumbarCLIP", "LumbarCLIP 64"):
+        results["systems"][title]["settings"] = system(vision="resnet50", projection_dim=256)
+    report = study_report(results, [])
+    rows = [table_row(report, "As in Table 2 of the paper", f"{title} ") for title in ("LumbarCLIP", "LumbarCLIP 64")]
+    assert [row[5] for row in rows] == ["LumbarCLIP-ResNet50-256", "-"]
+    results["systems"]["MedCLIP"]["settings"] = results["systems"]["LumbarCLIP"]["settings"] = system()
+    results["systems"]["LumbarCLIP 64"]["settings"] = system()
+    report = study_report(results, [])
+    assert "the paper's own figures" not in report
+    assert len(table_row(report, "As in Table 2 of the paper", "MedCLIP")) == 5
+
+
+def test_what_is_missing_is_told(whole):
+    report = study_report(whole, [])
+    assert "Fewer seeds than asked (3) have finished of SigLIP (0)." in report
+    assert "bring images and texts together" not in report
+    results = json.loads(json.dumps(whole)) | {"left_out_answers": {"MedCLIP": ["grade/unprojected"]}}
+    for title, kind in (("LumbarCLIP 64", "supervised"), ("No heads", "untrained"), ("SigLIP", "untrained")):
+        results["systems"][title]["settings"]["system"] = kind
+    report = study_report(results, [])
+    sentence = "LumbarCLIP 64 and No heads have not learned to bring images and texts together: their rows show chance."
+    for heading in ("Zero-shot", "Retrieval"):
+        assert sentence in report.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    assert "MedCLIP: left out, since not all folds have it: `grade/unprojected`." in report
