@@ -40,8 +40,8 @@ bench: .venv/installed-dev ## Measure loss, trainer, build and probe beside thei
 	$(BIN)/python -m tests.benchmarks.bench_build
 	$(BIN)/python tests/benchmarks/bench_probe.py  # of the checkpoint of `make demo`
 
-clean: ## Remove .venv, data and runs
-	rm -rf .venv data runs
+clean: ## Remove .venv, data, runs and studies
+	rm -rf .venv data runs study
 
 .venv/installed-%: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

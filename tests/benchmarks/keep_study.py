@@ -1,6 +1,6 @@
 """Keep of a finished study what the README shows: a small JSON file and one figure.
 
-    python tests/benchmarks/keep_study.py study/small_cpu
+    python tests/benchmarks/keep_study.py --study study/small_cpu
 
 Writes `study_NAME.json` and `study_NAME.png` into `tests/benchmarks/results/`. All figures stay in the study's own
 `results.json`.

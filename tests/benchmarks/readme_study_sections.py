@@ -18,7 +18,7 @@ REMEDIES = {
 
 
 def study_section(name: str, title: str, introduction: str, closing: str, results: dict[str, Any]) -> str:
-    """One study: its table, who wins, and what it cost.
+    """One study: its table, who wins, and a figure.
 
     Args:
         name: Of the study's files in `tests/benchmarks/results`.
@@ -32,34 +32,36 @@ def study_section(name: str, title: str, introduction: str, closing: str, result
     """
     headline, metric = results["headline"]["group"], results["headline"]["metric"]
     differences = _differences(results, metric)
-    columns = {
-        figure_in_words(metric): (headline, metric),
-        **({} if results["headline"]["exclusive"] else {"grade kappa": ("grade/unprojected", "quadratic_kappa")}),
-        "AUROC" if results["headline"]["exclusive"] else "zero-shot macro AUROC": (
-            (headline, "auroc") if results["headline"]["exclusive"] else ("zero_shot", "macro_auroc")
-        ),
-        **(
-            {"macro F1, the paper's probe": (PAPER, metric), "zero-shot macro F1": ("zero_shot", metric)}
-            if results["headline"]["exclusive"]
-            else {}
-        ),
-        "text to image, R@10": ("retrieval/report", "text_to_image_recall_at_10"),
-    }
+    if results["headline"]["exclusive"]:
+        columns = {
+            figure_in_words(metric): (headline, metric),
+            "AUROC": (headline, "auroc"),
+            "macro F1, the paper's probe": (PAPER, metric),
+            "zero-shot macro F1": ("zero_shot", metric),
+        }
+    else:
+        columns = {
+            figure_in_words(metric): (headline, metric),
+            "grade kappa": ("grade/unprojected", "quadratic_kappa"),
+            "zero-shot macro AUROC": ("zero_shot", metric),
+        }
+    columns["text to image, R@10"] = ("retrieval/report", "text_to_image_recall_at_10")
     reference = results["headline"]["reference"]
     rows = []
     for system, entry in {**results["systems"], **results["controls"]}.items():
         cells = [format_entry(entry["figures"].get(group, {}).get(figure)) for group, figure in columns.values()]
-        cost = entry.get("cost")
-        seconds = f"{cost['seconds']:,.0f}" if cost and cost["seconds"] else "-"
-        rows.append([SYSTEM_NAMES.get(system, system), *cells, differences.get(system, "-"), seconds])
-    header = ["system", *columns, f"{reference} less this", "training, s"]
+        rows.append([SYSTEM_NAMES.get(system, system), *cells, differences.get(system, "-")])
+    header = ["system", *columns, f"{reference} less this"]
     where = f"{describe_dataset(results['dataset'])}; {seeds_in_words(results['seeds'])}"
-    verdicts = [who_wins(results, entry["metric"]) for entry in results["comparisons"] if entry["to"] == "best"]
+    told = [metric, "text_to_image_recall_at_10"]
+    if not results["headline"]["exclusive"]:
+        told.insert(1, "quadratic_kappa")
+    verdicts = [who_wins(results, figure) for figure in told]
     parts = [
         f"### {title}",
         f"{introduction} {where[0].upper() + where[1:]}; 95 % intervals over patients.",
         markdown_table(header, rows),
-        "\n".join(f"- {verdict}" for verdict in dict.fromkeys(verdicts) if verdict),
+        "\n".join(f"- {verdict}" for verdict in verdicts if verdict),
         f"![{title}](tests/benchmarks/results/study_{name}.png)",
         closing,
         f"`{results['command']}`, {results['date'][:10]}, `tests/benchmarks/results/study_{name}.json`.",
