@@ -1,6 +1,7 @@
 """Rules of the house that would otherwise be broken without a sound."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,8 @@ def test_no_module_of_train_hides_a_library():
     names = {
         path.stem for path in (PROJECT / "train").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    hidden = {name for name in names - {"__init__", "train"} if find_spec(name) is not None}
+    specs = {name: find_spec(name) for name in names - {"__init__", "train"}}
+    hidden = {name for name, spec in specs.items() if spec and spec.origin}  # a folder of results is no library
     assert not hidden
 
 
@@ -66,6 +68,21 @@ def test_every_entry_explains_itself(entry):
     assert done.returncode == 0, done.stderr[-2000:]
     options = re.findall(r"^  --(\w+)", done.stdout, flags=re.M)
     assert len(options) > 5
+
+
+@pytest.mark.parametrize("entry", ["pretrain", "cross_validate", "study"])
+def test_ctrl_c_ends_an_entry_with_the_way_on(entry, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.arguments.parse_arguments", interrupt)
+    monkeypatch.setattr("train.study_file.read_study", interrupt)
+    monkeypatch.setattr("logging.Logger.setLevel", lambda *_: None)  # entries silence loggers, for good
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(PROJECT / "train" / f"{entry}.py"), run_name="__main__")
+    assert ended.value.code == 130
+    way_on = "the same command goes on" if entry == "study" else "the same command with --resume goes on"
+    assert capsys.readouterr().err.startswith(f"Interrupted; {way_on}")
 
 
 def test_results_of_the_readme_are_those_of_the_files(monkeypatch):

@@ -16,6 +16,23 @@ from train.report_texts import TEXT_AUGMENTATIONS, TEXT_UNITS
 ArgumentsT = TypeVar("ArgumentsT")
 
 
+class UniqueKeysLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Check the keys as written, before those of `<<` are merged in: these may be written over."""
+        node = super().compose_mapping_node(anchor)
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen = set()
+        for key in (key for key in scalars if not key.tag.endswith(":merge")):
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} stands twice in one mapping; leave one", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
 class JsonMapping(dict[str, Any]):
     """A mapping in YAML, or JSON on the command line, such as '{"img_size": 128}'."""
 
@@ -173,7 +190,8 @@ def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = 
         The settings.
 
     Raises:
-        ValueError: If the YAML names a setting that does not exist; the message names the nearest one.
+        ValueError: If the YAML cannot be read, the message names the line; or if it names a setting that does not
+            exist, the message names the nearest one.
         FileNotFoundError: If there is no such YAML file.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -185,7 +203,14 @@ def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = 
 
 
 def _read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
-    settings = yaml.safe_load(path.read_text()) or {}
+    try:
+        settings = yaml.load(path.read_text(), UniqueKeysLoader) or {}
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{path}{line}: {words}.") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise ValueError(f"{path} is no YAML: {error}") from error
     known = {item.name: item for item in fields(arguments_class)}
     for name in settings:
         if name not in known:

@@ -204,3 +204,6 @@ if __name__ == "__main__":
         main(parse_arguments(CrossValidateArguments))
     except (ValueError, FloatingPointError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command with --resume goes on.", file=sys.stderr)
+        sys.exit(130)  # as a shell says that Ctrl-C ended a command

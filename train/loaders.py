@@ -3,8 +3,10 @@
 Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
 """
 
+import difflib
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,9 +39,11 @@ def open_dataset(name: str) -> DatasetDict:
     """
     try:
         dataset = load_dataset(name)
-    except (FileNotFoundError, DatasetNotFoundError) as error:
+    except (FileNotFoundError, DatasetNotFoundError, ConnectionError) as error:  # offline: a ConnectionError
+        unasked = " (The Hub could not be asked for it.)" if isinstance(error, ConnectionError) else ""
         raise ValueError(
             f"No dataset {name!r}: make one with `python -m data_scripts.build --source ... --out {name}`."
+            f"{_folder_of_like_name(Path(name))}{unasked}"
         ) from error
     missing = [split for split in ("train", "validation", "test") if split not in dataset]
     if missing:
@@ -47,6 +51,13 @@ def open_dataset(name: str) -> DatasetDict:
     if missing_columns := COLUMNS - set(dataset["train"].column_names):
         raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
     return dataset
+
+
+def _folder_of_like_name(path: Path) -> str:
+    """Name the folder beside a missing one that may have been meant, if there is one."""
+    beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    nearest = difflib.get_close_matches(path.name, set(beside) - {path.name}, n=1)
+    return f" Did you mean {path.with_name(nearest[0])}?" if nearest else ""
 
 
 def rows_sha256(split: Dataset) -> str:

@@ -137,19 +137,8 @@ def do_runs(
     for run in bar:
         bar.set_postfix_str(run.run_id)
         summaries[run.run_id] = do_run(run, data.folds[run.fold or 0], accelerator, study.keep_checkpoints)
-        refuse_unknown_headline(run, summaries[run.run_id], study.headline)
         if accelerator.is_main_process:
             show_progress(out, study.headline, runs, data, summaries)
-
-
-def refuse_unknown_headline(run: StudyRun, summary: Summary, headline: str) -> None:
-    """Raise after the first run, not after the last, if the headline is none of its probes."""
-    if summary["state"] == DONE:
-        probes = [name.removeprefix("probe/") for name in load_file(folder_of(run) / ANSWERS) if "probe/" in name]
-        if headline not in probes:
-            raise ValueError(
-                f"headline {headline!r} is no probe of the runs; choose one of {', '.join(sorted(probes))}."
-            )
 
 
 def show_progress(
@@ -272,3 +261,6 @@ if __name__ == "__main__":
         main(read_study(sys.argv[1:]))
     except (ValueError, FileNotFoundError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on (without --overwrite).", file=sys.stderr)
+        sys.exit(130)  # as a shell says that Ctrl-C ended a command

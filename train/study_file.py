@@ -12,11 +12,18 @@ from transformers import HfArgumentParser
 
 from train.arguments import JsonMapping, PretrainArguments, parse_arguments, setting
 from train.evaluation.baselines import BASELINES
+from train.evaluation.probe_losses import PROBE_LOSSES
+from train.evaluation.run_answers import PROBES, PROJECTED, UNPROJECTED
 from train.reporting.report import SYSTEM_NAMES
 from train.systems import SYSTEMS, System
 
 # Controls that need no model; what an untrained tower gives is a system.
 CONTROLS = tuple(name for name in BASELINES if name != "untrained")
+# What the runs answer by: remedies for rare classes are fitted to the unprojected features alone.
+HEADLINES = (
+    *(f"{probe}/{space}" for probe in PROBES for space in (UNPROJECTED, PROJECTED)),
+    *(f"{remedy}/{UNPROJECTED}" for remedy in PROBE_LOSSES if remedy not in PROBES),
+)
 RUNS = "runs"
 # A study says these once, for all of its runs.
 SAID_BY_THE_STUDY = {
@@ -88,6 +95,7 @@ class StudyArguments:
             _refuse_unknown("reference", self.reference, self.systems)
         if self.headline.count("/") != 1:
             raise ValueError(f"headline is PROBE/FEATURES, such as logistic/unprojected; got {self.headline!r}.")
+        _refuse_unknown("headline", self.headline, HEADLINES)
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,11 @@ def _plan_run(study: StudyArguments, title: str, entry: Any, seed: int, fold: in
         "baselines": False,
     }
     merged = {**study.settings, **system.settings, **own, **study.overrides, **budget, **of_study}
+    if "objective" in system.settings and merged["objective"] != system.settings["objective"]:
+        raise ValueError(
+            f"{where} is {system.name}, but is given the objective {merged['objective']!r}: leave that out, or name "
+            "the system that has it."
+        )
     try:
         arguments = _as_arguments(merged)
     except (ValueError, TypeError, ArgumentError) as error:
@@ -219,9 +232,10 @@ def _refuse_unknown_settings(where: str, given: Mapping[str, Any]) -> None:
 
 def _refuse_unknown(where: str, name: str, known: Iterable[str]) -> None:
     if name not in (known := list(known)):
-        nearest = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known: {', '.join(known)}."
+        of_lower_case = {word.lower(): word for word in known}
+        nearest = difflib.get_close_matches(str(name).lower(), of_lower_case, n=1)
+        hint = f"Did you mean {of_lower_case[nearest[0]]}?" if nearest else f"Known: {', '.join(known)}."
         raise ValueError(f"{where} {name!r}, which is not known. {hint}")
 
 
-__all__ = ["CONTROLS", "RUNS", "StudyArguments", "StudyRun", "plan_runs", "read_study", "slug"]
+__all__ = ["CONTROLS", "HEADLINES", "RUNS", "StudyArguments", "StudyRun", "plan_runs", "read_study", "slug"]

@@ -44,6 +44,28 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nvision_model_args: {img_size: 96\nseed: 1\n", "run.yaml, line 3: while parsing a flow mapping"),
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' stands twice in one mapping"),
+        ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' stands twice"),
+        ("seed: \x07\n", "run.yaml is no YAML: .*not allowed"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(PretrainArguments, [write(tmp_path / "run.yaml", text)])
+
+
+def test_merged_keys_may_be_written_over(tmp_path):
+    """Also where the mapping that is merged holds merged keys itself, and is built after the one that merges it."""
+    text = "class_prompts: {x: {y: &a {<<: &b {k: 1, l: 2}, k: 3}}, a: 1}\nabsent_class_prompts: {<<: *a, l: 4}\n"
+    config = write(tmp_path / "run.yaml", f"dataset: d\noutput_dir: o\n{text}")
+    args = parse_arguments(PretrainArguments, [config])
+    assert args.class_prompts["x"]["y"] == {"k": 3, "l": 2} and args.absent_class_prompts == {"k": 3, "l": 4}
+
+
+@pytest.mark.parametrize(
     "words, message",
     [
         ([], "dataset is empty"),

@@ -1,9 +1,12 @@
 """Batches hold what the dataset holds, with random choices that nothing but the seed decides."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from train.batch_sampler import EpochBatches
 from train.decoded_images import normalise
@@ -226,9 +229,25 @@ def test_upsampling_without_labels_is_refused():
         plan_batches(graded([[], []], [None, None]), ["upsample"], 1, seed=0)
 
 
+@pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])
+def test_a_misspelled_folder_is_not_looked_for_on_the_hub_without_a_word(tmp_path, monkeypatch, offline):
+    """`data/smal` could be the id of a data set on the Hub, which then is out of reach."""
+    (tmp_path / "data" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.loaders.load_dataset", Mock(side_effect=offline))
+    with pytest.raises(
+        ValueError, match=r"No dataset 'data/smal': .*--out data/smal`\. Did you mean data/small\? .*Hub"
+    ):
+        open_dataset("data/smal")
+
+
 def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
-    with pytest.raises(ValueError, match="No dataset.*data_scripts.build"):
+    with pytest.raises(ValueError, match="No dataset.*data_scripts.build") as told:
         open_dataset(str(tmp_path / "nowhere"))
+    assert "Did you mean" not in str(told.value)
+    (tmp_path / "small").mkdir()
+    with pytest.raises(ValueError, match=rf"No dataset '{tmp_path}/smal':.*Did you mean {tmp_path}/small\?"):
+        open_dataset(str(tmp_path / "smal"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.parquet").write_bytes((tiny_dataset_folder / "data" / "train.parquet").read_bytes())
     with pytest.raises(ValueError, match="no split validation, test"):

@@ -157,13 +157,6 @@ def test_a_study_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_pa
     study.refuse_other_folder(out)
 
 
-def test_an_unknown_headline_is_refused_after_the_first_run(finished, tmp_path):
-    shutil.copytree(finished["out"], tmp_path / "s")
-    shutil.rmtree(tmp_path / "s" / "runs" / "untrained-seed0")
-    with pytest.raises(ValueError, match=r"'magic/unprojected' is no probe.*logistic/projected, logistic/unprojected"):
-        run_here({**finished, "out": str(tmp_path / "s"), "headline": "magic/unprojected"})
-
-
 def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path):
     with pytest.raises(ValueError, match="No dataset.*data_scripts.build"):
         run_here(study_settings(tmp_path / "none", tmp_path / "s"))

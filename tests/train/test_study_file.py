@@ -7,7 +7,7 @@ import yaml
 
 from tests.train.study_settings import study_settings
 from train.arguments import PretrainArguments
-from train.study_file import StudyArguments, plan_runs, read_study
+from train.study_file import HEADLINES, StudyArguments, plan_runs, read_study
 from train.systems import SYSTEMS
 
 STUDIES = sorted((Path(__file__).parents[2] / "train" / "configs" / "studies").glob("*.yaml"))
@@ -55,6 +55,9 @@ def test_every_system_has_its_turn_before_any_has_its_second():
     ("changed", "message"),
     [
         ({"systems": {"A": {"system": "medclp"}}}, "'A' names the system 'medclp'.*Did you mean medclip"),
+        ({"systems": {"A": {"system": "ConVIRT"}}}, "'A' names the system 'ConVIRT'.*Did you mean convirt"),
+        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but is given.*'siglip'"),
+        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but is given the objective 'clip'"),
         ({"systems": {"A": {"system": "xyz"}}}, "Known: lumbarclip, convirt"),
         ({"systems": {"A": {}}}, "'A' must be a mapping with `system`"),
         ({"systems": {"A": "clip"}}, "'A' must be a mapping with `system`.*got 'clip'"),
@@ -75,6 +78,9 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"folds": 2}, "folds must be at least 3.*got 2"),
         ({"controls": ["hogg"]}, "controls 'hogg'.*Did you mean hog"),
         ({"headline": "logistic"}, "PROBE/FEATURES.*got 'logistic'"),
+        ({"headline": "magic/unprojected"}, "headline 'magic/unprojected', which is not known"),
+        ({"headline": "logistics/projected"}, "Did you mean logistic/projected"),
+        ({"headline": "paper_balanced/projected"}, "Did you mean paper_balanced/unprojected"),
         ({"reference": "Our"}, "reference 'Our'.*Did you mean Ours"),
         ({"num_resamples": 0}, "num_resamples must be at least 1"),
         ({"sistems": {}}, "sets 'sistems', which is no setting. Did you mean systems"),
@@ -83,6 +89,17 @@ def test_every_system_has_its_turn_before_any_has_its_second():
 def test_what_is_unknown_or_cannot_work_is_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         read_study([write(tmp_path / "study.yaml", **changed)])
+
+
+def test_every_headline_that_runs_answer_by_is_known():
+    """That they do answer by each is seen in the tests of the study."""
+    assert set(HEADLINES) == {
+        *(f"{probe}/{space}" for probe in ("paper", "logistic", "knn") for space in ("unprojected", "projected")),
+        "paper_balanced/unprojected",
+        "paper_logit_adjusted/unprojected",
+    }
+    for headline in HEADLINES:
+        assert StudyArguments(**study_settings("d", "s", headline=headline)).headline == headline
 
 
 def test_a_study_without_a_file_needs_a_folder():

@@ -12,6 +12,7 @@ import numpy as np
 from train.evaluation.metrics import Array, Floats, Metric
 
 logger = logging.getLogger(__name__)
+_said: set[str] = set()
 
 # 8 million weights are 64 MiB: a thousand resamples of a usual test split in one go, of 50,000 rows in seven.
 MAX_WEIGHTS_IN_MEMORY = 8_000_000
@@ -71,9 +72,16 @@ class Estimate:
         return entry
 
 
+def warn_once(of_module: logging.Logger, text: str) -> None:
+    """Warn, unless this process has said the same: many figures lack one class, and the results name each of them."""
+    if text not in _said and of_module.isEnabledFor(logging.WARNING):  # what was silenced is not said
+        _said.add(text)
+        of_module.warning("%s", text)
+
+
 def undefined_estimate(num_rows: int, reason: str) -> Estimate:
     """Return a figure that the rows do not define, and warn with the reason, which names what is missing."""
-    logger.warning("A figure is undefined: %s.", reason)
+    warn_once(logger, f"A figure is undefined: {reason}.")
     return Estimate(math.nan, math.nan, math.nan, num_rows, reason)
 
 

@@ -27,7 +27,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from train.evaluation import metrics
-from train.evaluation.bootstrap import DEFAULT_RESAMPLING, Estimate, Resampling, paired_difference, patient_bootstrap
+from train.evaluation.bootstrap import (
+    DEFAULT_RESAMPLING,
+    Estimate,
+    Resampling,
+    paired_difference,
+    patient_bootstrap,
+    warn_once,
+)
 from train.evaluation.conformal import (
     IN_EVERY_SET,
     class_conditional_thresholds,
@@ -222,7 +229,7 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
             f"{patients_needed(target_coverage)} whose probabilities of it are not 0"
         )
     for name, reason in reasons.items():
-        logger.warning("Calibration of %s: %s.", name, reason)
+        warn_once(logger, f"Calibration of {name}: {reason}.")
     return Calibration(temperatures, thresholds, marginal, target_coverage, reasons)
 
 

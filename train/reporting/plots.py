@@ -51,6 +51,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     panels[0].set(title="Contrastive loss", ylabel="nats")
     panels[0].legend()
     panels[1].set(title="Inverse temperature", ylabel="1/τ")
+    panels[1].ticklabel_format(axis="y", useOffset=False)  # it may hardly move: 14.29, not +1.428e1 above the axis
     panels[2].set(title="Learning rate")
     panels[2].yaxis.set_major_formatter("{x:.2g}")
     panels[3].set(title="Batches", ylabel="share", ylim=(-0.03, 1.03))

@@ -167,7 +167,7 @@ def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis
         size = 10 if name == highlighted else 7
         axes.plot(seconds, entry["value"], color=colour, marker=marker, markersize=size, linestyle="", label=name)
     axes.set(xlabel="seconds of training, mean over runs", ylabel=axis_label)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * max(seconds for seconds, _ in points.values()))  # the last mark stays whole
     figure.legend(loc="outside right upper", fontsize=9)
     return figure
 

@@ -128,8 +128,8 @@ def cost_section(results: Mapping[str, Any]) -> str:
     rows = []
     for title, system in results["systems"].items():
         cost = system["cost"]
-        names = ("updates", "pairs_seen", "seconds", "pairs_per_second")
-        numbers = ["-" if cost[name] is None else f"{cost[name]:,.0f}" for name in names]
+        decimals = {"updates": 0, "pairs_seen": 0, "seconds": int((cost["seconds"] or 0) < 10), "pairs_per_second": 0}
+        numbers = ["-" if cost[name] is None else f"{cost[name]:,.{places}f}" for name, places in decimals.items()]
         rows.append([title, f"{cost['num_finished']} of {cost['num_runs']}", *numbers])
     header = ["system", "finished runs", "updates", "pairs seen", "seconds of training", "pairs/s"]
     return "Mean over the finished runs.\n\n" + markdown_table(header, rows)

@@ -1,12 +1,13 @@
 import json
+import logging
 import math
 from functools import partial
 
 import numpy as np
 import pytest
 
-from train.evaluation import metrics
-from train.evaluation.bootstrap import Resampling, paired_difference, patient_bootstrap
+from train.evaluation import bootstrap, metrics
+from train.evaluation.bootstrap import Resampling, paired_difference, patient_bootstrap, undefined_estimate
 
 
 def clustered_rows(rng, num_patients=30, rows_of_patient=20, between=1.0, within=1.0):
@@ -60,7 +61,18 @@ def test_neither_row_order_nor_memory_blocks_change_an_interval(monkeypatch):
         np.testing.assert_allclose([other.low, other.high], [estimate.low, estimate.high])
 
 
-def test_absent_class_is_undefined_and_named(caplog):
+def test_the_same_gap_is_told_once_and_what_was_silenced_is_not_told(caplog, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_said", set())
+    with caplog.at_level(logging.ERROR, bootstrap.__name__):
+        undefined_estimate(4, "no row with `x`")
+    with caplog.at_level(logging.WARNING, bootstrap.__name__):
+        estimates = [undefined_estimate(4, f"no row with `{name}`") for name in "xyx"]
+    assert caplog.messages == [f"A figure is undefined: no row with `{name}`." for name in "xy"]
+    assert [estimate.reason for estimate in estimates] == [f"no row with `{name}`" for name in "xyx"]
+
+
+def test_absent_class_is_undefined_and_named(caplog, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_said", set())
     estimate = patient_bootstrap(
         metrics.auroc, [np.zeros(4), np.arange(4)], list("aabb"), reason_if_undefined="no row with `Modic change`"
     )

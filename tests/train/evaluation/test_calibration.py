@@ -200,7 +200,8 @@ def test_the_truth_of_test_rows_changes_no_answer(make_targets):
     np.testing.assert_array_equal(results[0].sets, results[1].sets)
 
 
-def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog):
+def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monkeypatch):
+    monkeypatch.setattr("train.evaluation.bootstrap._said", set())  # another test may have said the same
     logits, targets = made_findings(make_targets, size=80)  # 20 patients
     for split in targets:
         logits[split][:, 0] = np.nan
@@ -212,6 +213,10 @@ def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog):
     assert "one choice is true of all 80 validation rows" in reasons["stenosis"]
     assert "0 validation patients have it, and 0.9 coverage needs 9" in reasons["stenosis: present"]
     assert "Calibration of stenosis" in caplog.text
+    told = caplog.messages.copy()
+    with caplog.at_level(logging.WARNING):
+        again = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+    assert again.calibration.reasons == reasons and caplog.messages == told
     assert np.isnan(result.probabilities[:, 0]).all()
     np.testing.assert_allclose(result.probabilities[:, 1], expit(logits["test"][:, 1]))
     assert not result.sets[:, 0].any()  # no answer

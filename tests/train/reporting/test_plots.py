@@ -25,6 +25,14 @@ def test_training_curves_draw_the_values_that_were_logged():
     assert [line.get_xydata().tolist() for line in batches.lines] == [[[3, 0.25]], [[3, 0.75]]]
 
 
+def test_a_temperature_that_hardly_moves_is_labelled_as_it_is():
+    history = [{"update": update, "loss": 1.0, "inverse_temperature": 14.2857 + 1e-5 * update} for update in range(3)]
+    figure = plots.training_curves(history, "Pretraining")
+    figure.draw_without_rendering()
+    axis = figure.axes[1].yaxis
+    assert axis.get_offset_text().get_text() == "" and axis.get_ticklabels()[1].get_text().startswith("14.28")
+
+
 def test_empty_history_is_refused():
     with pytest.raises(ValueError, match="history is empty"):
         plots.training_curves([], "Pretraining")

@@ -20,6 +20,8 @@ from train.evaluation.bootstrap import Resampling
 from train.evaluation.study_figures import measure_study
 from train.reporting.paper_figures import TABLE_2, paper_row
 from train.reporting.study_charts import draw_charts, systems_by_head
+from train.reporting.study_plots import cost_chart
+from train.reporting.study_protocol_sections import cost_section
 from train.reporting.study_report import study_report, write_report
 
 HEADLINE = "probe/paper/unprojected"
@@ -95,7 +97,7 @@ def test_tables_say_what_the_results_say(whole):
     assert table_row(report, "Systems", "HOG")[1].startswith("0.7")
     assert table_row(report, "Differences", "LumbarCLIP − MedCLIP")[2] in ("yes", "no")
     assert table_row(report, "Retrieval", "chance")[1] == f"{1 / 24:.3f}"
-    assert table_row(report, "Cost", "MedCLIP")[1:] == ["3 of 3", "10", "320", "6", "64"]
+    assert table_row(report, "Cost", "MedCLIP")[1:] == ["3 of 3", "10", "320", "6.0", "64"]
     assert table_row(report, "Runs that did not finish", "SigLIP")[3:] == [
         "diverged",
         r"`loss <nan> at 'update' 3 \| bad`",
@@ -126,6 +128,16 @@ def test_sections_without_anything_to_show_are_left_out():
     assert table_row(report, "Findings", "Modic change")[2:] == ["undefined", "undefined"]
     assert "`auroc/Modic change`: `Modic change` has 0 positive rows of 24 in the test split." in report
     assert set(draw_charts(results)) == {"systems.png", "differences.png", "cost.png"}
+
+
+def test_seconds_are_whole_from_ten_on_and_the_last_mark_of_the_cost_chart_is_whole():
+    costs = {name: {"seconds": seconds} for name, seconds in (("a", 2.34), ("b", 1234.5), ("c", None))}
+    of_all = {"num_runs": 1, "num_finished": 1, "updates": 4, "pairs_seen": 3200, "pairs_per_second": 5.5}
+    table = cost_section({"systems": {name: {"cost": of_all | cost} for name, cost in costs.items()}})
+    assert [line.split("|")[5].strip() for line in table.splitlines()[-3:]] == ["2.3", "1,234", "-"]
+    entry = {"value": 0.5, "low": None, "high": None}
+    axes = cost_chart({"a": (100.0, entry), "b": (100.1, entry)}, "a", "score", "title").axes[0]
+    assert axes.get_xlim() == pytest.approx((0, 1.05 * 100.1))
 
 
 def test_the_page_needs_nothing_beside_it(whole, tmp_path):
