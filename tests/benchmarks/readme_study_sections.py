@@ -59,7 +59,7 @@ def study_section(name: str, title: str, introduction: str, closing: str, result
     verdicts = [who_wins(results, figure) for figure in told]
     parts = [
         f"### {title}",
-        f"{introduction} {where[0].upper() + where[1:]}; 95 % intervals over patients.",
+        f"{introduction} Measured on {where}; 95 % intervals over patients.",
         markdown_table(header, rows),
         "\n".join(f"- {verdict}" for verdict in verdicts if verdict),
         f"![{title}](tests/benchmarks/results/study_{name}.png)",
