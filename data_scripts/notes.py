@@ -71,6 +71,7 @@ def _read_rows(path: Path) -> Iterator[list[Cell]]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked_bytes = sum(member.file_size for member in archive.infolist())
+    # NotImplementedError: packed in a way that `zipfile` does not know, or says so because a byte is wrong.
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read as an .xlsx workbook: {error}") from error
     if unpacked_bytes > MAX_UNPACKED_BYTES:

@@ -1,4 +1,4 @@
-"""A study of seconds, whose towers have no batch statistics and no dropout."""
+"""Runs and studies of seconds, whose towers have no batch statistics and no dropout: processes cannot matter."""
 
 SMALL = {
     "pretrained": False,

@@ -8,18 +8,12 @@ import torch
 from datasets import load_dataset
 from transformers import AutoModel
 
+from tests.train.study_settings import SMALL
 from train import pretrain
 from train.arguments import PretrainArguments
 from train.objectives import OBJECTIVES
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More threads sum in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -27,25 +21,10 @@ def settings(tiny_dataset_folder, tmp_path):
     return {
         "dataset": str(tiny_dataset_folder),
         "output_dir": str(tmp_path / "run"),
-        "pretrained": False,
-        "vision": "test_convnext",
-        "text_pooling": "mean",
-        "text_config": {
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        },
-        "image_size": 32,
-        "projection_dim": 8,
+        **SMALL,
         "initial_temperature": 0.2,
         "epochs": 6,
-        "batch_size": 8,
         "learning_rate": 1e-3,
-        "log_every": 1,
-        "report_to": "none",
         "evaluate": False,
     }
 

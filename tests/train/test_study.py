@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from datasets import load_dataset
 from safetensors.numpy import load_file
@@ -28,13 +27,7 @@ PROJECT = Path(__file__).parents[2]
 BEGUN = ("answers.safetensors", "history.jsonl", "run.json", "summary.json")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the launched processes have: more threads sum in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_here(settings):

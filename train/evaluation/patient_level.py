@@ -11,7 +11,6 @@ while AUROC does not depend on where the cut lies.
 Shapes: N rows, P patients in order of their ids, K labels.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,6 @@ import numpy as np
 from data_scripts.records import NO_FINDING
 from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.classification import exclusive_class_estimates, finding_estimates
-from train.evaluation.linear_probe import ProbeResult, linear_probe
 from train.evaluation.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -105,20 +103,3 @@ def patient_figures(targets: Targets, probabilities: Array, resampling: Resampli
         k: f"`{targets.label_names[k]}` could not be learned" for k in np.flatnonzero(np.isnan(pooled).any(0)).tolist()
     }
     return finding_estimates(of_patients, pooled, pooled > 0.5, resampling, unlearned)
-
-
-def pooled_feature_probe(
-    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
-) -> ProbeResult:
-    """Probe the mean features of patients: features are pooled, instead of answers.
-
-    Args:
-        features: By split, shape (N, D).
-        targets: By split, row by row with the features.
-        resampling: How intervals are drawn.
-
-    Returns:
-        The figures of the test patients, and their probabilities, shape (P, K).
-    """
-    pooled = {split: mean_over_patients(rows, targets[split].patient_ids) for split, rows in features.items()}
-    return linear_probe(pooled, {split: patient_targets(of_rows) for split, of_rows in targets.items()}, resampling)

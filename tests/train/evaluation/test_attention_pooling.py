@@ -6,7 +6,8 @@ import torch
 
 from train.evaluation.attention_pooling import GatedAttention, attention_pooling
 from train.evaluation.bootstrap import Resampling
-from train.evaluation.patient_level import patient_figures, pooled_feature_probe
+from train.evaluation.linear_probe import linear_probe
+from train.evaluation.patient_level import mean_over_patients, patient_figures, patient_targets
 from train.evaluation.targets import Targets
 
 ROWS = 6
@@ -46,7 +47,9 @@ def answers(one_of_six):
 def test_attention_finds_the_one_slice_that_the_mean_drowns(one_of_six, answers):
     features, targets = one_of_six
     attended = patient_figures(targets["test"], answers, FEW)["auroc"].value
-    mean = pooled_feature_probe(features, targets, FEW).estimates["auroc"].value
+    pooled = {split: mean_over_patients(rows, targets[split].patient_ids) for split, rows in features.items()}
+    of_patients = {split: patient_targets(of_rows) for split, of_rows in targets.items()}
+    mean = linear_probe(pooled, of_patients, FEW).estimates["auroc"].value
     assert attended > 0.9
     assert mean < 0.75
 

@@ -10,7 +10,6 @@ from train.evaluation.patient_level import (
     mean_over_patients,
     patient_figures,
     patient_targets,
-    pooled_feature_probe,
 )
 
 FEW = Resampling(50)
@@ -88,11 +87,3 @@ def test_a_finding_that_could_not_be_learned_is_nan_with_its_name(make_targets):
     assert figures["macro_auroc"].value == figures["auroc/bulge"].value == 1
     assert math.isnan(figures["auroc/stenosis"].value)
     assert figures["auroc/stenosis"].reason == "`stenosis` could not be learned"
-
-
-def test_pooled_features_are_probed_by_patient(planted):
-    features, targets = planted
-    result = pooled_feature_probe(features, targets, FEW)
-    assert result.probabilities.shape == (20, 3)
-    assert result.estimates["auroc/bulge"].n == 20
-    assert result.estimates["auroc/bulge"].value > 0.8
