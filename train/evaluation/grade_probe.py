@@ -4,7 +4,8 @@ The regression sees grades as numbers, which fits the squared distance that quad
 regression answers too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
 answers into grades instead, set where the answers for the validation patients (of whom the regression had seen
 nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on
-training and validation patients together. Test rows are only predicted.
+training and validation patients together, and keeps the cut-points: set on its answers for patients that it has seen,
+they would be too far apart. A grade beyond all that occur is never answered. Test rows are only predicted.
 """
 
 from collections.abc import Mapping
@@ -132,6 +133,8 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     best = int(np.argmin([((answer - grades["validation"]) ** 2).mean() for answer in answers]))
     all_grades = np.concatenate([grades["train"], grades["validation"]])
     shares = np.bincount(all_grades, minlength=num_grades).cumsum() / len(all_grades)
-    cut_points = np.quantile(answers[best], shares[:-1])
+    # Where a grade never occurs, its cut-point lies beyond all answers: at the least or greatest one, rounding decided.
+    outside = np.where(shares <= 0, -np.inf, np.inf)
+    cut_points = np.where((shares > 0) & (shares < 1), np.quantile(answers[best], shares), outside)[:-1]
     regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)
     return Grader(regression, cut_points)

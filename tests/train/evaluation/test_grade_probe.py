@@ -59,3 +59,13 @@ def test_no_information_gives_no_kappa(graded):
 def test_without_grades_there_is_no_probe(planted):
     features, targets = planted
     assert grade_probe(features, targets, Resampling(10)) is None
+
+
+def test_a_grade_beyond_all_that_occur_is_never_answered(graded):
+    """The refitted regression answers a hair beside the first one; where all have one grade, that must not matter."""
+    features, targets = graded
+    grades = {split: np.full(len(split_targets), 2) for split, split_targets in targets.items()}
+    assert set(fit_grader(features, grades, 5).predict(features["test"])) == {2}
+    high = {split: (rows[:, 0] > 8).astype(int) for split, rows in features.items()}
+    grades = {split: grades[split] + high[split] for split in grades}
+    assert set(fit_grader(features, grades, 5).predict(features["test"] * 50)) == {2, 3}
