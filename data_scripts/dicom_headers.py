@@ -46,6 +46,7 @@ def read_all_headers(paths: Sequence[Path], num_proc: int = 1) -> Iterator[Heade
 def _read_in_pool(paths: Sequence[Path], num_proc: int) -> Iterator[HeadersOrError]:
     if not paths:
         return
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         num_proc,
         mp_context=multiprocessing.get_context(_METHOD),
@@ -58,6 +59,9 @@ def _read_in_pool(paths: Sequence[Path], num_proc: int) -> Iterator[HeadersOrErr
             yield outcome
             num_read += 1
     except BrokenProcessPool as error:
+        # One that was just being started when the pool broke is told nothing, and the pool would wait for it for ever.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
         raise ValueError(
             f"a process that read DICOM headers was killed, at {paths[num_read]} or a file after it; run the same "
             "command again, with a smaller --num_proc if memory ran out"
