@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=passive $(BIN)
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check format bench smoke clean
+.PHONY: help demo app test check format bench smoke clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: .venv/installed-train ## Build the synthetic set, pretrain, evaluate; then
 smoke: .venv/installed-train ## The same path in under a minute, to see that it works; its numbers mean nothing
 	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 24 --out data/smoke --overwrite
 	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/smoke.yaml --overwrite
+
+app: .venv/installed-app ## Try a checkpoint in the browser: that of `make demo`, or CHECKPOINT=folder-or-Hub-id
+	$(BIN)/python app.py --checkpoint $(or $(CHECKPOINT),runs/demo/checkpoint)
 
 test: .venv/installed-dev ## Run all tests; PYTEST_ARGS='-m "not slow"' for the quick ones
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
