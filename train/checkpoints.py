@@ -8,7 +8,9 @@ from typing import Any
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
+
+from modeling_lumbarclip.golden_outputs import write_golden_outputs
 
 CHECKPOINT = "checkpoint"
 STATES = "states"
@@ -58,19 +60,33 @@ def write_bytes(path: Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
-def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
-    """Write model, code and processor: what `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads."""
+def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
+    """Write model, code and processor, and golden outputs: all or nothing.
+
+    `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads it.
+
+    Raises:
+        ValueError: If what loads from it does not give the outputs of the model.
+    """
 
     def fill(unfinished: Path) -> None:
         model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
-        tokenizer_file = unfinished / "tokenizer_config.json"
-        settings = json.loads(tokenizer_file.read_text())
-        for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
-            settings.pop(stray, None)
-        tokenizer_file.write_text(json.dumps(settings, indent=2) + "\n")
+        save_processor(processor, unfinished)
+        write_golden_outputs(unfinished, saved=model)  # last: they record the files
 
     write_folder(folder, fill)
+
+
+def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
+    """Write processor, its tokenizer if it has one, and their code into a folder."""
+    processor.save_pretrained(folder)
+    tokenizer_file = folder / "tokenizer_config.json"
+    if not tokenizer_file.exists():
+        return
+    settings = json.loads(tokenizer_file.read_text())
+    for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
+        settings.pop(stray, None)
+    tokenizer_file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:

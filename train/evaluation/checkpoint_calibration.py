@@ -19,6 +19,7 @@ from datasets import Dataset
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.calibration_lumbarclip import prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.golden_outputs import GOLDEN, recorded_change, refuse_drift
 from train.checkpoints import load_checkpoint, write_json
 from train.evaluation.calibration import TARGET_COVERAGE, fit_calibration
 from train.evaluation.conformal import IN_EVERY_SET
@@ -52,10 +53,10 @@ def fit_checkpoint_calibration(
         What was written.
 
     Raises:
-        ValueError: If there is no checkpoint, or it was saved without the code that reads a calibration.
+        ValueError: If there is no checkpoint, or it cannot take a calibration: see `refuse_unfit_checkpoint`.
     """
     if Path(folder, "config.json").exists():
-        refuse_old_code(Path(folder))
+        refuse_unfit_checkpoint(Path(folder))
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
     calibration = fit_zero_shot_calibration(
         model,
@@ -126,11 +127,12 @@ def write_calibration(folder: Path, calibration: ZeroShotCalibration) -> None:
     """Write a calibration into the configuration of a checkpoint, whole or not at all.
 
     Raises:
-        ValueError: If the checkpoint was saved without the code that reads a calibration.
+        ValueError: If the checkpoint cannot take a calibration: see `refuse_unfit_checkpoint`.
     """
-    refuse_old_code(folder)
+    _refuse_old_code(folder)
     path = folder / "config.json"
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)})
+    with recorded_change(folder, path.name, "calibration"):
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)})
 
 
 def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[CalibratedQuestion]:
@@ -147,8 +149,19 @@ def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[Calibra
     ]
 
 
-def refuse_old_code(folder: Path) -> None:
-    """Raise if a checkpoint was saved without the code that reads a calibration."""
+def refuse_unfit_checkpoint(folder: Path) -> None:
+    """Raise if a checkpoint cannot take a calibration.
+
+    Raises:
+        ValueError: If it was saved without the code that reads a calibration, or anything but its calibration is no
+            longer what its golden outputs record: what was fitted would be of other weights than the card says.
+    """
+    _refuse_old_code(folder)
+    if (folder / GOLDEN).exists():
+        refuse_drift(folder, ("config.json", "calibration"))
+
+
+def _refuse_old_code(folder: Path) -> None:
     if not (folder / CODE).exists():
         raise ValueError(
             f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
+from modeling_lumbarclip.verify import check_checkpoint
 from train.checkpoints import load_checkpoint, save_checkpoint
 from train.evaluation.calibration import fit_temperature
 from train.evaluation.checkpoint_calibration import fit_checkpoint_calibration, write_calibration
@@ -41,11 +43,13 @@ def fit(folder, rows, targets, coverage=0.6):
     )
 
 
-def test_the_configuration_alone_changes(checkpoint, validation):
+def test_the_configuration_and_its_record_alone_change(checkpoint, validation):
     before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     written = fit(checkpoint, *validation)
     after = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
-    assert {name for name in before | after if before.get(name) != after.get(name)} == {"config.json"}
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {"config.json", "golden_outputs.json"}
+    assert check_checkpoint(checkpoint) == []
     settings = json.loads(after["config.json"])
     assert settings.pop("calibration") == asdict(written)
     assert settings == {k: v for k, v in json.loads(before["config.json"]).items() if k != "calibration"}
@@ -95,6 +99,19 @@ def test_a_checkpoint_without_the_code_is_refused(checkpoint, validation):
     fit(checkpoint, *validation)
 
 
+def test_drifted_weights_are_not_calibrated_and_stay_drifted(checkpoint, validation):
+    written = fit(checkpoint, *validation)
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["text_projection.bias"][0] += 1e-2
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    before = (checkpoint / "config.json").read_text()
+    for attempt in (lambda: fit(checkpoint, *validation), lambda: write_calibration(checkpoint, written)):
+        with pytest.raises(ValueError, match="is not as it was saved.*tensor text_projection.bias"):
+            attempt()
+    assert (checkpoint / "config.json").read_text() == before
+    assert "tensor text_projection.bias" in {drift.what for drift in check_checkpoint(checkpoint)}
+
+
 def test_a_kill_while_writing_leaves_the_old_configuration(checkpoint, validation, monkeypatch):
     written = fit(checkpoint, *validation)
     before = (checkpoint / "config.json").read_text()
@@ -112,6 +129,7 @@ FRESH_PROCESS = """
 import json, sys
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from transformers import AutoModel, AutoProcessor
 try:

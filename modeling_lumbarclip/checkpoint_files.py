@@ -1,0 +1,193 @@
+"""Which file of a checkpoint is not as it was written, and which tensor or field in it."""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+# May be written after the checkpoint: the card is edited on the Hub, and no answer depends on it.
+FREE_FILES = ("README.md",)
+# What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
+READ_WHEN_LOADING = (
+    "*.py",
+    "*.safetensors",
+    "*.bin",
+    "*.index.json",
+    "*config.json",
+    "tokenizer*.json",
+    "*tokens*.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+)
+MAX_ENTRIES = 100  # of a JSON object or array whose entries are compared one by one; a vocabulary is one field
+MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its digest
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Something in a checkpoint that is not as it was recorded.
+
+    Args:
+        what: Kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
+            `input pixel_values`, `output image_embeds`, `package torch`.
+        file: The file that holds it, relative to the folder; empty for a package.
+        detail: What it was and what it is.
+    """
+
+    what: str
+    file: str
+    detail: str
+
+
+def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Record every file of a folder, hidden ones and the model card left out.
+
+    Args:
+        folder: A checkpoint.
+        left_out: Names of further files to leave out.
+
+    Returns:
+        For each path relative to the folder what `record_file` gives.
+    """
+    return {name: record_file(folder / name) for name in _file_names(folder) if name not in (*FREE_FILES, *left_out)}
+
+
+def record_file(path: Path) -> dict[str, Any]:
+    """Record a file: `bytes`, `sha256` and, of weights and JSON, `tensors` or `fields` by name.
+
+    The digest of the whole file finds any change; the parts only serve to name it.
+    """
+    record = {"bytes": path.stat().st_size, "sha256": _sha256_of_file(path)}
+    if path.suffix == ".safetensors":
+        return {**record, "tensors": dict(_tensor_digests(path))}
+    if path.suffix == ".json":
+        return {**record, "fields": dict(json_fields(json.loads(path.read_text(encoding="utf-8"))))}
+    return record
+
+
+def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
+    """List what of the recorded files is missing or has changed.
+
+    Weights and JSON that were only laid out anew have not changed.
+
+    Args:
+        folder: The checkpoint as it is now.
+        recorded: What `record_files` gave when it was written.
+
+    Returns:
+        One drift a missing or unreadable file, or a changed tensor or field.
+    """
+    return [drift for name, record in recorded.items() for drift in _compare_file(folder, name, record)]
+
+
+def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[str]:
+    """Name the files that loading may read, but that were not there when the checkpoint was written."""
+    return [
+        name
+        for name in _file_names(folder)
+        if name not in recorded and any(fnmatch.fnmatch(name, pattern) for pattern in READ_WHEN_LOADING)
+    ]
+
+
+def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """List the values of a JSON document under dotted names.
+
+    A short value stands for itself, a long one (a vocabulary) for its digest.
+
+    Example:
+        >>> dict(json_fields({"image_processor": {"image_mean": [0.5, 0.5], "do_resize": True}}))
+        {'image_processor.image_mean': [0.5, 0.5], 'image_processor.do_resize': True}
+    """
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(content, dict):
+        entries = list(content.items())
+    elif isinstance(content, list) and any(isinstance(entry, dict) for entry in content):
+        entries = list(enumerate(content))
+    if 0 < len(entries) <= MAX_ENTRIES:
+        for key, value in entries:
+            yield from json_fields(value, f"{name}.{key}" if name else str(key))
+        return
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    if len(text) > MAX_CHARACTERS:
+        yield name, {"entries": len(content), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    else:
+        yield name, content
+
+
+def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift]:
+    path = folder / name
+    if not path.is_file():
+        return [Drift("file", name, "is missing")]
+    size = path.stat().st_size
+    if size == record["bytes"] and _sha256_of_file(path) == record["sha256"]:
+        return []
+    sizes = f"{size:,} bytes" if size == record["bytes"] else f"{record['bytes']:,} bytes when recorded, {size:,} now"
+    try:
+        now = record_file(path)
+    except (SafetensorError, ValueError, OSError) as error:  # ValueError: no JSON, or no UTF-8
+        return [Drift("file", name, f"cannot be read; {sizes}: cut off or overwritten ({error})")]
+    for parts, kind in (("tensors", "tensor"), ("fields", "field")):
+        if parts in record:
+            return _compare_parts(name, kind, record[parts], now[parts])
+    return [Drift("file", name, f"other content; {sizes}")]
+
+
+def _compare_parts(file: str, kind: str, recorded: dict[str, Any], now: dict[str, Any]) -> list[Drift]:
+    drifts = []
+    for name in sorted(recorded.keys() | now.keys()):
+        if name not in now:
+            detail = "is missing"
+        elif name not in recorded:
+            detail = "is new"
+        elif recorded[name] == now[name]:
+            continue
+        elif _is_digest(recorded[name]) and _is_digest(now[name]):
+            detail = _compare_digests(recorded[name], now[name])
+        else:
+            detail = f"{_shown(recorded[name])} when recorded, {_shown(now[name])} now"
+        drifts.append(Drift(f"{kind} {name}", file, detail))
+    return drifts
+
+
+def _compare_digests(recorded: dict[str, Any], now: dict[str, Any]) -> str:
+    measures = [name for name in recorded.keys() & now.keys() - {"sha256"} if recorded[name] != now[name]]
+    changes = [f"{name} {recorded[name]} when recorded, {now[name]} now" for name in sorted(measures)]
+    return "; ".join(changes) or "other values"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, dict) and "sha256" in value
+
+
+def _shown(value: Any) -> str:
+    return f"{value['entries']} entries" if _is_digest(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _tensor_digests(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with safe_open(path, framework="pt") as weights:
+        for name in weights.keys():  # noqa: SIM118 - a file, no dict
+            tensor = weights.get_tensor(name)
+            values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            yield name, {"dtype": dtype, "shape": list(tensor.shape), "sha256": hashlib.sha256(values).hexdigest()}
+
+
+def _sha256_of_file(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _file_names(folder: Path) -> list[str]:
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name.as_posix() for name in names if not _is_hidden(name))
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in name.parts)
