@@ -10,7 +10,20 @@ from transformers.configuration_utils import PreTrainedConfig
 
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean")
-ZERO_SHOT_AUTO_CLASS = "AutoModelForZeroShotImageClassification"
+CLASSIFIER = "LumbarCLIPForImageClassification"
+# `register_for_auto_class` keeps one Auto class for each of ours; these are further ones.
+AUTO_MAP = {
+    "AutoModelForZeroShotImageClassification": "modeling_lumbarclip.LumbarCLIPModel",
+    "AutoModelForImageClassification": f"modeling_lumbarclip_classification.{CLASSIFIER}",
+}
+# By task: our pipeline and the Auto class of its model. transformers' own pipelines would show a 16-bit slice white,
+# ask in the words of photographs, and cut no long report.
+PIPELINES = {
+    "zero-shot-image-classification": ("LumbarCLIPZeroShotPipeline", "AutoModelForZeroShotImageClassification"),
+    "image-feature-extraction": ("LumbarCLIPImageFeaturePipeline", "AutoModel"),
+    "feature-extraction": ("LumbarCLIPTextFeaturePipeline", "AutoModel"),
+    "image-classification": ("LumbarCLIPImageClassificationPipeline", "AutoModelForImageClassification"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
         alpha: Weight of the loss on the reports; 1 - alpha weighs the loss on their rephrasings. In [0, 1].
         calibration: `ZeroShotCalibration` as a dict: calibrated zero-shot answers and prediction sets of these very
             weights; None before it is fitted. Weights that are trained on need it fitted anew.
+        class_temperatures: Of `LumbarCLIPForImageClassification`: what the logits of each class are divided by, fitted
+            on validation patients. Exclusive classes have one temperature, K times. None before they are fitted.
 
     Raises:
         StrictDataclassClassValidationError: If a value makes no sense; the message names it and the way out.
@@ -144,14 +159,28 @@ class LumbarCLIPConfig(PreTrainedConfig):
     label_temperature: float | int | None = None
     alpha: float | int = 0.5
     calibration: dict[str, Any] | None = None
+    class_temperatures: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn the dicts of a saved configuration into configurations."""
         self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
         self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
         super().__post_init__(**kwargs)
-        # `register_for_auto_class` keeps one Auto class for each of ours; this is the second one of the model.
-        self.auto_map = {ZERO_SHOT_AUTO_CLASS: "modeling_lumbarclip.LumbarCLIPModel", **getattr(self, "auto_map", {})}
+        # Ours last: loaded from the Hub, they name the repository they came from, and a copy must name itself.
+        self.auto_map = {**getattr(self, "auto_map", {}), **AUTO_MAP}
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without a text tower."""
+        return CLASSIFIER in (self.architectures or ())
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them."""
+        return {
+            task: {"impl": f"pipeline_lumbarclip.{pipeline}", "pt": (auto_class,)}
+            for task, (pipeline, auto_class) in PIPELINES.items()
+        }
 
     def validate_heads(self) -> None:
         """Refuse a projection or pooling that does not exist."""
@@ -187,6 +216,17 @@ class LumbarCLIPConfig(PreTrainedConfig):
         """Refuse a calibration that could not be computed with."""
         if self.calibration is not None:
             ZeroShotCalibration.from_dict(self.calibration)
+
+    def validate_class_temperatures(self) -> None:
+        """Refuse temperatures that are not one positive number for each class."""
+        temperatures = self.class_temperatures
+        if temperatures is None:
+            return
+        if len(temperatures) != self.num_labels or not all(0 < value < math.inf for value in temperatures):
+            raise ValueError(
+                f"class_temperatures needs a positive number for each of the {self.num_labels} classes; got "
+                f"{temperatures}. Fit them anew, or set them to None."
+            )
 
     def validate_text_tower(self) -> None:
         """Refuse a text tower with a decoder."""

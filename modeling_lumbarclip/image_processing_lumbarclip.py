@@ -1,10 +1,16 @@
 """Image processor of LumbarCLIP: any slice to a square, normalised, three-channel tensor."""
 
+import base64
+import os
+from io import BytesIO
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import TorchvisionBackend
@@ -16,6 +22,10 @@ from transformers.utils import TensorType
 from .configuration_lumbarclip import LumbarCLIPConfig
 
 WINDOW_PERCENTILES = (0.5, 99.5)
+# The padded square then has no more pixels than PIL opens without a warning. It takes a gigabyte of memory at 8 bits,
+# and three times as much at more.
+MAX_SIDE = 9_459
+SMALLER = "Make it smaller first: a slice has a few hundred pixels a side, an X-ray a few thousand."
 
 
 class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -71,6 +81,29 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             images = to_eight_bits(images)
         return super()._prepare_images_structure(images, expected_ndims)
 
+    def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Lay maps of what the model saw over the image that was given: undo padding and resizing.
+
+        Args:
+            maps: Over the square that the model saw, such as `model.grad_cam(...)`. Shape (..., h, w), float.
+            image_size: Height and width of the image as it was given to the processor, in pixels.
+
+        Returns:
+            Bilinear between the middles of the cells. Shape (..., height, width).
+
+        Example:
+            >>> LumbarCLIPImageProcessor().unpad_maps(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), (2, 4))
+            tensor([[0.5000, 0.7500, 1.2500, 1.5000],
+                    [1.5000, 1.7500, 2.2500, 2.5000]])
+        """
+        height, width = image_size
+        side_rows, side_columns = (max(image_size), max(image_size)) if self.do_pad_to_square else image_size
+        top, left = (side_rows - height) // 2, (side_columns - width) // 2  # as `_pad_to_square` does
+        # One axis after the other, and the padding never filled: the square of a long image may not fit the memory.
+        rows = _interpolation(maps.shape[-2], side_rows).to(maps)[top : top + height]
+        columns = _interpolation(maps.shape[-1], side_columns).to(maps)[left : left + width]
+        return rows @ maps @ columns.T
+
     def _preprocess(  # type: ignore[override]  # the rest of the arguments is passed on
         self,
         images: list[Tensor],
@@ -87,6 +120,43 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         return super()._preprocess(images, size=size, return_tensors=return_tensors, **kwargs)
 
 
+def read_image(image: Any, timeout: float | None = None) -> Any:
+    """Open an image as it is, upright; transformers' `load_image` would cut 16 bits to white.
+
+    Args:
+        image: A file, a URL, an image in base64 (a `data:` URL or bare), or an image already.
+        timeout: Seconds to wait for a URL; None: no limit.
+
+    Returns:
+        A PIL image of any depth; arrays and tensors unchanged.
+
+    Raises:
+        ValueError: If a text is none of these, or the image is too large or has several frames.
+        PIL.UnidentifiedImageError: If the file is no image that PIL reads.
+    """
+    if isinstance(image, str | os.PathLike):
+        try:
+            image = Image.open(_image_file(image, timeout))
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{error} {SMALLER}") from error
+    if not isinstance(image, Image.Image):
+        return image
+    _refuse_pil_image(image)  # here, before it is decoded, and its frames forgotten
+    return ImageOps.exif_transpose(image)
+
+
+def _image_file(image: str | os.PathLike[str], timeout: float | None) -> Path | BytesIO:
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        with urlopen(image, timeout=timeout) as answer:
+            return BytesIO(answer.read())
+    if isinstance(image, os.PathLike) or os.path.isfile(image):  # noqa: PTH113 - `Path` raises at a long text
+        return Path(image)
+    try:
+        return BytesIO(base64.b64decode(image.rpartition(",")[2], validate=True))
+    except ValueError:
+        raise ValueError(f"No image: {image[:100]!r} is neither a file nor a URL nor an image in base64.") from None
+
+
 def to_eight_bits(image: Any) -> Any:
     """Window a deep or float image to 8 bits; leave 8-bit images, and what is no image, as they are.
 
@@ -97,13 +167,15 @@ def to_eight_bits(image: Any) -> Any:
         A uint8 tensor with channels first, (1, H, W) or (3, H, W); 8-bit PIL images and unknown objects unchanged.
 
     Raises:
-        ValueError: If the image has no pixel, or a dimension beyond a slice with channels.
+        ValueError: If the image has no pixel, a side beyond `MAX_SIDE`, several frames, or a dimension beyond a slice
+            with channels.
 
     Example:
         >>> to_eight_bits(np.array([[0, 2048, 4095]], dtype=np.uint16))
         tensor([[[  0, 128, 255]]], dtype=torch.uint8)
     """
-    if hasattr(image, "getbands"):  # a PIL image, without importing PIL
+    if isinstance(image, Image.Image):
+        _refuse_pil_image(image)
         if image.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
             return image.convert("RGB")
         if not image.mode.startswith(("I", "F")):
@@ -122,8 +194,24 @@ def to_eight_bits(image: Any) -> Any:
         raise ValueError(
             f"An image has 1, 3 or 4 channels; got shape {tuple(image.shape)}. Of a volume, pass one slice at a time."
         )
+    _refuse_huge(image.shape[-1], image.shape[-2])
     image = image[:3]
     return image if image.dtype == torch.uint8 else _window(image)
+
+
+def _refuse_pil_image(image: Image.Image) -> None:
+    _refuse_huge(image.width, image.height)
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1:
+        raise ValueError(
+            f"The image has {num_frames} frames, and which of them is meant cannot be known: pass one, as by "
+            "`image.seek(0)` and `image.copy()`."
+        )
+
+
+def _refuse_huge(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"The image has {width} x {height} pixels; a side may have {MAX_SIDE:,}. {SMALLER}")
 
 
 def _window(image: Tensor) -> Tensor:
@@ -146,6 +234,11 @@ def _pad_to_square(image: Tensor) -> Tensor:
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     return F.pad(image, (left, side - width - left, top, side - height - top))
+
+
+def _interpolation(size: int, new_size: int) -> Tensor:
+    """Weights of `size` values in each of `new_size` values that linear interpolation makes of them."""
+    return F.interpolate(torch.eye(size)[None], size=new_size, mode="linear")[0].T
 
 
 LumbarCLIPImageProcessor.register_for_auto_class()

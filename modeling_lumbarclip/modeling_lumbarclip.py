@@ -7,7 +7,7 @@ shared space, K classes.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperMo
 from transformers.utils import ModelOutput, logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
+from .explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from .losses_lumbarclip import lumbarclip_loss
 from .towers_lumbarclip import (
     build_tower,
@@ -30,12 +31,19 @@ from .towers_lumbarclip import (
     pooled_image,
 )
 
+if TYPE_CHECKING:
+    # Never imported here. transformers reads imports as text, and so copies these files, too, beside the weights.
+    from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
+    from .pipeline_lumbarclip import LumbarCLIPZeroShotPipeline  # noqa: F401
+
 logger = logging.get_logger(__name__)
 
 
 @dataclass
 class LumbarCLIPOutput(ModelOutput):
     """What `LumbarCLIPModel` returns; a field is None where its input was not given.
+
+    The first field of images alone is `image_embeds`, of texts alone `text_embeds`: what pipelines of features return.
 
     Args:
         loss: Loss in nats, when asked for. Scalar.
@@ -112,7 +120,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
     Built from a configuration, the weights are random; `from_vision_text_pretrained` brings in pretrained towers.
 
     Raises:
-        ValueError: If timm does not know the vision architecture.
+        ValueError: If timm does not know the vision architecture, or the configuration is a classifier's.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.3.
@@ -129,6 +137,11 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
 
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
+        if config.is_classifier:
+            raise ValueError(
+                "This checkpoint holds a classifier of images without a text tower: load it with "
+                "AutoModelForImageClassification."
+            )
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
         vision_width, text_width = output_width(self.vision_model), config.text_config.hidden_size
@@ -192,6 +205,72 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         features = self._pool_text(hidden, attention_mask)
         return _unit_length(self.text_projection(features)) if project else features
 
+    def text_to_patch_similarity(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        denial_input_ids: Tensor | None = None,
+        denial_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Cosine of each patch of each image with each text: where the model sees what a text says.
+
+        Exact where patches are averaged and the head is linear, a heuristic elsewhere; see
+        `explanation_lumbarclip.text_to_patch_similarity`. `processor.image_processor.unpad_maps` lays the maps over the
+        images.
+
+        Args:
+            pixel_values: From the processor. Shape (B, 3, H, W).
+            input_ids: From the processor. Shape (U, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
+            denial_input_ids: Texts that deny what the texts state, row by row; the map is then that of the direction
+                from the one to the other, which leaves out what both share. Shape (U, T').
+            denial_attention_mask: Their mask. Shape (U, T').
+            **kwargs: More inputs of the text tower, such as `token_type_ids`, for the texts that state.
+
+        Returns:
+            In [-1, 1]. Shape (B, U, h, w), float32.
+        """
+        directions = self._text_directions(input_ids, attention_mask, denial_input_ids, denial_attention_mask, **kwargs)
+        pixels = pixel_values.to(self.dtype)
+        return text_to_patch_similarity(self.vision_model, self.image_projection, pixels, directions)
+
+    def grad_cam(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        denial_input_ids: Tensor | None = None,
+        denial_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Grad-CAM of each image for each text: what raises their similarity; see `explanation_lumbarclip.grad_cam`.
+
+        Takes what `text_to_patch_similarity` takes, in evaluation mode (else a ValueError).
+
+        Returns:
+            At least 0, in no unit: compare places of one map. Shape (B, U, h, w), float32.
+        """
+        directions = self._text_directions(input_ids, attention_mask, denial_input_ids, denial_attention_mask, **kwargs)
+        return grad_cam(self.vision_model, self.image_projection, pixel_values.to(self.dtype), directions)
+
+    @torch.no_grad()
+    def _text_directions(
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None,
+        denial_input_ids: Tensor | None,
+        denial_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Tensor:
+        text_embeds = self.get_text_features(input_ids, mask, **kwargs)
+        if denial_input_ids is None:
+            return text_embeds
+        return contrast(text_embeds, self.get_text_features(denial_input_ids, denial_mask))
+
     def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.config.text_pooling == "cls":
             return hidden[:, 0]
@@ -200,8 +279,8 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
 
     def forward(
         self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         augmented_input_ids: Tensor | None = None,
         augmented_attention_mask: Tensor | None = None,
@@ -212,11 +291,11 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         output_local_features: bool = False,
         **kwargs: Any,
     ) -> LumbarCLIPOutput:
-        """Embed images and texts, compare them, and compute the loss if asked for.
+        """Embed images, texts, or both; compare them, and compute the loss if asked for.
 
         Args:
-            pixel_values: Images. Shape (B, 3, H, W).
-            input_ids: Reports. Shape (U, T).
+            pixel_values: Images. Shape (B, 3, H, W). None: texts alone.
+            input_ids: Reports. Shape (U, T). None: images alone.
             attention_mask: 1 for tokens, 0 for padding. Shape (U, T).
             augmented_input_ids: Rephrased reports. Shape (U', T').
             augmented_attention_mask: Their mask. Shape (U', T').
@@ -234,25 +313,18 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             A `LumbarCLIPOutput`.
 
         Raises:
-            ValueError: If a loss is asked for and images and texts are not pairs.
+            ValueError: If there are neither images nor texts, or a loss is asked for and they are not pairs.
         """
-        vision = self.vision_model(pixel_values=pixel_values.to(self.dtype))
-        image_features = pooled_image(self.vision_model, vision)
-        image_embeds = _unit_length(self.image_projection(image_features))
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        text_kwargs = {name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs}
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **text_kwargs).last_hidden_state
-        text_features = self._pool_text(hidden, attention_mask)
-        text_embeds = _unit_length(self.text_projection(text_features))
-        local_features: dict[str, Tensor] = {}
-        if output_local_features:
-            tokens = {"token_features": hidden, "token_mask": inner_tokens(attention_mask)}
-            if text_index is not None:
-                tokens = {name: of_text[text_index] for name, of_text in tokens.items()}
-            local_features = {"patch_features": patch_features(self.vision_model, vision), **tokens}
-        if text_index is not None:
-            text_embeds = text_embeds[text_index]
+        if pixel_values is None and input_ids is None:
+            raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
+        embeds: dict[str, Tensor] = {}
+        if pixel_values is not None:
+            embeds |= self._embed_images(pixel_values, output_local_features)
+        if input_ids is not None:
+            tower_inputs: dict[str, Tensor] = {
+                name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs
+            }
+            embeds |= self._embed_texts(input_ids, attention_mask, text_index, output_local_features, tower_inputs)
         augmented_text_embeds = None
         if augmented_input_ids is not None:
             augmented_text_embeds = self.get_text_features(augmented_input_ids, augmented_attention_mask)
@@ -260,30 +332,58 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
                 augmented_text_embeds = augmented_text_embeds[augmented_text_index]
 
         inverse_temperature = self.inverse_temperature
+        paired = pixel_values is not None and input_ids is not None
         loss = None
         if return_loss or (return_loss is None and labels is not None):
+            if not paired:
+                raise ValueError("A loss compares images with texts: give pixel_values and input_ids.")
             loss = lumbarclip_loss(
-                image_embeds,
-                text_embeds,
+                embeds["image_embeds"],
+                embeds["text_embeds"],
                 augmented_text_embeds,
                 inverse_temperature,
                 labels,
                 self.config.label_temperature,
                 self.config.alpha,
             )
-        logits = None if self.training else inverse_temperature * image_embeds.float() @ text_embeds.float().T
+        logits = None
+        if paired and not self.training:
+            logits = inverse_temperature * embeds["image_embeds"].float() @ embeds["text_embeds"].float().T
         return LumbarCLIPOutput(
             loss=loss,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
-            image_embeds=image_embeds,
-            text_embeds=text_embeds,
             augmented_text_embeds=augmented_text_embeds,
-            image_features=image_features,
-            text_features=text_features,
             inverse_temperature=inverse_temperature,
-            **local_features,
+            **embeds,
         )
+
+    def _embed_images(self, pixel_values: Tensor, output_local_features: bool) -> dict[str, Tensor]:
+        vision = self.vision_model(pixel_values=pixel_values.to(self.dtype))
+        features = pooled_image(self.vision_model, vision)
+        embeds = {"image_features": features, "image_embeds": _unit_length(self.image_projection(features))}
+        if output_local_features:
+            embeds["patch_features"] = patch_features(self.vision_model, vision)
+        return embeds
+
+    def _embed_texts(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        text_index: Tensor | None,
+        output_local_features: bool,
+        tower_inputs: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **tower_inputs).last_hidden_state
+        features = self._pool_text(hidden, attention_mask)
+        by_pair = {"text_embeds": _unit_length(self.text_projection(features))}
+        if output_local_features:
+            by_pair |= {"token_features": hidden, "token_mask": inner_tokens(attention_mask)}
+        if text_index is not None:
+            by_pair = {name: of_text[text_index] for name, of_text in by_pair.items()}
+        return {"text_features": features, **by_pair}
 
     @classmethod
     def from_vision_text_pretrained(

@@ -76,17 +76,21 @@ def patch_features(tower: PreTrainedModel, outputs: Any) -> Tensor:
         outputs: What it returned: a map with its channels first (ResNet, ConvNeXt) or last (timm's Swin), or tokens.
     """
     hidden = outputs.last_hidden_state
-    timm_model: Any = getattr(tower, "timm_model", None)
     if hidden.ndim == 4:
-        channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
-        return hidden.flatten(1, 2) if channels_last else hidden.flatten(2).transpose(1, 2)
-    if timm_model is not None:
-        return hidden[:, getattr(timm_model, "num_prefix_tokens", 0) :]
-    return hidden[:, _num_prefix_tokens(tower) :]
+        return hidden.flatten(1, 2) if has_channels_last(tower) else hidden.flatten(2).transpose(1, 2)
+    return hidden[:, num_prefix_tokens(tower) :]
 
 
-def _num_prefix_tokens(tower: PreTrainedModel) -> int:
-    """Count the tokens that a tower of transformers puts before its patches, by the names of their parameters."""
+def has_channels_last(tower: PreTrainedModel) -> bool:
+    """Whether a tower's feature maps are (B, H, W, C), as timm's Swin has them."""
+    return getattr(getattr(tower, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+
+
+def num_prefix_tokens(tower: PreTrainedModel) -> int:
+    """Count the class, distillation and register tokens that a tower puts before its patches; none in most."""
+    if isinstance(tower, TimmWrapperModel):
+        return getattr(tower.timm_model, "num_prefix_tokens", 0)
+    # transformers has no common name for their number, but common names of their parameters.
     tokens = {name.rpartition(".")[2]: parameter for name, parameter in tower.named_parameters()}
     num_registers = tokens["register_tokens"].shape[1] if "register_tokens" in tokens else 0
     return num_registers + sum(name in tokens for name in ("cls_token", "class_embedding", "distillation_token"))

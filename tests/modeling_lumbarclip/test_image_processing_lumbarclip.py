@@ -1,12 +1,19 @@
 """Any image in, the same tensor out: sizes, depths, channels, padding, values by hand."""
 
+import base64
+import struct
+import warnings
+import zlib
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
 
-from modeling_lumbarclip import LumbarCLIPImageProcessor
-from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
+from modeling_lumbarclip import LumbarCLIPImageProcessor, image_processing_lumbarclip
+from modeling_lumbarclip.image_processing_lumbarclip import read_image, to_eight_bits
 
 GREY = np.random.default_rng(0).integers(0, 256, size=(20, 30), dtype=np.uint8)
 
@@ -114,3 +121,98 @@ def test_settings_travel(tmp_path):
     torch.testing.assert_close(
         loaded(GREY, return_tensors="pt").pixel_values, processor(GREY, return_tensors="pt").pixel_values
     )
+
+
+def gif(num_frames):
+    frames = [Image.fromarray(np.full((8, 8), 40 * index, dtype=np.uint8)) for index in range(num_frames)]
+    buffer = BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return Image.open(buffer)
+
+
+def test_of_several_frames_none_is_taken_for_the_image():
+    assert process(gif(1)).shape == (1, 3, 32, 32)
+    for read in (to_eight_bits, read_image):
+        with pytest.raises(ValueError, match="has 3 frames"):
+            read(gif(3))
+    animated = gif(3)
+    animated.seek(1)
+    chosen = process(animated.copy())
+    torch.testing.assert_close(chosen, process(np.full((8, 8), 40, dtype=np.uint8)))
+
+
+def test_one_pixel_and_the_largest_side_and_one_more(tmp_path, monkeypatch):
+    assert torch.equal(process(GREY[:1, :1]), process(np.full((32, 32), GREY[0, 0])))
+    monkeypatch.setattr(image_processing_lumbarclip, "MAX_SIDE", 100)
+    assert process(np.zeros((100, 1), dtype=np.uint8)).shape == (1, 3, 32, 32)
+    for huge in (np.zeros((101, 1), dtype=np.uint8), np.zeros((1, 101), dtype=np.uint16), Image.new("L", (1, 101))):
+        with pytest.raises(ValueError, match="a side may have 100. Make it smaller"):
+            process(huge)
+
+
+@pytest.mark.parametrize("side", [9_500, 20_000])  # below and above where PIL itself refuses
+def test_a_huge_file_is_refused_before_it_is_decoded(side, tmp_path, monkeypatch):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    path = tmp_path / "huge.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\x00")) + chunk(b"IEND", b""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(ValueError, match="Make it smaller first"):
+            read_image(path)
+
+
+def test_an_image_is_read_deep_and_upright_from_wherever_it_is(tmp_path):
+    deep = Image.fromarray(GREY.astype(np.uint16) * 256)
+    path = tmp_path / "slice.png"
+    deep.save(path)
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    for given in (path, str(path), encoded, f"data:image/png;base64,{encoded}", deep):
+        assert np.array_equal(np.asarray(read_image(given)), GREY.astype(np.uint16) * 256)
+    assert read_image(GREY) is GREY
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera held sideways
+    Image.fromarray(GREY).save(tmp_path / "photo.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "photo.png")), np.rot90(GREY, -1))
+    with pytest.raises(ValueError, match="'missing.png' is neither a file nor a URL"):
+        read_image("missing.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UnidentifiedImageError, match="text.png"):
+        read_image(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("height, width", [(60, 100), (100, 60), (61, 100), (80, 80), (1, 1)])
+def test_maps_at_the_size_of_the_square_come_back_pixel_by_pixel(height, width):
+    """Exactly what was drawn, where the processor had nothing to resize."""
+    image = np.random.default_rng(0).integers(0, 256, size=(height, width), dtype=np.uint8)
+    side = max(height, width)
+    processor = LumbarCLIPImageProcessor(size={"height": side, "width": side}, do_rescale=False, do_normalize=False)
+    seen = processor(image, return_tensors="pt").pixel_values[0, 0].float()
+    assert torch.equal(processor.unpad_maps(seen, (height, width)), torch.from_numpy(image).float())
+
+
+@pytest.mark.parametrize("height, width", [(60, 100), (100, 60)])
+def test_a_rectangle_comes_back_where_it_was_drawn(height, width):
+    image = np.zeros((height, width), dtype=np.uint8)
+    image[10:30, 24:50] = 255
+    processor = LumbarCLIPImageProcessor(size={"height": 50, "width": 50}, do_normalize=False)
+    seen = processor(image, return_tensors="pt").pixel_values[0, :2]
+    over_image = processor.unpad_maps(seen, (height, width))
+    assert over_image.shape == (2, height, width)
+    assert np.array_equal(over_image[1].numpy() > 0.4, image > 0)
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_maps_are_interpolated_as_torch_does(pad):
+    maps = torch.rand(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    processor = LumbarCLIPImageProcessor(do_pad_to_square=pad)
+    square = F.interpolate(maps, size=(90, 90) if pad else (41, 90), mode="bilinear")
+    expected = square[:, :, 24 : 24 + 41] if pad else square  # (90 - 41) // 2 rows of padding above
+    torch.testing.assert_close(processor.unpad_maps(maps, (41, 90)), expected)
+
+
+def test_maps_of_a_long_image_do_not_fill_its_square():
+    """The square of 20,000 pixels would take 1.6 GB."""
+    assert LumbarCLIPImageProcessor().unpad_maps(torch.ones(7, 7), (3, 20_000)).shape == (3, 20_000)

@@ -58,6 +58,26 @@ def test_features_are_those_of_forward(tiny_model, tiny_inputs):
         torch.testing.assert_close(features, text)
 
 
+def test_images_or_texts_alone_embed_as_together(tiny_model, tiny_inputs):
+    texts = {name: value for name, value in tiny_inputs.items() if name != "pixel_values"}
+    with torch.no_grad():
+        both = tiny_model(**tiny_inputs, output_local_features=True)
+        images = tiny_model(tiny_inputs.pixel_values, output_local_features=True)
+        alone = tiny_model(**texts, output_local_features=True)
+    for output, names in (
+        (images, ["image_embeds", "image_features", "patch_features"]),
+        (alone, ["text_embeds", "text_features", "token_features", "token_mask"]),
+    ):
+        assert set(output.keys()) == {*names, "inverse_temperature"}
+        torch.testing.assert_close(output[0], both[names[0]])  # what pipelines of features return
+        for name in names:
+            torch.testing.assert_close(output[name], both[name])
+    with pytest.raises(ValueError, match="pixel_values, input_ids, or both"):
+        tiny_model()
+    with pytest.raises(ValueError, match="A loss compares images with texts"):
+        tiny_model(tiny_inputs.pixel_values, return_loss=True)
+
+
 def test_loss_is_equation_7_of_the_dense_reference(tiny_model, tiny_inputs):
     labels = torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0]])
     augmented = {

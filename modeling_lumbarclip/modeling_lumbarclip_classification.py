@@ -1,0 +1,75 @@
+"""LumbarCLIP for image classification: the vision tower and a linear head; the text tower stays behind.
+
+Shapes: B images, H × W pixels, d_I width of the vision tower, D width of the shared space, K classes.
+"""
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers import AutoModelForImageClassification
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .configuration_lumbarclip import LumbarCLIPConfig
+from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
+from .towers_lumbarclip import build_tower, output_width, pooled_image
+
+
+class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
+    r"""A linear head on the pooled output z_I of the vision tower.
+
+    What the logits mean is `config.problem_type`, as everywhere in transformers: `single_label_classification`
+    (exclusive classes, softmax; also the grades of an ordinal scale, in their order) or `multi_label_classification`
+    (findings, a sigmoid each). Names of classes are `config.id2label`. Loaded from a pretrained checkpoint, the tower
+    keeps its weights and the head is new, which transformers reports.
+
+    Source:
+        The head of the paper's probe, LumbarCLIP, arXiv 2509.20813, section 4.2.
+
+    Example:
+        >>> import torch
+        >>> vision = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
+        >>> config = LumbarCLIPConfig(vision_config=vision, id2label={0: "LBP", 1: "No Finding"})
+        >>> LumbarCLIPForImageClassification(config).eval()(torch.zeros(3, 3, 64, 64)).logits.shape
+        torch.Size([3, 2])
+    """
+
+    input_modalities = ["image"]  # noqa: RUF012 - read by transformers
+    # Of a pretrained checkpoint; what classification has no use for.
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
+        r"^text_model\.",
+        r"^(image|text)_projection\.",
+        r"^log_inverse_temperature$",
+    ]
+
+    def __init__(self, config: LumbarCLIPConfig) -> None:
+        super().__init__(config)
+        self.vision_model = build_tower(config.vision_config)
+        width: int = output_width(self.vision_model)
+        self.classifier = nn.Linear(width, cast(int, config.num_labels))
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
+        """Classify images, and compute the loss if labels are given.
+
+        Args:
+            pixel_values: From the image processor. Shape (B, 3, H, W).
+            labels: Classes of exclusive classes, (B,), integer; of findings multi-hot, (B, K), float.
+            **kwargs: Passed on to transformers' loss.
+
+        Returns:
+            `loss`, cross-entropy or its binary form, scalar; `logits`, calibrated where that was fitted, (B, K).
+        """
+        features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
+        logits = self.classifier(features)
+        if self.config.class_temperatures is not None:
+            logits = logits / logits.new_tensor(self.config.class_temperatures)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+if not __name__.startswith("transformers_modules."):
+    AutoModelForImageClassification.register(LumbarCLIPConfig, LumbarCLIPForImageClassification)
+
+__all__ = ["LumbarCLIPForImageClassification"]

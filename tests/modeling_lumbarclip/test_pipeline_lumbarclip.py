@@ -1,0 +1,180 @@
+"""Pipelines: the model's own answers, calibrated and in its own words; from a folder, without our package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from modeling_lumbarclip import LumbarCLIPForImageClassification
+from modeling_lumbarclip.pipeline_lumbarclip import LumbarCLIPZeroShotPipeline
+
+RAMP = Image.linear_gradient("L").resize((40, 24))
+DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
+
+
+def calibration(*questions):
+    return {"questions": list(questions), "target_coverage": 0.9, "fitted_on": {}}
+
+
+CLASSES = {
+    "label": None,
+    "choices": ["LBP", "No Finding"],
+    "prompts": [["disc bulge.", "left disc bulge."], ["normal disc."]],
+    "temperature": 0.5,
+    "score_thresholds": [0.9, 0.9],
+}
+FINDING = {
+    "label": "disc bulge",
+    "choices": ["absent", "present"],
+    "prompts": [["no disc bulge."], ["disc bulge.", "left disc bulge."]],
+    "temperature": 2.0,
+    "score_thresholds": [0.4, 0.4],
+}
+
+
+@pytest.fixture
+def classify(tiny_model, tiny_processor):
+    tiny_processor.class_prompts["bulge"] = ["disc bulge.", "disc bulge at l4/l5."]
+    return LumbarCLIPZeroShotPipeline(model=tiny_model, processor=tiny_processor, task="zero-shot-image-classification")
+
+
+def probabilities_by_hand(model, processor, image, prompts, temperature=1.0):
+    with torch.no_grad():
+        embed = model.get_image_features(**processor(images=image, return_tensors="pt"))[0]
+        texts = [model.get_text_features(**processor(text=group, return_tensors="pt")) for group in prompts]
+    similarities = torch.stack([embed @ F.normalize(group.mean(0), dim=0) for group in texts])
+    return (similarities / 0.07 / temperature).double().softmax(0).tolist()
+
+
+def test_without_candidates_it_answers_the_calibrated_questions(classify, tiny_model, tiny_processor):
+    tiny_model.config.calibration = calibration(CLASSES)
+    present, absent = probabilities_by_hand(tiny_model, tiny_processor, RAMP, CLASSES["prompts"], temperature=0.5)
+    answers = {entry["label"]: entry for entry in classify(RAMP)}
+    assert answers["LBP"]["score"] == pytest.approx(present, abs=1e-5)
+    assert answers["No Finding"]["score"] == pytest.approx(absent, abs=1e-5)
+    assert [entry["answer"] for entry in answers.values()] == [None, None]  # either may be: it abstains
+    tiny_model.config.calibration["questions"][0]["score_thresholds"] = [0.0, 1.0]
+    answers = {entry["label"]: entry["answer"] for entry in classify(RAMP)}
+    assert answers == {"LBP": False, "No Finding": True}
+    assert classify(RAMP, candidate_labels=["No Finding", "LBP"]) == classify(RAMP)
+
+
+def test_a_finding_is_one_entry_and_scores_its_presence(classify, tiny_model, tiny_processor):
+    tiny_model.config.calibration = calibration(FINDING)
+    _, present = probabilities_by_hand(tiny_model, tiny_processor, RAMP, FINDING["prompts"], temperature=2.0)
+    (entry,) = classify(RAMP)
+    assert entry["label"] == "disc bulge" and entry["score"] == pytest.approx(present, abs=1e-5)
+    held = [1 - probability <= 0.4 for probability in (1 - present, present)]
+    assert entry["answer"] == (held[1] if sum(held) == 1 else None)
+
+
+def test_candidates_are_asked_for_in_the_words_of_the_processor(classify, tiny_model, tiny_processor):
+    tiny_model.config.calibration = calibration(CLASSES)
+    prompts = [["disc bulge.", "disc bulge at l4/l5."], tiny_processor.class_prompt_texts("normal disc")]
+    expected = probabilities_by_hand(tiny_model, tiny_processor, RAMP, prompts)
+    for image in (RAMP, np.asarray(RAMP)):
+        scores = {entry["label"]: entry["score"] for entry in classify(image, ["bulge", "normal disc"])}
+        assert scores == pytest.approx({"bulge": expected[0], "normal disc": expected[1]}, abs=1e-5)
+    assert "answer" not in classify(RAMP, ["bulge", "normal disc"])[0]
+    expected = probabilities_by_hand(tiny_model, tiny_processor, RAMP, [["no bulge"], ["no disc"]])
+    scores = {
+        entry["label"]: entry["score"] for entry in classify(RAMP, ["bulge", "disc"], hypothesis_template="no {}")
+    }
+    assert scores == pytest.approx({"bulge": expected[0], "disc": expected[1]}, abs=1e-5)
+
+
+def test_what_cannot_be_asked_is_said(classify, tiny_model):
+    with pytest.raises(ValueError, match="no calibration.*pass candidate_labels"):
+        classify(RAMP)
+    for labels in (["bulge"], "disc bulge", []):
+        with pytest.raises(ValueError, match="at least two names"):
+            classify(RAMP, candidate_labels=labels)
+    with pytest.raises(ValueError, match="without an image"):
+        classify(candidate_labels=["bulge", "normal"])
+    with pytest.raises(TypeError, match="template"):
+        classify(RAMP, candidate_labels=["bulge", "normal"], template="{}")
+
+
+FRESH_PROCESS = """
+import json, sys
+import numpy as np
+from PIL import Image
+from transformers import pipeline
+try:
+    import modeling_lumbarclip
+    raise SystemExit("the package must not be importable here")
+except ModuleNotFoundError:
+    trust = {"trust_remote_code": True}
+folder, classifier = sys.argv[1:]
+image = Image.linear_gradient("L").resize((40, 24))
+Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save("deep.png")
+answers = {}
+zero_shot = pipeline("zero-shot-image-classification", model=folder, **trust)
+answers["zero_shot"] = zero_shot([image, "deep.png"], batch_size=2)
+zero_shot.model.save_pretrained("again")
+zero_shot.processor.save_pretrained("again")
+assert pipeline("zero-shot-image-classification", model="again", **trust)(image) == answers["zero_shot"][0]
+features = pipeline("image-feature-extraction", model=folder, **trust)
+answers["image"] = features(["deep.png", "deep.png"], batch_size=2)
+answers["pooled"] = features("deep.png", pool=True)
+answers["text"] = pipeline("feature-extraction", model=folder, **trust)(["disc", "no disc bulge. " * 30], batch_size=2)
+answers["classes"] = pipeline("image-classification", model=classifier, **trust)("deep.png")
+for task, wrong in (("image-classification", folder), ("zero-shot-image-classification", classifier)):
+    try:
+        answers["refused " + task] = pipeline(task, model=wrong, **trust)(image)
+    except ValueError as error:
+        answers["refused " + task] = str(error)
+print(json.dumps(answers))
+"""
+
+
+def test_every_pipeline_works_from_a_folder_without_our_package(tiny_model, tiny_processor, tmp_path):
+    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.save_pretrained(tmp_path / "checkpoint")
+    tiny_processor.save_pretrained(tmp_path / "checkpoint")
+    classifier = LumbarCLIPForImageClassification.from_pretrained(
+        tmp_path / "checkpoint", id2label={0: "LBP", 1: "No Finding"}, class_temperatures=[2.0, 2.0]
+    )
+    classifier.eval().save_pretrained(tmp_path / "classifier")
+    tiny_processor.image_processor.save_pretrained(tmp_path / "classifier")
+    (tmp_path / "empty").mkdir()
+    hide = (  # an editable install would make our package importable
+        "import sys\n"
+        f"sys.path[:] = [path for path in sys.path if path != {str(Path(__file__).parents[2])!r}]\n"
+        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hide + FRESH_PROCESS, str(tmp_path / "checkpoint"), str(tmp_path / "classifier")],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads(done.stdout.splitlines()[-1])
+
+    expected = probabilities_by_hand(tiny_model, tiny_processor, DEEP, CLASSES["prompts"], temperature=0.5)
+    scores = {entry["label"]: entry["score"] for entry in answers["zero_shot"][1]}
+    assert scores == pytest.approx(dict(zip(CLASSES["choices"], expected, strict=True)), abs=1e-5)
+    pixels = tiny_processor(images=DEEP, return_tensors="pt").pixel_values
+    texts = tiny_processor(text=["disc", "no disc bulge. " * 30], return_tensors="pt")
+    with torch.no_grad():
+        output, text_embeds = tiny_model(pixel_values=pixels), tiny_model(**texts).text_embeds
+        logits = classifier(pixels).logits[0]
+    for answer in answers["image"]:
+        torch.testing.assert_close(torch.tensor(answer), output.image_embeds, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(answers["pooled"]), output.image_features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(answers["text"])[:, 0], text_embeds, atol=1e-5, rtol=1e-5)
+    scores = {entry["label"]: entry["score"] for entry in answers["classes"]}
+    expected = dict(zip(("LBP", "No Finding"), logits.softmax(0).tolist(), strict=True))
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert "no classification head" in answers["refused image-classification"]
+    assert "without a text tower" in answers["refused zero-shot-image-classification"]
