@@ -72,6 +72,16 @@ class PretrainArguments:
         True,
         "Pretrained towers, from the Hub or a folder. Without: random ones, and a vocabulary of the training reports.",
     )
+    init_checkpoint: str = setting(
+        "",
+        "Start from this LumbarCLIP checkpoint, a folder or Hub id. Towers, heads, tokenizer and image size are then "
+        "its own, whatever the settings of these say.",
+    )
+    lora_rank: int = setting(
+        0,
+        "Train low-rank adapters of this rank, such as 8, and the heads, in place of the whole towers, for which a few "
+        "dozen patients are too few; 0: the whole towers. Adapters bear a learning rate ten times higher.",
+    )
     vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
     image_size: int = setting(224, "Side of the square image, in pixels.")
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
@@ -137,6 +147,10 @@ class PretrainArguments:
     report_to: str = setting("tensorboard", "Tracker of Accelerate: tensorboard, wandb, ..., or none.")
     evaluate: bool = setting(True, "Evaluate the test split at the end and write metrics.json, report.md, figures.")
     baselines: bool = setting(True, "Evaluate the controls too: untrained encoder, pixel-PCA, HOG, no pixels.")
+    push_to_hub: bool = setting(
+        False, "Publish the run at the end, private, as v0.1; train/publish.py does so later and can more."
+    )
+    hub_repo_id: str = setting("", "owner/name of the repository to publish it in.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
@@ -163,10 +177,24 @@ class PretrainArguments:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is a share of the updates, in [0, 1]; got {self.warmup_ratio}.")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank must be positive, or 0 for no adapters; got {self.lora_rank}.")
+        if self.lora_rank and not (self.pretrained or self.init_checkpoint):
+            raise ValueError(
+                f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint, or "
+                "pretrained towers."
+            )
         if self.save_every < 0:
             raise ValueError(f"save_every must be positive, or 0 for once an epoch; got {self.save_every}.")
         if not 0 <= self.weight_average < 1:
             raise ValueError(f"weight_average is a decay in [0, 1), such as 0.99; got {self.weight_average}.")
+        if self.push_to_hub and not self.hub_repo_id:
+            raise ValueError("push_to_hub needs hub_repo_id: name the repository, such as me/lumbarclip-demo.")
+        if self.push_to_hub and not self.evaluate:
+            raise ValueError(
+                "push_to_hub publishes a model with its figures: leave evaluate on, or publish it afterwards with "
+                "train/publish.py --allow_unmeasured."
+            )
         self.target_columns = [column for column in self.target_columns if column != "none"]
         balance = [self.balance] if isinstance(self.balance, str) else self.balance  # `balance: upsample` in YAML
         self.balance = [way for way in balance if way != "none"]

@@ -36,13 +36,14 @@ from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds,
 from train.evaluation.suite import Figures, measure
 from train.evaluation.targets import Targets, read_rows
 from train.evaluation_figures import system_comparison
+from train.history import read_history, training_seconds
 from train.leak_check import leak_stamp, refuse_leaks
 from train.loaders import open_dataset, rows_sha256
 from train.patient_folds import FOLDS, cut, fold_splits, keep_cut
 from train.pretrain import pretrain
 from train.reporting.cross_validation_report import cross_validation_report
 from train.reporting.report import describe_dataset
-from train.run_folder import check_output, describe_run, make_output, read_history, training_seconds
+from train.run_folder import check_output, describe_run, make_output
 
 ANSWERS = "predictions.safetensors"
 

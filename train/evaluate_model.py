@@ -27,10 +27,10 @@ from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.suite import Figures, Measurements, measure
 from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
+from train.history import read_history
 from train.leak_check import leak_stamp
 from train.loaders import open_dataset
 from train.reporting.report import evaluation_report
-from train.run_folder import read_history
 
 METRICS = "metrics.json"
 FEATURES = "features"

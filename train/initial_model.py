@@ -10,24 +10,52 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from train.adapters import add_adapters
 from train.arguments import PretrainArguments
+from train.checkpoints import load_checkpoint
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Build processor and model: pretrained towers, or random ones with a vocabulary of the training reports.
+    """Build processor and model: those of a checkpoint, or towers that are pretrained or random; then adapters.
 
     Args:
         args: Settings of the run.
         train_split: Whose reports give the vocabulary where the towers are not pretrained.
 
     Returns:
-        Processor and model, on the CPU.
+        Processor and model, on the CPU. With `lora_rank` the model is wrapped by peft, which passes everything on.
 
     Raises:
-        ValueError: If a tower is unknown; the message names the nearest ones.
+        ValueError: If a tower is unknown, the message names the nearest ones; or the checkpoint is not of LumbarCLIP.
     """
+    processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    if args.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if args.lora_rank:
+        model = add_adapters(model, args.lora_rank)
+    return processor, model
+
+
+def from_checkpoint(args: PretrainArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Go on with a checkpoint and its processor; only how the loss is computed follows the run's settings."""
+    model, processor = load_checkpoint(args.init_checkpoint)
+    if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
+        raise ValueError(
+            f"init_checkpoint {args.init_checkpoint} holds a {type(model).__name__}; it must be a LumbarCLIP "
+            "checkpoint, as pretraining writes it. A tower is given by --vision or --text."
+        )
+    model.config.label_temperature, model.config.alpha = args.label_temperature, args.alpha
+    model.config.learn_temperature = args.learn_temperature
+    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
+    processor.class_prompts |= args.class_prompts
+    processor.absent_class_prompts |= args.absent_class_prompts
+    return processor, model
+
+
+def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Join two towers, pretrained or random, with new heads."""
     heads: dict[str, Any] = {
         "projection": args.projection,
         "projection_dim": args.projection_dim,
@@ -51,8 +79,6 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
             vision_config=AutoConfig.for_model("timm_wrapper", **vision), text_config=text, **heads
         )
         model = LumbarCLIPModel(config)
-    if args.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
     image_processor = LumbarCLIPImageProcessor(
         size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
     )

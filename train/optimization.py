@@ -1,9 +1,13 @@
-"""Optimizer and learning-rate schedule."""
+"""Optimizer, learning-rate schedule, and the average of the weights."""
 
-from torch import nn
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
@@ -41,3 +45,62 @@ def build_schedule(optimizer: Optimizer, num_updates: int, warmup_ratio: float) 
         The schedule, to be stepped once an update.
     """
     return get_cosine_schedule_with_warmup(optimizer, round(num_updates * warmup_ratio), num_updates)
+
+
+def average_weights(model: nn.Module, decay: float) -> AveragedModel:
+    """Begin an exponential moving average of weights and batch-norm statistics.
+
+    What is no real number, such as the position ids of a text tower, is copied: torch would average it in integers,
+    which rounds every position down.
+
+    Args:
+        model: What is trained.
+        decay: Share of the average that an update keeps, in (0, 1).
+
+    Returns:
+        The average, whose `update_parameters(model)` is to be called once an update.
+    """
+    average_reals = get_ema_multi_avg_fn(decay)
+
+    def average_group(averages: Tensors, values: Tensors, num_averaged: Tensor | int) -> None:
+        if averages[0].is_floating_point():  # torch groups them by type
+            average_reals(averages, values, num_averaged)
+        else:
+            for average, value in zip(averages, values, strict=True):
+                average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=average_group, use_buffers=True)
+
+
+def build_layerwise_optimizer(
+    model: nn.Module, tower: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float
+) -> AdamW:
+    """AdamW whose rate falls from the head down: what the first layers of a pretrained tower know, suits most tasks.
+
+    Args:
+        model: What is trained; frozen parameters are left out.
+        tower: A timm model within it, which knows its layers. The rest of the model learns at the full rate.
+        learning_rate: Peak learning rate of the head and the tower's last layer.
+        weight_decay: Decoupled weight decay of matrices and kernels.
+        layer_decay: Factor from a layer to the one before it, in (0, 1].
+
+    Returns:
+        The optimizer.
+
+    Source:
+        BEiT, Bao et al. 2022; the groups are timm's.
+    """
+    groups = param_groups_layer_decay(tower, weight_decay=weight_decay, layer_decay=layer_decay)
+    in_tower = {parameter for group in groups for parameter in group["params"]}
+    head = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in in_tower]
+    for decay, parameters in (
+        (weight_decay, [parameter for parameter in head if parameter.ndim > 1]),
+        (0.0, [parameter for parameter in head if parameter.ndim <= 1]),
+    ):
+        groups.append({"params": parameters, "weight_decay": decay, "lr_scale": 1.0})
+    return AdamW(
+        [
+            {"params": group["params"], "weight_decay": group["weight_decay"], "lr": learning_rate * group["lr_scale"]}
+            for group in groups
+        ]
+    )

@@ -14,7 +14,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -23,36 +22,50 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
+from huggingface_hub import HfApi
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from data_scripts.hub_upload import Destination, check_destination
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.adapters import ADAPTER, save_and_merge_adapters
 from train.arguments import PretrainArguments, parse_arguments
 from train.batch_sampler import EpochBatches
 from train.batch_statistics import BatchStatistics
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
+from train.data_description import describe_data
 from train.evaluate_model import FEATURES, EvaluationSettings, evaluate
-from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, refuse_old_code, write_calibration
+from train.evaluation.checkpoint_calibration import (
+    fit_zero_shot_calibration,
+    refuse_unfit_checkpoint,
+    write_calibration,
+)
 from train.evaluation.targets import read_targets
+from train.history import HISTORY
 from train.initial_model import build_model
 from train.leak_check import refuse_leaks
-from train.loaders import PairedRows, build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
-from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
-from train.optimization import build_optimizer, build_schedule
-from train.run_folder import HISTORY, check_output, describe_run, keep_history, make_output
+from train.loaders import build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
+from train.objectives import ModelWithObjective, build_objective
+from train.optimization import average_weights, build_optimizer, build_schedule
+from train.pretraining_rows import build_rows, count_updates, refuse_equal_labels
+from train.publishing.publication import publish_model
+from train.run_folder import check_output, describe_run, keep_history, make_output
 from train.validation import validation_loss
 
 logger = logging.getLogger(__name__)
 
 
 def main(args: PretrainArguments) -> None:
-    """Read the data set, refuse one that leaks; train, save, evaluate."""
+    """Read the data set, refuse one that leaks; train, save, evaluate, publish."""
+    if args.push_to_hub:
+        check_destination(HfApi(), Destination(repo_id=args.hub_repo_id))  # a wrong token is told before the training
     dataset = open_dataset(args.dataset)
     refuse_leaks(dataset, args.allow_leaks)
     pretrain(args, dataset)
+    if args.push_to_hub and PartialState().is_main_process:
+        logger.info("Published: %s", publish_model(Path(args.output_dir), args.hub_repo_id))
     PartialState().destroy_process_group()  # not in `pretrain`: a study does many runs in these processes
 
 
@@ -79,10 +92,11 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
     )
     output_dir = Path(args.output_dir)
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
+    run["data"] = describe_data(args.dataset, dataset)
     check_output(output_dir, run, args)
     if args.resume and (output_dir / CHECKPOINT).exists():
         if args.evaluate:
-            refuse_old_code(output_dir / CHECKPOINT)  # not after minutes of evaluation
+            refuse_unfit_checkpoint(output_dir / CHECKPOINT)  # not after minutes of evaluation
         logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
         model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(output_dir / CHECKPOINT))
         model.to(accelerator.device)
@@ -152,7 +166,7 @@ def train(
     # Not prepared: Accelerate would step it once for each process.
     accelerator.register_for_checkpointing(schedule)
     if args.weight_average:
-        average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(args.weight_average), use_buffers=True)
+        average = average_weights(trained, args.weight_average)
         accelerator.register_for_checkpointing(average)
         published = cast(ModelWithObjective, average.module)
 
@@ -222,68 +236,14 @@ def train(
         if update % args.save_every == 0 if args.save_every else epoch_ended:
             save_state(accelerator, output_dir, update)
 
+    final = published.model.eval()
+    if args.lora_rank:
+        final = save_and_merge_adapters(final, processor, output_dir / ADAPTER if show else None)
     if accelerator.is_main_process:
-        save_checkpoint(published.model, processor, output_dir / CHECKPOINT)
+        save_checkpoint(final, processor, output_dir / CHECKPOINT)
         shutil.rmtree(output_dir / STATES, ignore_errors=True)
     accelerator.wait_for_everyone()
-    return processor, published.model.eval()
-
-
-def build_rows(
-    args: PretrainArguments, dataset: Mapping[str, Dataset], processor: LumbarCLIPProcessor, show_progress: bool
-) -> tuple[PairedRows, PairedRows]:
-    """Make the pairs of the splits `train`, as the run varies them, and `validation`, as they are.
-
-    Whether pairs have classes is decided by the training split, so that the validation loss is that of the same
-    objective.
-    """
-    objective_class = OBJECTIVES[args.objective]
-    target_columns, count_absences = objective_class.label_settings(args.target_columns, args.count_absences)
-    options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
-    uses_augmented_texts = objective_class.uses_augmented_texts and args.alpha < 1
-    train_rows = PairedRows(
-        dataset["train"],
-        processor,
-        target_columns,
-        **options,
-        augment=args.augment,
-        text_unit=args.text_unit,
-        text_augmentation=args.text_augmentation if uses_augmented_texts else "none",
-    )
-    validation_rows = PairedRows(
-        dataset["validation"],
-        processor,
-        [] if train_rows.labels is None else target_columns,
-        **options,
-        classes_even_if_none=True,
-        text_augmentation="none",
-    )
-    return train_rows, validation_rows
-
-
-def count_updates(args: PretrainArguments, steps_of_epoch: int) -> int:
-    """Count the optimizer updates of a run.
-
-    Raises:
-        ValueError: If there is not one.
-    """
-    num_updates = args.epochs * steps_of_epoch // args.gradient_accumulation_steps
-    if num_updates < 1:
-        raise ValueError(
-            f"{args.epochs} epochs of {steps_of_epoch} steps do not fill one update of "
-            f"{args.gradient_accumulation_steps} steps: lower --gradient_accumulation_steps or raise --epochs."
-        )
-    return min(num_updates, args.max_updates or num_updates)
-
-
-def refuse_equal_labels(labels: Tensor | None) -> None:
-    """Raise if the soft targets would be flat for every batch there can be."""
-    if labels is not None and len(labels.unique(dim=0)) == 1:
-        raise ValueError(
-            f"All {len(labels)} training pairs have the same classes, so every report would be a right answer for "
-            "every image and there is nothing to learn. Give --target_columns none (of --objective lumbarclip) or "
-            "--objective clip for plain contrast of pairs, or label the data."
-        )
+    return processor, final
 
 
 def refuse_nan(name: str, value: Tensor, update: int, optimizer: Any, sources: list[str]) -> None:

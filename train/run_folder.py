@@ -9,15 +9,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
+import torch
 from accelerate import Accelerator
 
 from train.arguments import PretrainArguments
 from train.checkpoints import write_json, write_text
+from train.finetune_arguments import FinetuneClassificationArguments
 
-HISTORY = "history.jsonl"
+RunArguments: TypeAlias = PretrainArguments | FinetuneClassificationArguments
+
 RUN = "run.json"
 PACKAGES = (
     "lumbarclip",
@@ -41,11 +43,13 @@ FREE_SETTINGS = (
     "report_to",
     "evaluate",
     "baselines",
+    "push_to_hub",
+    "hub_repo_id",
     "num_resamples",
 )
 
 
-def check_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments) -> None:
+def check_output(output_dir: Path, run: dict[str, Any], args: RunArguments) -> None:
     """Refuse a folder that holds something else, before anything is loaded; changes nothing.
 
     Raises:
@@ -66,7 +70,7 @@ def check_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments)
         )
 
 
-def make_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, accelerator: Accelerator) -> None:
+def make_output(output_dir: Path, run: dict[str, Any], args: RunArguments, accelerator: Accelerator) -> None:
     """Make the folder of the run, or leave that of the run to resume; `check_output` has allowed it."""
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
@@ -78,7 +82,7 @@ def make_output(output_dir: Path, run: dict[str, Any], args: PretrainArguments, 
     accelerator.wait_for_everyone()
 
 
-def describe_run(args: PretrainArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
+def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
     """Everything needed to repeat the run.
 
     Args:
@@ -94,9 +98,16 @@ def describe_run(args: PretrainArguments, accelerator: Accelerator, rows_of_spli
         "num_processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
+        "device_name": device_name(accelerator.device),
+        "num_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Name a GPU by its model, a CPU by its architecture, which is all that Python knows of it everywhere."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
@@ -137,21 +148,3 @@ def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None
         whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have torn the last one
         kept = [line for line in whole if json.loads(line)["update"] <= last_update]
         write_text(path, "".join(f"{line}\n" for line in kept))
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Read the updates that a training run has logged in its folder; empty if it is no such folder."""
-    path = folder / HISTORY
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def training_seconds(history: list[dict[str, Any]], pairs_of_update: int) -> float:
-    """Add up the seconds of all updates, those before an interruption too; validation and start are not counted.
-
-    Example:
-        >>> lines = [{"update": 10, "pairs_per_second": 64.0}, {"update": 20, "pairs_per_second": 32.0}]
-        >>> training_seconds(lines, pairs_of_update=64)
-        30.0
-    """
-    updates = np.diff([0, *(line["update"] for line in history)])
-    return float(sum(updates * pairs_of_update / np.array([line["pairs_per_second"] for line in history])))

@@ -18,7 +18,7 @@ from train.initial_model import build_model
 from train.loaders import plan_batches
 from train.objectives import ModelWithObjective, build_objective
 from train.optimization import build_optimizer
-from train.pretrain import build_rows, count_updates
+from train.pretraining_rows import build_rows, count_updates
 from train.reporting.tables import markdown_table
 from train.study_data import Fold
 from train.study_file import StudyRun

@@ -24,17 +24,10 @@ from safetensors.numpy import save
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints import CHECKPOINT, write_bytes, write_json
 from train.evaluation.run_answers import answer_run
+from train.history import read_history, training_seconds
 from train.initial_model import build_model
 from train.pretrain import pretrain
-from train.run_folder import (
-    RUN,
-    changed_settings,
-    check_output,
-    describe_run,
-    make_output,
-    read_history,
-    training_seconds,
-)
+from train.run_folder import RUN, changed_settings, check_output, describe_run, make_output
 from train.study_data import Fold, rows_of_splits
 from train.study_file import StudyRun
 

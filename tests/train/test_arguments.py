@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from train.arguments import PretrainArguments, parse_arguments
+from train.finetune_arguments import FinetuneClassificationArguments
 
 CONFIGS = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.yaml"))
 
@@ -74,6 +75,8 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
+        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be positive, .*; got -1"),
+        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
         (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
         (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
@@ -89,9 +92,12 @@ def test_settings_that_cannot_work_are_refused(words, message):
 def test_every_config_parses_and_opens_with_its_command(config):
     first_lines = config.read_text().splitlines()[:6]
     assert first_lines[0].startswith("# ")
-    assert any("accelerate launch train/pretrain.py" in line and config.name in line for line in first_lines)
-    parse_arguments(PretrainArguments, [str(config)])
-    assert set(yaml.safe_load(config.read_text())) <= set(PretrainArguments.__dataclass_fields__)
+    finetunes = config.name.startswith("finetune_")
+    script = "finetune_classification.py" if finetunes else "pretrain.py"
+    assert any(f"accelerate launch train/{script}" in line and config.name in line for line in first_lines)
+    arguments_class = FinetuneClassificationArguments if finetunes else PretrainArguments
+    parse_arguments(arguments_class, [str(config)])
+    assert set(yaml.safe_load(config.read_text())) <= set(arguments_class.__dataclass_fields__)
 
 
 def test_the_paper_configs_hold_the_paper_hyperparameters():

@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 
 from tests.train.study_settings import SMALL, study_settings
 from train import study, study_runs
-from train.run_folder import read_history
+from train.history import read_history
 from train.study_file import StudyArguments
 from train.study_runs import is_disk_full
 

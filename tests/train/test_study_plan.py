@@ -8,8 +8,8 @@ from datasets import load_dataset
 
 from tests.train.study_settings import study_settings
 from train import study_plan
+from train.history import read_history
 from train.pretrain import pretrain
-from train.run_folder import read_history
 from train.study import PLAN, main
 from train.study_data import open_study_data
 from train.study_file import StudyArguments, plan_runs

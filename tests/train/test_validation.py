@@ -12,7 +12,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from tests.conftest import TINY_TEXT
 from train.arguments import PretrainArguments
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
-from train.pretrain import build_rows
+from train.pretraining_rows import build_rows
 from train.validation import validation_loss
 
 TINY_RESNET = {

@@ -58,8 +58,10 @@ class SupervisedObjective(Objective):
         assert train_labels is not None
         self.exclusive = bool((train_labels.sum(dim=1) == 1).all())
         self.class_head = nn.Linear(output_width(model.vision_model), train_labels.shape[1])
+        learned = [parameter for parameter in model.vision_model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
-        model.vision_model.requires_grad_(True)
+        for parameter in learned:  # of a tower with adapters, these alone
+            parameter.requires_grad_(True)
 
     @classmethod
     def label_settings(cls, target_columns: list[str], count_absences: bool) -> tuple[list[str], bool]:

@@ -1,0 +1,203 @@
+"""Fine-tuning: what is trained, when it stops, a killed run, and a checkpoint that answers as was measured."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, concatenate_datasets, load_dataset
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+import train.finetune_classification as finetuning
+from modeling_lumbarclip import LumbarCLIPModel
+from modeling_lumbarclip.pipeline_lumbarclip import LumbarCLIPImageClassificationPipeline
+from train.checkpoints import save_checkpoint
+from train.classification_task import read_task
+from train.finetune_arguments import FinetuneClassificationArguments
+from train.finetune_classification import BestWeights, finetune
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def settings(tiny_model, tiny_processor, tiny_dataset_folder, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "pretrained")
+    return {
+        "checkpoint": str(tmp_path / "pretrained"),
+        "dataset": str(tiny_dataset_folder),
+        "output_dir": str(tmp_path / "run"),
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "num_resamples": 20,
+    }
+
+
+def run(settings, **more):
+    return finetune(FinetuneClassificationArguments(**settings, **more), load_dataset(settings["dataset"]))
+
+
+def weights(settings):
+    return load_file(f"{settings['output_dir']}/checkpoint/model.safetensors")
+
+
+def read_json(settings, name):
+    return json.loads((Path(settings["output_dir"]) / name).read_text())
+
+
+def test_the_checkpoint_answers_as_was_measured(settings):
+    run(settings)
+    folder = f"{settings['output_dir']}/checkpoint"
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "LBP", 1: "No Finding"}
+    assert model.config.problem_type == "single_label_classification"
+    metrics = read_json(settings, "metrics.json")
+    assert model.config.class_temperatures == list(metrics["class_temperatures"].values())
+    classify = LumbarCLIPImageClassificationPipeline(
+        model=model, image_processor=AutoImageProcessor.from_pretrained(folder), task="image-classification"
+    )
+    test = load_dataset(settings["dataset"])["test"]
+    names = test.features["labels"].feature.names
+    answers = classify(list(test["image"]))
+    right = [answer[0]["label"] == names[label] for answer, (label,) in zip(answers, test["labels"], strict=True)]
+    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert np.mean(right) > 0.9  # a bright disc bulges
+    truths = [names[label] for (label,) in test["labels"]]
+    scores = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
+    likelihood = -np.mean([math.log(score[truth]) for score, truth in zip(scores, truths, strict=True)])
+    calibrated = metrics["calibration"]["calibrated/negative_log_likelihood"]["value"]
+    assert calibrated == pytest.approx(likelihood, rel=1e-3)
+    report = (Path(settings["output_dir"]) / "report.md").read_text()
+    assert "| fine-tuned " in report and "Research use only" in report
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_epochs_resumes_to_the_same_weights(settings, tmp_path, monkeypatch):
+    run(settings)
+    killed = {**settings, "output_dir": str(tmp_path / "killed")}
+    save_state = finetuning.save_state
+
+    def save_and_die(accelerator, output_dir, update):
+        save_state(accelerator, output_dir, update)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetuning, "save_state", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            run(killed)
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    with pytest.raises(ValueError, match="learning_rate: 0.003 then, 0.001 now"):
+        run({**killed, "learning_rate": 1e-3}, resume=True)
+    run(killed, resume=True)
+    expected = weights(settings)
+    for name, value in weights(killed).items():
+        assert torch.equal(value, expected[name]), name
+    assert read_json(killed, "metrics.json")["figures"] == read_json(settings, "metrics.json")["figures"]
+    lines = [(tmp_path / name / "history.jsonl").read_text() for name in ("run", "killed")]
+    assert lines[0] == lines[1] and lines[0].count("\n") == 3
+    run(killed, resume=True)  # nothing left to train: measured again
+
+
+@pytest.mark.slow
+def test_training_stops_and_keeps_the_weights_of_the_lowest_validation_loss(settings, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.5, 0.1])
+    snapshots = []
+
+    def validation_loss(model, *_):
+        snapshots.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr(finetuning, "loss_of_rows", validation_loss)
+    run({**settings, "epochs": 5}, patience=2)
+    training = read_json(settings, "metrics.json")["training"]
+    assert training == {"epochs": 4, "best_epoch": 2}
+    for name, value in weights(settings).items():
+        assert torch.equal(value, snapshots[1][name]), name
+
+
+def test_best_weights_are_a_copy():
+    layer, best = torch.nn.Linear(1, 1), BestWeights()
+    best.consider(1, 1.0, layer)
+    kept = layer.weight.clone()
+    with torch.no_grad():
+        layer.weight += 1
+    best.consider(2, 1.0, layer)
+    again = BestWeights()
+    again.load_state_dict(best.state_dict())
+    assert again.epoch == 1 and torch.equal(again.weights["weight"], kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{"freeze_tower": True}, {"lora_rank": 2}, {"layer_decay": 0.5}])
+def test_what_is_trained(settings, more):
+    run({**settings, "epochs": 1}, **more)
+    start = LumbarCLIPModel.from_pretrained(settings["checkpoint"]).state_dict()
+    changed = {
+        name for name, value in weights(settings).items() if name in start and not torch.equal(value, start[name])
+    }
+    adapters = Path(settings["output_dir"]) / "adapter"
+    assert adapters.exists() == ("lora_rank" in more)
+    if "freeze_tower" in more:
+        assert not changed
+    elif "lora_rank" in more:
+        assert changed and all("attn" in name for name in changed)
+    else:
+        assert any("patch_embed" in name for name in changed) and any("blocks.1" in name for name in changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["plain", "logit_adjusted"])
+def test_every_loss_learns_findings(settings, loss):
+    """Two labels in a row make findings of them."""
+    dataset = load_dataset(settings["dataset"])
+    both = dataset["train"].select([0]).map(lambda row: {"labels": [0, 1]})
+    dataset["train"] = concatenate_datasets([dataset["train"], both])
+    model = finetune(FinetuneClassificationArguments(**{**settings, "epochs": 2}, loss=loss), dataset)
+    assert model.config.problem_type == "multi_label_classification"
+    metrics = read_json(settings, "metrics.json")
+    assert model.config.class_temperatures == list(metrics["class_temperatures"].values())
+    assert metrics["figures"]["fine_tuned"]["macro_auroc"]["value"] > 0.9
+
+
+def test_grades_are_exclusive_classes_of_the_graded_rows(tiny_dataset_folder):
+    dataset = load_dataset(str(tiny_dataset_folder))
+    with pytest.raises(ValueError, match="no row of train, validation, test has a grade"):
+        read_task(dataset, "grade")
+    graded = {}
+    for split, rows in dataset.items():
+        grades = [None if index % 3 == 2 else index % 2 for index in range(len(rows))]
+        graded[split] = rows.remove_columns("grade").add_column("grade", grades)
+        graded[split] = graded[split].cast_column("grade", ClassLabel(names=["1", "2", "3"]))
+    task = read_task(graded, "grade")
+    assert task.class_names == ("1", "2", "3") and task.problem_type == "single_label_classification"
+    assert len(task.rows["train"]) == len(task.targets["train"]) == sum(index % 3 != 2 for index in range(40))
+    assert task.multi_hot("train").sum(0).tolist() == [13.0, 14.0, 0.0]
+    assert all(grade is not None for grade in task.rows["train"]["grade"])
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"target": "level"}, "labels, grade; got 'level'"),
+        ({"loss": "focal"}, "plain, class_balanced, logit_adjusted; got 'focal'"),
+        ({"layer_decay": 0.0}, r"in \(0, 1\]"),
+        ({"freeze_tower": True, "lora_rank": 4}, "freeze_tower trains nothing"),
+        ({"patience": 0}, "patience must be at least 1; got 0"),
+        ({"resume": True, "overwrite": True}, "choose one"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        FinetuneClassificationArguments(checkpoint="c", dataset="d", output_dir="o", **more)
+
+
+@pytest.mark.slow
+def test_a_start_that_is_none_is_refused(settings, tmp_path):
+    with pytest.raises(ValueError, match="No checkpoint at .*nowhere"):
+        run({**settings, "checkpoint": str(tmp_path / "nowhere")})
+    run({**settings, "epochs": 1})
+    with pytest.raises(ValueError, match="is a classifier already"):
+        run({**settings, "checkpoint": f"{settings['output_dir']}/checkpoint", "output_dir": str(tmp_path / "second")})

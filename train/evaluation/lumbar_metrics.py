@@ -1,0 +1,131 @@
+"""The figures of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
+
+    metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")  # or "multi_label"
+    metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
+
+Needs this package installed, and no network. `evaluate` copies this file alone into its cache.
+"""
+
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from train.evaluation.bootstrap import Resampling
+from train.evaluation.classification import exclusive_class_estimates, finding_estimates
+from train.evaluation.targets import Targets
+
+DESCRIPTION = "Figures of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
+INPUTS = """
+Args:
+    predictions: Probabilities of the K labels for each image. Of `single_label`, they sum to 1.
+    references: Of `single_label`, the index of the class; of `multi_label`, 0 or 1 for each of the K labels.
+    patient_ids: Patient of each image. Images of one patient are drawn together.
+    label_names: Names of the K labels. `No Finding` is no finding: of two classes the other one is positive.
+    threshold: Of `multi_label`: probability above which a label counts as answered. 0.5.
+    num_resamples: Bootstrap resamples of patients. 1000.
+    seed: Seed of the resamples. 0.
+Returns:
+    For each figure, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
+    the rows do not define is None, with the `reason`.
+Example:
+    >>> metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")
+    >>> figures = metric.compute(
+    ...     predictions=[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]],
+    ...     references=[0, 0, 1],
+    ...     patient_ids=["a", "b", "b"],
+    ...     label_names=["LBP", "No Finding"],
+    ... )
+    >>> figures["balanced_accuracy"]["value"]
+    0.75
+"""
+CITATION = "LumbarCLIP, arXiv 2509.20813"
+REFERENCES = {
+    "single_label": datasets.Value("int64"),
+    "multi_label": datasets.Sequence(datasets.Value("int64")),
+}
+
+
+class LumbarMetrics(evaluate.Metric):
+    """Figures of one split; `config_name` says whether the labels exclude each other."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in REFERENCES:
+            raise ValueError(f"Choose a configuration, single_label or multi_label; got {self.config_name!r}.")
+        features = {
+            "predictions": datasets.Sequence(datasets.Value("float64")),
+            "references": REFERENCES[self.config_name],
+            "patient_ids": datasets.Value("string"),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS,
+            features=datasets.Features(features),
+        )
+
+    def _compute(
+        self,
+        predictions: list[list[float]],
+        references: list[Any],
+        patient_ids: list[str],
+        label_names: list[str],
+        threshold: float = 0.5,
+        num_resamples: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, dict[str, Any]]:
+        exclusive = self.config_name == "single_label"
+        probabilities = np.array(predictions)
+        check_probabilities(probabilities, len(label_names), exclusive)
+        targets = Targets(
+            split="measured",
+            label_names=tuple(label_names),
+            labels=multi_hot(references, len(label_names), exclusive),
+            exclusive=exclusive,
+            grade_names=(),
+            grades=np.full(len(references), -1),
+            patient_ids=np.array(patient_ids),
+        )
+        resampling = Resampling(num_resamples, seed)
+        if exclusive:
+            estimates = exclusive_class_estimates(targets, probabilities, resampling)
+        else:
+            estimates = finding_estimates(targets, probabilities, probabilities > threshold, resampling)
+        return {name: estimate.as_dict() for name, estimate in estimates.items()}
+
+
+def check_probabilities(probabilities: np.ndarray, num_labels: int, exclusive: bool) -> None:
+    """Refuse what is no probability of each label, such as logits.
+
+    Raises:
+        ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels sums to less
+            or more than 1.
+    """
+    if probabilities.ndim != 2 or probabilities.shape[1] != num_labels:
+        raise ValueError(
+            f"predictions need {num_labels} probabilities for each image, one for each of label_names; got an array of "
+            f"shape {probabilities.shape}."
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("predictions are probabilities in [0, 1]; apply a softmax or sigmoid to logits first.")
+    if exclusive and not np.allclose(probabilities.sum(1), 1, atol=1e-3):
+        raise ValueError("predictions of single_label sum to 1 for each image; for findings take multi_label.")
+
+
+def multi_hot(references: list[Any], num_labels: int, exclusive: bool) -> np.ndarray:
+    """Turn class indices, or rows of 0 and 1, into a boolean matrix.
+
+    Raises:
+        ValueError: If a reference is no class, or no row of 0 and 1 for each label.
+
+    Example:
+        >>> multi_hot([1, 0], 2, exclusive=True).astype(int).tolist()
+        [[0, 1], [1, 0]]
+    """
+    allowed = range(num_labels) if exclusive else (0, 1)
+    array = np.array(references)
+    if not np.isin(array, allowed).all() or (not exclusive and array.shape[1:] != (num_labels,)):
+        kind = f"class indices below {num_labels}" if exclusive else f"rows of {num_labels} zeros and ones"
+        raise ValueError(f"references must be {kind}; got values {np.unique(array)[:10]} in shape {array.shape}.")
+    return np.eye(num_labels, dtype=bool)[array] if exclusive else array.astype(bool)

@@ -1,0 +1,271 @@
+"""Fine-tune the vision tower of a LumbarCLIP checkpoint to classify images.
+
+    accelerate launch train/finetune_classification.py train/configs/finetune_spider.yaml
+    accelerate launch train/finetune_classification.py train/configs/finetune_spider.yaml --target grade --resume
+
+Training stops when the loss of the validation patients no longer falls, and keeps the weights where it was lowest. A
+temperature is fitted on the same patients; the test patients are only measured. Leaves what `pipeline(
+"image-classification", model="OUTPUT_DIR/checkpoint", trust_remote_code=True)` loads, `metrics.json` and `report.md`.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import send_to_device, set_seed
+from datasets import DatasetDict
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm.auto import tqdm
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
+
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
+from train.adapters import ADAPTER, add_adapters, save_and_merge_adapters
+from train.arguments import parse_arguments
+from train.batch_sampler import EpochBatches
+from train.checkpoints import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
+from train.classification_task import ClassificationTask, LabelledImages, read_task
+from train.classifier_evaluation import calibrate, evaluate_classifier, predict_logits
+from train.data_description import describe_data
+from train.evaluation.probe_losses import PROBE_LOSSES, Loss
+from train.finetune_arguments import LOSSES, FinetuneClassificationArguments
+from train.history import HISTORY
+from train.leak_check import refuse_leaks
+from train.loaders import open_dataset, rows_sha256
+from train.optimization import build_layerwise_optimizer, build_optimizer, build_schedule
+from train.run_folder import RUN, check_output, describe_run, keep_history, make_output
+
+logger = logging.getLogger(__name__)
+
+
+class BestWeights:
+    """The weights of the epoch with the lowest validation loss; saved with the states of a run."""
+
+    def __init__(self) -> None:
+        self.epoch, self.loss = 0, float("inf")
+        self.weights: dict[str, Tensor] = {}
+
+    def consider(self, epoch: int, loss: float, model: nn.Module) -> None:
+        """Take the weights if their loss is the lowest."""
+        if loss < self.loss:
+            self.epoch, self.loss = epoch, loss
+            self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `accelerate` saves."""
+        return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `accelerate` has saved."""
+        self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+
+
+def main(args: FinetuneClassificationArguments) -> None:
+    """Read data and checkpoint; train, calibrate, save, evaluate."""
+    dataset = open_dataset(args.dataset)
+    refuse_leaks(dataset, args.allow_leaks)
+    finetune(args, dataset)
+    PartialState().destroy_process_group()
+
+
+def finetune(args: FinetuneClassificationArguments, dataset: DatasetDict) -> LumbarCLIPForImageClassification:
+    """Do one run, from its folder to its evaluation.
+
+    Args:
+        args: Settings of the run; `args.dataset` only names the data set.
+        dataset: Splits `train`, `validation` and `test`.
+
+    Returns:
+        The fine-tuned model.
+
+    Raises:
+        ValueError: If the output folder holds something else, or there is nothing to learn.
+        FloatingPointError: If the loss is no number.
+    """
+    accelerator = Accelerator(project_dir=args.output_dir)
+    output_dir = Path(args.output_dir)
+    run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
+    run["data"] = describe_data(args.dataset, dataset)
+    check_output(output_dir, run, args)
+    warn_of_other_rows(Path(args.checkpoint), run["rows_sha256"])
+    task = read_task(dataset, args.target)
+    if args.resume and (output_dir / CHECKPOINT).exists():
+        logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
+        model = LumbarCLIPForImageClassification.from_pretrained(output_dir / CHECKPOINT)
+        model.to(accelerator.device)
+    else:
+        model = train(args, accelerator, task, run)
+    if accelerator.is_main_process:
+        evaluate_classifier(model, task, args, output_dir)
+        logger.info("Written: %s", ", ".join(str(path) for path in sorted(output_dir.iterdir())))
+    accelerator.wait_for_everyone()
+    return model
+
+
+def train(
+    args: FinetuneClassificationArguments, accelerator: Accelerator, task: ClassificationTask, run: dict[str, Any]
+) -> LumbarCLIPForImageClassification:
+    """Train from the start, or from where the run was interrupted, and save the checkpoint."""
+    output_dir, show = Path(args.output_dir), accelerator.is_main_process
+
+    # What is trained, on what, and how it learns.
+    set_seed(args.seed)
+    model, processor = load_pretrained(args.checkpoint, task)
+    image_processor = processor.image_processor
+    model.vision_model.requires_grad_(not args.freeze_tower)
+    trained = add_adapters(model, args.lora_rank) if args.lora_rank else model
+    train_rows, validation_rows = (
+        LabelledImages(task.rows[split], task.multi_hot(split), image_processor, args.seed, augment, show)
+        for split, augment in (("train", args.augment), ("validation", False))
+    )
+    share = accelerator.process_index, accelerator.num_processes
+    batches = EpochBatches(len(train_rows), args.batch_size, args.seed, *share)
+    optimizer = choose_optimizer(args, trained)
+    schedule = build_schedule(optimizer, args.epochs * len(batches), args.warmup_ratio)
+    loss_of = PROBE_LOSSES[LOSSES[args.loss]]
+    loss = loss_of.of_classes if task.exclusive else loss_of.of_findings
+    counts = train_rows.labels.sum(0).clamp(min=1).to(accelerator.device)  # a grade that no training row has
+    make_output(output_dir, run, args, accelerator)
+    prepared, optimizer = accelerator.prepare(trained, optimizer)
+    best = BestWeights()
+    accelerator.register_for_checkpointing(schedule, best)  # the schedule is not prepared: it would step once a process
+    first_epoch = load_state(accelerator, output_dir) // len(batches)
+    keep_history(output_dir / HISTORY, first_epoch * len(batches), accelerator)
+
+    for epoch in tqdm(range(first_epoch, args.epochs), desc="fine-tuning", unit=" epochs", disable=not show):
+        if epoch - best.epoch >= args.patience:
+            break
+        set_training_mode(prepared, model, args.freeze_tower)
+        total = 0.0
+        for step, rows in enumerate(batches.batches_of_epoch(epoch)):
+            own = rows[share[0] * args.batch_size : (share[0] + 1) * args.batch_size]
+            batch = send_to_device(train_rows.__getitems__([(epoch, int(row)) for row in own]), accelerator.device)
+            torch.manual_seed(hash((args.seed, epoch, step, accelerator.process_index)))  # of dropout
+            logits = prepared(batch["pixel_values"]).logits.float()
+            step_loss = loss(logits, batch["labels"], counts, len(train_rows))
+            refuse_nan(step_loss, epoch, [train_rows.sources[row] for row in own])
+            accelerator.backward(step_loss)
+            accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            total += step_loss.item()
+        validation_loss = loss_of_rows(trained, validation_rows, loss, counts, len(train_rows), args.batch_size)
+        best.consider(epoch + 1, validation_loss, trained)
+        update = (epoch + 1) * len(batches)
+        line = {"update": update, "epoch": epoch + 1, "loss": total / len(batches), "validation_loss": validation_loss}
+        if show:
+            with (output_dir / HISTORY).open("a") as history:
+                history.write(json.dumps({**line, "learning_rate": schedule.get_last_lr()[-1]}) + "\n")
+        save_state(accelerator, output_dir, update)
+
+    trained.load_state_dict(best.weights)
+    final = trained.eval()
+    if args.lora_rank:
+        final = save_and_merge_adapters(final, processor, output_dir / ADAPTER if show else None)
+    calibrate(final, task, validation_rows, args.batch_size)
+    if show:
+        save_checkpoint(final, image_processor, output_dir / CHECKPOINT)
+        shutil.rmtree(output_dir / STATES, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def load_pretrained(
+    checkpoint: str, task: ClassificationTask
+) -> tuple[LumbarCLIPForImageClassification, LumbarCLIPProcessor]:
+    """Load the vision tower of a checkpoint, with a new head for the task.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it lacks weights of the tower, or it is a classifier.
+    """
+    names = dict(enumerate(task.class_names))
+    try:
+        if LumbarCLIPConfig.from_pretrained(checkpoint).is_classifier:
+            raise ValueError(
+                f"{checkpoint} is a classifier already; start from the pretrained checkpoint it came from."
+            )
+        model, loading = cast(Any, LumbarCLIPForImageClassification).from_pretrained(
+            checkpoint,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            problem_type=task.problem_type,
+            calibration=None,  # of prompts
+            class_temperatures=None,
+            output_loading_info=True,
+        )
+        processor = LumbarCLIPProcessor.from_pretrained(checkpoint)
+    except OSError as error:
+        raise ValueError(
+            f"No checkpoint at {checkpoint}: neither a folder that holds one nor a Hub id. {error}"
+        ) from error
+    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("classifier.")):
+        raise ValueError(
+            f"The weights in {checkpoint} lack {len(missing)} parameters of the tower, such as {missing[0]}."
+        )
+    return model, processor
+
+
+def warn_of_other_rows(checkpoint: Path, rows_sha256: dict[str, str]) -> None:
+    """Say that pretraining may have seen the test patients, where its run was on another split of some data set."""
+    pretraining = checkpoint.parent / RUN
+    if pretraining.exists() and json.loads(pretraining.read_text())["rows_sha256"] != rows_sha256:
+        logger.warning(
+            "%s was pretrained on other rows than these: if test patients were among them, the figures are too good.",
+            checkpoint,
+        )
+
+
+def choose_optimizer(args: FinetuneClassificationArguments, model: nn.Module) -> Optimizer:
+    """AdamW, with a rate for each layer of the tower if asked for.
+
+    Raises:
+        ValueError: If the tower is none of timm, which knows its layers.
+    """
+    if args.layer_decay == 1:
+        return build_optimizer(model, args.learning_rate, args.weight_decay)
+    towers = [module.timm_model for module in model.modules() if isinstance(module, TimmWrapperModel)]
+    if not towers:
+        raise ValueError(f"layer_decay {args.layer_decay} needs a timm tower, which knows its layers; set it to 1.")
+    return build_layerwise_optimizer(model, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
+
+
+def set_training_mode(prepared: nn.Module, model: LumbarCLIPForImageClassification, freeze_tower: bool) -> None:
+    """Train; a frozen tower keeps its batch statistics and drops nothing out."""
+    prepared.train()
+    if freeze_tower:
+        model.vision_model.eval()
+
+
+def loss_of_rows(
+    model: nn.Module, rows: LabelledImages, loss: Loss, counts: Tensor, num_rows: int, batch_size: int
+) -> float:
+    """The loss of a run's own kind on all validation rows; the same on every process."""
+    logits = torch.from_numpy(predict_logits(model, rows, batch_size)).float()
+    return loss(logits, rows.labels, counts.cpu(), num_rows).item()
+
+
+def refuse_nan(loss: Tensor, epoch: int, sources: list[str]) -> None:
+    """Raise at the first loss that is no number, before it reaches a weight."""
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss is {loss.item()} in epoch {epoch + 1}: lower --learning_rate. Rows of this step: "
+            f"{', '.join(sources[:8])}, ..."
+        )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    try:
+        main(parse_arguments(FinetuneClassificationArguments))
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command with --resume goes on.", file=sys.stderr)
+        sys.exit(130)
