@@ -4,6 +4,7 @@
     python -m data_scripts.build --source synthetic --out data/synthetic
     python -m data_scripts.build --source folder --raw my_study --out data/my_study --num_proc 4
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
+    python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
 
 The folder holds Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: everything is
 written into a hidden folder beside it first, `.NAME.partial`. A build that is interrupted or killed, or fails when
@@ -24,11 +25,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from data_scripts.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.dataset_card import card_text, without_paths
+from data_scripts.hub_upload import Destination, check_destination
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
 from data_scripts.parts import Part, any_finished, keep_finished, parts_of, read_result
 from data_scripts.planning import (
@@ -207,8 +210,9 @@ def _write_dataset(
     report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     # A name of a file may hold bytes that are no text: JSON has an escape for them.
     (folder / REPORT_NAME).write_text(report_json, encoding="utf-8", errors="backslashreplace")
-    card = card_metadata(info, splits, num_file_bytes, sha256.hexdigest()) + card_text(info, report)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    passed = report["deidentification"]["passed"]
+    head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
+    (folder / "README.md").write_text(head + card_text(info, report), encoding="utf-8")
     return folder
 
 
@@ -237,6 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     (args,) = parser.parse_args_into_dataclasses(list(argv))
     try:
+        if args.push_to_hub:
+            check_destination(HfApi(), Destination(repo_id=args.push_to_hub, kind="dataset"))  # not after hours
         report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -245,6 +251,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"interrupted; the same command goes on from here. To start over, delete {staging_path(args.out)} first"
         )
     print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
+    if args.push_to_hub:
+        from data_scripts import publish_dataset  # what its checks need, no worker does
+
+        paths = ["--dataset", str(args.out), "--repo_id", args.push_to_hub]
+        publish_dataset.main([*paths, "--num_proc", str(args.num_proc)])
 
 
 if __name__ == "__main__":

@@ -72,6 +72,12 @@ class BuildArguments:
         },
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace --out if it holds an earlier build."})
+    push_to_hub: str | None = field(
+        default=None,
+        metadata={
+            "help": "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
+        },
+    )
 
 
 def check_numbers(args: BuildArguments) -> None:

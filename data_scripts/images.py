@@ -26,12 +26,21 @@ class UnusableImageError(ValueError):
     """An image that cannot become a row: its row is left out and listed, with this message as the reason."""
 
 
-def read_image(path: Path) -> Image.Image:
+class SeveralFramesError(UnusableImageError):
+    """An image file with several frames, none of which is more the slice than the others."""
+
+
+def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
     """Decode an image file whole, upright (EXIF orientation applied), in the mode in which it is stored.
 
+    Args:
+        path: The file.
+        first_of_several: Whether to take the first frame of a file that holds several.
+
     Raises:
-        UnusableImageError: If the file is missing, in none of `IMAGE_FORMATS`, truncated, multi-frame, or larger than
-            `MAX_PIXELS` or `MAX_DECODED_BYTES`.
+        SeveralFramesError: If the file holds several, and the first was not asked for.
+        UnusableImageError: If the file is missing, in none of `IMAGE_FORMATS`, truncated, or larger than `MAX_PIXELS`
+            or `MAX_DECODED_BYTES`.
     """
     if not path.is_file():
         raise UnusableImageError(f"missing image: no file {path.name!r}")
@@ -47,12 +56,14 @@ def read_image(path: Path) -> Image.Image:
                     f"{MAX_DECODED_BYTES >> 20}; store it as 8- or 16-bit grey"
                 )
             num_frames = getattr(image, "n_frames", 1)
-            if num_frames > 1:
-                raise UnusableImageError(f"image holds {num_frames} frames; store each slice as a file of its own")
+            if num_frames > 1 and not first_of_several:
+                raise SeveralFramesError(f"image holds {num_frames} frames; store each slice as a file of its own")
             image.load()
             return ImageOps.exif_transpose(image)
     except UnusableImageError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own bound, in its words
+        raise UnusableImageError(f"image too large, at most {MAX_PIXELS} pixels: {error}") from error
     # Pillow's plug-ins raise whatever their parser meets (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise UnusableImageError(

@@ -153,7 +153,9 @@ def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
     )
 
 
-def card_metadata(info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str) -> str:
+def card_metadata(
+    info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str, *, passed: bool
+) -> str:
     """The YAML head of the dataset card: licence, features and files, so that any reader decodes them without our code.
 
     Args:
@@ -162,6 +164,7 @@ def card_metadata(info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_fi
         num_file_bytes: Size of all shards.
         sha256: Digest of all shards. `load_dataset` finds a folder in its cache by the folder's name and this head, not
             by the files: without it, a rebuilt dataset would be read as it was before.
+        passed: Whether the dataset passed the de-identification check; the cards of models trained on it ask.
     """
     license_id, _, license_name = info.about.license.partition(":")
     metadata = DatasetCardData(
@@ -171,6 +174,7 @@ def card_metadata(info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_fi
         tags=["medical", "lumbar-spine", "radiology"],
         citation=info.about.citation,
         may_be_shared=info.about.may_be_shared,
+        deidentification_passed=passed,
     )
     if license_name:
         metadata["license_name"] = license_name.strip()

@@ -115,7 +115,7 @@ def undefined_notes(groups: Mapping[str, Mapping[str, Entry]]) -> list[str]:
     return [f"{', '.join(f'`{name}`' for name in names)}: {reason}." for reason, names in reasons.items()]
 
 
-ABBREVIATIONS = {"auroc": "AUROC", "f1": "F1"}
+ABBREVIATIONS = {"auroc": "AUROC", "brier": "Brier", "f1": "F1"}
 
 
 def readable(metric: str) -> str:

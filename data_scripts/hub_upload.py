@@ -1,0 +1,228 @@
+"""Put files on the Hugging Face Hub: one commit with a tag, or nothing.
+
+`HfApi.upload_folder` may cut a folder into several commits, and one that fails into smaller ones: a repository could
+then hold the code of one version and the weights of another. `HfApi.create_commit` makes one. Whatever breaks off is
+resumed by asking again: large files that have arrived are not sent twice.
+
+The token is that of `hf auth login` or of the variable HF_TOKEN; it is no argument, so that no shell history, run.json
+or log can hold it.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from httpx2 import TransportError  # what huggingface_hub lets through when a connection breaks
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSES = (1.0, 4.0)  # seconds; huggingface_hub itself asks for large files, and only for them, more than once
+_KEPT = ".gitattributes"  # the Hub's own
+_SETTINGS = "https://huggingface.co/settings/tokens"
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where on the Hub, and who may see it.
+
+    Args:
+        repo_id: `owner/name`; the owner is the user or one of the user's organisations.
+        kind: What it holds.
+        private: Whether only the owner sees it.
+        tag: Name of this version; a repository has it once.
+    """
+
+    repo_id: str
+    kind: Literal["model", "dataset", "space"] = "model"
+    private: bool = True
+    tag: str = "v0.1"
+
+    def __post_init__(self) -> None:
+        """Refuse an id that no repository can have."""
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError as error:
+            raise ValueError(f"{self.repo_id!r} is no id of a repository (owner/name): {error}") from error
+        if "/" not in self.repo_id:
+            raise ValueError(f"{self.repo_id!r} does not say whose it is: give owner/name, such as me/{self.repo_id}.")
+        if not self.tag:
+            raise ValueError("The tag is empty: name this version, such as v0.1.")
+
+
+def check_destination(api: HfApi, destination: Destination) -> None:
+    """See that a folder could be published there, before minutes of checks or hours of training; sends nothing.
+
+    Raises:
+        ValueError: If the Hub does not know the token, the owner is neither the user nor one of the user's
+            organisations, the tag is taken, or the repository is public and not meant to be.
+    """
+    with hub_errors(api, destination.repo_id):
+        user = _asked_again(api.whoami)
+        owners = [user["name"], *(organisation["name"] for organisation in user["orgs"])]
+        owner = destination.repo_id.split("/")[0]
+        if owner.casefold() not in map(str.casefold, owners):
+            raise ValueError(
+                f"{destination.repo_id} is not yours: this token publishes as {' or '.join(owners)}, not as {owner}. "
+                f"Give another id, or the token of a member ({_SETTINGS})."
+            )
+        repo_id, kind = destination.repo_id, destination.kind
+        try:
+            is_private = _asked_again(lambda: api.repo_info(repo_id, repo_type=kind)).private
+        except RepositoryNotFoundError:
+            return  # it will be made
+        if destination.private and not is_private:
+            raise ValueError(
+                f"{destination.repo_id} is public: --public publishes into it; or give the id of a private one."
+            )
+        if not destination.private and is_private:
+            logger.warning("%s is private and stays so; its settings on the Hub change that.", destination.repo_id)
+        if destination.tag in {
+            tag.name for tag in _asked_again(lambda: api.list_repo_refs(repo_id, repo_type=kind)).tags
+        }:
+            raise ValueError(
+                f"{destination.repo_id} has a version {destination.tag}, which others may use: give another --tag."
+            )
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """All files of a folder, by their names relative to it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def paths_of_this_machine(text: str) -> list[str]:
+    """Find words of a text that are absolute paths of files or folders here: they help no reader and may name someone.
+
+    Example:
+        >>> paths_of_this_machine("python /usr/bin/env --out /no/such/folder, https://github.com/usr/bin")
+        ['/usr/bin/env']
+    """
+    words = set(re.findall(r"(?<![\w:/.<])(?:/[\w.\-]+){2,}", text))
+    return sorted(word for word in words if Path(word).exists())
+
+
+def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[str]:
+    """Make each repository hold these files and no others, in one commit, and tag it.
+
+    Tags come last: what breaks off before is not yet a version, and the same command goes on.
+
+    Args:
+        api: Client of the Hub; it knows the token.
+        files: What to send where, by name in the repository, which is made if it does not exist. Other files that it
+            holds are removed in the same commit: weights or code of an earlier version would be loaded, too.
+
+    Returns:
+        Addresses of the commits.
+
+    Raises:
+        ValueError: If the Hub refuses, fails or cannot be reached; a repository then holds all of this version, or
+            none.
+    """
+    for destination in files:
+        check_destination(api, destination)
+    commits = {destination: _commit(api, paths, destination) for destination, paths in files.items()}
+    for destination, commit in commits.items():
+        _tag(api, destination, commit)
+    return [commit.commit_url for commit in commits.values()]
+
+
+def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> CommitInfo:
+    repo_id, kind = destination.repo_id, destination.kind
+    sdk = "gradio" if kind == "space" else None
+
+    def commit() -> CommitInfo:
+        # What the repository holds is asked anew each time: a commit whose answer was lost leaves nothing to do.
+        others = sorted(set(api.list_repo_files(repo_id, repo_type=kind)) - {*paths, _KEPT})
+        if others:
+            logger.info("Removed, but kept in the history of %s: %s", repo_id, ", ".join(others))
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationDelete(other) for other in others),
+            *(CommitOperationAdd(name, path) for name, path in paths.items()),
+        ]
+        return api.create_commit(repo_id, operations, commit_message=f"Publish {destination.tag}", repo_type=kind)
+
+    with hub_errors(api, repo_id):
+        _asked_again(
+            lambda: api.create_repo(repo_id, repo_type=kind, private=destination.private, exist_ok=True, space_sdk=sdk)
+        )
+        return _asked_again(commit)
+
+
+def _tag(api: HfApi, destination: Destination, commit: CommitInfo) -> None:
+    repo_id, kind, tag = destination.repo_id, destination.kind, destination.tag
+    with hub_errors(api, repo_id):
+        _asked_again(lambda: api.create_tag(repo_id, repo_type=kind, tag=tag, revision=commit.oid, exist_ok=True))
+
+
+def _asked_again(ask: Callable[[], ResultT]) -> ResultT:
+    """Repeat a request that failed for a reason that may pass."""
+    for pause in RETRY_PAUSES:
+        try:
+            return ask()
+        except (HfHubHTTPError, TransportError) as error:
+            if not _may_pass(error):
+                raise
+            logger.warning("The Hub does not answer as it should; asked again in %g s. (%s)", pause, _first_line(error))
+            time.sleep(pause)
+    return ask()
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    return isinstance(error, TransportError)
+
+
+@contextmanager
+def hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
+    """Say what failed, and the way out, in place of the client's own errors.
+
+    Raises:
+        ValueError: In place of what the client raises.
+    """
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise ValueError(
+            f"There is no token of the Hub: run `hf auth login`, or set HF_TOKEN to one that may write ({_SETTINGS})."
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise ValueError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it to publish.") from error
+    except RuntimeError as error:  # "Error while uploading FILE", raised from what happened
+        if not isinstance(error.__cause__, HfHubHTTPError | TransportError):
+            raise
+        raise ValueError(_in_words(error.__cause__, api, repo_id)) from error
+    except (HfHubHTTPError, TransportError) as error:
+        raise ValueError(_in_words(error, api, repo_id)) from error
+
+
+def _in_words(error: HfHubHTTPError | TransportError, api: HfApi, repo_id: str) -> str:
+    state = f"{repo_id} holds all files of this version or none of them; the same command goes on from there."
+    if _may_pass(error):
+        return f"The Hub at {api.endpoint} failed several times ({_first_line(error)}). {state}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, RepositoryNotFoundError):
+        return f"There is no repository {repo_id} at {api.endpoint} that this token may see."
+    if status == 401:
+        return f"The Hub refuses the token: `hf auth login --force` or HF_TOKEN sets another one ({_SETTINGS})."
+    if status == 403:
+        return f"This token may not write to {repo_id}: give it the right to ({_SETTINGS}). ({_first_line(error)})"
+    return f"The Hub refused {repo_id}: {' '.join(str(error).split())} {state}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

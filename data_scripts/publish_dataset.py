@@ -1,0 +1,170 @@
+"""Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or may not be passed on.
+
+    python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
+    python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --dry_run
+    python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --public
+
+Shards and card are sent, in one commit; `build_report.json`, which names rows as the source does, stays here. Private
+unless --public. The token is that of `hf auth login` or of HF_TOKEN.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import HfApi
+
+from data_scripts.build_report import REPORT_NAME
+from data_scripts.deidentification_check import check_dataset
+from data_scripts.hub_upload import Destination, check_destination, paths_of_this_machine, upload
+from data_scripts.leaks import leaks_of
+from data_scripts.lumbar_builder import DATA_FOLDER
+from data_scripts.records import NOT_STATED
+
+CARD_NAME = "README.md"
+LEAK_STAMP = "> **Leak.**"
+
+
+@dataclass(kw_only=True)
+class PublishDatasetArguments:
+    """What to publish, and where."""
+
+    dataset: Path = field(metadata={"help": "Folder that data_scripts.build wrote."})
+    repo_id: str = field(metadata={"help": "owner/name of the repository, made if it does not exist."})
+    public: bool = field(default=False, metadata={"help": "Let everybody see it. Without: only its owner."})
+    tag: str = field(default="v0.1", metadata={"help": "Name of this version; a repository has each once."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that decode images for the checks."})
+    dry_run: bool = field(default=False, metadata={"help": "Check, and name what would be sent; ask the Hub nothing."})
+
+
+def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
+    """Raise if a dataset must not be given to others.
+
+    Beside what the build found, the rows are looked at again as they are now.
+
+    Args:
+        folder: What `data_scripts.build` wrote.
+        num_proc: Processes that decode images.
+
+    Raises:
+        ValueError: If it is no build, its licence does not let it be passed on or was not stated, it may name a person,
+            or its splits share patients or images and the card does not say so.
+    """
+    report = _read_report(folder)
+    refuse_licence(report)
+    _refuse_names(report["deidentification"], folder)
+    dataset = datasets.load_dataset(str(folder))
+    checked = check_dataset(dataset, num_proc)
+    if not checked.passed:
+        first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
+        raise ValueError(
+            f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
+            f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
+            f"data_scripts.deidentification_check --dataset {folder}` lists them."
+        )
+    leaks = leaks_of(dataset)
+    if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
+        raise ValueError(
+            f"The splits of {folder} leak, and its card does not say so: {leaks.in_words()} `python -m "
+            f"data_scripts.audit --dataset {folder}` lists what is shared; build it again without the copies."
+        )
+
+
+def refuse_licence(report: Mapping[str, Any]) -> None:
+    """Raise if the licence in a build report does not let the dataset be passed on."""
+    if report["may_be_shared"]:
+        return
+    source, licence = report["source"]["name"], report["source"]["license"]
+    if licence == NOT_STATED:
+        raise ValueError(
+            f"Nobody said under which licence the data of the source {source} stand: whoever may pass them on builds "
+            "the dataset with --license."
+        )
+    raise ValueError(
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) does not let others be given what was "
+        "made from it. Publish the command of the build instead."
+    )
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Name the folder that --out named.")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if missing := {"may_be_shared", "source", "deidentification"} - report.keys():
+        named = ", ".join(sorted(missing))
+        raise ValueError(f"{path} is of an earlier version and says nothing of {named}: build the dataset again.")
+    return report
+
+
+def _refuse_names(found: Mapping[str, Any], folder: Path) -> None:
+    if found["passed"]:
+        return
+    reasons = {
+        "ids of patients were kept as the source gives them (--keep_ids)": found["ids"] == "kept",
+        f"texts: {found['left_in_texts']}": found["left_in_texts"],
+        f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
+        f"images that may hold letters: {len(found['burnt_in_text'])}": found["burnt_in_text"],
+    }
+    named = "; ".join(reason for reason, holds in reasons.items() if holds)
+    raise ValueError(f"{folder} did not pass the de-identification check: {named}. See {REPORT_NAME}.")
+
+
+def files_to_send(folder: Path) -> dict[str, Path]:
+    """The card and the shards, by their names in the repository.
+
+    Raises:
+        ValueError: If the card names a path of this machine.
+    """
+    card = folder / CARD_NAME
+    if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
+        raise ValueError(f"{card} names paths of this machine: {', '.join(local)}. Remove them.")
+    shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
+    return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
+
+
+def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:
+    """Check a built dataset and send it.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ValueError: If it must not be given to others, or the Hub refuses, fails or cannot be reached.
+    """
+    check_destination(api, destination)
+    refuse_unpublishable(folder, num_proc)
+    (address,) = upload(api, {destination: files_to_send(folder)})
+    return address
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, check, and send."""
+    from transformers.hf_argparser import HfArgumentParser  # takes a second; builds import this module without need
+
+    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
+    parser = HfArgumentParser(PublishDatasetArguments, description="Publish a dataset.")  # type: ignore[arg-type]
+    (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))
+    try:
+        destination = Destination(repo_id=args.repo_id, kind="dataset", private=not args.public, tag=args.tag)
+        if args.dry_run:
+            refuse_unpublishable(args.dataset, args.num_proc)
+            print(f"Dry run: nothing was sent to {args.repo_id}. It would get:", *files_to_send(args.dataset), sep="\n")
+            return
+        address = publish_dataset(HfApi(), args.dataset, destination, args.num_proc)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on with what has not arrived")
+    print(f"Published as {args.tag}: {address}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+    main()

@@ -1,0 +1,214 @@
+"""Files on the Hub: one commit with a tag or nothing, whatever breaks; errors that say what to do and no token."""
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi
+
+from data_scripts import hub_upload
+from data_scripts.hub_upload import Destination, check_destination, files_below, upload
+from tests.loopback_hub import LoopbackHub
+
+MINE = Destination(repo_id="lumbar-lab/model")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with LoopbackHub() as hub:
+        hub.connect(monkeypatch)
+        monkeypatch.setattr(hub_upload, "RETRY_PAUSES", (0.0, 0.0))
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        yield hub
+
+
+@pytest.fixture
+def api(hub):
+    return HfApi(endpoint=hub.endpoint, token=hub.token)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    for name, content in {"a.safetensors": b"a" * 300_000, "b.safetensors": b"b" * 200_000}.items():
+        (folder / name).write_bytes(content)
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\nA model.\n")
+    (folder / "sub" / "config.json").write_text("{}")
+    return folder
+
+
+def files_of(folder):
+    return {name: path.read_bytes() for name, path in files_below(folder).items()}
+
+
+def without_attributes(repository):
+    return {name: content for name, content in repository.files.items() if name != ".gitattributes"}
+
+
+def test_a_folder_becomes_one_private_tagged_commit(hub, api, folder):
+    (address,) = upload(api, {MINE: files_below(folder)})
+    model = hub.model("lumbar-lab/model")
+    assert model.private and model.messages == ["Publish v0.1"]
+    assert without_attributes(model) == files_of(folder)
+    assert model.tags == {"v0.1": model.commits[-1][0]} and address.endswith(model.tags["v0.1"])
+
+
+def test_the_next_version_takes_away_what_it_has_not_and_sends_what_is_new(hub, api, folder):
+    upload(api, {MINE: files_below(folder)})
+    sent = hub.uploads.total()
+    (folder / "a.safetensors").rename(folder / "renamed.safetensors")
+    (folder / "b.safetensors").write_bytes(b"other")
+    upload(api, {Destination(repo_id=MINE.repo_id, tag="v0.2"): files_below(folder)})
+    model = hub.model(MINE.repo_id)
+    assert without_attributes(model) == files_of(folder) and "a.safetensors" not in model.files
+    assert hub.uploads.total() == sent + 1
+    assert model.messages == ["Publish v0.1", "Publish v0.2"] and set(model.tags) == {"v0.1", "v0.2"}
+
+
+def test_several_repositories_of_one_id(hub, api, folder):
+    app = Destination(repo_id=MINE.repo_id, kind="space")
+    upload(api, {MINE: files_below(folder), app: {"app.py": folder / "README.md"}})
+    assert hub.space(MINE.repo_id).sdk == "gradio" and "app.py" in hub.space(MINE.repo_id).files
+    assert set(hub.space(MINE.repo_id).tags) == set(hub.model(MINE.repo_id).tags) == {"v0.1"}
+
+
+@pytest.mark.parametrize(
+    "repo_id, said",
+    [
+        ("model", "'model' does not say whose it is: give owner/name"),
+        ("a/b/c", "'a/b/c' is no id of a repository"),
+        ("me/a--b", "'me/a--b' is no id of a repository"),
+        ("me/", "'me/' is no id of a repository"),
+        ("me/rücken", "'me/rücken' is no id of a repository"),
+    ],
+)
+def test_an_id_that_no_repository_can_have(repo_id, said):
+    with pytest.raises(ValueError, match=said):
+        Destination(repo_id=repo_id)
+
+
+def test_what_is_refused_before_anything_is_sent(hub, api, folder):
+    upload(api, {MINE: files_below(folder)})
+    seen = len(hub.requests)
+    cases = {
+        Destination(
+            repo_id="strangers/model"
+        ): "not yours: this token publishes as tester or lumbar-lab, not as strang",
+        MINE: "has a version v0.1",
+    }
+    for destination, said in cases.items():
+        with pytest.raises(ValueError, match=said):
+            upload(api, {destination: files_below(folder)})
+    with pytest.raises(ValueError, match="The Hub refuses the token: .*hf auth login --force"):
+        check_destination(HfApi(endpoint=hub.endpoint, token="hf_wrong"), MINE)
+    hub.model(MINE.repo_id).private = False
+    with pytest.raises(ValueError, match="lumbar-lab/model is public: --public publishes into it"):
+        check_destination(api, Destination(repo_id=MINE.repo_id, tag="v2"))
+    assert all(line.startswith("GET") for line in hub.requests[seen:])
+
+
+def test_without_a_token(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_api.get_token", lambda: None)
+    with pytest.raises(ValueError, match="There is no token of the Hub: run `hf auth login`, or set HF_TOKEN"):
+        check_destination(HfApi(endpoint=hub.endpoint), MINE)
+
+
+def test_offline(api, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set"):
+        check_destination(api, MINE)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET /api/whoami", "POST /api/repos/create", "/preupload/", "/objects/batch", "PUT /lfs", "/commit/", "/tag/"],
+)
+@pytest.mark.parametrize("fault", [{"status": 500}, {"drop_after": 20}])
+def test_a_fault_that_passes_is_waited_out(hub, api, folder, request_line, fault):
+    hub.misbehave(request_line, **fault, times=2)
+    upload(api, {MINE: files_below(folder)})
+    assert without_attributes(hub.model(MINE.repo_id)) == files_of(folder)
+    assert hub.model(MINE.repo_id).messages == ["Publish v0.1"] and set(hub.model(MINE.repo_id).tags) == {"v0.1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("request_line", ["/preupload/", "/objects/batch", "PUT /lfs", "/commit/"])
+@pytest.mark.parametrize("fault", [{"status": 500}, {"drop_after": 20}])
+def test_a_fault_that_stays_leaves_nothing_and_the_same_call_goes_on(hub, api, folder, request_line, fault):
+    hub.misbehave(request_line, **fault, times=1000)
+    with pytest.raises(ValueError, match=r"failed several times \(.*all files of this version or none") as raised:
+        upload(api, {MINE: files_below(folder)})
+    model = hub.model(MINE.repo_id)
+    assert model.messages == [] and not model.tags
+    assert hub.token not in "".join(traceback.format_exception(raised.value))
+    hub.faults.clear()
+    arrived = dict(hub.uploads)
+    upload(api, {MINE: files_below(folder)})
+    assert without_attributes(model) == files_of(folder)
+    assert all(hub.uploads[oid] == count for oid, count in arrived.items())  # not sent again
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, api, folder):
+    hub.misbehave("/commit/", mute=True)
+    upload(api, {MINE: files_below(folder)})
+    assert hub.model(MINE.repo_id).messages == ["Publish v0.1"]
+
+
+def test_the_right_to_write_is_missing(hub, api, folder):
+    hub.misbehave("POST /api/repos/create", status=403)
+    with pytest.raises(ValueError, match="This token may not write to lumbar-lab/model"):
+        upload(api, {MINE: files_below(folder)})
+
+
+UPLOAD = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from data_scripts.hub_upload import Destination, files_below, upload
+upload(HfApi(), {Destination(repo_id="lumbar-lab/model"): files_below(Path(sys.argv[1]))})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_upload_goes_on_with_what_has_not_arrived(folder, tmp_path):
+    first = hashlib.sha256((folder / "a.safetensors").read_bytes()).hexdigest()
+    second = hashlib.sha256((folder / "b.safetensors").read_bytes()).hexdigest()
+    with LoopbackHub() as hub:
+        held = hub.misbehave(f"PUT /lfs/{second}", until=threading.Event())
+        environment = {**os.environ, **hub.environment(tmp_path / "home")}
+        command = [sys.executable, "-c", UPLOAD, str(folder)]
+        killed = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        waiting_since = time.monotonic()
+        while hub.uploads[first] == 0 or held.times > 0:
+            assert killed.poll() is None and time.monotonic() - waiting_since < 120, killed.stdout.read()
+            time.sleep(0.05)
+        killed.kill()
+        killed.wait()
+        model = hub.model("lumbar-lab/model")
+        assert model.messages == [] and not model.tags
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert hub.uploads == {first: 1, second: 1}
+        assert model.messages == ["Publish v0.1"] and without_attributes(model) == files_of(folder)
+
+
+def test_no_output_holds_the_token(hub, folder, caplog, capfd):
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    errors = []
+    for fault in ({"status": 500}, {"status": 401}, {"status": 400}, {"drop_after": 0}):
+        hub.misbehave("/commit/", **fault, times=3)
+        with caplog.at_level(logging.DEBUG), pytest.raises(ValueError) as raised:
+            upload(api, {MINE: files_below(folder)})
+        errors += [*traceback.format_exception(raised.value), repr(raised.value.__cause__)]
+        hub.faults.clear()
+    printed = capfd.readouterr()
+    said = "".join([*errors, caplog.text, printed.out, printed.err, repr(MINE)])
+    assert "500" in said and hub.token not in said

@@ -1,0 +1,153 @@
+"""A dataset reaches the Hub as it was built, or not at all when it names someone, leaks or may not be passed on."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import datasets
+import pytest
+from huggingface_hub import HfApi
+
+from data_scripts import build, publish_dataset
+from tests.loopback_hub import LoopbackHub
+
+REPO = "lumbar-lab/study"
+OPEN = {"license": "cc-by-4.0", "keep_ids": False}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with LoopbackHub() as hub:
+        hub.connect(monkeypatch)
+        for module in (build, publish_dataset):
+            monkeypatch.setattr(module, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
+        yield hub
+
+
+def publish(folder, *words):
+    publish_dataset.main(["--dataset", str(folder), "--repo_id", REPO, *words])
+
+
+def assert_refused(folder, hub, said):
+    with pytest.raises(SystemExit) as left:
+        publish(folder)
+    assert re.search(said, str(left.value)), left.value
+    assert not hub.repositories
+
+
+def change_report(folder, **fields):
+    path = folder / "build_report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built, tmp_path, hub, capsys):
+    built(study(), **OPEN)
+    out = tmp_path / "out"
+    publish(out)
+    sent = {name: content for name, content in hub.dataset(REPO).files.items() if name != ".gitattributes"}
+    kept = [out / "README.md", *(out / "data").iterdir()]
+    assert sent == {path.relative_to(out).as_posix(): path.read_bytes() for path in kept}
+    assert hub.dataset(REPO).private and hub.dataset(REPO).messages == ["Publish v0.1"]
+    assert "Published as v0.1" in capsys.readouterr().out
+    publish(out, "--dry_run", "True", "--tag", "v0.2")
+    assert "It would get:\nREADME.md\ndata/test-" in capsys.readouterr().out
+    assert set(hub.dataset(REPO).tags) == {"v0.1"}
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"keep_ids": False}, "Nobody said under which licence the data of the source folder stand.*--license"),
+        ({"license": "cc-by-4.0", "keep_ids": True}, r"did not pass the de-identification check: ids .*--keep_ids"),
+    ],
+)
+def test_what_the_build_knows_is_enough_to_refuse(study, built, tmp_path, hub, arguments, said):
+    built(study(), **arguments)
+    assert_refused(tmp_path / "out", hub, said)
+
+
+def test_a_licence_that_forbids_it(study, built, tmp_path, hub):
+    built(study(), **OPEN)
+    change_report(
+        tmp_path / "out",
+        may_be_shared=False,
+        source={"name": "rsna2024", "license": "other: non-commercial, no copies"},
+    )
+    assert_refused(tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) does not let")
+
+
+def test_rows_are_looked_at_again(study, built, tmp_path, hub):
+    """The report of the build says that it passed; the rows were changed since, or the rules are better now."""
+    rows = [
+        {"file_name": f"images/{i}.png", "report": f"Bulge {i}.", "patient_id": f"p{i}", "labels": "LBP"}
+        for i in range(12)
+    ]
+    built(study(rows), **OPEN)
+    shard = next((tmp_path / "out" / "data").glob("train-*.parquet"))
+    named = datasets.Dataset.from_parquet(str(shard)).map(
+        lambda row: {"report": "Patient name: Ahmad Salem. Disc bulge."}, load_from_cache_file=False
+    )
+    named.to_parquet(shard)
+    assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*letters")
+
+
+def test_a_leak_that_the_card_does_not_tell(study, built, tmp_path, hub):
+    built(study(), **OPEN, split_by="record")
+    card = tmp_path / "out" / "README.md"
+    stamped = card.read_text()
+    card.write_text(stamped.replace("**Leak.**", "Splits."))
+    assert_refused(tmp_path / "out", hub, r"The splits of .* leak, and its card does not say so: \d+ patients")
+    card.write_text(stamped)
+    publish(tmp_path / "out")
+    assert "**Leak.**" in hub.dataset(REPO).files["README.md"].decode()
+
+
+def test_no_build_and_an_old_build(study, built, tmp_path, hub):
+    assert_refused(tmp_path, hub, "is no build: it has no build_report.json")
+    built(study(), **OPEN)
+    path = tmp_path / "out" / "build_report.json"
+    report = json.loads(path.read_text())
+    del report["deidentification"]
+    path.write_text(json.dumps(report))
+    assert_refused(tmp_path / "out", hub, "of an earlier version and says nothing of deidentification")
+
+
+def test_a_build_is_published_at_its_end_and_a_wrong_token_told_at_its_start(study, tmp_path, hub, monkeypatch):
+    words = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out"), "--license", "cc-by-4.0"]
+    build.main([*words, "--push_to_hub", REPO])
+    assert hub.dataset(REPO).messages == ["Publish v0.1"]
+    monkeypatch.setattr(build, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token="hf_wrong"))
+    words[5] = str(tmp_path / "other")
+    with pytest.raises(SystemExit, match="The Hub refuses the token"):
+        build.main([*words, "--push_to_hub", REPO])
+    assert not (tmp_path / "other").exists()
+
+
+LOAD = """
+from datasets import load_dataset
+whole, streamed = load_dataset("lumbar-lab/study"), load_dataset("lumbar-lab/study", streaming=True)
+def plain(row):
+    return {**row, "image": (row["image"].mode, row["image"].size, row["image"].tobytes()), "mask": None}
+assert set(whole) == set(streamed) == {"train", "validation", "test"}
+for split in whole:
+    rows = [plain(row) for row in whole[split]]
+    assert rows and rows == [plain(row) for row in streamed[split]], split
+print([whole[split]["report"][:] for split in whole])
+"""
+
+
+@pytest.mark.slow
+def test_a_stranger_loads_and_streams_the_rows_that_were_built(study, built, tmp_path, hub):
+    built(study(), **OPEN)
+    publish(tmp_path / "out")
+    (tmp_path / "cwd").mkdir()
+    environment = {**os.environ, **hub.environment(tmp_path / "home")}
+    environment["HF_DATASETS_CACHE"] = str(tmp_path / "cache")
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    local = datasets.load_dataset(str(tmp_path / "out"))
+    assert done.stdout.splitlines()[-1] == str([local[split]["report"][:] for split in local])

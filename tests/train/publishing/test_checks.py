@@ -1,0 +1,127 @@
+"""What may not be published, each named with file and value."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from train.checkpoints import save_checkpoint
+from train.publishing.checks import refuse_unfit
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, request):
+    """A checkpoint, once."""
+    return tmp_path_factory.mktemp("saved") / "checkpoint"
+
+
+@pytest.fixture
+def checkpoint(saved, tiny_model, tiny_processor, tmp_path):
+    if not saved.exists():
+        save_checkpoint(tiny_model, tiny_processor, saved)
+    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+
+
+def change_json(path, **fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def problems(folder):
+    with pytest.raises(ValueError, match="is not fit to be published:\n- ") as raised:
+        refuse_unfit(folder)
+    return str(raised.value).splitlines()[1:]
+
+
+def test_a_saved_checkpoint_is_fit(checkpoint):
+    refuse_unfit(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.pt", "sub/optimizer.pkl", "weights.dat"])
+def test_weights_that_run_code(checkpoint, name):
+    (checkpoint / name).parent.mkdir(exist_ok=True)
+    torch.save({"a": torch.zeros(2)}, checkpoint / name)
+    (problem,) = problems(checkpoint)
+    assert problem.startswith(f"- {name} may run code when it is loaded: only safetensors are published.")
+
+
+def test_no_weights(checkpoint):
+    for path in checkpoint.glob("*.safetensors"):
+        path.unlink()
+    assert problems(checkpoint) == ["- there are no weights: no file is named *.safetensors."]
+
+
+def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
+    (checkpoint / "flat_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
+    found = problems(checkpoint)
+    assert any("config.json: auto_map: AutoModel: modeling_lumbarclip.LumbarCLIPModel" in line for line in found)
+    assert all("flat_loss_lumbarclip.py is missing, which is imported" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "reference, said",
+    [
+        ("modeling_gone.LumbarCLIPModel", "modeling_gone.py is missing."),
+        ("modeling_lumbarclip.Gone", "modeling_lumbarclip.py defines no class Gone."),
+        ("me/other--modeling_lumbarclip.LumbarCLIPModel", "the code lies in another repository"),
+    ],
+)
+def test_an_entry_of_auto_map_that_leads_nowhere(checkpoint, reference, said):
+    change_json(checkpoint / "config.json", auto_map={"AutoModel": reference})
+    (problem,) = problems(checkpoint)
+    assert problem.startswith(f"- config.json: auto_map: AutoModel: {reference}: {said}")
+
+
+def test_no_auto_map(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["auto_map"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert problems(checkpoint)[0].startswith("- config.json has no auto_map")
+
+
+@pytest.mark.parametrize(
+    "file, fields, said",
+    [
+        ("config.json", {"_name_or_path": "/home/smith/run"}, "_name_or_path = '/home/smith/run' is a path"),
+        ("config.json", {"text_config": {"_name_or_path": "../bert"}}, "text_config._name_or_path = '../bert'"),
+        ("config.json", {"notes": [{"from": "C:\\data\\mri"}]}, "notes[0].from = 'C:\\\\data\\\\mri'"),
+        ("processor_config.json", {"data": "~/mri/lumbar"}, "data = '~/mri/lumbar'"),
+        ("processor_config.json", {"data": "file:///mri"}, "data = 'file:///mri'"),
+        ("tokenizer_config.json", {"is_local": True}, "is_local = True says how it was loaded here"),
+        ("tokenizer_config.json", {"local_files_only": False}, "local_files_only = False says how it was loaded here"),
+    ],
+)
+def test_local_paths(checkpoint, file, fields, said):
+    change_json(checkpoint / file, **fields)
+    (problem,) = problems(checkpoint)
+    assert problem.startswith(f"- {file}: {said}")
+
+
+def test_a_folder_that_looks_like_a_hub_id(checkpoint, tmp_path, monkeypatch):
+    change_json(checkpoint / "config.json", _name_or_path="runs/of_nobody")
+    refuse_unfit(checkpoint)
+    (tmp_path / "runs" / "of_nobody").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert problems(checkpoint) == [
+        "- config.json: _name_or_path = 'runs/of_nobody' is a path of this machine: give a Hub id, or remove it."
+    ]
+
+
+def test_a_path_in_the_card(checkpoint, tmp_path):
+    card = checkpoint / "README.md"
+    card.write_text(f"See https://huggingface.co{tmp_path} and L4/L5; /no/such/folder. Trained by `run {tmp_path}`.")
+    assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path of this machine: remove it."]
+
+
+def test_all_problems_are_told_at_once(checkpoint):
+    (checkpoint / "a.bin").write_bytes(b"")
+    change_json(checkpoint / "tokenizer_config.json", is_local=True)
+    assert len(problems(checkpoint)) == 2
+
+
+def test_a_truncated_json(checkpoint):
+    path = checkpoint / "config.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=r"config.json is no JSON .*Save it again"):
+        refuse_unfit(checkpoint)

@@ -1,0 +1,149 @@
+"""What is published of a run, and which runs are not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.loopback_hub import LoopbackHub
+from tests.train.reporting.made_run import made_run
+from train import publish
+from train.checkpoints import save_checkpoint
+from train.publish import PublishArguments
+from train.publishing import publication
+from train.publishing.clean_process import refuse_unloadable
+from train.publishing.publication import prepare_model
+
+REPO = "lumbar-lab/model"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The files of a run, without its checkpoint."""
+    return made_run(tmp_path_factory.mktemp("made") / "run")
+
+
+@pytest.fixture
+def run(made, tiny_model, tiny_processor, tmp_path):
+    """A finished run, with a real checkpoint."""
+    run = Path(shutil.copytree(made, tmp_path / "run"))
+    save_checkpoint(tiny_model, tiny_processor, run / "checkpoint")
+    return run
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with LoopbackHub() as hub:
+        hub.connect(monkeypatch)
+        monkeypatch.setattr(publish, "HfApi", lambda: publication.HfApi(endpoint=hub.endpoint, token=hub.token))
+        yield hub
+
+
+@pytest.fixture
+def trusting(monkeypatch):
+    """Without the new process, which takes seconds."""
+    monkeypatch.setattr(publication, "refuse_unloadable", lambda folder: None)
+
+
+def published(run, **arguments):
+    publish.main(PublishArguments(run=str(run), repo_id=REPO, **arguments))
+
+
+def test_the_folder_is_the_checkpoint_and_its_card(run, trusting, hub, capsys):
+    published(run)
+    model = hub.model(REPO)
+    sent = {name: content for name, content in model.files.items() if name != ".gitattributes"}
+    assert sent.pop("README.md").startswith(b"---\n")
+    assert sent == {path.name: path.read_bytes() for path in (run / "checkpoint").iterdir()}
+    assert model.private and set(model.tags) == {"v0.1"}
+    assert "Published as v0.1: http://127.0.0.1" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_the_folder_and_asks_the_hub_nothing(run, trusting, hub, capsys):
+    published(run, dry_run=True)
+    assert hub.requests == []
+    written = {path.name for path in (run / "hub" / "model").iterdir()}
+    assert written == {path.name for path in (run / "checkpoint").iterdir()} | {"README.md"}
+    assert "nothing was sent" in capsys.readouterr().out
+
+
+def test_a_run_without_figures_is_published_only_if_wanted_and_says_so(run, trusting, hub):
+    (run / "metrics.json").unlink()
+    with pytest.raises(ValueError, match=r"has no metrics.json.*--allow_unmeasured"):
+        published(run)
+    assert not hub.repositories and not (run / "hub").exists()
+    published(run, allow_unmeasured=True)
+    assert "**Not measured.**" in hub.model(REPO).files["README.md"].decode()
+
+
+def test_a_space_beside_the_model(run, trusting, hub):
+    published(run, space=True)
+    assert REPO in hub.space(REPO).files["README.md"].decode() and hub.space(REPO).private
+    assert set(hub.space(REPO).tags) == set(hub.model(REPO).tags) == {"v0.1"}
+
+
+def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusting, hub):
+    weights = load_file(run / "checkpoint" / "model.safetensors")
+    weights["text_projection.weight"][0, 0] += 1e-2
+    save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="is not what was saved: model.safetensors tensor text_projection.weight"):
+        published(run)
+    (run / "checkpoint" / "golden_outputs.json").unlink()
+    with pytest.raises(ValueError, match=r"has no golden_outputs.json"):
+        published(run)
+    (run / "checkpoint" / "old.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"old.bin may run code"):
+        published(run)
+    shutil.rmtree(run / "checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint is missing: --run names the folder of a finished run"):
+        published(run)
+    with pytest.raises(ValueError, match="strangers/model is not yours"):
+        publish.main(PublishArguments(run=str(run), repo_id="strangers/model"))
+    assert not hub.repositories
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"repo_id": REPO}, "run is empty"),
+        ({"run": "runs/demo"}, "repo_id is empty"),
+        ({"run": "runs/demo", "repo_id": REPO, "index": "a.parquet"}, "give --space, too"),
+    ],
+)
+def test_arguments_that_cannot_work(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        PublishArguments(**arguments)
+
+
+def test_an_adapter_needs_a_base_that_others_have(run, trusting):
+    adapter = run / "adapter"
+    adapter.mkdir()
+    save_file({"base_model.model.a": torch.zeros(2)}, adapter / "adapter_model.safetensors")
+    for base, said in {"runs/demo/checkpoint": "runs/demo/checkpoint", "": "has no base"}.items():
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        with pytest.raises(ValueError, match=said):
+            prepare_model(run, REPO, adapter=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # four new processes, on a machine shared by many
+def test_a_checkpoint_that_needs_this_project_is_refused(run):
+    refuse_unloadable(run / "checkpoint")
+    code = run / "checkpoint" / "losses_lumbarclip.py"
+    source = code.read_text()
+    code.write_text(source + "\nimport train.gathering\n")
+    with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
+        refuse_unloadable(run / "checkpoint")
+    code.write_text(source)
+    weights = load_file(run / "checkpoint" / "model.safetensors")
+    weights["text_projection.weight"] *= -1
+    save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="answers in another way with the code that lies in it: its "):
+        refuse_unloadable(run / "checkpoint")
+    del weights["text_projection.weight"]
+    save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"the weights do not fit the code: .*text_projection.weight"):
+        refuse_unloadable(run / "checkpoint")

@@ -1,0 +1,98 @@
+"""The folder of a Space: runs by itself, and holds nothing that is not to be seen."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import metadata_load
+
+from tests.train.app.test_report_index import write_index
+from train.publishing.space import prepare_space, requirements
+
+
+def test_the_card_tells_the_hub_how_to_run_it(tmp_path):
+    prepare_space(tmp_path / "space", "org/lumbar")
+    head = metadata_load(tmp_path / "space" / "README.md")
+    assert head["sdk"] == "gradio"
+    assert head["sdk_version"] == version("gradio")
+    assert head["app_file"] == "app.py"
+    assert head["models"] == ["org/lumbar"]
+    assert head["license"] == "apache-2.0"
+    assert len(head["short_description"]) <= 60  # what the Hub takes
+    assert "Research use only" in (tmp_path / "space" / "README.md").read_text()
+
+
+def test_it_holds_code_and_words_alone(tmp_path):
+    prepare_space(tmp_path / "space", "org/lumbar")
+    files = [path.relative_to(tmp_path / "space") for path in (tmp_path / "space").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".py", ".css", ".md", ".txt"}
+    assert {path.parts[0] for path in files} == {
+        "app.py",
+        "README.md",
+        "requirements.txt",
+        "modeling_lumbarclip",
+        "data_scripts",
+        "train",
+    }
+
+
+def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
+    prepare_space(tmp_path / "space", "org/lumbar")
+    lines = (tmp_path / "space" / "requirements.txt").read_text().split()
+    assert lines == sorted(set(requirements("app")))
+    names = {re.match(r"[\w-]+", line)[0] for line in lines}
+    assert {"torch", "transformers", "gradio", "pydicom", "matplotlib"} <= names  # of four levels of extras
+    assert "lumbarclip" not in names
+
+
+def test_an_index_is_copied_without_what_the_app_does_not_show(tmp_path):
+    write_index(tmp_path / "mine.parquet", np.eye(4), ["No disc bulge."] * 4, patient_id=["p"] * 4)
+    prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert pq.read_schema(tmp_path / "space" / "index.parquet").names == ["embedding", "report", "source"]
+
+
+@pytest.mark.parametrize("report", ["Dr. A. Salem: disc bulge.", "MRN: 12345. Disc bulge.", "Seen 12/03/2016."])
+def test_an_index_that_names_someone_is_refused_without_repeating_it(tmp_path, report):
+    write_index(tmp_path / "mine.parquet", np.eye(2), ["Disc bulge.", report])
+    with pytest.raises(ValueError, match="seems to name someone") as refused:
+        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert not re.search(r"Salem|12345|2016", str(refused.value))
+    assert not (tmp_path / "space").exists()
+
+
+def test_an_index_with_paths_of_this_machine_is_refused(tmp_path):
+    write_index(tmp_path / "mine.parquet", np.eye(1), ["Disc bulge."])
+    table = pq.read_table(tmp_path / "mine.parquet")
+    pq.write_table(table.set_column(2, "source", [["/home/anna/a.png"]]), tmp_path / "mine.parquet")
+    with pytest.raises(ValueError, match="PATH"):
+        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+
+
+@pytest.mark.parametrize("model_id", ["lumbar", "/srv/runs/demo", "org/lum bar", "a/b/c"])
+def test_what_is_no_id_of_the_hub_is_refused(tmp_path, model_id):
+    with pytest.raises(ValueError, match=r"needs its id, as org/name|alphanumeric"):
+        prepare_space(tmp_path / "space", model_id)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        prepare_space(tmp_path, "org/lumbar")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_the_app_of_a_space_imports_without_the_project_and_knows_its_model(tmp_path):
+    prepare_space(tmp_path / "space", "org/lumbar")
+    script = "import app, train; print(train.__file__, app.model_of_space(app.HERE / 'README.md'))"
+    settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "space", env=settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(tmp_path / "space" / "train" / "__init__.py"), "org/lumbar"]

@@ -1,0 +1,88 @@
+"""Publish a run on the Hugging Face Hub: its checkpoint, a card written from its files, and, if asked for, an app.
+
+    python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo --dry_run
+    python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo
+    python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo --tag v0.2 --space --index embeddings.parquet
+
+The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. What is sent lies in RUN/hub, which
+--dry_run writes, too. A publication that was interrupted goes on with the same command; nothing is visible before all
+of it has arrived.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from data_scripts.hub_upload import Destination, check_destination, files_below, upload
+from train.arguments import parse_arguments, setting
+from train.publishing.publication import prepare_app, prepare_model
+
+
+@dataclass
+class PublishArguments:
+    """Settings of `train/publish.py`."""
+
+    run: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json.")
+    repo_id: str = setting("", "owner/name of the repository, made if it does not exist. The owner: you or your team.")
+    public: bool = setting(False, "Let everybody see it. Without: only its owner.")
+    tag: str = setting("v0.1", "Name of this version; a repository has each once.")
+    study: str = setting("", "Folder of a study of these systems, whose result the card tells, too.")
+    allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; the card says so in front.")
+    adapter: bool = setting(False, "Publish the adapters of a run with --lora_rank, without the weights they adapt.")
+    space: bool = setting(False, "Publish a Space of the same id, too: the app, on this model.")
+    index: str = setting("", "Parquet that train/encode.py wrote of a data set: the app shows its nearest reports.")
+    dry_run: bool = setting(False, "Check, and write what would be sent to RUN/hub; ask the Hub nothing.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if not self.run:
+            raise ValueError("run is empty: name the folder of a finished run, such as runs/demo.")
+        if not self.repo_id:
+            raise ValueError("repo_id is empty: name the repository, such as me/lumbarclip-demo.")
+        if self.index and not self.space:
+            raise ValueError(f"--index {self.index} is for the app: give --space, too.")
+
+
+def main(args: PublishArguments) -> None:
+    """Check, write the folders, and send them."""
+    run = Path(args.run)
+    model = Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
+    api = HfApi()
+    if not args.dry_run:
+        check_destination(api, model)  # a wrong token is told before minutes of checks
+    folders = {
+        model: prepare_model(
+            run,
+            args.repo_id,
+            study=Path(args.study) if args.study else None,
+            allow_unmeasured=args.allow_unmeasured,
+            adapter=args.adapter,
+        )
+    }
+    if args.space:
+        app = replace(model, kind="space")
+        folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None)
+    files = {destination: files_below(folder) for destination, folder in folders.items()}
+    for destination, folder in folders.items():
+        size = sum(path.stat().st_size for path in files[destination].values())
+        print(f"{destination.kind} {destination.repo_id}: {folder}, {size / 1e6:.1f} MB")
+    if args.dry_run:
+        print("Dry run: nothing was sent.")
+        return
+    for address in upload(api, files):
+        print(f"Published as {args.tag}: {address}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+    try:
+        main(parse_arguments(PublishArguments))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on with what has not arrived.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,143 @@
+"""What is wrong with a folder that is to be published: weights that run code, code that is missing, local paths."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from data_scripts.hub_upload import paths_of_this_machine
+
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+# How a folder was loaded, not what it is: a loader that reads them would look for files of this machine.
+STRAY_KEYS = ("is_local", "local_files_only")
+VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
+_ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/\s]+/)\S*")
+
+
+def refuse_unfit(folder: Path) -> None:
+    """Raise if a folder must not be published as it is.
+
+    Args:
+        folder: A checkpoint or an adapter, with or without its card.
+
+    Raises:
+        ValueError: If anything is wrong; the message lists all of it, with file and value.
+    """
+    problems = [*unsafe_files(folder), *missing_code(folder), *local_paths(folder)]
+    if problems:
+        raise ValueError(f"{folder} is not fit to be published:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+def unsafe_files(folder: Path) -> Iterator[str]:
+    """Name files whose loading can run code, by name and by content, and a folder without any safetensors."""
+    for path in _files(folder):
+        if path.suffix in PICKLE_SUFFIXES or _is_pickled(path):
+            yield (
+                f"{_name(path, folder)} may run code when it is loaded: only safetensors are published. Remove it, or "
+                "save the checkpoint again."
+            )
+    if not any(path.suffix == ".safetensors" for path in _files(folder)):
+        yield "there are no weights: no file is named *.safetensors."
+
+
+def missing_code(folder: Path) -> Iterator[str]:
+    """Name what of the code is not there that `trust_remote_code=True` would look for."""
+    for path in folder.glob("*config.json"):
+        for auto_class, references in _read(path).get("auto_map", {}).items():
+            # A tokenizer has two, the second or the first of which may be null.
+            for reference in references if isinstance(references, list) else [references]:
+                if reference is not None:
+                    yield from _missing_of(folder, f"{path.name}: auto_map: {auto_class}: {reference}", reference)
+    config = folder / "config.json"
+    if config.exists() and "auto_map" not in _read(config):
+        yield "config.json has no auto_map: the code was not saved with the weights. Save the checkpoint again."
+
+
+def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
+    if "--" in reference:
+        yield f"{entry}: the code lies in another repository, which may change; save it with the weights."
+        return
+    module, _, class_name = reference.rpartition(".")
+    file = folder / f"{module}.py"
+    if not file.exists():
+        yield f"{entry}: {file.name} is missing."
+        return
+    if class_name not in _classes(file):
+        yield f"{entry}: {file.name} defines no class {class_name}."
+    try:
+        imported = get_relative_import_files(file)
+    except FileNotFoundError as error:  # of one of them
+        yield f"{entry}: {Path(error.filename).name} is missing, which is imported."
+        return
+    for path in map(Path, imported):
+        if not path.exists():
+            yield f"{entry}: {path.name} is missing, which is imported."
+
+
+def local_paths(folder: Path) -> Iterator[str]:
+    """Name each value of a JSON file, and each word of the card, that is a path of this machine."""
+    for path in _files(folder):
+        name = _name(path, folder)
+        if path.suffix == ".json" and path.name not in VOCABULARIES:
+            for key, value in _values(_read(path)):
+                last = key.rpartition(".")[2]
+                if last in STRAY_KEYS:
+                    yield f"{name}: {key} = {value!r} says how it was loaded here: remove it."
+                elif isinstance(value, str) and _is_local(last, value):
+                    yield f"{name}: {key} = {value!r} is a path of this machine: give a Hub id, or remove it."
+        elif path.name == "README.md":
+            for word in paths_of_this_machine(path.read_text(encoding="utf-8")):
+                yield f"{name}: {word!r} is a path of this machine: remove it."
+
+
+def _is_local(key: str, value: str) -> bool:
+    if key.endswith("name_or_path"):
+        return bool(value) and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
+    return bool(_ABSOLUTE.fullmatch(value)) or ("/" in value and len(value) < 256 and Path(value).exists())
+
+
+def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every value of a JSON document under its dotted key."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _values(value, f"{key}.{name}" if key else name)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _values(value, f"{key}[{index}]")
+    else:
+        yield key, content
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file starts like a pickle, or like the zip of one that torch.save writes."""
+    if path.suffix == ".safetensors":
+        return False  # starts with a length, which may be any bytes; loading it finds out
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _classes(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no JSON ({error}): the copy was cut off, or it was edited. Save it again."
+        ) from error

@@ -1,0 +1,137 @@
+"""A Hub Space that runs the app: its code, its requirements and its card, in a folder ready to be uploaded.
+
+The Space holds no weights and no pictures: it loads the model from the Hub, and its examples are drawn when asked for.
+"""
+
+import shutil
+from collections.abc import Iterator
+from configparser import ConfigParser
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from huggingface_hub import metadata_save
+from huggingface_hub.utils import validate_repo_id
+
+from data_scripts.identifiers import find_identifiers
+from train.app.report_index import COLUMNS, read_index
+
+PROJECT = Path(__file__).parents[2]
+APP = "app.py"
+INDEX = "index.parquet"
+PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
+SUFFIXES = (".py", ".css")
+LICENSE = "apache-2.0"
+CARD = """
+# LumbarCLIP: try [{model_id}](https://huggingface.co/{model_id})
+
+Upload a slice of a lumbar spine, or take a drawn example: the app says which findings fit, how sure the model is, and
+when it does not know. **Research use only.** Not a medical device; not for diagnosis, and not for any decision about a
+patient.
+
+A file is deleted as soon as it is read. It is sent to this Space nevertheless: upload nothing that names a patient, and
+nothing that you may not pass on. To read such slices, run the app on your own machine: `python app.py --checkpoint
+{model_id}`.
+
+The model is the first under `models` above; the variable `MODEL_ID` of the Space goes before it. A private model needs
+the secret `HF_TOKEN` with the right to read it.
+"""
+
+
+def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> None:
+    """Write what a Space needs to run the app for a model of the Hub.
+
+    Args:
+        folder: Written to; must not exist, or be empty.
+        model_id: Id of the model on the Hub, as `org/name`.
+        index: Parquet file of `train/encode.py`, whose reports everyone who opens the Space can read; None for none.
+
+    Raises:
+        ValueError: If the folder holds something, the id is none, the project is not there as a whole, or the index
+            cannot be read or seems to name someone.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: a Space is written into a new folder.")
+    if model_id.count("/") != 1:
+        raise ValueError(f"A Space loads its model from the Hub and needs its id, as org/name; got {model_id!r}.")
+    validate_repo_id(model_id)
+    if missing := [name for name in (APP, "setup.cfg", *PACKAGES) if not (PROJECT / name).exists()]:
+        raise ValueError(f"{PROJECT} lacks {', '.join(missing)}: prepare a Space from a clone of the project.")
+    if index is not None:
+        refuse_identifying_index(index)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT / APP, folder / APP)
+    for package in PACKAGES:
+        _copy_code(PROJECT / package, folder / package)
+    if index is not None:
+        pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
+    (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
+    _write_card(folder / "README.md", model_id)
+
+
+def refuse_identifying_index(index: Path) -> None:
+    """Raise if a report or a source of an index seems to name someone, or a place on this machine.
+
+    Raises:
+        ValueError: If so, with what was found but not the passage itself; or if the index cannot be read.
+    """
+    content = read_index(index)
+    texts = {*content.reports, *content.sources}
+    kinds = {found.kind for text in texts for found in find_identifiers(text)}
+    if any(Path(source).is_absolute() for source in content.sources):
+        kinds.add("PATH")
+    if kinds:
+        raise ValueError(
+            f"{index} seems to name someone ({', '.join(sorted(kinds))}), and everyone who opens the Space could read "
+            "it. Build the dataset with data_scripts.build, which takes such passages out, and encode it again."
+        )
+
+
+def requirements(extra: str) -> Iterator[str]:
+    """Yield what `pip install lumbarclip[extra]` would install, by setup.cfg; our own extras are resolved.
+
+    Example:
+        >>> next(requirement for requirement in requirements("app") if requirement.startswith("gradio"))
+        'gradio>=...'
+    """
+    settings = ConfigParser()
+    settings.read(PROJECT / "setup.cfg", encoding="utf-8")
+    yield from _lines(settings["options"]["install_requires"])
+    for requirement in _lines(settings["options.extras_require"][extra]):
+        if requirement.startswith("lumbarclip["):
+            yield from requirements(requirement.removeprefix("lumbarclip[").removesuffix("]"))
+        else:
+            yield requirement
+
+
+def _lines(value: str) -> list[str]:
+    return [line.strip() for line in value.splitlines() if line.strip()]
+
+
+def _copy_code(package: Path, copy: Path) -> None:
+    for path in sorted(package.rglob("*")):
+        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
+            target = copy / path.relative_to(package)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _write_card(path: Path, model_id: str) -> None:
+    """Write the card, whose head tells the Hub how to run the Space."""
+    path.write_text(CARD.format(model_id=model_id))
+    head = {
+        "title": "LumbarCLIP",
+        "emoji": "🩻",
+        "colorFrom": "blue",
+        "colorTo": "gray",
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": "3.11",
+        "app_file": APP,
+        "pinned": False,
+        "license": LICENSE,
+        "models": [model_id],
+        "short_description": "Asks a model about lumbar slices; research only",
+    }
+    metadata_save(path, head)

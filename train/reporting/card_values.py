@@ -1,0 +1,289 @@
+"""What the placeholders of a model card stand for, in words, from the files that a run left."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
+from train.data_description import UNKNOWN
+from train.history import training_seconds
+from train.reporting.card_metadata import PIPELINE_TAG, card_metadata
+from train.reporting.card_tables import (
+    RESULT_TABLES,
+    calibration_table,
+    classifier_tables,
+    result_tables,
+    splits_table,
+    study_table,
+)
+from train.reporting.card_words import counted, in_words, number, one_line, shown_command, without_folders
+from train.reporting.report import describe_dataset
+
+INTERVALS = "95 % intervals, by bootstrap over patients"  # percentiles of train.evaluation.bootstrap
+# Of where and how a run wrote, not of what it learned.
+OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
+FEW_PATIENTS = 10
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+NOT_RECORDED = "not recorded"
+ELSEWHERE = "This is another data set than that of the training; whether they share patients, nobody looked. "
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run left, read.
+
+    Args:
+        run: `run.json`.
+        config: `config.json` of the checkpoint.
+        processor: `processor_config.json` of the checkpoint; of a classifier, `preprocessor_config.json`.
+        history: Lines of `history.jsonl`.
+        metrics: `metrics.json`; None if the model was not measured.
+        adapter: `adapter_config.json`, where the card is that of a low-rank adapter without its base; else None.
+        study: `results.json` of a study; None without one.
+    """
+
+    run: Mapping[str, Any]
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any]
+    history: list[dict[str, Any]]
+    metrics: Mapping[str, Any] | None
+    adapter: Mapping[str, Any] | None
+    study: Mapping[str, Any] | None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the run recorded of its data; runs of earlier versions recorded its name alone."""
+        name = Path(self.run["arguments"]["dataset"]).name
+        synthetic = bool(self.metrics and self.metrics["dataset"]["synthetic"])
+        unrecorded = {"name": name, "synthetic": synthetic, "splits": None, "planes": {}, "sequences": {}}
+        return {**UNKNOWN, **unrecorded, **self.run.get("data", {})}
+
+
+def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
+    """Fill the placeholders of `model_card.md`.
+
+    Args:
+        files: What the run left.
+        repo_id: Hub id that the model will have.
+
+    Returns:
+        A value for each placeholder.
+    """
+    task = "image-classification" if CLASSIFIER in files.config.get("architectures", ()) else PIPELINE_TAG
+    model_name = repo_id.rpartition("/")[2]
+    leak = _leak_values(files)
+    metadata = card_metadata(
+        model_name,
+        pipeline_tag=task,
+        data=files.data,
+        metrics=None if leak["leak"] else files.metrics,
+        base_model=_base_models(files),
+        uses_lora=bool(files.run["arguments"].get("lora_rank")),
+        is_adapter=files.adapter is not None,
+    )
+    return {
+        "metadata": metadata.to_yaml(),
+        "model_name": model_name,
+        "repo_id": repo_id,
+        "task": task,
+        "adapter_base": files.adapter["base_model_name_or_path"] if files.adapter else None,
+        **_model_values(files),
+        **leak,
+        **_data_values(files),
+        **_result_values(files),
+        **_training_values(files),
+    }
+
+
+def _model_values(files: RunFiles) -> dict[str, Any]:
+    arguments, config = files.run["arguments"], files.config
+    vision, text = config["vision_config"], config["text_config"]
+    heads = {
+        "none": "no projection heads",
+        "linear": f"linear heads into a shared space of {config['projection_dim']} dimensions",
+        "nonlinear": f"heads of two layers into a shared space of {config['projection_dim']} dimensions",
+    }
+    layers = f", {text['num_hidden_layers']} layers of width {text['hidden_size']}," if "hidden_size" in text else ""
+    return {
+        "vision_tower": f"`{vision.get('architecture', vision['model_type'])}`",
+        "text_tower": f"a `{text['model_type']}` encoder{layers}",
+        "projection": heads[config["projection"]],
+        "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
+        "max_text_length": files.processor.get("max_length", ""),
+        "starting_weights": _starting_weights(arguments),
+        "objective": arguments["objective"] if "objective" in arguments else arguments["loss"],
+        "lora_rank": arguments.get("lora_rank", 0),
+    }
+
+
+def _starting_models(arguments: Mapping[str, Any]) -> list[str]:
+    """The checkpoint or the towers that a run started from: Hub ids, names of timm, or folders."""
+    if checkpoint := arguments.get("init_checkpoint") or arguments.get("checkpoint"):  # of a classifier
+        return [checkpoint]
+    return [arguments["vision"], arguments["text"]] if arguments["pretrained"] else []
+
+
+def _starting_weights(arguments: Mapping[str, Any]) -> str:
+    models = [f"`{without_folders(name)}`" for name in _starting_models(arguments)]
+    return f"the weights of {' and '.join(models)}" if models else "random weights"
+
+
+def _base_models(files: RunFiles) -> list[str] | str | None:
+    """Hub ids of what the weights started from."""
+    if files.adapter:
+        return files.adapter["base_model_name_or_path"]
+    models = _starting_models(files.run["arguments"])
+    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
+
+
+def _data_values(files: RunFiles) -> dict[str, Any]:
+    data = files.data
+    found, splits = data["deidentification"], data["splits"]
+    named = f"[{data['name']}](https://huggingface.co/datasets/{data['hub_id']})" if data["hub_id"] else data["name"]
+    state = "synthetic" if data["synthetic"] else "unknown" if found is None else "passed"
+    if found is not None and not found["passed"]:
+        state = "failed"
+    statements = {
+        "synthetic": "the data are drawn; there is nobody to name.",
+        "unknown": NOT_RECORDED + ".",
+        "passed": "the check of texts, ids and images passed. Rules miss things.",
+        "failed": "**the check failed.**",
+    }
+    patients = "drawn patients" if data["synthetic"] else "patients"
+    trained_on = (
+        "" if splits is None else f"{splits['train']['rows']} images of {splits['train']['patients']} {patients}"
+    )
+    seen = {"planes": "plane", "sequences": "sequence"}
+    protocol = [f"{one}: {counted(data[many])}" for many, one in seen.items() if data[many]]
+    return {
+        "data_name": named,
+        "trained_on_synthetic": data["synthetic"],
+        "may_be_shared": data["may_be_shared"],
+        "deidentification": state,
+        "deidentification_statement": statements[state],
+        "data_summary": one_line(data["summary"] or f"{named}; what it holds was {NOT_RECORDED}."),
+        "report_origin": one_line(data["report_origin"] or NOT_RECORDED).removesuffix("."),
+        "data_license": one_line(data["license"] or NOT_RECORDED).removeprefix("other: "),
+        "data_citation": one_line(data["citation"] or NOT_RECORDED + "."),
+        "split_rule": one_line(data["split_rule"] or NOT_RECORDED + "."),
+        "splits_table": splits_table(splits),
+        "population": f"It learned from {trained_on}." if trained_on else f"Whom it learned from was {NOT_RECORDED}.",
+        "protocol": f"It learned from images by {'; by '.join(protocol)}." if protocol else "Not recorded.",
+    }
+
+
+def _leak_values(files: RunFiles) -> dict[str, str]:
+    """The stamp, empty without a leak, and what the section on data says."""
+    arguments = files.run["arguments"]
+    measured = files.metrics["dataset"].get("leak") if files.metrics else None
+    if measured:
+        stamp = measured["in_words"]
+    elif files.data["split_by"] == "record":
+        stamp = "The splits are by record: patients have images in more than one."
+    elif arguments.get("allow_leaks") and (files.metrics is None or _elsewhere(files)):
+        stamp = "The run was told to take data whose splits may share patients or images, and nobody looked."
+    else:
+        stamp = ""
+    looked = "allow_leaks" in arguments  # runs of earlier versions did not look
+    none_found = "no patient, study, image or near-identical image is in two splits." if looked else NOT_RECORDED + "."
+    return {"leak": stamp, "leak_statement": stamp or none_found}
+
+
+def _elsewhere(files: RunFiles) -> bool:
+    """Whether the figures are of another data set than the training."""
+    return files.metrics is not None and files.metrics["dataset"]["name"] != files.data["name"]
+
+
+def _result_values(files: RunFiles) -> dict[str, Any]:
+    metrics, study = files.metrics, files.study
+    values = {
+        "measured": metrics is not None,
+        "zero_shot_is_chance": metrics is not None and _is_chance(metrics),
+        "intervals": INTERVALS,
+        "measured_on_synthetic": bool(metrics and metrics["dataset"]["synthetic"]),
+        "study": study["card_text"] if study else "",
+        "study_table": study_table(study) if study else "",
+        "calibration": _calibration(files.config.get("calibration")),
+        "class_temperatures": _class_temperatures(files.config),
+        "calibration_table": calibration_table(metrics) if metrics else "",
+        "rarest_label": _rarest_labels(metrics["dataset"]["labels"]) if metrics else "",
+    }
+    return values | {
+        "measured_on": describe_dataset(metrics["dataset"]) if metrics else "",
+        "measured_elsewhere": ELSEWHERE if _elsewhere(files) else "",
+        "metrics_date": metrics["date"][:10] if metrics else "",
+        "metrics_command": shown_command(metrics["command"]) if metrics else "",
+        **dict.fromkeys(RESULT_TABLES, ""),
+        **_tables(metrics),
+    }
+
+
+def _tables(metrics: Mapping[str, Any] | None) -> dict[str, str]:
+    if metrics is None:
+        return {}
+    return classifier_tables(metrics) if "figures" in metrics else result_tables(metrics)
+
+
+def _class_temperatures(config: Mapping[str, Any]) -> str:
+    temperatures = config.get("class_temperatures") or []
+    return ", ".join(f"{config['id2label'][str(k)]} {value:.3f}" for k, value in enumerate(temperatures))
+
+
+def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if fitted is None:
+        return None
+    reasons = "\n".join(f"- {question}: {reason}." for question, reason in fitted["fitted_on"]["reasons"].items())
+    return {**fitted["fitted_on"], "coverage": f"{100 * fitted['target_coverage']:g} %", "reasons": reasons}
+
+
+def _rarest_labels(labels: Mapping[str, Mapping[str, int]]) -> str:
+    rare = {name: n for name, n in labels.items() if n["patients"] < FEW_PATIENTS}
+    said = [f"{name} in {number(n['rows'], 'image')} of {number(n['patients'], 'patient')}" for name, n in rare.items()]
+    return f"The test patients show {'; '.join(said)}." if said else ""
+
+
+def _is_chance(metrics: Mapping[str, Any]) -> bool:
+    """Whether the interval of the zero-shot headline reaches down to guessing."""
+    if "zero_shot" not in metrics:
+        return False
+    if "macro_auroc" in metrics["zero_shot"]:
+        entry, chance = metrics["zero_shot"]["macro_auroc"], 0.5
+    else:
+        entry, chance = metrics["zero_shot"]["balanced_accuracy"], 1 / len(metrics["dataset"]["labels"])
+    return entry["low"] is None or entry["low"] <= chance
+
+
+def _training_values(files: RunFiles) -> dict[str, str]:
+    run, history = files.run, files.history
+    arguments = run["arguments"]
+    micro_batches = arguments.get("gradient_accumulation_steps", 1)
+    pairs_of_update = run["num_processes"] * arguments["batch_size"] * micro_batches
+    timed = bool(history) and all("pairs_per_second" in line for line in history)
+    shown = {key: without_folders(value) for key, value in arguments.items() if key not in OF_THE_PLACE}
+    last = history[-1] if history else {}
+    losses = [f"{name.replace('_', ' ')} {last[name]:.3f}" for name in ("loss", "validation_loss") if name in last]
+    ended = f" Ended at {' and '.join(losses)}." if losses else ""
+    updates = f"{last['update']} updates of {pairs_of_update} pairs, " if history else ""
+    software = [f"Python {run['python']}", *(f"{name} {version}" for name, version in run["packages"].items())]
+    return {
+        "command": shown_command(run["command"]),
+        "training": f"{updates}AdamW at {arguments['learning_rate']:g}, seed {arguments['seed']}.{ended} "
+        f"Started on {run['date'][:10]}.",
+        "training_time": f"{in_words(training_seconds(history, pairs_of_update)) if timed else NOT_RECORDED} "
+        f"(updates alone) on {_device(run)}.",
+        "software": ", ".join(software) + ".",
+        "arguments": yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100).strip(),
+    }
+
+
+def _device(run: Mapping[str, Any]) -> str:
+    model = f" ({run['device_name']})" if "device_name" in run else ""
+    threads = (
+        f", {number(run['num_threads'], 'thread')} each" if "num_threads" in run and run["device"] == "cpu" else ""
+    )
+    precision = {"no": "float32"}.get(run["mixed_precision"], f"mixed precision {run['mixed_precision']}")
+    return f"{run['device']}{model}: {number(run['num_processes'], 'process', 'processes')}{threads}, {precision}"

@@ -1,0 +1,101 @@
+"""The model card: `model_card.md`, filled from what a run left and from nothing else."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2.meta import find_undeclared_variables
+
+from train.checkpoints import CHECKPOINT
+from train.history import read_history
+from train.reporting.card_values import RunFiles, card_values
+
+ADAPTER = "adapter"  # of train.adapters, which imports much
+TEMPLATE = Path(__file__).parents[2] / "model_card.md"
+
+
+def build_model_card(
+    run_folder: Path,
+    repo_id: str,
+    *,
+    study_folder: Path | None = None,
+    allow_unmeasured: bool = False,
+    is_adapter: bool = False,
+) -> ModelCard:
+    """Write the card of a run.
+
+    Args:
+        run_folder: Holds `run.json`, `metrics.json`, `history.jsonl` and `checkpoint/`.
+        repo_id: Hub id that the model will have.
+        study_folder: Of a study whose result the card tells, too.
+        allow_unmeasured: Whether to write the card of a model without `metrics.json`; it then says so in front.
+        is_adapter: Whether the card is that of the low-rank adapters in `adapter/` and not of the whole checkpoint.
+
+    Returns:
+        The card; `str(card)` is the README of the repository, `card.data` its metadata.
+
+    Raises:
+        ValueError: If a file is missing, or the template asks for something that is not known.
+    """
+    metrics = _read(run_folder / "metrics.json")
+    if metrics is None and not allow_unmeasured:
+        raise ValueError(
+            f"{run_folder} has no metrics.json: nobody has measured this model. Measure it with "
+            "train/evaluate_model.py --checkpoint, or give --allow_unmeasured; its card will then say so."
+        )
+    checkpoint = run_folder / CHECKPOINT
+    files = RunFiles(
+        run=_require(run_folder / "run.json"),
+        config=_require(checkpoint / "config.json"),
+        processor=_read(checkpoint / "preprocessor_config.json") or _require(checkpoint / "processor_config.json"),
+        history=read_history(run_folder),
+        metrics=metrics,
+        adapter=_require(run_folder / ADAPTER / "adapter_config.json") if is_adapter else None,
+        study=None if study_folder is None else _require(study_folder / "results.json"),
+    )
+    return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), card_values(files, repo_id)))
+
+
+def fill_template(template: str, values: Mapping[str, Any]) -> str:
+    r"""Fill a template of Jinja.
+
+    Args:
+        template: Text with `{{ name }}` and `{% if name %}`.
+        values: By name of the placeholder.
+
+    Returns:
+        The text, without the empty lines that conditions leave.
+
+    Raises:
+        ValueError: If the template has a placeholder that `values` has not, in a branch not taken, too.
+
+    Example:
+        >>> fill_template("{% if leak %}\nLeak!\n{% endif %}\n# {{ name }}", {"leak": "", "name": "Card"})
+        '# Card'
+    """
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    known = f"Known are: {', '.join(sorted(values))}."
+    try:
+        if unknown := sorted(find_undeclared_variables(environment.parse(template)) - set(values)):
+            raise ValueError(f"The template of the model card asks for {', '.join(unknown)}, which is unknown. {known}")
+        text = environment.from_string(template).render(values)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"The template of the model card cannot be read: line {error.lineno}: {error}.") from error
+    except UndefinedError as error:  # of a part, as in `calibration.dataset`
+        raise ValueError(f"The template of the model card asks for what is unknown: {error}. {known}") from error
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _require(path: Path) -> Any:
+    content = _read(path)
+    if content is None:
+        raise ValueError(f"{path} is missing; a model card needs it. Name the folder that pretraining wrote.")
+    return content
