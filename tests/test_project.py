@@ -60,7 +60,12 @@ def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
         ["train/evaluate_model.py"],
         ["train/cross_validate.py"],
         ["train/study.py"],
+        ["train/finetune_classification.py"],
+        ["train/explain.py"],
+        ["train/encode.py"],
+        ["train/publish.py"],
         ["-m", "data_scripts.build"],
+        ["-m", "data_scripts.publish_dataset"],
     ],
 )
 def test_every_entry_explains_itself(entry):

@@ -79,8 +79,8 @@ class PretrainArguments:
     )
     lora_rank: int = setting(
         0,
-        "Train low-rank adapters of this rank, such as 8, and the heads, in place of the whole towers, for which a few "
-        "dozen patients are too few; 0: the whole towers. Adapters bear a learning rate ten times higher.",
+        "Train low-rank adapters of this rank, such as 8, and the heads, in place of the whole towers: a small file "
+        "beside a large base, and less memory. 0: the whole towers.",
     )
     vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
     image_size: int = setting(224, "Side of the square image, in pixels.")

@@ -10,6 +10,7 @@ import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from train.arguments import PretrainArguments
+from train.checkpoints import save_checkpoint
 from train.initial_model import build_model, learn_tokenizer
 from train.loaders import open_dataset
 
@@ -74,4 +75,41 @@ def test_an_unreachable_tower_is_named(tiny_dataset_folder, tmp_path):
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), vision="resnet10t", text="nowhere/bert"
     )
     with pytest.raises(ValueError, match="No tower"):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
+def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path
+):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "base")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path / "run"),
+        init_checkpoint=str(tmp_path / "base"),
+        vision="no_such_tower",
+        image_size=999,
+        alpha=1.0,
+        label_temperature=0.3,
+        learn_temperature=False,
+        class_prompts={"scoliosis": ["The spine is curved."]},
+    )
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    weights = tiny_model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
+    assert processor.image_processor.size["height"] == 32
+    assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
+    assert (model.config.alpha, model.config.label_temperature, model.config.learn_temperature) == (1.0, 0.3, False)
+    assert not model.log_inverse_temperature.requires_grad
+
+
+def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folder, tmp_path):
+    BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path / "bert"
+    )
+    learn_tokenizer(TEXTS, 60).save_pretrained(tmp_path / "bert")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), init_checkpoint=str(tmp_path / "bert")
+    )
+    with pytest.raises(ValueError, match="holds a BertModel; it must be a LumbarCLIP checkpoint"):
         build_model(args, open_dataset(args.dataset)["train"])
