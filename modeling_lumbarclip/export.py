@@ -113,7 +113,7 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> 
     return {
         "architecture": type(model).__name__,
         "weights_sha256": weights_sha256(model),
-        "inverse_temperature": None if inverse_temperature is None else float(inverse_temperature),
+        "inverse_temperature": None if inverse_temperature is None else inverse_temperature.detach().item(),
         "calibration": model.config.calibration,
         "id2label": model.config.id2label if model.config.is_classifier else None,
         "files": files,

@@ -179,8 +179,8 @@ def check_adapter_base(folder: Path) -> str:
         )
     if _is_local(base):
         raise ValueError(
-            f"The base of {folder} is {base}, no model of the Hub. Publish that checkpoint first, then name it "
-            "by train.adapters.set_adapter_base(folder, 'org/name'); or publish the merged checkpoint instead."
+            f"The base of {folder} is {base}, no model of the Hub. Publish that checkpoint first, then give its id as "
+            "--adapter_base org/name; or publish the merged checkpoint instead, without --adapter."
         )
     return base
 

@@ -3,6 +3,7 @@
     python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo --dry_run
     python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo
     python train/publish.py --run runs/demo --repo_id me/lumbarclip-demo --tag v0.2 --space --index embeddings.parquet
+    python train/publish.py --run runs/lora --repo_id me/lumbarclip-lora --adapter --adapter_base me/lumbarclip-demo
 
 The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. What is sent lies in RUN/hub, which
 --dry_run writes, too. A publication that was interrupted goes on with the same command; nothing is visible before all
@@ -12,13 +13,14 @@ of it has arrived.
 import logging
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from data_scripts.hub_upload import Destination, check_destination, files_below, upload
 from train.arguments import parse_arguments, setting
-from train.publishing.publication import prepare_app, prepare_model
+from train.publishing.publication import prepare_adapter, prepare_app, prepare_model
 
 
 @dataclass
@@ -32,9 +34,12 @@ class PublishArguments:
     study: str = setting("", "Folder of a study of these systems, whose result the card tells, too.")
     allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; the card says so in front.")
     adapter: bool = setting(False, "Publish the adapters of a run with --lora_rank, without the weights they adapt.")
+    adapter_base: str = setting(
+        "", "Hub id of the checkpoint that these adapters were trained on, if that was a folder of this machine."
+    )
     space: bool = setting(False, "Publish a Space of the same id, too: the app, on this model.")
     index: str = setting("", "Parquet that train/encode.py wrote of a data set: the app shows its nearest reports.")
-    dry_run: bool = setting(False, "Check, and write what would be sent to RUN/hub; ask the Hub nothing.")
+    dry_run: bool = setting(False, "Check, and write what would be sent to RUN/hub; send nothing.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
@@ -44,6 +49,10 @@ class PublishArguments:
             raise ValueError("repo_id is empty: name the repository, such as me/lumbarclip-demo.")
         if self.index and not self.space:
             raise ValueError(f"--index {self.index} is for the app: give --space, too.")
+        if self.adapter_base and not self.adapter:
+            raise ValueError(f"--adapter_base {self.adapter_base} is the base of adapters: give --adapter, too.")
+        if self.adapter and self.space:
+            raise ValueError("The app loads whole checkpoints: publish one with --space, or --adapter without it.")
 
 
 def main(args: PublishArguments) -> None:
@@ -53,15 +62,9 @@ def main(args: PublishArguments) -> None:
     api = HfApi()
     if not args.dry_run:
         check_destination(api, model)  # a wrong token is told before minutes of checks
-    folders = {
-        model: prepare_model(
-            run,
-            args.repo_id,
-            study=Path(args.study) if args.study else None,
-            allow_unmeasured=args.allow_unmeasured,
-            adapter=args.adapter,
-        )
-    }
+    prepare = partial(prepare_adapter, api=api, base=args.adapter_base) if args.adapter else prepare_model
+    study = Path(args.study) if args.study else None
+    folders = {model: prepare(run, args.repo_id, study=study, allow_unmeasured=args.allow_unmeasured)}
     if args.space:
         app = replace(model, kind="space")
         folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None)

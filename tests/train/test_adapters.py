@@ -150,7 +150,7 @@ def test_the_base_of_a_published_adapter_is_on_the_hub(tmp_path, tiny_processor,
     base = save_base(tmp_path / "base", TINY_VISION, tiny_processor)
     folder = tmp_path / "adapter"
     save_adapters(add_adapters(AutoModel.from_pretrained(base), rank=2), tiny_processor, folder)
-    with pytest.raises(ValueError, match=r"base, no model of the Hub.*set_adapter_base.*org/name"):
+    with pytest.raises(ValueError, match=r"base, no model of the Hub.*--adapter_base org/name"):
         check_adapter_base(folder)
     for wrong in ("name", "a/b/c", "../base", str(base)):
         with pytest.raises(ValueError, match="such as org/name"):

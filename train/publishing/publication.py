@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 
-from data_scripts.hub_upload import Destination, files_below, upload
+from data_scripts.hub_upload import Destination, files_below, hub_errors, upload
+from modeling_lumbarclip import LumbarCLIPConfig
+from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from modeling_lumbarclip.verify import check_checkpoint
-from train.adapters import ADAPTER, check_adapter_base
+from train.adapters import ADAPTER, check_adapter_base, set_adapter_base
 from train.checkpoints import CHECKPOINT, write_folder
 from train.publishing.checks import refuse_unfit
 from train.publishing.clean_process import refuse_unloadable
@@ -24,7 +26,6 @@ def prepare_model(
     *,
     study: Path | None = None,
     allow_unmeasured: bool = False,
-    adapter: bool = False,
 ) -> Path:
     """Check a run's checkpoint and write the folder that is published: the checkpoint and its card.
 
@@ -33,7 +34,6 @@ def prepare_model(
         repo_id: Where the model will be; the card says how to load it from there.
         study: Folder of a study whose result the card tells, too.
         allow_unmeasured: Whether a model without `metrics.json` may be published; its card says so.
-        adapter: Whether to publish the low-rank adapters of the run in place of the merged checkpoint.
 
     Returns:
         `RUN/hub/model`.
@@ -41,25 +41,79 @@ def prepare_model(
     Raises:
         ValueError: If the run is not finished or not measured, or its checkpoint is not fit to be used by others.
     """
-    source = run / (ADAPTER if adapter else CHECKPOINT)
+    source = run / CHECKPOINT
     if not source.is_dir():
-        raise ValueError(f"{source} is missing: --run names the folder of a finished run; adapters need --lora_rank.")
-    if adapter:
-        check_adapter_base(source)
-    card = build_model_card(run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured, is_adapter=adapter)
+        raise ValueError(f"{source} is missing: --run names the folder of a finished run.")
+    card = build_model_card(run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured)
     refuse_unfit(source)
-    if not adapter:
-        refuse_drift(source)
-    refuse_unloadable(source)
+    refuse_drift(source)
+    refuse_unloadable(source, source / GOLDEN_TENSORS)
+    folder = run / HUB / "model"
+    write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
+    refuse_unfit(folder)  # now with its card
+    return folder
+
+
+def prepare_adapter(
+    run: Path,
+    repo_id: str,
+    *,
+    api: HfApi,
+    base: str = "",
+    study: Path | None = None,
+    allow_unmeasured: bool = False,
+) -> Path:
+    """Check a run's low-rank adapters and write the folder that is published: them, the name of their base, a card.
+
+    With the base as it is on the Hub now, they must give the golden outputs of the run's own checkpoint: those of
+    another base, or of other weights of it, would differ.
+
+    Args:
+        run: Of `train/pretrain.py` with `--lora_rank`.
+        repo_id: Where the adapters will be.
+        api: Client of the Hub.
+        base: Hub id of the checkpoint that they were trained on; empty: as the run named it.
+        study: As in `prepare_model`.
+        allow_unmeasured: As in `prepare_model`.
+
+    Returns:
+        `RUN/hub/model`.
+
+    Raises:
+        ValueError: If the run has no adapters, their base is not on the Hub, or others could not use them with it.
+    """
+    source, golden = run / ADAPTER, run / CHECKPOINT / GOLDEN_TENSORS
+    if not source.is_dir() or not golden.exists():
+        raise ValueError(
+            f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: --run names the folder of a finished run with "
+            "--lora_rank."
+        )
+    if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
+        raise ValueError(
+            f"{run} is a classifier: an adapter does not keep the names of its classes. Publish it whole, without "
+            "--adapter."
+        )
+    base = base or check_adapter_base(source)
+    with hub_errors(api, base):
+        commit = api.model_info(base).sha
+    card = build_model_card(
+        run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured, adapter_base=(base, commit)
+    )
 
     def fill(unfinished: Path) -> None:
-        shutil.copytree(source, unfinished, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        (unfinished / "README.md").write_text(str(card), encoding="utf-8")
+        _fill(unfinished, source, card)
+        set_adapter_base(unfinished, base, commit)
 
     folder = run / HUB / "model"
     write_folder(folder, fill)
-    refuse_unfit(folder)  # now with its card
+    refuse_unfit(folder)
+    refuse_unloadable(folder, golden)
     return folder
+
+
+def _fill(folder: Path, source: Path, card: ModelCard) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
 
 
 def publish_model(run: Path, repo_id: str) -> str:

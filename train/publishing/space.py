@@ -14,7 +14,7 @@ from huggingface_hub import metadata_save
 from huggingface_hub.utils import validate_repo_id
 
 from data_scripts.identifiers import find_identifiers
-from train.app.report_index import COLUMNS, read_index
+from train.web_app.report_index import COLUMNS, read_index
 
 PROJECT = Path(__file__).parents[2]
 APP = "app.py"

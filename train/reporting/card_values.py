@@ -42,7 +42,7 @@ class RunFiles:
         processor: `processor_config.json` of the checkpoint; of a classifier, `preprocessor_config.json`.
         history: Lines of `history.jsonl`.
         metrics: `metrics.json`; None if the model was not measured.
-        adapter: `adapter_config.json`, where the card is that of a low-rank adapter without its base; else None.
+        adapter_base: Hub id and commit of the base, where the card is that of low-rank adapters alone; else None.
         study: `results.json` of a study; None without one.
     """
 
@@ -51,7 +51,7 @@ class RunFiles:
     processor: Mapping[str, Any]
     history: list[dict[str, Any]]
     metrics: Mapping[str, Any] | None
-    adapter: Mapping[str, Any] | None
+    adapter_base: tuple[str, str | None] | None
     study: Mapping[str, Any] | None
 
     @property
@@ -83,14 +83,15 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         metrics=None if leak["leak"] else files.metrics,
         base_model=_base_models(files),
         uses_lora=bool(files.run["arguments"].get("lora_rank")),
-        is_adapter=files.adapter is not None,
+        is_adapter=files.adapter_base is not None,
     )
     return {
         "metadata": metadata.to_yaml(),
         "model_name": model_name,
         "repo_id": repo_id,
         "task": task,
-        "adapter_base": files.adapter["base_model_name_or_path"] if files.adapter else None,
+        "adapter_base": files.adapter_base and files.adapter_base[0],
+        "adapter_base_commit": files.adapter_base and files.adapter_base[1],
         **_model_values(files),
         **leak,
         **_data_values(files),
@@ -134,8 +135,8 @@ def _starting_weights(arguments: Mapping[str, Any]) -> str:
 
 def _base_models(files: RunFiles) -> list[str] | str | None:
     """Hub ids of what the weights started from."""
-    if files.adapter:
-        return files.adapter["base_model_name_or_path"]
+    if files.adapter_base:
+        return files.adapter_base[0]
     models = _starting_models(files.run["arguments"])
     return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
 

@@ -14,7 +14,6 @@ from train.checkpoints import CHECKPOINT
 from train.history import read_history
 from train.reporting.card_values import RunFiles, card_values
 
-ADAPTER = "adapter"  # of train.adapters, which imports much
 TEMPLATE = Path(__file__).parents[2] / "model_card.md"
 
 
@@ -24,7 +23,7 @@ def build_model_card(
     *,
     study_folder: Path | None = None,
     allow_unmeasured: bool = False,
-    is_adapter: bool = False,
+    adapter_base: tuple[str, str | None] | None = None,
 ) -> ModelCard:
     """Write the card of a run.
 
@@ -33,7 +32,7 @@ def build_model_card(
         repo_id: Hub id that the model will have.
         study_folder: Of a study whose result the card tells, too.
         allow_unmeasured: Whether to write the card of a model without `metrics.json`; it then says so in front.
-        is_adapter: Whether the card is that of the low-rank adapters in `adapter/` and not of the whole checkpoint.
+        adapter_base: Hub id and commit of their base, where the card is that of the low-rank adapters alone.
 
     Returns:
         The card; `str(card)` is the README of the repository, `card.data` its metadata.
@@ -54,7 +53,7 @@ def build_model_card(
         processor=_read(checkpoint / "preprocessor_config.json") or _require(checkpoint / "processor_config.json"),
         history=read_history(run_folder),
         metrics=metrics,
-        adapter=_require(run_folder / ADAPTER / "adapter_config.json") if is_adapter else None,
+        adapter_base=adapter_base,
         study=None if study_folder is None else _require(study_folder / "results.json"),
     )
     return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), card_values(files, repo_id)))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import metadata_load
 
-from tests.train.app.test_report_index import write_index
+from tests.train.web_app.test_report_index import write_index
 from train.publishing.space import prepare_space, requirements
 
 

@@ -1,0 +1,84 @@
+"""Try a LumbarCLIP checkpoint in the browser. A Hub Space runs this file, too.
+
+    python app.py --checkpoint runs/demo/checkpoint
+    python app.py --checkpoint USER/MODEL --index embeddings.parquet --port 7861
+
+Research use only. Uploads are deleted as soon as they are read, and the page needs no network.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Before the libraries read them: nothing is reported to anyone.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+from huggingface_hub import metadata_load
+
+from train.arguments import parse_arguments
+from train.web_app.answers import embed_texts, open_reader
+from train.web_app.interface import build_page, launch_settings
+from train.web_app.report_index import read_index
+
+HERE = Path(__file__).parent
+INDEX = "index.parquet"  # beside this file, as `train/publish.py --space` puts it
+
+
+@dataclass
+class AppArguments:
+    """Try a LumbarCLIP checkpoint in the browser."""
+
+    checkpoint: str = field(
+        default="",
+        metadata={"help": "Folder of a checkpoint, or a Hub id. Empty: $MODEL_ID, or the model of the Space."},
+    )
+    index: str = field(
+        default="",
+        metadata={"help": f"Parquet file of train/encode.py with reports to search. Empty: {INDEX} beside app.py."},
+    )
+    port: int | None = field(default=None, metadata={"help": "Port to listen on; left out: the first free from 7860."})
+
+
+def main(args: AppArguments) -> None:
+    """Load the checkpoint, and serve the page until interrupted."""
+    name = args.checkpoint or os.environ.get("MODEL_ID") or model_of_space(HERE / "README.md")
+    if not name:
+        raise ValueError("No checkpoint: name one with --checkpoint, such as runs/demo/checkpoint, or set MODEL_ID.")
+    reader = open_reader(name)
+    index_path = Path(args.index) if args.index else HERE / INDEX
+    width = embed_texts(reader.model, reader.processor, ["Normal disc."]).shape[1]
+    index = read_index(index_path, width) if args.index or index_path.exists() else None
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave the `with` block: what was uploaded goes with it
+    with tempfile.TemporaryDirectory(prefix="lumbarclip-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build_page(reader, display_name(name), index)
+        _, address, _ = page.launch(server_port=args.port, prevent_thread_lock=True, **launch_settings())
+        print(f"Research use only. Open {address} in a browser; Ctrl-C ends the app.", flush=True)
+        page.block_thread()
+
+
+def model_of_space(readme: Path) -> str:
+    """The model that the card of a Space names first; empty where there is none."""
+    metadata = metadata_load(readme) if readme.exists() else None
+    models = (metadata or {}).get("models") or [""]
+    return models[0]
+
+
+def display_name(checkpoint: str) -> str:
+    """How to call a checkpoint on the page: a Hub id as it is, a folder without the way to it."""
+    folder = Path(checkpoint)
+    if not folder.is_dir() and not folder.is_absolute():
+        return checkpoint
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "checkpoint" else folder.name
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_arguments(AppArguments))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

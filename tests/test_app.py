@@ -1,0 +1,345 @@
+"""The app as a user meets it: driven in a real browser, and started by its command."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydicom import Dataset
+from transformers import BertTokenizer
+
+import app
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from tests.conftest import PROJECT, TINY_TEXT, TINY_VISION, WORDS
+from tests.data_scripts.dicom_files import draw_pixels, make_dicom
+from tests.train.web_app.conftest import CALIBRATION
+from tests.train.web_app.test_report_index import write_index
+from train.checkpoints import save_checkpoint
+from train.web_app.answers import open_reader
+from train.web_app.interface import build_page, launch_settings
+from train.web_app.report_index import read_index
+
+CHROMIUM = shutil.which("chromium")
+SECONDS = 60_000  # milliseconds that a slow machine may take to answer
+
+
+def browser_test(test):
+    """A test that drives the app in chromium."""
+    missing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+    return pytest.mark.slow(pytest.mark.browser(missing(test)))
+
+
+# Luminances of WCAG 2.2, and their ratio, of each element that the selector finds.
+CONTRASTS = """
+(elements) => elements.filter((element) => element.offsetParent && [...element.childNodes].some(
+  (node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim()
+)).map((element) => {
+  const rgb = (value) => value.match(/[\\d.]+/g).map(Number);
+  const linear = (x) => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
+  const luminance = (value) => {
+    const [r, g, b] = rgb(value).map((x) => linear(x / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  let behind = element;
+  while (behind && (rgb(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
+  const back = behind ? getComputedStyle(behind).backgroundColor : 'rgb(255, 255, 255)';
+  const [dark, light] = [getComputedStyle(element).color, back].map(luminance).sort((a, b) => a - b);
+  return [element.className + ': ' + element.textContent.slice(0, 40), (light + 0.05) / (dark + 0.05)];
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    config = LumbarCLIPConfig(vision_config=TINY_VISION, text_config=TINY_TEXT, projection_dim=8)
+    config.calibration = CALIBRATION
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    processor = LumbarCLIPProcessor(
+        LumbarCLIPImageProcessor(size={"height": 32, "width": 32}), tokenizer, max_length=32
+    )
+    folder = tmp_path_factory.mktemp("app") / "checkpoint"
+    save_checkpoint(LumbarCLIPModel(config).eval(), processor, folder)
+    return folder
+
+
+@dataclass
+class Served:
+    """The page, served by this process; what is uploaded to it comes to a folder of its own."""
+
+    address: str
+    uploads: Path
+
+    def kept_files(self) -> list[Path]:
+        return [path for path in self.uploads.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    write_index(folder / "index.parquet", np.eye(8), [f"Report {n}: disc bulge." for n in range(8)])
+    (folder / "uploads").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+        page = build_page(open_reader(str(checkpoint)), "tiny", read_index(folder / "index.parquet"))
+        _, address, _ = page.launch(prevent_thread_lock=True, **launch_settings())
+        yield Served(address.rstrip("/"), folder / "uploads")
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], headless=True)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser, served):
+    """Opens the page in a window; at the end nothing was asked of another machine, and no upload lies on the disk."""
+    contexts, requests, problems = [], [], []
+
+    def open_in(width=1200, height=900, **settings):
+        context = browser.new_context(viewport={"width": width, "height": height}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(SECONDS)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(served.address)
+        page.get_by_role("button", name="Normal disc").click(trial=True)  # waits until nothing covers it any more
+        return page
+
+    yield open_in
+    for context in contexts:
+        context.close()
+    own = (served.address, "data:", "blob:")
+    assert [url for url in requests if not url.startswith(own)] == []
+    assert problems == []
+    assert served.kept_files() == []
+
+
+@pytest.fixture
+def slices(tmp_path):
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (120, 100 + 40 * number), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"slice {number}.png")
+    (folder / "notes.png").write_text("The disc is normal.")
+    return folder
+
+
+def choose_file(page, files):
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Click to upload").locator("visible=true").click()
+    chosen.value.set_files(files)
+
+
+def heat_opacity(page) -> float:
+    return float(page.locator(".lc-heat").evaluate("element => getComputedStyle(element).opacity"))
+
+
+def tab_to(page, name, role="button"):
+    """Press Tab until a control has the focus."""
+    wanted = page.get_by_role(role, name=name).locator("visible=true")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            return wanted
+    raise AssertionError(f"Tab never came to {name!r}")
+
+
+@browser_test
+def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slices, served, tmp_path):
+    page = open_page()
+    page.screenshot(path=tmp_path / "start.png")
+    choose_file(page, slices / "slice 1.png")
+    page.locator(".lc-heat").wait_for()
+    assert page.locator(".lc-figure").inner_text().startswith("slice 1.png")
+    assert page.locator(".lc-card h3").all_inner_texts()[:2] == ["Disc bulge?", "Left bulge?"]
+    assert re.search(r"Present\s+(\d+|> 99|< 1) %", page.locator(".lc-card").first.inner_text())
+    assert page.locator(".lc-reports li").count() == 4
+    assert served.kept_files() == []
+
+    assert heat_opacity(page) == 0.5
+    page.get_by_role("spinbutton", name="Opacity").fill("80")
+    page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.8")
+
+    page.get_by_label("A finding of your own").first.fill("left disc bulge")
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".lc-own").wait_for()
+    assert "Not calibrated" in page.locator(".lc-own").inner_text()
+    page.get_by_text("Text-to-patch similarity for “left disc bulge”").wait_for()
+    assert heat_opacity(page) == 0.8
+    page.screenshot(path=tmp_path / "answer.png", full_page=True)
+
+    page.get_by_label("A finding of your own").first.fill("no disc bulge")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("alert").filter(has_text="denies a finding").wait_for()
+
+
+@browser_test
+def test_a_study_is_answered_slice_by_slice_and_for_the_patient(open_page, slices, tmp_path):
+    page = open_page()
+    page.get_by_role("tab", name="Study").click()
+    choose_file(page, sorted(slices.iterdir()))
+    page.locator(".lc-table").wait_for()
+    assert "mean of 3 slices" in page.locator(".lc-card").locator("visible=true").inner_text()
+    assert page.locator(".lc-table tbody tr").count() == 3
+    assert "notes.png is no image" in page.get_by_role("status").locator("visible=true").first.inner_text()
+    page.screenshot(path=tmp_path / "study.png", full_page=True)
+
+
+@browser_test
+def test_a_text_that_is_called_png_is_refused_and_the_answers_before_it_are_gone(open_page, slices, tmp_path):
+    page = open_page()
+    page.get_by_role("button", name="Normal disc").click()
+    page.locator(".lc-heat").wait_for()
+    choose_file(page, slices / "notes.png")
+    alert = page.get_by_role("alert").filter(has_text="notes.png")
+    alert.wait_for()
+    assert "no image that can be read" in alert.inner_text()
+    page.locator(".lc-figure").wait_for(state="detached")
+    assert page.locator(".lc-card").count() == 0
+    page.screenshot(path=tmp_path / "error.png")
+    choose_file(page, slices / "slice 1.png")
+    page.locator(".lc-heat").wait_for()
+    assert page.get_by_role("alert").count() == 0
+
+
+@browser_test
+def test_a_frame_of_a_dicom_file_is_picked_and_its_header_stays_unseen(open_page, tmp_path):
+    private = Dataset()
+    private.add_new(0x00110010, "LO", "ACME 1.0")
+    private.add_new(0x00111001, "LO", "SECRET")
+    dataset = make_dicom(tmp_path / "several", draw_pixels(np.uint8, 8, (3, 64, 64)), patient_id="MRN-4711")
+    dataset.update(private)
+    dataset.save_as(tmp_path / "several")
+    page = open_page()
+    choose_file(page, tmp_path / "several")
+    page.get_by_text("several, frame 1").wait_for()
+    page.get_by_role("spinbutton", name="Frame").fill("3")
+    page.get_by_role("spinbutton", name="Frame").press("Enter")
+    page.get_by_text("several, frame 3").wait_for()
+    assert not [secret for secret in ("SECRET", "MRN-4711", "Doe") if secret in page.content()]
+
+
+@browser_test
+def test_the_keyboard_is_enough(open_page, slices, tmp_path):
+    page = open_page()
+    tab_to(page, "Normal disc")
+    page.keyboard.press("Enter")
+    page.get_by_text("Drawn example: normal disc").wait_for()
+    tab_to(page, "Click to upload")
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files(slices / "slice 2.png")
+    page.locator(".lc-figure").filter(has_text="slice 2.png").wait_for()
+    page.locator("body").press("Home")
+    tab_to(page, "Opacity", role="slider")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.55")
+    tab_to(page, "Another map")
+    page.keyboard.press("Enter")
+    page.get_by_role("radio", name="Grad-CAM").wait_for()
+    tab_to(page, "Grad-CAM", role="radio")
+    page.keyboard.press("Space")
+    page.get_by_text("Grad-CAM for").wait_for()
+    page.screenshot(path=tmp_path / "keyboard.png", full_page=True)
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if "own" in (page.evaluate("document.activeElement.getAttribute('aria-label')") or ""):
+            break
+    page.keyboard.type("normal disc")
+    tab_to(page, "Ask")
+    page.keyboard.press("Enter")
+    page.locator(".lc-own").wait_for()
+    tab_to(page, "Study", role="tab")
+    page.keyboard.press("Enter")
+    tab_to(page, "Example: six")
+    page.keyboard.press("Enter")
+    page.locator(".lc-table").wait_for()
+
+
+@browser_test
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_on_a_phone(open_page, tmp_path, scheme):
+    page = open_page(390, 844, color_scheme=scheme)
+    page.get_by_role("button", name="Canal stenosis").click()
+    page.locator(".lc-heat").wait_for()
+    page.screenshot(path=tmp_path / f"phone_{scheme}.png", full_page=True)
+    page.mouse.wheel(0, 700)
+    page.wait_for_function("window.scrollY > 300")
+    notice = page.locator("#notice").bounding_box()
+    assert 0 <= notice["y"] < 40, "the research notice has scrolled away"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_contrast(page)
+    page.get_by_role("tab", name="Study").click()
+    page.get_by_role("button", name="Example: six").click()
+    page.locator(".lc-table").wait_for()
+    page.screenshot(path=tmp_path / f"phone_study_{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_contrast(page)
+
+
+def assert_contrast(page):
+    """Every text of ours stands out as WCAG asks of small letters, 4.5 to 1."""
+    words = page.locator("#notice *, .lc-head *, .lc-small, .lc-card *, .lc-message p, .lc-table td, .lc-empty")
+    found = words.evaluate_all(CONTRASTS)
+    assert len(found) > 8
+    assert [name for name, ratio in found if ratio < 4.5] == []
+
+
+@pytest.mark.slow
+def test_the_command_serves_the_page_and_leaves_nothing_when_it_is_ended(checkpoint, tmp_path):
+    command = [sys.executable, "app.py", "--checkpoint", str(checkpoint)]
+    settings = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=PROJECT, env=settings, stdout=subprocess.PIPE, text=True) as started:
+        said = started.stdout.readline()
+        address = re.search(r"Research use only. Open (http://127.0.0.1:\d+/?) in", said)[1]
+        with urllib.request.urlopen(address, timeout=60) as page:
+            assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+            assert b"LumbarCLIP" in page.read()
+        assert [path.name for path in tmp_path.glob("lumbarclip-app-*")]
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(timeout=60) == 0
+    assert not list(tmp_path.glob("lumbarclip-app-*"))
+
+
+def test_a_checkpoint_is_named_without_the_way_to_it(checkpoint):
+    assert app.display_name(str(checkpoint)) == checkpoint.parent.name
+    assert app.display_name("org/lumbarclip") == "org/lumbarclip"
+    assert app.display_name("/srv/no/such/model") == "model"
+
+
+def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):
+    monkeypatch.delenv("MODEL_ID", raising=False)
+    with pytest.raises(ValueError, match="name one with --checkpoint"):
+        app.main(app.AppArguments())
+
+
+def test_the_variable_of_a_space_goes_before_its_card(monkeypatch, tmp_path):
+    (tmp_path / "README.md").write_text("---\nmodels:\n- org/of-card\n---\n# Space\n")
+    assert app.model_of_space(tmp_path / "README.md") == "org/of-card"
+    assert app.model_of_space(tmp_path / "none.md") == ""
+    monkeypatch.setenv("MODEL_ID", "org/of-variable")
+    monkeypatch.setattr(app, "HERE", tmp_path)
+
+    def refuse(name):
+        raise ValueError(f"asked for {name}")
+
+    monkeypatch.setattr(app, "open_reader", refuse)
+    with pytest.raises(ValueError, match="asked for org/of-variable"):
+        app.main(app.AppArguments())

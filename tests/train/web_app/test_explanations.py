@@ -1,0 +1,65 @@
+"""Maps are those of the model's own methods, laid over the slice."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.web_app.explanations import METHODS, explanation_map, heat_picture, subjects
+
+
+@pytest.fixture
+def image():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("method", "of_model"),
+    [("Grad-CAM", "grad_cam"), ("Text-to-patch similarity", "text_to_patch_similarity")],
+)
+def test_the_map_of_a_single_prompt_is_that_of_the_model(reader, image, method, of_model):
+    model, processor = reader.model, reader.processor
+    (subject,) = [subject for subject in subjects(reader) if subject.name == "left bulge"]
+    inputs = processor(images=image, text=["left bulge."], return_tensors="pt")
+    denial = processor(text=["no left bulge."], return_tensors="pt")
+    maps = getattr(model, of_model)(
+        inputs.pixel_values,
+        inputs.input_ids,
+        inputs.attention_mask,
+        denial_input_ids=denial.input_ids,
+        denial_attention_mask=denial.attention_mask,
+    )
+    expected = processor.image_processor.unpad_maps(maps, (60, 90))[0, 0]
+    found = explanation_map(reader, image, subject, method)
+    assert found.shape == (60, 90)
+    assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_map_of_a_large_slice_stays_small(reader, method):
+    large = Image.new("L", (2048, 1024), 90)
+    assert explanation_map(reader, large, subjects(reader)[0], method).shape == (256, 512)
+
+
+def test_presence_and_absence_point_the_other_way(reader, image):
+    present = subjects(reader)[1]
+    absent = type(present)(name="", question=present.question, choice=0)
+    first, second = (explanation_map(reader, image, s, "Text-to-patch similarity") for s in (present, absent))
+    assert np.allclose(first, -second, atol=1e-6)
+
+
+def test_what_can_be_explained(reader, uncalibrated):
+    assert [subject.name for subject in subjects(reader)] == ["disc bulge", "left bulge"]
+    assert [subject.name for subject in subjects(reader, "stenosis")] == ["stenosis", "disc bulge", "left bulge"]
+    assert [subject.name for subject in subjects(reader, "disc bulge")] == ["disc bulge", "left bulge"]
+
+
+def test_colours_go_from_transparent_to_full():
+    picture = np.asarray(heat_picture(np.array([[0.0, 0.25], [0.5, 1.0]])))
+    assert picture[..., 3].tolist() == [[0, 64], [128, 255]]
+    assert picture[1, 1, :3].sum() > picture[0, 1, :3].sum()
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), 0.3), np.array([[-0.5, -0.2]])])
+def test_a_map_that_shows_nothing_is_not_drawn(values):
+    assert heat_picture(values) is None

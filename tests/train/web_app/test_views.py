@@ -1,0 +1,119 @@
+"""What the page says: probabilities, abstention, and nothing that a file could smuggle in."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_lumbarclip.configuration_lumbarclip import ZeroShotCalibration
+from tests.train.web_app.conftest import CALIBRATION
+from train.web_app.answer_html import answers_html, calibrated_on, verdict
+from train.web_app.examples import EXAMPLES, example_study, example_upload
+from train.web_app.report_index import ReportIndex
+from train.web_app.uploads import Slice, Upload
+from train.web_app.views import Choices, view_slice, view_study
+
+HOSTILE = '<img src=x onerror=alert(1)>"'
+ALL = ("disc bulge", "left bulge")
+
+
+def words(html: str) -> str:
+    """What is read, without tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+@pytest.fixture
+def slice_():
+    return example_upload(EXAMPLES[1]).slices[0]
+
+
+def answer_of(present: float, held: list[str]):
+    answer = held[0] if len(held) == 1 else None
+    probabilities = {"absent": 1 - present, "present": present}
+    return {"label": "disc bulge", "probabilities": probabilities, "prediction_set": held, "answer": answer}
+
+
+@pytest.mark.parametrize(
+    ("present", "held", "said"),
+    [
+        (0.83, ["present"], "Answer: present Absent 17 % Present 83 % Prediction set: Present"),
+        (0.60, ["absent", "present"], "No answer: absent and present both remain possible Absent 40 % Present 60 %"),
+        (0.999, [], "No answer: the slice fits none of the choices Absent < 1 % Present > 99 % Prediction set: empty"),
+    ],
+)
+def test_an_answer_and_its_abstention_in_words(present, held, said):
+    calibration = ZeroShotCalibration.from_dict({**CALIBRATION, "questions": CALIBRATION["questions"][:1]})
+    html = answers_html([answer_of(present, held)], calibration, ["disc bulge"])
+    assert said.replace("<", "&lt;").replace(">", "&gt;") in words(html)
+    assert "at least 90 %" in html
+
+
+def test_classes_are_named_for_readers_who_do_not_know_the_paper():
+    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == ("Answer: a finding (LBP)", False)
+    both = verdict({"answer": None, "prediction_set": ["LBP", "No Finding"]})
+    assert both == ("No answer: a finding (LBP) and no finding both remain possible", True)
+
+
+def test_findings_that_are_not_chosen_are_not_shown(reader, slice_):
+    view = view_slice(reader, None, slice_, Choices(shown=("left bulge",)))
+    assert "Left bulge?" in view.answers
+    assert "Disc bulge?" not in view.answers
+
+
+def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
+    view = view_slice(reader, None, slice_, Choices(shown=ALL, method="Text-to-patch similarity"))
+    assert view.subject in ALL
+    other = next(name for name in ALL if name != view.subject)
+    chosen = view_slice(reader, None, slice_, Choices(shown=ALL, subject=other, method="Text-to-patch similarity"))
+    assert chosen.subject == other
+    assert f"Text-to-patch similarity for “{other}”" in chosen.picture
+    assert chosen.picture.count('class="lc-heat"') == 1
+    assert "lc-heat" not in view_slice(reader, None, slice_, Choices(shown=ALL, method="None")).picture
+
+
+def test_an_own_finding_is_said_to_be_uncalibrated(reader, slice_):
+    view = view_slice(reader, None, slice_, Choices(shown=ALL, finding="stenosis"))
+    assert "Not calibrated" in view.own
+    assert view.subject == "stenosis"
+
+
+def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
+    view = view_slice(uncalibrated, None, slice_, Choices(method="Grad-CAM"))
+    assert "no calibration" in view.answers
+    assert "%" not in words(view.answers)
+    assert view.subjects == []
+    assert "no calibration" in view_study(uncalibrated, example_study())
+    assert calibrated_on(None).startswith("not calibrated")
+
+
+def test_reports_are_those_of_the_index(reader, slice_):
+    width = reader.model.config.projection_dim
+    index = ReportIndex(np.eye(width, dtype=np.float32), [f"Report {n}." for n in range(width)], ["a/b"] * width)
+    reports = view_slice(reader, index, slice_, Choices(shown=ALL)).reports
+    assert len(re.findall(r"Report \d\.", reports)) == 4
+    assert "not this slice" in reports
+
+
+def test_a_study_shows_each_slice_and_their_mean(reader):
+    html = view_study(reader, example_study())
+    assert "mean of 6 slices" in html
+    assert html.count("<tr>") == 1 + 6
+    assert "severe right paracentral protrusion" in html
+
+
+def test_what_comes_from_a_file_or_a_user_is_escaped(reader):
+    image = Image.new("L", (40, 40), 60)
+    hostile = Slice(name=HOSTILE, image=image, facts=HOSTILE)
+    index = ReportIndex(np.eye(8, dtype=np.float32), [HOSTILE] * 8, [HOSTILE] * 8)
+    view = view_slice(reader, index, hostile, Choices(shown=ALL, finding=HOSTILE, method="Text-to-patch similarity"))
+    study = view_study(reader, Upload(slices=(hostile, hostile)))
+    for html in (view.picture, view.answers, view.own, view.reports, study):
+        assert "<img src=x" not in html
+
+
+def test_pictures_carry_their_pixels_and_no_metadata(reader, slice_):
+    view = view_slice(reader, None, slice_, Choices(shown=ALL, method="Grad-CAM"))
+    sources = re.findall(r'src="([^"]{0,22})', view.picture)
+    assert sources == ["data:image/png;base64,"] * len(sources)
+    assert sources

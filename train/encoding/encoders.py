@@ -1,0 +1,106 @@
+"""What turns a batch that was read into embeddings: the model itself, or its export to ONNX.
+
+Shapes: B images or rows of a batch, U distinct texts, D width of the embeddings.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPModel
+from modeling_lumbarclip.export import EXPORT
+from modeling_lumbarclip.onnx_graphs import TEXT_MODEL, VISION_MODEL, int8_name, open_session
+from train.decoded_images import normalise
+
+Embeddings = NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """Turns the `tensors` of a `ReadBatch` into embeddings, (B, D)."""
+
+    def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:
+        """Encode a batch."""
+        ...
+
+
+class ModelEncoder:
+    """Encodes with the model, on the GPU where there is one.
+
+    Args:
+        model: In evaluation mode.
+        image_processor: Its image processor.
+        project: Whether to give the unit-length embeddings of the shared space, or the pooled outputs of the towers.
+    """
+
+    def __init__(self, model: LumbarCLIPModel, image_processor: LumbarCLIPImageProcessor, project: bool) -> None:
+        device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+        # Convolutions of a batch are up to twice as fast where the channels of a pixel lie side by side.
+        self.model = cast(Any, model).to(device=device, memory_format=torch.channels_last)
+        self.image_processor, self.project = image_processor, project
+
+    @torch.inference_mode()
+    def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:
+        """Encode a batch."""
+        tensors = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+        if "images" in tensors:
+            pixels = normalise(tensors["images"], self.image_processor)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            return self.model.get_image_features(pixels, project=self.project).float().cpu().numpy()
+        texts = self.model.get_text_features(tensors["input_ids"], tensors["attention_mask"], project=self.project)
+        return texts[tensors["text_index"]].float().cpu().numpy()
+
+
+class OnnxEncoder:
+    """Encodes with what `python -m modeling_lumbarclip.export` wrote.
+
+    Args:
+        folder: Of the export.
+        image_processor: Of the checkpoint.
+        project: As of `ModelEncoder`.
+        weights_sha256: Of the checkpoint, which must be the one that was exported.
+        what: `images` or `reports`.
+        int8: Whether to take the quantised copy.
+
+    Raises:
+        ValueError: If the folder holds no export, no quantised one, or that of another checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        image_processor: LumbarCLIPImageProcessor,
+        project: bool,
+        weights_sha256: str,
+        what: str,
+        int8: bool = False,
+    ) -> None:
+        if not (folder / EXPORT).exists():
+            raise ValueError(
+                f"--onnx {folder} holds no {EXPORT}: write an export with `python -m modeling_lumbarclip.export "
+                f"CHECKPOINT --out {folder}`."
+            )
+        if json.loads((folder / EXPORT).read_text())["weights_sha256"] != weights_sha256:
+            raise ValueError(
+                f"--onnx {folder} was exported from other weights than those of --checkpoint; export these, or name "
+                "the checkpoint that was exported."
+            )
+        name, kind = (VISION_MODEL, "image") if what == "images" else (TEXT_MODEL, "text")
+        path = folder / (int8_name(name) if int8 else name)
+        if not path.exists():
+            raise ValueError(f"--onnx {folder} holds no {path.name}; export again with --int8, or encode without.")
+        self.session = open_session(path)
+        self.output = f"{kind}_embeds" if project else f"{kind}_features"
+        self.image_processor = image_processor
+
+    def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:
+        """Encode a batch."""
+        if "images" in tensors:
+            pixels = normalise(tensors["images"], self.image_processor)
+            return self.session.run([self.output], {"pixel_values": pixels.numpy()})[0]
+        tokens = {name: tensors[name].numpy() for name in ("input_ids", "attention_mask")}
+        return self.session.run([self.output], tokens)[0][tensors["text_index"].numpy()]

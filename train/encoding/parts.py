@@ -1,0 +1,147 @@
+"""The parts of an unfinished file of embeddings, and the whole that is made of them: complete or absent."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data_scripts.staging import LOCK_NAME, clear, staging_folder
+from train.checkpoints import write_json
+
+METADATA = b"lumbarclip"
+SETTINGS = "settings.json"
+UNREADABLE = b"unreadable"
+
+
+class EmbeddingParts:
+    """The parts written so far, each a Parquet file that holds its unreadable files, too; see `open_parts`.
+
+    Args:
+        folder: Where they are.
+        settings: Of the run.
+        is_resumed: Whether an earlier run was interrupted, be it before its first part.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
+        self.folder, self.settings, self.is_resumed = folder, settings, is_resumed
+        self.num_done = 0
+        while self._path(self.num_done).exists():
+            self.num_done += 1
+
+    def write(self, table: pa.Table, unreadable: list[dict[str, Any]]) -> None:
+        """Add a part: it exists once it is whole."""
+        unfinished = self.folder / ".part.unfinished"
+        pq.write_table(table.replace_schema_metadata({UNREADABLE: json.dumps(unreadable)}), unfinished)
+        unfinished.replace(self._path(self.num_done))
+        self.num_done += 1
+
+    def unreadable(self) -> list[dict[str, Any]]:
+        """What could not be read, over all parts."""
+        parts = (pq.read_schema(self._path(part)).metadata[UNREADABLE] for part in range(self.num_done))
+        return [entry for part in parts for entry in json.loads(part)]
+
+    def join(self, out: Path) -> int:
+        """Make one file of the parts, one in memory at a time, and beside it `OUT.parquet.json` with what was left out.
+
+        Returns:
+            Number of rows.
+
+        Raises:
+            ValueError: If nothing could be read.
+        """
+        unreadable, unfinished = self.unreadable(), self.folder / "joined"
+        schema = pq.read_schema(self._path(0)).with_metadata({METADATA: json.dumps(self.settings["embeddings"])})
+        with pq.ParquetWriter(unfinished, schema) as writer:
+            for part in range(self.num_done):
+                writer.write_table(pq.read_table(self._path(part)).replace_schema_metadata(schema.metadata))
+        num_rows = pq.ParquetFile(unfinished).metadata.num_rows
+        if not num_rows:
+            clear(self.folder)  # there is nothing to go on with
+            reasons = "; ".join(f"{entry['source']}: {entry['reason']}" for entry in unreadable[:10])
+            raise ValueError(f"None of the {len(unreadable)} files is an image that can be read ({reasons}).")
+        write_json(report_path(out), {**self.settings, "num_rows": num_rows, "unreadable": unreadable})
+        unfinished.replace(out)
+        return num_rows
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"part-{part:06d}.parquet"
+
+
+@contextmanager
+def open_parts(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[EmbeddingParts]:
+    """Hold the hidden folder beside `out` in which the parts are; what an interrupted run left is gone on with.
+
+    Args:
+        out: The file to be made.
+        settings: All that the embeddings depend on; kept beside the parts.
+        overwrite: Whether to drop the parts of a run with other settings.
+
+    Raises:
+        ValueError: If another process is at it, or the parts are of a run with other settings.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(out) as folder:
+        before = json.loads((folder / SETTINGS).read_text()) if (folder / SETTINGS).exists() else None
+        if before is not None and before != settings:
+            if not overwrite:
+                raise ValueError(
+                    f"An interrupted run left its parts in {folder}, and its settings were others "
+                    f"({'; '.join(changed_settings(before, settings))}). Go on with those, or drop its parts with "
+                    "--overwrite."
+                )
+            for path in folder.iterdir():
+                if path.name != LOCK_NAME:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(folder / SETTINGS, settings)
+        yield EmbeddingParts(folder, settings, is_resumed=before == settings)
+        clear(folder)  # not if it failed or was interrupted: the next run goes on with it
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Name what differs between two nested settings.
+
+    Example:
+        >>> changed_settings({"a": 8, "inputs": {"num_files": 3}}, {"a": 8, "inputs": {"num_files": 4}})
+        ['inputs.num_files: 3 then, 4 now']
+    """
+    changed = []
+    for name in sorted(before.keys() | now.keys()):
+        then, today = before.get(name), now.get(name)
+        if isinstance(then, dict) and isinstance(today, dict):
+            changed += changed_settings(then, today, f"{prefix}{name}.")
+        elif then != today:
+            changed.append(f"{prefix}{name}: {then} then, {today} now")
+    return changed
+
+
+def report_path(out: Path) -> Path:
+    """Where the settings of an encoding, and what it had to leave out, are listed.
+
+    Example:
+        >>> report_path(Path("runs/embeddings.parquet")).as_posix()
+        'runs/embeddings.parquet.json'
+    """
+    return out.with_name(f"{out.name}.json")
+
+
+def as_table(columns: dict[str, list[Any]], embeddings: NDArray[np.float32], schema: pa.Schema) -> pa.Table:
+    """Lay columns and embeddings side by side.
+
+    Args:
+        columns: Values by name.
+        embeddings: Shape (rows, D).
+        schema: Of the columns.
+
+    Returns:
+        The columns, and `embedding`, a list of float32.
+    """
+    offsets = np.arange(len(embeddings) + 1, dtype=np.int32) * embeddings.shape[1]
+    lists = pa.ListArray.from_arrays(offsets, np.ascontiguousarray(embeddings, dtype=np.float32).ravel())
+    return pa.table(columns, schema=schema).append_column("embedding", lists)

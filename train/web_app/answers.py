@@ -1,0 +1,190 @@
+"""What a checkpoint answers about slices, without any user interface.
+
+Calibrated questions come with the checkpoint; a finding in the user's own words is compared with its denial, and that
+comparison is not calibrated.
+
+Shapes: B slices, D width of the shared space.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
+from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.report_text_lumbarclip import report_findings
+from train.checkpoints import load_checkpoint
+from train.evaluation.patient_level import mean_over_patients
+from train.evaluation.questions import ABSENT_OR_PRESENT
+
+MAX_FINDING_LETTERS = 80
+BATCH_SIZE = 16
+
+Answer = dict[str, Any]  # of a question, as `LumbarCLIPProcessor.post_process_zero_shot` gives it
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A checkpoint that is ready to read slices.
+
+    Args:
+        model: In evaluation mode.
+        processor: Its processor.
+        calibration: Of its questions; None where the checkpoint has none.
+        prompt_embeds: Of the prompts of the calibration, in their order. Shape (prompts, D).
+    """
+
+    model: LumbarCLIPModel
+    processor: LumbarCLIPProcessor
+    calibration: ZeroShotCalibration | None
+    prompt_embeds: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAnswer:
+    """How much more a slice is like the statement of a finding than like its denial.
+
+    Args:
+        finding: As asked.
+        probability: Softmax over the two. Not calibrated: 0.9 does not mean nine of ten.
+        statements: Sentences that state the finding.
+        denials: Sentences that deny it.
+    """
+
+    finding: str
+    probability: float
+    statements: list[str]
+    denials: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyAnswer:
+    """What the slices of one patient say together.
+
+    Args:
+        of_slices: Answers of each slice, question by question.
+        pooled: Of each question, the mean over the slices of the probability of each choice. The calibration is that
+            of single slices and promises nothing for a mean.
+    """
+
+    of_slices: list[list[Answer]]
+    pooled: list[dict[str, float]]
+
+
+def open_reader(name: str) -> Reader:
+    """Load a checkpoint from a folder or the Hub.
+
+    Raises:
+        ValueError: If there is no checkpoint, or it does not compare images with texts.
+    """
+    model, processor = load_checkpoint(name)
+    return make_reader(cast(LumbarCLIPModel, model), cast(LumbarCLIPProcessor, processor), name)
+
+
+def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: str = "The model") -> Reader:
+    """Prepare a model for reading.
+
+    Raises:
+        ValueError: If it does not compare images with texts.
+    """
+    if not hasattr(model, "text_to_patch_similarity"):
+        raise ValueError(f"{name} is a {type(model).__name__}; the app asks a LumbarCLIPModel, of train/pretrain.py.")
+    stored = model.config.calibration
+    calibration = None if stored is None else ZeroShotCalibration.from_dict(stored)
+    texts = [] if calibration is None else prompt_texts(calibration)
+    embeds = embed_texts(model, processor, texts) if texts else torch.zeros(0)
+    return Reader(model, processor, calibration, embeds)
+
+
+@torch.no_grad()
+def embed_texts(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, texts: list[str]) -> Tensor:
+    """Embed sentences, to unit length. Shape (texts, D)."""
+    inputs = processor(text=texts, return_tensors="pt").to(model.device)
+    return model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+
+
+@torch.no_grad()
+def embed_slices(reader: Reader, images: Sequence[Image.Image]) -> Tensor:
+    """Embed slices, to unit length. Shape (B, D)."""
+    batches = [list(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
+    return torch.cat([reader.model.get_image_features(pixel_values(reader, batch)) for batch in batches])
+
+
+def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
+    """Prepare slices for the model. Shape (B, 3, H, W)."""
+    return reader.processor(images=images, return_tensors="pt")["pixel_values"].to(reader.model.device)
+
+
+def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer]]:
+    """Answer the checkpoint's own questions: for each slice and question the label, probabilities, set and answer.
+
+    Raises:
+        ValueError: If the checkpoint has no calibration.
+    """
+    output = LumbarCLIPOutput(
+        image_embeds=image_embeds,
+        text_embeds=reader.prompt_embeds,
+        inverse_temperature=reader.model.inverse_temperature.detach(),
+    )
+    return reader.processor.post_process_zero_shot(output, reader.model.config.calibration)
+
+
+def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
+    """Answer for a patient: each slice, and the mean of their probabilities."""
+    of_slices = calibrated_answers(reader, image_embeds)
+    probabilities = np.array([[list(answer["probabilities"].values()) for answer in row] for row in of_slices])
+    (means,) = mean_over_patients(probabilities, np.zeros(len(of_slices), dtype=int))
+    choices = [list(answer["probabilities"]) for answer in of_slices[0]]
+    pooled = [dict(zip(names, mean.tolist(), strict=True)) for names, mean in zip(choices, means, strict=True)]
+    return StudyAnswer(of_slices=of_slices, pooled=pooled)
+
+
+def own_finding(text: str) -> str:
+    """Check a finding that a user wrote.
+
+    Returns:
+        The finding, without blanks and a full stop around it.
+
+    Raises:
+        ValueError: If there is none, it is too long, or it denies something.
+
+    Example:
+        >>> own_finding(" left paracentral disc protrusion. ")
+        'left paracentral disc protrusion'
+    """
+    finding = " ".join(text.split()).rstrip(". ")
+    if not finding:
+        raise ValueError("Write a finding in a few words, such as: disc protrusion.")
+    if len(finding) > MAX_FINDING_LETTERS:
+        raise ValueError(f"Name one finding in at most {MAX_FINDING_LETTERS} letters; this has {len(finding)}.")
+    if any(found.negated for found in report_findings(finding)):
+        raise ValueError(f"“{finding}” denies a finding. Name the finding itself; its denial is asked for as well.")
+    return finding
+
+
+def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
+    """Put a finding as a question, absent or present, whose temperature was not fitted."""
+    prompts = [processor.absent_class_prompt_texts(finding), processor.class_prompt_texts(finding)]
+    return CalibratedQuestion(finding, list(ABSENT_OR_PRESENT), prompts, 1.0, [1.0, 1.0])
+
+
+def own_answer(reader: Reader, image_embeds: Tensor, finding: str) -> OwnAnswer:
+    """Compare one slice with the statement and the denial of a finding, in the words of the processor's templates.
+
+    Args:
+        reader: The checkpoint.
+        image_embeds: Of one slice. Shape (1, D).
+        finding: From `own_finding`.
+    """
+    asked = ZeroShotCalibration([own_question(reader.processor, finding)], target_coverage=0.5, fitted_on={})
+    embeds = embed_texts(reader.model, reader.processor, prompt_texts(asked))
+    logits = zero_shot_logits(image_embeds, embeds, reader.model.inverse_temperature.detach(), asked)
+    probabilities = calibrated_probabilities(logits.cpu().double(), asked)
+    denials, statements = asked.questions[0].prompts
+    return OwnAnswer(finding=finding, probability=float(probabilities[0, 0, 1]), statements=statements, denials=denials)

@@ -1,0 +1,95 @@
+"""Slices to try the app with, drawn by `data_scripts`: no patient, and it is known what they show."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data_scripts.sources.synthetic import draw_slice
+from data_scripts.synthetic_findings import LevelFindings
+from train.web_app.uploads import Slice, Upload
+
+SEED = 2026  # the datasets that are built here have the seed 0: no training has seen these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A slice that can be drawn.
+
+    Args:
+        name: For the button.
+        patient: Number of the drawn patient.
+        findings: What is drawn.
+        sequence: `T1` or `T2`.
+    """
+
+    name: str
+    patient: int
+    findings: LevelFindings
+    sequence: str = "T2"
+
+
+EXAMPLES = (
+    Example(name="Normal disc", patient=1, findings=LevelFindings(level="L3/L4")),
+    Example(
+        name="Disc bulge",
+        patient=2,
+        findings=LevelFindings(level="L4/L5", bulge="severe", dehydration=True),
+    ),
+    Example(
+        name="Left protrusion",
+        patient=3,
+        findings=LevelFindings(level="L5/S1", protrusion="severe", protrusion_site="left paracentral"),
+    ),
+    Example(
+        name="Canal stenosis",
+        patient=4,
+        findings=LevelFindings(level="L4/L5", bulge="severe", stenosis="severe", hypertrophy=True),
+    ),
+)
+STUDY_PATIENT = 5
+STUDY_FINDINGS = (
+    LevelFindings(level="L3/L4"),
+    LevelFindings(level="L4/L5", bulge="moderate", dehydration=True),
+    LevelFindings(level="L5/S1", protrusion="severe", protrusion_site="right paracentral", dehydration=True),
+)
+
+
+def example_upload(example: Example) -> Upload:
+    """Draw an example, as if it had been uploaded."""
+    image = Image.fromarray(draw_slice(SEED, example.patient, example.findings, example.sequence).image)
+    shown = f"{example.findings.level}, {example.sequence}, drawn with: {drawn_findings(example.findings)}"
+    return Upload(slices=(Slice(name=f"Drawn example: {example.name.lower()}", image=image, facts=shown),))
+
+
+def example_study() -> Upload:
+    """Draw T1 and T2 slices of three levels of one patient."""
+    return Upload(
+        slices=tuple(
+            Slice(
+                name=f"{findings.level} {sequence}",
+                image=Image.fromarray(draw_slice(SEED, STUDY_PATIENT, findings, sequence).image),
+                facts=f"drawn with: {drawn_findings(findings)}",
+            )
+            for findings in STUDY_FINDINGS
+            for sequence in ("T1", "T2")
+        )
+    )
+
+
+def drawn_findings(findings: LevelFindings) -> str:
+    """Say what was drawn.
+
+    Example:
+        >>> drawn_findings(LevelFindings(level="L4/L5", protrusion="mild", protrusion_site="left foraminal"))
+        'mild left foraminal protrusion'
+        >>> drawn_findings(LevelFindings(level="L4/L5"))
+        'no finding'
+    """
+    said = [
+        f"{findings.bulge} bulge" if findings.bulge else "",
+        f"{findings.protrusion} {findings.protrusion_site} protrusion" if findings.protrusion else "",
+        f"{findings.stenosis} canal stenosis" if findings.stenosis else "",
+        "thickened flava and facets" if findings.hypertrophy else "",
+        "dehydration" if findings.dehydration else "",
+    ]
+    return ", ".join(filter(None, said)) or "no finding"

@@ -1,0 +1,103 @@
+"""Where in a slice the model sees what an answer says, as a picture to lay over the slice.
+
+A map is a picture of the model, not evidence of a finding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor
+
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion
+from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
+from train.evaluation.zero_shot import prompt_ensemble
+from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
+
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "Text-to-patch similarity": text_to_patch_similarity,  # first: exact for towers that average patches, never blank
+    "Grad-CAM": grad_cam,
+}
+NO_MAP = "None"
+COLOURS = "inferno"
+MAX_MAP_SIDE = 512  # pixels; a map is smooth, and the browser stretches it over the slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a map can be asked about.
+
+    Args:
+        name: For the user.
+        question: The question it belongs to.
+        choice: Index of the choice that is explained, against the others.
+    """
+
+    name: str
+    question: CalibratedQuestion
+    choice: int
+
+
+def subjects(reader: Reader, finding: str = "") -> list[Subject]:
+    """List what can be explained: the choices of exclusive classes, the presence of findings, and the user's own.
+
+    Args:
+        reader: The checkpoint.
+        finding: The user's own, from `own_finding`; empty for none.
+    """
+    listed = [Subject(name=finding, question=own_question(reader.processor, finding), choice=1)] if finding else []
+    for question in reader.calibration.questions if reader.calibration else []:
+        if question.label is None:
+            listed += [Subject(name=choice, question=question, choice=i) for i, choice in enumerate(question.choices)]
+        elif question.label != finding:
+            listed.append(Subject(name=question.label, question=question, choice=1))
+    return listed
+
+
+def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method: str) -> np.ndarray:
+    """Map where the slice looks like a choice rather than like the others of its question.
+
+    Args:
+        reader: The checkpoint.
+        image: The slice.
+        subject: What to explain.
+        method: One of `METHODS`.
+
+    Returns:
+        Over the slice, scaled down to at most 512 pixels a side. Shape (height, width), float32; in [-1, 1] for
+        similarities, at least 0 for Grad-CAM.
+    """
+    ensembles = [
+        torch.from_numpy(prompt_ensemble(embed_texts(reader.model, reader.processor, texts).cpu().numpy()))
+        for texts in subject.question.prompts
+    ]
+    stated = ensembles.pop(subject.choice)
+    direction = contrast(stated[None], torch.stack(ensembles).mean(dim=0, keepdim=True)).float()
+    model = reader.model
+    maps = METHODS[method](
+        model.vision_model, model.image_projection, pixel_values(reader, [image]), direction.to(model.device)
+    )
+    scale = min(1.0, MAX_MAP_SIDE / max(image.size))
+    height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+    return reader.processor.image_processor.unpad_maps(maps.cpu(), (height, width))[0, 0].numpy()
+
+
+def heat_picture(values: np.ndarray) -> Image.Image | None:
+    """Colour a map, the more opaque the higher; None where no place speaks for the answer, or all alike.
+
+    Args:
+        values: Shape (height, width), float.
+
+    Returns:
+        Mode `RGBA`. The scale is that of this map alone: its lowest value is transparent, its highest full.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not high > max(low, 0.0):
+        return None
+    shares = (values - low) / (high - low)
+    coloured = colormaps[COLOURS](0.25 + 0.75 * shares)  # without its black end, which would hide the slice
+    coloured[..., 3] = shares
+    return Image.fromarray(np.round(coloured * 255).astype(np.uint8))

@@ -1,0 +1,283 @@
+"""The page: what a user chooses, and where the answers appear. All that is computed comes from `views`.
+
+Uploads are deleted as soon as they are read, whatever comes of them. The slices live in the memory of the session, and
+the page carries its pictures itself, so nothing of them is written to a disk. Nothing is fetched from elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from train.web_app.answer_html import calibrated_on, message_html
+from train.web_app.answers import Reader, own_finding
+from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
+from train.web_app.explanations import METHODS, NO_MAP, subjects
+from train.web_app.report_index import ReportIndex
+from train.web_app.uploads import UnusableUploadError, Upload, forget, read_study, read_upload
+from train.web_app.views import Choices, view_slice, view_study
+
+SECONDS_KEPT = 1800  # a slice in memory, since it was last looked at
+SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
+MAX_FILE_SIZE = "200mb"
+SUGGESTED_FINDINGS = (
+    "disc bulge",
+    "disc protrusion",
+    "spinal canal stenosis",
+    "foraminal narrowing",
+    "nerve root compression",
+    "disc dehydration",
+    "disc space narrowing",
+    "endplate changes",
+    "spondylolisthesis",
+)
+NOTICE = (
+    '<div role="note"><b>Research use only.</b> Not a medical device; not for diagnosis, and not for any decision '
+    "about a patient.</div>"
+)
+EMPTY = '<div class="lc-empty">{}</div>'
+NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
+NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
+NO_EVIDENCE = (
+    '<p class="lc-small"><b>A map is no evidence of a finding.</b> It shows where this model looks, and a network that '
+    "learned nothing gives maps as pretty.</p>"
+)
+PRIVACY = (
+    '<p class="lc-small">No upload is kept: a file is deleted as soon as it is read, and the slice stays in memory for '
+    "30 minutes at most. Names and numbers in a DICOM header are not shown. Letters burnt into the picture are.</p>"
+)
+SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opacity', percent / 100)"
+# The browser itself then refuses whatever a page or a library might fetch from elsewhere, or send there.
+CONTENT_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+
+
+def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
+    """Build the page for a checkpoint.
+
+    Args:
+        reader: The checkpoint.
+        model_name: How to call it.
+        index: Reports to search; None for none.
+    """
+    with gr.Blocks(title="LumbarCLIP", analytics_enabled=False, delete_cache=SECONDS_OF_STRAY_FILES) as page:
+        gr.HTML(NOTICE, elem_id="notice")
+        gr.HTML(_head(reader, model_name), elem_classes="lc-head")
+        with gr.Tab("One slice"):
+            _slice_tab(reader, index)
+        with gr.Tab("Study of one patient"):
+            _study_tab(reader)
+        gr.HTML(PRIVACY)
+    return page
+
+
+def launch_settings() -> dict[str, Any]:
+    """What `launch` needs so that the page stays on this machine and keeps nothing.
+
+    Without the last three of these, the library would record each run in the browser, with what was uploaded, offer a
+    page with the runs, and start a second server on a Space.
+    """
+    return {
+        "share": False,
+        "quiet": True,
+        "theme": gr.themes.Default(
+            primary_hue="sky", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+        "css_paths": Path(__file__).with_name("app.css"),
+        "max_file_size": MAX_FILE_SIZE,
+        "app_kwargs": {"middleware": [Middleware(_OwnSourcesOnly)]},
+        "run_history": False,
+        "footer_links": [],
+        "ssr_mode": False,
+    }
+
+
+class _OwnSourcesOnly:
+    """Adds `CONTENT_POLICY` to each response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", CONTENT_POLICY.encode())
+                message["headers"] = [*message.get("headers", []), policy]
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def _head(reader: Reader, model_name: str) -> str:
+    return (
+        "<h1>LumbarCLIP</h1><p>Show it a slice of a lumbar spine. It compares the picture with sentences of radiology "
+        "reports and says which fit, how sure it is, and when it does not know.</p>"
+        f'<p class="lc-small">Model: {escape(model_name)}, {escape(calibrated_on(reader.calibration))}</p>'
+    )
+
+
+def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
+    labels = [question.label for question in reader.calibration.questions] if reader.calibration else []
+    findings = [label for label in labels if label is not None]
+    upload = gr.State(None, time_to_live=SECONDS_KEPT)
+    finding = gr.State("")
+    with gr.Row():
+        with gr.Column(min_width=320):
+            file = gr.File(label="Slice: DICOM or image", height=150)
+            gr.HTML('<p class="lc-small">Or take a drawn example:</p>')
+            with gr.Row(elem_classes="lc-examples"):
+                buttons = [gr.Button(example.name, size="sm", min_width=100) for example in EXAMPLES]
+            message = gr.HTML()
+            frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
+            picture = gr.HTML()
+            with gr.Column(visible=False) as map_controls:
+                opacity = gr.Slider(0, 100, value=50, step=5, label="Opacity of the map, %", buttons=[])
+                with gr.Accordion("Another map", open=False):
+                    method = gr.Radio([*METHODS, NO_MAP], value=next(iter(METHODS)), label="How it is made")
+                    subject = gr.Dropdown([], label="What it explains")
+                gr.HTML(NO_EVIDENCE)
+        with gr.Column(min_width=320):
+            shown = gr.CheckboxGroup(findings, value=findings, label="Findings", visible=len(findings) > 1)
+            answers = gr.HTML(NO_SLICE)
+            with gr.Group():
+                own_text = gr.Dropdown(
+                    list(SUGGESTED_FINDINGS),
+                    value="",
+                    allow_custom_value=True,
+                    label="A finding of your own: pick one, or write it in a few words",
+                )
+                ask = gr.Button("Ask", variant="primary")
+            refusal = gr.HTML()
+            own = gr.HTML()
+            with gr.Column(visible=index is not None):
+                gr.HTML("<h3>Reports of the most similar images</h3>")
+                reports = gr.HTML(EMPTY.format("They appear here."))
+
+    view = partial(_show_slice, reader, index)
+    inputs = [upload, frame, finding, shown, subject, method]
+    outputs = [picture, map_controls, subject, answers, own, reports]
+    taken = [upload, frame, subject, message, file]
+    _on(file.upload, _take_file, [file], taken, preprocess=False).success(view, inputs, outputs, **_PRIVATE)
+    for button, example in zip(buttons, EXAMPLES, strict=True):
+        _on(button.click, partial(_take_example, example), [], taken).success(view, inputs, outputs, **_PRIVATE)
+    for changed in (frame.input, subject.input, method.change, shown.change):
+        _on(changed, view, inputs, outputs, trigger_mode="always_last")
+    for asked in (ask.click, own_text.select):
+        _on(asked, partial(_take_finding, reader), [own_text, finding, subject], [finding, subject, refusal]).success(
+            view, inputs, outputs, **_PRIVATE
+        )
+    opacity.input(None, [opacity], [], js=SET_OPACITY, **_PRIVATE)
+
+
+def _study_tab(reader: Reader) -> None:
+    files = gr.File(label="Slices of one patient: DICOM or images", file_count="multiple", height=150)
+    example = gr.Button("Example: six slices of one drawn patient", size="sm")
+    message = gr.HTML()
+    answers = gr.HTML(NO_STUDY)
+    _on(files.upload, partial(_show_study_files, reader), [files], [answers, message, files], preprocess=False)
+    _on(example.click, partial(_show_study_example, reader), [], [answers, message, files])
+
+
+# One thing at a time goes through the model, whichever control asked for it.
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+
+
+def _on(event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any], **how: Any) -> Any:
+    return event(act, inputs, outputs, **_PRIVATE, **how)
+
+
+def uploaded_paths(sent: dict[str, Any] | list[dict[str, Any]]) -> list[Path]:
+    """Where uploaded files lie, as the page says; what lies elsewhere is not looked at.
+
+    The library would hand on paths that it has checked itself, but leave an empty file behind for each.
+    """
+    folder = Path(get_upload_folder()).resolve()
+    paths = [Path(file["path"]).resolve() for file in (sent if isinstance(sent, list) else [sent])]
+    return [path for path in paths if folder in path.parents]
+
+
+def _take_file(sent: dict[str, Any]) -> tuple[Any, ...]:
+    paths = uploaded_paths(sent)
+    try:
+        return _taken(read_upload(paths[0]))
+    except UnusableUploadError as error:
+        # The slice before is gone too: its answers must not stand beside the name of another file.
+        return _taken(None, str(error))
+    finally:
+        forget(paths, Path(get_upload_folder()))
+
+
+def _take_example(example: Example) -> tuple[Any, ...]:
+    return _taken(example_upload(example))
+
+
+def _taken(upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
+    """Values of upload, frame, subject, message and file; the file's place is free for the next one."""
+    num_frames = len(upload.slices) if upload else 1
+    frame = gr.Slider(1, max(2, num_frames), value=1, step=1, label="Frame", visible=num_frames > 1)
+    message = message_html([problem]) if problem else message_html(upload.notes if upload else (), "note")
+    return upload, frame, gr.Dropdown(choices=[], value=None), message, None
+
+
+def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
+    """Values of finding, subject and refusal."""
+    try:
+        finding = own_finding(text or "")
+    except ValueError as error:
+        return finding, subject, message_html([str(error)])
+    names = [found.name for found in subjects(reader, finding)]
+    return finding, gr.Dropdown(choices=names, value=finding), ""
+
+
+def _show_slice(
+    reader: Reader,
+    index: ReportIndex | None,
+    upload: Upload | None,
+    frame: int,
+    finding: str,
+    shown: Sequence[str],
+    subject: str | None,
+    method: str,
+) -> tuple[Any, ...]:
+    """Values of picture, map controls, subject, answers, own answer and reports."""
+    if upload is None:
+        return (
+            "",
+            gr.Column(visible=False),
+            gr.Dropdown(choices=[], value=None),
+            NO_SLICE,
+            "",
+            EMPTY.format("None yet."),
+        )
+    slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
+    choices = Choices(shown=tuple(shown), finding=finding, subject=subject or "", method=method)
+    view = view_slice(reader, index, slice_, choices)
+    return (
+        view.picture,
+        gr.Column(visible=bool(view.subjects)),
+        gr.Dropdown(choices=view.subjects, value=view.subject or None),
+        view.answers,
+        view.own,
+        view.reports,
+    )
+
+
+def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[str, str, None]:
+    """Values of answers, message and files."""
+    paths = uploaded_paths(sent)
+    try:
+        upload = read_study(paths)
+    except UnusableUploadError as error:
+        return NO_STUDY, message_html([str(error)]), None
+    finally:
+        forget(paths, Path(get_upload_folder()))
+    return view_study(reader, upload), message_html(upload.notes, "note"), None
+
+
+def _show_study_example(reader: Reader) -> tuple[str, str, None]:
+    return view_study(reader, example_study()), "", None

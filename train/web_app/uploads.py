@@ -1,0 +1,171 @@
+"""What a user uploads, read into grey slices held in memory; the files are deleted at once.
+
+Of a DICOM header only what shows no one is kept: plane, sequence, pixel spacing. A patient's id is compared within a
+study and forgotten.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from data_scripts.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
+
+MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
+MAX_FRAMES = 300  # of one upload, held in memory
+MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, a byte each
+
+_KINDS = "DICOM, PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000"
+_LOGGER = logging.getLogger(__name__)
+
+
+class UnusableUploadError(ValueError):
+    """An upload that no answer can be given for; the message tells the user why, in plain words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One slice as the model gets it.
+
+    Args:
+        name: How the user knows it: name of the file, and the frame where it holds several.
+        image: Grey, 8 bit (mode `L`).
+        facts: What its header says and names no one: plane, sequence, pixel spacing.
+    """
+
+    name: str
+    image: Image.Image
+    facts: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """The slices of one upload, and what to tell the user about them.
+
+    Args:
+        slices: At least one.
+        notes: What was left out or chosen in reading.
+    """
+
+    slices: tuple[Slice, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_upload(path: Path) -> Upload:
+    """Read an image or a DICOM file, all its frames.
+
+    Raises:
+        UnusableUploadError: If it holds no slice that can be read.
+    """
+    try:
+        return _read_dicom(path, read_headers(path)) if is_dicom(path) else _read_picture(path)
+    except UnusableImageError as error:
+        # Not logged with its message: a parser may quote the header, which names the patient.
+        _LOGGER.info("An upload could not be read (%s)", type(error).__name__)
+        raise UnusableUploadError(_plain_words(path, str(error))) from error
+
+
+def read_study(paths: Sequence[Path]) -> Upload:
+    """Read the slices of one patient; files that cannot be read are left out and listed.
+
+    Raises:
+        UnusableUploadError: If none can be read, there are too many, or the headers name several patients.
+    """
+    slices: list[Slice] = []
+    notes: list[str] = []
+    patients: set[str] = set()
+    for path in paths:
+        try:
+            upload = read_upload(path)
+        except UnusableUploadError as error:
+            notes.append(str(error))
+            continue
+        slices += upload.slices
+        notes += [f"{path.name}: {note}" for note in upload.notes]
+        if is_dicom(path):
+            patients |= {header.patient_id for header in read_headers(path) if header.patient_id}
+        if len(patients) > 1:
+            raise UnusableUploadError(
+                "The DICOM headers name more than one patient, and an answer for a patient needs the slices of one. "
+                "Upload them one patient at a time."
+            )
+        if len(slices) > MAX_FRAMES or _num_pixels(slices) > MAX_HELD_PIXELS:
+            raise UnusableUploadError(
+                f"Too many slices: {len(slices)} so far. At most {MAX_FRAMES} can be held; choose those of the lumbar "
+                "discs."
+            )
+    if not slices:
+        raise UnusableUploadError(" ".join(["None of the files could be read.", *notes]))
+    return Upload(slices=tuple(slices), notes=tuple(notes))
+
+
+def forget(paths: Sequence[Path], folder: Path) -> None:
+    """Delete uploaded files, and the folders that held them.
+
+    Args:
+        paths: The files; those that are already gone are passed over.
+        folder: Where uploads lie. Nothing outside is touched.
+    """
+    for path in (path.resolve() for path in paths):
+        if folder.resolve() not in path.parents:
+            continue
+        path.unlink(missing_ok=True)
+        if path.parent != folder.resolve() and path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def _read_dicom(path: Path, headers: list[SliceHeader]) -> Upload:
+    slices: list[Slice] = []
+    for header in headers[:MAX_FRAMES]:
+        name = path.name if len(headers) == 1 else f"{path.name}, frame {header.frame + 1}"
+        slices.append(_checked(Slice(name=name, image=read_slice(path, header.frame), facts=_facts(header))))
+        if _num_pixels(slices) > MAX_HELD_PIXELS:
+            break
+    left_out = len(headers) - len(slices)
+    return Upload(
+        slices=tuple(slices),
+        notes=(f"The first {len(slices)} of {len(headers)} frames are shown.",) if left_out else (),
+    )
+
+
+def _read_picture(path: Path) -> Upload:
+    notes: tuple[str, ...] = ()
+    try:
+        image = read_image(path)
+    except SeveralFramesError:
+        image = read_image(path, first_of_several=True)
+        notes = ("The image holds several frames, as an animation does; the first is taken.",)
+    return Upload(slices=(_checked(Slice(name=path.name, image=grey_8bit(image))),), notes=notes)
+
+
+def _checked(slice_: Slice) -> Slice:
+    width, height = slice_.image.size
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(f"image too small: {width} x {height}")
+    return slice_
+
+
+def _num_pixels(slices: Sequence[Slice]) -> int:
+    return sum(slice_.image.size[0] * slice_.image.size[1] for slice_ in slices)
+
+
+def _facts(header: SliceHeader) -> str:
+    """Plane, sequence and spacing in one line, as far as they are known."""
+    spacing = header.stored_spacing_mm
+    known = [fact for fact in (header.plane, header.sequence) if fact not in ("unknown", "other")]
+    return " · ".join([*known, *([f"{spacing:.2g} mm per pixel"] if spacing else [])])
+
+
+def _plain_words(path: Path, reason: str) -> str:
+    """Say why a file cannot be used, without quoting from it."""
+    if reason.startswith("image too large"):
+        return f"{path.name} is too large: at most {MAX_PIXELS / 1e6:.0f} million pixels are read. Export one slice."
+    if reason.startswith("image too small"):
+        size = reason.removeprefix("image too small: ")
+        return f"{path.name} is too small ({size} pixels): a slice has at least {MIN_SIDE} pixels a side."
+    if is_dicom(path):
+        return f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or holds no slice."
+    return f"{path.name} is no image that can be read: it is damaged, or neither {_KINDS}, whatever its name says."
