@@ -13,7 +13,14 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line.strip() for block in SHELL_BLOCKS for line in block.splitlines() if line and not line.startswith("#")]
+COMMANDS = [
+    line.strip()
+    for block in SHELL_BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if line and not line.startswith("#")
+]
+PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
+SETTING = re.compile(r'^    (\w+): .+ = (?:setting|field)\(|^        "--(\w+)",$', flags=re.M)  # or one added by hand
 
 
 def test_no_module_of_train_hides_a_library():
@@ -41,8 +48,19 @@ def test_model_files_work_as_remote_code(path):
 def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
     makefile = (PROJECT / "Makefile").read_text()
     assert any(command.startswith("make demo") for command in COMMANDS)
+    sources = [path.read_text() for folder in PACKAGES for path in (PROJECT / folder).rglob("*.py")]
+    settings = {
+        name
+        for source in (*sources, (PROJECT / "app.py").read_text())
+        for names in SETTING.findall(source)
+        for name in names
+    }
     for command in COMMANDS:
         words = shlex.split(command, comments=True)
+        ours = next((place for place, word in enumerate(words) if word.endswith(".py") or word == "-m"), len(words))
+        for word in words[ours:]:
+            if word.startswith("--"):
+                assert word.removeprefix("--").removeprefix("no_") in settings, command
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, flags=re.M), command
         for word in words:
