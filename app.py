@@ -19,8 +19,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 from huggingface_hub import metadata_load
 
+from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
-from train.web_app.answers import embed_texts, open_reader
+from train.web_app.answers import open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index
 
@@ -50,8 +51,7 @@ def main(args: AppArguments) -> None:
         raise ValueError("No checkpoint: name one with --checkpoint, such as runs/demo/checkpoint, or set MODEL_ID.")
     reader = open_reader(name)
     index_path = Path(args.index) if args.index else HERE / INDEX
-    width = embed_texts(reader.model, reader.processor, ["Normal disc."]).shape[1]
-    index = read_index(index_path, width) if args.index or index_path.exists() else None
+    index = read_index(index_path, weights_sha256(reader.model)) if args.index or index_path.exists() else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave the `with` block: what was uploaded goes with it
     with tempfile.TemporaryDirectory(prefix="lumbarclip-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -26,6 +26,7 @@ from datasets.exceptions import DatasetsError
 from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.audit_report import audit_markdown
+from data_scripts.built_folder import opened_afresh
 from data_scripts.leaks import leaks_of_fingerprints, read_fingerprints
 from data_scripts.near_duplicates import Fingerprint
 from data_scripts.split_balance import class_shares
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
         (args,) = HfArgumentParser(AuditArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
-        result = audit(datasets.load_dataset(str(args.dataset)), args.num_proc)
+        with opened_afresh(args.dataset) as dataset:
+            result = audit(dataset, args.num_proc)
         result["dataset"] = args.dataset.name
         result["command"] = shlex.join(["python", "-m", "data_scripts.audit", *argv])
         report = audit_markdown(result)

@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
+from data_scripts.built_folder import shard_digests
 from data_scripts.dataset_card import card_text, without_paths
 from data_scripts.hub_upload import Destination, check_destination
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
@@ -141,7 +142,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         ),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
     )
-    dataset = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
+    dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
     publish(dataset, args.out, staging)
     return report
 
@@ -193,7 +194,8 @@ def _write_parts(
 
 def _write_dataset(
     folder: Path, info: SourceInfo, parts: Sequence[Part], report: Mapping[str, Any], num_shards: int | None
-) -> Path:
+) -> tuple[Path, dict[str, Any]]:
+    """Write shards, report and card; give the folder, and the report with the digests of the shards."""
     if folder.exists():
         shutil.rmtree(folder)  # an interrupted build was joining its parts
     (folder / DATA_FOLDER).mkdir(parents=True)
@@ -201,19 +203,17 @@ def _write_dataset(
     for split in report["splits"]:
         paths = [part.path for part in parts if part.split == split]
         splits.append(join_parts(paths, folder / DATA_FOLDER, split, dataset_features(info), num_shards))
-    shards = sorted((folder / DATA_FOLDER).iterdir())
-    num_file_bytes = sum(shard.stat().st_size for shard in shards)
-    sha256 = hashlib.sha256()
-    for shard in shards:
-        with shard.open("rb") as file:
-            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    digests = shard_digests(folder)
+    num_file_bytes = sum((folder / shard).stat().st_size for shard in digests)
+    sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
+    report = {**report, "shards": digests}
     report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     # A name of a file may hold bytes that are no text: JSON has an escape for them.
     (folder / REPORT_NAME).write_text(report_json, encoding="utf-8", errors="backslashreplace")
     passed = report["deidentification"]["passed"]
     head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
     (folder / "README.md").write_text(head + card_text(info, report), encoding="utf-8")
-    return folder
+    return folder, report
 
 
 class _ListSources(argparse.Action):
@@ -242,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args,) = parser.parse_args_into_dataclasses(list(argv))
     try:
         if args.push_to_hub:
-            check_destination(HfApi(), Destination(repo_id=args.push_to_hub, kind="dataset"))  # not after hours
+            destination = Destination(repo_id=args.push_to_hub, kind="dataset")
+            check_destination(HfApi(), destination, is_new=True)  # not after hours
         report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
     except ValueError as error:
         sys.exit(f"error: {error}")

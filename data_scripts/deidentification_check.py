@@ -18,6 +18,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from data_scripts.built_folder import opened_afresh
 from data_scripts.burnt_in_text import has_burnt_in_text
 from data_scripts.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.image_scan import scan_images
@@ -185,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = HfArgumentParser(CheckArguments)  # type: ignore[arg-type]
     (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))
     try:
-        dataset = datasets.load_dataset(str(args.dataset))
-        report = check_dataset(dataset, args.num_proc)
+        with opened_afresh(args.dataset) as dataset:
+            report = check_dataset(dataset, args.num_proc)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
         print(f"error: {args.dataset} cannot be checked: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,9 @@ The token is that of `hf auth login` or of the variable HF_TOKEN; it is no argum
 or log can hold it.
 """
 
+import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from httpx2 import TransportError  # what huggingface_hub lets through when a connection breaks
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -27,12 +29,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils.sha import git_hash
 
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSES = (1.0, 4.0)  # seconds; huggingface_hub itself asks for large files, and only for them, more than once
 _KEPT = ".gitattributes"  # the Hub's own
 _SETTINGS = "https://huggingface.co/settings/tokens"
+_PATH_START = re.compile(r"(?:(?<![\w:/.<])|file://)(?=/\w|[A-Za-z]:[\\/])")
+_PATH_WORD = re.compile(r"(?:/[\w.\-]+){2,}")
+_USERS_FILES = re.compile(r"/(?:home|Users|mnt)/|[A-Za-z]:[\\/]+Users[\\/]")
 ResultT = TypeVar("ResultT")
 
 
@@ -64,8 +70,17 @@ class Destination:
             raise ValueError("The tag is empty: name this version, such as v0.1.")
 
 
-def check_destination(api: HfApi, destination: Destination) -> None:
+def check_destination(api: HfApi, destination: Destination, *, is_new: bool = False) -> bool:
     """See that a folder could be published there, before minutes of checks or hours of training; sends nothing.
+
+    Args:
+        api: Client of the Hub.
+        destination: Where to.
+        is_new: Whether the files are still to be made, so that the tag must be free. Otherwise the newest commit may
+            have it: a publication of several repositories that broke off between their tags is gone on with.
+
+    Returns:
+        Whether the newest commit has the tag.
 
     Raises:
         ValueError: If the Hub does not know the token, the owner is neither the user nor one of the user's
@@ -82,21 +97,26 @@ def check_destination(api: HfApi, destination: Destination) -> None:
             )
         repo_id, kind = destination.repo_id, destination.kind
         try:
-            is_private = _asked_again(lambda: api.repo_info(repo_id, repo_type=kind)).private
+            repository = _asked_again(lambda: api.repo_info(repo_id, repo_type=kind))
         except RepositoryNotFoundError:
-            return  # it will be made
-        if destination.private and not is_private:
+            return False  # it will be made
+        if destination.private and not repository.private:
             raise ValueError(
                 f"{destination.repo_id} is public: --public publishes into it; or give the id of a private one."
             )
-        if not destination.private and is_private:
+        if not destination.private and repository.private:
             logger.warning("%s is private and stays so; its settings on the Hub change that.", destination.repo_id)
-        if destination.tag in {
-            tag.name for tag in _asked_again(lambda: api.list_repo_refs(repo_id, repo_type=kind)).tags
-        }:
-            raise ValueError(
-                f"{destination.repo_id} has a version {destination.tag}, which others may use: give another --tag."
-            )
+        tags = _asked_again(lambda: api.list_repo_refs(repo_id, repo_type=kind)).tags
+        tagged = {tag.name: tag.target_commit for tag in tags}.get(destination.tag)
+        if tagged is not None and (is_new or tagged != repository.sha):
+            raise _taken(destination)
+        return tagged is not None
+
+
+def _taken(destination: Destination) -> ValueError:
+    return ValueError(
+        f"{destination.repo_id} has a version {destination.tag}, which others may use: give another --tag."
+    )
 
 
 def files_below(folder: Path) -> dict[str, Path]:
@@ -105,14 +125,26 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 
 def paths_of_this_machine(text: str) -> list[str]:
-    """Find words of a text that are absolute paths of files or folders here: they help no reader and may name someone.
+    """Find absolute paths of a machine in a text: they help no reader and may name someone.
+
+    Below the folders where users' files lie, any counts, of whatever machine, up to the next quote or the end of the
+    line, since names have blanks; elsewhere a word that is a file or a folder here, or all up to there.
 
     Example:
-        >>> paths_of_this_machine("python /usr/bin/env --out /no/such/folder, https://github.com/usr/bin")
+        >>> paths_of_this_machine("python /usr/bin/env --out /no/such/folder, https://github.com/home/a")
         ['/usr/bin/env']
+        >>> paths_of_this_machine('--raw "/home/John Smith/mri" --out "C:/Users/Smith"')
+        ['/home/John Smith/mri', 'C:/Users/Smith']
     """
-    words = set(re.findall(r"(?<![\w:/.<])(?:/[\w.\-]+){2,}", text))
-    return sorted(word for word in words if Path(word).exists())
+    found = set()
+    for start in _PATH_START.finditer(text):
+        phrase = re.split(r"[\"'`\r\n]", text[start.end() :], maxsplit=1)[0].rstrip()
+        if _USERS_FILES.match(phrase):
+            found.add(phrase)
+        elif word := _PATH_WORD.match(phrase):
+            # A phrase may be too long for a path, at which `Path.exists` raises.
+            found.update(path for path in (word.group(), phrase) if os.path.exists(path))  # noqa: PTH110
+    return sorted(found)
 
 
 def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[str]:
@@ -132,12 +164,30 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
         ValueError: If the Hub refuses, fails or cannot be reached; a repository then holds all of this version, or
             none.
     """
-    for destination in files:
-        check_destination(api, destination)
+    for destination, paths in files.items():
+        if check_destination(api, destination) and not _holds(api, paths, destination):
+            raise _taken(destination)
     commits = {destination: _commit(api, paths, destination) for destination, paths in files.items()}
     for destination, commit in commits.items():
         _tag(api, destination, commit)
     return [commit.commit_url for commit in commits.values()]
+
+
+def _holds(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> bool:
+    """Whether the newest commit has these files and no others."""
+    with hub_errors(api, destination.repo_id):
+        entries = _asked_again(
+            lambda: list(api.list_repo_tree(destination.repo_id, recursive=True, repo_type=destination.kind))
+        )
+    there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != _KEPT}
+    return there.keys() == paths.keys() and all(_is_same(path, there[name]) for name, path in paths.items())
+
+
+def _is_same(path: Path, there: RepoFile) -> bool:
+    if there.lfs is None:
+        return git_hash(path.read_bytes()) == there.blob_id
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == there.lfs.sha256
 
 
 def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> CommitInfo:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 from huggingface_hub import HfApi
 
 from data_scripts.build_report import REPORT_NAME
+from data_scripts.built_folder import opened_afresh, refuse_changed_shards
 from data_scripts.deidentification_check import check_dataset
 from data_scripts.hub_upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.leaks import leaks_of
@@ -45,21 +45,22 @@ class PublishDatasetArguments:
 def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
     """Raise if a dataset must not be given to others.
 
-    Beside what the build found, the rows are looked at again as they are now.
+    Beside what the build found, the rows are looked at again: the rules may be better now.
 
     Args:
         folder: What `data_scripts.build` wrote.
         num_proc: Processes that decode images.
 
     Raises:
-        ValueError: If it is no build, its licence does not let it be passed on or was not stated, it may name a person,
-            or its splits share patients or images and the card does not say so.
+        ValueError: If it is no build or its shards are others, its licence does not let it be passed on or was not
+            stated, it may name a person, or its splits share patients or images and the card does not say so.
     """
     report = _read_report(folder)
     refuse_licence(report)
     _refuse_names(report["deidentification"], folder)
-    dataset = datasets.load_dataset(str(folder))
-    checked = check_dataset(dataset, num_proc)
+    refuse_changed_shards(folder, report["shards"])
+    with opened_afresh(folder) as dataset:
+        checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
     if not checked.passed:
         first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
         raise ValueError(
@@ -67,7 +68,6 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
             f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
             f"data_scripts.deidentification_check --dataset {folder}` lists them."
         )
-    leaks = leaks_of(dataset)
     if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
         raise ValueError(
             f"The splits of {folder} leak, and its card does not say so: {leaks.in_words()} `python -m "
@@ -96,7 +96,7 @@ def _read_report(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Name the folder that --out named.")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if missing := {"may_be_shared", "source", "deidentification"} - report.keys():
+    if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
         named = ", ".join(sorted(missing))
         raise ValueError(f"{path} is of an earlier version and says nothing of {named}: build the dataset again.")
     return report

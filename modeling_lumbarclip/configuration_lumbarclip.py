@@ -1,6 +1,7 @@
 """Configuration of LumbarCLIP: what fixes the architecture and the meaning of the weights."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +167,16 @@ class LumbarCLIPConfig(PreTrainedConfig):
         self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
         self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
         super().__post_init__(**kwargs)
+        saved = getattr(self, "auto_map", {})
+        if not saved or AUTO_MAP.keys() <= saved.keys():  # else its folder was saved before these files existed
+            self._offer_all_classes()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save, with the Auto classes and pipelines whose code is saved along."""
+        self._offer_all_classes()
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    def _offer_all_classes(self) -> None:
         # Ours last: loaded from the Hub, they name the repository they came from, and a copy must name itself.
         self.auto_map = {**getattr(self, "auto_map", {}), **AUTO_MAP}
 
@@ -176,7 +187,12 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them."""
+        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them.
+
+        None for a checkpoint from before they existed, whose folder lacks their code; saved again it has them.
+        """
+        if not AUTO_MAP.keys() <= self.auto_map.keys():
+            return {}
         return {
             task: {"impl": f"pipeline_lumbarclip.{pipeline}", "pt": (auto_class,)}
             for task, (pipeline, auto_class) in PIPELINES.items()

@@ -24,7 +24,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from safetensors.numpy import save
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 from .checkpoint_files import Drift, compare_files, record_file, record_files
@@ -71,8 +71,7 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
     if saved is not None:
-        same = copy.deepcopy(saved).to("cpu", torch.float32)  # type: ignore[arg-type]  # transformers hides its signature
-        _refuse_other_outputs(folder, outputs, model_outputs(same, inputs))
+        _refuse_other_outputs(folder, outputs, model_outputs(_copy_on_cpu(saved), inputs))
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
@@ -235,6 +234,17 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         golden["files"][file] = record_file(folder / file)
         _write_json(folder / GOLDEN, golden)
+
+
+def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy a model in float32, without a second copy on its GPU; what is on the CPU in float32 already is shared."""
+    copies: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach().to("cpu", torch.float32), requires_grad=False)
+        for weight in model.parameters()
+    }
+    for buffer in model.buffers():
+        copies[id(buffer)] = buffer.to("cpu", torch.float32 if buffer.is_floating_point() else buffer.dtype)
+    return copy.deepcopy(model, copies)
 
 
 def _refuse_other_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:

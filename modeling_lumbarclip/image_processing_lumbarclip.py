@@ -201,7 +201,8 @@ def to_eight_bits(image: Any) -> Any:
 
 def _refuse_pil_image(image: Image.Image) -> None:
     _refuse_huge(image.width, image.height)
-    num_frames = getattr(image, "n_frames", 1)
+    # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
+    num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if num_frames > 1:
         raise ValueError(
             f"The image has {num_frames} frames, and which of them is meant cannot be known: pass one, as by "

@@ -197,7 +197,7 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 
 
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
-    """Classify images with a fine-tuned `LumbarCLIPForImageClassification`.
+    """Classify images with a fine-tuned `LumbarCLIPForImageClassification`: a score for every class or finding.
 
     Raises:
         ValueError: If the checkpoint is a pretrained one, whose classification head would be random.
@@ -210,3 +210,10 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
                 "This checkpoint has no classification head, and a new one would answer at random: fine-tune it with "
                 'train/finetune_classification.py, or take pipeline("zero-shot-image-classification").'
             )
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None
+    ) -> Any:
+        """Turn logits into the entries of the answer: all, or the `top_k` highest; transformers' own gives five."""
+        top_k = self.model.config.num_labels if top_k is None else top_k
+        return super().postprocess(model_outputs, function_to_apply, top_k)

@@ -15,6 +15,7 @@ import secrets
 import socket
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -393,6 +394,7 @@ ROUTES = (
 
 
 if __name__ == "__main__":
-    with LoopbackHub() as hub:
-        print("\n".join(f"export {name}={value}" for name, value in hub.environment("/tmp/loopback-hub").items()))
+    with LoopbackHub() as hub, suppress(KeyboardInterrupt):
+        lines = [f"export {name}={value}" for name, value in hub.environment("/tmp/loopback-hub").items()]
+        print("\n".join(lines), flush=True)
         threading.Event().wait()

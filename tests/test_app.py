@@ -19,11 +19,13 @@ from transformers import BertTokenizer
 
 import app
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.export import weights_sha256
 from tests.conftest import PROJECT, TINY_TEXT, TINY_VISION, WORDS
 from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 from tests.train.web_app.conftest import CALIBRATION
-from tests.train.web_app.test_report_index import write_index
+from tests.train.web_app.test_report_index import MADE, write_index
 from train.checkpoints import save_checkpoint
+from train.web_app.answer_html import SIDES
 from train.web_app.answers import open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index
@@ -86,11 +88,13 @@ class Served:
 @pytest.fixture(scope="module")
 def served(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    write_index(folder / "index.parquet", np.eye(8), [f"Report {n}: disc bulge." for n in range(8)])
+    reader = open_reader(str(checkpoint))
+    made = {**MADE, "weights_sha256": weights_sha256(reader.model), "what": "reports"}
+    write_index(folder / "index.parquet", np.eye(8), [f"Report {n}: disc bulge." for n in range(8)], made)
     (folder / "uploads").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-        page = build_page(open_reader(str(checkpoint)), "tiny", read_index(folder / "index.parquet"))
+        page = build_page(reader, "tiny", read_index(folder / "index.parquet", made["weights_sha256"]))
         _, address, _ = page.launch(prevent_thread_lock=True, **launch_settings())
         yield Served(address.rstrip("/"), folder / "uploads")
         page.close()
@@ -171,6 +175,7 @@ def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slice
     assert page.locator(".lc-card h3").all_inner_texts()[:2] == ["Disc bulge?", "Left bulge?"]
     assert re.search(r"Present\s+(\d+|> 99|< 1) %", page.locator(".lc-card").first.inner_text())
     assert page.locator(".lc-reports li").count() == 4
+    assert page.get_by_role("heading", name="Reports whose text is nearest to the slice").is_visible()
     assert served.kept_files() == []
 
     assert heat_opacity(page) == 0.5
@@ -181,7 +186,8 @@ def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slice
     page.get_by_role("button", name="Ask").click()
     page.locator(".lc-own").wait_for()
     assert "Not calibrated" in page.locator(".lc-own").inner_text()
-    page.get_by_text("Text-to-patch similarity for “left disc bulge”").wait_for()
+    assert SIDES in page.locator(".lc-own").inner_text()
+    page.get_by_text("for “left disc bulge”, on its own scale").wait_for()
     assert heat_opacity(page) == 0.8
     page.screenshot(path=tmp_path / "answer.png", full_page=True)
 
@@ -253,10 +259,10 @@ def test_the_keyboard_is_enough(open_page, slices, tmp_path):
     page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.55")
     tab_to(page, "Another map")
     page.keyboard.press("Enter")
-    page.get_by_role("radio", name="Grad-CAM").wait_for()
-    tab_to(page, "Grad-CAM", role="radio")
+    assert page.get_by_role("radio", name="Grad-CAM").is_checked()
+    tab_to(page, "Text-to-patch similarity", role="radio")
     page.keyboard.press("Space")
-    page.get_by_text("Grad-CAM for").wait_for()
+    page.wait_for_function("document.querySelector('.lc-figure').innerText.includes('\\nText-to-patch similarity for')")
     page.screenshot(path=tmp_path / "keyboard.png", full_page=True)
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -322,6 +328,12 @@ def test_a_checkpoint_is_named_without_the_way_to_it(checkpoint):
     assert app.display_name(str(checkpoint)) == checkpoint.parent.name
     assert app.display_name("org/lumbarclip") == "org/lumbarclip"
     assert app.display_name("/srv/no/such/model") == "model"
+
+
+def test_an_index_of_another_checkpoint_of_the_same_width_ends_the_command(checkpoint, tmp_path):
+    write_index(tmp_path / "index.parquet", np.eye(8), ["Disc bulge."] * 8)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        app.main(app.AppArguments(checkpoint=str(checkpoint), index=str(tmp_path / "index.parquet")))
 
 
 def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):

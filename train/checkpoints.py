@@ -80,13 +80,16 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
 def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
     """Write processor, its tokenizer if it has one, and their code into a folder."""
     processor.save_pretrained(folder)
-    tokenizer_file = folder / "tokenizer_config.json"
-    if not tokenizer_file.exists():
-        return
-    settings = json.loads(tokenizer_file.read_text())
-    for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
-        settings.pop(stray, None)
-    tokenizer_file.write_text(json.dumps(settings, indent=2) + "\n")
+    tokenizer_file, image_file = folder / "tokenizer_config.json", folder / "preprocessor_config.json"
+    if tokenizer_file.exists():
+        settings = json.loads(tokenizer_file.read_text())
+        for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
+            settings.pop(stray, None)
+        write_json(tokenizer_file, settings)
+    if isinstance(processor, BaseImageProcessor):
+        settings = json.loads(image_file.read_text())
+        settings["auto_map"].pop("AutoProcessor", None)  # of the processor it was loaded from, whose code is not here
+        write_json(image_file, settings)
 
 
 def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints import CHECKPOINT, write_folder, write_json, write_text
 from train.classification_task import ClassificationTask, LabelledImages
@@ -30,6 +31,7 @@ from train.reporting.calibration_plots import reliability_before_and_after
 from train.reporting.classification_report import classification_report
 from train.reporting.plots import confusion_matrix
 from train.reporting.report import describe_dataset
+from train.run_folder import read_start
 
 REPORT = "report.md"
 CALIBRATION_BINS = 10
@@ -106,7 +108,7 @@ def evaluate_classifier(
         Resampling(args.num_resamples, args.seed),
         task.is_grade,
     )
-    results = as_results(measured, task, args, temperatures, output_dir)
+    results = as_results(measured, task, args, temperatures, output_dir) | {"weights_sha256": weights_sha256(model)}
     figures = draw_figures(measured, task.targets["test"], describe_dataset(results["dataset"]))
     (output_dir / METRICS).unlink(missing_ok=True)
     write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
@@ -140,6 +142,7 @@ def as_results(
             "num_rows": len(test),
             "num_patients": len(set(test.patient_ids)),
             "leak": leak_stamp(task.rows),
+            "start": read_start(output_dir),
             "synthetic": all(source.startswith("synthetic") for source in task.rows["test"]["source"]),
             "labels": count_labels(test),
         },

@@ -43,7 +43,7 @@ from train.patient_folds import FOLDS, cut, fold_splits, keep_cut
 from train.pretrain import pretrain
 from train.reporting.cross_validation_report import cross_validation_report
 from train.reporting.report import describe_dataset
-from train.run_folder import check_output, describe_run, make_output
+from train.run_folder import check_output, describe_run, describe_start, make_output, read_start
 
 ANSWERS = "predictions.safetensors"
 
@@ -83,6 +83,7 @@ def main(args: CrossValidateArguments) -> None:
     folds_of_rows = {f"fold {fold}": rows.select(np.flatnonzero(fold_of_row == fold)) for fold in range(args.folds)}
     refuse_leaks(folds_of_rows, args.allow_leaks)  # what two folds share is at some time in training and in test
     run = describe_run(args, accelerator, {"all": rows_sha256(rows)})
+    run["start"] = describe_start(args.init_checkpoint, run["rows_sha256"]) if args.init_checkpoint else None
     check_output(output_dir, run, args)
     make_output(output_dir, run, args, accelerator)
     keep_cut(output_dir / FOLDS, targets, fold_of_row, rows)
@@ -194,6 +195,7 @@ def describe(
         "num_rows": len(targets),
         "num_patients": len(set(targets.patient_ids)),
         "leak": leak,
+        "start": read_start(Path(args.output_dir)),
         "synthetic": all(source.startswith("synthetic") for source in sources),
         "labels": count_labels(targets),
     }

@@ -48,9 +48,18 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
         },
         "planes": _rows_by_name(dataset["train"], "plane"),
         "sequences": _rows_by_name(dataset["train"], "sequence"),
-        **UNKNOWN,
-        **(_of_folder(folder) if folder.is_dir() else _of_hub(name)),
+        **describe_build(name),
     }
+
+
+def describe_build(name: str) -> dict[str, Any]:
+    """Say what the build of a data set wrote down, under the names of `UNKNOWN`; None where nobody did.
+
+    Args:
+        name: Folder or Hub id.
+    """
+    folder = Path(name)
+    return {**UNKNOWN, **(_of_folder(folder) if folder.is_dir() else _of_hub(name))}
 
 
 def _rows_by_name(rows: Dataset, column: str) -> dict[str, int]:

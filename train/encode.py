@@ -5,8 +5,8 @@
     python train/encode.py --checkpoint USER/MODEL --dataset data/synthetic --what reports --out reports.parquet
 
 Columns: `source`, of a folder `frame`, of a data set `patient_id`, `report`, `labels` and `split`; and `embedding`,
-float32. The schema's metadata say under `lumbarclip` which weights made them. `OUT.parquet.json` lists every file that
-could not be read, with the reason.
+float32. The schema's metadata say under `lumbarclip` which weights made them and, of a data set, its `license` and
+whether it `may_be_shared`. `OUT.parquet.json` lists every file that could not be read, with the reason.
 
 Where there are processors enough, worker processes decode while the model encodes. A run that was killed goes on where
 it was when the same command is given again, and its result is the same; if a broken file killed it, that is found and
@@ -32,6 +32,7 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
 from train.checkpoints import load_checkpoint
+from train.data_description import describe_build
 from train.encoding.crashes import WORKER_DIED, find_crashing
 from train.encoding.dataset_rows import DatasetImages, DatasetReports
 from train.encoding.encoders import Encoder, ModelEncoder, OnnxEncoder
@@ -146,6 +147,10 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that the result depends on; a run is gone on with if all of it is the same."""
     folder = Path(args.checkpoint)
+    licence = {}
+    if args.dataset:  # whoever publishes the reports that lie beside the embeddings is asked for it
+        build = describe_build(args.dataset)
+        licence = {name: build[name] for name in ("license", "may_be_shared")}
     return {
         # Kept with the embeddings; of a folder its name alone, since a path tells of the machine.
         "embeddings": {
@@ -154,6 +159,7 @@ def describe(
             "what": args.what,
             "projected": args.project,
             "computed_with": f"onnxruntime{' int8' * args.int8}" if args.onnx else "torch",
+            **licence,
         },
         "processor_sha256": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
         "batch_size": args.batch_size,

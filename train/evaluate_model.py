@@ -21,6 +21,7 @@ import torch
 from datasets import DatasetDict
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
 from train.checkpoints import load_checkpoint, write_folder, write_json
 from train.evaluation.bootstrap import Estimate, Resampling
@@ -29,8 +30,9 @@ from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
 from train.history import read_history
 from train.leak_check import leak_stamp
-from train.loaders import open_dataset
+from train.loaders import open_dataset, rows_sha256
 from train.reporting.report import evaluation_report
+from train.run_folder import read_start
 
 METRICS = "metrics.json"
 FEATURES = "features"
@@ -65,7 +67,7 @@ class EvaluateArguments:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate: as in `EvaluateArguments`, and how the data set is called in the report."""
+    """How to evaluate: as in `EvaluateArguments`; how the data set is called; the run's `describe_start`, if any."""
 
     dataset_name: str = "data set"
     split: str = "test"
@@ -73,6 +75,7 @@ class EvaluationSettings:
     baselines: bool = True
     num_resamples: int = 1000
     seed: int = 0
+    start: dict[str, str] | None = None
 
 
 def main(args: EvaluateArguments) -> None:
@@ -88,6 +91,7 @@ def main(args: EvaluateArguments) -> None:
         baselines=args.baselines,
         num_resamples=args.num_resamples,
         seed=args.seed,
+        start=read_start(_folder_beside(args.checkpoint)),
     )
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
@@ -147,8 +151,9 @@ def evaluate(
         resampling=Resampling(settings.num_resamples, settings.seed),
         cache_dir=out_dir / FEATURES,
     )
-    description = describe(measured, splits["test"]["source"][:], leak_stamp(splits), settings)
-    results = as_results(measured, description)
+    rows = {settings.split if name == "test" else name: rows_sha256(split) for name, split in splits.items()}
+    description = describe(measured, splits["test"]["source"][:], rows, leak_stamp(splits), settings)
+    results = as_results(measured, description, weights_sha256(model))
     figures = draw_figures(measured, results, splits["test"], read_history(out_dir), settings.seed)
     captions = {name: captioned.caption for name, captioned in figures.items()}
 
@@ -162,7 +167,7 @@ def evaluate(
     return results
 
 
-def as_results(measured: Measurements, dataset: dict[str, Any]) -> dict[str, Any]:
+def as_results(measured: Measurements, dataset: dict[str, Any], weights: str) -> dict[str, Any]:
     """Arrange what was measured as `metrics.json`; undefined figures are null, with the reason beside."""
     further = measured.further.figures if measured.further else {}
     return as_groups(measured) | {
@@ -170,6 +175,7 @@ def as_results(measured: Measurements, dataset: dict[str, Any]) -> dict[str, Any
         "zero_shot_first_prompt": as_entries(measured.zero_shot_first),
         "prompts": measured.prompts,
         "dataset": dataset,
+        "weights_sha256": weights,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -197,7 +203,11 @@ def as_entries(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
 
 
 def describe(
-    measured: Measurements, sources: list[str], leak: dict[str, Any] | None, settings: EvaluationSettings
+    measured: Measurements,
+    sources: list[str],
+    rows_of_split: dict[str, str],
+    leak: dict[str, Any] | None,
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """Say what was measured on, and what of it lies in other splits, too."""
     return {
@@ -205,7 +215,9 @@ def describe(
         "split": settings.split,
         "num_rows": len(sources),
         "num_patients": len(set(measured.targets["test"].patient_ids)),
+        "rows_sha256": rows_of_split,
         "leak": leak,
+        "start": settings.start,
         "synthetic": all(source.startswith("synthetic") for source in sources),
         "labels": count_labels(measured.targets["test"]),
     }

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import broadcast_object_list, send_to_device, set_seed
 from datasets import DatasetDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,6 +27,7 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperMo
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
 from train.adapters import ADAPTER, add_adapters, save_and_merge_adapters
 from train.arguments import parse_arguments
+from train.batch_norm import share_batch_statistics, take_buffers_of_first_process
 from train.batch_sampler import EpochBatches
 from train.checkpoints import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
 from train.classification_task import ClassificationTask, LabelledImages, read_task
@@ -38,7 +39,8 @@ from train.history import HISTORY
 from train.leak_check import refuse_leaks
 from train.loaders import open_dataset, rows_sha256
 from train.optimization import build_layerwise_optimizer, build_optimizer, build_schedule
-from train.run_folder import RUN, check_output, describe_run, keep_history, make_output
+from train.reporting.report import START_IN_WORDS
+from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +94,9 @@ def finetune(args: FinetuneClassificationArguments, dataset: DatasetDict) -> Lum
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
     run["data"] = describe_data(args.dataset, dataset)
     check_output(output_dir, run, args)
-    warn_of_other_rows(Path(args.checkpoint), run["rows_sha256"])
+    run["start"] = describe_start(args.checkpoint, run["rows_sha256"])
+    if warning := START_IN_WORDS.get(run["start"]["rows"]):
+        logger.warning("%s: %s The figures may be too good.", args.checkpoint, warning)
     task = read_task(dataset, args.target)
     if args.resume and (output_dir / CHECKPOINT).exists():
         logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
@@ -118,6 +122,7 @@ def train(
     model, processor = load_pretrained(args.checkpoint, task)
     image_processor = processor.image_processor
     model.vision_model.requires_grad_(not args.freeze_tower)
+    model = share_batch_statistics(model, accelerator)
     trained = add_adapters(model, args.lora_rank) if args.lora_rank else model
     train_rows, validation_rows = (
         LabelledImages(task.rows[split], task.multi_hot(split), image_processor, args.seed, augment, show)
@@ -155,7 +160,10 @@ def train(
             optimizer.zero_grad()
             schedule.step()
             total += step_loss.item()
+        take_buffers_of_first_process(trained)
         validation_loss = loss_of_rows(trained, validation_rows, loss, counts, len(train_rows), args.batch_size)
+        # One loss for all: if one process stopped at its own, the others would wait for it.
+        (validation_loss,) = broadcast_object_list([validation_loss])
         best.consider(epoch + 1, validation_loss, trained)
         update = (epoch + 1) * len(batches)
         line = {"update": update, "epoch": epoch + 1, "loss": total / len(batches), "validation_loss": validation_loss}
@@ -211,16 +219,6 @@ def load_pretrained(
     return model, processor
 
 
-def warn_of_other_rows(checkpoint: Path, rows_sha256: dict[str, str]) -> None:
-    """Say that pretraining may have seen the test patients, where its run was on another split of some data set."""
-    pretraining = checkpoint.parent / RUN
-    if pretraining.exists() and json.loads(pretraining.read_text())["rows_sha256"] != rows_sha256:
-        logger.warning(
-            "%s was pretrained on other rows than these: if test patients were among them, the figures are too good.",
-            checkpoint,
-        )
-
-
 def choose_optimizer(args: FinetuneClassificationArguments, model: nn.Module) -> Optimizer:
     """AdamW, with a rate for each layer of the tower if asked for.
 
@@ -245,7 +243,7 @@ def set_training_mode(prepared: nn.Module, model: LumbarCLIPForImageClassificati
 def loss_of_rows(
     model: nn.Module, rows: LabelledImages, loss: Loss, counts: Tensor, num_rows: int, batch_size: int
 ) -> float:
-    """The loss of a run's own kind on all validation rows; the same on every process."""
+    """The loss of a run's own kind on all validation rows."""
     logits = torch.from_numpy(predict_logits(model, rows, batch_size)).float()
     return loss(logits, rows.labels, counts.cpu(), num_rows).item()
 

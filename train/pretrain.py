@@ -24,7 +24,6 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
 from datasets import DatasetDict
 from huggingface_hub import HfApi
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -32,6 +31,7 @@ from data_scripts.hub_upload import Destination, check_destination
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.adapters import ADAPTER, save_and_merge_adapters
 from train.arguments import PretrainArguments, parse_arguments
+from train.batch_norm import share_batch_statistics
 from train.batch_sampler import EpochBatches
 from train.batch_statistics import BatchStatistics
 from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
@@ -51,7 +51,7 @@ from train.objectives import ModelWithObjective, build_objective
 from train.optimization import average_weights, build_optimizer, build_schedule
 from train.pretraining_rows import build_rows, count_updates, refuse_equal_labels
 from train.publishing.publication import publish_model
-from train.run_folder import check_output, describe_run, keep_history, make_output
+from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output, read_start
 from train.validation import validation_loss
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ logger = logging.getLogger(__name__)
 def main(args: PretrainArguments) -> None:
     """Read the data set, refuse one that leaks; train, save, evaluate, publish."""
     if args.push_to_hub:
-        check_destination(HfApi(), Destination(repo_id=args.hub_repo_id))  # a wrong token is told before the training
+        # A wrong token, or a tag that is taken, is told before the training.
+        check_destination(HfApi(), Destination(repo_id=args.hub_repo_id), is_new=True)
     dataset = open_dataset(args.dataset)
     refuse_leaks(dataset, args.allow_leaks)
     pretrain(args, dataset)
@@ -93,6 +94,7 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
     output_dir = Path(args.output_dir)
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
     run["data"] = describe_data(args.dataset, dataset)
+    run["start"] = describe_start(args.init_checkpoint, run["rows_sha256"]) if args.init_checkpoint else None
     check_output(output_dir, run, args)
     if args.resume and (output_dir / CHECKPOINT).exists():
         if args.evaluate:
@@ -104,7 +106,11 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
         processor, model = train(args, accelerator, dataset, run)
     if args.evaluate and accelerator.is_main_process:
         settings = EvaluationSettings(
-            dataset_name=Path(args.dataset).name, batch_size=args.batch_size, baselines=args.baselines, seed=args.seed
+            dataset_name=Path(args.dataset).name,
+            batch_size=args.batch_size,
+            baselines=args.baselines,
+            seed=args.seed,
+            start=read_start(output_dir),
         )
         evaluate(model, processor, dataset, output_dir, settings=settings)
         calibrate(model, processor, dataset, output_dir, args)
@@ -155,8 +161,7 @@ def train(
     share = accelerator.process_index, accelerator.num_processes
     batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
     num_updates = count_updates(args, len(batches))
-    if accelerator.num_processes > 1:
-        model = share_batch_statistics(model, accelerator)
+    model = share_batch_statistics(model, accelerator)
     make_output(output_dir, run, args, accelerator)
     trained = ModelWithObjective(model, objective)
     optimizer = build_optimizer(trained, args.learning_rate, args.weight_decay)
@@ -254,18 +259,6 @@ def refuse_nan(name: str, value: Tensor, update: int, optimizer: Any, sources: l
             "Start again with a lower --learning_rate or --max_grad_norm, or in full precision. Rows of this step: "
             f"{', '.join(sources[:8])}, ..."
         )
-
-
-def share_batch_statistics(model: LumbarCLIPModel, accelerator: Accelerator) -> LumbarCLIPModel:
-    """Let batch norm see the pairs of all processes, on GPUs; say so where it cannot."""
-    if accelerator.device.type == "cuda":
-        return convert_sync_batchnorm(model)  # timm's: torch's own drops the activation of a fused norm
-    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        logger.warning(
-            "The vision tower has batch norm, whose statistics are of each process on this device: losses will differ "
-            "from those of one process. Towers without batch norm give the same."
-        )
-    return model
 
 
 def starts_epoch(update: int, args: PretrainArguments, batches: EpochBatches) -> bool:

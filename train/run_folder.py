@@ -105,6 +105,36 @@ def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: di
     }
 
 
+def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, str]:
+    """Say what the weights that a run starts from were trained on, as far as the run beside them tells.
+
+    Args:
+        checkpoint: Folder, or Hub id.
+        rows_sha256: Identity of the rows of each split of this run.
+
+    Returns:
+        `checkpoint`, and `rows`: `same` if its run had the same splits, and so did what that run started from, so that
+        no test patient was learned from; `other` if it had other ones; `unknown` without such a run.
+    """
+    folder = Path(checkpoint).resolve()
+    path = folder.parent / RUN
+    if not folder.is_dir() or not path.exists():
+        return {"checkpoint": checkpoint, "rows": "unknown"}
+    run = json.loads(path.read_text())
+    if run.get("rows_sha256") != rows_sha256:
+        return {"checkpoint": checkpoint, "rows": "other"}
+    start = run.get("start")
+    if start is None and run["arguments"].get("init_checkpoint"):  # of a version that did not look
+        return {"checkpoint": checkpoint, "rows": "unknown"}
+    return {"checkpoint": checkpoint, "rows": start["rows"] if start else "same"}
+
+
+def read_start(output_dir: Path) -> dict[str, str] | None:
+    """What `describe_start` found when the run in a folder began; None if it began from towers, or is no run."""
+    path = output_dir / RUN
+    return json.loads(path.read_text()).get("start") if path.exists() else None
+
+
 def device_name(device: torch.device) -> str:
     """Name a GPU by its model, a CPU by its architecture, which is all that Python knows of it everywhere."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -97,6 +97,7 @@ def test_an_id_that_no_repository_can_have(repo_id, said):
 
 def test_what_is_refused_before_anything_is_sent(hub, api, folder):
     upload(api, {MINE: files_below(folder)})
+    (folder / "README.md").write_text("Another model.")
     seen = len(hub.requests)
     cases = {
         Destination(
@@ -113,6 +114,39 @@ def test_what_is_refused_before_anything_is_sent(hub, api, folder):
     with pytest.raises(ValueError, match="lumbar-lab/model is public: --public publishes into it"):
         check_destination(api, Destination(repo_id=MINE.repo_id, tag="v2"))
     assert all(line.startswith("GET") for line in hub.requests[seen:])
+
+
+def test_what_broke_off_between_two_tags_goes_on_with_the_same_call(hub, api, folder):
+    app = Destination(repo_id=MINE.repo_id, kind="space")
+    files = {MINE: files_below(folder), app: {"app.py": folder / "README.md"}}
+    hub.misbehave("/api/spaces/.*/tag/", status=500, times=1000)
+    with pytest.raises(ValueError, match="failed several times"):
+        upload(api, files)
+    model, space = hub.model(MINE.repo_id), hub.space(MINE.repo_id)
+    assert set(model.tags) == {"v0.1"} and not space.tags
+    hub.faults.clear()
+    with pytest.raises(ValueError, match="has a version v0.1"):
+        check_destination(api, MINE, is_new=True)  # as before a training, whose files will be others
+    assert check_destination(api, MINE)
+    upload(api, files)
+    assert model.messages == space.messages == ["Publish v0.1"]
+    assert space.tags == {"v0.1": space.commits[-1][0]} and model.tags == {"v0.1": model.commits[-1][0]}
+
+
+@pytest.mark.parametrize("change", ["small", "large", "added", "removed", "later commit"])
+def test_a_version_is_never_changed(hub, api, folder, change):
+    upload(api, {MINE: files_below(folder)})
+    if change == "removed":
+        (folder / "b.safetensors").unlink()
+    elif change == "later commit":
+        hub.model(MINE.repo_id).commit("by hand", hub.model(MINE.repo_id).commits[-1][2])
+    else:
+        names = {"small": "README.md", "large": "a.safetensors", "added": "new.py"}
+        (folder / names[change]).write_text("other")
+    num_commits = len(hub.model(MINE.repo_id).commits)
+    with pytest.raises(ValueError, match="has a version v0.1, which others may use: give another --tag"):
+        upload(api, {MINE: files_below(folder)})
+    assert len(hub.model(MINE.repo_id).commits) == num_commits
 
 
 def test_without_a_token(hub, monkeypatch):

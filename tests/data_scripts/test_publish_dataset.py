@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from data_scripts import build, publish_dataset
+from data_scripts.built_folder import shard_digests
 from tests.loopback_hub import LoopbackHub
 
 REPO = "lumbar-lab/study"
@@ -78,19 +79,38 @@ def test_a_licence_that_forbids_it(study, built, tmp_path, hub):
     assert_refused(tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) does not let")
 
 
-def test_rows_are_looked_at_again(study, built, tmp_path, hub):
-    """The report of the build says that it passed; the rows were changed since, or the rules are better now."""
+def name_someone_in(shard):
+    named = datasets.Dataset.from_parquet(str(shard)).map(
+        lambda row: {"report": "Patient name: Ahmad Salem. Disc bulge."}, load_from_cache_file=False
+    )
+    named.to_parquet(shard)
+
+
+def test_rows_are_looked_at_again_as_they_lie_in_the_files(study, built, tmp_path, hub):
+    """The report of the build says that it passed; the rules are better now, and a cache holds other rows."""
     rows = [
         {"file_name": f"images/{i}.png", "report": f"Bulge {i}.", "patient_id": f"p{i}", "labels": "LBP"}
         for i in range(12)
     ]
     built(study(rows), **OPEN)
-    shard = next((tmp_path / "out" / "data").glob("train-*.parquet"))
-    named = datasets.Dataset.from_parquet(str(shard)).map(
-        lambda row: {"report": "Patient name: Ahmad Salem. Disc bulge."}, load_from_cache_file=False
-    )
-    named.to_parquet(shard)
+    datasets.load_dataset(str(tmp_path / "out"))  # now in the cache, which would hide the change
+    name_someone_in(next((tmp_path / "out" / "data").glob("train-*.parquet")))
+    change_report(tmp_path / "out", shards=shard_digests(tmp_path / "out"))
     assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*letters")
+
+
+def test_shards_that_were_not_built_are_named(study, built, tmp_path, hub):
+    built(study(), **OPEN)
+    data = tmp_path / "out" / "data"
+    shard = next(data.glob("train-*.parquet"))
+    whole = shard.read_bytes()
+    name_someone_in(shard)
+    assert_refused(tmp_path / "out", hub, rf"is not what was built: data/{shard.name} was changed\. ")
+    shard.rename(data / "extra.parquet")  # no split of the card: no check would read it, but it would be sent
+    assert_refused(tmp_path / "out", hub, rf"data/extra\.parquet was added, data/{shard.name} was removed\. ")
+    (data / "extra.parquet").unlink()
+    shard.write_bytes(whole)
+    publish(tmp_path / "out")
 
 
 def test_a_leak_that_the_card_does_not_tell(study, built, tmp_path, hub):

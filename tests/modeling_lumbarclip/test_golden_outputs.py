@@ -83,6 +83,25 @@ def test_the_saved_model_is_left_as_it_was(tiny_model, tiny_processor, tmp_path)
     assert read(tmp_path / "checkpoint")[1]["output.image_embeds"].dtype == np.float32
 
 
+def test_no_weight_is_copied_where_it_lies(tiny_model, tiny_processor, tmp_path, monkeypatch):
+    """A GPU may have no room for a second model at the end of a run."""
+
+    def refuse(weight, memo):
+        raise MemoryError
+
+    for kind in (torch.Tensor, torch.nn.Parameter):
+        monkeypatch.setattr(kind, "__deepcopy__", refuse)
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    assert all(weight.requires_grad for weight in tiny_model.parameters())
+
+
+def test_a_buffer_that_is_not_saved_is_told(tiny_model, tiny_processor, tmp_path):
+    embeddings = tiny_model.text_model.embeddings
+    embeddings.register_buffer("position_ids", embeddings.position_ids.flip(1), persistent=False)
+    with pytest.raises(ValueError, match="is not what was saved.*a buffer that is not persistent"):
+        save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+
+
 def test_a_checkpoint_that_loads_as_another_model_is_not_saved(tiny_model, tiny_processor, tmp_path, monkeypatch):
     def forgetful(self, folder):
         other = LumbarCLIPModel(self.config)

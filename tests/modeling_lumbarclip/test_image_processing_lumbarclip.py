@@ -141,6 +141,15 @@ def test_of_several_frames_none_is_taken_for_the_image():
     torch.testing.assert_close(chosen, process(np.full((8, 8), 40, dtype=np.uint8)))
 
 
+def test_of_a_phone_photograph_the_first_frame_is_the_image(tmp_path):
+    photograph, small_copy = (Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8)) for value in (200, 40))
+    photograph.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[small_copy])
+    opened = Image.open(tmp_path / "phone.jpg")
+    assert (opened.format, opened.n_frames) == ("MPO", 2)
+    for image in (opened, read_image(tmp_path / "phone.jpg")):
+        torch.testing.assert_close(process(image), process(photograph))
+
+
 def test_one_pixel_and_the_largest_side_and_one_more(tmp_path, monkeypatch):
     assert torch.equal(process(GREY[:1, :1]), process(np.full((32, 32), GREY[0, 0])))
     monkeypatch.setattr(image_processing_lumbarclip, "MAX_SIDE", 100)

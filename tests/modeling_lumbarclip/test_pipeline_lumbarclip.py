@@ -11,9 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from transformers import pipeline
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
-from modeling_lumbarclip.pipeline_lumbarclip import LumbarCLIPZeroShotPipeline
+from modeling_lumbarclip.pipeline_lumbarclip import (
+    LumbarCLIPImageClassificationPipeline,
+    LumbarCLIPImageFeaturePipeline,
+    LumbarCLIPZeroShotPipeline,
+)
 
 RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
@@ -102,6 +107,45 @@ def test_what_cannot_be_asked_is_said(classify, tiny_model):
         classify(RAMP, candidate_labels=["bulge", "normal"], template="{}")
 
 
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
+def test_no_finding_is_hidden(tiny_config, tiny_processor, problem_type):
+    names = {number: f"finding {number}" for number in range(7)}
+    tiny_config.id2label, tiny_config.problem_type = names, problem_type
+    model = LumbarCLIPForImageClassification(tiny_config).eval()
+    model.config.architectures = [type(model).__name__]
+    classify = LumbarCLIPImageClassificationPipeline(
+        model=model, image_processor=tiny_processor.image_processor, task="image-classification"
+    )
+    with torch.no_grad():
+        logits = model(**tiny_processor(images=RAMP, return_tensors="pt")).logits[0]
+    scores = logits.sigmoid() if problem_type.startswith("multi") else logits.softmax(0)
+    answers = classify(RAMP)
+    assert {entry["label"]: entry["score"] for entry in answers} == pytest.approx(
+        dict(zip(names.values(), scores.tolist(), strict=True)), abs=1e-5
+    )
+    assert classify(RAMP, top_k=2) == answers[:2]
+
+
+def test_a_checkpoint_from_before_the_pipelines_offers_none(tiny_model, tiny_processor, tmp_path):
+    """Where the package is imported, its configuration would send `pipeline` to a file that is not there."""
+    old = tmp_path / "old"
+    tiny_model.save_pretrained(old)
+    tiny_processor.save_pretrained(old)
+    (old / "pipeline_lumbarclip.py").unlink()
+    settings = json.loads((old / "config.json").read_text())
+    del settings["auto_map"]["AutoModelForImageClassification"]
+    (old / "config.json").write_text(json.dumps(settings))
+    embed = pipeline("image-feature-extraction", model=str(old), trust_remote_code=True)
+    assert not isinstance(embed, LumbarCLIPImageFeaturePipeline)
+    embed.model.save_pretrained(tmp_path / "again")
+    tiny_processor.save_pretrained(tmp_path / "again")
+    embed = pipeline("image-feature-extraction", model=str(tmp_path / "again"), trust_remote_code=True)
+    pixels = tiny_processor(images=DEEP, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        expected = tiny_model(pixel_values=pixels).image_embeds
+    torch.testing.assert_close(torch.tensor(embed(DEEP)), expected, atol=1e-5, rtol=1e-5)
+
+
 FRESH_PROCESS = """
 import json, sys
 import numpy as np
@@ -120,7 +164,9 @@ zero_shot = pipeline("zero-shot-image-classification", model=folder, **trust)
 answers["zero_shot"] = zero_shot([image, "deep.png"], batch_size=2)
 zero_shot.model.save_pretrained("again")
 zero_shot.processor.save_pretrained("again")
-assert pipeline("zero-shot-image-classification", model="again", **trust)(image) == answers["zero_shot"][0]
+again = pipeline("zero-shot-image-classification", model="again", **trust)(image)
+for entry, before in zip(again, answers["zero_shot"][0], strict=True):
+    assert entry["label"] == before["label"] and abs(entry["score"] - before["score"]) < 1e-5, (entry, before)
 features = pipeline("image-feature-extraction", model=folder, **trust)
 answers["image"] = features(["deep.png", "deep.png"], batch_size=2)
 answers["pooled"] = features("deep.png", pool=True)

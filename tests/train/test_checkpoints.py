@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from train.checkpoints import load_checkpoint, save_checkpoint, write_folder, write_json
+from modeling_lumbarclip import LumbarCLIPProcessor
+from train.checkpoints import load_checkpoint, save_checkpoint, save_processor, write_folder, write_json
 
 
 def test_round_trip(tiny_model, tiny_processor, tiny_inputs, tmp_path):
@@ -18,6 +19,14 @@ def test_round_trip(tiny_model, tiny_processor, tiny_inputs, tmp_path):
         json.loads((tmp_path / "checkpoint" / "tokenizer_config.json").read_text())
     )
     assert not list((tmp_path / "checkpoint").glob("*.bin"))
+
+
+def test_an_image_processor_saved_alone_names_only_code_that_is_there(tiny_processor, tmp_path):
+    tiny_processor.save_pretrained(tmp_path / "whole")  # whose image processor then names the whole processor, too
+    save_processor(LumbarCLIPProcessor.from_pretrained(tmp_path / "whole").image_processor, tmp_path / "alone")
+    named = json.loads((tmp_path / "alone" / "preprocessor_config.json").read_text())["auto_map"]
+    assert named == {"AutoImageProcessor": "image_processing_lumbarclip.LumbarCLIPImageProcessor"}
+    assert (tmp_path / "alone" / "image_processing_lumbarclip.py").exists()
 
 
 def test_a_failing_write_leaves_the_old_folder(tmp_path):

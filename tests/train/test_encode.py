@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from train.encoding import folder_images
 from train.encoding.dataset_rows import DatasetImages
 from train.encoding.read_batch import eight_bits, resized
 from train.loaders import open_dataset
+from train.publishing.space import licence_of_index
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +93,7 @@ def test_metadata_name_the_weights_and_no_path_of_the_machine(checkpoint, scans,
     table = run(checkpoint, tmp_path / "out.parquet", images=str(scans), project=False)
     about = json.loads(table.schema.metadata[b"lumbarclip"])
     assert (about["checkpoint"], about["projected"], about["what"]) == ("checkpoint", False, "images")
+    assert "license" not in about  # of files without reports
     assert embeddings(table).shape[1] == tiny_model.config.vision_config.model_args["embed_dim"]
     with torch.no_grad():
         tiny_model.text_projection.weight[0, 0] += 1e-3
@@ -135,6 +138,22 @@ def test_images_of_a_dataset_come_with_patient_report_and_labels(
     assert table["labels"].to_pylist() == [["LBP" if row["labels"] == [0] else "No Finding"] for row in rows]
     expected = one_by_one([row["image"] for row in rows], tiny_model, tiny_processor)
     np.testing.assert_allclose(embeddings(table), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("may_be_shared", [True, False])
+def test_metadata_say_whether_the_reports_may_be_passed_on(checkpoint, tiny_dataset_folder, tmp_path, may_be_shared):
+    folder, out = shutil.copytree(tiny_dataset_folder, tmp_path / "built"), tmp_path / "out.parquet"
+    report = {"source": {"name": "clinic", "license": "other: ours"}, "may_be_shared": may_be_shared}
+    report |= {"split_rule": "By patient.", "arguments": {"source": "folder", "split_by": "patient"}}
+    (folder / "build_report.json").write_text(json.dumps(report))
+    table = run(checkpoint, out, dataset=str(folder), split=["test"], what="reports")
+    about = json.loads(table.schema.metadata[b"lumbarclip"])
+    assert (about["license"], about["may_be_shared"]) == ("other: ours", may_be_shared)
+    if may_be_shared:
+        assert licence_of_index(out) == "other: ours"
+    else:
+        with pytest.raises(ValueError, match=r"\(ours\) does not let them be passed on"):
+            licence_of_index(out)
 
 
 def test_reports_of_a_dataset_are_embedded_as_texts(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
+from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
-from train.checkpoints import save_checkpoint
+from train.checkpoints import load_checkpoint, save_checkpoint
 from train.evaluate_model import EvaluateArguments, EvaluationSettings, evaluate, main
+from train.loaders import rows_sha256
 
 BASELINES = ["majority", "untrained", "pixel_pca", "hog", "no_pixels"]
 
@@ -28,7 +30,7 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
 
     results = json.loads((tmp_path / "metrics.json").read_text())
     groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "prompts"]
-    assert list(results) == [*groups, "dataset", "command", "date"]
+    assert list(results) == [*groups, "dataset", "weights_sha256", "command", "date"]
     assert {
         *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
         "probe/logistic/projected",
@@ -50,6 +52,10 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     assert results["dataset"]["num_rows"] == 12
     assert results["dataset"]["num_patients"] == 3
     assert results["dataset"]["synthetic"] is False
+    measured, _ = load_checkpoint(tmp_path / "checkpoint")
+    assert results["weights_sha256"] == weights_sha256(measured)
+    rows = {name: rows_sha256(split) for name, split in load_dataset(str(tiny_dataset_folder)).items()}
+    assert results["dataset"]["rows_sha256"] == rows and len(set(rows.values())) == 3
     assert results["command"].startswith("python train/evaluate_model.py --checkpoint")
 
     # In the tiny set a bright disc bulges and a dark one does not: pixels tell, the majority class does not.

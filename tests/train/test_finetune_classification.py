@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,16 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import train.finetune_classification as finetuning
-from modeling_lumbarclip import LumbarCLIPModel
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
+from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.pipeline_lumbarclip import LumbarCLIPImageClassificationPipeline
+from tests.conftest import TINY_TEXT
 from train.checkpoints import save_checkpoint
 from train.classification_task import read_task
 from train.finetune_arguments import FinetuneClassificationArguments
 from train.finetune_classification import BestWeights, finetune
+
+PROJECT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,6 +62,7 @@ def test_the_checkpoint_answers_as_was_measured(settings):
     assert model.config.id2label == {0: "LBP", 1: "No Finding"}
     assert model.config.problem_type == "single_label_classification"
     metrics = read_json(settings, "metrics.json")
+    assert metrics["weights_sha256"] == weights_sha256(model)
     assert model.config.class_temperatures == list(metrics["class_temperatures"].values())
     classify = LumbarCLIPImageClassificationPipeline(
         model=model, image_processor=AutoImageProcessor.from_pretrained(folder), task="image-classification"
@@ -128,6 +136,61 @@ def test_best_weights_are_a_copy():
     again = BestWeights()
     again.load_state_dict(best.state_dict())
     assert again.epoch == 1 and torch.equal(again.weights["weight"], kept)
+
+
+# The first process stops after four epochs; the other would go on, and wait for it.
+EACH_ITS_OWN_LOSSES = """
+import hashlib, json, sys
+from pathlib import Path
+import train.finetune_classification as finetuning
+from train.finetune_arguments import FinetuneClassificationArguments
+from accelerate import PartialState
+rank, out, weights = PartialState().process_index, Path(sys.argv[1]), []
+losses = [[3.0, 1.0, 2.0, 2.5, 2.5, 2.5], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]][rank]
+def loss_of_rows(model, *_):
+    content = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    weights.append(hashlib.sha256(content).hexdigest())
+    return losses[len(weights) - 1]
+finetuning.loss_of_rows = loss_of_rows
+finetuning.main(FinetuneClassificationArguments(**json.loads(sys.argv[2])))
+(out / f"weights-{rank}.json").write_text(json.dumps(weights))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_with_the_same_batch_statistics(settings, tiny_processor, tmp_path):
+    vision = {
+        "model_type": "timm_wrapper",
+        "architecture": "resnet10t",
+        "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    }
+    torch.manual_seed(0)
+    model = LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=TINY_TEXT, projection_dim=8))
+    save_checkpoint(model, tiny_processor, tmp_path / "resnet")
+    arguments = {**settings, "checkpoint": str(tmp_path / "resnet"), "epochs": 6, "batch_size": 4, "patience": 2}
+    (tmp_path / "script.py").write_text(EACH_ITS_OWN_LOSSES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "script.py"), str(tmp_path), json.dumps(arguments)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"weights-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and len(set(first)) == 4
+    assert read_json(settings, "metrics.json")["training"] == {"epochs": 4, "best_epoch": 2}
+
+
+@pytest.mark.slow
+def test_whether_the_starting_weights_saw_the_test_patients_is_told(settings):
+    run({**settings, "epochs": 1})
+    start = {"checkpoint": settings["checkpoint"], "rows": "unknown"}
+    assert read_json(settings, "run.json")["start"] == start
+    assert read_json(settings, "metrics.json")["dataset"]["start"] == start
+    said = "**Starting weights**: Whether its starting weights saw these test patients is unknown."
+    assert said in (Path(settings["output_dir"]) / "report.md").read_text()
 
 
 @pytest.mark.slow

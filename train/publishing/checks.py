@@ -15,7 +15,7 @@ PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz"
 # How a folder was loaded, not what it is: a loader that reads them would look for files of this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
-_ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/\s]+/)\S*")
+_ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
 
 
 def refuse_unfit(folder: Path) -> None:
@@ -79,7 +79,7 @@ def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
 
 
 def local_paths(folder: Path) -> Iterator[str]:
-    """Name each value of a JSON file, and each word of the card, that is a path of this machine."""
+    """Name each value of a JSON file, and each path in the card, that is one of this or another machine."""
     for path in _files(folder):
         name = _name(path, folder)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
@@ -90,14 +90,16 @@ def local_paths(folder: Path) -> Iterator[str]:
                 elif isinstance(value, str) and _is_local(last, value):
                     yield f"{name}: {key} = {value!r} is a path of this machine: give a Hub id, or remove it."
         elif path.name == "README.md":
-            for word in paths_of_this_machine(path.read_text(encoding="utf-8")):
-                yield f"{name}: {word!r} is a path of this machine: remove it."
+            for found in paths_of_this_machine(path.read_text(encoding="utf-8")):
+                yield f"{name}: {found!r} is a path of this machine: remove it."
 
 
 def _is_local(key: str, value: str) -> bool:
     if key.endswith("name_or_path"):
         return bool(value) and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
-    return bool(_ABSOLUTE.fullmatch(value)) or ("/" in value and len(value) < 256 and Path(value).exists())
+    if _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value):
+        return True
+    return "/" in value and len(value) < 256 and Path(value).exists()
 
 
 def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -51,6 +51,6 @@ def refuse_unloadable(folder: Path, golden: Path) -> None:
         before = recorded.get(f"output.{name}")
         if before is not None and not (distance := deviation(before, value)) <= TOLERANCE:
             raise ValueError(
-                f"{folder} answers in another way where only this folder is: its {name} differs by {distance:.2g} of its "
-                f"length from {golden}; {way_out}"
+                f"{folder} answers in another way where only this folder is: its {name} differs by {distance:.2g} of "
+                f"its length from {golden}; {way_out}"
             )

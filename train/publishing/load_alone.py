@@ -31,11 +31,12 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
     import numpy as np
     import torch
     from safetensors.numpy import load_file, save_file
-    from transformers import AutoProcessor
+    from transformers import AutoImageProcessor, AutoProcessor
 
     is_adapter = (checkpoint / "adapter_config.json").exists()
     model = (load_adapter if is_adapter else load_checkpoint)(checkpoint)
-    AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+    auto_processor = AutoProcessor if (checkpoint / "processor_config.json").exists() else AutoImageProcessor
+    auto_processor.from_pretrained(checkpoint, trust_remote_code=True)
     # The recorded tensors and not images processed anew: older kinds of CPU resize a little differently.
     recorded = load_file(golden)
     inputs = {name.removeprefix("input."): value for name, value in recorded.items() if name.startswith("input.")}

@@ -3,6 +3,7 @@
 The Space holds no weights and no pictures: it loads the model from the Hub, and its examples are drawn when asked for.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -14,6 +15,8 @@ from huggingface_hub import metadata_save
 from huggingface_hub.utils import validate_repo_id
 
 from data_scripts.identifiers import find_identifiers
+from data_scripts.records import NOT_STATED
+from train.encoding.parts import METADATA
 from train.web_app.report_index import COLUMNS, read_index
 
 PROJECT = Path(__file__).parents[2]
@@ -32,9 +35,12 @@ patient.
 A file is deleted as soon as it is read. It is sent to this Space nevertheless: upload nothing that names a patient, and
 nothing that you may not pass on. To read such slices, run the app on your own machine: `python app.py --checkpoint
 {model_id}`.
-
+{reports}
 The model is the first under `models` above; the variable `MODEL_ID` of the Space goes before it. A private model needs
 the secret `HF_TOKEN` with the right to read it.
+"""
+REPORTS = """
+The reports of similar images that it shows are those of a data set, whose licence is: {license}.
 """
 
 
@@ -48,7 +54,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> Non
 
     Raises:
         ValueError: If the folder holds something, the id is none, the project is not there as a whole, or the index
-            cannot be read or seems to name someone.
+            cannot be read, may not be passed on, or seems to name someone.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: a Space is written into a new folder.")
@@ -57,8 +63,10 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> Non
     validate_repo_id(model_id)
     if missing := [name for name in (APP, "setup.cfg", *PACKAGES) if not (PROJECT / name).exists()]:
         raise ValueError(f"{PROJECT} lacks {', '.join(missing)}: prepare a Space from a clone of the project.")
+    reports = ""
     if index is not None:
         refuse_identifying_index(index)
+        reports = REPORTS.format(license=licence_of_index(index).removeprefix("other: "))
 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PROJECT / APP, folder / APP)
@@ -67,7 +75,28 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> Non
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
-    _write_card(folder / "README.md", model_id)
+    _write_card(folder / "README.md", model_id, reports)
+
+
+def licence_of_index(index: Path) -> str:
+    """Read under which licence the reports of an index stand, as `train/encode.py` wrote it down.
+
+    Raises:
+        ValueError: If it is not stated, or does not let them be passed on.
+    """
+    about = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
+    licence = str(about.get("license") or NOT_STATED)
+    if licence == NOT_STATED:
+        raise ValueError(
+            f"{index} does not say under which licence its reports stand, and everyone who opens the Space could read "
+            "them. Whoever may pass them on builds the data set with --license and encodes it again."
+        )
+    if not about.get("may_be_shared"):
+        raise ValueError(
+            f"{index} holds reports whose licence ({licence.removeprefix('other: ')}) does not let them be passed on, "
+            "and everyone who opens the Space could read them. Encode another data set, or give no index."
+        )
+    return licence
 
 
 def refuse_identifying_index(index: Path) -> None:
@@ -117,9 +146,9 @@ def _copy_code(package: Path, copy: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def _write_card(path: Path, model_id: str) -> None:
+def _write_card(path: Path, model_id: str, reports: str) -> None:
     """Write the card, whose head tells the Hub how to run the Space."""
-    path.write_text(CARD.format(model_id=model_id))
+    path.write_text(CARD.format(model_id=model_id, reports=reports))
     head = {
         "title": "LumbarCLIP",
         "emoji": "🩻",

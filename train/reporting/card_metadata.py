@@ -17,27 +17,18 @@ METRIC_IDS = {
     "grade_quadratic_kappa": "cohen_kappa",
     "grade_mean_absolute_error": "mae",
 }
-# Whoever gives on what was made from data of other licences has to look at them first.
-PERMISSIVE_LICENSES = {
-    "apache-2.0",
-    "cc-by-4.0",
-    "cc0-1.0",
-    "mit",
-    "pddl",
-    "cdla-permissive-1.0",
-    "cdla-permissive-2.0",
-}
-CODE_LICENSE = "apache-2.0"
 PIPELINE_TAG = "zero-shot-image-classification"
 TAGS = ("lumbarclip", "medical", "radiology", "lumbar-spine", "contrastive-learning", "research-use-only")
 
 
 def card_metadata(
-    model_name: str,
+    repo_id: str,
     *,
     pipeline_tag: str,
+    license_id: str,
     data: Mapping[str, Any],
     metrics: Mapping[str, Any] | None,
+    is_measured_elsewhere: bool,
     base_model: str | list[str] | None,
     uses_lora: bool,
     is_adapter: bool,
@@ -45,11 +36,13 @@ def card_metadata(
     """Fill the metadata of a card.
 
     Args:
-        model_name: As in the model index.
+        repo_id: Hub id; the model index has its name.
         pipeline_tag: Task of the Hub.
+        license_id: Of the weights, as the Hub calls it. For `other` the link leads to the card, which says what holds.
         data: What the run recorded of its data set, as `train.data_description.describe_data` gives it.
-        metrics: The content of `metrics.json`; None if the model was not measured, or on data that leak: leaderboards
-            read figures without the warning.
+        metrics: The content of `metrics.json`; None if the model was not measured, or on data that it may have seen:
+            leaderboards read figures without the warning.
+        is_measured_elsewhere: Whether they are of other rows than those of the training data set.
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
         is_adapter: Whether the repository holds these alone.
@@ -57,28 +50,30 @@ def card_metadata(
     Returns:
         The metadata.
     """
-    is_permissive = data["license"] in PERMISSIVE_LICENSES and data["may_be_shared"]
     tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
     return ModelCardData(
-        license=CODE_LICENSE if is_permissive else "other",
-        license_name=None if is_permissive else "see-the-licence-of-the-training-data",
+        license=license_id,
+        license_name="see-the-model-card" if license_id == "other" else None,
+        license_link=f"https://huggingface.co/{repo_id}/blob/main/README.md" if license_id == "other" else None,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag=pipeline_tag,
         tags=tags,
         base_model=base_model,
         datasets=data["hub_id"],
         language="en",
-        model_name=model_name,
-        eval_results=evaluation_results(metrics, data) if metrics is not None else None,
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=None
+        if metrics is None
+        else evaluation_results(metrics, None if is_measured_elsewhere else data["hub_id"]),
     )
 
 
-def evaluation_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> list[EvalResult]:
+def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[EvalResult]:
     """List every defined figure of the protocols that a card leads with.
 
     Args:
         metrics: The content of `metrics.json`.
-        data: As for `card_metadata`.
+        hub_id: Of the data set that was measured on, if it is on the Hub.
     """
     if "figures" in metrics:  # of a fine-tuned classifier
         groups = {("image-classification", "Image classification"): metrics["figures"]["fine_tuned"]}
@@ -91,12 +86,11 @@ def evaluation_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> l
             },
         }
     measured_on = metrics["dataset"]
-    same_data = measured_on["name"] == data["name"]
     return [
         EvalResult(
             task_type=task_type,
             task_name=task_name,
-            dataset_type=(data["hub_id"] if same_data else None) or measured_on["name"],
+            dataset_type=hub_id or measured_on["name"],
             dataset_name=f"{measured_on['name']} (drawn, no patients)"
             if measured_on["synthetic"]
             else measured_on["name"],

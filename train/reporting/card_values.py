@@ -1,6 +1,5 @@
 """What the placeholders of a model card stand for, in words, from the files that a run left."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,14 @@ from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.data_description import UNKNOWN
 from train.history import training_seconds
 from train.reporting.card_metadata import PIPELINE_TAG, card_metadata
+from train.reporting.card_origin import (
+    is_measured_elsewhere,
+    license_statement,
+    model_license,
+    start_overlap,
+    starting_hub_ids,
+    starting_weights,
+)
 from train.reporting.card_tables import (
     RESULT_TABLES,
     calibration_table,
@@ -27,9 +34,11 @@ INTERVALS = "95 % intervals, by bootstrap over patients"  # percentiles of train
 # Of where and how a run wrote, not of what it learned.
 OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
 FEW_PATIENTS = 10
-HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 NOT_RECORDED = "not recorded"
-ELSEWHERE = "This is another data set than that of the training; whether they share patients, nobody looked. "
+ELSEWHERE = (
+    "This is another data set than that of the training, or another version of it; whether they share patients, nobody "
+    "looked. "
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,16 @@ class RunFiles:
     study: Mapping[str, Any] | None
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether the checkpoint is a fine-tuned classifier."""
+        return CLASSIFIER in self.config.get("architectures", ())
+
+    @property
+    def is_measured_elsewhere(self) -> bool:
+        """Whether the figures are of other rows than those of the training data set."""
+        return self.metrics is not None and is_measured_elsewhere(self.run, self.metrics, self.data["name"])
+
+    @property
     def data(self) -> dict[str, Any]:
         """What the run recorded of its data; runs of earlier versions recorded its name alone."""
         name = Path(self.run["arguments"]["dataset"]).name
@@ -73,27 +92,30 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     Returns:
         A value for each placeholder.
     """
-    task = "image-classification" if CLASSIFIER in files.config.get("architectures", ()) else PIPELINE_TAG
-    model_name = repo_id.rpartition("/")[2]
-    leak = _leak_values(files)
+    task = "image-classification" if files.is_classifier else PIPELINE_TAG
+    arguments, leak, overlap = files.run["arguments"], _leak_values(files), start_overlap(files.run)
     metadata = card_metadata(
-        model_name,
+        repo_id,
         pipeline_tag=task,
+        license_id=model_license(files.data, arguments),
         data=files.data,
-        metrics=None if leak["leak"] else files.metrics,
-        base_model=_base_models(files),
-        uses_lora=bool(files.run["arguments"].get("lora_rank")),
+        metrics=None if leak["leak"] or overlap else files.metrics,
+        is_measured_elsewhere=files.is_measured_elsewhere,
+        base_model=files.adapter_base[0] if files.adapter_base else starting_hub_ids(arguments),
+        uses_lora=bool(arguments.get("lora_rank")),
         is_adapter=files.adapter_base is not None,
     )
     return {
         "metadata": metadata.to_yaml(),
-        "model_name": model_name,
+        "model_name": metadata.model_name,
         "repo_id": repo_id,
         "task": task,
         "adapter_base": files.adapter_base and files.adapter_base[0],
         "adapter_base_commit": files.adapter_base and files.adapter_base[1],
         **_model_values(files),
         **leak,
+        "start_overlap": overlap,
+        "license_statement": license_statement(files.data, arguments),
         **_data_values(files),
         **_result_values(files),
         **_training_values(files),
@@ -115,30 +137,10 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "projection": heads[config["projection"]],
         "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
         "max_text_length": files.processor.get("max_length", ""),
-        "starting_weights": _starting_weights(arguments),
+        "starting_weights": starting_weights(arguments),
         "objective": arguments["objective"] if "objective" in arguments else arguments["loss"],
         "lora_rank": arguments.get("lora_rank", 0),
     }
-
-
-def _starting_models(arguments: Mapping[str, Any]) -> list[str]:
-    """The checkpoint or the towers that a run started from: Hub ids, names of timm, or folders."""
-    if checkpoint := arguments.get("init_checkpoint") or arguments.get("checkpoint"):  # of a classifier
-        return [checkpoint]
-    return [arguments["vision"], arguments["text"]] if arguments["pretrained"] else []
-
-
-def _starting_weights(arguments: Mapping[str, Any]) -> str:
-    models = [f"`{without_folders(name)}`" for name in _starting_models(arguments)]
-    return f"the weights of {' and '.join(models)}" if models else "random weights"
-
-
-def _base_models(files: RunFiles) -> list[str] | str | None:
-    """Hub ids of what the weights started from."""
-    if files.adapter_base:
-        return files.adapter_base[0]
-    models = _starting_models(files.run["arguments"])
-    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
 
 
 def _data_values(files: RunFiles) -> dict[str, Any]:
@@ -185,18 +187,13 @@ def _leak_values(files: RunFiles) -> dict[str, str]:
         stamp = measured["in_words"]
     elif files.data["split_by"] == "record":
         stamp = "The splits are by record: patients have images in more than one."
-    elif arguments.get("allow_leaks") and (files.metrics is None or _elsewhere(files)):
+    elif arguments.get("allow_leaks") and (files.metrics is None or files.is_measured_elsewhere):
         stamp = "The run was told to take data whose splits may share patients or images, and nobody looked."
     else:
         stamp = ""
     looked = "allow_leaks" in arguments  # runs of earlier versions did not look
     none_found = "no patient, study, image or near-identical image is in two splits." if looked else NOT_RECORDED + "."
     return {"leak": stamp, "leak_statement": stamp or none_found}
-
-
-def _elsewhere(files: RunFiles) -> bool:
-    """Whether the figures are of another data set than the training."""
-    return files.metrics is not None and files.metrics["dataset"]["name"] != files.data["name"]
 
 
 def _result_values(files: RunFiles) -> dict[str, Any]:
@@ -215,7 +212,8 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
     }
     return values | {
         "measured_on": describe_dataset(metrics["dataset"]) if metrics else "",
-        "measured_elsewhere": ELSEWHERE if _elsewhere(files) else "",
+        "measured_elsewhere": ELSEWHERE if files.is_measured_elsewhere else "",
+        "measured_these_weights": bool(metrics and "weights_sha256" in metrics),
         "metrics_date": metrics["date"][:10] if metrics else "",
         "metrics_command": shown_command(metrics["command"]) if metrics else "",
         **dict.fromkeys(RESULT_TABLES, ""),
@@ -263,12 +261,13 @@ def _training_values(files: RunFiles) -> dict[str, str]:
     arguments = run["arguments"]
     micro_batches = arguments.get("gradient_accumulation_steps", 1)
     pairs_of_update = run["num_processes"] * arguments["batch_size"] * micro_batches
+    examples = "images" if files.is_classifier else "pairs"
     timed = bool(history) and all("pairs_per_second" in line for line in history)
     shown = {key: without_folders(value) for key, value in arguments.items() if key not in OF_THE_PLACE}
     last = history[-1] if history else {}
     losses = [f"{name.replace('_', ' ')} {last[name]:.3f}" for name in ("loss", "validation_loss") if name in last]
     ended = f" Ended at {' and '.join(losses)}." if losses else ""
-    updates = f"{last['update']} updates of {pairs_of_update} pairs, " if history else ""
+    updates = f"{last['update']} updates of {pairs_of_update} {examples}, " if history else ""
     software = [f"Python {run['python']}", *(f"{name} {version}" for name, version in run["packages"].items())]
     return {
         "command": shown_command(run["command"]),

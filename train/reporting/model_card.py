@@ -9,7 +9,10 @@ from typing import Any
 from huggingface_hub import ModelCard
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError
 from jinja2.meta import find_undeclared_variables
+from safetensors import SafetensorError
 
+from modeling_lumbarclip.export import weights_sha256
+from modeling_lumbarclip.golden_outputs import load_for_golden_outputs
 from train.checkpoints import CHECKPOINT
 from train.history import read_history
 from train.reporting.card_values import RunFiles, card_values
@@ -38,7 +41,8 @@ def build_model_card(
         The card; `str(card)` is the README of the repository, `card.data` its metadata.
 
     Raises:
-        ValueError: If a file is missing, or the template asks for something that is not known.
+        ValueError: If a file is missing, the figures are of other weights, or the template asks for something that is
+            not known.
     """
     metrics = _read(run_folder / "metrics.json")
     if metrics is None and not allow_unmeasured:
@@ -47,6 +51,8 @@ def build_model_card(
             "train/evaluate_model.py --checkpoint, or give --allow_unmeasured; its card will then say so."
         )
     checkpoint = run_folder / CHECKPOINT
+    if metrics is not None and "weights_sha256" in metrics:  # earlier versions did not record it; the card says so
+        refuse_other_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(
         run=_require(run_folder / "run.json"),
         config=_require(checkpoint / "config.json"),
@@ -57,6 +63,27 @@ def build_model_card(
         study=None if study_folder is None else _require(study_folder / "results.json"),
     )
     return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), card_values(files, repo_id)))
+
+
+def refuse_other_weights(checkpoint: Path, measured: str) -> None:
+    """Raise if a checkpoint does not have the weights that were measured.
+
+    Args:
+        checkpoint: Its folder.
+        measured: `weights_sha256` of the model that was measured.
+
+    Raises:
+        ValueError: If it has others, or cannot be loaded.
+    """
+    try:
+        model, _ = load_for_golden_outputs(checkpoint, trust_remote_code=False)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{checkpoint} cannot be loaded, so that nobody knows what was measured: {error}") from error
+    if weights_sha256(model) != measured:
+        raise ValueError(
+            f"{checkpoint.parent / 'metrics.json'} holds figures of other weights than those in {checkpoint}. Measure "
+            "these: train/evaluate_model.py --checkpoint, or, of a classifier, its run again with --resume."
+        )
 
 
 def fill_template(template: str, values: Mapping[str, Any]) -> str:

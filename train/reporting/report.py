@@ -16,6 +16,11 @@ SYSTEM_NAMES = {
 }
 # One column each in the tables that set systems beside each other; those a data set lacks are left out.
 COMPARED = ("macro_f1", "macro_auroc", "balanced_accuracy", "accuracy", "minority_recall", "grade_quadratic_kappa")
+# What `run_folder.describe_start` found of the rows that the starting weights were trained on.
+START_IN_WORDS = {
+    "unknown": "Whether its starting weights saw these test patients is unknown.",
+    "other": "Its starting weights were trained on other rows, which may hold these test patients.",
+}
 
 
 def evaluation_report(results: Mapping[str, Any], figures: Mapping[str, str]) -> str:
@@ -74,6 +79,8 @@ def warnings_of(data: Mapping[str, Any]) -> str:
         lines.append("The images and reports are synthetic: drawn and worded by a program, not taken from patients.")
     if data["leak"]:
         lines.append(f"**Leak**: {data['leak']['in_words']} These figures are too good.")
+    if (start := data.get("start")) and start["rows"] in START_IN_WORDS:
+        lines.append(f"**Starting weights**: {START_IN_WORDS[start['rows']]} These figures may be too good.")
     return "\n\n".join(lines)
 
 

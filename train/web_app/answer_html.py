@@ -1,16 +1,48 @@
 """Answers in plain words and bars, as HTML. Whatever comes from a file or a user is escaped."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.report_text_lumbarclip import exchange_sides
 from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
 from train.web_app.picture_html import data_uri, thumbnail
-from train.web_app.report_index import SimilarReport
+from train.web_app.report_index import NearReport
 from train.web_app.uploads import Slice
 
 # LBP, low back pain, is the paper's name for levels with any finding.
 _LONG_NAMES = {"LBP": "A finding (LBP)", "No Finding": "No finding"}
+SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NearWords:
+    """How nearest reports are spoken of.
+
+    Args:
+        heading: Above them.
+        similarity: What the cosine compares.
+        note: Below them.
+    """
+
+    heading: str
+    similarity: str
+    note: str
+
+
+_NEAR_WORDS = {
+    "images": _NearWords(
+        heading="Reports of the most similar images",
+        similarity="similarity of the images",
+        note="Found by their images: the texts were not compared. They describe those images, not this slice.",
+    ),
+    "reports": _NearWords(
+        heading="Reports whose text is nearest to the slice",
+        similarity="similarity of text and slice",
+        note="Found by their texts: their images were not compared. They describe those images, not this slice.",
+    ),
+}
 
 
 def message_html(messages: Sequence[str], kind: str = "error") -> str:
@@ -77,27 +109,34 @@ def calibrated_on(calibration: ZeroShotCalibration | None) -> str:
 
 def own_answer_html(own: OwnAnswer) -> str:
     """Show the answer to a finding in the user's own words."""
+    has_side = exchange_sides(own.finding) != own.finding
+    sides = f'<p class="lc-small">{escape(SIDES)}</p>' if has_side else ""
     return (
         f'<section class="lc-card lc-own"><h3>{escape(long_name(own.finding))}?</h3>'
         f'<p class="lc-verdict lc-abstains">Not calibrated: a comparison of sentences</p>'
         f"{_bar('More like “present”', own.probability)}{_bar('More like “absent”', 1 - own.probability)}"
         f'<p class="lc-small">How much more the slice is like the statement than like its denial. '
-        f"{percent(own.probability)} does not mean that so many of a hundred such slices show it.</p>"
+        f"{percent(own.probability)} does not mean that so many of a hundred such slices show it.</p>{sides}"
         f"{_wording(['present', 'absent'], [own.statements, own.denials])}</section>"
     )
 
 
-def reports_html(reports: Sequence[SimilarReport]) -> str:
-    """Show the reports of similar images, most similar first."""
+def reports_html(reports: Sequence[NearReport], what: str) -> str:
+    """Show the nearest reports, the nearest first.
+
+    Args:
+        reports: Of `ReportIndex.nearest`.
+        what: What of them was compared, `ReportIndex.what`.
+    """
+    words = _NEAR_WORDS[what]
     items = "".join(
         f"<li><p>{escape(near.report)}</p>"
-        f'<p class="lc-small">similarity {near.similarity:.2f} · {escape(near.source)}</p></li>'
+        f'<p class="lc-small">{words.similarity} {near.similarity:.2f} · {escape(near.source)}</p></li>'
         for near in reports
     )
     return (
-        f'<section class="lc-card"><ol class="lc-reports">{items}</ol>'
-        '<p class="lc-small">Written of other images, of other patients: they describe those, not this slice.</p>'
-        "</section>"
+        f'<section class="lc-card"><h3>{words.heading}</h3><ol class="lc-reports">{items}</ol>'
+        f'<p class="lc-small">{words.note}</p></section>'
     )
 
 

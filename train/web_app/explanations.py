@@ -18,8 +18,10 @@ from train.evaluation.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    "Text-to-patch similarity": text_to_patch_similarity,  # first: exact for towers that average patches, never blank
+    # First what did better than a randomised model in tests/benchmarks/results/explanation.json; then what is there
+    # where the first is blank.
     "Grad-CAM": grad_cam,
+    "Text-to-patch similarity": text_to_patch_similarity,
 }
 NO_MAP = "None"
 COLOURS = "inferno"
@@ -88,16 +90,19 @@ def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method
 def heat_picture(values: np.ndarray) -> Image.Image | None:
     """Colour a map, the more opaque the higher; None where no place speaks for the answer, or all alike.
 
+    What is below 0 speaks for the other choice, and stays transparent.
+
     Args:
         values: Shape (height, width), float.
 
     Returns:
-        Mode `RGBA`. The scale is that of this map alone: its lowest value is transparent, its highest full.
+        Mode `RGBA`. The scale is that of this map alone: its lowest value that is not negative is transparent, its
+        highest full.
     """
-    low, high = float(values.min()), float(values.max())
-    if not high > max(low, 0.0):
+    low, high = max(float(values.min()), 0.0), float(values.max())
+    if not high > low:
         return None
-    shares = (values - low) / (high - low)
+    shares = ((values - low) / (high - low)).clip(min=0)
     coloured = colormaps[COLOURS](0.25 + 0.75 * shares)  # without its black end, which would hide the slice
     coloured[..., 3] = shares
     return Image.fromarray(np.round(coloured * 255).astype(np.uint8))

@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from train.web_app.answer_html import calibrated_on, message_html
+from train.web_app.answer_html import SIDES, calibrated_on, message_html
 from train.web_app.answers import Reader, own_finding
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
@@ -45,8 +45,9 @@ EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
 NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
 NO_EVIDENCE = (
-    '<p class="lc-small"><b>A map is no evidence of a finding.</b> It shows where this model looks, and a network that '
-    "learned nothing gives maps as pretty.</p>"
+    '<p class="lc-small"><b>A map is no evidence of a finding.</b> It is a picture of the model, and a network that '
+    "learned nothing gives maps as pretty. In our measurement on drawn slices no map did better than pointing at the "
+    "middle of the picture.</p>"
 )
 PRIVACY = (
     '<p class="lc-small">No upload is kept: a file is deleted as soon as it is read, and the slice stays in memory for '
@@ -118,6 +119,7 @@ def _head(reader: Reader, model_name: str) -> str:
         "<h1>LumbarCLIP</h1><p>Show it a slice of a lumbar spine. It compares the picture with sentences of radiology "
         "reports and says which fit, how sure it is, and when it does not know.</p>"
         f'<p class="lc-small">Model: {escape(model_name)}, {escape(calibrated_on(reader.calibration))}</p>'
+        f'<p class="lc-small">{escape(SIDES)}</p>'
     )
 
 
@@ -154,9 +156,7 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                 ask = gr.Button("Ask", variant="primary")
             refusal = gr.HTML()
             own = gr.HTML()
-            with gr.Column(visible=index is not None):
-                gr.HTML("<h3>Reports of the most similar images</h3>")
-                reports = gr.HTML(EMPTY.format("They appear here."))
+            reports = gr.HTML(visible=index is not None)
 
     view = partial(_show_slice, reader, index)
     inputs = [upload, frame, finding, shown, subject, method]
@@ -246,14 +246,7 @@ def _show_slice(
 ) -> tuple[Any, ...]:
     """Values of picture, map controls, subject, answers, own answer and reports."""
     if upload is None:
-        return (
-            "",
-            gr.Column(visible=False),
-            gr.Dropdown(choices=[], value=None),
-            NO_SLICE,
-            "",
-            EMPTY.format("None yet."),
-        )
+        return "", gr.Column(visible=False), gr.Dropdown(choices=[], value=None), NO_SLICE, "", ""
     slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
     choices = Choices(shown=tuple(shown), finding=finding, subject=subject or "", method=method)
     view = view_slice(reader, index, slice_, choices)

@@ -1,21 +1,27 @@
-"""Reports of similar images: a Parquet file of embeddings with their reports, searched by cosine similarity."""
+"""Reports nearest to an image: a Parquet file of embeddings with their reports, searched by cosine similarity."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from train.encoding.parts import METADATA
+
 COLUMNS = ("embedding", "report", "source")
+WHAT = ("images", "reports")  # what `train/encode.py --what` embeds
+COMMAND = "python train/encode.py --checkpoint CHECKPOINT --dataset DATASET --what {what} --out INDEX.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarReport:
+class NearReport:
     """A report of the index.
 
     Args:
-        similarity: Cosine of its image and the one asked about, in [-1, 1].
+        similarity: Cosine of the image asked about and what was embedded, in [-1, 1].
         report: Its text.
         source: Where it is from, as the index says.
     """
@@ -27,72 +33,89 @@ class SimilarReport:
 
 @dataclass(frozen=True)
 class ReportIndex:
-    """Embeddings of images, of unit length, and what was written of each.
+    """Embeddings, of unit length, and the report of each.
 
     Args:
         embeds: Shape (rows, D), float32.
         reports: Of each row.
         sources: Of each row.
+        what: What was embedded: the `images` that the reports are of, or the `reports` themselves.
     """
 
     embeds: np.ndarray
     reports: list[str]
     sources: list[str]
+    what: str
 
-    def nearest(self, embed: np.ndarray, count: int) -> list[SimilarReport]:
-        """Find the reports of the images most similar to one; a report that several share is listed once.
+    def nearest(self, embed: np.ndarray, count: int) -> list[NearReport]:
+        """Find the reports whose embeddings are most similar to one; a report that several share is listed once.
 
         Args:
             embed: Unit length. Shape (D,).
             count: How many reports, at most.
 
         Example:
-            >>> index = ReportIndex(np.eye(3, dtype=np.float32), ["Bulge.", "Bulge.", "Normal."], ["a", "b", "c"])
+            >>> reports, sources = ["Bulge.", "Bulge.", "Normal."], ["a", "b", "c"]
+            >>> index = ReportIndex(np.eye(3, dtype=np.float32), reports, sources, "images")
             >>> [(near.report, near.source) for near in index.nearest(np.array([0.6, 0.8, 0.0]), count=2)]
             [('Bulge.', 'b'), ('Normal.', 'c')]
         """
         similarities = self.embeds @ embed
-        found: dict[str, SimilarReport] = {}
+        found: dict[str, NearReport] = {}
         for row in np.argsort(-similarities, kind="stable"):
             report = self.reports[row]
             if report not in found:
-                found[report] = SimilarReport(
-                    similarity=float(similarities[row]), report=report, source=self.sources[row]
-                )
+                found[report] = NearReport(similarity=float(similarities[row]), report=report, source=self.sources[row])
             if len(found) == count:
                 break
         return list(found.values())
 
 
-def read_index(path: Path, width: int | None = None) -> ReportIndex:
+def read_index(path: Path, weights: str | None = None) -> ReportIndex:
     """Read an index that `train/encode.py` wrote of a dataset.
 
     Args:
         path: Parquet file with the columns `embedding`, `report` and `source`.
-        width: Of the checkpoint's shared space; None not to check.
+        weights: `weights_sha256` of the model that will search it; None not to check.
 
     Raises:
-        ValueError: If it cannot be read, lacks a column, or was written with a checkpoint of another width.
+        ValueError: If it cannot be read, lacks a column, does not say what made it, or another model made it.
     """
     try:
-        names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in COLUMNS if name in names])
+        schema = pq.read_schema(path)
+        table = pq.read_table(path, columns=[name for name in COLUMNS if name in schema.names])
     except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"No index at {path}: {error}. Write one: {COMMAND.format(what='reports')}") from error
+    if missing := [name for name in COLUMNS if name not in schema.names]:
         raise ValueError(
-            f"No index at {path}: {error}. Write one: train/encode.py --dataset data/synthetic --out {path.name}."
-        ) from error
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise ValueError(
-            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(names)}. Encode a dataset with reports: "
-            "train/encode.py --dataset data/synthetic."
+            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(schema.names)}. Encode a dataset with "
+            f"reports: {COMMAND.format(what='reports')}"
         )
     if not len(table):
         raise ValueError(f"{path} holds no report.")
-    embeds = np.array(table["embedding"].to_pylist(), dtype=np.float32)
-    if width is not None and embeds.shape[1] != width:
+    made = _made_by(path, schema)
+    if weights is not None and made["weights_sha256"] != weights:
         raise ValueError(
-            f"{path} holds embeddings of width {embeds.shape[1]}, the checkpoint makes {width}: it was written with "
-            "another checkpoint. Encode the images again with this one."
+            f"{path} was encoded with {made.get('checkpoint', 'a checkpoint')} of the weights "
+            f"{made['weights_sha256'][:12]}, and this model has the weights {weights[:12]}: what they embed cannot be "
+            f"compared. Encode again with the checkpoint of the app: {COMMAND.format(what=made['what'])}"
         )
+    embeds = np.array(table["embedding"].to_pylist(), dtype=np.float32)
     embeds /= np.linalg.norm(embeds, axis=1, keepdims=True).clip(min=1e-12)
-    return ReportIndex(embeds, table["report"].to_pylist(), table["source"].to_pylist())
+    return ReportIndex(embeds, table["report"].to_pylist(), table["source"].to_pylist(), made["what"])
+
+
+def _made_by(path: Path, schema: pa.Schema) -> dict[str, Any]:
+    """What the file says of its embeddings; refused unless they are of the shared space and it is known whose."""
+    made = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    if not made.get("weights_sha256") or made.get("what") not in WHAT:
+        raise ValueError(
+            f"{path} does not say which weights made its embeddings, so they may be another model's. Write it with: "
+            f"{COMMAND.format(what='reports')}"
+        )
+    if made.get("projected") is not True:
+        raise ValueError(
+            f"{path} holds outputs of a tower (--project false), which no image can be compared with. Write it with: "
+            f"{COMMAND.format(what=made['what'])}"
+        )
+    return made

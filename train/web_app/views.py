@@ -27,7 +27,7 @@ class Choices:
         shown: Labels of the checkpoint's findings to show.
         finding: The user's own finding, checked; empty for none.
         subject: Name of what the map explains; one that does not exist falls back to the likeliest answer.
-        method: How; a name that is no method means no map.
+        method: How; where that shows nothing, the next of `METHODS`. A name that is no method means no map.
     """
 
     shown: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class SliceView:
         picture: The slice and its map.
         answers: Of the checkpoint's questions.
         own: Of the user's own finding; empty without.
-        reports: Of similar images; empty without an index.
+        reports: The nearest of the index; empty without one.
         subject: What the map explains.
         subjects: What it could.
     """
@@ -109,20 +109,22 @@ def _picture(reader: Reader, slice_: Slice, choices: Choices, subject: str) -> s
     explained = {found.name: found for found in subjects(reader, choices.finding)}.get(subject)
     if choices.method not in METHODS or explained is None:
         return slice_html(slice_, None, "")
-    try:
-        values = explanation_map(reader, slice_.image, explained, choices.method)
-    except ValueError as error:  # a tower that this kind of map is not made for
-        return slice_html(slice_, None, f"No map: {error}")
-    heat = heat_picture(values)
-    if heat is None:
-        nothing = (
-            f"{choices.method} for “{subject}” shows nothing: no place of the slice speaks for it more than others."
-        )
-        return slice_html(slice_, None, nothing)
-    return slice_html(slice_, heat, f"{choices.method} for “{subject}”, on its own scale:")
+    said: list[str] = []
+    methods = list(METHODS)
+    for method in methods[methods.index(choices.method) :]:
+        try:
+            heat = heat_picture(explanation_map(reader, slice_.image, explained, method))
+        except ValueError as error:  # a tower that this kind of map is not made for
+            said.append(f"No {method}: {error}")
+            continue
+        if heat is not None:
+            said.append(f"{method} for “{subject}”, on its own scale:")
+            return slice_html(slice_, heat, " ".join(said))
+        said.append(f"{method} for “{subject}” is blank: no place of the slice speaks for it more than others.")
+    return slice_html(slice_, None, " ".join(said))
 
 
 def _reports(index: ReportIndex | None, embeds: Tensor) -> str:
     if index is None:
         return ""
-    return reports_html(index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS))
+    return reports_html(index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS), index.what)

@@ -86,6 +86,9 @@ def test_no_auto_map(checkpoint):
         ("config.json", {"_name_or_path": "/home/smith/run"}, "_name_or_path = '/home/smith/run' is a path"),
         ("config.json", {"text_config": {"_name_or_path": "../bert"}}, "text_config._name_or_path = '../bert'"),
         ("config.json", {"notes": [{"from": "C:\\data\\mri"}]}, "notes[0].from = 'C:\\\\data\\\\mri'"),
+        ("config.json", {"_name_or_path": "/home/John Smith/run"}, "_name_or_path = '/home/John Smith/run' is a path"),
+        ("config.json", {"data": "/srv/John Smith/mri"}, "data = '/srv/John Smith/mri' is a path"),
+        ("config.json", {"note": "from /home/smith/mri"}, "note = 'from /home/smith/mri' is a path"),
         ("processor_config.json", {"data": "~/mri/lumbar"}, "data = '~/mri/lumbar'"),
         ("processor_config.json", {"data": "file:///mri"}, "data = 'file:///mri'"),
         ("tokenizer_config.json", {"is_local": True}, "is_local = True says how it was loaded here"),
@@ -112,6 +115,21 @@ def test_a_path_in_the_card(checkpoint, tmp_path):
     card = checkpoint / "README.md"
     card.write_text(f"See https://huggingface.co{tmp_path} and L4/L5; /no/such/folder. Trained by `run {tmp_path}`.")
     assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path of this machine: remove it."]
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/John Smith/x", "/Users/anna/mri", "/mnt/scans of 2016/a.dcm", "C:\\Users\\John Smith\\x"]
+)
+@pytest.mark.parametrize("text", ['`--raw "{}" --out b`', "Trained on {}", "See <file://{}"])
+def test_a_path_of_whatever_machine_in_the_card(checkpoint, path, text):
+    (checkpoint / "README.md").write_text(f"A model.\n{text.format(path)}\nA disc.")
+    assert problems(checkpoint) == [f"- README.md: {path!r} is a path of this machine: remove it."]
+
+
+def test_a_folder_of_this_machine_with_a_blank(checkpoint, tmp_path):
+    (tmp_path / "my scans").mkdir()
+    (checkpoint / "README.md").write_text(f"`--raw '{tmp_path}/my scans'`")
+    assert f"- README.md: '{tmp_path}/my scans' is a path of this machine: remove it." in problems(checkpoint)
 
 
 def test_all_problems_are_told_at_once(checkpoint):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from tests.loopback_hub import LoopbackHub
 from tests.train.reporting.made_run import made_run
 from train import publish
@@ -15,7 +16,6 @@ from train.checkpoints import save_checkpoint
 from train.publish import PublishArguments
 from train.publishing import publication
 from train.publishing.clean_process import refuse_unloadable
-from train.publishing.publication import prepare_model
 
 REPO = "lumbar-lab/model"
 
@@ -45,7 +45,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def trusting(monkeypatch):
     """Without the new process, which takes seconds."""
-    monkeypatch.setattr(publication, "refuse_unloadable", lambda folder: None)
+    monkeypatch.setattr(publication, "refuse_unloadable", lambda *folders: None)
 
 
 def published(run, **arguments):
@@ -111,6 +111,8 @@ def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusti
         ({"repo_id": REPO}, "run is empty"),
         ({"run": "runs/demo"}, "repo_id is empty"),
         ({"run": "runs/demo", "repo_id": REPO, "index": "a.parquet"}, "give --space, too"),
+        ({"run": "runs/demo", "repo_id": REPO, "adapter_base": "a/b"}, "give --adapter, too"),
+        ({"run": "runs/demo", "repo_id": REPO, "adapter": True, "space": True}, "--adapter without it"),
     ],
 )
 def test_arguments_that_cannot_work(arguments, said):
@@ -118,32 +120,68 @@ def test_arguments_that_cannot_work(arguments, said):
         PublishArguments(**arguments)
 
 
-def test_an_adapter_needs_a_base_that_others_have(run, trusting):
+@pytest.fixture
+def adapter(run):
+    """Adapters beside the checkpoint, trained on a folder of this machine."""
     adapter = run / "adapter"
     adapter.mkdir()
     save_file({"base_model.model.a": torch.zeros(2)}, adapter / "adapter_model.safetensors")
-    for base, said in {"runs/demo/checkpoint": "runs/demo/checkpoint", "": "has no base"}.items():
-        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-        with pytest.raises(ValueError, match=said):
-            prepare_model(run, REPO, adapter=True)
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "/data/base", "revision": None})
+    )
+    return adapter
+
+
+def test_an_adapter_needs_a_base_that_others_have(run, adapter, trusting, hub):
+    with pytest.raises(ValueError, match="/data/base, no model of the Hub.*--adapter_base org/name"):
+        published(run, adapter=True)
+    with pytest.raises(ValueError, match="There is no repository lumbar-lab/base"):
+        published(run, adapter=True, adapter_base="lumbar-lab/base")
+    assert not hub.repositories and not (run / "hub").exists()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": ""}))
+    with pytest.raises(ValueError, match="has no base: its run started from two towers"):
+        published(run, adapter=True)
+    shutil.rmtree(adapter)
+    with pytest.raises(ValueError, match="has no adapter or no .*--lora_rank"):
+        published(run, adapter=True)
+
+
+def test_the_adapter_that_is_sent_names_its_base_by_id_and_commit(run, adapter, trusting, hub):
+    base = "lumbar-lab/base"
+    publish.main(PublishArguments(run=str(run), repo_id=base))
+    commit, _ = hub.model(base).at("v0.1")
+    published(run, adapter=True, adapter_base=base)
+    sent = json.loads(hub.model(REPO).files["adapter_config.json"])
+    assert sent == {"base_model_name_or_path": base, "revision": commit}
+    assert "/data/base" in (adapter / "adapter_config.json").read_text()  # the run stays as it was
+    card = hub.model(REPO).files["README.md"].decode()
+    assert f'commit = "{commit}"' in card and f'AutoModel.from_pretrained("{base}", revision=commit' in card
+
+
+def test_an_adapter_of_a_classifier_is_refused(run, adapter, trusting, hub):
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    config["architectures"] = ["LumbarCLIPForImageClassification"]
+    (run / "checkpoint" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="is a classifier: .* Publish it whole"):
+        published(run, adapter=True, adapter_base="lumbar-lab/base")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # four new processes, on a machine shared by many
 def test_a_checkpoint_that_needs_this_project_is_refused(run):
-    refuse_unloadable(run / "checkpoint")
+    refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code = run / "checkpoint" / "losses_lumbarclip.py"
     source = code.read_text()
     code.write_text(source + "\nimport train.gathering\n")
     with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
-        refuse_unloadable(run / "checkpoint")
+        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code.write_text(source)
     weights = load_file(run / "checkpoint" / "model.safetensors")
     weights["text_projection.weight"] *= -1
     save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="answers in another way with the code that lies in it: its "):
-        refuse_unloadable(run / "checkpoint")
+    with pytest.raises(ValueError, match="answers in another way .*: its .*; the code in it is of another version"):
+        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     del weights["text_projection.weight"]
     save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"the weights do not fit the code: .*text_projection.weight"):
-        refuse_unloadable(run / "checkpoint")
+        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)

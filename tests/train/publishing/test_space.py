@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import metadata_load
 
-from tests.train.web_app.test_report_index import write_index
+from tests.train.web_app.test_report_index import MADE, write_index
 from train.publishing.space import prepare_space, requirements
 
 
@@ -53,6 +53,7 @@ def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
 def test_an_index_is_copied_without_what_the_app_does_not_show(tmp_path):
     write_index(tmp_path / "mine.parquet", np.eye(4), ["No disc bulge."] * 4, patient_id=["p"] * 4)
     prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert "whose licence is: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
     assert pq.read_schema(tmp_path / "space" / "index.parquet").names == ["embedding", "report", "source"]
 
 
@@ -70,6 +71,29 @@ def test_an_index_with_paths_of_this_machine_is_refused(tmp_path):
     table = pq.read_table(tmp_path / "mine.parquet")
     pq.write_table(table.set_column(2, "source", [["/home/anna/a.png"]]), tmp_path / "mine.parquet")
     with pytest.raises(ValueError, match="PATH"):
+        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+
+
+@pytest.mark.parametrize(
+    "about, said",
+    [
+        ({"license": None, "may_be_shared": None}, "does not say under which licence"),  # of no build
+        ({"license": "other: not stated", "may_be_shared": False}, "does not say under which licence.*--license"),
+        ({"license": "other: no copies", "may_be_shared": False}, r"\(no copies\) does not let them be passed on"),
+        ({"license": "mit", "may_be_shared": None}, r"\(mit\) does not let them be passed on"),
+    ],
+)
+def test_an_index_of_reports_that_may_not_be_passed_on_is_refused(tmp_path, about, said):
+    write_index(tmp_path / "mine.parquet", np.eye(2), ["Disc bulge.", "Normal."], MADE | about)
+    with pytest.raises(ValueError, match=said):
+        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert not (tmp_path / "space").exists()
+
+
+def test_an_index_of_an_earlier_version_says_nothing_of_its_licence(tmp_path):
+    earlier = {name: value for name, value in MADE.items() if name not in ("license", "may_be_shared")}
+    write_index(tmp_path / "mine.parquet", np.eye(1), ["Disc bulge."], earlier)
+    with pytest.raises(ValueError, match="does not say under which licence"):
         prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
 
 

@@ -15,6 +15,7 @@ from jinja2.meta import find_undeclared_variables
 from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPModel
+from modeling_lumbarclip.export import weights_sha256
 from tests.train.reporting.made_run import CONTROLS, Numbers, change, made_calibration, made_run
 from train.checkpoints import save_checkpoint
 from train.evaluation.bootstrap import percentile_estimate
@@ -183,7 +184,7 @@ def test_metadata_survives_the_round_trip(tmp_path):
     assert ("zero-shot-image-classification", "macro F1") not in told  # undefined
     assert not [name for _, name in told if "chance" in name]
     assert {(one.dataset_name, one.dataset_split, one.verified) for one in results} == {("made", "test", False)}
-    assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "zero-shot-image-classification"
+    assert card.data.license == "other" and card.data.pipeline_tag == "zero-shot-image-classification"
     assert card.data.base_model is None and card.data.datasets is None
 
 
@@ -218,8 +219,6 @@ def test_what_a_reader_must_know_stands_in_front(tmp_path, file, values, stamp):
         assert stamp in " ".join(front.replace("\n>", " ").split())
     has_leak = stamp is not None and "Leak" in stamp
     assert ("model-index" in card.data.to_dict()) is not has_leak  # no leaderboard reads figures that are too good
-    is_open = "data__license" not in values
-    assert card.data.license == ("apache-2.0" if is_open else "other")
 
 
 def test_figures_of_other_data_are_not_taken_for_those_of_the_training(tmp_path):
@@ -229,6 +228,102 @@ def test_figures_of_other_data_are_not_taken_for_those_of_the_training(tmp_path)
     assert "another data set than that of the training" in card.text
     assert {one.dataset_type for one in card.data.eval_results or []} == {"elsewhere"}
     assert card.data.datasets == "someone/made"
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "is_elsewhere"),
+    [
+        ("made", {"train": "a", "test": "c"}, False),
+        ("moved", {"train": "a", "test": "c"}, False),  # the same rows in another folder
+        ("made", {"train": "a", "test": "d"}, True),  # another build in a folder of the same name
+        ("made", {"train": "a", "external": "e"}, True),
+        ("made", None, False),
+        ("moved", None, True),
+    ],
+)
+def test_the_same_data_are_those_with_the_same_rows(tmp_path, name, rows, is_elsewhere):
+    folder = change(made_run(tmp_path), "run.json", rows_sha256={"train": "a", "validation": "b", "test": "c"})
+    change(folder, "run.json", data__hub_id="someone/made")
+    change(folder, "metrics.json", dataset__name=name, **({"dataset__rows_sha256": rows} if rows else {}))
+    card = build_model_card(folder, REPO)
+    assert ("another data set than that of the training" in card.text) is is_elsewhere
+    data_set = name if is_elsewhere else "someone/made"
+    assert {one.dataset_type for one in card.data.eval_results or []} == {data_set}
+
+
+START = {"checkpoint": "someone/base", "rows": "same"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "start", "said"),
+    [
+        ("", None, None),
+        ("someone/base", START, None),
+        (
+            "someone/base",
+            START | {"rows": "other"},
+            "were trained on other rows of unknown overlap: they may have seen",
+        ),
+        ("someone/base", START | {"rows": "unknown"}, "whether they have seen these test patients is unknown"),
+        ("someone/base", None, "whether they have seen these test patients is unknown"),  # an earlier run
+    ],
+)
+def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, checkpoint, start, said):
+    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint)
+    change(folder, "run.json", start=start)
+    card = build_model_card(folder, REPO)
+    limits, results = (
+        card.text.partition(f"## {here}\n")[2].partition(f"## {there}\n")[0]
+        for here, there in (("Limits", "Data"), ("Results", "Calibration and abstention"))
+    )
+    shown = re.compile(r"\| LumbarCLIP +\| \d")
+    assert shown.search(results)
+    assert ("model-index" in card.data.to_dict()) is (said is None)
+    assert ("Starting weights" in limits) is ("May be too good" in results) is (said is not None)
+    if said:
+        assert said in limits and said in results[: shown.search(results).start()]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "license_id", "said"),
+    [
+        ("cc0-1.0", {}, "apache-2.0", "`apache-2.0`, that of the code."),
+        ("cc0-1.0", {"data__may_be_shared": None}, "other", "none of its own"),
+        (
+            "cc0-1.0",
+            {"arguments__pretrained": True},
+            "other",
+            "of the data and those of the weights of `resnet10t` and",
+        ),
+        ("cc0-1.0", {"arguments__init_checkpoint": "a/b"}, "other", "of the data and those of the weights of `a/b`."),
+        ("cc-by-4.0", {}, "other", "of the data. That of the data asks for attribution: name their source"),
+        ("mit", {}, "other", "none of its own"),
+        (None, {}, "other", "none of its own"),
+    ],
+)
+def test_licence_follows_from_data_and_starting_weights(tmp_path, data, more, license_id, said):
+    card = build_model_card(change(made_run(tmp_path), "run.json", data__license=data, **more), REPO)
+    named = (card.data.license, card.data.license_name is not None, card.data.license_link is not None)
+    assert named == (license_id, license_id == "other", license_id == "other")
+    (line,) = re.findall("- Licence of the model: (.*)", card.text)
+    assert said in line and ("attribution" in line) is (data == "cc-by-4.0")
+
+
+def test_figures_of_other_weights_are_refused(tmp_path, tiny_model: LumbarCLIPModel, tiny_processor):
+    folder = made_run(tmp_path)
+    not_recorded = "That these are the figures of these very weights was not recorded."
+    assert not_recorded in build_model_card(folder, REPO).text
+    change(folder, "metrics.json", weights_sha256=weights_sha256(tiny_model))
+    with pytest.raises(ValueError, match=r"checkpoint cannot be loaded, .*Unrecognized model"):
+        build_model_card(folder, REPO)
+    save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
+    assert not_recorded not in build_model_card(folder, REPO).text
+    tiny_model.text_projection.weight.data[0, 0] += 1e-3
+    save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
+    with pytest.raises(
+        ValueError, match=r"metrics\.json holds figures of other weights than those in .*evaluate_model"
+    ):
+        build_model_card(folder, REPO)
 
 
 def test_unmeasured_model_says_so_or_has_no_card(tmp_path):
@@ -317,14 +412,22 @@ def test_low_rank_adapters_name_their_base(tmp_path):
         merged.data.base_model == [base] and "lora" in merged.data.tags and merged.data.library_name == "transformers"
     )
     assert "rank 8, merged into the weights" in merged.text
-    (folder / "adapter").mkdir()
-    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-    adapter = build_model_card(folder, REPO, is_adapter=True)
+    adapter = build_model_card(folder, REPO, adapter_base=(base, "0123abc"))
     assert adapter.data.base_model == base and adapter.data.library_name == "peft"
-    assert (
-        f'AutoModel.from_pretrained("{base}"' in adapter.text
-        and "PeftModel.from_pretrained(base, repo)" in adapter.text
-    )
+    assert 'commit = "0123abc"' in adapter.text
+    use = adapter.text.partition("```python")[2].partition("```")[0].splitlines()
+    assert [line for line in use if line.startswith(("base", "model"))] == [
+        f'base = AutoModel.from_pretrained("{base}", revision=commit, trust_remote_code=True)',
+        "model = PeftModel.from_pretrained(base, repo).eval()",
+        "model.config.calibration = None  # that of the base, which does not hold with the adapters",
+    ]
+    # The run's own checkpoint was calibrated; its adapters do not carry that.
+    assert "The checkpoint carries a temperature" in merged.text and "The checkpoint carries" not in adapter.text
+    assert "set `model.config.calibration = None` after" in adapter.text
+    own = "The run's checkpoint, with the adapters merged, has its own."
+    assert own in " ".join(adapter.text.split())
+    change(folder, "checkpoint/config.json", calibration=None)
+    assert own not in " ".join(build_model_card(folder, REPO, adapter_base=(base, "0123abc")).text.split())
     assert "modeling_lumbarclip.verify" not in adapter.text  # adapters have no golden outputs of their own
 
 
@@ -345,7 +448,7 @@ def test_classifier_tells_its_own_figures(tmp_path):
     change(folder, "checkpoint/config.json", architectures=["LumbarCLIPForImageClassification"], **classes)
     arguments = {"dataset": "made", "allow_leaks": False, "checkpoint": "someone/base", "loss": "focal"}
     numeric = {"batch_size": 13, "gradient_accumulation_steps": 1, "learning_rate": 0.1, "seed": 0}
-    change(folder, "run.json", arguments=arguments | numeric)
+    change(folder, "run.json", arguments=arguments | numeric, start=START)
     (folder / "checkpoint" / "processor_config.json").unlink()
     (folder / "checkpoint" / "preprocessor_config.json").write_text('{"size": {"height": 64, "width": 64}}')
     card = build_model_card(folder, REPO)
@@ -355,7 +458,8 @@ def test_classifier_tells_its_own_figures(tmp_path):
     assert re.search(rf"\| fine-tuned +\| {re.escape(shown)}", card.text)
     assert {one.metric_value for one in card.data.eval_results or []} == {fine_tuned[name]["value"] for name in names}
     assert "LBP 0.611, No Finding 0.622" in card.text and 'pipeline("image-classification", repo' in card.text
-    assert not re.search("zero-shot|by prompts|Retrieval|encoder", card.text)
+    assert not re.search("zero-shot|by prompts|Retrieval|encoder|pairs", card.text)
+    assert "updates of 39 images" in card.text
     assert untraceable(str(card), folder, "checkpoint/preprocessor_config.json") == set()
 
 

@@ -1,11 +1,15 @@
 """Maps are those of the model's own methods, laid over the slice."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import PROJECT
 from train.web_app.explanations import METHODS, explanation_map, heat_picture, subjects
+from train.web_app.interface import NO_EVIDENCE
 
 
 @pytest.fixture
@@ -54,10 +58,35 @@ def test_what_can_be_explained(reader, uncalibrated):
     assert [subject.name for subject in subjects(reader, "disc bulge")] == ["disc bulge", "left bulge"]
 
 
+def test_the_first_map_is_the_one_that_did_better_than_a_randomised_model():
+    methods = json.loads((PROJECT / "tests/benchmarks/results/explanation.json").read_text())["methods"]
+    better = [
+        shown
+        for shown, measured in [("Grad-CAM", "Grad-CAM"), ("Text-to-patch similarity", "text to patch")]
+        if methods[f"{measured}, less its denial"]["less randomised model"]["pointing_game"]["low"] > 0
+    ]
+    assert better == [next(iter(METHODS))]
+
+
+def test_the_note_says_what_was_measured_no_map_did_better_than_the_middle():
+    methods = json.loads((PROJECT / "tests/benchmarks/results/explanation.json").read_text())["methods"]
+    against_middle = [scores["less centre prior"] for scores in methods.values() if "less centre prior" in scores]
+    assert len(against_middle) >= len(METHODS)
+    assert all(score["value"] < 0 for scores in against_middle for score in scores.values())
+    assert (
+        "In our measurement on drawn slices no map did better than pointing at the middle of the picture" in NO_EVIDENCE
+    )
+
+
 def test_colours_go_from_transparent_to_full():
     picture = np.asarray(heat_picture(np.array([[0.0, 0.25], [0.5, 1.0]])))
     assert picture[..., 3].tolist() == [[0, 64], [128, 255]]
     assert picture[1, 1, :3].sum() > picture[0, 1, :3].sum()
+
+
+def test_what_speaks_against_is_not_painted():
+    picture = np.asarray(heat_picture(np.array([[-0.9, -0.1], [0.5, 1.0]])))
+    assert picture[..., 3].tolist() == [[0, 0], [128, 255]]
 
 
 @pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), 0.3), np.array([[-0.5, -0.2]])])

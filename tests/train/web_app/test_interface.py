@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from train.web_app.answer_html import SIDES
 from train.web_app.interface import build_page, launch_settings, uploaded_paths
 
 
@@ -11,6 +12,13 @@ def test_only_what_was_uploaded_is_looked_at(tmp_path, monkeypatch):
     outside = [tmp_path / "secret.txt", tmp_path / "uploads" / ".." / "secret.txt", tmp_path / "uploads"]
     assert uploaded_paths({"path": str(inside)}) == [inside]
     assert uploaded_paths([{"path": str(path)} for path in [*outside, inside]]) == [inside]
+
+
+def test_the_page_says_on_which_side_of_a_picture_left_is_and_which_map_comes_first(reader):
+    config = build_page(reader, "tiny").get_config_file()
+    shown = [component["props"].get("value") for component in config["components"]]
+    assert len([value for value in shown if isinstance(value, str) and SIDES in value]) == 1
+    assert "Grad-CAM" in shown  # of the choice of a map
 
 
 def test_nothing_is_shared_recorded_or_reported(reader):

@@ -4,12 +4,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from modeling_lumbarclip.configuration_lumbarclip import ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
-from train.web_app.answer_html import answers_html, calibrated_on, verdict
+from train.web_app.answer_html import SIDES, answers_html, calibrated_on, verdict
 from train.web_app.examples import EXAMPLES, example_study, example_upload
+from train.web_app.explanations import METHODS
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
 from train.web_app.views import Choices, view_slice, view_study
@@ -72,6 +74,35 @@ def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
     assert "lc-heat" not in view_slice(reader, None, slice_, Choices(shown=ALL, method="None")).picture
 
 
+def test_where_grad_cam_is_blank_the_similarity_is_shown_and_it_is_said(reader, slice_, monkeypatch):
+    monkeypatch.setitem(METHODS, "Grad-CAM", lambda *_: torch.zeros(1, 1, 2, 2))
+    similarities = torch.tensor([[[[-1.0, -0.5], [0.5, 1.0]]]])
+    monkeypatch.setitem(METHODS, "Text-to-patch similarity", lambda *_: similarities)
+    chosen = Choices(shown=ALL, subject="left bulge", method="Grad-CAM")
+    said = words(view_slice(reader, None, slice_, chosen).picture)
+    assert "Grad-CAM for “left bulge” is blank" in said
+    assert "Text-to-patch similarity for “left bulge”, on its own scale: low high" in said
+    monkeypatch.setitem(METHODS, "Text-to-patch similarity", lambda *_: -similarities.abs())
+    picture = view_slice(reader, None, slice_, chosen).picture
+    assert "Text-to-patch similarity for “left bulge” is blank" in picture
+    assert "lc-heat" not in picture
+
+
+def test_where_grad_cam_shows_something_nothing_takes_its_place(reader, slice_, monkeypatch):
+    monkeypatch.setitem(METHODS, "Grad-CAM", lambda *_: torch.eye(2)[None, None])
+    said = words(view_slice(reader, None, slice_, Choices(shown=ALL, method=next(iter(METHODS)))).picture)
+    assert "Grad-CAM for" in said
+    assert "similarity" not in said
+
+
+@pytest.mark.parametrize(
+    ("finding", "is_sided"),
+    [("left disc bulge", True), ("Rt paracentral protrusion", True), ("disc bulge", False), ("bilateral bulge", False)],
+)
+def test_an_own_finding_with_a_side_says_where_that_side_is(reader, slice_, finding, is_sided):
+    assert (SIDES in view_slice(reader, None, slice_, Choices(finding=finding)).own) == is_sided
+
+
 def test_an_own_finding_is_said_to_be_uncalibrated(reader, slice_):
     view = view_slice(reader, None, slice_, Choices(shown=ALL, finding="stenosis"))
     assert "Not calibrated" in view.own
@@ -87,12 +118,30 @@ def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
     assert calibrated_on(None).startswith("not calibrated")
 
 
-def test_reports_are_those_of_the_index(reader, slice_):
+@pytest.mark.parametrize(
+    ("what", "said", "never"),
+    [
+        (
+            "images",
+            ["Reports of the most similar images", "similarity of the images", "Found by their images"],
+            "text is",
+        ),
+        (
+            "reports",
+            ["Reports whose text is nearest", "similarity of text and slice", "Found by their texts"],
+            "similar im",
+        ),
+    ],
+)
+def test_reports_are_those_of_the_index_and_called_by_what_was_compared(reader, slice_, what, said, never):
     width = reader.model.config.projection_dim
-    index = ReportIndex(np.eye(width, dtype=np.float32), [f"Report {n}." for n in range(width)], ["a/b"] * width)
+    texts = [f"Report {n}." for n in range(width)]
+    index = ReportIndex(np.eye(width, dtype=np.float32), texts, ["a/b"] * width, what)
     reports = view_slice(reader, index, slice_, Choices(shown=ALL)).reports
     assert len(re.findall(r"Report \d\.", reports)) == 4
     assert "not this slice" in reports
+    assert [phrase for phrase in said if phrase not in reports] == []
+    assert never not in reports
 
 
 def test_a_study_shows_each_slice_and_their_mean(reader):
@@ -105,7 +154,7 @@ def test_a_study_shows_each_slice_and_their_mean(reader):
 def test_what_comes_from_a_file_or_a_user_is_escaped(reader):
     image = Image.new("L", (40, 40), 60)
     hostile = Slice(name=HOSTILE, image=image, facts=HOSTILE)
-    index = ReportIndex(np.eye(8, dtype=np.float32), [HOSTILE] * 8, [HOSTILE] * 8)
+    index = ReportIndex(np.eye(8, dtype=np.float32), [HOSTILE] * 8, [HOSTILE] * 8, "images")
     view = view_slice(reader, index, hostile, Choices(shown=ALL, finding=HOSTILE, method="Text-to-patch similarity"))
     study = view_study(reader, Upload(slices=(hostile, hostile)))
     for html in (view.picture, view.answers, view.own, view.reports, study):
