@@ -140,12 +140,11 @@ def test_best_weights_are_a_copy():
 
 # The first process stops after four epochs; the other would go on, and wait for it.
 EACH_ITS_OWN_LOSSES = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 from pathlib import Path
 import train.finetune_classification as finetuning
 from train.finetune_arguments import FinetuneClassificationArguments
-from accelerate import PartialState
-rank, out, weights = PartialState().process_index, Path(sys.argv[1]), []
+rank, out, weights = int(os.environ["RANK"]), Path(sys.argv[1]), []
 losses = [[3.0, 1.0, 2.0, 2.5, 2.5, 2.5], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]][rank]
 def loss_of_rows(model, *_):
     content = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
@@ -178,6 +177,7 @@ def test_two_processes_stop_together_with_the_same_batch_statistics(settings, ti
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert read_json(settings, "run.json")["num_processes"] == 2
     first, second = (json.loads((tmp_path / f"weights-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and len(set(first)) == 4
     assert read_json(settings, "metrics.json")["training"] == {"epochs": 4, "best_epoch": 2}
