@@ -242,12 +242,24 @@ def test_a_frame_of_a_dicom_file_is_picked_and_its_header_stays_unseen(open_page
     assert not [secret for secret in ("SECRET", "MRN-4711", "Doe") if secret in page.content()]
 
 
+def wait_until_still(page):
+    """Wait until nothing has been added to the page, or taken away, for a second."""
+    page.evaluate(
+        """() => new Promise((done) => {
+            let timer = setTimeout(done, 1000);
+            new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, 1000); })
+                .observe(document.body, { childList: true, subtree: true });
+        })"""
+    )
+
+
 @browser_test
 def test_the_keyboard_is_enough(open_page, slices, tmp_path):
     page = open_page()
     tab_to(page, "Normal disc")
     page.keyboard.press("Enter")
     page.get_by_text("Drawn example: normal disc").wait_for()
+    wait_until_still(page)  # an answer draws the upload box anew, which would lose the focus
     tab_to(page, "Click to upload")
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Enter")
