@@ -131,10 +131,10 @@ def paths_of_this_machine(text: str) -> list[str]:
     line, since names have blanks; elsewhere a word that is a file or a folder here, or all up to there.
 
     Example:
-        >>> paths_of_this_machine("python /usr/bin/env --out /no/such/folder, https://github.com/home/a")
-        ['/usr/bin/env']
-        >>> paths_of_this_machine('--raw "/home/John Smith/mri" --out "C:/Users/Smith"')
-        ['/home/John Smith/mri', 'C:/Users/Smith']
+        >>> paths_of_this_machine("python /bin/sh --out /no/such/folder, https://github.com/mnt/a")
+        ['/bin/sh']
+        >>> paths_of_this_machine('--raw "/mnt/scans of May/mri" --out "/mnt/out"')
+        ['/mnt/scans of May/mri', '/mnt/out']
     """
     found = set()
     for start in _PATH_START.finditer(text):

@@ -121,6 +121,17 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, content
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_bytes(content)
+    except OSError:
+        unfinished.unlink(missing_ok=True)  # on a full disk its first part only takes room
+        raise
+    unfinished.replace(path)
+
+
 def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift]:
     path = folder / name
     if not path.is_file():

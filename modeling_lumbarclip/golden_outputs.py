@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
-from .checkpoint_files import Drift, compare_files, record_file, record_files
+from .checkpoint_files import Drift, compare_files, record_file, record_files, write_bytes
 
 GOLDEN = "golden_outputs.json"
 GOLDEN_TENSORS = "golden_outputs.safetensors"
@@ -75,7 +75,7 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
-    _write(folder / GOLDEN_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    write_bytes(folder / GOLDEN_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
     golden = {
         "about": f"What this checkpoint answers to the inputs in {GOLDEN_TENSORS}, to tell later whether it has "
         "changed: python -m modeling_lumbarclip.verify FOLDER_OR_ID",
@@ -278,15 +278,4 @@ def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    _write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-    except OSError:
-        unfinished.unlink(missing_ok=True)  # on a full disk its first part only takes room
-        raise
-    unfinished.replace(path)
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 import socket
+import tempfile
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -395,6 +396,6 @@ ROUTES = (
 
 if __name__ == "__main__":
     with LoopbackHub() as hub, suppress(KeyboardInterrupt):
-        lines = [f"export {name}={value}" for name, value in hub.environment("/tmp/loopback-hub").items()]
+        lines = [f"export {name}={value}" for name, value in hub.environment(tempfile.mkdtemp()).items()]
         print("\n".join(lines), flush=True)
         threading.Event().wait()

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
+from modeling_lumbarclip.checkpoint_files import write_bytes
 from modeling_lumbarclip.golden_outputs import write_golden_outputs
 
 CHECKPOINT = "checkpoint"
@@ -47,17 +48,6 @@ def write_json(path: Path, content: Any) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write a text file whole or not at all."""
     write_bytes(path, content.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-    except OSError:
-        unfinished.unlink(missing_ok=True)  # on a full disk its first part only takes room
-        raise
-    unfinished.replace(path)
 
 
 def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:

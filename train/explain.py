@@ -24,8 +24,9 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.checkpoint_files import write_bytes
 from train.arguments import parse_arguments
-from train.checkpoints import load_checkpoint, write_bytes, write_json, write_text
+from train.checkpoints import load_checkpoint, write_json, write_text
 from train.evaluation.baselines import untrained_model
 from train.evaluation.bootstrap import Estimate, Resampling
 from train.evaluation.explanation import method_estimates, score_estimates

@@ -11,7 +11,7 @@ from datasets import DatasetDict, concatenate_datasets
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from train.checkpoints import write_bytes
+from modeling_lumbarclip.checkpoint_files import write_bytes
 from train.evaluation.baselines import pixel_features
 from train.evaluation.metrics import Array
 from train.evaluation.out_of_fold import Answers

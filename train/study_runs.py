@@ -22,7 +22,8 @@ from accelerate.utils import set_seed
 from safetensors.numpy import save
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.checkpoints import CHECKPOINT, write_bytes, write_json
+from modeling_lumbarclip.checkpoint_files import write_bytes
+from train.checkpoints import CHECKPOINT, write_json
 from train.evaluation.run_answers import answer_run
 from train.history import read_history, training_seconds
 from train.initial_model import build_model

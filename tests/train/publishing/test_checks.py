@@ -83,12 +83,12 @@ def test_no_auto_map(checkpoint):
 @pytest.mark.parametrize(
     "file, fields, said",
     [
-        ("config.json", {"_name_or_path": "/home/smith/run"}, "_name_or_path = '/home/smith/run' is a path"),
+        ("config.json", {"_name_or_path": "/mnt/smith/run"}, "_name_or_path = '/mnt/smith/run' is a path"),
         ("config.json", {"text_config": {"_name_or_path": "../bert"}}, "text_config._name_or_path = '../bert'"),
         ("config.json", {"notes": [{"from": "C:\\data\\mri"}]}, "notes[0].from = 'C:\\\\data\\\\mri'"),
-        ("config.json", {"_name_or_path": "/home/John Smith/run"}, "_name_or_path = '/home/John Smith/run' is a path"),
+        ("config.json", {"_name_or_path": "/mnt/runs of May/run"}, "_name_or_path = '/mnt/runs of May/run' is a path"),
         ("config.json", {"data": "/srv/John Smith/mri"}, "data = '/srv/John Smith/mri' is a path"),
-        ("config.json", {"note": "from /home/smith/mri"}, "note = 'from /home/smith/mri' is a path"),
+        ("config.json", {"note": "from /mnt/smith/mri"}, "note = 'from /mnt/smith/mri' is a path"),
         ("processor_config.json", {"data": "~/mri/lumbar"}, "data = '~/mri/lumbar'"),
         ("processor_config.json", {"data": "file:///mri"}, "data = 'file:///mri'"),
         ("tokenizer_config.json", {"is_local": True}, "is_local = True says how it was loaded here"),
