@@ -134,7 +134,7 @@ def paths_of_this_machine(text: str) -> list[str]:
         >>> paths_of_this_machine("python /bin/sh --out /no/such/folder, https://github.com/mnt/a")
         ['/bin/sh']
         >>> paths_of_this_machine('--raw "/mnt/scans of May/mri" --out "/mnt/out"')
-        ['/mnt/scans of May/mri', '/mnt/out']
+        ['/mnt/out', '/mnt/scans of May/mri']
     """
     found = set()
     for start in _PATH_START.finditer(text):
