@@ -55,7 +55,8 @@ def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
                     f"image too large: {width} x {height} of mode {image.mode!r} takes {num_bytes >> 20} MiB, at most "
                     f"{MAX_DECODED_BYTES >> 20}; store it as 8- or 16-bit grey"
                 )
-            num_frames = getattr(image, "n_frames", 1)
+            # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
+            num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if num_frames > 1 and not first_of_several:
                 raise SeveralFramesError(f"image holds {num_frames} frames; store each slice as a file of its own")
             image.load()

@@ -154,6 +154,14 @@ def test_metadata_does_not_reach_the_png(tmp_path):
     assert Image.open(io.BytesIO(stored)).info == {}
 
 
+def test_of_a_phone_photograph_the_first_frame_is_the_image(tmp_path):
+    photograph, small_copy = (Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8)) for value in (200, 40))
+    photograph.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[small_copy])
+    with Image.open(tmp_path / "phone.jpg") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)
+    assert np.unique(grey_8bit(read_image(tmp_path / "phone.jpg"))).tolist() == [200]
+
+
 def test_unusable_files(tmp_path, grey_pixels, monkeypatch):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99), dtype=np.uint8)).save(tmp_path / "whole.png")
     content = (tmp_path / "whole.png").read_bytes()

@@ -7,14 +7,16 @@ from huggingface_hub import HfApi, ModelCard
 
 from data_scripts.hub_upload import Destination, files_below, hub_errors, upload
 from modeling_lumbarclip import LumbarCLIPConfig
+from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from modeling_lumbarclip.verify import check_checkpoint
 from train.adapters import ADAPTER, check_adapter_base, set_adapter_base
-from train.checkpoints import CHECKPOINT, write_folder
+from train.checkpoints import CHECKPOINT, load_checkpoint, write_folder
 from train.publishing.checks import refuse_unfit
 from train.publishing.clean_process import refuse_unloadable
 from train.publishing.space import prepare_space
 from train.reporting.model_card import build_model_card
+from train.web_app.report_index import read_index
 
 HUB = "hub"  # below the folder of the run: exactly what is sent
 NUM_SHOWN = 5
@@ -144,7 +146,13 @@ def prepare_app(run: Path, repo_id: str, index: Path | None) -> Path:
 
     Returns:
         `RUN/hub/space`.
+
+    Raises:
+        ValueError: If the index cannot be read, was not encoded by this run's checkpoint, or may not be shown to all.
     """
+    if index is not None:
+        model, _ = load_checkpoint(run / CHECKPOINT)
+        read_index(index, weights_sha256(model))
     folder = run / HUB / "space"
     write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index))
     return folder

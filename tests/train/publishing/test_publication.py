@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from tests.loopback_hub import LoopbackHub
 from tests.train.reporting.made_run import made_run
+from tests.train.web_app.test_report_index import MADE, write_index
 from train import publish
 from train.checkpoints import save_checkpoint
 from train.publish import PublishArguments
@@ -83,6 +86,17 @@ def test_a_space_beside_the_model(run, trusting, hub):
     published(run, space=True)
     assert REPO in hub.space(REPO).files["README.md"].decode() and hub.space(REPO).private
     assert set(hub.space(REPO).tags) == set(hub.model(REPO).tags) == {"v0.1"}
+
+
+def test_an_index_of_other_weights_goes_to_no_space(run, trusting, hub, tiny_model, tmp_path):
+    index = tmp_path / "index.parquet"
+    write_index(index, np.eye(2), ["Disc bulge."] * 2)
+    with pytest.raises(ValueError, match=r"encoded with tiny of the weights a{12}.*cannot be compared"):
+        published(run, space=True, index=str(index))
+    assert not hub.repositories
+    write_index(index, np.eye(2), ["Disc bulge."] * 2, {**MADE, "weights_sha256": weights_sha256(tiny_model)})
+    published(run, space=True, index=str(index))
+    assert "index.parquet" in hub.space(REPO).files
 
 
 def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusting, hub):
