@@ -1,10 +1,10 @@
 """What may be asked of a build, and what is refused before anything is read."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_scripts.hub_licenses import check_license
 from data_scripts.records import NOT_STATED, NUM_DRAWN_PATIENTS, SourceAbout
 from data_scripts.sources import SOURCES
 from data_scripts.splits import DEFAULT_FRACTIONS
@@ -109,8 +109,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         )
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license states that of your own data; {args.source} stands under its own, leave it out")
-    if args.license is not None and not re.fullmatch(r"[a-z0-9.-]+|other: \S.*", args.license):
-        raise ValueError(f"--license must be like cc-by-4.0 or 'other: our own words', got {args.license!r}")
+    if args.license is not None:
+        check_license(args.license)
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
         why = "with --keep_ids ids stay" if args.keep_ids else f"{args.source} is published with pseudonyms, which stay"
         raise ValueError(f"--pseudonym_key would not be used: {why}; leave it out")

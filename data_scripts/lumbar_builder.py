@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCardData
 from PIL import Image
 
 from data_scripts.burnt_in_text import has_burnt_in_text
+from data_scripts.hub_licenses import license_name
 from data_scripts.images import UnusableImageError, class_indices, grey_8bit, png_bytes
 from data_scripts.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
@@ -166,7 +167,7 @@ def card_metadata(
             by the files: without it, a rebuilt dataset would be read as it was before.
         passed: Whether the dataset passed the de-identification check; the cards of models trained on it ask.
     """
-    license_id, _, license_name = info.about.license.partition(":")
+    license_id, _, license_words = info.about.license.partition(": ")
     metadata = DatasetCardData(
         license=license_id,
         pretty_name=f"Lumbar reports: {info.about.name}",
@@ -176,8 +177,9 @@ def card_metadata(
         may_be_shared=info.about.may_be_shared,
         deidentification_passed=passed,
     )
-    if license_name:
-        metadata["license_name"] = license_name.strip()
+    if license_words:
+        metadata["license_name"] = license_name(license_words)
+        metadata["license_details"] = license_words
     written = dataset_info(info)
     written.splits = SplitDict({split.name: split for split in splits})
     written.download_size = num_file_bytes

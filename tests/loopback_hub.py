@@ -23,6 +23,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from huggingface_hub import constants
 
+from tests.hub_card_rules import card_errors
+
 USER, ORGANISATIONS = "tester", ("lumbar-lab",)
 LARGE_SUFFIXES = (".safetensors", ".parquet", ".png", ".bin", ".onnx")
 KINDS = {
@@ -299,8 +301,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {})
 
     def validate(self):
-        has_metadata = json.loads(self.body)["content"].startswith("---\n")
-        self.answer(200, {"warnings": [] if has_metadata else [{"message": "empty or missing yaml metadata"}]})
+        asked = json.loads(self.body)
+        errors = [{"message": error} for error in card_errors(asked["content"], asked["repoType"])]
+        has_metadata = asked["content"].startswith("---\n")
+        warnings = [] if has_metadata else [{"message": "empty or missing yaml metadata"}]
+        self.answer(400 if errors else 200, {"errors": errors, "warnings": warnings})
 
     # Downloads.
 

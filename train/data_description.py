@@ -94,7 +94,7 @@ def _of_hub(name: str) -> dict[str, Any]:
     license_id, passed = card.get("license"), card.get("deidentification_passed")
     return {
         "hub_id": name,
-        "license": f"other: {card['license_name']}" if "license_name" in card else license_id,
+        "license": f"other: {card['license_details']}" if "license_details" in card else license_id,
         "citation": card.get("citation"),
         "may_be_shared": card.get("may_be_shared"),
         "deidentification": None if passed is None else {"passed": passed, "ids": None},

@@ -156,7 +156,7 @@ def test_licence_and_citation_travel(study, built, tmp_path, monkeypatch):
     metadata = datasets.load_dataset_builder(str(tmp_path / "out")).info
     assert metadata.features["report"] == datasets.Value("string")
     head, prose = card.split("---\n")[1:3]
-    assert "license: other\n" in head and "may_be_shared: false" in head and "license_name: " in head
+    assert "license: other\n" in head and "may_be_shared: false" in head and "license_details: " in head
     assert "**Not to be shared.**" in prose and about.citation in prose
     assert json.loads((tmp_path / "out/build_report.json").read_text()) == report
 
@@ -166,7 +166,10 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert report["may_be_shared"] is False and "may_be_shared: false" in card
     assert "Nobody said under which licence the data stand." in card
-    for licence, head in (("cc-by-4.0", "license: cc-by-4.0\n"), ("other: of our own", "license_name: of our own\n")):
+    for licence, head in (
+        ("cc-by-4.0", "license: cc-by-4.0\n"),
+        ("other: of our own", "license_name: of-our-own\nlicense_details: of our own\n"),
+    ):
         report = built(study(), license=licence, overwrite=True)
         card = (tmp_path / "out/README.md").read_text()
         assert report["may_be_shared"] is True and "may_be_shared: true" in card and head in card
@@ -178,6 +181,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
     [
         ({"license": "All rights reserved"}, "--license must be like cc-by-4.0 or 'other: our own words', got 'All"),
         ({"license": "other: "}, "--license must be like cc-by-4.0"),
+        ({"license": "CC-BY-4"}, r"got 'CC-BY-4'. Did you mean .*cc-by-4.0"),
         ({"source": "knee_kl", "license": "mit"}, "knee_kl stands under its own, leave it out"),
         ({"num_patients": 400}, "--num_patients says how many to draw; folder takes all that --raw holds"),
     ],

@@ -79,7 +79,7 @@ def test_report_of_an_earlier_build_leaves_gaps(folder, dataset):
 
 
 def test_dataset_of_the_hub_is_described_by_its_card(dataset, monkeypatch):
-    head = "---\nlicense: other\nlicense_name: ask us\nmay_be_shared: false\ndeidentification_passed: true\n---\n"
+    head = "---\nlicense: other\nlicense_details: ask us\nmay_be_shared: false\ndeidentification_passed: true\n---\n"
     monkeypatch.setattr(data_description.DatasetCard, "load", lambda name: DatasetCard(head))
     data = describe_data("someone/drawn", dataset)
     assert (data["name"], data["hub_id"], data["license"]) == ("drawn", "someone/drawn", "other: ask us")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.export import weights_sha256
+from tests.hub_card_rules import card_errors
 from tests.train.reporting.made_run import CONTROLS, Numbers, change, made_calibration, made_run
 from train.checkpoints import save_checkpoint
 from train.evaluation.bootstrap import percentile_estimate
@@ -178,6 +179,7 @@ def test_metadata_survives_the_round_trip(tmp_path):
     name, results = model_index_to_eval_results(index)
     assert eval_results_to_model_index(name, results) == index and name == "made-model"
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict() and str(ModelCard(str(card))) == str(card)
+    assert card_errors(str(card), "model") == []
     metrics = json.loads((folder / "metrics.json").read_text())
     told = {(one.task_type, one.metric_name): one.metric_value for one in results}
     assert told["image-classification", "macro F1"] == metrics["linear_probe"]["macro_f1"]["value"]
