@@ -34,7 +34,7 @@ class UniqueKeysLoader(yaml.SafeLoader):
 
 
 class JsonMapping(dict[str, Any]):
-    """A mapping in YAML, or JSON on the command line, such as '{"img_size": 128}'."""
+    """A mapping in YAML, or JSON on the command line, such as '{"drop_path_rate": 0.1}'."""
 
     def __init__(self, value: str | dict[str, Any] = "{}") -> None:
         super().__init__(json.loads(value) if isinstance(value, str) else value)
@@ -62,7 +62,7 @@ class PretrainArguments:
     vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
     vision_model_args: JsonMapping = setting(
         JsonMapping(),
-        "Arguments of timm.create_model. A mapping is JSON here, such as '{\"img_size\": 128}', and YAML in a file.",
+        "Arguments of timm.create_model. A mapping is JSON here, such as '{\"drop_path_rate\": 0.1}', and YAML in a file.",
     )
     text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
     text_config: JsonMapping = setting(
@@ -83,7 +83,7 @@ class PretrainArguments:
         "beside a large base, and less memory. 0: the whole towers.",
     )
     vocabulary_size: int = setting(4000, "Most words of the vocabulary, without pretrained towers.")
-    image_size: int = setting(224, "Side of the square image, in pixels.")
+    image_size: int = setting(224, "Side of the square image, in pixels; timm transformers are built for it.")
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Tokens after which a report is cut.")
     class_prompts: JsonMapping = setting(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import timm
 from datasets import Dataset
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -67,12 +68,12 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     }
     if args.pretrained:
         model = LumbarCLIPModel.from_vision_text_pretrained(
-            args.vision, args.text, vision_model_args=args.vision_model_args or None, **heads
+            args.vision, args.text, vision_model_args=timm_arguments(args) or None, **heads
         )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text)
     else:
         tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
-        vision = {"architecture": args.vision, "model_args": dict(args.vision_model_args) or None}
+        vision = {"architecture": args.vision, "model_args": timm_arguments(args) or None}
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = LumbarCLIPConfig(
@@ -90,6 +91,24 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         absent_class_prompts=dict(args.absent_class_prompts),
     )
     return processor, model
+
+
+def timm_arguments(args: PretrainArguments) -> dict[str, Any]:
+    """Arguments of `timm.create_model`: those given, and the image size for towers that are built for one.
+
+    Raises:
+        ValueError: If an image size among them is not that of the images.
+    """
+    given: dict[str, Any] = dict(args.vision_model_args)
+    if given.get("img_size", args.image_size) not in (args.image_size, [args.image_size] * 2):
+        raise ValueError(
+            f"vision_model_args build {args.vision} for images of {given['img_size']} pixels, and image_size is "
+            f"{args.image_size}: leave img_size out, it follows image_size."
+        )
+    default = timm.get_pretrained_cfg(args.vision) if timm.is_model(args.vision) else None
+    if default is not None and default.fixed_input_size and default.input_size[-1] != args.image_size:
+        given["img_size"] = args.image_size
+    return given
 
 
 def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:

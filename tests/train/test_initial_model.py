@@ -70,6 +70,25 @@ def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder
     assert processor.image_processor.size["height"] == 32
 
 
+def small_images(folder, vision, **more):
+    return PretrainArguments(dataset=str(folder), output_dir="run", pretrained=False, vision=vision, **more)
+
+
+@pytest.mark.parametrize("vision", ["test_vit", "swin_tiny_patch4_window7_224", "resnet10t"])
+def test_towers_of_one_size_are_built_for_the_images(tiny_dataset_folder, vision):
+    small = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]} if "swin" in vision else {}
+    args = small_images(tiny_dataset_folder, vision, image_size=96, vision_model_args=small)
+    _, model = build_model(args, open_dataset(args.dataset)["train"])
+    assert model.get_image_features(torch.zeros(1, 3, 96, 96)).shape == (1, args.projection_dim)
+    assert ("img_size" in (model.config.vision_config.model_args or {})) is (vision != "resnet10t")
+
+
+def test_an_image_size_that_is_not_that_of_the_images_is_refused(tiny_dataset_folder):
+    args = small_images(tiny_dataset_folder, "test_vit", image_size=96, vision_model_args={"img_size": 128})
+    with pytest.raises(ValueError, match=r"test_vit for images of 128 pixels, and image_size is 96: leave img_size"):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
 def test_an_unreachable_tower_is_named(tiny_dataset_folder, tmp_path):
     args = PretrainArguments(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), vision="resnet10t", text="nowhere/bert"
