@@ -62,7 +62,7 @@ class PretrainArguments:
     vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
     vision_model_args: JsonMapping = setting(
         JsonMapping(),
-        "Arguments of timm.create_model. A mapping is JSON here, such as '{\"drop_path_rate\": 0.1}', and YAML in a file.",
+        "Arguments of timm.create_model. Here JSON, such as '{\"drop_path_rate\": 0.1}', and YAML in a file.",
     )
     text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
     text_config: JsonMapping = setting(
