@@ -24,8 +24,9 @@ smoke: .venv/installed-train ## The same path in under a minute, to see that it 
 app: .venv/installed-app ## Try a checkpoint in the browser: that of `make demo`, or CHECKPOINT=folder-or-Hub-id
 	$(BIN)/python app.py --checkpoint $(or $(CHECKPOINT),runs/demo/checkpoint)
 
+# Several processes of one thread each; PYTEST_ARGS="-n 0" for one, to debug.
 test: .venv/installed-dev ## Run all tests; PYTEST_ARGS='-m "not slow"' for the quick ones
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: .venv/installed-dev ## Format, lint, types and import layers
 	$(BIN)/ruff format --check .
