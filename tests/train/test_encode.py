@@ -22,7 +22,7 @@ from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 from train import encode
 from train.checkpoints import save_checkpoint
 from train.encode import EncodeArguments, main
-from train.encoding import folder_images
+from train.encoding import encoders, folder_images
 from train.encoding.dataset_rows import DatasetImages
 from train.encoding.read_batch import eight_bits, resized
 from train.loaders import open_dataset
@@ -244,6 +244,19 @@ def test_grey_images_stay_in_one_channel(tiny_processor):
     assert resized([eight_bits(grey)] * 2, tiny_processor.image_processor)["images"].shape == (2, 1, 32, 32)
     both = resized([eight_bits(grey), eight_bits(colour)], tiny_processor.image_processor)["images"]
     assert both.shape == (2, 3, 32, 32) and (both[0] == both[0, 0]).all() and both[1, 2].max() == 200
+
+
+def test_large_images_go_through_the_tower_a_few_at_once(tiny_model, tiny_processor, monkeypatch):
+    images = torch.randint(256, (5, 1, 32, 32), dtype=torch.uint8)
+    encoder = encoders.ModelEncoder(tiny_model, tiny_processor.image_processor, project=True)
+    expected = encoder({"images": images})
+    sizes = []
+    tiny_model.vision_model.register_forward_pre_hook(
+        lambda tower, args, named: sizes.append(len(named["pixel_values"])), with_kwargs=True
+    )
+    monkeypatch.setattr(encoders, "CPU_PIXELS", 2 * 32 * 32 + 1)
+    np.testing.assert_allclose(encoder({"images": images}), expected, atol=1e-6)
+    assert sizes == [2, 2, 1]
 
 
 def deadly(monkeypatch, is_deadly):
