@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -156,8 +157,11 @@ def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
     operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
-    num_bytes = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))  # with a file of weights
-    return {"bytes": num_bytes, "deviation": moved, "operations": operations}
+    return {"bytes": _num_bytes(path), "deviation": moved, "operations": operations}
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))  # with a file of weights
 
 
 def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
@@ -191,10 +195,19 @@ def quantise(path: Path, quantised: Path) -> None:
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(path)
     del model.graph.value_info[:]  # shapes that the quantiser infers anew; those noted for its rewritten products clash
-    quantize_dynamic(model, quantised, weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=QUANTISED)
+    with TemporaryDirectory() as folder:
+        plain, fused = Path(folder) / "plain.onnx", Path(folder) / "fused.onnx"
+        is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
+        onnx.save(model, plain, save_as_external_data=is_large)
+        # Normalisation goes into the convolution before it.
+        quant_pre_process(plain, fused, skip_symbolic_shape=True, save_as_external_data=is_large)
+        quantize_dynamic(
+            fused, quantised, weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=QUANTISED
+        )
 
 
 def open_session(path: Path) -> Any:

@@ -85,6 +85,17 @@ def test_both_towers_are_those_of_torch(vision, side, settings, tiny_processor, 
 
 
 @pytest.mark.slow
+def test_weights_of_gigabytes_lie_beside_their_graph(tiny_model, tiny_processor, tmp_path, monkeypatch):
+    folder = save(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    small = export(folder, tmp_path / "small", int8=True)["files"]
+    monkeypatch.setattr(onnx_graphs, "MAX_SINGLE_FILE_BYTES", 0)
+    large = export(folder, tmp_path / "large", int8=True)["files"]  # compared with torch as it is written
+    assert {path.name for path in (tmp_path / "large").glob("vision*.data")} == {"vision_model.onnx.data"}
+    for name, entry in large.items():
+        assert entry["deviation"] == pytest.approx(small[name]["deviation"], abs=1e-6)
+
+
+@pytest.mark.slow
 def test_a_classifier_gives_logits(tiny_processor, tmp_path):
     torch.manual_seed(0)
     config = LumbarCLIPConfig(
