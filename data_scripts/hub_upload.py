@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSES = (1.0, 4.0)  # seconds; huggingface_hub itself asks for large files, and only for them, more than once
 _KEPT = ".gitattributes"  # the Hub's own
 _SETTINGS = "https://huggingface.co/settings/tokens"
+_TAG = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.|lock$|$))*")
 _PATH_START = re.compile(r"(?:(?<![\w:/.<])|file://)(?=/\w|[A-Za-z]:[\\/])")
 _PATH_WORD = re.compile(r"(?:/[\w.\-]+){2,}")
 _USERS_FILES = re.compile(r"/(?:home|Users|mnt)/|[A-Za-z]:[\\/]+Users[\\/]")
@@ -66,8 +68,11 @@ class Destination:
             raise ValueError(f"{self.repo_id!r} is no id of a repository (owner/name): {error}") from error
         if "/" not in self.repo_id:
             raise ValueError(f"{self.repo_id!r} does not say whose it is: give owner/name, such as me/{self.repo_id}.")
-        if not self.tag:
-            raise ValueError("The tag is empty: name this version, such as v0.1.")
+        if not _TAG.fullmatch(self.tag) or self.tag == "main":
+            raise ValueError(
+                f"{self.tag!r} is no tag: name this version in letters, digits, single points, hyphens and underscores,"
+                " such as v0.1, and not main."
+            )
 
 
 def check_destination(api: HfApi, destination: Destination, *, is_new: bool = False) -> bool:
@@ -87,7 +92,7 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
             organisations, the tag is taken, or the repository is public and not meant to be.
     """
     with hub_errors(api, destination.repo_id):
-        user = _asked_again(api.whoami)
+        user = asked_again(api.whoami)
         owners = [user["name"], *(organisation["name"] for organisation in user["orgs"])]
         owner = destination.repo_id.split("/")[0]
         if owner.casefold() not in map(str.casefold, owners):
@@ -97,7 +102,7 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
             )
         repo_id, kind = destination.repo_id, destination.kind
         try:
-            repository = _asked_again(lambda: api.repo_info(repo_id, repo_type=kind))
+            repository = asked_again(lambda: api.repo_info(repo_id, repo_type=kind))
         except RepositoryNotFoundError:
             return False  # it will be made
         if destination.private and not repository.private:
@@ -106,7 +111,7 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
             )
         if not destination.private and repository.private:
             logger.warning("%s is private and stays so; its settings on the Hub change that.", destination.repo_id)
-        tags = _asked_again(lambda: api.list_repo_refs(repo_id, repo_type=kind)).tags
+        tags = asked_again(lambda: api.list_repo_refs(repo_id, repo_type=kind)).tags
         tagged = {tag.name: tag.target_commit for tag in tags}.get(destination.tag)
         if tagged is not None and (is_new or tagged != repository.sha):
             raise _taken(destination)
@@ -150,7 +155,8 @@ def paths_of_this_machine(text: str) -> list[str]:
 def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[str]:
     """Make each repository hold these files and no others, in one commit, and tag it.
 
-    Tags come last: what breaks off before is not yet a version, and the same command goes on.
+    First all repositories are made, then all commits, then all tags: what breaks off in between is not yet a version,
+    though a repository may have it as its newest commit already, and the same command goes on.
 
     Args:
         api: Client of the Hub; it knows the token.
@@ -162,21 +168,31 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
 
     Raises:
         ValueError: If the Hub refuses, fails or cannot be reached; a repository then holds all of this version, or
-            none.
+            none, and the message names those that hold it without its tag.
     """
     for destination, paths in files.items():
         if check_destination(api, destination) and not _holds(api, paths, destination):
             raise _taken(destination)
-    commits = {destination: _commit(api, paths, destination) for destination, paths in files.items()}
-    for destination, commit in commits.items():
-        _tag(api, destination, commit)
+    for destination in files:
+        _create(api, destination)
+    commits: dict[Destination, CommitInfo] = {}
+    try:
+        for destination, paths in files.items():
+            commits[destination] = _commit(api, paths, destination)
+        for destination, commit in commits.items():
+            _tag(api, destination, commit)
+    except ValueError as error:
+        if not commits:
+            raise
+        there = ", ".join(f"{destination.kind} {destination.repo_id}" for destination in commits)
+        raise ValueError(f"{error} Already there as the newest commit, perhaps without its tag: {there}.") from error
     return [commit.commit_url for commit in commits.values()]
 
 
 def _holds(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> bool:
     """Whether the newest commit has these files and no others."""
     with hub_errors(api, destination.repo_id):
-        entries = _asked_again(
+        entries = asked_again(
             lambda: list(api.list_repo_tree(destination.repo_id, recursive=True, repo_type=destination.kind))
         )
     there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != _KEPT}
@@ -190,9 +206,17 @@ def _is_same(path: Path, there: RepoFile) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == there.lfs.sha256
 
 
-def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> CommitInfo:
+def _create(api: HfApi, destination: Destination) -> None:
     repo_id, kind = destination.repo_id, destination.kind
     sdk = "gradio" if kind == "space" else None
+    with hub_errors(api, repo_id, sends=True):
+        asked_again(
+            lambda: api.create_repo(repo_id, repo_type=kind, private=destination.private, exist_ok=True, space_sdk=sdk)
+        )
+
+
+def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> CommitInfo:
+    repo_id, kind = destination.repo_id, destination.kind
 
     def commit() -> CommitInfo:
         # What the repository holds is asked anew each time: a commit whose answer was lost leaves nothing to do.
@@ -205,41 +229,65 @@ def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> 
         ]
         return api.create_commit(repo_id, operations, commit_message=f"Publish {destination.tag}", repo_type=kind)
 
-    with hub_errors(api, repo_id):
-        _asked_again(
-            lambda: api.create_repo(repo_id, repo_type=kind, private=destination.private, exist_ok=True, space_sdk=sdk)
-        )
-        return _asked_again(commit)
+    with hub_errors(api, repo_id, sends=True):
+        return asked_again(commit)
 
 
 def _tag(api: HfApi, destination: Destination, commit: CommitInfo) -> None:
     repo_id, kind, tag = destination.repo_id, destination.kind, destination.tag
-    with hub_errors(api, repo_id):
-        _asked_again(lambda: api.create_tag(repo_id, repo_type=kind, tag=tag, revision=commit.oid, exist_ok=True))
+    with hub_errors(api, repo_id, sends=True):
+        asked_again(lambda: api.create_tag(repo_id, repo_type=kind, tag=tag, revision=commit.oid, exist_ok=True))
 
 
-def _asked_again(ask: Callable[[], ResultT]) -> ResultT:
+def asked_again(ask: Callable[[], ResultT]) -> ResultT:
     """Repeat a request that failed for a reason that may pass."""
     for pause in RETRY_PAUSES:
         try:
             return ask()
-        except (HfHubHTTPError, TransportError) as error:
-            if not _may_pass(error):
+        except Exception as error:
+            if not _is_of_hub(error) or not _may_pass(error):
                 raise
             logger.warning("The Hub does not answer as it should; asked again in %g s. (%s)", pause, _first_line(error))
             time.sleep(pause)
     return ask()
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_of_hub(error: Exception) -> bool:
+    """Whether an error comes from the Hub or the way to it. hf_xet, which sends large files, raises Python's own."""
+    ours = (HfHubHTTPError, TransportError, ConnectionError, TimeoutError, RuntimeError)
+    return isinstance(error, ours) or type(error).__module__ == "hf_xet"
+
+
+def _status(error: BaseException) -> int | None:
+    """The status that the Hub answered with; of hf_xet, which has no field for it, from its words."""
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (408, 429) or error.response.status_code >= 500
-    return isinstance(error, TransportError)
+        return error.response.status_code
+    if type(error).__name__ == "XetAuthenticationError":
+        return HTTPStatus.UNAUTHORIZED
+    found = None if isinstance(error, TransportError) else re.search(r"\b(40[013]|404)\b", str(error))
+    return int(found[1]) if found else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    status = _status(_reason(error))
+    return status is None or status in (408, 429) or status >= 500
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What happened, where the client says "Error while uploading FILE"."""
+    return error.__cause__ if isinstance(error.__cause__, HfHubHTTPError | TransportError) else error
 
 
 @contextmanager
-def hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
+def hub_errors(api: HfApi, repo_id: str, *, sends: bool = False) -> Iterator[None]:
     """Say what failed, and the way out, in place of the client's own errors.
+
+    Args:
+        api: Client of the Hub.
+        repo_id: What it is asked for.
+        sends: Whether something is written there, and not only read.
 
     Raises:
         ValueError: In place of what the client raises.
@@ -252,26 +300,25 @@ def hub_errors(api: HfApi, repo_id: str) -> Iterator[None]:
         ) from error
     except OfflineModeIsEnabled as error:
         raise ValueError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it to publish.") from error
-    except RuntimeError as error:  # "Error while uploading FILE", raised from what happened
-        if not isinstance(error.__cause__, HfHubHTTPError | TransportError):
+    except Exception as error:
+        if not _is_of_hub(error):
             raise
-        raise ValueError(_in_words(error.__cause__, api, repo_id)) from error
-    except (HfHubHTTPError, TransportError) as error:
-        raise ValueError(_in_words(error, api, repo_id)) from error
+        state = f" {repo_id} holds all files of this version or none of them; the same command goes on from there."
+        raise ValueError(_in_words(_reason(error), api, repo_id, sends) + (state if sends else "")) from error
 
 
-def _in_words(error: HfHubHTTPError | TransportError, api: HfApi, repo_id: str) -> str:
-    state = f"{repo_id} holds all files of this version or none of them; the same command goes on from there."
+def _in_words(error: BaseException, api: HfApi, repo_id: str, sends: bool) -> str:
     if _may_pass(error):
-        return f"The Hub at {api.endpoint} failed several times ({_first_line(error)}). {state}"
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        return f"The Hub at {api.endpoint} failed several times ({_first_line(error)})."
     if isinstance(error, RepositoryNotFoundError):
         return f"There is no repository {repo_id} at {api.endpoint} that this token may see."
-    if status == 401:
+    status = _status(error)
+    if status == HTTPStatus.UNAUTHORIZED:
         return f"The Hub refuses the token: `hf auth login --force` or HF_TOKEN sets another one ({_SETTINGS})."
-    if status == 403:
-        return f"This token may not write to {repo_id}: give it the right to ({_SETTINGS}). ({_first_line(error)})"
-    return f"The Hub refused {repo_id}: {' '.join(str(error).split())} {state}"
+    if status == HTTPStatus.FORBIDDEN:
+        right = f"write to {repo_id}" if sends else f"read {repo_id}, which may want its conditions accepted first"
+        return f"This token may not {right}: give it the right to ({_SETTINGS}). ({_first_line(error)})"
+    return f"The Hub refused {repo_id}: {' '.join(str(error).split())}"
 
 
 def _first_line(error: BaseException) -> str:

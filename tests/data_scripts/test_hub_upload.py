@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import traceback
 
 import huggingface_hub
 import pytest
+from hf_xet import XetAuthenticationError
 from huggingface_hub import HfApi
 
 from data_scripts import hub_upload
@@ -40,7 +42,7 @@ def folder(tmp_path):
     (folder / "sub").mkdir(parents=True)
     for name, content in {"a.safetensors": b"a" * 300_000, "b.safetensors": b"b" * 200_000}.items():
         (folder / name).write_bytes(content)
-    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\nA model.\n")
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\nsdk: gradio\n---\nA model.\n")
     (folder / "sub" / "config.json").write_text("{}")
     return folder
 
@@ -188,6 +190,61 @@ def test_a_fault_that_stays_leaves_nothing_and_the_same_call_goes_on(hub, api, f
     upload(api, {MINE: files_below(folder)})
     assert without_attributes(model) == files_of(folder)
     assert all(hub.uploads[oid] == count for oid, count in arrived.items())  # not sent again
+
+
+@pytest.mark.parametrize(
+    ("error", "num_asked", "said"),
+    [
+        (ConnectionError("Network error: HTTP status client error (403 Forbidden)"), 1, "may not write to"),
+        (XetAuthenticationError("Authentication error"), 1, "The Hub refuses the token"),
+        (ConnectionError("Network error: error sending request"), 3, "failed several times"),
+        (RuntimeError("Data processing error: CAS service error: timed out"), 3, "failed several times"),
+        (TimeoutError(), 3, "failed several times (TimeoutError)"),
+    ],
+)
+def test_errors_of_the_service_for_large_files(hub, api, folder, monkeypatch, error, num_asked, said):
+    """hf_xet, which the loopback Hub does without, raises Python's own errors."""
+    asked = []
+
+    def create_commit(*args, **kwargs):
+        asked.append(args)
+        raise error
+
+    monkeypatch.setattr(api, "create_commit", create_commit)
+    with pytest.raises(ValueError, match=r"goes on from there\.$") as refused:
+        upload(api, {MINE: files_below(folder)})
+    assert said in str(refused.value) and len(asked) == num_asked
+
+
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_hub(hub, api, folder, monkeypatch):
+    def create_commit(*args, **kwargs):
+        raise PermissionError("a.safetensors")
+
+    monkeypatch.setattr(api, "create_commit", create_commit)
+    with pytest.raises(PermissionError, match="a.safetensors"):
+        upload(api, {MINE: files_below(folder)})
+
+
+def test_what_is_there_already_is_said_when_the_second_repository_fails(hub, api, folder):
+    space = Destination(repo_id=MINE.repo_id, kind="space")
+    hub.misbehave("POST /api/spaces/lumbar-lab/model/commit", status=403)
+    said = "may not write to lumbar-lab/model.* Already there as the newest commit.*: model lumbar-lab/model"
+    with pytest.raises(ValueError, match=said):
+        upload(api, {MINE: files_below(folder), space: files_below(folder)})
+    assert not hub.model(MINE.repo_id).tags
+
+
+def test_every_repository_is_made_before_the_first_is_written(hub, api, folder):
+    upload(api, {MINE: files_below(folder), Destination(repo_id=MINE.repo_id, kind="space"): files_below(folder)})
+    kinds = [re.search(r"POST .*/(create|commit|tag)(?:/\w+)?$", line) for line in hub.requests]
+    assert [kind[1] for kind in kinds if kind] == ["create", "create", "commit", "commit", "tag", "tag"]
+
+
+@pytest.mark.parametrize("tag", ["", "main", "v 1", "v1..2", "v1.", ".v1", "-v1", "v1.lock", "v1~", "a/b"])
+def test_a_tag_that_git_would_not_take(tag):
+    with pytest.raises(ValueError, match="is no tag"):
+        Destination(repo_id="me/model", tag=tag)
+    assert Destination(repo_id="me/model", tag="v0.1-rc.2").tag == "v0.1-rc.2"
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, api, folder):
