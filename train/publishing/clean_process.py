@@ -41,15 +41,16 @@ def refuse_unloadable(folder: Path, golden: Path) -> None:
         if done.returncode:
             reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
             raise ValueError(f"{folder} does not load in a process that has only this folder: {reason.strip()}")
-        recorded, now = load_file(golden), load_file(answers)
+        recorded, answered = load_file(golden), load_file(answers)
     way_out = (
         "the base on the Hub is not the one that it was trained on. Publish that one, and name it by --adapter_base."
         if is_adapter
         else "the code in it is of another version. Save it again with the code of this version."
     )
-    for name, value in now.items():
-        before = recorded.get(f"output.{name}")
-        if before is not None and not (distance := deviation(before, value)) <= TOLERANCE:
+    for name in sorted(name.removeprefix("output.") for name in recorded if name.startswith("output.")):
+        value = answered.get(name)
+        distance = float("inf") if value is None else deviation(recorded[f"output.{name}"], value)
+        if not distance <= TOLERANCE:
             raise ValueError(
                 f"{folder} answers in another way where only this folder is: its {name} differs by {distance:.2g} of "
                 f"its length from {golden}; {way_out}"
