@@ -17,9 +17,9 @@ from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints import CHECKPOINT, write_folder, write_json, write_text
 from train.classification_task import ClassificationTask, LabelledImages
-from train.evaluate_model import METRICS, as_entries, count_labels
+from train.evaluate_model import METRICS, count_labels
 from train.evaluation import metrics
-from train.evaluation.bootstrap import Resampling
+from train.evaluation.bootstrap import Resampling, as_entries
 from train.evaluation.calibration import confidence_of_answers, fit_calibration
 from train.evaluation.fine_tuned import ClassifierFigures, measure_classifier
 from train.evaluation.metrics import Array, Floats

@@ -27,9 +27,9 @@ from tqdm.auto import tqdm
 
 from train.arguments import PretrainArguments, parse_arguments, setting
 from train.checkpoints import write_folder, write_json, write_text
-from train.evaluate_model import as_entries, as_groups, count_labels
+from train.evaluate_model import as_groups, count_labels
 from train.evaluation import bootstrap
-from train.evaluation.bootstrap import Resampling
+from train.evaluation.bootstrap import Resampling, as_entries
 from train.evaluation.features import cached
 from train.evaluation.metrics import Array
 from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds, measure_answers, pool

@@ -24,7 +24,7 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
 from train.checkpoints import load_checkpoint, write_folder, write_json
-from train.evaluation.bootstrap import Estimate, Resampling
+from train.evaluation.bootstrap import Resampling, as_entries
 from train.evaluation.suite import Figures, Measurements, measure
 from train.evaluation.targets import Targets
 from train.evaluation_figures import CaptionedFigure, draw_figures
@@ -195,11 +195,6 @@ def as_groups(figures: Figures) -> dict[str, Any]:
             for name, probes in figures.baselines.items()
         },
     }
-
-
-def as_entries(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Turn estimates into JSON values."""
-    return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
 def describe(

@@ -28,7 +28,7 @@ from modeling_lumbarclip.checkpoint_files import write_bytes
 from train.arguments import parse_arguments
 from train.checkpoints import load_checkpoint, write_json, write_text
 from train.evaluation.baselines import untrained_model
-from train.evaluation.bootstrap import Estimate, Resampling
+from train.evaluation.bootstrap import Resampling, as_entries
 from train.evaluation.explanation import method_estimates, score_estimates
 from train.evaluation.finding_maps import (
     LESS_DENIAL,
@@ -201,11 +201,6 @@ def examples(
         title = f"{label}\n({mask_names[finding.mask_index]})"
         chosen.append(Example(title, np.asarray(row["image"].convert("L")), mask == finding.mask_index, panels))
     return chosen
-
-
-def as_entries(estimates: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Turn estimates into JSON values."""
-    return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
 def vision_name(model: LumbarCLIPModel) -> str:

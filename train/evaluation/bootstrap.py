@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,6 +70,16 @@ class Estimate:
         if self.dropped_resamples:
             entry["dropped_resamples"] = self.dropped_resamples
         return entry
+
+
+def as_entries(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Turn figures into JSON values, by name.
+
+    Example:
+        >>> as_entries({"accuracy": Estimate(0.912, 0.871, 0.95, n=132)})
+        {'accuracy': {'value': 0.912, 'low': 0.871, 'high': 0.95, 'n': 132}}
+    """
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
 def warn_once(of_module: logging.Logger, text: str) -> None:

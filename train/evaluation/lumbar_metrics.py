@@ -12,7 +12,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from train.evaluation.bootstrap import Resampling
+from train.evaluation.bootstrap import Resampling, as_entries
 from train.evaluation.classification import exclusive_class_estimates, finding_estimates
 from train.evaluation.targets import Targets
 
@@ -92,7 +92,7 @@ class LumbarMetrics(evaluate.Metric):
             estimates = exclusive_class_estimates(targets, probabilities, resampling)
         else:
             estimates = finding_estimates(targets, probabilities, probabilities > threshold, resampling)
-        return {name: estimate.as_dict() for name, estimate in estimates.items()}
+        return as_entries(estimates)
 
 
 def check_probabilities(probabilities: np.ndarray, num_labels: int, exclusive: bool) -> None:
