@@ -12,8 +12,19 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from data_scripts.hub_licenses import HUB_LICENSES
-
+# As the answer in issue 4218 names them, written out here: our own list of what it takes cannot vouch for itself.
+_LICENSES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
+lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0
+openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+other
+"""
+LICENSES = frozenset(_LICENSES.split())
 SPACE_COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 SPACE_SDKS = ("gradio", "docker", "static")
 
@@ -29,7 +40,7 @@ def card_errors(card: str, kind: str) -> list[str]:
 
 
 def _of_any(metadata: dict[str, Any]) -> Iterator[str]:
-    if metadata.get("license", "unknown") not in HUB_LICENSES | {"other", "unknown"}:
+    if metadata.get("license", "unknown") not in LICENSES:
         yield '"license" must be one of [...]'
     if metadata.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(metadata.get("license_name", ""))):
         yield '"license_name" must be given with other, in small letters, digits, hyphens and points'

@@ -3,7 +3,8 @@
 import pytest
 from huggingface_hub import HfApi
 
-from tests.hub_card_rules import card_errors
+from data_scripts.hub_licenses import HUB_LICENSES
+from tests.hub_card_rules import LICENSES, card_errors
 from tests.loopback_hub import LoopbackHub
 
 RESULT = {"task": {"type": "image-classification"}, "dataset": {"type": "made", "name": "made"}}
@@ -46,6 +47,11 @@ def test_right_heads_are_taken():
     assert card_errors(card(license="other", license_name="our-own", datasets=["us/mri"]), "dataset") == []
     assert card_errors(card(license="mit", **{"model-index": [{"name": "made", "results": results}]}), "model") == []
     assert card_errors(card(sdk="gradio", colorTo="gray", models=["us/lumbar"]), "space") == []
+
+
+def test_the_hub_takes_every_licence_that_we_offer():
+    assert HUB_LICENSES.issubset(LICENSES - {"unknown", "other"})
+    assert all(not card_errors(card(license=licence), "dataset") for licence in HUB_LICENSES)
 
 
 def test_the_client_is_told_before_anything_is_sent(tmp_path, monkeypatch):
