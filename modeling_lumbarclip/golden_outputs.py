@@ -60,8 +60,8 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
         saved: The model that was saved there, to make sure that what loads gives the same; None where there is none.
 
     Raises:
-        ValueError: If the folder has golden outputs already, and its files are no longer those that they record; or if
-            what loads from it does not give the outputs of `saved`.
+        ValueError: If the folder has golden outputs already, and its files are no longer those that they record; if an
+            output is not finite; or if what loads from the folder does not give the outputs of `saved`.
     """
     if (folder / GOLDEN).exists():
         refuse_drift(folder)
@@ -70,8 +70,9 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     images = golden_images()
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
-    if saved is not None:
-        _refuse_other_outputs(folder, outputs, model_outputs(_copy_on_cpu(saved), inputs))
+    expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
+    _refuse_no_numbers(expected)
+    _refuse_other_outputs(folder, outputs, expected)
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
@@ -164,7 +165,7 @@ def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
         >>> deviation(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.5], [1.0, 0.0]]))
         0.1
     """
-    if recorded.shape != now.shape or not np.isfinite(now).all():
+    if recorded.shape != now.shape or not (np.isfinite(recorded).all() and np.isfinite(now).all()):
         return float("inf")
     rows = len(recorded)
     before, after = (values.astype(np.float64).reshape(rows, -1) for values in (recorded, now))
@@ -245,6 +246,14 @@ def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     for buffer in model.buffers():
         copies[id(buffer)] = buffer.to("cpu", torch.float32 if buffer.is_floating_point() else buffer.dtype)
     return copy.deepcopy(model, copies)
+
+
+def _refuse_no_numbers(outputs: Arrays) -> None:
+    if names := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
+        raise ValueError(
+            f"The model gives no numbers: its {', '.join(names)} hold NaN or infinity. Its weights are damaged, or its "
+            "training diverged: go on from an earlier state, with a lower learning rate."
+        )
 
 
 def _refuse_other_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:

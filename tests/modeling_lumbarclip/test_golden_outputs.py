@@ -102,6 +102,14 @@ def test_a_buffer_that_is_not_saved_is_told(tiny_model, tiny_processor, tmp_path
         save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
 
 
+def test_a_model_that_gives_no_numbers_is_called_so(tiny_model, tiny_processor, tmp_path):
+    with torch.no_grad():
+        tiny_model.image_projection.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"gives no numbers: its .*image_embeds.* hold NaN.*lower learning rate"):
+        save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_checkpoint_that_loads_as_another_model_is_not_saved(tiny_model, tiny_processor, tmp_path, monkeypatch):
     def forgetful(self, folder):
         other = LumbarCLIPModel(self.config)
@@ -212,6 +220,8 @@ def test_a_classifier_without_a_tokenizer(classifier_checkpoint, tiny_processor,
         ([[0.0, 0.0]], [[0.0, 0.0]], 0.0),
         ([[0.0, 0.0]], [[0.0, 1e-9]], np.inf),
         ([[1.0, 0.0]], [[1.0, np.nan]], np.inf),
+        ([[1.0, np.nan]], [[1.0, 0.0]], np.inf),
+        ([[1.0, np.nan]], [[1.0, np.nan]], np.inf),
         ([[1.0, 0.0]], [[1.0]], np.inf),
         ([[[3.0], [4.0]]], [[[3.0], [9.0]]], 1.0),  # an image: 5 of 5
     ],
