@@ -76,7 +76,8 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
             the prediction set leaves only this, None where the model abstains. For research use only.
 
         Raises:
-            ValueError: If there are no candidates and no calibration, or fewer than two candidates.
+            ValueError: If there are no candidates and no calibration, or fewer than two candidates; or if the template
+                has no `{}`.
         """
         image = kwargs.pop("images", image)
         if image is None:
@@ -107,7 +108,12 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
                 f"{candidate_labels!r}. Of one finding, pass its presence and its absence."
             )
         if hypothesis_template is not None:
-            prompts = [[hypothesis_template.format(label)] for label in candidate_labels]
+            if "{}" not in hypothesis_template:
+                raise ValueError(
+                    f"hypothesis_template has {{}} where the name of a candidate goes, such as 'There is {{}}.'; got "
+                    f"{hypothesis_template!r}."
+                )
+            prompts = [[hypothesis_template.replace("{}", label)] for label in candidate_labels]
         else:
             calibration = None if fitted is None else ZeroShotCalibration.from_dict(fitted)
             if calibration is not None and _asks_for(calibration.questions[0], candidate_labels):

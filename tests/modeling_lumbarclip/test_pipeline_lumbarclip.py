@@ -93,6 +93,11 @@ def test_candidates_are_asked_for_in_the_words_of_the_processor(classify, tiny_m
         entry["label"]: entry["score"] for entry in classify(RAMP, ["bulge", "disc"], hypothesis_template="no {}")
     }
     assert scores == pytest.approx({"bulge": expected[0], "disc": expected[1]}, abs=1e-5)
+    of_braces = {
+        entry["label"]: entry["score"] for entry in classify(RAMP, ["bulge", "disc"], hypothesis_template="no {} {x}")
+    }
+    expected = probabilities_by_hand(tiny_model, tiny_processor, RAMP, [["no bulge {x}"], ["no disc {x}"]])
+    assert of_braces == pytest.approx({"bulge": expected[0], "disc": expected[1]}, abs=1e-5)
 
 
 def test_what_cannot_be_asked_is_said(classify, tiny_model):
@@ -103,6 +108,9 @@ def test_what_cannot_be_asked_is_said(classify, tiny_model):
             classify(RAMP, candidate_labels=labels)
     with pytest.raises(ValueError, match="without an image"):
         classify(candidate_labels=["bulge", "normal"])
+    for template in ("a lumbar slice", "{x}", ""):
+        with pytest.raises(ValueError, match=f"hypothesis_template has {{}} where.*got '{template}'"):
+            classify(RAMP, candidate_labels=["bulge", "normal"], hypothesis_template=template)
     with pytest.raises(TypeError, match="template"):
         classify(RAMP, candidate_labels=["bulge", "normal"], template="{}")
 
