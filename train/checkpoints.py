@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import CONFIG_NAME, cached_file
 
 from modeling_lumbarclip.checkpoint_files import write_bytes
 from modeling_lumbarclip.golden_outputs import write_golden_outputs
@@ -86,16 +88,18 @@ def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Read model and processor from a folder or the Hub.
 
     Raises:
-        ValueError: If there is no such checkpoint, or its weights are cut off or incomplete.
+        ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
     """
     try:
+        if cached_file(name, CONFIG_NAME) is None:  # AutoModel would not miss it, but find the model unknown
+            raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
         model, loading = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
     except SafetensorError as error:
         raise ValueError(
             f"The weights in {name} are incomplete ({error}): the copy or download was cut off. Fetch it again."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, HFValidationError) as error:
         raise ValueError(f"No checkpoint at {name}: neither a folder that holds one nor a Hub id. {error}") from error
     if loading["missing_keys"]:
         raise ValueError(

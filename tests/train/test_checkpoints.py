@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_lumbarclip import LumbarCLIPProcessor
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
 from train.checkpoints import load_checkpoint, save_checkpoint, save_processor, write_folder, write_json
 
 
@@ -73,3 +73,15 @@ def test_no_checkpoint_is_called_so(name, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="No checkpoint at"):
         load_checkpoint(tmp_path / name)
+
+
+def test_what_is_no_id_of_the_hub_is_no_checkpoint():
+    with pytest.raises(ValueError, match="No checkpoint at not an id"):
+        load_checkpoint("not an id")
+
+
+def test_a_checkpoint_of_another_kind_is_there_and_says_itself_what_it_is(tiny_config, tiny_processor, tmp_path):
+    config = LumbarCLIPConfig.from_dict({**tiny_config.to_dict(), "id2label": {0: "a", 1: "b"}})
+    save_checkpoint(LumbarCLIPForImageClassification(config).eval(), tiny_processor, tmp_path / "classifier")
+    with pytest.raises(ValueError, match="^This checkpoint holds a classifier.*AutoModelForImageClassification"):
+        load_checkpoint(tmp_path / "classifier")
