@@ -106,8 +106,14 @@ def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFind
         mask_names: Of the classes of the masks, background first.
 
     Raises:
-        ValueError: If there is no such finding.
+        ValueError: If there is no such finding, or no class is a structure that findings are seen in.
     """
+    structures = {name for names in STRUCTURES.values() for name in names}
+    if structures.isdisjoint(mask_names):
+        raise ValueError(
+            f"None of the classes of the masks, {', '.join(mask_names)}, is a structure that findings are seen in: "
+            f"{', '.join(sorted(structures))}. Give them these names with --mask_names, in the order of the classes."
+        )
     findings = []
     level_name = rows.features["level"].int2str
     for index, row in enumerate(rows.select_columns(["report", "level", "mask"])):

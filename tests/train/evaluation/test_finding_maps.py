@@ -73,6 +73,13 @@ def test_affirmed_findings_at_the_level_with_their_structure_in_the_mask_are_ask
     ]
 
 
+def test_names_of_which_none_is_a_structure_are_told_with_those_that_are():
+    rows = rows_of(("Disc bulge.", "L4/L5", mask_of(1)))
+    said = "background, IVD, canal, is a structure.*: disc, posterior element, spinal canal, thecal sac.*--mask_names"
+    with pytest.raises(ValueError, match=said):
+        masked_findings(rows, ("background", "IVD", "canal"))
+
+
 def test_nothing_to_compare_with_is_refused():
     with pytest.raises(ValueError, match="No report affirms a finding whose structure a mask shows"):
         masked_findings(rows_of(("No disc bulge.", "L4/L5", mask_of(1)), ("Disc bulge.", "L4/L5", None)), NAMES)
