@@ -3,7 +3,7 @@
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,14 @@ def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[
     """Name the files that loading may read, but that were not there when the checkpoint was written."""
     return [
         name
-        for name in _file_names(folder)
-        if name not in recorded and any(fnmatch.fnmatch(name, pattern) for pattern in READ_WHEN_LOADING)
+        for name in added_files(folder, recorded)
+        if any(fnmatch.fnmatch(name, pattern) for pattern in READ_WHEN_LOADING)
     ]
+
+
+def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
+    """Name all files, hidden ones and the model card left out, that were not there when the checkpoint was written."""
+    return [name for name in _file_names(folder) if name not in (*FREE_FILES, *recorded)]
 
 
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,8 +6,8 @@
     python train/publish.py --run runs/lora --repo_id me/lumbarclip-lora --adapter --adapter_base me/lumbarclip-demo
 
 The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. What is sent lies in RUN/hub, which
---dry_run writes, too. A publication that was interrupted goes on with the same command; nothing is visible before all
-of it has arrived.
+--dry_run writes, too. Each repository gets one commit with all files or none, and the tag last; a publication that was
+interrupted goes on with the same command.
 """
 
 import logging
@@ -64,7 +64,9 @@ def main(args: PublishArguments) -> None:
         check_destination(api, model)  # a wrong token is told before minutes of checks
     prepare = partial(prepare_adapter, api=api, base=args.adapter_base) if args.adapter else prepare_model
     study = Path(args.study) if args.study else None
-    folders = {model: prepare(run, args.repo_id, study=study, allow_unmeasured=args.allow_unmeasured)}
+    folders = {
+        model: prepare(run, args.repo_id, public=args.public, study=study, allow_unmeasured=args.allow_unmeasured)
+    }
     if args.space:
         app = replace(model, kind="space")
         folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None)

@@ -1,14 +1,19 @@
 """From the folder of a run to a repository of the Hub: look at everything, and write the folder that is sent."""
 
+import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
+from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
-from data_scripts.hub_upload import Destination, files_below, hub_errors, upload
+from data_scripts.hub_upload import Destination, asked_again, files_below, hub_errors, upload
 from modeling_lumbarclip import LumbarCLIPConfig
+from modeling_lumbarclip.checkpoint_files import added_files
 from modeling_lumbarclip.export import weights_sha256
-from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
+from modeling_lumbarclip.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
 from modeling_lumbarclip.verify import check_checkpoint
 from train.adapters import ADAPTER, check_adapter_base, set_adapter_base
 from train.checkpoints import CHECKPOINT, load_checkpoint, write_folder
@@ -20,12 +25,14 @@ from train.web_app.report_index import read_index
 
 HUB = "hub"  # below the folder of the run: exactly what is sent
 NUM_SHOWN = 5
+ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME)
 
 
 def prepare_model(
     run: Path,
     repo_id: str,
     *,
+    public: bool = False,
     study: Path | None = None,
     allow_unmeasured: bool = False,
 ) -> Path:
@@ -34,6 +41,7 @@ def prepare_model(
     Args:
         run: What `train/pretrain.py` or `train/finetune_classification.py` wrote.
         repo_id: Where the model will be; the card says how to load it from there.
+        public: Whether all may see it, which the card must not forbid.
         study: Folder of a study whose result the card tells, too.
         allow_unmeasured: Whether a model without `metrics.json` may be published; its card says so.
 
@@ -47,8 +55,11 @@ def prepare_model(
     if not source.is_dir():
         raise ValueError(f"{source} is missing: --run names the folder of a finished run.")
     card = build_model_card(run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured)
+    if public:
+        refuse_to_show_all(run)
     refuse_unfit(source)
     refuse_drift(source)
+    refuse_added(source, read_golden_outputs(source)["files"])
     refuse_unloadable(source, source / GOLDEN_TENSORS)
     folder = run / HUB / "model"
     write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
@@ -62,6 +73,7 @@ def prepare_adapter(
     *,
     api: HfApi,
     base: str = "",
+    public: bool = False,
     study: Path | None = None,
     allow_unmeasured: bool = False,
 ) -> Path:
@@ -75,6 +87,7 @@ def prepare_adapter(
         repo_id: Where the adapters will be.
         api: Client of the Hub.
         base: Hub id of the checkpoint that they were trained on; empty: as the run named it.
+        public: As in `prepare_model`.
         study: As in `prepare_model`.
         allow_unmeasured: As in `prepare_model`.
 
@@ -95,16 +108,25 @@ def prepare_adapter(
             f"{run} is a classifier: an adapter does not keep the names of its classes. Publish it whole, without "
             "--adapter."
         )
+    refuse_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
     base = base or check_adapter_base(source)
     with hub_errors(api, base):
-        commit = api.model_info(base).sha
+        found = asked_again(lambda: api.model_info(base))
+    if public and (found.private or found.gated):
+        raise ValueError(
+            f"The base {base} is {'private' if found.private else 'gated'}, so that others could not use the adapters "
+            "alone: publish them without --public, or the run's whole checkpoint."
+        )
     card = build_model_card(
-        run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured, adapter_base=(base, commit)
+        run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
     )
+
+    if public:
+        refuse_to_show_all(run)
 
     def fill(unfinished: Path) -> None:
         _fill(unfinished, source, card)
-        set_adapter_base(unfinished, base, commit)
+        set_adapter_base(unfinished, base, found.sha)
 
     folder = run / HUB / "model"
     write_folder(folder, fill)
@@ -148,14 +170,39 @@ def prepare_app(run: Path, repo_id: str, index: Path | None) -> Path:
         `RUN/hub/space`.
 
     Raises:
-        ValueError: If the index cannot be read, was not encoded by this run's checkpoint, or may not be shown to all.
+        ValueError: If the run is a classifier, or the index cannot be read, was not encoded by this run's checkpoint,
+            or may not be shown to all.
     """
+    if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
+        raise ValueError(f"{run} is a classifier, and the app asks models that compare images with texts: no --space.")
     if index is not None:
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
     folder = run / HUB / "space"
     write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index))
     return folder
+
+
+def refuse_to_show_all(run: Path) -> None:
+    """Raise if the card of a run forbids to pass the model on."""
+    data = json.loads((run / "run.json").read_text()).get("data", {})
+    if data.get("may_be_shared") is False:
+        why = f"the licence of its training data does not let others have what was made of them ({data['license']})"
+    elif not data.get("synthetic") and (data.get("deidentification") or {}).get("passed") is False:
+        why = "its training data did not pass the check of de-identification"
+    else:
+        return
+    raise ValueError(f"{run} is not for everybody, and its card says so: {why}. Publish it without --public.")
+
+
+def refuse_added(folder: Path, recorded: Collection[str]) -> None:
+    """Raise if a folder holds more than was saved there: it would be published, and may be anybody's data."""
+    if added := added_files(folder, [*recorded, GOLDEN]):
+        raise ValueError(
+            f"{folder} holds what was not saved with the checkpoint: {', '.join(added[:NUM_SHOWN])}"
+            f"{f' and {len(added) - NUM_SHOWN} more' if len(added) > NUM_SHOWN else ''}. Move it elsewhere: all of the "
+            "folder is published."
+        )
 
 
 def refuse_drift(checkpoint: Path) -> None:

@@ -55,6 +55,12 @@ def published(run, **arguments):
     publish.main(PublishArguments(run=str(run), repo_id=REPO, **arguments))
 
 
+def make_classifier(run):
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    config["architectures"] = ["LumbarCLIPForImageClassification"]
+    (run / "checkpoint" / "config.json").write_text(json.dumps(config))
+
+
 def test_the_folder_is_the_checkpoint_and_its_card(run, trusting, hub, capsys):
     published(run)
     model = hub.model(REPO)
@@ -97,6 +103,39 @@ def test_an_index_of_other_weights_goes_to_no_space(run, trusting, hub, tiny_mod
     write_index(index, np.eye(2), ["Disc bulge."] * 2, {**MADE, "weights_sha256": weights_sha256(tiny_model)})
     published(run, space=True, index=str(index))
     assert "index.parquet" in hub.space(REPO).files
+
+
+def test_what_was_not_saved_with_the_checkpoint_is_not_published(run, trusting, hub):
+    (run / "checkpoint" / "patients.csv").write_text("John Smith,12345")
+    (run / "checkpoint" / "old.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"was not saved with the checkpoint: old.safetensors, patients.csv. Move"):
+        published(run)
+    assert not hub.repositories and not (run / "hub").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"may_be_shared": False, "license": "other: ask us"}, r"does not let others have .* \(other: ask us\)"),
+        ({"deidentification": {"passed": False, "ids": "kept"}}, "did not pass the check of de-identification"),
+    ],
+)
+def test_what_its_card_keeps_from_others_is_not_made_public(run, trusting, hub, data, said):
+    content = json.loads((run / "run.json").read_text())
+    content["data"] |= data
+    (run / "run.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{said}.*without --public"):
+        published(run, public=True)
+    assert not hub.repositories
+    published(run)
+    assert hub.model(REPO).private
+
+
+def test_a_classifier_has_no_app(run, trusting, hub):
+    make_classifier(run)
+    with pytest.raises(ValueError, match="is a classifier, and the app asks models that compare"):
+        publication.prepare_app(run, REPO, None)
+    assert not (run / "hub").exists()
 
 
 def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusting, hub):
@@ -172,10 +211,18 @@ def test_the_adapter_that_is_sent_names_its_base_by_id_and_commit(run, adapter, 
     assert f'commit = "{commit}"' in card and f'AutoModel.from_pretrained("{base}", revision=commit' in card
 
 
+def test_a_public_adapter_needs_a_base_that_all_may_see(run, adapter, trusting, hub):
+    base = "lumbar-lab/base"
+    publish.main(PublishArguments(run=str(run), repo_id=base))
+    with pytest.raises(ValueError, match="The base lumbar-lab/base is private, so that others could not use"):
+        published(run, adapter=True, adapter_base=base, public=True)
+    hub.model(base).private = False
+    published(run, adapter=True, adapter_base=base, public=True)
+    assert not hub.model(REPO).private
+
+
 def test_an_adapter_of_a_classifier_is_refused(run, adapter, trusting, hub):
-    config = json.loads((run / "checkpoint" / "config.json").read_text())
-    config["architectures"] = ["LumbarCLIPForImageClassification"]
-    (run / "checkpoint" / "config.json").write_text(json.dumps(config))
+    make_classifier(run)
     with pytest.raises(ValueError, match="is a classifier: .* Publish it whole"):
         published(run, adapter=True, adapter_base="lumbar-lab/base")
 
