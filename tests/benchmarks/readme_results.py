@@ -95,7 +95,8 @@ def render() -> str:
     shown = [demo_section(read("demo")), spider_section(read("spider_cross_validation"))]
     studies = [study_section(*words, read(f"study_{words[0]}")) for words in STUDIES]
     shown, sections = shown + studies[:2], studies[2:]
-    sections += [probe_section(read("probe")), explanation_section(read("explanation"))]
+    other_maps = {name: read(name) for name in ("explanation_vit", "explanation_swin")}
+    sections += [probe_section(read("probe")), explanation_section(read("explanation"), other_maps)]
     sections += [reading_section(read("report_reading_first"), read("report_reading")), leak_section(read("leak_gap"))]
     sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
