@@ -121,13 +121,25 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
                 yield IdentifyingRow(name, row, column, found.kind, _excerpt(text, found))
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
-            for kind in _kinds_in_id(column, value):
+            for kind in kinds_in_id(column, value):
                 yield IdentifyingRow(name, row, column, kind, f"{_WHAT_IN_ID[kind]} in the name")
 
 
 @lru_cache(maxsize=100_000)
-def _kinds_in_id(column: str, value: str) -> tuple[str, ...]:
-    """What names someone in an id or the name of a file, whose words and numbers no cue tells from a report's."""
+def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
+    """What names someone in an id or the name of a file, whose words and numbers no cue tells from a report's.
+
+    Args:
+        column: Of the dataset: `patient_id`, `study_id` or `source`.
+        value: The id.
+
+    Returns:
+        The kinds of identifiers, sorted.
+
+    Example:
+        >>> kinds_in_id("source", "SALEM^AHMAD/scan_20160312.png")
+        ('DATE', 'NAME')
+    """
     value = _PSEUDONYM.sub("", value)
     kinds = {"DATE"} if holds_date(value) else set()
     if "^" in value or (column == "patient_id" and re.search(r"[^\W\d_]\s+[^\W\d_]|,", value.strip())):

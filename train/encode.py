@@ -6,7 +6,8 @@
 
 Columns: `source`, of a folder `frame`, of a data set `patient_id`, `report`, `labels` and `split`; and `embedding`,
 float32. The schema's metadata say under `lumbarclip` which weights made them and, of a data set, its `license` and
-whether it `may_be_shared`. `OUT.parquet.json` lists every file that could not be read, with the reason.
+whether it `may_be_shared` and passed `deidentification`. `OUT.parquet.json` lists every file that could not be read,
+with the reason.
 
 Where there are processors enough, worker processes decode while the model encodes. A run that was killed goes on where
 it was when the same command is given again, and its result is the same; if a broken file killed it, that is found and
@@ -147,10 +148,10 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that the result depends on; a run is gone on with if all of it is the same."""
     folder = Path(args.checkpoint)
-    licence = {}
+    build = {}
     if args.dataset:  # whoever publishes the reports that lie beside the embeddings is asked for it
-        build = describe_build(args.dataset)
-        licence = {name: build[name] for name in ("license", "may_be_shared")}
+        known = describe_build(args.dataset)
+        build = {name: known[name] for name in ("license", "may_be_shared", "deidentification")}
     return {
         # Kept with the embeddings; of a folder its name alone, since a path tells of the machine.
         "embeddings": {
@@ -159,7 +160,7 @@ def describe(
             "what": args.what,
             "projected": args.project,
             "computed_with": f"onnxruntime{' int8' * args.int8}" if args.onnx else "torch",
-            **licence,
+            **build,
         },
         "processor_sha256": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
         "batch_size": args.batch_size,

@@ -145,10 +145,12 @@ def test_metadata_say_whether_the_reports_may_be_passed_on(checkpoint, tiny_data
     folder, out = shutil.copytree(tiny_dataset_folder, tmp_path / "built"), tmp_path / "out.parquet"
     report = {"source": {"name": "clinic", "license": "other: ours"}, "may_be_shared": may_be_shared}
     report |= {"split_rule": "By patient.", "arguments": {"source": "folder", "split_by": "patient"}}
+    report |= {"deidentification": {"passed": may_be_shared, "ids": "pseudonyms", "left_in_texts": {}}}
     (folder / "build_report.json").write_text(json.dumps(report))
     table = run(checkpoint, out, dataset=str(folder), split=["test"], what="reports")
     about = json.loads(table.schema.metadata[b"lumbarclip"])
     assert (about["license"], about["may_be_shared"]) == ("other: ours", may_be_shared)
+    assert about["deidentification"] == {"passed": may_be_shared, "ids": "pseudonyms"}
     if may_be_shared:
         assert licence_of_index(out) == "other: ours"
     else:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from huggingface_hub import metadata_save
 from huggingface_hub.utils import validate_repo_id
 
+from data_scripts.deidentification_check import kinds_in_id
 from data_scripts.identifiers import find_identifiers
 from data_scripts.records import NOT_STATED
 from train.encoding.parts import METADATA
@@ -82,16 +84,22 @@ def licence_of_index(index: Path) -> str:
     """Read under which licence the reports of an index stand, as `train/encode.py` wrote it down.
 
     Raises:
-        ValueError: If it is not stated, or does not let them be passed on.
+        ValueError: If it is not stated, or whether it lets them be passed on; or if it does not.
     """
-    about = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
+    about = _about(index)
     licence = str(about.get("license") or NOT_STATED)
     if licence == NOT_STATED:
         raise ValueError(
             f"{index} does not say under which licence its reports stand, and everyone who opens the Space could read "
             "them. Whoever may pass them on builds the data set with --license and encodes it again."
         )
-    if not about.get("may_be_shared"):
+    if about.get("may_be_shared") is None:
+        raise ValueError(
+            f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) lets them be "
+            "passed on, and everyone who opens the Space could read them. Build the data set with data_scripts.build, "
+            "which writes that down, and encode it again."
+        )
+    if not about["may_be_shared"]:
         raise ValueError(
             f"{index} holds reports whose licence ({licence.removeprefix('other: ')}) does not let them be passed on, "
             "and everyone who opens the Space could read them. Encode another data set, or give no index."
@@ -103,11 +111,20 @@ def refuse_identifying_index(index: Path) -> None:
     """Raise if a report or a source of an index seems to name someone, or a place on this machine.
 
     Raises:
-        ValueError: If so, with what was found but not the passage itself; or if the index cannot be read.
+        ValueError: If so, with what was found but not the passage itself; if its data set did not pass the check of
+            de-identification, or that is not known; or if the index cannot be read.
     """
     content = read_index(index)
-    texts = {*content.reports, *content.sources}
-    kinds = {found.kind for text in texts for found in find_identifiers(text)}
+    checked = _about(index).get("deidentification")
+    if not (checked and checked["passed"]):
+        raise ValueError(
+            f"The data set of {index} {'did not pass' if checked else 'is not known to have passed'} the check of "
+            "de-identification, and everyone who opens the Space could read its reports. Build it with "
+            "data_scripts.build, without --keep_ids, mend what build_report.json then names under `deidentification`, "
+            "and encode it again."
+        )
+    kinds = {found.kind for text in set(content.reports) for found in find_identifiers(text)}
+    kinds |= {kind for source in set(content.sources) for kind in kinds_in_id("source", source)}
     if any(Path(source).is_absolute() for source in content.sources):
         kinds.add("PATH")
     if kinds:
@@ -115,6 +132,12 @@ def refuse_identifying_index(index: Path) -> None:
             f"{index} seems to name someone ({', '.join(sorted(kinds))}), and everyone who opens the Space could read "
             "it. Build the dataset with data_scripts.build, which takes such passages out, and encode it again."
         )
+
+
+def _about(index: Path) -> dict[str, Any]:
+    """What `train/encode.py` wrote down of an index."""
+    about: dict[str, Any] = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
+    return about
 
 
 def requirements(extra: str) -> Iterator[str]:

@@ -66,12 +66,34 @@ def test_an_index_that_names_someone_is_refused_without_repeating_it(tmp_path, r
     assert not (tmp_path / "space").exists()
 
 
-def test_an_index_with_paths_of_this_machine_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "source, kinds",
+    [
+        ("/home/anna/a.png", "PATH"),
+        ("mine/SALEM^AHMAD/IM1.dcm", "NAME"),
+        ("mine/Salem Ahmad/scan_20160312.png", "DATE"),
+    ],
+)
+def test_an_index_whose_source_names_someone_or_this_machine_is_refused(tmp_path, source, kinds):
     write_index(tmp_path / "mine.parquet", np.eye(1), ["Disc bulge."])
     table = pq.read_table(tmp_path / "mine.parquet")
-    pq.write_table(table.set_column(2, "source", [["/home/anna/a.png"]]), tmp_path / "mine.parquet")
-    with pytest.raises(ValueError, match="PATH"):
+    pq.write_table(table.set_column(2, "source", [[source]]), tmp_path / "mine.parquet")
+    with pytest.raises(ValueError, match=rf"seems to name someone \({kinds}\)"):
         prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+
+
+@pytest.mark.parametrize(
+    "deidentification, said",
+    [
+        ({"passed": False, "ids": "kept"}, "did not pass the check.*without --keep_ids"),
+        (None, "is not known to have passed the check"),
+    ],
+)
+def test_an_index_of_a_dataset_that_did_not_pass_the_check_of_names_is_refused(tmp_path, deidentification, said):
+    write_index(tmp_path / "mine.parquet", np.eye(1), ["Disc bulge."], MADE | {"deidentification": deidentification})
+    with pytest.raises(ValueError, match=said):
+        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert not (tmp_path / "space").exists()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +102,7 @@ def test_an_index_with_paths_of_this_machine_is_refused(tmp_path):
         ({"license": None, "may_be_shared": None}, "does not say under which licence"),  # of no build
         ({"license": "other: not stated", "may_be_shared": False}, "does not say under which licence.*--license"),
         ({"license": "other: no copies", "may_be_shared": False}, r"\(no copies\) does not let them be passed on"),
-        ({"license": "mit", "may_be_shared": None}, r"\(mit\) does not let them be passed on"),
+        ({"license": "mit", "may_be_shared": None}, r"does not say whether the licence.*\(mit\) lets them"),
     ],
 )
 def test_an_index_of_reports_that_may_not_be_passed_on_is_refused(tmp_path, about, said):

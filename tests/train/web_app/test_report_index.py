@@ -18,6 +18,7 @@ from train.web_app.report_index import WHAT, read_index
 
 MADE = {"checkpoint": "tiny", "weights_sha256": "a" * 64, "what": "images", "projected": True}
 MADE |= {"license": "cc-by-4.0", "may_be_shared": True}  # of the data set
+MADE |= {"deidentification": {"passed": True, "ids": "pseudonyms"}}
 
 
 def write_index(path, embeds, reports, made=MADE, **columns):
