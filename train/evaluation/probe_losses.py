@@ -5,9 +5,9 @@ plain cross-entropy learns how rare a class is before it learns what it looks li
 so a difference between two probes is the loss's doing.
 
 Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and what the training split holds:
-`counts` (K,), its rows of each class, all above 0, and `num_rows`, for findings above every count. The first three
-suit exclusive classes, one label in each row; the last three suit findings, of which each column is a problem of its
-own: a mean over rows, summed over columns.
+`counts` (K,), its rows of each class, and `num_rows`. The first three suit exclusive classes, one label in each row, of
+which some may have no training row; the last three suit findings, of which each column is a problem of its own: a mean
+over rows, summed over columns. Of findings every count is above 0 and below `num_rows`.
 
 The probabilities of a remedied probe belong to classes of equal frequency. They find rare classes and rank rows as
 well as others, but are no estimates of how often a finding is present; calibrate them before reading them so.
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,7 +33,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int)
     """Softmax cross-entropy, the paper's; the counts do not enter.
 
     Example:
-        >>> import torch
         >>> cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
         tensor(0.6931)
     """
@@ -42,7 +42,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int)
 def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
     r"""Cross-entropy in which a class of $n$ rows weighs $1 / E_n$, with $E_n = (1 - \beta^n) / (1 - \beta)$.
 
-    The weights are scaled to sum to K.
+    A class without a training row weighs nothing. The weights are scaled to sum to the number of the other classes.
 
     Source:
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 10, β = 0.999.
@@ -52,29 +52,29 @@ def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
         for a wider margin around the rarer class.
 
     Example:
-        >>> import torch
         >>> class_balanced_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
         tensor(1.2472)
     """
-    weights = 1 / effective_number(counts)
-    weights = weights * (len(weights) / weights.sum())
+    learned = counts > 0
+    weights = torch.where(learned, 1 / effective_number(counts), 0)
+    weights = weights * (learned.sum() / weights.sum())
     return -(weights * labels * F.log_softmax(logits, dim=1)).sum(1).mean()
 
 
 def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
     r"""Cross-entropy of the logits plus $\tau \log \pi_y$, where $\pi_y$ is the share of class $y$ in training.
 
-    In training the frequency of a class is thus given and need not be learned; in testing it is left out.
+    In training the frequency of a class is thus given and need not be learned; in testing it is left out. A class
+    without a training row counts as one of a single row: with a share of 0, its logit would learn nothing.
 
     Source:
         Menon et al., Long-Tail Learning via Logit Adjustment, 2021, equation 10, τ = 1.
 
     Example:
-        >>> import torch
         >>> logit_adjusted_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
         tensor(2.3026)
     """
-    return F.cross_entropy(logits + (counts / num_rows).log(), labels)
+    return F.cross_entropy(logits + (counts.clamp(min=1) / num_rows).log(), labels)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
@@ -108,10 +108,9 @@ def effective_number(counts: Tensor) -> Tensor:
     """Rows that a class is worth, the overlap of its rows considered: at most 1 / (1 - β) = 1,000.
 
     Args:
-        counts: Rows of each class, above 0. Shape (K,).
+        counts: Rows of each class. Shape (K,).
 
     Example:
-        >>> import torch
         >>> effective_number(torch.tensor([1.0, 100.0, 1000.0, 100000.0]))
         tensor([   1.0000,   95.2079,  632.3046, 1000.0000])
     """

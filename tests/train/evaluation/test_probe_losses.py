@@ -93,6 +93,19 @@ def test_with_classes_of_equal_size_every_loss_is_the_papers(batch, name):
         torch.testing.assert_close(loss, paper)
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "offsets"),
+    [
+        ("paper", [1, 1, 1], [0, 0, 0]),
+        ("paper_balanced", [1, 1, 0], [0, 0, 0]),
+        ("paper_logit_adjusted", [1, 1, 1], [math.log(1 / 2), math.log(1 / 2), math.log(1 / 200)]),
+    ],
+)
+def test_a_class_without_a_training_row_has_no_say(batch, name, weights, offsets):
+    loss = PROBE_LOSSES[name].of_classes(*batch, torch.tensor([100.0, 100.0, 0.0]), 200)
+    assert loss.item() == pytest.approx(plain_softmax_loss(*batch, weights, offsets), rel=1e-5)
+
+
 def test_two_adjusted_classes_are_an_adjusted_finding(batch):
     """Softmax over (absent, present) with logits (0, f) is the sigmoid of f, the priors included."""
     present, labels = batch[0][:, :1], batch[1][:, :1]
