@@ -56,6 +56,11 @@ class ClassificationTask:
         """Classes of the rows of a split. Shape (R, K), float32."""
         return torch.from_numpy(self.targets[split].labels).float()
 
+    def answerable(self, split: str) -> Tensor:
+        """Rows of a split that have no class without a training row. Shape (R,), bool."""
+        unlearned = ~self.targets["train"].labels.any(0)
+        return torch.from_numpy(~self.targets[split].labels[:, unlearned].any(1))
+
 
 def read_task(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> ClassificationTask:
     """Read what is to be learned.
@@ -63,7 +68,8 @@ def read_task(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> Clas
     Args:
         dataset: Splits `train`, `validation` and `test`.
         target: `labels`: exclusive classes if every row has one label, else findings, of which those that no or every
-            training row has are left out. `grade`: the rows with a grade.
+            training row has are left out. `grade`: the rows with a grade. An exclusive class without a training row
+            stays: its test rows are errors.
 
     Returns:
         The task.
@@ -72,8 +78,13 @@ def read_task(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> Clas
         ValueError: If there is nothing to learn, or a split has no row for it.
     """
     targets = read_targets(dataset)
-    if target == "grade":
-        return _grades(dataset, targets)
+    task = _grades(dataset, targets) if target == "grade" else _labels(dataset, targets)
+    if task.exclusive:
+        _tell_unlearned(task)
+    return task
+
+
+def _labels(dataset: DatasetDict | Mapping[str, Dataset], targets: dict[str, Targets]) -> ClassificationTask:
     if not targets["train"].exclusive:
         targets = _learnable(targets)
     elif len(np.unique(targets["train"].classes)) < 2:
@@ -110,6 +121,26 @@ def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
         split: replace(of_split, label_names=tuple(names[k] for k in kept), labels=of_split.labels[:, kept])
         for split, of_split in targets.items()
     }
+
+
+def _tell_unlearned(task: ClassificationTask) -> None:
+    rows = {split: of_split.labels.sum(0) for split, of_split in task.targets.items()}
+    unlearned = [
+        f"`{name}` ({rows['validation'][k]} validation rows, {rows['test'][k]} test rows)"
+        for k, name in enumerate(task.class_names)
+        if not rows["train"][k]
+    ]
+    if not task.answerable("validation").any():
+        raise ValueError(
+            f"No validation row has a class that a training row has; without one: {', '.join(unlearned)}. Build the "
+            "data set again with more patients or another --seed."
+        )
+    if unlearned:
+        logger.warning(
+            "Cannot be learned, for want of a training row: %s. The validation loss leaves these rows out; the figures "
+            "of the test split count them as errors.",
+            ", ".join(unlearned),
+        )
 
 
 class LabelledImages(TorchDataset):

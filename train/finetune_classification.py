@@ -12,8 +12,9 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -21,6 +22,7 @@ from accelerate.utils import broadcast_object_list, send_to_device, set_seed
 from datasets import DatasetDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
@@ -33,16 +35,20 @@ from train.checkpoints import CHECKPOINT, STATES, load_state, save_checkpoint, s
 from train.classification_task import ClassificationTask, LabelledImages, read_task
 from train.classifier_evaluation import calibrate, evaluate_classifier, predict_logits
 from train.data_description import describe_data
-from train.evaluation.probe_losses import PROBE_LOSSES, Loss
+from train.evaluation.probe_losses import PROBE_LOSSES
 from train.finetune_arguments import LOSSES, FinetuneClassificationArguments
+from train.gathering import waiting_process_group
 from train.history import HISTORY
 from train.leak_check import refuse_leaks
 from train.loaders import open_dataset, rows_sha256
-from train.optimization import build_layerwise_optimizer, build_optimizer, build_schedule
+from train.optimization import build_layerwise_optimizer, build_optimizer, build_schedule, refuse_nan
 from train.reporting.report import START_IN_WORDS
 from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output
 
 logger = logging.getLogger(__name__)
+
+# Of logits and labels, both (B, K).
+RunLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class BestWeights:
@@ -87,9 +93,9 @@ def finetune(args: FinetuneClassificationArguments, dataset: DatasetDict) -> Lum
 
     Raises:
         ValueError: If the output folder holds something else, or there is nothing to learn.
-        FloatingPointError: If the loss is no number.
+        FloatingPointError: If a loss or a gradient is no number.
     """
-    accelerator = Accelerator(project_dir=args.output_dir)
+    accelerator = Accelerator(project_dir=args.output_dir, kwargs_handlers=[waiting_process_group()])
     output_dir = Path(args.output_dir)
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
     run["data"] = describe_data(args.dataset, dataset)
@@ -132,9 +138,7 @@ def train(
     batches = EpochBatches(len(train_rows), args.batch_size, args.seed, *share)
     optimizer = choose_optimizer(args, trained)
     schedule = build_schedule(optimizer, args.epochs * len(batches), args.warmup_ratio)
-    loss_of = PROBE_LOSSES[LOSSES[args.loss]]
-    loss = loss_of.of_classes if task.exclusive else loss_of.of_findings
-    counts = train_rows.labels.sum(0).clamp(min=1).to(accelerator.device)  # a grade that no training row has
+    loss = build_loss(args.loss, task)
     make_output(output_dir, run, args, accelerator)
     prepared, optimizer = accelerator.prepare(trained, optimizer)
     best = BestWeights()
@@ -146,27 +150,15 @@ def train(
         if epoch - best.epoch >= args.patience:
             break
         set_training_mode(prepared, model, args.freeze_tower)
-        total = 0.0
-        for step, rows in enumerate(batches.batches_of_epoch(epoch)):
-            own = rows[share[0] * args.batch_size : (share[0] + 1) * args.batch_size]
-            batch = send_to_device(train_rows.__getitems__([(epoch, int(row)) for row in own]), accelerator.device)
-            torch.manual_seed(hash((args.seed, epoch, step, accelerator.process_index)))  # of dropout
-            logits = prepared(batch["pixel_values"]).logits.float()
-            step_loss = loss(logits, batch["labels"], counts, len(train_rows))
-            refuse_nan(step_loss, epoch, [train_rows.sources[row] for row in own])
-            accelerator.backward(step_loss)
-            accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            total += step_loss.item()
+        mean_loss = train_epoch(epoch, args, accelerator, prepared, optimizer, schedule, loss, train_rows, batches)
         take_buffers_of_first_process(trained)
-        validation_loss = loss_of_rows(trained, validation_rows, loss, counts, len(train_rows), args.batch_size)
+        validation_loss = loss_of_rows(trained, validation_rows, loss, task.answerable("validation"), args.batch_size)
         # One loss for all: if one process stopped at its own, the others would wait for it.
         (validation_loss,) = broadcast_object_list([validation_loss])
-        best.consider(epoch + 1, validation_loss, trained)
         update = (epoch + 1) * len(batches)
-        line = {"update": update, "epoch": epoch + 1, "loss": total / len(batches), "validation_loss": validation_loss}
+        refuse_nan("validation loss", validation_loss, update, optimizer)
+        best.consider(epoch + 1, validation_loss, trained)
+        line = {"update": update, "epoch": epoch + 1, "loss": mean_loss, "validation_loss": validation_loss}
         if show:
             with (output_dir / HISTORY).open("a") as history:
                 history.write(json.dumps({**line, "learning_rate": schedule.get_last_lr()[-1]}) + "\n")
@@ -182,6 +174,36 @@ def train(
         shutil.rmtree(output_dir / STATES, ignore_errors=True)
     accelerator.wait_for_everyone()
     return final
+
+
+def train_epoch(
+    epoch: int,
+    args: FinetuneClassificationArguments,
+    accelerator: Accelerator,
+    prepared: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    loss: RunLoss,
+    train_rows: LabelledImages,
+    batches: EpochBatches,
+) -> float:
+    """Take the steps of an epoch, each on this process's share of a batch, and return their mean loss."""
+    total, rank = 0.0, accelerator.process_index
+    for step, rows in enumerate(batches.batches_of_epoch(epoch)):
+        own = rows[rank * args.batch_size : (rank + 1) * args.batch_size]
+        batch = send_to_device(train_rows.__getitems__([(epoch, int(row)) for row in own]), accelerator.device)
+        update, sources = epoch * len(batches) + step + 1, [train_rows.sources[row] for row in own]
+        torch.manual_seed(hash((args.seed, epoch, step, rank)))  # of dropout
+        step_loss = loss(prepared(batch["pixel_values"]).logits.float(), batch["labels"])
+        refuse_nan("loss", step_loss.item(), update, optimizer, sources)
+        accelerator.backward(step_loss)
+        norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
+        refuse_nan("gradient norm", norm.item(), update, optimizer, sources)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        total += step_loss.item()
+    return total / len(batches)
 
 
 def load_pretrained(
@@ -233,6 +255,15 @@ def choose_optimizer(args: FinetuneClassificationArguments, model: nn.Module) ->
     return build_layerwise_optimizer(model, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
 
 
+def build_loss(name: str, task: ClassificationTask) -> RunLoss:
+    """The loss of that name, which knows how many training rows each class has."""
+    loss = PROBE_LOSSES[LOSSES[name]]
+    of_task = loss.of_classes if task.exclusive else loss.of_findings
+    of_training = task.multi_hot("train")
+    counts, num_rows = of_training.sum(0), len(of_training)
+    return lambda logits, labels: of_task(logits, labels, counts.to(logits.device), num_rows)
+
+
 def set_training_mode(prepared: nn.Module, model: LumbarCLIPForImageClassification, freeze_tower: bool) -> None:
     """Train; a frozen tower keeps its batch statistics and drops nothing out."""
     prepared.train()
@@ -240,21 +271,10 @@ def set_training_mode(prepared: nn.Module, model: LumbarCLIPForImageClassificati
         model.vision_model.eval()
 
 
-def loss_of_rows(
-    model: nn.Module, rows: LabelledImages, loss: Loss, counts: Tensor, num_rows: int, batch_size: int
-) -> float:
-    """The loss of a run's own kind on all validation rows."""
+def loss_of_rows(model: nn.Module, rows: LabelledImages, loss: RunLoss, answerable: Tensor, batch_size: int) -> float:
+    """The loss of a run's own kind on the validation rows that can be answered; the others would only add noise."""
     logits = torch.from_numpy(predict_logits(model, rows, batch_size)).float()
-    return loss(logits, rows.labels, counts.cpu(), num_rows).item()
-
-
-def refuse_nan(loss: Tensor, epoch: int, sources: list[str]) -> None:
-    """Raise at the first loss that is no number, before it reaches a weight."""
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f"The loss is {loss.item()} in epoch {epoch + 1}: lower --learning_rate. Rows of this step: "
-            f"{', '.join(sources[:8])}, ..."
-        )
+    return loss(logits[answerable], rows.labels[answerable]).item()
 
 
 if __name__ == "__main__":

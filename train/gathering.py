@@ -1,10 +1,21 @@
-"""Gather the pairs of all processes, with gradient, so that a step equals one process with the big batch."""
+"""What processes do for each other: gather their pairs, so that a step equals one of a single process, and wait."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
+
+
+def waiting_process_group() -> InitProcessGroupKwargs:
+    """Have the other processes wait for hours while the first one evaluates; torch gives up after ten minutes on GPUs.
+
+    Returns:
+        One of `kwargs_handlers` of the first `Accelerator` of a process; later ones find the group made.
+    """
+    return InitProcessGroupKwargs(timeout=timedelta(hours=6))
 
 
 def gather_with_gradient(local: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Optimizer, learning-rate schedule, and the average of the weights."""
+"""Optimizer, learning-rate schedule, the average of the weights, and a guard against numbers that are none."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -104,3 +108,24 @@ def build_layerwise_optimizer(
             for group in groups
         ]
     )
+
+
+def refuse_nan(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
+    """Raise at the first loss or gradient that is no number, before it reaches a weight or a file.
+
+    Args:
+        name: What the number is of.
+        value: The number.
+        update: Where the run stands.
+        optimizer: Whose learning rate is told.
+        sources: Rows of the step, of which the first are told; none if it is of no step.
+
+    Raises:
+        FloatingPointError: If the value is infinite or NaN.
+    """
+    if not math.isfinite(value):
+        rows = f" Rows of this step: {', '.join(sources[:8])}, ..." if sources else ""
+        raise FloatingPointError(
+            f"The {name} is {value} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
+            f"Start again with a lower --learning_rate or --max_grad_norm, or in full precision.{rows}"
+        )

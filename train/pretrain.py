@@ -10,21 +10,18 @@ losses, it adds no negatives. For more negatives, raise --batch_size; the loss i
 
 import json
 import logging
-import math
 import shutil
 import sys
 import time
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import InitProcessGroupKwargs, send_to_device, set_seed
+from accelerate.utils import send_to_device, set_seed
 from datasets import DatasetDict
 from huggingface_hub import HfApi
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from data_scripts.hub_upload import Destination, check_destination
@@ -43,12 +40,13 @@ from train.evaluation.checkpoint_calibration import (
     write_calibration,
 )
 from train.evaluation.targets import read_targets
+from train.gathering import waiting_process_group
 from train.history import HISTORY
 from train.initial_model import build_model
 from train.leak_check import refuse_leaks
 from train.loaders import build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
 from train.objectives import ModelWithObjective, build_objective
-from train.optimization import average_weights, build_optimizer, build_schedule
+from train.optimization import average_weights, build_optimizer, build_schedule, refuse_nan
 from train.pretraining_rows import build_rows, count_updates, refuse_equal_labels
 from train.publishing.publication import publish_model
 from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output, read_start
@@ -88,8 +86,7 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
-        # The other processes wait while the first one evaluates.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+        kwargs_handlers=[waiting_process_group()],
     )
     output_dir = Path(args.output_dir)
     run = describe_run(args, accelerator, {name: rows_sha256(split) for name, split in dataset.items()})
@@ -205,11 +202,11 @@ def train(
             with accelerator.accumulate(prepared):
                 micro_loss, inverse_temperature = prepared(batch, labels)
                 sources = [train_rows.sources[row] for row in rows.tolist()]
-                refuse_nan("loss", micro_loss, update, optimizer, sources)
+                refuse_nan("loss", micro_loss.item(), update, optimizer, sources)
                 accelerator.backward(micro_loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
-                    refuse_nan("gradient norm", norm, update, optimizer, sources)
+                    refuse_nan("gradient norm", norm.item(), update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
             statistics.add(accelerator.gather(rows), objective.target_temperature(inverse_temperature.item()))
@@ -236,7 +233,7 @@ def train(
                 logger.warning(warning)
             if epoch_ended:
                 line["validation_loss"] = validation_loss(published, validation_rows, args.batch_size, accelerator)
-                refuse_nan("validation loss", torch.tensor(line["validation_loss"]), update, optimizer, sources)
+                refuse_nan("validation loss", line["validation_loss"], update, optimizer)
             log(line, output_dir / HISTORY, accelerator, bar)
         if update % args.save_every == 0 if args.save_every else epoch_ended:
             save_state(accelerator, output_dir, update)
@@ -249,16 +246,6 @@ def train(
         shutil.rmtree(output_dir / STATES, ignore_errors=True)
     accelerator.wait_for_everyone()
     return processor, final
-
-
-def refuse_nan(name: str, value: Tensor, update: int, optimizer: Any, sources: list[str]) -> None:
-    """Raise at the first loss or gradient that is no number, before it reaches a weight or a file."""
-    if not math.isfinite(value.item()):
-        raise FloatingPointError(
-            f"The {name} is {value.item()} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
-            "Start again with a lower --learning_rate or --max_grad_norm, or in full precision. Rows of this step: "
-            f"{', '.join(sources[:8])}, ..."
-        )
 
 
 def starts_epoch(update: int, args: PretrainArguments, batches: EpochBatches) -> bool:

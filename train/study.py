@@ -16,12 +16,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
@@ -29,6 +28,7 @@ from train.checkpoints import write_json, write_text
 from train.evaluation.bootstrap import Resampling
 from train.evaluation.out_of_fold import Answers, pool_shared
 from train.evaluation.study_figures import measure_study
+from train.gathering import waiting_process_group
 from train.reporting.study_report import write_report
 from train.reporting.study_words import card_text
 from train.study_data import StudyData, controls_of, keep_folds, open_study_data
@@ -55,8 +55,7 @@ OURS = (STUDY, PLAN)  # either says that a folder is a study's
 
 def main(study: StudyArguments) -> None:
     """Do every run that is not done, measure all of them together, write the report."""
-    # The other processes wait while the first one answers and reports.
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))])
+    accelerator = Accelerator(kwargs_handlers=[waiting_process_group()])
     out, runs = Path(study.out), plan_runs(study)
     refuse_other_folder(out)
     refuse_other_folds(out, study)

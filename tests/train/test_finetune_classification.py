@@ -1,6 +1,7 @@
 """Fine-tuning: what is trained, when it stops, a killed run, and a checkpoint that answers as was measured."""
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -124,6 +125,87 @@ def test_training_stops_and_keeps_the_weights_of_the_lowest_validation_loss(sett
     assert training == {"epochs": 4, "best_epoch": 2}
     for name, value in weights(settings).items():
         assert torch.equal(value, snapshots[1][name]), name
+
+
+def with_grades(folder, **grades_of_split):
+    """The data set with grades of 1, 2 and 3, of which no training row has 3."""
+    graded = load_dataset(folder)
+    for split, rows in graded.items():
+        grades = grades_of_split.get(split, [label for (label,) in rows["labels"]])
+        graded[split] = rows.remove_columns("grade").add_column("grade", grades)
+        graded[split] = graded[split].cast_column("grade", ClassLabel(names=["1", "2", "3"]))
+    return graded
+
+
+@pytest.mark.parametrize("loss", ["class_balanced", "logit_adjusted", "plain"])
+def test_a_validation_patient_of_a_class_without_training_rows_changes_no_weight(settings, loss, monkeypatch, caplog):
+    """One such row would decide when to stop: nothing of it is ever learned."""
+    monkeypatch.setattr(finetuning, "evaluate_classifier", lambda *_: None)
+    grades = [0, 1] * 5 + [2, None]
+    runs = {}
+    for name, of_validation in (("with", grades), ("without", [*grades[:-2], None, None])):
+        runs[name] = {**settings, "output_dir": f"{settings['output_dir']}-{name}", "epochs": 2}
+        args = FinetuneClassificationArguments(**runs[name], target="grade", loss=loss)
+        finetune(args, with_grades(settings["dataset"], validation=of_validation))
+    histories = [(Path(run["output_dir"]) / "history.jsonl").read_text() for run in runs.values()]
+    assert histories[0] == histories[1]
+    for name, value in weights(runs["with"]).items():
+        assert torch.equal(value, weights(runs["without"])[name]), name
+    told = [record.getMessage() for record in caplog.records if "want of a training row" in record.getMessage()]
+    assert len(told) == 2 and "`3` (1 validation rows, 0 test rows)" in told[0]
+
+
+def test_errors_on_a_class_without_training_rows_count_on_the_test_split(settings):
+    dataset = with_grades(settings["dataset"], test=[0, 1, 2] * 4)
+    finetune(FinetuneClassificationArguments(**{**settings, "epochs": 1}, target="grade"), dataset)
+    metrics = read_json(settings, "metrics.json")
+    assert metrics["dataset"]["num_rows"] == 12 and metrics["dataset"]["labels"]["3"]["rows"] == 4
+    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] <= 8 / 12
+
+
+def test_validation_rows_of_which_none_can_be_answered_are_refused(tiny_dataset_folder):
+    dataset = with_grades(str(tiny_dataset_folder), validation=[2] * 12)
+    with pytest.raises(ValueError, match=r"No validation row has .*: `3` \(12 validation rows, 0 test rows\)"):
+        read_task(dataset, "grade")
+
+
+def test_findings_that_are_left_out_leave_every_row_answerable(tiny_dataset_folder, caplog):
+    caplog.set_level(logging.WARNING)
+    dataset = load_dataset(str(tiny_dataset_folder))
+    nothing, bulge = [], [dataset["train"].features["labels"].feature.str2int("LBP")]
+    for split in dataset:
+        labels = [nothing if split == "train" and label != bulge else label for label in dataset[split]["labels"]]
+        features = dataset[split].features
+        dataset[split] = (
+            dataset[split].remove_columns("labels").add_column("labels", labels, feature=features["labels"])
+        )
+    task = read_task(dataset, "labels")
+    assert task.class_names == ("LBP",) and task.answerable("validation").all()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Left out: `No Finding` has 0 positive rows of 40 to learn from."
+    ]
+
+
+def test_a_gradient_that_is_no_number_reaches_no_weight(settings, monkeypatch):
+    load_pretrained = finetuning.load_pretrained
+
+    def load_with_infinite_gradient(checkpoint, task):
+        model, processor = load_pretrained(checkpoint, task)
+        model.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+        return model, processor
+
+    monkeypatch.setattr(finetuning, "load_pretrained", load_with_infinite_gradient)
+    with pytest.raises(FloatingPointError, match=r"gradient norm is (inf|nan) at update 1 .*Rows of this step: tiny/"):
+        run(settings)
+    assert not (Path(settings["output_dir"]) / "states").exists()
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(settings):
+    diverging = {**settings, "batch_size": 40, "learning_rate": 1e30, "epochs": 1}
+    with pytest.raises(FloatingPointError, match="validation loss is (inf|nan) at update 1 .*--learning_rate"):
+        run(diverging, warmup_ratio=0.0, max_grad_norm=1e30)
+    folder = Path(settings["output_dir"])
+    assert not (folder / "checkpoint").exists() and not (folder / "states").exists()
 
 
 def test_best_weights_are_a_copy():
