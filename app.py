@@ -21,7 +21,7 @@ from huggingface_hub import metadata_load
 
 from modeling_lumbarclip.export import weights_sha256
 from train.arguments import parse_arguments
-from train.web_app.answers import open_reader
+from train.web_app.answers import MODEL_REVISION, open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index
 
@@ -46,10 +46,12 @@ class AppArguments:
 
 def main(args: AppArguments) -> None:
     """Load the checkpoint, and serve the page until interrupted."""
-    name = args.checkpoint or os.environ.get("MODEL_ID") or model_of_space(HERE / "README.md")
+    of_space, revision = model_of_space(HERE / "README.md")
+    chosen = args.checkpoint or os.environ.get("MODEL_ID")
+    name = chosen or of_space
     if not name:
         raise ValueError("No checkpoint: name one with --checkpoint, such as runs/demo/checkpoint, or set MODEL_ID.")
-    reader = open_reader(name)
+    reader = open_reader(name, None if chosen else revision)
     index_path = Path(args.index) if args.index else HERE / INDEX
     index = read_index(index_path, weights_sha256(reader.model)) if args.index or index_path.exists() else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave the `with` block: what was uploaded goes with it
@@ -61,11 +63,11 @@ def main(args: AppArguments) -> None:
         page.block_thread()
 
 
-def model_of_space(readme: Path) -> str:
-    """The model that the card of a Space names first; empty where there is none."""
-    metadata = metadata_load(readme) if readme.exists() else None
-    models = (metadata or {}).get("models") or [""]
-    return models[0]
+def model_of_space(readme: Path) -> tuple[str, str | None]:
+    """The model that the card of a Space names first, empty where there is none, and its version; None: the newest."""
+    metadata = (metadata_load(readme) if readme.exists() else None) or {}
+    models = metadata.get("models") or [""]
+    return models[0], metadata.get(MODEL_REVISION)
 
 
 def display_name(checkpoint: str) -> str:

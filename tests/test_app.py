@@ -355,15 +355,20 @@ def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):
 
 
 def test_the_variable_of_a_space_goes_before_its_card(monkeypatch, tmp_path):
-    (tmp_path / "README.md").write_text("---\nmodels:\n- org/of-card\n---\n# Space\n")
-    assert app.model_of_space(tmp_path / "README.md") == "org/of-card"
-    assert app.model_of_space(tmp_path / "none.md") == ""
-    monkeypatch.setenv("MODEL_ID", "org/of-variable")
+    (tmp_path / "README.md").write_text("---\nmodels:\n- org/of-card\nmodel_revision: v0.2\n---\n# Space\n")
+    assert app.model_of_space(tmp_path / "README.md") == ("org/of-card", "v0.2")
+    assert app.model_of_space(tmp_path / "none.md") == ("", None)
+    (tmp_path / "old.md").write_text("---\nmodels:\n- org/of-card\n---\n# Space\n")
+    assert app.model_of_space(tmp_path / "old.md") == ("org/of-card", None)
     monkeypatch.setattr(app, "HERE", tmp_path)
 
-    def refuse(name):
-        raise ValueError(f"asked for {name}")
+    def refuse(name, revision):
+        raise ValueError(f"asked for {name}, {revision}")
 
     monkeypatch.setattr(app, "open_reader", refuse)
-    with pytest.raises(ValueError, match="asked for org/of-variable"):
+    monkeypatch.delenv("MODEL_ID", raising=False)
+    with pytest.raises(ValueError, match="asked for org/of-card, v0.2"):
+        app.main(app.AppArguments())
+    monkeypatch.setenv("MODEL_ID", "org/of-variable")
+    with pytest.raises(ValueError, match="asked for org/of-variable, None"):
         app.main(app.AppArguments())

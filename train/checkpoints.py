@@ -84,17 +84,25 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
         write_json(image_file, settings)
 
 
-def load_checkpoint(name: str | Path) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Read model and processor from a folder or the Hub.
+
+    Args:
+        name: The folder, or the Hub id.
+        revision: Of a Hub id: branch, tag or commit; None: the newest.
 
     Raises:
         ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
     """
     try:
-        if cached_file(name, CONFIG_NAME) is None:  # AutoModel would not miss it, but find the model unknown
+        if (
+            cached_file(name, CONFIG_NAME, revision=revision) is None
+        ):  # AutoModel would not miss it, but find the model unknown
             raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
-        model, loading = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+        model, loading = AutoModel.from_pretrained(
+            name, revision=revision, trust_remote_code=True, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
     except SafetensorError as error:
         raise ValueError(
             f"The weights in {name} are incomplete ({error}): the copy or download was cut off. Fetch it again."

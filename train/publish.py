@@ -69,7 +69,7 @@ def main(args: PublishArguments) -> None:
     }
     if args.space:
         app = replace(model, kind="space")
-        folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None)
+        folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None, args.tag)
     files = {destination: files_below(folder) for destination, folder in folders.items()}
     for destination, folder in folders.items():
         size = sum(path.stat().st_size for path in files[destination].values())

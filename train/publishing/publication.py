@@ -158,13 +158,14 @@ def publish_model(run: Path, repo_id: str) -> str:
     return address
 
 
-def prepare_app(run: Path, repo_id: str, index: Path | None) -> Path:
+def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = None) -> Path:
     """Write the Space that runs the app on a published model.
 
     Args:
         run: Folder of the run.
         repo_id: Where the model will be.
         index: Parquet of reports and their images, for the nearest reports; None: without them.
+        tag: Version of the model that the app keeps to; None: the newest.
 
     Returns:
         `RUN/hub/space`.
@@ -179,7 +180,7 @@ def prepare_app(run: Path, repo_id: str, index: Path | None) -> Path:
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
     folder = run / HUB / "space"
-    write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index))
+    write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index, tag=tag))
     return folder
 
 

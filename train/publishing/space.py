@@ -19,6 +19,7 @@ from data_scripts.deidentification_check import kinds_in_id
 from data_scripts.identifiers import find_identifiers
 from data_scripts.records import NOT_STATED
 from train.encoding.parts import METADATA
+from train.web_app.answers import MODEL_REVISION
 from train.web_app.report_index import COLUMNS, read_index
 
 PROJECT = Path(__file__).parents[2]
@@ -38,7 +39,8 @@ A file is deleted as soon as it is read. It is sent to this Space nevertheless: 
 nothing that you may not pass on. To read such slices, run the app on your own machine: `python app.py --checkpoint
 {model_id}`.
 {reports}
-The model is the first under `models` above; the variable `MODEL_ID` of the Space goes before it. A private model needs
+The model is the first under `models` above, in the version `model_revision`; the variable `MODEL_ID` of the Space goes
+before both, with the newest version. A private model needs
 the secret `HF_TOKEN` with the right to read it.
 """
 REPORTS = """
@@ -46,12 +48,13 @@ The reports of similar images that it shows are those of a data set, whose licen
 """
 
 
-def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> None:
+def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag: str | None = None) -> None:
     """Write what a Space needs to run the app for a model of the Hub.
 
     Args:
         folder: Written to; must not exist, or be empty.
         model_id: Id of the model on the Hub, as `org/name`.
+        tag: Version of the model that the Space keeps to, whatever is published later; None: the newest.
         index: Parquet file of `train/encode.py`, whose reports everyone who opens the Space can read; None for none.
 
     Raises:
@@ -77,7 +80,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None) -> Non
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
-    _write_card(folder / "README.md", model_id, reports)
+    _write_card(folder / "README.md", model_id, reports, tag)
 
 
 def licence_of_index(index: Path) -> str:
@@ -169,7 +172,7 @@ def _copy_code(package: Path, copy: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def _write_card(path: Path, model_id: str, reports: str) -> None:
+def _write_card(path: Path, model_id: str, reports: str, tag: str | None) -> None:
     """Write the card, whose head tells the Hub how to run the Space."""
     path.write_text(CARD.format(model_id=model_id, reports=reports))
     head = {
@@ -184,6 +187,7 @@ def _write_card(path: Path, model_id: str, reports: str) -> None:
         "pinned": False,
         "license": LICENSE,
         "models": [model_id],
+        **({MODEL_REVISION: tag} if tag else {}),
         "short_description": "Asks a model about lumbar slices; research only",
     }
     metadata_save(path, head)

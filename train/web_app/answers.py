@@ -24,6 +24,7 @@ from train.evaluation.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
 
 MAX_FINDING_LETTERS = 80
+MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version of the model that it keeps to
 BATCH_SIZE = 16
 
 Answer = dict[str, Any]  # of a question, as `LumbarCLIPProcessor.post_process_zero_shot` gives it
@@ -77,13 +78,13 @@ class StudyAnswer:
     pooled: list[dict[str, float]]
 
 
-def open_reader(name: str) -> Reader:
-    """Load a checkpoint from a folder or the Hub.
+def open_reader(name: str, revision: str | None = None) -> Reader:
+    """Load a checkpoint from a folder or the Hub; of the latter a certain version, if one is given.
 
     Raises:
         ValueError: If there is no checkpoint, or it does not compare images with texts.
     """
-    model, processor = load_checkpoint(name)
+    model, processor = load_checkpoint(name, revision)
     return make_reader(cast(LumbarCLIPModel, model), cast(LumbarCLIPProcessor, processor), name)
 
 

@@ -134,11 +134,11 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_app_of_a_space_imports_without_the_project_and_knows_its_model(tmp_path):
-    prepare_space(tmp_path / "space", "org/lumbar")
-    script = "import app, train; print(train.__file__, app.model_of_space(app.HERE / 'README.md'))"
+    prepare_space(tmp_path / "space", "org/lumbar", tag="v0.2")
+    script = "import app, train; print(train.__file__, *app.model_of_space(app.HERE / 'README.md'))"
     settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path / "space", env=settings, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == [str(tmp_path / "space" / "train" / "__init__.py"), "org/lumbar"]
+    assert done.stdout.split() == [str(tmp_path / "space" / "train" / "__init__.py"), "org/lumbar", "v0.2"]
