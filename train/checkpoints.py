@@ -95,9 +95,8 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
         ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
     """
     try:
-        if (
-            cached_file(name, CONFIG_NAME, revision=revision) is None
-        ):  # AutoModel would not miss it, but find the model unknown
+        # AutoModel would not miss it, but find the model unknown.
+        if cached_file(name, CONFIG_NAME, revision=revision) is None:
             raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
         model, loading = AutoModel.from_pretrained(
             name, revision=revision, trust_remote_code=True, output_loading_info=True

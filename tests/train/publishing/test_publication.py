@@ -90,7 +90,8 @@ def test_a_run_without_figures_is_published_only_if_wanted_and_says_so(run, trus
 
 def test_a_space_beside_the_model(run, trusting, hub):
     published(run, space=True)
-    assert REPO in hub.space(REPO).files["README.md"].decode() and hub.space(REPO).private
+    card = hub.space(REPO).files["README.md"].decode()
+    assert f"- {REPO}\nmodel_revision: v0.1\n" in card and hub.space(REPO).private
     assert set(hub.space(REPO).tags) == set(hub.model(REPO).tags) == {"v0.1"}
 
 
