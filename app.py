@@ -11,7 +11,11 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("gradio") is None:
+    sys.exit("ImportError: the app needs the package gradio: pip install 'lumbarclip[app]', or `make app` in a clone.")
 
 # Before the libraries read them: nothing is reported to anyone.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

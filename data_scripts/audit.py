@@ -27,6 +27,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.audit_report import audit_markdown
 from data_scripts.built_folder import opened_afresh
+from data_scripts.command_line import parse_words
 from data_scripts.leaks import leaks_of_fingerprints, read_fingerprints
 from data_scripts.near_duplicates import Fingerprint
 from data_scripts.split_balance import class_shares
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-        (args,) = HfArgumentParser(AuditArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
+        args = parse_words(HfArgumentParser(AuditArguments), argv)  # type: ignore[arg-type]
         with opened_afresh(args.dataset) as dataset:
             result = audit(dataset, args.num_proc)
         result["dataset"] = args.dataset.name

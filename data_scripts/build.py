@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from data_scripts.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.built_folder import shard_digests
+from data_scripts.command_line import parse_words
 from data_scripts.dataset_card import card_text, without_paths
 from data_scripts.hub_upload import Destination, check_destination
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
@@ -239,8 +240,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         dest=argparse.SUPPRESS,
         help="Say what each source is, its licence, size and where to get it, and leave.",
     )
-    (args,) = parser.parse_args_into_dataclasses(list(argv))
     try:
+        args = parse_words(parser, argv)
         if args.push_to_hub:
             destination = Destination(repo_id=args.push_to_hub, kind="dataset")
             check_destination(HfApi(), destination, is_new=True)  # not after hours

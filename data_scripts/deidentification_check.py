@@ -20,6 +20,7 @@ from PIL import Image
 
 from data_scripts.built_folder import opened_afresh
 from data_scripts.burnt_in_text import has_burnt_in_text
+from data_scripts.command_line import parse_words
 from data_scripts.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.image_scan import scan_images
 from data_scripts.images import grey_8bit
@@ -196,7 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
     parser = HfArgumentParser(CheckArguments)  # type: ignore[arg-type]
-    (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))
+    try:
+        args = parse_words(parser, argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         with opened_afresh(args.dataset) as dataset:
             report = check_dataset(dataset, args.num_proc)

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.burnt_in_text import has_burnt_in_text
+from data_scripts.command_line import parse_words
 from data_scripts.dicom import is_dicom, read_slice
 from data_scripts.dicom_profile import deidentify_dicom, identifying_elements
 from data_scripts.dicom_reading import BoundedReader, num_frames, open_dicom
@@ -147,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, copy, and say what was left out."""
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
     parser = HfArgumentParser(DeidentifyArguments)  # type: ignore[arg-type]
-    (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))
     try:
+        args = parse_words(parser, argv)
         outcomes = deidentify_folder(args)
     except ValueError as error:
         sys.exit(f"error: {error}")

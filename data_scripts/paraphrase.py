@@ -30,6 +30,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 from transformers.hf_argparser import HfArgumentParser
 
+from data_scripts.command_line import parse_words
 from data_scripts.dataset_card import without_paths
 from data_scripts.paraphrase_audit import AUDIT_NAME, audit, audit_text, card_paragraph
 from data_scripts.records import SPLITS
@@ -238,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     datasets.disable_progress_bars()
     try:
         # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-        (args,) = HfArgumentParser(ParaphraseArguments).parse_args_into_dataclasses(list(argv))  # type: ignore[arg-type]
+        args = parse_words(HfArgumentParser(ParaphraseArguments), argv)  # type: ignore[arg-type]
         paths = ("dataset", "out", "model") if Path(args.model).is_dir() else ("dataset", "out")
         command = shlex.join(["python", "-m", "data_scripts.paraphrase", *without_paths(argv, paths)])
         result = paraphrase(args, command)

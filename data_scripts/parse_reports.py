@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers.hf_argparser import HfArgumentParser
 
+from data_scripts.command_line import parse_words
 from data_scripts.notes import Note, read_notes
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings
@@ -138,11 +139,9 @@ def _write_whole(path: Path, content: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, read the notes, and say what they state."""
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    (args,) = HfArgumentParser(ParseArguments).parse_args_into_dataclasses(  # type: ignore[arg-type]
-        None if argv is None else list(argv)
-    )
     try:
+        # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
+        args = parse_words(HfArgumentParser(ParseArguments), argv)  # type: ignore[arg-type]
         report = parse_reports(args)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -20,6 +20,7 @@ from huggingface_hub import HfApi
 
 from data_scripts.build_report import REPORT_NAME
 from data_scripts.built_folder import opened_afresh, refuse_changed_shards
+from data_scripts.command_line import parse_words
 from data_scripts.deidentification_check import check_dataset
 from data_scripts.hub_upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.leaks import leaks_of
@@ -149,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
     parser = HfArgumentParser(PublishDatasetArguments, description="Publish a dataset.")  # type: ignore[arg-type]
-    (args,) = parser.parse_args_into_dataclasses(None if argv is None else list(argv))
     try:
+        args = parse_words(parser, argv)
         destination = Destination(repo_id=args.repo_id, kind="dataset", private=not args.public, tag=args.tag)
         if args.dry_run:
             refuse_unpublishable(args.dataset, args.num_proc)

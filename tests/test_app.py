@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -346,6 +347,12 @@ def test_an_index_of_another_checkpoint_of_the_same_width_ends_the_command(check
     write_index(tmp_path / "index.parquet", np.eye(8), ["Disc bulge."] * 8)
     with pytest.raises(ValueError, match="cannot be compared"):
         app.main(app.AppArguments(checkpoint=str(checkpoint), index=str(tmp_path / "index.parquet")))
+
+
+def test_without_gradio_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SystemExit, match=r"needs the package gradio: pip install 'lumbarclip\[app\]'"):
+        runpy.run_path(app.__file__)
 
 
 def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import yaml
 from transformers import HfArgumentParser
 
+from data_scripts.command_line import parse_words
 from train.objectives import OBJECTIVES
 from train.report_texts import TEXT_AUGMENTATIONS, TEXT_UNITS
 
@@ -66,7 +67,8 @@ class PretrainArguments:
     )
     text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
     text_config: JsonMapping = setting(
-        JsonMapping(), "Shape of an untrained text tower (model_type bert unless given), in place of text."
+        JsonMapping(),
+        "Shape of an untrained text tower (model_type bert unless given), in place of text. Replaces that of a YAML.",
     )
     pretrained: bool = setting(
         True,
@@ -226,8 +228,7 @@ def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = 
     parser = HfArgumentParser(cast(Any, arguments_class), description=arguments_class.__doc__)
     if words and words[0].endswith((".yaml", ".yml")):
         parser.set_defaults(**_read_settings(Path(words.pop(0)), arguments_class))
-    (arguments,) = parser.parse_args_into_dataclasses(args=words)
-    return arguments
+    return parse_words(parser, words)
 
 
 def _read_settings(path: Path, arguments_class: type) -> dict[str, Any]:

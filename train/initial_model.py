@@ -1,7 +1,8 @@
 """The model and processor that a run starts from."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -74,12 +75,19 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     else:
         tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
         vision = {"architecture": args.vision, "model_args": timm_arguments(args) or None}
+        refuse_unknown_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = LumbarCLIPConfig(
             vision_config=AutoConfig.for_model("timm_wrapper", **vision), text_config=text, **heads
         )
-        model = LumbarCLIPModel(config)
+        try:
+            model = LumbarCLIPModel(config)
+        except TypeError as error:  # of timm, which hands on whatever it is given
+            raise ValueError(
+                f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Give those that "
+                "do, or none: --vision_model_args '{}'."
+            ) from error
     image_processor = LumbarCLIPImageProcessor(
         size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
     )
@@ -91,6 +99,21 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         absent_class_prompts=dict(args.absent_class_prompts),
     )
     return processor, model
+
+
+def refuse_unknown_text_settings(settings: Mapping[str, Any]) -> None:
+    """Raise if a text tower from random weights is given a setting that its kind does not have: it would be ignored.
+
+    Raises:
+        ValueError: If so; the message names the nearest one.
+    """
+    kind = settings.get("model_type", "bert")
+    known = AutoConfig.for_model(kind).to_dict()
+    for name in settings:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"text_config sets {name!r}, which {kind} does not have.{hint}")
 
 
 def timm_arguments(args: PretrainArguments) -> dict[str, Any]:

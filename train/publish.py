@@ -77,8 +77,8 @@ def main(args: PublishArguments) -> None:
     if args.dry_run:
         print("Dry run: nothing was sent.")
         return
-    for address in upload(api, files):
-        print(f"Published as {args.tag}: {address}")
+    for destination, address in zip(files, upload(api, files), strict=True):
+        print(f"Published {destination.kind} {args.tag}: {address}")
 
 
 if __name__ == "__main__":

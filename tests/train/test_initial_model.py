@@ -89,6 +89,19 @@ def test_an_image_size_that_is_not_that_of_the_images_is_refused(tiny_dataset_fo
         build_model(args, open_dataset(args.dataset)["train"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"text_config": {"num_hiden_layers": 1}}, "'num_hiden_layers', which bert .*Did you mean num_hidden_layers"),
+        ({"vision_model_args": {"channels": [8]}}, r"\{'channels': \[8\]\} do not fit test_vit: .*--vision_model_args"),
+    ],
+)
+def test_settings_that_a_tower_does_not_have(tiny_dataset_folder, settings, said):
+    args = small_images(tiny_dataset_folder, "test_vit", **settings)
+    with pytest.raises(ValueError, match=said):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
 def test_an_unreachable_tower_is_named(tiny_dataset_folder, tmp_path):
     args = PretrainArguments(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), vision="resnet10t", text="nowhere/bert"

@@ -37,7 +37,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     panels = figure.subplots(1, 4)
     drawn = (
         (panels[0], "loss", BLUE, "training"),
-        (panels[0], "validation_loss", ORANGE, "validation"),
+        (panels[0], "validation_loss", ORANGE, "validation, all its pairs contrasted at once"),
         (panels[1], "inverse_temperature", GREEN, None),
         (panels[2], "learning_rate", GREY, None),
         (panels[3], "duplicate_text_rate", PINK, "pairs whose report is there twice"),

@@ -68,7 +68,7 @@ def test_the_folder_is_the_checkpoint_and_its_card(run, trusting, hub, capsys):
     assert sent.pop("README.md").startswith(b"---\n")
     assert sent == {path.name: path.read_bytes() for path in (run / "checkpoint").iterdir()}
     assert model.private and set(model.tags) == {"v0.1"}
-    assert "Published as v0.1: http://127.0.0.1" in capsys.readouterr().out
+    assert "Published model v0.1: http://127.0.0.1" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_the_folder_and_asks_the_hub_nothing(run, trusting, hub, capsys):
