@@ -1,7 +1,8 @@
 """The page: what a user chooses, and where the answers appear. All that is computed comes from `views`.
 
-Uploads are deleted as soon as they are read, whatever comes of them. The slices live in the memory of the session, and
-the page carries its pictures itself, so nothing of them is written to a disk. Nothing is fetched from elsewhere.
+Uploads are deleted as soon as they are read, whatever comes of them. The slices live in the memory of the session,
+which `sessions` forgets, and the page carries its pictures itself, so nothing of them is written to a disk. Nothing is
+fetched from elsewhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +21,13 @@ from train.web_app.answers import Reader, own_finding
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
 from train.web_app.report_index import ReportIndex
+from train.web_app.sessions import SECONDS_KEPT, forgetting
 from train.web_app.uploads import UnusableUploadError, Upload, forget, read_study, read_upload
 from train.web_app.views import Choices, view_slice, view_study
 
-SECONDS_KEPT = 1800  # a slice in memory, since it was last looked at
 SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
 MAX_FILE_SIZE = "200mb"
+MAX_SESSIONS = 100  # in memory at once; the one that was not used for the longest time goes first
 SUGGESTED_FINDINGS = (
     "disc bulge",
     "disc protrusion",
@@ -50,8 +52,9 @@ NO_EVIDENCE = (
     "middle of the picture.</p>"
 )
 PRIVACY = (
-    '<p class="lc-small">No upload is kept: a file is deleted as soon as it is read, and the slice stays in memory for '
-    "30 minutes at most. Names and numbers in a DICOM header are not shown. Letters burnt into the picture are.</p>"
+    '<p class="lc-small">No upload is kept: a file is deleted as soon as it is read. The slice and its answers go '
+    f"from memory {SECONDS_KEPT // 60} minutes after you last used this page at the latest, and about a minute after "
+    "you closed it. Names and numbers in a DICOM header are not shown. Letters burnt into the picture are.</p>"
 )
 SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opacity', percent / 100)"
 # The browser itself then refuses whatever a page or a library might fetch from elsewhere, or send there.
@@ -91,7 +94,8 @@ def launch_settings() -> dict[str, Any]:
         ),
         "css_paths": Path(__file__).with_name("app.css"),
         "max_file_size": MAX_FILE_SIZE,
-        "app_kwargs": {"middleware": [Middleware(_OwnSourcesOnly)]},
+        "state_session_capacity": MAX_SESSIONS,
+        "app_kwargs": {"middleware": [Middleware(_OwnSourcesOnly)], "lifespan": forgetting},
         "run_history": False,
         "footer_links": [],
         "ssr_mode": False,
@@ -126,7 +130,7 @@ def _head(reader: Reader, model_name: str) -> str:
 def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     labels = [question.label for question in reader.calibration.questions] if reader.calibration else []
     findings = [label for label in labels if label is not None]
-    upload = gr.State(None, time_to_live=SECONDS_KEPT)
+    upload = gr.State(None)
     finding = gr.State("")
     with gr.Row():
         with gr.Column(min_width=320):
