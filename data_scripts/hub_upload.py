@@ -254,8 +254,8 @@ def asked_again(ask: Callable[[], ResultT]) -> ResultT:
 
 def _is_of_hub(error: Exception) -> bool:
     """Whether an error comes from the Hub or the way to it. hf_xet, which sends large files, raises Python's own."""
-    ours = (HfHubHTTPError, TransportError, ConnectionError, TimeoutError, RuntimeError)
-    return isinstance(error, ours) or type(error).__module__ == "hf_xet"
+    kinds = (HfHubHTTPError, TransportError, ConnectionError, TimeoutError, RuntimeError)
+    return isinstance(error, kinds) or type(error).__module__ == "hf_xet"
 
 
 def _status(error: BaseException) -> int | None:
@@ -264,7 +264,7 @@ def _status(error: BaseException) -> int | None:
         return error.response.status_code
     if type(error).__name__ == "XetAuthenticationError":
         return HTTPStatus.UNAUTHORIZED
-    found = None if isinstance(error, TransportError) else re.search(r"\b(40[013]|404)\b", str(error))
+    found = None if isinstance(error, TransportError) else re.search(r"\b(40[0134])\b", str(error))
     return int(found[1]) if found else None
 
 

@@ -22,7 +22,7 @@ def shown_command(command: str) -> str:
     """A command without the folders of the machine it ran on: they say nothing to others, and may name someone.
 
     Example:
-        >>> shown_command("python /home/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
+        >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
         'python train/pretrain.py train/configs/demo.yaml --dataset=mri'
     """
     words = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from train.run_folder import PACKAGES
 
-COMMAND = "python /home/smith/lumbarclip/train/pretrain.py train/configs/made.yaml --output_dir /mnt/smith/made"
+COMMAND = "python /mnt/smith/lumbarclip/train/pretrain.py train/configs/made.yaml --output_dir /mnt/smith/made"
 CONTROLS = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
 
 
