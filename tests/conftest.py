@@ -1,13 +1,19 @@
 """What all tests share: tiny models, and a tiny paired data set on disk. Nothing here touches the network."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 # Before the libraries read them: no network, and caches that a test run leaves no trace in.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="lumbarclip-datasets-"))
-os.environ.setdefault("HF_MODULES_CACHE", tempfile.mkdtemp(prefix="lumbarclip-modules-"))
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit what is set here
+    SCRATCH = tempfile.mkdtemp(prefix="lumbarclip-tests-")
+    atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+    os.environ["TMPDIR"] = SCRATCH  # for what the processes that tests start leave behind
+    os.environ.setdefault("HF_DATASETS_CACHE", f"{SCRATCH}/datasets")
+    os.environ.setdefault("HF_MODULES_CACHE", f"{SCRATCH}/modules")
 
 import numpy as np
 import pytest
