@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils import CONFIG_NAME
 
 # May be written after the checkpoint: the card is edited on the Hub, and no answer depends on it.
 FREE_FILES = ("README.md",)
@@ -124,6 +125,18 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, {"entries": len(content), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     else:
         yield name, content
+
+
+def refuse_parent_of_checkpoint(folder: Path) -> None:
+    """Raise if the config of a checkpoint lies not in a folder but in one inside it, as in the folder of a run.
+
+    Raises:
+        ValueError: With the folder to name instead.
+    """
+    if (folder / CONFIG_NAME).exists():
+        return
+    if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
+        raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from transformers import HfArgumentParser
 from transformers.utils import logging
 
-from .checkpoint_files import Drift, compare_files, record_file, unrecorded_files
+from .checkpoint_files import Drift, compare_files, record_file, refuse_parent_of_checkpoint, unrecorded_files
 from .golden_outputs import (
     GOLDEN_TENSORS,
     PIXEL_TOLERANCE,
@@ -142,10 +142,11 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
     """Give the folder of a checkpoint; one of the Hub is downloaded.
 
     Raises:
-        ValueError: If there is neither such a folder nor such a model on the Hub.
+        ValueError: If there is neither such a folder nor such a model on the Hub, or the checkpoint lies deeper.
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
+        refuse_parent_of_checkpoint(folder)
         return folder
     try:
         return Path(snapshot_download(str(folder_or_id), revision=revision or None))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import CONFIG_NAME, cached_file
 
-from modeling_lumbarclip.checkpoint_files import write_bytes
+from modeling_lumbarclip.checkpoint_files import refuse_parent_of_checkpoint, write_bytes
 from modeling_lumbarclip.golden_outputs import write_golden_outputs
 
 CHECKPOINT = "checkpoint"
@@ -94,6 +94,7 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
     Raises:
         ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
     """
+    refuse_parent_of_checkpoint(Path(name))
     try:
         # AutoModel would not miss it, but find the model unknown.
         if cached_file(name, CONFIG_NAME, revision=revision) is None:

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
+from modeling_lumbarclip.checkpoint_files import refuse_parent_of_checkpoint
 from train.adapters import ADAPTER, add_adapters, save_and_merge_adapters
 from train.arguments import parse_arguments
 from train.batch_norm import share_batch_statistics, take_buffers_of_first_process
@@ -215,6 +216,7 @@ def load_pretrained(
         ValueError: If there is no such checkpoint, it lacks weights of the tower, or it is a classifier.
     """
     names = dict(enumerate(task.class_names))
+    refuse_parent_of_checkpoint(Path(checkpoint))
     try:
         if LumbarCLIPConfig.from_pretrained(checkpoint).is_classifier:
             raise ValueError(

@@ -248,6 +248,13 @@ def test_what_cannot_be_verified(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_folder_of_a_run_is_not_taken_for_its_checkpoint(checkpoint, capsys):
+    assert main([str(checkpoint.parent)]) == 1
+    assert f"{checkpoint.parent} is no checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_long_table_is_cut():
     drifts = [verify.Drift(f"tensor {number}", "model.safetensors", "other values") for number in range(150)]
     lines = describe("x", verify.Verification(drifts, [], {})).splitlines()

@@ -1,6 +1,7 @@
 """A checkpoint is complete or absent, and a damaged one is called so."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -73,6 +74,12 @@ def test_no_checkpoint_is_called_so(name, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="No checkpoint at"):
         load_checkpoint(tmp_path / name)
+
+
+def test_of_the_folder_of_a_run_its_checkpoint_is_named(tiny_model, tiny_processor, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=f"no config.json. Did you mean {re.escape(str(tmp_path / 'checkpoint'))}"):
+        load_checkpoint(tmp_path)
 
 
 def test_what_is_no_id_of_the_hub_is_no_checkpoint():

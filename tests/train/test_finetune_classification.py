@@ -343,6 +343,8 @@ def test_settings_that_cannot_work_are_refused(more, message):
 def test_a_start_that_is_none_is_refused(settings, tmp_path):
     with pytest.raises(ValueError, match="No checkpoint at .*nowhere"):
         run({**settings, "checkpoint": str(tmp_path / "nowhere")})
+    with pytest.raises(ValueError, match="Did you mean "):
+        run({**settings, "checkpoint": str(Path(settings["checkpoint"]).parent)})
     run({**settings, "epochs": 1})
     with pytest.raises(ValueError, match="is a classifier already"):
         run({**settings, "checkpoint": f"{settings['output_dir']}/checkpoint", "output_dir": str(tmp_path / "second")})
