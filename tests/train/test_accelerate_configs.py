@@ -23,6 +23,7 @@ SHOW_PROCESS = """
 from accelerate import Accelerator
 accelerator = Accelerator()
 print(f"process {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device.type}\\n", flush=True)
+accelerator.wait_for_everyone()  # one that ends while the other still connects breaks its connection
 accelerator.end_training()
 """
 
@@ -65,7 +66,7 @@ def test_two_processes_on_a_cpu_are_two(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     assert sorted(re.findall(r"process \d of \d on [a-z]+", done.stdout)) == [
         "process 0 of 2 on cpu",
         "process 1 of 2 on cpu",
