@@ -1,6 +1,6 @@
 """The figures of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
 
-    metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")  # or "multi_label"
+    metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; findings: "multi_label" after it
     metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
 
 Needs this package installed, and no network. `evaluate` copies this file alone into its cache.
@@ -42,6 +42,7 @@ Example:
 """
 CITATION = "LumbarCLIP, arXiv 2509.20813"
 REFERENCES = {
+    "default": datasets.Value("int64"),  # what `evaluate` calls no configuration: single_label
     "single_label": datasets.Value("int64"),
     "multi_label": datasets.Sequence(datasets.Value("int64")),
 }
@@ -52,7 +53,9 @@ class LumbarMetrics(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in REFERENCES:
-            raise ValueError(f"Choose a configuration, single_label or multi_label; got {self.config_name!r}.")
+            raise ValueError(
+                f"The configurations are single_label, the default, and multi_label; got {self.config_name!r}."
+            )
         features = {
             "predictions": datasets.Sequence(datasets.Value("float64")),
             "references": REFERENCES[self.config_name],
@@ -75,7 +78,7 @@ class LumbarMetrics(evaluate.Metric):
         num_resamples: int = 1000,
         seed: int = 0,
     ) -> dict[str, dict[str, Any]]:
-        exclusive = self.config_name == "single_label"
+        exclusive = self.config_name != "multi_label"
         probabilities = np.array(predictions)
         check_probabilities(probabilities, len(label_names), exclusive)
         targets = Targets(

@@ -97,9 +97,16 @@ def test_what_cannot_be_measured_is_refused(exclusive, config, changed, message)
         evaluate.load(PATH, config).compute(**{**exclusive, **changed}, label_names=NAMES)
 
 
-def test_a_configuration_must_be_chosen():
-    with pytest.raises(ValueError, match="single_label or multi_label; got 'default'"):
-        evaluate.load(PATH)
+def test_without_a_configuration_the_classes_exclude_each_other(exclusive):
+    asked = {**exclusive, "label_names": NAMES, "num_resamples": 20}
+    assert evaluate.load(PATH).compute(**asked) == evaluate.load(PATH, "single_label").compute(**asked)
+    with pytest.raises(ValueError, match="don't match the expected format"):
+        evaluate.load(PATH).compute(**{**asked, "references": [[0, 1]] * 60})
+
+
+def test_a_configuration_that_is_none():
+    with pytest.raises(ValueError, match="single_label, the default, and multi_label; got 'findings'"):
+        evaluate.load(PATH, "findings")
 
 
 @pytest.mark.slow
