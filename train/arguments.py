@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -146,6 +147,12 @@ class PretrainArguments:
 
     log_every: int = setting(10, "Updates between lines of history.jsonl.")
     save_every: int = setting(0, "Updates between resumable states; 0: once an epoch.")
+    power_watts: float | None = setting(
+        None, "Watts that the whole machine draws in training, as measured or from its data sheet, for the model card."
+    )
+    carbon_intensity: float | None = setting(
+        None, "Grams of CO2eq per kWh of the grid that it draws from. With power_watts the card tells the emissions."
+    )
     report_to: str = setting("tensorboard", "Tracker of Accelerate: tensorboard, wandb, ..., or none.")
     evaluate: bool = setting(True, "Evaluate the test split at the end and write metrics.json, report.md, figures.")
     baselines: bool = setting(True, "Evaluate the controls too: untrained encoder, pixel-PCA, HOG, no pixels.")
@@ -190,6 +197,10 @@ class PretrainArguments:
             raise ValueError(f"save_every must be positive, or 0 for once an epoch; got {self.save_every}.")
         if not 0 <= self.weight_average < 1:
             raise ValueError(f"weight_average is a decay in [0, 1), such as 0.99; got {self.weight_average}.")
+        for name in ("power_watts", "carbon_intensity"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, or left out where it is not known; got {value}.")
         if self.push_to_hub and not self.hub_repo_id:
             raise ValueError("push_to_hub needs hub_repo_id: name the repository, such as me/lumbarclip-demo.")
         if self.push_to_hub and not self.evaluate:

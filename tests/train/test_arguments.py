@@ -81,6 +81,9 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
         (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
         (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "eda, both, none; got 'aeda'"),
+        (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
+        (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
+        (["--dataset", "d", "--output_dir", "o", "--carbon_intensity", "-1"], "carbon_intensity must .*; got -1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(words, message):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from train.reporting.report import warnings_of
-from train.run_folder import describe_start, read_start
+from train.run_folder import changed_settings, describe_start, read_start
 
 ROWS = {"train": "a", "validation": "b", "test": "c"}
 OTHER = {"train": "a", "validation": "c", "test": "b"}
@@ -56,3 +56,11 @@ def test_the_start_is_read_from_the_run(tmp_path):
     assert read_start(tmp_path) is None
     (tmp_path / "run.json").write_text(json.dumps({"start": {"checkpoint": "c", "rows": "other"}}))
     assert read_start(tmp_path) == {"checkpoint": "c", "rows": "other"}
+
+
+def test_a_run_is_not_resumed_at_another_power():
+    """Its energy is computed for all of its time; a run of before there was this setting goes on without it."""
+    before = {"arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
+    now = {**before, "arguments": {"batch_size": 8, "power_watts": 250.0}}
+    assert changed_settings(before, now) == ["power_watts: None then, 250.0 now"]
+    assert changed_settings(before, {**before, "arguments": {"batch_size": 8, "power_watts": None}}) == []
