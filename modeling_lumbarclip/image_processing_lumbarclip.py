@@ -44,10 +44,10 @@ class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
 class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
-    Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size. Values
-    of 8 bits are taken as they are, unless `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are
-    windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a 12-bit slice
-    white; floats in [0, 1] are scaled.
+    Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size, and
+    files, URLs and base64, which `read_image` opens. Values of 8 bits are taken as they are, unless
+    `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are windowed between the 0.5 and 99.5 percentiles
+    of their slice, because a cast to 8 bits would turn a 12-bit slice white; floats in [0, 1] are scaled.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.2. The paper does not name its window.
@@ -73,13 +73,30 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[LumbarCLIPImageProcessorKwargs]) -> None:
         super().__init__(**kwargs)  # type: ignore[misc]  # it reads `valid_kwargs`
 
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Open files, and bring images to eight bits.
+
+        transformers would take an animation for several images, refuse grey arrays, and clip deep images.
+
+        Args:
+            image_url_or_urls: Images, and all that `read_image` opens, alone or in lists. An array or a tensor of four
+                dimensions is a list of images.
+
+        Returns:
+            PIL images and tensors, in lists as they were given.
+
+        Raises:
+            ValueError: If `read_image` or `to_eight_bits` refuses one.
+            TypeError: If something is no image.
+        """
+        is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
+        return super().fetch_images(_eight_bits(list(image_url_or_urls) if is_batch else image_url_or_urls))
+
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
-        """Bring images to eight bits before transformers sees them: it refuses grey arrays and clips deep ones."""
-        if isinstance(images, list | tuple) or (isinstance(images, np.ndarray | Tensor) and images.ndim == 4):
-            images = [to_eight_bits(image) for image in images]
-        else:
-            images = to_eight_bits(images)
-        return super()._prepare_images_structure(images, expected_ndims)
+        images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
+        if len(images) == 0:
+            raise ValueError("There is no image: the list is empty. Pass an image, or a list of at least one.")
+        return images
 
     def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Lay maps of what the model saw over the image that was given: undo padding and resizing.
@@ -199,13 +216,21 @@ def to_eight_bits(image: Any) -> Any:
     return image if image.dtype == torch.uint8 else _window(image)
 
 
+def _eight_bits(images: Any) -> Any:
+    """Open and window one image, or those of lists."""
+    if isinstance(images, list | tuple):
+        return [_eight_bits(image) for image in images]
+    return to_eight_bits(read_image(images) if isinstance(images, str | os.PathLike) else images)
+
+
 def _refuse_pil_image(image: Image.Image) -> None:
     _refuse_huge(image.width, image.height)
     # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
     num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if num_frames > 1:
+        named = f"The image {getattr(image, 'filename', '')}".rstrip()
         raise ValueError(
-            f"The image has {num_frames} frames, and which of them is meant cannot be known: pass one, as by "
+            f"{named} has {num_frames} frames, and which of them is meant cannot be known: pass one, as by "
             "`image.seek(0)` and `image.copy()`."
         )
 

@@ -83,14 +83,19 @@ class LumbarCLIPProcessor(ProcessorMixin):
         """Prepare images, texts or both.
 
         Args:
-            images: An image or a list of images: PIL, array or tensor, of any size and depth.
+            images: An image or a list of images, of any size and depth: PIL, array, tensor, file, URL or base64.
             text: A text or a list of texts. Padded to the longest of the list and cut after `max_length` tokens,
                 unless `padding`, `truncation` or `max_length` say otherwise.
             **kwargs: Passed on to the image processor and the tokenizer; `return_tensors="pt"` for tensors.
 
         Returns:
             A batch with `pixel_values` (B, 3, H, W), `input_ids` and `attention_mask` (B, T), as far as asked for.
+
+        Raises:
+            ValueError: If a list is empty, or an image is none that the image processor takes.
         """
+        if isinstance(text, list | tuple) and not text:
+            raise ValueError("There is no text: the list is empty. Pass a text, or a list of at least one.")
         if text is not None:
             kwargs = {"padding": True, "truncation": True, "max_length": self.max_length, **kwargs}
         return super().__call__(images=images, text=text, **kwargs)

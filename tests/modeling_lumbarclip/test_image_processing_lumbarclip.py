@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +140,36 @@ def test_of_several_frames_none_is_taken_for_the_image():
     animated.seek(1)
     chosen = process(animated.copy())
     torch.testing.assert_close(chosen, process(np.full((8, 8), 40, dtype=np.uint8)))
+
+
+@pytest.mark.parametrize("as_given", [str, Path, lambda path: [str(path)], lambda path: [[path]]])
+def test_a_file_is_the_image_in_it_and_no_animation(as_given, tmp_path):
+    deep = Image.fromarray(GREY.astype(np.uint16) * 256)
+    deep.save(tmp_path / "deep.tif")
+    torch.testing.assert_close(process(as_given(tmp_path / "deep.tif")), process(deep))
+    (tmp_path / "moving.gif").write_bytes(gif(3).fp.getvalue())
+    with pytest.raises(ValueError, match="moving.gif has 3 frames"):
+        process(as_given(tmp_path / "moving.gif"))
+    with pytest.raises((ValueError, FileNotFoundError), match="missing.png"):
+        process(as_given(tmp_path / "missing.png"))
+
+
+def test_files_and_images_mix_in_a_list(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "slice.png")
+    pixels = process([GREY, tmp_path / "slice.png", f"{tmp_path}/slice.png", Image.fromarray(GREY)])
+    torch.testing.assert_close(pixels, process([GREY] * 4))
+
+
+@pytest.mark.parametrize("images", [[], (), [[]], np.zeros((0, 3, 8, 8))])
+def test_no_image_at_all_is_refused(images):
+    with pytest.raises(ValueError, match="no image: the list is empty"):
+        process(images)
+
+
+@pytest.mark.parametrize("image", [3, [None], [np.zeros((2, 3, 8, 8), dtype=np.uint8)]])
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises((TypeError, ValueError), match="is supported|An image has shape"):
+        process(image)
 
 
 def test_of_a_phone_photograph_the_first_frame_is_the_image(tmp_path):

@@ -170,6 +170,8 @@ Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save("deep.png")
 answers = {}
 zero_shot = pipeline("zero-shot-image-classification", model=folder, **trust)
 answers["zero_shot"] = zero_shot([image, "deep.png"], batch_size=2)
+pixels = zero_shot.processor(images=["deep.png", Image.open("deep.png")], return_tensors="np").pixel_values
+assert np.array_equal(pixels[0], pixels[1])
 zero_shot.model.save_pretrained("again")
 zero_shot.processor.save_pretrained("again")
 again = pipeline("zero-shot-image-classification", model="again", **trust)(image)

@@ -1,6 +1,9 @@
 """The processor pads, cuts, and carries its prompts."""
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPProcessor
 
@@ -10,6 +13,22 @@ def test_texts_are_padded_to_the_longest_and_cut(tiny_processor):
     assert batch.input_ids.shape == (2, 6)
     assert batch.attention_mask.sum(dim=1).tolist() == [3, 6]
     assert tiny_processor(text=["disc " * 100], return_tensors="pt").input_ids.shape == (1, 32)
+
+
+def test_files_are_opened_beside_texts(tiny_processor, tmp_path):
+    deep = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+    deep.save(tmp_path / "deep.tif")
+    deep.convert("L").save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("L", (30, 20))])
+    given = tiny_processor(images=str(tmp_path / "deep.tif"), text="disc", return_tensors="pt")
+    torch.testing.assert_close(given.pixel_values, tiny_processor(images=deep, return_tensors="pt").pixel_values)
+    with pytest.raises(ValueError, match="has 2 frames"):
+        tiny_processor(images=str(tmp_path / "moving.gif"), text="disc")
+
+
+@pytest.mark.parametrize("nothing", [{"images": []}, {"text": []}, {"images": [], "text": ["disc"]}])
+def test_empty_lists_are_refused(tiny_processor, nothing):
+    with pytest.raises(ValueError, match="the list is empty"):
+        tiny_processor(**nothing, return_tensors="pt")
 
 
 def test_prompts_travel_with_the_saved_processor(tiny_processor, tmp_path):
