@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -53,15 +53,19 @@ class Destination:
         kind: What it holds.
         private: Whether only the owner sees it.
         tag: Name of this version; a repository has it once.
+        tag_option: How the user's command takes the tag, for messages.
+        public_option: What publishes for all to see, for messages.
     """
 
     repo_id: str
     kind: Literal["model", "dataset", "space"] = "model"
     private: bool = True
     tag: str = "v0.1"
+    tag_option: str = field(default="--tag", compare=False)
+    public_option: str = field(default="--public", compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse an id that no repository can have."""
+        """Refuse an id that no repository can have, and a tag that git would not take."""
         try:
             validate_repo_id(self.repo_id)
         except HFValidationError as error:
@@ -70,8 +74,8 @@ class Destination:
             raise ValueError(f"{self.repo_id!r} does not say whose it is: give owner/name, such as me/{self.repo_id}.")
         if not _TAG.fullmatch(self.tag) or self.tag == "main":
             raise ValueError(
-                f"{self.tag!r} is no tag: name this version in letters, digits, single points, hyphens and underscores,"
-                " such as v0.1, and not main."
+                f"{self.tag_option} {self.tag!r} is no tag: name this version in letters, digits, single points, "
+                "hyphens and underscores, such as v0.1, and not main."
             )
 
 
@@ -107,7 +111,8 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
             return False  # it will be made
         if destination.private and not repository.private:
             raise ValueError(
-                f"{destination.repo_id} is public: --public publishes into it; or give the id of a private one."
+                f"{destination.repo_id} is public: {destination.public_option} publishes into it; or give the id of a "
+                "private one."
             )
         if not destination.private and repository.private:
             logger.warning("%s is private and stays so; its settings on the Hub change that.", destination.repo_id)
@@ -120,7 +125,8 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
 
 def _taken(destination: Destination) -> ValueError:
     return ValueError(
-        f"{destination.repo_id} has a version {destination.tag}, which others may use: give another --tag."
+        f"{destination.repo_id} has a version {destination.tag}, which others may use: give another "
+        f"{destination.tag_option}."
     )
 
 

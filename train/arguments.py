@@ -157,9 +157,10 @@ class PretrainArguments:
     evaluate: bool = setting(True, "Evaluate the test split at the end and write metrics.json, report.md, figures.")
     baselines: bool = setting(True, "Evaluate the controls too: untrained encoder, pixel-PCA, HOG, no pixels.")
     push_to_hub: bool = setting(
-        False, "Publish the run at the end, private, as v0.1; train/publish.py does so later and can more."
+        False, "Publish the run at the end, private; train/publish.py does so later and can more."
     )
     hub_repo_id: str = setting("", "owner/name of the repository to publish it in.")
+    hub_tag: str = setting("v0.1", "Name of the version to publish it as; a repository has each once.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""

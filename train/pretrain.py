@@ -59,12 +59,18 @@ def main(args: PretrainArguments) -> None:
     """Read the data set, refuse one that leaks; train, save, evaluate, publish."""
     if args.push_to_hub:
         # A wrong token, or a tag that is taken, is told before the training.
-        check_destination(HfApi(), Destination(repo_id=args.hub_repo_id), is_new=True)
+        destination = Destination(
+            repo_id=args.hub_repo_id,
+            tag=args.hub_tag,
+            tag_option="--hub_tag",
+            public_option="train/publish.py --public",
+        )
+        check_destination(HfApi(), destination, is_new=True)
     dataset = open_dataset(args.dataset)
     refuse_leaks(dataset, args.allow_leaks)
     pretrain(args, dataset)
     if args.push_to_hub and PartialState().is_main_process:
-        logger.info("Published: %s", publish_model(Path(args.output_dir), args.hub_repo_id))
+        logger.info("Published: %s", publish_model(Path(args.output_dir), args.hub_repo_id, args.hub_tag))
     PartialState().destroy_process_group()  # not in `pretrain`: a study does many runs in these processes
 
 

@@ -45,6 +45,7 @@ FREE_SETTINGS = (
     "baselines",
     "push_to_hub",
     "hub_repo_id",
+    "hub_tag",
     "num_resamples",
 )
 

@@ -112,9 +112,13 @@ def test_what_is_refused_before_anything_is_sent(hub, api, folder):
             upload(api, {destination: files_below(folder)})
     with pytest.raises(ValueError, match="The Hub refuses the token: .*hf auth login --force"):
         check_destination(HfApi(endpoint=hub.endpoint, token="hf_wrong"), MINE)
+    with pytest.raises(ValueError, match=r"which others may use: give another --hub_tag\.$"):
+        check_destination(api, Destination(repo_id=MINE.repo_id, tag_option="--hub_tag"), is_new=True)
     hub.model(MINE.repo_id).private = False
     with pytest.raises(ValueError, match="lumbar-lab/model is public: --public publishes into it"):
         check_destination(api, Destination(repo_id=MINE.repo_id, tag="v2"))
+    with pytest.raises(ValueError, match="lumbar-lab/model is public: publish.py --public publishes into it"):
+        check_destination(api, Destination(repo_id=MINE.repo_id, tag="v2", public_option="publish.py --public"))
     assert all(line.startswith("GET") for line in hub.requests[seen:])
 
 

@@ -64,3 +64,9 @@ def test_a_run_is_not_resumed_at_another_power():
     now = {**before, "arguments": {"batch_size": 8, "power_watts": 250.0}}
     assert changed_settings(before, now) == ["power_watts: None then, 250.0 now"]
     assert changed_settings(before, {**before, "arguments": {"batch_size": 8, "power_watts": None}}) == []
+
+
+def test_a_run_may_be_resumed_to_be_published_otherwise():
+    run = {"arguments": {"batch_size": 8, "hub_repo_id": ""}, "num_processes": 1, "rows_sha256": {}}  # no hub_tag yet
+    changed = {"batch_size": 8, "push_to_hub": True, "hub_repo_id": "me/model", "hub_tag": "v0.2"}
+    assert changed_settings(run, {**run, "arguments": changed}) == []

@@ -140,8 +140,13 @@ def _fill(folder: Path, source: Path, card: ModelCard) -> None:
     (folder / "README.md").write_text(str(card), encoding="utf-8")
 
 
-def publish_model(run: Path, repo_id: str) -> str:
-    """Publish a run that has just ended, private, as the first version.
+def publish_model(run: Path, repo_id: str, tag: str) -> str:
+    """Publish a run that has just ended, private.
+
+    Args:
+        run: As in `prepare_model`.
+        repo_id: Where the model will be.
+        tag: Name of this version, which the repository does not have yet.
 
     Returns:
         Address of the commit.
@@ -151,9 +156,10 @@ def publish_model(run: Path, repo_id: str) -> str:
             as it is.
     """
     try:
-        (address,) = upload(HfApi(), {Destination(repo_id=repo_id): files_below(prepare_model(run, repo_id))})
+        destination = Destination(repo_id=repo_id, tag=tag)
+        (address,) = upload(HfApi(), {destination: files_below(prepare_model(run, repo_id))})
     except ValueError as error:
-        again = f"python train/publish.py --run {run} --repo_id {repo_id}"
+        again = f"python train/publish.py --run {run} --repo_id {repo_id} --tag {tag}"
         raise ValueError(f"The run is complete, but it was not published; later: `{again}`. {error}") from error
     return address
 

@@ -1,12 +1,15 @@
 """What is published of a run, and which runs are not."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from modeling_lumbarclip.export import weights_sha256
@@ -14,7 +17,8 @@ from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from tests.loopback_hub import LoopbackHub
 from tests.train.reporting.made_run import made_run
 from tests.train.web_app.test_report_index import MADE, write_index
-from train import publish
+from train import pretrain, publish
+from train.arguments import PretrainArguments, parse_arguments
 from train.checkpoints import save_checkpoint
 from train.publish import PublishArguments
 from train.publishing import publication
@@ -41,7 +45,8 @@ def run(made, tiny_model, tiny_processor, tmp_path):
 def hub(monkeypatch):
     with LoopbackHub() as hub:
         hub.connect(monkeypatch)
-        monkeypatch.setattr(publish, "HfApi", lambda: publication.HfApi(endpoint=hub.endpoint, token=hub.token))
+        for module in (publish, publication, pretrain):
+            monkeypatch.setattr(module, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
         yield hub
 
 
@@ -69,6 +74,46 @@ def test_the_folder_is_the_checkpoint_and_its_card(run, trusting, hub, capsys):
     assert sent == {path.name: path.read_bytes() for path in (run / "checkpoint").iterdir()}
     assert model.private and set(model.tags) == {"v0.1"}
     assert "Published model v0.1: http://127.0.0.1" in capsys.readouterr().out
+
+
+@pytest.fixture
+def push(run, hub, monkeypatch, tiny_dataset_folder):
+    """`train/pretrain.py --push_to_hub` with more words, after a training that left `run`."""
+    monkeypatch.setattr(pretrain, "pretrain", lambda args, dataset: None)
+    words = ["--output_dir", str(run), "--push_to_hub", "--hub_repo_id", REPO, "--dataset"]
+
+    def push(*more, dataset=tiny_dataset_folder):
+        pretrain.main(parse_arguments(PretrainArguments, [*words, str(dataset), *more]))
+
+    return push
+
+
+def test_each_training_is_published_under_a_tag_of_its_own(push, trusting, hub):
+    push()
+    push("--hub_tag", "v0.2")
+    assert hub.model(REPO).private and set(hub.model(REPO).tags) == {"v0.1", "v0.2"}
+
+
+def test_a_tag_is_refused_before_the_training(push, trusting, hub):
+    push()
+    seen = len(hub.requests)
+    with pytest.raises(ValueError, match=r"has a version v0\.1, which others may use: give another --hub_tag\.$"):
+        push(dataset="never_looked_at")
+    with pytest.raises(ValueError, match="--hub_tag 'v 2' is no tag"):
+        push("--hub_tag", "v 2", dataset="never_looked_at")
+    hub.model(REPO).private = False
+    with pytest.raises(ValueError, match="is public: train/publish.py --public publishes into it"):
+        push("--hub_tag", "v0.2", dataset="never_looked_at")
+    assert all(line.startswith("GET") for line in hub.requests[seen:])
+
+
+def test_a_training_that_the_hub_did_not_take_names_the_command_that_sends_it(push, run, trusting, hub):
+    hub.misbehave("/commit/", status=403)
+    with pytest.raises(ValueError, match="was not published; later: `python train/publish.py (.*?)`") as raised:
+        push("--hub_tag", "v0.2")
+    command = re.search(r"`python train/publish\.py (.*?)`", str(raised.value))
+    publish.main(parse_arguments(PublishArguments, shlex.split(command[1])))
+    assert set(hub.model(REPO).tags) == {"v0.2"}
 
 
 def test_a_dry_run_writes_the_folder_and_asks_the_hub_nothing(run, trusting, hub, capsys):
