@@ -217,6 +217,27 @@ def _write_dataset(
     return folder, report
 
 
+def _destination(args: BuildArguments) -> Destination:
+    assert args.push_to_hub is not None
+    public_option = "data_scripts.publish_dataset --public"
+    return Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
+
+
+def _publish(args: BuildArguments) -> None:
+    from data_scripts.publish_dataset import publish_dataset  # what its checks need, no worker does
+
+    destination = _destination(args)
+    words = ["--dataset", str(args.out), "--repo_id", destination.repo_id, "--tag", args.tag]
+    again = shlex.join(["python", "-m", "data_scripts.publish_dataset", *words])
+    try:
+        address = publish_dataset(HfApi(), args.out, destination, args.num_proc)
+    except ValueError as error:
+        sys.exit(f"error: {args.out} is built, but was not published; later: `{again}`. {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted; {args.out} is built, and `{again}` goes on with what has not arrived")
+    print(f"Published as {args.tag}: {address}")
+
+
 class _ListSources(argparse.Action):
     """Like `--help`: prints and leaves, whatever else is or is not given."""
 
@@ -242,9 +263,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     try:
         args = parse_words(parser, argv)
-        if args.push_to_hub:
-            destination = Destination(repo_id=args.push_to_hub, kind="dataset")
-            check_destination(HfApi(), destination, is_new=True)  # not after hours
+        if args.push_to_hub:  # what is known now is not told after hours
+            from data_scripts.publish_dataset import refuse_unpublishable_build  # what its checks need, no worker does
+
+            refuse_unpublishable_build(args, SOURCES[args.source].ABOUT)
+            check_destination(HfApi(), _destination(args), is_new=True)
         report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -254,10 +277,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
     if args.push_to_hub:
-        from data_scripts import publish_dataset  # what its checks need, no worker does
-
-        paths = ["--dataset", str(args.out), "--repo_id", args.push_to_hub]
-        publish_dataset.main([*paths, "--num_proc", str(args.num_proc)])
+        _publish(args)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,9 @@ class BuildArguments:
             "help": "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
         },
     )
+    tag: str = field(
+        default="v0.1", metadata={"help": "Name of the version that --push_to_hub publishes; a dataset has each once."}
+    )
 
 
 def check_numbers(args: BuildArguments) -> None:
@@ -111,6 +114,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"--license states that of your own data; {args.source} stands under its own, leave it out")
     if args.license is not None:
         check_license(args.license)
+    if args.tag != BuildArguments.tag and not args.push_to_hub:
+        raise ValueError(f"--tag {args.tag} names the version that --push_to_hub publishes; give that, too")
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
         why = "with --keep_ids ids stay" if args.keep_ids else f"{args.source} is published with pseudonyms, which stay"
         raise ValueError(f"--pseudonym_key would not be used: {why}; leave it out")

@@ -18,6 +18,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from data_scripts.build_arguments import BuildArguments
 from data_scripts.build_report import REPORT_NAME
 from data_scripts.built_folder import opened_afresh, refuse_changed_shards
 from data_scripts.command_line import parse_words
@@ -25,10 +26,11 @@ from data_scripts.deidentification_check import check_dataset
 from data_scripts.hub_upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.leaks import leaks_of
 from data_scripts.lumbar_builder import DATA_FOLDER
-from data_scripts.records import NOT_STATED
+from data_scripts.records import NOT_STATED, SourceAbout
 
 CARD_NAME = "README.md"
 LEAK_STAMP = "> **Leak.**"
+KEPT_IDS = "ids of patients were kept as the source gives them (--keep_ids)"
 
 
 @dataclass(kw_only=True)
@@ -41,6 +43,25 @@ class PublishDatasetArguments:
     tag: str = field(default="v0.1", metadata={"help": "Name of this version; a repository has each once."})
     num_proc: int = field(default=1, metadata={"help": "Processes that decode images for the checks."})
     dry_run: bool = field(default=False, metadata={"help": "Check, and name what would be sent; ask the Hub nothing."})
+
+
+def refuse_unpublishable_build(args: BuildArguments, about: SourceAbout) -> None:
+    """Raise at the start of a build whose dataset `refuse_unpublishable` would refuse, whatever the rows are.
+
+    Args:
+        args: Of the build.
+        about: Its source.
+
+    Raises:
+        ValueError: If the licence of the source does not let the dataset be passed on and the user states no other, or
+            ids of a source that is no public data set are kept.
+    """
+    if args.license is None:
+        _refuse_licence(about.name, about.license, about.may_be_shared)
+    if args.keep_ids and not about.has_public_ids:
+        raise ValueError(
+            f"{args.out} would not pass the de-identification check: {KEPT_IDS}. Leave out --keep_ids or --push_to_hub."
+        )
 
 
 def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
@@ -57,7 +78,8 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
             stated, it may name a person, or its splits share patients or images and the card does not say so.
     """
     report = _read_report(folder)
-    refuse_licence(report)
+    source = report["source"]
+    _refuse_licence(source["name"], source["license"], report["may_be_shared"])
     _refuse_names(report["deidentification"], folder)
     refuse_changed_shards(folder, report["shards"])
     with opened_afresh(folder) as dataset:
@@ -76,11 +98,9 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
         )
 
 
-def refuse_licence(report: Mapping[str, Any]) -> None:
-    """Raise if the licence in a build report does not let the dataset be passed on."""
-    if report["may_be_shared"]:
+def _refuse_licence(source: str, licence: str, may_be_shared: bool) -> None:
+    if may_be_shared:
         return
-    source, licence = report["source"]["name"], report["source"]["license"]
     if licence == NOT_STATED:
         raise ValueError(
             f"Nobody said under which licence the data of the source {source} stand: whoever may pass them on builds "
@@ -107,7 +127,7 @@ def _refuse_names(found: Mapping[str, Any], folder: Path) -> None:
     if found["passed"]:
         return
     reasons = {
-        "ids of patients were kept as the source gives them (--keep_ids)": found["ids"] == "kept",
+        KEPT_IDS: found["ids"] == "kept",
         f"texts: {found['left_in_texts']}": found["left_in_texts"],
         f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
         f"images that may hold letters: {len(found['burnt_in_text'])}": found["burnt_in_text"],

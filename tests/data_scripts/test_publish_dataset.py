@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
 import datasets
 import pytest
 from huggingface_hub import HfApi
+from PIL import Image, ImageDraw
 
 from data_scripts import build, publish_dataset
 from data_scripts.built_folder import shard_digests
@@ -134,15 +136,76 @@ def test_no_build_and_an_old_build(study, built, tmp_path, hub):
     assert_refused(tmp_path / "out", hub, "of an earlier version and says nothing of deidentification")
 
 
+def build_and_push(raw, out, *words, source="folder"):
+    build.main(["--source", source, "--raw", str(raw), "--out", str(out), "--push_to_hub", REPO, *words])
+
+
 def test_a_build_is_published_at_its_end_and_a_wrong_token_told_at_its_start(study, tmp_path, hub, monkeypatch):
-    words = ["--source", "folder", "--raw", str(study()), "--out", str(tmp_path / "out"), "--license", "cc-by-4.0"]
-    build.main([*words, "--push_to_hub", REPO])
+    build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0")
     assert hub.dataset(REPO).messages == ["Publish v0.1"]
     monkeypatch.setattr(build, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token="hf_wrong"))
-    words[5] = str(tmp_path / "other")
     with pytest.raises(SystemExit, match="The Hub refuses the token"):
-        build.main([*words, "--push_to_hub", REPO])
+        build_and_push(study(), tmp_path / "other", "--license", "cc-by-4.0")
     assert not (tmp_path / "other").exists()
+
+
+def test_the_next_build_is_published_under_a_tag_of_its_own(study, tmp_path, hub, capsys):
+    build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0")
+    seen = len(hub.requests)
+    for tag, said in (
+        ("v0.1", r"study has a version v0\.1, .*: give another --tag\."),
+        ("v 2", "--tag 'v 2' is no tag"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            build_and_push(study(), tmp_path / "next", "--license", "cc-by-4.0", "--tag", tag)
+    assert all(line.startswith("GET") for line in hub.requests[seen:]) and not (tmp_path / "next").exists()
+    build_and_push(study(num_patients=15), tmp_path / "next", "--license", "cc-by-4.0", "--tag", "v0.2")
+    assert hub.dataset(REPO).messages == ["Publish v0.1", "Publish v0.2"]
+    assert set(hub.dataset(REPO).tags) == {"v0.1", "v0.2"} and "Published as v0.2" in capsys.readouterr().out
+
+
+def test_a_tag_is_of_no_use_to_a_build_that_stays_here(study, built):
+    with pytest.raises(ValueError, match="--tag v0.2 names the version that --push_to_hub publishes; give that, too"):
+        built(study(), tag="v0.2")
+
+
+@pytest.mark.parametrize(
+    "source, words, said",
+    [
+        ("folder", [], "Nobody said under which licence the data of the source folder stand.*--license"),
+        ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) does not let others be given"),
+        (
+            "folder",
+            ["--license", "cc-by-4.0", "--keep_ids", "True"],
+            r"not pass the de-identification check: ids of patients were kept as the source gives them \(--keep_ids\)",
+        ),
+    ],
+)
+def test_what_no_row_can_change_is_refused_before_the_build(tmp_path, hub, source, words, said):
+    with pytest.raises(SystemExit, match=said):
+        build_and_push(tmp_path / "never_looked_at", tmp_path / "out", *words, source=source)
+    assert not hub.requests and not list(tmp_path.iterdir())
+
+
+def test_rows_that_may_name_someone_are_built_and_stay_here(study, tmp_path, hub):
+    raw = study()
+    image = Image.new("L", (200, 100))
+    ImageDraw.Draw(image).text((4, 4), "SALEM 12.3.61", fill=255, font_size=16)
+    for patient in (4, 7):
+        image.save(raw / f"images/{patient}_T2.png")
+    with pytest.raises(SystemExit, match="did not pass the de-identification check: images that may hold letters: 2"):
+        build_and_push(raw, tmp_path / "out", "--license", "cc-by-4.0")
+    assert not hub.repositories and all(line.startswith("GET") for line in hub.requests)
+    assert datasets.load_dataset(str(tmp_path / "out"))["train"].num_rows
+
+
+def test_a_build_that_the_hub_did_not_take_names_the_command_that_sends_it(study, tmp_path, hub):
+    hub.misbehave("/commit/", status=403)
+    with pytest.raises(SystemExit, match="is built, but was not published; later: .*This token may not write") as left:
+        build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0", "--tag", "v0.2")
+    command = re.search(r"`python -m data_scripts\.publish_dataset (.*?)`", str(left.value))
+    publish_dataset.main(shlex.split(command[1]))
+    assert set(hub.dataset(REPO).tags) == {"v0.2"}
 
 
 LOAD = """
