@@ -6,8 +6,12 @@
 
 Writes `vision_model.onnx` (`pixel_values` to `image_embeds` and `image_features`), `text_model.onnx` (`input_ids` and
 `attention_mask` to `text_embeds` and `text_features`) or, of a classifier, `vision_model.onnx` with `logits`; the files
-of the processor; and `export.json`: the inverse temperature, the calibration, and how far the export is from the model.
-With --int8 also a quantised copy of each. The folder appears once all is written and checked, or not at all.
+of the processor; and `export.json`: the inverse temperature, the calibration, how far the export is from the model, and
+size and SHA-256 of every ONNX file, by which `train/encode.py` knows one that has changed since. With --int8 also a
+quantised copy of each. The folder appears once all is written and checked, or not at all.
+
+Numbers of images, of texts and of their tokens are dynamic; height and width of the images are not: they are those that
+the checkpoint's processor makes.
 """
 
 import hashlib
@@ -30,6 +34,7 @@ from .onnx_graphs import (
     PACKAGES,
     describe_file,
     deviations,
+    export_again,
     graphs_of,
     int8_name,
     quantise,
@@ -89,7 +94,7 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
         for pattern in COPIED:
             for path in checkpoint.glob(pattern):
                 shutil.copy(path, unfinished)
-        (unfinished / EXPORT).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        (unfinished / EXPORT).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         unfinished.rename(out)
     except BaseException:  # Ctrl-C, too: what is half written must not be taken for an export
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -119,6 +124,27 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> 
         "files": files,
         "packages": {name: version(name) for name in ("torch", "transformers", *PACKAGES)},
     }
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """Read what `export` returned when it wrote a folder.
+
+    Raises:
+        ValueError: If it holds no `export.json`, a broken one, or one of a version that recorded no digests.
+    """
+    path = folder / EXPORT
+    if not path.exists():
+        raise ValueError(
+            f"{folder} holds no {EXPORT}: write an export with `python -m modeling_lumbarclip.export CHECKPOINT --out "
+            f"{folder}`."
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
+    if not all(name in entry.get("parts", ()) for name, entry in description["files"].items()):
+        raise ValueError(f"{path} is of an older version, without digests to know its files by. {export_again(folder)}")
+    return description
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .checkpoint_files import compare_files, record_file
 from .golden_outputs import deviation
 
 VISION_MODEL = "vision_model.onnx"
@@ -152,16 +153,30 @@ def refuse_deviation(file: str, moved: dict[str, float]) -> None:
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Size of an ONNX file, its operations that have weights, and how far it is from the model."""
+    """Say what an ONNX file is.
+
+    Args:
+        path: The file.
+        moved: What `deviations` gave of it.
+
+    Returns:
+        `bytes`; of the file and of that of its weights, if there is one, the `parts`: `bytes` and `sha256` by name; the
+        `deviation` from the model; and the number of `operations` that have weights, by kind.
+    """
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
     operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
-    return {"bytes": _num_bytes(path), "deviation": moved, "operations": operations}
+    parts = {part.name: record_file(part) for part in _parts(path)}
+    return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
 
 
 def _num_bytes(path: Path) -> int:
-    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))  # with a file of weights
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}*"))  # with a file of weights
 
 
 def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
@@ -210,11 +225,37 @@ def quantise(path: Path, quantised: Path) -> None:
         )
 
 
+def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
+    """Open an ONNX file that is as it was when it was compared with torch.
+
+    Args:
+        path: The file.
+        parts: What `describe_file` gave of it.
+
+    Returns:
+        What `open_session` does.
+
+    Raises:
+        ImportError: If ONNX Runtime is missing.
+        ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
+    """
+    if drifts := compare_files(path.parent, parts):
+        changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
+        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent)}")
+    return open_session(path)
+
+
+def export_again(folder: Path) -> str:
+    """Tell what helps against an export that cannot be used."""
+    return f"Remove {folder} and export again: `python -m modeling_lumbarclip.export CHECKPOINT --out {folder}`."
+
+
 def open_session(path: Path) -> Any:
     """Open an ONNX file with as many threads as torch has.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
+        ValueError: If it cannot open the file.
     """
     require_packages()
     import onnxruntime
@@ -226,7 +267,14 @@ def open_session(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-    return onnxruntime.InferenceSession(path, options, providers=providers)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # those of ONNX Runtime have no class in common
+        reason = " ".join(str(error).split())  # ends in a line break
+        raise ValueError(
+            f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it (pip install -U "
+            "onnxruntime), or export again with the packages that are installed here."
+        ) from error
 
 
 def require_packages() -> None:

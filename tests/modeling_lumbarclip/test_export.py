@@ -3,14 +3,22 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPModel, onnx_graphs
 from modeling_lumbarclip import export as export_module
-from modeling_lumbarclip.export import EXPORT, export, main, weights_sha256
-from modeling_lumbarclip.onnx_graphs import Graph, deviations, refuse_deviation
+from modeling_lumbarclip.export import EXPORT, export, main, read_export, weights_sha256
+from modeling_lumbarclip.onnx_graphs import (
+    Graph,
+    describe_file,
+    deviations,
+    open_session,
+    open_unchanged,
+    refuse_deviation,
+)
 from tests.conftest import TINY_TEXT, TINY_VISION
 
 RESNET = {"architecture": "resnet10t", "model_args": {"channels": [8, 16, 16, 24], "stem_width": 8}}
@@ -38,6 +46,12 @@ def save(model, processor, folder):
 def run(path, outputs, **inputs):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(outputs, {name: value.numpy() for name, value in inputs.items()})
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.slow
@@ -90,9 +104,22 @@ def test_weights_of_gigabytes_lie_beside_their_graph(tiny_model, tiny_processor,
     small = export(folder, tmp_path / "small", int8=True)["files"]
     monkeypatch.setattr(onnx_graphs, "MAX_SINGLE_FILE_BYTES", 0)
     large = export(folder, tmp_path / "large", int8=True)["files"]  # compared with torch as it is written
-    assert {path.name for path in (tmp_path / "large").glob("vision*.data")} == {"vision_model.onnx.data"}
+    assert [*large["vision_model.onnx"]["parts"]] == ["vision_model.onnx", "vision_model.onnx.data"]
+    recorded = [name for entry in large.values() for name in entry["parts"]]
+    assert sorted(recorded) == sorted(path.name for path in (tmp_path / "large").glob("*.onnx*"))
     for name, entry in large.items():
         assert entry["deviation"] == pytest.approx(small[name]["deviation"], abs=1e-6)
+        assert entry["bytes"] == sum(part["bytes"] for part in entry["parts"].values())
+    path = tmp_path / "large" / "vision_model.onnx"
+    parts = large[path.name]["parts"]
+    open_unchanged(path, parts)
+    weights = path.with_name("vision_model.onnx.data")
+    flip_a_bit(weights)
+    with pytest.raises(ValueError, match=r"vision_model.onnx.data \(other content.*export again"):
+        open_unchanged(path, parts)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"vision_model.onnx.data \(is missing\).*export again"):
+        open_unchanged(path, parts)
 
 
 @pytest.mark.slow
@@ -124,6 +151,55 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_stays(
     assert main([str(folder), "--out", str(tmp_path / "onnx")]) == 1
     assert "image_embeds differs by 0.0002 of its length" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def write_addition(path, ir_version=8):
+    """A graph that adds its input to itself; of version 8 every onnxruntime knows the format."""
+    value = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"}
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "x"], ["y"])], "g", [value["x"]], [value["y"]])
+    opset = onnx.helper.make_opsetid("", 17)
+    path.write_bytes(onnx.helper.make_model(graph, ir_version=ir_version, opset_imports=[opset]).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("cut", ["middle", "empty"])
+def test_a_file_that_is_not_as_it_was_written_is_not_opened(tmp_path, cut):
+    path = write_addition(tmp_path / "vision_model.onnx")
+    parts = describe_file(path, {})["parts"]
+    open_unchanged(path, parts)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 if cut == "middle" else 0])
+    with pytest.raises(ValueError, match=rf"vision_model.onnx \(other.* {len(content)} bytes when .*export again"):
+        open_unchanged(path, parts)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"vision_model.onnx \(is missing\).*export again"):
+        open_unchanged(path, parts)
+
+
+def test_a_file_that_onnxruntime_cannot_open_is_named(tmp_path):
+    path = write_addition(tmp_path / "newer.onnx", ir_version=9999)
+    with pytest.raises(
+        ValueError, match=r"onnxruntime [\d.]+ cannot open .*newer.onnx: .*IR version: 9999.*export again"
+    ):
+        open_session(path)
+    path.write_bytes(b"onnx")
+    with pytest.raises(ValueError, match=r"cannot open .*newer.onnx: .*export again"):
+        open_session(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no export.json: write an export"),
+        ('{"weights_sha256": "0", "fil', "export.json cannot be read .*export again"),
+        ('{"files": {"vision_model.onnx": {"bytes": 5}}}', "export.json is of an older version.*export again"),
+    ],
+)
+def test_an_export_without_digests_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / EXPORT).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_export(tmp_path)
 
 
 @pytest.mark.parametrize("distance", [1.1e-4, float("nan"), float("inf")])

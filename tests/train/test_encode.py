@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,7 +19,7 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from data_scripts.dicom import read_slice
-from modeling_lumbarclip.export import export
+from modeling_lumbarclip.export import EXPORT, export
 from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 from train import encode
 from train.checkpoints import save_checkpoint
@@ -367,3 +369,35 @@ def test_an_export_gives_the_same_embeddings_and_only_of_its_own_checkpoint(
     with pytest.raises(ValueError, match="exported from other weights"):
         run(tmp_path / "other", tmp_path / "out.parquet", images=str(scans), onnx=str(tmp_path / "onnx"))
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.slow
+def test_an_export_that_was_altered_is_refused(checkpoint, scans, tmp_path, tiny_processor):
+    folder, out = tmp_path / "onnx", tmp_path / "out.parquet"
+    export(checkpoint, folder, int8=True)
+    for int8 in (False, True):
+        path = folder / f"vision_model{'_int8' * int8}.onnx"
+        whole = path.read_bytes()
+        altered = onnx.load(path)
+        weight = max(altered.graph.initializer, key=lambda one: len(one.raw_data))
+        weight.raw_data = bytes(255 - byte for byte in weight.raw_data)  # the graph stays sound, the size the same
+        onnx.save(altered, path)
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for content in (path.read_bytes(), whole[:-1], b""):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{path.name} \(other content.*export again"):
+                run(checkpoint, out, images=str(scans), onnx=str(folder), int8=int8)
+        path.write_bytes(whole)
+        run(checkpoint, out, images=str(scans), onnx=str(folder), int8=int8, overwrite=True)
+        out.unlink()
+
+    description = json.loads((folder / EXPORT).read_text())
+    tiny_processor.image_processor.size = {"height": 32, "width": 48}
+    with pytest.raises(ValueError, match="takes images of 32 x 32, .* makes them 32 x 48.*export again"):
+        encoders.OnnxEncoder(folder, tiny_processor.image_processor, True, description["weights_sha256"], "images")
+    for entry in description["files"].values():
+        del entry["parts"]
+    (folder / EXPORT).write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="is of an older version, without digests.*export again"):
+        run(checkpoint, out, images=str(scans), onnx=str(folder))
+    assert not out.exists()

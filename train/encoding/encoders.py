@@ -3,7 +3,6 @@
 Shapes: B images or rows of a batch, U distinct texts, D width of the embeddings.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPModel
-from modeling_lumbarclip.export import EXPORT
-from modeling_lumbarclip.onnx_graphs import TEXT_MODEL, VISION_MODEL, int8_name, open_session
+from modeling_lumbarclip.export import read_export
+from modeling_lumbarclip.onnx_graphs import TEXT_MODEL, VISION_MODEL, export_again, int8_name, open_unchanged
 from train.decoded_images import normalise
 
 Embeddings = NDArray[np.float32]
@@ -78,7 +77,8 @@ class OnnxEncoder:
         int8: Whether to take the quantised copy.
 
     Raises:
-        ValueError: If the folder holds no export, no quantised one, or that of another checkpoint.
+        ValueError: If the folder holds no export, no quantised one, or that of another checkpoint or of another size of
+            images; or if the file has changed since it was exported.
     """
 
     def __init__(
@@ -90,21 +90,23 @@ class OnnxEncoder:
         what: str,
         int8: bool = False,
     ) -> None:
-        if not (folder / EXPORT).exists():
-            raise ValueError(
-                f"--onnx {folder} holds no {EXPORT}: write an export with `python -m modeling_lumbarclip.export "
-                f"CHECKPOINT --out {folder}`."
-            )
-        if json.loads((folder / EXPORT).read_text())["weights_sha256"] != weights_sha256:
+        exported = read_export(folder)
+        if exported["weights_sha256"] != weights_sha256:
             raise ValueError(
                 f"--onnx {folder} was exported from other weights than those of --checkpoint; export these, or name "
                 "the checkpoint that was exported."
             )
         name, kind = (VISION_MODEL, "image") if what == "images" else (TEXT_MODEL, "text")
-        path = folder / (int8_name(name) if int8 else name)
-        if not path.exists():
-            raise ValueError(f"--onnx {folder} holds no {path.name}; export again with --int8, or encode without.")
-        self.session = open_session(path)
+        file = int8_name(name) if int8 else name
+        if file not in exported["files"]:
+            raise ValueError(f"--onnx {folder} holds no {file}; export again with --int8, or encode without.")
+        self.session = open_unchanged(folder / file, exported["files"][file]["parts"])
+        height, width = image_processor.size["height"], image_processor.size["width"]
+        if what == "images" and (made_for := self.session.get_inputs()[0].shape[2:]) != [height, width]:
+            raise ValueError(
+                f"--onnx {folder} takes images of {' x '.join(map(str, made_for))}, the processor of --checkpoint "
+                f"makes them {height} x {width}. {export_again(folder)}"
+            )
         self.output = f"{kind}_embeds" if project else f"{kind}_features"
         self.image_processor = image_processor
 
