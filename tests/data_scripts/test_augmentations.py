@@ -346,6 +346,22 @@ def test_pose_moves_mask_with_image_and_spacing_with_zoom(sided_dataset):
     assert posed(image, Pose(zoom=2)).getpixel((0, 0)) == pytest.approx(across[20], abs=2)
 
 
+def test_what_is_drawn_keeps_its_size_in_millimetres():
+    down, across = np.mgrid[:200, :200] - 99.5
+    disc = (down**2 + across**2 < 40**2).astype(np.uint8)
+    moved = VaryPose(seed=1, max_log_zoom=0.3)(
+        {
+            "image": [Image.fromarray(255 * disc)] * 20,
+            "mask": [Image.fromarray(disc)] * 20,
+            "pixel_spacing_mm": [0.8] * 20,
+            "source": [str(number) for number in range(20)],
+        }
+    )
+    pixels = np.array([np.asarray(decoded(mask)).sum() for mask in moved["mask"]])
+    assert pixels.max() > 1.5 * pixels.min()
+    np.testing.assert_allclose(pixels * np.square(moved["pixel_spacing_mm"]), disc.sum() * 0.8**2, rtol=0.02)
+
+
 def test_facts_are_kept_on_a_sample_of_synthetic_reports():
     changed = 0
     reports = synthetic_reports(2)
