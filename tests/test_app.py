@@ -196,6 +196,15 @@ def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slice
     page.get_by_role("button", name="Ask").click()
     page.get_by_role("alert").filter(has_text="denies a finding").wait_for()
 
+    page.get_by_label("A finding of your own").first.fill("左椎间盘")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("alert").filter(has_text="knows no word of “左椎间盘”").wait_for()
+    assert "Left disc bulge?" in page.locator(".lc-own").inner_text()
+    page.get_by_label("A finding of your own").first.fill("qwerty disc")
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".lc-own").get_by_text("does not know the word “qwerty”").wait_for()
+    page.screenshot(path=tmp_path / "unknown.png", full_page=True)
+
 
 @browser_test
 def test_a_study_is_answered_slice_by_slice_and_for_the_patient(open_page, slices, tmp_path):
@@ -203,7 +212,9 @@ def test_a_study_is_answered_slice_by_slice_and_for_the_patient(open_page, slice
     page.get_by_role("tab", name="Study").click()
     choose_file(page, sorted(slices.iterdir()))
     page.locator(".lc-table").wait_for()
-    assert "mean of 3 slices" in page.locator(".lc-card").locator("visible=true").inner_text()
+    patient = page.locator(".lc-card").locator("visible=true").inner_text()
+    assert "mean of 3 slices" in patient
+    assert "This is not calibrated for patients." in patient
     assert page.locator(".lc-table tbody tr").count() == 3
     assert "notes.png is no image" in page.get_by_role("status").locator("visible=true").first.inner_text()
     page.screenshot(path=tmp_path / "study.png", full_page=True)

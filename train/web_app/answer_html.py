@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from data_scripts.records import NO_FINDING
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.report_text_lumbarclip import exchange_sides
 from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
@@ -14,6 +15,8 @@ from train.web_app.uploads import Slice
 # LBP, low back pain, is the paper's name for levels with any finding.
 _LONG_NAMES = {"LBP": "A finding (LBP)", "No Finding": "No finding"}
 SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
+# Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
+CLOSE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +114,28 @@ def own_answer_html(own: OwnAnswer) -> str:
     """Show the answer to a finding in the user's own words."""
     has_side = exchange_sides(own.finding) != own.finding
     sides = f'<p class="lc-small">{escape(SIDES)}</p>' if has_side else ""
+    unknown = message_html([unknown_words_note(own.unknown_words)], "note") if own.unknown_words else ""
     return (
         f'<section class="lc-card lc-own"><h3>{escape(long_name(own.finding))}?</h3>'
-        f'<p class="lc-verdict lc-abstains">Not calibrated: a comparison of sentences</p>'
+        f'<p class="lc-verdict lc-abstains">Not calibrated: a comparison of sentences</p>{unknown}'
         f"{_bar('More like “present”', own.probability)}{_bar('More like “absent”', 1 - own.probability)}"
         f'<p class="lc-small">How much more the slice is like the statement than like its denial. '
         f"{percent(own.probability)} does not mean that so many of a hundred such slices show it.</p>{sides}"
         f"{_wording(['present', 'absent'], [own.statements, own.denials])}</section>"
     )
+
+
+def unknown_words_note(words: Sequence[str]) -> str:
+    """Say which words of a finding the model does not know.
+
+    Example:
+        >>> unknown_words_note(["qwerty"])
+        'The model does not know the word “qwerty”, so the answer may not be about it.'
+    """
+    named = ", ".join(f"“{word}”" for word in words)
+    if len(words) == 1:
+        return f"The model does not know the word {named}, so the answer may not be about it."
+    return f"The model does not know the words {named}, so the answer may not be about them."
 
 
 def reports_html(reports: Sequence[NearReport], what: str) -> str:
@@ -144,6 +161,7 @@ def study_html(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroSho
     """Show the answer for a patient, and below it that of each slice."""
     return (
         f'<section class="lc-card"><h3>The patient: mean of {len(slices)} slices</h3>'
+        f"<p><b>{escape(patient_verdict(study.pooled, calibration))}</b></p>"
         f"{''.join(_pooled_bars(q, of_q) for q, of_q in zip(calibration.questions, study.pooled, strict=True))}"
         '<p class="lc-small">The mean of the probabilities below. A finding on one slice of many hardly moves it. '
         "Prediction sets hold for single slices, so there is none for the mean.</p></section>"
@@ -181,6 +199,49 @@ def verdict(answer: Answer) -> tuple[str, bool]:
     all_of_them = "both" if len(held) == 2 else "all"
     first, last = ", ".join(map(_in_sentence, held[:-1])), _in_sentence(held[-1])
     return f"No answer: {first} and {last} {all_of_them} remain possible", True
+
+
+def patient_verdict(pooled: Sequence[dict[str, float]], calibration: ZeroShotCalibration) -> str:
+    """Say in words what the slices of a patient say together. The calibration is that of single slices.
+
+    Args:
+        pooled: Of each question, the mean over the slices of the probability of each choice.
+        calibration: Of the same questions.
+
+    Example:
+        >>> asked = CalibratedQuestion("disc bulge", ["absent", "present"], [["normal"], ["bulge"]], 1.0, [1.0, 1.0])
+        >>> patient_verdict([{"absent": 0.3, "present": 0.7}], ZeroShotCalibration([asked], 0.9, {}))
+        'More likely than not: disc bulge. This is not calibrated for patients.'
+    """
+    if calibration.questions[0].label is None:
+        words = _likeliest_class(pooled[0])
+    else:
+        words = _likely_findings(
+            {
+                question.label: probabilities[question.choices[1]]
+                for question, probabilities in zip(calibration.questions, pooled, strict=True)
+                if question.label not in (None, NO_FINDING)  # which is said by naming no other
+            }
+        )
+    return f"{words}. This is not calibrated for patients."
+
+
+def _likeliest_class(probabilities: dict[str, float]) -> str:
+    first, second = sorted(probabilities, key=lambda choice: -probabilities[choice])[:2]
+    if probabilities[first] - probabilities[second] < CLOSE:
+        return f"No answer: {_in_sentence(first)} and {_in_sentence(second)} are about as probable"
+    return f"Most probable: {_in_sentence(first)}"
+
+
+def _likely_findings(present: dict[str, float]) -> str:
+    likely = [_in_sentence(name) for name, probability in present.items() if probability >= 0.5 + CLOSE / 2]
+    close = [_in_sentence(name) for name, probability in present.items() if abs(probability - 0.5) < CLOSE / 2]
+    said = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("More likely than not", likely), ("Too close to say", close))
+        if names
+    ]
+    return ". ".join(said or ["None of the findings is more likely than not"])
 
 
 def _in_sentence(name: str) -> str:

@@ -6,6 +6,7 @@ comparison is not calibrated.
 Shapes: B slices, D width of the shared space.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,12 +57,14 @@ class OwnAnswer:
         probability: Softmax over the two. Not calibrated: 0.9 does not mean nine of ten.
         statements: Sentences that state the finding.
         denials: Sentences that deny it.
+        unknown_words: Its words that the model does not know.
     """
 
     finding: str
     probability: float
     statements: list[str]
     denials: list[str]
+    unknown_words: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,18 +149,14 @@ def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
     return StudyAnswer(of_slices=of_slices, pooled=pooled)
 
 
-def own_finding(text: str) -> str:
+def own_finding(processor: LumbarCLIPProcessor, text: str) -> str:
     """Check a finding that a user wrote.
 
     Returns:
         The finding, without blanks and a full stop around it.
 
     Raises:
-        ValueError: If there is none, it is too long, or it denies something.
-
-    Example:
-        >>> own_finding(" left paracentral disc protrusion. ")
-        'left paracentral disc protrusion'
+        ValueError: If there is none, it is too long, it denies something, or the model knows no word of it.
     """
     finding = " ".join(text.split()).rstrip(". ")
     if not finding:
@@ -166,7 +165,28 @@ def own_finding(text: str) -> str:
         raise ValueError(f"Name one finding in at most {MAX_FINDING_LETTERS} letters; this has {len(finding)}.")
     if any(found.negated for found in report_findings(finding)):
         raise ValueError(f"“{finding}” denies a finding. Name the finding itself; its denial is asked for as well.")
+    pieces = _pieces(processor, finding)
+    if finding not in processor.class_prompts and set().union(*pieces.values()) <= {processor.tokenizer.unk_token}:
+        raise ValueError(
+            f"The model knows no word of “{finding}”. Name the finding in the words of reports that it learned from."
+        )
     return finding
+
+
+def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
+    """List the words of a finding that a tokenizer has nothing for, or nothing but their letters."""
+    if finding in processor.class_prompts:  # asked for in other words
+        return []
+    return [
+        word
+        for word, pieces in _pieces(processor, finding).items()
+        if processor.tokenizer.unk_token in pieces or (word.isalpha() and len(pieces) >= len(word) > 1)
+    ]
+
+
+def _pieces(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[str]]:
+    """What the tokenizer makes of each word."""
+    return {word: processor.tokenizer.tokenize(word) for word in re.findall(r"\w+", finding)}
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
@@ -188,4 +208,10 @@ def own_answer(reader: Reader, image_embeds: Tensor, finding: str) -> OwnAnswer:
     logits = zero_shot_logits(image_embeds, embeds, reader.model.inverse_temperature.detach(), asked)
     probabilities = calibrated_probabilities(logits.cpu().double(), asked)
     denials, statements = asked.questions[0].prompts
-    return OwnAnswer(finding=finding, probability=float(probabilities[0, 0, 1]), statements=statements, denials=denials)
+    return OwnAnswer(
+        finding=finding,
+        probability=float(probabilities[0, 0, 1]),
+        statements=statements,
+        denials=denials,
+        unknown_words=unknown_words(reader.processor, finding),
+    )

@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from train.web_app.answer_html import SIDES, calibrated_on, message_html
-from train.web_app.answers import Reader, own_finding
+from train.web_app.answers import Reader, own_finding, unknown_words
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
 from train.web_app.report_index import ReportIndex
@@ -130,6 +130,7 @@ def _head(reader: Reader, model_name: str) -> str:
 def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     labels = [question.label for question in reader.calibration.questions] if reader.calibration else []
     findings = [label for label in labels if label is not None]
+    suggested = [finding for finding in SUGGESTED_FINDINGS if not unknown_words(reader.processor, finding)]
     upload = gr.State(None)
     finding = gr.State("")
     with gr.Row():
@@ -152,7 +153,7 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             answers = gr.HTML(NO_SLICE)
             with gr.Group():
                 own_text = gr.Dropdown(
-                    list(SUGGESTED_FINDINGS),
+                    suggested,
                     value="",
                     allow_custom_value=True,
                     label="A finding of your own: pick one, or write it in a few words",
@@ -231,7 +232,7 @@ def _taken(upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
 def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
     """Values of finding, subject and refusal."""
     try:
-        finding = own_finding(text or "")
+        finding = own_finding(reader.processor, text or "")
     except ValueError as error:
         return finding, subject, message_html([str(error)])
     names = [found.name for found in subjects(reader, finding)]

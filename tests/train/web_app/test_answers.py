@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BertTokenizer
 
-from train.web_app.answers import calibrated_answers, embed_slices, make_reader, own_answer, own_finding, study_answer
+from tests.conftest import WORDS
+from train.web_app.answers import (
+    calibrated_answers,
+    embed_slices,
+    make_reader,
+    own_answer,
+    own_finding,
+    study_answer,
+    unknown_words,
+)
 
 
 @pytest.fixture
@@ -59,11 +69,49 @@ def test_a_study_answers_with_the_mean_over_its_slices(reader, images):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "few words"), (" . ", "few words"), ("No disc bulge", "denies a finding"), ("bulge " * 20, "at most 80")],
+    [
+        ("", "few words"),
+        (" . ", "few words"),
+        ("No disc bulge", "denies a finding"),
+        ("bulge " * 20, "at most 80"),
+        ("左椎间盘", "knows no word of “左椎间盘”"),
+        ("stenosis - osteophyte", "knows no word of “stenosis - osteophyte”"),
+        ("!?", "knows no word of “!\\?”"),
+    ],
 )
-def test_what_is_no_finding_is_refused(text, words):
+def test_what_is_no_finding_is_refused(tiny_processor, text, words):
     with pytest.raises(ValueError, match=words):
-        own_finding(text)
+        own_finding(tiny_processor, text)
+
+
+def test_a_finding_is_taken_without_blanks_and_a_full_stop_around_it(tiny_processor):
+    assert own_finding(tiny_processor, " left  disc bulge. ") == "left disc bulge"
+    assert own_finding(tiny_processor, "foraminal disc bulge") == "foraminal disc bulge"  # a word of three is enough
+    assert own_finding(tiny_processor, "LBP") == "LBP"  # asked for in other words
+
+
+@pytest.mark.parametrize(
+    ("finding", "unknown"),
+    [
+        ("left disc bulge at L4/L5", []),
+        ("Disc qwerty, QWERTY and stenosis", ["qwerty", "QWERTY", "and", "stenosis"]),
+        ("bulges at L3, grade 2", ["grade"]),  # digits are spelled by good right
+        ("e disc", []),
+        ("左 disc", ["左"]),
+        ("LBP", []),  # asked for in other words
+    ],
+)
+def test_words_that_are_spelled_or_lost_are_unknown(reader, finding, unknown):
+    letters = [*"qwertyladgl23", *(f"##{piece}" for piece in ["w", "e", "r", "t", "y", "r", "a", "d", "s", "2", "3"])]
+    reader.processor.tokenizer = BertTokenizer(
+        vocab={word: index for index, word in enumerate(dict.fromkeys([*WORDS, *letters]))}
+    )
+    assert unknown_words(reader.processor, finding) == unknown
+
+
+def test_an_own_answer_carries_the_words_that_the_model_does_not_know(reader, images):
+    asked = own_answer(reader, embed_slices(reader, images[:1]), "foraminal disc bulge")
+    assert asked.unknown_words == ["foraminal"]
 
 
 def test_a_checkpoint_without_texts_is_refused(tiny_processor):

@@ -21,6 +21,12 @@ def test_the_page_says_on_which_side_of_a_picture_left_is_and_which_map_comes_fi
     assert "Grad-CAM" in shown  # of the choice of a map
 
 
+def test_only_findings_that_the_model_knows_are_suggested(reader):
+    config = build_page(reader, "tiny").get_config_file()
+    (own,) = [c["props"] for c in config["components"] if "own" in (c["props"].get("label") or "")]
+    assert own["choices"] == [("disc bulge", "disc bulge")]
+
+
 def test_nothing_is_shared_recorded_or_reported(reader):
     page = build_page(reader, "tiny")
     settings = launch_settings()

@@ -1,15 +1,17 @@
 """What the page says: probabilities, abstention, and nothing that a file could smuggle in."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from modeling_lumbarclip.configuration_lumbarclip import ZeroShotCalibration
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
-from train.web_app.answer_html import SIDES, answers_html, calibrated_on, verdict
+from train.web_app import views
+from train.web_app.answer_html import SIDES, answers_html, calibrated_on, patient_verdict, verdict
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
 from train.web_app.report_index import ReportIndex
@@ -109,6 +111,18 @@ def test_an_own_finding_is_said_to_be_uncalibrated(reader, slice_):
     assert view.subject == "stenosis"
 
 
+def test_words_of_an_own_finding_that_the_model_does_not_know_are_named(reader, slice_):
+    known, one, several = (
+        words(view_slice(reader, None, slice_, Choices(finding=finding)).own)
+        for finding in ("left disc bulge", "foraminal bulge", "foraminal osteophyte at L4")
+    )
+    assert "does not know" not in known
+    assert "The model does not know the word “foraminal”, so the answer may not be about it." in one
+    assert (
+        "The model does not know the words “foraminal”, “osteophyte”, so the answer may not be about them." in several
+    )
+
+
 def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
     view = view_slice(uncalibrated, None, slice_, Choices(method="Grad-CAM"))
     assert "no calibration" in view.answers
@@ -149,6 +163,51 @@ def test_a_study_shows_each_slice_and_their_mean(reader):
     assert "mean of 6 slices" in html
     assert html.count("<tr>") == 1 + 6
     assert "severe right paracentral protrusion" in html
+
+
+def questions(*labels, choices=("absent", "present")):
+    prompts = [["a."]] * len(choices)
+    asked = [CalibratedQuestion(label, list(choices), prompts, 1.0, [1.0] * len(choices)) for label in labels]
+    return ZeroShotCalibration(asked, 0.9, {})
+
+
+@pytest.mark.parametrize(
+    ("present", "said"),
+    [
+        ([0.9, 0.2, 0.7], "More likely than not: disc bulge"),
+        ([0.9, 0.56, 0.7], "More likely than not: disc bulge, left bulge"),
+        ([0.9, 0.46, 0.1], "More likely than not: disc bulge. Too close to say: left bulge"),
+        ([0.2, 0.1, 0.9], "None of the findings is more likely than not"),
+        ([0.2, 0.54, 0.1], "Too close to say: left bulge"),
+    ],
+)
+def test_of_findings_the_verdict_of_a_patient_names_the_likely(present, said):
+    pooled = [{"absent": 1 - probability, "present": probability} for probability in present]
+    verdict_words = patient_verdict(pooled, questions("disc bulge", "left bulge", "No Finding"))
+    assert verdict_words == f"{said}. This is not calibrated for patients."
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        ([0.1, 0.7, 0.2], "Most probable: no finding"),
+        ([0.4, 0.3, 0.3], "Most probable: a finding (LBP)"),
+        ([0.35, 0.25, 0.4], "No answer: stenosis and a finding (LBP) are about as probable"),
+    ],
+)
+def test_of_exclusive_classes_the_verdict_of_a_patient_is_the_most_probable(probabilities, said):
+    choices = ("LBP", "No Finding", "stenosis")
+    pooled = [dict(zip(choices, probabilities, strict=True))]
+    verdict_words = patient_verdict(pooled, questions(None, choices=choices))
+    assert verdict_words == f"{said}. This is not calibrated for patients."
+
+
+def test_a_study_says_its_verdict_before_its_bars(reader, monkeypatch):
+    means = [{"absent": 0.1, "present": 0.9}, {"absent": 0.8, "present": 0.2}]
+    study = views.study_answer
+    monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=means))
+    said = words(view_study(reader, example_study()))
+    assert "6 slices More likely than not: disc bulge. This is not calibrated for patients. Disc bulge 90 %" in said
 
 
 def test_what_comes_from_a_file_or_a_user_is_escaped(reader):
