@@ -58,6 +58,9 @@ def _of_any(metadata: dict[str, Any]) -> Iterator[str]:
 
 def _of_a_model(metadata: dict[str, Any]) -> Iterator[str]:
     yield from _of_any(metadata)
+    emissions = metadata.get("co2_eq_emissions", {})
+    if not isinstance(emissions.get("emissions", 0), int | float):
+        yield '"co2_eq_emissions.emissions" must be a number, of grams'
     for one, model in enumerate(metadata.get("model-index", [])):
         where = f"model-index[{one}]"
         if not isinstance(model.get("name"), str):

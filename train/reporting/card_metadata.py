@@ -32,6 +32,7 @@ def card_metadata(
     base_model: str | list[str] | None,
     uses_lora: bool,
     is_adapter: bool,
+    emissions: Mapping[str, Any] | None,
 ) -> ModelCardData:
     """Fill the metadata of a card.
 
@@ -46,6 +47,7 @@ def card_metadata(
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
         is_adapter: Whether the repository holds these alone.
+        emissions: `co2_eq_emissions`; None if they are not known.
 
     Returns:
         The metadata.
@@ -62,6 +64,7 @@ def card_metadata(
         datasets=data["hub_id"],
         language="en",
         model_name=repo_id.rpartition("/")[2],
+        co2_eq_emissions=emissions,
         eval_results=None
         if metrics is None
         else evaluation_results(metrics, None if is_measured_elsewhere else data["hub_id"]),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.reporting.card_words import without_folders
+from train.reporting.card_words import folder_name, without_folders
 
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 CODE_LICENSE = "apache-2.0"
@@ -28,21 +28,37 @@ def starting_models(arguments: Mapping[str, Any]) -> list[str]:
         >>> starting_models({"init_checkpoint": "", "vision": "resnet18", "text": "a/bert", "pretrained": True})
         ['resnet18', 'a/bert']
     """
-    if checkpoint := _starting_checkpoint(arguments):
+    if checkpoint := starting_checkpoint(arguments):
         return [checkpoint]
     return [arguments["vision"], arguments["text"]] if arguments["pretrained"] else []
 
 
 def starting_weights(arguments: Mapping[str, Any]) -> str:
-    """What a run started from, in words."""
+    """What a run started from, in words.
+
+    Example:
+        >>> starting_weights({"init_checkpoint": "runs/demo/checkpoint"})
+        'the weights of `checkpoint`, a checkpoint that is not on the Hub'
+    """
+    if folder := starting_folder(arguments):
+        return f"the weights of `{folder_name(folder)}`, a checkpoint that is not on the Hub"
     models = starting_models(arguments)
-    return f"the weights of {_quoted(models)}" if models else "random weights"
+    return (
+        f"the weights of {' and '.join(f'`{without_folders(name)}`' for name in models)}"
+        if models
+        else "random weights"
+    )
+
+
+def starting_folder(arguments: Mapping[str, Any]) -> str:
+    """The checkpoint that a run started from, if it is a folder of some machine; empty for a Hub id or towers."""
+    checkpoint = starting_checkpoint(arguments)
+    return "" if _is_on_hub(checkpoint) else checkpoint
 
 
 def starting_hub_ids(arguments: Mapping[str, Any]) -> list[str] | None:
     """Those of the starting models that are on the Hub."""
-    models = starting_models(arguments)
-    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
+    return [name for name in starting_models(arguments) if _is_on_hub(name)] or None
 
 
 def start_overlap(run: Mapping[str, Any]) -> str:
@@ -54,7 +70,7 @@ def start_overlap(run: Mapping[str, Any]) -> str:
     """
     if start := run.get("start"):
         return START_OVERLAP[start["rows"]]
-    return START_OVERLAP["unknown"] if _starting_checkpoint(run["arguments"]) else ""
+    return START_OVERLAP["unknown"] if starting_checkpoint(run["arguments"]) else ""
 
 
 def is_measured_elsewhere(run: Mapping[str, Any], metrics: Mapping[str, Any], data_name: str) -> bool:
@@ -98,8 +114,7 @@ def license_statement(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     """Say which licence the weights have, and why."""
     if model_license(data, arguments) == CODE_LICENSE:
         return f"`{CODE_LICENSE}`, that of the code. The data ask for no more, and no other weights are in it."
-    models = starting_models(arguments)
-    of_weights = f" and those of the weights of {_quoted(models)}" if models else ""
+    of_weights = f" and those of {starting_weights(arguments)}" if starting_models(arguments) else ""
     attribution = (
         " That of the data asks for attribution: name their source, which is cited here, with whatever you make of the "
         "model."
@@ -109,9 +124,10 @@ def license_statement(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     return f"none of its own. Keep to the licences of what it was made from: that of the data{of_weights}.{attribution}"
 
 
-def _starting_checkpoint(arguments: Mapping[str, Any]) -> str:
+def starting_checkpoint(arguments: Mapping[str, Any]) -> str:
+    """The checkpoint that a run started from, a folder or Hub id; empty if it started from towers."""
     return arguments.get("init_checkpoint") or arguments.get("checkpoint") or ""  # the second: of a classifier
 
 
-def _quoted(models: list[str]) -> str:
-    return " and ".join(f"`{without_folders(name)}`" for name in models)
+def _is_on_hub(name: str) -> bool:
+    return re.fullmatch(HUB_ID, name) is not None and not Path(name).exists()

@@ -10,12 +10,15 @@ import yaml
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.data_description import UNKNOWN
 from train.history import training_seconds
+from train.reporting.card_energy import emissions_metadata, energy_values
 from train.reporting.card_metadata import PIPELINE_TAG, card_metadata
 from train.reporting.card_origin import (
     is_measured_elsewhere,
     license_statement,
     model_license,
     start_overlap,
+    starting_checkpoint,
+    starting_folder,
     starting_hub_ids,
     starting_weights,
 )
@@ -27,7 +30,15 @@ from train.reporting.card_tables import (
     splits_table,
     study_table,
 )
-from train.reporting.card_words import counted, in_words, number, one_line, shown_command, without_folders
+from train.reporting.card_words import (
+    counted,
+    folder_name,
+    in_words,
+    number,
+    one_line,
+    shown_command,
+    without_folders,
+)
 from train.reporting.report import describe_dataset
 
 INTERVALS = "95 % intervals, by bootstrap over patients"  # percentiles of train.evaluation.bootstrap
@@ -81,6 +92,20 @@ class RunFiles:
         unrecorded = {"name": name, "synthetic": synthetic, "splits": None, "planes": {}, "sequences": {}}
         return {**UNKNOWN, **unrecorded, **self.run.get("data", {})}
 
+    @property
+    def pairs_of_update(self) -> int:
+        """Pairs of an update in all processes; of a classifier, images."""
+        arguments = self.run["arguments"]
+        return int(
+            self.run["num_processes"] * arguments["batch_size"] * arguments.get("gradient_accumulation_steps", 1)
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all updates; None where it was not recorded."""
+        is_timed = bool(self.history) and all("pairs_per_second" in line for line in self.history)
+        return training_seconds(self.history, self.pairs_of_update) if is_timed else None
+
 
 def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     """Fill the placeholders of `model_card.md`.
@@ -94,6 +119,8 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     """
     task = "image-classification" if files.is_classifier else PIPELINE_TAG
     arguments, leak, overlap = files.run["arguments"], _leak_values(files), start_overlap(files.run)
+    energy = energy_values(arguments, files.seconds)
+    goes_on = bool(starting_checkpoint(arguments))
     metadata = card_metadata(
         repo_id,
         pipeline_tag=task,
@@ -104,6 +131,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         base_model=files.adapter_base[0] if files.adapter_base else starting_hub_ids(arguments),
         uses_lora=bool(arguments.get("lora_rank")),
         is_adapter=files.adapter_base is not None,
+        emissions=energy and emissions_metadata(energy, goes_on=goes_on, hardware=_device(files.run)),
     )
     return {
         "metadata": metadata.to_yaml(),
@@ -119,6 +147,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         **_data_values(files),
         **_result_values(files),
         **_training_values(files),
+        "energy": energy,
     }
 
 
@@ -146,7 +175,9 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
 def _data_values(files: RunFiles) -> dict[str, Any]:
     data = files.data
     found, splits = data["deidentification"], data["splits"]
-    named = f"[{data['name']}](https://huggingface.co/datasets/{data['hub_id']})" if data["hub_id"] else data["name"]
+    named = (
+        f"[{data['name']}](https://huggingface.co/datasets/{data['hub_id']})" if data["hub_id"] else f"`{data['name']}`"
+    )
     state = "synthetic" if data["synthetic"] else "unknown" if found is None else "passed"
     if found is not None and not found["passed"]:
         state = "failed"
@@ -215,7 +246,9 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
         "measured_elsewhere": ELSEWHERE if files.is_measured_elsewhere else "",
         "measured_these_weights": bool(metrics and "weights_sha256" in metrics),
         "metrics_date": metrics["date"][:10] if metrics else "",
-        "metrics_command": shown_command(metrics["command"]) if metrics else "",
+        "metrics_command": shown_command(metrics["command"], starting_folder(files.run["arguments"]))
+        if metrics
+        else "",
         **dict.fromkeys(RESULT_TABLES, ""),
         **_tables(metrics),
     }
@@ -259,22 +292,24 @@ def _is_chance(metrics: Mapping[str, Any]) -> bool:
 def _training_values(files: RunFiles) -> dict[str, str]:
     run, history = files.run, files.history
     arguments = run["arguments"]
-    micro_batches = arguments.get("gradient_accumulation_steps", 1)
-    pairs_of_update = run["num_processes"] * arguments["batch_size"] * micro_batches
     examples = "images" if files.is_classifier else "pairs"
-    timed = bool(history) and all("pairs_per_second" in line for line in history)
+    folder = starting_folder(arguments)
     shown = {key: without_folders(value) for key, value in arguments.items() if key not in OF_THE_PLACE}
+    if folder:
+        shown["init_checkpoint" if "init_checkpoint" in shown else "checkpoint"] = (
+            f"{folder_name(folder)} (not on the Hub)"
+        )
     last = history[-1] if history else {}
     losses = [f"{name.replace('_', ' ')} {last[name]:.3f}" for name in ("loss", "validation_loss") if name in last]
     ended = f" Ended at {' and '.join(losses)}." if losses else ""
-    updates = f"{last['update']} updates of {pairs_of_update} {examples}, " if history else ""
+    updates = f"{last['update']} updates of {files.pairs_of_update} {examples}, " if history else ""
     software = [f"Python {run['python']}", *(f"{name} {version}" for name, version in run["packages"].items())]
     return {
-        "command": shown_command(run["command"]),
+        "command": shown_command(run["command"], folder),
         "training": f"{updates}AdamW at {arguments['learning_rate']:g}, seed {arguments['seed']}.{ended} "
         f"Started on {run['date'][:10]}.",
-        "training_time": f"{in_words(training_seconds(history, pairs_of_update)) if timed else NOT_RECORDED} "
-        f"(updates alone) on {_device(run)}.",
+        "training_time": f"{NOT_RECORDED if files.seconds is None else in_words(files.seconds)} (updates alone) on "
+        f"{_device(run)}.",
         "software": ", ".join(software) + ".",
         "arguments": yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100).strip(),
     }
@@ -282,8 +317,7 @@ def _training_values(files: RunFiles) -> dict[str, str]:
 
 def _device(run: Mapping[str, Any]) -> str:
     model = f" ({run['device_name']})" if "device_name" in run else ""
-    threads = (
-        f", {number(run['num_threads'], 'thread')} each" if "num_threads" in run and run["device"] == "cpu" else ""
-    )
+    threads = f", {number(run['num_threads'], 'thread')}" if "num_threads" in run and run["device"] == "cpu" else ""
+    each = " each" if threads and run["num_processes"] > 1 else ""
     precision = {"no": "float32"}.get(run["mixed_precision"], f"mixed precision {run['mixed_precision']}")
-    return f"{run['device']}{model}: {number(run['num_processes'], 'process', 'processes')}{threads}, {precision}"
+    return f"{run['device']}{model}: {number(run['num_processes'], 'process', 'processes')}{threads}{each}, {precision}"

@@ -18,8 +18,12 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def shown_command(command: str) -> str:
+def shown_command(command: str, folder: str = "") -> str:
     """A command without the folders of the machine it ran on: they say nothing to others, and may name someone.
+
+    Args:
+        command: As it was given.
+        folder: A relative one that is to be shortened to its name, too.
 
     Example:
         >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
@@ -27,8 +31,8 @@ def shown_command(command: str) -> str:
     """
     words = []
     for word in shlex.split(command):
-        option, equals, value = word.partition("=")
-        words.append(f"{option}={without_folders(value)}" if equals else without_folders(word))
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(f"{option}{equals}{folder_name(value) if value == folder else without_folders(value)}")
     return shlex.join(words)
 
 
@@ -37,7 +41,17 @@ def without_folders(value: Any) -> Any:
     if not isinstance(value, str) or not re.match(r"/|~|\.\.|[A-Za-z]:\\", value):
         return value
     _, project, inside = value.rpartition("/train/")
-    return f"train/{inside}" if project else re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return f"train/{inside}" if project else folder_name(value)
+
+
+def folder_name(path: str) -> str:
+    r"""The last part of a path of any system.
+
+    Example:
+        >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")
+        ('checkpoint', 'demo')
+    """
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def counted(rows: Mapping[str, int]) -> str:

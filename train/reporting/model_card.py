@@ -18,6 +18,18 @@ from train.history import read_history
 from train.reporting.card_values import RunFiles, card_values
 
 TEMPLATE = Path(__file__).parents[2] / "model_card.md"
+# What a card reads of each file, and how to get the file whole.
+RUN_KEYS = ("command", "date", "arguments", "num_processes", "mixed_precision", "device", "python", "packages")
+CONFIG_KEYS = ("vision_config", "text_config", "projection", "projection_dim")
+METRICS_KEYS = ("dataset", "command", "date")
+CLASSIFIER_KEYS = ("figures", "difference", "patients", "calibration")
+EVALUATION_KEYS = ("linear_probe", "zero_shot", "retrieval", "baselines", "further", "prompts")
+STUDY_KEYS = ("headline", "systems", "controls", "card_text")
+OF_A_RUN = "Name the folder that pretraining or fine-tuning wrote, whole."
+OF_A_STUDY = "--study names the folder of a finished study, which train/study.py wrote."
+MEASURE_AGAIN = (
+    "Measure the model again: train/evaluate_model.py --checkpoint, or, of a classifier, its run again with --resume."
+)
 
 
 def build_model_card(
@@ -41,26 +53,30 @@ def build_model_card(
         The card; `str(card)` is the README of the repository, `card.data` its metadata.
 
     Raises:
-        ValueError: If a file is missing, the figures are of other weights, or the template asks for something that is
+        ValueError: If a file is missing or damaged, the figures are of other weights, or the template asks for what is
             not known.
     """
-    metrics = _read(run_folder / "metrics.json")
+    metrics = _read(run_folder / "metrics.json", METRICS_KEYS, MEASURE_AGAIN)
     if metrics is None and not allow_unmeasured:
         raise ValueError(
             f"{run_folder} has no metrics.json: nobody has measured this model. Measure it with "
             "train/evaluate_model.py --checkpoint, or give --allow_unmeasured; its card will then say so."
         )
+    if metrics is not None:
+        protocol = CLASSIFIER_KEYS if "figures" in metrics else EVALUATION_KEYS
+        _refuse_lacking(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
     checkpoint = run_folder / CHECKPOINT
     if metrics is not None and "weights_sha256" in metrics:  # earlier versions did not record it; the card says so
         refuse_other_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(
-        run=_require(run_folder / "run.json"),
-        config=_require(checkpoint / "config.json"),
-        processor=_read(checkpoint / "preprocessor_config.json") or _require(checkpoint / "processor_config.json"),
+        run=_require(run_folder / "run.json", RUN_KEYS, OF_A_RUN),
+        config=_require(checkpoint / "config.json", CONFIG_KEYS, OF_A_RUN),
+        processor=_read(checkpoint / "preprocessor_config.json", ("size",), OF_A_RUN)
+        or _require(checkpoint / "processor_config.json", ("image_processor",), OF_A_RUN),
         history=read_history(run_folder),
         metrics=metrics,
         adapter_base=adapter_base,
-        study=None if study_folder is None else _require(study_folder / "results.json"),
+        study=None if study_folder is None else _require(study_folder / "results.json", STUDY_KEYS, OF_A_STUDY),
     )
     return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), card_values(files, repo_id)))
 
@@ -81,8 +97,8 @@ def refuse_other_weights(checkpoint: Path, measured: str) -> None:
         raise ValueError(f"{checkpoint} cannot be loaded, so that nobody knows what was measured: {error}") from error
     if weights_sha256(model) != measured:
         raise ValueError(
-            f"{checkpoint.parent / 'metrics.json'} holds figures of other weights than those in {checkpoint}. Measure "
-            "these: train/evaluate_model.py --checkpoint, or, of a classifier, its run again with --resume."
+            f"{checkpoint.parent / 'metrics.json'} holds figures of other weights than those in {checkpoint}. "
+            f"{MEASURE_AGAIN}"
         )
 
 
@@ -116,12 +132,32 @@ def fill_template(template: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _require(path: Path) -> Any:
-    content = _read(path)
-    if content is None:
-        raise ValueError(f"{path} is missing; a model card needs it. Name the folder that pretraining wrote.")
+def _read(path: Path, keys: tuple[str, ...], way_out: str) -> Any:
+    """Read a file of JSON that has at least these keys and no NaN; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it was cut off, edited or badly computed. {way_out}"
+        ) from error
+    _refuse_lacking(path, content, keys, way_out)
     return content
+
+
+def _require(path: Path, keys: tuple[str, ...], way_out: str) -> Any:
+    content = _read(path, keys, way_out)
+    if content is None:
+        raise ValueError(f"{path} is missing; a model card needs it. {way_out}")
+    return content
+
+
+def _refuse_lacking(path: Path, content: Any, keys: tuple[str, ...], way_out: str) -> None:
+    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if lacking:
+        raise ValueError(f"{path} has no {', '.join(lacking)}; a model card needs that. {way_out}")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number")
