@@ -6,8 +6,8 @@
     python train/publish.py --run runs/lora --repo_id me/lumbarclip-lora --adapter --adapter_base me/lumbarclip-demo
 
 The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. What is sent lies in RUN/hub, which
---dry_run writes, too. Each repository gets one commit with all files or none, and the tag last; a publication that was
-interrupted goes on with the same command.
+--dry_run writes, too, and beside it the card as a page, card.html. Each repository gets one commit with all files or
+none, and the tag last; a publication that was interrupted goes on with the same command.
 """
 
 import logging
@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 
 from data_scripts.hub_upload import Destination, check_destination, files_below, upload
 from train.arguments import parse_arguments, setting
+from train.checkpoints import write_text
 from train.publishing.publication import prepare_adapter, prepare_app, prepare_model
+from train.reporting.study_html import html_page
 
 
 @dataclass
@@ -39,7 +41,7 @@ class PublishArguments:
     )
     space: bool = setting(False, "Publish a Space of the same id, too: the app, on this model.")
     index: str = setting("", "Parquet that train/encode.py wrote of a data set: the app shows its nearest reports.")
-    dry_run: bool = setting(False, "Check, and write what would be sent to RUN/hub; send nothing.")
+    dry_run: bool = setting(False, "Check, and write what would be sent, and card.html, to RUN/hub; send nothing.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
@@ -75,10 +77,18 @@ def main(args: PublishArguments) -> None:
         size = sum(path.stat().st_size for path in files[destination].values())
         print(f"{destination.kind} {destination.repo_id}: {folder}, {size / 1e6:.1f} MB")
     if args.dry_run:
-        print("Dry run: nothing was sent.")
+        page = card_page(folders[model], args.repo_id)
+        print(f"Dry run: nothing was sent. The card as a page, which is not of the repository: {page}")
         return
     for destination, address in zip(files, upload(api, files), strict=True):
         print(f"Published {destination.kind} {args.tag}: {address}")
+
+
+def card_page(model: Path, title: str) -> Path:
+    """Write the card of a prepared folder as `card.html` beside that folder, to be looked at; give its path."""
+    page = model.with_name("card.html")
+    write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
+    return page
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it: figures are inside."""
+"""A report or a card as one HTML file that needs nothing beside it: figures are inside."""
 
 import base64
 import re
@@ -23,6 +23,9 @@ th, td {{ padding: .25rem .7rem; border-bottom: 1px solid #e6e6e6; }}
 th {{ border-bottom: 2px solid #8a8a8a; }}
 td:first-child, th:first-child {{ position: sticky; left: 0; background: white; }}
 img {{ max-width: 100%; height: auto; }}
+blockquote {{ margin: 1rem 0; padding: 0 1rem; border-left: .25rem solid #8a8a8a; }}
+details {{ margin: 1rem 0; }}
+summary {{ margin-bottom: .7rem; cursor: pointer; }}
 pre {{ background: #f6f6f6; padding: .7rem; overflow-x: auto; }}
 </style>
 </head>
@@ -47,7 +50,8 @@ def html_page(report: str, title: str, folder: Path) -> str:
     Raises:
         FileNotFoundError: If an image is missing.
     """
-    body = markdown.markdown(report, extensions=["tables", "fenced_code"])
+    foldable = report.replace("<details>", '<details markdown="1">')  # Markdown inside it, as on the Hub
+    body = markdown.markdown(foldable, extensions=["tables", "fenced_code", "md_in_html"])
     body = re.sub(r'src="([^":]+\.png)"', lambda match: f'src="{_data_uri(folder / match[1])}"', body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     return PAGE.format(title=escape(title), body=body)

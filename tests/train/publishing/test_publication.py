@@ -121,7 +121,11 @@ def test_a_dry_run_writes_the_folder_and_asks_the_hub_nothing(run, trusting, hub
     assert hub.requests == []
     written = {path.name for path in (run / "hub" / "model").iterdir()}
     assert written == {path.name for path in (run / "checkpoint").iterdir()} | {"README.md"}
-    assert "nothing was sent" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "nothing was sent" in printed and f"not of the repository: {run / 'hub' / 'card.html'}\n" in printed
+    assert "<h1>model</h1>" in (run / "hub" / "card.html").read_text()
+    published(run)
+    assert "card.html" not in hub.model(REPO).files
 
 
 def test_a_run_without_figures_is_published_only_if_wanted_and_says_so(run, trusting, hub):
