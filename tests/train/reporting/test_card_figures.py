@@ -233,6 +233,13 @@ def test_study_is_told_as_other_runs(tmp_path):
     assert re.search(r"\| CLIP +\| 0\.611 \[0\.601, 0\.621\] \|\n\| HOG ", text)
 
 
+@pytest.mark.parametrize(("processes", "said"), [(1, "1 process, 2 threads, "), (3, "3 processes, 2 threads each, ")])
+def test_training_is_told_in_words(tmp_path, processes, said):
+    folder = change(made_run(tmp_path), "run.json", num_processes=processes, num_threads=2)
+    words = " ".join(build_model_card(folder, REPO).text.split())
+    assert said in words and "Trained from random weights on the data set `made` with the objective" in words
+
+
 def test_energy_and_carbon_follow_from_time_power_and_grid(tmp_path):
     """By hand: 10 updates of 78 pairs at 78 a second and 10 at 39 are 30 s; 360 W for 30 s are 3 Wh."""
     folder = change(made_run(tmp_path), "run.json", arguments__power_watts=360.0)
