@@ -38,10 +38,10 @@ def starting_weights(arguments: Mapping[str, Any]) -> str:
 
     Example:
         >>> starting_weights({"init_checkpoint": "runs/demo/checkpoint"})
-        'the weights of `checkpoint`, a checkpoint that is not on the Hub'
+        'the weights of `checkpoint` (a checkpoint that is not on the Hub)'
     """
     if folder := starting_folder(arguments):
-        return f"the weights of `{folder_name(folder)}`, a checkpoint that is not on the Hub"
+        return f"the weights of `{folder_name(folder)}` (a checkpoint that is not on the Hub)"
     models = starting_models(arguments)
     return (
         f"the weights of {' and '.join(f'`{without_folders(name)}`' for name in models)}"

@@ -271,7 +271,7 @@ def test_checkpoint_of_a_folder_is_told_by_name_as_not_on_the_hub(tmp_path, chec
     folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint, command=words)
     card = build_model_card(folder, REPO)
     assert "demo/checkpoint" not in str(card) and card.data.base_model is None
-    not_on_hub = "the weights of `checkpoint`, a checkpoint that is not on the Hub"
+    not_on_hub = "the weights of `checkpoint` (a checkpoint that is not on the Hub)"
     assert " ".join(card.text.split()).count(not_on_hub) == 2  # what it was trained from, and its licence
     assert "python train/pretrain.py demo.yaml --init_checkpoint checkpoint --lora_rank=8\n" in card.text
     assert "\ninit_checkpoint: checkpoint (not on the Hub)\n" in card.text
