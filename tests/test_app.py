@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from pydicom import Dataset
 from transformers import BertTokenizer
 
@@ -103,8 +104,7 @@ def served(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], headless=True)
         yield opened
         opened.close()
