@@ -1,10 +1,13 @@
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from data_scripts.deidentification_check import check_dataset, main
+from tests.conftest import PROJECT
 from tests.data_scripts.made_rows import dataset_of, png, row, slice_of
 
 
@@ -99,3 +102,10 @@ def test_command_line(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "train row 0, report: NAME: Dr. [NAME]: bulge at L4/L5" in printed.out and "Salem" not in printed.out
     assert "cannot be checked" in printed.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["deidentification_check", "audit"])
+def test_the_exit_code_reaches_the_shell(module, tmp_path):
+    command = [sys.executable, "-m", f"data_scripts.{module}", "--dataset", str(tmp_path / "absent")]
+    assert subprocess.run(command, cwd=PROJECT, capture_output=True).returncode == 2

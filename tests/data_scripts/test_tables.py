@@ -26,6 +26,14 @@ def test_cells_are_text_as_written(tmp_path):
     assert row.cells == {"a": "007", "b": "NA", "c": "1.0"}
 
 
+def test_empty_lines_are_no_rows(tmp_path):
+    rows = read(tmp_path, "report,patient_id,level\n\nBulge,1,L4/L5\n  \n,,\nNormal,2,\n")
+    assert [row.where for row in rows] == ["table.csv row 1", "table.csv row 2"]
+    assert [row.problem for row in rows] == [None, None]
+    (ragged,) = read(tmp_path, "report,patient_id,level\n,\n")
+    assert "2 fields, the header has 3" in ragged.problem
+
+
 def test_ragged_rows_are_kept_and_named(tmp_path):
     rows = read(tmp_path, "report,patient_id\nBulge, mild,1\n\nNormal,2\nShort\n")
     assert [row.problem is None for row in rows] == [False, True, False]

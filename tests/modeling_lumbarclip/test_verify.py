@@ -255,6 +255,13 @@ def test_the_folder_of_a_run_is_not_taken_for_its_checkpoint(checkpoint, capsys)
     )
 
 
+def test_a_difference_is_without_effect_only_where_outputs_were_computed():
+    other = verify.Drift("package torch", "", "2.0 when recorded, 3.0 now")
+    computed = describe("x", verify.Verification([], [other], {"image_embeds": 1e-7}))
+    assert "\nDifferent, without effect on the outputs:\n" in computed
+    assert "\nDifferent:\n" in describe("x", verify.Verification([], [other], {}))
+
+
 def test_a_long_table_is_cut():
     drifts = [verify.Drift(f"tensor {number}", "model.safetensors", "other values") for number in range(150)]
     lines = describe("x", verify.Verification(drifts, [], {})).splitlines()
