@@ -232,7 +232,7 @@ def _publish(args: BuildArguments) -> None:
     try:
         address = publish_dataset(HfApi(), args.out, destination, args.num_proc)
     except ValueError as error:
-        sys.exit(f"error: {args.out} is built, but was not published; later: `{again}`. {error}")
+        sys.exit(f"error: {args.out} is built, but was not published: {error} Once that is mended: `{again}`.")
     except KeyboardInterrupt:
         sys.exit(f"interrupted; {args.out} is built, and `{again}` goes on with what has not arrived")
     print(f"Published as {args.tag}: {address}")

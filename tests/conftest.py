@@ -9,9 +9,10 @@ from pathlib import Path
 # Before the libraries read them: no network, and caches that a test run leaves no trace in.
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit what is set here
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # folders of tests that failed stay there
     SCRATCH = tempfile.mkdtemp(prefix="lumbarclip-tests-")
     atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
-    os.environ["TMPDIR"] = SCRATCH  # for what the processes that tests start leave behind
+    os.environ["TMPDIR"] = tempfile.tempdir = SCRATCH  # here, and in the processes that tests start
     os.environ.setdefault("HF_DATASETS_CACHE", f"{SCRATCH}/datasets")
     os.environ.setdefault("HF_MODULES_CACHE", f"{SCRATCH}/modules")
 

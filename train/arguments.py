@@ -16,6 +16,7 @@ from train.objectives import OBJECTIVES
 from train.report_texts import TEXT_AUGMENTATIONS, TEXT_UNITS
 
 ArgumentsT = TypeVar("ArgumentsT")
+NUMBERS = (int, float, int | None, float | None)  # types of settings
 
 
 class UniqueKeysLoader(yaml.SafeLoader):
@@ -204,6 +205,11 @@ class PretrainArguments:
                 raise ValueError(f"{name} must be positive, or left out where it is not known; got {value}.")
         if self.push_to_hub and not self.hub_repo_id:
             raise ValueError("push_to_hub needs hub_repo_id: name the repository, such as me/lumbarclip-demo.")
+        if self.hub_tag != PretrainArguments.hub_tag and not self.push_to_hub:
+            raise ValueError(
+                f"hub_tag {self.hub_tag} names the version that push_to_hub publishes: set that, too, or publish "
+                "afterwards with train/publish.py --tag."
+            )
         if self.push_to_hub and not self.evaluate:
             raise ValueError(
                 "push_to_hub publishes a model with its figures: leave evaluate on, or publish it afterwards with "
@@ -232,8 +238,8 @@ def parse_arguments(arguments_class: type[ArgumentsT], argv: list[str] | None = 
         The settings.
 
     Raises:
-        ValueError: If the YAML cannot be read, the message names the line; or if it names a setting that does not
-            exist, the message names the nearest one.
+        ValueError: If the YAML cannot be read, the message names the line; if it names a setting that does not exist,
+            the message names the nearest one; or if a value is of another kind than the setting.
         FileNotFoundError: If there is no such YAML file.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -253,11 +259,15 @@ def _read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ValueError(f"{path} is no YAML: {error}") from error
     known = {item.name: item for item in fields(arguments_class)}
-    for name in settings:
+    for name, value in settings.items():
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
             raise ValueError(f"{path} sets {name!r}, which is no setting.{hint}")
+        if known[name].type is str and not isinstance(value, str):
+            raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
+        if known[name].type in NUMBERS and isinstance(value, list | dict):
+            raise ValueError(f"{path} sets {name} to {value!r}: it takes one number.")
     # YAML 1.1 reads 1e-4 as a string; argparse converts string defaults by the type of the field.
     return settings
 

@@ -51,9 +51,13 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
         ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' stands twice in one mapping"),
         ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' stands twice"),
         ("seed: \x07\n", "run.yaml is no YAML: .*not allowed"),
+        ("hub_tag: 0.2\n", "sets hub_tag to 0.2, which YAML does not read as text: put it in quotes"),
+        ("vision: no\n", "sets vision to False, .*put it in quotes"),
+        ("power_watts: [1]\n", r"sets power_watts to \[1\]: it takes one number"),
+        ("batch_size: {a: 1}\n", "sets batch_size to {'a': 1}: it takes one number"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_the_line(tmp_path, text, message):
+def test_a_file_that_cannot_be_read_says_why(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         parse_arguments(PretrainArguments, [write(tmp_path / "run.yaml", text)])
 
@@ -81,6 +85,7 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
         (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
         (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "eda, both, none; got 'aeda'"),
+        (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
         (["--dataset", "d", "--output_dir", "o", "--carbon_intensity", "-1"], "carbon_intensity must .*; got -1"),

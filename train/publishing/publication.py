@@ -160,7 +160,9 @@ def publish_model(run: Path, repo_id: str, tag: str) -> str:
         (address,) = upload(HfApi(), {destination: files_below(prepare_model(run, repo_id))})
     except ValueError as error:
         again = f"python train/publish.py --run {run} --repo_id {repo_id} --tag {tag}"
-        raise ValueError(f"The run is complete, but it was not published; later: `{again}`. {error}") from error
+        raise ValueError(
+            f"The run is complete, but it was not published: {error} Once that is mended: `{again}`."
+        ) from error
     return address
 
 
