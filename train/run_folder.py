@@ -106,7 +106,7 @@ def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: di
     }
 
 
-def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, str]:
+def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, Any]:
     """Say what the weights that a run starts from were trained on, as far as the run beside them tells.
 
     Args:
@@ -114,23 +114,29 @@ def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, st
         rows_sha256: Identity of the rows of each split of this run.
 
     Returns:
-        `checkpoint`, and `rows`: `same` if its run had the same splits, and so did what that run started from, so that
-        no test patient was learned from; `other` if it had other ones; `unknown` without such a run.
+        `checkpoint`; `is_folder`, which nobody can tell later from elsewhere: `demo/checkpoint` may be either; and
+        `rows`: `same` if its run had the same splits, and so did what that run started from, so that no test patient
+        was learned from; `other` if it had other ones; `unknown` without such a run.
     """
     folder = Path(checkpoint).resolve()
-    path = folder.parent / RUN
-    if not folder.is_dir() or not path.exists():
-        return {"checkpoint": checkpoint, "rows": "unknown"}
+    return {"checkpoint": checkpoint, "is_folder": folder.is_dir(), "rows": _compare_rows(folder, rows_sha256)}
+
+
+def _compare_rows(checkpoint: Path, rows_sha256: dict[str, str]) -> str:
+    """`rows` of `describe_start`."""
+    path = checkpoint.parent / RUN
+    if not checkpoint.is_dir() or not path.exists():
+        return "unknown"
     run = json.loads(path.read_text())
     if run.get("rows_sha256") != rows_sha256:
-        return {"checkpoint": checkpoint, "rows": "other"}
+        return "other"
     start = run.get("start")
     if start is None and run["arguments"].get("init_checkpoint"):  # of a version that did not look
-        return {"checkpoint": checkpoint, "rows": "unknown"}
-    return {"checkpoint": checkpoint, "rows": start["rows"] if start else "same"}
+        return "unknown"
+    return str(start["rows"]) if start else "same"
 
 
-def read_start(output_dir: Path) -> dict[str, str] | None:
+def read_start(output_dir: Path) -> dict[str, Any] | None:
     """What `describe_start` found when the run in a folder began; None if it began from towers, or is no run."""
     path = output_dir / RUN
     return json.loads(path.read_text()).get("start") if path.exists() else None

@@ -268,7 +268,7 @@ def test_two_processes_stop_together_with_the_same_batch_statistics(settings, ti
 @pytest.mark.slow
 def test_whether_the_starting_weights_saw_the_test_patients_is_told(settings):
     run({**settings, "epochs": 1})
-    start = {"checkpoint": settings["checkpoint"], "rows": "unknown"}
+    start = {"checkpoint": settings["checkpoint"], "is_folder": True, "rows": "unknown"}
     assert read_json(settings, "run.json")["start"] == start
     assert read_json(settings, "metrics.json")["dataset"]["start"] == start
     said = "**Starting weights**: Whether its starting weights saw these test patients is unknown."

@@ -28,16 +28,17 @@ def test_the_run_beside_a_checkpoint_tells_what_it_was_trained_on(tmp_path, base
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "run.json").write_text(json.dumps({"arguments": {"init_checkpoint": ""}, **base}))
     checkpoint = str(tmp_path / "checkpoint")
-    assert describe_start(checkpoint, ROWS) == {"checkpoint": checkpoint, "rows": rows}
+    assert describe_start(checkpoint, ROWS) == {"checkpoint": checkpoint, "is_folder": True, "rows": rows}
     assert describe_start(f"{checkpoint}/", ROWS)["rows"] == rows
 
 
 def test_of_a_hub_id_and_a_copied_folder_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert describe_start("user/model", ROWS) == {"checkpoint": "user/model", "rows": "unknown"}
+    of_hub = {"checkpoint": "user/model", "is_folder": False, "rows": "unknown"}
+    assert describe_start("user/model", ROWS) == of_hub
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "run.json").write_text(json.dumps({"rows_sha256": ROWS}))  # of a run, but no folder of it
-    assert describe_start("user/model", ROWS)["rows"] == "unknown"
+    assert describe_start("user/model", ROWS) == of_hub
     (tmp_path / "copy").mkdir()
     assert describe_start("copy", ROWS)["rows"] == "unknown"
 

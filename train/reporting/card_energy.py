@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 SOURCE = (
-    "computed, not metered: power drawn × time of the updates × carbon intensity of the grid, as the run's settings"
+    "computed, not metered: power drawn × time of the updates × carbon intensity of the grid, as the run's settings "
+    "give them"
 )
 
 
@@ -29,7 +30,7 @@ def energy_values(arguments: Mapping[str, Any], seconds: float | None) -> dict[s
         return None
     kwh = watts * seconds / 3600 / 1000
     figures = {"kwh": kwh, "grams": kwh * intensity, "watts": watts, "grams_per_kwh": intensity}
-    return {name: three_digits(value) for name, value in figures.items()}
+    return {name: _three_digits(value) for name, value in figures.items()}
 
 
 def emissions_metadata(energy: Mapping[str, str], *, goes_on: bool, hardware: str) -> dict[str, Any]:
@@ -42,17 +43,17 @@ def emissions_metadata(energy: Mapping[str, str], *, goes_on: bool, hardware: st
     """
     return {
         "emissions": float(energy["grams"]),
-        "source": f"{SOURCE} give them",
+        "source": SOURCE,
         "training_type": "fine-tuning" if goes_on else "pre-training",
         "hardware_used": hardware,
     }
 
 
-def three_digits(value: float) -> str:
+def _three_digits(value: float) -> str:
     """A number with three digits that count, and no exponent.
 
     Example:
-        >>> three_digits(0.00086666), three_digits(1234567.0), three_digits(65.0)
+        >>> _three_digits(0.00086666), _three_digits(1234567.0), _three_digits(65.0)
         ('0.000867', '1230000', '65')
     """
     return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")

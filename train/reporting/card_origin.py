@@ -33,16 +33,16 @@ def starting_models(arguments: Mapping[str, Any]) -> list[str]:
     return [arguments["vision"], arguments["text"]] if arguments["pretrained"] else []
 
 
-def starting_weights(arguments: Mapping[str, Any]) -> str:
+def starting_weights(run: Mapping[str, Any]) -> str:
     """What a run started from, in words.
 
     Example:
-        >>> starting_weights({"init_checkpoint": "runs/demo/checkpoint"})
+        >>> starting_weights({"arguments": {"init_checkpoint": "runs/demo/checkpoint"}})
         'the weights of `checkpoint` (a checkpoint that is not on the Hub)'
     """
-    if folder := starting_folder(arguments):
+    if folder := starting_folder(run):
         return f"the weights of `{folder_name(folder)}` (a checkpoint that is not on the Hub)"
-    models = starting_models(arguments)
+    models = starting_models(run["arguments"])
     return (
         f"the weights of {' and '.join(f'`{without_folders(name)}`' for name in models)}"
         if models
@@ -50,15 +50,27 @@ def starting_weights(arguments: Mapping[str, Any]) -> str:
     )
 
 
-def starting_folder(arguments: Mapping[str, Any]) -> str:
-    """The checkpoint that a run started from, if it is a folder of some machine; empty for a Hub id or towers."""
-    checkpoint = starting_checkpoint(arguments)
-    return "" if _is_on_hub(checkpoint) else checkpoint
+def starting_folder(run: Mapping[str, Any]) -> str:
+    """The checkpoint that a run started from, if it is a folder of some machine; empty for a Hub id or towers.
+
+    Args:
+        run: `run.json`. Its `start` says whether it was a folder; of an earlier version, its name and the current
+            folder do, which a card written elsewhere may get wrong.
+
+    Example:
+        >>> starting_folder({"arguments": {"init_checkpoint": "demo/checkpoint"}, "start": {"is_folder": True}})
+        'demo/checkpoint'
+    """
+    checkpoint = starting_checkpoint(run["arguments"])
+    is_folder = (run.get("start") or {}).get("is_folder", not _is_on_hub(checkpoint))
+    return checkpoint if is_folder else ""
 
 
-def starting_hub_ids(arguments: Mapping[str, Any]) -> list[str] | None:
+def starting_hub_ids(run: Mapping[str, Any]) -> list[str] | None:
     """Those of the starting models that are on the Hub."""
-    return [name for name in starting_models(arguments) if _is_on_hub(name)] or None
+    if checkpoint := starting_checkpoint(run["arguments"]):
+        return None if starting_folder(run) else [checkpoint]
+    return [name for name in starting_models(run["arguments"]) if _is_on_hub(name)] or None
 
 
 def start_overlap(run: Mapping[str, Any]) -> str:
@@ -110,11 +122,11 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     return CODE_LICENSE if is_free and not starting_models(arguments) else "other"
 
 
-def license_statement(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+def license_statement(data: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     """Say which licence the weights have, and why."""
-    if model_license(data, arguments) == CODE_LICENSE:
+    if model_license(data, run["arguments"]) == CODE_LICENSE:
         return f"`{CODE_LICENSE}`, that of the code. The data ask for no more, and no other weights are in it."
-    of_weights = f" and those of {starting_weights(arguments)}" if starting_models(arguments) else ""
+    of_weights = f" and those of {starting_weights(run)}" if starting_models(run["arguments"]) else ""
     attribution = (
         " That of the data asks for attribution: name their source, which is cited here, with whatever you make of the "
         "model."

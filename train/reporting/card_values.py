@@ -128,7 +128,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         data=files.data,
         metrics=None if leak["leak"] or overlap else files.metrics,
         is_measured_elsewhere=files.is_measured_elsewhere,
-        base_model=files.adapter_base[0] if files.adapter_base else starting_hub_ids(arguments),
+        base_model=files.adapter_base[0] if files.adapter_base else starting_hub_ids(files.run),
         uses_lora=bool(arguments.get("lora_rank")),
         is_adapter=files.adapter_base is not None,
         emissions=energy and emissions_metadata(energy, goes_on=goes_on, hardware=_device(files.run)),
@@ -143,7 +143,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         **_model_values(files),
         **leak,
         "start_overlap": overlap,
-        "license_statement": license_statement(files.data, arguments),
+        "license_statement": license_statement(files.data, files.run),
         **_data_values(files),
         **_result_values(files),
         **_training_values(files),
@@ -166,7 +166,7 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "projection": heads[config["projection"]],
         "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
         "max_text_length": files.processor.get("max_length", ""),
-        "starting_weights": starting_weights(arguments),
+        "starting_weights": starting_weights(files.run),
         "objective": arguments["objective"] if "objective" in arguments else arguments["loss"],
         "lora_rank": arguments.get("lora_rank", 0),
     }
@@ -246,9 +246,7 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
         "measured_elsewhere": ELSEWHERE if files.is_measured_elsewhere else "",
         "measured_these_weights": bool(metrics and "weights_sha256" in metrics),
         "metrics_date": metrics["date"][:10] if metrics else "",
-        "metrics_command": shown_command(metrics["command"], starting_folder(files.run["arguments"]))
-        if metrics
-        else "",
+        "metrics_command": shown_command(metrics["command"], starting_folder(files.run)) if metrics else "",
         **dict.fromkeys(RESULT_TABLES, ""),
         **_tables(metrics),
     }
@@ -293,12 +291,12 @@ def _training_values(files: RunFiles) -> dict[str, str]:
     run, history = files.run, files.history
     arguments = run["arguments"]
     examples = "images" if files.is_classifier else "pairs"
-    folder = starting_folder(arguments)
-    shown = {key: without_folders(value) for key, value in arguments.items() if key not in OF_THE_PLACE}
-    if folder:
-        shown["init_checkpoint" if "init_checkpoint" in shown else "checkpoint"] = (
-            f"{folder_name(folder)} (not on the Hub)"
-        )
+    folder = starting_folder(run)
+    shown = {
+        key: f"{folder_name(folder)} (not on the Hub)" if folder and value == folder else without_folders(value)
+        for key, value in arguments.items()
+        if key not in OF_THE_PLACE
+    }
     last = history[-1] if history else {}
     losses = [f"{name.replace('_', ' ')} {last[name]:.3f}" for name in ("loss", "validation_loss") if name in last]
     ended = f" Ended at {' and '.join(losses)}." if losses else ""

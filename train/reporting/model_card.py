@@ -78,7 +78,17 @@ def build_model_card(
         adapter_base=adapter_base,
         study=None if study_folder is None else _require(study_folder / "results.json", STUDY_KEYS, OF_A_STUDY),
     )
-    return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), card_values(files, repo_id)))
+    try:
+        values = card_values(files, repo_id)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # below the outermost keys
+        folders, ways_out = f"{run_folder}", f"{OF_A_RUN} {MEASURE_AGAIN}"
+        if study_folder is not None:
+            folders, ways_out = f"{folders} or {study_folder}", f"{ways_out} {OF_A_STUDY}"
+        raise ValueError(
+            f"A file of {folders} lacks what a model card needs, or holds it in another form ({type(error).__name__}: "
+            f"{error}): it was edited or badly computed. {ways_out}"
+        ) from error
+    return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), values))
 
 
 def refuse_other_weights(checkpoint: Path, measured: str) -> None:

@@ -60,16 +60,19 @@ def computed(folder: Path) -> set[str]:
     run, history = json.loads((folder / "run.json").read_text()), (folder / "history.jsonl").read_text().splitlines()
     arguments = run["arguments"]
     pairs = run["num_processes"] * arguments["batch_size"] * arguments.get("gradient_accumulation_steps", 1)
-    seconds, before = 0.0, 0
     lines = [json.loads(line) for line in history]
-    for line in lines if "pairs_per_second" in lines[-1] else []:  # fine-tuning does not time its updates
-        seconds += (line["update"] - before) * pairs / line["pairs_per_second"]
-        before = line["update"]
+    times: set[str] = set()
+    if "pairs_per_second" in lines[-1]:  # fine-tuning does not time its updates
+        seconds, before = 0.0, 0
+        for line in lines:
+            seconds += (line["update"] - before) * pairs / line["pairs_per_second"]
+            before = line["update"]
+        times = {f"{seconds:.0f}", f"{seconds / 60:.1f}", f"{seconds / 3600:.1f}"}
     calibration = json.loads((folder / "checkpoint" / "config.json").read_text())["calibration"]
     percent = f"{100 * calibration['target_coverage']:g}" if calibration else ""
     interval = percentile_estimate(0.0, np.arange(101.0), num_rows=2, num_patients=2)
     width = f"{interval.high - interval.low:g}"
-    return {str(pairs), f"{seconds:.0f}", f"{seconds / 60:.1f}", f"{seconds / 3600:.1f}", percent, width}
+    return {str(pairs), percent, width} | times
 
 
 def untraceable(card: str, folder: Path) -> set[str]:

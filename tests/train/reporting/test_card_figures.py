@@ -73,6 +73,10 @@ def test_every_figure_of_a_real_run_comes_from_its_files(name, monkeypatch):
     assert card_errors(str(card), "model") == []
 
 
+def test_a_run_that_was_not_timed_explains_no_time_of_zero():
+    assert untraceable("Time: 0.0 h.", RUNS / "spider_classifier") == {"0.0"}
+
+
 def test_real_runs_are_kept_without_answers_of_patients_and_paths_of_a_machine():
     files = [path for path in RUNS.rglob("*") if path.is_file()]
     assert {path.name for path in files} <= {
@@ -270,3 +274,35 @@ def test_the_time_of_a_resumed_run_counts_each_update_once(tmp_path):
     with path.open("a") as history:
         history.write('{"update": 30, "pairs_per_second": 2.0}\n')
     assert training_seconds(read_history(tmp_path), pairs_of_update=6) == 10 + 20 + 30
+
+
+LINE = '{"update": 10, "loss": 1.0, "pairs_per_second": 6.0}'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"update": 20, "lo', "Unterminated string"),
+        ("null", "no `update`"),
+        ("5", "no `update`"),
+        ('{"loss": 1.0}', "no `update`"),
+        ('{"update": NaN}', "no `update`"),
+        ('{"update": 20, "loss": NaN}', "its loss is nan"),
+        ('{"update": 20, "validation_loss": null}', "its validation_loss is None"),
+        ('{"update": 20, "pairs_per_second": NaN}', "its pairs_per_second is nan"),
+        ('{"update": 20, "pairs_per_second": 1e999}', "its pairs_per_second is inf"),
+        ('{"update": 20, "pairs_per_second": 0}', "its pairs_per_second is 0, which is not above 0"),
+    ],
+)
+def test_a_damaged_history_is_told_by_line(tmp_path, line, said):
+    folder = made_run(tmp_path)
+    (folder / "history.jsonl").write_text(f"{LINE}\n{line}\n")
+    message = rf"history\.jsonl, line 2, is no update of a run \(.*{said}.*whole copy.*updates are missing from the num"
+    with pytest.raises(ValueError, match=message):
+        build_model_card(folder, REPO)
+
+
+def test_the_history_of_a_run_that_diverged_is_read(tmp_path):
+    """A step may have made the temperature NaN before a loss stopped the run; a study still tells its updates."""
+    (tmp_path / "history.jsonl").write_text(f'{LINE[:-1]}, "inverse_temperature": NaN}}\n')
+    assert training_seconds(read_history(tmp_path), pairs_of_update=6) == 10

@@ -223,7 +223,6 @@ def test_missing_file_is_named(tmp_path, missing):
             r"run\.json cannot be read \(.*Name the folder that pretraining or fine-tuning",
         ),
         ("run.json", "null", r"run\.json has no command, date"),
-        ("history.jsonl", '{"update": 1}\n{"update": 2, "lo', r"history\.jsonl, line 2, is no JSON \(.*whole copy"),
         ("checkpoint/config.json", "{", r"config\.json cannot be read \("),
         ("checkpoint/config.json", "{}", r"config\.json has no vision_config, text_config"),
         ("checkpoint/processor_config.json", "{}", r"processor_config\.json has no image_processor"),
@@ -234,6 +233,38 @@ def test_damaged_file_is_named_with_the_way_out(tmp_path, file, content, said):
     (folder / file).write_text(content)
     with pytest.raises(ValueError, match=said):
         build_model_card(folder, REPO)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "lacks"),
+    [
+        ("run.json", {"arguments": {}}, "KeyError: 'dataset'"),
+        ("run.json", {"data": []}, "TypeError: "),
+        ("metrics.json", {"dataset": {}}, "KeyError: 'synthetic'"),
+        ("metrics.json", {"dataset__labels": {}}, "ZeroDivisionError: "),
+        ("metrics.json", {"linear_probe": []}, "AttributeError: "),
+        ("metrics.json", {"linear_probe__macro_f1__low": "0.5"}, "ValueError: .*'str'"),
+        ("checkpoint/config.json", {"vision_config": {}}, "KeyError: 'model_type'"),
+        ("../study/results.json", {"headline": {}}, "KeyError: 'group'"),
+    ],
+)
+def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, values, lacks):
+    folder, study = made_run(tmp_path / "run"), tmp_path / "study"
+    study.mkdir()
+    headline = {"group": "zero_shot", "metric": "macro_f1"}
+    (study / "results.json").write_text(
+        json.dumps({"headline": headline, "systems": {}, "controls": {}, "card_text": "A study."})
+    )
+    build_model_card(folder, REPO, study_folder=study)
+    change(folder, file, **values)
+    message = rf"A file of .*run or .*study lacks .*\({lacks}.*Name the folder .*evaluate_model\.py.*--study names"
+    with pytest.raises(ValueError, match=message):
+        build_model_card(folder, REPO, study_folder=study)
+    if "study" not in file:
+        with pytest.raises(
+            ValueError, match=rf"A file of \S+run lacks .*\({lacks}.*evaluate_model\.py[^-]*--checkpoint"
+        ):
+            build_model_card(folder, REPO)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -279,6 +310,23 @@ def test_checkpoint_of_a_folder_is_told_by_name_as_not_on_the_hub(tmp_path, chec
     text = build_model_card(on_hub, REPO).text
     assert "the weights of `a/b`" in text and "--init_checkpoint a/b" in text and "\ninit_checkpoint: a/b\n" in text
     assert "not on the Hub" not in text
+
+
+@pytest.mark.parametrize("setting", ["init_checkpoint", "checkpoint"])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_a_run_started_from_is_told_alike_from_everywhere(tmp_path, monkeypatch, setting, is_folder):
+    name, cards = "demo/checkpoint", []
+    (tmp_path / "there" / name).mkdir(parents=True)
+    folder = change(made_run(tmp_path / "run"), "run.json", start=START | {"checkpoint": name, "is_folder": is_folder})
+    change(folder, "run.json", **{f"arguments__{setting}": name})
+    for current in (tmp_path, tmp_path / "there"):
+        monkeypatch.chdir(current)
+        cards.append(build_model_card(folder, REPO))
+    assert str(cards[0]) == str(cards[1])
+    assert cards[0].data.base_model == (None if is_folder else [name])
+    shown = "checkpoint (not on the Hub)" if is_folder else name
+    assert f"\n{setting}: {shown}\n" in cards[0].text
+    assert ("not on the Hub" in cards[0].text) is is_folder is (name not in str(cards[0]))
 
 
 def test_text_of_others_stays_in_its_line(tmp_path):
