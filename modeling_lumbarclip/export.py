@@ -139,11 +139,23 @@ def read_export(folder: Path) -> dict[str, Any]:
             f"{folder}`."
         )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = _checked(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
     if not all(name in entry.get("parts", ()) for name, entry in description["files"].items()):
         raise ValueError(f"{path} is of an older version, without digests to know its files by. {export_again(folder)}")
+    return description
+
+
+def _checked(description: Any) -> dict[str, Any]:
+    if not isinstance(description, dict) or not isinstance(description.get("weights_sha256"), str):
+        raise ValueError("it lacks weights_sha256")
+    files = description.get("files")
+    if not isinstance(files, dict) or not files:
+        raise ValueError("it names no files")
+    for name, entry in files.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("parts", {}), dict):
+            raise ValueError(f"it does not describe {name}")
     return description
 
 

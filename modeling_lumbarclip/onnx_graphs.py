@@ -4,7 +4,7 @@ Shapes: B images, H × W pixels, U texts, T tokens, D width of the shared space,
 K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -241,13 +241,28 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
     """
     if drifts := compare_files(path.parent, parts):
         changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
-        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent)}")
-    return open_session(path)
+        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent, parts)}")
+    try:
+        return open_session(path)
+    except ValueError as error:
+        again = export_again(path.parent, parts)
+        raise ValueError(f"{error} Or keep to the packages that are installed here. {again}") from error
 
 
-def export_again(folder: Path) -> str:
-    """Tell what helps against an export that cannot be used."""
-    return f"Remove {folder} and export again: `python -m modeling_lumbarclip.export CHECKPOINT --out {folder}`."
+def export_again(folder: Path, files: Iterable[str] = ()) -> str:
+    """Tell what helps against an export that cannot be used.
+
+    Args:
+        folder: Of the export.
+        files: Names of files that it held, beside those that are there.
+
+    Example:
+        >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
+        'Remove onnx and export again: `python -m modeling_lumbarclip.export CHECKPOINT --out onnx --int8`.'
+    """
+    names = [*files, *(path.name for path in folder.glob("*.onnx"))]
+    int8 = " --int8" if any(name.endswith("_int8.onnx") for name in names) else ""
+    return f"Remove {folder} and export again: `python -m modeling_lumbarclip.export CHECKPOINT --out {folder}{int8}`."
 
 
 def open_session(path: Path) -> Any:
@@ -272,8 +287,8 @@ def open_session(path: Path) -> Any:
     except Exception as error:  # those of ONNX Runtime have no class in common
         reason = " ".join(str(error).split())  # ends in a line break
         raise ValueError(
-            f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it (pip install -U "
-            "onnxruntime), or export again with the packages that are installed here."
+            f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it: pip install -U "
+            "onnxruntime."
         ) from error
 
 

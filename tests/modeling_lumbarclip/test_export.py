@@ -178,13 +178,31 @@ def test_a_file_that_is_not_as_it_was_written_is_not_opened(tmp_path, cut):
 
 def test_a_file_that_onnxruntime_cannot_open_is_named(tmp_path):
     path = write_addition(tmp_path / "newer.onnx", ir_version=9999)
-    with pytest.raises(
-        ValueError, match=r"onnxruntime [\d.]+ cannot open .*newer.onnx: .*IR version: 9999.*export again"
-    ):
+    message = r"onnxruntime [\d.]+ cannot open .*newer.onnx: .*IR version: 9999.*pip install -U onnxruntime\."
+    with pytest.raises(ValueError, match=f"{message}$"):  # while it is exported, too
         open_session(path)
+    with pytest.raises(ValueError, match=f"{message} .*export again"):
+        open_unchanged(path, describe_file(path, {})["parts"])
     path.write_bytes(b"onnx")
-    with pytest.raises(ValueError, match=r"cannot open .*newer.onnx: .*export again"):
+    with pytest.raises(ValueError, match=r"cannot open .*newer.onnx: "):
         open_session(path)
+
+
+@pytest.mark.parametrize("file", ["vision_model.onnx", "vision_model_int8.onnx"])
+@pytest.mark.parametrize("fate", ["changed", "missing"])
+def test_the_advice_makes_the_quantised_copy_again(tmp_path, file, fate):
+    path = write_addition(tmp_path / file)
+    parts = describe_file(path, {})["parts"]
+    path.write_bytes(b"onnx")
+    if fate == "missing":
+        path.unlink()
+    ending = " --int8" if "int8" in file else ""
+    with pytest.raises(ValueError, match=rf"--out \S*{ending}`\.$"):
+        open_unchanged(path, parts)
+    if fate == "changed":
+        (tmp_path / EXPORT).write_text("[")
+        with pytest.raises(ValueError, match=rf"cannot be read .* --out \S*{ending}`\.$"):
+            read_export(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +210,36 @@ def test_a_file_that_onnxruntime_cannot_open_is_named(tmp_path):
     [
         (None, "holds no export.json: write an export"),
         ('{"weights_sha256": "0", "fil', "export.json cannot be read .*export again"),
-        ('{"files": {"vision_model.onnx": {"bytes": 5}}}', "export.json is of an older version.*export again"),
+        (
+            '{"weights_sha256": "0", "files": {"vision_model.onnx": {"bytes": 5}}}',
+            "export.json is of an older version.*export again",
+        ),
     ],
 )
 def test_an_export_without_digests_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / EXPORT).write_text(content)
     with pytest.raises(ValueError, match=message):
+        read_export(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({}, "lacks weights_sha256"),
+        ([], "lacks weights_sha256"),
+        (None, "lacks weights_sha256"),
+        ({"weights_sha256": 3, "files": {"a": {"parts": {"a": {}}}}}, "lacks weights_sha256"),
+        ({"weights_sha256": "0"}, "names no files"),
+        ({"weights_sha256": "0", "files": []}, "names no files"),
+        ({"weights_sha256": "0", "files": {}}, "names no files"),
+        ({"weights_sha256": "0", "files": {"a": 3}}, "does not describe a"),
+        ({"weights_sha256": "0", "files": {"a": {"parts": None}}}, "does not describe a"),
+    ],
+)
+def test_an_export_that_is_described_otherwise_is_refused(tmp_path, content, reason):
+    (tmp_path / EXPORT).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"export.json cannot be read \(it {reason}\).*export again"):
         read_export(tmp_path)
 
 
