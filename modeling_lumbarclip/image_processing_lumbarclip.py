@@ -3,14 +3,13 @@
 import base64
 import os
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import TorchvisionBackend
@@ -45,9 +44,10 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
     Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size, and
-    files, URLs and base64, which `read_image` opens. Values of 8 bits are taken as they are, unless
-    `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are windowed between the 0.5 and 99.5 percentiles
-    of their slice, because a cast to 8 bits would turn a 12-bit slice white; floats in [0, 1] are scaled.
+    files, URLs and base64, which `read_image` opens; PIL images and files are turned upright, as their EXIF says.
+    Values of 8 bits are taken as they are, unless `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are
+    windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a 12-bit slice
+    white; floats in [0, 1] are scaled.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.2. The paper does not name its window.
@@ -74,7 +74,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         super().__init__(**kwargs)  # type: ignore[misc]  # it reads `valid_kwargs`
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open files, and bring images to eight bits.
+        """Open files, turn images upright, and bring them to eight bits.
 
         transformers would take an animation for several images, refuse grey arrays, and clip deep images.
 
@@ -90,7 +90,12 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             TypeError: If something is no image.
         """
         is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
-        return super().fetch_images(_eight_bits(list(image_url_or_urls) if is_batch else image_url_or_urls))
+        return self._fetch(list(image_url_or_urls) if is_batch else image_url_or_urls)
+
+    def _fetch(self, images: Any) -> Any:
+        if isinstance(images, list | tuple):
+            return [self._fetch(image) for image in images]
+        return super().fetch_images(to_eight_bits(read_image(images)))
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
@@ -103,7 +108,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
 
         Args:
             maps: Over the square that the model saw, such as `model.grad_cam(...)`. Shape (..., h, w), float.
-            image_size: Height and width of the image as it was given to the processor, in pixels.
+            image_size: Height and width of the image that was given to the processor, upright, in pixels.
 
         Returns:
             Bilinear between the middles of the cells. Shape (..., height, width).
@@ -148,12 +153,12 @@ def read_image(image: Any, timeout: float | None = None) -> Any:
         A PIL image of any depth; arrays and tensors unchanged.
 
     Raises:
-        ValueError: If a text is none of these, or the image is too large or has several frames.
+        ValueError: If a text is none of these, or stands for no image; or the image is too large or has several frames.
         PIL.UnidentifiedImageError: If the file is no image that PIL reads.
     """
     if isinstance(image, str | os.PathLike):
         try:
-            image = Image.open(_image_file(image, timeout))
+            image = _open(image, timeout)
         except Image.DecompressionBombError as error:
             raise ValueError(f"{error} {SMALLER}") from error
     if not isinstance(image, Image.Image):
@@ -162,16 +167,28 @@ def read_image(image: Any, timeout: float | None = None) -> Any:
     return ImageOps.exif_transpose(image)
 
 
-def _image_file(image: str | os.PathLike[str], timeout: float | None) -> Path | BytesIO:
+def _open(image: str | os.PathLike[str], timeout: float | None) -> Image.Image:
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         with urlopen(image, timeout=timeout) as answer:
-            return BytesIO(answer.read())
-    if isinstance(image, os.PathLike) or os.path.isfile(image):  # noqa: PTH113 - `Path` raises at a long text
-        return Path(image)
+            content = answer.read()
+    elif isinstance(image, os.PathLike) or os.path.isfile(image):  # noqa: PTH113 - `Path` raises at a long text
+        return Image.open(image)
+    else:
+        content = _decoded(image)
     try:
-        return BytesIO(base64.b64decode(image.rpartition(",")[2], validate=True))
+        return Image.open(BytesIO(content))
+    except UnidentifiedImageError:  # names the buffer
+        raise ValueError(
+            f"No image at {image[:100]!r}: it is neither a file nor the URL of an image nor an image in base64."
+        ) from None
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64, with line breaks or without, after a `data:` header or bare; empty where a text is none."""
+    try:
+        return base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
     except ValueError:
-        raise ValueError(f"No image: {image[:100]!r} is neither a file nor a URL nor an image in base64.") from None
+        return b""
 
 
 def to_eight_bits(image: Any) -> Any:
@@ -214,13 +231,6 @@ def to_eight_bits(image: Any) -> Any:
     _refuse_huge(image.shape[-1], image.shape[-2])
     image = image[:3]
     return image if image.dtype == torch.uint8 else _window(image)
-
-
-def _eight_bits(images: Any) -> Any:
-    """Open and window one image, or those of lists."""
-    if isinstance(images, list | tuple):
-        return [_eight_bits(image) for image in images]
-    return to_eight_bits(read_image(images) if isinstance(images, str | os.PathLike) else images)
 
 
 def _refuse_pil_image(image: Image.Image) -> None:

@@ -209,18 +209,49 @@ def test_an_image_is_read_deep_and_upright_from_wherever_it_is(tmp_path):
     path = tmp_path / "slice.png"
     deep.save(path)
     encoded = base64.b64encode(path.read_bytes()).decode()
-    for given in (path, str(path), encoded, f"data:image/png;base64,{encoded}", deep):
+    wrapped = base64.encodebytes(path.read_bytes()).decode()
+    assert "\n" in wrapped.strip()
+    for given in (path, str(path), encoded, wrapped, f"data:image/png;base64,{encoded}", deep):
         assert np.array_equal(np.asarray(read_image(given)), GREY.astype(np.uint16) * 256)
     assert read_image(GREY) is GREY
     exif = Image.Exif()
     exif[0x0112] = 6  # a camera held sideways
     Image.fromarray(GREY).save(tmp_path / "photo.png", exif=exif)
     assert np.array_equal(np.asarray(read_image(tmp_path / "photo.png")), np.rot90(GREY, -1))
-    with pytest.raises(ValueError, match="'missing.png' is neither a file nor a URL"):
-        read_image("missing.png")
+    turned = process(np.rot90(GREY, -1).copy())
+    for given in (tmp_path / "photo.png", Image.open(tmp_path / "photo.png")):
+        torch.testing.assert_close(process(given), turned)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UnidentifiedImageError, match="text.png"):
         read_image(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("text", ["missing.png", "scans/T2", "IM000001", "data:image/png;base64,IM000001", "é.png", ""])
+def test_a_text_that_stands_for_no_image_is_named(text):
+    with pytest.raises(ValueError, match=rf"^No image at '{text}': it is neither a file nor the URL of an image"):
+        read_image(text)
+
+
+def test_a_url_is_the_image_behind_it_or_named(monkeypatch):
+    picture = BytesIO()
+    Image.fromarray(GREY).save(picture, "PNG")
+    contents = iter([picture.getvalue(), b"<html>"])
+    monkeypatch.setattr(image_processing_lumbarclip, "urlopen", lambda url, timeout: BytesIO(next(contents)))
+    assert np.array_equal(np.asarray(read_image("https://example.org/a.png")), GREY)
+    with pytest.raises(ValueError, match="No image at 'https://example.org/a.png'"):
+        read_image("https://example.org/a.png")
+
+
+@pytest.mark.parametrize(
+    "images, count", [([GREY] * 3, 3), ([[GREY, GREY], [GREY]], 3), (np.stack([GREY[None]] * 2), 2)]
+)
+def test_each_image_of_a_list_is_prepared_once(images, count, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        image_processing_lumbarclip, "to_eight_bits", lambda image: prepared.append(image) or to_eight_bits(image)
+    )
+    torch.testing.assert_close(process(images), process([GREY])[[0] * count])
+    assert len(prepared) == count + 1
 
 
 @pytest.mark.parametrize("height, width", [(60, 100), (100, 60), (61, 100), (80, 80), (1, 1)])
