@@ -1,8 +1,10 @@
 """Answers in plain words and bars, as HTML. Whatever comes from a file or a user is escaped."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import chain
 
 from data_scripts.records import NO_FINDING
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
@@ -161,7 +163,7 @@ def study_html(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroSho
     """Show the answer for a patient, and below it that of each slice."""
     return (
         f'<section class="lc-card"><h3>The patient: mean of {len(slices)} slices</h3>'
-        f"<p><b>{escape(patient_verdict(study.pooled, calibration))}</b></p>"
+        f"<p><b>{escape(patient_verdict(study, calibration))}</b></p>"
         f"{''.join(_pooled_bars(q, of_q) for q, of_q in zip(calibration.questions, study.pooled, strict=True))}"
         '<p class="lc-small">The mean of the probabilities below. A finding on one slice of many hardly moves it. '
         "Prediction sets hold for single slices, so there is none for the mean.</p></section>"
@@ -201,47 +203,65 @@ def verdict(answer: Answer) -> tuple[str, bool]:
     return f"No answer: {first} and {last} {all_of_them} remain possible", True
 
 
-def patient_verdict(pooled: Sequence[dict[str, float]], calibration: ZeroShotCalibration) -> str:
-    """Say in words what the slices of a patient say together. The calibration is that of single slices.
+def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str:
+    """Say in words what the mean over a patient's slices names, and what single slices show beside it.
 
     Args:
-        pooled: Of each question, the mean over the slices of the probability of each choice.
+        study: The answer for the patient. The calibration is that of single slices.
         calibration: Of the same questions.
 
     Example:
         >>> asked = CalibratedQuestion("disc bulge", ["absent", "present"], [["normal"], ["bulge"]], 1.0, [1.0, 1.0])
-        >>> patient_verdict([{"absent": 0.3, "present": 0.7}], ZeroShotCalibration([asked], 0.9, {}))
-        'More likely than not: disc bulge. This is not calibrated for patients.'
+        >>> bulges = StudyAnswer(of_slices=[], pooled=[{"absent": 0.3, "present": 0.7}])
+        >>> patient_verdict(bulges, ZeroShotCalibration([asked], 0.9, {}))
+        'In the mean over the slices, more likely than not: disc bulge. This is not calibrated for patients.'
     """
-    if calibration.questions[0].label is None:
-        words = _likeliest_class(pooled[0])
-    else:
-        words = _likely_findings(
-            {
-                question.label: probabilities[question.choices[1]]
-                for question, probabilities in zip(calibration.questions, pooled, strict=True)
-                if question.label not in (None, NO_FINDING)  # which is said by naming no other
-            }
-        )
-    return f"{words}. This is not calibrated for patients."
-
-
-def _likeliest_class(probabilities: dict[str, float]) -> str:
-    first, second = sorted(probabilities, key=lambda choice: -probabilities[choice])[:2]
-    if probabilities[first] - probabilities[second] < CLOSE:
-        return f"No answer: {_in_sentence(first)} and {_in_sentence(second)} are about as probable"
-    return f"Most probable: {_in_sentence(first)}"
-
-
-def _likely_findings(present: dict[str, float]) -> str:
-    likely = [_in_sentence(name) for name, probability in present.items() if probability >= 0.5 + CLOSE / 2]
-    close = [_in_sentence(name) for name, probability in present.items() if abs(probability - 0.5) < CLOSE / 2]
-    said = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (("More likely than not", likely), ("Too close to say", close))
-        if names
+    likely, close = _likely_and_close(study.pooled, calibration)
+    in_words = _class_words if calibration.questions[0].label is None else _finding_words
+    of_slices = [
+        _likely_and_close([answer["probabilities"] for answer in answers], calibration)[0]
+        for answers in study.of_slices
     ]
-    return ". ".join(said or ["None of the findings is more likely than not"])
+    single = [
+        f"{_in_sentence(name)} ({count} of {len(of_slices)})"
+        for name, count in Counter(chain.from_iterable(of_slices)).most_common()
+        if name not in (*likely, *close, NO_FINDING)
+    ]
+    said = [
+        f"In the mean over the slices, {in_words([*map(_in_sentence, likely)], [*map(_in_sentence, close)])}",
+        *([f"On single slices: {', '.join(single)}"] if single else []),
+        "This is not calibrated for patients.",
+    ]
+    return ". ".join(said)
+
+
+def _likely_and_close(
+    of_questions: Sequence[dict[str, float]], calibration: ZeroShotCalibration
+) -> tuple[list[str], list[str]]:
+    """Name the findings that are likely, or the likeliest of exclusive classes, and those too close to say."""
+    likely, close = [], []
+    for question, probabilities in zip(calibration.questions, of_questions, strict=True):
+        first, second = sorted(probabilities, key=lambda choice: -probabilities[choice])[:2]
+        is_close = probabilities[first] - probabilities[second] < CLOSE
+        if question.label is None:
+            likely += [] if is_close else [first]
+            close += [first, second] if is_close else []
+        elif question.label != NO_FINDING:  # which is said by naming no other
+            likely += [question.label] if first == question.choices[1] and not is_close else []
+            close += [question.label] if is_close else []
+    return likely, close
+
+
+def _class_words(likely: Sequence[str], close: Sequence[str]) -> str:
+    if close:
+        return f"no answer: {' and '.join(close)} are about as probable"
+    return f"most probable: {likely[0]}"
+
+
+def _finding_words(likely: Sequence[str], close: Sequence[str]) -> str:
+    named = (("more likely than not", likely), ("too close to say", close))
+    said = [f"{what}: {', '.join(names)}" for what, names in named if names]
+    return "; ".join(said) or "none of the findings is more likely than not"
 
 
 def _in_sentence(name: str) -> str:

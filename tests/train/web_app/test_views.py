@@ -12,6 +12,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from tests.train.web_app.conftest import CALIBRATION
 from train.web_app import views
 from train.web_app.answer_html import SIDES, answers_html, calibrated_on, patient_verdict, verdict
+from train.web_app.answers import StudyAnswer
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
 from train.web_app.report_index import ReportIndex
@@ -171,43 +172,107 @@ def questions(*labels, choices=("absent", "present")):
     return ZeroShotCalibration(asked, 0.9, {})
 
 
+def study_of(pooled, *of_slices):
+    """The answer for a patient: of each question the probabilities of the mean, and those of each slice."""
+    return StudyAnswer(
+        of_slices=[[{"probabilities": of_question} for of_question in of_slice] for of_slice in of_slices],
+        pooled=pooled,
+    )
+
+
+def findings(*present):
+    return [{"absent": 1 - probability, "present": probability} for probability in present]
+
+
+def verdict_of_findings(pooled, *of_slices):
+    asked = questions("disc bulge", "left bulge", "No Finding")
+    return patient_verdict(study_of(findings(*pooled), *(findings(*of_slice) for of_slice in of_slices)), asked)
+
+
+CHOICES = ("LBP", "No Finding", "stenosis")
+
+
+def verdict_of_classes(pooled, *of_slices):
+    rows = [[dict(zip(CHOICES, probabilities, strict=True))] for probabilities in (pooled, *of_slices)]
+    return patient_verdict(study_of(*rows), questions(None, choices=CHOICES))
+
+
 @pytest.mark.parametrize(
     ("present", "said"),
     [
-        ([0.9, 0.2, 0.7], "More likely than not: disc bulge"),
-        ([0.9, 0.56, 0.7], "More likely than not: disc bulge, left bulge"),
-        ([0.9, 0.46, 0.1], "More likely than not: disc bulge. Too close to say: left bulge"),
-        ([0.2, 0.1, 0.9], "None of the findings is more likely than not"),
-        ([0.2, 0.54, 0.1], "Too close to say: left bulge"),
+        ([0.9, 0.2, 0.7], "more likely than not: disc bulge"),
+        ([0.9, 0.56, 0.7], "more likely than not: disc bulge, left bulge"),
+        ([0.9, 0.46, 0.1], "more likely than not: disc bulge; too close to say: left bulge"),
+        ([0.2, 0.1, 0.9], "none of the findings is more likely than not"),
+        ([0.2, 0.54, 0.1], "too close to say: left bulge"),
     ],
 )
-def test_of_findings_the_verdict_of_a_patient_names_the_likely(present, said):
-    pooled = [{"absent": 1 - probability, "present": probability} for probability in present]
-    verdict_words = patient_verdict(pooled, questions("disc bulge", "left bulge", "No Finding"))
-    assert verdict_words == f"{said}. This is not calibrated for patients."
+def test_of_findings_the_verdict_of_a_patient_names_the_likely_in_the_mean(present, said):
+    assert verdict_of_findings(present) == f"In the mean over the slices, {said}. This is not calibrated for patients."
 
 
 @pytest.mark.parametrize(
     ("probabilities", "said"),
     [
-        ([0.1, 0.7, 0.2], "Most probable: no finding"),
-        ([0.4, 0.3, 0.3], "Most probable: a finding (LBP)"),
-        ([0.35, 0.25, 0.4], "No answer: stenosis and a finding (LBP) are about as probable"),
+        ([0.1, 0.7, 0.2], "most probable: no finding"),
+        ([0.4, 0.3, 0.3], "most probable: a finding (LBP)"),
+        ([0.35, 0.25, 0.4], "no answer: stenosis and a finding (LBP) are about as probable"),
     ],
 )
-def test_of_exclusive_classes_the_verdict_of_a_patient_is_the_most_probable(probabilities, said):
-    choices = ("LBP", "No Finding", "stenosis")
-    pooled = [dict(zip(choices, probabilities, strict=True))]
-    verdict_words = patient_verdict(pooled, questions(None, choices=choices))
-    assert verdict_words == f"{said}. This is not calibrated for patients."
+def test_of_exclusive_classes_the_verdict_of_a_patient_is_the_most_probable_in_the_mean(probabilities, said):
+    verdict_words = verdict_of_classes(probabilities)
+    assert verdict_words == f"In the mean over the slices, {said}. This is not calibrated for patients."
+
+
+@pytest.mark.parametrize(
+    ("pooled", "of_slices", "said"),
+    [
+        (
+            [0.143, 0.1, 0.9],
+            [[0.98, 0.1, 0.1], *[[0.05, 0.1, 0.99]] * 9],
+            "than not. On single slices: disc bulge (1 of 10)",
+        ),
+        (
+            [0.2, 0.3, 0.5],
+            [[0.56, 0.9, 0.1], [0.1, 0.9, 0.9], [0.54, 0.1, 0.9]],
+            "left bulge (2 of 3), disc bulge (1 of 3)",
+        ),
+        (
+            [0.7, 0.5, 0.5],
+            [[0.9, 0.9, 0.1], [0.5, 0.1, 0.9]],
+            "more likely than not: disc bulge; too close to say: left bulge",
+        ),
+        ([0.3, 0.3, 0.5], [[0.54, 0.54, 0.9]], "slices, none of the findings is more likely than not"),
+    ],
+)
+def test_findings_of_single_slices_that_the_mean_does_not_name_are_told(pooled, of_slices, said):
+    assert verdict_of_findings(pooled, *of_slices).endswith(f"{said}. This is not calibrated for patients.")
+
+
+@pytest.mark.parametrize(
+    ("pooled", "of_slices", "said"),
+    [
+        (
+            [0.3, 0.6, 0.1],
+            [[0.9, 0.05, 0.05], *[[0.1, 0.8, 0.1]] * 3],
+            "no finding. On single slices: a finding (LBP) (1 of 4)",
+        ),
+        ([0.6, 0.3, 0.1], [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], "slices, most probable: a finding (LBP)"),
+        ([0.2, 0.7, 0.1], [[0.48, 0.42, 0.1], [0.1, 0.8, 0.1]], "slices, most probable: no finding"),
+    ],
+)
+def test_classes_of_single_slices_that_the_mean_does_not_name_are_told(pooled, of_slices, said):
+    assert verdict_of_classes(pooled, *of_slices).endswith(f"{said}. This is not calibrated for patients.")
 
 
 def test_a_study_says_its_verdict_before_its_bars(reader, monkeypatch):
-    means = [{"absent": 0.1, "present": 0.9}, {"absent": 0.8, "present": 0.2}]
     study = views.study_answer
-    monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=means))
+    monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=findings(0.9, 0.5)))
     said = words(view_study(reader, example_study()))
-    assert "6 slices More likely than not: disc bulge. This is not calibrated for patients. Disc bulge 90 %" in said
+    verdict_words = (
+        "more likely than not: disc bulge; too close to say: left bulge. This is not calibrated for patients."
+    )
+    assert f"6 slices In the mean over the slices, {verdict_words} Disc bulge 90 %" in said
 
 
 def test_what_comes_from_a_file_or_a_user_is_escaped(reader):
