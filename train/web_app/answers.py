@@ -7,6 +7,7 @@ Shapes: B slices, D width of the shared space.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,6 +28,7 @@ from train.evaluation.questions import ABSENT_OR_PRESENT
 MAX_FINDING_LETTERS = 80
 MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version of the model that it keeps to
 BATCH_SIZE = 16
+BLANKS = ("▁", "Ġ")  # the pieces that SentencePiece and byte-level BPE write for a blank
 
 Answer = dict[str, Any]  # of a question, as `LumbarCLIPProcessor.post_process_zero_shot` gives it
 
@@ -165,8 +167,8 @@ def own_finding(processor: LumbarCLIPProcessor, text: str) -> str:
         raise ValueError(f"Name one finding in at most {MAX_FINDING_LETTERS} letters; this has {len(finding)}.")
     if any(found.negated for found in report_findings(finding)):
         raise ValueError(f"“{finding}” denies a finding. Name the finding itself; its denial is asked for as well.")
-    pieces = _pieces(processor, finding)
-    if finding not in processor.class_prompts and set().union(*pieces.values()) <= {processor.tokenizer.unk_token}:
+    tokens = set().union(*_tokens(processor, finding).values())
+    if finding not in processor.class_prompts and tokens <= {processor.tokenizer.unk_token_id}:
         raise ValueError(
             f"The model knows no word of “{finding}”. Name the finding in the words of reports that it learned from."
         )
@@ -177,16 +179,29 @@ def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
     """List the words of a finding that a tokenizer has nothing for, or nothing but their letters."""
     if finding in processor.class_prompts:  # asked for in other words
         return []
+    lost = processor.tokenizer.unk_token_id
     return [
         word
-        for word, pieces in _pieces(processor, finding).items()
-        if processor.tokenizer.unk_token in pieces or (word.isalpha() and len(pieces) >= len(word) > 1)
+        for word, tokens in _tokens(processor, finding).items()
+        if not tokens or lost in tokens or _is_spelled(word, len(tokens))
     ]
 
 
-def _pieces(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[str]]:
-    """What the tokenizer makes of each word."""
-    return {word: processor.tokenizer.tokenize(word) for word in re.findall(r"\w+", finding)}
+def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]]:
+    """What the tokenizer makes of each word: ids, but for that of the blank before it."""
+    tokenizer = processor.tokenizer
+    return {
+        word: tokenizer.convert_tokens_to_ids([piece for piece in tokenizer.tokenize(word) if piece not in BLANKS])
+        for word in re.findall(r"\w+", finding)
+    }
+
+
+def _is_spelled(word: str, num_tokens: int) -> bool:
+    """Whether a word is nothing but its letters, or their bytes. A Chinese letter is a word by itself."""
+    if not word.isalpha():
+        return False
+    is_chinese = all(unicodedata.name(letter, "").startswith("CJK ") for letter in word)
+    return num_tokens > len(word) or (num_tokens == len(word) > 1 and not is_chinese)
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, Unigram
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from tests.conftest import WORDS
 from train.web_app.answers import (
@@ -107,6 +110,66 @@ def test_words_that_are_spelled_or_lost_are_unknown(reader, finding, unknown):
         vocab={word: index for index, word in enumerate(dict.fromkeys([*WORDS, *letters]))}
     )
     assert unknown_words(reader.processor, finding) == unknown
+
+
+def with_tokenizer(processor, model, **special):
+    """The processor, with a tokenizer that is no WordPiece."""
+    tokenizer = Tokenizer(model)
+    if isinstance(model, Unigram):
+        tokenizer.pre_tokenizer = Metaspace()
+    processor.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    return processor
+
+
+@pytest.fixture
+def unigram(tiny_processor):
+    """Pieces as SentencePiece has them: words, a few letters, and one Chinese word of two letters."""
+    known = ["▁disc", "▁bulge", "▁", *"bdegilnstu", "正常", "膨", "出"]
+    pieces = [("<unk>", -9.0), *((piece, -float(rank)) for rank, piece in enumerate(known, start=1))]
+    return with_tokenizer(tiny_processor, Unigram(pieces, unk_id=0), unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("finding", "unknown"),
+    [
+        ("disc bulge", []),
+        ("e disc", []),  # of two pieces, the blank before it and the letter
+        ("disc stenting", ["stenting"]),  # spelled
+        ("disc 椎间盘", ["椎间盘"]),
+        ("正常 膨出", []),  # a word, and two letters that mean something each
+        ("disc at", ["at"]),  # a part of it is lost
+    ],
+)
+def test_words_that_pieces_of_sentences_spell_or_lose_are_unknown(unigram, finding, unknown):
+    assert unknown_words(unigram, finding) == unknown
+
+
+def test_a_finding_of_which_sentencepiece_knows_no_word_is_refused(unigram):
+    with pytest.raises(ValueError, match="knows no word of “椎间盘”"):
+        own_finding(unigram, "椎间盘")
+    assert own_finding(unigram, "disc 椎间盘") == "disc 椎间盘"
+
+
+def test_words_that_a_tokenizer_without_an_unknown_token_drops_are_unknown(tiny_processor):
+    pairs = [("d", "i"), ("di", "sc"), ("s", "c")]
+    letters = {piece: index for index, piece in enumerate(["d", "i", "s", "c", "di", "sc", "disc"])}
+    processor = with_tokenizer(tiny_processor, BPE(letters, pairs))
+    assert processor.tokenizer.tokenize("椎间盘") == []
+    assert unknown_words(processor, "disc 椎间盘") == ["椎间盘"]
+    with pytest.raises(ValueError, match="knows no word of “椎间盘”"):
+        own_finding(processor, "椎间盘")
+
+
+def test_chinese_letters_are_words_of_a_vocabulary_and_their_bytes_are_not(tiny_processor):
+    tiny_processor.tokenizer = BertTokenizer(
+        vocab={word: index for index, word in enumerate([*WORDS, "椎", "间", "盘"])}
+    )
+    assert unknown_words(tiny_processor, "椎间盘") == []
+    letters = {letter: index for index, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    processor = with_tokenizer(tiny_processor, BPE(letters, []))
+    processor.tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    assert len(processor.tokenizer.tokenize("盘")) == 4
+    assert unknown_words(processor, "e 椎间 盘") == ["椎间", "盘"]
 
 
 def test_an_own_answer_carries_the_words_that_the_model_does_not_know(reader, images):
