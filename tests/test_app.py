@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from transformers import BertTokenizer
 import app
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.export import weights_sha256
+from tests.browser import CHROMIUM, browser_test
 from tests.conftest import PROJECT, TINY_TEXT, TINY_VISION, WORDS
 from tests.data_scripts.dicom_files import draw_pixels, make_dicom
 from tests.train.web_app.conftest import CALIBRATION
@@ -32,15 +32,7 @@ from train.web_app.answers import open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index
 
-CHROMIUM = shutil.which("chromium")
 SECONDS = 60_000  # milliseconds that a slow machine may take to answer
-
-
-def browser_test(test):
-    """A test that drives the app in chromium."""
-    missing = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-    return pytest.mark.slow(pytest.mark.browser(missing(test)))
-
 
 # Luminances of WCAG 2.2, and their ratio, of each element that the selector finds.
 CONTRASTS = """

@@ -1,4 +1,7 @@
-"""A report or a card as one HTML file that needs nothing beside it: figures are inside."""
+"""A report or a card as one HTML file that needs nothing beside it: figures are inside.
+
+What a data set brings into a card, such as its citation, may hold HTML: the page runs no script and fetches nothing.
+"""
 
 import base64
 import re
@@ -11,6 +14,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>

@@ -4,10 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
+from tests.browser import CHROMIUM, browser_test
 from train.publish import card_page
 from train.reporting import model_card
 from train.reporting.model_card import build_model_card
+from train.reporting.study_html import html_page
 
 RUNS = Path(__file__).parents[1] / "reporting" / "runs"
 
@@ -27,3 +31,33 @@ def test_the_page_is_the_card_laid_out(name, tmp_path, monkeypatch):
     body = re.sub(r"<pre>.*?</pre>", "", html.partition("<body>")[2], flags=re.DOTALL)
     assert not re.search(r"\|\s*:?--|\*\*|\{\{|\{%|```|^#|^- |^> |&lt;", body, re.MULTILINE)
     assert "model-index" not in body and "license_link" not in body and "pipeline_tag" not in body
+
+
+HOSTILE = """<script>document.title = "ran"</script>
+<img src="http://127.0.0.1:9/seen.gif" onerror="document.title = 'ran'">
+<style>@import url(http://127.0.0.1:9/seen.css);</style><iframe src="http://127.0.0.1:9/"></iframe>"""
+
+
+@browser_test
+def test_html_of_a_data_set_runs_and_fetches_nothing_and_the_page_is_whole(tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "figure.png")
+    table = "| a | b |\n|---|--:|\n| 1 | 2 |"
+    report = f"{HOSTILE}\n\n![Figure](figure.png)\n\n<details><summary>More</summary>\n\n{table}\n\n</details>\n"
+    (tmp_path / "card.html").write_text(html_page(report, "A card", tmp_path))
+    asked, blocked = set(), set()
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], headless=True)
+        page = browser.new_page()
+        page.on("request", lambda request: asked.add(request.url))
+        page.on("requestfailed", lambda request: blocked.add(request.url) if request.failure == "csp" else None)
+        page.goto((tmp_path / "card.html").as_uri())
+        assert page.title() == "A card"
+        assert {url.partition(":")[0] for url in asked - blocked} <= {"file", "data"}
+        assert page.locator("img[alt=Figure]").evaluate("image => image.naturalWidth") == 3
+        cell = page.get_by_role("cell", name="2")
+        assert not cell.is_visible()
+        page.get_by_text("More").click()
+        assert cell.is_visible()
+        assert cell.evaluate("cell => getComputedStyle(cell).textAlign") == "right"
+        assert cell.evaluate("cell => getComputedStyle(cell).borderBottomStyle") == "solid"
+        browser.close()
