@@ -6,8 +6,8 @@
     python train/publish.py --run runs/lora --repo_id me/lumbarclip-lora --adapter --adapter_base me/lumbarclip-demo
 
 The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. What is sent lies in RUN/hub, which
---dry_run writes, too, and beside it the card as a page, card.html. Each repository gets one commit with all files or
-none, and the tag last; a publication that was interrupted goes on with the same command.
+--dry_run writes, too, and beside it, until the card is sent, the card as a page, card.html. Each repository gets one
+commit with all files or none, and the tag last; a publication that was interrupted goes on with the same command.
 """
 
 import logging
@@ -21,8 +21,10 @@ from huggingface_hub import HfApi, ModelCard
 from data_scripts.hub_upload import Destination, check_destination, files_below, upload
 from train.arguments import parse_arguments, setting
 from train.checkpoints import write_text
-from train.publishing.publication import prepare_adapter, prepare_app, prepare_model
+from train.publishing.publication import HUB, prepare_adapter, prepare_app, prepare_model
 from train.reporting.study_html import html_page
+
+CARD_PAGE = "card.html"
 
 
 @dataclass
@@ -66,6 +68,7 @@ def main(args: PublishArguments) -> None:
         check_destination(api, model)  # a wrong token is told before minutes of checks
     prepare = partial(prepare_adapter, api=api, base=args.adapter_base) if args.adapter else prepare_model
     study = Path(args.study) if args.study else None
+    (run / HUB / CARD_PAGE).unlink(missing_ok=True)  # of a dry run before, whose card may have been another
     folders = {
         model: prepare(run, args.repo_id, public=args.public, study=study, allow_unmeasured=args.allow_unmeasured)
     }
@@ -85,8 +88,8 @@ def main(args: PublishArguments) -> None:
 
 
 def card_page(model: Path, title: str) -> Path:
-    """Write the card of a prepared folder as `card.html` beside that folder, to be looked at; give its path."""
-    page = model.with_name("card.html")
+    """Write the card of a prepared folder as `CARD_PAGE` beside that folder, to be looked at; give its path."""
+    page = model.with_name(CARD_PAGE)
     write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
     return page
 
