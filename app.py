@@ -23,8 +23,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 from huggingface_hub import metadata_load
 
-from modeling_lumbarclip.export import weights_sha256
-from train.arguments import parse_arguments
+from train.checkpoints.onnx_export import weights_sha256
+from train.command_line import parse_arguments
 from train.web_app.answers import MODEL_REVISION, open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index

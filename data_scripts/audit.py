@@ -25,13 +25,13 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers.hf_argparser import HfArgumentParser
 
-from data_scripts.audit_report import audit_markdown
-from data_scripts.built_folder import opened_afresh
+from data_scripts.auditing.balance import class_shares
+from data_scripts.auditing.built_folder import opened_afresh
+from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
+from data_scripts.auditing.near_duplicates import Fingerprint
+from data_scripts.auditing.report import audit_markdown
 from data_scripts.command_line import parse_words
-from data_scripts.leaks import leaks_of_fingerprints, read_fingerprints
-from data_scripts.near_duplicates import Fingerprint
-from data_scripts.split_balance import class_shares
-from modeling_lumbarclip.report_text_lumbarclip import normalise_report
+from data_scripts.reports.text import normalise_report
 
 COLUMNS = {"image", "report", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
 
@@ -85,7 +85,7 @@ def _sizes(split: datasets.Dataset) -> dict[str, int]:
     return {
         "rows": len(split),
         "patients": len(set(split["patient_id"])),
-        "studies": len(set(split["study_id"])),
+        "experiments": len(set(split["study_id"])),
         "distinct_reports": len(set(_texts(split))),
     }
 

@@ -28,15 +28,19 @@ from typing import Any
 from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
-from data_scripts.build_arguments import BuildArguments, check_numbers, check_options
-from data_scripts.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
-from data_scripts.built_folder import shard_digests
+from data_scripts.auditing.built_folder import shard_digests
 from data_scripts.command_line import parse_words
-from data_scripts.dataset_card import card_text, without_paths
-from data_scripts.hub_upload import Destination, check_destination
+from data_scripts.hub.upload import Destination, check_destination
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
-from data_scripts.parts import Part, any_finished, keep_finished, parts_of, read_result
-from data_scripts.planning import (
+from data_scripts.privacy.protection import pseudonymise, pseudonyms_of_public
+from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
+from data_scripts.sources import SOURCES, list_sources
+from data_scripts.writing.build_arguments import BuildArguments, check_numbers, check_options
+from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
+from data_scripts.writing.dataset_card import card_text, without_paths
+from data_scripts.writing.parts import Part, any_finished, keep_finished, parts_of, read_result
+from data_scripts.writing.planning import (
     assign_splits,
     check_shards,
     check_share_of_bad,
@@ -45,13 +49,9 @@ from data_scripts.planning import (
     sort_out,
     without,
 )
-from data_scripts.protection import pseudonymise, pseudonyms_of_public
-from data_scripts.pseudonyms import Pseudonyms
-from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
-from data_scripts.shards import join_parts
-from data_scripts.sources import SOURCES, list_sources
-from data_scripts.staging import clear, publish, staging_folder, staging_path
-from data_scripts.workers import Workers
+from data_scripts.writing.shards import join_parts
+from data_scripts.writing.staging import clear, publish, staging_folder, staging_path
+from data_scripts.writing.workers import Workers
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:

@@ -23,14 +23,14 @@ from pydicom import Dataset
 from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArgumentParser
 
-from data_scripts.burnt_in_text import has_burnt_in_text
 from data_scripts.command_line import parse_words
-from data_scripts.dicom import is_dicom, read_slice
-from data_scripts.dicom_profile import deidentify_dicom, identifying_elements
-from data_scripts.dicom_reading import BoundedReader, num_frames, open_dicom
-from data_scripts.images import UnusableImageError
-from data_scripts.pseudonyms import Pseudonyms
-from data_scripts.staging import publish, staging_folder
+from data_scripts.imaging.dicom import is_dicom, read_slice
+from data_scripts.imaging.dicom_reading import BoundedReader, num_frames, open_dicom
+from data_scripts.imaging.images import UnusableImageError
+from data_scripts.privacy.burnt_in_text import has_burnt_in_text
+from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_elements
+from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.writing.staging import publish, staging_folder
 
 WRITTEN = "written"
 _NUM_PRINTED = 10

@@ -13,10 +13,10 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 from PIL import Image
 
-from data_scripts.burnt_in_text import has_burnt_in_text
-from data_scripts.hub_licenses import license_name
-from data_scripts.images import UnusableImageError, class_indices, grey_8bit, png_bytes
-from data_scripts.protection import scrub
+from data_scripts.hub.licenses import license_name
+from data_scripts.imaging.images import UnusableImageError, class_indices, grey_8bit, png_bytes
+from data_scripts.privacy.burnt_in_text import has_burnt_in_text
+from data_scripts.privacy.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
 
 DATA_FOLDER = "data"

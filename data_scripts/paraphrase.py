@@ -31,12 +31,12 @@ from PIL import Image
 from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.command_line import parse_words
-from data_scripts.dataset_card import without_paths
-from data_scripts.paraphrase_audit import AUDIT_NAME, audit, audit_text, card_paragraph
+from data_scripts.paraphrasing.answers import Answerer, Decoding, KeptAnswers, settings_of
+from data_scripts.paraphrasing.audit import AUDIT_NAME, audit, audit_text, card_paragraph
+from data_scripts.paraphrasing.loop import Rephrased, rephrase_all
 from data_scripts.records import SPLITS
-from data_scripts.rephrasing_answers import Answerer, Decoding, KeptAnswers, settings_of
-from data_scripts.rephrasing_loop import Rephrased, rephrase_all
-from data_scripts.staging import publish, staging_folder
+from data_scripts.writing.dataset_card import without_paths
+from data_scripts.writing.staging import publish, staging_folder
 
 EMBEDDED = "embedded"
 # The paper names microsoft/llava-med-v1.5-mistral-7b, whose files need LLaVA-Med's own code (model type
@@ -160,7 +160,7 @@ def _image(row: tuple[datasets.Dataset, int]) -> Image.Image:
 
 
 def _load_model(args: ParaphraseArguments) -> Answerer:
-    from data_scripts.rephrasing_model import ImageTextModel  # torch: the embedded rephraser does without
+    from data_scripts.paraphrasing.model import ImageTextModel  # torch: the embedded rephraser does without
 
     return ImageTextModel(args.model, _decoding(args), args.num_rephrasings)
 

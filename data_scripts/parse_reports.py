@@ -24,9 +24,9 @@ from tqdm import tqdm
 from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.command_line import parse_words
-from data_scripts.notes import Note, read_notes
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
-from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings
+from data_scripts.reports.text import labels_from_report, report_findings
+from data_scripts.sources.notes import Note, read_notes
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
 

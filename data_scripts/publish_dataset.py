@@ -18,15 +18,15 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from data_scripts.build_arguments import BuildArguments
-from data_scripts.build_report import REPORT_NAME
-from data_scripts.built_folder import opened_afresh, refuse_changed_shards
+from data_scripts.auditing.built_folder import opened_afresh, refuse_changed_shards
+from data_scripts.auditing.leaks import leaks_of
+from data_scripts.auditing.privacy_check import check_dataset
 from data_scripts.command_line import parse_words
-from data_scripts.deidentification_check import check_dataset
-from data_scripts.hub_upload import Destination, check_destination, paths_of_this_machine, upload
-from data_scripts.leaks import leaks_of
+from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.lumbar_builder import DATA_FOLDER
 from data_scripts.records import NOT_STATED, SourceAbout
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.build_report import REPORT_NAME
 
 CARD_NAME = "README.md"
 LEAK_STAMP = "> **Leak.**"
@@ -89,7 +89,7 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
         raise ValueError(
             f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
             f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
-            f"data_scripts.deidentification_check --dataset {folder}` lists them."
+            f"data_scripts.auditing.privacy_check --dataset {folder}` lists them."
         )
     if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
         raise ValueError(

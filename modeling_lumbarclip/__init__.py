@@ -7,6 +7,7 @@ not installed. The files are therefore flat siblings that import each other and 
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,8 +27,28 @@ __all__ = [
 ]
 
 
+# Each file registers its class when it is imported.
+MODULES = (
+    "configuration_lumbarclip",
+    "image_processing_lumbarclip",
+    "processing_lumbarclip",
+    "modeling_lumbarclip",
+    "modeling_lumbarclip_classification",
+)
+
+
+def register_auto_classes() -> None:
+    """Make the Auto classes of transformers know LumbarCLIP; from then on they override the code of checkpoints."""
+    for module in MODULES:
+        importlib.import_module(f"{__name__}.{module}")
+
+
 def __getattr__(name: str) -> Any:
     """Load the classes when one is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.auto_classes"), name)
+    register_auto_classes()
+    for module in MODULES:
+        if hasattr(sys.modules[f"{__name__}.{module}"], name):
+            return getattr(sys.modules[f"{__name__}.{module}"], name)
+    raise AssertionError(name)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .flat_loss_lumbarclip import flat_soft_loss
+from .tiled_loss_lumbarclip import flat_soft_loss
 
 
 def soft_contrastive_loss(

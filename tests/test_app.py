@@ -20,13 +20,13 @@ from transformers import BertTokenizer
 
 import app
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.export import weights_sha256
 from tests.browser import CHROMIUM, browser_test
 from tests.conftest import PROJECT, TINY_TEXT, TINY_VISION, WORDS
-from tests.data_scripts.dicom_files import draw_pixels, make_dicom
+from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
 from tests.train.web_app.conftest import CALIBRATION
 from tests.train.web_app.test_report_index import MADE, write_index
-from train.checkpoints import save_checkpoint
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
 from train.web_app.answer_html import SIDES
 from train.web_app.answers import open_reader
 from train.web_app.interface import build_page, launch_settings

@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import HfApi
 
-from data_scripts.hub_licenses import HUB_LICENSES
+from data_scripts.hub.licenses import HUB_LICENSES
 from tests.hub_card_rules import LICENSES, card_errors
 from tests.loopback_hub import LoopbackHub
 

@@ -77,7 +77,7 @@ def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
         ["train/pretrain.py"],
         ["train/evaluate_model.py"],
         ["train/cross_validate.py"],
-        ["train/study.py"],
+        ["train/compare_systems.py"],
         ["train/finetune_classification.py"],
         ["train/explain.py"],
         ["train/encode.py"],
@@ -93,18 +93,18 @@ def test_every_entry_explains_itself(entry):
     assert len(options) > 5
 
 
-@pytest.mark.parametrize("entry", ["pretrain", "cross_validate", "study"])
+@pytest.mark.parametrize("entry", ["pretrain", "cross_validate", "compare_systems"])
 def test_ctrl_c_ends_an_entry_with_the_way_on(entry, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.arguments.parse_arguments", interrupt)
-    monkeypatch.setattr("train.study_file.read_study", interrupt)
+    monkeypatch.setattr("train.command_line.parse_arguments", interrupt)
+    monkeypatch.setattr("train.experiments.spec.read_study", interrupt)
     monkeypatch.setattr("logging.Logger.setLevel", lambda *_: None)  # entries silence loggers, for good
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(PROJECT / "train" / f"{entry}.py"), run_name="__main__")
     assert ended.value.code == 130
-    way_on = "the same command goes on" if entry == "study" else "the same command with --resume goes on"
+    way_on = "the same command goes on" if entry == "compare_systems" else "the same command with --resume goes on"
     assert capsys.readouterr().err.startswith(f"Interrupted; {way_on}")
 
 

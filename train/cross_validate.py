@@ -25,25 +25,26 @@ from accelerate import Accelerator
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from tqdm.auto import tqdm
 
-from train.arguments import PretrainArguments, parse_arguments, setting
-from train.checkpoints import write_folder, write_json, write_text
-from train.evaluate_model import as_groups, count_labels
-from train.evaluation import bootstrap
-from train.evaluation.bootstrap import Resampling, as_entries
+from train.checkpoints.checkpoint import write_folder, write_json, write_text
+from train.command_line import parse_arguments, setting
+from train.data.leak_check import leak_stamp, refuse_leaks
+from train.data.loaders import open_dataset, rows_sha256
+from train.evaluate_model import as_groups
 from train.evaluation.features import cached
-from train.evaluation.metrics import Array
 from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds, measure_answers, pool
+from train.evaluation.statistics import bootstrap
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.suite import Figures, measure
-from train.evaluation.targets import Targets, read_rows
-from train.evaluation_figures import system_comparison
-from train.history import read_history, training_seconds
-from train.leak_check import leak_stamp, refuse_leaks
-from train.loaders import open_dataset, rows_sha256
-from train.patient_folds import FOLDS, cut, fold_splits, keep_cut
+from train.evaluation.targets import Targets, count_labels, read_rows
+from train.experiments.folds import FOLDS, cut, fold_splits, keep_cut
 from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
 from train.reporting.cross_validation_report import cross_validation_report
+from train.reporting.figures.evaluation import system_comparison
 from train.reporting.report import describe_dataset
-from train.run_folder import check_output, describe_run, describe_start, make_output, read_start
+from train.training.history import read_history, training_seconds
+from train.training.run_folder import check_output, describe_run, describe_start, make_output, read_start
 
 ANSWERS = "predictions.safetensors"
 

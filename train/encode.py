@@ -11,7 +11,7 @@ with the reason.
 
 Where there are processors enough, worker processes decode while the model encodes. A run that was killed goes on where
 it was when the same command is given again, and its result is the same; if a broken file killed it, that is found and
-listed. `--onnx` encodes with what `python -m modeling_lumbarclip.export` wrote.
+listed. `--onnx` encodes with what `python train/export.py` wrote.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.export import weights_sha256
-from train.arguments import parse_arguments
-from train.checkpoints import load_checkpoint
-from train.data_description import describe_build
+from train.checkpoints.checkpoint import load_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
+from train.command_line import parse_arguments
+from train.data.loaders import open_dataset
+from train.data.provenance import describe_build
 from train.encoding.crashes import WORKER_DIED, find_crashing
 from train.encoding.dataset_rows import DatasetImages, DatasetReports
 from train.encoding.encoders import Encoder, ModelEncoder, OnnxEncoder
 from train.encoding.folder_images import FolderImages
 from train.encoding.parts import EmbeddingParts, as_table, open_parts, report_path
 from train.encoding.read_batch import Inputs, ReadBatch, Reference
-from train.loaders import open_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class EncodeArguments:
         default=True,
         metadata={"help": "Unit-length embeddings of the shared space, or the pooled outputs of the towers."},
     )
-    onnx: str = field(default="", metadata={"help": "Folder of modeling_lumbarclip.export to encode with."})
+    onnx: str = field(default="", metadata={"help": "Folder of train.checkpoints.onnx_export to encode with."})
     int8: bool = field(default=False, metadata={"help": "With onnx: take the quantised copy."})
     batch_size: int = field(default=32, metadata={"help": "Images or rows a forward pass."})
     num_workers: int = field(

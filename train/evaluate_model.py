@@ -21,20 +21,20 @@ import torch
 from datasets import DatasetDict
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.export import weights_sha256
-from train.arguments import parse_arguments
-from train.checkpoints import load_checkpoint, write_folder, write_json
-from train.evaluation.bootstrap import Resampling, as_entries
+from train.checkpoints.checkpoint import load_checkpoint, write_folder, write_json
+from train.checkpoints.onnx_export import weights_sha256
+from train.command_line import parse_arguments
+from train.data.leak_check import leak_stamp
+from train.data.loaders import open_dataset, rows_sha256
+from train.evaluation import METRICS
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.suite import Figures, Measurements, measure
-from train.evaluation.targets import Targets
-from train.evaluation_figures import CaptionedFigure, draw_figures
-from train.history import read_history
-from train.leak_check import leak_stamp
-from train.loaders import open_dataset, rows_sha256
+from train.evaluation.targets import count_labels
+from train.reporting.figures.evaluation import CaptionedFigure, draw_figures
 from train.reporting.report import evaluation_report
-from train.run_folder import read_start
+from train.training.history import read_history
+from train.training.run_folder import read_start
 
-METRICS = "metrics.json"
 FEATURES = "features"
 
 
@@ -215,14 +215,6 @@ def describe(
         "start": settings.start,
         "synthetic": all(source.startswith("synthetic") for source in sources),
         "labels": count_labels(measured.targets["test"]),
-    }
-
-
-def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
-    """Count the rows and the patients with each label: a figure that rests on one patient is worth little."""
-    return {
-        name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
-        for name, present in zip(targets.label_names, targets.labels.T, strict=True)
     }
 
 

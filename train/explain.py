@@ -24,13 +24,13 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.checkpoint_files import write_bytes
-from train.arguments import parse_arguments
-from train.checkpoints import load_checkpoint, write_json, write_text
+from train.checkpoints.checkpoint import load_checkpoint, write_json, write_text
+from train.checkpoints.manifest import write_bytes
+from train.command_line import parse_arguments
+from train.data.loaders import open_dataset
 from train.evaluation.baselines import untrained_model
-from train.evaluation.bootstrap import Resampling, as_entries
-from train.evaluation.explanation import method_estimates, score_estimates
-from train.evaluation.finding_maps import (
+from train.evaluation.protocols.explanation import method_estimates, score_estimates
+from train.evaluation.protocols.finding_maps import (
     LESS_DENIAL,
     Maps,
     MaskedFinding,
@@ -39,10 +39,10 @@ from train.evaluation.finding_maps import (
     masked_findings,
     score_methods,
 )
-from train.evaluation.metrics import Array
-from train.loaders import open_dataset
-from train.reporting.explanation_figure import Example, explanation_figure
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
+from train.evaluation.statistics.metrics import Array
 from train.reporting.explanation_report import explanation_report
+from train.reporting.figures.explanation import Example, explanation_figure
 from train.reporting.report import describe_dataset
 
 RESULTS = "explanation.json"

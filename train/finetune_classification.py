@@ -27,24 +27,24 @@ from tqdm.auto import tqdm
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
-from modeling_lumbarclip.checkpoint_files import refuse_parent_of_checkpoint
-from train.adapters import ADAPTER, add_adapters, save_and_merge_adapters
-from train.arguments import parse_arguments
-from train.batch_norm import share_batch_statistics, take_buffers_of_first_process
-from train.batch_sampler import EpochBatches
-from train.checkpoints import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
-from train.classification_task import ClassificationTask, LabelledImages, read_task
-from train.classifier_evaluation import calibrate, evaluate_classifier, predict_logits
-from train.data_description import describe_data
-from train.evaluation.probe_losses import PROBE_LOSSES
-from train.finetune_arguments import LOSSES, FinetuneClassificationArguments
-from train.gathering import waiting_process_group
-from train.history import HISTORY
-from train.leak_check import refuse_leaks
-from train.loaders import open_dataset, rows_sha256
-from train.optimization import build_layerwise_optimizer, build_optimizer, build_schedule, refuse_nan
+from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
+from train.checkpoints.manifest import refuse_parent_of_checkpoint
+from train.classification.arguments import LOSSES, FinetuneClassificationArguments
+from train.classification.data import ClassificationTask, LabelledImages, read_task
+from train.classification.evaluation import calibrate, evaluate_classifier, predict_logits
+from train.command_line import parse_arguments
+from train.data.batch_sampler import EpochBatches
+from train.data.leak_check import refuse_leaks
+from train.data.loaders import open_dataset, rows_sha256
+from train.data.provenance import describe_data
+from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.reporting.report import START_IN_WORDS
-from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output
+from train.training.adapters import ADAPTER, add_adapters, save_and_merge_adapters
+from train.training.batch_norm import share_batch_statistics, take_buffers_of_first_process
+from train.training.gathering import waiting_process_group
+from train.training.history import HISTORY
+from train.training.optimization import build_layerwise_optimizer, build_optimizer, build_schedule, refuse_nan
+from train.training.run_folder import check_output, describe_run, describe_start, keep_history, make_output
 
 logger = logging.getLogger(__name__)
 

@@ -24,15 +24,14 @@ from datasets import DatasetDict
 from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
-from data_scripts.hub_upload import Destination, check_destination
+from data_scripts.hub.upload import Destination, check_destination
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.adapters import ADAPTER, save_and_merge_adapters
-from train.arguments import PretrainArguments, parse_arguments
-from train.batch_norm import share_batch_statistics
-from train.batch_sampler import EpochBatches
-from train.batch_statistics import BatchStatistics
-from train.checkpoints import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
-from train.data_description import describe_data
+from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
+from train.command_line import parse_arguments
+from train.data.batch_sampler import EpochBatches
+from train.data.leak_check import refuse_leaks
+from train.data.loaders import build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
+from train.data.provenance import describe_data
 from train.evaluate_model import FEATURES, EvaluationSettings, evaluate
 from train.evaluation.checkpoint_calibration import (
     fit_zero_shot_calibration,
@@ -40,17 +39,19 @@ from train.evaluation.checkpoint_calibration import (
     write_calibration,
 )
 from train.evaluation.targets import read_targets
-from train.gathering import waiting_process_group
-from train.history import HISTORY
-from train.initial_model import build_model
-from train.leak_check import refuse_leaks
-from train.loaders import build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
 from train.objectives import ModelWithObjective, build_objective
-from train.optimization import average_weights, build_optimizer, build_schedule, refuse_nan
-from train.pretraining_rows import build_rows, count_updates, refuse_equal_labels
+from train.pretraining.arguments import PretrainArguments
+from train.pretraining.batch_statistics import BatchStatistics
+from train.pretraining.data import build_rows, count_updates, refuse_equal_labels
+from train.pretraining.initial_model import build_model
+from train.pretraining.validation import validation_loss
 from train.publishing.publication import publish_model
-from train.run_folder import check_output, describe_run, describe_start, keep_history, make_output, read_start
-from train.validation import validation_loss
+from train.training.adapters import ADAPTER, save_and_merge_adapters
+from train.training.batch_norm import share_batch_statistics
+from train.training.gathering import waiting_process_group
+from train.training.history import HISTORY
+from train.training.optimization import average_weights, build_optimizer, build_schedule, refuse_nan
+from train.training.run_folder import check_output, describe_run, describe_start, keep_history, make_output, read_start
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 
-from data_scripts.hub_upload import Destination, check_destination, files_below, upload
-from train.arguments import parse_arguments, setting
-from train.checkpoints import write_text
+from data_scripts.hub.upload import Destination, check_destination, files_below, upload
+from train.checkpoints.checkpoint import write_text
+from train.command_line import parse_arguments, setting
 from train.publishing.publication import HUB, prepare_adapter, prepare_app, prepare_model
-from train.reporting.study_html import html_page
+from train.reporting.experiment.html import html_page
 
 CARD_PAGE = "card.html"
 

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
-from data_scripts.sources import folder, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic
+from data_scripts.sources import folder
+from data_scripts.sources.knee_kl import source as knee_kl
+from data_scripts.sources.lsma_pqr import source as lsma_pqr
+from data_scripts.sources.mendeley import source as mendeley
+from data_scripts.sources.rsna2024 import source as rsna2024
+from data_scripts.sources.spider import source as spider
+from data_scripts.sources.synthetic import source as synthetic
 
 
 class Source(Protocol):

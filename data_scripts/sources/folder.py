@@ -21,8 +21,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from data_scripts.dicom import SliceHeader, is_dicom, read_headers, read_slice
-from data_scripts.images import UnusableImageError, file_inside, read_image
+from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.imaging.images import UnusableImageError, file_inside, read_image
 from data_scripts.records import (
     NO_FINDING,
     NOT_STATED,
@@ -35,8 +35,8 @@ from data_scripts.records import (
     is_unknown_patient,
     normalise_level,
 )
-from data_scripts.tables import Row, columns_of, read_table
-from modeling_lumbarclip.report_text_lumbarclip import normalise_report
+from data_scripts.reports.text import normalise_report
+from data_scripts.sources.tables import Row, columns_of, read_table
 
 ABOUT = SourceAbout(
     name="folder",

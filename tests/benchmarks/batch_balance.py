@@ -20,11 +20,11 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import HfArgumentParser
 
-from data_scripts.notes import read_notes
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
-from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, normalise_report
-from train.batch_statistics import BatchStatistics
-from train.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
+from data_scripts.reports.text import labels_from_report, normalise_report
+from data_scripts.sources.notes import read_notes
+from train.data.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
+from train.pretraining.batch_statistics import BatchStatistics
 from train.reporting.tables import markdown_table
 
 IMAGES_OF_A_NOTE = 6

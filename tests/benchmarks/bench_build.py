@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from tests.data_scripts.dicom_files import make_dicom
+from tests.data_scripts.imaging.dicom_files import make_dicom
 
 SLICES_OF_A_PATIENT = 50
 

@@ -37,16 +37,16 @@ from transformers import HfArgumentParser, pipeline
 from transformers.utils import logging
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.export import export
-from modeling_lumbarclip.onnx_graphs import VISION_MODEL, int8_name, open_session
 from train import encode
-from train.checkpoints import load_checkpoint, save_checkpoint
+from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoints.onnx_export import export
+from train.checkpoints.onnx_graphs import VISION_MODEL, int8_name, open_session
+from train.data.loaders import open_dataset
 from train.encode import EncodeArguments
-from train.evaluation.bootstrap import Estimate, Resampling
-from train.evaluation.linear_probe import linear_probe
+from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.statistics.bootstrap import Estimate, Resampling
 from train.evaluation.suite import label_difference
 from train.evaluation.targets import read_targets
-from train.loaders import open_dataset
 from train.reporting.tables import markdown_table
 
 RATIOS = {

@@ -30,16 +30,16 @@ from datasets import disable_progress_bars
 from transformers import HfArgumentParser
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.evaluation import metrics
-from train.evaluation.decision_threshold import threshold_decisions
+from train.data.loaders import open_dataset
 from train.evaluation.features import encode_images
-from train.evaluation.linear_probe import logistic_probe
-from train.evaluation.metrics import Array
-from train.evaluation.nearest_neighbour_probe import nearest_neighbour_probe
-from train.evaluation.paper_probe import EPOCHS, paper_probe
-from train.evaluation.probe_losses import PROBE_LOSSES
+from train.evaluation.protocols.decision_threshold import threshold_decisions
+from train.evaluation.protocols.linear_probe import logistic_probe
+from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.protocols.paper_probe import EPOCHS, paper_probe
+from train.evaluation.protocols.probe_losses import PROBE_LOSSES
+from train.evaluation.statistics import metrics
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, read_targets
-from train.loaders import open_dataset
 from train.reporting.tables import markdown_table
 
 THINNED_SPLITS = ("train", "validation")

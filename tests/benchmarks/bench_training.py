@@ -37,12 +37,12 @@ from transformers import (
 
 from data_scripts.build import main as build
 from train import pretrain
-from train.arguments import PretrainArguments
-from train.batch_sampler import EpochBatches
-from train.initial_model import build_model, learn_tokenizer
-from train.loaders import PairedRows, build_loader, open_dataset
+from train.data.batch_sampler import EpochBatches
+from train.data.loaders import PairedRows, build_loader, open_dataset
 from train.objectives import ModelWithObjective, build_objective
-from train.optimization import build_optimizer
+from train.pretraining.arguments import PretrainArguments
+from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.training.optimization import build_optimizer
 
 IMAGE_SIZE = 96
 TEXT_LENGTH_OF_THE_EXAMPLE = 128

@@ -31,18 +31,18 @@ from transformers import HfArgumentParser
 
 from data_scripts.build import main as build
 from data_scripts.splits import patient_folds
-from train.arguments import parse_arguments
+from train.command_line import parse_arguments
 from train.cross_validate import CrossValidateArguments, answer_fold, fold_splits
-from train.evaluation import metrics
+from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features
-from train.evaluation.bootstrap import Resampling, paired_difference, patient_bootstrap
-from train.evaluation.grade_probe import grade_probe
-from train.evaluation.linear_probe import linear_probe
-from train.evaluation.metrics import Array
 from train.evaluation.out_of_fold import MODEL, ranks_within_folds
+from train.evaluation.protocols.grade_probe import grade_probe
+from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.statistics import metrics
+from train.evaluation.statistics.bootstrap import Resampling, paired_difference, patient_bootstrap
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, read_rows, read_targets
-from train.loaders import open_dataset, rows_sha256
-from train.reporting.plots import interval_chart
+from train.reporting.figures.plots import interval_chart
 from train.reporting.tables import format_entry, markdown_table
 
 CONFIG = Path(__file__).parents[2] / "train" / "configs" / "spider.yaml"

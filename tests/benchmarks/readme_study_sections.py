@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from train.reporting.experiment.words import figure_in_words, seeds_in_words, who_wins
 from train.reporting.report import SYSTEM_NAMES, describe_dataset
-from train.reporting.study_words import figure_in_words, seeds_in_words, who_wins
 from train.reporting.tables import format_entry, markdown_table
 
 PAPER = "probe/paper/unprojected"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from data_scripts.notes import read_notes
-from modeling_lumbarclip.report_text_lumbarclip import labels_from_report, report_findings
-from tests.modeling_lumbarclip.report_scores import read_labels, score_reports
+from data_scripts.reports.text import labels_from_report, report_findings
+from data_scripts.sources.notes import read_notes
+from tests.data_scripts.reports.report_scores import read_labels, score_reports
 from train.reporting.tables import markdown_table
 
-LABELS = Path(__file__).parents[1] / "modeling_lumbarclip"
+LABELS = Path(__file__).parents[1] / "data_scripts" / "reports"
 SETS = ("development", "held_out", "second")
 
 

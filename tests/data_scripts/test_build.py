@@ -9,10 +9,10 @@ from PIL import Image
 
 from data_scripts import build as build_module
 from data_scripts.build import main
-from data_scripts.build_report import summary_lines
 from data_scripts.records import LEVELS, SEQUENCES, Exclusion
 from data_scripts.sources import SOURCES, folder
-from data_scripts.workers import Workers
+from data_scripts.writing.build_report import summary_lines
+from data_scripts.writing.workers import Workers
 from tests.data_scripts.built_folders import ROOT, bytes_of, leftovers, rows_of
 
 
@@ -326,13 +326,13 @@ def test_rows_left_out_by_rule_are_no_defect_and_shown_apart(study, built, tmp_p
 
 @pytest.mark.slow
 def test_neither_the_build_nor_its_workers_load_torch():
-    code = "import sys, data_scripts.build, data_scripts.workers; sys.exit('torch' in sys.modules)"
+    code = "import sys, data_scripts.build, data_scripts.writing.workers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_every_source_module_is_registered():
-    files = {path.stem for path in (ROOT / "data_scripts/sources").glob("*.py") if "\nABOUT = " in path.read_text()}
-    assert set(SOURCES) == files
+    files = [path for path in (ROOT / "data_scripts/sources").rglob("*.py") if "\nABOUT = " in path.read_text()]
+    assert set(SOURCES) == {path.parent.name if path.stem == "source" else path.stem for path in files}
     assert all(name == source.ABOUT.name for name, source in SOURCES.items())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_scripts.tables import read_table
+from data_scripts.sources.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("file_name", "report", "patient_id", "level", "pixel_spacing_mm")

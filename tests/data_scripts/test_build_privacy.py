@@ -5,11 +5,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_scripts.build import main
-from data_scripts.build_report import summary_lines
-from data_scripts.protection import scrub
-from data_scripts.pseudonyms import Pseudonyms
+from data_scripts.privacy.protection import scrub
+from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import ReadOptions, Record
-from data_scripts.sources import SOURCES, list_sources, rsna2024
+from data_scripts.sources import SOURCES, list_sources
+from data_scripts.sources.rsna2024 import source as rsna2024
+from data_scripts.writing.build_report import summary_lines
 
 
 def rows_of(out):

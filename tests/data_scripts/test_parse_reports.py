@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from data_scripts.parse_reports import COLUMNS, ParseArguments, main, parse_reports
-from tests.data_scripts.test_notes import write_workbook
+from tests.data_scripts.sources.test_notes import write_workbook
 
 ROWS = [
     (1, "Feature of muscle spasm.\nSmall Lt protrusion at L4/L5 & L5/S1,\n- no  stenosis"),

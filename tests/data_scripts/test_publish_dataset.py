@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from PIL import Image, ImageDraw
 
 from data_scripts import build, publish_dataset
-from data_scripts.built_folder import shard_digests
+from data_scripts.auditing.built_folder import shard_digests
 from tests.loopback_hub import LoopbackHub
 
 REPO = "lumbar-lab/study"

@@ -16,9 +16,9 @@ from modeling_lumbarclip.calibration_lumbarclip import (
     zero_shot_logits,
 )
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from train.evaluation import conformal
-from train.evaluation.calibration import scale
-from train.evaluation.zero_shot import prompt_ensemble
+from train.evaluation.protocols import conformal
+from train.evaluation.protocols.calibration import scale
+from train.evaluation.protocols.zero_shot import prompt_ensemble
 
 CLASSES = ZeroShotCalibration(
     [CalibratedQuestion(None, ["LBP", "No Finding"], [["Bulge.", "Stenosis."], ["Normal."]], 2.0, [0.5, 0.6])], 0.9, {}

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from train import cross_validate
-from train.arguments import parse_arguments
+from train.command_line import parse_arguments
 from train.cross_validate import ANSWERS, CrossValidateArguments, main
 from train.evaluation.out_of_fold import pool
 

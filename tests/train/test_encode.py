@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
 
-from data_scripts.dicom import read_slice
-from modeling_lumbarclip.export import EXPORT, export
-from tests.data_scripts.dicom_files import draw_pixels, make_dicom
+from data_scripts.imaging.dicom import read_slice
+from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
 from train import encode
-from train.checkpoints import save_checkpoint
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.onnx_export import EXPORT, export
+from train.data.loaders import open_dataset
 from train.encode import EncodeArguments, main
 from train.encoding import encoders, folder_images
 from train.encoding.dataset_rows import DatasetImages
 from train.encoding.read_batch import eight_bits, resized
-from train.loaders import open_dataset
 from train.publishing.space import licence_of_index
 
 ROOT = Path(__file__).parents[2]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from modeling_lumbarclip.export import weights_sha256
-from train.arguments import parse_arguments
-from train.checkpoints import load_checkpoint, save_checkpoint
+from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
+from train.command_line import parse_arguments
+from train.data.loaders import rows_sha256
 from train.evaluate_model import EvaluateArguments, EvaluationSettings, evaluate, main
-from train.loaders import rows_sha256
 
 BASELINES = ["majority", "untrained", "pixel_pca", "hog", "no_pixels"]
 

@@ -7,8 +7,8 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from train.checkpoints import save_checkpoint
-from train.evaluation.finding_maps import METHODS
+from train.checkpoints.checkpoint import save_checkpoint
+from train.evaluation.protocols.finding_maps import METHODS
 from train.explain import ExplainArguments, main
 
 

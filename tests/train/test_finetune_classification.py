@@ -17,12 +17,12 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import train.finetune_classification as finetuning
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
-from modeling_lumbarclip.export import weights_sha256
 from modeling_lumbarclip.pipeline_lumbarclip import LumbarCLIPImageClassificationPipeline
 from tests.conftest import TINY_TEXT
-from train.checkpoints import save_checkpoint
-from train.classification_task import read_task
-from train.finetune_arguments import FinetuneClassificationArguments
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
+from train.classification.arguments import FinetuneClassificationArguments
+from train.classification.data import read_task
 from train.finetune_classification import BestWeights, finetune
 
 PROJECT = Path(__file__).parents[2]
@@ -225,7 +225,7 @@ EACH_ITS_OWN_LOSSES = """
 import hashlib, json, os, sys
 from pathlib import Path
 import train.finetune_classification as finetuning
-from train.finetune_arguments import FinetuneClassificationArguments
+from train.classification.arguments import FinetuneClassificationArguments
 rank, out, weights = int(os.environ["RANK"]), Path(sys.argv[1]), []
 losses = [[3.0, 1.0, 2.0, 2.5, 2.5, 2.5], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]][rank]
 def loss_of_rows(model, *_):

@@ -20,11 +20,11 @@ from transformers import AutoModel
 
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
-from tests.train.study_settings import SMALL
+from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
-from train.arguments import PretrainArguments
-from train.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
-from train.run_folder import keep_history, refuse_other_settings
+from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
+from train.pretraining.arguments import PretrainArguments
+from train.training.run_folder import keep_history, refuse_other_settings
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,10 +8,10 @@ import torch
 from datasets import load_dataset
 from transformers import AutoModel
 
-from tests.train.study_settings import SMALL
+from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
-from train.arguments import PretrainArguments
 from train.objectives import OBJECTIVES
+from train.pretraining.arguments import PretrainArguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Image
 
-from data_scripts.images import UnusableImageError
+from data_scripts.imaging.images import UnusableImageError
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from train.encoding.crashes import CRASHED
 from train.encoding.read_batch import ReadBatch, Reference, eight_bits, resized

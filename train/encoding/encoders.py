@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPModel
-from modeling_lumbarclip.export import read_export
-from modeling_lumbarclip.onnx_graphs import TEXT_MODEL, VISION_MODEL, export_again, int8_name, open_unchanged
-from train.decoded_images import normalise
+from train.checkpoints.onnx_export import read_export
+from train.checkpoints.onnx_graphs import TEXT_MODEL, VISION_MODEL, export_again, int8_name, open_unchanged
+from train.data.image_cache import normalise
 
 Embeddings = NDArray[np.float32]
 # 8 images of 224 x 224: larger activations come fresh from the system each time, and cost a ResNet-50 a third of its
@@ -66,7 +66,7 @@ class ModelEncoder:
 
 
 class OnnxEncoder:
-    """Encodes with what `python -m modeling_lumbarclip.export` wrote.
+    """Encodes with what `python train/export.py` wrote.
 
     Args:
         folder: Of the export.

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 from pydicom.tag import Tag
 
-from data_scripts.dicom import is_dicom, read_slice
-from data_scripts.dicom_reading import num_frames, open_dicom
-from data_scripts.images import UnusableImageError, read_image
+from data_scripts.imaging.dicom import is_dicom, read_slice
+from data_scripts.imaging.dicom_reading import num_frames, open_dicom
+from data_scripts.imaging.images import UnusableImageError, read_image
 from modeling_lumbarclip import LumbarCLIPImageProcessor
 from train.encoding.crashes import CRASHED
 from train.encoding.read_batch import ReadBatch, Reference, eight_bits, resized

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_scripts.images import MAX_PIXELS, UnusableImageError
+from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
 from modeling_lumbarclip import LumbarCLIPImageProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPModel
-from train.evaluation.metrics import Array
+from train.evaluation.statistics.metrics import Array
 
 THUMBNAIL_SIZE = 64
 # The probe standardises: beyond the first few, components are noise blown up to the size of the signal. On the SPIDER

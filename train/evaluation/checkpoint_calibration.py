@@ -19,11 +19,11 @@ from datasets import Dataset
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.calibration_lumbarclip import prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from modeling_lumbarclip.golden_outputs import GOLDEN, recorded_change, refuse_drift
-from train.checkpoints import load_checkpoint, write_json
-from train.evaluation.calibration import TARGET_COVERAGE, fit_calibration
-from train.evaluation.conformal import IN_EVERY_SET
+from train.checkpoints.checkpoint import load_checkpoint, write_json
+from train.checkpoints.golden_outputs import GOLDEN, recorded_change, refuse_drift
 from train.evaluation.features import encode_images_once, encode_texts
+from train.evaluation.protocols.calibration import TARGET_COVERAGE, fit_calibration
+from train.evaluation.protocols.conformal import IN_EVERY_SET
 from train.evaluation.questions import as_label_logits, choice_names
 from train.evaluation.targets import Targets
 
@@ -165,5 +165,5 @@ def _refuse_old_code(folder: Path) -> None:
     if not (folder / CODE).exists():
         raise ValueError(
             f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "
-            "not use the result. Save it anew: train.checkpoints.save_checkpoint(*load_checkpoint(folder), folder)."
+            "not use the result. Save it anew with train.checkpoints.checkpoint.save_checkpoint."
         )

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.decoded_images import DecodedImages, normalise
-from train.evaluation.metrics import Array
-from train.evaluation.retrieval import group_texts
+from train.data.image_cache import DecodedImages, normalise
+from train.evaluation.protocols.retrieval import group_texts
+from train.evaluation.statistics.metrics import Array
 
 logger = logging.getLogger(__name__)
 

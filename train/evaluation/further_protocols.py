@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, softmax
 
-from train.evaluation.attention_pooling import attention_pooling
-from train.evaluation.bootstrap import Estimate, Resampling
-from train.evaluation.calibration import CalibrationResult, calibration_figures
-from train.evaluation.classification import exclusive_class_estimates, finding_estimates
-from train.evaluation.metrics import Array
-from train.evaluation.nearest_neighbour_probe import nearest_neighbour_probe
-from train.evaluation.paper_probe import paper_probe
-from train.evaluation.patient_level import patient_figures
-from train.evaluation.retrieval import rank_queries, retrieval_estimates
-from train.evaluation.run_answers import PROBE_SEED, PROJECTED, UNPROJECTED, label_answers, remedy_answers
+from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
+from train.evaluation.predictions import PROBE_SEED, PROJECTED, UNPROJECTED, label_answers, remedy_answers
+from train.evaluation.protocols.attention_pooling import attention_pooling
+from train.evaluation.protocols.calibration import CalibrationResult, calibration_figures
+from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.protocols.paper_probe import paper_probe
+from train.evaluation.protocols.patient_level import patient_figures
+from train.evaluation.protocols.retrieval import rank_queries, retrieval_estimates
+from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 # What a decision without a probability does not have.

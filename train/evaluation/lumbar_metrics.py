@@ -12,8 +12,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from train.evaluation.bootstrap import Resampling, as_entries
-from train.evaluation.classification import exclusive_class_estimates, finding_estimates
+from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.targets import Targets
 
 DESCRIPTION = "Figures of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."

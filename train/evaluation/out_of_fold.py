@@ -24,12 +24,12 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from train.evaluation.baselines import BASELINES
-from train.evaluation.bootstrap import Estimate, Resampling
-from train.evaluation.classification import exclusive_class_estimates, finding_estimates
-from train.evaluation.grade_probe import GradeResult, grade_result
-from train.evaluation.linear_probe import ProbeResult
-from train.evaluation.metrics import Array
-from train.evaluation.retrieval import Queries, rank_queries, retrieval_estimates
+from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
+from train.evaluation.protocols.grade_probe import GradeResult, grade_result
+from train.evaluation.protocols.linear_probe import ProbeResult
+from train.evaluation.protocols.retrieval import Queries, rank_queries, retrieval_estimates
+from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.suite import Figures, Measurements, Probes, grade_difference, label_difference
 from train.evaluation.targets import Targets
 

@@ -8,7 +8,7 @@ absent and present.
 
 import numpy as np
 
-from train.evaluation.metrics import Array, Floats
+from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
 
 ABSENT_OR_PRESENT = ("absent", "present")

@@ -10,18 +10,18 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.evaluation import metrics
 from train.evaluation.baselines import constant_features, pixel_features, untrained_model
-from train.evaluation.bootstrap import Estimate, Resampling, paired_difference, undefined_estimate
 from train.evaluation.features import encode_images, encode_images_once, encode_texts
 from train.evaluation.further_protocols import Encoded, FurtherFigures, further_figures
-from train.evaluation.grade_probe import GradeResult, grade_probe
-from train.evaluation.linear_probe import ProbeResult, linear_probe
-from train.evaluation.metrics import Array
-from train.evaluation.retrieval import retrieval
-from train.evaluation.run_answers import prompt_logits
+from train.evaluation.predictions import prompt_logits
+from train.evaluation.protocols.grade_probe import GradeResult, grade_probe
+from train.evaluation.protocols.linear_probe import ProbeResult, linear_probe
+from train.evaluation.protocols.retrieval import retrieval
+from train.evaluation.protocols.zero_shot import first_prompts, prompts_asked, zero_shot
+from train.evaluation.statistics import metrics
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, paired_difference, undefined_estimate
+from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, read_targets
-from train.evaluation.zero_shot import first_prompts, prompts_asked, zero_shot
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from data_scripts.records import NO_FINDING
-from train.evaluation.metrics import Array
+from train.evaluation.statistics.metrics import Array
 
 SPLITS = ("train", "validation", "test")
 
@@ -116,3 +116,11 @@ def _grades(rows: Dataset, graded: bool) -> Array:
     if not graded:
         return np.full(len(rows), -1)
     return np.array([-1 if grade is None else grade for grade in rows["grade"][:]])
+
+
+def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
+    """Count the rows and the patients with each label: a figure that rests on one patient is worth little."""
+    return {
+        name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
+        for name, present in zip(targets.label_names, targets.labels.T, strict=True)
+    }

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPOutput
-from train.gathering import gather_with_gradient
 from train.objectives.objective import Gather, Objective, gather_pairs, similarity_logits
+from train.training.gathering import gather_with_gradient
 
 
 def medclip_loss(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from train.gathering import gather_with_gradient
+from train.training.gathering import gather_with_gradient
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -48,7 +48,7 @@ class Objective(nn.Module, ABC):
         """Choose the columns that `labels` come from, given the run's settings of these names.
 
         Returns:
-            Columns, and whether absences count; see `train.loaders.target_classes`.
+            Columns, and whether absences count; see `train.data.loaders.target_classes`.
         """
         return (target_columns, count_absences) if cls.uses_labels else ([], False)
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.towers_lumbarclip import output_width
-from train.gathering import gather_with_gradient
 from train.objectives.objective import Gather, Objective, in_full_precision
+from train.training.gathering import gather_with_gradient
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
@@ -47,7 +47,7 @@ class SupervisedObjective(Objective):
     zero-shot answers and retrieval of such a model are those of chance.
 
     The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). Where some
-    pairs have none at all, "none of these" is one more class, see `train.loaders.target_classes`.
+    pairs have none at all, "none of these" is one more class, see `train.data.loaders.target_classes`.
     """
 
     uses_labels = True

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from data_scripts.hub_upload import paths_of_this_machine
+from data_scripts.hub.upload import paths_of_this_machine
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 # How a folder was loaded, not what it is: a loader that reads them would look for files of this machine.

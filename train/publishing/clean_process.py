@@ -9,7 +9,7 @@ from pathlib import Path
 from peft.utils import CONFIG_NAME
 from safetensors.numpy import load_file
 
-from modeling_lumbarclip.golden_outputs import TOLERANCE, deviation
+from train.checkpoints.golden_outputs import TOLERANCE, deviation
 
 SCRIPT = Path(__file__).with_name("load_alone.py")
 

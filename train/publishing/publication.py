@@ -9,18 +9,18 @@ from huggingface_hub import HfApi, ModelCard
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
-from data_scripts.hub_upload import Destination, asked_again, files_below, hub_errors, upload
+from data_scripts.hub.upload import Destination, asked_again, files_below, hub_errors, upload
 from modeling_lumbarclip import LumbarCLIPConfig
-from modeling_lumbarclip.checkpoint_files import added_files
-from modeling_lumbarclip.export import weights_sha256
-from modeling_lumbarclip.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
-from modeling_lumbarclip.verify import check_checkpoint
-from train.adapters import ADAPTER, check_adapter_base, set_adapter_base
-from train.checkpoints import CHECKPOINT, load_checkpoint, write_folder
+from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint, write_folder
+from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
+from train.checkpoints.manifest import added_files
+from train.checkpoints.onnx_export import weights_sha256
+from train.checkpoints.verification import check_checkpoint
 from train.publishing.checks import refuse_unfit
 from train.publishing.clean_process import refuse_unloadable
 from train.publishing.space import prepare_space
-from train.reporting.model_card import build_model_card
+from train.reporting.card.model_card import build_model_card
+from train.training.adapters import ADAPTER, check_adapter_base, set_adapter_base
 from train.web_app.report_index import read_index
 
 HUB = "hub"  # below the folder of the run: exactly what is sent
@@ -221,6 +221,6 @@ def refuse_drift(checkpoint: Path) -> None:
         shown = "; ".join(f"{drift.file} {drift.what} {drift.detail}".strip() for drift in drifts[:NUM_SHOWN])
         more = f"; and {len(drifts) - NUM_SHOWN} more" if len(drifts) > NUM_SHOWN else ""
         raise ValueError(
-            f"{checkpoint} is not what was saved: {shown}{more}. `python -m modeling_lumbarclip.verify {checkpoint}` "
+            f"{checkpoint} is not what was saved: {shown}{more}. `python train/verify.py {checkpoint}` "
             "lists all; save the checkpoint again, or publish the one that was measured."
         )

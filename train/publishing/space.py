@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from huggingface_hub import metadata_save
 from huggingface_hub.utils import validate_repo_id
 
-from data_scripts.deidentification_check import kinds_in_id
-from data_scripts.identifiers import find_identifiers
+from data_scripts.auditing.privacy_check import kinds_in_id
+from data_scripts.privacy.identifiers import find_identifiers
 from data_scripts.records import NOT_STATED
 from train.encoding.parts import METADATA
 from train.web_app.answers import MODEL_REVISION

@@ -7,8 +7,8 @@ from html import escape
 from itertools import chain
 
 from data_scripts.records import NO_FINDING
+from data_scripts.reports.text import exchange_sides
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from modeling_lumbarclip.report_text_lumbarclip import exchange_sides
 from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
 from train.web_app.picture_html import data_uri, thumbnail
 from train.web_app.report_index import NearReport

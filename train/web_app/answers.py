@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_scripts.reports.text import report_findings
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from modeling_lumbarclip.report_text_lumbarclip import report_findings
-from train.checkpoints import load_checkpoint
-from train.evaluation.patient_level import mean_over_patients
+from train.checkpoints.checkpoint import load_checkpoint
+from train.evaluation.protocols.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
 
 MAX_FINDING_LETTERS = 80

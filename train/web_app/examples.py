@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from data_scripts.sources.synthetic import draw_slice
-from data_scripts.synthetic_findings import LevelFindings
+from data_scripts.sources.synthetic.findings import LevelFindings
+from data_scripts.sources.synthetic.source import draw_slice
 from train.web_app.uploads import Slice, Upload
 
 SEED = 2026  # the datasets that are built here have the seed 0: no training has seen these

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
-from train.evaluation.zero_shot import prompt_ensemble
+from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
 
 METHODS: dict[str, Callable[..., Tensor]] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_scripts.dicom import SliceHeader, is_dicom, read_headers, read_slice
-from data_scripts.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
+from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.imaging.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
 
 MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
 MAX_FRAMES = 300  # of one upload, held in memory

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
-from modeling_lumbarclip.verify import check_checkpoint
-from train.checkpoints import load_checkpoint, save_checkpoint
-from train.evaluation.calibration import fit_temperature
+from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoints.verification import check_checkpoint
+from train.data.loaders import open_dataset
 from train.evaluation.checkpoint_calibration import fit_checkpoint_calibration, write_calibration
-from train.evaluation.conformal import class_conditional_thresholds
+from train.evaluation.protocols.calibration import fit_temperature
+from train.evaluation.protocols.conformal import class_conditional_thresholds
 from train.evaluation.targets import read_rows
-from train.loaders import open_dataset
 
 PROJECT = Path(__file__).parents[3]
 

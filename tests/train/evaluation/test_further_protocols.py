@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from train.evaluation import further_protocols, run_answers, suite
-from train.evaluation.bootstrap import Resampling
-from train.evaluation.classification import finding_estimates
+from train.data.loaders import open_dataset
+from train.evaluation import further_protocols, predictions, suite
 from train.evaluation.further_protocols import Encoded, further_figures
-from train.evaluation.linear_probe import logistic_probe
-from train.evaluation.paper_probe import paper_probe
+from train.evaluation.label_metrics import finding_estimates
+from train.evaluation.protocols.linear_probe import logistic_probe
+from train.evaluation.protocols.paper_probe import paper_probe
+from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.suite import measure
-from train.loaders import open_dataset
 
 FEW = Resampling(num_resamples=5)
 
 
 @pytest.fixture(autouse=True)
 def few_epochs(monkeypatch):
-    monkeypatch.setattr("train.evaluation.attention_pooling.MAX_EPOCHS", 2)
+    monkeypatch.setattr("train.evaluation.protocols.attention_pooling.MAX_EPOCHS", 2)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_the_figures_and_nothing_twice(asked, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nobody shows grades here")
 
-    monkeypatch.setattr(run_answers, "grade_probe", refuse)
+    monkeypatch.setattr(predictions, "grade_probe", refuse)
     found = further_figures(*asked)
     of_paper = [f"probe/{name}/unprojected" for name in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")]
     assert sorted(found.figures) == sorted(
@@ -89,11 +89,11 @@ def test_an_evaluation_fits_each_probe_once(tiny_model, tiny_processor, tiny_dat
         return count
 
     for name, modules in {
-        "paper_probe": (further_protocols, run_answers),
-        "nearest_neighbour_probe": (further_protocols, run_answers),
-        "logistic_probe": (run_answers,),
+        "paper_probe": (further_protocols, predictions),
+        "nearest_neighbour_probe": (further_protocols, predictions),
+        "logistic_probe": (predictions,),
         "linear_probe": (suite,),
-        "grade_probe": (suite, run_answers),
+        "grade_probe": (suite, predictions),
     }.items():
         for module in modules:
             monkeypatch.setattr(module, name, counted(name, getattr(module, name)))

@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from train.evaluation import lumbar_metrics
-from train.evaluation.bootstrap import Resampling
-from train.evaluation.classification import exclusive_class_estimates, finding_estimates
+from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
+from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import Targets
 
 PATH = lumbar_metrics.__file__

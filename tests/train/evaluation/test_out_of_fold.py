@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from train.evaluation.bootstrap import Resampling
 from train.evaluation.out_of_fold import DIRECTIONS, measure_answers, pool, pool_shared, ranks_within_folds
+from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import Targets
 
 NUM_ROWS, NAMES = 120, ("bulge", "stenosis", "No Finding")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.checkpoints import save_checkpoint
+from train.checkpoints.checkpoint import save_checkpoint
 from train.publishing.checks import refuse_unfit
 
 
@@ -53,10 +53,10 @@ def test_no_weights(checkpoint):
 
 
 def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
-    (checkpoint / "flat_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
+    (checkpoint / "tiled_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
     found = problems(checkpoint)
     assert any("config.json: auto_map: AutoModel: modeling_lumbarclip.LumbarCLIPModel" in line for line in found)
-    assert all("flat_loss_lumbarclip.py is missing, which is imported" in line for line in found)
+    assert all("tiled_loss_lumbarclip.py is missing, which is imported" in line for line in found)
 
 
 @pytest.mark.parametrize(

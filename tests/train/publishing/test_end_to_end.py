@@ -14,15 +14,15 @@ from huggingface_hub import HfApi
 from safetensors.torch import load, save
 
 from tests.loopback_hub import LoopbackHub
+from tests.train.experiments.experiment_settings import SMALL
 from tests.train.publishing.stranger import answers_of, use_classifier, use_model
-from tests.train.study_settings import SMALL
 from train import publish
-from train.arguments import PretrainArguments
-from train.checkpoints import load_checkpoint
-from train.finetune_arguments import FinetuneClassificationArguments
+from train.checkpoints.checkpoint import load_checkpoint
+from train.classification.arguments import FinetuneClassificationArguments
+from train.data.loaders import open_dataset
 from train.finetune_classification import finetune
-from train.loaders import open_dataset
 from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
 from train.publish import PublishArguments
 
 PROJECT = Path(__file__).parents[3]

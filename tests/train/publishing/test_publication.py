@@ -12,14 +12,15 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
-from modeling_lumbarclip.export import weights_sha256
-from modeling_lumbarclip.golden_outputs import GOLDEN_TENSORS
 from tests.loopback_hub import LoopbackHub
-from tests.train.reporting.made_run import made_run
+from tests.train.reporting.card.made_run import made_run
 from tests.train.web_app.test_report_index import MADE, write_index
 from train import pretrain, publish
-from train.arguments import PretrainArguments, parse_arguments
-from train.checkpoints import save_checkpoint
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.golden_outputs import GOLDEN_TENSORS
+from train.checkpoints.onnx_export import weights_sha256
+from train.command_line import parse_arguments
+from train.pretraining.arguments import PretrainArguments
 from train.publish import PublishArguments
 from train.publishing import publication
 from train.publishing.clean_process import refuse_unloadable
@@ -284,7 +285,7 @@ def test_a_checkpoint_that_needs_this_project_is_refused(run):
     refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code = run / "checkpoint" / "losses_lumbarclip.py"
     source = code.read_text()
-    code.write_text(source + "\nimport train.gathering\n")
+    code.write_text(source + "\nimport train.training.gathering\n")
     with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
         refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code.write_text(source)

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modeling_lumbarclip.export import weights_sha256
-from train.checkpoints import save_checkpoint
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
 from train.encode import WHAT as ENCODED
 from train.encode import EncodeArguments, main
 from train.encoding.parts import METADATA

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 
-from data_scripts.dicom import read_headers, read_slice
-from data_scripts.images import UnusableImageError, grey_8bit
-from tests.data_scripts.dicom_files import draw_pixels, make_dicom
+from data_scripts.imaging.dicom import read_headers, read_slice
+from data_scripts.imaging.images import UnusableImageError, grey_8bit
+from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
 from train.web_app.uploads import UnusableUploadError, forget, read_study, read_upload
 
 

@@ -1,0 +1,1 @@
+"""Leaks between splits, near duplicates, and the balance of splits."""

@@ -1,0 +1,71 @@
+"""Apply a function to every image of a built dataset, in several processes and in bounded memory."""
+
+import io
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+from PIL import Image
+from tqdm.auto import tqdm
+
+from data_scripts.imaging.images import grey_8bit
+
+Result = TypeVar("Result")
+
+_ROWS_AT_ONCE = 32
+
+
+def scan_images(
+    split: datasets.Dataset,
+    function: Callable[[bytes], Result],
+    *,
+    description: str,
+    num_proc: int = 1,
+    show_progress: bool = True,
+) -> list[Result]:
+    """Call a function with the file of each image, as it is stored.
+
+    Args:
+        split: Rows with a column `image`.
+        function: Of a module, so that worker processes find it.
+        description: For the progress bar.
+        num_proc: Worker processes; 1 works in this one.
+        show_progress: Whether to draw the bar.
+
+    Returns:
+        What the function gave, in the order of the rows.
+    """
+    with tqdm(total=len(split), desc=description, unit=" images", disable=not show_progress) as bar:
+        if num_proc == 1:
+            return [_counted(function(file), bar) for file in _image_files(split)]
+        # `imap` hands files out no faster than they are worked off: only some of them are ever in memory.
+        with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
+            results = pool.imap(function, _image_files(split), chunksize=_ROWS_AT_ONCE)
+            return [_counted(result, bar) for result in results]
+
+
+def grey_image(file: bytes) -> Image.Image:
+    """Decode an image file to grey (mode `L`); more than 8 bits are windowed: a plain cast would turn them white."""
+    with Image.open(io.BytesIO(file)) as image:
+        return grey_8bit(image)
+
+
+def _counted(result: Result, bar: tqdm) -> Result:
+    bar.update()
+    return result
+
+
+def _image_files(split: datasets.Dataset) -> Iterator[bytes]:
+    stored = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    for batch in stored.iter(batch_size=_ROWS_AT_ONCE):
+        for image in batch["image"]:
+            yield _file_of(image)
+
+
+def _file_of(image: dict[str, Any] | None) -> bytes:
+    """A dataset holds its images, or, as `datasets.load_dataset("imagefolder")` does, only where they lie."""
+    if image is None or (image["bytes"] is None and not image["path"]):
+        raise ValueError("a row has no image; build the dataset with data_scripts")
+    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]

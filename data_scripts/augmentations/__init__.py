@@ -1,0 +1,1 @@
+"""Map functions that vary texts and images and keep every fact."""

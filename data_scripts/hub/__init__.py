@@ -1,0 +1,1 @@
+"""Upload to the Hub in one commit, and the licences that allow it."""

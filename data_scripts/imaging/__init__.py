@@ -1,0 +1,1 @@
+"""Pixels and geometry from DICOM, MetaImage and picture files."""

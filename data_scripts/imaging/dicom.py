@@ -1,0 +1,269 @@
+"""A DICOM file, whatever its name, to an 8-bit grey slice with square pixels and the facts of its header.
+
+Built on pydicom and its decoders. Geometry is the patient's: x to the left, y to the back, z to the head, in mm.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from pydicom import Dataset
+from pydicom.tag import Tag
+
+from data_scripts.imaging.dicom_frames import frame_headers
+from data_scripts.imaging.dicom_pixels import PIXEL_TAGS, check_pixels, decode_frame
+from data_scripts.imaging.dicom_reading import finite_numbers, num_frames, open_dicom
+from data_scripts.imaging.dicom_sequence import SEQUENCE_TAGS, mr_sequence
+from data_scripts.imaging.dicom_window import WINDOW_TAGS, grey_levels
+from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
+
+MAX_PIXEL_ASPECT = 20  # sides of a pixel; thicker ones are a broken header, and would be stretched to a huge image
+AXIAL_CONE_DEGREES = 55
+_COSINE_TOLERANCE = 0.05
+
+_GEOMETRY_TAGS = (
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "SpacingBetweenSlices",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+_IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "InstanceNumber")
+_HEADER_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *_IDENTITY_TAGS, *SEQUENCE_TAGS, *PIXEL_TAGS)]
+_SLICE_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *PIXEL_TAGS, *WINDOW_TAGS)]
+
+_FIRST_GROUPS = (0x0002, 0x0008)  # file meta information; identification, where the meta information is missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceHeader:
+    """What the header says of one frame. Ids and descriptions are as in the file: they may name a patient.
+
+    Args:
+        path: The file.
+        frame: Index of the frame in the file; 0 unless it holds several.
+        rows: Height as stored in the file, in pixels.
+        columns: Width as stored in the file, in pixels.
+        patient_id: `PatientID`; empty when missing.
+        study_id: `StudyInstanceUID`.
+        series_id: `SeriesInstanceUID`.
+        series_description: `SeriesDescription`; empty when missing.
+        plane: Among `records.PLANES`, see `plane_of`.
+        sequence: Among `records.SEQUENCES`, see `dicom_sequence.mr_sequence`.
+        orientation: Direction cosines of a row, then of a column; None when missing or no right angle.
+        corner_mm: Patient coordinates of the first pixel; None when missing.
+        pixel_spacing_mm: Between rows, between columns; None when missing.
+        spacing_between_slices_mm: As the header gives it; None when missing.
+        instance_number: The scanner's count within the series; None when missing. Not the order in space.
+    """
+
+    path: Path
+    frame: int
+    rows: int
+    columns: int
+    patient_id: str
+    study_id: str
+    series_id: str
+    series_description: str
+    plane: str
+    sequence: str
+    orientation: tuple[float, ...] | None
+    corner_mm: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, float] | None
+    spacing_between_slices_mm: float | None
+    instance_number: int | None
+
+    @property
+    def normal(self) -> tuple[float, ...] | None:
+        """Unit vector across the slice: row × column. Axial slices have it to the head, sagittal to the right."""
+        return None if self.orientation is None else _normal(self.orientation)
+
+    @property
+    def position_mm(self) -> float | None:
+        """Place of the slice along its normal; None without orientation or position."""
+        if self.normal is None or self.corner_mm is None:
+            return None
+        return _dot(self.normal, self.corner_mm)
+
+    @property
+    def stored_spacing_mm(self) -> float | None:
+        """Side of a pixel of `read_slice`'s image: the finer of the two spacings."""
+        return None if self.pixel_spacing_mm is None else min(self.pixel_spacing_mm)
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of `read_slice`'s image."""
+        return square_pixel_size(self.rows, self.columns, self.pixel_spacing_mm)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file looks like DICOM: by its prefix, or by its first element where the prefix is missing.
+
+    Says nothing of whether it can be read. Reads 140 bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(140)
+    except OSError:
+        return False
+    if start[128:132] == b"DICM":
+        return True
+    little, big = (int.from_bytes(start[:2], order) for order in ("little", "big"))
+    has_vr = start[4:6].isalpha() and start[4:6].isupper()
+    is_short = len(start) >= 8 and int.from_bytes(start[4:8], "little") <= 1024
+    return (little in _FIRST_GROUPS and (has_vr or is_short)) or (big in _FIRST_GROUPS and has_vr)
+
+
+def read_headers(path: Path) -> list[SliceHeader]:
+    """Read the header of each frame of a file; pixels are not read.
+
+    Raises:
+        UnusableImageError: If the file is no DICOM file, holds no image, or an image that `read_slice` would refuse
+            by its header alone.
+    """
+    with open_dicom(path, _HEADER_TAGS) as file:
+        check_pixels(file)
+        frames = range(num_frames(file.header))
+        return [
+            _slice_header(path, frame, header)
+            for frame, header in zip(frames, frame_headers(file.header, frames), strict=True)
+        ]
+
+
+def read_slice(path: Path, frame: int = 0) -> Image.Image:
+    """Decode one frame to 8-bit grey (mode `L`), windowed, with square pixels.
+
+    The window is the file's (VOI LUT, or the first window) unless that shows nothing; otherwise it lies between the
+    0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is inverted, colour reduced to luminance. Where the spacing
+    of rows and columns differs, the coarser direction is interpolated to the finer spacing.
+
+    Args:
+        path: The file.
+        frame: Index of the frame.
+
+    Raises:
+        UnusableImageError: If the file cannot be decoded to the size that its header states, within bounds.
+    """
+    with open_dicom(path, _SLICE_TAGS) as file:
+        check_pixels(file)
+        count = num_frames(file.header)
+        if not 0 <= frame < count:
+            raise UnusableImageError(f"no frame {frame}: the file holds {count}")
+        header = next(frame_headers(file.header, range(frame, frame + 1)))
+        size = square_pixel_size(header.Rows, header.Columns, _spacing(header))
+        image = Image.fromarray(grey_levels(decode_frame(file, frame), header))
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] | None) -> tuple[int, int]:
+    """Width and height of an image once its pixels are squares of the finer spacing.
+
+    Raises:
+        UnusableImageError: If the pixels are implausibly long, or the image would be too large.
+
+    Example:
+        >>> square_pixel_size(100, 200, (1.5, 0.5))
+        (200, 300)
+    """
+    if spacing_mm is None:
+        return columns, rows
+    finer = min(spacing_mm)
+    if max(spacing_mm) > MAX_PIXEL_ASPECT * finer:
+        raise UnusableImageError(f"implausible pixel spacing {spacing_mm[0]:g} x {spacing_mm[1]:g} mm")
+    height, width = round(rows * spacing_mm[0] / finer), round(columns * spacing_mm[1] / finer)
+    if width * height > MAX_PIXELS:
+        raise UnusableImageError(f"image too large: {width} x {height}, at most {MAX_PIXELS} pixels")
+    return width, height
+
+
+def plane_of(orientation: tuple[float, ...] | None) -> str:
+    """Plane of a slice from its direction cosines.
+
+    Slices through a disc are tilted with it, L5/S1 by 50 degrees and more; they are axial all the same. So a slice is
+    sagittal if its normal is nearest to the left-right axis, else axial if its normal is within 55 degrees of
+    the head-foot axis, else coronal.
+
+    Args:
+        orientation: Of a row, then of a column; None when missing.
+
+    Example:
+        >>> plane_of((1, 0, 0, 0, 0.7, -0.714)), plane_of((0, 1, 0, 0, 0, -1)), plane_of((1, 0, 0, 0, 0, -1))
+        ('axial', 'sagittal', 'coronal')
+    """
+    if orientation is None:
+        return "unknown"
+    left, back, head = map(abs, _normal(orientation))
+    if left >= max(back, head):
+        return "sagittal"
+    return "axial" if head >= math.cos(math.radians(AXIAL_CONE_DEGREES)) else "coronal"
+
+
+def _normal(orientation: tuple[float, ...]) -> tuple[float, ...]:
+    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    length = math.hypot(*normal)
+    return tuple(value / length for value in normal)
+
+
+def _dot(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
+def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
+    orientation = _orientation(header)
+    spacing = _spacing(header)
+    square_pixel_size(header.Rows, header.Columns, spacing)
+    between = _numbers(header, "SpacingBetweenSlices", 1)
+    instance = _numbers(header, "InStackPositionNumber", 1) or _numbers(header, "InstanceNumber", 1)
+    return SliceHeader(
+        path=path,
+        frame=frame,
+        rows=header.Rows,
+        columns=header.Columns,
+        patient_id=_text(header, "PatientID"),
+        study_id=_text(header, "StudyInstanceUID"),
+        series_id=_text(header, "SeriesInstanceUID"),
+        series_description=_text(header, "SeriesDescription"),
+        plane=plane_of(orientation),
+        sequence=mr_sequence(header),
+        orientation=orientation,
+        corner_mm=_numbers(header, "ImagePositionPatient", 3),
+        pixel_spacing_mm=spacing,
+        spacing_between_slices_mm=between[0] if between else None,
+        instance_number=int(instance[0]) if instance else None,
+    )
+
+
+def _orientation(header: Dataset) -> tuple[float, ...] | None:
+    """Direction cosines, None unless they are two unit vectors at a right angle."""
+    cosines = _numbers(header, "ImageOrientationPatient", 6)
+    if cosines is None:
+        return None
+    row, column = cosines[:3], cosines[3:]
+    products = (_dot(row, row) - 1, _dot(column, column) - 1, _dot(row, column))
+    return cosines if max(map(abs, products)) < _COSINE_TOLERANCE else None
+
+
+def _spacing(header: Dataset) -> tuple[float, float] | None:
+    """Spacing in the patient; of the detector for a projection that was not calibrated."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        spacing = _numbers(header, keyword, 2)
+        if spacing is not None and min(spacing) > 0:
+            return spacing[0], spacing[1]
+    return None
+
+
+def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Numbers of an element; None when it is missing, or not that many finite numbers."""
+    numbers = finite_numbers(header, keyword)
+    return numbers if len(numbers) == count else None
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """Text of an element in one line; empty when missing."""
+    value = header.get(keyword)
+    text = "" if value is None else str(value)
+    return "".join(letter for letter in text if letter.isprintable()).strip()

@@ -1,0 +1,236 @@
+"""Opens DICOM files that may be truncated or hostile: what is read, held and unpacked has bounds.
+
+pydicom believes a file: it reads as many bytes as an element claims, unpacks a deflated file whole, and makes an object
+of a kilobyte for each eight bytes of an empty sequence item. Here it reads through `BoundedReader`, which stops at the
+end of the file and after a fixed amount of work, and pixels are left in the file until their frame is decoded.
+"""
+
+import io
+import logging
+import math
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pydicom.config
+from pydicom import Dataset
+from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from data_scripts.imaging.images import UnusableImageError
+
+MAX_READS = 100_000  # two or three for an element or sequence item; an enhanced MR file needs 250 for a frame
+MAX_READ_BYTES = 2**27  # of one file: its header and one compressed frame
+MAX_INFLATED_BYTES = 2**27
+MAX_VALUE_BYTES = 2**18  # of an element that is looked at: a lookup table of 65,536 entries, and to spare
+MAX_FRAMES = 4096
+
+PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+
+_META_GROUP = 0x0002
+_LOGGER = logging.getLogger("pydicom")
+_SILENT = logging.CRITICAL + 1
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_GROUP_SEQUENCES = (Tag("SharedFunctionalGroupsSequence"), Tag("PerFrameFunctionalGroupsSequence"))
+_NATIVE_SYNTAX = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+
+
+class BoundedReader:
+    """A binary file that ends where it ends, and that may be read so much and no more.
+
+    Args:
+        file: Open for reading, seekable.
+        name: For messages.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
+        self._file = file
+        self._num_bytes = file.seek(0, io.SEEK_END)
+        self._reads_left = MAX_READS
+        self._bytes_left = MAX_READ_BYTES
+        file.seek(0)
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, all that are left when negative.
+
+        Raises:
+            UnusableImageError: If more is asked for than an honest file needs.
+        """
+        left = max(0, self._num_bytes - self._file.tell())
+        size = left if size < 0 else min(size, left)
+        self._reads_left -= 1
+        self._bytes_left -= size
+        if self._reads_left < 0 or self._bytes_left < 0:
+            raise UnusableImageError("DICOM header too large: more elements or bytes than any slice needs")
+        return self._file.read(size)
+
+    @property
+    def num_bytes_left(self) -> int:
+        """From here to the end of the file."""
+        return self._num_bytes - self._file.tell()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomFile:
+    """An open file: its header, and where its pixels begin.
+
+    Args:
+        header: Elements before the pixels; those of `tags` only where `open_dicom` was given some.
+        transfer_syntax: How the pixels are encoded.
+        stream: Positioned at the value of the pixel element.
+        pixel_keyword: Name of that element; empty when the file has none.
+        pixel_bytes: Its length; None when it is encapsulated in fragments.
+        pixel_vr: Its value representation (`OB`, `OW`).
+    """
+
+    header: Dataset
+    transfer_syntax: UID
+    stream: BoundedReader
+    pixel_keyword: str
+    pixel_bytes: int | None
+    pixel_vr: str
+
+
+@contextmanager
+def open_dicom(path: Path, tags: Sequence[BaseTag] = ()) -> Iterator[DicomFile]:
+    """Open a file, whatever its name, and read its header; the pixels stay in the file.
+
+    Whatever goes wrong inside the `with` block, too, ends as an `UnusableImageError`.
+
+    Args:
+        path: The file.
+        tags: Elements to read, which is faster than all; all when empty.
+
+    Raises:
+        UnusableImageError: If the file is missing, no DICOM file or not within bounds.
+    """
+    if not path.is_file():
+        raise UnusableImageError(f"missing image: no file {path.name!r}")
+    with _refusing(path), _quiet(), path.open("rb") as file:
+        yield _read_header(BoundedReader(file, path.name), tags)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn whatever a parser or decoder meets into a reason."""
+    try:
+        yield
+    except UnusableImageError:
+        raise
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # pydicom and its decoders raise whatever they meet: struct.error, KeyError, NotImplementedError, RecursionError,
+    # MemoryError; a panic of the RLE decoder derives from BaseException.
+    except BaseException as error:
+        first_line = (str(error).replace(str(path), path.name).splitlines() or [""])[0][:300]
+        raise UnusableImageError(f"unreadable DICOM: {type(error).__name__}: {first_line}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom from warning, which it would do again for each of a scanner's ten thousand slices.
+
+    What it warns of is either harmless (a value longer than its type allows) or ends as an `UnusableImageError`.
+    """
+    if _LOGGER.level != _SILENT:  # once and for good: a change of level empties the caches of all loggers
+        _LOGGER.setLevel(_SILENT)
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _read_header(stream: BoundedReader, tags: Sequence[BaseTag]) -> DicomFile:
+    pixel_elements: list[tuple[int, str | None, int, int]] = []
+    wanted = frozenset(tags)
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if MAX_VALUE_BYTES < length < _UNDEFINED_LENGTH and tag in wanted and tag not in _GROUP_SEQUENCES:
+            raise UnusableImageError(f"DICOM element {tag} of {length} bytes, more than any slice needs")
+        if tag in PIXEL_KEYWORDS:
+            pixel_elements.append((tag, vr, length, stream.tell()))
+            return True
+        return False
+
+    def after_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+        return tag >> 16 != _META_GROUP
+
+    read_preamble(stream, force=True)  # type: ignore[arg-type]
+    meta = read_dataset(stream, False, True, stop_when=after_meta)  # type: ignore[arg-type]
+    syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = BoundedReader(io.BytesIO(_inflate(stream.read())), stream.name)
+    options: dict[str, Any] = {"stop_when": at_pixels, "specific_tags": list(tags) or None}
+    header: Dataset
+    if syntax.is_transfer_syntax:
+        header = read_dataset(stream, syntax.is_implicit_VR, syntax.is_little_endian, **options)  # type: ignore[arg-type]
+    else:
+        stream.seek(0)
+        header = read_partial(stream, force=True, **options)  # type: ignore[arg-type]
+    if not syntax:
+        implicit, little = header.original_encoding
+        syntax = _NATIVE_SYNTAX[bool(implicit), bool(little)]
+    tag, vr, length, start = pixel_elements[-1] if pixel_elements else (0, "", 0, 0)
+    if pixel_elements:
+        stream.seek(start)
+    return DicomFile(
+        header=header,
+        transfer_syntax=syntax,
+        stream=stream,
+        pixel_keyword=PIXEL_KEYWORDS.get(tag, ""),
+        pixel_bytes=None if length == _UNDEFINED_LENGTH else length,
+        pixel_vr=vr or "OW",
+    )
+
+
+def _inflate(content: bytes) -> bytes:
+    """Unpack a deflated data set; a kilobyte can stand for a megabyte, so the result has a bound."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(content, MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise UnusableImageError(f"deflated DICOM file unpacks to more than {MAX_INFLATED_BYTES >> 20} MiB")
+    if not inflater.eof:
+        raise UnusableImageError("unreadable DICOM: deflated data are truncated")
+    return inflated
+
+
+def num_frames(header: Dataset) -> int:
+    """Number of frames, 1 unless stated.
+
+    Raises:
+        UnusableImageError: If it is not between 1 and `MAX_FRAMES`.
+    """
+    value = header.get("NumberOfFrames")
+    count = 1 if value in (None, "") else int(value)
+    if not 1 <= count <= MAX_FRAMES:
+        raise UnusableImageError(f"DICOM file says {count} frames; 1 to {MAX_FRAMES} can be read")
+    return count
+
+
+def finite_numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+    """Numbers of an element; none when it is missing, or when one of them is unreadable or not finite."""
+    try:
+        value = header.get(keyword)
+        values = value if isinstance(value, MultiValue) else () if value is None else (value,)
+        numbers = tuple(float(number) for number in values)
+    # What pydicom meets when it converts a damaged element: as good as none.
+    except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()

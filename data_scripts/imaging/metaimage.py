@@ -1,0 +1,232 @@
+"""A MetaImage volume (`.mha`) to an array whose axes run right, down and back, whatever the axes of the file.
+
+The file is decoded here, since SimpleITK's reader trusts it: it opens any other file that `ElementDataFile` names,
+takes as much memory as `DimSize` claims, and makes up the voxels of a damaged compressed volume without saying so.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from data_scripts.imaging.images import UnusableImageError
+
+# Bounds on what a damaged or hostile file may cost. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
+# 16 bit) take 100 MiB.
+MAX_VOLUME_BYTES = 256 * 2**20
+MAX_HEADER_BYTES = 2**16
+_CHUNK_BYTES = 2**20
+
+# Sides of the patient towards which an axis runs. MetaImage counts millimetres to the left, back and head.
+_POSITIVE_SIDES, _NEGATIVE_SIDES = "LPS", "RAI"
+SAGITTAL_AXES = "LIP"  # to the left, downwards, backwards
+
+_PIXEL_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeHeader:
+    """What the text at the head of the file says, checked.
+
+    Args:
+        size: Voxels along the axes i, j and k of the file; i runs fastest.
+        spacing_mm: Distance of voxels along i, j and k.
+        axes: The side of the patient towards which i, j and k run, such as `LPS`: the nearest one where they
+            are oblique.
+        pixel_type: NumPy's type of a voxel, with its byte order.
+        is_compressed: Whether the voxels are deflated (zlib).
+        data_start: Where the voxels begin, in bytes.
+    """
+
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    axes: str
+    pixel_type: np.dtype
+    is_compressed: bool
+    data_start: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the voxels once decoded."""
+        return math.prod(self.size) * self.pixel_type.itemsize
+
+    @property
+    def sagittal_size(self) -> tuple[int, int, int]:
+        """Voxels from right to left, downwards and backwards."""
+        across, down, back = (self.size[axis] for axis in _file_axes(self.axes))
+        return across, down, back
+
+    @property
+    def sagittal_spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of voxels from right to left, downwards and backwards."""
+        across, down, back = (self.spacing_mm[axis] for axis in _file_axes(self.axes))
+        return across, down, back
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """Read the header of a `.mha` file.
+
+    Raises:
+        UnusableImageError: If the file is missing or its header is no three-dimensional volume of one known number a
+            voxel, kept in the same file, in at most `MAX_VOLUME_BYTES`.
+    """
+    with _opened(path) as file:
+        return _header(*_header_fields(file))
+
+
+def read_sagittal_volume(path: Path) -> np.ndarray:
+    """Decode a `.mha` file, its axes put in order.
+
+    Returns:
+        The voxels, shape (across, down, back): slice 0 lies at the patient's right, its row 0 the top, its
+        column 0 the front. A view of what was decoded: take the slice and copy that.
+
+    Raises:
+        UnusableImageError: As in `read_header`, or if the voxels are damaged, too few or too many.
+    """
+    with _opened(path) as file:
+        header = _header(*_header_fields(file))
+        file.seek(header.data_start)
+        voxels = _inflate(file, header.num_bytes) if header.is_compressed else file.read(header.num_bytes)
+        if len(voxels) != header.num_bytes:
+            raise UnusableImageError(f"truncated volume: {len(voxels)} bytes of {header.num_bytes}")
+        if file.read(1):
+            raise UnusableImageError(_surplus(header.num_bytes))
+    volume = np.frombuffer(voxels, header.pixel_type).reshape(header.size[::-1])  # (k, j, i)
+    axes = _file_axes(header.axes)
+    volume = volume.transpose([2 - axis for axis in axes])
+    return volume[
+        tuple(
+            slice(None, None, 1 if header.axes[axis] == side else -1)
+            for axis, side in zip(axes, SAGITTAL_AXES, strict=True)
+        )
+    ]
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UnusableImageError(f"missing volume: {path.name!r} cannot be opened ({error.strerror})") from error
+
+
+def _header_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
+    """The `name = value` lines up to `ElementDataFile`, and where they end."""
+    fields: dict[str, str] = {}
+    while "ElementDataFile" not in fields:
+        line = file.readline(MAX_HEADER_BYTES - file.tell())
+        name, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
+        if not equals or not line.endswith(b"\n"):
+            raise UnusableImageError(f"no MetaImage: header line {line[:40]!r} is no 'name = value'")
+        if name in fields:
+            raise UnusableImageError(f"MetaImage header states {name[:40]!r} twice")
+        fields[name] = value
+    return fields, file.tell()
+
+
+def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
+    _require(fields, "NDims", "3")
+    _require(fields, "ElementDataFile", "LOCAL")
+    for name, usual in (("ElementNumberOfChannels", "1"), ("BinaryData", "True"), ("HeaderSize", "0")):
+        if name in fields:
+            _require(fields, name, usual)
+    if fields.get("ElementType") not in _PIXEL_TYPES:
+        raise UnusableImageError(f"unknown ElementType {fields.get('ElementType')!r}; known: {', '.join(_PIXEL_TYPES)}")
+    most_significant_first = _truth(fields, "BinaryDataByteOrderMSB") or _truth(fields, "ElementByteOrderMSB")
+    sizes = _numbers(fields, "DimSize", 3)
+    if not all(size >= 1 and size == int(size) for size in sizes):
+        raise UnusableImageError(f"DimSize must be three whole numbers from 1, got {fields['DimSize'][:60]!r}")
+    spacing = _numbers(fields, "ElementSpacing", 3)
+    if min(spacing) <= 0:
+        raise UnusableImageError(f"ElementSpacing must be positive, got {fields['ElementSpacing'][:60]!r}")
+    header = VolumeHeader(
+        size=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
+        spacing_mm=(spacing[0], spacing[1], spacing[2]),
+        axes=_axes(_numbers(fields, "TransformMatrix", 9)),
+        pixel_type=np.dtype((">" if most_significant_first else "<") + _PIXEL_TYPES[fields["ElementType"]]),
+        is_compressed=_truth(fields, "CompressedData"),
+        data_start=data_start,
+    )
+    if header.num_bytes > MAX_VOLUME_BYTES:
+        raise UnusableImageError(
+            f"volume too large: {' x '.join(map(str, header.size))} voxels, at most {MAX_VOLUME_BYTES} bytes"
+        )
+    return header
+
+
+def _require(fields: dict[str, str], name: str, value: str) -> None:
+    if fields.get(name, "").casefold() != value.casefold():
+        raise UnusableImageError(f"{name} must be {value}, got {fields.get(name, '')[:60]!r}")
+
+
+def _truth(fields: dict[str, str], name: str) -> bool:
+    return fields.get(name, "").casefold() == "true"
+
+
+def _numbers(fields: dict[str, str], name: str, count: int) -> list[float]:
+    try:
+        numbers = [float(word) for word in fields.get(name, "").split()]
+    except ValueError:
+        numbers = []  # refused below, with what was read
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise UnusableImageError(f"{name} must be {count} numbers, got {fields.get(name, '')[:60]!r}")
+    return numbers
+
+
+def _axes(matrix: Sequence[float]) -> str:
+    """The sides towards which i, j and k run; the matrix lists their directions one after another.
+
+    Example:
+        >>> _axes([-0.0872, 0.9962, 0, 0, 0, -1, 0.9962, 0.0872, 0])
+        'PIL'
+    """
+    directions = np.reshape(matrix, (3, 3))
+    if not np.allclose(directions @ directions.T, np.eye(3), atol=0.01):
+        raise UnusableImageError(f"TransformMatrix must be three perpendicular directions of length 1, got {matrix}")
+    # Oblique axes: the assignment that agrees best over all three, so that no side is taken twice.
+    nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(directions[range(3), order]).sum())
+    return "".join(
+        (_POSITIVE_SIDES if direction[side] > 0 else _NEGATIVE_SIDES)[side]
+        for direction, side in zip(directions, nearest, strict=True)
+    )
+
+
+def _file_axes(axes: str) -> list[int]:
+    """Which axis of the file runs along each of `SAGITTAL_AXES`."""
+    opposite = dict(zip(_POSITIVE_SIDES + _NEGATIVE_SIDES, _NEGATIVE_SIDES + _POSITIVE_SIDES, strict=True))
+    return [next(axis for axis, to in enumerate(axes) if to in (side, opposite[side])) for side in SAGITTAL_AXES]
+
+
+def _inflate(file: BinaryIO, num_bytes: int) -> bytearray:
+    """Inflate at most the bytes that the header states: a small file can hold gigabytes of zeros."""
+    inflater, voxels = zlib.decompressobj(), bytearray()
+    try:
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(_CHUNK_BYTES)):
+            voxels += inflater.decompress(chunk, num_bytes + 1 - len(voxels))
+            if len(voxels) > num_bytes:
+                raise UnusableImageError(_surplus(num_bytes))
+    except zlib.error as error:
+        raise UnusableImageError(f"damaged volume: {error}") from error
+    if not inflater.eof:
+        raise UnusableImageError("truncated volume: its compressed data has no end")
+    if inflater.unused_data:
+        raise UnusableImageError(_surplus(num_bytes))
+    return voxels
+
+
+def _surplus(num_bytes: int) -> str:
+    return f"volume holds more than the {num_bytes} bytes that its header states"

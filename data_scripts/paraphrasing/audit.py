@@ -1,0 +1,124 @@
+"""What became of the candidates of a rephrasing run, in numbers and examples."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from data_scripts.paraphrasing.checks import ACCEPTED, CAUSES
+from data_scripts.paraphrasing.loop import Rephrased
+from data_scripts.reports.text import report_facts
+
+AUDIT_NAME = "paraphrase_audit"
+NUM_EXAMPLES = 10
+
+
+def audit(
+    rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, splits: Sequence[str], command: str
+) -> dict[str, Any]:
+    """Count verdicts, and pick ten examples of each.
+
+    Args:
+        rephrased: All reports.
+        model: As given to `--model`; of a folder its name.
+        num_rephrasings: Wanted for each report.
+        splits: Those whose reports were rephrased.
+        command: The command line.
+
+    Returns:
+        JSON values. `acceptance_rate` is that of the model's candidates, null if no model was asked.
+    """
+    candidates = [(entry.report, candidate) for entry in rephrased for candidate in entry.candidates]
+    of_model = Counter(c.verdict.cause for _, c in candidates if c.origin == "model")
+    kept = Counter(c.origin for _, c in candidates if c.verdict.cause == ACCEPTED)
+    # Of the model before those of the embedded rephraser, and of as many reports as there are.
+    nth = Counter[tuple[str, str, str]]()
+    ranked = []
+    for report, candidate in candidates:
+        group = (candidate.verdict.cause, candidate.origin, report)
+        ranked.append((candidate.origin != "model", nth[group], report, candidate))
+        nth[group] += 1
+    ranked.sort(key=lambda item: item[:2])
+    examples = {
+        cause: [
+            {
+                "report": report,
+                "candidate": candidate.text,
+                "origin": candidate.origin,
+                "missing": list(candidate.verdict.missing),
+                "added": list(candidate.verdict.added),
+            }
+            for _, _, report, candidate in ranked
+            if candidate.verdict.cause == cause
+        ][:NUM_EXAMPLES]
+        for cause in CAUSES
+    }
+    return {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "model": model,
+        "num_rephrasings": num_rephrasings,
+        "splits": list(splits),
+        "reports": len(rephrased),
+        "reports_without_finding": sum(not report_facts(entry.report) for entry in rephrased),
+        "reports_complete": sum(len(entry.texts) == num_rephrasings for entry in rephrased),
+        "candidates_of_model": of_model.total(),
+        "acceptance_rate": of_model[ACCEPTED] / of_model.total() if of_model else None,
+        "verdicts_of_model": {cause: of_model[cause] for cause in CAUSES},
+        "kept": {origin: kept[origin] for origin in ("model", "embedded")},
+        "examples": {cause: found for cause, found in examples.items() if found},
+    }
+
+
+def audit_text(result: Mapping[str, Any]) -> str:
+    """The audit in Markdown."""
+    lines = [
+        "# Rephrasings: what was kept, what was not",
+        "",
+        f"{result['reports']} distinct reports, {result['reports_complete']} of them with all "
+        f"{result['num_rephrasings']} rephrasings, {result['reports_without_finding']} without a finding that could "
+        f"be checked. Kept: {result['kept']['model']} from the model, {result['kept']['embedded']} from the embedded "
+        "rephraser.",
+        "",
+    ]
+    if result["acceptance_rate"] is not None:
+        lines += [
+            f"`{result['model']}` proposed {result['candidates_of_model']} texts; "
+            f"{100 * result['acceptance_rate']:.1f} % were accepted.",
+            "",
+            "| verdict | texts |",
+            "| --- | --- |",
+            *(f"| {cause} | {count} |" for cause, count in result["verdicts_of_model"].items()),
+            "",
+        ]
+    for cause, examples in result["examples"].items():
+        lines += [f"## {cause[0].upper()}{cause[1:]}", ""]
+        for example in examples:
+            lines += [f"- Report: {example['report']}", f"  - {example['origin']}: {example['candidate']}"]
+            lines += [f"  - {key}: {'; '.join(example[key])}" for key in ("missing", "added") if example[key]]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def card_paragraph(result: Mapping[str, Any]) -> str:
+    """How the rephrasings were made, for the dataset card."""
+    if result["acceptance_rate"] is None:
+        made = "put together from the parsed findings of each report"
+    else:
+        made = (
+            f"proposed by `{result['model']}` ({100 * result['acceptance_rate']:.1f} % of "
+            f"{result['candidates_of_model']} proposals accepted); {result['kept']['embedded']} of "
+            f"{sum(result['kept'].values())} were put together from the parsed findings where it gave too few"
+        )
+    return f"""
+## Rephrasings
+
+{result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
+only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The
+check knows what the report parser knows; nobody has read them all.
+`{AUDIT_NAME}.md` holds counts and examples. Made on {result["date"]} with
+
+```sh
+{result["command"]}
+```
+"""

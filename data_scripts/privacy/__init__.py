@@ -1,0 +1,1 @@
+"""Names, dates, identifiers and burnt-in letters: found, replaced, and looked for again."""

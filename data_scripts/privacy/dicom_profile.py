@@ -1,0 +1,271 @@
+"""De-identifies a DICOM data set by the Basic Application Level Confidentiality Profile of the standard.
+
+Which attribute is removed, emptied or replaced is table E.1-1 of PS3.15, read from the package dicom-anonymizer, which
+keeps it up to date. Its actions are applied here, since that package leaves sequences as they are and gives each
+process other UIDs.
+"""
+
+import copy
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
+
+from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_has_tag, tag_for_keyword
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, UID_dictionary
+from pydicom.valuerep import VR
+
+from data_scripts.privacy.identifiers import find_identifiers
+from data_scripts.privacy.pseudonyms import Pseudonyms
+
+TABLE = "dicomfields_2026c"  # edition of the standard
+
+# What E.1-1 says: X remove, Z empty, D a dummy of the same type, U another UID. Of a choice (X/Z/D) the strictest that
+# an MR or X-ray image may take is chosen.
+_ACTION_OF_CATEGORY = {
+    "X_TAGS": "remove",
+    "X_Z_TAGS": "remove",
+    "X_D_TAGS": "remove",
+    "X_Z_D_TAGS": "remove",
+    "X_Z_U_STAR_TAGS": "remove",
+    "Z_TAGS": "empty",
+    "Z_D_TAGS": "dummy",
+    "D_TAGS": "dummy",
+    "U_TAGS": "new uid",
+}
+_DUMMY_OF_VR: dict[str, str | bytes] = {
+    "DA": "19000101",
+    "TM": "000000",
+    "DT": "19000101000000",
+    "AS": "000Y",
+    "OB": b"\0\0",
+    "UN": b"\0\0",
+}
+_DUMMY_TEXT = "ANONYMIZED"
+_TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+_BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
+_PERSONAL_VRS = frozenset({"PN", "DA", "TM", "DT"})  # never needed to read an image, in the table or not
+_PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both become the pseudonym
+_DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table drops what is drawn, so the rest means nothing
+_SERIES_DESCRIPTION = BaseTag(0x0008103E)
+_OWN_UID_ROOT = "2.25."
+
+
+def _tags(keywords: str) -> frozenset[BaseTag]:
+    return frozenset(BaseTag(tag) for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
+
+
+# Free text and bytes may hold anything, so only these stay: what is needed to read the pixels and to know how they were
+# made. Texts among them are searched for names all the same.
+_FILE_META_TAGS = _tags(
+    "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID "
+    "TransferSyntaxUID ImplementationClassUID"
+)
+_CODES = _tags("CodeValue LongCodeValue URNCodeValue CodingSchemeDesignator CodingSchemeVersion")  # look like ids
+_KEPT_TAGS = (
+    _FILE_META_TAGS
+    | _CODES
+    | _tags(
+        "CodeMeaning DeidentificationMethod Manufacturer ManufacturerModelName SoftwareVersions SequenceName "
+        "PulseSequenceName ReceiveCoilName TransmitCoilName ImagedNucleus ConvolutionKernel FilterType StackID "
+        "RescaleType ModalityLUTType "
+        "PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths LUTData "
+        "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
+        "AlphaPaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
+        "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData"
+    )
+)
+
+# Of a series description these words stay: they say how an image was made. Everything else in it may name a person.
+_TECHNICAL_WORD = re.compile(
+    r"T1|T2|W|PD|STIR|DIXON|FS|SPAIR|SPIR|FAT|SAT|SUPP?|TIRM|FLAIR|DWI|ADC|TSE|FSE|SE|GRE|FFE|FLASH|MEDIC|VIBE|HASTE|SPACE|"
+    r"CISS|MYELO|MYELOGRAM|TRA|AX|AXIAL|SAG|SAGITTAL|COR|CORONAL|OBL|LOC|LOCALI[SZ]ER|SCOUT|SURVEY|3D|2D|ISO|GD|POST|PRE|"
+    r"CONTRAST|L|S|SPINE|LUMBAR|LSPINE|LS|LSS|WHOLE|AP|LAT|[1-9]\d{1,2}"
+)
+
+
+def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
+    """Give a copy that names no one, at any depth of its sequences.
+
+    Pixels stay as they are: text burnt into them is found by `burnt_in_text`, not here. UIDs are replaced consistently,
+    so that slices of a series stay together, in every run with the same key. Name and id of the patient become one
+    pseudonym; private elements go; of the series description only technical words stay (`T2 TSE SAG`).
+
+    Args:
+        dataset: As read; not changed.
+        pseudonyms: Their key decides the new ids.
+
+    Returns:
+        The copy, with the method named in it as the standard asks.
+
+    Source:
+        PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Beyond the profile, of dates,
+        times, names, free texts and bytes outside its table only technical ones stay, and every UID that is not of the
+        standard is replaced.
+    """
+    cleaned = copy.deepcopy(dataset)
+    # Patients without an id or a name must not become one patient.
+    identity = str(dataset.get("PatientID") or dataset.get("PatientName") or "")
+    patient = pseudonyms.of(identity) if identity else ""
+    _clean(cleaned, patient, pseudonyms)
+    if hasattr(cleaned, "file_meta"):
+        _clean(cleaned.file_meta, patient, pseudonyms)
+    cleaned.preamble = None if getattr(dataset, "preamble", None) is None else bytes(128)
+    cleaned.PatientIdentityRemoved = "YES"
+    cleaned.LongitudinalTemporalInformationModified = "REMOVED"
+    cleaned.DeidentificationMethod = "PS3.15 basic profile, descriptors cleaned"
+    cleaned.DeidentificationMethodCodeSequence = [
+        _dicom_code("113100", "Basic Application Confidentiality Profile"),
+        _dicom_code("113105", "Clean Descriptors Option"),
+    ]
+    return cleaned
+
+
+def identifying_elements(dataset: Dataset) -> list[str]:
+    """List the elements that may name someone: keyword or tag, with the path of sequences above.
+
+    Empty for what `deidentify_dicom` gives. Values are not shown, since the list ends up in reports.
+
+    Example:
+        >>> dataset = Dataset()
+        >>> dataset.PatientName, dataset.Rows = "Salem^Ahmad", 320
+        >>> identifying_elements(dataset)
+        ['PatientName']
+        >>> identifying_elements(deidentify_dicom(dataset, Pseudonyms(bytes(32))))
+        []
+    """
+    datasets = [dataset, *([dataset.file_meta] if hasattr(dataset, "file_meta") else [])]
+    return list(chain.from_iterable(_identifying(each, "") for each in datasets))
+
+
+@cache
+def _actions() -> dict[int, str]:
+    """Action of each tag of the table. Its tags with a mask, four numbers, are curves and overlays."""
+    table = dicom_anonymization_database_selector(TABLE)
+    single: dict[int, str] = {}
+    for category, action in _ACTION_OF_CATEGORY.items():
+        single |= {(tag[0] << 16) + tag[1]: action for tag in table[category] if len(tag) == 2}
+    return single
+
+
+def _action(tag: BaseTag, vr: str) -> str:
+    """What the profile does to an element: `keep`, or an action of `_ACTION_OF_CATEGORY`."""
+    if vr == VR.UN or tag.group & 0xFF00 in _DRAWN_GROUPS or not dictionary_has_tag(tag):
+        return "remove"  # what is of an unknown meaning or type, as are private elements, cannot be checked
+    if tag.group <= 0x0002 and tag not in _FILE_META_TAGS:
+        return "remove"  # who sent and who received the file, and anything they added
+    action = _actions().get(tag) or _action_outside_table(tag, vr)
+    return "new uid" if action == "dummy" and vr == VR.UI else action
+
+
+def _action_outside_table(tag: BaseTag, vr: str) -> str:
+    if vr == VR.UI:
+        return "new uid"
+    if vr in _BINARY_VRS and tag not in _KEPT_TAGS:
+        return "remove"
+    is_free_text = vr in _TEXT_VRS and tag not in _KEPT_TAGS
+    return "empty" if vr in _PERSONAL_VRS or is_free_text else "keep"
+
+
+def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
+    for tag in list(dataset.keys()):
+        element = _readable_element(dataset, tag)
+        if element is None:
+            del dataset[tag]
+            continue
+        action = _action(tag, element.VR)
+        if tag == _SERIES_DESCRIPTION:
+            element.value = _technical_words(str(element.value or ""))
+        elif tag in _PATIENT_TAGS:
+            element.value = patient
+        elif action == "remove" or (action != "keep" and element.VR == VR.SQ):
+            del dataset[tag]
+        elif action == "empty":
+            element.clear()
+        elif action == "dummy":
+            element.value = _dummy(element)
+        elif action == "new uid":
+            element.value = _map_uids(element, pseudonyms)
+        elif element.VR == VR.SQ:
+            for item in element.value:
+                _clean(item, patient, pseudonyms)
+        elif _names_someone(element):
+            element.clear()
+
+
+def _readable_element(dataset: Dataset, tag: BaseTag) -> DataElement | None:
+    """The element, its value converted; None where it is not of its type: what cannot be read cannot be checked."""
+    try:
+        element = dataset[tag]
+    except Exception:  # a damaged value raises whatever its converter meets
+        return None
+    # pydicom leaves text where a number should be as it is.
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    pattern = {VR.IS: "", VR.DS: "", VR.UI: r"[\d.]*"}.get(VR(element.VR))
+    if pattern is not None and any(type(value) in (str, UID) and not re.fullmatch(pattern, value) for value in values):
+        return None
+    return element
+
+
+def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
+    for tag in list(dataset.keys()):
+        element = _readable_element(dataset, tag)
+        name = path + ((element.keyword if element is not None else "") or str(tag))
+        if element is None:
+            yield name
+        elif element.VR == VR.SQ and _action(tag, element.VR) == "keep":
+            for item in element.value:
+                yield from _identifying(item, f"{name}.")
+        elif not _is_harmless(element):
+            yield name
+
+
+def _is_harmless(element: DataElement) -> bool:
+    """Whether an element, no sequence to look into, is as `deidentify_dicom` leaves it."""
+    action = _action(element.tag, element.VR)
+    if element.is_empty or str(element.value) in ("", "[]"):
+        return dictionary_has_tag(element.tag)
+    if element.tag == _SERIES_DESCRIPTION:
+        return str(element.value) == _technical_words(str(element.value))
+    if element.tag in _PATIENT_TAGS:
+        return re.fullmatch(r"p-[0-9a-f]{16}", str(element.value)) is not None
+    if action == "dummy":
+        return element.value == _dummy(element)
+    if action == "new uid":
+        return all(uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in _uids(element))
+    return action == "keep" and not _names_someone(element)
+
+
+def _names_someone(element: DataElement) -> bool:
+    is_text = element.VR in _TEXT_VRS or element.VR == VR.CS
+    return element.tag not in _CODES and is_text and bool(find_identifiers(str(element.value or "")))
+
+
+def _technical_words(description: str) -> str:
+    words = re.split(r"[^A-Za-z0-9]+", description)
+    return " ".join(word for word in words if _TECHNICAL_WORD.fullmatch(word.upper()))
+
+
+def _dummy(element: DataElement) -> str | bytes:
+    return _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
+
+
+def _uids(element: DataElement) -> list[str]:
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return [str(uid) for uid in values if uid]
+
+
+def _map_uids(element: DataElement, pseudonyms: Pseudonyms) -> list[str] | str:
+    """Classes and encodings of the standard name no one; its root alone proves nothing."""
+    mapped = [uid if uid in UID_dictionary else pseudonyms.of_uid(uid) for uid in _uids(element)]
+    return mapped[0] if len(mapped) == 1 else mapped
+
+
+def _dicom_code(value: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+    return code

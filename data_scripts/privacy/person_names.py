@@ -1,0 +1,219 @@
+"""Where a report names a person or an institution: after a title, after a label, before a degree.
+
+A capital letter alone says nothing in reports (`Schmorl`, `Grade I`, `Diffuse`), so a name needs a cue beside it, and
+it ends before the first word that reports use for something else.
+"""
+
+import re
+from collections.abc import Iterator
+
+from data_scripts.privacy.name_words import (
+    ALSO_NAMES,
+    EPONYMS,
+    FUNCTION_WORDS,
+    MEDICAL_ENDING,
+    NOT_NAMES,
+    ORDINARY_ENDING,
+    ORDINARY_WORDS,
+    PARTICLES,
+)
+from data_scripts.reports.words import is_word_of_reports
+
+Span = tuple[int, int]
+
+_NAMED_AFTER = re.compile(
+    r"(?:['’]s)?[ \t]+(?:type|grade|cysts?|nodes?|disease|lesions?|angle|changes?|syndrome|lymphoma|classification"
+    r"|spine|joint)\b",
+    re.IGNORECASE,
+)
+
+# "Dr/ Salem" and "Dr - Salem" are written, too; "MR - lumbar spine" names no one.
+_TITLE = re.compile(
+    r"\b(?:(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor)\b\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
+    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)"
+    r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c)\.[ \t]*){0,4}"
+)
+_LABEL_OF_NAME = re.compile(
+    r"\b(?:(?:patient|pt|client|mother|father|husband|wife|doctor|physician|radiologist)(?:['’]?s)?\.?\s+)?"
+    r"(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur)?names?(?:\s+of\s+(?:the\s+)?patient)?"
+    r"\s*(?:[:=]|\bis\b|\s-\s)\s*",
+    re.IGNORECASE,
+)
+_PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
+_DONE_BY = re.compile(
+    r"\b(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
+    r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated)"
+    r"\s+by\b\s*:?\s*",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(
+    r"\b(?:radiologist|consultant|physician|surgeon|resident|registrar|fellow|technician|technologist|operator|attending"
+    r"|clinician|doctor|reporter|referrer|referring\s\w+|patient|pt|signature|signed|attn|attention|sincerely|regards)"
+    r"\s*[:,]\s*",
+    re.IGNORECASE,
+)
+_PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|[Rr]e:|RE:)[ \t]+")
+_PATIENT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t|PT)\b\.?(?P<colon>[ \t]*:)?[ \t]+")
+_DEGREE = re.compile(
+    r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
+    r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
+)
+_INSTITUTION = re.compile(
+    r"(?<![\w'’-])(?P<name>(?:[A-Z][\w'’-]{0,40}[ \t]{1,3}(?:(?:of|and|for)[ \t]{1,3})?){1,5})"
+    r"(?:Hospital|Infirmary|Clinics?|University"
+    r"|(?:Medical|Imaging|Diagnostic|Radiology|Health|Spine|Scan)[ \t]+Cent(?:er|re))\b"
+)
+_WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
+_ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
+_MAX_WORDS = 5
+
+
+def find_names(text: str) -> Iterator[Span]:
+    """Yield where a person is named, the most certain first; passages may overlap.
+
+    Example:
+        >>> text = "Referred by Dr. Ahmad al-Salem for MR lumbar spine: Schmorl nodes, Modic type 2."
+        >>> [text[start:end] for start, end in find_names(text)]
+        ['Ahmad al-Salem']
+    """
+    for match in _TITLE.finditer(text):
+        cue = match["cue"] or match["other"]
+        lower_case = 0 if match["sign"] or cue.casefold() == "doctor" else 2
+        is_resonance = cue in ("MR", "mr")  # or a man
+        yield from _name_at(text, match.end(), lower_case=lower_case, certain=not is_resonance)
+    for match in _LABEL_OF_NAME.finditer(text):
+        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
+    for match in _DONE_BY.finditer(text):
+        yield from _name_at(text, match.end(), certain=True)
+    for match in _ROLE.finditer(text):
+        yield from _name_at(text, match.end())
+    for match in _PATIENT_NAME.finditer(text):
+        yield from _name_at(text, match.end(), lower_case=_MAX_WORDS)
+    for match in _PATIENT_OR_SUBJECT.finditer(text):
+        yield from _name_at(text, match.end(), fewest=2)
+    for match in _PATIENT.finditer(text):
+        if text[match.end() : match.end() + 1].islower():
+            fewest = 1 if match["colon"] else 2
+            for start, end in _name_at(text, match.end(), fewest=fewest, lower_case=_MAX_WORDS - 1):
+                # One word and no end of the clause: rather a slip of the pen ("pt: nild bulge").
+                if " " in text[start:end] or not (text[end : end + 1].isspace() and _WORD.match(text, end + 1)):
+                    yield start, end
+    for match in _DEGREE.finditer(text):
+        start = _last_known_word_end(match["name"])
+        if start < len(match["name"]) and not match["name"][start].islower():
+            yield match.start("name") + start, match.end("name")
+
+
+def find_institutions(text: str) -> Iterator[Span]:
+    """Yield where a hospital, clinic or university is named; `Orthopaedic Clinic` names none.
+
+    Example:
+        >>> text = "MRI of King Hussein Hospital, referred from Orthopaedic Clinic"
+        >>> [text[start:end] for start, end in find_institutions(text)]
+        ['King Hussein Hospital']
+    """
+    for match in _INSTITUTION.finditer(text):
+        words = list(_WORD.finditer(match["name"]))
+        first = next((word for word in words if word[0].casefold() not in NOT_NAMES), None)
+        if first:
+            yield match.start() + first.start(), match.end()
+
+
+def _name_at(
+    text: str, start: int, *, fewest: int = 1, lower_case: int = 0, labelled: bool = False, certain: bool = False
+) -> Iterator[Span]:
+    """Yield the name that begins at a position, if one does.
+
+    Args:
+        text: The report.
+        start: Where the cue ends.
+        fewest: Words that make a name.
+        lower_case: How many words the name may have when typed in small letters. All but the first count only where
+            nothing but the end of a clause or a word of reports follows, lest a finding is taken.
+        labelled: Whether the text calls it a name: a comma may part family name and name, and any word may be one.
+        certain: Whether the cue leaves no doubt that a name follows, be it one that is a word as well ("Small").
+    """
+    words: list[re.Match[str]] = []
+    position = start
+    while len(words) < _MAX_WORDS and (word := _WORD.match(text, position)):
+        if not _continues_name(word, words, text, lower_case=lower_case, labelled=labelled, certain=certain):
+            break
+        words.append(word)
+        position = _next_word(text, word, commas=labelled)
+        if position < 0:
+            break
+    while words and words[-1][0] in PARTICLES:  # "Dr. Salem de"
+        words.pop()
+    if len(words) >= fewest and any(len(word[0]) > 1 for word in words):
+        end = words[-1].end()
+        yield start, end
+
+
+def _continues_name(
+    word: re.Match[str], words: list[re.Match[str]], text: str, *, lower_case: int, labelled: bool, certain: bool
+) -> bool:
+    is_initial = len(word[0]) == 1 and text[word.end() : word.end() + 1] == "."
+    is_name_too = certain and _is_name_too(word, text, is_first=not words)
+    if _is_no_name(word, text) and not is_name_too and not (is_initial and word[0].isupper()):
+        return False
+    if not word[0][0].islower():  # a capital, or a script without case
+        return True
+    if word[0] in PARTICLES or word[0].partition("-")[0] in PARTICLES:
+        return True
+    if len(words) >= lower_case or (words and not words[0][0][0].islower()):
+        return False
+    if len(word[0]) == 1 or (word[0] in ORDINARY_WORDS and not labelled):  # "c/o"
+        return False
+    if not certain and (is_word_of_reports(word[0]) or ORDINARY_ENDING.fullmatch(word[0])):
+        return False
+    return not words or _ends_clause(text, word.end(), lower_case - len(words) - 1)
+
+
+def _ends_clause(text: str, position: int, num_more: int) -> bool:
+    """Whether a clause ends, or a word of reports follows, after no more than so many other words."""
+    for _ in range(num_more + 1):
+        following = _WORD.match(text, position + 1)
+        if following is None or not text[position].isspace():
+            return True
+        if _is_no_name(following, text) or following[0] in ORDINARY_WORDS:
+            return True
+        position = following.end()
+    return False
+
+
+def _is_no_name(word: re.Match[str], text: str) -> bool:
+    """Whether a word is one of reports, whole or in a part of it ("Post-laminectomy")."""
+    parts = [part for part in word[0].casefold().split("-") if len(part) > 2] or [word[0].casefold()]
+    if any(part in EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
+        return True
+    return word[0].casefold() in NOT_NAMES or any(
+        (part in NOT_NAMES and (len(parts) == 1 or part not in ALSO_NAMES)) or MEDICAL_ENDING.fullmatch(part)
+        for part in parts
+    )
+
+
+def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
+    """Whether a word of reports is a name where it stands: no finding begins with it ("Dr. Salem. Small bulge")."""
+    if word[0].casefold() not in ALSO_NAMES or word[0][0].islower():
+        return False
+    following = re.compile(r"[ \t]+([^\W\d_][\w'’-]*)").match(text, word.end())
+    if following is None:
+        return True
+    folded = following[1].casefold()
+    is_unknown_name = is_first and following[1][0].isupper() and folded not in NOT_NAMES
+    return is_unknown_name or folded in FUNCTION_WORDS or (folded in ALSO_NAMES and is_first)
+
+
+def _next_word(text: str, word: re.Match[str], *, commas: bool) -> int:
+    """Where the next word of the name may begin; -1 where punctuation or a new line ends it."""
+    abbreviated = len(word[0]) == 1 or word[0].casefold() in _ABBREVIATED
+    pattern = r"[ \t^]+" + (r"|\.[ \t]*" if abbreviated else "") + (r"|,[ \t]*(?=[^\W\d_a-z])" if commas else "")
+    gap = re.compile(pattern).match(text, word.end())
+    return gap.end() if gap else -1
+
+
+def _last_known_word_end(text: str) -> int:
+    """Where the name begins: after the last word that is none."""
+    known = [word.end() for word in _WORD.finditer(text) if len(word[0]) > 1 and word[0].casefold() in NOT_NAMES]
+    rest = _WORD.search(text, known[-1]) if known else _WORD.search(text)
+    return rest.start() if rest else len(text)

@@ -1,0 +1,1 @@
+"""A report in, findings out: pure functions of text."""

@@ -1,0 +1,363 @@
+"""What stands beside a finding and belongs to it: severity, grade, side and level."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, takewhile
+
+from data_scripts.reports.lexicon import (
+    CONTINUING_KINDS,
+    DISC_AND_EFFECT_KINDS,
+    DISC_CONTOUR_KINDS,
+    EXCEPTED_LEVEL_WORDS,
+    EXCEPTING,
+    GENERAL,
+    GRADED_KINDS,
+    LEVEL_LIST_WORDS,
+    SEVERITIES,
+    SIDE_LIST_WORDS,
+    SIDES,
+    WITHOUT_LEVEL,
+    WITHOUT_SIDE,
+)
+from data_scripts.reports.mentions import Draft, Statement
+from data_scripts.reports.words import DISC_LEVELS
+
+_BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
+_AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
+_ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))
+_SAC_KINDS = frozenset(("thecal sac compression", "thecal sac contact"))
+_EXTENDING = frozenset(("extending", "extended", "extends", "migrate"))
+_AFTER_TRAILING_SEVERITY = (
+    (),
+    *((lemma,) for lemma in ("in", "at", "on", "and", "left", "right", "central", ",", ")")),
+)
+_GRADE = re.compile(r"(?:type|grade|modic|pfirrmann?) ?\(? ?(iv|i{1,3}|v|[0-5])(?!\S)")
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
+
+
+def attach_severities(statement: Statement) -> None:
+    """Give each severity to the finding that follows it, else to the one before ("protrusion, mild in size")."""
+    anchors = sorted({draft.anchor.first for draft in statement.drafts})
+    for index, lemma in enumerate(statement.lemmas):
+        if lemma in SEVERITIES:
+            place = _next_anchor(statement, anchors, index)
+            if place is None and statement.lemmas[index + 1 : index + 2] in _AFTER_TRAILING_SEVERITY:
+                place = max((first for first in anchors if first < index), default=None)
+            for draft in statement.drafts:
+                # "no significant stenosis" denies stenosis, not merely severe stenosis
+                if draft.anchor.first == place and not (draft.negated and lemma == "severe"):
+                    draft.severity = lemma
+    for draft in statement.drafts:
+        if draft.severity is None and draft.action and draft.action.name == "indent":
+            draft.severity = "mild"
+
+
+def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> int | None:
+    for position in range(index + 1, len(statement.lemmas)):
+        lemma = statement.lemmas[position]
+        if position in anchors:
+            return position
+        if lemma in ("noted", "level", "<level>", "at", "with", ";", ":", "(", ")") or (
+            lemma == "in" and position == index + 1  # "mild in size", but "mildly reduced in area by stenosis"
+        ):
+            return None
+    return None
+
+
+def attach_grades(statement: Statement) -> None:
+    """Give graded findings the number that stands within three words: "Modic type II", "grade I spondylolisthesis"."""
+    for draft in statement.drafts:
+        if draft.kind in GRADED_KINDS:
+            first, last = draft.head.first, draft.head.last
+            before = [*takewhile(_may_grade, reversed(statement.lemmas[max(0, first - 3) : first]))][::-1]
+            after = takewhile(_may_grade, statement.lemmas[last + 1 : last + 4])
+            found = _GRADE.search(" ".join((*before, *statement.lemmas[first : last + 1], *after)))
+            if found:
+                scale = "grade" if draft.kind in ("spondylolisthesis", "Pfirrmann grade") else "type"
+                draft.severity = f"{scale} {_ROMAN.get(found[1], found[1])}"
+
+
+def _may_grade(lemma: str) -> bool:
+    return lemma not in (",", ";", "and", "with", "be")
+
+
+def attach_sides(statement: Statement) -> None:
+    """Give each side to one finding; a trailing "more to the left" leaves a side already stated as it is."""
+    for group in _side_groups(statement.lemmas):
+        draft = _owner_of_side(statement, group)
+        if draft is None:
+            continue
+        trails = draft.head.first < group[0] and bool(set(draft.sides) - {"central"})
+        if not trails:
+            draft.sides += [SIDES[statement.lemmas[index]] for index in group]
+            if draft.kind in _ENDPLATE_KINDS:  # both endplates are the upper and the lower one
+                draft.sides = [side for side in draft.sides if side != "bilateral"]
+    for before, after in pairwise(statement.drafts):
+        if not after.sides and _shares_side(statement, before, after):
+            after.sides = [side for side in before.sides if side in ("left", "right")]
+
+
+def _shares_side(statement: Statement, before: Draft, after: Draft) -> bool:
+    """Whether two structures are joined behind a word of side: "the left (thecal sac and exit root)"."""
+    between = statement.lemmas[before.head.last + 1 : after.head.first]
+    leading = [*takewhile(lambda lemma: lemma in _AFTER_SHARED_SIDE, reversed(statement.lemmas[: before.head.first]))]
+    place = before.head.first - len(leading) - 1
+    return (
+        before.action is not None
+        and before.action is after.action
+        and after.kind not in WITHOUT_SIDE
+        and "and" in between
+        and {*between} <= {"and", "the", "<vertebra>"}
+        and place >= 0
+        and statement.lemmas[place] in ("left", "right")
+    )
+
+
+def attach_sides_of_discs(statement: Statement) -> None:
+    """Give a sequestration or extrusion the side of the disc it belongs to: "left protrusion, sequestrated"."""
+    contours = [draft for draft in statement.drafts if draft.kind in DISC_CONTOUR_KINDS and not draft.negated]
+    for before, after in pairwise(contours):
+        of_one_disc = after.kind in ("extrusion", "sequestration") and after.levels == before.levels
+        if of_one_disc and not after.sides:
+            after.sides = [*before.sides]
+
+
+def side_of(draft: Draft) -> str | None:
+    """The side that the words attached to a finding add up to; who denies it of both sides denies it altogether."""
+    sides = set(draft.sides) - (set() if draft.kind in DISC_CONTOUR_KINDS else {"central"})
+    if "bilateral" in sides or {"left", "right"} <= sides:
+        return None if draft.negated else "bilateral"
+    return next((side for side in ("left", "right", "central") if side in sides), None)
+
+
+def _side_groups(lemmas: Sequence[str]) -> list[list[int]]:
+    """Places of the words of side; "central and to the left" is one group."""
+    groups: list[list[int]] = []
+    for index, lemma in enumerate(lemmas):
+        if lemma not in SIDES:
+            continue
+        joined = groups and all(between in SIDE_LIST_WORDS for between in lemmas[groups[-1][-1] + 1 : index])
+        if joined and "central" in (lemmas[groups[-1][-1]], lemma):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
+    """The finding after the side ("left paracentral protrusion"), or before it ("bulge more to the left")."""
+    lemmas, first = statement.lemmas, group[0]
+    around = next((draft for draft in statement.drafts if draft.head.first <= first <= draft.head.last), None)
+    if around is not None:  # "defect in the left pars", "central canal stenosis"
+        return around if around.kind not in WITHOUT_SIDE else None
+    earlier = [draft for draft in statement.drafts if draft.head.last < first and draft.kind not in WITHOUT_SIDE]
+    earlier_disc = [draft for draft in earlier if draft.kind in DISC_AND_EFFECT_KINDS]
+    following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
+    is_next = following is not None and following.head.first == group[-1] + 1
+    if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):
+        return following if following.kind not in WITHOUT_SIDE else None
+    before = {*lemmas[max(0, first - 4) : first]}
+    if lemmas[first] == "both":
+        return None
+    if "more" in before:  # what is compressed more on one side is the root, or the disc bulges so
+        earlier_disc = [draft for draft in earlier_disc if draft.kind not in _SAC_KINDS]
+        earlier = earlier_disc or [draft for draft in earlier if draft.kind not in _SAC_KINDS]
+    if _EXTENDING & before:  # it is the disc that extends, not what it compresses
+        earlier_disc = [draft for draft in earlier_disc if draft.kind in DISC_CONTOUR_KINDS] or earlier_disc
+    elif "more" not in before and lemmas[first - 1] != "(":
+        earlier_disc = earlier[-1:]
+    return next(reversed(earlier_disc or earlier), None)
+
+
+def _is_postposed(statement: Statement, group: Sequence[int]) -> bool:
+    """Whether a preposition leads back to what was said before: "more to the left", not "encroaching on the left"."""
+    for position in range(max(0, group[0] - 2), group[0]):
+        mention = statement.mention_at.get(position - 1)
+        if statement.lemmas[position] in _BEFORE_POSTPOSED_SIDE and not (mention and mention.what == "action"):
+            return statement.lemmas[group[0]] != "both"
+    return False
+
+
+def _finding_after(statement: Statement, index: int, *, stop_at_comma: bool) -> Draft | None:
+    draft_at = {draft.head.first: draft for draft in statement.drafts}
+    stops = {"noted", "level", "<level>", ";", ":"} | ({","} if stop_at_comma else set())
+    for position in range(index + 1, len(statement.lemmas)):
+        if position in draft_at:
+            return draft_at[position]
+        mention = statement.mention_at.get(position)
+        if statement.lemmas[position] in stops or (mention and mention.what == "action" and position > index + 1):
+            return None
+        if mention and mention.what == "structure":  # a mere place: "migrating to the right thecal sac"
+            return None
+    return None
+
+
+@dataclass(frozen=True)
+class _LevelGroup:
+    """Levels named together: "L3/L4 & L4/L5 levels"; indices of the first and last of these words."""
+
+    first: int
+    last: int
+    levels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LevelContext:
+    """The levels named last, whether they headed a paragraph of their own ("L4-L5:"), and whether they are normal.
+
+    What is denied after "L3-4: normal appearance." is denied of that level.
+    """
+
+    levels: tuple[str, ...] = ()
+    is_heading: bool = False
+    is_normal: bool = False
+
+
+def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
+    """Give each finding its levels: those named in the statement, or those named last when it goes on about the disc.
+
+    Returns:
+        What the next statement may continue.
+    """
+    all_groups = _level_groups(statement)
+    groups = [group for group in all_groups if not _is_excepted(statement.lemmas, group)]
+    if groups:
+        if context.is_heading and all(_stands_out(statement.lemmas, group) for group in groups):
+            groups = [_LevelGroup(-1, -1, context.levels), *groups]
+        is_bare = not statement.drafts
+        levels = _spread_levels(statement, groups)
+        context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
+    elif GENERAL & {*statement.lemmas}:
+        context = LevelContext()
+    elif _continues(statement) or (context.is_normal and _denies_all(statement)):
+        for draft in statement.drafts:
+            draft.levels = context.levels
+    elif all_groups:
+        context = LevelContext()
+    for group in all_groups:
+        if group not in groups:
+            _except_levels(statement, group)
+    for draft in statement.drafts:
+        if draft.kind in WITHOUT_LEVEL:
+            draft.levels = ()
+    return context
+
+
+def _is_excepted(lemmas: Sequence[str], group: _LevelGroup) -> bool:
+    between = [*takewhile(lambda lemma: lemma in EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
+    before = lemmas[: group.first - len(between)]
+    return any(before[-len(words) :] == words for words in EXCEPTING)
+
+
+def _except_levels(statement: Statement, group: _LevelGroup) -> None:
+    """Say the opposite of what stands before, at the levels left out; what "where" adds is found there."""
+    before = [draft for draft in statement.drafts if draft.head.first < group.first]
+    for draft in before:
+        draft.levels = tuple(level for level in draft.levels if level not in group.levels)
+    if "where" in statement.lemmas[group.last : group.last + 3]:
+        for draft in statement.drafts:
+            if draft.head.first > group.last:
+                draft.levels = group.levels
+    statement.drafts += [
+        replace(draft, negated=not draft.negated, severity=None, sides=[], levels=group.levels)
+        for draft in before
+        if draft.kind not in WITHOUT_LEVEL
+    ]
+
+
+def _denies_all(statement: Statement) -> bool:
+    return all(draft.negated and draft.kind in CONTINUING_KINDS for draft in statement.drafts)
+
+
+def _continues(statement: Statement) -> bool:
+    """Whether a statement without level goes on about the disc named last."""
+    text = " ".join(statement.lemmas)
+    if re.search(r"(?<!\S)(?:(?:this|same|mentioned) (?:disc|level)|(?<!of )the disc (?!space))", text):
+        return True
+    elsewhere = re.search(r"<vertebra> (?:vertebra|body)", text)
+    first = next((draft for draft in statement.drafts if draft.kind in CONTINUING_KINDS), None)
+    return first is not None and not first.negated and not elsewhere
+
+
+def _level_groups(statement: Statement) -> list[_LevelGroup]:
+    groups: list[_LevelGroup] = []
+    for index, levels in statement.levels.items():
+        between = statement.lemmas[groups[-1].last + 1 : index] if groups else ()
+        if groups and all(lemma in LEVEL_LIST_WORDS for lemma in between):
+            is_range = "to" in between or "through" in between
+            groups[-1] = _LevelGroup(groups[-1].first, index, _joined(groups[-1].levels, levels, is_range=is_range))
+        else:
+            groups.append(_LevelGroup(index, index, levels))
+    return groups
+
+
+def _joined(first: Sequence[str], second: Sequence[str], *, is_range: bool = False) -> tuple[str, ...]:
+    places = sorted({DISC_LEVELS.index(level) for level in (*first, *second)})
+    return tuple(DISC_LEVELS[place] for place in (range(places[0], places[-1] + 1) if is_range else places))
+
+
+def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple[str, ...]:
+    """Give the findings of a statement the levels named in it; return the levels that govern at its end."""
+    lemmas, drafts = statement.lemmas, statement.drafts
+    governing = groups[0]
+    for draft in drafts:
+        draft.levels = governing.levels
+    begins_with_level = all(draft.head.first > governing.first for draft in drafts)
+    for group in groups[1:]:
+        after = [draft for draft in drafts if draft.head.first > group.last]
+        if _stands_out(lemmas, group):
+            _attach_clause(lemmas, after, group)
+            continue
+        between = [draft for draft in drafts if governing.last < draft.head.first < group.first]
+        heads_a_clause = ":" in lemmas[group.last + 1 : group.last + 3] or (
+            begins_with_level and lemmas[group.first - 1] in (",", "and", ";")
+        )
+        if heads_a_clause and not after and _only_measures(lemmas[governing.last + 1 : group.first]):
+            heads_a_clause = not _only_measures(lemmas[group.last + 1 :])  # "bulges at L4-5: 3 mm, L5-S1: 4 mm"
+        if heads_a_clause:
+            taken: Sequence[Draft] = ()
+        elif between:
+            taken = _described_by(lemmas, between)
+        else:
+            taken = [draft for draft in drafts if draft.head.first < group.first and draft.levels == governing.levels]
+        last = taken[-1].last if between and taken else governing.last
+        if not (heads_a_clause or between) or {"well", "also", "lesser", "less"} & {*lemmas[last + 1 : group.first]}:
+            group = _LevelGroup(group.first, group.last, _joined(governing.levels, group.levels))
+        for draft in (*taken, *after):
+            draft.levels = group.levels
+        governing = group
+    return governing.levels
+
+
+def _only_measures(lemmas: Sequence[str]) -> bool:
+    return all(lemma in (":", ",", "and", "mm", "cm", "<level>", "(", ")") or lemma[0].isdigit() for lemma in lemmas)
+
+
+def _stands_out(lemmas: Sequence[str], group: _LevelGroup) -> bool:
+    """Whether levels are singled out among others: "noticeably at L4-L5"."""
+    return "notable" in lemmas[max(0, group.first - 3) : group.first]
+
+
+def _attach_clause(lemmas: Sequence[str], after: Sequence[Draft], group: _LevelGroup) -> None:
+    """Levels that stand out hold for a clause with "where", and for no more."""
+    end = next((index for index in range(group.last, len(lemmas)) if lemmas[index] == ","), len(lemmas))
+    if "where" in lemmas[group.last : end]:
+        for draft in after:
+            if draft.head.first < end:
+                draft.levels = group.levels
+
+
+def _described_by(lemmas: Sequence[str], between: Sequence[Draft]) -> Sequence[Draft]:
+    """Of the findings between two groups of levels, those that the later group is about."""
+    contours = [index for index, draft in enumerate(between) if draft.kind in DISC_CONTOUR_KINDS]
+    if contours:
+        return between[contours[0] :]
+    start = len(between) - 1
+    while start > 0:
+        earlier, later = between[start - 1], between[start]
+        gap = lemmas[earlier.last + 1 : later.first]
+        if earlier.action is not later.action and {",", ";", "and", "with", "associated"} & {*gap}:
+            break
+        start -= 1
+    return between[start:]

@@ -1,0 +1,263 @@
+"""Pure functions on the text of a report: mend its blanks, cut it, exchange its sides, name its classes, read it."""
+
+import re
+import unicodedata
+from itertools import pairwise
+
+from data_scripts.reports.findings import Finding, report_facts, report_findings, statement_spans
+from data_scripts.reports.lexicon import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
+from data_scripts.reports.words import DISC_LEVELS, Word, has_unclear_side, read_statements, starts_statement
+
+__all__ = [
+    "DISC_LEVELS",
+    "FINDING_KINDS",
+    "REPORT_LABELS",
+    "Finding",
+    "exchange_sides",
+    "has_unclear_side",
+    "labels_at_level",
+    "labels_from_report",
+    "normalise_report",
+    "report_facts",
+    "report_findings",
+    "report_measures",
+    "report_sentences",
+    "statement_spans",
+]
+
+REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
+
+# A line that ends in one of these words runs on: "noted at the level of / L4/L5".
+_RUNS_ON = re.compile(r"(?:[,:;&(-]|\b(?:a|an|and|at|by|for|from|in|of|on|or|over|the|to|with))$", re.IGNORECASE)
+_CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
+_BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
+# What may stand between two statements, up to the first character that belongs to the second.
+_BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
+_CLOSING_BRACKET = re.compile(r"\)[.,;]*")
+# A statement of these and of numbers alone says nothing: it is a heading, a place in a list, a level, a sign.
+_SAYS_NOTHING = {
+    *("<level>", "<vertebra>", "level", "and", "at", *".,;:()&+?-"),
+    *("findings", "conclusion", "opinion", "technique", "comparison", "indication", "comment", "report"),
+    *("mri", "lss", "lumbosacral", "lumbo", "sacral", "lumbar", "cervical", "spine", "of", "the", "c", "d", "l"),
+}
+
+
+def normalise_report(text: str) -> str:
+    r"""Mend the separators and blanks of a report, and leave its words alone.
+
+    Reports are typed in a hurry: sentences end in `//`, a line break or nothing, and blanks are missing or
+    doubled. The result is one line of sentences with full stops between them. Spelling mistakes stay: they are the
+    author's text. Normalising twice changes nothing more.
+
+    Args:
+        text: A report as it was found.
+
+    Returns:
+        The report on one line; empty when nothing but separators was found.
+
+    Example:
+        >>> normalise_report("LSS MRI \r\n-Feature of muscle spasm. \r\n-Mild bulge at L4/L5 level , 4.5 mm")
+        'LSS MRI. Feature of muscle spasm. Mild bulge at L4/L5 level, 4.5 mm'
+        >>> normalise_report("bulge at L4-L5 compressing the sac.//  No stenosis")
+        'bulge at L4-L5 compressing the sac. No stenosis'
+        >>> normalise_report("Disc bulge,mild.Adequate  spinal canal .")
+        'Disc bulge, mild. Adequate spinal canal.'
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")  # zero-width marks
+    text = re.sub("/{2,}", "\n- ", text)  # from here on a separator like any bullet
+    text = _join_lines(text.splitlines())
+    text = "".join(" " if unicodedata.category(char) in ("Cc", "Zs") else char for char in text)
+    text = re.sub(r"\s*\.(?:\s*\.)+", ". ", text)
+    text = re.sub(r"([a-z]{2}|[0-9)]|\s)\.(?=[A-Za-z])", r"\1. ", text)  # "canal.No", but not "i.e." or "4.5"
+    text = re.sub(r"([,;])(?=[A-Za-z])", r"\1 ", text)
+    text = re.sub(r"\s+(?=[.,;:](?:\s|$))", "", text)
+    return re.sub(r"\s+", " ", text).strip().lstrip(".,;:/-*• ")
+
+
+def _join_lines(lines: list[str]) -> str:
+    """Join lines: as sentences where a new one begins, by a blank where one runs on.
+
+    A bullet, a capital, a digit or a word that statements begin with tells that a new one begins.
+    """
+    joined = ""
+    for line in lines:
+        content = _BULLET.sub("", line).strip()
+        if not content:
+            continue
+        is_bullet = bool(_BULLET.match(line))
+        begins = is_bullet or not content[0].islower() or starts_statement(content)
+        if joined.endswith(",") and (is_bullet or _CAPITAL.match(content)):
+            joined = joined.rstrip(" ,")
+        if joined and begins and not _RUNS_ON.search(joined) and joined[-1] not in ".!?":
+            joined += "."
+        joined += f" {content}"
+    return joined
+
+
+_OTHER_SIDE = {
+    "left": "right",
+    "leftward": "rightward",
+    "leftwards": "rightwards",
+    "levo": "dextro",
+    "lt": "rt",
+    "l't": "r't",
+    "l’t": "r’t",
+    "lft": "rght",
+    "l": "r",
+}
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()} | {"laevo": "dextro"}
+
+
+def exchange_sides(text: str) -> str:
+    """Exchange left and right, as a horizontally flipped image asks for.
+
+    What the report reader takes for a side is exchanged in its own spelling and case, so that the findings of the
+    result are those of the text with the other side. Twice gives the text back, save that a misspelt side comes back
+    spelt right, and "laevo" as "levo". A bare R or L that is not known for a side stays: `has_unclear_side` tells.
+
+    Args:
+        text: A report.
+
+    Example:
+        >>> exchange_sides("Rt paracentral protrusion at L4-5, LEFT-sided levoscoliosis, upright scan, R>L")
+        'Lt paracentral protrusion at L4-5, RIGHT-sided dextroscoliosis, upright scan, L>R'
+    """
+    places = [
+        (word.start, word.end, word.lemma)
+        for words in read_statements(text)
+        for word in words
+        if word.lemma in ("left", "right")
+    ]
+    for start, end, lemma in reversed(places):
+        found = text[start:end]
+        other = _OTHER_SIDE.get(found.lower(), _OTHER_SIDE[lemma])
+        if found.isupper():
+            other = other.upper()
+        elif found[0].isupper():
+            other = other[0].upper() + other[1:]
+        text = text[:start] + other + text[end:]
+    return text
+
+
+def report_measures(text: str) -> frozenset[str]:
+    """The numbers and units of length in a report, without those of levels and vertebrae.
+
+    Example:
+        >>> sorted(report_measures("Bulge of 7x9mm and 4,50 mm at L4/5, S1 root"))
+        ['4.5', '7', '9', 'mm']
+    """
+    lemmas = [word.lemma.replace(",", ".") for words in read_statements(text) for word in words]
+    return frozenset(
+        f"{float(lemma):g}" if lemma[0] in "0123456789" else lemma
+        for lemma in lemmas
+        if lemma[0] in "0123456789" or lemma in ("mm", "cm")
+    )
+
+
+def report_sentences(text: str) -> tuple[str, ...]:
+    r"""Cut a report where the report reader sees its statements end; every word and sign stays, save separators.
+
+    A list number, a heading or a bare level says nothing on its own: it stays with the sentence that follows, or at
+    the end with the one before.
+
+    Args:
+        text: A report as it was typed, or normalised.
+
+    Returns:
+        The sentences in order; empty when the text has no word.
+
+    Example:
+        >>> report_sentences("-Mild bulge at L4-5, Rt. paracentral // no stenosis.\n- Loss of height >50%. Normal cord")
+        ('Mild bulge at L4-5, Rt. paracentral', 'no stenosis.', 'Loss of height >50%.', 'Normal cord')
+        >>> report_sentences("IMPRESSION:\n1. Bulge at L4-5.\n2. No stenosis.")
+        ('IMPRESSION: 1. Bulge at L4-5.', '2. No stenosis.')
+    """
+    statements = list(read_statements(text))
+    if not statements:
+        return ()
+    parts, begin = [], 0
+    for words, next_words in pairwise(statements):
+        end, start = words[-1].end, next_words[0].start
+        separators = list(_BETWEEN_STATEMENTS.finditer(text, end, start))
+        cut = separators[-1].start() if separators else start
+        parts.append(text[begin : cut + (text[cut] == ".")])
+        begin = separators[-1].end() if separators else start
+    parts.append(text[begin:].rstrip(" \t\r\n/\\"))
+
+    sentences: list[str] = []
+    waiting = ""  # for a sentence to introduce
+    for part, words in zip(parts, statements, strict=True):
+        part = _BULLET.sub("", part).strip()
+        if sentences and not waiting and (closing := _CLOSING_BRACKET.match(part)):
+            sentences[-1] += closing.group()
+            part = part[closing.end() :].strip()
+        waiting = _join_sentences(waiting, part)
+        if not _says_nothing(part, words):
+            sentences.append(waiting)
+            waiting = ""
+    if waiting and sentences:
+        sentences[-1] = _join_sentences(sentences[-1], waiting)
+    elif waiting:
+        sentences.append(waiting)
+    return tuple(sentences)
+
+
+def _says_nothing(part: str, words: tuple[Word, ...]) -> bool:
+    """Whether a statement only introduces the next one, as "1.", "L4-L5 level:" and "There are the following:" do."""
+    if words[-1].lemma == ":" or part.rstrip(". ").lower() == "impression":  # else that of a disc on the sac
+        return True
+    return all(word.lemma in _SAYS_NOTHING or word.lemma.isdigit() for word in words)
+
+
+def _join_sentences(first: str, second: str) -> str:
+    """Join by a blank, and a full stop where nothing but a line break stood between."""
+    stop = "." if first[-1:].isalnum() and second else ""
+    return f"{first}{stop} {second}".strip()
+
+
+def labels_from_report(text: str) -> tuple[str, ...]:
+    """Name the classes of a report.
+
+    `LBP` (low back pain) stands for any finding that the report affirms, except muscle spasm, loss of lordosis and a
+    bare Pfirrmann grade: the paper does not say which it counts; these are ours. A report without any has
+    `No Finding` alone.
+
+    Returns:
+        Names among `REPORT_LABELS`, in that order.
+
+    Example:
+        >>> labels_from_report("Features of muscle spasm. Bulge at L4/L5 compressing the thecal sac. No stenosis.")
+        ('LBP', 'disc bulge', 'thecal sac compression')
+        >>> labels_from_report("Features of muscle spasm. No evidence of disc herniation.")
+        ('No Finding',)
+    """
+    return _labels(report_findings(text), (*DISC_LEVELS, None))
+
+
+def labels_at_level(text: str, level: str) -> tuple[str, ...]:
+    """Name the classes of one disc of a report.
+
+    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient carry them. The other classes
+    are those that the report affirms at this level; a finding without a level ("multilevel bulges") is at none.
+
+    Raises:
+        ValueError: If the level is none of the spine's.
+
+    Example:
+        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L5/S1")
+        ('LBP', 'disc protrusion')
+        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L3/L4")
+        ('LBP',)
+    """
+    if level not in DISC_LEVELS:
+        raise ValueError(f"level must be one of {', '.join(DISC_LEVELS)}, got {level!r}")
+    return _labels(report_findings(text), (level,))
+
+
+def _labels(findings: tuple[Finding, ...], levels: tuple[str | None, ...]) -> tuple[str, ...]:
+    affirmed = [finding for finding in findings if not finding.negated]
+    if all(finding.kind in NOT_LOW_BACK_PAIN for finding in affirmed):
+        return ("No Finding",)
+    kinds = {finding.kind for finding in affirmed if finding.level in levels}
+    return ("LBP", *(label for kind, label in LABEL_OF_KIND.items() if kind in kinds))

@@ -1,0 +1,309 @@
+"""From the text of a report to statements of words: spelling mistakes read through, disc levels recognised."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import pairwise
+
+from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS, STATEMENT_STARTS
+
+VERTEBRAE = (
+    *(f"C{number}" for number in range(1, 8)),
+    *(f"T{number}" for number in range(1, 13)),
+    *(f"L{number}" for number in range(1, 6)),
+    *(f"S{number}" for number in range(1, 6)),
+)
+DISC_LEVELS = tuple(f"{upper}/{lower}" for upper, lower in pairwise(VERTEBRAE))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """A word, number, sign or level of a report.
+
+    Args:
+        start: Its first character in the text.
+        end: The character after its last.
+        lemma: The word as the lexicon knows it, or in lower case; `<level>` or `<vertebra>` for those.
+        role: Of an action: `active`, `passive` or `noun`; empty otherwise.
+        levels: Of a level: the discs it names, from the top downwards.
+    """
+
+    start: int
+    end: int
+    lemma: str
+    role: str = ""
+    levels: tuple[str, ...] = ()
+
+
+# A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
+_START = r"(?:(?<![A-Za-z0-9])|(?<=[a-z])(?=[A-Z]))"
+_VERTEBRA = r"[CDTLcdtl]\s?[0-9]{1,2}|[Ss]\s?[1-5]"
+_JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
+_NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
+# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is no decimal where the vertebrae are neighbours.
+_NEIGHBOURS = "|".join(
+    rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])" for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1))
+)
+_TOKEN = re.compile(
+    rf"""
+    (?P<level>{_START}(?:{_NEIGHBOURS})
+             |{_START}(?:LS(?=\s?[-/]\s?[Ss]\s?1)|{_VERTEBRA})(?:{_NEXT_VERTEBRA})+
+             |{_START}(?:{_VERTEBRA})\ ?[LlSs]\s?[1-5](?![0-9])
+             |{_START}(?:{_VERTEBRA})\ (?:over|on|upon)\ (?:{_VERTEBRA})(?![0-9]))
+    |(?P<short>(?:(?<=[,&d+]\ )|(?<=[0-9][,&+]))[1-5][-/\\](?:[1-5]|[Ss]1)(?![0-9/.-]|\s?(?:mm|cm)))
+    |(?P<vertebra>{_START}(?:{_VERTEBRA})(?![0-9]))
+    |(?P<break>[/\\]{{2,}}|[\r\n]\s*|[•;]|\.{{2,}})
+    |(?P<number>[0-9]+(?:[.,][0-9]+)?)
+    |(?P<word>(?:(?!(?<=[a-z])[CDLTS][0-9])[^\W\d_])+(?:['’][^\W\d_]+)*)
+    |(?P<sign>[.,:()&+?-])
+    """,
+    re.VERBOSE,
+)
+# A bare letter is a side where it is compared with the other one, stands in brackets, after "more to", or before what
+# has a side; the letter of "L-spine" is none.
+_LETTER = r"(?<![A-Za-z0-9.'’])[LR](?![A-Za-z0-9'’])"
+_SIDE_LETTER = re.compile(
+    rf"""
+    (?<=\(){_LETTER}(?=\))
+    |(?:(?<=\sto\s)|(?<=\son\s)|(?<=\stowards\s)|(?<=\stoward\s)|(?<=\s(?:to|on)\sthe\s)|(?<=\smore\s)){_LETTER}
+    |{_LETTER}(?=\.?[\s/-]\s?(?:sided?|para|foramin|postero|lat|exit|nerve|neural|root|sub-?articular|extraforam|facet
+        |recess|[LS]\s?[1-5](?![0-9])))
+    """,
+    re.VERBOSE,
+)
+_COMPARED = re.compile(rf"{_LETTER}(?:\s?[<>=&+/]+\s?|\s(?:and|or|to|vs\.?|versus|(?:[a-z]+\s)?than)\s)(?={_LETTER})")
+_LUMBAR_LETTER = re.compile(r"L(?=[.\s/-]{1,2}(?:S(?![a-rt-z0-9])|[Ss](?:pine|pinal|PINE|PINAL)))")
+_ANY_LETTER = re.compile(_LETTER)
+_ABBREVIATIONS = frozenset(("rt", "lt", "lft", "rght", "vs", "approx", "posterolat", "lat", "m", "c", "l", "r", "d"))
+# Words after which a statement ends in any case: what follows takes time with the square of its length.
+LONGEST_STATEMENT = 200
+LONGEST_WORD = 40  # longer ones are no words, and are left as they are
+_BULLETS = frozenset("-*•.")
+# A line that ends in one of these runs on.
+_RUNS_ON = {
+    *("and", "or", "a", "an", "at", "by", "for", "from", "in", "involving", "of", "on", "over", "the", "to"),
+    *("upon", "with", "causing", "exit", "both", "more", "no", "without"),
+}
+# A line that begins with one of these goes on with the last one.
+_GOES_ON = re.compile(r"(?:and|or|with)(?!\w)")
+_FIRST_WORD = re.compile(r"[^\W\d_]+")
+
+
+def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
+    """Split a report into statements: what stands between full stops, line breaks, `//`, bullets and "NB".
+
+    Example:
+        >>> [[word.lemma for word in words] for words in read_statements("Diffuse bulgge at L4-5 // no stenosis")]
+        [['diffuse', 'bulge', 'at', '<level>'], ['no', 'narrow']]
+    """
+    statement: list[Word] = []
+    sides = _side_letters(text)
+    for match in _TOKEN.finditer(text):
+        kind, found = str(match.lastgroup), match.group()
+        if kind == "break" or found == ".":
+            if found == ";" and statement:
+                statement.append(Word(start=match.start(), end=match.end(), lemma=";"))
+            elif statement and not _runs_on(text, match, statement):
+                yield tuple(statement)
+                statement = []
+            continue
+        if len(statement) >= LONGEST_STATEMENT or (found == "NB" and statement):
+            yield tuple(statement)
+            statement = []
+        kind = "side" if found in ("L", "R") and match.start() in sides else kind
+        statement += [word for word in _words(match, kind) if statement or word.lemma != ","]
+    if statement:
+        yield tuple(statement)
+
+
+def _side_letters(text: str) -> frozenset[int]:
+    """Places of the bare letters that are sides."""
+    found = {match.start() for match in _SIDE_LETTER.finditer(text)}
+    found |= {place for match in _COMPARED.finditer(text) for place in (match.start(), match.end())}
+    return frozenset(start for start in found if not _LUMBAR_LETTER.match(text, start))
+
+
+def has_unclear_side(text: str) -> bool:
+    """Whether a bare R or L stands in a text that is not known for a side, nor for the letter of a vertebra.
+
+    Example:
+        >>> [has_unclear_side(text) for text in ("R more than L", "L 5 root", "L. spine", "Cyst R")]
+        [False, False, False, True]
+    """
+    known = _side_letters(text) | {match.start() for match in _TOKEN.finditer(text) if len(match.group()) > 1}
+    unclear = (match.start() for match in _ANY_LETTER.finditer(text))
+    return any(start not in known and not _LUMBAR_LETTER.match(text, start) for start in unclear)
+
+
+def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool:
+    """Whether a full stop or line break is none of the statement's ends."""
+    found, last = match.group(), statement[-1]
+    if found == ".":
+        after = text[match.end() : match.end() + 1]
+        if last.end != match.start() or not (after.isalpha() or after == " "):
+            return False
+        in_a_row = last.end - last.start == 1 and (after.isalpha() or text[last.start - 1 : last.start] == ".")
+        is_abbreviation = text[last.start : last.end].lower() in _ABBREVIATIONS  # "Rt. paracentral", not "to Rt. No"
+        return in_a_row or (is_abbreviation and not _begins_capital_statement(text, match.end()))
+    if found[0] not in "\r\n":
+        return False
+    after = text[match.end() : match.end() + 2]
+    if after[:1] in _BULLETS:
+        return False
+    if last.lemma in (",", "("):  # a capital begins anew, unless it is that of a level
+        return not after[:1].isupper() or after[1:].isdigit()
+    if last.lemma == "no" and len(statement) > 1 and text[statement[-2].start] in ":-":  # "Herniation: no"
+        return False
+    return last.lemma in _RUNS_ON or last.role == "active" or bool(_GOES_ON.match(text, match.end()))
+
+
+def _begins_capital_statement(text: str, position: int) -> bool:
+    next_word = _FIRST_WORD.match(text, position + 1)
+    return next_word is not None and next_word.group()[0].isupper() and starts_statement(next_word.group())
+
+
+def starts_statement(line: str) -> bool:
+    """Whether the first word of a line is one that statements begin with, whatever its case.
+
+    Example:
+        >>> [starts_statement(line) for line in ("no stenosis", "dissicating disc", "compressing the sac", "4 mm")]
+        [True, True, False, False]
+    """
+    first = _FIRST_WORD.match(line)
+    return first is not None and _lemmas(first.group().lower())[0][0] in STATEMENT_STARTS
+
+
+def _words(match: re.Match[str], kind: str) -> Iterator[Word]:
+    text, start, end, found = match.string, match.start(), match.end(), match.group()
+    if kind in ("level", "short"):
+        levels = _named_levels(found if kind == "level" else f"L{found}")
+        yield Word(start=start, end=end, lemma="<level>" if levels else "<vertebra>", levels=levels)
+    elif kind == "vertebra":
+        yield Word(start=start, end=end, lemma="<vertebra>")
+    elif kind == "side":  # a bare letter: "R paracentral"
+        yield Word(start=start, end=end, lemma="left" if found == "L" else "right")
+    elif kind == "sign":
+        if found == "-":  # a dash between words separates like a comma, a hyphen within a word does not
+            if text[start - 1 : start].isspace() or text[end : end + 1].isspace():
+                yield Word(start=start, end=end, lemma=",")
+        else:
+            yield Word(start=start, end=end, lemma="and" if found in "&+" else found)
+    elif kind == "number":
+        yield Word(start=start, end=end, lemma=found)
+    else:
+        lowered = found.lower().replace("’", "'")
+        for lemma, role, length in _lemmas(lowered if len(lowered) == len(found) else found):  # "İ" becomes two
+            yield Word(start=start, end=start + length, lemma=lemma, role=role)
+            start += length
+
+
+def _named_levels(found: str) -> tuple[str, ...]:
+    """The discs between the first and the last vertebra named; empty when the order is impossible.
+
+    Example:
+        >>> _named_levels("D12-L1"), _named_levels("L4/5"), _named_levels("L3-S1"), _named_levels("L5-1")
+        (('T12/L1',), ('L4/L5',), ('L3/L4', 'L4/L5', 'L5/S1'), ('L5/S1',))
+    """
+    vertebrae: list[str] = []
+    region = ""
+    for letter, digits in re.findall(r"([CDTLS]?)\s?([0-9]{1,2})", found.upper().replace("LS", "L5")):
+        region, last_region = {"D": "T", "": region}.get(letter, letter), region
+        number = int(digits)
+        if (
+            not letter
+            and vertebrae
+            and (last_region, number) in (("L", 1), ("T", 1))
+            and number < int(vertebrae[-1][1:])
+        ):
+            region = {"L": "S", "T": "L"}[region]  # "L5-1", "D12-1"
+        if region in "LS" and number > 9:
+            number = int(digits[0])  # "L23-L3": one digit too many
+        vertebrae.append(f"{region}{number}")
+    known = [VERTEBRAE.index(name) for name in vertebrae if name in VERTEBRAE]
+    if len(known) < 2 or known[0] >= known[-1] or found.upper().replace(" ", "") in ("T1/T2", "T1-T2"):  # MRI sequences
+        return ()
+    return DISC_LEVELS[known[0] : known[-1]]
+
+
+Lemma = tuple[str, str, int]  # lemma, role, number of letters
+
+
+@lru_cache(maxsize=8192)
+def _lemmas(word: str) -> tuple[Lemma, ...]:
+    """The lemma of a word in lower case; of two words run together ("musclespasm") both."""
+    known = _known_forms()
+    if word in known or len(word) > LONGEST_WORD:
+        return ((*known.get(word, (word, "")), len(word)),)
+    for cut in range(2, len(word) - 3):
+        if word[:cut] in known and word[cut:] in known and (cut > 2 or word[:cut] in ("lt", "rt")):
+            return ((*known[word[:cut]], cut), (*known[word[cut:]], len(word) - cut))
+    form = _nearest_form(word)
+    return ((*known[form], len(word)),) if form else ((word, "", len(word)),)
+
+
+def is_word_of_reports(word: str) -> bool:
+    """Whether the reader knows a word, also one mistyped or two run together.
+
+    Example:
+        >>> [is_word_of_reports(word) for word in ("bulge", "Buldge", "musclespasm", "Salem")]
+        [True, True, True, False]
+    """
+    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in _known_forms()
+
+
+@cache
+def _known_forms() -> dict[str, tuple[str, str]]:
+    known = {word: (word, "") for word in KNOWN_WORDS}
+    for lemma, forms in FORMS.items():
+        known |= dict.fromkeys(forms.split(), (lemma, ""))
+    for lemma, forms_of_role in ACTION_FORMS.items():
+        known |= {form: (lemma, role) for role, forms in forms_of_role.items() for form in forms.split()}
+    return known
+
+
+@cache
+def _forms_by_first_letter() -> dict[str, tuple[str, ...]]:
+    by_letter: dict[str, list[str]] = {}
+    # Where two are as near, the one that says something wins: "compresing" is no "comprising".
+    for form in sorted(_known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
+        if len(form) >= 5:
+            by_letter.setdefault(form[0], []).append(form)
+    return {letter: tuple(forms) for letter, forms in by_letter.items()}
+
+
+def _nearest_form(word: str) -> str | None:
+    """The known form that a typing slip or two turns into this word, or None.
+
+    The first letter must be right: it tells "inadequate" and "dehydrated" from their opposites.
+    """
+    forms = _forms_by_first_letter().get(word[:1], ())
+    if len(word) < 5:  # too short for a guess, save that the last letter is missing
+        return next((form for form in forms if form[:-1] == word), None)
+    best, best_distance = None, 3
+    for form in forms:
+        allowed = min(1 if len(form) < 8 else 2, best_distance - 1)
+        if abs(len(form) - len(word)) <= allowed and (distance := _edit_distance(word, form, allowed)) <= allowed:
+            best, best_distance = form, distance
+    return best
+
+
+def _edit_distance(first: str, second: str, limit: int) -> int:
+    """Letters to insert, delete, replace or exchange with a neighbour; `limit + 1` when there are more.
+
+    Example:
+        >>> _edit_distance("protruion", "protrusion", 2), _edit_distance("theacl", "thecal", 2)
+        (1, 1)
+    """
+    before_last, last = list(range(len(second) + 1)), list(range(len(second) + 1))
+    for row, letter in enumerate(first, start=1):
+        current = [row]
+        for column, other in enumerate(second, start=1):
+            cost = min(last[column] + 1, current[-1] + 1, last[column - 1] + (letter != other))
+            if row > 1 and column > 1 and letter == second[column - 2] and first[row - 2] == other:
+                cost = min(cost, before_last[column - 2] + 1)
+            current.append(cost)
+        if min(current) > limit and min(last) > limit:
+            return limit + 1
+        before_last, last = last, current
+    return last[-1]

@@ -1,0 +1,1 @@
+"""Knee radiographs with Kellgren-Lawrence grades."""

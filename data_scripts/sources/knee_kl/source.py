@@ -1,0 +1,162 @@
+"""Knee radiographs with their Kellgren-Lawrence grade: `train/2/9003175L.png`, in folders of split and grade.
+
+The first seven digits of a name are the patient, `L` or `R` is the knee. The set has no written reports: captions are
+composed from the grade and the side (see `knee_captions`).
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from data_scripts.imaging.images import read_image
+from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.sources.knee_kl.captions import KL_GRADES, compose_knee_captions
+from data_scripts.splits import num_shared_patients
+
+ABOUT = SourceAbout(
+    name="knee_kl",
+    summary=(
+        "Knee radiographs of the Osteoarthritis Initiative, 8,260 of 224 x 224 pixels, with Kellgren-Lawrence grades; "
+        "no written reports: captions are composed from the grades."
+    ),
+    license="cc-by-4.0",
+    citation=(
+        "Chen, Knee Osteoarthritis Severity Grading Dataset, Mendeley Data 56rmx5bjcr, version 1 (2018), derived from "
+        "the Osteoarthritis Initiative."
+    ),
+    size="about 0.3 GB (224 x 224)",
+    where="https://data.mendeley.com/datasets/56rmx5bjcr/1: the folders train/, val/ and test/ of the 224 x 224 images",
+)
+OSTEOARTHRITIS = "osteoarthritis"
+LABEL_NAMES = (OSTEOARTHRITIS, NO_FINDING)
+NUM_REPHRASINGS = 4
+
+SPLIT_OF_FOLDER = {"train": "train", "val": "validation", "test": "test"}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_KNEE_NAME = re.compile(r"([0-9]{7})([LR])")
+_SIDES = {"L": "left", "R": "right"}
+
+
+class _Knee(NamedTuple):
+    """An image whose place and name tell all there is to know."""
+
+    file: str
+    split: str
+    grade: str
+    patient: str
+    side: str
+
+
+def describe(options: ReadOptions) -> SourceInfo:
+    """Say what was found, and whose splits are used.
+
+    Raises:
+        ValueError: If the folder holds none of the folders of splits.
+    """
+    knees, _ = _sort_out(_raw_folder(options))
+    problem = _problem_of_splits(knees)
+    return SourceInfo(
+        about=ABOUT,
+        summary=(
+            f"Frontal radiographs of {len(knees)} knees with Kellgren-Lawrence grades. "
+            f"Class `{OSTEOARTHRITIS}` is grade 2 and above, `{NO_FINDING}` grade 0; grade 1 (doubtful) has no class. "
+            f"The data set's own splits are {f'not used: {problem}' if problem else 'used'}."
+        ),
+        label_names=LABEL_NAMES,
+        grade_names=KL_GRADES,
+        report_origin=(
+            "composed by a program from the Kellgren-Lawrence grade and the side, in varied wording; the data set has "
+            "no written reports"
+        ),
+    )
+
+
+def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
+    """Yield each image as a record, or as an exclusion with its reason.
+
+    The data set's own splits are kept when all three are there and no patient is in two of them; otherwise patients
+    are split anew.
+
+    Raises:
+        ValueError: As in `describe`.
+    """
+    raw = _raw_folder(options)
+    knees, exclusions = _sort_out(raw)
+    keeps_splits = _problem_of_splits(knees) is None
+    yield from exclusions
+    for knee in knees:
+        report, *rephrasings = compose_knee_captions(
+            knee.grade, knee.side, random.Random(f"{options.seed}/{knee.patient}{knee.side}"), 1 + NUM_REPHRASINGS
+        )
+        yield Record(
+            load_image=partial(read_image, raw / knee.file),
+            report=report,
+            rephrasings=tuple(rephrasings),
+            labels=_labels(knee.grade),
+            grade=knee.grade,
+            patient_id=f"knee-{knee.patient}",
+            study_id=f"knee-{knee.patient}",
+            plane="coronal",
+            sequence="other",
+            split=knee.split if keeps_splits else None,
+            source=f"knee_kl/{knee.file}",
+        )
+
+
+def _labels(grade: str) -> tuple[str, ...]:
+    """Osteoarthritis is defined by grade 2; of grade 1, doubtful, neither class is true."""
+    if int(grade) >= 2:
+        return (OSTEOARTHRITIS,)
+    return (NO_FINDING,) if grade == "0" else ()
+
+
+def _raw_folder(options: ReadOptions) -> Path:
+    raw = options.raw
+    if raw is None or not any((raw / folder).is_dir() for folder in SPLIT_OF_FOLDER):
+        raise ValueError(f"--raw must hold the folders {', '.join(SPLIT_OF_FOLDER)} with 0 to 4 in each, got {raw}")
+    return raw
+
+
+def _sort_out(raw: Path) -> tuple[list[_Knee], list[Exclusion]]:
+    """Tell the images from what is none, by their names alone."""
+    knees_of_name: dict[str, list[_Knee]] = defaultdict(list)
+    exclusions = []
+    for file in sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if not path.is_dir()):
+        item = _knee_or_exclusion(file)
+        if isinstance(item, Exclusion):
+            exclusions.append(item)
+        else:
+            knees_of_name[item.patient + item.side].append(item)
+    for repeated in knees_of_name.values():
+        if len(repeated) > 1:
+            files = " and ".join(knee.file for knee in repeated)
+            exclusions += [
+                Exclusion(f"knee_kl/{knee.file}", f"one knee in several files: {files}") for knee in repeated
+            ]
+    return [knees[0] for knees in knees_of_name.values() if len(knees) == 1], exclusions
+
+
+def _knee_or_exclusion(file: str) -> _Knee | Exclusion:
+    source = f"knee_kl/{file}"
+    folders, name = Path(file).parts[:-1], Path(file)
+    if not folders or folders[0] not in SPLIT_OF_FOLDER or name.name.startswith("."):
+        return Exclusion(source, f"outside {', '.join(SPLIT_OF_FOLDER)}, or hidden: not part of the set", by_rule=True)
+    knee = _KNEE_NAME.fullmatch(name.stem)
+    if knee is None or name.suffix.lower() not in IMAGE_SUFFIXES:
+        return Exclusion(source, f"an image is named by 7 digits and L or R, as 9003175L.png, got {name.name!r}")
+    if len(folders) != 2 or folders[1] not in KL_GRADES:
+        return Exclusion(source, f"an image lies in the folder of its grade, 0 to 4, got {'/'.join(folders)!r}")
+    return _Knee(file, SPLIT_OF_FOLDER[folders[0]], folders[1], knee[1], _SIDES[knee[2]])
+
+
+def _problem_of_splits(knees: Sequence[_Knee]) -> str | None:
+    """Why the data set's own splits cannot serve; None when they can."""
+    missing = [folder for folder, split in SPLIT_OF_FOLDER.items() if all(knee.split != split for knee in knees)]
+    if missing:
+        return f"there is no image in {' and '.join(missing)}"
+    num_shared = num_shared_patients([knee.patient for knee in knees], [knee.split for knee in knees])
+    return f"{num_shared} patients are in more than one of them" if num_shared else None

@@ -1,0 +1,260 @@
+"""The tables of LSMA-PQR: structured notes and Pfirrmann grades, one row a patient, in either of their namings."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from data_scripts.reports.text import labels_from_report
+from data_scripts.sources.notes import Note
+from data_scripts.sources.slice_names import LEVEL_OF_DISC
+from data_scripts.sources.tables import Row, columns_of, mark_repeated, read_table
+
+PATIENT_COLUMNS = ("PatientID", "Patient_ID")
+TEXT_COLUMN = "ClinicalNotes"
+# Muscle spasm is no class: it is at no level, and by itself no finding of low back pain (see `labels_from_report`).
+LABEL_OF_COLUMN = {
+    "DiscBulge": "disc bulge",
+    "Herniation": "disc herniation",
+    "Stenosis": "spinal canal stenosis",
+    "Compression": "compression",
+}
+SPASM_COLUMN = "MuscleSpasm"
+LABEL_NAMES = (LOW_BACK_PAIN, *LABEL_OF_COLUMN.values(), NO_FINDING)
+SEVERITIES = ("normal", "mild", "moderate", "severe", "unknown")
+NERVE_SIDES = ("left", "right", "bilateral", "none")
+PFIRRMANN_GRADES = ("1", "2", "3", "4", "5")
+
+# Discs above the three imaged ones may be named, too.
+LEVEL_OF_ANY_DISC = {"D1": "L1/L2", "D2": "L2/L3", **LEVEL_OF_DISC}
+_EMPTY_CELLS = ("", "nan", "none", "null", "n/a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuredNote(Note):
+    """A row of the notes: the text, and what the authors' program read from it.
+
+    Args:
+        severity: One of `SEVERITIES`.
+        findings: Labels of the columns that hold 1.
+        levels: Discs named as affected.
+    """
+
+    severity: str = "unknown"
+    findings: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+
+    def labels_at(self, level: str) -> tuple[str, ...]:
+        """Classes of an image at a disc, or of one that shows `several`.
+
+        The table does not say which finding is at which disc: each is taken to hold at every affected one, and at
+        no other. `LBP` and `No Finding` are of the patient, as in the paper: `LBP` with any of these findings; without
+        them the text decides, so that `No Finding` stands beside no report of one. Where the columns say normal and the
+        text affirms a finding, they contradict each other, and neither label is claimed.
+
+        Example:
+            >>> note = StructuredNote(where="", findings=("disc bulge",), levels=("L4/L5",))
+            >>> note.labels_at("L4/L5"), note.labels_at("L5/S1")
+            (('LBP', 'disc bulge'), ('LBP',))
+            >>> StructuredNote(where="", severity="normal").labels_at("L4/L5")
+            ('No Finding',)
+            >>> StructuredNote(where="", severity="normal", text="Stenosis at L4/L5.").labels_at("L4/L5")
+            ()
+        """
+        if self.findings:
+            return (LOW_BACK_PAIN, *(self.findings if level in ("several", *self.levels) else ()))
+        of_text = tuple(label for label in labels_from_report(self.text) if label in (LOW_BACK_PAIN, NO_FINDING))
+        is_contradictory = self.severity == "normal" and NO_FINDING not in of_text
+        return () if is_contradictory else of_text
+
+
+def has_written_notes(path: Path) -> bool:
+    """Whether the notes hold the radiologist's text, or its structured reading alone."""
+    return TEXT_COLUMN in columns_of(read_table(path))
+
+
+def read_structured_notes(path: Path) -> list[StructuredNote]:
+    """Read the notes; a row that cannot be used says why in its `problem`.
+
+    Raises:
+        ValueError: If the file is no table or lacks a column. `ClinicalNotes` may be missing: then each text is
+            composed from the other columns (see `compose_report`).
+    """
+    rows = read_table(path)
+    id_column = id_column_of(path, rows, ("Severity", *LABEL_OF_COLUMN, "AffectedLevels"))
+    is_written = TEXT_COLUMN in columns_of(rows)
+    return mark_repeated([_read_note(row, id_column, is_written) for row in rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscGrades:
+    """Pfirrmann grades of a patient's three lowest discs.
+
+    Args:
+        where: File and number of the row.
+        patient_id: Four digits; empty when the row names no patient.
+        cells: The cell of each disc (`D3` to `D5`), as written; empty when it is.
+        problem: Why the row cannot be used, or None.
+    """
+
+    where: str
+    patient_id: str = ""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    def grade_at(self, place: str) -> str | None:
+        """The grade of a disc, or the worst of the three for a sagittal slice; None where a cell is blank.
+
+        Raises:
+            ValueError: If the row cannot be used, or a cell holds no grade.
+
+        Example:
+            >>> grades = DiscGrades(where="row 1", cells={"D3": "2", "D4": "4.0", "D5": ""})
+            >>> grades.grade_at("D4"), grades.grade_at("D5"), grades.grade_at("S8")
+            ('4', None, None)
+        """
+        if self.problem:
+            raise ValueError(f"{self.where}: {self.problem}")
+        discs = (place,) if place in LEVEL_OF_DISC else tuple(LEVEL_OF_DISC)
+        grades = [self._grade(disc) for disc in discs]
+        return None if None in grades else max(grade for grade in grades if grade)
+
+    def _grade(self, disc: str) -> str | None:
+        grade = _without_decimals(self.cells[disc])
+        if grade and grade not in PFIRRMANN_GRADES:
+            raise ValueError(
+                f"{self.where}: unknown Pfirrmann grade {grade[:20]!r} at {disc}; allowed: 1 to 5, or blank"
+            )
+        return grade or None
+
+
+def read_pfirrmann_grades(path: Path) -> list[DiscGrades]:
+    """Read the grades; a row that cannot be used says why in its `problem`.
+
+    Raises:
+        ValueError: If the file is no table or lacks a column.
+    """
+    rows = read_table(path)
+    id_column = id_column_of(path, rows, tuple(LEVEL_OF_DISC))
+    return mark_repeated([_read_grades(row, id_column) for row in rows])
+
+
+def _read_grades(row: Row, id_column: str) -> DiscGrades:
+    try:
+        patient_id = patient_id_of(row, id_column)
+    except ValueError as error:
+        return DiscGrades(where=row.where, problem=str(error))
+    return DiscGrades(
+        where=row.where, patient_id=patient_id, cells={disc: cell_text(row, disc) for disc in LEVEL_OF_DISC}
+    )
+
+
+def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
+    note = StructuredNote(where=row.where)
+    try:
+        note = replace(note, patient_id=patient_id_of(row, id_column))
+        note = replace(
+            note,
+            severity=_one_of(row, "Severity", SEVERITIES, if_blank="unknown"),
+            findings=tuple(label for column, label in LABEL_OF_COLUMN.items() if _is_set(row, column)),
+            levels=_affected_levels(row),
+        )
+        return replace(note, text=cell_text(row, TEXT_COLUMN) if is_written else _composed(row, note))
+    except ValueError as error:
+        return replace(note, problem=str(error))
+
+
+def compose_report(note: StructuredNote, *, nerve_side: str = "none", has_spasm: bool = False) -> str:
+    """State a row in words, for a table without the radiologist's text.
+
+    Each finding is said to be at every affected level, as in `StructuredNote.labels_at`.
+
+    Args:
+        note: The row.
+        nerve_side: One of `NERVE_SIDES`.
+        has_spasm: Whether muscle spasm was noted.
+
+    Example:
+        >>> note = StructuredNote(where="", findings=("disc bulge", "compression"), levels=("L4/L5", "L5/S1"))
+        >>> print(compose_report(note, nerve_side="left"))
+        Disc bulge at L4/L5 and L5/S1. Left nerve root compression at L4/L5 and L5/S1. No disc herniation. No spinal
+        canal stenosis. No muscle spasm.
+    """
+    at_levels = f" at {' and '.join(note.levels)}" if note.levels else ""
+    wordings = {label: label for label in LABEL_OF_COLUMN.values()}
+    if "compression" in note.findings and nerve_side != "none":
+        wordings["compression"] = f"{nerve_side} nerve root compression"
+    present = [wording + at_levels for label, wording in wordings.items() if label in note.findings]
+    absent = [f"no {wording}" for label, wording in wordings.items() if label not in note.findings]
+    spasm = "muscle spasm" if has_spasm else "no muscle spasm"
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*present, *absent, spasm))
+
+
+def _composed(row: Row, note: StructuredNote) -> str:
+    nerve_side = _one_of(row, "NerveInvolvement", NERVE_SIDES, if_blank="none")
+    return compose_report(note, nerve_side=nerve_side, has_spasm=_is_set(row, SPASM_COLUMN))
+
+
+def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
+    """The column of patients, in either spelling.
+
+    Raises:
+        ValueError: If there is none or two, or one of the other columns that the table needs is missing.
+    """
+    columns = columns_of(rows)
+    found = [column for column in PATIENT_COLUMNS if column in columns]
+    missing = [column for column in others if column not in columns]
+    if len(found) != 1 or missing:
+        raise ValueError(
+            f"{path} must have the columns {', '.join([' or '.join(PATIENT_COLUMNS), *others])}; "
+            f"found: {', '.join(columns[:20])}"
+        )
+    return found[0]
+
+
+def patient_id_of(row: Row, column: str) -> str:
+    """The patient as in the image names: four digits.
+
+    Raises:
+        ValueError: If the row could not be read, or names no patient.
+    """
+    if row.problem:
+        raise ValueError(row.problem)
+    number = _without_decimals(row.text(column))
+    if not re.fullmatch(r"[0-9]{1,9}", number) or int(number) == 0:
+        raise ValueError(f"the patient ID must be a whole number, got {number[:40]!r}")
+    return f"{int(number):04d}"
+
+
+def _without_decimals(number: str) -> str:
+    """`3.0`, as pandas writes a column of whole numbers with gaps, is 3."""
+    return re.sub(r"\.0+$", "", number)
+
+
+def cell_text(row: Row, column: str) -> str:
+    """The cell; empty where programs write a word for nothing (`NaN`)."""
+    text = row.text(column)
+    return "" if text.casefold() in _EMPTY_CELLS else text
+
+
+def _one_of(row: Row, column: str, allowed: tuple[str, ...], if_blank: str) -> str:
+    value = cell_text(row, column).lower() or if_blank
+    if value not in allowed:
+        raise ValueError(f"unknown {column} {value[:40]!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def _is_set(row: Row, column: str) -> bool:
+    value = _without_decimals(row.text(column)).lower()
+    if value not in ("0", "1", "false", "true"):
+        raise ValueError(f"{column} must be 0 or 1, got {value[:40]!r}")
+    return value in ("1", "true")
+
+
+def _affected_levels(row: Row) -> tuple[str, ...]:
+    discs = [disc for disc in re.split(r"[,;/\s]+", cell_text(row, "AffectedLevels").upper()) if disc]
+    unknown = [disc for disc in discs if disc not in LEVEL_OF_ANY_DISC]
+    if unknown:
+        raise ValueError(f"unknown AffectedLevels {unknown[0][:20]!r}; allowed: {', '.join(LEVEL_OF_ANY_DISC)}")
+    return tuple(level for disc, level in LEVEL_OF_ANY_DISC.items() if disc in discs)

@@ -1,0 +1,1 @@
+"""The Mendeley lumbar set: axial slices and radiologists' notes."""

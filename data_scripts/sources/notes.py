@@ -1,0 +1,128 @@
+"""The workbook of radiologists' notes: one row a patient, read with every row kept or named."""
+
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+
+from data_scripts.sources.tables import mark_repeated
+
+# Bounds on what a damaged or hostile file may cost. The published workbook unpacks to under 1 MiB; one of 16 MiB
+# is read in some 0.5 GiB of memory.
+MAX_UNPACKED_BYTES = 16 * 2**20
+MAX_ROWS = 2**20
+MAX_COLUMNS = 256
+
+_COLUMNS = (
+    (re.compile(r"patient[\s_]*id", re.IGNORECASE), "Patient ID"),
+    (re.compile(r"\bnotes?\b", re.IGNORECASE), "Clinician's Notes"),
+)
+_KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A row of the workbook.
+
+    Args:
+        where: File and number of the row, as the spreadsheet counts it.
+        patient_id: Four digits or more, as in the image names (`0001`); empty when the row names none.
+        text: The note as it was typed; empty when the cell is.
+        problem: Why the row cannot be used, or None. An empty text is no problem of the row.
+    """
+
+    where: str
+    patient_id: str = ""
+    text: str = ""
+    problem: str | None = None
+
+
+def read_notes(path: Path) -> list[Note]:
+    """Read the first sheet of an `.xlsx` file: a header, then a patient a row.
+
+    The columns are found by name: one `Patient ID`, one whose name holds `Notes`. Rows that repeat a patient are all
+    marked as problems, since nobody knows which of them is true.
+
+    Raises:
+        ValueError: If the file is no workbook, unpacks to more than `MAX_UNPACKED_BYTES`, lacks one of the columns or
+            has it twice, or holds no row.
+    """
+    rows = _read_rows(path)
+    header = [str(value).strip() if _is_text(kind) else "" for kind, value in next(rows, [])]
+    columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
+    notes = []
+    for number, row in enumerate(rows, start=2):
+        patient, text = (row[column] if column < len(row) else ("n", None) for column in columns)
+        if patient[1] is not None or text[1] is not None:
+            notes.append(_read_note(f"{path.name} row {number}", patient, text))
+    if not notes:
+        raise ValueError(f"{path} holds no rows below its header")
+    return mark_repeated(notes)
+
+
+Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
+
+
+def _read_rows(path: Path) -> Iterator[list[Cell]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked_bytes = sum(member.file_size for member in archive.infolist())
+    # NotImplementedError: packed in a way that `zipfile` does not know, or says so because a byte is wrong.
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {error}") from error
+    if unpacked_bytes > MAX_UNPACKED_BYTES:
+        raise ValueError(
+            f"{path} unpacks to {unpacked_bytes} bytes, more than {MAX_UNPACKED_BYTES}; split the workbook"
+        )
+    try:
+        workbook = openpyxl.load_workbook(path, read_only=True)
+        try:
+            sheet = workbook.worksheets[0]
+            sheet.reset_dimensions()  # the size that a sheet states may be a lie, and padding to it endless
+            for row in sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS):
+                yield [(cell.data_type, cell.value) for cell in row]
+        finally:
+            workbook.close()
+    except Exception as error:  # whatever a damaged member provokes in openpyxl: KeyError, ParseError, zlib.error, ...
+        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
+
+
+def _is_text(kind: str) -> bool:
+    return kind in ("s", "inlineStr", "str")
+
+
+def _only_column(path: Path, header: Sequence[str], pattern: re.Pattern[str], usual_name: str) -> int:
+    found = [index for index, name in enumerate(header) if pattern.search(name)]
+    if len(found) != 1:
+        names = ", ".join(repr(name[:40]) for name in header[:10])
+        raise ValueError(
+            f"{path} must have one column like {usual_name!r} in its first row, found {len(found)} among: {names}"
+        )
+    return found[0]
+
+
+def _read_note(where: str, patient: Cell, text: Cell) -> Note:
+    patient_id = _patient_id(*patient)
+    note = Note(where=where, patient_id=patient_id)
+    if not patient_id:
+        return replace(note, problem=f"the patient ID must be a whole number, got {str(patient[1])[:40]!r}")
+    kind, value = text
+    if value is None:
+        return note
+    if not _is_text(kind):
+        return replace(note, problem=f"the note must be text, got {_KINDS.get(kind, kind)} {str(value)[:40]!r}")
+    return replace(note, text=value if value.strip() else "")
+
+
+def _patient_id(kind: str, value: object) -> str:
+    """The ID as in the image names; empty when it is no whole number from 1."""
+    digits = ""
+    if kind == "n" and isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):
+        digits = str(int(value))
+    elif _is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
+        digits = str(value).strip().lstrip("0")
+    return digits.zfill(4) if digits else ""

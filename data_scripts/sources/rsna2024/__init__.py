@@ -1,0 +1,1 @@
+"""RSNA 2024: DICOM studies with graded stenosis."""

@@ -1,0 +1,1 @@
+"""SPIDER: sagittal MRI volumes, masks and graded discs."""

@@ -1,0 +1,1 @@
+"""Drawn lumbar slices with reports composed from what was drawn."""

@@ -1,0 +1,89 @@
+"""How a synthetic scanner sees the anatomy: tissue contrast, coil profile, saturation band, noise and grey levels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from data_scripts.sources.synthetic.canvas import Field, smooth_noise
+
+# Brightness of the tissues on turbo spin-echo images, subcutaneous fat near 1.
+SIGNAL = {
+    "T1": {
+        "fat": 0.95, "deep fat": 0.86, "skin": 0.35, "fascia": 0.12, "muscle": 0.35, "marrow": 0.52, "cortex": 0.07,
+        "ligament": 0.26, "nerve": 0.33, "joint fluid": 0.22, "dura": 0.16, "csf": 0.20, "rootlet": 0.30,
+        "nucleus": 0.44, "annulus": 0.40, "dehydrated nucleus": 0.33, "vessel": 0.06, "vessel wall": 0.30,
+        "bowel": 0.42, "air": 0.02,
+    },
+    "T2": {
+        "fat": 0.92, "deep fat": 0.80, "skin": 0.30, "fascia": 0.08, "muscle": 0.17, "marrow": 0.44, "cortex": 0.04,
+        "ligament": 0.13, "nerve": 0.30, "joint fluid": 0.75, "dura": 0.12, "csf": 1.05, "rootlet": 0.30,
+        "nucleus": 0.66, "annulus": 0.20, "dehydrated nucleus": 0.19, "vessel": 0.04, "vessel wall": 0.20,
+        "bowel": 0.42, "air": 0.02,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanner:
+    """What one examination's scanner and protocol do to every slice; independent of findings.
+
+    Args:
+        spacing_mm: Side of a pixel.
+        blur_pixels: Width of the point spread.
+        noise: Deviation of the noise in each channel, fat near 1.
+        coil_fall_mm: Depth over which the surface coil loses a factor of e.
+        contrast: Exponent on the brightness; above 1 darkens the middle greys.
+        exposure: Grey level of fat at the spine, of 1.
+        saturation_mm: How far before the disc the anterior saturation band ends.
+    """
+
+    spacing_mm: float
+    blur_pixels: float
+    noise: float
+    coil_fall_mm: float
+    contrast: float
+    exposure: float
+    saturation_mm: float
+
+
+def sample_scanner(rng: np.random.Generator) -> Scanner:
+    """Draw the scanner of one examination."""
+    return Scanner(
+        spacing_mm=float(rng.choice((0.9375, 0.96875, 1.0, 1.03125))),
+        blur_pixels=rng.uniform(0.3, 0.5),
+        noise=rng.uniform(0.010, 0.030),
+        coil_fall_mm=rng.uniform(75, 150),
+        contrast=rng.uniform(1.0, 1.3),
+        exposure=rng.uniform(0.72, 0.90),
+        saturation_mm=rng.uniform(12, 28),
+    )
+
+
+def expose(
+    image: Field, x: Field, y: Field, disc_front: float, scanner: Scanner, rng: np.random.Generator
+) -> np.ndarray:
+    """Turn painted tissue into the 8-bit slice that the scanner delivers.
+
+    Args:
+        image: Brightness of the tissue, fat near 1. Shape (H, W).
+        x: Millimetres to the patient's left of each pixel. Shape (H, W).
+        y: Millimetres behind the posterior disc margin. Shape (H, W).
+        disc_front: y of the anterior disc margin, in mm.
+        scanner: The examination's scanner.
+        rng: Source of the noise.
+
+    Returns:
+        Grey levels. Shape (H, W), uint8.
+    """
+    size = image.shape[0]
+    image = gaussian_filter(image, scanner.blur_pixels)
+    coil = np.exp(np.clip(y - 10.0, -90.0, 45.0) / scanner.coil_fall_mm) * (1.0 + 0.06 * smooth_noise(rng, size, 60.0))
+    coil *= 1.0 - 0.25 * (x / 100.0) ** 2
+    # The anterior saturation band hides moving bowel; what is left of it is a dim ghost.
+    band = 1.0 / (1.0 + np.exp(np.clip(-(y - disc_front + scanner.saturation_mm) / 2.5, -30, 30)))
+    signal = image * coil * (0.07 + 0.93 * band)
+    noise = scanner.noise * rng.standard_normal((2, size, size), dtype=np.float32)
+    magnitude = np.hypot(signal + noise[0], noise[1])  # Rician: the magnitude of a complex signal
+    grey = scanner.exposure * np.clip(magnitude, 0.0, 2.0) ** scanner.contrast
+    return np.clip(255.0 * grey + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,153 @@
+"""What a build did, as `build_report.json` keeps it: every row of the source is written, or listed with its reason."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from data_scripts.auditing.privacy_check import MAX_SHARE_OF_LETTERS
+from data_scripts.privacy.pseudonyms import holds_date
+from data_scripts.records import Exclusion, Record, SourceInfo
+from data_scripts.splits import num_shared_patients
+
+REPORT_NAME = "build_report.json"
+NUM_PRINTED = 10
+
+
+def build_report(
+    info: SourceInfo,
+    *,
+    command: str,
+    arguments: Mapping[str, Any],
+    num_read: int,
+    exclusions: Sequence[Exclusion],
+    records_of_split: Mapping[str, Sequence[Record]],
+    split_rule: str,
+    deidentification: Mapping[str, Any],
+    facts_changed: Sequence[str],
+) -> dict[str, Any]:
+    """Account for all rows.
+
+    Args:
+        info: The source.
+        command: The command line.
+        arguments: The arguments as parsed, JSON values.
+        num_read: Rows that the source gave.
+        exclusions: Those left out.
+        records_of_split: Those written.
+        split_rule: How they were split, in words.
+        deidentification: As `deidentification_report` gives it.
+        facts_changed: What the user calls the rows in which a finding was taken for a name and replaced.
+    """
+    written = [record for records in records_of_split.values() for record in records]
+    assert num_read == len(written) + len(exclusions)
+    patient_ids = [record.patient_id for record in written]
+    splits = [split for split, records in records_of_split.items() for _ in records]
+    leak = {"num_shared": num_shared_patients(patient_ids, splits), "num_patients": len(set(patient_ids))}
+    return {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "arguments": dict(arguments),
+        "source": {
+            "name": info.about.name,
+            "license": info.about.license,
+            "citation": info.about.citation,
+            "summary": info.summary or info.about.summary,
+            "report_origin": info.report_origin,
+        },
+        "may_be_shared": info.about.may_be_shared,
+        "rows_read": num_read,
+        "rows_written": len(written),
+        "num_masks": sum(record.load_mask is not None for record in written),
+        "split_rule": split_rule,
+        "splits": split_table(records_of_split),
+        "leak": leak if arguments["split_by"] == "record" else None,
+        "deidentification": dict(deidentification),
+        "facts_changed": {"count": len(facts_changed), "first": list(facts_changed[:NUM_PRINTED])},
+        "exclusions": [asdict(exclusion) for exclusion in exclusions],
+    }
+
+
+def deidentification_report(
+    written: Iterable[Record],
+    *,
+    has_public_ids: bool,
+    keep_ids: bool,
+    replaced: Mapping[str, int],
+    left: Mapping[str, int],
+    burnt_in_text: Sequence[str],
+    own_name_of: Mapping[str, str],
+) -> dict[str, Any]:
+    """What was done, and whether the written rows pass: publishing refuses those that do not.
+
+    Args:
+        written: The records as they were written.
+        has_public_ids: Whether the ids are pseudonyms that a public data set gave.
+        keep_ids: Whether they were to be left as they are.
+        replaced: Passages of texts that were replaced, by kind.
+        left: Passages that were still found after that, by kind.
+        burnt_in_text: Sources of the images that seem to show letters.
+        own_name_of: What the user calls a row, by its source as written, so that it can be found.
+    """
+    records = list(written)
+    dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
+    few_letters = len(burnt_in_text) <= max(1, MAX_SHARE_OF_LETTERS * len(records))
+    return {
+        "passed": not left and not dates and few_letters and (has_public_ids or not keep_ids),
+        "ids": "kept" if keep_ids else "as published" if has_public_ids else "pseudonyms",
+        "replaced_in_texts": dict(sorted(replaced.items())),
+        "left_in_texts": dict(sorted(left.items())),
+        "dates_in_names": [own_name_of[source] for source in dates],
+        "burnt_in_text": [own_name_of[source] for source in burnt_in_text],
+    }
+
+
+def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
+    """Rows, patients and rows of each label, by split."""
+    return {
+        split: {
+            "rows": len(records),
+            "patients": len({record.patient_id for record in records}),
+            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels)).items())),
+        }
+        for split, records in records_of_split.items()
+    }
+
+
+def rule_summary(exclusions: Sequence[Mapping[str, Any]]) -> str:
+    """The rows left out by rule in one line, by reason; empty when there are none.
+
+    Example:
+        >>> rule_summary([{"source": "a", "reason": "empty note", "by_rule": True}] * 60)
+        '60 rows left out by rule: 60 empty note'
+    """
+    reasons = Counter(exclusion["reason"] for exclusion in exclusions if exclusion["by_rule"])
+    if not reasons:
+        return ""
+    rarest = f", {len(reasons) - NUM_PRINTED} more reasons" if len(reasons) > NUM_PRINTED else ""
+    named = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(NUM_PRINTED))
+    total = reasons.total()
+    return f"{total} row{'s' * (total != 1)} left out by rule: {named}{rarest}"
+
+
+def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
+    """What the terminal shows at the end."""
+    bad = [exclusion for exclusion in report["exclusions"] if not exclusion["by_rule"]]
+    lines = [
+        f"{name:>10}: {split['rows']} rows of {split['patients']} patients" for name, split in report["splits"].items()
+    ]
+    lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
+    lines += [line for line in [rule_summary(report["exclusions"])] if line]
+    if letters := len(report["deidentification"]["burnt_in_text"]):
+        lines.append(f"images that may hold letters: {letters}; look at those that {REPORT_NAME} names")
+    if changed := report["facts_changed"]["count"]:
+        lines.append(
+            f"warning: rows whose findings changed when names were replaced: {changed}; {REPORT_NAME} names the first"
+        )
+    if not report["deidentification"]["passed"]:
+        lines.append(f"not to be shared: the rows may name a person, see deidentification in {REPORT_NAME}")
+    lines += [f"left out: {exclusion['source']}: {exclusion['reason']}" for exclusion in bad[:NUM_PRINTED]]
+    if len(bad) > NUM_PRINTED:
+        lines.append(f"... and {len(bad) - NUM_PRINTED} more in {REPORT_NAME}")
+    return lines

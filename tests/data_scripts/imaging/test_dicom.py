@@ -1,0 +1,209 @@
+import pickle
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from data_scripts.imaging.dicom import is_dicom, plane_of, read_headers, read_slice
+from data_scripts.imaging.images import UnusableImageError
+from tests.data_scripts.imaging.dicom_files import AXIAL, CORONAL, SAGITTAL, draw_pixels, make_dicom, tilted
+
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+IDENTITY_WINDOW = {"WindowCenter": 128, "WindowWidth": 256}  # on 0 to 255
+
+
+def grey(path, frame=0):
+    return np.asarray(read_slice(path, frame))
+
+
+def test_pixels_become_squares_of_the_finer_spacing(tmp_path):
+    rows = np.repeat([[0], [100], [200]], 5, axis=1).astype(np.uint8)
+    make_dicom(tmp_path / "a", rows, spacing=(1.5, 0.5))
+    (header,) = read_headers(tmp_path / "a")
+    assert (header.rows, header.columns, header.pixel_spacing_mm) == (3, 5, (1.5, 0.5))
+    assert header.stored_size == (5, 9) and header.stored_spacing_mm == 0.5
+    # Linear between the centres of the rows, which lie at 1, 4 and 7.
+    assert grey(tmp_path / "a")[:, 2].tolist() == [0, 0, 33, 67, 100, 133, 167, 200, 200]
+    make_dicom(tmp_path / "b", rows, spacing=(0.6875, 0.6875))
+    (header,) = read_headers(tmp_path / "b")
+    assert header.stored_size == (5, 3) and header.stored_spacing_mm == 0.6875
+
+
+@pytest.mark.parametrize(
+    ("tags", "spacing"),
+    [
+        ({}, (0.5, 0.75)),
+        ({"ImagerPixelSpacing": [9, 9]}, (0.5, 0.75)),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.14, 0.14]}, (0.14, 0.14)),
+        ({"PixelSpacing": None}, None),
+        ({"PixelSpacing": [0, 0.75]}, None),
+        ({"PixelSpacing": [0.5, 0.5, 0.5]}, None),
+    ],
+)
+def test_spacing(tmp_path, tags, spacing):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), spacing=(0.5, 0.75), SpacingBetweenSlices=4.4, **tags)
+    (header,) = read_headers(tmp_path / "a")
+    assert header.pixel_spacing_mm == spacing
+    assert header.spacing_between_slices_mm == 4.4
+
+
+@pytest.mark.parametrize(
+    ("orientation", "plane"),
+    [
+        (AXIAL, "axial"),
+        (SAGITTAL, "sagittal"),
+        (CORONAL, "coronal"),
+        ((-1, 0, 0, 0, -1, 0), "axial"),
+        ((0, -1, 0, 0, 0, 1), "sagittal"),
+        (tilted(20, (1, 2)), "axial"),
+        (tilted(-20, (1, 2)), "axial"),
+        (tilted(50, (1, 2)), "axial"),
+        (tilted(70, (1, 2)), "coronal"),
+        (tilted(20, (0, 2)), "axial"),
+        (tilted(70, (0, 2)), "sagittal"),
+        ((0, 1, 0, 0.3420201, 0, -0.9396926), "sagittal"),
+        (None, "unknown"),
+        ((1, 0, 0, 1, 0, 0), "unknown"),
+        ((0, 0, 0, 0, 0, 0), "unknown"),
+        ((1, 0, 0, 0, 7, 0), "unknown"),
+    ],
+)
+def test_plane_from_cosines(tmp_path, orientation, plane):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), orientation=orientation)
+    assert read_headers(tmp_path / "a")[0].plane == plane
+    if plane != "unknown":
+        assert plane_of(orientation) == plane
+
+
+def test_position_is_along_the_normal(tmp_path):
+    for orientation, position, expected in [
+        (AXIAL, (1, 2, 30), 30),
+        (SAGITTAL, (5, 2, 3), -5),
+        (CORONAL, (1, 7, 3), 7),
+        (tilted(20, (1, 2)), (0, 10, 100), 100 * np.cos(np.radians(20)) - 10 * np.sin(np.radians(20))),
+    ]:
+        make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), orientation=orientation, position=position)
+        assert read_headers(tmp_path / "a")[0].position_mm == pytest.approx(expected, abs=1e-3)
+
+
+def enhanced_groups(undefined_length):
+    """Functional groups of three sagittal frames: places, windows and rescaling of their own, the rest shared."""
+
+    def macro(keyword, **elements):
+        group, item = Dataset(), Dataset()
+        for name, value in elements.items():
+            setattr(item, name, value)
+        item.is_undefined_length_sequence_item = undefined_length
+        setattr(group, keyword, [item])
+        group[keyword].is_undefined_length = undefined_length
+        return group
+
+    shared = macro("PlaneOrientationSequence", ImageOrientationPatient=list(SAGITTAL))
+    shared.update(macro("PixelMeasuresSequence", PixelSpacing=[0.5, 0.5], SpacingBetweenSlices=3.3))
+    shared.update(macro("MRTimingAndRelatedParametersSequence", RepetitionTime=3000))
+    frames = []
+    for number in range(3):
+        frame = macro("PlanePositionSequence", ImagePositionPatient=[10 - 4 * number, 0, 0])
+        frame.update(macro("FrameVOILUTSequence", WindowCenter=128 + number, WindowWidth=256))
+        frame.update(macro("PixelValueTransformationSequence", RescaleSlope=1, RescaleIntercept=number))
+        frame.update(macro("MREchoSequence", EffectiveEchoTime=100.0))
+        frame.is_undefined_length_sequence_item = undefined_length
+        frames.append(frame)
+    return {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": frames}
+
+
+@pytest.mark.parametrize("undefined_length", [False, True])
+@pytest.mark.parametrize("syntax", [*NATIVE, RLELossless], ids=lambda syntax: syntax.keyword)
+def test_enhanced_multi_frame(tmp_path, syntax, undefined_length):
+    pixels = draw_pixels(np.uint16, 8, (3, 36, 34))
+    make_dicom(
+        tmp_path / "a", pixels, transfer_syntax=syntax, orientation=None, position=None, spacing=None,
+        series_description="lumbar", ScanningSequence="SE", **enhanced_groups(undefined_length),
+    )  # fmt: skip
+    headers = read_headers(tmp_path / "a")
+    assert [header.frame for header in headers] == [0, 1, 2]
+    assert [header.position_mm for header in headers] == pytest.approx([-10, -6, -2])
+    for header in headers:
+        assert (header.plane, header.pixel_spacing_mm, header.spacing_between_slices_mm) == (
+            "sagittal",
+            (0.5, 0.5),
+            3.3,
+        )
+        # Rescaling and window of a frame cancel; those of another frame would not.
+        assert np.array_equal(grey(header.path, header.frame), pixels[header.frame])
+    # What a frame lacks, it does not take from the one before.
+    groups = enhanced_groups(undefined_length)
+    del groups["PerFrameFunctionalGroupsSequence"][1].PlanePositionSequence
+    make_dicom(tmp_path / "b", pixels, transfer_syntax=syntax, position=None, **groups)
+    assert [header.position_mm for header in read_headers(tmp_path / "b")] == [-10, None, -2]
+    with pytest.raises(UnusableImageError, match="no frame 3: the file holds 3"):
+        read_slice(tmp_path / "a", 3)
+
+
+def test_header_facts(tmp_path):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), patient_id=" 0042 ", InstanceNumber=7)
+    (header,) = read_headers(tmp_path / "a")
+    assert (header.patient_id, header.series_description, header.instance_number) == ("0042", "T2_TSE_TRA_384", 7)
+    make_dicom(tmp_path / "b", draw_pixels(np.uint8, 8), PatientID=None, InstanceNumber=None)
+    (header,) = read_headers(tmp_path / "b")
+    assert (header.patient_id, header.instance_number) == ("", None)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_incomplete_meta_information(tmp_path, syntax):
+    pixels = draw_pixels(np.uint16, 8)
+    dataset = make_dicom(tmp_path / "whole", pixels, transfer_syntax=syntax, **IDENTITY_WINDOW)
+    content = (tmp_path / "whole").read_bytes()
+    group = b"\x00\x08" if syntax == ExplicitVRBigEndian else b"\x08\x00"
+    first_tag = group + (b"\x00\x16" if syntax == ExplicitVRBigEndian else b"\x16\x00")
+    syntax_at = content.index(b"\x02\x00\x10\x00UI")
+    after_syntax = syntax_at + 8 + int.from_bytes(content[syntax_at + 6 : syntax_at + 8], "little")
+    for name, incomplete in {
+        "no preamble": content[132:],
+        "no meta information": content[content.index(first_tag, 132) :],
+        "no transfer syntax": content[:syntax_at] + content[after_syntax:],
+    }.items():
+        (tmp_path / name).write_bytes(incomplete)
+        assert is_dicom(tmp_path / name), name
+        assert read_headers(tmp_path / name)[0].patient_id == dataset.PatientID
+        assert np.array_equal(grey(tmp_path / name), pixels), name
+
+
+def test_is_dicom(tmp_path):
+    make_dicom(tmp_path / "IM_0001", draw_pixels(np.uint8, 8))
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("ID,note\n" * 40)
+    (tmp_path / "empty").write_bytes(b"")
+    found = {path.name: is_dicom(path) for path in [*tmp_path.iterdir(), tmp_path / "absent"]}
+    assert found == {"IM_0001": True, "a.png": False, "a.txt": False, "empty": False, "absent": False}
+
+
+def test_odd_values_neither_warn_nor_fail(tmp_path, recwarn, caplog, capfd):
+    warnings.simplefilter("always")
+    make_dicom(tmp_path / "a", draw_pixels(np.uint16, 12), bits_stored=12)
+    dataset = dcmread(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes().replace(b"0.6875\\0.6875", b"abcdef\\0.6875")
+    content = content.replace(dataset.StudyInstanceUID.encode(), b"x" * len(dataset.StudyInstanceUID))
+    content = content.replace(ExplicitVRLittleEndian.encode(), f"{ImplicitVRLittleEndian}\0\0".encode())  # it is not
+    (tmp_path / "b").write_bytes(content)
+    recwarn.clear()
+    (header,) = read_headers(tmp_path / "b")
+    assert header.pixel_spacing_mm is None and header.study_id.startswith("xxx")
+    assert read_slice(tmp_path / "b").size == (33, 36)
+    assert not recwarn.list and not caplog.records and capfd.readouterr() == ("", "")
+
+
+def test_reader_can_be_sent_to_a_worker(tmp_path):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8))
+    load = pickle.loads(pickle.dumps(partial(read_slice, tmp_path / "a", 0)))
+    assert load().tobytes() == read_slice(tmp_path / "a").tobytes()

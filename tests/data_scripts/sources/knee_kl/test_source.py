@@ -1,0 +1,141 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
+from data_scripts.sources.knee_kl import source as knee_kl
+
+FILES = (
+    "train/0/9000001L.png",
+    "train/1/9000001R.png",
+    "train/2/9000002L.png",
+    "val/3/9000003R.png",
+    "val/4/9000003L.png",
+    "test/0/9000004R.png",
+)
+
+
+@pytest.fixture
+def knees(tmp_path):
+    """Make a download that holds the given files; their contents differ."""
+
+    def make(files=FILES):
+        raw = tmp_path / "knees"
+        for number, file in enumerate(files):
+            (raw / file).parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, (14, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(raw / file, format="PNG")
+        return raw
+
+    return make
+
+
+def read(raw):
+    return list(knee_kl.read(ReadOptions(raw=raw)))
+
+
+def test_folders_and_names_tell_all(knees):
+    raw = knees()
+    info, records = knee_kl.describe(ReadOptions(raw=raw)), read(raw)
+    assert {record.source: (record.grade, record.labels, record.split, record.patient_id) for record in records} == {
+        "knee_kl/train/0/9000001L.png": ("0", ("No Finding",), "train", "knee-9000001"),
+        "knee_kl/train/1/9000001R.png": ("1", (), "train", "knee-9000001"),
+        "knee_kl/train/2/9000002L.png": ("2", ("osteoarthritis",), "train", "knee-9000002"),
+        "knee_kl/val/3/9000003R.png": ("3", ("osteoarthritis",), "validation", "knee-9000003"),
+        "knee_kl/val/4/9000003L.png": ("4", ("osteoarthritis",), "validation", "knee-9000003"),
+        "knee_kl/test/0/9000004R.png": ("0", ("No Finding",), "test", "knee-9000004"),
+    }
+    for record in records:
+        assert (record.plane, record.sequence, record.level) == ("coronal", "other", "unknown")
+        assert record.load_image().size == (12, 14) and record.pixel_spacing_mm is None
+        assert len({record.report, *record.rephrasings}) == 5
+        side = {"L": "left", "R": "right"}[record.source[-5]]
+        assert all(f"{side} knee" in text.lower() for text in (record.report, *record.rephrasings))
+        assert record_problem(record, info) is None
+    assert info.grade_names == ("0", "1", "2", "3", "4") and "splits are used" in info.summary
+
+
+def test_the_set_s_own_splits_are_kept_only_where_they_can_serve(knees):
+    raw = knees((*FILES, "test/2/9000001L.jpg", "test/2/9000002R.png"))
+    summary = knee_kl.describe(ReadOptions(raw=raw)).summary
+    assert "not used: 1 patients are in more than one of them" in summary  # the repeated knee is left out
+    assert {item.split for item in read(raw) if isinstance(item, Record)} == {None}
+    (raw / "test/2/9000002R.png").unlink()
+    assert {item.split for item in read(raw) if isinstance(item, Record)} == {"train", "validation", "test"}
+    (raw / "test/0/9000004R.png").unlink()
+    assert "not used: there is no image in test" in knee_kl.describe(ReadOptions(raw=raw)).summary
+    assert {item.split for item in read(raw) if isinstance(item, Record)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("file", "reason", "by_rule"),
+    [
+        ("train/5/9000009L.png", "lies in the folder of its grade, 0 to 4, got 'train/5'", False),
+        ("train/9000009L.png", "lies in the folder of its grade, 0 to 4, got 'train'", False),
+        ("train/2/more/9000009L.png", "lies in the folder of its grade", False),
+        ("train/2/900009L.png", "named by 7 digits and L or R, as 9003175L.png, got '900009L.png'", False),
+        ("train/2/9000009.png", "named by 7 digits", False),
+        ("train/2/9000009l.png", "named by 7 digits", False),
+        ("train/2/٩٠٠٠٠٠٩L.png", "named by 7 digits", False),
+        ("train/2/9000009L.gif", "named by 7 digits", False),
+        ("train/2/.DS_Store", "not part of the set", True),
+        ("auto_test/2/9000009L.png", "not part of the set", True),
+        ("README.txt", "not part of the set", True),
+    ],
+)
+def test_files_out_of_place_are_listed(knees, file, reason, by_rule):
+    exclusion, *records = read(knees((*FILES, file)))
+    assert isinstance(exclusion, Exclusion) and len(records) == len(FILES)
+    assert exclusion.source == f"knee_kl/{file}" and reason in exclusion.reason and exclusion.by_rule == by_rule
+
+
+def test_a_knee_in_two_files_is_left_out_of_both(knees):
+    first, second, *records = read(knees((*FILES, "train/4/9000002L.jpg")))
+    reason = "one knee in several files: train/2/9000002L.png and train/4/9000002L.jpg"
+    assert first == Exclusion("knee_kl/train/2/9000002L.png", reason)
+    assert second == Exclusion("knee_kl/train/4/9000002L.jpg", reason)
+    assert len(records) == len(FILES) - 1
+
+
+def test_a_folder_without_splits_is_refused(tmp_path):
+    for raw in (None, tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match="--raw must hold the folders train, val, test with 0 to 4 in each"):
+            knee_kl.describe(ReadOptions(raw=raw))
+
+
+def test_the_wording_of_a_knee_depends_on_the_seed_and_on_nothing_else(knees):
+    raw = knees()
+    (record,) = (item for item in read(raw) if item.source.endswith("9000002L.png"))
+    (raw / "train/2/9000002L.png").rename(raw / "train/2/9000002L.jpg")
+    (moved,) = (item for item in knee_kl.read(ReadOptions(raw=raw)) if item.source.endswith("9000002L.jpg"))
+    assert (moved.report, moved.rephrasings) == (record.report, record.rephrasings)
+    others = {next(iter(knee_kl.read(ReadOptions(raw=raw, seed=seed)))).report for seed in range(20)}
+    assert len(others) > 15
+
+
+def test_a_built_dataset_keeps_the_splits(knees, built):
+    report = built(knees((*FILES, "README.txt")), source="knee_kl")
+    assert {name: split["rows"] for name, split in report["splits"].items()} == {"train": 3, "validation": 2, "test": 1}
+    assert (report["rows_read"], report["rows_written"]) == (7, 6)
+    assert report["splits"]["train"]["labels"] == {"No Finding": 1, "osteoarthritis": 1}
+
+
+def test_real_data(shared_data):
+    options = ReadOptions(raw=shared_data / "knee_kl")
+    info, records = knee_kl.describe(options), list(knee_kl.read(options))
+    assert [problem for record in records if (problem := record_problem(record, info))] == []
+    assert Counter(record.grade for record in records) == {"0": 475, "1": 218, "2": 313, "3": 157, "4": 40}
+    assert len({record.patient_id for record in records}) == 1088
+    folders = {record.patient_id: set() for record in records}
+    for record in records:
+        folders[record.patient_id].add(record.source.split("/")[1])
+    assert all(len(splits) == 1 for splits in folders.values())  # the set's own splits are by patient
+
+
+@pytest.mark.slow
+def test_real_data_builds(shared_data, built):
+    report = built(shared_data / "knee_kl", source="knee_kl")
+    assert (report["rows_read"], report["rows_written"], report["exclusions"]) == (1203, 1203, [])
+    assert sum(split["patients"] for split in report["splits"].values()) == 1088

@@ -1,0 +1,142 @@
+import os
+import signal
+import time
+from collections import deque
+from functools import partial
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data_scripts.records import Record, SourceAbout, SourceInfo
+from data_scripts.writing import workers as workers_module
+from data_scripts.writing.parts import keep_finished, parts_of, read_result
+from data_scripts.writing.workers import Workers
+
+ABOUT = SourceAbout(name="test", summary="", license="other: none", citation="", size="", where="")
+INFO = SourceInfo(about=ABOUT, label_names=())
+GOOD = partial(Image.new, "L", (8, 8), 7)
+
+
+def record(name, load_image=GOOD):
+    return Record(load_image=load_image, report="Bulge.", patient_id="p", study_id="s", source=name)
+
+
+def write(records, folder, *, num_proc=2, part_rows=4, row_seconds=60.0):
+    """Rows and exclusions in order, and the largest and last count of rows that were reported."""
+    parts = parts_of({"train": records}, INFO, folder, part_rows)
+    counted = [0]
+    with Workers(num_proc, row_seconds) as workers:
+        workers.write(parts, INFO, on_rows=lambda number: counted.append(counted[-1] + number))
+    rows = [source for part in parts for source in pq.read_table(part.path)["source"].to_pylist()]
+    exclusions = [(bad.source, bad.reason) for part in parts for bad in read_result(part).exclusions]
+    assert counted[-1] == len(records)
+    return rows, exclusions
+
+
+@pytest.mark.parametrize(
+    ("killer", "cause"),
+    [
+        (partial(signal.raise_signal, signal.SIGSEGV), "SIGSEGV"),  # a crash in C
+        (partial(signal.raise_signal, signal.SIGKILL), "SIGKILL"),  # out of memory
+        (partial(os._exit, 3), "exit code 3"),
+    ],
+)
+def test_a_row_that_kills_its_process_is_left_out_and_all_others_are_written(tmp_path, killer, cause):
+    records = [record(f"row {number}") for number in range(10)]
+    records[1] = record("killer 1", killer)
+    records[2] = record("killer 2", killer)
+    rows, exclusions = write(records, tmp_path)
+    assert rows == [f"row {number}" for number in (0, 3, 4, 5, 6, 7, 8, 9)]
+    reason = f"reading it killed the process ({cause})"
+    assert exclusions == [("killer 1", reason), ("killer 2", reason)]
+
+
+def test_a_death_that_does_not_repeat_costs_no_row(tmp_path):
+    marker = tmp_path / "died"
+    code = "__import__('os')._exit(1) if not path.exists() and not path.touch() else new('L', (8, 8))"
+    flaky = partial(eval, code, {"path": marker, "new": Image.new})
+    (tmp_path / "parts").mkdir()
+    rows, exclusions = write([record("a"), record("flaky", flaky), record("b")], tmp_path / "parts")
+    assert marker.exists() and rows == ["a", "flaky", "b"] and exclusions == []
+
+
+def test_a_row_that_hangs_is_left_out(tmp_path):
+    records = [record("a"), record("hangs", partial(time.sleep, 600)), record("b")]
+    rows, exclusions = write(records, tmp_path, row_seconds=0.5)
+    assert rows == ["a", "b"] and exclusions == [("hangs", "reading it took more than 0.5 s")]
+
+
+def test_a_row_that_hangs_once_is_written(tmp_path):
+    marker = tmp_path / "hung"
+    code = "__import__('time').sleep(600) if not path.exists() and not path.touch() else new('L', (8, 8))"
+    (tmp_path / "parts").mkdir()
+    records = [record("a"), record("waits", partial(eval, code, {"path": marker, "new": Image.new})), record("b")]
+    rows, exclusions = write(records, tmp_path / "parts", row_seconds=0.5)
+    assert marker.exists() and rows == ["a", "waits", "b"] and exclusions == []
+
+
+def test_time_in_which_the_builder_stood_still_counts_for_no_row(tmp_path):
+    """As when both are stopped and go on: the row is no further, and the clock is."""
+    code = "sleep(0.3) or new('L', (8, 8))"
+    records = [record(str(n), partial(eval, code, {"sleep": time.sleep, "new": Image.new})) for n in range(3)]
+    parts = parts_of({"train": records}, INFO, tmp_path)
+    counted = []
+    with Workers(1, row_seconds=0.6) as workers:
+        workers.write(parts, INFO, on_rows=lambda number: (counted.append(number), time.sleep(0.8)))
+    assert counted == [1, 1, 1]  # none begun anew
+    assert read_result(parts[0]).exclusions == ()
+
+
+def test_a_worker_is_replaced_once(tmp_path):
+    """Dead, and overdue at the same look."""
+    (part,) = parts_of({"train": [record("a")]}, INFO, tmp_path)
+    task, waiting = workers_module._Task(part, row=0, announced_at=-1e9), deque()
+    with Workers(1) as workers:
+        worker = workers_module._Worker()
+        workers._workers.append(worker)
+        worker.task = task
+        worker.process.kill()
+        worker.process.join()
+        workers._listen(worker, waiting, on_rows=lambda _: None)
+        assert list(waiting) == [task] and task.deaths == {0: 1}
+        assert not workers_module._is_overdue(worker.task, 60.0) and worker not in workers._workers
+
+
+def test_a_part_may_lose_all_its_rows(tmp_path):
+    rows, exclusions = write([record("bad", partial(int, "no image")), record("good")], tmp_path, part_rows=1)
+    assert rows == ["good"] and exclusions[0][1].startswith("unreadable image: ValueError: invalid literal")
+
+
+def test_a_failure_outside_of_rows_is_an_error_and_leaves_no_process(tmp_path):
+    parts = parts_of({"train": [record("a")]}, INFO, tmp_path / "is" / "missing")
+    (tmp_path / "is").write_text("a file where a folder should be")
+    with Workers(2) as workers:
+        with pytest.raises(RuntimeError, match="a worker could not write its rows"):
+            workers.write(parts, INFO, on_rows=lambda _: None)
+        pids = [worker.process.pid for worker in workers._workers]
+        assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_finished_parts_are_kept_and_stale_ones_removed(tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    image = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(image)
+    records = [record(str(number), partial(Image.open, image)) for number in range(4)]
+    write(records, folder, part_rows=2)
+    first, second = parts = parts_of({"train": records}, INFO, folder, 2)
+    assert keep_finished(parts, folder) == []
+
+    (folder / "stale.parquet").touch()
+    (folder / "123").mkdir()  # where a killed worker wrote
+    second.result_path.unlink()  # killed between the two renames
+    assert keep_finished(parts, folder) == [second]
+    assert sorted(folder.iterdir()) == sorted([first.path, first.result_path])
+
+    os.utime(image, ns=(0, 0))  # the file behind the pixels was changed
+    changed = parts_of({"train": records}, INFO, folder, 2)
+    assert keep_finished(changed, folder) == changed and not list(folder.iterdir())

@@ -1,0 +1,260 @@
+"""Batches hold what the dataset holds, with random choices that nothing but the seed decides."""
+
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, List
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from train.data.batch_sampler import EpochBatches
+from train.data.image_augmentation import vary_images
+from train.data.image_cache import normalise
+from train.data.loaders import (
+    PairedRows,
+    build_loader,
+    classes_to_balance,
+    open_dataset,
+    plan_batches,
+    target_classes,
+    text_and_patient_ids,
+)
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_dataset_folder):
+    return open_dataset(str(tiny_dataset_folder))
+
+
+def paired_rows(splits, processor, **options):
+    return PairedRows(splits["train"], processor, ["labels"], seed=0, show_progress=False, **options)
+
+
+def test_pixels_are_those_of_the_processor(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor)
+    batch = rows.__getitems__([(0, 3), (0, 17)])
+    expected = tiny_processor(images=splits["train"][[3, 17]]["image"], return_tensors="pt").pixel_values
+    torch.testing.assert_close(batch["pixel_values"], expected, atol=1e-6, rtol=0)
+
+
+def test_texts_are_those_of_the_rows_and_encoded_once(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor)
+    indices = [(0, row) for row in (0, 1, 2, 9, 0)]
+    batch = rows.__getitems__(indices)
+    assert len(batch["input_ids"]) == len({rows.reports[row] for _, row in indices}) < 5
+    for pair, (_, row) in enumerate(indices):
+        report = tiny_processor(text=[rows.reports[row]]).input_ids[0]
+        at = batch["text_index"][pair]
+        assert batch["input_ids"][at][batch["attention_mask"][at] == 1].tolist() == report
+        at = batch["augmented_text_index"][pair]
+        tokens = batch["augmented_input_ids"][at][batch["augmented_attention_mask"][at] == 1].tolist()
+        assert tokens in [tiny_processor(text=[text]).input_ids[0] for text in splits["train"][row]["rephrasings"]]
+
+
+def test_random_choices_depend_on_epoch_and_row_alone(splits, tiny_processor):
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    alone, among = rows.__getitems__([(2, 5)]), rows.__getitems__([(2, 8), (2, 5), (0, 5)])
+    torch.testing.assert_close(alone["pixel_values"][0], among["pixel_values"][1], atol=1e-6, rtol=0)
+    assert not torch.allclose(among["pixel_values"][1], among["pixel_values"][2])  # another epoch
+    chosen = {tuple(rows.__getitems__([(epoch, 5)])["augmented_input_ids"][0].tolist()) for epoch in range(20)}
+    assert len(chosen) == 2  # both rephrasings occur
+
+
+def texts_of(batch, prefix=""):
+    masks = batch[f"{prefix}attention_mask"]
+    tokens = [ids[mask == 1].tolist() for ids, mask in zip(batch[f"{prefix}input_ids"], masks, strict=True)]
+    return [tokens[row] for row in batch[f"{prefix}text_index"]]
+
+
+def tokens_of(processor, texts):
+    return [processor(text=[text]).input_ids[0] for text in texts]
+
+
+def with_long_reports(splits):
+    """Reports and rephrasings of one to four sentences, none of them twice in a text."""
+    sentences = ["No disc bulge.", "Disc bulge at L4/L5.", "Normal disc, left.", "Right disc bulge."]
+
+    def lengthen(row, index):
+        text = " ".join(sentences[: 1 + index % 4])
+        return {"report": text, "rephrasings": [f"At l5, {text}", f"Left {text}"]}
+
+    return splits["train"].map(lengthen, with_indices=True)
+
+
+def test_what_a_row_draws_is_pinned(splits, tiny_processor):
+    """One generator a row and epoch: it varies the image, then chooses the rephrasing."""
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    batch = rows.__getitems__([(4, 7), (1, 30)])
+    generators = [np.random.default_rng([0, epoch, row]) for epoch, row in [(4, 7), (1, 30)]]
+    images = vary_images(rows.images[[7, 30]].float(), generators)
+    assert torch.equal(batch["pixel_values"], normalise(images[:, None], tiny_processor.image_processor))
+    stored = splits["train"][[7, 30]]["rephrasings"]
+    chosen = [texts[random.integers(2)] for texts, random in zip(stored, generators, strict=True)]
+    assert texts_of(batch, "augmented_") == tokens_of(tiny_processor, chosen)
+    assert texts_of(batch) == tokens_of(tiny_processor, splits["train"][[7, 30]]["report"])
+
+
+def test_sentences_are_drawn_for_each_epoch_and_disturb_no_other_choice(splits, tiny_processor):
+    dataset = with_long_reports(splits)
+    whole, cut = (
+        PairedRows(dataset, tiny_processor, [], seed=0, augment=True, text_unit=unit, show_progress=False)
+        for unit in ("report", "sentence")
+    )
+    seen = {row: set() for row in range(4)}
+    for epoch in range(30):
+        indices = [(epoch, row) for row in seen]
+        one, other = whole.__getitems__(indices), cut.__getitems__(indices)
+        assert torch.equal(one["pixel_values"], other["pixel_values"])
+        # The sentence is one of the very rephrasing that the whole report would have had.
+        for (_, row), drawn, rephrasing in zip(
+            indices, texts_of(other, "augmented_"), texts_of(one, "augmented_"), strict=True
+        ):
+            text = next(t for t in whole.augmented_texts[row] if tokens_of(tiny_processor, [t]) == [rephrasing])
+            assert drawn in tokens_of(tiny_processor, cut.parts[text])
+        for row, text in zip(seen, texts_of(other), strict=True):
+            seen[row].add(tuple(text))
+    for row, texts in seen.items():
+        sentences = cut.parts[cut.reports[row]]
+        assert len(sentences) == 1 + row % 4
+        assert texts == {tuple(tokens) for tokens in tokens_of(tiny_processor, sentences)}
+
+
+@pytest.mark.parametrize("augmentation, num_texts", [("eda", 4), ("both", 8)])
+def test_epochs_draw_different_variations(splits, tiny_processor, augmentation, num_texts):
+    rows = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
+    again = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
+    drawn = [rows._augmented(5, np.random.default_rng([0, epoch, 5])) for epoch in range(60)]
+    assert set(drawn) == set(rows.augmented_texts[5]) and len(rows.augmented_texts[5]) == num_texts
+    for epoch in range(5):
+        batch = rows.__getitems__([(epoch, 5), (epoch, 6)])
+        assert texts_of(batch, "augmented_")[0] == tokens_of(tiny_processor, [drawn[epoch]])[0]
+        other = again.__getitems__([(epoch, 5), (epoch, 6)])
+        assert all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+def test_without_augmentation_there_is_no_second_text(splits, tiny_processor):
+    batch = paired_rows(splits, tiny_processor, text_augmentation="none").__getitems__([(0, 1)])
+    assert not [name for name in batch if name.startswith("augmented_")]
+    bare = splits["train"].map(lambda row: {"rephrasings": []})
+    rows = PairedRows(bare, tiny_processor, [], seed=0, show_progress=False)
+    assert not [name for name in rows.__getitems__([(0, 1)]) if name.startswith("augmented_")]
+
+
+def test_a_worker_process_makes_the_same_batches(splits, tiny_processor):
+    batches = EpochBatches(40, 8, seed=1)
+    rows = paired_rows(splits, tiny_processor, augment=True)
+    here, there = (iter(build_loader(rows, batches, workers)) for workers in (0, 2))
+    for _ in range(7):
+        one, other = next(here), next(there)
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=0)
+
+
+def graded(labels, grades):
+    features = Features({"labels": List(ClassLabel(names=["bulge", "tear"])), "grade": ClassLabel(names=list("123"))})
+    return Dataset.from_dict({"labels": labels, "grade": grades}, features=features)
+
+
+def test_target_classes_by_hand():
+    dataset = graded([[0], [0, 1], []], [0, 2, None])
+    assert target_classes(dataset, ["labels"]).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert target_classes(dataset, ["labels", "grade"]).tolist()[:2] == [[1, 0, 1, 0, 0, 0], [1, 1, 0, 0, 1, 0]]
+    assert target_classes(dataset, []) is None
+    empty = graded([[], []], [None, None])
+    assert target_classes(empty, ["labels"]) is None
+    assert target_classes(empty, ["labels", "grade"], even_if_none=True).tolist() == 2 * [[0, 0, 0, 0, 0, 1]]
+    assert target_classes(empty, [], even_if_none=True) is None
+
+
+def test_counting_absences_makes_the_overlap_a_hamming_distance():
+    dataset = graded([[0], [0, 1], [], [1]], [0, 2, 1, 0])
+    classes = target_classes(dataset, ["labels", "grade"], count_absences=True)
+    overlap = classes @ classes.T
+    assert overlap.diagonal().tolist() == [4, 4, 4, 4]  # two labels and two thresholds
+    assert overlap[0].tolist() == [4, 1, 2, 2]
+
+
+def test_variation_keeps_size_range_padding_and_left_and_right():
+    image = torch.zeros(1, 64, 64)
+    image[:, 20:44, 8:56] = 100.0
+    image[:, 28:36, 10:22] = 220.0  # bright on the left of the picture
+    varied = torch.cat([vary_images(image, [np.random.default_rng(seed)]) for seed in range(40)])
+    assert varied.shape == (40, 64, 64) and varied.min() >= 0 and varied.max() <= 255
+    brightest = torch.nn.functional.avg_pool2d(varied[:, None], 9, stride=1, padding=4).flatten(1).argmax(dim=1) % 64
+    assert (brightest < 32).all()
+    assert varied[:, :4, :4].abs().max() == 0
+    assert varied.std(dim=0).max() > 10
+    torch.testing.assert_close(varied[7], vary_images(image, [np.random.default_rng(7)])[0])
+
+
+def test_reports_that_differ_in_case_and_blanks_are_one():
+    dataset = Dataset.from_dict(
+        {
+            "report": ["No  disc bulge.", "Disc bulge.", "no disc bulge .", "Disc bulge."],
+            "patient_id": ["b", "a", "c", "b"],
+        }
+    )
+    texts, patients = text_and_patient_ids(dataset)
+    assert (texts[:, None] == texts).tolist() == [[i % 2 == j % 2 for j in range(4)] for i in range(4)]
+    assert patients.tolist() == [1, 0, 2, 1]
+
+
+def test_batches_are_planned_from_labels_reports_and_patients(splits):
+    train = splits["train"].select([row for row, (label,) in enumerate(splits["train"]["labels"]) if label or row < 20])
+    counts = np.bincount([label for (label,) in train["labels"]])
+    texts, patients = text_and_patient_ids(train)
+    drawn, repeated, dealt = (plan_batches(train, balance, 4, seed=0) for balance in ([], ["upsample"], ["sampler"]))
+    assert drawn == EpochBatches(len(train), 4, seed=0)
+    assert counts.min() < counts.max() and repeated.upsampling.rows_of_class.tolist() == [counts.max()] * 2
+    expected = EpochBatches(len(train), 4, seed=0, text_and_patient_ids=(texts, patients))
+    assert (dealt.batches_of_epoch(2) == expected.batches_of_epoch(2)).all()
+    assert dealt.upsampling is None and repeated.text_and_patient_ids is None
+
+
+def test_the_pair_of_the_paper_is_evened_out_where_it_divides_the_rows():
+    names = ["LBP", "disc bulge", "No Finding"]
+
+    def labelled(*labels):
+        return Dataset.from_dict({"labels": list(labels)}, features=Features({"labels": List(ClassLabel(names=names))}))
+
+    assert classes_to_balance(labelled([0], [0, 1], [2])).tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert classes_to_balance(labelled([0], [1], [2])).tolist() == np.eye(3).tolist()
+    assert classes_to_balance(labelled([0, 1], [], [2])).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_upsampling_without_labels_is_refused():
+    with pytest.raises(ValueError, match="--balance upsample.*none of the 2 training pairs has a label"):
+        plan_batches(graded([[], []], [None, None]), ["upsample"], 1, seed=0)
+
+
+@pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])
+def test_a_misspelled_folder_is_not_looked_for_on_the_hub_without_a_word(tmp_path, monkeypatch, offline):
+    """`data/smal` could be the id of a data set on the Hub, which then is out of reach."""
+    (tmp_path / "data" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.data.loaders.load_dataset", Mock(side_effect=offline))
+    with pytest.raises(
+        ValueError, match=r"No dataset 'data/smal': .*--out data/smal`\. Did you mean data/small\? .*Hub"
+    ):
+        open_dataset("data/smal")
+
+
+def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
+    with pytest.raises(ValueError, match="No dataset.*data_scripts.build") as told:
+        open_dataset(str(tmp_path / "nowhere"))
+    assert "Did you mean" not in str(told.value)
+    (tmp_path / "small").mkdir()
+    with pytest.raises(ValueError, match=rf"No dataset '{tmp_path}/smal':.*Did you mean {tmp_path}/small\?"):
+        open_dataset(str(tmp_path / "smal"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes((tiny_dataset_folder / "data" / "train.parquet").read_bytes())
+    with pytest.raises(ValueError, match="no split validation, test"):
+        open_dataset(str(tmp_path))
+    for split in ("train", "validation", "test"):
+        Dataset.from_parquet(str(tiny_dataset_folder / "data" / f"{split}.parquet")).remove_columns(
+            "study_id"
+        ).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    with pytest.raises(ValueError, match="lacks the columns study_id"):
+        open_dataset(str(tmp_path))

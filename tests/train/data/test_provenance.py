@@ -1,0 +1,100 @@
+"""What a run says of its data: counts of the rows it uses, and what the build wrote down, wherever it lies."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from datasets import DatasetDict, load_dataset
+from huggingface_hub import DatasetCard
+from huggingface_hub.errors import OfflineModeIsEnabled
+from PIL import Image
+
+from data_scripts.records import Record, SourceAbout, SourceInfo
+from data_scripts.writing.build_report import build_report
+from train.data import provenance
+from train.data.provenance import UNKNOWN, describe_data
+
+
+@pytest.fixture
+def dataset(tiny_dataset_folder) -> DatasetDict:
+    return load_dataset(str(tiny_dataset_folder))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Holds the report of a build."""
+    about = SourceAbout(name="clinic", summary="Slices.", license="mit", citation="Smith 2030", size="", where="")
+    info = SourceInfo(about=about, label_names=("LBP",), report_origin="two radiologists")
+    record = Record(load_image=partial(Image.new, "L", (2, 2)), report="A.", patient_id="p", study_id="s", source="a")
+    report = build_report(
+        info,
+        command="build",
+        arguments={"source": "clinic", "split_by": "patient"},
+        num_read=1,
+        exclusions=[],
+        records_of_split={"train": [record]},
+        split_rule="By patient.",
+        deidentification={"passed": False, "ids": "kept", "burnt_in_text": ["SMITH_JOHN.png"]},
+        facts_changed=[],
+    )
+    (tmp_path / "build_report.json").write_text(json.dumps(report))
+    return tmp_path
+
+
+def test_folder_is_described_by_the_report_of_its_build(folder, dataset):
+    data = describe_data(str(folder), dataset)
+    assert data == {
+        "name": folder.name,
+        "hub_id": None,
+        "synthetic": False,
+        "splits": {  # of the rows that are used, whatever was built
+            "train": {"rows": 40, "patients": 10},
+            "validation": {"rows": 12, "patients": 3},
+            "test": {"rows": 12, "patients": 3},
+        },
+        "planes": {"axial": 40},
+        "sequences": {"T1": 20, "T2": 20},
+        "source": "clinic",
+        "license": "mit",
+        "citation": "Smith 2030",
+        "summary": "Slices.",
+        "report_origin": "two radiologists",
+        "may_be_shared": True,
+        "split_rule": "By patient.",
+        "split_by": "patient",
+        "deidentification": {"passed": False, "ids": "kept"},  # without the rows that it names
+    }
+
+
+def test_report_of_an_earlier_build_leaves_gaps(folder, dataset):
+    path = folder / "build_report.json"
+    report = json.loads(path.read_text())
+    for later in ("source", "may_be_shared", "deidentification"):
+        del report[later]
+    path.write_text(json.dumps(report))
+    data = describe_data(str(folder), dataset)
+    assert data["source"] == "clinic" and data["split_by"] == "patient"
+    assert [data[name] for name in ("license", "may_be_shared", "deidentification", "citation")] == [None] * 4
+
+
+def test_dataset_of_the_hub_is_described_by_its_card(dataset, monkeypatch):
+    head = "---\nlicense: other\nlicense_details: ask us\nmay_be_shared: false\ndeidentification_passed: true\n---\n"
+    monkeypatch.setattr(provenance.DatasetCard, "load", lambda name: DatasetCard(head))
+    data = describe_data("someone/drawn", dataset)
+    assert (data["name"], data["hub_id"], data["license"]) == ("drawn", "someone/drawn", "other: ask us")
+    assert data["may_be_shared"] is False and data["split_rule"] is None
+    assert data["deidentification"] == {"passed": True, "ids": None}
+
+
+def test_hub_that_is_not_reachable_costs_the_description_alone(dataset, monkeypatch):
+    def unreachable(name: str) -> DatasetCard:
+        raise OfflineModeIsEnabled(name)
+
+    monkeypatch.setattr(provenance.DatasetCard, "load", unreachable)
+    data = describe_data("someone/drawn", dataset)
+    assert {**UNKNOWN, "hub_id": "someone/drawn"}.items() <= data.items()
+
+
+def test_rows_that_a_program_made_are_no_dataset_of_the_hub(dataset):
+    assert UNKNOWN.items() <= describe_data("rows of a test", dataset).items()

@@ -1,0 +1,242 @@
+"""Planted temperatures are found, calibration helps where it should, and what cannot be fitted says why."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, log_softmax, softmax
+
+from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prediction_sets
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from train.evaluation.protocols.calibration import (
+    calibration_figures,
+    confidence_of_answers,
+    fit_calibration,
+    fit_temperature,
+    scale,
+)
+from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.statistics.metrics import expected_calibration_error
+
+FEW = Resampling(num_resamples=100)
+
+
+def rows_at_temperature(rng, temperature, num_rows, num_classes=3):
+    """Logits whose softmax is right once they are divided by the temperature, and classes drawn from it."""
+    logits = rng.normal(size=(num_rows, num_classes)) * 2
+    drawn = rng.random(num_rows)[:, None] < softmax(logits, axis=1).cumsum(1)
+    return logits * temperature, drawn.argmax(1)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_a_planted_temperature_is_found(temperature, num_classes):
+    logits, truth = rows_at_temperature(np.random.default_rng(0), temperature, 10_000, num_classes)
+    fitted, reason = fit_temperature(logits, truth)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    assert reason is None
+
+
+def test_the_temperature_is_the_best_of_a_grid():
+    logits, truth = rows_at_temperature(np.random.default_rng(1), 2.5, 300)
+    grid = np.geomspace(1, 6, 700)
+    losses = [-log_softmax(logits / t, axis=1)[np.arange(300), truth].mean() for t in grid]
+    assert fit_temperature(logits, truth)[0] == pytest.approx(grid[np.argmin(losses)], rel=0.003)
+
+
+def test_what_is_common_to_the_logits_of_a_row_changes_nothing():
+    logits, truth = rows_at_temperature(np.random.default_rng(1), 2.5, 300)
+    shifted = logits + np.arange(300)[:, None]
+    assert fit_temperature(shifted, truth)[0] == pytest.approx(fit_temperature(logits, truth)[0], rel=1e-4)
+    scaled = [scale(of[:, None], np.array([2.5])) for of in (logits, shifted)]
+    np.testing.assert_allclose(*scaled, rtol=1e-9)
+
+
+def test_a_choice_that_cannot_be_answered_is_left_out():
+    logits, truth = rows_at_temperature(np.random.default_rng(1), 2.5, 300)
+    with_third = np.c_[logits, np.full(300, -np.inf)]
+    expected = fit_temperature(logits, truth)
+    assert fit_temperature(with_third, truth) == expected
+    more = np.r_[with_third, with_third[:5]], np.r_[truth, np.full(5, 3)]  # five rows of which it is the truth
+    assert fit_temperature(*more) == expected
+    assert "no validation row can be answered" in fit_temperature(with_third[:5], np.full(5, 3))[1]
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_sharp_logits_are_calibrated_as_users_apply_them(make_targets, exclusive):
+    """Logits of +-40 and beyond: as probabilities most of them are 0 and 1."""
+    rng = np.random.default_rng(0)
+    logits, labels = {}, {}
+    for split in ("train", "validation", "test"):
+        log_odds = rng.normal(size=(2000, 1)) * 60
+        present = rng.random((2000, 1)) < 1 / (1 + np.exp(-log_odds / 30))
+        logits[split] = np.c_[np.zeros(2000), log_odds] if exclusive else log_odds
+        labels[split] = np.c_[~present, present] if exclusive else present
+    if exclusive:
+        targets = make_targets(labels, ["LBP", "No Finding"])
+    else:
+        labels["train"][0] = False  # a row without a label: no exclusive classes
+        targets = make_targets(labels, ["bulge"])
+    assert targets["test"].exclusive == exclusive
+    test, two_logits = targets["test"], {split: np.c_[np.zeros(2000), of[:, -1]] for split, of in logits.items()}
+    truth = {split: of.labels[:, -1].astype(int) for split, of in targets.items()}
+    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], test, FEW)
+    temperature, reason = fit_temperature(two_logits["validation"], truth["validation"])
+    assert reason is None
+    assert temperature == pytest.approx(30, rel=0.15)
+    np.testing.assert_allclose(result.calibration.temperatures, [temperature])
+
+    question = CalibratedQuestion(
+        None, ["a", "b"], [["a"], ["b"]], float(temperature), result.calibration.thresholds[0].tolist()
+    )
+    calibration = ZeroShotCalibration([question], 0.9, {})
+    probabilities = calibrated_probabilities(torch.from_numpy(two_logits["test"])[:, None], calibration)
+    held = prediction_sets(probabilities, calibration)[:, 0].numpy()
+    coverage = held[np.arange(2000), truth["test"]].mean()
+    assert result.estimates["class_conditional/coverage"].value == pytest.approx(coverage, abs=1e-12)
+    assert coverage == pytest.approx(0.9, abs=0.03)
+    assert 0.1 < result.estimates["class_conditional/answered"].value < 0.95
+
+
+@pytest.mark.parametrize(
+    "logits, truth, temperature, reason",
+    [
+        ([[2.0, 0.0], [0.0, 1.0]], [0, 0], 1.0, "one choice is true of all 2"),
+        ([[2.0, 0.0], [0.0, 0.1]], [0, 1], 1.0, "all 2 validation rows are answered right"),
+        ([[2.0, 0.0], [0.0, 1.0]], [1, 0], 100.0, "tell nothing"),
+        ([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], [0, 1, 1], None, None),
+    ],
+    ids=["one class", "separable", "anti-informative", "constant"],
+)
+def test_what_the_rows_do_not_settle_has_a_reason(logits, truth, temperature, reason):
+    fitted, why = fit_temperature(np.array(logits), np.array(truth))
+    assert 0.01 <= fitted <= 100
+    if temperature is not None:
+        assert fitted == temperature
+        assert reason in why
+
+
+@pytest.fixture
+def overconfident(make_targets):
+    """Three exclusive classes, the last rare, with logits three times too large."""
+    rng = np.random.default_rng(0)
+    logits, labels = {}, {}
+    for split, size in {"train": 400, "validation": 800, "test": 1200}.items():
+        logits[split], truth = rows_at_temperature(rng, 3.0, size)
+        labels[split] = np.eye(3)[truth]
+    return logits, make_targets(labels, ["protrusion", "bulge", "normal"])
+
+
+def test_calibration_of_exclusive_classes_helps_and_keeps_the_answers(overconfident):
+    logits, targets = overconfident
+    test = targets["test"]
+    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], test, FEW)
+    assert result.calibration.temperatures[0] == pytest.approx(3, rel=0.15)
+    assert result.calibration.reasons == {}
+    np.testing.assert_array_equal(result.probabilities.argmax(1), logits["test"].argmax(1))
+    np.testing.assert_allclose(result.probabilities.sum(1), 1)
+    values = {name: estimate.value for name, estimate in result.estimates.items()}
+    assert values["uncalibrated/expected_calibration_error"] > 0.1
+    assert values["calibrated/expected_calibration_error"] < 0.05
+    for name in ("expected_calibration_error", "brier_score", "negative_log_likelihood"):
+        assert result.estimates[f"change/{name}"].high < 0
+        assert values[f"change/{name}"] == pytest.approx(values[f"calibrated/{name}"] - values[f"uncalibrated/{name}"])
+    confidence, correct = confidence_of_answers(test, result.probabilities)
+    assert values["calibrated/expected_calibration_error"] == expected_calibration_error(confidence, correct)
+    assert values["class_conditional/coverage"] == pytest.approx(0.9, abs=0.03)
+    for name in test.label_names:
+        assert values[f"class_conditional/coverage/{name}"] == pytest.approx(0.9, abs=0.06)
+    assert values["class_conditional/accuracy_if_answered"] > values["class_conditional/accuracy_of_all"] + 0.05
+    assert result.sets.shape == (1200, 1, 3)
+
+
+def made_findings(make_targets, size=400):
+    """Two findings and `No Finding`, logits of the first too sure, of the second too unsure."""
+    rng = np.random.default_rng(0)
+    given, labels = {}, {}
+    for split in ("train", "validation", "test"):
+        logits = rng.normal(size=(size, 3)) * 1.5
+        labels[split] = rng.random((size, 3)) < 1 / (1 + np.exp(-logits))
+        given[split] = logits * [4, 0.25, 1]
+    return given, make_targets(labels, ["bulge", "stenosis", "No Finding"])
+
+
+def test_each_finding_has_its_temperature(make_targets):
+    logits, targets = made_findings(make_targets)
+    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+    np.testing.assert_allclose(result.calibration.temperatures, [4, 0.25, 1], rtol=0.35)
+    for name in ("bulge", "stenosis"):
+        before, after = (
+            result.estimates[f"{state}/expected_calibration_error/{name}"].value
+            for state in ("uncalibrated", "calibrated")
+        )
+        assert after < before / 2
+    # Macro figures are of the findings; whether there is none is no finding.
+    of_findings = [result.estimates[f"calibrated/expected_calibration_error/{n}"].value for n in ("bulge", "stenosis")]
+    assert result.estimates["calibrated/expected_calibration_error"].value == pytest.approx(np.mean(of_findings))
+    assert result.sets.shape == (400, 3, 2)
+    assert {"class_conditional/coverage/absent", "marginal/coverage/present"} <= result.estimates.keys()
+
+
+def test_the_temperature_changes_no_set_of_two_choices(make_targets):
+    logits, targets = made_findings(make_targets)
+    sharpened = {split: 3 * of_split for split, of_split in logits.items()}
+    sets = [
+        calibration_figures(of["validation"], targets["validation"], of["test"], targets["test"], FEW).sets
+        for of in (logits, sharpened)
+    ]
+    np.testing.assert_array_equal(*sets)
+
+
+def test_the_truth_of_test_rows_changes_no_answer(make_targets):
+    logits, targets = made_findings(make_targets)
+    other = targets["test"].select(np.arange(400)[::-1], "reversed")
+    results = [
+        calibration_figures(logits["validation"], targets["validation"], logits["test"], truth, FEW)
+        for truth in (targets["test"], other)
+    ]
+    np.testing.assert_array_equal(results[0].probabilities, results[1].probabilities)
+    np.testing.assert_array_equal(results[0].sets, results[1].sets)
+
+
+def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monkeypatch):
+    monkeypatch.setattr("train.evaluation.statistics.bootstrap._said", set())  # another test may have said the same
+    logits, targets = made_findings(make_targets, size=80)  # 20 patients
+    for split in targets:
+        logits[split][:, 0] = np.nan
+    targets["validation"].labels[:, 1] = False
+    with caplog.at_level(logging.WARNING):
+        result = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+    reasons = result.calibration.reasons
+    assert reasons["bulge"] == "there are no probabilities to calibrate"
+    assert "one choice is true of all 80 validation rows" in reasons["stenosis"]
+    assert "0 validation patients have it, and 0.9 coverage needs 9" in reasons["stenosis: present"]
+    assert "Calibration of stenosis" in caplog.text
+    told = caplog.messages.copy()
+    with caplog.at_level(logging.WARNING):
+        again = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+    assert again.calibration.reasons == reasons and caplog.messages == told
+    assert np.isnan(result.probabilities[:, 0]).all()
+    np.testing.assert_allclose(result.probabilities[:, 1], expit(logits["test"][:, 1]))
+    assert not result.sets[:, 0].any()  # no answer
+    assert result.sets[:, 1, 1].all()
+    assert np.isfinite([estimate.value for estimate in result.estimates.values()]).all()
+
+
+def test_answers_that_are_all_equally_sure(make_targets):
+    labels = {split: np.eye(2)[np.arange(80) % 2] for split in ("train", "validation", "test")}
+    targets = make_targets(labels, ["LBP", "No Finding"])
+    sure = 50 * np.eye(2)[(np.arange(80) % 4 != 0).astype(int)]  # right on three of four
+    result = calibration_figures(sure, targets["validation"], sure, targets["test"], FEW)
+    assert np.isfinite(result.probabilities).all()
+    assert result.probabilities.max(1)[0] == pytest.approx((sure.argmax(1) == np.arange(80) % 2).mean(), abs=0.01)
+    assert result.estimates["calibrated/expected_calibration_error"].value < 0.02
+
+
+def test_nothing_learned_gives_no_figures(make_targets):
+    labels = {split: np.tile([1, 0, 0], (40, 1)) + np.eye(40, 3) > 0 for split in ("train", "validation", "test")}
+    targets = make_targets(labels, ["bulge", "stenosis", "No Finding"])
+    nothing = np.full((40, 3), np.nan)
+    assert calibration_figures(nothing, targets["validation"], nothing, targets["test"], FEW).estimates == {}
+    assert fit_calibration(nothing, targets["validation"]).thresholds.min() == 1

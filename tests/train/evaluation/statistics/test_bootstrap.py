@@ -1,0 +1,123 @@
+import json
+import logging
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+from train.evaluation.statistics import bootstrap, metrics
+from train.evaluation.statistics.bootstrap import Resampling, paired_difference, patient_bootstrap, undefined_estimate
+
+
+def clustered_rows(rng, num_patients=30, rows_of_patient=20, between=1.0, within=1.0):
+    patient_means = rng.normal(0, between, num_patients)
+    values = patient_means[:, None] + rng.normal(0, within, (num_patients, rows_of_patient))
+    return values.ravel(), np.repeat(np.arange(num_patients), rows_of_patient).astype(str)
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        values, patient_ids = clustered_rows(rng)
+        estimate = patient_bootstrap(metrics.mean, [values], patient_ids, Resampling(300))
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_patients_widen_the_interval_that_rows_would_claim():
+    values, patient_ids = clustered_rows(np.random.default_rng(1))
+    by_patient = patient_bootstrap(metrics.mean, [values], patient_ids)
+    by_row = patient_bootstrap(metrics.mean, [values], np.arange(len(values)).astype(str))
+    assert by_patient.value == by_row.value
+    assert by_patient.high - by_patient.low > 2 * (by_row.high - by_row.low)
+
+
+def test_equals_the_slow_bootstrap_that_copies_rows():
+    rng = np.random.default_rng(2)
+    scores, patient_ids = clustered_rows(rng, num_patients=8, rows_of_patient=5)
+    positive = scores + rng.normal(size=len(scores)) > 0
+    estimate = patient_bootstrap(metrics.auroc, [positive, scores], patient_ids, Resampling(100, seed=3))
+    patients = np.unique(patient_ids)
+    draws = np.random.default_rng(3).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=100)
+    slow = []
+    for draw in draws:
+        rows = np.concatenate(
+            [np.flatnonzero(patient_ids == p) for p, times in zip(patients, draw, strict=True) for _ in range(times)]
+        )
+        slow.append(metrics.auroc(positive[rows], scores[rows]))
+    np.testing.assert_allclose([estimate.low, estimate.high], np.nanpercentile(slow, [2.5, 97.5]))
+
+
+def test_neither_row_order_nor_memory_blocks_change_an_interval(monkeypatch):
+    values, patient_ids = clustered_rows(np.random.default_rng(4))
+    estimate = patient_bootstrap(metrics.mean, [values], patient_ids)
+    order = np.random.default_rng(5).permutation(len(values))
+    shuffled = patient_bootstrap(metrics.mean, [values[order]], patient_ids[order])
+    monkeypatch.setattr("train.evaluation.statistics.bootstrap.MAX_WEIGHTS_IN_MEMORY", 7 * len(values))
+    in_blocks = patient_bootstrap(metrics.mean, [values], patient_ids)
+    for other in (shuffled, in_blocks):
+        np.testing.assert_allclose([other.low, other.high], [estimate.low, estimate.high])
+
+
+def test_the_same_gap_is_told_once_and_what_was_silenced_is_not_told(caplog, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_said", set())
+    with caplog.at_level(logging.ERROR, bootstrap.__name__):
+        undefined_estimate(4, "no row with `x`")
+    with caplog.at_level(logging.WARNING, bootstrap.__name__):
+        estimates = [undefined_estimate(4, f"no row with `{name}`") for name in "xyx"]
+    assert caplog.messages == [f"A figure is undefined: no row with `{name}`." for name in "xy"]
+    assert [estimate.reason for estimate in estimates] == [f"no row with `{name}`" for name in "xyx"]
+
+
+def test_absent_class_is_undefined_and_named(caplog, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_said", set())
+    estimate = patient_bootstrap(
+        metrics.auroc, [np.zeros(4), np.arange(4)], list("aabb"), reason_if_undefined="no row with `Modic change`"
+    )
+    assert math.isnan(estimate.value)
+    assert "Modic change" in caplog.text
+    assert "undefined (no row with `Modic change`)" in str(estimate)
+    entry = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
+    assert entry == {"value": None, "low": None, "high": None, "n": 4, "reason": "no row with `Modic change`"}
+
+
+def test_resamples_without_the_class_are_dropped_and_counted():
+    positive = np.array([1, 0, 0, 0, 0, 0])
+    estimate = patient_bootstrap(metrics.auroc, [positive, positive * 1.0], list("abcdef"))
+    # One of six patients is missing from a draw with probability (5/6)^6 = 0.33; all draws are he with (1/6)^6.
+    assert 250 < estimate.dropped_resamples < 420
+    assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
+    assert estimate.as_dict()["dropped_resamples"] == estimate.dropped_resamples
+
+
+def test_one_patient_gives_no_interval():
+    estimate = patient_bootstrap(metrics.mean, [np.arange(5.0)], ["a"] * 5)
+    assert estimate.value == 2
+    assert math.isnan(estimate.low)
+    assert "one patient" in str(estimate)
+
+
+def test_paired_difference_cancels_what_both_find_hard():
+    rng = np.random.default_rng(6)
+    ours, patient_ids = clustered_rows(rng, between=3.0)
+    theirs = ours - 0.3 + rng.normal(0, 0.1, len(ours))
+    difference = paired_difference(metrics.mean, [ours], [theirs], patient_ids)
+    alone = patient_bootstrap(metrics.mean, [ours], patient_ids)
+    assert difference.value == pytest.approx(0.3, abs=0.02)
+    assert difference.low > 0.25
+    assert difference.high - difference.low < 0.1 * (alone.high - alone.low)
+
+
+def test_paired_difference_of_equal_systems_is_zero():
+    truth = np.array([0, 1, 1, 0])
+    metric = partial(metrics.macro_f1, num_classes=2)
+    difference = paired_difference(metric, [truth, truth], [truth, truth], list("aabb"))
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("values", "patient_ids"), [([], []), ([1.0, 2.0], ["a"])])
+def test_lengths_that_do_not_fit_are_refused(values, patient_ids):
+    with pytest.raises(ValueError, match="one patient id for each row"):
+        patient_bootstrap(metrics.mean, [np.array(values)], patient_ids)

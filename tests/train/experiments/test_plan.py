@@ -1,0 +1,83 @@
+"""A dry run counts the updates that a run really does, and times each kind of run once."""
+
+import json
+
+import pytest
+from accelerate import Accelerator
+from datasets import load_dataset
+
+from tests.train.experiments.experiment_settings import study_settings
+from train.compare_systems import PLAN, main
+from train.experiments import plan
+from train.experiments.data import open_study_data
+from train.experiments.plan import pairs_per_second, plan_study, plan_table
+from train.experiments.spec import StudyArguments, plan_runs
+from train.pretrain import pretrain
+from train.training.history import read_history
+
+
+def study_of(dataset, out, **changed):
+    return StudyArguments(**study_settings(dataset, out, **changed))
+
+
+@pytest.mark.slow
+def test_updates_are_those_of_the_run(tiny_dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "pairs_per_second", lambda *_: 20.0)
+    settings = {"gradient_accumulation_steps": 3, "balance": "upsample"}
+    systems = {"A": {"system": "clip", **settings}, "B": {"system": "clip", "max_updates": 2}}
+    study = study_of(tiny_dataset_folder, tmp_path / "s", systems=systems)
+    runs, data = plan_runs(study), open_study_data(study, show_progress=False)
+    planned = plan_study(runs, data.folds, Accelerator())
+    for run, of_run in zip(runs, planned, strict=True):
+        pretrain(run.arguments, data.folds[0].dataset)
+        history = read_history(tmp_path / "s" / "runs" / run.run_id)
+        assert of_run["updates"] == history[-1]["update"]
+        assert of_run["pairs"] == of_run["updates"] * 8 * run.arguments.gradient_accumulation_steps
+        assert of_run["seconds"] == of_run["pairs"] / 20
+
+
+def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypatch, capsys):
+    timed = []
+
+    def watched(args, rows, accelerator):
+        timed.append((args.objective, args.image_size))
+        return 10.0
+
+    monkeypatch.setattr(plan, "pairs_per_second", watched)
+    systems = {
+        "A": {"system": "lumbarclip"},
+        "B": {"system": "lumbarclip", "projection": "nonlinear", "label_temperature": 0.5, "learning_rate": 1e-5},
+        "C": {"system": "lumbarclip", "image_size": 48},
+        "D": {"system": "gloria"},
+        "E": {"system": "untrained"},
+    }
+    main(study_of(tiny_dataset_folder, tmp_path / "s", systems=systems, seeds=[0, 1], dry_run=True))
+    assert timed == [("lumbarclip", 32), ("lumbarclip", 48), ("gloria", 32)]
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [PLAN]  # nothing is trained
+    planned = json.loads((tmp_path / "s" / PLAN).read_text())["runs"]
+    assert [of_run["updates"] for of_run in planned] == 2 * [10, 10, 10, 10, 0]
+    assert [of_run["seconds"] for of_run in planned] == 2 * [8.0, 8.0, 8.0, 8.0, 0.0]
+    assert "| 10 runs |      80 |   640 |         |     64 s |" in capsys.readouterr().out
+
+
+def test_the_total_is_the_last_line():
+    planned = [
+        {"run": "a", "updates": 1000, "pairs": 128000, "pairs_per_second": 64.0, "seconds": 2000.0},
+        {"run": "b", "updates": 0, "pairs": 0, "pairs_per_second": None, "seconds": 0.0},
+    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in plan_table(planned).splitlines()]
+    assert lines[2:] == [
+        ["a", "1,000", "128,000", "64.0", "33 min"],
+        ["b", "0", "0", "-", "0 s"],
+        ["2 runs", "1,000", "128,000", "", "33 min"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_speed_is_measured_without_the_hub(tiny_dataset_folder, tmp_path, pretrained):
+    """Pretrained towers that cannot be reached give way to random ones; the text tower is then tiny here."""
+    (run,) = plan_runs(study_of(tiny_dataset_folder, tmp_path, systems={"A": {"system": "gloria"}}))
+    run.arguments.pretrained, run.arguments.text = pretrained, "nobody/has-this"
+    rows = load_dataset(str(tiny_dataset_folder), split="train")
+    assert 1 < pairs_per_second(run.arguments, rows, Accelerator()) < 1e5

@@ -1,0 +1,120 @@
+"""Settings come from YAML, the command line wins, and every shipped YAML is right."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from train.classification.arguments import FinetuneClassificationArguments
+from train.command_line import parse_arguments
+from train.pretraining.arguments import PretrainArguments
+
+CONFIGS = sorted((Path(__file__).parents[3] / "train" / "configs").glob("*.yaml"))
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    config = write(
+        tmp_path / "run.yaml",
+        "dataset: data/x\noutput_dir: runs/x\nlearning_rate: 1e-4\nepochs: 3\nvision_model_args: {img_size: 96}\n",
+    )
+    args = parse_arguments(PretrainArguments, [config, "--epochs", "7", "--no_pretrained"])
+    assert (args.dataset, args.learning_rate, args.epochs, args.pretrained) == ("data/x", 1e-4, 7, False)
+    assert args.vision_model_args == {"img_size": 96}
+    args = parse_arguments(
+        PretrainArguments, [config, "--vision_model_args", '{"img_size": 64}', "--target_columns", "none"]
+    )
+    assert args.vision_model_args == {"img_size": 64} and args.target_columns == []
+
+
+def test_balance_is_one_word_or_two(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nbalance: upsample\n")
+    assert parse_arguments(PretrainArguments, [config]).balance == ["upsample"]
+    assert parse_arguments(PretrainArguments, [config, "--balance", "none"]).balance == []
+    both = parse_arguments(PretrainArguments, [config, "--balance", "upsample", "sampler"])
+    assert both.balance == ["upsample", "sampler"]
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nlearning_rat: 1\n")
+    with pytest.raises(ValueError, match="'learning_rat'.*Did you mean learning_rate"):
+        parse_arguments(PretrainArguments, [config])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nvision_model_args: {img_size: 96\nseed: 1\n", "run.yaml, line 3: while parsing a flow mapping"),
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' stands twice in one mapping"),
+        ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' stands twice"),
+        ("seed: \x07\n", "run.yaml is no YAML: .*not allowed"),
+        ("hub_tag: 0.2\n", "sets hub_tag to 0.2, which YAML does not read as text: put it in quotes"),
+        ("vision: no\n", "sets vision to False, .*put it in quotes"),
+        ("power_watts: [1]\n", r"sets power_watts to \[1\]: it takes one number"),
+        ("batch_size: {a: 1}\n", "sets batch_size to {'a': 1}: it takes one number"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(PretrainArguments, [write(tmp_path / "run.yaml", text)])
+
+
+def test_merged_keys_may_be_written_over(tmp_path):
+    """Also where the mapping that is merged holds merged keys itself, and is built after the one that merges it."""
+    text = "class_prompts: {x: {y: &a {<<: &b {k: 1, l: 2}, k: 3}}, a: 1}\nabsent_class_prompts: {<<: *a, l: 4}\n"
+    config = write(tmp_path / "run.yaml", f"dataset: d\noutput_dir: o\n{text}")
+    args = parse_arguments(PretrainArguments, [config])
+    assert args.class_prompts["x"]["y"] == {"k": 3, "l": 2} and args.absent_class_prompts == {"k": 3, "l": 4}
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "dataset is empty"),
+        (["--dataset", "d"], "output_dir is empty"),
+        (["--dataset", "d", "--output_dir", "o", "--resume", "--overwrite"], "choose one"),
+        (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
+        (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
+        (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
+        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be positive, .*; got -1"),
+        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
+        (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
+        (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
+        (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
+        (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "eda, both, none; got 'aeda'"),
+        (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
+        (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
+        (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
+        (["--dataset", "d", "--output_dir", "o", "--carbon_intensity", "-1"], "carbon_intensity must .*; got -1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(PretrainArguments, words)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_every_config_parses_and_opens_with_its_command(config):
+    first_lines = config.read_text().splitlines()[:6]
+    assert first_lines[0].startswith("# ")
+    finetunes = config.name.startswith("finetune_")
+    script = "finetune_classification.py" if finetunes else "pretrain.py"
+    assert any(f"accelerate launch train/{script}" in line and config.name in line for line in first_lines)
+    arguments_class = FinetuneClassificationArguments if finetunes else PretrainArguments
+    parse_arguments(arguments_class, [str(config)])
+    assert set(yaml.safe_load(config.read_text())) <= set(arguments_class.__dataclass_fields__)
+
+
+def test_the_paper_configs_hold_the_paper_hyperparameters():
+    """Section 4.1: 50 epochs, batch 128, AdamW 2e-5, weight decay 1e-4, 10 % warm-up, alpha 0.5, d = 256, linear."""
+    for tower in ("resnet50", "vit", "swin"):
+        args = parse_arguments(PretrainArguments, [str(CONFIGS[0].with_name(f"paper_{tower}.yaml"))])
+        assert (args.epochs, args.batch_size, args.learning_rate) == (50, 128, 2e-5)
+        assert (args.weight_decay, args.warmup_ratio, args.alpha) == (1e-4, 0.1, 0.5)
+        assert (args.projection, args.projection_dim, args.image_size, args.pretrained) == ("linear", 256, 224, True)
+        assert args.balance == ["upsample"]
+        assert args.text == "emilyalsentzer/Bio_ClinicalBERT"

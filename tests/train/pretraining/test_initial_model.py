@@ -1,0 +1,147 @@
+"""What a run starts from: a vocabulary that every process shares, and towers random or pretrained."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from train.checkpoints.checkpoint import save_checkpoint
+from train.data.loaders import open_dataset
+from train.pretraining.arguments import PretrainArguments
+from train.pretraining.initial_model import build_model, learn_tokenizer
+
+TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
+VOCABULARY = """
+import json, sys
+from train.pretraining.initial_model import learn_tokenizer
+print(json.dumps(learn_tokenizer(json.loads(sys.argv[1]), 80).get_vocab()))
+"""
+
+
+def test_every_process_learns_the_same_vocabulary():
+    vocabularies = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", VOCABULARY, json.dumps(TEXTS)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        vocabularies.append(json.loads(done.stdout.splitlines()[-1]))
+    assert vocabularies[0] == vocabularies[1] == learn_tokenizer(TEXTS, 80).get_vocab()
+
+
+def test_vocabulary_holds_words_levels_and_an_answer_to_unknown_words():
+    tokenizer = learn_tokenizer(TEXTS, 200)
+    assert tokenizer.tokenize("Disc bulge at L5/S1.") == ["disc", "bulge", "at", "l5", "/", "s1", "."]
+    assert tokenizer.tokenize("bulged lug") == ["bulge", "##d", "l", "##u", "##g"]
+    assert tokenizer("disc")["input_ids"][0] == tokenizer.cls_token_id
+    assert tokenizer.pad_token_id == 0
+    assert len(learn_tokenizer(TEXTS, 30)) == 30
+
+
+def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder, tmp_path):
+    ViTModel(
+        ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8)
+    ).save_pretrained(tmp_path / "vision")
+    text = BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+    text.save_pretrained(tmp_path / "text")
+    learn_tokenizer(TEXTS, 60).save_pretrained(tmp_path / "text")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path / "run"),
+        vision=str(tmp_path / "vision"),
+        text=str(tmp_path / "text"),
+        image_size=32,
+        projection="nonlinear",
+        label_temperature=0.3,
+        gradient_checkpointing=True,
+    )
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    weights = model.text_model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in text.state_dict().items() if name in weights)
+    assert processor.tokenizer.get_vocab() == learn_tokenizer(TEXTS, 60).get_vocab()
+    assert (model.config.projection, model.config.label_temperature) == ("nonlinear", 0.3)
+    assert processor.image_processor.size["height"] == 32
+
+
+def small_images(folder, vision, **more):
+    return PretrainArguments(dataset=str(folder), output_dir="run", pretrained=False, vision=vision, **more)
+
+
+@pytest.mark.parametrize("vision", ["test_vit", "swin_tiny_patch4_window7_224", "resnet10t"])
+def test_towers_of_one_size_are_built_for_the_images(tiny_dataset_folder, vision):
+    small = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]} if "swin" in vision else {}
+    args = small_images(tiny_dataset_folder, vision, image_size=96, vision_model_args=small)
+    _, model = build_model(args, open_dataset(args.dataset)["train"])
+    assert model.get_image_features(torch.zeros(1, 3, 96, 96)).shape == (1, args.projection_dim)
+    assert ("img_size" in (model.config.vision_config.model_args or {})) is (vision != "resnet10t")
+
+
+def test_an_image_size_that_is_not_that_of_the_images_is_refused(tiny_dataset_folder):
+    args = small_images(tiny_dataset_folder, "test_vit", image_size=96, vision_model_args={"img_size": 128})
+    with pytest.raises(ValueError, match=r"test_vit for images of 128 pixels, and image_size is 96: leave img_size"):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"text_config": {"num_hiden_layers": 1}}, "'num_hiden_layers', which bert .*Did you mean num_hidden_layers"),
+        ({"vision_model_args": {"channels": [8]}}, r"\{'channels': \[8\]\} do not fit test_vit: .*--vision_model_args"),
+    ],
+)
+def test_settings_that_a_tower_does_not_have(tiny_dataset_folder, settings, said):
+    args = small_images(tiny_dataset_folder, "test_vit", **settings)
+    with pytest.raises(ValueError, match=said):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
+def test_an_unreachable_tower_is_named(tiny_dataset_folder, tmp_path):
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), vision="resnet10t", text="nowhere/bert"
+    )
+    with pytest.raises(ValueError, match="No tower"):
+        build_model(args, open_dataset(args.dataset)["train"])
+
+
+def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path
+):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "base")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path / "run"),
+        init_checkpoint=str(tmp_path / "base"),
+        vision="no_such_tower",
+        image_size=999,
+        alpha=1.0,
+        label_temperature=0.3,
+        learn_temperature=False,
+        class_prompts={"scoliosis": ["The spine is curved."]},
+    )
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    weights = tiny_model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
+    assert processor.image_processor.size["height"] == 32
+    assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
+    assert (model.config.alpha, model.config.label_temperature, model.config.learn_temperature) == (1.0, 0.3, False)
+    assert not model.log_inverse_temperature.requires_grad
+
+
+def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folder, tmp_path):
+    BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path / "bert"
+    )
+    learn_tokenizer(TEXTS, 60).save_pretrained(tmp_path / "bert")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), init_checkpoint=str(tmp_path / "bert")
+    )
+    with pytest.raises(ValueError, match="holds a BertModel; it must be a LumbarCLIP checkpoint"):
+        build_model(args, open_dataset(args.dataset)["train"])

@@ -1,0 +1,391 @@
+"""The model card: warnings in front, licences, metadata that the Hub reads, code that runs, and damaged runs."""
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from modeling_lumbarclip import LumbarCLIPModel
+from tests.train.reporting.card.card_tracing import REPO, read_run
+from tests.train.reporting.card.made_run import Numbers, change, made_calibration, made_run
+from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
+from train.reporting.card.model_card import build_model_card, fill_template
+from train.reporting.card.values import OF_THE_PLACE, card_values
+
+LEAK = {"in_words": "7 patients in several splits (rows: train 9, test 8)."}
+
+
+DRAWN = "**Synthetic data.** The images and reports that this model was"
+
+
+RESTRICTED = {"data__may_be_shared": False, "data__license": "other: no redistribution"}
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "stamp"),
+    [
+        ("metrics.json", {"dataset__synthetic": True}, f"{DRAWN} measured on were drawn"),
+        ("run.json", {"data__synthetic": True}, f"{DRAWN} trained on were drawn"),
+        ("metrics.json", {"dataset__leak": LEAK}, "**Leak.** 7 patients in several splits (rows: train 9, test 8)."),
+        ("run.json", {"data__split_by": "record"}, "**Leak.** The splits are by record"),
+        ("run.json", {"data__deidentification": {"passed": False, "ids": "kept"}}, "**De-identification failed.**"),
+        ("run.json", {"data__deidentification": None}, "**De-identification unknown.**"),
+        ("run.json", RESTRICTED, "what was made from them: no redistribution."),
+        ("run.json", {}, None),
+    ],
+)
+def test_what_a_reader_must_know_stands_in_front(tmp_path, file, values, stamp):
+    card = build_model_card(change(made_run(tmp_path), file, **values), REPO)
+    front = card.text.partition("\nA LumbarCLIP model")[0]
+    title, _, first = front.strip().partition("\n\n")
+    assert title == "# made-model" and first.startswith("> **Research use only.** Not a medical device")
+    warnings = re.findall(r"\*\*([\w -]+)\.\*\*", front)
+    assert len(warnings) == 1 + (stamp is not None)
+    if stamp:
+        assert stamp in " ".join(front.replace("\n>", " ").split())
+    has_leak = stamp is not None and "Leak" in stamp
+    assert ("model-index" in card.data.to_dict()) is not has_leak  # no leaderboard reads figures that are too good
+
+
+def test_figures_of_other_data_are_not_taken_for_those_of_the_training(tmp_path):
+    folder = change(made_run(tmp_path), "metrics.json", dataset__name="elsewhere")
+    change(folder, "run.json", data__hub_id="someone/made")
+    card = build_model_card(folder, REPO)
+    assert "another data set than that of the training" in card.text
+    assert {one.dataset_type for one in card.data.eval_results or []} == {"elsewhere"}
+    assert card.data.datasets == "someone/made"
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "is_elsewhere"),
+    [
+        ("made", {"train": "a", "test": "c"}, False),
+        ("moved", {"train": "a", "test": "c"}, False),  # the same rows in another folder
+        ("made", {"train": "a", "test": "d"}, True),  # another build in a folder of the same name
+        ("made", {"train": "a", "external": "e"}, True),
+        ("made", None, False),
+        ("moved", None, True),
+    ],
+)
+def test_the_same_data_are_those_with_the_same_rows(tmp_path, name, rows, is_elsewhere):
+    folder = change(made_run(tmp_path), "run.json", rows_sha256={"train": "a", "validation": "b", "test": "c"})
+    change(folder, "run.json", data__hub_id="someone/made")
+    change(folder, "metrics.json", dataset__name=name, **({"dataset__rows_sha256": rows} if rows else {}))
+    card = build_model_card(folder, REPO)
+    assert ("another data set than that of the training" in card.text) is is_elsewhere
+    data_set = name if is_elsewhere else "someone/made"
+    assert {one.dataset_type for one in card.data.eval_results or []} == {data_set}
+
+
+START = {"checkpoint": "someone/base", "rows": "same"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "start", "said"),
+    [
+        ("", None, None),
+        ("someone/base", START, None),
+        (
+            "someone/base",
+            START | {"rows": "other"},
+            "were trained on other rows of unknown overlap: they may have seen",
+        ),
+        ("someone/base", START | {"rows": "unknown"}, "whether they have seen these test patients is unknown"),
+        ("someone/base", None, "whether they have seen these test patients is unknown"),  # an earlier run
+    ],
+)
+def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, checkpoint, start, said):
+    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint)
+    change(folder, "run.json", start=start)
+    card = build_model_card(folder, REPO)
+    limits, results = (
+        card.text.partition(f"## {here}\n")[2].partition(f"## {there}\n")[0]
+        for here, there in (("Limits", "Data"), ("Results", "Calibration and abstention"))
+    )
+    shown = re.compile(r"\| LumbarCLIP +\| \d")
+    assert shown.search(results)
+    assert ("model-index" in card.data.to_dict()) is (said is None)
+    assert ("Starting weights" in limits) is ("May be too good" in results) is (said is not None)
+    if said:
+        assert said in limits and said in results[: shown.search(results).start()]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "license_id", "said"),
+    [
+        ("cc0-1.0", {}, "apache-2.0", "`apache-2.0`, that of the code."),
+        ("cc0-1.0", {"data__may_be_shared": None}, "other", "none of its own"),
+        (
+            "cc0-1.0",
+            {"arguments__pretrained": True},
+            "other",
+            "of the data and those of the weights of `resnet10t` and",
+        ),
+        ("cc0-1.0", {"arguments__init_checkpoint": "a/b"}, "other", "of the data and those of the weights of `a/b`."),
+        ("cc-by-4.0", {}, "other", "of the data. That of the data asks for attribution: name their source"),
+        ("mit", {}, "other", "none of its own"),
+        (None, {}, "other", "none of its own"),
+    ],
+)
+def test_licence_follows_from_data_and_starting_weights(tmp_path, data, more, license_id, said):
+    card = build_model_card(change(made_run(tmp_path), "run.json", data__license=data, **more), REPO)
+    named = (card.data.license, card.data.license_name is not None, card.data.license_link is not None)
+    assert named == (license_id, license_id == "other", license_id == "other")
+    (line,) = re.findall("- Licence of the model: (.*)", card.text)
+    assert said in line and ("attribution" in line) is (data == "cc-by-4.0")
+
+
+def test_figures_of_other_weights_are_refused(tmp_path, tiny_model: LumbarCLIPModel, tiny_processor):
+    folder = made_run(tmp_path)
+    not_recorded = "That these are the figures of these very weights was not recorded."
+    assert not_recorded in build_model_card(folder, REPO).text
+    change(folder, "metrics.json", weights_sha256=weights_sha256(tiny_model))
+    with pytest.raises(ValueError, match=r"checkpoint cannot be loaded, .*Unrecognized model"):
+        build_model_card(folder, REPO)
+    save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
+    assert not_recorded not in build_model_card(folder, REPO).text
+    tiny_model.text_projection.weight.data[0, 0] += 1e-3
+    save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
+    with pytest.raises(
+        ValueError, match=r"metrics\.json holds figures of other weights than those in .*evaluate_model"
+    ):
+        build_model_card(folder, REPO)
+
+
+def test_unmeasured_model_says_so_or_has_no_card(tmp_path):
+    folder = made_run(tmp_path)
+    (folder / "metrics.json").unlink()
+    with pytest.raises(ValueError, match=r"no metrics\.json.*evaluate_model.*--allow_unmeasured"):
+        build_model_card(folder, REPO)
+    card = build_model_card(folder, REPO, allow_unmeasured=True)
+    assert "> **Not measured.**" in card.text.partition("\nA LumbarCLIP model")[0]
+    results = card.text.partition("## Results")[2].partition("## Calibration")[0]
+    assert "model-index" not in card.data.to_dict() and results.strip() == "Not measured."
+
+
+def test_run_that_recorded_nothing_of_its_data(tmp_path):
+    folder = made_run(tmp_path)
+    run = json.loads((folder / "run.json").read_text())
+    for later in ("data", "device_name", "num_threads"):
+        del run[later]
+    for later in ("allow_leaks", "init_checkpoint", "lora_rank"):
+        del run["arguments"][later]
+    (folder / "run.json").write_text(json.dumps(run))
+    card = build_model_card(folder, REPO)
+    assert "Licence: not recorded." in card.text and "Leaks: not recorded." in card.text
+    assert "**De-identification unknown.**" in card.text and card.data.license == "other"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{{ metadata }} {{ accuracy }} {% if false %}{{ auroc }}{% endif %}",
+            "asks for accuracy, auroc, .*are: .*leak",
+        ),
+        ("{{ calibration.sharpness }}", r"sharpness.*Known are"),
+        ("one\n{% if leak %}", r"line 2: .*(endif|end of template)"),
+    ],
+)
+def test_template_that_cannot_be_filled(tmp_path, template, message):
+    with pytest.raises(ValueError, match=message):
+        fill_template(template, card_values(read_run(made_run(tmp_path)), REPO))
+
+
+@pytest.mark.parametrize("missing", ["run.json", "checkpoint/config.json", "checkpoint/processor_config.json"])
+def test_missing_file_is_named(tmp_path, missing):
+    folder = made_run(tmp_path)
+    (folder / missing).unlink()
+    with pytest.raises(ValueError, match=re.escape(missing)):
+        build_model_card(folder, REPO)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics.json", '{"linear_probe": {"acc', r"metrics\.json cannot be read \(.*evaluate_model\.py"),
+        ("metrics.json", "{}", r"metrics\.json has no dataset, command, date; .*evaluate_model\.py"),
+        ("metrics.json", "[]", r"metrics\.json has no dataset"),
+        (
+            "metrics.json",
+            '{"dataset": {}, "command": "", "date": "", "figures": {}}',
+            r"has no difference, patients, ca",
+        ),
+        (
+            "run.json",
+            '{"command": "pyt',
+            r"run\.json cannot be read \(.*Name the folder that pretraining or fine-tuning",
+        ),
+        ("run.json", "null", r"run\.json has no command, date"),
+        ("checkpoint/config.json", "{", r"config\.json cannot be read \("),
+        ("checkpoint/config.json", "{}", r"config\.json has no vision_config, text_config"),
+        ("checkpoint/processor_config.json", "{}", r"processor_config\.json has no image_processor"),
+    ],
+)
+def test_damaged_file_is_named_with_the_way_out(tmp_path, file, content, said):
+    folder = made_run(tmp_path)
+    (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=said):
+        build_model_card(folder, REPO)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "lacks"),
+    [
+        ("run.json", {"arguments": {}}, "KeyError: 'dataset'"),
+        ("run.json", {"data": []}, "TypeError: "),
+        ("metrics.json", {"dataset": {}}, "KeyError: 'synthetic'"),
+        ("metrics.json", {"dataset__labels": {}}, "ZeroDivisionError: "),
+        ("metrics.json", {"linear_probe": []}, "AttributeError: "),
+        ("metrics.json", {"linear_probe__macro_f1__low": "0.5"}, "ValueError: .*'str'"),
+        ("checkpoint/config.json", {"vision_config": {}}, "KeyError: 'model_type'"),
+        ("../study/results.json", {"headline": {}}, "KeyError: 'group'"),
+    ],
+)
+def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, values, lacks):
+    folder, study = made_run(tmp_path / "run"), tmp_path / "study"
+    study.mkdir()
+    headline = {"group": "zero_shot", "metric": "macro_f1"}
+    (study / "results.json").write_text(
+        json.dumps({"headline": headline, "systems": {}, "controls": {}, "card_text": "A study."})
+    )
+    build_model_card(folder, REPO, study_folder=study)
+    change(folder, file, **values)
+    message = rf"A file of .*run or .*study lacks .*\({lacks}.*Name the folder .*evaluate_model\.py.*--study names"
+    with pytest.raises(ValueError, match=message):
+        build_model_card(folder, REPO, study_folder=study)
+    if "study" not in file:
+        with pytest.raises(
+            ValueError, match=rf"A file of \S+run lacks .*\({lacks}.*evaluate_model\.py[^-]*--checkpoint"
+        ):
+            build_model_card(folder, REPO)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_figure_that_is_no_number_is_refused(tmp_path, value):
+    folder = change(made_run(tmp_path), "metrics.json", linear_probe__macro_f1__value=value)
+    with pytest.raises(ValueError, match=r"metrics\.json cannot be read \(it holds (NaN|Infinity), .*evaluate_model"):
+        build_model_card(folder, REPO)
+
+
+def test_wrong_study_is_told_how_to_name_one(tmp_path):
+    folder = made_run(tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"nope.results\.json is missing; .*--study names the folder of a finished stu"
+    ):
+        build_model_card(folder, REPO, study_folder=tmp_path / "nope")
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"results\.json has no headline, .*--study names"):
+        build_model_card(folder, REPO, study_folder=tmp_path)
+
+
+def test_nothing_of_the_machine_is_on_the_card(tmp_path):
+    folder = change(
+        made_run(tmp_path), "run.json", arguments__vision="/mnt/smith/towers/resnet", arguments__pretrained=True
+    )
+    card = str(build_model_card(folder, REPO))
+    assert "smith" not in card.replace("Smith et al.", "") and "/mnt" not in card
+    assert "python train/pretrain.py train/configs/made.yaml --output_dir made\n" in card
+    assert "the weights of `resnet` and `emilyalsentzer/Bio_ClinicalBERT`" in " ".join(card.split())
+    assert ModelCard(card).data.base_model == ["emilyalsentzer/Bio_ClinicalBERT"]
+
+
+@pytest.mark.parametrize("checkpoint", ["runs/demo/checkpoint", "../demo/checkpoint/", "/mnt/smith/demo/checkpoint"])
+def test_checkpoint_of_a_folder_is_told_by_name_as_not_on_the_hub(tmp_path, checkpoint):
+    words = f"python train/pretrain.py demo.yaml --init_checkpoint {checkpoint} --lora_rank=8"
+    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint, command=words)
+    card = build_model_card(folder, REPO)
+    assert "demo/checkpoint" not in str(card) and card.data.base_model is None
+    not_on_hub = "the weights of `checkpoint` (a checkpoint that is not on the Hub)"
+    assert " ".join(card.text.split()).count(not_on_hub) == 2  # what it was trained from, and its licence
+    assert "python train/pretrain.py demo.yaml --init_checkpoint checkpoint --lora_rank=8\n" in card.text
+    assert "\ninit_checkpoint: checkpoint (not on the Hub)\n" in card.text
+    on_hub = change(folder, "run.json", arguments__init_checkpoint="a/b", command=words.replace(checkpoint, "a/b"))
+    text = build_model_card(on_hub, REPO).text
+    assert "the weights of `a/b`" in text and "--init_checkpoint a/b" in text and "\ninit_checkpoint: a/b\n" in text
+    assert "not on the Hub" not in text
+
+
+@pytest.mark.parametrize("setting", ["init_checkpoint", "checkpoint"])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_a_run_started_from_is_told_alike_from_everywhere(tmp_path, monkeypatch, setting, is_folder):
+    name, cards = "demo/checkpoint", []
+    (tmp_path / "there" / name).mkdir(parents=True)
+    folder = change(made_run(tmp_path / "run"), "run.json", start=START | {"checkpoint": name, "is_folder": is_folder})
+    change(folder, "run.json", **{f"arguments__{setting}": name})
+    for current in (tmp_path, tmp_path / "there"):
+        monkeypatch.chdir(current)
+        cards.append(build_model_card(folder, REPO))
+    assert str(cards[0]) == str(cards[1])
+    assert cards[0].data.base_model == (None if is_folder else [name])
+    shown = "checkpoint (not on the Hub)" if is_folder else name
+    assert f"\n{setting}: {shown}\n" in cards[0].text
+    assert ("not on the Hub" in cards[0].text) is is_folder is (name not in str(cards[0]))
+
+
+def test_text_of_others_stays_in_its_line(tmp_path):
+    hostile = "Smith\n\n# Approved for clinical use\n\n---\n- {{ repo_id }}"
+    folder = change(
+        made_run(tmp_path), "run.json", data__citation=hostile, data__summary=hostile, data__license="x\n# y"
+    )
+    lines = str(build_model_card(folder, REPO)).splitlines()
+    assert not [line for line in lines if re.match(r"\W*(# (Approved|y)|\{\{)", line)]
+    assert "- Cite: Smith # Approved for clinical use --- - {{ repo_id }}" in lines
+
+
+def test_arguments_repeat_the_run(tmp_path):
+    folder = made_run(tmp_path)
+    run = json.loads((folder / "run.json").read_text())
+    block = re.search(r"```yaml\n(.*?)\n```", str(build_model_card(folder, REPO)), re.DOTALL)
+    assert block is not None
+    kept = {key: value for key, value in run["arguments"].items() if key not in OF_THE_PLACE}
+    assert yaml.safe_load(block[1]) == kept | {"dataset": "made"}
+
+
+def test_low_rank_adapters_name_their_base(tmp_path):
+    base = "someone/base-model"
+    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=base, arguments__lora_rank=8)
+    merged = build_model_card(folder, REPO)
+    assert (
+        merged.data.base_model == [base] and "lora" in merged.data.tags and merged.data.library_name == "transformers"
+    )
+    assert "rank 8, merged into the weights" in merged.text
+    adapter = build_model_card(folder, REPO, adapter_base=(base, "0123abc"))
+    assert adapter.data.base_model == base and adapter.data.library_name == "peft"
+    assert 'commit = "0123abc"' in adapter.text
+    use = adapter.text.partition("```python")[2].partition("```")[0].splitlines()
+    assert [line for line in use if line.startswith(("base", "model"))] == [
+        f'base = AutoModel.from_pretrained("{base}", revision=commit, trust_remote_code=True)',
+        "model = PeftModel.from_pretrained(base, repo).eval()",
+        "model.config.calibration = None  # that of the base, which does not hold with the adapters",
+    ]
+    # The run's own checkpoint was calibrated; its adapters do not carry that.
+    assert "The checkpoint carries a temperature" in merged.text and "The checkpoint carries" not in adapter.text
+    assert "set `model.config.calibration = None` after" in adapter.text
+    own = "The run's checkpoint, with the adapters merged, has its own."
+    assert own in " ".join(adapter.text.split())
+    change(folder, "checkpoint/config.json", calibration=None)
+    assert own not in " ".join(build_model_card(folder, REPO, adapter_base=(base, "0123abc")).text.split())
+    assert "train.checkpoints.verification" not in adapter.text  # adapters have no golden outputs of their own
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_code_on_the_card_runs(tmp_path, monkeypatch, tiny_model: LumbarCLIPModel, tiny_processor, calibrated):
+    folder = made_run(tmp_path / "run")
+    tiny_model.config.calibration = made_calibration(Numbers()) if calibrated else None
+    save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
+    card = str(build_model_card(folder, REPO)).replace(REPO, str(folder / "checkpoint"))
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (30, 20), 99).save("slice.png")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["features"].shape == (1, 24)
+    assert ("answer" in names) is calibrated

@@ -1,0 +1,33 @@
+"""Figures of calibration draw the numbers that they are given."""
+
+import numpy as np
+
+from train.reporting.figures import calibration as plots
+
+
+def test_reliability_diagram_draws_accuracy_over_mean_confidence():
+    confidence, correct = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1])
+    figure = plots.reliability_diagram(confidence, correct, np.array([7, 7, 9]), 10, "images", "error", "title")
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_xydata(), [[0.75, 0.5], [0.95, 1.0]])
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [0] * 7 + [2, 0, 1]
+
+
+def test_before_and_after_share_their_axes():
+    confidence, correct, bins = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1]), np.array([7, 7, 9])
+    panels = {"before": (confidence, correct, bins), "after": (confidence - 0.2, correct, bins - 2)}
+    figure = plots.reliability_before_and_after(panels, 10, "images", "title")
+    before, after, counts, _ = figure.axes
+    np.testing.assert_allclose(before.lines[1].get_xydata(), [[0.75, 0.5], [0.95, 1.0]])
+    np.testing.assert_allclose(after.lines[1].get_xydata(), [[0.55, 0.5], [0.75, 1.0]])
+    assert (before.get_title("left"), after.get_title("left")) == ("before", "after")
+    assert before.get_ylim() == after.get_ylim()
+    assert counts.get_ylabel() == "images"
+
+
+def test_risk_coverage_starts_where_enough_rows_are_answered():
+    answered, accuracy = np.arange(1, 101) / 100, np.linspace(1, 0.7, 100)
+    figure = plots.risk_coverage_chart({"probe": (answered, accuracy)}, 100, {"sets": (0.6, 0.9)}, "images", "title")
+    curve, point = figure.axes[0].lines
+    np.testing.assert_allclose(curve.get_xdata(), answered[19:])
+    np.testing.assert_allclose(curve.get_ydata(), accuracy[19:])
+    np.testing.assert_allclose(point.get_xydata(), [[0.6, 0.9]])

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.reporting.figures import plots
+from train.reporting.figures.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery
+
+
+def drawn_texts(figure):
+    figure.draw_without_rendering()
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_training_curves_draw_the_values_that_were_logged():
+    history = [
+        {"update": 1, "loss": 3.0, "inverse_temperature": 14.3, "learning_rate": 1e-4},
+        {"update": 2, "loss": 2.0, "inverse_temperature": 15.0, "learning_rate": 2e-4, "validation_loss": 2.5},
+        {"update": 3, "duplicate_text_rate": 0.25, "same_class_mass": 0.75},
+    ]
+    loss, temperature, learning_rate, batches = plots.training_curves(history, "Pretraining").axes
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 3.0], [2, 2.0]])
+    np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[2, 2.5]])
+    np.testing.assert_array_equal(temperature.lines[0].get_ydata(), [14.3, 15.0])
+    np.testing.assert_array_equal(learning_rate.lines[0].get_ydata(), [1e-4, 2e-4])
+    assert [line.get_xydata().tolist() for line in batches.lines] == [[[3, 0.25]], [[3, 0.75]]]
+
+
+def test_a_temperature_that_hardly_moves_is_labelled_as_it_is():
+    history = [{"update": update, "loss": 1.0, "inverse_temperature": 14.2857 + 1e-5 * update} for update in range(3)]
+    figure = plots.training_curves(history, "Pretraining")
+    figure.draw_without_rendering()
+    axis = figure.axes[1].yaxis
+    assert axis.get_offset_text().get_text() == "" and axis.get_ticklabels()[1].get_text().startswith("14.28")
+
+
+def test_empty_history_is_refused():
+    with pytest.raises(ValueError, match="history is empty"):
+        plots.training_curves([], "Pretraining")
+
+
+def test_confusion_matrix_writes_counts_and_shares_also_of_an_absent_class():
+    figure = plots.confusion_matrix(np.array([[3.0, 1.0], [0.0, 0.0]]), ["LBP", "No Finding"], "class", "title")
+    assert drawn_texts(figure) == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
+
+
+def test_interval_chart_leaves_undefined_figures_out():
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    undefined = {"value": None, "low": None, "high": None, "n": 9, "reason": "no row"}
+    figure = plots.interval_chart({"macro AUROC": {"ours": entry, "HOG": undefined}}, "AUROC", "title", chance=0.5)
+    axes = figure.axes[0]
+    assert len(axes.lines) == 3  # interval, point, chance
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.4, 0.6])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "HOG"]
+
+
+@pytest.mark.parametrize("num_rows", [2, 12, 60])
+def test_embedding_map_draws_every_image_and_each_distinct_report_once(num_rows):
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(num_rows, 8)), rng.normal(size=(num_rows, 8))
+    texts[1::2] = texts[::2]  # pairs of rows share their report
+    figure = plots.embedding_map(images, texts, np.arange(num_rows) % 2, ["LBP", "No Finding"], "title")
+    points = [len(collection.get_offsets()) for collection in figure.axes[0].collections]
+    assert sum(points[::2]) == num_rows
+    assert sum(points[1::2]) == num_rows // 2
+
+
+def test_galleries_mark_each_answer():
+    images = [Image.new("L", (30, 20), shade) for shade in (10, 200)]
+    figure = image_to_text_gallery(images, ["r1", "r2"], [["a", "b"], ["c", "d"]], [[HIT, MISS], [ALIKE, MISS]], "t")
+    texts = drawn_texts(figure)
+    assert texts[1:5] == ["1 ✓", "a", "2 ✗", "b"]
+    assert "1 ≈" in texts
+    figure = text_to_image_gallery(["query"], [images], [[MISS, HIT]], "t")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["1 ✗", "2 ✓"]

@@ -1,0 +1,1 @@
+"""Checkpoints: save, load, manifest, golden outputs, verification, ONNX."""

@@ -1,0 +1,153 @@
+"""Write and read what a run leaves behind: a checkpoint or a state is complete, or it is not there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import CONFIG_NAME, cached_file
+
+from train.checkpoints.golden_outputs import write_golden_outputs
+from train.checkpoints.manifest import refuse_parent_of_checkpoint, write_bytes
+
+CHECKPOINT = "checkpoint"
+STATES = "states"
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder under another name, and give it its own name when it is complete.
+
+    Args:
+        folder: The folder; replaced if it exists.
+        fill: Writes the content into the folder that it is given.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        fill(unfinished)
+    except Exception:
+        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk its first files only take room
+        raise
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
+    """Write model, code and processor, and golden outputs: all or nothing.
+
+    `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads it.
+
+    Raises:
+        ValueError: If what loads from it does not give the outputs of the model.
+    """
+
+    def fill(unfinished: Path) -> None:
+        model.save_pretrained(unfinished)
+        save_processor(processor, unfinished)
+        write_golden_outputs(unfinished, saved=model)  # last: they record the files
+
+    write_folder(folder, fill)
+
+
+def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
+    """Write processor, its tokenizer if it has one, and their code into a folder."""
+    processor.save_pretrained(folder)
+    tokenizer_file, image_file = folder / "tokenizer_config.json", folder / "preprocessor_config.json"
+    if tokenizer_file.exists():
+        settings = json.loads(tokenizer_file.read_text())
+        for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
+            settings.pop(stray, None)
+        write_json(tokenizer_file, settings)
+    if isinstance(processor, BaseImageProcessor):
+        settings = json.loads(image_file.read_text())
+        settings["auto_map"].pop("AutoProcessor", None)  # of the processor it was loaded from, whose code is not here
+        write_json(image_file, settings)
+
+
+def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Read model and processor from a folder or the Hub.
+
+    Args:
+        name: The folder, or the Hub id.
+        revision: Of a Hub id: branch, tag or commit; None: the newest.
+
+    Raises:
+        ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
+    """
+    refuse_parent_of_checkpoint(Path(name))
+    try:
+        # AutoModel would not miss it, but find the model unknown.
+        if cached_file(name, CONFIG_NAME, revision=revision) is None:
+            raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
+        model, loading = AutoModel.from_pretrained(
+            name, revision=revision, trust_remote_code=True, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights in {name} are incomplete ({error}): the copy or download was cut off. Fetch it again."
+        ) from error
+    except (OSError, HFValidationError) as error:
+        raise ValueError(f"No checkpoint at {name}: neither a folder that holds one nor a Hub id. {error}") from error
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"The weights in {name} lack {len(loading['missing_keys'])} parameters of the model, such as "
+            f"{sorted(loading['missing_keys'])[0]}; they would be random. Fetch or save the checkpoint again."
+        )
+    return model.eval(), processor
+
+
+def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
+    """Write all that a run needs to go on, and then forget the previous state.
+
+    Args:
+        accelerator: Holds model, optimizer and schedule.
+        output_dir: Folder of the run.
+        update: Optimizer updates done.
+    """
+    folder = output_dir / STATES / f"update-{update:08d}"
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    if accelerator.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        unfinished.rename(folder)
+        for other in folder.parent.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
+    accelerator.wait_for_everyone()
+
+
+def load_state(accelerator: Accelerator, output_dir: Path) -> int:
+    """Read the newest complete state.
+
+    Returns:
+        Optimizer updates done; 0 when there is no state.
+    """
+    folders = sorted((output_dir / STATES).glob("update-*"))
+    if not folders:
+        return 0
+    accelerator.load_state(str(folders[-1]))
+    return int(folders[-1].name.removeprefix("update-"))

@@ -1,0 +1,290 @@
+"""Golden outputs: a few small inputs and what a checkpoint answered to them, kept beside its weights.
+
+Whoever loads the checkpoint later, on another machine or with other versions of the libraries, can see whether it
+still is what was saved: `python train/verify.py FOLDER_OR_ID`.
+
+`golden_outputs.safetensors` holds the images as given, the tensors that the processor made of them and of the texts,
+and the outputs of the model; `golden_outputs.json` the texts, a record of every file, and the versions of the
+libraries.
+"""
+
+import copy
+import inspect
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
+
+import modeling_lumbarclip
+from train.checkpoints.manifest import Drift, compare_files, record_file, record_files, write_bytes
+
+GOLDEN = "golden_outputs.json"
+GOLDEN_TENSORS = "golden_outputs.safetensors"
+PACKAGES = ("lumbarclip", "torch", "torchvision", "timm", "transformers", "tokenizers", "numpy", "pillow")
+# How far an output may move, in lengths of its vector; for embeddings, of length 1, the distance itself. Other numbers
+# of threads and other instruction sets move it by some 1e-6, weights rounded to float16 by 7e-4.
+TOLERANCE = 1e-4
+# The same for the pixels of an image. Processors without AVX2 round a resized 8-bit image differently, by a grey level
+# here and there, which moves it by 0.009; nearest-neighbour interpolation moves it by 0.12, a mean of 0.5 by 0.27.
+PIXEL_TOLERANCE = 0.02
+# A side, a negation: what no drift may blur.
+SENTENCES = (
+    "Left paracentral disc protrusion at L4/L5 with compression of the left L5 nerve root.",
+    "Right paracentral disc protrusion at L4/L5 with compression of the right L5 nerve root.",
+    "Disc bulge at L5/S1.",
+    "No disc bulge at L5/S1.",
+)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> None:
+    """Write golden outputs into a checkpoint; the last thing to write, for they record every other file.
+
+    The folder is loaded anew, so that what is recorded is what users will load, and computed on the CPU in float32,
+    whatever the checkpoint was trained on.
+
+    Args:
+        folder: A checkpoint with its processor: `LumbarCLIPModel` or another model of the package.
+        saved: The model that was saved there, to make sure that what loads gives the same; None where there is none.
+
+    Raises:
+        ValueError: If the folder has golden outputs already, and its files are no longer those that they record; if an
+            output is not finite; or if what loads from the folder does not give the outputs of `saved`.
+    """
+    if (folder / GOLDEN).exists():
+        refuse_drift(folder)
+    model, processor = load_for_golden_outputs(folder, trust_remote_code=False)
+    texts = golden_texts(processor)
+    images = golden_images()
+    inputs = processed(processor, images, texts)
+    outputs = model_outputs(model, inputs)
+    expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
+    _refuse_no_numbers(expected)
+    _refuse_other_outputs(folder, outputs, expected)
+    tensors = {f"image.{index}": image for index, image in enumerate(images)}
+    tensors |= {f"input.{name}": value for name, value in inputs.items()}
+    tensors |= {f"output.{name}": value for name, value in outputs.items()}
+    write_bytes(folder / GOLDEN_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    golden = {
+        "about": f"What this checkpoint answers to the inputs in {GOLDEN_TENSORS}, to tell later whether it has "
+        "changed: python train/verify.py FOLDER_OR_ID",
+        "texts": texts,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "files": record_files(folder, left_out=(GOLDEN,)),
+    }
+    _write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
+
+
+def golden_images() -> list[NDArray[Any]]:
+    """Draw what images come as: wide and tall, grey and colour, 8 and 16 bits, smaller and larger than the model's."""
+    generator = np.random.default_rng(0)
+
+    def smooth(height: int, width: int, largest: int) -> NDArray[Any]:
+        walk = generator.normal(size=(height, width)).cumsum(axis=0).cumsum(axis=1)
+        return (walk - walk.min()) / np.ptp(walk) * largest
+
+    wide = smooth(48, 80, 255).astype(np.uint8)
+    tall = smooth(300, 210, 3000).astype(np.uint16)
+    tall[10:14, 20:24] = 60_000  # a few bright pixels, as of metal: without a window the rest would be black
+    colour = np.stack([smooth(64, 64, 255) for _ in range(3)], axis=-1).astype(np.uint8)
+    return [wide, tall, colour]
+
+
+def golden_texts(processor: Any) -> list[str]:
+    """Give texts in which a side, a negation and the cut after `max_length` tokens matter; none without a tokenizer."""
+    if getattr(processor, "tokenizer", None) is None:
+        return []
+    words = " ".join(SENTENCES).split()
+    rounds = processor.max_length // len(words) + 1  # a word is at least one token
+    return [*SENTENCES, " ".join(words * rounds)]
+
+
+def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> Arrays:
+    """Make the model's inputs of images and, where there are any, texts."""
+    text = {"text": texts} if texts else {}
+    return {name: value.numpy() for name, value in processor(images=images, return_tensors="pt", **text).items()}
+
+
+@torch.inference_mode()
+def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Compute every tensor that a model returns for those of the inputs that its `forward` names; scalars as (1,)."""
+    named = inspect.signature(model.forward).parameters
+    outputs = model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
+    tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+    return {name: np.atleast_1d(value.float().numpy()) for name, value in tensors.items()}
+
+
+def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[PreTrainedModel, Any]:
+    """Load model and processor in float32 on the CPU.
+
+    Args:
+        folder: A checkpoint.
+        trust_remote_code: Whether to run the code in the folder, which an imported package would override; else that
+            of the package.
+    """
+    if not trust_remote_code:
+        modeling_lumbarclip.register_auto_classes()  # not above: it would override the code in the folder
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = _auto_class(config).from_pretrained(folder, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    # A classifier may have been saved with its image processor alone.
+    auto_processor = AutoProcessor if (folder / "processor_config.json").exists() else AutoImageProcessor
+    return model, auto_processor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the libraries that outputs depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
+    """Largest distance between a row that was recorded and the same row now, in lengths of the recorded row.
+
+    Of unit-length embeddings it is the distance itself.
+
+    Args:
+        recorded: A row for each image or text, of any shape.
+        now: The same, computed again.
+
+    Returns:
+        At least 0; infinite where shapes differ or a value is no number.
+
+    Example:
+        >>> deviation(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.5], [1.0, 0.0]]))
+        0.1
+    """
+    if recorded.shape != now.shape or not (np.isfinite(recorded).all() and np.isfinite(now).all()):
+        return float("inf")
+    rows = len(recorded)
+    before, after = (values.astype(np.float64).reshape(rows, -1) for values in (recorded, now))
+    distances, lengths = np.linalg.norm(after - before, axis=1), np.linalg.norm(before, axis=1)
+    with np.errstate(divide="ignore"):
+        ratios = np.divide(distances, lengths, out=np.zeros(rows), where=distances > 0)
+    return float(ratios.max())
+
+
+def read_golden_outputs(folder: Path) -> dict[str, Any]:
+    """Read `golden_outputs.json`.
+
+    Raises:
+        ValueError: If there is none, or it cannot be read.
+    """
+    path = folder / GOLDEN
+    if not path.exists():
+        raise ValueError(
+            f"{folder} has no {GOLDEN}: it was saved without golden outputs, and nothing can tell whether it has "
+            "changed. Once you trust it as it is: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
+        )
+    try:
+        golden = json.loads(path.read_text(encoding="utf-8"))
+        return {name: golden[name] for name in ("texts", "python", "packages", "files")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read, cut off or overwritten ({error}). Fetch it again.") from error
+
+
+def refuse_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None:
+    """Raise if a file of a checkpoint is no longer what its golden outputs record.
+
+    Args:
+        folder: The checkpoint.
+        may_differ: A JSON file and a field of it that may have changed.
+
+    Raises:
+        ValueError: If one has changed; or if the checkpoint has no golden outputs.
+    """
+    drifts = compare_files(folder, read_golden_outputs(folder)["files"])
+    if changed := [drift for drift in drifts if not _is_field(drift, may_differ)]:
+        shown = "; ".join(f"{drift.file}: {drift.what} {drift.detail}" for drift in changed[:5])
+        raise ValueError(
+            f"{folder} is not as it was saved ({shown}), so its golden outputs are not renewed. Fetch or save it "
+            f"again; if the change is meant, delete {GOLDEN} and write_golden_outputs(folder)."
+        )
+
+
+@contextmanager
+def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
+    """Let a field of a checkpoint's JSON be written that no output depends on, and renew the record of the file.
+
+    Of a checkpoint without golden outputs nothing is recorded.
+
+    Args:
+        folder: The checkpoint.
+        file: The JSON file in it.
+        field: The field, which the body of `with` writes.
+
+    Raises:
+        ValueError: If anything else of the checkpoint is no longer what its golden outputs record.
+    """
+    has_golden = (folder / GOLDEN).exists()
+    if has_golden:
+        refuse_drift(folder, (file, field))
+    yield
+    if has_golden:
+        golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+        golden["files"][file] = record_file(folder / file)
+        _write_json(folder / GOLDEN, golden)
+
+
+def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy a model in float32, without a second copy on its GPU; what is on the CPU in float32 already is shared."""
+    copies: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach().to("cpu", torch.float32), requires_grad=False)
+        for weight in model.parameters()
+    }
+    for buffer in model.buffers():
+        copies[id(buffer)] = buffer.to("cpu", torch.float32 if buffer.is_floating_point() else buffer.dtype)
+    return copy.deepcopy(model, copies)
+
+
+def _refuse_no_numbers(outputs: Arrays) -> None:
+    if names := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
+        raise ValueError(
+            f"The model gives no numbers: its {', '.join(names)} hold NaN or infinity. Its weights are damaged, or its "
+            "training diverged: go on from an earlier state, with a lower learning rate."
+        )
+
+
+def _refuse_other_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:
+    for name, value in loaded.items():
+        if not (distance := deviation(saved[name], value)) <= TOLERANCE:
+            raise ValueError(
+                f"What loads from {folder} is not what was saved: its {name} differs by {distance:.2g} of its length. "
+                "A part of the model is lost on the way: a buffer that is not persistent, or one of its settings."
+            )
+
+
+def _auto_class(config: dict[str, Any]) -> Any:
+    """Find the Auto class that gives the model which was saved, and not one on the same configuration."""
+    (architecture,) = config["architectures"]
+    names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
+    return getattr(transformers, names[0] if names else "AutoModel")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
+    if file_and_field is None or drift.file != file_and_field[0]:
+        return False
+    name = f"field {file_and_field[1]}"
+    return drift.what == name or drift.what.startswith(f"{name}.")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

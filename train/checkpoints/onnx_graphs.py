@@ -1,0 +1,312 @@
+"""Graphs of ONNX: what of a model becomes one, written, quantised and compared with torch.
+
+Shapes: B images, H × W pixels, U texts, T tokens, D width of the shared space, d_I and d_T widths of the towers,
+K classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from train.checkpoints.golden_outputs import deviation
+from train.checkpoints.manifest import compare_files, record_file
+
+VISION_MODEL = "vision_model.onnx"
+TEXT_MODEL = "text_model.onnx"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+TOLERANCE = 1e-4
+BATCH_SIZES = (1, 2, 5)
+QUANTISED = ["MatMul", "Gemm", "Conv"]
+MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the rest of the graph needs room, too
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What becomes one ONNX file.
+
+    Args:
+        file: Its name.
+        module: Takes the inputs in their order; returns the outputs in theirs.
+        dynamic: By input, the names of its dynamic axes, by axis.
+        outputs: Names of the outputs.
+    """
+
+    file: str
+    module: nn.Module
+    dynamic: dict[str, dict[int, str]]
+    outputs: tuple[str, ...]
+
+
+class VisionEncoder(nn.Module):
+    """`pixel_values` (B, 3, H, W) to `image_embeds` (B, D) and `image_features` (B, d_I)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed images."""
+        features = self.model.get_image_features(pixel_values, project=False)
+        return F.normalize(self.model.image_projection(features), dim=-1), features
+
+
+class TextEncoder(nn.Module):
+    """`input_ids` and `attention_mask` (U, T) to `text_embeds` (U, D) and `text_features` (U, d_T)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed texts."""
+        features = self.model.get_text_features(input_ids, attention_mask, project=False)
+        return F.normalize(self.model.text_projection(features), dim=-1), features
+
+
+class Classifier(nn.Module):
+    """`pixel_values` (B, 3, H, W) to `logits` (B, K)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor]:
+        """Classify images."""
+        return (self.model(pixel_values=pixel_values).logits,)
+
+
+def graphs_of(model: PreTrainedModel) -> list[Graph]:
+    """List what a model is exported as: its two towers, or the one of a classifier."""
+    images = {"pixel_values": {0: "images"}}
+    if model.config.is_classifier:
+        return [Graph(VISION_MODEL, Classifier(model), images, ("logits",))]
+    axes = {0: "texts", 1: "tokens"}
+    return [
+        Graph(VISION_MODEL, VisionEncoder(model), images, ("image_embeds", "image_features")),
+        Graph(
+            TEXT_MODEL,
+            TextEncoder(model),
+            {"input_ids": axes, "attention_mask": axes},
+            ("text_embeds", "text_features"),
+        ),
+    ]
+
+
+def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
+    """Trace a graph with a sample of its inputs and write it."""
+    num_bytes = sum(parameter.nbytes for parameter in graph.module.parameters())
+    torch.onnx.export(
+        graph.module.eval(),
+        tuple(sample.values()),
+        path,
+        input_names=list(sample),
+        output_names=list(graph.outputs),
+        dynamic_shapes=[dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in graph.dynamic.values()],
+        dynamo=True,
+        external_data=num_bytes > MAX_SINGLE_FILE_BYTES,
+        verbose=False,
+    )
+
+
+@torch.inference_mode()
+def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
+    """Compare what an ONNX file computes with what torch does.
+
+    Args:
+        graph: What the file was made of.
+        samples: Inputs of several batch sizes and text lengths.
+        path: The file.
+
+    Returns:
+        By output, the largest distance of a row from that of torch, in lengths of the row.
+    """
+    session = open_session(path)
+    moved = dict.fromkeys(graph.outputs, 0.0)
+    for sample in samples:
+        expected = [output.numpy() for output in graph.module(**sample)]
+        given = session.run(list(graph.outputs), {name: value.numpy() for name, value in sample.items()})
+        for name, before, after in zip(graph.outputs, expected, given, strict=True):
+            moved[name] = max(moved[name], deviation(before, after))
+    return moved
+
+
+def refuse_deviation(file: str, moved: dict[str, float]) -> None:
+    """Raise if an output is not what torch computes.
+
+    Raises:
+        ValueError: If one has moved by more than `TOLERANCE`.
+    """
+    for name, distance in moved.items():
+        if not distance <= TOLERANCE:
+            raise ValueError(
+                f"{file} does not compute what the model does: its {name} differs by {distance:.2g} of its length, "
+                f"{TOLERANCE:g} allowed. Nothing was written. Other versions of torch or onnxscript may do it."
+            )
+
+
+def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
+    """Say what an ONNX file is.
+
+    Args:
+        path: The file.
+        moved: What `deviations` gave of it.
+
+    Returns:
+        `bytes`; of the file and of that of its weights, if there is one, the `parts`: `bytes` and `sha256` by name; the
+        `deviation` from the model; and the number of `operations` that have weights, by kind.
+    """
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+    operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
+    parts = {part.name: record_file(part) for part in _parts(path)}
+    return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}*"))  # with a file of weights
+
+
+def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
+    """Draw inputs of several sizes: images as normalised as those of the processor, texts with padding."""
+    generator = torch.Generator().manual_seed(0)
+    if graph.file == VISION_MODEL:
+        size = getattr(processor, "image_processor", processor).size  # a classifier may have nothing else
+        for batch_size in BATCH_SIZES:
+            yield {"pixel_values": torch.randn(batch_size, 3, size["height"], size["width"], generator=generator)}
+        return
+    vocabulary_size = model.config.text_config.vocab_size
+    for batch_size in BATCH_SIZES:
+        for num_tokens in (3, max(4, processor.max_length // 2), processor.max_length):
+            lengths = torch.randint(2, num_tokens + 1, (batch_size, 1), generator=generator)
+            lengths[0] = num_tokens
+            yield {
+                "input_ids": torch.randint(vocabulary_size, (batch_size, num_tokens), generator=generator),
+                "attention_mask": (torch.arange(num_tokens) < lengths).long(),
+            }
+
+
+def quantise(path: Path, quantised: Path) -> None:
+    """Write a copy whose products and convolutions have weights of 8 bits; activations are quantised as they come.
+
+    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, and have a scale for each channel.
+    Depending on the processor the copy may be slower than the original, and on most is where convolutions prevail.
+
+    Args:
+        path: An ONNX file.
+        quantised: The copy.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # shapes that the quantiser infers anew; those noted for its rewritten products clash
+    with TemporaryDirectory() as folder:
+        plain, fused = Path(folder) / "plain.onnx", Path(folder) / "fused.onnx"
+        is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
+        onnx.save(model, plain, save_as_external_data=is_large)
+        # Normalisation goes into the convolution before it.
+        quant_pre_process(plain, fused, skip_symbolic_shape=True, save_as_external_data=is_large)
+        quantize_dynamic(
+            fused, quantised, weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=QUANTISED
+        )
+
+
+def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
+    """Open an ONNX file that is as it was when it was compared with torch.
+
+    Args:
+        path: The file.
+        parts: What `describe_file` gave of it.
+
+    Returns:
+        What `open_session` does.
+
+    Raises:
+        ImportError: If ONNX Runtime is missing.
+        ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
+    """
+    if drifts := compare_files(path.parent, parts):
+        changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
+        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent, parts)}")
+    try:
+        return open_session(path)
+    except ValueError as error:
+        again = export_again(path.parent, parts)
+        raise ValueError(f"{error} Or keep to the packages that are installed here. {again}") from error
+
+
+def export_again(folder: Path, files: Iterable[str] = ()) -> str:
+    """Tell what helps against an export that cannot be used.
+
+    Args:
+        folder: Of the export.
+        files: Names of files that it held, beside those that are there.
+
+    Example:
+        >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
+        'Remove onnx and export again: `python train/export.py CHECKPOINT --out onnx --int8`.'
+    """
+    names = [*files, *(path.name for path in folder.glob("*.onnx"))]
+    int8 = " --int8" if any(name.endswith("_int8.onnx") for name in names) else ""
+    return f"Remove {folder} and export again: `python train/export.py CHECKPOINT --out {folder}{int8}`."
+
+
+def open_session(path: Path) -> Any:
+    """Open an ONNX file with as many threads as torch has.
+
+    Raises:
+        ImportError: If ONNX Runtime is missing.
+        ValueError: If it cannot open the file.
+    """
+    require_packages()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    # Threads that wait by spinning take the time of those that decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # those of ONNX Runtime have no class in common
+        reason = " ".join(str(error).split())  # ends in a line break
+        raise ValueError(
+            f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it: pip install -U "
+            "onnxruntime."
+        ) from error
+
+
+def require_packages() -> None:
+    """Raise if a package of the extra is missing.
+
+    Raises:
+        ImportError: With the command that installs it.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise ImportError(f"ONNX needs the packages {', '.join(missing)}: pip install lumbarclip[export]")
+
+
+def int8_name(file: str) -> str:
+    """Name of the quantised copy.
+
+    Example:
+        >>> int8_name("vision_model.onnx")
+        'vision_model_int8.onnx'
+    """
+    return file.replace(".onnx", "_int8.onnx")

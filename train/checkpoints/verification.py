@@ -1,0 +1,263 @@
+"""Verify a checkpoint: its files are those that were saved, and it still gives the outputs that it gave then.
+
+    python train/verify.py runs/demo/checkpoint
+    python train/verify.py USER/MODEL --revision v1.0
+    python train/verify.py USER/MODEL --trust_remote_code
+
+Names each file, tensor or field that has changed, each input and output that is no longer reproduced, and each library
+of another version. Ends with exit code 1 if anything has drifted; other versions alone are a note while the outputs
+stay the same.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors.numpy import load_file
+from transformers import HfArgumentParser
+from transformers.utils import logging
+
+import modeling_lumbarclip
+from train.checkpoints.golden_outputs import (
+    GOLDEN_TENSORS,
+    PIXEL_TOLERANCE,
+    TOLERANCE,
+    Arrays,
+    deviation,
+    load_for_golden_outputs,
+    model_outputs,
+    package_versions,
+    processed,
+    read_golden_outputs,
+)
+from train.checkpoints.manifest import (
+    Drift,
+    compare_files,
+    record_file,
+    refuse_parent_of_checkpoint,
+    unrecorded_files,
+)
+
+MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for each tensor
+
+
+@dataclass
+class VerifyArguments:
+    """Verify that a checkpoint is what was saved, and gives the outputs that it gave then."""
+
+    revision: str = field(default="", metadata={"help": "Of a Hub id: branch, tag or commit; empty: main."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code in the checkpoint, as its users do, and not that of the installed package."},
+    )
+    tolerance: float = field(
+        default=TOLERANCE,
+        metadata={
+            "help": "How far an embedding of length 1 may move. The default allows for another machine; on the same "
+            "one with the same libraries 1e-6 holds."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"--tolerance lies between 0 and 1, such as {TOLERANCE:g}; got {self.tolerance}.")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Args:
+        drifts: What has changed; empty for a checkpoint that is what was saved.
+        notes: What is different, but changed no output: versions of libraries, files added since.
+        deviations: By output, how far it moved, in lengths of the vector; empty if nothing could be computed.
+    """
+
+    drifts: list[Drift]
+    notes: list[Drift]
+    deviations: dict[str, float]
+
+
+def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:
+    """List what has drifted in a checkpoint since it was saved; empty if nothing has. See `verify_checkpoint`."""
+    return verify_checkpoint(folder_or_id, revision=revision).drifts
+
+
+def verify_checkpoint(
+    folder_or_id: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    tolerance: float = TOLERANCE,
+) -> Verification:
+    """Compare a checkpoint with its golden outputs.
+
+    Three things are told apart: files, against their digests; the processor, on the recorded images and texts; and the
+    model, on the recorded inputs, so that a change of the processor is not blamed on the weights.
+
+    Args:
+        folder_or_id: Folder of a checkpoint, or a Hub id.
+        revision: Of a Hub id: branch, tag or commit.
+        trust_remote_code: Whether to run the code in the checkpoint; else that of the installed package. A process
+            that has imported the classes of the package runs those in any case; a note says so.
+        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`, and no
+            output with them: those are of the recorded pixels.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or it was saved without golden outputs.
+    """
+    folder = find_checkpoint(folder_or_id, revision)
+    golden = read_golden_outputs(folder)
+    drifts = compare_files(folder, golden["files"])
+    notes = list(_added_files(folder, golden))
+    if any(drift.file == GOLDEN_TENSORS for drift in drifts):
+        return Verification(drifts, notes, {})  # nothing to compare with
+    recorded = load_file(folder / GOLDEN_TENSORS)
+    try:
+        model, processor = load_for_golden_outputs(folder, trust_remote_code=trust_remote_code)
+        images = _group(recorded, "image")
+        inputs = processed(processor, [images[str(number)] for number in range(len(images))], golden["texts"])
+        outputs = model_outputs(model, _group(recorded, "input"))
+    except Exception as error:  # files and code of the checkpoint may be broken in any way: that is what is asked
+        failed = Drift("outputs", GOLDEN_TENSORS, f"cannot be computed: {type(error).__name__}: {error}")
+        return Verification([*drifts, failed], notes + list(_other_versions(golden)), {})
+    if not type(model).__module__.startswith("transformers_modules."):
+        notes += _other_code(folder, golden)
+    moved = list(_compare_inputs(_group(recorded, "input"), inputs, golden["texts"]))
+    deviations = _deviations(_group(recorded, "output"), outputs)
+    moved += [
+        Drift(f"output {name}", GOLDEN_TENSORS, f"moved by {distance:.2g} of its length, {tolerance:g} allowed")
+        for name, distance in deviations.items()
+        if not distance <= tolerance
+    ]
+    versions = list(_other_versions(golden))
+    if moved:  # then they are suspects
+        return Verification([*drifts, *moved, *versions], notes, deviations)
+    return Verification(drifts, notes + versions, deviations)
+
+
+def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Path:
+    """Give the folder of a checkpoint; one of the Hub is downloaded.
+
+    Raises:
+        ValueError: If there is neither such a folder nor such a model on the Hub, or the checkpoint lies deeper.
+    """
+    folder = Path(folder_or_id)
+    if folder.is_dir():
+        refuse_parent_of_checkpoint(folder)
+        return folder
+    try:
+        return Path(snapshot_download(str(folder_or_id), revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"No checkpoint at {folder_or_id}: neither a folder nor a Hub id. {error}") from error
+
+
+def describe(checkpoint: str, found: Verification) -> str:
+    """Write what was found as a table.
+
+    Example:
+        >>> drift = Drift("field image_processor.image_mean", "processor_config.json", "0.4 when recorded, 0.5 now")
+        >>> print(describe("runs/demo/checkpoint", Verification([drift], [], {"image_embeds": 2e-7})))
+        runs/demo/checkpoint has DRIFTED from what was saved.
+          processor_config.json  field image_processor.image_mean  0.4 when recorded, 0.5 now
+        Largest move of an output: 2e-07 of its length (image_embeds).
+    """
+    verdict = "has DRIFTED from what was saved." if found.drifts else "is what was saved."
+    lines = [f"{checkpoint} {verdict}", *_table(found.drifts)]
+    if found.deviations:
+        name = max(found.deviations, key=lambda output: found.deviations[output])
+        lines.append(f"Largest move of an output: {found.deviations[name]:.2g} of its length ({name}).")
+    if found.notes:
+        lines += ["Different, without effect on the outputs:" if found.deviations else "Different:"]
+        lines += _table(found.notes)
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verify, and print what was found.
+
+    Returns:
+        The exit code: 1 if anything has drifted.
+    """
+    logging.set_verbosity_error()  # the table names what transformers would warn of
+    logging.disable_progress_bar()
+    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
+    parser = HfArgumentParser(VerifyArguments, description=VerifyArguments.__doc__)  # type: ignore[arg-type]
+    parser.add_argument("checkpoint", help="Folder of a checkpoint, or a Hub id.")
+    try:
+        args, named = parser.parse_args_into_dataclasses(list(sys.argv[1:] if argv is None else argv))
+        found = verify_checkpoint(
+            named.checkpoint,
+            revision=args.revision or None,
+            trust_remote_code=args.trust_remote_code,
+            tolerance=args.tolerance,
+        )
+    except (ValueError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(describe(named.checkpoint, found))
+    return 1 if found.drifts else 0
+
+
+def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator[Drift]:
+    for name, before in recorded.items():
+        after = now.get(name, np.empty(0))
+        if before.shape != after.shape:
+            detail = f"shape {before.shape} when recorded, {after.shape if name in now else 'none'} now"
+        elif np.issubdtype(before.dtype, np.integer):  # tokens: there is no small difference
+            changed = np.flatnonzero((before != after).any(axis=1))
+            detail = f"other for the text {texts[changed[0]][:80]!r}" if len(changed) else ""
+        else:
+            distance = deviation(before, after)
+            moved = f"moved by {distance:.2g} of its length, {PIXEL_TOLERANCE:g} allowed"
+            detail = "" if distance <= PIXEL_TOLERANCE else moved
+        if detail:
+            yield Drift(f"input {name}", GOLDEN_TENSORS, detail)
+
+
+def _deviations(recorded: Arrays, now: Arrays) -> dict[str, float]:
+    """Measure how far each output has moved; infinitely far, if the model no longer gives it."""
+    missing = np.empty(0)
+    return {name: deviation(before, now.get(name, missing)) for name, before in recorded.items()}
+
+
+def _added_files(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
+    for name in unrecorded_files(folder, golden["files"]):
+        yield Drift("file", name, "was not there when the checkpoint was saved, and loading may read it")
+
+
+def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
+    """Say which files of code differ from those of the package, whose code was run."""
+    for name in golden["files"]:
+        installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
+        if not name.endswith(".py") or not (folder / name).is_file():
+            continue
+        if not installed.is_file() or record_file(installed)["sha256"] != record_file(folder / name)["sha256"]:
+            yield Drift("code", name, "is not that of the installed package, which was run; see --trust_remote_code")
+
+
+def _other_versions(golden: dict[str, Any]) -> Iterator[Drift]:
+    for name, now in package_versions().items():
+        if now != (recorded := golden["packages"].get(name)):
+            yield Drift(f"package {name}", "", f"{recorded} when recorded, {now} now")
+
+
+def _group(tensors: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _table(drifts: list[Drift]) -> list[str]:
+    shown = drifts[:MAX_ROWS]
+    files = max((len(drift.file) for drift in shown), default=0)
+    names = max((len(drift.what) for drift in shown), default=0)
+    lines = [f"  {drift.file:{files}}  {drift.what:{names}}  {drift.detail}" for drift in shown]
+    return lines + [f"  and {len(drifts) - len(shown)} more"] * (len(drifts) > len(shown))

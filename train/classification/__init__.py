@@ -1,0 +1,1 @@
+"""The classification system: arguments, data, evaluation."""

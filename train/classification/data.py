@@ -1,0 +1,181 @@
+"""What a classifier is to learn of a data set: its classes, the rows that have one, and their images.
+
+Shapes: R rows of a split, B images of a batch, K classes, S side of the image.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from modeling_lumbarclip import LumbarCLIPImageProcessor
+from train.data.batch_sampler import EpochAndRow
+from train.data.image_augmentation import vary_images
+from train.data.image_cache import decode_images, normalise
+from train.evaluation.protocols.probe_inputs import unlearnable_findings
+from train.evaluation.targets import Targets, read_targets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """Classes and rows.
+
+    Args:
+        targets: The truth by split; grades are exclusive classes here, in their order.
+        rows: The rows of the data set that have a class, by split and row by row with the targets.
+        is_grade: Whether the classes are grades.
+    """
+
+    targets: dict[str, Targets]
+    rows: dict[str, Dataset]
+    is_grade: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return self.targets["train"].label_names
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each row has exactly one class."""
+        return self.targets["train"].exclusive
+
+    @property
+    def problem_type(self) -> str:
+        """What transformers calls it."""
+        return "single_label_classification" if self.exclusive else "multi_label_classification"
+
+    def multi_hot(self, split: str) -> Tensor:
+        """Classes of the rows of a split. Shape (R, K), float32."""
+        return torch.from_numpy(self.targets[split].labels).float()
+
+    def answerable(self, split: str) -> Tensor:
+        """Rows of a split that have no class without a training row. Shape (R,), bool."""
+        unlearned = ~self.targets["train"].labels.any(0)
+        return torch.from_numpy(~self.targets[split].labels[:, unlearned].any(1))
+
+
+def read_task(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> ClassificationTask:
+    """Read what is to be learned.
+
+    Args:
+        dataset: Splits `train`, `validation` and `test`.
+        target: `labels`: exclusive classes if every row has one label, else findings, of which those that no or every
+            training row has are left out. `grade`: the rows with a grade. An exclusive class without a training row
+            stays: its test rows are errors.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If there is nothing to learn, or a split has no row for it.
+    """
+    targets = read_targets(dataset)
+    task = _grades(dataset, targets) if target == "grade" else _labels(dataset, targets)
+    if task.exclusive:
+        _tell_unlearned(task)
+    return task
+
+
+def _labels(dataset: DatasetDict | Mapping[str, Dataset], targets: dict[str, Targets]) -> ClassificationTask:
+    if not targets["train"].exclusive:
+        targets = _learnable(targets)
+    elif len(np.unique(targets["train"].classes)) < 2:
+        raise ValueError("All training rows have the same class: there is nothing to tell apart.")
+    return ClassificationTask(targets, {split: dataset[split] for split in targets}, is_grade=False)
+
+
+def _grades(dataset: DatasetDict | Mapping[str, Dataset], targets: Mapping[str, Targets]) -> ClassificationTask:
+    names = targets["train"].grade_names
+    graded = {split: np.flatnonzero(of_split.grades >= 0) for split, of_split in targets.items()}
+    if without := [split for split, rows in graded.items() if not len(rows)]:
+        raise ValueError(f"--target grade: no row of {', '.join(without)} has a grade. Learn --target labels.")
+    as_classes = {}
+    for split, rows in graded.items():
+        selected = targets[split].select(rows, split)
+        labels = np.eye(len(names), dtype=bool)[selected.grades]
+        as_classes[split] = replace(selected, label_names=names, labels=labels, exclusive=True)
+    if len(np.unique(as_classes["train"].classes)) < 2:
+        raise ValueError("All training rows have the same grade: there is nothing to tell apart.")
+    return ClassificationTask(
+        as_classes, {split: dataset[split].select(rows) for split, rows in graded.items()}, is_grade=True
+    )
+
+
+def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
+    names = targets["train"].label_names
+    unlearnable = unlearnable_findings(targets["train"].labels, names)
+    kept = [k for k in range(len(names)) if k not in unlearnable]
+    if not kept:
+        raise ValueError(f"None of the findings can be learned: {'; '.join(unlearnable.values())}.")
+    for reason in unlearnable.values():
+        logger.warning("Left out: %s.", reason)
+    return {
+        split: replace(of_split, label_names=tuple(names[k] for k in kept), labels=of_split.labels[:, kept])
+        for split, of_split in targets.items()
+    }
+
+
+def _tell_unlearned(task: ClassificationTask) -> None:
+    rows = {split: of_split.labels.sum(0) for split, of_split in task.targets.items()}
+    unlearned = [
+        f"`{name}` ({rows['validation'][k]} validation rows, {rows['test'][k]} test rows)"
+        for k, name in enumerate(task.class_names)
+        if not rows["train"][k]
+    ]
+    if not task.answerable("validation").any():
+        raise ValueError(
+            f"No validation row has a class that a training row has; without one: {', '.join(unlearned)}. Build the "
+            "data set again with more patients or another --seed."
+        )
+    if unlearned:
+        logger.warning(
+            "Cannot be learned, for want of a training row: %s. The validation loss leaves these rows out; the figures "
+            "of the test split count them as errors.",
+            ", ".join(unlearned),
+        )
+
+
+class LabelledImages(TorchDataset):
+    """The images of a split, in memory, indexed by (epoch, row).
+
+    Args:
+        rows: With the column `image`.
+        labels: Shape (R, K), float32.
+        image_processor: Of the model.
+        seed: Of the augmentation, which depends on seed, epoch and row alone.
+        augment: Whether to vary the images.
+        show_progress: Whether to draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        labels: Tensor,
+        image_processor: LumbarCLIPImageProcessor,
+        seed: int,
+        augment: bool,
+        show_progress: bool,
+    ) -> None:
+        self.images = decode_images(rows, image_processor, show_progress)
+        self.labels, self.image_processor, self.seed, self.augment = labels, image_processor, seed, augment
+        self.sources: list[str] = rows["source"][:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, rows: list[EpochAndRow]) -> dict[str, Tensor]:
+        """Make a batch: `pixel_values` (B, 3, S, S), `labels` (B, K), `rows` (B,)."""
+        index = torch.tensor([row for _, row in rows])
+        images = self.images[index].float()
+        if self.augment:
+            images = vary_images(images, [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows])
+        pixel_values = normalise(images[:, None], self.image_processor)
+        return {"pixel_values": pixel_values, "labels": self.labels[index], "rows": index}

@@ -1,0 +1,178 @@
+"""Calibrate a fine-tuned classifier on validation patients, and measure it on test patients."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from modeling_lumbarclip.towers_lumbarclip import pooled_image
+from train.checkpoints.checkpoint import CHECKPOINT, write_folder, write_json, write_text
+from train.checkpoints.onnx_export import weights_sha256
+from train.classification.arguments import FinetuneClassificationArguments
+from train.classification.data import ClassificationTask, LabelledImages
+from train.data.leak_check import leak_stamp
+from train.evaluation import METRICS
+from train.evaluation.protocols.calibration import confidence_of_answers, fit_calibration
+from train.evaluation.protocols.fine_tuned import ClassifierFigures, measure_classifier
+from train.evaluation.statistics import metrics
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
+from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.targets import Targets, count_labels
+from train.reporting.classification_report import classification_report
+from train.reporting.figures.calibration import reliability_before_and_after
+from train.reporting.figures.plots import confusion_matrix
+from train.reporting.report import describe_dataset
+from train.training.history import read_history
+from train.training.run_folder import read_start
+
+REPORT = "report.md"
+CALIBRATION_BINS = 10
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) -> Floats:
+    """Logits of all images of a split, as the model gives them. Shape (R, K), float64."""
+    model.eval()
+    return np.concatenate(
+        [model(pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
+    )
+
+
+@torch.inference_mode()
+def tower_features(model: LumbarCLIPForImageClassification, images: LabelledImages, batch_size: int) -> Array:
+    """Pooled output z_I of the tower for all images of a split. Shape (R, D), float32."""
+    tower = model.eval().vision_model
+    features = [pooled_image(tower, tower(pixel_values=pixels)) for pixels in _batches(model, images, batch_size)]
+    return torch.cat(features).float().cpu().numpy()
+
+
+def _batches(model: nn.Module, images: LabelledImages, batch_size: int) -> Iterator[Tensor]:
+    device = next(model.parameters()).device
+    for start in range(0, len(images), batch_size):
+        rows = [(0, row) for row in range(start, min(start + batch_size, len(images)))]
+        yield images.__getitems__(rows)["pixel_values"].to(device)
+
+
+def calibrate(
+    model: LumbarCLIPForImageClassification, task: ClassificationTask, validation: LabelledImages, batch_size: int
+) -> None:
+    """Fit temperatures on the validation rows, and put them into the configuration, from where the model uses them."""
+    model.config.class_temperatures = None
+    logits = predict_logits(model, validation, batch_size)
+    fitted = fit_calibration(logits, task.targets["validation"]).temperatures.tolist()
+    model.config.class_temperatures = fitted * len(task.class_names) if task.exclusive else fitted
+
+
+def evaluate_classifier(
+    model: LumbarCLIPForImageClassification,
+    task: ClassificationTask,
+    args: FinetuneClassificationArguments,
+    output_dir: Path,
+) -> dict[str, Any]:
+    """Measure a calibrated classifier, and write `metrics.json`, `report.md` and `figures/`.
+
+    Args:
+        model: Fine-tuned and calibrated.
+        task: What it learned.
+        args: Settings of the run.
+        output_dir: Folder of the run.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    start = LumbarCLIPForImageClassification.from_pretrained(args.checkpoint)
+    start.to(model.device)  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
+    image_processor = LumbarCLIPImageProcessor.from_pretrained(output_dir / CHECKPOINT)
+    images = {
+        split: LabelledImages(
+            rows, task.multi_hot(split), image_processor, args.seed, augment=False, show_progress=True
+        )
+        for split, rows in task.rows.items()
+    }
+    temperatures = np.array(model.config.class_temperatures)
+    measured = measure_classifier(
+        {
+            split: predict_logits(model, images[split], args.batch_size) * temperatures
+            for split in ("validation", "test")
+        },
+        {split: tower_features(start, of_split, args.batch_size) for split, of_split in images.items()},
+        task.targets,
+        Resampling(args.num_resamples, args.seed),
+        task.is_grade,
+    )
+    results = as_results(measured, task, args, temperatures, output_dir) | {"weights_sha256": weights_sha256(model)}
+    figures = draw_figures(measured, task.targets["test"], describe_dataset(results["dataset"]))
+    (output_dir / METRICS).unlink(missing_ok=True)
+    write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
+    captions = {name: caption for name, (_, caption) in figures.items()}
+    write_text(output_dir / REPORT, classification_report(results, captions))
+    write_json(output_dir / METRICS, results)  # last: where it is, the others are
+    return results
+
+
+def as_results(
+    measured: ClassifierFigures,
+    task: ClassificationTask,
+    args: FinetuneClassificationArguments,
+    temperatures: Array,
+    output_dir: Path,
+) -> dict[str, Any]:
+    """Arrange what was measured as `metrics.json`."""
+    test, history = task.targets["test"], read_history(output_dir)
+    losses = [line["validation_loss"] for line in history]
+    return {
+        "target": args.target,
+        "figures": {name: as_entries(figures) for name, figures in measured.figures.items()},
+        "difference": as_entries(measured.difference),
+        "patients": as_entries(measured.patients),
+        "calibration": as_entries(measured.calibration.estimates),
+        "class_temperatures": dict(zip(task.class_names, temperatures.tolist(), strict=True)),
+        "training": {"epochs": len(history), "best_epoch": int(np.argmin(losses)) + 1},
+        "dataset": {
+            "name": Path(args.dataset).name,
+            "split": "test",
+            "num_rows": len(test),
+            "num_patients": len(set(test.patient_ids)),
+            "leak": leak_stamp(task.rows),
+            "start": read_start(output_dir),
+            "synthetic": all(source.startswith("synthetic") for source in task.rows["test"]["source"]),
+            "labels": count_labels(test),
+        },
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def draw_figures(measured: ClassifierFigures, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
+    """Draw what the report shows: figures with their captions, by file name."""
+    names, figures = targets.label_names, {}
+    confidence, correct = confidence_of_answers(targets, measured.probabilities)
+    error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
+    panel = confidence, correct, metrics.calibration_bins(confidence, CALIBRATION_BINS)
+    counted = "images" if targets.exclusive else "answers"
+    figures["reliability.png"] = (
+        reliability_before_and_after(
+            {f"calibrated: error {error:.3f}": panel}, CALIBRATION_BINS, counted, f"Classifier\n{where}"
+        ),
+        "Reliability of the calibrated classifier",
+    )
+    if targets.exclusive:
+        counts = metrics.confusion_counts(targets.classes, measured.probabilities.argmax(1), len(names))
+        figures["confusion.png"] = (
+            confusion_matrix(counts, names, "class", f"Classifier\n{where}"),
+            "Confusion matrix of the classifier",
+        )
+    return figures
+
+
+def _save_figures(figures: dict[str, tuple[Figure, str]], folder: Path) -> None:
+    for name, (figure, _) in figures.items():
+        figure.savefig(folder / name)

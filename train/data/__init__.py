@@ -1,0 +1,1 @@
+"""From a data set to batches: rows, sampler, image cache, augmentation, leak check, provenance."""

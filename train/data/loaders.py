@@ -1,0 +1,279 @@
+"""From a dataset to batches: images decoded once, texts tokenised once, every random choice tied to its row.
+
+Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from data_scripts.reports.text import normalise_report
+from modeling_lumbarclip import LumbarCLIPProcessor
+from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, upsample_minorities
+from train.data.image_augmentation import vary_images
+from train.data.image_cache import decode_images, normalise
+from train.data.report_texts import augmented_texts, parts_of_texts
+
+Batch = dict[str, Tensor]
+
+COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "level", "sequence", "source"}
+
+
+def open_dataset(name: str) -> DatasetDict:
+    """Read a dataset that `data_scripts.build` wrote, from its folder or from the Hub.
+
+    Raises:
+        ValueError: If there is none, or it lacks a split or a column that training needs.
+    """
+    try:
+        dataset = load_dataset(name)
+    except (FileNotFoundError, DatasetNotFoundError, ConnectionError) as error:  # offline: a ConnectionError
+        unasked = " (The Hub could not be asked for it.)" if isinstance(error, ConnectionError) else ""
+        raise ValueError(
+            f"No dataset {name!r}: make one with `python -m data_scripts.build --source ... --out {name}`."
+            f"{_folder_of_like_name(Path(name))}{unasked}"
+        ) from error
+    missing = [split for split in ("train", "validation", "test") if split not in dataset]
+    if missing:
+        raise ValueError(f"{name} has no split {', '.join(missing)}; build it again with data_scripts.build.")
+    if missing_columns := COLUMNS - set(dataset["train"].column_names):
+        raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
+    return dataset
+
+
+def _folder_of_like_name(path: Path) -> str:
+    """Name the folder beside a missing one that may have been meant, if there is one."""
+    beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    nearest = difflib.get_close_matches(path.name, set(beside) - {path.name}, n=1)
+    return f" Did you mean {path.with_name(nearest[0])}?" if nearest else ""
+
+
+def rows_sha256(split: Dataset) -> str:
+    """Identity of the rows of a split, in order: of their sources and reports."""
+    rows = "\n".join(f"{source}\t{report}" for source, report in zip(split["source"], split["report"], strict=True))
+    return hashlib.sha256(rows.encode()).hexdigest()
+
+
+def target_classes(
+    dataset: Dataset, columns: Sequence[str], count_absences: bool = False, even_if_none: bool = False
+) -> Tensor | None:
+    """Classes of each row over the named columns, side by side; the soft targets compare these.
+
+    A row without any class would overlap with no other row and be drawn to all of them alike; such rows get a class
+    of their own, "none of these", so that they resemble each other.
+
+    Args:
+        dataset: A split whose columns hold `ClassLabel` or lists of them.
+        columns: Columns to use.
+        count_absences: False as in the paper: the overlap of two rows counts the classes that both have, so that a
+            disc with one finding resembles one with six as much as its like. True: the classes that both lack count
+            too, and of an ordinal grade every threshold that both pass or both miss; the overlap then is the number
+            of classes less the Hamming distance. Ours.
+        even_if_none: Whether a split in which no row has a class gets its classes all the same, those of rows
+            without any. For the validation of a training split that has classes.
+
+    Returns:
+        Shape (R, K), float32; None without columns, or when no row has a class.
+    """
+    blocks, any_class = [], torch.zeros(len(dataset), dtype=torch.bool)
+    for column in columns:
+        feature = dataset.features[column]
+        names = getattr(feature, "feature", feature).names
+        block = torch.zeros(len(dataset), len(names))
+        for row, value in enumerate(dataset[column]):
+            block[row, value if isinstance(value, list) else [] if value is None else [value]] = 1
+        has_class = block.sum(dim=1) > 0
+        any_class |= has_class
+        if count_absences and column == "grade":
+            passed = block.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # threshold k: the grade is k or worse
+            block = torch.cat([passed, 1 - passed], dim=1) * has_class[:, None]
+        elif count_absences and column == "labels":
+            block = torch.cat([block, 1 - block], dim=1)
+        blocks.append(block)
+    if not blocks or not (any_class.any() or even_if_none):
+        return None
+    classes = torch.cat(blocks, dim=1)
+    without_class = (classes.sum(dim=1) == 0).float()[:, None]
+    return torch.cat([classes, without_class], dim=1) if without_class.any() else classes
+
+
+def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
+    """Number the reports and the patients of a split; reports that differ in blanks or case alone are the same.
+
+    Returns:
+        Two arrays of shape (R,), equal where two rows share their report, or their patient.
+    """
+    distinct, text_of_row = np.unique(dataset["report"][:], return_inverse=True)
+    _, id_of_text = np.unique([normalise_report(text).casefold() for text in distinct], return_inverse=True)
+    _, patient_ids = np.unique(dataset["patient_id"][:], return_inverse=True)
+    return id_of_text[text_of_row], patient_ids
+
+
+def plan_batches(
+    dataset: Dataset,
+    balance: Sequence[str],
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    num_processes: int = 1,
+) -> EpochBatches:
+    """Plan the batches of a training split.
+
+    Args:
+        dataset: The split.
+        balance: `upsample` repeats the rows of rare labels, see `upsample_minorities`; `sampler` spreads reports and
+            patients over the batches, see `deal`. Both, one or none.
+        batch_size: Pairs of a step in each process.
+        seed: Seed of the order.
+        process_index: This process.
+        num_processes: All processes.
+
+    Raises:
+        ValueError: If the rows do not fill a batch, or there is nothing to balance by.
+    """
+    upsampling = upsample_minorities(classes_to_balance(dataset)) if "upsample" in balance else None
+    ids = text_and_patient_ids(dataset) if "sampler" in balance else None
+    return EpochBatches(len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
+
+
+def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
+    """Classes of each row that upsampling evens out: the paper's pair where it divides the rows, else all labels.
+
+    Returns:
+        Shape (R, K), at least one in each row.
+
+    Raises:
+        ValueError: If no row has a label.
+    """
+    classes = target_classes(dataset, ["labels"])
+    if classes is None:
+        raise ValueError(
+            f"--balance upsample repeats the pairs of rare labels, but none of the {len(dataset)} training pairs has a "
+            "label: label the data, or leave it out."
+        )
+    names = dataset.features["labels"].feature.names
+    pair = [names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in names]
+    divided = len(pair) == 2 and bool((classes[:, pair].sum(dim=1) == 1).all())
+    return (classes[:, pair] if divided else classes).numpy() > 0
+
+
+class PairedRows(TorchDataset):
+    """The pairs of a split, in memory, indexed by (epoch, row).
+
+    Args:
+        dataset: A split.
+        processor: Processor of the model.
+        target_columns: Columns that make the soft targets.
+        seed: Seed of every random choice. What a row becomes depends on seed, epoch and row alone: not on the
+            process, the worker, the batch, or where a run was resumed.
+        count_absences: See `target_classes`.
+        classes_even_if_none: See `target_classes`.
+        augment: Whether to vary the images.
+        text_unit: Whether a pair shows its whole `report`, or a `sentence` of it drawn for each epoch.
+        text_augmentation: Second text of a pair: see `augmented_texts`.
+        show_progress: Whether to draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        processor: LumbarCLIPProcessor,
+        target_columns: Sequence[str],
+        seed: int,
+        count_absences: bool = False,
+        classes_even_if_none: bool = False,
+        augment: bool = False,
+        text_unit: str = "report",
+        text_augmentation: str = "rephrasings",
+        show_progress: bool = True,
+    ) -> None:
+        self.processor, self.seed, self.augment = processor, seed, augment
+        self.images = decode_images(dataset, processor.image_processor, show_progress)
+        self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
+        self.sources: list[str] = dataset["source"][:]
+        self.reports: list[str] = dataset["report"][:]
+        self.augmented_texts = augmented_texts(
+            self.reports, dataset["rephrasings"][:], text_augmentation, seed, show_progress
+        )
+        self.has_augmented_texts = any(self.augmented_texts)
+        texts = {*self.reports, *(text for texts in self.augmented_texts for text in texts)}
+        self.parts = parts_of_texts(texts, text_unit)
+        distinct = sorted({part for parts in self.parts.values() for part in parts})
+        token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
+        self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
+        """Make a batch of the rows.
+
+        Returns:
+            `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
+            `input_ids` for each pair; the same with the prefix `augmented_` where there are augmented texts;
+            `labels` (B, K) where it has classes; `rows` (B,).
+        """
+        index = torch.tensor([row for _, row in rows])
+        images = self.images[index]
+        generators = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+        if self.augment:
+            images = vary_images(images.float(), generators)
+        pixel_values = normalise(images[:, None], self.processor.image_processor)
+        batch = {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "rows": index}
+        # Drawn in this order, what is asked for in addition leaves the draws before it as they are.
+        if self.has_augmented_texts:
+            augmented = [self._augmented(row, random) for (_, row), random in zip(rows, generators, strict=True)]
+            batch |= self._distinct_texts(augmented, "augmented_")
+        reports = [self._part(self.reports[row], random) for (_, row), random in zip(rows, generators, strict=True)]
+        batch |= self._distinct_texts(reports, "")
+        if self.labels is not None:
+            batch["labels"] = self.labels[index]
+        return batch
+
+    def _augmented(self, row: int, random: np.random.Generator) -> str:
+        texts = self.augmented_texts[row]
+        return self._part(texts[random.integers(len(texts))] if texts else self.reports[row], random)
+
+    def _part(self, text: str, random: np.random.Generator) -> str:
+        parts = self.parts[text]
+        return parts[random.integers(len(parts))] if len(parts) > 1 else parts[0]
+
+    def _distinct_texts(self, texts: list[str], prefix: str) -> Batch:
+        """T1 and T2 of one level share their report: encode it once."""
+        row_of_text = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": [self.token_ids[text] for text in row_of_text]}, return_tensors="pt"
+        )
+        return {
+            f"{prefix}input_ids": padded["input_ids"],
+            f"{prefix}attention_mask": padded["attention_mask"],
+            f"{prefix}text_index": torch.tensor([row_of_text[text] for text in texts]),
+        }
+
+
+def build_loader(rows: PairedRows, batches: EpochBatches, num_workers: int) -> DataLoader[Any]:
+    """Join rows and batches; worker processes are optional, since a batch is only indexing and augmentation."""
+    return DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=_as_made,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_made(batch: Any) -> Any:
+    """`PairedRows.__getitems__` has made the batch already."""
+    return batch

@@ -1,0 +1,339 @@
+"""Calibration: do the probabilities mean what they say, before and after one number is fitted on validation patients?
+
+Temperature scaling divides the logits by a temperature T: exclusive classes share one, findings have one each, since
+each finding is a classifier of its own, of its own scale. Few validation patients make it a noisy number: whether it
+helped is measured, not assumed. Answers and ranks stay as they are; what moves is how sure the model says it is.
+
+Logits come in, not probabilities: those of a sharp classifier are rounded to 0 and 1, and a temperature fitted on what
+is left of them is not that of the logits that users divide.
+
+Prediction sets (`conformal.py`) are then fitted on the calibrated probabilities of the same rows: for two choices that
+changes no set, because T keeps the order, and for more a single number fitted on all rows leaves the promise nearly
+untouched.
+
+The validation logits must come from a classifier that was not fitted on the validation rows; one that was has
+no errors left there to be calibrated by.
+
+Shapes: N rows, K labels, Q questions, C choices, as in `train.evaluation.protocols.conformal`.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from train.evaluation.protocols.conformal import (
+    IN_EVERY_SET,
+    class_conditional_thresholds,
+    marginal_thresholds,
+    patients_needed,
+    prediction_sets,
+    set_estimates,
+)
+from train.evaluation.questions import (
+    as_label_probabilities,
+    as_questions,
+    choice_names,
+    counted_questions,
+    learned_questions,
+    logits_as_questions,
+    question_names,
+    true_choices,
+)
+from train.evaluation.statistics import metrics
+from train.evaluation.statistics.bootstrap import (
+    DEFAULT_RESAMPLING,
+    Estimate,
+    Resampling,
+    paired_difference,
+    patient_bootstrap,
+    warn_once,
+)
+from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.targets import Targets
+
+logger = logging.getLogger(__name__)
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+TARGET_COVERAGE = 0.9
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on validation rows.
+
+    Args:
+        temperatures: One a question. Shape (Q,).
+        thresholds: Of the sets that promise coverage for each choice. Shape (Q, C).
+        marginal_thresholds: Of the sets that promise coverage on average. Shape (Q, C).
+        target_coverage: What both promise.
+        reasons: Why a temperature was left at 1 or stands at its bound, or a choice is in every set; by question, and
+            by `QUESTION: CHOICE`.
+    """
+
+    temperatures: Floats
+    thresholds: Floats
+    marginal_thresholds: Floats
+    target_coverage: float
+    reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Calibration fitted on validation rows and measured on test rows.
+
+    Args:
+        calibration: What was fitted.
+        probabilities: Of the test rows, calibrated. Shape (N, K).
+        sets: Of the test rows, class-conditional. Shape (N, Q, C), bool.
+        marginal_sets: The same with one threshold a question.
+        estimates: The figures of `calibration_estimates`.
+    """
+
+    calibration: Calibration
+    probabilities: Array
+    sets: Array
+    marginal_sets: Array
+    estimates: dict[str, Estimate]
+
+
+def calibration_figures(
+    validation_logits: Array,
+    validation: Targets,
+    test_logits: Array,
+    test: Targets,
+    resampling: Resampling = DEFAULT_RESAMPLING,
+    target_coverage: float = TARGET_COVERAGE,
+) -> CalibrationResult:
+    """Fit temperatures and prediction sets on validation rows, and measure them on test rows.
+
+    Args:
+        validation_logits: Of each label, by a classifier that was not fitted on these rows: of exclusive classes those
+            of a softmax, of a finding its log-odds. Shape (N_v, K); a column that could not be learned is NaN.
+        validation: The truth of the same rows.
+        test_logits: By the same classifier. Shape (N, K).
+        test: The truth of the same rows.
+        resampling: How intervals are drawn.
+        target_coverage: What the prediction sets promise.
+
+    Returns:
+        What was fitted, the calibrated probabilities and sets of the test rows, and the figures.
+    """
+    calibration = fit_calibration(validation_logits, validation, target_coverage)
+    probabilities, sets, marginal_sets = apply_calibration(calibration, test_logits, test)
+    uncalibrated = as_label_probabilities(softmax(logits_as_questions(test_logits, test), axis=2), test)
+    estimates = calibration_estimates(test, uncalibrated, probabilities, sets, marginal_sets, resampling)
+    return CalibrationResult(calibration, probabilities, sets, marginal_sets, estimates)
+
+
+def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
+    """Fit the temperature with the least negative log-likelihood.
+
+    Args:
+        logits: Any that give the probabilities by softmax. Shape (N, C); -inf of a choice that cannot be answered.
+        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be answered, at no temperature, is
+            left out.
+
+    Returns:
+        T in [0.01, 100], and a reason where the rows do not settle it. T is then 1, where one choice is true of all
+        rows or all rows are answered right (the smaller T, the better, without end, and no evidence for so much
+        certainty), or 100, where the logits tell nothing.
+
+    Source:
+        Guo et al., On Calibration of Modern Neural Networks, 2017, section 4.2.
+
+    Relations:
+        Platt scaling adds an offset for each class. It would also move answers, and fits twice the numbers.
+
+    Example:
+        >>> fit_temperature(np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]]), np.array([0, 1, 0, 0]))
+        (2.7307..., None)
+    """
+    possible = np.isfinite(np.take_along_axis(logits, truth[:, None], axis=1)[:, 0])
+    logits, truth = logits[possible], truth[possible]
+    if not len(truth):
+        return 1.0, "T left at 1: the true choice of no validation row can be answered"
+    if len(np.unique(truth)) < 2:
+        return 1.0, f"T left at 1: one choice is true of all {len(truth)} validation rows"
+    of_truth = np.take_along_axis(logits, truth[:, None], axis=1)
+    if ((logits < of_truth).sum(1) == logits.shape[1] - 1).all():
+        return 1.0, f"T left at 1: all {len(truth)} validation rows are answered right"
+
+    def loss(log_temperature: float) -> float:
+        log_probabilities = log_softmax(logits * math.exp(-log_temperature), axis=1)
+        return -float(np.take_along_axis(log_probabilities, truth[:, None], axis=1).mean())
+
+    # Convex in 1/T, so there is one minimum.
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    temperature = math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    if temperature > 0.999 * MAX_TEMPERATURE:
+        return MAX_TEMPERATURE, f"T at its bound {MAX_TEMPERATURE:g}: the probabilities tell nothing on validation rows"
+    if temperature < 1.001 * MIN_TEMPERATURE:
+        return MIN_TEMPERATURE, f"T at its bound {MIN_TEMPERATURE:g}: errors on validation rows are by a hair's breadth"
+    return temperature, None
+
+
+def scale(logits: Array, temperatures: Array) -> Floats:
+    """Divide logits by the temperatures, and take the softmax over the choices.
+
+    Args:
+        logits: Shape (N, Q, C). NaN stays NaN.
+        temperatures: Shape (Q,), > 0.
+
+    Returns:
+        Probabilities. Shape (N, Q, C).
+
+    Example:
+        >>> odds_of_4 = np.log([[[1.0, 4.0]]])
+        >>> scale(odds_of_4, np.array([2.0])).round(4).tolist()  # odds of 2
+        [[[0.3333, 0.6667]]]
+    """
+    return softmax(logits / temperatures[:, None], axis=2)
+
+
+def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TARGET_COVERAGE) -> Calibration:
+    """Fit temperatures, and the thresholds of prediction sets, on validation rows.
+
+    Args:
+        logits: Of each label, as in `calibration_figures`. Shape (N, K); a column that could not be learned is NaN.
+        targets: The truth of the same rows.
+        target_coverage: What the sets promise, in (0, 1).
+
+    Returns:
+        The calibration. A column that is NaN has T = 1 and thresholds of 1.
+    """
+    by_question, truth = logits_as_questions(logits, targets), true_choices(targets)
+    choices, names = choice_names(targets), question_names(targets)
+    learned = learned_questions(by_question)
+    temperatures, reasons = np.ones(len(names)), {}
+    for question, name in enumerate(names):
+        if not learned[question]:
+            reasons[name] = "there are no probabilities to calibrate"
+            continue
+        temperatures[question], reason = fit_temperature(by_question[:, question], truth[:, question])
+        if reason is not None:
+            reasons[name] = reason
+    calibrated = scale(by_question, temperatures)
+    thresholds, marginal = np.full((2, len(names), len(choices)), IN_EVERY_SET)
+    fitted = calibrated[:, learned], truth[:, learned], targets.patient_ids, target_coverage
+    thresholds[learned] = class_conditional_thresholds(*fitted)
+    marginal[learned] = marginal_thresholds(*fitted)
+    for question, choice in zip(*np.nonzero((thresholds == IN_EVERY_SET) & learned[:, None]), strict=True):
+        found = len(np.unique(targets.patient_ids[truth[:, question] == choice]))
+        reasons[f"{names[question]}: {choices[choice]}"] = (
+            f"in every set: {found} validation patients have it, and {target_coverage:g} coverage needs "
+            f"{patients_needed(target_coverage)} whose probabilities of it are not 0"
+        )
+    for name, reason in reasons.items():
+        warn_once(logger, f"Calibration of {name}: {reason}.")
+    return Calibration(temperatures, thresholds, marginal, target_coverage, reasons)
+
+
+def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
+    """Calibrate the answers for rows that were not fitted on.
+
+    Args:
+        calibration: Fitted on validation rows.
+        logits: Of each label, as in `calibration_figures`. Shape (N, K).
+        targets: Of the same rows; only what the labels are is read.
+
+    Returns:
+        Calibrated probabilities (N, K), class-conditional and marginal prediction sets (N, Q, C).
+    """
+    calibrated = scale(logits_as_questions(logits, targets), calibration.temperatures)
+    return (
+        as_label_probabilities(calibrated, targets),
+        prediction_sets(calibrated, calibration.thresholds),
+        prediction_sets(calibrated, calibration.marginal_thresholds),
+    )
+
+
+def calibration_estimates(
+    targets: Targets,
+    uncalibrated: Array,
+    calibrated: Array,
+    sets: Array,
+    marginal_sets: Array,
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> dict[str, Estimate]:
+    """Measure probabilities before and after calibration, and prediction sets; of one test split or of pooled folds.
+
+    Args:
+        targets: The truth.
+        uncalibrated: Shape (N, K).
+        calibrated: Shape (N, K).
+        sets: Class-conditional. Shape (N, Q, C), bool.
+        marginal_sets: The same with one threshold a question.
+        resampling: How intervals are drawn.
+
+    Returns:
+        `expected_calibration_error`, `brier_score` and `negative_log_likelihood`, each as `uncalibrated/`,
+        `calibrated/` and `change/` (calibrated less uncalibrated on the same resampled patients: below 0 is better);
+        the figures of `conformal.set_estimates` as `class_conditional/` and `marginal/`. For findings
+        all are means over the findings that have probabilities, `No Finding` left out, and there is
+        `calibrated/expected_calibration_error/FINDING` of each beside that of `uncalibrated/`. Empty where nothing has
+        probabilities.
+    """
+    before, after = as_questions(uncalibrated, targets), as_questions(calibrated, targets)
+    learned = [question for question in counted_questions(targets) if learned_questions(before)[question]]
+    if not learned:
+        return {}
+    truth = true_choices(targets)[:, learned]
+    before, after = before[:, learned], after[:, learned]
+    patients, estimates = targets.patient_ids, {}
+    for metric in (confidence_error, metrics.brier_score, metrics.negative_log_likelihood):
+        name = "expected_calibration_error" if metric is confidence_error else metric.__name__
+        over_questions = _over_questions(metric)
+        for state, probabilities in (("uncalibrated", before), ("calibrated", after)):
+            estimates[f"{state}/{name}"] = patient_bootstrap(
+                over_questions, [truth, probabilities], patients, resampling
+            )
+        estimates[f"change/{name}"] = paired_difference(
+            over_questions, [truth, after], [truth, before], patients, resampling
+        )
+    if not targets.exclusive:
+        names = question_names(targets)
+        for state, probabilities in (("uncalibrated", before), ("calibrated", after)):
+            for column, question in enumerate(learned):
+                estimates[f"{state}/expected_calibration_error/{names[question]}"] = patient_bootstrap(
+                    confidence_error, [truth[:, column], probabilities[:, column]], patients, resampling
+                )
+    for kind, of_kind in (("class_conditional", sets), ("marginal", marginal_sets)):
+        figures = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), patients, resampling)
+        estimates |= {f"{kind}/{name}": figure for name, figure in figures.items()}
+    return estimates
+
+
+def confidence_error(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
+    """Expected calibration error of the likeliest choice. Shapes (N,), (N, C)."""
+    correct = probabilities.argmax(1) == truth
+    return metrics.expected_calibration_error(probabilities.max(1), correct, weights=weights)
+
+
+def confidence_of_answers(targets: Targets, probabilities: Array) -> tuple[Floats, Array]:
+    """List what a reliability diagram or a risk-coverage curve is drawn from.
+
+    Args:
+        targets: The truth.
+        probabilities: Of each label. Shape (N, K); NaN where a label could not be learned.
+
+    Returns:
+        Probability of the likeliest choice, and whether it is the true one. One entry for each row of exclusive
+        classes; for each row and learned label otherwise.
+    """
+    by_question = as_questions(probabilities, targets)
+    learned = learned_questions(by_question)
+    answers = by_question[:, learned]
+    correct = answers.argmax(2) == true_choices(targets)[:, learned]
+    return answers.max(2).ravel(), correct.ravel()
+
+
+def _over_questions(metric: metrics.Metric) -> Callable[..., Floats]:
+    def over_questions(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
+        return metrics.mean_over_findings(metric, truth, probabilities, weights)
+
+    return over_questions

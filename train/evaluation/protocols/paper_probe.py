@@ -1,0 +1,126 @@
+"""The paper's probe: one linear layer on frozen features, trained by AdamW.
+
+50 epochs at a learning rate of 1e-4 on the training split alone; the validation split chooses nothing here, and is
+answered so that a decision threshold or a temperature can be chosen on it. Features are taken as they are.
+
+An epoch of a few thousand cached rows takes milliseconds, since the encoder is asked once and not in every epoch.
+
+Source:
+    LumbarCLIP, section 4.2. The paper states the linear layer, the epochs and the learning rate; the batch of 128,
+    AdamW and its weight decay of 1e-4 are those of its pretraining, and the rate stays constant. It has two exclusive
+    classes; findings that do not exclude each other get one sigmoid output each, all learned in one pass.
+
+Relations:
+    `linear_probe` finds the optimum of a standardised logistic regression, whatever the scale of the features. This
+    probe takes steps of 1e-4 and stops before it gets there where features are small or rows few, which is part of
+    what the paper reports.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from torch import Tensor, nn
+
+from train.evaluation.protocols.probe_inputs import check_features, unlearnable_findings
+from train.evaluation.protocols.probe_losses import PROBE_LOSSES, Loss, ProbeLoss
+from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.targets import Targets
+
+LEARNING_RATE = 1e-4
+WEIGHT_DECAY = 1e-4
+EPOCHS = 50
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class PaperProbe:
+    """What the paper's probe answers.
+
+    Args:
+        logits: Of the splits `validation` and `test`. Shape (N, K). Of exclusive classes, one without a training row
+            has -inf; a finding that could not be learned is NaN.
+        exclusive: Whether the labels exclude each other.
+        undefined: Columns that could not be learned, with the reason; findings only.
+    """
+
+    logits: dict[str, Floats]
+    exclusive: bool
+    undefined: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def probabilities(self) -> dict[str, Floats]:
+        """Of each label, by split: softmax of exclusive classes, sigmoid of findings. Shape (N, K)."""
+        return {
+            split: softmax(logits, axis=1) if self.exclusive else expit(logits) for split, logits in self.logits.items()
+        }
+
+
+def paper_probe(
+    features: Mapping[str, Array],
+    targets: Mapping[str, Targets],
+    loss: ProbeLoss = PROBE_LOSSES["paper"],
+    *,
+    seed: int,
+) -> PaperProbe:
+    """Fit the paper's probe on the training split and answer the other two.
+
+    Args:
+        features: Splits `train`, `validation` and `test`, shape (N, D); projected or not.
+        targets: By split, row by row with the features.
+        loss: Trained with; the paper's, or a remedy of `PROBE_LOSSES`.
+        seed: Of the initial weights and of the order of rows. The same for all losses, they differ in nothing else.
+
+    Returns:
+        The answers.
+
+    Raises:
+        ValueError: If the rows of features and targets differ, or a feature is not finite.
+    """
+    check_features(features, targets)
+    train_labels, exclusive = targets["train"].labels, targets["test"].exclusive
+    label_names = targets["train"].label_names
+    undefined = {} if exclusive else unlearnable_findings(train_labels, label_names)
+    learned = [k for k in range(len(label_names)) if train_labels[:, k].any() and k not in undefined]
+    answers = {
+        split: np.full((len(targets[split]), len(label_names)), -np.inf if exclusive else np.nan)
+        for split in ("validation", "test")
+    }
+    if learned:
+        layer = fit_linear_layer(
+            torch.as_tensor(features["train"], dtype=torch.float32),
+            torch.as_tensor(train_labels[:, learned], dtype=torch.float32),
+            loss.of_classes if exclusive else loss.of_findings,
+            seed,
+        )
+        weight, bias = (parameter.detach().double().numpy() for parameter in (layer.weight, layer.bias))
+        for split, logits in answers.items():
+            logits[:, learned] = features[split] @ weight.T + bias
+    return PaperProbe(answers, exclusive, undefined)
+
+
+def fit_linear_layer(features: Tensor, labels: Tensor, loss: Loss, seed: int) -> nn.Linear:
+    """Train one linear layer, all labels at once. The global random state is left as it was.
+
+    Args:
+        features: Shape (N, D), float.
+        labels: 0.0 or 1.0, each label in at least one row. Shape (N, K), float.
+        loss: Of a batch.
+        seed: Of the initial weights and of the order of rows.
+
+    Returns:
+        The layer.
+    """
+    counts, num_rows = labels.sum(0), len(labels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = nn.Linear(features.shape[1], labels.shape[1])
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        for _ in range(EPOCHS):
+            for batch in torch.randperm(num_rows).split(BATCH_SIZE):
+                optimizer.zero_grad()
+                loss(layer(features[batch]), labels[batch], counts, num_rows).backward()
+                optimizer.step()
+    return layer

@@ -1,0 +1,1 @@
+"""Experiments compare systems: spec, folds, runner, measures."""

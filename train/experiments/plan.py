@@ -1,0 +1,158 @@
+"""The dry run of a study: what each run comes to, and how long it would take on this machine."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from train.data.loaders import plan_batches
+from train.experiments.data import Fold
+from train.experiments.progress import in_words
+from train.experiments.spec import StudyRun
+from train.objectives import ModelWithObjective, build_objective
+from train.pretraining.arguments import PretrainArguments
+from train.pretraining.data import build_rows, count_updates
+from train.pretraining.initial_model import build_model
+from train.reporting.tables import markdown_table
+from train.training.optimization import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+TIMED_UPDATES = 2
+# Where a batch this small takes longer than this, one of the paper's size would take minutes, at hardly another speed.
+SMALL_BATCH_SIZE = 8
+SLOW_SECONDS = 1.0
+# What the time of a pair depends on; heads, temperatures and learning rates are nothing beside the towers.
+SPEED_SETTINGS = (
+    "objective",
+    "vision",
+    "vision_model_args",
+    "text",
+    "text_config",
+    "pretrained",
+    "vocabulary_size",
+    "image_size",
+    "max_text_length",
+    "text_unit",
+    "text_augmentation",
+    "augment",
+    "gradient_checkpointing",
+    "batch_size",
+)
+
+
+def plan_study(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> list[dict[str, Any]]:
+    """Count the updates of each run and estimate its time from a few measured steps of each kind of run.
+
+    Args:
+        runs: Of the study.
+        folds: Of the study, in order.
+        accelerator: Knows processes, device and precision.
+
+    Returns:
+        For each run its `run`, `updates`, `pairs`, `pairs_per_second` and `seconds`; all 0 or None where nothing is
+        trained. Decoding, validation and answering come on top.
+    """
+    speeds: dict[str, float] = {}
+    planned = []
+    for run in tqdm(runs, desc="measuring speed", unit=" runs", disable=not accelerator.is_main_process):
+        args, dataset = run.arguments, folds[run.fold or 0].dataset
+        if not run.system.trained:
+            planned.append({"run": run.run_id, "updates": 0, "pairs": 0, "pairs_per_second": None, "seconds": 0.0})
+            continue
+        kind = json.dumps([args.alpha < 1, *(getattr(args, name) for name in SPEED_SETTINGS)])
+        if kind not in speeds:
+            speeds[kind] = pairs_per_second(args, dataset["train"], accelerator)
+        share = accelerator.process_index, accelerator.num_processes
+        updates = count_updates(
+            args, len(plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share))
+        )
+        pairs = updates * args.gradient_accumulation_steps * args.batch_size * accelerator.num_processes
+        planned.append(
+            {
+                "run": run.run_id,
+                "updates": updates,
+                "pairs": pairs,
+                "pairs_per_second": speeds[kind],
+                "seconds": pairs / speeds[kind],
+            }
+        )
+    return planned
+
+
+def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator: Accelerator) -> float:
+    """Time a few updates, after one that warms up: towers of the run's size, on rows of its data.
+
+    Where pretrained towers cannot be reached, random ones of the text tower's usual shape stand in for them. Batches
+    are those of the run, or small ones where even these take seconds.
+
+    Args:
+        args: Settings of the run.
+        train_split: Its training split.
+        accelerator: Knows processes, device and precision.
+
+    Returns:
+        Pairs a second of all processes together.
+    """
+    few = train_split.select(range(min(args.batch_size, len(train_split))))
+    set_seed(args.seed)
+    try:
+        processor, model = build_model(args, few)
+    except (OSError, ValueError):  # of both kinds, as the Hub or a tower's loader says it
+        if not args.pretrained:
+            raise
+        logger.warning("%s or %s cannot be fetched: random towers are timed.", args.vision, args.text)
+        processor, model = build_model(replace(args, pretrained=False), few)
+    rows, _ = build_rows(args, {"train": few, "validation": few}, processor, show_progress=False)
+    step = ModelWithObjective(model, build_objective(args.objective, model, rows.labels)).to(accelerator.device)
+    step.train()
+    optimizer = build_optimizer(step, args.learning_rate, args.weight_decay)
+
+    def seconds_of_update(batch_size: int) -> float:
+        started = time.perf_counter()
+        batch = send_to_device(
+            rows.__getitems__([(0, row % len(rows)) for row in range(batch_size)]), accelerator.device
+        )
+        batch.pop("rows")
+        with accelerator.autocast():
+            loss, _ = step(batch, batch.pop("labels", None))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        return time.perf_counter() - started
+
+    seconds_of_update(SMALL_BATCH_SIZE)  # the first one allocates
+    small = torch.tensor(seconds_of_update(SMALL_BATCH_SIZE), device=accelerator.device)
+    is_slow = accelerator.reduce(small, "mean").item() > SLOW_SECONDS  # alike on all processes, which gather together
+    if is_slow:
+        return SMALL_BATCH_SIZE * accelerator.num_processes / small.item()
+    seconds = sum(seconds_of_update(args.batch_size) for _ in range(TIMED_UPDATES))
+    return TIMED_UPDATES * args.batch_size * accelerator.num_processes / seconds
+
+
+def plan_table(planned: Sequence[dict[str, Any]]) -> str:
+    """Lay out the plan, with the total in the last line."""
+    rows = [
+        [
+            of_run["run"],
+            f"{of_run['updates']:,}",
+            f"{of_run['pairs']:,}",
+            "-" if of_run["pairs_per_second"] is None else f"{of_run['pairs_per_second']:.1f}",
+            in_words(of_run["seconds"]),
+        ]
+        for of_run in planned
+    ]
+    total = {name: sum(of_run[name] for of_run in planned) for name in ("updates", "pairs", "seconds")}
+    rows.append(
+        [f"{len(planned)} runs", f"{total['updates']:,}", f"{total['pairs']:,}", "", in_words(total["seconds"])]
+    )
+    return markdown_table(["run", "updates", "pairs", "pairs/s", "training"], rows)

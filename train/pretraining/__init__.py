@@ -1,0 +1,1 @@
+"""The pretraining system: arguments, data, starting model, targets, validation."""

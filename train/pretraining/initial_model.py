@@ -1,0 +1,164 @@
+"""The model and processor that a run starts from."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+from datasets import Dataset
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
+
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from train.checkpoints.checkpoint import load_checkpoint
+from train.pretraining.arguments import PretrainArguments
+from train.training.adapters import add_adapters
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Build processor and model: those of a checkpoint, or towers that are pretrained or random; then adapters.
+
+    Args:
+        args: Settings of the run.
+        train_split: Whose reports give the vocabulary where the towers are not pretrained.
+
+    Returns:
+        Processor and model, on the CPU. With `lora_rank` the model is wrapped by peft, which passes everything on.
+
+    Raises:
+        ValueError: If a tower is unknown, the message names the nearest ones; or the checkpoint is not of LumbarCLIP.
+    """
+    processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    if args.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if args.lora_rank:
+        model = add_adapters(model, args.lora_rank)
+    return processor, model
+
+
+def from_checkpoint(args: PretrainArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Go on with a checkpoint and its processor; only how the loss is computed follows the run's settings."""
+    model, processor = load_checkpoint(args.init_checkpoint)
+    if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
+        raise ValueError(
+            f"init_checkpoint {args.init_checkpoint} holds a {type(model).__name__}; it must be a LumbarCLIP "
+            "checkpoint, as pretraining writes it. A tower is given by --vision or --text."
+        )
+    model.config.label_temperature, model.config.alpha = args.label_temperature, args.alpha
+    model.config.learn_temperature = args.learn_temperature
+    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
+    processor.class_prompts |= args.class_prompts
+    processor.absent_class_prompts |= args.absent_class_prompts
+    return processor, model
+
+
+def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Join two towers, pretrained or random, with new heads."""
+    heads: dict[str, Any] = {
+        "projection": args.projection,
+        "projection_dim": args.projection_dim,
+        "text_pooling": args.text_pooling,
+        "initial_temperature": args.initial_temperature,
+        "learn_temperature": args.learn_temperature,
+        "label_temperature": args.label_temperature,
+        "alpha": args.alpha,
+    }
+    if args.pretrained:
+        model = LumbarCLIPModel.from_vision_text_pretrained(
+            args.vision, args.text, vision_model_args=timm_arguments(args) or None, **heads
+        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text)
+    else:
+        tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
+        vision = {"architecture": args.vision, "model_args": timm_arguments(args) or None}
+        refuse_unknown_text_settings(args.text_config)
+        text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
+        text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        config = LumbarCLIPConfig(
+            vision_config=AutoConfig.for_model("timm_wrapper", **vision), text_config=text, **heads
+        )
+        try:
+            model = LumbarCLIPModel(config)
+        except TypeError as error:  # of timm, which hands on whatever it is given
+            raise ValueError(
+                f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Give those that "
+                "do, or none: --vision_model_args '{}'."
+            ) from error
+    image_processor = LumbarCLIPImageProcessor(
+        size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
+    )
+    processor = LumbarCLIPProcessor(
+        image_processor,
+        tokenizer,
+        max_length=args.max_text_length,
+        class_prompts=dict(args.class_prompts),
+        absent_class_prompts=dict(args.absent_class_prompts),
+    )
+    return processor, model
+
+
+def refuse_unknown_text_settings(settings: Mapping[str, Any]) -> None:
+    """Raise if a text tower from random weights is given a setting that its kind does not have: it would be ignored.
+
+    Raises:
+        ValueError: If so; the message names the nearest one.
+    """
+    kind = settings.get("model_type", "bert")
+    known = AutoConfig.for_model(kind).to_dict()
+    for name in settings:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"text_config sets {name!r}, which {kind} does not have.{hint}")
+
+
+def timm_arguments(args: PretrainArguments) -> dict[str, Any]:
+    """Arguments of `timm.create_model`: those given, and the image size for towers that are built for one.
+
+    Raises:
+        ValueError: If an image size among them is not that of the images.
+    """
+    given: dict[str, Any] = dict(args.vision_model_args)
+    if given.get("img_size", args.image_size) not in (args.image_size, [args.image_size] * 2):
+        raise ValueError(
+            f"vision_model_args build {args.vision} for images of {given['img_size']} pixels, and image_size is "
+            f"{args.image_size}: leave img_size out, it follows image_size."
+        )
+    default = timm.get_pretrained_cfg(args.vision) if timm.is_model(args.vision) else None
+    if default is not None and default.fixed_input_size and default.input_size[-1] != args.image_size:
+        given["img_size"] = args.image_size
+    return given
+
+
+def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
+    """Make a lower-case WordPiece tokenizer of the most frequent words, with single characters for all others.
+
+    Not the trainer of `tokenizers`: it breaks ties by the order of a hash table, so that each process of a run would
+    have a vocabulary of its own.
+
+    Args:
+        texts: Reports of the training split.
+        vocabulary_size: Largest number of pieces.
+
+    Returns:
+        A BERT tokenizer.
+
+    Example:
+        >>> tokenizer = learn_tokenizer(["Disc bulge at L4/L5.", "No bulge."], 60)
+        >>> tokenizer.tokenize("Local bulge at L4/L5, left")
+        ['l', '##o', '##c', '##a', '##l', 'bulge', 'at', 'l4', '/', 'l5', '[UNK]', '[UNK]']
+    """
+    normalise, split = BertNormalizer(lowercase=True).normalize_str, BertPreTokenizer().pre_tokenize_str
+    counts = Counter(word for text in texts for word, _ in split(normalise(text)))
+    characters = sorted({character for word in counts for character in word})
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    pieces = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *words])
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(list(pieces)[:vocabulary_size])})
+
+
+def _texts(split: Dataset) -> list[str]:
+    return [*split["report"], *(text for rephrasings in split["rephrasings"] for text in rephrasings)]

@@ -1,0 +1,1 @@
+"""The model card, filled from the files of a run."""

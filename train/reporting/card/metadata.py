@@ -1,0 +1,109 @@
+"""The YAML head of a model card: what the Hub filters by, and the figures as `EvalResult`s."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from train.reporting.tables import readable
+
+# What the figures are called in the Hub's index of metrics; those it does not know keep their own names.
+METRIC_IDS = {
+    "macro_f1": "f1",
+    "macro_auroc": "roc_auc",
+    "auroc": "roc_auc",
+    "macro_average_precision": "average_precision",
+    "minority_recall": "recall",
+    "grade_quadratic_kappa": "cohen_kappa",
+    "grade_mean_absolute_error": "mae",
+}
+PIPELINE_TAG = "zero-shot-image-classification"
+TAGS = ("lumbarclip", "medical", "radiology", "lumbar-spine", "contrastive-learning", "research-use-only")
+
+
+def card_metadata(
+    repo_id: str,
+    *,
+    pipeline_tag: str,
+    license_id: str,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
+    is_measured_elsewhere: bool,
+    base_model: str | list[str] | None,
+    uses_lora: bool,
+    is_adapter: bool,
+    emissions: Mapping[str, Any] | None,
+) -> ModelCardData:
+    """Fill the metadata of a card.
+
+    Args:
+        repo_id: Hub id; the model index has its name.
+        pipeline_tag: Task of the Hub.
+        license_id: Of the weights, as the Hub calls it. For `other` the link leads to the card, which says what holds.
+        data: What the run recorded of its data set, as `train.data.provenance.describe_data` gives it.
+        metrics: The content of `metrics.json`; None if the model was not measured, or on data that it may have seen:
+            leaderboards read figures without the warning.
+        is_measured_elsewhere: Whether they are of other rows than those of the training data set.
+        base_model: Hub ids of the model or the towers that the weights started from.
+        uses_lora: Whether the run trained low-rank adapters.
+        is_adapter: Whether the repository holds these alone.
+        emissions: `co2_eq_emissions`; None if they are not known.
+
+    Returns:
+        The metadata.
+    """
+    tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
+    return ModelCardData(
+        license=license_id,
+        license_name="see-the-model-card" if license_id == "other" else None,
+        license_link=f"https://huggingface.co/{repo_id}/blob/main/README.md" if license_id == "other" else None,
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag=pipeline_tag,
+        tags=tags,
+        base_model=base_model,
+        datasets=data["hub_id"],
+        language="en",
+        model_name=repo_id.rpartition("/")[2],
+        co2_eq_emissions=emissions,
+        eval_results=None
+        if metrics is None
+        else evaluation_results(metrics, None if is_measured_elsewhere else data["hub_id"]),
+    )
+
+
+def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[EvalResult]:
+    """List every defined figure of the protocols that a card leads with.
+
+    Args:
+        metrics: The content of `metrics.json`.
+        hub_id: Of the data set that was measured on, if it is on the Hub.
+    """
+    if "figures" in metrics:  # of a fine-tuned classifier
+        groups = {("image-classification", "Image classification"): metrics["figures"]["fine_tuned"]}
+    else:
+        groups = {
+            ("image-classification", "Linear probe on frozen image features"): metrics["linear_probe"],
+            (PIPELINE_TAG, "Zero-shot by prompts"): metrics["zero_shot"],
+            ("information-retrieval", "Retrieval between images and reports"): {
+                name: entry for name, entry in metrics["retrieval"].items() if "_chance_" not in name
+            },
+        }
+    measured_on = metrics["dataset"]
+    return [
+        EvalResult(
+            task_type=task_type,
+            task_name=task_name,
+            dataset_type=hub_id or measured_on["name"],
+            dataset_name=f"{measured_on['name']} (drawn, no patients)"
+            if measured_on["synthetic"]
+            else measured_on["name"],
+            dataset_split=measured_on["split"],
+            metric_type=METRIC_IDS.get(name.partition("/")[0], name.partition("/")[0]),
+            metric_name=readable(name),
+            metric_value=round(entry["value"], 4),
+            verified=False,
+        )
+        for (task_type, task_name), entries in groups.items()
+        for name, entry in entries.items()
+        if entry["value"] is not None
+    ]

@@ -1,0 +1,204 @@
+"""Figures of a study: systems beside each other, their differences, heads, calibration, cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
+from train.reporting.tables import Entry
+
+ROW_HEIGHT = 0.3
+
+
+@rc_context(STYLE)
+def forest_chart(
+    systems: Mapping[str, Entry],
+    controls: Mapping[str, Entry],
+    highlighted: str,
+    axis_label: str,
+    title: str,
+    chance: float | None = None,
+) -> Figure:
+    """Draw one figure of every system with its interval, the best on top; controls below, in grey.
+
+    Args:
+        systems: Entries of `results.json` by title. Undefined ones are left out.
+        controls: The same of the controls.
+        highlighted: Title of the system that the study is about.
+        axis_label: What the axis measures.
+        title: What was measured, on what.
+        chance: Where a dashed line marks the level of chance.
+
+    Returns:
+        The figure.
+    """
+    rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
+    rows += [(name, entry, GREY) for name, entry in _best_first(controls)]
+    figure = new_figure(7.5, 1.5 + ROW_HEIGHT * len(rows), title)
+    axes = figure.subplots()
+    _draw_intervals(axes, rows)
+    if chance is not None:
+        axes.axvline(chance, color=GREY, linestyle="--", linewidth=1)
+    key = "\ngrey: controls, features that no run has learned" if controls else ""
+    axes.set_xlabel(f"{axis_label}, 95 % interval over patients{key}")
+    return figure
+
+
+@rc_context(STYLE)
+def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: str, title: str) -> Figure:
+    """Draw what one system has more than each other; intervals that exclude zero are coloured.
+
+    Args:
+        differences: Entries of a comparison of `results.json` by title of the other system.
+        first: The system in question.
+        axis_label: What the axis measures.
+        title: What was measured, on what.
+
+    Returns:
+        The figure.
+    """
+    colours = {None: GREY, False: GREY, True: BLUE}
+    rows = [
+        (
+            f"− {name}",
+            entry,
+            ORANGE if entry["excludes_zero"] and entry["value"] < 0 else colours[entry["excludes_zero"]],
+        )
+        for name, entry in _best_first(differences)
+    ]
+    figure = new_figure(7.5, 1.7 + ROW_HEIGHT * len(rows), title)
+    axes = figure.subplots()
+    _draw_intervals(axes, rows)
+    axes.axvline(0, color=BLACK, linewidth=1)
+    axes.set_xlabel(f"{first} minus the other: {axis_label}, 95 % interval of the pair\ngrey: the interval holds zero")
+    return figure
+
+
+@rc_context(STYLE)
+def heads_chart(
+    panels: Mapping[str, Mapping[str, Mapping[str, Entry]]], metrics: Mapping[str, str], axis_label: str, title: str
+) -> Figure:
+    """Draw figures over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
+
+    Args:
+        panels: By panel (kind of head), by series (backbone), by position (width): figures by metric.
+        metrics: Shown metrics with their names; one column of panels each.
+        axis_label: What the positions are.
+        title: What was measured, on what.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
+    grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    positions = _in_order(position for series in panels.values() for points in series.values() for position in points)
+    crowded = any(
+        sum(position in points for points in panels[p].values()) > 1 for p in panels for position in positions
+    )
+    for row, (panel, series) in zip(grid, panels.items(), strict=True):
+        for axes, (metric, words) in zip(row, metrics.items(), strict=True):
+            for name, points in series.items():
+                index = names.index(name)
+                # Moved aside, so that none hides another.
+                aside = 0.5 * ((index + 0.5) / len(names) - 0.5) if crowded else 0.0
+                places = {positions.index(position) + aside: figures for position, figures in points.items()}
+                _draw_series(axes, index, name, places, metric)
+            axes.set(title=f"{panel}: {words}", xlabel=axis_label, xlim=(-0.5, len(positions) - 0.5))
+            axes.set_xticks(range(len(positions)), positions)
+            axes.grid(visible=False, axis="x")
+    if crowded:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@rc_context(STYLE)
+def reliability_pair(
+    curves: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str], counted: str, title: str
+) -> Figure:
+    """Draw accuracy over confidence before and after temperature scaling, side by side.
+
+    Args:
+        curves: `before` and `after`: `counts`, `claimed`, `achieved` of the filled bins.
+        errors: Calibration error of each, in words.
+        counted: What is counted: `images`.
+        title: What was measured, on what.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(7.5, 3.9, title)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (when, curve) in zip(panels, curves.items(), strict=True):
+        total = sum(curve["counts"])
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+        axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
+        sizes = [12 + 300 * count / total for count in curve["counts"]]
+        axes.scatter(curve["claimed"], curve["achieved"], s=sizes, color=BLUE, alpha=0.85, zorder=3)
+        axes.set(title=f"{when}: {errors[when]}", xlabel="confidence in the answer", xlim=(0, 1.03), ylim=(0, 1.03))
+    panels[0].set_ylabel("share correct")
+    panels[0].legend(loc="upper left")
+    figure.supxlabel(f"area of a point: its share of the {counted}", fontsize=9)
+    return figure
+
+
+@rc_context(STYLE)
+def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis_label: str, title: str) -> Figure:
+    """Draw what a system scores over the seconds that it trained, each by its own mark.
+
+    Args:
+        points: Seconds and entry of each system.
+        highlighted: Title of the system that the study is about.
+        axis_label: What is scored.
+        title: What was measured, on what.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(7.5, max(4.2, 0.8 + 0.23 * len(points)), title)  # room for the legend
+    axes = figure.subplots()
+    for index, (name, (seconds, entry)) in enumerate(points.items()):
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
+        if entry["low"] is not None:
+            axes.plot([seconds] * 2, [entry["low"], entry["high"]], color=colour, linewidth=1.2, alpha=0.6)
+        size = 10 if name == highlighted else 7
+        axes.plot(seconds, entry["value"], color=colour, marker=marker, markersize=size, linestyle="", label=name)
+    axes.set(xlabel="seconds of training, mean over runs", ylabel=axis_label)
+    axes.set_xlim(0, 1.05 * max(seconds for seconds, _ in points.values()))  # the last mark stays whole
+    figure.legend(loc="outside right upper", fontsize=9)
+    return figure
+
+
+def _best_first(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
+    defined = [(name, entry) for name, entry in entries.items() if entry["value"] is not None]
+    return sorted(defined, key=lambda item: -item[1]["value"])
+
+
+def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:
+    for position, (_, entry, colour) in enumerate(rows):
+        if entry["low"] is not None:
+            axes.plot([entry["low"], entry["high"]], [position] * 2, color=colour, linewidth=2)
+        axes.plot(entry["value"], position, marker="o", color=colour, markersize=7)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set(ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mapping[str, Entry]], metric: str) -> None:
+    drawn = {
+        place: figures[metric] for place, figures in places.items() if figures.get(metric, {}).get("value") is not None
+    }
+    for place, entry in drawn.items():
+        if entry["low"] is not None:
+            axes.plot([place] * 2, [entry["low"], entry["high"]], color=PALETTE[index], linewidth=1.6)
+    values = [entry["value"] for entry in drawn.values()]
+    axes.plot(list(drawn), values, color=PALETTE[index], marker=MARKERS[index], linewidth=0.8, label=name)
+
+
+def _in_order(positions: Iterable[str]) -> list[str]:
+    """Each once; widths by their number, names as they come."""
+    distinct = list(dict.fromkeys(positions))
+    return sorted(distinct, key=int) if all(position.isdigit() for position in distinct) else distinct

@@ -1,0 +1,1 @@
+"""What every training run shares: run folder, history, optimisation, adapters, processes."""
