@@ -23,8 +23,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 from huggingface_hub import metadata_load
 
+from data_scripts.system.command_line import run
 from train.checkpoints.onnx_export import weights_sha256
-from train.command_line import parse_arguments
 from train.web_app.answers import MODEL_REVISION, open_reader
 from train.web_app.interface import build_page, launch_settings
 from train.web_app.report_index import read_index
@@ -84,7 +84,4 @@ def display_name(checkpoint: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_arguments(AppArguments))
-    except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(run(main))

@@ -23,15 +23,14 @@ from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
-from transformers.hf_argparser import HfArgumentParser
 
 from data_scripts.auditing.balance import class_shares
 from data_scripts.auditing.built_folder import opened_afresh
 from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
 from data_scripts.auditing.near_duplicates import Fingerprint
 from data_scripts.auditing.report import audit_markdown
-from data_scripts.command_line import parse_words
 from data_scripts.reports.text import normalise_report
+from data_scripts.system.command_line import parse_arguments
 
 COLUMNS = {"image", "report", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
 
@@ -119,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-        args = parse_words(HfArgumentParser(AuditArguments), argv)  # type: ignore[arg-type]
+        args = parse_arguments(AuditArguments, argv)
         with opened_afresh(args.dataset) as dataset:
             result = audit(dataset, args.num_proc)
         result["dataset"] = args.dataset.name

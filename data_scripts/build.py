@@ -29,13 +29,15 @@ from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import shard_digests
-from data_scripts.command_line import parse_words
 from data_scripts.hub.upload import Destination, check_destination
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
 from data_scripts.privacy.protection import pseudonymise, pseudonyms_of_public
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
 from data_scripts.sources import SOURCES, list_sources
+from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.staging import clear, publish, staging_folder, staging_path
+from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.writing.dataset_card import card_text, without_paths
@@ -50,8 +52,6 @@ from data_scripts.writing.planning import (
     without,
 )
 from data_scripts.writing.shards import join_parts
-from data_scripts.writing.staging import clear, publish, staging_folder, staging_path
-from data_scripts.writing.workers import Workers
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:
@@ -248,25 +248,16 @@ class _ListSources(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, build, and say what was built."""
-    from transformers.hf_argparser import HfArgumentParser  # takes a second, and each worker imports this module
-
     argv = sys.argv[1:] if argv is None else argv
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(BuildArguments, description="Build a dataset folder from one source.")  # type: ignore[arg-type]
-    parser.add_argument(
-        "--list",
-        action=_ListSources,
-        nargs=0,
-        default=argparse.SUPPRESS,
-        dest=argparse.SUPPRESS,
-        help="Say what each source is, its licence, size and where to get it, and leave.",
-    )
+    if "--list" in argv:
+        print(list_sources())
+        return
     try:
-        args = parse_words(parser, argv)
+        args = parse_arguments(BuildArguments, argv)
         if args.push_to_hub:  # what is known now is not told after hours
-            from data_scripts.publish_dataset import refuse_unpublishable_build  # what its checks need, no worker does
+            from data_scripts.publish_dataset import check_publishable_build  # what its checks need, no worker does
 
-            refuse_unpublishable_build(args, SOURCES[args.source].ABOUT)
+            check_publishable_build(args, SOURCES[args.source].ABOUT)
             check_destination(HfApi(), _destination(args), is_new=True)
         report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
     except ValueError as error:

@@ -21,16 +21,15 @@ from pathlib import Path
 import pydicom
 from pydicom import Dataset
 from tqdm.auto import tqdm
-from transformers.hf_argparser import HfArgumentParser
 
-from data_scripts.command_line import parse_words
 from data_scripts.imaging.dicom import is_dicom, read_slice
 from data_scripts.imaging.dicom_reading import BoundedReader, num_frames, open_dicom
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_elements
 from data_scripts.privacy.pseudonyms import Pseudonyms
-from data_scripts.writing.staging import publish, staging_folder
+from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.staging import publish, staging_folder
 
 WRITTEN = "written"
 _NUM_PRINTED = 10
@@ -107,7 +106,7 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
         if left := identifying_elements(cleaned):
             raise UnusableImageError(f"elements that may name someone remain: {', '.join(left[:10])}")
         if not keep_burnt_in:
-            _refuse_letters(path, dataset)
+            _check_letters(path, dataset)
         target = copies.joinpath(*_new_name(cleaned, path, pseudonyms))
         if target.exists():
             raise UnusableImageError("another file has the same SOP instance UID")
@@ -122,7 +121,7 @@ def _whole_dataset(path: Path) -> Iterator[Dataset]:
         yield pydicom.dcmread(BoundedReader(file, path.name), force=True)
 
 
-def _refuse_letters(path: Path, dataset: Dataset) -> None:
+def _check_letters(path: Path, dataset: Dataset) -> None:
     way_out = "look at it, and give --keep_burnt_in if it names no one"
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
         raise UnusableImageError(f"text is burnt into the pixels, says the header; {way_out}")
@@ -146,10 +145,8 @@ def _new_name(cleaned: Dataset, path: Path, pseudonyms: Pseudonyms) -> tuple[str
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, copy, and say what was left out."""
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(DeidentifyArguments)  # type: ignore[arg-type]
     try:
-        args = parse_words(parser, argv)
+        args = parse_arguments(DeidentifyArguments, argv)
         outcomes = deidentify_folder(args)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -28,15 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 from PIL import Image
-from transformers.hf_argparser import HfArgumentParser
 
-from data_scripts.command_line import parse_words
 from data_scripts.paraphrasing.answers import Answerer, Decoding, KeptAnswers, settings_of
 from data_scripts.paraphrasing.audit import AUDIT_NAME, audit, audit_text, card_paragraph
 from data_scripts.paraphrasing.loop import Rephrased, rephrase_all
 from data_scripts.records import SPLITS
+from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.staging import publish, staging_folder
 from data_scripts.writing.dataset_card import without_paths
-from data_scripts.writing.staging import publish, staging_folder
 
 EMBEDDED = "embedded"
 # The paper names microsoft/llava-med-v1.5-mistral-7b, whose files need LLaVA-Med's own code (model type
@@ -238,8 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     datasets.disable_progress_bars()
     try:
-        # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-        args = parse_words(HfArgumentParser(ParaphraseArguments), argv)  # type: ignore[arg-type]
+        args = parse_arguments(ParaphraseArguments, argv)
         paths = ("dataset", "out", "model") if Path(args.model).is_dir() else ("dataset", "out")
         command = shlex.join(["python", "-m", "data_scripts.paraphrase", *without_paths(argv, paths)])
         result = paraphrase(args, command)

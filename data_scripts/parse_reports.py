@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers.hf_argparser import HfArgumentParser
 
-from data_scripts.command_line import parse_words
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import Note, read_notes
+from data_scripts.system.command_line import parse_arguments
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
 
@@ -140,8 +139,7 @@ def _write_whole(path: Path, content: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, read the notes, and say what they state."""
     try:
-        # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-        args = parse_words(HfArgumentParser(ParseArguments), argv)  # type: ignore[arg-type]
+        args = parse_arguments(ParseArguments, argv)
         report = parse_reports(args)
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -18,13 +18,13 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from data_scripts.auditing.built_folder import opened_afresh, refuse_changed_shards
+from data_scripts.auditing.built_folder import check_shards_unchanged, opened_afresh
 from data_scripts.auditing.leaks import leaks_of
 from data_scripts.auditing.privacy_check import check_dataset
-from data_scripts.command_line import parse_words
 from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.lumbar_builder import DATA_FOLDER
 from data_scripts.records import NOT_STATED, SourceAbout
+from data_scripts.system.command_line import parse_arguments
 from data_scripts.writing.build_arguments import BuildArguments
 from data_scripts.writing.build_report import REPORT_NAME
 
@@ -45,8 +45,8 @@ class PublishDatasetArguments:
     dry_run: bool = field(default=False, metadata={"help": "Check, and name what would be sent; ask the Hub nothing."})
 
 
-def refuse_unpublishable_build(args: BuildArguments, about: SourceAbout) -> None:
-    """Raise at the start of a build whose dataset `refuse_unpublishable` would refuse, whatever the rows are.
+def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
+    """Raise at the start of a build whose dataset `check_publishable` would refuse, whatever the rows are.
 
     Args:
         args: Of the build.
@@ -57,14 +57,14 @@ def refuse_unpublishable_build(args: BuildArguments, about: SourceAbout) -> None
             ids of a source that is no public data set are kept.
     """
     if args.license is None:
-        _refuse_licence(about.name, about.license, about.may_be_shared)
+        _check_licence(about.name, about.license, about.may_be_shared)
     if args.keep_ids and not about.has_public_ids:
         raise ValueError(
             f"{args.out} would not pass the de-identification check: {KEPT_IDS}. Leave out --keep_ids or --push_to_hub."
         )
 
 
-def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
+def check_publishable(folder: Path, num_proc: int = 1) -> None:
     """Raise if a dataset must not be given to others.
 
     Beside what the build found, the rows are looked at again: the rules may be better now.
@@ -79,9 +79,9 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
     """
     report = _read_report(folder)
     source = report["source"]
-    _refuse_licence(source["name"], source["license"], report["may_be_shared"])
-    _refuse_names(report["deidentification"], folder)
-    refuse_changed_shards(folder, report["shards"])
+    _check_licence(source["name"], source["license"], report["may_be_shared"])
+    _check_names(report["deidentification"], folder)
+    check_shards_unchanged(folder, report["shards"])
     with opened_afresh(folder) as dataset:
         checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
     if not checked.passed:
@@ -98,7 +98,7 @@ def refuse_unpublishable(folder: Path, num_proc: int = 1) -> None:
         )
 
 
-def _refuse_licence(source: str, licence: str, may_be_shared: bool) -> None:
+def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
     if may_be_shared:
         return
     if licence == NOT_STATED:
@@ -123,7 +123,7 @@ def _read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _refuse_names(found: Mapping[str, Any], folder: Path) -> None:
+def _check_names(found: Mapping[str, Any], folder: Path) -> None:
     if found["passed"]:
         return
     reasons = {
@@ -159,22 +159,18 @@ def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc
         ValueError: If it must not be given to others, or the Hub refuses, fails or cannot be reached.
     """
     check_destination(api, destination)
-    refuse_unpublishable(folder, num_proc)
+    check_publishable(folder, num_proc)
     (address,) = upload(api, {destination: files_to_send(folder)})
     return address
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, check, and send."""
-    from transformers.hf_argparser import HfArgumentParser  # takes a second; builds import this module without need
-
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(PublishDatasetArguments, description="Publish a dataset.")  # type: ignore[arg-type]
     try:
-        args = parse_words(parser, argv)
+        args = parse_arguments(PublishDatasetArguments, argv)
         destination = Destination(repo_id=args.repo_id, kind="dataset", private=not args.public, tag=args.tag)
         if args.dry_run:
-            refuse_unpublishable(args.dataset, args.num_proc)
+            check_publishable(args.dataset, args.num_proc)
             print(f"Dry run: nothing was sent to {args.repo_id}. It would get:", *files_to_send(args.dataset), sep="\n")
             return
         address = publish_dataset(HfApi(), args.dataset, destination, args.num_proc)

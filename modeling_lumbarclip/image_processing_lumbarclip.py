@@ -163,7 +163,7 @@ def read_image(image: Any, timeout: float | None = None) -> Any:
             raise ValueError(f"{error} {SMALLER}") from error
     if not isinstance(image, Image.Image):
         return image
-    _refuse_pil_image(image)  # here, before it is decoded, and its frames forgotten
+    _check_no_pil_image(image)  # here, before it is decoded, and its frames forgotten
     return ImageOps.exif_transpose(image)
 
 
@@ -209,7 +209,7 @@ def to_eight_bits(image: Any) -> Any:
         tensor([[[  0, 128, 255]]], dtype=torch.uint8)
     """
     if isinstance(image, Image.Image):
-        _refuse_pil_image(image)
+        _check_no_pil_image(image)
         if image.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
             return image.convert("RGB")
         if not image.mode.startswith(("I", "F")):
@@ -228,13 +228,13 @@ def to_eight_bits(image: Any) -> Any:
         raise ValueError(
             f"An image has 1, 3 or 4 channels; got shape {tuple(image.shape)}. Of a volume, pass one slice at a time."
         )
-    _refuse_huge(image.shape[-1], image.shape[-2])
+    _check_size(image.shape[-1], image.shape[-2])
     image = image[:3]
     return image if image.dtype == torch.uint8 else _window(image)
 
 
-def _refuse_pil_image(image: Image.Image) -> None:
-    _refuse_huge(image.width, image.height)
+def _check_no_pil_image(image: Image.Image) -> None:
+    _check_size(image.width, image.height)
     # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
     num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if num_frames > 1:
@@ -245,7 +245,7 @@ def _refuse_pil_image(image: Image.Image) -> None:
         )
 
 
-def _refuse_huge(width: int, height: int) -> None:
+def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
         raise ValueError(f"The image has {width} x {height} pixels; a side may have {MAX_SIDE:,}. {SMALLER}")
 

@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
     def sent_token(self):
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
-    def refuse_stranger(self):
+    def check_member(self):
         if self.sent_token() == self.server.token:
             return False
         words = "Invalid credentials in Authorization header"
@@ -220,12 +220,12 @@ class Handler(BaseHTTPRequestHandler):
         return (repository, *found) if found else self.missing("Revision")
 
     def whoami(self):
-        if not self.refuse_stranger():
+        if not self.check_member():
             organisations = [{"name": name, "type": "org"} for name in ORGANISATIONS]
             self.answer(200, {"type": "user", "name": USER, "orgs": organisations, "auth": {}})
 
     def create(self):
-        if self.refuse_stranger():
+        if self.check_member():
             return None
         asked = json.loads(self.body)
         owner, kind = asked.get("organization") or USER, asked.get("type") or "model"
@@ -243,7 +243,7 @@ class Handler(BaseHTTPRequestHandler):
     # Uploads.
 
     def preupload(self, kind, name, revision):
-        if self.refuse_stranger() or not (found := self.find(kind, name, revision)):
+        if self.check_member() or not (found := self.find(kind, name, revision)):
             return
         answers = []
         for file in json.loads(self.body)["files"]:
@@ -255,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def batch(self, kind, name):
         kind = {prefix: kind for kind, prefix in KINDS.items()}[kind]
-        if self.refuse_stranger() or not self.find(kind, name):
+        if self.check_member() or not self.find(kind, name):
             return
         objects = json.loads(self.body)["objects"]
         for entry in objects:
@@ -271,7 +271,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200)
 
     def commit(self, kind, name, revision):
-        if self.refuse_stranger() or not (found := self.find(kind, name, revision)):
+        if self.check_member() or not (found := self.find(kind, name, revision)):
             return None
         repository, _, files = found
         header, files = {}, dict(files)
@@ -292,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"commitUrl": f"{self.server.endpoint}/{name}/commit/{oid}", "commitOid": oid})
 
     def tag(self, kind, name, revision):
-        if self.refuse_stranger() or not (found := self.find(kind, name, revision)):
+        if self.check_member() or not (found := self.find(kind, name, revision)):
             return None
         tag = json.loads(self.body)["tag"]
         if tag in found[0].tags:

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
-from train.checkpoints.checkpoint import write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 from train.evaluation.out_of_fold import Answers, pool_shared
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.data import StudyData, controls_of, keep_folds, open_study_data
@@ -35,12 +35,12 @@ from train.experiments.runner import (
     ANSWERS,
     DONE,
     Summary,
+    check_runs_unchanged,
     do_run,
     folder_of,
     forget,
     naming_a_full_disk,
     read_summary,
-    refuse_changed_runs,
 )
 from train.experiments.spec import StudyArguments, StudyRun, plan_runs, read_study
 from train.reporting.experiment.report import write_report
@@ -57,8 +57,8 @@ def main(study: StudyArguments) -> None:
     """Do every run that is not done, measure all of them together, write the report."""
     accelerator = Accelerator(kwargs_handlers=[waiting_process_group()])
     out, runs = Path(study.out), plan_runs(study)
-    refuse_other_folder(out)
-    refuse_other_folds(out, study)
+    check_folder(out)
+    check_same_folds(out, study)
     data = open_study_data(study, accelerator.is_main_process)
     with naming_a_full_disk(out):
         if study.dry_run:
@@ -72,13 +72,13 @@ def main(study: StudyArguments) -> None:
     accelerator.end_training()
 
 
-def refuse_other_folder(out: Path) -> None:
+def check_folder(out: Path) -> None:
     """Raise if a folder holds anything but a study, so that nothing else is mixed with it or overwritten."""
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in OURS)):
         raise ValueError(f"{out} exists and is no study: name another folder with --out, or remove it yourself.")
 
 
-def refuse_other_folds(out: Path, study: StudyArguments) -> None:
+def check_same_folds(out: Path, study: StudyArguments) -> None:
     """Raise if a folder holds a study that cuts the patients otherwise: its runs answer for other rows."""
     path = out / STUDY
     if path.exists() and not study.overwrite:
@@ -109,7 +109,7 @@ def begin(
             write_json(out / STUDY, described)
         keep_folds(data, out)
     accelerator.wait_for_everyone()
-    refuse_changed_runs(runs, data.folds, accelerator)
+    check_runs_unchanged(runs, data.folds, accelerator)
     if accelerator.is_main_process:
         write_json(out / STUDY, described)
     accelerator.wait_for_everyone()

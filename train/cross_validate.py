@@ -25,9 +25,9 @@ from accelerate import Accelerator
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from tqdm.auto import tqdm
 
-from train.checkpoints.checkpoint import write_folder, write_json, write_text
-from train.command_line import parse_arguments, setting
-from train.data.leak_check import leak_stamp, refuse_leaks
+from data_scripts.system.command_line import parse_arguments, setting
+from data_scripts.system.whole_files import write_folder, write_json, write_text
+from train.data.leak_check import check_leaks, leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluate_model import as_groups
 from train.evaluation.features import cached
@@ -82,7 +82,7 @@ def main(args: CrossValidateArguments) -> None:
             "`accelerate launch` or `torchrun`."
         )
     folds_of_rows = {f"fold {fold}": rows.select(np.flatnonzero(fold_of_row == fold)) for fold in range(args.folds)}
-    refuse_leaks(folds_of_rows, args.allow_leaks)  # what two folds share is at some time in training and in test
+    check_leaks(folds_of_rows, args.allow_leaks)  # what two folds share is at some time in training and in test
     run = describe_run(args, accelerator, {"all": rows_sha256(rows)})
     run["start"] = describe_start(args.init_checkpoint, run["rows_sha256"]) if args.init_checkpoint else None
     check_output(output_dir, run, args)

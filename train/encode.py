@@ -29,10 +29,10 @@ import pyarrow as pa
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.command_line import parse_arguments
 from train.data.loaders import open_dataset
 from train.data.provenance import describe_build
 from train.encoding.crashes import WORKER_DIED, find_crashing
@@ -237,8 +237,4 @@ def as_read(batch: ReadBatch) -> ReadBatch:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(parse_arguments(EncodeArguments))
-    except (ValueError, ImportError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(run(main))

@@ -9,7 +9,6 @@ in `features/` and used again while weights and data stay the same; the folder m
 """
 
 import json
-import logging
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from typing import Any, cast
 import torch
 from datasets import DatasetDict
 
+from data_scripts.system.command_line import run
+from data_scripts.system.whole_files import write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.checkpoints.checkpoint import load_checkpoint, write_folder, write_json
+from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.command_line import parse_arguments
 from train.data.leak_check import leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation import METRICS
@@ -83,7 +83,7 @@ def main(args: EvaluateArguments) -> None:
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)
     out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
-    refuse_other_results(out_dir / METRICS, Path(args.dataset).name, args)
+    check_results_folder(out_dir / METRICS, Path(args.dataset).name, args)
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
         split=args.split,
@@ -100,7 +100,7 @@ def main(args: EvaluateArguments) -> None:
     print(f"Written: {out_dir}/metrics.json, report.md, figures/")
 
 
-def refuse_other_results(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
+def check_results_folder(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
     """Keep the figures of another data set, unless the user names the folder that holds them.
 
     Raises:
@@ -231,8 +231,4 @@ def _folder_beside(checkpoint: str) -> Path:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(parse_arguments(EvaluateArguments))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(run(main))

@@ -9,7 +9,6 @@ its controls is no evidence of where the model looks, however it looks itself.
 """
 
 import io
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ import torch
 from datasets import Dataset
 from matplotlib.figure import Figure
 
+from data_scripts.system.command_line import run
+from data_scripts.system.whole_files import write_bytes, write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.checkpoints.checkpoint import load_checkpoint, write_json, write_text
-from train.checkpoints.manifest import write_bytes
-from train.command_line import parse_arguments
+from train.checkpoints.checkpoint import load_checkpoint
 from train.data.loaders import open_dataset
 from train.evaluation.baselines import untrained_model
 from train.evaluation.protocols.explanation import method_estimates, score_estimates
@@ -210,8 +209,4 @@ def vision_name(model: LumbarCLIPModel) -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(parse_arguments(ExplainArguments))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(run(main))

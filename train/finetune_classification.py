@@ -26,15 +26,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
-from train.checkpoints.manifest import refuse_parent_of_checkpoint
+from train.checkpoints.manifest import check_not_parent_of_checkpoint
 from train.classification.arguments import LOSSES, FinetuneClassificationArguments
 from train.classification.data import ClassificationTask, LabelledImages, read_task
 from train.classification.evaluation import calibrate, evaluate_classifier, predict_logits
-from train.command_line import parse_arguments
 from train.data.batch_sampler import EpochBatches
-from train.data.leak_check import refuse_leaks
+from train.data.leak_check import check_leaks
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import describe_data
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
@@ -43,7 +43,7 @@ from train.training.adapters import ADAPTER, add_adapters, save_and_merge_adapte
 from train.training.batch_norm import share_batch_statistics, take_buffers_of_first_process
 from train.training.gathering import waiting_process_group
 from train.training.history import HISTORY
-from train.training.optimization import build_layerwise_optimizer, build_optimizer, build_schedule, refuse_nan
+from train.training.optimization import build_layerwise_optimizer, build_optimizer, build_schedule, check_finite
 from train.training.run_folder import check_output, describe_run, describe_start, keep_history, make_output
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class BestWeights:
 def main(args: FinetuneClassificationArguments) -> None:
     """Read data and checkpoint; train, calibrate, save, evaluate."""
     dataset = open_dataset(args.dataset)
-    refuse_leaks(dataset, args.allow_leaks)
+    check_leaks(dataset, args.allow_leaks)
     finetune(args, dataset)
     PartialState().destroy_process_group()
 
@@ -157,7 +157,7 @@ def train(
         # One loss for all: if one process stopped at its own, the others would wait for it.
         (validation_loss,) = broadcast_object_list([validation_loss])
         update = (epoch + 1) * len(batches)
-        refuse_nan("validation loss", validation_loss, update, optimizer)
+        check_finite("validation loss", validation_loss, update, optimizer)
         best.consider(epoch + 1, validation_loss, trained)
         line = {"update": update, "epoch": epoch + 1, "loss": mean_loss, "validation_loss": validation_loss}
         if show:
@@ -196,10 +196,10 @@ def train_epoch(
         update, sources = epoch * len(batches) + step + 1, [train_rows.sources[row] for row in own]
         torch.manual_seed(hash((args.seed, epoch, step, rank)))  # of dropout
         step_loss = loss(prepared(batch["pixel_values"]).logits.float(), batch["labels"])
-        refuse_nan("loss", step_loss.item(), update, optimizer, sources)
+        check_finite("loss", step_loss.item(), update, optimizer, sources)
         accelerator.backward(step_loss)
         norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
-        refuse_nan("gradient norm", norm.item(), update, optimizer, sources)
+        check_finite("gradient norm", norm.item(), update, optimizer, sources)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -216,7 +216,7 @@ def load_pretrained(
         ValueError: If there is no such checkpoint, it lacks weights of the tower, or it is a classifier.
     """
     names = dict(enumerate(task.class_names))
-    refuse_parent_of_checkpoint(Path(checkpoint))
+    check_not_parent_of_checkpoint(Path(checkpoint))
     try:
         if LumbarCLIPConfig.from_pretrained(checkpoint).is_classifier:
             raise ValueError(
@@ -280,12 +280,4 @@ def loss_of_rows(model: nn.Module, rows: LabelledImages, loss: RunLoss, answerab
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
-    try:
-        main(parse_arguments(FinetuneClassificationArguments))
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        print("Interrupted; the same command with --resume goes on.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run(main, interrupted="Rerun with --resume to go on."))

@@ -25,24 +25,24 @@ from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
 from data_scripts.hub.upload import Destination, check_destination
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_checkpoint, load_state, save_checkpoint, save_state
-from train.command_line import parse_arguments
 from train.data.batch_sampler import EpochBatches
-from train.data.leak_check import refuse_leaks
+from train.data.leak_check import check_leaks
 from train.data.loaders import build_loader, open_dataset, plan_batches, rows_sha256, text_and_patient_ids
 from train.data.provenance import describe_data
 from train.evaluate_model import FEATURES, EvaluationSettings, evaluate
 from train.evaluation.checkpoint_calibration import (
+    check_can_be_calibrated,
     fit_zero_shot_calibration,
-    refuse_unfit_checkpoint,
     write_calibration,
 )
 from train.evaluation.targets import read_targets
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
-from train.pretraining.data import build_rows, count_updates, refuse_equal_labels
+from train.pretraining.data import build_rows, check_labels_differ, count_updates
 from train.pretraining.initial_model import build_model
 from train.pretraining.validation import validation_loss
 from train.publishing.publication import publish_model
@@ -50,7 +50,7 @@ from train.training.adapters import ADAPTER, save_and_merge_adapters
 from train.training.batch_norm import share_batch_statistics
 from train.training.gathering import waiting_process_group
 from train.training.history import HISTORY
-from train.training.optimization import average_weights, build_optimizer, build_schedule, refuse_nan
+from train.training.optimization import average_weights, build_optimizer, build_schedule, check_finite
 from train.training.run_folder import check_output, describe_run, describe_start, keep_history, make_output, read_start
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def main(args: PretrainArguments) -> None:
         )
         check_destination(HfApi(), destination, is_new=True)
     dataset = open_dataset(args.dataset)
-    refuse_leaks(dataset, args.allow_leaks)
+    check_leaks(dataset, args.allow_leaks)
     pretrain(args, dataset)
     if args.push_to_hub and PartialState().is_main_process:
         logger.info("Published: %s", publish_model(Path(args.output_dir), args.hub_repo_id, args.hub_tag))
@@ -102,7 +102,7 @@ def pretrain(args: PretrainArguments, dataset: DatasetDict) -> tuple[LumbarCLIPP
     check_output(output_dir, run, args)
     if args.resume and (output_dir / CHECKPOINT).exists():
         if args.evaluate:
-            refuse_unfit_checkpoint(output_dir / CHECKPOINT)  # not after minutes of evaluation
+            check_can_be_calibrated(output_dir / CHECKPOINT)  # not after minutes of evaluation
         logger.info("%s holds a finished checkpoint; nothing is left to train.", output_dir)
         model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(output_dir / CHECKPOINT))
         model.to(accelerator.device)
@@ -160,7 +160,7 @@ def train(
     torch.nn.Module.to(model.vision_model, memory_format=torch.channels_last)  # convolutions are a quarter faster so
     show = accelerator.is_main_process
     train_rows, validation_rows = build_rows(args, dataset, processor, show)
-    refuse_equal_labels(train_rows.labels)
+    check_labels_differ(train_rows.labels)
     objective = build_objective(args.objective, model, train_rows.labels)
     share = accelerator.process_index, accelerator.num_processes
     batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
@@ -209,11 +209,11 @@ def train(
             with accelerator.accumulate(prepared):
                 micro_loss, inverse_temperature = prepared(batch, labels)
                 sources = [train_rows.sources[row] for row in rows.tolist()]
-                refuse_nan("loss", micro_loss.item(), update, optimizer, sources)
+                check_finite("loss", micro_loss.item(), update, optimizer, sources)
                 accelerator.backward(micro_loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
-                    refuse_nan("gradient norm", norm.item(), update, optimizer, sources)
+                    check_finite("gradient norm", norm.item(), update, optimizer, sources)
                 optimizer.step()
                 optimizer.zero_grad()
             statistics.add(accelerator.gather(rows), objective.target_temperature(inverse_temperature.item()))
@@ -240,7 +240,7 @@ def train(
                 logger.warning(warning)
             if epoch_ended:
                 line["validation_loss"] = validation_loss(published, validation_rows, args.batch_size, accelerator)
-                refuse_nan("validation loss", line["validation_loss"], update, optimizer)
+                check_finite("validation loss", line["validation_loss"], update, optimizer)
             log(line, output_dir / HISTORY, accelerator, bar)
         if update % args.save_every == 0 if args.save_every else epoch_ended:
             save_state(accelerator, output_dir, update)
@@ -271,12 +271,4 @@ def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) 
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("accelerate").setLevel(logging.WARNING)  # five lines a saved state, across the progress bar
-    try:
-        main(parse_arguments(PretrainArguments))
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        print("Interrupted; the same command with --resume goes on.", file=sys.stderr)
-        sys.exit(130)  # as a shell says that Ctrl-C ended a command
+    sys.exit(run(main, interrupted="Rerun with --resume to go on."))

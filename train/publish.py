@@ -10,7 +10,6 @@ The token is that of `hf auth login` or of HF_TOKEN. Private unless --public. Wh
 commit with all files or none, and the tag last; a publication that was interrupted goes on with the same command.
 """
 
-import logging
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,8 +18,8 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelCard
 
 from data_scripts.hub.upload import Destination, check_destination, files_below, upload
-from train.checkpoints.checkpoint import write_text
-from train.command_line import parse_arguments, setting
+from data_scripts.system.command_line import run, setting
+from data_scripts.system.whole_files import write_text
 from train.publishing.publication import HUB, prepare_adapter, prepare_app, prepare_model
 from train.reporting.experiment.html import html_page
 
@@ -95,12 +94,4 @@ def card_page(model: Path, title: str) -> Path:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
-    try:
-        main(parse_arguments(PublishArguments))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on with what has not arrived.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run(main, interrupted="Rerun to send what has not arrived."))

@@ -37,7 +37,7 @@ def shard_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def refuse_changed_shards(folder: Path, built: Mapping[str, str]) -> None:
+def check_shards_unchanged(folder: Path, built: Mapping[str, str]) -> None:
     """Raise if the shards are not those that the build wrote, whose account and card would then be of other rows.
 
     Args:

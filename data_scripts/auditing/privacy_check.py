@@ -20,11 +20,11 @@ from PIL import Image
 
 from data_scripts.auditing.built_folder import opened_afresh
 from data_scripts.auditing.image_scan import scan_images
-from data_scripts.command_line import parse_words
 from data_scripts.imaging.images import grey_8bit
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
+from data_scripts.system.command_line import parse_arguments
 
 # A few slices of any set look as if they held letters (of 710 real ones, one); more than that is text.
 MAX_SHARE_OF_LETTERS = 0.01
@@ -193,12 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    from transformers.hf_argparser import HfArgumentParser  # takes a second; builds import this module without need
-
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(CheckArguments)  # type: ignore[arg-type]
     try:
-        args = parse_words(parser, argv)
+        args = parse_arguments(CheckArguments, argv)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

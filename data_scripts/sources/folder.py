@@ -74,7 +74,7 @@ def describe(options: ReadOptions) -> SourceInfo:
     """
     records = [item for item in read(options) if isinstance(item, Record)]
     labels = {label for record in records for label in record.labels}
-    _refuse_lookalikes(labels)
+    _check_lookalikes(labels)
     return SourceInfo(
         about=replace(ABOUT, license=options.license, may_be_shared=True) if options.license else ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
@@ -119,7 +119,7 @@ def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
             + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}; "
             "CSV fields are separated by commas."
         )
-    _refuse_lookalike_patients(rows)
+    _check_lookalike_patients(rows)
     return raw, rows
 
 
@@ -192,7 +192,7 @@ def _labels(row: Row) -> tuple[str, ...]:
     return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
 
 
-def _refuse_lookalikes(labels: set[str]) -> None:
+def _check_lookalikes(labels: set[str]) -> None:
     spellings: dict[str, str] = {}
     for label in sorted(labels):
         other = spellings.setdefault(label.casefold(), label)
@@ -200,7 +200,7 @@ def _refuse_lookalikes(labels: set[str]) -> None:
             raise ValueError(f"labels {other!r} and {label!r} differ only in case; spell a class one way")
 
 
-def _refuse_lookalike_patients(rows: list[Row]) -> None:
+def _check_lookalike_patients(rows: list[Row]) -> None:
     """One patient in two spellings would be two, and could go to two splits."""
     spellings: dict[str, str] = {}
     ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}

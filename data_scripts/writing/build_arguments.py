@@ -78,6 +78,9 @@ class BuildArguments:
             "help": "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
         },
     )
+    list: bool = field(
+        default=False, metadata={"help": "Say what each source is, its licence, size and where to get it, and leave."}
+    )
     tag: str = field(
         default="v0.1", metadata={"help": "Name of the version that --push_to_hub publishes; a dataset has each once."}
     )

@@ -31,7 +31,7 @@ from transformers import HfArgumentParser
 
 from data_scripts.build import main as build
 from data_scripts.splits import patient_folds
-from train.command_line import parse_arguments
+from data_scripts.system.command_line import parse_arguments
 from train.cross_validate import CrossValidateArguments, answer_fold, fold_splits
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features

@@ -11,8 +11,8 @@ from data_scripts import build as build_module
 from data_scripts.build import main
 from data_scripts.records import LEVELS, SEQUENCES, Exclusion
 from data_scripts.sources import SOURCES, folder
+from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_report import summary_lines
-from data_scripts.writing.workers import Workers
 from tests.data_scripts.built_folders import ROOT, bytes_of, leftovers, rows_of
 
 
@@ -326,7 +326,7 @@ def test_rows_left_out_by_rule_are_no_defect_and_shown_apart(study, built, tmp_p
 
 @pytest.mark.slow
 def test_neither_the_build_nor_its_workers_load_torch():
-    code = "import sys, data_scripts.build, data_scripts.writing.workers; sys.exit('torch' in sys.modules)"
+    code = "import sys, data_scripts.build, data_scripts.system.worker_pool; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

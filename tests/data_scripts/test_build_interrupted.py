@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data_scripts import build as build_module
-from data_scripts.writing.staging import publish, staging_folder, staging_path
-from data_scripts.writing.workers import Workers
+from data_scripts.system.staging import publish, staging_folder, staging_path
+from data_scripts.system.worker_pool import Workers
 from tests.data_scripts.built_folders import ROOT, bytes_of, leftovers
 
 

@@ -27,7 +27,7 @@ from data_scripts.paraphrasing.checks import judge, split_answer
 from data_scripts.paraphrasing.loop import rephrase_all
 from data_scripts.paraphrasing.rephraser import comparable
 from data_scripts.reports.text import report_facts
-from data_scripts.writing.staging import staging_path
+from data_scripts.system.staging import staging_path
 
 
 @pytest.mark.parametrize(

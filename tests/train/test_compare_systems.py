@@ -164,7 +164,7 @@ def test_a_study_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run_here({**finished, "out": str(out), "overwrite": True})
     assert [path.name for path in out.iterdir()] == ["study.json"]
-    compare_systems.refuse_other_folder(out)
+    compare_systems.check_folder(out)
 
 
 def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path):

@@ -9,8 +9,8 @@ from datasets import concatenate_datasets, load_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
+from data_scripts.system.command_line import parse_arguments
 from train import cross_validate
-from train.command_line import parse_arguments
 from train.cross_validate import ANSWERS, CrossValidateArguments, main
 from train.evaluation.out_of_fold import pool
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
+from data_scripts.system.command_line import parse_arguments
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.command_line import parse_arguments
 from train.data.loaders import rows_sha256
 from train.evaluate_model import EvaluateArguments, EvaluationSettings, evaluate, main
 

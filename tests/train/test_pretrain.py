@@ -24,7 +24,7 @@ from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining.arguments import PretrainArguments
-from train.training.run_folder import keep_history, refuse_other_settings
+from train.training.run_folder import check_same_settings, keep_history
 
 PROJECT = Path(__file__).parents[2]
 
@@ -194,11 +194,11 @@ def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
 def test_half_the_batch_on_twice_the_processes_is_the_same_run(tmp_path):
     before = {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 1, "rows_sha256": {"train": "a"}}
     now = {**before, "arguments": {"batch_size": 4, "seed": 0}, "num_processes": 2}
-    refuse_other_settings(before, now, tmp_path)
+    check_same_settings(before, now, tmp_path)
     with pytest.raises(ValueError, match="pairs of a step: 8 then, 16 now"):
-        refuse_other_settings(before, {**before, "num_processes": 2}, tmp_path)
+        check_same_settings(before, {**before, "num_processes": 2}, tmp_path)
     with pytest.raises(ValueError, match="rows of train: others"):
-        refuse_other_settings(before, {**before, "rows_sha256": {"train": "b"}}, tmp_path)
+        check_same_settings(before, {**before, "rows_sha256": {"train": "b"}}, tmp_path)
 
 
 def test_a_torn_last_line_of_the_history_does_not_stop_a_resumption(uninterrupted):

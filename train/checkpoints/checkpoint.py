@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from huggingface_hub.errors import HFValidationError
@@ -12,44 +10,12 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import CONFIG_NAME, cached_file
 
+from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.golden_outputs import write_golden_outputs
-from train.checkpoints.manifest import refuse_parent_of_checkpoint, write_bytes
+from train.checkpoints.manifest import check_not_parent_of_checkpoint
 
 CHECKPOINT = "checkpoint"
 STATES = "states"
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder under another name, and give it its own name when it is complete.
-
-    Args:
-        folder: The folder; replaced if it exists.
-        fill: Writes the content into the folder that it is given.
-    """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        fill(unfinished)
-    except Exception:
-        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk its first files only take room
-        raise
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    if folder.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-        folder.rename(replaced)
-    unfinished.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a text file whole or not at all."""
-    write_bytes(path, content.encode())
 
 
 def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
@@ -94,7 +60,7 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
     Raises:
         ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
     """
-    refuse_parent_of_checkpoint(Path(name))
+    check_not_parent_of_checkpoint(Path(name))
     try:
         # AutoModel would not miss it, but find the model unknown.
         if cached_file(name, CONFIG_NAME, revision=revision) is None:

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 import modeling_lumbarclip
-from train.checkpoints.manifest import Drift, compare_files, record_file, record_files, write_bytes
+from data_scripts.system.whole_files import write_bytes
+from train.checkpoints.manifest import Drift, compare_files, record_file, record_files
 
 GOLDEN = "golden_outputs.json"
 GOLDEN_TENSORS = "golden_outputs.safetensors"
@@ -64,15 +65,15 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
             output is not finite; or if what loads from the folder does not give the outputs of `saved`.
     """
     if (folder / GOLDEN).exists():
-        refuse_drift(folder)
+        check_drift(folder)
     model, processor = load_for_golden_outputs(folder, trust_remote_code=False)
     texts = golden_texts(processor)
     images = golden_images()
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
     expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
-    _refuse_no_numbers(expected)
-    _refuse_other_outputs(folder, outputs, expected)
+    _check_finite(expected)
+    _check_same_outputs(folder, outputs, expected)
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
@@ -194,7 +195,7 @@ def read_golden_outputs(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read, cut off or overwritten ({error}). Fetch it again.") from error
 
 
-def refuse_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None:
+def check_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None:
     """Raise if a file of a checkpoint is no longer what its golden outputs record.
 
     Args:
@@ -229,7 +230,7 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
     """
     has_golden = (folder / GOLDEN).exists()
     if has_golden:
-        refuse_drift(folder, (file, field))
+        check_drift(folder, (file, field))
     yield
     if has_golden:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
@@ -248,7 +249,7 @@ def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, copies)
 
 
-def _refuse_no_numbers(outputs: Arrays) -> None:
+def _check_finite(outputs: Arrays) -> None:
     if names := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
         raise ValueError(
             f"The model gives no numbers: its {', '.join(names)} hold NaN or infinity. Its weights are damaged, or its "
@@ -256,7 +257,7 @@ def _refuse_no_numbers(outputs: Arrays) -> None:
         )
 
 
-def _refuse_other_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:
+def _check_same_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:
     for name, value in loaded.items():
         if not (distance := deviation(saved[name], value)) <= TOLERANCE:
             raise ValueError(

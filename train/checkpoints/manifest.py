@@ -127,7 +127,7 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, content
 
 
-def refuse_parent_of_checkpoint(folder: Path) -> None:
+def check_not_parent_of_checkpoint(folder: Path) -> None:
     """Raise if the config of a checkpoint lies not in a folder but in one inside it, as in the folder of a run.
 
     Raises:
@@ -137,17 +137,6 @@ def refuse_parent_of_checkpoint(folder: Path) -> None:
         return
     if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
         raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-    except OSError:
-        unfinished.unlink(missing_ok=True)  # on a full disk its first part only takes room
-        raise
-    unfinished.replace(path)
 
 
 def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift]:

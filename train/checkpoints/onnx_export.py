@@ -32,13 +32,13 @@ from transformers.utils import logging
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.onnx_graphs import (
     PACKAGES,
+    check_deviation,
     describe_file,
     deviations,
     export_again,
     graphs_of,
     int8_name,
     quantise,
-    refuse_deviation,
     require_packages,
     sample_inputs,
     write_onnx,
@@ -108,7 +108,7 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> 
         samples = list(sample_inputs(model, processor, graph))
         write_onnx(graph, samples[-1], folder / graph.file)
         moved = deviations(graph, samples, folder / graph.file)
-        refuse_deviation(graph.file, moved)
+        check_deviation(graph.file, moved)
         files[graph.file] = describe_file(folder / graph.file, moved)
         if int8:
             quantised = folder / int8_name(graph.file)

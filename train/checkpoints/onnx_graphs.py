@@ -138,7 +138,7 @@ def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -
     return moved
 
 
-def refuse_deviation(file: str, moved: dict[str, float]) -> None:
+def check_deviation(file: str, moved: dict[str, float]) -> None:
     """Raise if an output is not what torch computes.
 
     Raises:

@@ -37,9 +37,9 @@ from train.checkpoints.golden_outputs import (
 )
 from train.checkpoints.manifest import (
     Drift,
+    check_not_parent_of_checkpoint,
     compare_files,
     record_file,
-    refuse_parent_of_checkpoint,
     unrecorded_files,
 )
 
@@ -153,7 +153,7 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
-        refuse_parent_of_checkpoint(folder)
+        check_not_parent_of_checkpoint(folder)
         return folder
     try:
         return Path(snapshot_download(str(folder_or_id), revision=revision or None))

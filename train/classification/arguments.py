@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from train.command_line import setting
+from data_scripts.system.command_line import setting
 
 TARGETS = ("labels", "grade")
 LOSSES = {

@@ -12,9 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from data_scripts.system.whole_files import write_folder, write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
-from train.checkpoints.checkpoint import CHECKPOINT, write_folder, write_json, write_text
+from train.checkpoints.checkpoint import CHECKPOINT
 from train.checkpoints.onnx_export import weights_sha256
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationTask, LabelledImages

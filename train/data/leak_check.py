@@ -8,7 +8,7 @@ from datasets import Dataset
 from data_scripts.auditing.leaks import leaks_of
 
 
-def refuse_leaks(dataset: Mapping[str, Dataset], allow_leaks: bool, show_progress: bool = True) -> None:
+def check_leaks(dataset: Mapping[str, Dataset], allow_leaks: bool, show_progress: bool = True) -> None:
     """Raise if a patient, a study, an image or a nearly equal image is in two splits, unless that is wanted.
 
     Args:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_scripts.writing.staging import LOCK_NAME, clear, staging_folder
-from train.checkpoints.checkpoint import write_json
+from data_scripts.system.staging import LOCK_NAME, clear, staging_folder
+from data_scripts.system.whole_files import write_json
 
 METADATA = b"lumbarclip"
 SETTINGS = "settings.json"

@@ -16,11 +16,12 @@ from typing import cast
 import torch
 from datasets import Dataset
 
+from data_scripts.system.whole_files import write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.calibration_lumbarclip import prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from train.checkpoints.checkpoint import load_checkpoint, write_json
-from train.checkpoints.golden_outputs import GOLDEN, recorded_change, refuse_drift
+from train.checkpoints.checkpoint import load_checkpoint
+from train.checkpoints.golden_outputs import GOLDEN, check_drift, recorded_change
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.protocols.calibration import TARGET_COVERAGE, fit_calibration
 from train.evaluation.protocols.conformal import IN_EVERY_SET
@@ -53,10 +54,10 @@ def fit_checkpoint_calibration(
         What was written.
 
     Raises:
-        ValueError: If there is no checkpoint, or it cannot take a calibration: see `refuse_unfit_checkpoint`.
+        ValueError: If there is no checkpoint, or it cannot take a calibration: see `check_can_be_calibrated`.
     """
     if Path(folder, "config.json").exists():
-        refuse_unfit_checkpoint(Path(folder))
+        check_can_be_calibrated(Path(folder))
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
     calibration = fit_zero_shot_calibration(
         model,
@@ -127,9 +128,9 @@ def write_calibration(folder: Path, calibration: ZeroShotCalibration) -> None:
     """Write a calibration into the configuration of a checkpoint, whole or not at all.
 
     Raises:
-        ValueError: If the checkpoint cannot take a calibration: see `refuse_unfit_checkpoint`.
+        ValueError: If the checkpoint cannot take a calibration: see `check_can_be_calibrated`.
     """
-    _refuse_old_code(folder)
+    _check_code(folder)
     path = folder / "config.json"
     with recorded_change(folder, path.name, "calibration"):
         write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"calibration": asdict(calibration)})
@@ -149,19 +150,19 @@ def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[Calibra
     ]
 
 
-def refuse_unfit_checkpoint(folder: Path) -> None:
+def check_can_be_calibrated(folder: Path) -> None:
     """Raise if a checkpoint cannot take a calibration.
 
     Raises:
         ValueError: If it was saved without the code that reads a calibration, or anything but its calibration is no
             longer what its golden outputs record: what was fitted would be of other weights than the card says.
     """
-    _refuse_old_code(folder)
+    _check_code(folder)
     if (folder / GOLDEN).exists():
-        refuse_drift(folder, ("config.json", "calibration"))
+        check_drift(folder, ("config.json", "calibration"))
 
 
-def _refuse_old_code(folder: Path) -> None:
+def _check_code(folder: Path) -> None:
     if not (folder / CODE).exists():
         raise ValueError(
             f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "

@@ -11,8 +11,8 @@ from datasets import DatasetDict, concatenate_datasets
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from train.checkpoints.manifest import write_bytes
-from train.data.leak_check import leak_stamp, refuse_leaks
+from data_scripts.system.whole_files import write_bytes
+from train.data.leak_check import check_leaks, leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import pixel_features
 from train.evaluation.out_of_fold import Answers
@@ -113,7 +113,7 @@ def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
             f"None of the {len(targets)} rows that {study.dataset} is to be measured on has a label, so there is "
             "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
         )
-    refuse_leaks(parts, study.allow_leaks, show_progress)
+    check_leaks(parts, study.allow_leaks, show_progress)
     return StudyData(
         name=Path(study.dataset).name,
         folds=folds,

@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from data_scripts.splits import patient_folds
-from train.checkpoints.checkpoint import write_json
+from data_scripts.system.whole_files import write_json
 from train.data.loaders import rows_sha256
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets

@@ -21,9 +21,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.numpy import save
 
+from data_scripts.system.whole_files import write_bytes, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from train.checkpoints.checkpoint import CHECKPOINT, write_json
-from train.checkpoints.manifest import write_bytes
+from train.checkpoints.checkpoint import CHECKPOINT
 from train.evaluation.predictions import answer_run
 from train.experiments.data import Fold, rows_of_splits
 from train.experiments.spec import StudyRun
@@ -143,7 +143,7 @@ def forget(run: StudyRun) -> None:
         shutil.rmtree(folder)
 
 
-def refuse_changed_runs(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
+def check_runs_unchanged(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
     """Raise if a run that has begun was begun with other settings or rows: its figures would belong to another study.
 
     Args:

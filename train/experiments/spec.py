@@ -6,11 +6,9 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from transformers import HfArgumentParser
-
-from train.command_line import JsonMapping, parse_arguments, setting
+from data_scripts.system.command_line import JsonMapping, parse_arguments, setting
 from train.evaluation.baselines import BASELINES
 from train.evaluation.predictions import PROBES, PROJECTED, UNPROJECTED
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
@@ -88,15 +86,15 @@ class StudyArguments:
             raise ValueError(f"num_resamples must be at least 1; got {self.num_resamples}.")
         self.controls = [name for name in self.controls if name != "none"]
         for name in self.controls:
-            _refuse_unknown("controls", name, CONTROLS)
+            _check_known("controls", name, CONTROLS)
         names_of_controls = {name.lower() for control in CONTROLS for name in (control, SYSTEM_NAMES[control])}
         if taken := [title for title in self.systems if title.lower() in names_of_controls]:
             raise ValueError(f"systems: {', '.join(taken)} is the name of a control in the report; rename the system.")
         if self.reference:
-            _refuse_unknown("reference", self.reference, self.systems)
+            _check_known("reference", self.reference, self.systems)
         if self.headline.count("/") != 1:
             raise ValueError(f"headline is PROBE/FEATURES, such as logistic/unprojected; got {self.headline!r}.")
-        _refuse_unknown("headline", self.headline, HEADLINES)
+        _check_known("headline", self.headline, HEADLINES)
 
 
 @dataclass(frozen=True)
@@ -186,11 +184,11 @@ def _plan_run(study: StudyArguments, title: str, entry: Any, seed: int, fold: in
     where = f"systems: {title!r}"
     if not isinstance(entry, Mapping) or "system" not in entry:
         raise ValueError(f"{where} must be a mapping with `system`, one of {', '.join(SYSTEMS)}; got {entry!r}.")
-    _refuse_unknown(f"{where} names the system", entry["system"], SYSTEMS)
+    _check_known(f"{where} names the system", entry["system"], SYSTEMS)
     system = SYSTEMS[entry["system"]]
     own = {name: value for name, value in entry.items() if name != "system"}
     for place, given in (("settings", study.settings), (where, own), ("overrides", study.overrides)):
-        _refuse_unknown_settings(place, given)
+        _check_settings(place, given)
 
     run_id = slug(title) + f"-seed{seed}" + ("" if fold is None else f"-fold{fold}")
     budget = {name: getattr(study, name) for name in ("epochs", "max_updates") if getattr(study, name) is not None}
@@ -218,20 +216,17 @@ def _plan_run(study: StudyArguments, title: str, entry: Any, seed: int, fold: in
 
 def _as_arguments(settings: Mapping[str, Any]) -> PretrainArguments:
     """Through the parser of the command line, because YAML 1.1 reads 1e-4 as a string."""
-    parser = HfArgumentParser(cast(Any, PretrainArguments), exit_on_error=False)
-    parser.set_defaults(**settings)
-    (arguments,) = parser.parse_args_into_dataclasses(args=[])
-    return arguments
+    return parse_arguments(PretrainArguments, [], defaults=settings)
 
 
-def _refuse_unknown_settings(where: str, given: Mapping[str, Any]) -> None:
+def _check_settings(where: str, given: Mapping[str, Any]) -> None:
     for name in given:
         if name in SAID_BY_THE_STUDY:
             raise ValueError(f"{where} sets {name!r}, which a study says once for all runs: {SAID_BY_THE_STUDY[name]}.")
-        _refuse_unknown(f"{where} sets", name, [item.name for item in fields(PretrainArguments)])
+        _check_known(f"{where} sets", name, [item.name for item in fields(PretrainArguments)])
 
 
-def _refuse_unknown(where: str, name: str, known: Iterable[str]) -> None:
+def _check_known(where: str, name: str, known: Iterable[str]) -> None:
     if name not in (known := list(known)):
         of_lower_case = {word.lower(): word for word in known}
         nearest = difflib.get_close_matches(str(name).lower(), of_lower_case, n=1)

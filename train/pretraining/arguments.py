@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from train.command_line import JsonMapping, setting
+from data_scripts.system.command_line import JsonMapping, setting
 from train.data.report_texts import TEXT_AUGMENTATIONS, TEXT_UNITS
 from train.objectives import OBJECTIVES
 

@@ -59,7 +59,7 @@ def count_updates(args: PretrainArguments, steps_of_epoch: int) -> int:
     return min(num_updates, args.max_updates or num_updates)
 
 
-def refuse_equal_labels(labels: Tensor | None) -> None:
+def check_labels_differ(labels: Tensor | None) -> None:
     """Raise if the soft targets would be flat for every batch there can be."""
     if labels is not None and len(labels.unique(dim=0)) == 1:
         raise ValueError(

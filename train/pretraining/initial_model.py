@@ -75,7 +75,7 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     else:
         tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
         vision = {"architecture": args.vision, "model_args": timm_arguments(args) or None}
-        refuse_unknown_text_settings(args.text_config)
+        check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         config = LumbarCLIPConfig(
@@ -101,7 +101,7 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     return processor, model
 
 
-def refuse_unknown_text_settings(settings: Mapping[str, Any]) -> None:
+def check_text_settings(settings: Mapping[str, Any]) -> None:
     """Raise if a text tower from random weights is given a setting that its kind does not have: it would be ignored.
 
     Raises:

@@ -18,7 +18,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look lik
 _ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
 
 
-def refuse_unfit(folder: Path) -> None:
+def check_fit(folder: Path) -> None:
     """Raise if a folder must not be published as it is.
 
     Args:

@@ -14,7 +14,7 @@ from train.checkpoints.golden_outputs import TOLERANCE, deviation
 SCRIPT = Path(__file__).with_name("load_alone.py")
 
 
-def refuse_unloadable(folder: Path, golden: Path) -> None:
+def check_loadable(folder: Path, golden: Path) -> None:
     """Load a checkpoint with its own code in a new process, where our package cannot be imported, and compare answers.
 
     Args:

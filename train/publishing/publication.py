@@ -10,14 +10,15 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
 from data_scripts.hub.upload import Destination, asked_again, files_below, hub_errors, upload
+from data_scripts.system.whole_files import write_folder
 from modeling_lumbarclip import LumbarCLIPConfig
-from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint, write_folder
+from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
 from train.checkpoints.manifest import added_files
 from train.checkpoints.onnx_export import weights_sha256
 from train.checkpoints.verification import check_checkpoint
-from train.publishing.checks import refuse_unfit
-from train.publishing.clean_process import refuse_unloadable
+from train.publishing.checks import check_fit
+from train.publishing.clean_process import check_loadable
 from train.publishing.space import prepare_space
 from train.reporting.card.model_card import build_model_card
 from train.training.adapters import ADAPTER, check_adapter_base, set_adapter_base
@@ -56,14 +57,14 @@ def prepare_model(
         raise ValueError(f"{source} is missing: --run names the folder of a finished run.")
     card = build_model_card(run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured)
     if public:
-        refuse_to_show_all(run)
-    refuse_unfit(source)
-    refuse_drift(source)
-    refuse_added(source, read_golden_outputs(source)["files"])
-    refuse_unloadable(source, source / GOLDEN_TENSORS)
+        check_may_be_public(run)
+    check_fit(source)
+    check_drift(source)
+    check_nothing_added(source, read_golden_outputs(source)["files"])
+    check_loadable(source, source / GOLDEN_TENSORS)
     folder = run / HUB / "model"
     write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
-    refuse_unfit(folder)  # now with its card
+    check_fit(folder)  # now with its card
     return folder
 
 
@@ -108,7 +109,7 @@ def prepare_adapter(
             f"{run} is a classifier: an adapter does not keep the names of its classes. Publish it whole, without "
             "--adapter."
         )
-    refuse_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
+    check_nothing_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
     base = base or check_adapter_base(source)
     with hub_errors(api, base):
         found = asked_again(lambda: api.model_info(base))
@@ -122,7 +123,7 @@ def prepare_adapter(
     )
 
     if public:
-        refuse_to_show_all(run)
+        check_may_be_public(run)
 
     def fill(unfinished: Path) -> None:
         _fill(unfinished, source, card)
@@ -130,8 +131,8 @@ def prepare_adapter(
 
     folder = run / HUB / "model"
     write_folder(folder, fill)
-    refuse_unfit(folder)
-    refuse_unloadable(folder, golden)
+    check_fit(folder)
+    check_loadable(folder, golden)
     return folder
 
 
@@ -192,7 +193,7 @@ def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = N
     return folder
 
 
-def refuse_to_show_all(run: Path) -> None:
+def check_may_be_public(run: Path) -> None:
     """Raise if the card of a run forbids to pass the model on."""
     data = json.loads((run / "run.json").read_text()).get("data", {})
     if data.get("may_be_shared") is False:
@@ -204,7 +205,7 @@ def refuse_to_show_all(run: Path) -> None:
     raise ValueError(f"{run} is not for everybody, and its card says so: {why}. Publish it without --public.")
 
 
-def refuse_added(folder: Path, recorded: Collection[str]) -> None:
+def check_nothing_added(folder: Path, recorded: Collection[str]) -> None:
     """Raise if a folder holds more than was saved there: it would be published, and may be anybody's data."""
     if added := added_files(folder, [*recorded, GOLDEN]):
         raise ValueError(
@@ -214,7 +215,7 @@ def refuse_added(folder: Path, recorded: Collection[str]) -> None:
         )
 
 
-def refuse_drift(checkpoint: Path) -> None:
+def check_drift(checkpoint: Path) -> None:
     """Raise if a checkpoint is no longer what was saved, or no longer gives the answers it gave then."""
     drifts = check_checkpoint(checkpoint)
     if drifts:

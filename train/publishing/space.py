@@ -70,7 +70,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
         raise ValueError(f"{PROJECT} lacks {', '.join(missing)}: prepare a Space from a clone of the project.")
     reports = ""
     if index is not None:
-        refuse_identifying_index(index)
+        check_index_names_no_one(index)
         reports = REPORTS.format(license=licence_of_index(index).removeprefix("other: "))
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def licence_of_index(index: Path) -> str:
     return licence
 
 
-def refuse_identifying_index(index: Path) -> None:
+def check_index_names_no_one(index: Path) -> None:
     """Raise if a report or a source of an index seems to name someone, or a place on this machine.
 
     Raises:

@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from train.checkpoints.checkpoint import save_processor, write_folder, write_json
+from data_scripts.system.whole_files import write_folder, write_json
+from train.checkpoints.checkpoint import save_processor
 
 logger = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)  # a model before and after peft has wrapped it

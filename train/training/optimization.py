@@ -110,7 +110,7 @@ def build_layerwise_optimizer(
     )
 
 
-def refuse_nan(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
+def check_finite(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
     """Raise at the first loss or gradient that is no number, before it reaches a weight or a file.
 
     Args:

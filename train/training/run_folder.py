@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from accelerate import Accelerator
 
-from train.checkpoints.checkpoint import write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 
 RUN = "run.json"
 PACKAGES = (
@@ -65,7 +65,7 @@ def check_output(output_dir: Path, run: dict[str, Any], args: RunArguments) -> N
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return
     if args.resume and (output_dir / RUN).exists():
-        refuse_other_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
+        check_same_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
     elif not args.overwrite:
         raise ValueError(
             f"{output_dir} exists and is not empty: --resume goes on with the run in it, --overwrite deletes it."
@@ -152,7 +152,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
-def refuse_other_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
+def check_same_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
     """Raise if resuming would mix two different runs."""
     if changed := changed_settings(before, now):
         raise ValueError(

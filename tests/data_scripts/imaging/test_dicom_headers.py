@@ -9,7 +9,7 @@ from data_scripts.imaging import dicom_headers
 from data_scripts.imaging.dicom import read_headers
 from data_scripts.imaging.dicom_headers import read_all_headers
 from data_scripts.imaging.images import UnusableImageError
-from data_scripts.writing.workers import Workers
+from data_scripts.system.worker_pool import Workers
 from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from data_scripts.system.whole_files import write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
-from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_processor, write_folder, write_json
+from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint, save_processor
 
 
 def test_round_trip(tiny_model, tiny_processor, tiny_inputs, tmp_path):

@@ -15,11 +15,11 @@ from train.checkpoints import onnx_graphs
 from train.checkpoints.onnx_export import EXPORT, export, main, read_export, weights_sha256
 from train.checkpoints.onnx_graphs import (
     Graph,
+    check_deviation,
     describe_file,
     deviations,
     open_session,
     open_unchanged,
-    refuse_deviation,
 )
 
 RESNET = {"architecture": "resnet10t", "model_args": {"channels": [8, 16, 16, 24], "stem_width": 8}}
@@ -246,9 +246,9 @@ def test_an_export_that_is_described_otherwise_is_refused(tmp_path, content, rea
 
 @pytest.mark.parametrize("distance", [1.1e-4, float("nan"), float("inf")])
 def test_only_small_deviations_pass(distance):
-    refuse_deviation("vision_model.onnx", {"image_embeds": 9e-5})
+    check_deviation("vision_model.onnx", {"image_embeds": 9e-5})
     with pytest.raises(ValueError, match="differs by"):
-        refuse_deviation("vision_model.onnx", {"image_embeds": 0.0, "image_features": distance})
+        check_deviation("vision_model.onnx", {"image_embeds": 0.0, "image_features": distance})
 
 
 def test_deviations_are_those_of_the_worst_row(monkeypatch):

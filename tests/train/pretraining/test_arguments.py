@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_scripts.system.command_line import parse_arguments
 from train.classification.arguments import FinetuneClassificationArguments
-from train.command_line import parse_arguments
 from train.pretraining.arguments import PretrainArguments
 
 CONFIGS = sorted((Path(__file__).parents[3] / "train" / "configs").glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
         ("epochs: 3\nvision_model_args: {img_size: 96\nseed: 1\n", "run.yaml, line 3: while parsing a flow mapping"),
         ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' stands twice in one mapping"),
         ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' stands twice"),
-        ("seed: \x07\n", "run.yaml is no YAML: .*not allowed"),
+        ("seed: \x07\n", "run.yaml is not valid YAML: .*not allowed"),
         ("hub_tag: 0.2\n", "sets hub_tag to 0.2, which YAML does not read as text: put it in quotes"),
         ("vision: no\n", "sets vision to False, .*put it in quotes"),
         ("power_watts: [1]\n", r"sets power_watts to \[1\]: it takes one number"),

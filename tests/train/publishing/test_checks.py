@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train.checkpoints.checkpoint import save_checkpoint
-from train.publishing.checks import refuse_unfit
+from train.publishing.checks import check_fit
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def change_json(path, **fields):
 
 def problems(folder):
     with pytest.raises(ValueError, match="is not fit to be published:\n- ") as raised:
-        refuse_unfit(folder)
+        check_fit(folder)
     return str(raised.value).splitlines()[1:]
 
 
 def test_a_saved_checkpoint_is_fit(checkpoint):
-    refuse_unfit(checkpoint)
+    check_fit(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.pt", "sub/optimizer.pkl", "weights.dat"])
@@ -103,7 +103,7 @@ def test_local_paths(checkpoint, file, fields, said):
 
 def test_a_folder_that_looks_like_a_hub_id(checkpoint, tmp_path, monkeypatch):
     change_json(checkpoint / "config.json", _name_or_path="runs/of_nobody")
-    refuse_unfit(checkpoint)
+    check_fit(checkpoint)
     (tmp_path / "runs" / "of_nobody").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert problems(checkpoint) == [
@@ -141,4 +141,4 @@ def test_a_truncated_json(checkpoint):
     path = checkpoint / "config.json"
     path.write_text(path.read_text()[:100])
     with pytest.raises(ValueError, match=r"config.json is no JSON .*Save it again"):
-        refuse_unfit(checkpoint)
+        check_fit(checkpoint)

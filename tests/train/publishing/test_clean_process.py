@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from train.publishing import clean_process
-from train.publishing.clean_process import refuse_unloadable
+from train.publishing.clean_process import check_loadable
 
 ANSWER = """
 import sys
@@ -26,7 +26,7 @@ def answer(tmp_path, monkeypatch):
 
     def compare(*names):
         (tmp_path / "answer.py").write_text(ANSWER.format(names=names))
-        refuse_unloadable(tmp_path / "checkpoint", golden)
+        check_loadable(tmp_path / "checkpoint", golden)
 
     return compare
 

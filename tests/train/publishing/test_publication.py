@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
+from data_scripts.system.command_line import parse_arguments
 from tests.loopback_hub import LoopbackHub
 from tests.train.reporting.card.made_run import made_run
 from tests.train.web_app.test_report_index import MADE, write_index
@@ -19,11 +20,10 @@ from train import pretrain, publish
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN_TENSORS
 from train.checkpoints.onnx_export import weights_sha256
-from train.command_line import parse_arguments
 from train.pretraining.arguments import PretrainArguments
 from train.publish import PublishArguments
 from train.publishing import publication
-from train.publishing.clean_process import refuse_unloadable
+from train.publishing.clean_process import check_loadable
 
 REPO = "lumbar-lab/model"
 
@@ -54,7 +54,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def trusting(monkeypatch):
     """Without the new process, which takes seconds."""
-    monkeypatch.setattr(publication, "refuse_unloadable", lambda *folders: None)
+    monkeypatch.setattr(publication, "check_loadable", lambda *folders: None)
 
 
 def published(run, **arguments):
@@ -282,19 +282,19 @@ def test_an_adapter_of_a_classifier_is_refused(run, adapter, trusting, hub):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # four new processes, on a machine shared by many
 def test_a_checkpoint_that_needs_this_project_is_refused(run):
-    refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
+    check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code = run / "checkpoint" / "losses_lumbarclip.py"
     source = code.read_text()
     code.write_text(source + "\nimport train.training.gathering\n")
     with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
-        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
+        check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code.write_text(source)
     weights = load_file(run / "checkpoint" / "model.safetensors")
     weights["text_projection.weight"] *= -1
     save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="answers in another way .*: its .*; the code in it is of another version"):
-        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
+        check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     del weights["text_projection.weight"]
     save_file(weights, run / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"the weights do not fit the code: .*text_projection.weight"):
-        refuse_unloadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
+        check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)

@@ -64,10 +64,10 @@ def build_model_card(
         )
     if metrics is not None:
         protocol = CLASSIFIER_KEYS if "figures" in metrics else EVALUATION_KEYS
-        _refuse_lacking(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
+        _check_complete(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
     checkpoint = run_folder / CHECKPOINT
     if metrics is not None and "weights_sha256" in metrics:  # earlier versions did not record it; the card says so
-        refuse_other_weights(checkpoint, metrics["weights_sha256"])
+        check_same_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(
         run=_require(run_folder / "run.json", RUN_KEYS, OF_A_RUN),
         config=_require(checkpoint / "config.json", CONFIG_KEYS, OF_A_RUN),
@@ -91,7 +91,7 @@ def build_model_card(
     return ModelCard(fill_template(TEMPLATE.read_text(encoding="utf-8"), values))
 
 
-def refuse_other_weights(checkpoint: Path, measured: str) -> None:
+def check_same_weights(checkpoint: Path, measured: str) -> None:
     """Raise if a checkpoint does not have the weights that were measured.
 
     Args:
@@ -147,12 +147,12 @@ def _read(path: Path, keys: tuple[str, ...], way_out: str) -> Any:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_check_constant)
     except ValueError as error:
         raise ValueError(
             f"{path} cannot be read ({error}): it was cut off, edited or badly computed. {way_out}"
         ) from error
-    _refuse_lacking(path, content, keys, way_out)
+    _check_complete(path, content, keys, way_out)
     return content
 
 
@@ -163,11 +163,11 @@ def _require(path: Path, keys: tuple[str, ...], way_out: str) -> Any:
     return content
 
 
-def _refuse_lacking(path: Path, content: Any, keys: tuple[str, ...], way_out: str) -> None:
+def _check_complete(path: Path, content: Any, keys: tuple[str, ...], way_out: str) -> None:
     lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
     if lacking:
         raise ValueError(f"{path} has no {', '.join(lacking)}; a model card needs that. {way_out}")
 
 
-def _refuse_constant(name: str) -> None:
+def _check_constant(name: str) -> None:
     raise ValueError(f"it holds {name}, which is no number")

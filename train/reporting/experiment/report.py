@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.checkpoints.checkpoint import write_folder, write_text
+from data_scripts.system.whole_files import write_folder, write_text
 from train.reporting.experiment.charts import draw_charts
 from train.reporting.experiment.html import html_page
 from train.reporting.experiment.protocol_sections import (

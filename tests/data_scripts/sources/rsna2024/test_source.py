@@ -10,7 +10,7 @@ from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
 from data_scripts.sources.rsna2024 import source as rsna2024
 from data_scripts.sources.rsna2024.captions import CONDITIONS
 from data_scripts.sources.rsna2024.tables import LEVELS
-from data_scripts.writing.workers import Workers
+from data_scripts.system.worker_pool import Workers
 from tests.data_scripts.imaging.dicom_files import AXIAL, SAGITTAL, make_dicom
 
 T1, T2, AXIAL_T2 = ("11", "Sagittal T1"), ("12", "Sagittal T2/STIR"), ("13", "Axial T2")

@@ -42,7 +42,7 @@ def test_every_number_comes_from_a_file(tmp_path, findings):
 @pytest.mark.parametrize("name", ["demo", "spider", "spider_classifier"])
 def test_every_figure_of_a_real_run_comes_from_its_files(name, monkeypatch):
     folder, asked = RUNS / name, []
-    monkeypatch.setattr(model_card, "refuse_other_weights", lambda checkpoint, digest: asked.append(digest))
+    monkeypatch.setattr(model_card, "check_same_weights", lambda checkpoint, digest: asked.append(digest))
     card = build_model_card(folder, REPO)
     assert len(numbers_in(prose(str(card)))) > 100
     assert untraceable(str(card), folder) == set()

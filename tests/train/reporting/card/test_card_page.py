@@ -18,7 +18,7 @@ RUNS = Path(__file__).parent / "runs"
 
 @pytest.mark.parametrize("name", ["demo", "spider", "spider_classifier"])
 def test_the_page_is_the_card_laid_out(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_card, "refuse_other_weights", lambda checkpoint, digest: None)  # no weights are kept
+    monkeypatch.setattr(model_card, "check_same_weights", lambda checkpoint, digest: None)  # no weights are kept
     card = str(build_model_card(RUNS / name, "someone/made"))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "README.md").write_text(card)

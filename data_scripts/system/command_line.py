@@ -1,0 +1,287 @@
+"""A command line from a dataclass: settings, the YAML file that may hold them, help, errors in one line.
+
+`argparse` does the parsing. `transformers.HfArgumentParser` reads dataclasses, too, but importing it costs a second and
+200 MB, which `--help` should not.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from difflib import get_close_matches
+from inspect import get_annotations
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+ArgumentsT = TypeVar("ArgumentsT")
+USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # told in one line; all others are bugs
+FAILED, INTERRUPTED = 2, 130  # exit codes; 130 as shells say that Ctrl-C ended a command
+NOISY = ("accelerate", "httpx2")  # a line for each saved state, and for each request
+
+
+class JsonMapping(dict[str, Any]):
+    """A mapping in YAML, or JSON on the command line, such as '{"drop_path_rate": 0.1}'."""
+
+    def __init__(self, value: str | dict[str, Any] = "{}") -> None:
+        super().__init__(json.loads(value) if isinstance(value, str) else value)
+
+
+def setting(default: Any, text: str, **metadata: Any) -> Any:
+    """Declare a setting of a dataclass with its meaning, which `--help` shows.
+
+    Args:
+        default: Its default; `MISSING` for a setting that must be given.
+        text: What it means.
+        metadata: `choices`, where the type is no `Literal`; `positional=True` for a word without an option.
+    """
+    metadata["help"] = text
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+
+
+def run(
+    main: Callable[[Any], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    interrupted: str = "Rerun to resume.",
+) -> int:
+    """Run a command: parse its arguments, call it, tell what went wrong in one line.
+
+    Args:
+        main: Takes one dataclass, named by its annotation; returns an exit code, or None for success.
+        argv: Words of the command line; None: those of the process.
+        interrupted: What Ctrl-C says after "Interrupted."
+
+    Returns:
+        The exit code: that of `main`; 2 for an error; 130 after Ctrl-C.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return main(parse_arguments(arguments_class_of(main), argv)) or 0
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"Interrupted. {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def arguments_class_of(main: Callable[[Any], Any]) -> type:
+    """Find the dataclass that a command takes."""
+    (arguments_class,) = (hint for name, hint in get_type_hints(main).items() if name != "return")
+    return arguments_class
+
+
+def parse_arguments(
+    arguments_class: type[ArgumentsT],
+    argv: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> ArgumentsT:
+    """Read `[config.yaml] [--name value ...]`; the command line wins.
+
+    Args:
+        arguments_class: Dataclass of the settings.
+        argv: Words of the command line; None: those of the process.
+        defaults: Take the place of those of the dataclass, as read from YAML.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: If a word or a key of the YAML names no setting (the message names the nearest one), a value is not
+            of the setting's type or choices, or the YAML cannot be read (the message names the line).
+        FileNotFoundError: If there is no such YAML file.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(arguments_class)
+    given = dict(defaults or {})
+    if words and words[0].endswith((".yaml", ".yml")):
+        given |= read_settings(Path(words.pop(0)), arguments_class)
+    parser.set_defaults(**given)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in given
+    namespace, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        nearest = get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all.")
+    values = vars(namespace)
+    # A default that was not given is left to the dataclass, which makes a new list or mapping each time.
+    settings = arguments_class(**{name: value for name, value in values.items() if value is not MISSING})
+    check_choices(settings)
+    return settings
+
+
+def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
+    """Make the parser of a dataclass; the fields that it inherits stand in a group for each dataclass it inherits from.
+
+    Args:
+        arguments_class: Dataclass of the settings; its docstring opens the help.
+        parser: The parser to add to; None for a new one.
+    """
+    about = (arguments_class.__doc__ or "").split("\n\n")[0]
+    parser = parser or _Parser(description=about, allow_abbrev=False, formatter_class=_HelpFormatter)
+    groups: dict[type, Any] = {}
+    hints = get_type_hints(arguments_class)
+    for item in fields(arguments_class):
+        owner = _owner(arguments_class, item.name)
+        if owner is not arguments_class and owner not in groups:
+            groups[owner] = parser.add_argument_group((owner.__doc__ or owner.__name__).split("\n")[0].rstrip("."))
+        _add_setting(groups.get(owner, parser), item, hints[item.name])
+    try:
+        import argcomplete
+    except ImportError:
+        return parser
+    if "_ARGCOMPLETE" in os.environ:
+        argcomplete.autocomplete(parser)
+    return parser
+
+
+def check_choices(settings: Any) -> None:
+    """Check that settings with choices hold one of them, wherever the values come from.
+
+    Raises:
+        ValueError: If one does not; the message names it, its value and the choices.
+    """
+    hints = get_type_hints(type(settings))
+    for item in fields(settings):
+        choices = _choices(item, hints[item.name])
+        value = getattr(settings, item.name)
+        for one in value if isinstance(value, list) else [value]:
+            if choices and one is not None and one not in choices:
+                raise ValueError(f"{item.name} must be one of {', '.join(map(str, choices))}; got {one!r}.")
+
+
+def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
+    """Read settings from a YAML file.
+
+    Args:
+        path: The file.
+        arguments_class: Dataclass that knows their names and types.
+
+    Raises:
+        ValueError: If it cannot be read, names a setting that does not exist, or gives one a value of another type.
+    """
+    import yaml
+
+    class UniqueKeysLoader(yaml.SafeLoader):
+        """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            """Check the keys as written, before those of `<<` are merged in: these may be written over."""
+            node = super().compose_mapping_node(anchor)
+            scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            seen = set()
+            for key in (key for key in scalars if not key.tag.endswith(":merge")):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} stands twice in one mapping; leave one", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+            return node
+
+    try:
+        settings = yaml.load(path.read_text(), UniqueKeysLoader) or {}
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{path}{line}: {words}.") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    hints = get_type_hints(arguments_class)
+    for name, value in settings.items():
+        if name not in hints:
+            nearest = get_close_matches(name, hints, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"{path} sets {name!r}, which is no setting.{hint}")
+        kind = None if _is_list(hints[name]) else _one_type(hints[name])
+        if kind is str and not isinstance(value, str | NoneType):
+            raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
+        if kind in (int, float) and isinstance(value, list | dict):
+            raise ValueError(f"{path} sets {name} to {value!r}: it takes one number.")
+    # YAML 1.1 reads 1e-4 as a string; argparse converts string defaults by the type of the field.
+    return settings
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows the default of each setting that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.help or ""
+        default = getattr(action, "shown_default", None)
+        if default in (None, "", MISSING) or default in ([], {}):
+            return shown
+        words = {True: "on", False: "off"}.get(default, default) if isinstance(default, bool) else default
+        return f"{shown} (default: {' '.join(map(str, words)) if isinstance(words, list) else words})"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print with the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}. --help lists all settings.")
+
+
+class _OnOrOff(argparse.Action):
+    """`--name` and `--no_name`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__([*option_strings, f"--no_{dest}"], dest, nargs=0, **settings)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, not str(option_string).startswith("--no_"))
+
+
+def _add_setting(parser: Any, item: Field[Any], hint: Any) -> None:
+    default = item.default_factory() if item.default_factory is not MISSING else item.default
+    words: dict[str, Any] = {"help": item.metadata.get("help", "").replace("%", "%%"), "default": MISSING}
+    kind, choices = _one_type(hint), _choices(item, hint)
+    if item.metadata.get("positional"):
+        parser.add_argument(item.name, help=words["help"], **({} if default is MISSING else {"nargs": "?"}))
+        return
+    if kind is bool:
+        words["action"] = _OnOrOff
+    else:
+        words |= {"type": kind, "choices": choices, "required": default is MISSING}
+        words["metavar"] = None if choices else "JSON" if kind is JsonMapping else item.name.rpartition("_")[2].upper()
+        if _is_list(hint):
+            words["nargs"] = "+"
+    action = parser.add_argument(f"--{item.name}", **words)
+    action.shown_default = default
+
+
+def _owner(arguments_class: type, name: str) -> type:
+    """The dataclass that declares a field."""
+    return next(cls for cls in arguments_class.__mro__ if is_dataclass(cls) and name in get_annotations(cls))
+
+
+def _one_type(hint: Any) -> Any:
+    """The type of a value, or of an element of a list; without `None`."""
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+    if get_origin(hint) in (list, tuple):
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        return type(get_args(hint)[0])
+    return hint
+
+
+def _is_list(hint: Any) -> bool:
+    return get_origin(hint) in (list, tuple)
+
+
+def _choices(item: Field[Any], hint: Any) -> list[Any] | None:
+    if "choices" in item.metadata:
+        return list(item.metadata["choices"])
+    for one in (hint, *get_args(hint)):
+        if get_origin(one) is Literal:
+            return list(get_args(one))
+    return None
