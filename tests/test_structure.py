@@ -19,18 +19,24 @@ MAX_LINES = 500
 MAX_MAIN_LINES = 60
 # Modules with a single importer that answer a question of their own, and which.
 OWN_QUESTION: dict[str, str] = {}
-# Words of the glossary that names must not use, and what to say in their place.
-WORDS = {
-    r"(?<!own_)(?<!_own)\bremed(y|ies)": "imbalance correction",
-    r"\bcontrols?\b": "baseline",
-    r"\brefuse": "check_...",
-}
+COMPARING = ("train/experiments", "train/reporting/experiment", "train/compare_systems.py")
+MEASURING = ("train/evaluation", *COMPARING)
+# A word that means something else in the glossary: where names must not use it, and what to say there.
+GLOSSARY = [
+    (r"\brefuse", PACKAGES, "check_..."),
+    (r"\bremed(y|ies|ied)\b", PACKAGES, "imbalance correction"),
+    (r"\bcontrols?\b", PACKAGES, "baseline"),
+    (r"\bstud(y|ies)\b(?! id)", COMPARING, "experiment"),
+    (r"\banswer(s|ed)?\b", MEASURING, "predictions"),
+    (r"\bfigures?\b", MEASURING, "metrics"),
+]
 ENTRIES = {
     *(Path("train") / f"{name}.py" for name in ("pretrain", "finetune_classification", "evaluate_model")),
     *(Path("train") / f"{name}.py" for name in ("compare_systems", "explain", "encode", "export", "verify", "publish")),
     *(Path("data_scripts") / f"{name}.py" for name in ("build", "audit", "deidentify", "paraphrase")),
     *(Path("data_scripts") / f"{name}.py" for name in ("parse_reports", "publish_dataset")),
 }
+TESTS_OF_SEVERAL_FILES: set[str] = set()
 TOP_LEVEL = {"modeling_lumbarclip", "data_scripts", "train", "tests"}
 
 
@@ -128,9 +134,18 @@ def test_main_of_an_entry_reads_at_a_glance():
 
 @pytest.mark.parametrize("path", sorted(FILES), ids=lambda path: path.as_posix())
 def test_names_keep_to_the_glossary(path):
-    names = [name.lower().replace("_", " ") for name in {path.stem, *names_in(FILES[path])}]
-    for wrong, right in WORDS.items():
-        assert not [name for name in names if re.search(wrong, name)], f"say {right}"
+    names = [re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower() for name in {path.stem, *names_in(FILES[path])}]
+    for word, places, instead in GLOSSARY:
+        if path.as_posix().startswith(places):
+            assert not [name for name in names if re.search(word, name)], f"say {instead}"
+
+
+def test_tests_mirror_the_packages():
+    """A test file for a source file; those of several files together say so in their names."""
+    sources = {path.with_name(f"test_{path.stem.removeprefix('__').removesuffix('__')}.py") for path in FILES}
+    tests = {path.relative_to(PROJECT / "tests") for path in (PROJECT / "tests").rglob("test_*.py")}
+    apart = {path for path in tests if len(path.parts) > 1 and path not in sources}
+    assert {path.as_posix() for path in apart} == TESTS_OF_SEVERAL_FILES
 
 
 def test_help_imports_nothing_heavy():
