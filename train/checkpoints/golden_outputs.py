@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 import modeling_lumbarclip
-from data_scripts.system.whole_files import write_bytes
+from data_scripts.system.whole_files import write_bytes, write_json
 from train.checkpoints.manifest import Drift, compare_files, record_file, record_files
 
 GOLDEN = "golden_outputs.json"
@@ -86,7 +86,7 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
         "packages": package_versions(),
         "files": record_files(folder, left_out=(GOLDEN,)),
     }
-    _write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
+    write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
 
 
 def golden_images() -> list[NDArray[Any]]:
@@ -235,7 +235,7 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
     if has_golden:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         golden["files"][file] = record_file(folder / file)
-        _write_json(folder / GOLDEN, golden)
+        write_json(folder / GOLDEN, golden)
 
 
 def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
@@ -285,7 +285,3 @@ def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
         return False
     name = f"field {file_and_field[1]}"
     return drift.what == name or drift.what.startswith(f"{name}.")
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

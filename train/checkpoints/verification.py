@@ -1,17 +1,7 @@
-"""Verify a checkpoint: its files are those that were saved, and it still gives the outputs that it gave then.
+"""Compare a checkpoint with the golden outputs that were saved with it. `train/verify.py` is the command."""
 
-    python train/verify.py runs/demo/checkpoint
-    python train/verify.py USER/MODEL --revision v1.0
-    python train/verify.py USER/MODEL --trust_remote_code
-
-Names each file, tensor or field that has changed, each input and output that is no longer reproduced, and each library
-of another version. Ends with exit code 1 if anything has drifted; other versions alone are a note while the outputs
-stay the same.
-"""
-
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +9,6 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.numpy import load_file
-from transformers import HfArgumentParser
-from transformers.utils import logging
 
 import modeling_lumbarclip
 from train.checkpoints.golden_outputs import (
@@ -44,29 +32,6 @@ from train.checkpoints.manifest import (
 )
 
 MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for each tensor
-
-
-@dataclass
-class VerifyArguments:
-    """Verify that a checkpoint is what was saved, and gives the outputs that it gave then."""
-
-    revision: str = field(default="", metadata={"help": "Of a Hub id: branch, tag or commit; empty: main."})
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={"help": "Run the code in the checkpoint, as its users do, and not that of the installed package."},
-    )
-    tolerance: float = field(
-        default=TOLERANCE,
-        metadata={
-            "help": "How far an embedding of length 1 may move. The default allows for another machine; on the same "
-            "one with the same libraries 1e-6 holds."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"--tolerance lies between 0 and 1, such as {TOLERANCE:g}; got {self.tolerance}.")
 
 
 @dataclass(frozen=True)
@@ -180,32 +145,6 @@ def describe(checkpoint: str, found: Verification) -> str:
         lines += ["Different, without effect on the outputs:" if found.deviations else "Different:"]
         lines += _table(found.notes)
     return "\n".join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Verify, and print what was found.
-
-    Returns:
-        The exit code: 1 if anything has drifted.
-    """
-    logging.set_verbosity_error()  # the table names what transformers would warn of
-    logging.disable_progress_bar()
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(VerifyArguments, description=VerifyArguments.__doc__)  # type: ignore[arg-type]
-    parser.add_argument("checkpoint", help="Folder of a checkpoint, or a Hub id.")
-    try:
-        args, named = parser.parse_args_into_dataclasses(list(sys.argv[1:] if argv is None else argv))
-        found = verify_checkpoint(
-            named.checkpoint,
-            revision=args.revision or None,
-            trust_remote_code=args.trust_remote_code,
-            tolerance=args.tolerance,
-        )
-    except (ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    print(describe(named.checkpoint, found))
-    return 1 if found.drifts else 0
 
 
 def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator[Drift]:

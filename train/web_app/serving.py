@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS_KEPT = 1800  # since the page was last used, at most
 SECONDS_BETWEEN_LOOKS = 60
+FONTS = ["system-ui", "sans-serif"]
 MAX_FILE_SIZE = "200mb"
 MAX_SESSIONS = 100  # in memory at once; the one that was not used for the longest time goes first
 # The browser itself then refuses whatever a page or a library might fetch from elsewhere, or send there.
@@ -34,9 +35,7 @@ def launch_settings() -> dict[str, Any]:
         "share": False,
         "quiet": True,
         # Cells of tables are set in the second font.
-        "theme": gr.themes.Default(
-            primary_hue="sky", **dict.fromkeys(("font", "font_mono"), ["system-ui", "sans-serif"])
-        ),
+        "theme": gr.themes.Default(primary_hue="sky", font=FONTS, font_mono=FONTS),
         "css_paths": Path(__file__).with_name("app.css"),
         "max_file_size": MAX_FILE_SIZE,
         "state_session_capacity": MAX_SESSIONS,
