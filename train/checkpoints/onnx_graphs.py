@@ -1,4 +1,4 @@
-"""Graphs of ONNX: what of a model becomes one, written, quantised and compared with torch.
+"""Write ONNX graphs of a model, quantise them, and compare them with PyTorch.
 
 Shapes: B images, H × W pixels, U texts, T tokens, D width of the shared space, d_I and d_T widths of the towers,
 K classes.
@@ -30,7 +30,7 @@ MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the
 
 @dataclass(frozen=True)
 class Graph:
-    """What becomes one ONNX file.
+    """A part of a model that becomes one ONNX file.
 
     Args:
         file: Its name.
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
 
 
 def graphs_of(model: PreTrainedModel) -> list[Graph]:
-    """List what a model is exported as: its two towers, or the one of a classifier."""
+    """List the graphs of a model: its two towers, or the one of a classifier."""
     images = {"pixel_values": {0: "images"}}
     if model.config.is_classifier:
         return [Graph(VISION_MODEL, Classifier(model), images, ("logits",))]
@@ -101,7 +101,7 @@ def graphs_of(model: PreTrainedModel) -> list[Graph]:
 
 
 def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
-    """Trace a graph with a sample of its inputs and write it."""
+    """Trace a graph with sample inputs, and write it."""
     num_bytes = sum(parameter.nbytes for parameter in graph.module.parameters())
     torch.onnx.export(
         graph.module.eval(),
@@ -118,15 +118,15 @@ def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
 
 @torch.inference_mode()
 def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
-    """Compare what an ONNX file computes with what torch does.
+    """Compare the outputs of an ONNX file with those of PyTorch.
 
     Args:
-        graph: What the file was made of.
+        graph: The graph that the file was made from.
         samples: Inputs of several batch sizes and text lengths.
         path: The file.
 
     Returns:
-        By output, the largest distance of a row from that of torch, in lengths of the row.
+        By output, the largest distance of a row from that of PyTorch, in lengths of the row.
     """
     session = open_session(path)
     moved = dict.fromkeys(graph.outputs, 0.0)
@@ -139,7 +139,7 @@ def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -
 
 
 def check_deviation(file: str, moved: dict[str, float]) -> None:
-    """Raise if an output is not what torch computes.
+    """Check that outputs are those of PyTorch.
 
     Raises:
         ValueError: If one has moved by more than `TOLERANCE`.
@@ -147,17 +147,17 @@ def check_deviation(file: str, moved: dict[str, float]) -> None:
     for name, distance in moved.items():
         if not distance <= TOLERANCE:
             raise ValueError(
-                f"{file} does not compute what the model does: its {name} differs by {distance:.2g} of its length, "
-                f"{TOLERANCE:g} allowed. Nothing was written. Other versions of torch or onnxscript may do it."
+                f"{file} does not compute what the model does: {name} differs by {distance:.2g} of its length, "
+                f"{TOLERANCE:g} allowed. Nothing was written. Try other versions of torch or onnxscript."
             )
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Say what an ONNX file is.
+    """Describe an ONNX file.
 
     Args:
         path: The file.
-        moved: What `deviations` gave of it.
+        moved: Its `deviations`.
 
     Returns:
         `bytes`; of the file and of that of its weights, if there is one, the `parts`: `bytes` and `sha256` by name; the
@@ -180,7 +180,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
-    """Draw inputs of several sizes: images as normalised as those of the processor, texts with padding."""
+    """Draw inputs of several sizes: normalised images, and texts with padding."""
     generator = torch.Generator().manual_seed(0)
     if graph.file == VISION_MODEL:
         size = getattr(processor, "image_processor", processor).size  # a classifier may have nothing else
@@ -199,10 +199,10 @@ def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Itera
 
 
 def quantise(path: Path, quantised: Path) -> None:
-    """Write a copy whose products and convolutions have weights of 8 bits; activations are quantised as they come.
+    """Write a copy with 8-bit weights; activations are quantised at run time.
 
-    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, and have a scale for each channel.
-    Depending on the processor the copy may be slower than the original, and on most is where convolutions prevail.
+    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
+    On most processors the copy is slower than the original where convolutions prevail.
 
     Args:
         path: An ONNX file.
@@ -226,14 +226,14 @@ def quantise(path: Path, quantised: Path) -> None:
 
 
 def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
-    """Open an ONNX file that is as it was when it was compared with torch.
+    """Open an ONNX file after checking that it has not changed since it was exported.
 
     Args:
         path: The file.
-        parts: What `describe_file` gave of it.
+        parts: Those of `describe_file`.
 
     Returns:
-        What `open_session` does.
+        The session.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
@@ -246,15 +246,15 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
         return open_session(path)
     except ValueError as error:
         again = export_again(path.parent, parts)
-        raise ValueError(f"{error} Or keep to the packages that are installed here. {again}") from error
+        raise ValueError(f"{error} Or keep the packages that are installed here. {again}") from error
 
 
 def export_again(folder: Path, files: Iterable[str] = ()) -> str:
-    """Tell what helps against an export that cannot be used.
+    """Say how to replace an export that cannot be used.
 
     Args:
-        folder: Of the export.
-        files: Names of files that it held, beside those that are there.
+        folder: The export.
+        files: Names of files that it had, beside those still there.
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
@@ -266,7 +266,7 @@ def export_again(folder: Path, files: Iterable[str] = ()) -> str:
 
 
 def open_session(path: Path) -> Any:
-    """Open an ONNX file with as many threads as torch has.
+    """Open an ONNX file with as many threads as PyTorch uses.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
@@ -278,7 +278,7 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # Threads that wait by spinning take the time of those that decode images.
+    # Threads that spin while they wait slow down those that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
@@ -293,17 +293,17 @@ def open_session(path: Path) -> Any:
 
 
 def require_packages() -> None:
-    """Raise if a package of the extra is missing.
+    """Check that the packages of the extra `export` are installed.
 
     Raises:
-        ImportError: With the command that installs it.
+        ImportError: If one is missing; the message says how to install it.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ImportError(f"ONNX needs the packages {', '.join(missing)}: pip install lumbarclip[export]")
 
 
 def int8_name(file: str) -> str:
-    """Name of the quantised copy.
+    """Name the quantised copy.
 
     Example:
         >>> int8_name("vision_model.onnx")

@@ -40,7 +40,7 @@ class Verification:
 
     Args:
         drifts: What has changed; empty for a checkpoint that is what was saved.
-        notes: What is different, but changed no output: versions of libraries, files added since.
+        notes: Differences that changed no output: library versions, files added since.
         deviations: By output, how far it moved, in lengths of the vector; empty if nothing could be computed.
     """
 
@@ -50,7 +50,7 @@ class Verification:
 
 
 def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:
-    """List what has drifted in a checkpoint since it was saved; empty if nothing has. See `verify_checkpoint`."""
+    """List what drifted in a checkpoint since it was saved; empty if nothing did. See `verify_checkpoint`."""
     return verify_checkpoint(folder_or_id, revision=revision).drifts
 
 
@@ -63,16 +63,15 @@ def verify_checkpoint(
 ) -> Verification:
     """Compare a checkpoint with its golden outputs.
 
-    Three things are told apart: files, against their digests; the processor, on the recorded images and texts; and the
-    model, on the recorded inputs, so that a change of the processor is not blamed on the weights.
+    Checks three things: files, against their digests; the processor, on the recorded images and texts; and the model,
+    on the recorded inputs, so that a changed processor is not blamed on the weights.
 
     Args:
         folder_or_id: Folder of a checkpoint, or a Hub id.
         revision: Of a Hub id: branch, tag or commit.
-        trust_remote_code: Whether to run the code in the checkpoint; else that of the installed package. A process
-            that has imported the classes of the package runs those in any case; a note says so.
-        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`, and no
-            output with them: those are of the recorded pixels.
+        trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
+            has imported the package runs the package in any case; a note says so.
+        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`.
 
     Returns:
         What was found.
@@ -111,10 +110,10 @@ def verify_checkpoint(
 
 
 def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Path:
-    """Give the folder of a checkpoint; one of the Hub is downloaded.
+    """Find the folder of a checkpoint; one on the Hub is downloaded.
 
     Raises:
-        ValueError: If there is neither such a folder nor such a model on the Hub, or the checkpoint lies deeper.
+        ValueError: If neither such a folder nor such a model exists, or the checkpoint lies in a folder below.
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
@@ -164,24 +163,24 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
 
 
 def _deviations(recorded: Arrays, now: Arrays) -> dict[str, float]:
-    """Measure how far each output has moved; infinitely far, if the model no longer gives it."""
+    """Measure how far each output moved: infinitely far if the model no longer has it."""
     missing = np.empty(0)
     return {name: deviation(before, now.get(name, missing)) for name, before in recorded.items()}
 
 
 def _added_files(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
     for name in unrecorded_files(folder, golden["files"]):
-        yield Drift("file", name, "was not there when the checkpoint was saved, and loading may read it")
+        yield Drift("file", name, "was added after the checkpoint was saved, and loading may read it")
 
 
 def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    """Say which files of code differ from those of the package, whose code was run."""
+    """List code files that differ from those of the package, whose code was run."""
     for name in golden["files"]:
         installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
         if not name.endswith(".py") or not (folder / name).is_file():
             continue
         if not installed.is_file() or record_file(installed)["sha256"] != record_file(folder / name)["sha256"]:
-            yield Drift("code", name, "is not that of the installed package, which was run; see --trust_remote_code")
+            yield Drift("code", name, "differs from the installed package, which was run; see --trust_remote_code")
 
 
 def _other_versions(golden: dict[str, Any]) -> Iterator[Drift]:

@@ -105,7 +105,7 @@ def test_a_buffer_that_is_not_saved_is_told(tiny_model, tiny_processor, tmp_path
 def test_a_model_that_gives_no_numbers_is_called_so(tiny_model, tiny_processor, tmp_path):
     with torch.no_grad():
         tiny_model.image_projection.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"gives no numbers: its .*image_embeds.* hold NaN.*lower learning rate"):
+    with pytest.raises(ValueError, match=r"contain NaN or Inf: .*image_embeds.*lower learning rate"):
         save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_loads_as_another_model_is_not_saved(tiny_model, tiny_
         super(LumbarCLIPModel, other).save_pretrained(folder)
 
     monkeypatch.setattr(LumbarCLIPModel, "save_pretrained", forgetful)
-    with pytest.raises(ValueError, match=r"is not what was saved: its \w+ differs by"):
+    with pytest.raises(ValueError, match=r"is not what was saved: \w+ differs by"):
         save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
 
@@ -128,7 +128,7 @@ def test_they_are_not_renewed_over_a_weight_that_has_drifted(checkpoint):
     weights = load_weights(checkpoint / "model.safetensors")
     weights["image_projection.weight"][3, 5] += 1e-2
     save_weights(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="model.safetensors: tensor image_projection.weight.*are not renewed"):
+    with pytest.raises(ValueError, match="is not as it was saved .model.safetensors: tensor image_projection.weight"):
         write_golden_outputs(checkpoint)
     assert read(checkpoint)[0] == before
     (checkpoint / "golden_outputs.json").unlink()  # the way out that the message gives
