@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from train.encoding.parts import METADATA
+from train.encoding.arguments import WHAT
+from train.encoding.chunks import METADATA
 
 COLUMNS = ("embedding", "report", "source")
-WHAT = ("images", "reports")  # what `train/encode.py --what` embeds
 COMMAND = "python train/encode.py --checkpoint CHECKPOINT --dataset DATASET --what {what} --out INDEX.parquet"
 
 
@@ -115,7 +115,7 @@ def _made_by(path: Path, schema: pa.Schema) -> dict[str, Any]:
         )
     if made.get("projected") is not True:
         raise ValueError(
-            f"{path} holds outputs of a tower (--project false), which no image can be compared with. Write it with: "
+            f"{path} holds outputs of a tower (--no_project), which no image can be compared with. Write it with: "
             f"{COMMAND.format(what=made['what'])}"
         )
     return made
