@@ -8,7 +8,7 @@ from train.reporting.tables import format_entry, markdown_table
 
 
 def explanation_section(content: dict[str, Any], others: Mapping[str, dict[str, Any]]) -> str:
-    """Where maps of the demo's model fall, beside their controls; and those of other towers, by their result files."""
+    """Where maps of the demo's model fall, beside their baselines; and those of other towers, by their result files."""
     data, model = content["dataset"], content["model"]
     rows, columns = model["map_size"]
     verdicts = "\n".join(f"- {verdict(name, groups)}" for name, groups in content["methods"].items())
