@@ -54,7 +54,7 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
     """Load model and processor from a folder or the Hub.
 
     Args:
-        name: The folder, or the Hub id.
+        name: Checkpoint folder, or Hub id.
         revision: Of a Hub id: branch, tag or commit; None: the newest.
 
     Raises:
@@ -87,7 +87,7 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
     """Save everything a run needs to resume, then delete the previous state.
 
     Args:
-        accelerator: Holds model, optimizer and schedule.
+        accelerator: Knows model, optimizer and schedule.
         output_dir: Folder of the run.
         update: Optimizer updates done.
     """

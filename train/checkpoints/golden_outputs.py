@@ -131,8 +131,7 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
 
     Args:
         folder: A checkpoint.
-        trust_remote_code: Whether to run the code in the folder, which an imported package would override; else that
-            of the package.
+        trust_remote_code: Whether to run the code in the folder, not the package, which must not be imported then.
     """
     if not trust_remote_code:
         modeling_lumbarclip.register_auto_classes()  # not above: it would override the code in the folder
@@ -145,7 +144,14 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
 
 def package_versions() -> dict[str, str]:
     """List the versions of the libraries that outputs depend on."""
-    return {name: _version(name) for name in PACKAGES}
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
+    return {name: installed(name) for name in PACKAGES}
 
 
 def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
@@ -153,12 +159,8 @@ def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
 
     For unit-length embeddings it is the distance itself.
 
-    Args:
-        recorded: A row for each image or text, of any shape.
-        now: The same, recomputed.
-
     Returns:
-        At least 0; infinite if shapes differ or a value is NaN or Inf.
+        At least 0; infinite if shapes differ or a value is NaN or Inf. The first axis counts images or texts.
 
     Example:
         >>> deviation(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.5], [1.0, 0.0]]))
@@ -218,11 +220,6 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
 
     Does nothing for a checkpoint without golden outputs.
 
-    Args:
-        folder: The checkpoint.
-        file: The JSON file in it.
-        field: The field to be written.
-
     Raises:
         ValueError: If anything else in the checkpoint has changed since it was saved.
     """
@@ -269,13 +266,6 @@ def _auto_class(config: dict[str, Any]) -> Any:
     (architecture,) = config["architectures"]
     names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
     return getattr(transformers, names[0] if names else "AutoModel")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:

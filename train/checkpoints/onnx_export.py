@@ -46,7 +46,7 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
 
     Args:
         folder_or_id: A `LumbarCLIPModel` or `LumbarCLIPForImageClassification`.
-        out: Folder to write.
+        out: New folder to write.
         int8: Whether to write quantised copies, too.
 
     Returns:

@@ -34,9 +34,9 @@ class Graph:
 
     Args:
         file: Its name.
-        module: Takes the inputs in their order; returns the outputs in theirs.
+        module: Takes the inputs, and returns the outputs, in their order.
         dynamic: By input, the names of its dynamic axes, by axis.
-        outputs: Names of the outputs.
+        outputs: Their names.
     """
 
     file: str
@@ -118,16 +118,7 @@ def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
 
 @torch.inference_mode()
 def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
-    """Compare the outputs of an ONNX file with those of PyTorch.
-
-    Args:
-        graph: The graph that the file was made from.
-        samples: Inputs of several batch sizes and text lengths.
-        path: The file.
-
-    Returns:
-        By output, the largest distance of a row from that of PyTorch, in lengths of the row.
-    """
+    """Measure by output the largest distance of a row of an ONNX file from that of PyTorch, in lengths of the row."""
     session = open_session(path)
     moved = dict.fromkeys(graph.outputs, 0.0)
     for sample in samples:
@@ -153,30 +144,22 @@ def check_deviation(file: str, moved: dict[str, float]) -> None:
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Describe an ONNX file.
-
-    Args:
-        path: The file.
-        moved: Its `deviations`.
+    """Describe an ONNX file with its `deviations`.
 
     Returns:
-        `bytes`; of the file and of that of its weights, if there is one, the `parts`: `bytes` and `sha256` by name; the
+        `bytes`; `parts`, with `bytes` and `sha256` by name of the file and of that of its weights, if any; the
         `deviation` from the model; and the number of `operations` that have weights, by kind.
     """
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
     operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
-    parts = {part.name: record_file(part) for part in _parts(path)}
+    parts = {part.name: record_file(part) for part in sorted(path.parent.glob(f"{path.name}*"))}
     return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
 
 
 def _num_bytes(path: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(path))
-
-
-def _parts(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.name}*"))  # with a file of weights
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))  # with a file of weights
 
 
 def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
@@ -203,10 +186,6 @@ def quantise(path: Path, quantised: Path) -> None:
 
     The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
     On most processors the copy is slower than the original where convolutions prevail.
-
-    Args:
-        path: An ONNX file.
-        quantised: The copy.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -232,29 +211,22 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
         path: The file.
         parts: Those of `describe_file`.
 
-    Returns:
-        The session.
-
     Raises:
         ImportError: If ONNX Runtime is missing.
         ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
     """
+    again = export_again(path.parent, parts)
     if drifts := compare_files(path.parent, parts):
         changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
-        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent, parts)}")
+        raise ValueError(f"Not as it was exported: {changes}. {again}")
     try:
         return open_session(path)
     except ValueError as error:
-        again = export_again(path.parent, parts)
         raise ValueError(f"{error} Or keep the packages that are installed here. {again}") from error
 
 
 def export_again(folder: Path, files: Iterable[str] = ()) -> str:
-    """Say how to replace an export that cannot be used.
-
-    Args:
-        folder: The export.
-        files: Names of files that it had, beside those still there.
+    """Say how to replace an export that cannot be used, with the `files` that it had beside those still there.
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
@@ -303,10 +275,5 @@ def require_packages() -> None:
 
 
 def int8_name(file: str) -> str:
-    """Name the quantised copy.
-
-    Example:
-        >>> int8_name("vision_model.onnx")
-        'vision_model_int8.onnx'
-    """
+    """Name the quantised copy of an ONNX file."""
     return file.replace(".onnx", "_int8.onnx")

@@ -67,14 +67,11 @@ def verify_checkpoint(
     on the recorded inputs, so that a changed processor is not blamed on the weights.
 
     Args:
-        folder_or_id: Folder of a checkpoint, or a Hub id.
+        folder_or_id: Checkpoint folder, or Hub id.
         revision: Of a Hub id: branch, tag or commit.
         trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
             has imported the package runs the package in any case; a note says so.
         tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`.
-
-    Returns:
-        What was found.
 
     Raises:
         ValueError: If there is no such checkpoint, or it was saved without golden outputs.
@@ -82,7 +79,10 @@ def verify_checkpoint(
     folder = find_checkpoint(folder_or_id, revision)
     golden = read_golden_outputs(folder)
     drifts = compare_files(folder, golden["files"])
-    notes = list(_added_files(folder, golden))
+    notes = [
+        Drift("file", name, "was added after the checkpoint was saved, and loading may read it")
+        for name in unrecorded_files(folder, golden["files"])
+    ]
     if any(drift.file == GOLDEN_TENSORS for drift in drifts):
         return Verification(drifts, notes, {})  # nothing to compare with
     recorded = load_file(folder / GOLDEN_TENSORS)
@@ -97,7 +97,11 @@ def verify_checkpoint(
     if not type(model).__module__.startswith("transformers_modules."):
         notes += _other_code(folder, golden)
     moved = list(_compare_inputs(_group(recorded, "input"), inputs, golden["texts"]))
-    deviations = _deviations(_group(recorded, "output"), outputs)
+    deviations = {
+        # Infinitely far, if the model no longer has the output.
+        name: deviation(before, outputs.get(name, np.empty(0)))
+        for name, before in _group(recorded, "output").items()
+    }
     moved += [
         Drift(f"output {name}", GOLDEN_TENSORS, f"moved by {distance:.2g} of its length, {tolerance:g} allowed")
         for name, distance in deviations.items()
@@ -160,17 +164,6 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
             detail = "" if distance <= PIXEL_TOLERANCE else moved
         if detail:
             yield Drift(f"input {name}", GOLDEN_TENSORS, detail)
-
-
-def _deviations(recorded: Arrays, now: Arrays) -> dict[str, float]:
-    """Measure how far each output moved: infinitely far if the model no longer has it."""
-    missing = np.empty(0)
-    return {name: deviation(before, now.get(name, missing)) for name, before in recorded.items()}
-
-
-def _added_files(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    for name in unrecorded_files(folder, golden["files"]):
-        yield Drift("file", name, "was added after the checkpoint was saved, and loading may read it")
 
 
 def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:

@@ -1,7 +1,7 @@
-"""Serve the page: what the browser may fetch, what the server holds of a visit, and when it lets go of it.
+"""Serve the page: limit what the browser may fetch, and forget visits.
 
-Gradio lets its states expire alone. The last value of every part of the page, pictures among them, it would keep until
-the app ends, and so what could not be delivered to a page that was closed.
+Gradio expires states only. It would keep the last value of every component, pictures among them, until the app ends,
+and also what could not be delivered to a page that was closed.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ CONTENT_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 def launch_settings() -> dict[str, Any]:
     """Give what `launch` needs so that the page stays on this machine and keeps nothing.
 
-    Without the last three of these, the library would record each run in the browser, with what was uploaded, offer a
-    page with the runs, and start a second server on a Space.
+    Without the last three, Gradio would record each run in the browser, with what was uploaded, link to a page with the
+    runs, and start a second server on a Space.
     """
     return {
         "share": False,
@@ -64,7 +64,7 @@ class _OwnSourcesOnly:
 
 @asynccontextmanager
 async def forgetting(app: App) -> AsyncIterator[None]:
-    """Forget unused sessions as long as an app runs; its `lifespan`.
+    """Forget unused sessions while an app runs; its `lifespan`.
 
     On the event loop of the app, so that no session is taken away while it is being looked up.
     """
@@ -82,13 +82,9 @@ async def forgetting(app: App) -> AsyncIterator[None]:
 
 
 def forget_unused(app: App, now: datetime) -> None:
-    """Drop all that is held of pages that were closed, or not used for so long that the next look would be too late.
+    """Drop what the app keeps of pages that were closed, or unused for so long that the next look would be too late.
 
-    What is being answered waits. Whoever uses the page after that has an empty one.
-
-    Args:
-        app: What `launch` gives.
-        now: The time, as the library notes it for each use.
+    Whoever is being answered keeps the page. Whoever uses the page after that has an empty one.
     """
     holder, queue = app.state_holder, app.get_blocks()._queue
     answering = {event.session_hash for event in queue.event_ids_to_events.values()}

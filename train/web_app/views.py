@@ -1,4 +1,4 @@
-"""From what a user has chosen to what the page shows; knows nothing of the library that draws the page."""
+"""Compute what the page shows for what a user chose; knows nothing of Gradio."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
