@@ -3,9 +3,9 @@
 Shapes: B images or rows of a batch, U distinct texts, D width of the embeddings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,14 +21,7 @@ Embeddings = NDArray[np.float32]
 # 8 images of 224 x 224: the allocator does not reuse larger activations, which costs a ResNet-50 a third of its speed
 # (2 cores: 16.1 images/s in eights, 11.1 in batches of 32).
 CPU_PIXELS = 8 * 224 * 224
-
-
-class Encoder(Protocol):
-    """Turns the `tensors` of a `ReadBatch` into embeddings, (B, D)."""
-
-    def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:
-        """Encode a batch."""
-        ...
+Encoder = Callable[[dict[str, Tensor]], Embeddings]  # from the tensors of a `ReadBatch` to (B, D)
 
 
 class ModelEncoder:

@@ -4,10 +4,10 @@ Shapes: B images or rows of a batch that can be read, C channels, S side of the 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,42 +48,11 @@ class ReadBatch:
     num_files: int
 
 
-class Inputs(Protocol):
-    """What is to be encoded; passed to worker processes.
-
-    Args:
-        schema: Of the columns beside the embeddings.
-        name: What is counted: files or rows.
-        num_files: How many there are.
-        crashing: What crashed its decoder; not read again, but listed as unreadable.
-    """
-
-    schema: pa.Schema
-    name: str
-    num_files: int
-    crashing: set[Reference]
-
-    def identity(self) -> dict[str, Any]:
-        """Describe the inputs so that any change shows."""
-        ...
-
-    def references(self) -> Iterator[Reference]:
-        """List them, always in the same order."""
-        ...
-
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
-        """Read a batch."""
-        ...
-
-
 class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
-    Each frame of a DICOM file is an image. Files that are no images are listed as unreadable.
-
-    Args:
-        folder: The folder.
-        image_processor: Of the checkpoint.
+    Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
+    columns beside the embeddings; `crashing` are images that crashed their decoder: not read again, but listed.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -116,28 +85,23 @@ class FolderImages:
 
     def __getitem__(self, references: list[Reference]) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-        read, images, unreadable = [], [], []
-        for name, frame in references:
+
+        def load(name: str, frame: int) -> Image.Image:
             path = self.folder / name
-            try:
-                if (name, frame) in self.crashing:
-                    raise UnusableImageError(CRASHED)
-                images.append(eight_bits(read_slice(path, frame) if is_dicom(path) else read_image(path)))
-            except ValueError as error:
-                unreadable.append({"source": name, "frame": frame, "reason": str(error)})
-            else:
-                read.append((name, frame))
-        columns: dict[str, list[Any]] = {"source": [name for name, _ in read], "frame": [frame for _, frame in read]}
+            return read_slice(path, frame) if is_dicom(path) else read_image(path)
+
+        images, reasons = _decode(references, self.crashing, load)
+        columns: dict[str, list[Any]] = {
+            "source": [name for name, _ in images],
+            "frame": [frame for _, frame in images],
+        }
+        unreadable = [{"source": name, "frame": frame, "reason": reason} for (name, frame), reason in reasons.items()]
         num_files = sum(frame == 0 for _, frame in references)
-        return ReadBatch(columns, resized(images, self.image_processor), unreadable, num_files)
+        return ReadBatch(columns, resized([*images.values()], self.image_processor), unreadable, num_files)
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number.
-
-    Args:
-        splits: By name, as `open_dataset` gives them.
-    """
+    """Rows of a data set, by split and number. See `FolderImages` for what they share."""
 
     schema = pa.schema(
         [
@@ -179,12 +143,7 @@ class DatasetRows:
 
 
 class DatasetImages(DatasetRows):
-    """The images of a data set.
-
-    Args:
-        splits: By name.
-        image_processor: Of the checkpoint.
-    """
+    """The images of a data set."""
 
     def __init__(self, splits: Mapping[str, Dataset], image_processor: LumbarCLIPImageProcessor) -> None:
         super().__init__(splits)
@@ -197,28 +156,22 @@ class DatasetImages(DatasetRows):
 
     def __getitem__(self, references: list[Reference]) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-        read, images, unreadable = [], [], []
-        for split, row in references:
-            try:
-                if (split, row) in self.crashing:
-                    raise UnusableImageError(CRASHED)
-                images.append(eight_bits(self._feature[split].decode_example(self._stored[split][row]["image"])))
-            # Pillow's plug-ins raise anything; the row is listed, and the run continues.
-            except Exception as error:
-                (source,) = self.columns([(split, row)])["source"]
-                unreadable.append({"source": source, "split": split, "reason": f"{type(error).__name__}: {error}"})
-            else:
-                read.append((split, row))
-        return ReadBatch(self.columns(read), resized(images, self.image_processor), unreadable, len(references))
+
+        def load(split: str, row: int) -> Image.Image:
+            return self._feature[split].decode_example(self._stored[split][row]["image"])
+
+        images, reasons = _decode(references, self.crashing, load)
+        sources = self.columns([*reasons])["source"]
+        unreadable = [
+            {"source": source, "split": split, "reason": reason}
+            for source, ((split, _), reason) in zip(sources, reasons.items(), strict=True)
+        ]
+        tensors = resized([*images.values()], self.image_processor)
+        return ReadBatch(self.columns([*images]), tensors, unreadable, len(references))
 
 
 class DatasetReports(DatasetRows):
-    """The reports of a data set; one that several rows of a batch share is encoded once.
-
-    Args:
-        splits: By name.
-        processor: Of the checkpoint.
-    """
+    """The reports of a data set; one that several rows of a batch share is encoded once."""
 
     def __init__(self, splits: Mapping[str, Dataset], processor: LumbarCLIPProcessor) -> None:
         super().__init__(splits)
@@ -231,6 +184,26 @@ class DatasetReports(DatasetRows):
         tokens = self.processor(text=list(row_of_text), return_tensors="pt")
         text_index = torch.tensor([row_of_text[text] for text in columns["report"]])
         return ReadBatch(columns, {**tokens, "text_index": text_index}, [], len(references))
+
+
+Inputs = FolderImages | DatasetImages | DatasetReports
+
+
+def _decode(
+    references: list[Reference], crashing: Collection[Reference], load: Callable[[str, int], Image.Image]
+) -> tuple[dict[Reference, Tensor], dict[Reference, str]]:
+    """Load images as `eight_bits`; give those that can be read, and the reasons of the others."""
+    images, reasons = {}, {}
+    for reference in references:
+        try:
+            if reference in crashing:
+                raise UnusableImageError(CRASHED)
+            images[reference] = eight_bits(load(*reference))
+        except ValueError as error:
+            reasons[reference] = str(error)
+        except Exception as error:  # Pillow's plug-ins raise anything
+            reasons[reference] = f"{type(error).__name__}: {error}"
+    return images, reasons
 
 
 def eight_bits(image: Image.Image) -> Tensor:

@@ -1,4 +1,4 @@
-"""Write `explanation.json` as words and tables, with a verdict on each kind of map."""
+"""Write `explanation.json` as words and tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,6 @@ def explanation_report(results: Mapping[str, Any]) -> str:
         "Research use only: not for diagnosis, and not for any decision about a patient.",
         f"{synthetic}{data['num_maps']} maps, one for each finding that a report affirms and whose structure the mask "
         f"shows. Vision tower {model['vision']}: a map has {rows} x {columns} cells, drawn bilinear over the image.",
-        "\n".join(f"- {verdict(name, groups)}" for name, groups in results["methods"].items()),
         "## Scores",
         "Pointing game: share of the maps whose maximum lies inside the mask. Inside-mask energy: share of a map's "
         "non-negative mass inside it. Rank correlation: Spearman's, of the trained model's maps with those of "
@@ -36,7 +35,8 @@ def explanation_report(results: Mapping[str, Any]) -> str:
         "intervals over patients.",
         scores_table(results),
         "## Differences on the same maps",
-        "Above 0, the map falls on the structure more than the baseline does.",
+        "Above 0, the map falls on the structure more than the baseline does. A map whose intervals do not all lie "
+        "above 0 is no evidence of where the model looks.",
         differences_table(results),
         "## By finding",
         f"{SCORES['pointing_game'].capitalize()} / {SCORES['inside_energy']}.",
@@ -45,35 +45,6 @@ def explanation_report(results: Mapping[str, Any]) -> str:
         f"## Command\n\n```sh\n{results['command']}\n```\n\n{results['date']}",
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def verdict(name: str, groups: Mapping[str, Any]) -> str:
-    """Say in a sentence whether maps beat their baselines.
-
-    Args:
-        name: Of the method.
-        groups: Entries of `explanation.json` for the method.
-
-    Example:
-        >>> better, equal = ({"low": low, "value": 0.1} for low in (0.05, -0.05))
-        >>> groups = {f"less {name}": {score: better for score in SCORES} for name in BASELINES}
-        >>> verdict("text to patch", groups)
-        'Text to patch falls on the structure more than every baseline, by both scores.'
-        >>> verdict("Grad-CAM", groups | {"less centre prior": {"pointing_game": equal, "inside_energy": better}})
-        'Grad-CAM is no evidence of where the model looks: it does not exceed the centre prior in the pointing game.'
-    """
-    unmet = []
-    for baseline in BASELINES:
-        entries = groups[f"less {baseline}"]
-        not_above = [words for score, words in SCORES.items() if not (entries[score]["low"] or 0) > 0]
-        if not_above:
-            in_one = f" in the {not_above[0]}" if len(not_above) < len(SCORES) else ""
-            unmet.append(f"the {baseline}{in_one}")
-    if not unmet:
-        return f"{name[0].upper()}{name[1:]} falls on the structure more than every baseline, by both scores."
-    return (
-        f"{name[0].upper()}{name[1:]} is no evidence of where the model looks: it does not exceed {', '.join(unmet)}."
-    )
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
