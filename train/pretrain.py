@@ -161,7 +161,9 @@ def train(
     show = accelerator.is_main_process
     train_rows, validation_rows = build_rows(args, dataset, processor, show)
     check_labels_differ(train_rows.labels)
-    objective = build_objective(args.objective, model, train_rows.labels)
+    objective = build_objective(
+        args.objective, model, train_rows.labels, alpha=args.alpha, label_temperature=args.label_temperature
+    )
     share = accelerator.process_index, accelerator.num_processes
     batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
     num_updates = count_updates(args, len(batches))

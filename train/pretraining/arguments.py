@@ -145,6 +145,10 @@ class PretrainArguments:
             raise ValueError(f"max_updates must be at least 1, or left out; got {self.max_updates}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha weighs reports against augmented texts and lies in [0, 1]; got {self.alpha}.")
+        if self.label_temperature is not None and not self.label_temperature > 0:
+            raise ValueError(f"label_temperature must be positive, or left out; got {self.label_temperature}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is a share of the updates, in [0, 1]; got {self.warmup_ratio}.")
         if self.lora_rank < 0:

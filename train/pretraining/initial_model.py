@@ -33,6 +33,7 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         ValueError: If a tower is unknown, the message names the nearest ones; or the checkpoint is not of LumbarCLIP.
     """
     processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if args.lora_rank:
@@ -41,16 +42,13 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
 
 
 def from_checkpoint(args: PretrainArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Go on with a checkpoint and its processor; only how the loss is computed follows the run's settings."""
+    """Load a checkpoint and its processor; prompts given by the run are added."""
     model, processor = load_checkpoint(args.init_checkpoint)
     if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
         raise ValueError(
             f"init_checkpoint {args.init_checkpoint} holds a {type(model).__name__}; it must be a LumbarCLIP "
             "checkpoint, as pretraining writes it. A tower is given by --vision or --text."
         )
-    model.config.label_temperature, model.config.alpha = args.label_temperature, args.alpha
-    model.config.learn_temperature = args.learn_temperature
-    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
     return processor, model
@@ -63,9 +61,6 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         "projection_dim": args.projection_dim,
         "text_pooling": args.text_pooling,
         "initial_temperature": args.initial_temperature,
-        "learn_temperature": args.learn_temperature,
-        "label_temperature": args.label_temperature,
-        "alpha": args.alpha,
     }
     if args.pretrained:
         model = LumbarCLIPModel.from_vision_text_pretrained(

@@ -29,7 +29,7 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
     """
     trained.eval()
     objective = trained.objective
-    pairs_at_once = batch_size * accelerator.num_processes if objective.needs_local_features else batch_size
+    pairs_at_once = batch_size * accelerator.num_processes if "local_features" in objective.inputs else batch_size
     labels = None if rows.labels is None else rows.labels.to(accelerator.device)
     outputs, losses = [], []
     for start in range(0, len(rows), pairs_at_once):
@@ -38,10 +38,10 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
         inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
         with accelerator.autocast():
             outputs.append(trained.encode(inputs))
-            if objective.needs_local_features:
+            if "local_features" in objective.inputs:
                 of_batch = None if labels is None else labels[indices.start : indices.stop]
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
-    if objective.needs_local_features:
+    if "local_features" in objective.inputs:
         return (torch.stack(losses).sum() / len(rows)).item()
     with accelerator.autocast():  # an objective may have a layer of its own, for features in half precision
         return objective(_join(outputs), labels, gather=keep_local).item()

@@ -80,6 +80,8 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
+        (["--dataset", "d", "--output_dir", "o", "--alpha", "1.5"], r"lies in \[0, 1\]; got 1.5"),
+        (["--dataset", "d", "--output_dir", "o", "--label_temperature", "-1"], "must be positive, .*; got -1"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be positive, .*; got -1"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
         (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
