@@ -143,17 +143,17 @@ def test_a_field_may_be_written_and_nothing_else(checkpoint):
         settings["text_config"]["use_cache"] = False
         path.write_text(json.dumps(settings))
     assert check_checkpoint(checkpoint) == []
-    path.write_text(json.dumps({**settings, "alpha": 0.75}))
-    for field in ("text_config", "alph"):
+    path.write_text(json.dumps({**settings, "projection_dim": 9}))
+    for field in ("text_config", "projection_di"):
         with (
-            pytest.raises(ValueError, match="config.json: field alpha 0.5 when recorded, 0.75 now"),
+            pytest.raises(ValueError, match="config.json: field projection_dim 8 when recorded, 9 now"),
             recorded_change(checkpoint, "config.json", field),
         ):
             raise AssertionError("refused before anything is written")
-    with recorded_change(checkpoint, "config.json", "alpha"):  # as after a kill between the file and its record
+    with recorded_change(checkpoint, "config.json", "projection_dim"):  # as after a kill between the file and its record
         pass
     (checkpoint / "golden_outputs.json").unlink()
-    with recorded_change(checkpoint, "config.json", "alpha"):
+    with recorded_change(checkpoint, "config.json", "projection_dim"):
         pass
     assert not (checkpoint / "golden_outputs.json").exists()
 
