@@ -150,7 +150,7 @@ def test_a_field_may_be_written_and_nothing_else(checkpoint):
             recorded_change(checkpoint, "config.json", field),
         ):
             raise AssertionError("refused before anything is written")
-    with recorded_change(checkpoint, "config.json", "projection_dim"):  # as after a kill between the file and its record
+    with recorded_change(checkpoint, "config.json", "projection_dim"):  # a kill before its record
         pass
     (checkpoint / "golden_outputs.json").unlink()
     with recorded_change(checkpoint, "config.json", "projection_dim"):
