@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.keep_experiment --experiment experiments/small_cpu
 
-Writes `experiment_NAME.json` and `experiment_NAME.png` into `tests/benchmarks/results/`. All metrics stay in the experiment's own
+Writes `experiment_NAME.json` and `experiment_NAME.png` into `tests/benchmarks/results/`. All metrics stay in its own
 `results.json`.
 """
 
