@@ -79,15 +79,15 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
 def probe_section(results: dict[str, Any]) -> str:
     """What caching features is worth, and what imbalance corrections do for a rare class."""
     speed = results["speed"]
-    kept = {share: results["training_rows"][share] for share in results["remedies"]}
+    kept = {share: results["training_rows"][share] for share in results["corrections"]}
     header = ["probe", *(f"{min(rows.values())} of {sum(rows.values())} training rows rare" for rows in kept.values())]
-    names = next(iter(results["remedies"].values()))
+    names = next(iter(results["corrections"].values()))
     rows = [
         [
             CORRECTIONS[name],
             *(
                 f"{of[name]['macro_f1']['mean']:.3f} / {of[name]['minority_recall']['mean']:.3f}"
-                for of in results["remedies"].values()
+                for of in results["corrections"].values()
             ),
         ]
         for name in names
