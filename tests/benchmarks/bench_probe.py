@@ -1,4 +1,4 @@
-"""The paper's probe: cached features against encoding in every epoch, and what imbalance corrections do for a rare class.
+"""The paper's probe: cached features against encoding in every epoch, and imbalance corrections for a rare class.
 
     make demo
     python tests/benchmarks/bench_probe.py --out tests/benchmarks/results/probe.json

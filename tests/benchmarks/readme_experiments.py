@@ -209,7 +209,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
     for name, groups in results["methods"].items():
         systems[f"**{name}**"] = groups["trained"]
         systems[f"{name}, randomised model"] = groups["randomised model"]
-    systems |= results["baselines" if "baselines" in results else "controls"]
+    systems |= results["baselines"]
     rows = [
         [name, *(format_entry(entries.get(metric)) for metric in (*SCORES, "rank_correlation"))]
         for name, entries in systems.items()
