@@ -86,7 +86,6 @@ def test_commands_of_the_pages_name_files_targets_and_settings_that_exist():
     [
         ["train/pretrain.py"],
         ["train/evaluate_model.py"],
-        ["train/cross_validate.py"],
         ["train/compare_systems.py"],
         ["train/finetune_classification.py"],
         ["train/explain.py"],
