@@ -33,9 +33,10 @@ import torch
 from datasets import DatasetDict, disable_progress_bars
 from torch import Tensor
 from tqdm import tqdm
-from transformers import HfArgumentParser, pipeline
+from transformers import pipeline
 from transformers.utils import logging
 
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import export
@@ -229,5 +230,4 @@ def table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(InferenceBenchArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
-    main(arguments)
+    sys.exit(run(main))
