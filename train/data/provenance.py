@@ -1,6 +1,5 @@
 """What a run knows of its data: identity of the rows, leaks between splits, licence and origin; no row itself."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from huggingface_hub.errors import HFValidationError
 
 from data_scripts.auditing.leaks import LeakReport, leaks_of
 from data_scripts.writing.build_report import REPORT_NAME
+from train.data.loaders import rows_sha256
 
 UNKNOWN: dict[str, Any] = {
     "hub_id": None,
@@ -81,12 +81,6 @@ class DataFacts:
                 "remove the copies (`python -m data_scripts.audit` lists them). To use the data as it is, pass "
                 "--allow_leaks; all results are then marked."
             )
-
-
-def rows_sha256(split: Dataset) -> str:
-    """Identity of the rows of a split, in order: of their sources and reports."""
-    rows = "\n".join(f"{source}\t{report}" for source, report in zip(split["source"], split["report"], strict=True))
-    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:

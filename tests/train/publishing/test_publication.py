@@ -285,7 +285,7 @@ def test_a_checkpoint_that_needs_this_project_is_refused(run):
     check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code = run / "checkpoint" / "losses_lumbarclip.py"
     source = code.read_text()
-    code.write_text(source + "\nimport train.training.gathering\n")
+    code.write_text(source + "\nimport train.training.distributed\n")
     with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
         check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code.write_text(source)
