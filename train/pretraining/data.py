@@ -20,7 +20,7 @@ def build_rows(
     The training split decides whether pairs have classes, so that the validation loss is that of the same objective.
     """
     objective_class = OBJECTIVES[args.objective]
-    target_columns, count_absences = objective_class.label_settings(args.target_columns, args.count_absences)
+    target_columns, count_absences = objective_class.label_settings(list[str](args.target_columns), args.count_absences)
     options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
     uses_augmented_texts = objective_class.uses_augmented_texts and args.alpha < 1
     train_rows = PairedRows(
@@ -52,6 +52,6 @@ def check_labels_differ(labels: Tensor | None) -> None:
     if labels is not None and len(labels.unique(dim=0)) == 1:
         raise ValueError(
             f"All {len(labels)} training pairs have the same classes, so every report would match every image and "
-            "there is nothing to learn. For plain contrast of pairs, set --target_columns none (with --objective lumbarclip) "
-            "or --objective clip; or label the data."
+            "there is nothing to learn. For plain contrast of pairs, set --target_columns none (with --objective "
+            "lumbarclip) or --objective clip; or label the data."
         )

@@ -71,7 +71,7 @@ def run_task(
     if args.resume and (output_dir / CHECKPOINT).exists():
         logger.info("%s has a finished checkpoint; nothing is left to train.", output_dir)
         model = task.load(output_dir / CHECKPOINT)
-        model.to(accelerator.device)  # type: ignore[arg-type]  # transformers hides the signature
+        model.to(accelerator.device)
     else:
         model = Training(task, args, accelerator, run).run()
     if evaluate is not None and accelerator.is_main_process:
