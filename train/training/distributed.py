@@ -2,7 +2,7 @@
 
 import logging
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -42,23 +42,9 @@ def gather_with_gradient(local: Tensor) -> Tensor:
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return local
-    return _AllGather.apply(local)
+    from torch.distributed.nn.functional import all_gather  # a torch without distributed cannot import it
 
-
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        ctx.num_rows = len(local)
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
-        summed = grad_output.contiguous()
-        dist.all_reduce(summed)
-        start = dist.get_rank() * ctx.num_rows
-        return summed[start : start + ctx.num_rows]
+    return torch.cat(all_gather(local.contiguous()))
 
 
 def share_batch_statistics(model: Model, accelerator: Accelerator) -> Model:
