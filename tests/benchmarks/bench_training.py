@@ -38,10 +38,12 @@ from transformers import (
 from data_scripts.build import main as build
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
-from train.data.loaders import PairedRows, build_loader, open_dataset
+from train.data.loaders import PairedRows, open_dataset
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.training.history import HISTORY
+from train.training.loop import build_loader
 from train.training.optimization import build_optimizer
 
 IMAGE_SIZE = 96
@@ -142,7 +144,7 @@ def pretrain_settings(args: BenchArguments, work: Path) -> PretrainArguments:
 def our_trainer(settings: PretrainArguments, args: BenchArguments) -> float:
     """Pairs per second as the trainer logs them: loader, loss, gradient, clipping, optimizer, schedule."""
     pretrain.main(settings)
-    lines = [json.loads(line) for line in (Path(settings.output_dir) / pretrain.HISTORY).read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(settings.output_dir) / HISTORY).read_text().splitlines()]
     return args.updates / sum(1 / line["pairs_per_second"] for line in lines[2:])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 Gather = Callable[[Tensor], Tensor]
 

@@ -13,6 +13,7 @@ from train.checkpoints.checkpoint import save_checkpoint
 from train.data.loaders import open_dataset
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.pretraining.task import set_loss
 
 TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
 VOCABULARY = """
@@ -59,14 +60,13 @@ def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder
         text=str(tmp_path / "text"),
         image_size=32,
         projection="nonlinear",
-        label_temperature=0.3,
         gradient_checkpointing=True,
     )
     processor, model = build_model(args, open_dataset(args.dataset)["train"])
     weights = model.text_model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in text.state_dict().items() if name in weights)
     assert processor.tokenizer.get_vocab() == learn_tokenizer(TEXTS, 60).get_vocab()
-    assert (model.config.projection, model.config.label_temperature) == ("nonlinear", 0.3)
+    assert model.config.projection == "nonlinear"
     assert processor.image_processor.size["height"] == 32
 
 
@@ -126,6 +126,7 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
         class_prompts={"scoliosis": ["The spine is curved."]},
     )
     processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    set_loss(model, args)
     weights = tiny_model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
@@ -143,5 +144,5 @@ def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folde
     args = PretrainArguments(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), init_checkpoint=str(tmp_path / "bert")
     )
-    with pytest.raises(ValueError, match="holds a BertModel; it must be a LumbarCLIP checkpoint"):
+    with pytest.raises(ValueError, match="is a BertModel; it must be a LumbarCLIP checkpoint"):
         build_model(args, open_dataset(args.dataset)["train"])
