@@ -45,7 +45,7 @@ from train.experiments.runner import (
 from train.experiments.spec import StudyArguments, StudyRun, plan_runs, read_study
 from train.reporting.experiment.report import write_report
 from train.reporting.experiment.words import card_text
-from train.training.gathering import waiting_process_group
+from train.training.distributed import waiting_process_group
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def show_plan(out: Path, runs: Sequence[StudyRun], data: StudyData, accelerator:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("accelerate", "train.pretrain"):  # lines of every state and run, across the progress bars
+    for noisy in ("accelerate", "train.training.loop"):  # lines of every state and run, across the progress bars
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisy in (
         "protocols.calibration",

@@ -24,8 +24,8 @@ from data_scripts.system.whole_files import write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.data.leak_check import leak_stamp
-from train.data.loaders import open_dataset, rows_sha256
+from train.data.loaders import open_dataset
+from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.suite import Figures, Measurements, measure
@@ -121,6 +121,7 @@ def evaluate(
     out_dir: Path,
     *,
     settings: EvaluationSettings,
+    facts: DataFacts | None = None,
 ) -> dict[str, Any]:
     """Measure a model, and write `metrics.json`, `report.md` and `figures/`.
 
@@ -130,6 +131,7 @@ def evaluate(
         dataset: Splits `train`, `validation` and the one to measure on.
         out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
         settings: How to evaluate.
+        facts: Of the data set; None: found here.
 
     Returns:
         The content of `metrics.json`.
@@ -151,8 +153,11 @@ def evaluate(
         resampling=Resampling(settings.num_resamples, settings.seed),
         cache_dir=out_dir / FEATURES,
     )
-    rows = {settings.split if name == "test" else name: rows_sha256(split) for name, split in splits.items()}
-    description = describe(measured, splits["test"]["source"][:], rows, leak_stamp(splits), settings)
+    facts = facts or DataFacts(
+        settings.dataset_name, {name: dataset[name] for name in (*list(splits)[:-1], settings.split)}
+    )
+    rows = {name: facts.rows_sha256[name] for name in (*list(splits)[:-1], settings.split)}
+    description = describe(measured, splits["test"]["source"][:], rows, facts.leak_stamp, settings)
     results = as_results(measured, description, weights_sha256(model))
     figures = draw_figures(measured, results, splits["test"], read_history(out_dir), settings.seed)
     captions = {name: captioned.caption for name, captioned in figures.items()}

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from data_scripts.system.whole_files import write_bytes
-from train.data.leak_check import check_leaks, leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
+from train.data.provenance import DataFacts
 from train.evaluation.baselines import pixel_features
 from train.evaluation.out_of_fold import Answers
 from train.evaluation.predictions import control_answers
@@ -113,13 +113,14 @@ def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
             f"None of the {len(targets)} rows that {study.dataset} is to be measured on has a label, so there is "
             "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
         )
-    check_leaks(parts, study.allow_leaks, show_progress)
+    facts = DataFacts(study.dataset, parts, show_progress)
+    facts.check_leaks(study.allow_leaks)
     return StudyData(
         name=Path(study.dataset).name,
         folds=folds,
         targets=targets,
         sources=measured["source"][:],
-        leak=leak_stamp(parts) if study.allow_leaks else None,
+        leak=facts.leak_stamp if study.allow_leaks else None,
         fold_of_row=fold_of_row,
     )
 

@@ -7,11 +7,11 @@ import pytest
 from accelerate import Accelerator
 
 from tests.train.experiments.experiment_settings import study_settings
-from train import pretrain
 from train.experiments import runner
 from train.experiments.data import open_study_data
 from train.experiments.runner import do_run, forget, read_summary
 from train.experiments.spec import StudyArguments, plan_runs
+from train.training import loop
 
 
 def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
@@ -34,7 +34,7 @@ def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_f
     forget(run)
     assert read_summary(run) is None and not (folder / "answers.safetensors").exists()
     monkeypatch.setattr(runner, "answer_run", lambda *args, **kwargs: {"row": fold.rows})
-    monkeypatch.setattr(pretrain, "train", fail)
+    monkeypatch.setattr(loop, "Training", fail)
     assert do_run(run, fold, Accelerator(), keep_checkpoint=False)["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["date"] == trained
     assert not (folder / "checkpoint").exists()  # measured, it is not kept unless asked
