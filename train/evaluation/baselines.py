@@ -1,7 +1,7 @@
-"""Controls for the linear probe: what pixels, sizes and an untrained tower already tell.
+"""Baselines of the linear probe: what pixels, sizes and an untrained tower already tell.
 
 A pretrained encoder has learned something only where the same probe reads more from its features than from these.
-Each control is a feature matrix by split; whatever has to be fitted (the principal components) sees the training
+Each baseline is a feature matrix by split; whatever has to be fitted (the principal components) sees the training
 split alone.
 """
 
@@ -17,25 +17,52 @@ from skimage.feature import hog
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
-from modeling_lumbarclip import LumbarCLIPModel
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation.features import encode_images
 from train.evaluation.statistics.metrics import Array
 
 THUMBNAIL_SIZE = 64
 # The probe standardises: beyond the first few, components are noise blown up to the size of the signal. On the SPIDER
-# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a control should be at its best.
+# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a baseline should be at its best.
 MAX_COMPONENTS = 32
 ROWS_OF_A_COMPONENT = 10
 BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
 DESCRIBING_COLUMNS = ("sequence", "level", "plane")
 
 
+def baseline_features(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, dataset: Mapping[str, Dataset], batch_size: int, seed: int
+) -> dict[str, dict[str, Array]]:
+    """Compute the features of every baseline in `BASELINES`.
+
+    Args:
+        model: Its untrained twin is one of them.
+        processor: Its processor.
+        dataset: Splits, with the columns of the record; `train` among them.
+        batch_size: Images a forward pass.
+        seed: Of the untrained weights.
+
+    Returns:
+        By baseline, by split. Shape (N, D).
+    """
+    splits = {split: rows.with_format(None) for split, rows in dataset.items()}
+    untrained = untrained_model(model, seed)
+    encoded = {
+        split: encode_images(
+            untrained, processor, rows, batch_size=batch_size, description=f"Untrained encoder, {split}"
+        )["image_features"]
+        for split, rows in splits.items()
+    }
+    return {"majority": constant_features(splits), "untrained": encoded, **pixel_features(splits)}
+
+
 def constant_features(splits: Mapping[str, Dataset]) -> dict[str, Array]:
-    """No information at all: the probe answers the majority class, whatever the image. Shape (N, 1)."""
+    """No information at all: the probe predicts the majority class, whatever the image. Shape (N, 1)."""
     return {name: np.zeros((len(rows), 1), dtype=np.float32) for name, rows in splits.items()}
 
 
 def pixel_features(splits: Mapping[str, Dataset]) -> dict[str, dict[str, Array]]:
-    """Compute every control that needs the images, decoding each once.
+    """Compute every baseline that needs the images, decoding each once.
 
     Args:
         splits: By name, with the columns of the record; `train` among them.

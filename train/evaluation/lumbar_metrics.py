@@ -1,4 +1,4 @@
-"""The figures of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
+"""The metrics of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
 
     metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; findings: "multi_label" after it
     metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
@@ -12,32 +12,32 @@ import datasets
 import evaluate
 import numpy as np
 
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Resampling, as_entries
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Resampling, as_entries, estimates_of
 from train.evaluation.targets import Targets
 
-DESCRIPTION = "Figures of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
+DESCRIPTION = "Metrics of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
 INPUTS = """
 Args:
     predictions: Probabilities of the K labels for each image. Of `single_label`, they sum to 1.
     references: Of `single_label`, the index of the class; of `multi_label`, 0 or 1 for each of the K labels.
     patient_ids: Patient of each image. Images of one patient are drawn together.
     label_names: Names of the K labels. `No Finding` is no finding: of two classes the other one is positive.
-    threshold: Of `multi_label`: probability above which a label counts as answered. 0.5.
+    threshold: Of `multi_label`: probability above which a label counts as present. 0.5.
     num_resamples: Bootstrap resamples of patients. 1000.
     seed: Seed of the resamples. 0.
 Returns:
-    For each figure, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
+    For each metric, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
     the rows do not define is None, with the `reason`.
 Example:
     >>> metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")
-    >>> figures = metric.compute(
+    >>> metrics = metric.compute(
     ...     predictions=[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]],
     ...     references=[0, 0, 1],
     ...     patient_ids=["a", "b", "b"],
     ...     label_names=["LBP", "No Finding"],
     ... )
-    >>> figures["balanced_accuracy"]["value"]
+    >>> metrics["balanced_accuracy"]["value"]
     0.75
 """
 CITATION = "LumbarCLIP, arXiv 2509.20813"
@@ -49,7 +49,7 @@ REFERENCES = {
 
 
 class LumbarMetrics(evaluate.Metric):
-    """Figures of one split; `config_name` says whether the labels exclude each other."""
+    """Metrics of one split; `config_name` says whether the labels exclude each other."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in REFERENCES:
@@ -91,15 +91,12 @@ class LumbarMetrics(evaluate.Metric):
             patient_ids=np.array(patient_ids),
         )
         resampling = Resampling(num_resamples, seed)
-        if exclusive:
-            estimates = exclusive_class_estimates(targets, probabilities, resampling)
-        else:
-            estimates = finding_estimates(targets, probabilities, probabilities > threshold, resampling)
-        return as_entries(estimates)
+        measures = label_measures(targets, probabilities, said=probabilities > threshold)
+        return as_entries(estimates_of(measures, resampling))
 
 
 def check_probabilities(probabilities: np.ndarray, num_labels: int, exclusive: bool) -> None:
-    """Refuse what is no probability of each label, such as logits.
+    """Check that there is a probability of each label, not logits.
 
     Raises:
         ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels sums to less

@@ -1,21 +1,20 @@
-"""What a fine-tuned classifier answers for test patients, beside a linear probe of the tower it started from.
+"""What a fine-tuned classifier predicts for test patients, beside a linear probe of the tower it started from.
 
 Shapes: N rows, K classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
+from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.protocols.calibration import CalibrationResult, calibration_figures
-from train.evaluation.protocols.grade_probe import grade_result
+from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.linear_probe import logistic_probe
-from train.evaluation.protocols.patient_level import patient_figures
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.protocols.patient_level import patient_measures
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, estimates_of
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.suite import label_difference
 from train.evaluation.targets import Targets
 
 
@@ -61,10 +60,10 @@ def measure_classifier(
     calibration = calibration_figures(
         logits["validation"], targets["validation"], logits["test"], test, resampling=resampling
     )
-    probe = logistic_probe(start_features, targets).probabilities
+    probe = logistic_probe(start_features, targets)
     shares = np.broadcast_to(targets["train"].labels.mean(0), probe.shape)
     figures = {
-        name: _figures(test, probabilities, resampling, is_grade)
+        name: _estimates(test, probabilities, resampling, is_grade)
         for name, probabilities in (
             ("fine_tuned", calibration.probabilities),
             ("linear_probe", probe),
@@ -75,18 +74,15 @@ def measure_classifier(
         probabilities=calibration.probabilities,
         figures=figures,
         difference=label_difference(test, calibration.probabilities, probe, resampling),
-        patients=patient_figures(test, calibration.probabilities, resampling),
+        patients=estimates_of(patient_measures(test, calibration.probabilities), resampling),
         calibration=calibration,
     )
 
 
-def _figures(targets: Targets, probabilities: Array, resampling: Resampling, is_grade: bool) -> dict[str, Estimate]:
-    if not targets.exclusive:
-        return finding_estimates(targets, probabilities, probabilities > 0.5, resampling)
-    estimates = exclusive_class_estimates(targets, probabilities, resampling)
-    if is_grade:
-        graded = grade_result(
-            targets.classes, probabilities.argmax(1), targets.patient_ids, len(targets.label_names), resampling
-        )
-        estimates |= graded.estimates
+def _estimates(targets: Targets, probabilities: Array, resampling: Resampling, is_grade: bool) -> dict[str, Estimate]:
+    estimates = label_estimates(targets, probabilities, resampling)
+    if is_grade:  # the classes are the grades
+        graded = replace(targets, grades=targets.classes, grade_names=targets.label_names)
+        of_grades = estimates_of(grade_measures(graded, probabilities.argmax(1)), resampling)
+        estimates |= {f"grade_{name}": estimate for name, estimate in of_grades.items()}
     return estimates

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Estimate, Resampling, patient_bootstrap
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -42,74 +42,47 @@ class Grader:
         return np.searchsorted(self.cut_points, self.regression.predict(features))
 
 
-@dataclass(frozen=True)
-class GradeResult:
-    """What the grade probe found on the graded rows of the test split, G of them.
-
-    Args:
-        estimates: `grade_quadratic_kappa` and `grade_mean_absolute_error` (in grades).
-        truth: Shape (G,).
-        predicted: Shape (G,).
-        patient_ids: Shape (G,).
-    """
-
-    estimates: dict[str, Estimate]
-    truth: Array
-    predicted: Array
-    patient_ids: Array
-
-
-def grade_probe(
-    features: Mapping[str, Array], targets: Mapping[str, Targets], resampling: Resampling
-) -> GradeResult | None:
-    """Fit the grade probe and measure it on the test split.
+def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array | None:
+    """Fit the grade probe and predict the test split.
 
     Args:
         features: By split, shape (N, D).
         targets: By split, row by row with the features. Rows without a grade are left out.
-        resampling: How intervals are drawn.
 
     Returns:
-        The result, or None if one of the splits has no graded row.
+        Grade of each test row, -1 where it has none, shape (N,); None if one of the splits has no graded row.
     """
-    graded = {split: split_targets.grades >= 0 for split, split_targets in targets.items()}
+    graded = {split: of_split.grades >= 0 for split, of_split in targets.items()}
     if not all(rows.any() for rows in graded.values()):
         return None
     features = {split: features[split][rows] for split, rows in graded.items()}
     grades = {split: targets[split].grades[rows] for split, rows in graded.items()}
-    patient_ids = targets["test"].patient_ids[graded["test"]]
-    num_grades = len(targets["test"].grade_names)
+    predicted = np.full(len(targets["test"]), -1)
+    grader = fit_grader(features, grades, len(targets["test"].grade_names))
+    predicted[graded["test"]] = grader.predict(features["test"])
+    return predicted
 
-    predicted = fit_grader(features, grades, num_grades).predict(features["test"])
-    return grade_result(grades["test"], predicted, patient_ids, num_grades, resampling)
 
-
-def grade_result(
-    truth: Array, predicted: Array, patient_ids: Array, num_grades: int, resampling: Resampling
-) -> GradeResult:
-    """Measure predicted grades.
+def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
+    """Say what the metrics of predicted grades are computed of.
 
     Args:
-        truth: Grade indices. Shape (G,).
-        predicted: Grade indices. Shape (G,).
-        patient_ids: Patient of each row. Shape (G,).
-        num_grades: Number of grades on the scale.
-        resampling: How intervals are drawn.
+        targets: The truth.
+        predicted: Grade indices, -1 where none is predicted. Shape (N,).
 
     Returns:
-        The figures, with what they rest on.
+        `quadratic_kappa` and `mean_absolute_error` (in grades); nothing without a row that has both grades.
     """
-    estimate = partial(
-        patient_bootstrap,
-        patient_ids=patient_ids,
-        resampling=resampling,
-        reason_if_undefined="all test rows have one grade, and it is predicted for all",
-    )
-    estimates = {
-        "grade_quadratic_kappa": estimate(partial(metrics.quadratic_kappa, num_classes=num_grades), [truth, predicted]),
-        "grade_mean_absolute_error": estimate(metrics.mean, [np.abs(truth - predicted)]),
+    graded = (targets.grades >= 0) & (predicted >= 0)
+    if not graded.any():
+        return {}
+    truth, predicted, patient_ids = targets.grades[graded], predicted[graded], targets.patient_ids[graded]
+    kappa = partial(metrics.quadratic_kappa, num_classes=len(targets.grade_names))
+    reason = "all rows have one grade, and it is predicted for all"
+    return {
+        "quadratic_kappa": Measure(kappa, [truth, predicted], patient_ids, reason),
+        "mean_absolute_error": Measure(metrics.mean, [np.abs(truth - predicted)], patient_ids),
     }
-    return GradeResult(estimates, truth, predicted, patient_ids)
 
 
 def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from train.evaluation.protocols.linear_probe import ProbeAnswers
 from train.evaluation.protocols.probe_inputs import check_features, unlearnable_findings
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
@@ -25,8 +24,8 @@ NUM_NEIGHBOURS = (5, 10, 20, 50)
 VOTE_TEMPERATURE = 0.07
 
 
-def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> ProbeAnswers:
-    """Answer the test rows by their neighbours.
+def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
+    """Predict the test rows from their neighbours.
 
     Args:
         features: By split, shape (N, D); projected or not.
@@ -34,7 +33,7 @@ def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str,
 
     Returns:
         Probabilities of the test rows. A finding that all neighbours carry, or none of them, is NaN; an exclusive
-        class that none of them carries has probability 0.
+        class that none of them carries has probability 0. Shape (N, K).
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -49,9 +48,9 @@ def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str,
     known = np.concatenate([features["train"], features["validation"]])
     labels = np.concatenate([train.labels, validation.labels])
     probabilities = neighbour_votes(known, labels, features["test"], [chosen])[chosen]
-    undefined = {} if targets["test"].exclusive else unlearnable_findings(labels, train.label_names)
-    probabilities[:, list(undefined)] = np.nan
-    return ProbeAnswers(probabilities, undefined)
+    if not targets["test"].exclusive:
+        probabilities[:, list(unlearnable_findings(labels, train.label_names))] = np.nan
+    return probabilities
 
 
 def neighbour_votes(known: Array, labels: Array, queries: Array, numbers: Sequence[int]) -> dict[int, Floats]:
@@ -61,7 +60,7 @@ def neighbour_votes(known: Array, labels: Array, queries: Array, numbers: Sequen
         known: Features of rows that vote. Shape (N, D).
         labels: Whether they carry each label. Shape (N, K).
         queries: Features of rows that ask. Shape (Q, D).
-        numbers: How many neighbours vote; several answers cost one search.
+        numbers: How many neighbours vote; several cost one search.
 
     Returns:
         By number of neighbours, shape (Q, K), in [0, 1].

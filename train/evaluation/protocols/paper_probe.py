@@ -1,7 +1,7 @@
 """The paper's probe: one linear layer on frozen features, trained by AdamW.
 
 50 epochs at a learning rate of 1e-4 on the training split alone; the validation split chooses nothing here, and is
-answered so that a decision threshold or a temperature can be chosen on it. Features are taken as they are.
+predicted so that a decision threshold or a temperature can be chosen on it. Features are taken as they are.
 
 An epoch of a few thousand cached rows takes milliseconds, since the encoder is asked once and not in every epoch.
 
@@ -17,7 +17,7 @@ Relations:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,18 +37,16 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class PaperProbe:
-    """What the paper's probe answers.
+    """What the paper's probe predicts.
 
     Args:
         logits: Of the splits `validation` and `test`. Shape (N, K). Of exclusive classes, one without a training row
             has -inf; a finding that could not be learned is NaN.
         exclusive: Whether the labels exclude each other.
-        undefined: Columns that could not be learned, with the reason; findings only.
     """
 
     logits: dict[str, Floats]
     exclusive: bool
-    undefined: dict[int, str] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> dict[str, Floats]:
@@ -65,16 +63,16 @@ def paper_probe(
     *,
     seed: int,
 ) -> PaperProbe:
-    """Fit the paper's probe on the training split and answer the other two.
+    """Fit the paper's probe on the training split and predict the other two.
 
     Args:
         features: Splits `train`, `validation` and `test`, shape (N, D); projected or not.
         targets: By split, row by row with the features.
-        loss: Trained with; the paper's, or a remedy of `PROBE_LOSSES`.
+        loss: Trained with; the paper's, or an imbalance correction of `PROBE_LOSSES`.
         seed: Of the initial weights and of the order of rows. The same for all losses, they differ in nothing else.
 
     Returns:
-        The answers.
+        The logits of both.
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -82,9 +80,9 @@ def paper_probe(
     check_features(features, targets)
     train_labels, exclusive = targets["train"].labels, targets["test"].exclusive
     label_names = targets["train"].label_names
-    undefined = {} if exclusive else unlearnable_findings(train_labels, label_names)
-    learned = [k for k in range(len(label_names)) if train_labels[:, k].any() and k not in undefined]
-    answers = {
+    unlearnable = {} if exclusive else unlearnable_findings(train_labels, label_names)
+    learned = [k for k in range(len(label_names)) if train_labels[:, k].any() and k not in unlearnable]
+    logits_of = {
         split: np.full((len(targets[split]), len(label_names)), -np.inf if exclusive else np.nan)
         for split in ("validation", "test")
     }
@@ -96,9 +94,9 @@ def paper_probe(
             seed,
         )
         weight, bias = (parameter.detach().double().numpy() for parameter in (layer.weight, layer.bias))
-        for split, logits in answers.items():
+        for split, logits in logits_of.items():
             logits[:, learned] = features[split] @ weight.T + bias
-    return PaperProbe(answers, exclusive, undefined)
+    return PaperProbe(logits_of, exclusive)
 
 
 def fit_linear_layer(features: Tensor, labels: Tensor, loss: Loss, seed: int) -> nn.Linear:

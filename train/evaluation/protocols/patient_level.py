@@ -4,8 +4,8 @@ A patient's truth, from that of the rows: a finding is present if any row shows 
 shows a finding. Of exclusive findings the patient takes the one of most rows (the first in the list of labels on a
 tie), the grade is the highest of the rows.
 
-A patient's answer is the mean of the probabilities of the rows; `attention_pooling` is the alternative that learns
-which rows matter. Where a single row of many carries the finding, the mean stays below one half: yes-no figures fall,
+A patient's prediction is the mean of the probabilities of the rows; `attention_pooling` is the alternative that learns
+which rows matter. Where a single row of many carries the finding, the mean stays below one half: yes-no metrics fall,
 while AUROC does not depend on where the cut lies.
 
 Shapes: N rows, P patients in order of their ids, K labels.
@@ -16,8 +16,8 @@ from dataclasses import replace
 import numpy as np
 
 from data_scripts.records import NO_FINDING
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -83,23 +83,15 @@ def patient_targets(targets: Targets) -> Targets:
     return replace(targets, labels=labels, grades=grades, patient_ids=patients)
 
 
-def patient_figures(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure answers patient by patient, with the figures that `classification` reports of images.
+def patient_measures(targets: Targets, probabilities: Array) -> dict[str, Measure]:
+    """Say what the metrics of patients are computed of: `label_measures`, one row a patient.
 
     Args:
         targets: The truth of the rows.
         probabilities: Of each row, averaged over the patient's; or of its patient, the same in all the patient's rows
             (attention pooling). A column with NaN could not be learned. Shape (N, K).
-        resampling: How intervals are drawn.
 
     Returns:
-        The figures; `n` counts patients.
+        The measures; their rows are patients.
     """
-    of_patients = patient_targets(targets)
-    pooled = mean_over_patients(probabilities, targets.patient_ids)
-    if targets.exclusive:
-        return exclusive_class_estimates(of_patients, pooled, resampling)
-    unlearned = {
-        k: f"`{targets.label_names[k]}` could not be learned" for k in np.flatnonzero(np.isnan(pooled).any(0)).tolist()
-    }
-    return finding_estimates(of_patients, pooled, pooled > 0.5, resampling, unlearned)
+    return label_measures(patient_targets(targets), mean_over_patients(probabilities, targets.patient_ids))

@@ -1,7 +1,7 @@
 """Retrieval: does an image find its report among all, and a report its image?
 
 Reports repeat ("no disc herniation"), and a model cannot know which of two equal reports was written of an image. What
-counts as a hit is therefore told beside each figure:
+counts as a hit therefore stands beside each metric:
 
     pair      only the row's own report or image; copies of the report compete with it, in a random order that is the
               same in each run, since no model tells them apart. The strictest, for comparison with other work; no model
@@ -25,10 +25,12 @@ from tqdm.auto import tqdm
 
 from data_scripts.reports.text import report_facts
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Estimate, Resampling, patient_bootstrap
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array, Floats
 
 RECALL_DEPTHS = (1, 5, 10)
+DIRECTIONS = ("image_to_text", "text_to_image")
+COLUMNS = ("rank", "num_hits", "num_candidates")
 SEED_OF_COPIES = 0  # of the order of equal reports
 
 # Similarities are computed in blocks of rows: 16 million float32 are 64 MiB, whatever the size of the split.
@@ -230,45 +232,49 @@ def rank_queries(
     return RANKINGS[hits](image_embeds, texts, text_embeds)
 
 
-def retrieval(
-    image_embeds: Array,
-    texts: Sequence[str],
-    text_embeds: Array,
-    patient_ids: Array,
-    resampling: Resampling,
-    hits: str = "report",
-) -> dict[str, Estimate]:
-    """Measure retrieval both ways on one split: `rank_queries`, then `retrieval_estimates`."""
-    return retrieval_estimates(rank_queries(image_embeds, texts, text_embeds, hits), patient_ids, resampling)
-
-
-def retrieval_estimates(
-    queries: Mapping[str, Queries], patient_ids: Array, resampling: Resampling
-) -> dict[str, Estimate]:
-    """Measure searches. Intervals resample the patients who ask; the candidates stay as they are.
+def retrieval_predictions(image_embeds: Array, texts: Sequence[str], text_embeds: Array) -> dict[str, Array]:
+    """Search one split both ways, by each meaning of a hit.
 
     Args:
-        queries: By direction, one a row.
-        patient_ids: Patient of each row. Shape (N,).
-        resampling: How intervals are drawn.
+        image_embeds: Unit length. Shape (N, D).
+        texts: Report of each row.
+        text_embeds: Embedding of each row's report, unit length; equal for equal texts. Shape (N, D).
 
     Returns:
-        For `image_to_text` and `text_to_image`: `..._recall_at_1`, `_5`, `_10`, the level of chance beside each
-        (`..._chance_at_1`) and `..._median_rank`.
+        `retrieval/HITS/DIRECTION/rank`, `num_hits` and `num_candidates`, of each row. Shape (N,).
     """
-    estimate = partial(
-        patient_bootstrap,
-        patient_ids=patient_ids,
-        resampling=resampling,
-    )
-    estimates = {}
-    for direction, asked in queries.items():
+    return {
+        f"retrieval/{hits}/{direction}/{name}": array
+        for hits in RANKINGS
+        for direction, asked in rank_queries(image_embeds, texts, text_embeds, hits).items()
+        for name, array in zip(COLUMNS, (asked.ranks, asked.num_hits, asked.num_candidates), strict=True)
+    }
+
+
+def retrieval_measures(predictions: Mapping[str, Array], group: str, patient_ids: Array) -> dict[str, Measure]:
+    """Say what the metrics of a search are computed of. The patients who ask are resampled, the candidates are not.
+
+    Args:
+        predictions: Of `retrieval_predictions`.
+        group: Which of them: `retrieval/HITS`.
+        patient_ids: Patient of each row. Shape (N,).
+
+    Returns:
+        For each direction: `..._recall_at_1`, `_5`, `_10`, the level of chance beside each (`..._chance_at_1`) and
+        `..._median_rank`.
+    """
+    measure = partial(Measure, patient_ids=patient_ids)
+    measures = {}
+    for direction in DIRECTIONS:
+        if f"{group}/{direction}/rank" not in predictions:
+            continue
+        ranks, num_hits, num_candidates = (predictions[f"{group}/{direction}/{name}"] for name in COLUMNS)
         for depth in RECALL_DEPTHS:
-            estimates[f"{direction}_recall_at_{depth}"] = estimate(metrics.mean, [asked.ranks <= depth])
-            chance = chance_recall(asked.num_hits, asked.num_candidates, depth)
-            estimates[f"{direction}_chance_at_{depth}"] = estimate(metrics.mean, [chance])
-        estimates[f"{direction}_median_rank"] = estimate(metrics.median, [asked.ranks])
-    return estimates
+            measures[f"{direction}_recall_at_{depth}"] = measure(metrics.mean, [ranks <= depth])
+            chance = chance_recall(num_hits, num_candidates, depth)
+            measures[f"{direction}_chance_at_{depth}"] = measure(metrics.mean, [chance])
+        measures[f"{direction}_median_rank"] = measure(metrics.median, [ranks])
+    return measures
 
 
 def _rank_groups(

@@ -8,11 +8,11 @@ of each class in place of the mean 0.72, and sentences that name the level of th
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from modeling_lumbarclip import LumbarCLIPProcessor
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -45,20 +45,8 @@ def prompt_ensemble(prompt_embeds: Array) -> Array:
     return mean / length
 
 
-def first_prompts(prompt_embeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Keep one wording of each statement, for a comparison with the ensemble.
-
-    Args:
-        prompt_embeds: By label, embeddings of its prompts. Shape (prompts, D).
-
-    Returns:
-        By label. Shape (1, D).
-    """
-    return {name: embeds[:1] for name, embeds in prompt_embeds.items()}
-
-
 def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str, dict[str, list[str]]]:
-    """List the sentences that `zero_shot` rests on, for the record.
+    """List the sentences that zero-shot classification asks with, for the record.
 
     Args:
         processor: Holds the prompts.
@@ -74,61 +62,94 @@ def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str,
     return asked
 
 
-def zero_shot_probabilities(image_embeds: Array, class_embeds: Array, inverse_temperature: float) -> Array:
-    """Softmax of the scaled cosine similarities to the classes.
+def zero_shot_logits(
+    image_embeds: Array,
+    stated: Mapping[str, Array],
+    denied: Mapping[str, Array],
+    inverse_temperature: float,
+    targets: Targets,
+) -> Array:
+    """Compare images with prompts, in logits.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
-        class_embeds: One ensemble a class, unit length. Shape (K, D).
+        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
+        denied: By label, embeddings of the prompts that deny it. Used for labels that are not exclusive.
         inverse_temperature: Factor on the cosine similarities, as learned.
+        targets: Names the labels.
 
     Returns:
-        Shape (N, K), rows sum to 1.
+        Of exclusive classes the logits of a softmax, of a finding its log-odds. Shape (N, K).
     """
-    return softmax(inverse_temperature * image_embeds @ class_embeds.T, axis=1)
+    if targets.exclusive:
+        return inverse_temperature * image_embeds @ _ensembles(stated, targets).T
+    return inverse_temperature * zero_shot_margins(image_embeds, stated, denied, targets)
 
 
-def zero_shot_scores(image_embeds: Array, present_embeds: Array, absent_embeds: Array) -> Array:
+def zero_shot_margins(
+    image_embeds: Array, stated: Mapping[str, Array], denied: Mapping[str, Array], targets: Targets
+) -> Array:
     """Similarity to the statements that a finding is present, less that to the statements that it is absent.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
-        present_embeds: One ensemble a label. Shape (K, D).
-        absent_embeds: One ensemble a label. Shape (K, D).
+        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
+        denied: By label, embeddings of the prompts that deny it. Shape (prompts, D).
+        targets: Names the labels.
 
     Returns:
         Shape (N, K), in [-2, 2]. The softmax over the two statements is a rising function of it, so ranks are the
         same.
     """
-    return image_embeds @ (present_embeds - absent_embeds).T
+    return image_embeds @ (_ensembles(stated, targets) - _ensembles(denied, targets)).T
 
 
-def zero_shot(
+def zero_shot_predictions(
     image_embeds: Array,
-    present_embeds: Mapping[str, Array],
-    absent_embeds: Mapping[str, Array],
+    stated: Mapping[str, Array],
+    denied: Mapping[str, Array],
     inverse_temperature: float,
     targets: Targets,
-    resampling: Resampling,
-) -> tuple[dict[str, Estimate], Array]:
-    """Classify the images of a split by prompts alone.
+) -> dict[str, Array]:
+    """Predict the labels of images from prompts alone, all of them and the first of each statement.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
-        present_embeds: By label, embeddings of its prompts. Shape (prompts, D).
-        absent_embeds: By label, embeddings of the prompts that deny it. Used for labels that are not exclusive.
-        inverse_temperature: As learned; it moves the calibration, not the answers.
-        targets: The truth.
-        resampling: How intervals are drawn.
+        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
+        denied: By label, embeddings of the prompts that deny it.
+        inverse_temperature: As learned; it changes how sure the probabilities are, not their order.
+        targets: Names the labels.
 
     Returns:
-        The figures, and probabilities (exclusive classes) or scores (findings), shape (N, K).
+        `zero_shot`, probabilities; `zero_shot_margins` and `zero_shot_first_margins` of findings, or
+        `zero_shot_first`, probabilities, of exclusive classes. Shape (N, K) each.
     """
-    names = targets.label_names
-    present = np.stack([prompt_ensemble(present_embeds[name]) for name in names])
+    first_stated, first_denied = ({name: of[:1] for name, of in prompts.items()} for prompts in (stated, denied))
+    logits = zero_shot_logits(image_embeds, stated, denied, inverse_temperature, targets)
     if targets.exclusive:
-        probabilities = zero_shot_probabilities(image_embeds, present, inverse_temperature)
-        return exclusive_class_estimates(targets, probabilities, resampling), probabilities
-    absent = np.stack([prompt_ensemble(absent_embeds[name]) for name in names])
-    scores = zero_shot_scores(image_embeds, present, absent)
-    return finding_estimates(targets, scores, scores > 0, resampling), scores
+        first = zero_shot_logits(image_embeds, first_stated, first_denied, inverse_temperature, targets)
+        return {"zero_shot": softmax(logits, axis=1), "zero_shot_first": softmax(first, axis=1)}
+    return {
+        "zero_shot": expit(logits),
+        "zero_shot_margins": zero_shot_margins(image_embeds, stated, denied, targets),
+        "zero_shot_first_margins": zero_shot_margins(image_embeds, first_stated, first_denied, targets),
+    }
+
+
+def zero_shot_measures(predictions: Mapping[str, Array], targets: Targets, which: str) -> dict[str, Measure]:
+    """Say what the metrics of prompts are computed of: `label_measures`; margins rank the rows of findings.
+
+    Args:
+        predictions: Of `zero_shot_predictions`.
+        targets: The truth.
+        which: `zero_shot`, or `zero_shot_first` for the first prompt of each label.
+    """
+    if targets.exclusive:
+        return label_measures(targets, predictions[which])
+    margins = predictions[f"{which}_margins"]
+    return label_measures(targets, margins, said=margins > 0)
+
+
+def _ensembles(prompts: Mapping[str, Array], targets: Targets) -> Array:
+    """One classifier a label. Shape (K, D)."""
+    return np.stack([prompt_ensemble(prompts[name]) for name in targets.label_names])

@@ -9,10 +9,12 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from train.evaluation.protocols.calibration import confidence_of_answers
+from train.evaluation.measure import CALIBRATED, GRADES, HEADLINE
+from train.evaluation.predict import Encoded
+from train.evaluation.predictions import Predictions
+from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_of_answers
 from train.evaluation.protocols.conformal import risk_coverage
 from train.evaluation.statistics import metrics
-from train.evaluation.suite import Measurements
 from train.evaluation.targets import Targets
 from train.reporting.figures.calibration import (
     reliability_before_and_after,
@@ -42,7 +44,9 @@ class CaptionedFigure:
 
 
 def draw_figures(
-    measured: Measurements,
+    predictions: Predictions,
+    targets: Targets,
+    encoded: Encoded,
     results: Mapping[str, Any],
     test_rows: Dataset,
     history: list[dict[str, Any]],
@@ -51,7 +55,9 @@ def draw_figures(
     """Draw what the report shows.
 
     Args:
-        measured: What was measured.
+        predictions: Of the test rows.
+        targets: Their truth.
+        encoded: What the model makes of them.
         results: The content of `metrics.json`.
         test_rows: Of the test split, with the column `image`.
         history: Logged updates of the training run; empty when it is not known.
@@ -60,14 +66,13 @@ def draw_figures(
     Returns:
         Figures by file name, in the order of the report.
     """
-    targets = measured.targets["test"]
     where = describe_dataset(results["dataset"])
     figures = {
         "probe_comparison.png": CaptionedFigure(
             system_comparison(targets, results, where), "Linear probe, all systems"
         ),
     }
-    probabilities = measured.probes.labels.probabilities
+    probabilities = predictions[HEADLINE]
     if targets.exclusive:
         figures["confusion.png"] = CaptionedFigure(
             confusion_matrix(
@@ -81,23 +86,24 @@ def draw_figures(
     figures["reliability.png"] = CaptionedFigure(
         _reliability(targets, probabilities, where), "Reliability of the linear probe"
     )
-    if measured.further:
-        figures |= _calibration_figures(measured, where)
-    grades = measured.probes.grades
-    if grades is not None:
-        counts = metrics.confusion_counts(grades.truth, grades.predicted, len(targets.grade_names))
+    figures |= _calibration_figures(predictions, targets, results, where)
+    if GRADES in predictions:
+        graded = targets.grades >= 0
+        counts = metrics.confusion_counts(
+            targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names)
+        )
         figures["grade_confusion.png"] = CaptionedFigure(
             confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}"),
             "Confusion matrix of the grade probe",
         )
-    by_image, by_text = _galleries(measured, test_rows, where, seed)
+    by_image, by_text = _galleries(encoded, targets, test_rows, where, seed)
     figures["image_to_text.png"] = CaptionedFigure(by_image, "Images and the reports found for them")
     figures["text_to_image.png"] = CaptionedFigure(by_text, "Reports and the images found for them")
     groups, names = _groups(targets)
     figures["embedding_map.png"] = CaptionedFigure(
         embedding_map(
-            measured.image_embeds,
-            measured.text_embeds,
+            encoded.image_embeds,
+            encoded.text_embeds,
             groups,
             names,
             f"Embeddings, images and reports each centred (PCA, t-SNE)\n{where}",
@@ -155,24 +161,24 @@ def _reliability(targets: Targets, probabilities: NDArray[Any], where: str) -> F
     return reliability_diagram(confidence, correct, bins, CALIBRATION_BINS, counted, subtitle, f"Linear probe\n{where}")
 
 
-def _calibration_figures(measured: Measurements, where: str) -> dict[str, CaptionedFigure]:
+def _calibration_figures(
+    predictions: Predictions, targets: Targets, results: Mapping[str, Any], where: str
+) -> dict[str, CaptionedFigure]:
     """Reliability of the prompts before and after scaling; accuracy of prompts and paper's probe where few abstain."""
-    targets, further = measured.targets["test"], measured.further
-    assert further is not None
     panels, curves, points = {}, {}, {}
-    scaled = further.zero_shot_calibration.probabilities
-    for state, probabilities in {"before": further.zero_shot_probabilities, "after": scaled}.items():
-        confidence, correct = confidence_of_answers(targets, probabilities)
+    for state, name in {"before": "zero_shot", "after": f"calibrated/{CALIBRATED['zero_shot']}"}.items():
+        confidence, correct = confidence_of_answers(targets, predictions[name])
         error = float(metrics.expected_calibration_error(confidence, correct, CALIBRATION_BINS))
         bins = metrics.calibration_bins(confidence, CALIBRATION_BINS)
         panels[f"{state}: calibration error {error:.3f}"] = confidence, correct, bins
-    for name, result in {"zero-shot": further.zero_shot_calibration, "probe": further.paper_calibration}.items():
-        confidence, correct = confidence_of_answers(targets, result.probabilities)
-        curves[name] = risk_coverage(confidence, correct)
-        answered = result.estimates.get("class_conditional/answered")
-        accuracy = result.estimates.get("class_conditional/accuracy_if_answered")
-        if answered and accuracy and not np.isnan(accuracy.value):
-            points[f"{name}, sets at {result.calibration.target_coverage:.0%}"] = answered.value, accuracy.value
+    for title, name in {"zero-shot": "zero_shot", "probe": "paper"}.items():
+        confidence, correct = confidence_of_answers(targets, predictions[f"calibrated/{CALIBRATED[name]}"])
+        curves[title] = risk_coverage(confidence, correct)
+        estimates = results["further"][f"calibration/{name}"]
+        answered = estimates.get("class_conditional/answered")
+        accuracy = estimates.get("class_conditional/accuracy_if_answered")
+        if answered and accuracy and accuracy["value"] is not None:
+            points[f"{title}, sets at {TARGET_COVERAGE:.0%}"] = answered["value"], accuracy["value"]
     counted = "images" if targets.exclusive else "answers"
     return {
         "reliability_zero_shot.png": CaptionedFigure(
@@ -186,34 +192,36 @@ def _calibration_figures(measured: Measurements, where: str) -> dict[str, Captio
     }
 
 
-def _galleries(measured: Measurements, test_rows: Dataset, where: str, seed: int) -> tuple[Figure, Figure]:
+def _galleries(
+    encoded: Encoded, targets: Targets, test_rows: Dataset, where: str, seed: int
+) -> tuple[Figure, Figure]:
     """Search the test split for a few rows of different patients, both ways."""
-    targets, images = measured.targets["test"], test_rows.with_format(None)
+    images = test_rows.with_format(None)
     order = np.random.default_rng(seed).permutation(len(targets))
     _, first_of_patient = np.unique(targets.patient_ids[order], return_index=True)
     queries = order[np.sort(first_of_patient)][:GALLERY_QUERIES]
-    distinct_rows = np.array(list({text: row for row, text in reversed(list(enumerate(measured.texts)))}.values()))
+    distinct_rows = np.array(list({text: row for row, text in reversed(list(enumerate(encoded.texts)))}.values()))
 
     def verdict(query: int, found: int) -> str:
-        if measured.texts[query] == measured.texts[found]:
+        if encoded.texts[query] == encoded.texts[found]:
             return HIT
         return ALIKE if (targets.labels[query] == targets.labels[found]).all() else MISS
 
     def best(scores: NDArray[Any], rows: NDArray[Any]) -> list[int]:
         return [int(row) for row in rows[np.argsort(-scores, kind="stable")[:GALLERY_DEPTH]]]
 
-    texts_found = [best(measured.text_embeds[distinct_rows] @ measured.image_embeds[q], distinct_rows) for q in queries]
+    texts_found = [best(encoded.text_embeds[distinct_rows] @ encoded.image_embeds[q], distinct_rows) for q in queries]
     all_rows = np.arange(len(targets))
-    images_found = [best(measured.image_embeds @ measured.text_embeds[q], all_rows) for q in queries]
+    images_found = [best(encoded.image_embeds @ encoded.text_embeds[q], all_rows) for q in queries]
     by_image = image_to_text_gallery(
         [images[int(q)]["image"] for q in queries],
-        [measured.texts[q] for q in queries],
-        [[measured.texts[row] for row in rows] for rows in texts_found],
+        [encoded.texts[q] for q in queries],
+        [[encoded.texts[row] for row in rows] for rows in texts_found],
         [[verdict(q, row) for row in rows] for q, rows in zip(queries, texts_found, strict=True)],
         f"Image to text, {GALLERY_DEPTH} of {len(distinct_rows)} reports\n{where}",
     )
     by_text = text_to_image_gallery(
-        [measured.texts[q] for q in queries],
+        [encoded.texts[q] for q in queries],
         [[images[row]["image"] for row in rows] for rows in images_found],
         [[verdict(q, row) for row in rows] for q, rows in zip(queries, images_found, strict=True)],
         f"Text to image, {GALLERY_DEPTH} of {len(targets)} images\n{where}",
