@@ -58,7 +58,7 @@ def main(args: ExplainArguments) -> None:
     from train.evaluation.protocols.finding_maps import finding_maps, masked_findings
     from train.evaluation.statistics.bootstrap import Resampling
     from train.reporting.figures.explanation import draw_examples, explanation_figure
-    from train.reporting.report import describe_dataset
+    from train.reporting.run_report import describe_dataset
 
     model, processor = cast(tuple[Any, Any], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)

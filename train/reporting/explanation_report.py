@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from train.reporting.report import describe_dataset
+from train.reporting.run_report import describe_dataset
 from train.reporting.tables import format_entry, markdown_table
 
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}

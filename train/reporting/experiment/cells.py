@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from train.reporting.report import SYSTEM_NAMES
+from train.reporting.run_report import SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry
 
 HEADLINE_COLUMNS = (

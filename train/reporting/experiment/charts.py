@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from train.reporting.experiment.words import figure_in_words
 from train.reporting.figures.experiment import cost_chart, difference_chart, forest_chart, heads_chart, reliability_pair
 from train.reporting.figures.paper import backbone_family
-from train.reporting.report import SYSTEM_NAMES, describe_dataset
+from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
 
 HEADS = ("linear", "nonlinear")

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_scripts.system.whole_files import write_folder, write_text
 from train.reporting.experiment.charts import draw_charts
-from train.reporting.experiment.html import html_page
+from train.reporting.rendering import html_page
 from train.reporting.experiment.protocol_sections import (
     calibration_section,
     cost_section,
@@ -21,7 +21,7 @@ from train.reporting.experiment.protocol_sections import (
 )
 from train.reporting.experiment.sections import differences_section, headline_section, heads_section, table_2_section
 from train.reporting.experiment.words import seeds_in_words, who_wins
-from train.reporting.report import describe_dataset, warnings_of
+from train.reporting.run_report import describe_dataset, warnings_of
 
 SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "Systems": headline_section,

@@ -7,7 +7,7 @@ from train.reporting.experiment.cells import HEADLINE_COLUMNS, any_has, cell, pe
 from train.reporting.experiment.charts import HEADS, head_metrics, systems_by_head
 from train.reporting.experiment.words import fewer_seeds, figure_in_words
 from train.reporting.figures.paper import FIGURE_3, TABLE_2, always_positive, paper_row
-from train.reporting.report import SYSTEM_NAMES
+from train.reporting.run_report import SYSTEM_NAMES
 from train.reporting.tables import format_entry, markdown_table, readable
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.reporting.report import SYSTEM_NAMES, describe_dataset
+from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import format_entry, readable
 
 LEVEL = 0.05
