@@ -90,9 +90,9 @@ def evaluate_and_calibrate(
     The calibration is saved with the checkpoint.
     """
     from train.checkpoints.checkpoint import CHECKPOINT
-    from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
     from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
     from train.evaluation.targets import read_targets
+    from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
     from train.training.run_folder import read_start
 
     settings = EvaluationSettings(

@@ -119,9 +119,7 @@ def finding_of_two(targets: Targets) -> int:
     return targets.findings[0]
 
 
-def finding_measures(
-    targets: Targets, scores: Array, said: Array, undefined: Mapping[int, str]
-) -> dict[str, Measure]:
+def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Mapping[int, str]) -> dict[str, Measure]:
     """Say what the metrics of scores are computed of, for labels that need not exclude each other.
 
     Args:

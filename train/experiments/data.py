@@ -1,6 +1,6 @@
-"""What all runs of a study share: the rows, the folds they are measured on, and the controls of each fold."""
+"""What all runs of an experiment share: the rows, the folds they are measured on, and the baselines of each fold."""
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,23 +8,20 @@ from typing import Any
 
 import numpy as np
 from datasets import DatasetDict, concatenate_datasets
-from safetensors import safe_open
-from safetensors.numpy import save
 
-from data_scripts.system.whole_files import write_bytes
+from data_scripts.splits import patient_folds
+from data_scripts.system.whole_files import write_json
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import DataFacts
 from train.evaluation.baselines import pixel_features
-from train.evaluation.out_of_fold import Answers
-from train.evaluation.predictions import control_answers
+from train.evaluation.predict import predict_baselines, predict_majority
+from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.targets import Targets, read_rows, read_targets
-from train.experiments.folds import FOLDS, cut, fold_splits, keep_cut
-from train.experiments.spec import StudyArguments
+from train.evaluation.targets import Targets, count_labels, read_rows, read_targets
+from train.experiments.spec import ExperimentArguments
 
-logger = logging.getLogger(__name__)
-
-# Of the cut alone: all seeds are measured on the same folds, so that their answers can be compared row by row.
+FOLDS = "folds.json"
+# Of the cut alone: all seeds are measured on the same folds, so that their predictions can be compared row by row.
 CUT_SEED = 0
 
 
@@ -35,7 +32,7 @@ class Fold:
     Args:
         number: 0 where the data set's own splits are used.
         dataset: Splits `train`, `validation` and `test`.
-        rows: Index of each test row among all rows that the study measures. Shape (N,).
+        rows: Index of each test row among all rows that the experiment measures. Shape (N,).
     """
 
     number: int
@@ -44,13 +41,13 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class StudyData:
-    """The data of a study.
+class ExperimentData:
+    """The data of an experiment.
 
     Args:
         name: Of the data set.
         folds: At least one.
-        targets: The truth of all rows that the study measures.
+        targets: The truth of all rows that the experiment measures.
         sources: Of the same rows.
         leak: What the splits or folds share, where that was allowed; else None.
         fold_of_row: The cut; None where the data set's own splits are used.
@@ -73,18 +70,15 @@ class StudyData:
             "num_patients": len(set(targets.patient_ids)),
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
-            "labels": {
-                name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
-                for name, present in zip(targets.label_names, targets.labels.T, strict=True)
-            },
-        }
+            "labels": count_labels(targets),
+        } | ({} if self.fold_of_row is None else {"folds": [describe_fold(fold) for fold in self.folds]})
 
 
-def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
-    """Read the data set, refuse one that leaks or has no labels, and cut it into folds.
+def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
+    """Read the data set, check that it has labels and does not leak, and cut it into folds.
 
     Args:
-        study: The study.
+        experiment: What is asked.
         show_progress: Whether to draw a progress bar.
 
     Returns:
@@ -93,86 +87,111 @@ def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
     Raises:
         ValueError: If there is no such data set, it has no labels or too few patients, or it leaks.
     """
-    dataset = open_dataset(study.dataset)
-    if study.folds is None:
+    dataset = open_dataset(experiment.dataset)
+    if experiment.folds is None:
         targets = read_targets(dataset)["test"]
         folds = [Fold(0, dataset, np.arange(len(targets)))]
         measured, fold_of_row, parts = dataset["test"], None, dict(dataset)
     else:
         measured = concatenate_datasets(list(dataset.values()))
-        targets = read_rows(measured, f"{study.folds}-fold cross-validation")
-        fold_of_row = cut(targets, study.folds, CUT_SEED)
+        targets = read_rows(measured, f"{experiment.folds}-fold cross-validation")
+        fold_of_row = cut(targets, experiment.folds, CUT_SEED)
         folds = []
-        for number in range(study.folds):
+        for number in range(experiment.folds):
             splits = fold_splits(fold_of_row, number)
             of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
             folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
-            f"None of the {len(targets)} rows that {study.dataset} is to be measured on has a label, so there is "
+            f"None of the {len(targets)} rows that {experiment.dataset} is to be measured on has a label, so there is "
             "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
         )
-    facts = DataFacts(study.dataset, parts, show_progress)
-    facts.check_leaks(study.allow_leaks)
-    return StudyData(
-        name=Path(study.dataset).name,
+    facts = DataFacts(experiment.dataset, parts, show_progress)
+    facts.check_leaks(experiment.allow_leaks)
+    return ExperimentData(
+        name=Path(experiment.dataset).name,
         folds=folds,
         targets=targets,
         sources=measured["source"][:],
-        leak=facts.leak_stamp if study.allow_leaks else None,
+        leak=facts.leak_stamp if experiment.allow_leaks else None,
         fold_of_row=fold_of_row,
     )
 
 
-def keep_folds(data: StudyData, out: Path) -> None:
-    """Record the cut in the study's folder; refuse to go on with another one.
+def describe_fold(fold: Fold) -> dict[str, Any]:
+    """Count the rows and patients of the splits of a fold."""
+    return {
+        "fold": fold.number,
+        "num_rows": {split: len(rows) for split, rows in fold.dataset.items()},
+        "num_patients": {split: len(set(rows["patient_id"][:])) for split, rows in fold.dataset.items()},
+    }
+
+
+def cut(targets: Targets, num_folds: int, seed: int) -> Array:
+    """Assign rows to folds by patient, stratified by label. Shape (N,)."""
+    labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
+    return np.array(patient_folds(targets.patient_ids.tolist(), labels, num_folds, seed))
+
+
+def fold_splits(fold_of_row: Array, fold: int) -> dict[str, Array]:
+    """Rows of each split of a fold: the fold itself is the test, the next validates, the others train.
+
+    Example:
+        >>> {split: rows.tolist() for split, rows in fold_splits(np.array([0, 1, 2, 2, 0]), 2).items()}
+        {'train': [1], 'validation': [0, 4], 'test': [2, 3]}
+    """
+    next_fold = (fold + 1) % (fold_of_row.max() + 1)
+    return {
+        "train": np.flatnonzero((fold_of_row != fold) & (fold_of_row != next_fold)),
+        "validation": np.flatnonzero(fold_of_row == next_fold),
+        "test": np.flatnonzero(fold_of_row == fold),
+    }
+
+
+def keep_folds(data: ExperimentData, folder: Path) -> None:
+    """Record the cut in the experiment's folder, or check that the one there is the same.
 
     Raises:
-        ValueError: If the folder's runs were measured on folds of other rows.
+        ValueError: If the folder's runs were measured on folds of other rows, or of the same in another order.
     """
-    if data.fold_of_row is not None:
-        rows = concatenate_datasets([fold.dataset["test"] for fold in data.folds])
-        order = np.argsort(np.concatenate([fold.rows for fold in data.folds]))
-        keep_cut(out / FOLDS, data.targets, data.fold_of_row, rows.select(order))
+    if data.fold_of_row is None:
+        return
+    rows = concatenate_datasets([fold.dataset["test"] for fold in data.folds])
+    order = np.argsort(np.concatenate([fold.rows for fold in data.folds]))
+    patients = zip(data.targets.patient_ids.tolist(), data.fold_of_row.tolist(), strict=True)
+    now = {"rows_sha256": rows_sha256(rows.select(order)), "fold_of_patient": dict(sorted(patients))}
+    path = folder / FOLDS
+    if path.exists() and json.loads(path.read_text()) != now:
+        raise ValueError(
+            f"{path} was cut from other rows: the data set has been rebuilt since. Choose another folder, or start "
+            "again with --overwrite."
+        )
+    write_json(path, now)
 
 
-def controls_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Answers]:
-    """Answer a fold's rows from features that no run has learned, or read the answers from an earlier start.
+def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Predictions]:
+    """Predict a fold's rows from features that no run has learned, or read the predictions of an earlier start.
 
     Args:
         fold: The fold.
-        names: Controls.
-        folder: Where the answers are kept, in a file for each fold, which names the rows that it is of.
+        names: Baselines.
+        folder: Where the predictions are kept, in a file for each fold, which names the rows that it is of.
 
     Returns:
-        Answers by control.
+        Predictions by baseline.
     """
-    path, rows = folder / f"{fold.number}.safetensors", rows_of_splits(fold)
-    answers = read_controls(path, rows)
-    if set(names) - set(answers):
+    path, rows = folder / f"{fold.number}.parquet", rows_of_splits(fold)
+    found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
+    if set(names) - set(found):
         targets = read_targets(fold.dataset)
-        features = pixel_features(fold.dataset) if set(names) - {"majority"} else {}
-        answers = control_answers(features, targets, fold.rows, fold.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        flat = {
-            f"{name}/{key}": np.ascontiguousarray(array) for name, of in answers.items() for key, array in of.items()
-        }
-        write_bytes(path, save(flat, metadata=rows))
-    return {name: answers[name] for name in names}
-
-
-def read_controls(path: Path, rows: Mapping[str, str]) -> dict[str, Answers]:
-    """Read the answers of controls; none if there is no file, or it is of other rows."""
-    if not path.exists():
-        return {}
-    answers: dict[str, Answers] = {}
-    with safe_open(path, "numpy") as kept:
-        if kept.metadata() == rows:
-            for name in kept.keys():  # noqa: SIM118 -- it cannot be iterated over
-                control, _, key = name.partition("/")
-                answers.setdefault(control, {})[key] = kept.get_tensor(name)
-    return answers
+        predictions = predict_majority(targets)
+        if set(names) - {"majority"}:
+            predictions |= predict_baselines(pixel_features(fold.dataset), targets)
+        write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:], rows)
+        found = of_baselines(predictions)
+    of_rows = {"row": fold.rows, "fold": np.full(len(fold.rows), fold.number)}
+    return {name: of_rows | found[name] for name in names}
 
 
 def rows_of_splits(fold: Fold) -> dict[str, str]:

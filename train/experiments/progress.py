@@ -1,4 +1,4 @@
-"""How far a study is: a table of its systems and an estimate of the time that is left."""
+"""How far an experiment is: a table of its systems and an estimate of the time that is left."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,23 +8,25 @@ from train.evaluation.statistics import metrics
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 from train.experiments.runner import DONE, Summary
-from train.experiments.spec import StudyRun
+from train.experiments.spec import ExperimentRun
 from train.reporting.tables import markdown_table
 
 Summaries = Mapping[str, Summary]
 
 
-def progress_table(runs: Sequence[StudyRun], summaries: Summaries, figures: Mapping[str, float], metric: str) -> str:
+def progress_table(
+    runs: Sequence[ExperimentRun], summaries: Summaries, values_of_runs: Mapping[str, float], metric: str
+) -> str:
     """Lay out what each system has done, one line a system.
 
     Args:
-        runs: Of the study.
+        runs: Of the experiment.
         summaries: By run id, of the runs that have ended.
-        figures: By run id, of the runs that have one: see `quick_figure`.
-        metric: What the figures are.
+        values_of_runs: By run id, of the runs that have one: see `quick_metric`.
+        metric: What the values are.
 
     Returns:
-        A Markdown table: runs done, those that ended badly, the mean figure of those done, and the seconds of a run.
+        A Markdown table: runs done, those that ended badly, the mean value of those done, and the seconds of a run.
     """
     rows = []
     for title in dict.fromkeys(run.title for run in runs):
@@ -32,7 +34,7 @@ def progress_table(runs: Sequence[StudyRun], summaries: Summaries, figures: Mapp
         ended = [summaries[run_id] for run_id in of_title if run_id in summaries]
         done = [summary for summary in ended if summary["state"] == DONE]
         badly = sorted({summary["state"] for summary in ended} - {DONE})
-        values = [figures[run_id] for run_id in of_title if run_id in figures]
+        values = [values_of_runs[run_id] for run_id in of_title if run_id in values_of_runs]
         rows.append(
             [
                 title,
@@ -45,14 +47,14 @@ def progress_table(runs: Sequence[StudyRun], summaries: Summaries, figures: Mapp
     return markdown_table(["system", "done", "ended badly", metric, "s a run"], rows)
 
 
-def remaining_seconds(runs: Sequence[StudyRun], summaries: Summaries) -> float | None:
+def remaining_seconds(runs: Sequence[ExperimentRun], summaries: Summaries) -> float | None:
     """Estimate the time that the runs which have not ended will take.
 
     A run is taken to last as long as those of its system did on average, or as those of all systems before there is
     one of its own.
 
     Args:
-        runs: Of the study.
+        runs: Of the experiment.
         summaries: By run id, of the runs that have ended.
 
     Returns:
@@ -70,8 +72,8 @@ def remaining_seconds(runs: Sequence[StudyRun], summaries: Summaries) -> float |
 
 
 def run_seconds(summary: Summary) -> float:
-    """Seconds of training and answering."""
-    return summary["seconds"] + summary["answering_seconds"]
+    """Seconds of training and predicting."""
+    return summary["seconds"] + summary["predicting_seconds"]
 
 
 def in_words(seconds: float) -> str:
@@ -87,27 +89,27 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def quick_figure(answers: Mapping[str, Array], targets: Targets, headline: str) -> float | None:
-    """What the headline probe of one run scores, without an interval.
+def quick_metric(predictions: Mapping[str, Array], targets: Targets, headline: str) -> float | None:
+    """Measure the headline probe of one run, without an interval.
 
     Args:
-        answers: Of N rows.
+        predictions: Of N rows.
         targets: Their truth.
         headline: Probe and features, as PROBE/FEATURES.
 
     Returns:
         Macro F1 of exclusive classes, macro AUROC of findings, over those that the rows define; None without any.
     """
-    probabilities = answers.get(f"probe/{headline}")
+    probabilities = predictions.get(f"probe/{headline}")
     if probabilities is None:
         return None
     if targets.exclusive:
-        figure = metrics.macro_f1(targets.classes, probabilities.argmax(1), len(targets.label_names))
+        value = metrics.macro_f1(targets.classes, probabilities.argmax(1), len(targets.label_names))
     else:
         positives = targets.labels.sum(0)
         defined = (positives > 0) & (positives < len(targets)) & ~np.isnan(probabilities).any(0)
         kept = [k for k in targets.findings if defined[k]]
         if not kept:
             return None
-        figure = metrics.macro_auroc(targets.labels[:, kept], probabilities[:, kept])
-    return None if np.isnan(figure) else float(figure)
+        value = metrics.macro_auroc(targets.labels[:, kept], probabilities[:, kept])
+    return None if np.isnan(value) else float(value)

@@ -1,6 +1,6 @@
-"""One run of a study: train, answer for the test rows, and say how it ended. A run is finished, or it goes on.
+"""One run of an experiment: train, predict the test rows, and say how it ended.
 
-A run's folder is that of any pretraining. Finished, it holds `answers.safetensors` as well, and then `summary.json`.
+A run's folder is that of any pretraining. A finished run has `predictions.parquet` as well, and then `summary.json`.
 """
 
 import errno
@@ -15,18 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.numpy import save
 
-from data_scripts.system.whole_files import write_bytes, write_json
+from data_scripts.system.whole_files import write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
-from train.evaluation.predictions import answer_run
+from train.evaluation.predict import encode, predict
+from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.targets import read_targets
 from train.experiments.data import Fold, rows_of_splits
-from train.experiments.spec import StudyRun
+from train.experiments.spec import ExperimentRun
 from train.pretrain import pretrain
 from train.pretraining.initial_model import build_model
 from train.training.history import read_history, training_seconds
@@ -34,15 +34,14 @@ from train.training.run_folder import RUN, changed_settings, check_output, descr
 
 logger = logging.getLogger(__name__)
 
-ANSWERS = "answers.safetensors"
 SUMMARY = "summary.json"
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 
 Summary = dict[str, Any]
 
 
-def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
-    """Train a run from where it stands, and let the first process answer and write its summary.
+def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
+    """Train a run from where it stands, and let the first process predict and write its summary.
 
     Args:
         run: The run.
@@ -60,29 +59,26 @@ def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint:
     if accelerator.is_main_process and not (folder / RUN).exists():
         shutil.rmtree(folder, ignore_errors=True)  # killed before it had begun, or never built
     accelerator.wait_for_everyone()
-    state, reason, answering = DONE, None, 0.0
+    state, reason, predicting = DONE, None, 0.0
     try:
         processor, model = learned_model(run, fold, accelerator)
         if accelerator.is_main_process:
             started = time.perf_counter()
-            answers = answer_run(
-                model, processor, fold.dataset, fold.rows, fold.number, batch_size=run.arguments.batch_size
-            )
-            answering = time.perf_counter() - started
-            write_bytes(folder / ANSWERS, save({name: np.ascontiguousarray(of) for name, of in answers.items()}))
+            predict_fold(model, processor, fold, folder / PREDICTIONS, run.arguments.batch_size)
+            predicting = time.perf_counter() - started
         del processor, model
     except FloatingPointError as error:
         state, reason = DIVERGED, str(error)
-    except Exception as error:  # whatever stops one run, the others of the night should go on
+    except Exception as error:  # whatever stops one run, the others should run
         if is_disk_full(error):
             raise
         logger.warning("%s failed.", run.run_id, exc_info=True)
         state, reason = FAILED, f"{type(error).__name__}: {error}"
     if accelerator.is_main_process:
-        summary = summarise(run, accelerator, state, reason) | {"answering_seconds": answering}
+        summary = summarise(run, accelerator, state, reason) | {"predicting_seconds": predicting}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SUMMARY, summary)
-        if state == DONE and not keep_checkpoint:  # if only the answering failed, it need not be trained again
+        if state == DONE and not keep_checkpoint:  # if only predicting failed, it need not be trained again
             shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     gc.collect()
     torch.cuda.empty_cache()
@@ -92,7 +88,19 @@ def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint:
     return written
 
 
-def learned_model(run: StudyRun, fold: Fold, accelerator: Accelerator) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def predict_fold(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, fold: Fold, path: Path, batch_size: int
+) -> None:
+    """Predict the test rows of a fold by every protocol, and write the predictions."""
+    targets = read_targets(fold.dataset)
+    encoded = encode(model, processor, fold.dataset, targets, batch_size=batch_size)
+    predictions = predict(encoded, targets, fold.rows, fold.number)
+    write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:])
+
+
+def learned_model(
+    run: ExperimentRun, fold: Fold, accelerator: Accelerator
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Train the model of a run, or build it as its seed initialises it where the system is not trained."""
     if run.system.trained:
         return pretrain(run.arguments, fold.dataset)
@@ -106,7 +114,7 @@ def learned_model(run: StudyRun, fold: Fold, accelerator: Accelerator) -> tuple[
     return processor, model.eval()
 
 
-def summarise(run: StudyRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
+def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
     """Say how a run ended and what it cost. Seconds are those of training alone, before an interruption too."""
     history = read_history(folder_of(run))
     pairs_of_update = run.arguments.batch_size * accelerator.num_processes * run.arguments.gradient_accumulation_steps
@@ -127,32 +135,32 @@ def summarise(run: StudyRun, accelerator: Accelerator, state: str, reason: str |
     }
 
 
-def read_summary(run: StudyRun) -> Summary | None:
+def read_summary(run: ExperimentRun) -> Summary | None:
     """How a run ended; None while it has not."""
     path = folder_of(run) / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def forget(run: StudyRun) -> None:
-    """Forget how a run that did not end well ended; if it was trained, it only answers again, else it starts again."""
+def forget(run: ExperimentRun) -> None:
+    """Forget how a failed run ended. If it was trained, it only predicts again; else it starts again."""
     folder = folder_of(run)
     if (folder / CHECKPOINT).exists():
-        for name in (SUMMARY, ANSWERS):
+        for name in (SUMMARY, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)
     else:
         shutil.rmtree(folder)
 
 
-def check_runs_unchanged(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
-    """Raise if a run that has begun was begun with other settings or rows: its figures would belong to another study.
+def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
+    """Check that the runs that have begun have the settings and rows that they began with.
 
     Args:
-        runs: Of the study.
-        folds: Of the study, in order.
+        runs: Of the experiment.
+        folds: Of the experiment, in order.
         accelerator: Knows the processes.
 
     Raises:
-        ValueError: If so; the message names each run and what has changed.
+        ValueError: If one has not; the message names each run and what has changed.
     """
     changed = {}
     rows = [rows_of_splits(fold) for fold in folds]
@@ -164,14 +172,14 @@ def check_runs_unchanged(runs: Sequence[StudyRun], folds: Sequence[Fold], accele
                 changed[run.run_id] = "; ".join(changes)
     if changed:
         raise ValueError(
-            f"{len(changed)} runs have begun with other settings than the study now gives them: "
+            f"{len(changed)} runs have begun with other settings than they now have: "
             + ", ".join(f"{run_id} ({changes})" for run_id, changes in list(changed.items())[:5])
-            + ". Give back the old settings, give changed systems another title, name another folder with --out, or "
+            + ". Restore the old settings, give changed systems another title, name another folder with --out, or "
             "start all over with --overwrite."
         )
 
 
-def folder_of(run: StudyRun) -> Path:
+def folder_of(run: ExperimentRun) -> Path:
     """Where a run writes."""
     return Path(run.arguments.output_dir)
 
@@ -196,7 +204,6 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise OSError(
                 errno.ENOSPC,
-                f"The disk that holds {folder} is full. What is finished is whole and kept: make room "
-                "and give the same command again",
+                f"The disk that holds {folder} is full. Finished runs are kept: make room and rerun the same command",
             ) from error
         raise

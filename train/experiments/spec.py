@@ -191,7 +191,9 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
         _check_settings(place, given)
 
     run_id = slug(title) + f"-seed{seed}" + ("" if fold is None else f"-fold{fold}")
-    budget = {name: getattr(experiment, name) for name in ("epochs", "max_updates") if getattr(experiment, name) is not None}
+    budget = {
+        name: getattr(experiment, name) for name in ("epochs", "max_updates") if getattr(experiment, name) is not None
+    }
     of_experiment = {
         "dataset": experiment.dataset,
         "allow_leaks": experiment.allow_leaks,
@@ -222,7 +224,9 @@ def _as_arguments(settings: Mapping[str, Any]) -> PretrainArguments:
 def _check_settings(where: str, given: Mapping[str, Any]) -> None:
     for name in given:
         if name in SAID_BY_THE_EXPERIMENT:
-            raise ValueError(f"{where} sets {name!r}, which an experiment says once for all runs: {SAID_BY_THE_EXPERIMENT[name]}.")
+            raise ValueError(
+                f"{where} sets {name!r}, which an experiment says once for all runs: {SAID_BY_THE_EXPERIMENT[name]}."
+            )
         _check_known(f"{where} sets", name, [item.name for item in fields(PretrainArguments)])
 
 

@@ -40,7 +40,7 @@ SYSTEMS: Mapping[str, System] = {
             **ORIGINAL_REPORTS,
         },
         "Zhang et al. 2022, arXiv 2010.00747",
-        "Images are varied as the experiment says, not by ConVIRT's crops and flips: a flip would exchange left and right.",
+        "Images are varied as in all systems, not by ConVIRT's crops and flips: a flip would exchange left and right.",
     ),
     "gloria": System(
         "GLoRIA",

@@ -40,7 +40,11 @@ def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]
         ValueError: If the rows of features and targets differ, or a feature is not finite.
     """
     check_features(features, targets)
-    return _class_probabilities(features, targets) if targets["test"].exclusive else _finding_probabilities(features, targets)
+    return (
+        _class_probabilities(features, targets)
+        if targets["test"].exclusive
+        else _finding_probabilities(features, targets)
+    )
 
 
 def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:

@@ -89,9 +89,7 @@ def draw_figures(
     figures |= _calibration_figures(predictions, targets, results, where)
     if GRADES in predictions:
         graded = targets.grades >= 0
-        counts = metrics.confusion_counts(
-            targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names)
-        )
+        counts = metrics.confusion_counts(targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names))
         figures["grade_confusion.png"] = CaptionedFigure(
             confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}"),
             "Confusion matrix of the grade probe",
@@ -192,9 +190,7 @@ def _calibration_figures(
     }
 
 
-def _galleries(
-    encoded: Encoded, targets: Targets, test_rows: Dataset, where: str, seed: int
-) -> tuple[Figure, Figure]:
+def _galleries(encoded: Encoded, targets: Targets, test_rows: Dataset, where: str, seed: int) -> tuple[Figure, Figure]:
     """Search the test split for a few rows of different patients, both ways."""
     images = test_rows.with_format(None)
     order = np.random.default_rng(seed).permutation(len(targets))
