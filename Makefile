@@ -44,8 +44,8 @@ bench: .venv/installed-dev ## Measure loss, trainer, build and probe beside thei
 	$(BIN)/python -m tests.benchmarks.bench_build
 	$(BIN)/python tests/benchmarks/bench_probe.py  # of the checkpoint of `make demo`
 
-clean: ## Remove .venv, data, runs and studies
-	rm -rf .venv data runs study
+clean: ## Remove .venv, data, runs and experiments
+	rm -rf .venv data runs experiments
 
 .venv/installed-%: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from data_scripts.paraphrasing.answers import Answerer, Decoding, KeptAnswers, settings_of
 from data_scripts.paraphrasing.audit import AUDIT_NAME, audit, audit_text, card_paragraph
 from data_scripts.paraphrasing.loop import Rephrased, rephrase_all
+from data_scripts.paraphrasing.model import Answerer, Decoding, KeptAnswers, settings_of
 from data_scripts.records import SPLITS
 from data_scripts.system.command_line import parse_arguments
 from data_scripts.system.staging import publish, staging_folder

@@ -21,7 +21,7 @@ from data_scripts.hub.upload import Destination, check_destination, files_below,
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.whole_files import write_text
 from train.publishing.publication import HUB, prepare_adapter, prepare_app, prepare_model
-from train.reporting.experiment.html import html_page
+from train.reporting.rendering import html_page
 
 CARD_PAGE = "card.html"
 

@@ -8,22 +8,91 @@ from typing import Any
 
 import numpy as np
 
-from data_scripts.augmentations.synonyms import FRAME_WORDS, PHRASE, SYNONYMS, WORD
 from data_scripts.reports.text import report_facts
 
 ATTEMPTS = 4  # candidates for each number of changes, before fewer are tried
 
+# Only true synonyms share a group. A bulge, a protrusion, an extrusion and a herniation are different facts, as are
+# mild and minimal, or likely and probable: words of findings, severity, certainty, side, level, number and negation are
+# in no group. Unknown words are never touched: a misspelling may hide one of these.
+SYNONYM_GROUPS: tuple[tuple[str, ...], ...] = (
+    # Anatomy. Terms after Fardon et al. 2014 ("Lumbar disc nomenclature: version 2.0") and the Terminologia Anatomica.
+    ("disc", "disk"),
+    ("discs", "disks"),
+    ("thecal sac", "dural sac"),
+    ("neural foramen", "intervertebral foramen"),
+    ("neural foramina", "intervertebral foramina"),
+    ("exit canal", "exit neural canal", "exiting neural canal"),
+    ("exit canals", "exit neural canals", "exiting neural canals"),
+    ("exit nerve root", "exiting nerve root"),
+    ("exit nerve roots", "exiting nerve roots"),
+    ("spinal canal", "vertebral canal"),
+    ("endplate", "end-plate", "end plate"),
+    ("endplates", "end-plates", "end plates"),
+    ("annulus", "anulus"),
+    ("marrow signal", "bone marrow signal"),
+    ("CSF space", "cerebrospinal fluid space"),
+    ("CSF spaces", "cerebrospinal fluid spaces"),
+    # Shape and spelling.
+    ("broad base", "wide base"),
+    ("broad based", "broad-based", "wide based", "wide-based"),
+    ("generalised", "generalized"),
+    ("multilevel", "multi-level"),
+    ("edema", "oedema"),
+    ("caudally", "inferiorly", "downwards"),
+    ("cranially", "superiorly", "upwards"),
+    ("encroaching upon", "encroaching on"),
+    # The frame of a sentence.
+    ("noted", "seen", "observed", "identified"),
+    ("evidence of", "sign of", "signs of"),
+    ("feature of", "features of"),
+    ("associated with", "accompanied by", "along with", "together with"),
+    ("causing", "producing", "resulting in"),
+    ("due to", "because of", "owing to"),
+    ("mainly", "chiefly"),
+    ("especially", "particularly"),
+    ("noticeably", "notably"),
+    ("previous", "prior"),
+    ("surgery", "operation"),
+    ("advised", "recommended"),
+    ("in addition", "additionally"),
+    # The examination.
+    ("LSS MRI", "lumbosacral MRI", "MRI of the lumbosacral spine", "MRI of the LSS"),
+)
+
+# Words to delete or swap: the sentence reads worse, as EDA intends, and says the same. Past forms (`was seen`) are not
+# here: they may tell an earlier finding from a present one.
+FRAME_WORDS = frozenset(
+    {"the", "a", "an", "is", "are", "there", "noted", "seen", "observed", "identified", "also", "which"}
+)
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    phrase.casefold(): tuple(other for other in group if other != phrase)
+    for group in SYNONYM_GROUPS
+    for phrase in group
+}
+
+# Longest first, so that "exit neural canals" is not read as something shorter within it. A hyphen or an apostrophe
+# continues a word: "disc-like" is no disc.
+PHRASE = re.compile(
+    r"(?<![\w'’-])(?:"
+    + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(SYNONYMS, key=len, reverse=True))
+    + r")(?![\w'’-])",
+    re.IGNORECASE,
+)
+# The letter of "grade a" is no article, nor is a capital A that does not begin a sentence: "Schizas class A".
+WORD = re.compile(
+    r"(?<![\w'’-])(?<!grade )(?<!type )(?<!class )(?<!stage )"
+    r"(?:(?-i:(?!A(?!\w)))|(?<![\s\S])|(?<=[.!?]\s)|(?<=\n)|(?<=//)|(?<=//\s))"
+    r"[A-Za-z]+(?![\w'’-])",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"[.;:!?](?=\s)|\n|/{2,}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedText:
-    """A text and how it came about.
-
-    Args:
-        text: The new text; the given one if no change was possible.
-        operation: One of `OPERATIONS`; None if nothing was changed.
-    """
+    """A changed text and the operation that made it, one of `OPERATIONS`; None if no change was possible."""
 
     text: str
     operation: str | None = None
@@ -32,23 +101,22 @@ class AugmentedText:
 def augment_text(
     text: str, rng: np.random.Generator, alpha: float = 0.1, operations: Sequence[str] | None = None
 ) -> AugmentedText:
-    """Change a report by one operation of EDA, drawn at random, so that its facts stay.
+    """Change a report by one random operation of EDA, and keep its facts.
 
     `max(1, round(alpha * words))` changes are planned. Each candidate is parsed, and dropped unless its facts equal
-    the report's. After a few candidates fewer changes are tried, then another operation; at worst the text is
-    returned as it is.
+    the report's. After a few candidates fewer changes are tried, then another operation; the text may stay unchanged.
 
     Args:
         text: A report.
-        rng: Source of every choice.
+        rng: Draws every choice.
         alpha: Share of the words to change.
-        operations: Of `OPERATIONS`; None for all.
+        operations: Names among `OPERATIONS`; None for all.
 
     Source:
-        EDA, Wei & Zou 2019; the LumbarCLIP paper names three of its four operations. Ours: only words that state no
-        fact are touched (`radiology_lexicon`), where EDA draws from all words and WordNet, and would delete a "no"
-        or swap a "left"; the number of deletions is planned, where EDA deletes each word with a probability; swaps
-        stay within a sentence.
+        EDA, Wei & Zou 2019; the LumbarCLIP paper names three of its four operations. Ours differs: only words
+        that state no fact are touched, while EDA draws from all words and WordNet and may delete a "no" or swap a
+        "left"; the number of deletions is planned, while EDA deletes each word with a probability; swaps stay within
+        a sentence.
 
     Example:
         >>> text = "There is a mild disc bulge at L4/L5."
@@ -60,7 +128,7 @@ def augment_text(
         for count in range(planned, 0, -1):
             for _ in range(ATTEMPTS):
                 candidate = OPERATIONS[name](text, count, rng)
-                if candidate == text:  # nothing here that this operation may change
+                if candidate == text:  # this operation finds nothing to change
                     break
                 if report_facts(candidate) == _facts(text):
                     return AugmentedText(text=candidate, operation=str(name))
@@ -140,7 +208,7 @@ def _in_case_of(model: str, word: str) -> str:
 
 
 def _edited(text: str, edits: dict[tuple[int, int], str]) -> str:
-    """Put replacements in the place of spans; two spans share a blank at most."""
+    """Replace spans of a text; two spans share at most a blank."""
     pieces, position = [], 0
     for (start, end), replacement in sorted(edits.items()):
         pieces += [text[position:start], replacement]

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from data_scripts.paraphrasing.checks import ACCEPTED, CAUSES
-from data_scripts.paraphrasing.loop import Rephrased
+from data_scripts.paraphrasing.loop import ACCEPTED, CAUSES, Rephrased
 from data_scripts.reports.text import report_facts
 
 AUDIT_NAME = "paraphrase_audit"

@@ -1,4 +1,4 @@
-"""A report as groups of mentions: what a rephrasing has to say, and what belongs into one sentence."""
+"""Group the findings of a report: what a rephrasing must say, and what goes into one sentence."""
 
 import re
 from collections.abc import Sequence
@@ -11,15 +11,11 @@ from data_scripts.reports.text import Finding, report_findings
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A finding as it is said, without its level.
+    """A finding without its level; kind, side and severity are those of `Finding`.
 
     Args:
-        kind: As in `Finding`.
-        side: As in `Finding`.
-        severity: As in `Finding`.
-        shape: `diffuse`, `broad-based`, ... where the report says so of a disc; `both` of endplates, which have no
-            side; no fact, but worth keeping.
-        zone: `paracentral`, `paracentral and foraminal`, ...; the same.
+        shape: `diffuse`, `broad-based`, ... of a disc; `both` of endplates, which have no side. Not a fact, but kept.
+        zone: `paracentral`, `paracentral and foraminal`, ...; kept as well.
     """
 
     kind: str
@@ -31,13 +27,7 @@ class Mention:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Mentions that are stated together: all at the same levels, all affirmed or all denied.
-
-    Args:
-        levels: Where; empty if the report does not say.
-        mentions: In the order of the report, none twice.
-        negated: Whether they are denied.
-    """
+    """Distinct mentions in the report's order, at the same levels (empty: not stated), all affirmed or all denied."""
 
     levels: tuple[str, ...]
     mentions: tuple[Mention, ...]
@@ -45,7 +35,7 @@ class Group:
 
 
 def read_groups(report: str) -> list[Group]:
-    """Neighbouring findings with the same levels and the same negation, each said once.
+    """Group neighbouring findings that share levels and negation, each mentioned once.
 
     Example:
         >>> for group in read_groups("Lt foraminal protrusion at L4-5 & L5-S1. No spinal stenosis."):
@@ -55,7 +45,7 @@ def read_groups(report: str) -> list[Group]:
     """
     said: dict[tuple[tuple[str, ...], bool, Mention], None] = {}
     for _, same in groupby(report_findings(report), key=lambda finding: finding.span):
-        # One mention of several levels is a finding for each, and not always with the same side.
+        # A mention of several levels gives one finding each, not always with the same side.
         levels_of: dict[tuple[bool, Mention], list[str]] = {}
         for finding in same:
             levels = levels_of.setdefault((finding.negated, _mention(report, finding)), [])
@@ -68,7 +58,7 @@ def read_groups(report: str) -> list[Group]:
 
 
 def with_levels_merged(groups: Sequence[Group]) -> list[Group]:
-    """Neighbouring groups that say the same of different levels, as one."""
+    """Merge neighbouring groups that state the same of different levels."""
     merged: list[Group] = []
     for (has_levels, negated, mentions), same in groupby(groups, key=lambda g: (bool(g.levels), g.negated, g.mentions)):
         levels = tuple(dict.fromkeys(level for group in same for level in group.levels)) if has_levels else ()
@@ -86,7 +76,7 @@ def _mention(report: str, finding: Finding) -> Mention:
 
 
 _OF_BOTH = re.compile(r"\b(?:both|bilateral)\s+$", re.IGNORECASE)
-# May stand between a word for shape or zone and the finding that it describes.
+# Words allowed between a word for shape or zone and its finding.
 _PASSED = frozenset(
     {"and", "to", "the", "more", "side", "sided", "disc", "discs", "disk", "disks", "degenerative", "annular"}
     | {"left", "right", "lt", "rt", "both", "bilateral", "central", "posterior"}
@@ -95,15 +85,7 @@ _PASSED = frozenset(
 
 
 def describe_contour(report: str, start: int, side: str | None) -> tuple[str, str]:
-    """Words for shape and zone that stand right before a finding.
-
-    Args:
-        report: The text.
-        start: Where the finding begins.
-        side: Of the finding.
-
-    Returns:
-        Shape and zone, in our spelling; empty where nothing is said.
+    """Find the words for shape and zone right before a finding of a side, in our spelling; empty where there are none.
 
     Example:
         >>> text = "Diffuse bulge. Central and Lt para-central/foraminal disc protrusion at L4-5"

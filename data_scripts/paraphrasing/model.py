@@ -1,16 +1,121 @@
-"""Rephrasings from an image-text-to-text model of transformers."""
+"""Ask an image-text-to-text model for rephrasings: the prompt, the decoding, and its answers kept on disk."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
 
-import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from data_scripts.paraphrasing.answers import Decoding, prompt_for
-
-# Where a processor brings no chat template: the instruction format of Mistral, on which LLaVA-Med v1.5 rests.
+# The prompt of the LumbarCLIP paper, section 3.1, verbatim for four rephrasings; the image follows it, as in the paper.
+PROMPT = (
+    "Generate {total} distinct, precise, and medically accurate sentences to describe the provided lumbar MRI image. "
+    'One of the sentences must be the original caption: "{report}". The other {others} sentences should rephrase or '
+    "expand on the original caption, maintaining its key details (e.g., vertebrae count, disc conditions, Pfirrmann "
+    "grades, narrowing, bulging, endplate changes) while varying the wording and structure. Ensure all sentences are "
+    "concise and focus solely on the MRI findings. \n"
+)
+# For a processor without chat template: the format of Mistral, on which LLaVA-Med v1.5 rests.
 INSTRUCTION = "[INST] {prompt}{image_token} [/INST]"
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How answers are sampled; the defaults are the paper's.
+
+    The paper calls `temperature = 0.2, num_beams = 1, max_new_tokens = 1024` deterministic; LLaVA-Med's own code
+    samples at any temperature above 0, and so do we, from a seed.
+
+    Args:
+        temperature: 0 takes the likeliest token.
+        top_p: Share of the probability to sample from; the paper states none, 1 is all of it.
+        num_beams: Beams of the search.
+        max_new_tokens: Length limit.
+        seed: Seed of the sampling.
+    """
+
+    temperature: float = 0.2
+    top_p: float = 1.0
+    num_beams: int = 1
+    max_new_tokens: int = 1024
+    seed: int = 0
+
+
+class Answerer(Protocol):
+    """A model that answers prompts about reports, or a stand-in."""
+
+    def answers(self, reports: Sequence[str], images: Sequence[Image.Image], attempt: int) -> list[str]:
+        """Answer each report."""
+
+
+def prompt_for(report: str, num_rephrasings: int) -> str:
+    """Write the paper's prompt for a report.
+
+    Example:
+        >>> prompt_for("No disc bulge.", 4)[:60]
+        'Generate 5 distinct, precise, and medically accurate sentenc'
+    """
+    others = NUMBER_WORDS[num_rephrasings] if num_rephrasings < len(NUMBER_WORDS) else str(num_rephrasings)
+    return PROMPT.format(total=num_rephrasings + 1, report=report, others=others)
+
+
+class KeptAnswers:
+    """Answers on disk, one JSON line each, so that a rerun asks for none of them again.
+
+    Lines are synced after each batch; a last line that was cut short is dropped.
+
+    Args:
+        path: File of the answers; made when missing.
+        settings: All that decides an answer besides report and attempt.
+
+    Raises:
+        ValueError: If the file contains anything else.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
+        self.path, self.settings = path, json.dumps(settings, sort_keys=True)
+        self.answers: dict[str, str] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = path.read_bytes() if path.exists() else b""
+        whole = stored[: stored.rfind(b"\n") + 1]
+        if whole != stored:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self.answers[entry["key"]] = entry["answer"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}, is not a kept answer; move the file away") from error
+
+    def key(self, report: str, attempt: int) -> str:
+        """Identify an answer."""
+        return hashlib.sha256(f"{self.settings}\0{attempt}\0{report}".encode()).hexdigest()
+
+    def of(self, reports: Sequence[str], attempt: int) -> list[str] | None:
+        """Return the answers of a batch, or None if one is missing."""
+        keys = [self.key(report, attempt) for report in reports]
+        return [self.answers[key] for key in keys] if all(key in self.answers for key in keys) else None
+
+    def keep(self, reports: Sequence[str], attempt: int, answers: Sequence[str]) -> None:
+        """Append the answers of a batch."""
+        entries = {self.key(report, attempt): answer for report, answer in zip(reports, answers, strict=True)}
+        with self.path.open("a", encoding="utf-8") as file:
+            for key, answer in entries.items():
+                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.answers |= entries
+
+
+def settings_of(model: str, decoding: Decoding, num_rephrasings: int, batch_size: int) -> dict[str, object]:
+    """Collect what decides an answer besides report and attempt; sampling depends on the batch size, too."""
+    prompt = prompt_for("{report}", num_rephrasings)
+    return {"model": model, "prompt": prompt, "batch_size": batch_size, **asdict(decoding)}
 
 
 class ImageTextModel:
@@ -18,14 +123,17 @@ class ImageTextModel:
 
     Args:
         name: Hub id or folder.
-        decoding: How to draw answers.
-        num_rephrasings: To ask for.
+        decoding: How to sample.
+        num_rephrasings: Number to ask for.
 
     Raises:
         ValueError: If transformers cannot load it, or it has neither a chat template nor an image token.
     """
 
     def __init__(self, name: str, decoding: Decoding, num_rephrasings: int) -> None:
+        import torch  # here, not above: the embedded rephraser needs neither
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
         self.decoding, self.num_rephrasings = decoding, num_rephrasings
         try:
             self.processor = AutoProcessor.from_pretrained(name)
@@ -43,29 +151,31 @@ class ImageTextModel:
         if self.processor.tokenizer.pad_token is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
 
-    @torch.inference_mode()
     def answers(self, reports: Sequence[str], images: Sequence[Image.Image], attempt: int) -> list[str]:
-        """One answer for each report; the same for the same reports, attempt and seed."""
+        """Answer each report; equal reports, attempt and seed give equal answers."""
+        import torch
+
         conversations = [self._conversation(report) for report in reports]
         begins = self.processor.tokenizer.bos_token
         inputs = self.processor(
             text=conversations,
             images=[[image.convert("RGB")] for image in images],
-            # Some templates begin the text themselves; twice would be a prompt the model never saw.
+            # Some templates add the first token themselves; the model has never seen it twice.
             add_special_tokens=not (begins and conversations[0].startswith(begins)),
             padding=True,
             return_tensors="pt",
         ).to(self.model.device, dtype=self.model.dtype)
         sampling = {"temperature": self.decoding.temperature, "top_p": self.decoding.top_p, "top_k": 0}
         torch.manual_seed(_number_of(f"{self.decoding.seed}\0{attempt}\0" + "\0".join(reports)))
-        tokens = self.model.generate(
-            **inputs,
-            do_sample=self.decoding.temperature > 0,
-            **(sampling if self.decoding.temperature > 0 else {}),
-            num_beams=self.decoding.num_beams,
-            max_new_tokens=self.decoding.max_new_tokens,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
+        with torch.inference_mode():
+            tokens = self.model.generate(
+                **inputs,
+                do_sample=self.decoding.temperature > 0,
+                **(sampling if self.decoding.temperature > 0 else {}),
+                num_beams=self.decoding.num_beams,
+                max_new_tokens=self.decoding.max_new_tokens,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )
         return self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def _conversation(self, report: str) -> str:

@@ -1,14 +1,7 @@
-"""How a radiologist names each kind of finding: the phrases from which rephrasings are put together. Data only."""
+"""The phrases of rephrasings: how a radiologist names each kind of finding. Data only."""
 
 from dataclasses import dataclass
 
-# Severity → adjective, adverb; the wordings of one severity are synonyms to the report parser, too.
-SEVERITY_WORDS = {
-    "minimal": (("minimal", "minimally"),),
-    "mild": (("mild", "mildly"), ("slight", "slightly")),
-    "moderate": (("moderate", "moderately"),),
-    "severe": (("severe", "severely"), ("marked", "markedly")),
-}
 # What else a report may say of a disc's contour, in our spelling.
 SHAPES = {
     "diffuse": "diffuse",
@@ -21,8 +14,6 @@ SHAPES = {
     "symmetric": "symmetric",
 }
 ZONES = ("paracentral", "paramedian", "foraminal", "extraforaminal", "posterolateral", "subarticular")
-# Of grades (`grade 1`, `type 2`), as they are usually written.
-ROMAN_NUMERALS = {"1": "I", "2": "II", "3": "III", "4": "IV", "5": "V"}
 SIDE_WORDS = {
     "left": ("left", "left-sided"),
     "right": ("right", "right-sided"),
@@ -31,15 +22,15 @@ SIDE_WORDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Noun:
-    """A finding as a thing. `{grade}` stands where a grade is said (`type 2`), if the report gives one.
+    """A finding as a noun. `{grade}` is replaced by the grade (`type 2`) if the report gives one.
 
     Args:
-        one: Its singular, without article.
-        many: Its plural, for several levels; None for what is not counted ("spinal canal stenosis").
-        always_many: Whether it is spoken of in the plural even at one level ("osteophytes").
-        of_both: Where the report speaks of both, which are not left and right ("changes of both endplates").
+        one: Singular, without article.
+        many: Plural, for several levels; None for uncountable nouns ("spinal canal stenosis").
+        always_many: Whether the plural is used even at one level ("osteophytes").
+        of_both: Wording for both of a pair that is not left and right ("changes of both endplates").
     """
 
     one: str
@@ -50,14 +41,14 @@ class Noun:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """A finding as something done to a structure by the finding before it.
+    """A finding as what the finding before it does to a structure.
 
     Args:
-        verbs: Third person singular, plural, participle and noun with its preposition, of each wording.
-        name: The finding as a compound, when no side is named.
-        structure: The structure when no side is named.
-        sided: With `{side}` for left or right; None if it cannot have a side.
-        both: Both sides.
+        verbs: Each wording's third person singular, plural, participle, and noun with preposition.
+        name: The finding as a compound noun, for no side.
+        structure: The structure, for no side.
+        sided: The structure with `{side}` for left or right; None if it has no side.
+        both: The structure on both sides.
     """
 
     verbs: tuple[tuple[str, str, str, str], ...]
@@ -101,120 +92,105 @@ EFFECTS: dict[str, Effect] = {
 }
 
 CONTOURS: dict[str, tuple[Noun, ...]] = {
-    "bulge": (
-        Noun(one="disc bulge", many="disc bulges"),
-        Noun(one="bulge of the disc", many="bulges of the discs"),
-    ),
+    "bulge": (Noun("disc bulge", "disc bulges"), Noun("bulge of the disc", "bulges of the discs")),
     "protrusion": (
-        Noun(one="disc protrusion", many="disc protrusions"),
-        Noun(one="protrusion of the disc", many="protrusions of the discs"),
+        Noun("disc protrusion", "disc protrusions"),
+        Noun("protrusion of the disc", "protrusions of the discs"),
     ),
-    "extrusion": (
-        Noun(one="disc extrusion", many="disc extrusions"),
-        Noun(one="extrusion of the disc", many="extrusions of the discs"),
-    ),
+    "extrusion": (Noun("disc extrusion", "disc extrusions"), Noun("extrusion of the disc", "extrusions of the discs")),
     "sequestration": (
-        Noun(one="sequestrated disc fragment", many="sequestrated disc fragments"),
-        Noun(one="disc sequestration", many="disc sequestrations"),
+        Noun("sequestrated disc fragment", "sequestrated disc fragments"),
+        Noun("disc sequestration", "disc sequestrations"),
     ),
     "herniation": (
-        Noun(one="disc herniation", many="disc herniations"),
-        Noun(one="herniation of the disc", many="herniations of the discs"),
+        Noun("disc herniation", "disc herniations"),
+        Noun("herniation of the disc", "herniations of the discs"),
     ),
 }
 
 OTHERS: dict[str, tuple[Noun, ...]] = {
     "stenosis": (
-        Noun(one="spinal canal stenosis"),
-        Noun(one="narrowing of the spinal canal"),
-        Noun(one="stenosis of the spinal canal"),
+        Noun("spinal canal stenosis"),
+        Noun("narrowing of the spinal canal"),
+        Noun("stenosis of the spinal canal"),
     ),
     "annular tear": (
-        Noun(one="annular tear", many="annular tears"),
-        Noun(one="tear of the annulus", many="tears of the annulus"),
-        Noun(one="annular fissure", many="annular fissures"),
+        Noun("annular tear", "annular tears"),
+        Noun("tear of the annulus", "tears of the annulus"),
+        Noun("annular fissure", "annular fissures"),
     ),
     "dehydration": (
-        Noun(one="disc dehydration"),
-        Noun(one="disc desiccation"),
-        Noun(one="dehydration of the disc"),
-        Noun(one="desiccation of the disc"),
+        Noun("disc dehydration"),
+        Noun("disc desiccation"),
+        Noun("dehydration of the disc"),
+        Noun("desiccation of the disc"),
     ),
     "Modic change": (
-        Noun(one="Modic {grade} change", many="Modic {grade} changes", always_many=True),
-        Noun(one="Modic {grade} endplate change", many="Modic {grade} endplate changes", always_many=True),
+        Noun("Modic {grade} change", "Modic {grade} changes", always_many=True),
+        Noun("Modic {grade} endplate change", "Modic {grade} endplate changes", always_many=True),
     ),
     "endplate change": (
         Noun(
-            one="{grade} endplate change",
-            many="{grade} endplate changes",
+            "{grade} endplate change",
+            "{grade} endplate changes",
             always_many=True,
             of_both="{grade} changes of both endplates",
         ),
-        Noun(one="{grade} endplate degeneration", of_both="{grade} degeneration of both endplates"),
+        Noun("{grade} endplate degeneration", of_both="{grade} degeneration of both endplates"),
     ),
-    "degenerative change": (Noun(one="degenerative change", many="degenerative changes", always_many=True),),
-    "spondylolisthesis": (Noun(one="{grade} spondylolisthesis"), Noun(one="spondylolisthesis {grade}")),
-    "spondylolysis": (Noun(one="spondylolysis"),),
-    "osteophyte": (Noun(one="osteophyte", many="osteophytes", always_many=True),),
+    "degenerative change": (Noun("degenerative change", "degenerative changes", always_many=True),),
+    "spondylolisthesis": (Noun("{grade} spondylolisthesis"), Noun("spondylolisthesis {grade}")),
+    "spondylolysis": (Noun("spondylolysis"),),
+    "osteophyte": (Noun("osteophyte", "osteophytes", always_many=True),),
     "Schmorl node": (
-        Noun(one="Schmorl's node", many="Schmorl's nodes", always_many=True),
-        Noun(one="Schmorl's nodule", many="Schmorl's nodules", always_many=True),
+        Noun("Schmorl's node", "Schmorl's nodes", always_many=True),
+        Noun("Schmorl's nodule", "Schmorl's nodules", always_many=True),
     ),
     "muscle spasm": (
-        Noun(one="muscle spasm"),
-        Noun(one="feature of muscle spasm", many="features of muscle spasm", always_many=True),
-        Noun(one="spasm of the muscles"),
+        Noun("muscle spasm"),
+        Noun("feature of muscle spasm", "features of muscle spasm", always_many=True),
+        Noun("spasm of the muscles"),
     ),
     "loss of lordosis": (
-        Noun(one="straightening of the lumbar lordosis"),
-        Noun(one="loss of the lumbar lordosis"),
-        Noun(one="loss of lordosis"),
+        Noun("straightening of the lumbar lordosis"),
+        Noun("loss of the lumbar lordosis"),
+        Noun("loss of lordosis"),
     ),
-    "scoliosis": (Noun(one="scoliosis"), Noun(one="scoliosis of the lumbar spine")),
-    "fracture": (Noun(one="fracture", many="fractures"), Noun(one="vertebral fracture", many="vertebral fractures")),
-    "vertebral wedging": (Noun(one="wedging of the vertebra"), Noun(one="vertebral wedging")),
-    "vertebral height loss": (
-        Noun(one="loss of vertebral body height"),
-        Noun(one="reduction of vertebral body height"),
-    ),
-    "haemangioma": (
-        Noun(one="haemangioma", many="haemangiomas"),
-        Noun(one="vertebral haemangioma", many="vertebral haemangiomas"),
-    ),
-    "cyst": (Noun(one="cyst", many="cysts"),),
-    "mass": (Noun(one="mass", many="masses"), Noun(one="lesion", many="lesions")),
+    "scoliosis": (Noun("scoliosis"), Noun("scoliosis of the lumbar spine")),
+    "fracture": (Noun("fracture", "fractures"), Noun("vertebral fracture", "vertebral fractures")),
+    "vertebral wedging": (Noun("wedging of the vertebra"), Noun("vertebral wedging")),
+    "vertebral height loss": (Noun("loss of vertebral body height"), Noun("reduction of vertebral body height")),
+    "haemangioma": (Noun("haemangioma", "haemangiomas"), Noun("vertebral haemangioma", "vertebral haemangiomas")),
+    "cyst": (Noun("cyst", "cysts"),),
+    "mass": (Noun("mass", "masses"), Noun("lesion", "lesions")),
     "marrow change": (
-        Noun(one="marrow signal change", many="marrow signal changes", always_many=True),
-        Noun(one="bone marrow change", many="bone marrow changes", always_many=True),
+        Noun("marrow signal change", "marrow signal changes", always_many=True),
+        Noun("bone marrow change", "bone marrow changes", always_many=True),
     ),
     "postoperative change": (
-        Noun(one="postoperative change", many="postoperative changes", always_many=True),
-        Noun(one="sign of an operation", many="signs of an operation", always_many=True),
+        Noun("postoperative change", "postoperative changes", always_many=True),
+        Noun("sign of an operation", "signs of an operation", always_many=True),
     ),
-    "granulation tissue": (Noun(one="granulation tissue"),),
-    "disc migration": (Noun(one="migration of disc material"), Noun(one="disc migration")),
-    "discitis": (Noun(one="discitis"),),
-    "vacuum phenomenon": (Noun(one="vacuum phenomenon"),),
+    "granulation tissue": (Noun("granulation tissue"),),
+    "disc migration": (Noun("migration of disc material"), Noun("disc migration")),
+    "discitis": (Noun("discitis"),),
+    "vacuum phenomenon": (Noun("vacuum phenomenon"),),
     "disc space narrowing": (
-        Noun(one="disc space narrowing"),
-        Noun(one="narrowing of the disc space"),
-        Noun(one="loss of disc height"),
+        Noun("disc space narrowing"),
+        Noun("narrowing of the disc space"),
+        Noun("loss of disc height"),
     ),
     "facet hypertrophy": (
-        Noun(one="facet joint hypertrophy"),
-        Noun(one="hypertrophy of the facet joints"),
-        Noun(one="facet hypertrophy"),
+        Noun("facet joint hypertrophy"),
+        Noun("hypertrophy of the facet joints"),
+        Noun("facet hypertrophy"),
     ),
-    "facet arthropathy": (Noun(one="facet joint arthropathy"), Noun(one="arthropathy of the facet joints")),
+    "facet arthropathy": (Noun("facet joint arthropathy"), Noun("arthropathy of the facet joints")),
     "ligament hypertrophy": (
-        Noun(one="ligamentum flavum hypertrophy"),
-        Noun(one="hypertrophy of the ligamenta flava"),
-        Noun(one="thickening of the ligamentum flavum"),
+        Noun("ligamentum flavum hypertrophy"),
+        Noun("hypertrophy of the ligamenta flava"),
+        Noun("thickening of the ligamentum flavum"),
     ),
-    "nerve root crowding": (
-        Noun(one="crowding of the nerve roots"),
-        Noun(one="crowding of the cauda equina roots"),
-    ),
-    "Pfirrmann grade": (Noun(one="Pfirrmann {grade}"),),
+    "nerve root crowding": (Noun("crowding of the nerve roots"), Noun("crowding of the cauda equina roots")),
+    "Pfirrmann grade": (Noun("Pfirrmann {grade}"),),
 }

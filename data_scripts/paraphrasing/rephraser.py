@@ -1,40 +1,43 @@
-"""Rephrase a report from its parsed findings, without a model: other words and order of words, the same facts.
+"""Rephrase a report from its parsed findings, without a model: other words in another order, the same facts.
 
-What is said is what the parser found: kind, level, side, severity and negation of each finding, in the order of the
-report, and shape and zone of a disc's contour ("diffuse", "paracentral"). What the parser does not read (sizes, names
-of roots, advice) is not repeated. Every text is parsed again and kept only if its facts equal the report's.
+A rephrasing states what the parser found: kind, level, side, severity and negation of each finding, in the order of
+the report, and shape and zone of a disc's contour ("diffuse", "paracentral"). What the parser does not read (sizes,
+names of roots, advice) is left out. Every text is parsed again and kept only if its facts equal the report's.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import NamedTuple
 
 import numpy as np
 
-from data_scripts.paraphrasing.groups import Group, read_groups, with_levels_merged
-from data_scripts.paraphrasing.sentences import Sentences, say
+from data_scripts.paraphrasing.groups import Group, Mention, read_groups, with_levels_merged
+from data_scripts.paraphrasing.phrases import CONTOURS, EFFECTS, OTHERS, SIDE_WORDS
+from data_scripts.reports.phrasing import ROMAN_NUMERALS, SEVERITY_WORDS, as_text, listed, one_of, with_article
 from data_scripts.reports.text import report_facts
 
 MAX_DRAWS = 60
 
 
 def rephrase(report: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """Word the findings of a report anew.
+    """Rephrase the findings of a report.
 
     Args:
-        report: A report.
-        count: Texts wanted.
-        seed: Of the wording; the report and the seed alone decide it.
+        report: The text.
+        count: Number of texts.
+        seed: Decides the wording together with the report, and nothing else does.
 
     Returns:
-        Up to `count` texts, distinct from each other and from the report, whose facts equal the report's. Fewer if
-        the wordings run out; none if the report states no finding.
+        Up to `count` distinct texts with the facts of the report, none equal to it. Fewer if the wordings run out;
+        empty if the report states no finding.
     """
     return tuple(islice(rephrasings(report, seed), count))
 
 
 def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
-    """Yield distinct rephrasings with equal facts, until `MAX_DRAWS` draws in a row brought none."""
+    """Yield distinct rephrasings with equal facts, until `MAX_DRAWS` draws in a row bring no new one."""
     groups, facts = read_groups(report), report_facts(report)
     if not groups:
         return
@@ -43,7 +46,7 @@ def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
     seen, draws = {comparable(report)}, 0
     while draws < MAX_DRAWS:
         draws += 1
-        # A text that says each finding by itself is stilted, but leaves the parser no doubt: the last resort.
+        # Last resort: a sentence for each finding reads stiffly, but the parser cannot misread it.
         text = word_groups(groups, rng, one_by_one=draws > MAX_DRAWS // 2)
         if comparable(text) not in seen and report_facts(text) == facts:
             seen.add(comparable(text))
@@ -52,7 +55,7 @@ def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
 
 
 def comparable(text: str) -> str:
-    """The text with case and blanks evened out: texts equal in this are one rephrasing.
+    """Ignore case and blanks: texts equal in this count as one rephrasing.
 
     Example:
         >>> comparable(" No  disc bulge.") == comparable("no disc bulge.")
@@ -62,15 +65,12 @@ def comparable(text: str) -> str:
 
 
 def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: bool = False) -> str:
-    """Put what a report says into sentences.
+    """Word groups of findings in sentences; whether the facts are kept is for the parser to say.
 
     Args:
-        groups: As `read_groups` gives them.
-        rng: Chooses words and forms.
-        one_by_one: State each finding in a sentence of its own, those without a level first.
-
-    Returns:
-        A text; whether it keeps the facts is for the parser to say.
+        groups: As `read_groups` returns them.
+        rng: Draws words and forms.
+        one_by_one: State each finding in its own sentence, those without a level first.
     """
     if one_by_one:
         groups = [
@@ -81,4 +81,156 @@ def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: b
     elif rng.random() < 0.6:
         groups = with_levels_merged(groups)
     sentences = Sentences(rng=rng, level_separator=str(rng.choice(["/", "-"])))
-    return say(sentence for group in groups for sentence in sentences.of(group))
+    return as_text([sentence for group in groups for sentence in sentences.of(group)])
+
+
+class Phrase(NamedTuple):
+    """Words that name findings, and whether a verb after them (`is_plural`) or before them is in the plural."""
+
+    text: str
+    is_plural: bool
+    begins_plural: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """Writes sentences in drawn wordings.
+
+    Args:
+        rng: Draws every choice.
+        level_separator: `/` or `-`, between the vertebrae of a level.
+    """
+
+    rng: np.random.Generator
+    level_separator: str
+
+    def of(self, group: Group) -> list[str]:
+        """Word a group in sentences without capital and full stop."""
+        if group.negated:
+            return [self._denial(group)]
+        contours = [mention for mention in group.mentions if mention.kind in CONTOURS]
+        effects = [mention for mention in group.mentions if mention.kind in EFFECTS]
+        others = [mention for mention in group.mentions if mention.kind in OTHERS]
+        sentences = []
+        if contours and effects:
+            sentences.append(self._contours_with_effects(group.levels, contours, effects))
+        elif contours or effects:
+            sentences.append(self._presence(group.levels, contours or effects))
+        if others:
+            sentences.append(self._presence(group.levels, others))
+        return sentences
+
+    def _denial(self, group: Group) -> str:
+        names = listed([self._name(mention, article=False, many=False).text for mention in group.mentions], "or")
+        seen = one_of(("seen", "noted", "present", "identified"), self.rng)
+        at = self._at(group.levels)
+        forms = [
+            f"no {names} is {seen}{at}",
+            f"there is no {names}{at}",
+            f"no evidence of {names}{at}",
+            f"there is no evidence of {names}{at}",
+        ]
+        if group.levels:
+            forms += [
+                f"{self._levels(group.levels)}: no {names}",
+                f"at {self._levels(group.levels)}, there is no {names}",
+            ]
+        return one_of(forms, self.rng)
+
+    def _presence(self, levels: tuple[str, ...], mentions: Sequence[Mention]) -> str:
+        names = self._names(levels, mentions)
+        seen = one_of(("seen", "noted", "present", "demonstrated"), self.rng)
+        there = f"there {_be(names.begins_plural)}"
+        at = self._at(levels)
+        forms = [f"{names.text} {_be(names.is_plural)} {seen}{at}", f"{there} {names.text}{at}"]
+        if levels:
+            forms += [f"{self._levels(levels)}: {names.text}", f"at {self._levels(levels)}, {there} {names.text}"]
+        return one_of(forms, self.rng)
+
+    def _contours_with_effects(
+        self, levels: tuple[str, ...], contours: Sequence[Mention], effects: Sequence[Mention]
+    ) -> str:
+        names = self._names(levels, contours)
+        seen = one_of(("seen", "noted", "present"), self.rng)
+        at, be, there = self._at(levels), _be(names.is_plural), f"there {_be(names.begins_plural)}"
+        participles = self._actions(effects, form=2)
+        forms = [
+            f"{names.text}{at} {self._actions(effects, form=1 if names.is_plural else 0)}",
+            f"{names.text} {be} {seen}{at}, {participles}",
+            f"{there} {names.text}{at}, {participles}",
+            f"{there} {names.text}{at} with {self._actions(effects, form=3)}",
+        ]
+        if levels:
+            forms += [
+                f"{self._levels(levels)}: {names.text}, {participles}",
+                f"{self._levels(levels)}: {names.text} with {self._actions(effects, form=3)}",
+                f"at {self._levels(levels)}, {names.text} {self._actions(effects, form=1 if names.is_plural else 0)}",
+            ]
+        return one_of(forms, self.rng)
+
+    def _actions(self, effects: Sequence[Mention], form: int) -> str:
+        """Name what is done to which structures; `form` is an index of `Effect.verbs`."""
+        done = []
+        for (verbs, severity), same in groupby(effects, key=lambda f: (EFFECTS[f.kind].verbs, f.severity)):
+            verb = one_of(verbs, self.rng)[form]
+            adjective, adverb = one_of(SEVERITY_WORDS[severity], self.rng) if severity else ("", "")
+            word = adjective if form == 3 else adverb
+            done.append(" ".join(filter(None, (word, verb, listed([_structure(f) for f in same], "and")))))
+        return listed(done, "and")
+
+    def _names(self, levels: tuple[str, ...], mentions: Sequence[Mention]) -> Phrase:
+        names = [self._name(mention, many=len(levels) > 1) for mention in mentions]
+        return Phrase(
+            listed([name.text for name in names], "and"), len(names) > 1 or names[0].is_plural, names[0].is_plural
+        )
+
+    def _name(self, mention: Mention, many: bool, article: bool = True) -> Phrase:
+        severity = one_of(SEVERITY_WORDS[mention.severity], self.rng)[0] if mention.severity in SEVERITY_WORDS else ""
+        if mention.kind in EFFECTS:
+            effect = EFFECTS[mention.kind]
+            name = effect.name if mention.side is None else f"{one_of(effect.verbs, self.rng)[3]} {_structure(mention)}"
+            return Phrase(f"{severity} {name}".strip(), is_plural=False, begins_plural=False)
+        nouns = (CONTOURS | OTHERS)[mention.kind]
+        if mention.side:
+            nouns = tuple(noun for noun in nouns if " of " not in noun.one) or nouns  # no "left stenosis of the canal"
+        noun = one_of(nouns, self.rng)
+        is_plural = noun.many is not None and (many or noun.always_many)
+        named = noun.many if noun.many and is_plural else noun.one
+        side, shape = "", mention.shape
+        if noun.of_both and shape == "both":
+            named, shape = noun.of_both, ""
+        elif mention.side:
+            side = mention.side if mention.zone else one_of(SIDE_WORDS[mention.side], self.rng)
+        words = f"{severity} {shape} {side} {mention.zone} {named.format(grade=_grade(mention))}"
+        text = " ".join(words.split())  # most of these are empty
+        return Phrase(with_article(text) if article and noun.many and not is_plural else text, is_plural, is_plural)
+
+    def _levels(self, levels: tuple[str, ...]) -> str:
+        return listed([level.replace("/", self.level_separator) for level in levels], "and")
+
+    def _at(self, levels: tuple[str, ...]) -> str:
+        if not levels:
+            return ""
+        word = "level" if len(levels) == 1 else "levels"
+        return one_of((f" at {self._levels(levels)}", f" at the {self._levels(levels)} {word}"), self.rng)
+
+
+def _be(is_plural: bool) -> str:
+    return "are" if is_plural else "is"
+
+
+def _grade(mention: Mention) -> str:
+    """Spell a grade: `grade I`, `type II`; empty when there is none."""
+    if mention.severity is None or mention.severity in SEVERITY_WORDS:
+        return ""
+    scale, _, number = mention.severity.partition(" ")
+    return f"{scale} {ROMAN_NUMERALS.get(number, number)}"
+
+
+def _structure(mention: Mention) -> str:
+    effect = EFFECTS[mention.kind]
+    if mention.side is None:
+        return effect.structure
+    if mention.side == "bilateral" and effect.both:
+        return effect.both
+    return (effect.sided or effect.structure).format(side=mention.side)

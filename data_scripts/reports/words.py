@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 
+from rapidfuzz.distance import OSA
+
 from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS, STATEMENT_STARTS
 
 VERTEBRAE = (
@@ -283,27 +285,9 @@ def _nearest_form(word: str) -> str | None:
     best, best_distance = None, 3
     for form in forms:
         allowed = min(1 if len(form) < 8 else 2, best_distance - 1)
-        if abs(len(form) - len(word)) <= allowed and (distance := _edit_distance(word, form, allowed)) <= allowed:
+        if (
+            abs(len(form) - len(word)) <= allowed
+            and (distance := OSA.distance(word, form, score_cutoff=allowed)) <= allowed
+        ):
             best, best_distance = form, distance
     return best
-
-
-def _edit_distance(first: str, second: str, limit: int) -> int:
-    """Letters to insert, delete, replace or exchange with a neighbour; `limit + 1` when there are more.
-
-    Example:
-        >>> _edit_distance("protruion", "protrusion", 2), _edit_distance("theacl", "thecal", 2)
-        (1, 1)
-    """
-    before_last, last = list(range(len(second) + 1)), list(range(len(second) + 1))
-    for row, letter in enumerate(first, start=1):
-        current = [row]
-        for column, other in enumerate(second, start=1):
-            cost = min(last[column] + 1, current[-1] + 1, last[column - 1] + (letter != other))
-            if row > 1 and column > 1 and letter == second[column - 2] and first[row - 2] == other:
-                cost = min(cost, before_last[column - 2] + 1)
-            current.append(cost)
-        if min(current) > limit and min(last) > limit:
-            return limit + 1
-        before_last, last = last, current
-    return last[-1]

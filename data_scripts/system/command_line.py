@@ -7,7 +7,6 @@
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -44,18 +43,13 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
-def run(
-    main: Callable[[Any], int | None],
-    argv: Sequence[str] | None = None,
-    *,
-    interrupted: str = "Rerun to resume.",
-) -> int:
+def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *, interrupted: str = "") -> int:
     """Run a command: parse its arguments, call it, tell what went wrong in one line.
 
     Args:
         main: Takes one dataclass, named by its annotation; returns an exit code, or None for success.
         argv: Words of the command line; None: those of the process.
-        interrupted: What Ctrl-C says after "Interrupted."
+        interrupted: What Ctrl-C says after "Interrupted."; empty: how to resume.
 
     Returns:
         The exit code: that of `main`; 2 for an error; 130 after Ctrl-C.
@@ -63,13 +57,15 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    arguments_class = arguments_class_of(main)
     try:
-        return main(parse_arguments(arguments_class_of(main), argv)) or 0
+        return main(parse_arguments(arguments_class, argv)) or 0
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"Interrupted. {interrupted}", file=sys.stderr)
+        option = " with --resume" if "resume" in {item.name for item in fields(arguments_class)} else ""
+        print(f"Interrupted. {interrupted or f'Rerun{option} to resume.'}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -137,12 +133,6 @@ def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None =
         if owner is not arguments_class and title not in groups:
             groups[title] = parser.add_argument_group(title)
         _add_setting(groups.get(title, parser), item, hints[item.name])
-    try:
-        import argcomplete
-    except ImportError:
-        return parser
-    if "_ARGCOMPLETE" in os.environ:
-        argcomplete.autocomplete(parser)
     return parser
 
 

@@ -10,6 +10,7 @@ uses it: images transformed as they are read, texts padded to 128 tokens.
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
-    HfArgumentParser,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -36,6 +36,7 @@ from transformers import (
 )
 
 from data_scripts.build import main as build
+from data_scripts.system.command_line import run
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset
@@ -249,4 +250,4 @@ def example_transform(rows: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(BenchArguments).parse_args_into_dataclasses())
+    sys.exit(run(main))

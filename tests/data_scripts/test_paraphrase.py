@@ -22,9 +22,8 @@ from transformers import (
 )
 
 from data_scripts.paraphrase import ParaphraseArguments, main, paraphrase
-from data_scripts.paraphrasing.answers import Decoding, KeptAnswers, prompt_for
-from data_scripts.paraphrasing.checks import judge, split_answer
-from data_scripts.paraphrasing.loop import rephrase_all
+from data_scripts.paraphrasing.loop import judge, rephrase_all, split_answer
+from data_scripts.paraphrasing.model import Decoding, ImageTextModel, KeptAnswers, prompt_for
 from data_scripts.paraphrasing.rephraser import comparable
 from data_scripts.reports.text import report_facts
 from data_scripts.system.staging import staging_path
@@ -337,8 +336,6 @@ def test_a_tiny_random_model_drives_the_whole_path(dataset_folder, tiny_image_te
 
 
 def test_a_processor_without_chat_template_gets_the_instruction_format(tiny_image_text_model):
-    from data_scripts.paraphrasing.model import ImageTextModel
-
     model = ImageTextModel(str(tiny_image_text_model), Decoding(max_new_tokens=4, temperature=0), 4)
     with_template = model._conversation("No stenosis.")
     assert with_template == prompt_for("No stenosis.", 4) + "<image>"

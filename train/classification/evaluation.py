@@ -27,10 +27,10 @@ from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets, count_labels
-from train.reporting.classification_report import classification_report
+from train.reporting.classifier_report import classifier_report
 from train.reporting.figures.calibration import reliability_before_and_after
 from train.reporting.figures.plots import confusion_matrix
-from train.reporting.report import describe_dataset
+from train.reporting.run_report import describe_dataset
 from train.training.history import read_history
 from train.training.run_folder import read_start
 
@@ -118,7 +118,7 @@ def evaluate_classifier(
     (output_dir / METRICS).unlink(missing_ok=True)
     write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
     captions = {name: caption for name, (_, caption) in figures.items()}
-    write_text(output_dir / REPORT, classification_report(results, captions))
+    write_text(output_dir / REPORT, classifier_report(results, captions))
     write_json(output_dir / METRICS, results)  # last: where it is, the others are
     return results
 

@@ -21,7 +21,7 @@ from train.classification.evaluation import calibrate, predict_logits
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
-from train.reporting.report import START_IN_WORDS
+from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
 from train.training.optimization import build_layerwise_optimizer
 from train.training.run_folder import describe_start

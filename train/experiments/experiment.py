@@ -33,7 +33,6 @@ from train.experiments.runner import (
 )
 from train.experiments.spec import ExperimentArguments, ExperimentRun, plan_runs
 from train.reporting.experiment.report import write_report
-from train.reporting.experiment.words import card_text
 from train.training.distributed import waiting_process_group
 
 logger = logging.getLogger(__name__)
@@ -184,7 +183,6 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
         reference=experiment.reference or None,
     )
     results |= describe(experiment, data) | {"left_out_predictions": left_out}
-    results["card_text"] = card_text(results)
     write_report(results, out)
     write_json(out / RESULTS, results)  # last: where it is, the others are
     print((out / "report.md").read_text())

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from data_scripts.system.command_line import JsonMapping, check_choices, parse_arguments, setting
 from train.experiments.systems import SYSTEMS, System
 from train.pretraining.arguments import PretrainArguments
-from train.reporting.report import SYSTEM_NAMES
+from train.reporting.run_report import SYSTEM_NAMES
 
 # Those of `train.evaluation.baselines` that need no model; what an untrained tower gives is a system.
 Baseline = Literal["majority", "pixel_pca", "hog", "no_pixels", "none"]

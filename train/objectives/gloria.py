@@ -139,7 +139,7 @@ class GLoRIAObjective(Objective):
         learned unless the run fixes it.
     """
 
-    needs_local_features = True
+    inputs = frozenset({"local_features"})
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__(model, train_labels)

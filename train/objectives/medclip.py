@@ -75,8 +75,7 @@ class MedCLIPObjective(Objective):
         extractor; its sentences and its image-only data are left out, so that all systems see the same pairs.
     """
 
-    uses_labels = True
-    needs_labels = True
+    inputs = frozenset({"labels"})
 
     def target_vectors(self, labels: Tensor) -> Tensor:
         """Give the classes unit length: their dot products are cosines."""

@@ -50,8 +50,7 @@ class SupervisedObjective(Objective):
     pairs have none at all, "none of these" is one more class, see `train.data.loaders.target_classes`.
     """
 
-    uses_labels = True
-    needs_labels = True
+    inputs = frozenset({"labels"})
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__(model, train_labels)

@@ -22,7 +22,7 @@ def build_rows(
     objective_class = OBJECTIVES[args.objective]
     target_columns, count_absences = objective_class.label_settings(list[str](args.target_columns), args.count_absences)
     options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
-    uses_augmented_texts = objective_class.uses_augmented_texts and args.alpha < 1
+    uses_augmented_texts = "augmented_texts" in objective_class.inputs and args.alpha < 1
     train_rows = PairedRows(
         dataset["train"],
         processor,

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTok
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
-from train.pretraining.arguments import ModelArguments
+from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def build_model(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Build processor and model from a checkpoint, or from pretrained or random towers; then add adapters.
 
     Args:
@@ -33,6 +33,7 @@ def build_model(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
         ValueError: If a tower is unknown (the message names the nearest ones), or the checkpoint is not LumbarCLIP's.
     """
     processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if args.lora_rank:

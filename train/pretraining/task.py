@@ -50,14 +50,19 @@ class PretrainingTask(Task):
         """See `Task.build_model`."""
         args = self.args
         self.processor, self.model = build_model(args, self.dataset["train"])
-        set_loss(self.model, args)
         self.model.config.calibration = None  # of the weights it started from, not of those it will have
         # Convolutions are a quarter faster so.
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)
         show = PartialState().is_main_process
         self.train_rows, self.validation_rows = build_rows(args, self.dataset, self.processor, show)
         check_labels_differ(self.train_rows.labels)
-        objective = build_objective(args.objective, self.model, self.train_rows.labels)
+        objective = build_objective(
+            args.objective,
+            self.model,
+            self.train_rows.labels,
+            alpha=args.alpha,
+            label_temperature=args.label_temperature,
+        )
         compared = None if self.train_rows.labels is None else objective.target_vectors(self.train_rows.labels)
         self.objective, self.inverse_temperature = objective, 0.0
         self.batch_statistics = BatchStatistics(
@@ -111,13 +116,6 @@ class PretrainingTask(Task):
         return {"inverse_temperature": self.model.inverse_temperature.item(), **self.batch_statistics.take()}
 
 
-def set_loss(model: LumbarCLIPModel, args: PretrainArguments) -> None:
-    """Set how the loss of a run is computed, which a checkpoint that it starts from does not decide."""
-    model.config.label_temperature, model.config.alpha = args.label_temperature, args.alpha
-    model.config.learn_temperature = args.learn_temperature
-    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
-
-
 @torch.no_grad()
 def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: int, accelerator: Accelerator) -> float:
     """Compute the objective on the reports of the validation pairs, the same on every process.
@@ -137,7 +135,7 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
     """
     trained.eval()
     objective = trained.objective
-    pairs_at_once = batch_size * accelerator.num_processes if objective.needs_local_features else batch_size
+    pairs_at_once = batch_size * accelerator.num_processes if "local_features" in objective.inputs else batch_size
     labels = None if rows.labels is None else rows.labels.to(accelerator.device)
     outputs, losses = [], []
     for start in range(0, len(rows), pairs_at_once):
@@ -146,10 +144,10 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
         inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
         with accelerator.autocast():
             outputs.append(trained.encode(inputs))
-            if objective.needs_local_features:
+            if "local_features" in objective.inputs:
                 of_batch = None if labels is None else labels[indices.start : indices.stop]
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
-    if objective.needs_local_features:
+    if "local_features" in objective.inputs:
         return (torch.stack(losses).sum() / len(rows)).item()
     with accelerator.autocast():  # an objective may have a layer of its own, for features in half precision
         return objective(_join(outputs), labels, gather=keep_local).item()

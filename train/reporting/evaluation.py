@@ -24,7 +24,7 @@ from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import Targets, count_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
-from train.reporting.report import evaluation_report
+from train.reporting.run_report import run_report
 from train.training.history import read_history
 
 FEATURES = "features"
@@ -99,7 +99,7 @@ def evaluate(
     (out_dir / METRICS).unlink(missing_ok=True)
     write_predictions(out_dir / PREDICTIONS, predictions, targets["test"], sources)
     write_folder(out_dir / "figures", lambda folder: save_figures(figures, folder))
-    write_text(out_dir / "report.md", evaluation_report(results, captions))
+    write_text(out_dir / "report.md", run_report(results, captions))
     write_json(out_dir / METRICS, results)  # last: where it is, the others are
     return results
 

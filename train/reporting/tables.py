@@ -3,21 +3,21 @@
 An entry is `{"value", "low", "high", "n"}` in which null stands for undefined, with a `reason` beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> str:
-    """Write one figure with its interval.
+    """Write one metric with its interval.
 
     Args:
-        entry: A figure, or None where a system does not have it.
+        entry: A metric, or None where a system does not have it.
         decimals: Digits after the point.
 
     Returns:
-        The figure as text.
+        The metric as text.
 
     Example:
         >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
@@ -103,15 +103,19 @@ def retrieval_table(entries: Mapping[str, Entry]) -> str:
     return markdown_table(["direction", "metric", "value", "chance"], rows)
 
 
-def undefined_notes(groups: Mapping[str, Mapping[str, Entry]]) -> list[str]:
-    """Say why figures are undefined, each reason once, in order of appearance."""
-    reasons: dict[str, list[str]] = {}
-    for entries in groups.values():
+def label_table(labels: Mapping[str, Mapping[str, int]]) -> str:
+    """List the images and patients of each label."""
+    rows = [[name, str(counts["rows"]), str(counts["patients"])] for name, counts in labels.items()]
+    return markdown_table(["label", "images", "patients"], rows)
+
+
+def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[str]:
+    """Say why metrics are undefined: each reason once, in order of appearance, with the metrics it applies to."""
+    reasons: dict[str, dict[str, None]] = {}
+    for entries in groups:
         for name, entry in entries.items():
             if entry["value"] is None:
-                names = reasons.setdefault(entry["reason"], [])
-                if name not in names:
-                    names.append(name)
+                reasons.setdefault(entry["reason"], {})[name] = None
     return [f"{', '.join(f'`{name}`' for name in names)}: {reason}." for reason, names in reasons.items()]
 
 

@@ -35,7 +35,7 @@ from data_scripts.sources.lsma_pqr.tables import (
     read_pfirrmann_grades,
     read_structured_notes,
 )
-from data_scripts.sources.note_pairing import notes_left_over, report_or_exclusion
+from data_scripts.sources.notes import notes_left_over, report_or_exclusion
 from data_scripts.sources.slice_names import NOT_PNG, OTHER_IMAGE_SUFFIXES, SliceName, group_by_name, one_file_each
 
 ABOUT = SourceAbout(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from data_scripts.reports.phrasing import as_text
 from data_scripts.reports.text import labels_from_report
 from data_scripts.sources.notes import Note
 from data_scripts.sources.slice_names import LEVEL_OF_DISC
@@ -188,7 +189,7 @@ def compose_report(note: StructuredNote, *, nerve_side: str = "none", has_spasm:
     present = [wording + at_levels for label, wording in wordings.items() if label in note.findings]
     absent = [f"no {wording}" for label, wording in wordings.items() if label not in note.findings]
     spasm = "muscle spasm" if has_spasm else "no muscle spasm"
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*present, *absent, spasm))
+    return as_text((*present, *absent, spasm))
 
 
 def _composed(row: Row, note: StructuredNote) -> str:

@@ -31,8 +31,7 @@ from data_scripts.records import (
 )
 from data_scripts.reports.text import REPORT_LABELS, labels_at_level, labels_from_report
 from data_scripts.sources.mendeley.layout import Series, find_layout, source_of
-from data_scripts.sources.note_pairing import notes_left_over, report_or_exclusion
-from data_scripts.sources.notes import Note, read_notes
+from data_scripts.sources.notes import Note, notes_left_over, read_notes, report_or_exclusion
 from data_scripts.sources.slice_names import SliceName, one_file_each
 
 ABOUT = SourceAbout(

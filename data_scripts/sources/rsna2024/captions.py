@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from data_scripts.sources.caption_words import as_text, distinct, listed, spell_levels
+from data_scripts.reports.phrasing import as_text, distinct, listed, spell_levels
 
 CANAL = "spinal_canal_stenosis"
 LEFT_FORAMEN, RIGHT_FORAMEN = "left_neural_foraminal_narrowing", "right_neural_foraminal_narrowing"

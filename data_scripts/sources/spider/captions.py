@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from data_scripts.sources.caption_words import as_text, distinct, listed, spell_level, spell_levels
+from data_scripts.reports.phrasing import ROMAN_NUMERALS, as_text, distinct, listed, spell_level, spell_levels
 
 # Counted from the bottom of the spine.
 LEVEL_OF_IVD_LABEL = {
@@ -23,8 +23,6 @@ LEVEL_OF_IVD_LABEL = {
     8: "T10/T11",
     9: "T9/T10",
 }
-
-ROMAN_NUMERALS = ("I", "II", "III", "IV", "V")
 
 # Each phrase belongs to one Pfirrmann grade only, so that the words alone still tell the grade.
 DEGENERATION = {
@@ -143,7 +141,7 @@ def _degeneration(pfirrmann: int, wording: random.Random) -> str:
 
 def _degeneration_phrase(pfirrmann: int, wording: random.Random) -> str:
     words = wording.choice(DEGENERATION[pfirrmann])
-    number = wording.choice((str(pfirrmann), str(pfirrmann), ROMAN_NUMERALS[pfirrmann - 1]))
+    number = wording.choice((str(pfirrmann), str(pfirrmann), ROMAN_NUMERALS[str(pfirrmann)]))
     grade = wording.choice(("Pfirrmann grade {}", "Pfirrmann grade {}", "Pfirrmann {}")).format(number)
     return wording.choice(("{words}", "{grade}", "{words} ({grade})", "{grade} with {words}")).format(
         words=words, grade=grade

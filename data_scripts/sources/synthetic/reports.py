@@ -6,15 +6,11 @@ share the plan and differ in words, order and spelling of the level. All sentenc
 
 import numpy as np
 
+from data_scripts.reports.phrasing import SEVERITY_WORDS, as_text, distinct, one_of
 from data_scripts.sources.synthetic.findings import LevelFindings
 
 Statement = tuple[str, dict[str, str]]  # a key of CLAUSES, and what fills its blanks
 
-SEVERITY_WORDS = {
-    "mild": (("mild", "mildly"), ("slight", "slightly")),
-    "moderate": (("moderate", "moderately"),),
-    "severe": (("severe", "severely"), ("marked", "markedly")),
-}
 SITE_WORDS = {
     "central": (("central", "in the midline"), ("midline", "centrally")),
     "left paracentral": (
@@ -160,10 +156,7 @@ def write_reports(findings: LevelFindings, rng: np.random.Generator, count: int 
         The report, then its rephrasings.
     """
     disc, rest = plan_statements(findings, rng)
-    texts: dict[str, None] = {}
-    while len(texts) < count:  # thousands of wordings even of a normal level: repeats are rare
-        texts[_word(findings.level, disc, rest, rng)] = None
-    return tuple(texts)
+    return tuple(distinct(lambda: _word(findings.level, disc, rest, rng), count))
 
 
 def plan_statements(findings: LevelFindings, rng: np.random.Generator) -> tuple[list[Statement], list[Statement]]:
@@ -210,25 +203,22 @@ def spell_level(level: str, rng: np.random.Generator) -> str:
     """One of the usual spellings: `L4/L5`, `L4-L5`, `L4/5`, `L4-5`; `L5/S1` keeps its S."""
     upper, lower = level.split("/")
     lowers = (lower,) if lower.startswith("S") else (lower, lower[1:])
-    return f"{upper}{rng.choice(('/', '-'))}{rng.choice(lowers)}"
+    return f"{upper}{one_of(('/', '-'), rng)}{one_of(lowers, rng)}"
 
 
 def _word(level: str, disc: list[Statement], rest: list[Statement], rng: np.random.Generator) -> str:
     rest = [rest[index] for index in rng.permutation(len(rest))]
     ordered = disc + rest if rng.random() < 0.75 else rest + disc
     clauses = [_fill(statement, rng) for statement in ordered]
-    opening = str(rng.choice(OPENINGS))
-    clauses[0] = opening.format(level=spell_level(level, rng), clause=clauses[0])
-    return " ".join(clause[0].upper() + clause[1:] + "." for clause in clauses)
+    clauses[0] = one_of(OPENINGS, rng).format(level=spell_level(level, rng), clause=clauses[0])
+    return as_text(clauses)
 
 
 def _fill(statement: Statement, rng: np.random.Generator) -> str:
     key, facts = statement
     blanks = dict(facts)
     if "severity" in facts:
-        words = SEVERITY_WORDS[facts["severity"]]
-        blanks["severity"], blanks["adverb"] = words[rng.integers(len(words))]
+        blanks["severity"], blanks["adverb"] = one_of(SEVERITY_WORDS[facts["severity"]], rng)
     if "site" in facts:
-        sites = SITE_WORDS[facts["site"]]
-        blanks["site"], blanks["place"] = sites[rng.integers(len(sites))]
-    return str(rng.choice(CLAUSES[key])).format(**blanks)
+        blanks["site"], blanks["place"] = one_of(SITE_WORDS[facts["site"]], rng)
+    return one_of(CLAUSES[key], rng).format(**blanks)

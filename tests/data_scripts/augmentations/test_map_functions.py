@@ -10,13 +10,20 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, concatenate_datasets, load_dataset
 from PIL import Image
 
-from data_scripts.augmentations.eda import OPERATIONS, augment_text, delete_words, replace_synonyms, swap_words
+from data_scripts.augmentations.eda import (
+    FRAME_WORDS,
+    OPERATIONS,
+    SYNONYM_GROUPS,
+    augment_text,
+    delete_words,
+    replace_synonyms,
+    swap_words,
+)
 from data_scripts.augmentations.image_variation import (
     Pose,
     posed,
 )
 from data_scripts.augmentations.map_functions import EDA, FlipLeftRight, VaryBiasField, VaryGreyScale, VaryPose
-from data_scripts.augmentations.synonyms import FRAME_WORDS, SYNONYM_GROUPS
 from data_scripts.lumbar_builder import dataset_features
 from data_scripts.records import ReadOptions, SourceAbout, SourceInfo
 from data_scripts.reports.text import exchange_sides, report_facts

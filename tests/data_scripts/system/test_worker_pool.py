@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data_scripts.records import Record, SourceAbout, SourceInfo
-from data_scripts.system.worker_pool import Workers
 from data_scripts.system import worker_pool as workers_module
+from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.parts import keep_finished, parts_of, read_result
 
 ABOUT = SourceAbout(name="test", summary="", license="other: none", citation="", size="", where="")

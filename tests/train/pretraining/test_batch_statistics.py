@@ -67,8 +67,8 @@ def test_each_objective_knows_the_temperature_of_its_targets(tiny_model):
     labels = torch.eye(2)
     found = {name: build_objective(name, tiny_model, labels).target_temperature(4.0) for name in OBJECTIVES}
     assert {name: value for name, value in found.items() if value is not None} == {"lumbarclip": 0.25, "medclip": 1.0}
-    tiny_model.config.label_temperature = 0.5
-    assert build_objective("lumbarclip", tiny_model, labels).target_temperature(4.0) == 0.5
+    objective = build_objective("lumbarclip", tiny_model, labels, label_temperature=0.5)
+    assert objective.target_temperature(4.0) == 0.5
 
 
 def test_bad_targets_are_told_once_and_only_of_objectives_that_have_them():

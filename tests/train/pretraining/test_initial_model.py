@@ -13,7 +13,6 @@ from train.checkpoints.checkpoint import save_checkpoint
 from train.data.loaders import open_dataset
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, learn_tokenizer
-from train.pretraining.task import set_loss
 
 TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
 VOCABULARY = """
@@ -120,19 +119,15 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
         init_checkpoint=str(tmp_path / "base"),
         vision="no_such_tower",
         image_size=999,
-        alpha=1.0,
-        label_temperature=0.3,
         learn_temperature=False,
         class_prompts={"scoliosis": ["The spine is curved."]},
     )
     processor, model = build_model(args, open_dataset(args.dataset)["train"])
-    set_loss(model, args)
     weights = tiny_model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
     assert processor.image_processor.size["height"] == 32
     assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
-    assert (model.config.alpha, model.config.label_temperature, model.config.learn_temperature) == (1.0, 0.3, False)
     assert not model.log_inverse_temperature.requires_grad
 
 

@@ -135,8 +135,9 @@ def test_training_reaches_every_adapter_and_the_heads(tmp_path, tiny_processor, 
 
 
 def test_a_fixed_temperature_stays_fixed(tiny_config):
-    tiny_config.learn_temperature = False
-    model = add_adapters(LumbarCLIPModel(tiny_config), rank=2)
+    model = LumbarCLIPModel(tiny_config)
+    model.log_inverse_temperature.requires_grad_(False)
+    model = add_adapters(model, rank=2)
     assert not model.log_inverse_temperature.requires_grad
 
 

@@ -1,13 +1,14 @@
-"""The YAML head of a model card: what the Hub filters by, and the figures as `EvalResult`s."""
+"""Fill the YAML head of a model card: what the Hub filters by, the metrics as `EvalResult`s, energy and carbon."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
 from train.reporting.tables import readable
 
-# What the figures are called in the Hub's index of metrics; those it does not know keep their own names.
+# Names in the Hub's index of metrics; those that it does not know keep their own.
 METRIC_IDS = {
     "macro_f1": "f1",
     "macro_auroc": "roc_auc",
@@ -18,6 +19,10 @@ METRIC_IDS = {
     "grade_mean_absolute_error": "mae",
 }
 PIPELINE_TAG = "zero-shot-image-classification"
+EMISSIONS_SOURCE = (
+    "computed, not metered: power drawn × time of the updates × carbon intensity of the grid, as the run's settings "
+    "give them"
+)
 TAGS = ("lumbarclip", "medical", "radiology", "lumbar-spine", "contrastive-learning", "research-use-only")
 
 
@@ -39,10 +44,10 @@ def card_metadata(
     Args:
         repo_id: Hub id; the model index has its name.
         pipeline_tag: Task of the Hub.
-        license_id: Of the weights, as the Hub calls it. For `other` the link leads to the card, which says what holds.
+        license_id: Licence of the weights, by its id on the Hub. For `other` the link leads to the card.
         data: What the run recorded of its data set, as `train.data.provenance.describe_data` gives it.
-        metrics: The content of `metrics.json`; None if the model was not measured, or on data that it may have seen:
-            leaderboards read figures without the warning.
+        metrics: The content of `metrics.json`; None if the model was not measured, or only on data that it may have
+            seen: a leaderboard shows metrics without the warning.
         is_measured_elsewhere: Whether they are of other rows than those of the training data set.
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
@@ -72,11 +77,11 @@ def card_metadata(
 
 
 def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[EvalResult]:
-    """List every defined figure of the protocols that a card leads with.
+    """List every defined metric of the protocols that a card leads with.
 
     Args:
         metrics: The content of `metrics.json`.
-        hub_id: Of the data set that was measured on, if it is on the Hub.
+        hub_id: Hub id of the data set that was measured on; None if it is not there.
     """
     if "figures" in metrics:  # of a fine-tuned classifier
         groups = {("image-classification", "Image classification"): metrics["figures"]["fine_tuned"]}
@@ -107,3 +112,51 @@ def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[E
         for name, entry in entries.items()
         if entry["value"] is not None
     ]
+
+
+def energy_values(arguments: Mapping[str, Any], seconds: float | None) -> dict[str, str] | None:
+    """Compute energy and emissions, as a card writes them.
+
+    Args:
+        arguments: Settings of the run.
+        seconds: Time of all its updates; None if it was not timed.
+
+    Returns:
+        `kwh`, `grams` of CO2eq, `watts` and `grams_per_kwh`; None unless time, power and grid are known.
+
+    Example:
+        >>> energy_values({"power_watts": 250.0, "carbon_intensity": 380.0}, seconds=7200.0)
+        {'kwh': '0.5', 'grams': '190', 'watts': '250', 'grams_per_kwh': '380'}
+    """
+    watts, intensity = arguments.get("power_watts"), arguments.get("carbon_intensity")  # a classifier has neither
+    if seconds is None or watts is None or intensity is None:
+        return None
+    kwh = watts * seconds / 3600 / 1000
+    values = {"kwh": kwh, "grams": kwh * intensity, "watts": watts, "grams_per_kwh": intensity}
+    return {name: _three_digits(value) for name, value in values.items()}
+
+
+def emissions_metadata(energy: Mapping[str, str], *, is_fine_tuning: bool, hardware: str) -> dict[str, Any]:
+    """Fill `co2_eq_emissions`, by the names of the Hub.
+
+    Args:
+        energy: What `energy_values` computed.
+        is_fine_tuning: Whether the run started from a checkpoint.
+        hardware: What it ran on.
+    """
+    return {
+        "emissions": float(energy["grams"]),
+        "source": EMISSIONS_SOURCE,
+        "training_type": "fine-tuning" if is_fine_tuning else "pre-training",
+        "hardware_used": hardware,
+    }
+
+
+def _three_digits(value: float) -> str:
+    """Write a number with three significant digits and no exponent.
+
+    Example:
+        >>> _three_digits(0.00086666), _three_digits(1234567.0), _three_digits(65.0)
+        ('0.000867', '1230000', '65')
+    """
+    return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")

@@ -1,13 +1,12 @@
-"""Words of a model card: durations, counts, commands and the text of others."""
+"""Write durations, counts, commands and the text of others for a model card."""
 
 import re
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 
 def in_words(seconds: float) -> str:
-    """Write a duration in the unit that it is read in.
+    """Write a duration in seconds, minutes or hours.
 
     Example:
         >>> in_words(48.2), in_words(250), in_words(30000)
@@ -19,11 +18,11 @@ def in_words(seconds: float) -> str:
 
 
 def shown_command(command: str, folder: str = "") -> str:
-    """A command without the folders of the machine it ran on: they say nothing to others, and may name someone.
+    """Write a command without the folders of its machine: they mean nothing to others, and may name someone.
 
     Args:
-        command: As it was given.
-        folder: A relative one that is to be shortened to its name, too.
+        command: The command line.
+        folder: A relative folder that is shortened to its name, too.
 
     Example:
         >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
@@ -37,7 +36,7 @@ def shown_command(command: str, folder: str = "") -> str:
 
 
 def without_folders(value: Any) -> Any:
-    """A path of this machine shortened to its name, or to what follows the project's folder; all else as it is."""
+    """Shorten a path of a machine to its name, or to what follows the project's folder; leave all else."""
     if not isinstance(value, str) or not re.match(r"/|~|\.\.|[A-Za-z]:\\", value):
         return value
     _, project, inside = value.rpartition("/train/")
@@ -45,7 +44,7 @@ def without_folders(value: Any) -> Any:
 
 
 def folder_name(path: str) -> str:
-    r"""The last part of a path of any system.
+    r"""Give the last part of a path of any system.
 
     Example:
         >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")
@@ -54,16 +53,11 @@ def folder_name(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
-def counted(rows: Mapping[str, int]) -> str:
-    """Counts by name, in one line."""
-    return ", ".join(f"{name} ({count})" for name, count in rows.items())
-
-
 def one_line(text: str) -> str:
-    """Text of others as one line, so that it opens no heading, list or block of its own."""
+    """Write the text of others in one line, so that it opens no heading, list or block."""
     return " ".join(text.split())
 
 
 def number(count: int, one: str, many: str = "") -> str:
-    """A count with its noun, in the singular for one."""
+    """Write a count with its noun."""
     return f"{count} {one if count == 1 else many or one + 's'}"

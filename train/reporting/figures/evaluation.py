@@ -28,7 +28,7 @@ from train.reporting.figures.plots import (
     interval_chart,
     training_curves,
 )
-from train.reporting.report import MODEL, SYSTEM_NAMES, compared_metrics, describe_dataset
+from train.reporting.run_report import MODEL, SYSTEM_NAMES, compared_metrics, describe_dataset
 from train.reporting.tables import readable
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5

@@ -1,4 +1,4 @@
-"""Figures of a study: systems beside each other, their differences, heads, calibration, cost."""
+"""Draw the figures of an experiment from `results.json`: systems, their differences, heads, calibration, cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,27 +7,113 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
+from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
 
 ROW_HEIGHT = 0.3
 
 
+def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw what the experiment has the runs for.
+
+    Args:
+        results: The content of `results.json`.
+
+    Returns:
+        Figures by file name: `systems.png`, `differences.png`, `no_heads.png` (the paper's figure 3), `heads.png` (its
+        figure 4), `reliability.png`, `cost.png`; those without anything to show are not there.
+    """
+    where = describe_dataset(results["dataset"])
+    headline = results["headline"]
+    metric, reference = headline["metric"], headline["reference"]
+    words = metric_name(metric)
+    systems, baselines = headline_entries(results)
+    chance = None if headline["exclusive"] else 0.5
+    charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
+    differences = {
+        SYSTEM_NAMES.get(title, title): entry
+        for comparison in results["comparisons"]
+        if comparison["to"] in ("systems", "baselines") and comparison["metric"] == metric
+        for title, entry in comparison["differences"].items()
+    }
+    if any(entry["value"] is not None for entry in differences.values()):
+        title = f"{reference} against the others\n{where}"
+        charts["differences.png"] = difference_chart(differences, reference, words, title)
+    charts |= _head_charts(results, where)
+    if reliability := _reliability(results, where):
+        charts["reliability.png"] = reliability
+    costs = {
+        title: (results["systems"][title]["cost"]["seconds"], entry)
+        for title, entry in systems.items()
+        if entry["value"] is not None and results["systems"][title]["cost"]["seconds"]
+    }
+    if len(costs) > 1:
+        charts["cost.png"] = cost_chart(costs, reference, words, f"{words} and training time\n{where}")
+    return charts
+
+
+def headline_entries(results: Mapping[str, Any]) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """The headline figure of each system and of each control that has one."""
+    group, metric = results["headline"]["group"], results["headline"]["metric"]
+    systems, baselines = (
+        {
+            SYSTEM_NAMES.get(title, title): system["metrics"][group][metric]
+            for title, system in results[part].items()
+            if metric in system["metrics"].get(group, {})
+        }
+        for part in ("systems", "baselines")
+    )
+    return systems, baselines
+
+
+def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
+    arranged = systems_by_head(results)
+    metrics = {name: metric_name(name) for name in head_metrics(results)}
+    charts = {}
+    without = arranged.get("none", {})
+    if len(without) > 1:
+        panel = {"no heads": {name: {name: next(iter(widths.values()))} for name, widths in without.items()}}
+        charts["no_heads.png"] = heads_chart(panel, metrics, "backbone", f"No projection heads\n{where}")
+    with_heads = {head: arranged[head] for head in HEADS if head in arranged}
+    widths = {width for backbones in with_heads.values() for of_backbone in backbones.values() for width in of_backbone}
+    if len(with_heads) > 1 or len(widths) > 1:
+        charts["heads.png"] = heads_chart(with_heads, metrics, "width of the heads", f"Projection heads\n{where}")
+    return charts
+
+
+def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
+    """Of the reference, if its answers were temperature-scaled."""
+    reference, calibrated = results["headline"]["reference"], results["headline"]["calibrated"]
+    system = results["systems"][reference]
+    if "after" not in system["reliability"]:
+        return None
+    groups = {"before": f"probe/{calibrated}", "after": f"calibrated/{calibrated}"}
+    errors = {}
+    for when, of_group in groups.items():
+        entry = system["metrics"].get(of_group, {}).get("expected_calibration_error")
+        errors[when] = "error " + ("undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}")
+    counted = "images" if results["headline"]["exclusive"] else "answers"
+    title = f"{reference}: temperature scaling of the paper's probe\n{where}"
+    return reliability_pair(system["reliability"], errors, counted, title)
+
+
 @rc_context(STYLE)
 def forest_chart(
     systems: Mapping[str, Entry],
-    controls: Mapping[str, Entry],
+    baselines: Mapping[str, Entry],
     highlighted: str,
     axis_label: str,
     title: str,
     chance: float | None = None,
 ) -> Figure:
-    """Draw one figure of every system with its interval, the best on top; controls below, in grey.
+    """Draw one figure of every system with its interval, the best on top; baselines below, in grey.
 
     Args:
         systems: Entries of `results.json` by title. Undefined ones are left out.
-        controls: The same of the controls.
-        highlighted: Title of the system that the study is about.
+        baselines: The same of the baselines.
+        highlighted: Title of the system that the experiment is about.
         axis_label: What the axis measures.
         title: What was measured, on what.
         chance: Where a dashed line marks the level of chance.
@@ -36,13 +122,13 @@ def forest_chart(
         The figure.
     """
     rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
-    rows += [(name, entry, GREY) for name, entry in _best_first(controls)]
+    rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
     figure = new_figure(7.5, 1.5 + ROW_HEIGHT * len(rows), title)
     axes = figure.subplots()
     _draw_intervals(axes, rows)
     if chance is not None:
         axes.axvline(chance, color=GREY, linestyle="--", linewidth=1)
-    key = "\ngrey: controls, features that no run has learned" if controls else ""
+    key = "\ngrey: baselines, features that no run has learned" if baselines else ""
     axes.set_xlabel(f"{axis_label}, 95 % interval over patients{key}")
     return figure
 
@@ -151,7 +237,7 @@ def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis
 
     Args:
         points: Seconds and entry of each system.
-        highlighted: Title of the system that the study is about.
+        highlighted: Title of the system that the experiment is about.
         axis_label: What is scored.
         title: What was measured, on what.
 

@@ -19,7 +19,7 @@ from train.reporting.card import model_card
 from train.reporting.card.model_card import TEMPLATE, build_model_card
 from train.reporting.card.tables import ZERO_SHOT
 from train.reporting.card.values import card_values
-from train.reporting.report import MODEL, SYSTEM_NAMES
+from train.reporting.run_report import MODEL, SYSTEM_NAMES
 from train.reporting.tables import readable
 from train.training.history import read_history, training_seconds
 from train.training.run_folder import keep_history

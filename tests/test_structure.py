@@ -1,0 +1,163 @@
+"""The rules that keep the house in order: few files a folder, short files, one meaning a word, layers."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
+FILES = {path.relative_to(PROJECT): path.read_text() for name in PACKAGES for path in (PROJECT / name).rglob("*.py")}
+MAX_FILES = 12
+LARGE_FOLDERS = {Path("train/evaluation/protocols"), Path("train/objectives")}
+MAX_LINES = 500
+MAX_MAIN_LINES = 60
+# Modules with a single importer that answer a question of their own, and which.
+OWN_QUESTION: dict[str, str] = {}
+COMPARING = ("train/experiments", "train/reporting/experiment", "train/compare_systems.py")
+MEASURING = ("train/evaluation", *COMPARING)
+# A word that means something else in the glossary: where names must not use it, and what to say there.
+GLOSSARY = [
+    (r"\brefuse", PACKAGES, "check_..."),
+    (r"\bremed(y|ies|ied)\b", PACKAGES, "imbalance correction"),
+    (r"\bcontrols?\b", PACKAGES, "baseline"),
+    (r"\bstud(y|ies)\b(?! id)", COMPARING, "experiment"),
+    (r"\banswer(s|ed)?\b", MEASURING, "predictions"),
+    (r"\bfigures?\b", MEASURING, "metrics"),
+]
+ENTRIES = {
+    *(Path("train") / f"{name}.py" for name in ("pretrain", "finetune_classification", "evaluate_model")),
+    *(Path("train") / f"{name}.py" for name in ("compare_systems", "explain", "encode", "export", "verify", "publish")),
+    *(Path("data_scripts") / f"{name}.py" for name in ("build", "audit", "deidentify", "paraphrase")),
+    *(Path("data_scripts") / f"{name}.py" for name in ("parse_reports", "publish_dataset")),
+}
+TESTS_OF_SEVERAL_FILES: set[str] = set()
+TOP_LEVEL = {"modeling_lumbarclip", "data_scripts", "train", "tests"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def importers() -> dict[str, set[str]]:
+    """Which modules import each module of ours."""
+    modules = {module_of(path) for path in FILES}
+    found: dict[str, set[str]] = defaultdict(set)
+    for path, source in {**FILES, Path("app.py"): (PROJECT / "app.py").read_text()}.items():
+        package = module_of(path).split(".") if path.name == "__init__.py" else module_of(path).split(".")[:-1]
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                base = (
+                    ".".join([*package[: len(package) + 1 - node.level], node.module or ""])
+                    if node.level
+                    else node.module
+                )
+                names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                if name in modules and name != module_of(path):
+                    found[name].add(module_of(path))
+    return found
+
+
+def names_in(source: str) -> set[str]:
+    """Names of functions, classes, arguments, attributes and settings that a file declares."""
+    tree, names = ast.parse(source), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
+
+
+def test_the_top_level_holds_the_four_folders_of_the_card():
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    folders = {name.split("/")[0] for name in tracked.splitlines() if "/" in name and not name.startswith(".")}
+    assert folders == TOP_LEVEL
+
+
+def test_each_of_the_four_folders_explains_itself():
+    for name in ("modeling_lumbarclip", "data_scripts", "train"):
+        assert (PROJECT / name / "README.md").exists(), name
+    assert (PROJECT / "tests/benchmarks/README.md").exists()
+    assert (PROJECT / "README.md").stat().st_size <= 10_240
+
+
+def test_a_folder_has_at_most_twelve_modules():
+    counts: dict[Path, int] = defaultdict(int)
+    for path in FILES:
+        if path.name not in ("__init__.py", "__main__.py"):
+            counts[path.parent] += 1
+    crowded = {folder.as_posix(): count for folder, count in counts.items() if count > MAX_FILES}
+    assert not {folder: count for folder, count in crowded.items() if Path(folder) not in LARGE_FOLDERS}
+
+
+def test_a_file_is_at_most_500_lines():
+    assert not {path.as_posix(): lines for path, text in FILES.items() if (lines := len(text.splitlines())) > MAX_LINES}
+
+
+def test_a_file_that_one_sibling_alone_imports_answers_a_question_of_its_own():
+    alone = {
+        module: next(iter(of))
+        for module, of in importers().items()
+        if len(of) == 1 and module.rpartition(".")[0] == next(iter(of)).rpartition(".")[0]
+    }
+    alone = {module: of for module, of in alone.items() if not module.startswith("modeling_lumbarclip.")}
+    assert set(alone) == set(OWN_QUESTION), {module: alone.get(module) for module in set(alone) ^ set(OWN_QUESTION)}
+
+
+def test_every_module_is_used():
+    used = importers()
+    entries = {module_of(path) for path in ENTRIES} | {"train.__main__"}
+    unused = {module_of(path) for path in FILES if path.name != "__init__.py"} - set(used) - entries
+    assert unused <= {"train.publishing.load_alone", "train.evaluation.lumbar_metrics"}  # run, and loaded, by path
+
+
+def test_main_of_an_entry_reads_at_a_glance():
+    for path in ENTRIES:
+        functions = [node for node in ast.parse(FILES[path]).body if isinstance(node, ast.FunctionDef)]
+        (main,) = [node for node in functions if node.name == "main"]
+        assert main.end_lineno - main.lineno < MAX_MAIN_LINES, path
+
+
+@pytest.mark.parametrize("path", sorted(FILES), ids=lambda path: path.as_posix())
+def test_names_keep_to_the_glossary(path):
+    names = [re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower() for name in {path.stem, *names_in(FILES[path])}]
+    for word, places, instead in GLOSSARY:
+        if path.as_posix().startswith(places):
+            assert not [name for name in names if re.search(word, name)], f"say {instead}"
+
+
+def test_tests_mirror_the_packages():
+    """A test file for a source file; those of several files together say so in their names."""
+    sources = {path.with_name(f"test_{path.stem.removeprefix('__').removesuffix('__')}.py") for path in FILES}
+    tests = {path.relative_to(PROJECT / "tests") for path in (PROJECT / "tests").rglob("test_*.py")}
+    apart = {path for path in tests if len(path.parts) > 1 and path not in sources}
+    assert {path.as_posix() for path in apart} == TESTS_OF_SEVERAL_FILES
+
+
+def test_help_imports_nothing_heavy():
+    """In a fresh process, of every command: what takes seconds is imported when there is work to do."""
+    script = (
+        "import sys\nfrom importlib import import_module\n"
+        "from data_scripts.system.command_line import arguments_class_of, build_parser\n"
+        "from train.__main__ import COMMANDS\n"
+        "for module, _ in COMMANDS.values():\n"
+        "    build_parser(arguments_class_of(import_module(module).main)).format_help()\n"
+        "    heavy = {'torch', 'transformers', 'gradio', 'datasets'} & set(sys.modules)\n"
+        "    assert not heavy, (module, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,69 @@
+"""Fill a template of a report or a card, and lay its Markdown out as one HTML page that needs no other file."""
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import markdown
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError, UndefinedError
+from jinja2.meta import find_undeclared_variables
+
+TEMPLATES = Path(__file__).with_name("templates")
+PAGE = "page.html.jinja"
+
+
+def fill_template(template: Path, values: Mapping[str, Any]) -> str:
+    """Fill a Jinja template.
+
+    Args:
+        template: File with `{{ name }}` and `{% if name %}`; it may import from `templates/`.
+        values: By name of the placeholder.
+
+    Returns:
+        The text, without the empty lines that conditions leave.
+
+    Raises:
+        ValueError: If the template cannot be parsed, or has a placeholder without a value, even in a branch not taken.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source, known = template.read_text(encoding="utf-8"), f"Known are: {', '.join(sorted(values))}."
+    try:
+        if unknown := sorted(find_undeclared_variables(environment.parse(source)) - set(values)):
+            raise ValueError(f"{template.name} asks for {', '.join(unknown)}, which is unknown. {known}")
+        text = environment.from_string(source).render(values)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"{template.name}, line {error.lineno}: {error}.") from error
+    except UndefinedError as error:  # of a part, as in `calibration.dataset`
+        raise ValueError(f"{template.name} asks for something unknown: {error}. {known}") from error
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+
+def html_page(report: str, title: str, folder: Path) -> str:
+    """Turn a Markdown report into one self-contained page.
+
+    The page runs no script and fetches nothing: text of a data set, such as its citation, may hold HTML.
+
+    Args:
+        report: Markdown; images are PNG files named relative to `folder`.
+        title: Title of the page.
+        folder: Folder of the images.
+
+    Returns:
+        HTML.
+
+    Raises:
+        FileNotFoundError: If an image is missing.
+    """
+    foldable = report.replace("<details>", '<details markdown="1">')  # Markdown inside it, as on the Hub
+    body = markdown.markdown(foldable, extensions=["tables", "fenced_code", "md_in_html"])
+    body = re.sub(r'src="([^":]+\.png)"', lambda match: f'src="{_data_uri(folder / match[1])}"', body)
+    body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    return fill_template(TEMPLATES / PAGE, {"title": title, "body": body})
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
