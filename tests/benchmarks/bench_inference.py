@@ -44,9 +44,9 @@ from train.checkpoints.onnx_graphs import VISION_MODEL, int8_name, open_session
 from train.data.loaders import open_dataset
 from train.encoding import bulk_encoding
 from train.encoding.arguments import EncodeArguments
-from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.label_metrics import label_difference, label_estimates
+from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics.bootstrap import Estimate, Resampling
-from train.evaluation.suite import label_difference
 from train.evaluation.targets import read_targets
 from train.reporting.tables import markdown_table
 
@@ -216,8 +216,8 @@ def price_of_int8(args: InferenceBenchArguments, onnx_folder: Path, work: Path) 
         rows = pq.read_table(out)
         splits = np.array(rows["split"].to_pylist())
         embeddings = np.array(rows["embedding"].to_pylist(), dtype=np.float32)
-        probe = linear_probe({split: embeddings[splits == split] for split in targets}, targets)
-        probabilities[name], figures[name] = probe.probabilities, probe.estimates
+        probabilities[name] = logistic_probe({split: embeddings[splits == split] for split in targets}, targets)
+        figures[name] = label_estimates(targets["test"], probabilities[name], Resampling())
     difference = label_difference(targets["test"], probabilities["int8"], probabilities["float32"], Resampling())
     return {name: {key: each[key] for key in difference} for name, each in figures.items()} | {"difference": difference}
 

@@ -162,8 +162,8 @@ def answers_of_probes(features: dict[str, Array], targets: dict[str, Targets], s
     return {
         **{name: probe.probabilities["test"] for name, probe in fitted.items()},
         "paper_threshold": threshold_decisions(fitted["paper"].probabilities, targets),
-        "logistic": logistic_probe(features, targets).probabilities,
-        "knn": nearest_neighbour_probe(features, targets).probabilities,
+        "logistic": logistic_probe(features, targets),
+        "knn": nearest_neighbour_probe(features, targets),
     }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from datasets import Dataset, DatasetDict, concatenate_datasets, disable_progress_bars
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from sklearn.neighbors import KNeighborsClassifier
@@ -32,16 +32,19 @@ from transformers import HfArgumentParser
 from data_scripts.build import main as build
 from data_scripts.splits import patient_folds
 from data_scripts.system.command_line import parse_arguments
-from train.cross_validate import CrossValidateArguments, answer_fold, fold_splits
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features
-from train.evaluation.out_of_fold import MODEL, ranks_within_folds
+from train.evaluation.predictions import PREDICTIONS, pool, ranks_within_folds, read_predictions
 from train.evaluation.protocols.grade_probe import grade_probe
-from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampling, paired_difference, patient_bootstrap
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, read_rows, read_targets
+from train.experiments.data import Fold, fold_splits
+from train.experiments.runner import predict_fold
+from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
 from train.reporting.figures.plots import interval_chart
 from train.reporting.tables import format_entry, markdown_table
 
@@ -52,7 +55,6 @@ NEIGHBOURS = 5
 MIN_PATIENTS = 2 * NUM_FOLDS
 LUMBARCLIP = "LumbarCLIP, linear probe"
 FIGURES = {"macro_auroc": "macro AUROC", "grade_quadratic_kappa": "grade kappa"}
-ONE_CUT = Resampling(num_resamples=1)  # answers are kept; intervals are drawn over all cuts together
 
 
 @dataclass
@@ -97,7 +99,7 @@ def main(args: LeakGapArguments) -> None:
             systems = answer_by_pixels(rows, targets, thumbnails, fold_of_row)
             if seed < args.pretrained_cuts:
                 folder = work / rows_sha256(rows)[:12] / f"{unit}-{seed}"
-                systems[LUMBARCLIP] = answer_by_lumbarclip(args, rows, targets, fold_of_row, folder, seed)
+                systems[LUMBARCLIP] = answer_by_lumbarclip(args, rows, fold_of_row, folder, seed)
             for name, answer in systems.items():
                 answers.setdefault(name, {}).setdefault(unit, []).append(answer)
 
@@ -168,7 +170,7 @@ def answer_by_pixels(
 def pixel_systems(
     components: Mapping[str, Array], described: Mapping[str, Array], targets: Mapping[str, Targets]
 ) -> dict[str, Answer]:
-    """Answer one test split from pixels and, as a control, without them."""
+    """Answer one test split from pixels and, as a baseline, without them."""
     return {
         "pixel PCA, nearest neighbours": neighbour_answer(components, targets),
         "pixel PCA, linear probe": probe_answer(components, targets),
@@ -178,9 +180,9 @@ def pixel_systems(
 
 def probe_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
     """Answer the test split with the probes of the evaluation."""
-    grades = grade_probe(features, targets, ONE_CUT)
-    assert grades is not None and len(grades.predicted) == len(targets["test"])  # every disc has a grade
-    return Answer(linear_probe(features, targets, ONE_CUT).probabilities, grades.predicted)
+    grades = grade_probe(features, targets)
+    assert grades is not None and (grades >= 0).all()  # every disc has a grade
+    return Answer(logistic_probe(features, targets), grades)
 
 
 def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
@@ -199,16 +201,23 @@ def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Target
 
 
 def answer_by_lumbarclip(
-    args: LeakGapArguments, rows: Dataset, targets: Targets, fold_of_row: Array, folder: Path, seed: int
+    args: LeakGapArguments, rows: Dataset, fold_of_row: Array, folder: Path, seed: int
 ) -> Answer:
     """Pretrain in every fold, and answer it with the linear probe on the frozen encoder."""
-    words = [str(CONFIG), "--dataset", args.raw, "--output_dir", str(folder), "--seed", str(seed)]
-    recipe = parse_arguments(CrossValidateArguments, [*words, "--folds", str(NUM_FOLDS), "--no_baselines"])
-    folds = [answer_fold(recipe, rows, fold_of_row, fold) for fold in range(NUM_FOLDS)]
-    order = np.argsort(np.concatenate([answers["row"] for answers in folds]))
-    scores = np.concatenate([answers[f"probe/{MODEL}"] for answers in folds])[order]
-    grades = np.concatenate([answers[f"grade/{MODEL}"] for answers in folds])[order]
-    return Answer(ranks_within_folds(scores, fold_of_row), grades)
+    words = [str(CONFIG), "--dataset", args.raw, "--seed", str(seed), "--no_evaluate", "--resume"]
+    folds = []
+    for number in range(NUM_FOLDS):
+        path = folder / f"fold-{number}" / PREDICTIONS
+        if not path.exists():
+            recipe = parse_arguments(PretrainArguments, [*words, "--output_dir", str(path.parent)])
+            splits = fold_splits(fold_of_row, number)
+            dataset = DatasetDict({split: rows.select(indices) for split, indices in splits.items()})
+            processor, model = pretrain(recipe, dataset)
+            predict_fold(model, processor, Fold(number, dataset, splits["test"]), path, recipe.batch_size)
+        folds.append(read_predictions(path)[0])
+    pooled, _ = pool(folds)
+    scores = ranks_within_folds(pooled["probe/logistic/unprojected"], fold_of_row)
+    return Answer(scores, pooled["grade/unprojected"])
 
 
 def compare(

@@ -21,7 +21,7 @@ from transformers import AutoModel
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
-from train import evaluate_model, pretrain
+from train import pretrain
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining import task
 from train.pretraining.arguments import PretrainArguments
@@ -273,7 +273,8 @@ def test_a_finished_run_whose_code_reads_no_calibration_is_refused_before_it_is_
     settings |= {"max_updates": 1}
     run_here(settings)
     (Path(settings["output_dir"]) / "checkpoint" / "calibration_lumbarclip.py").unlink()
-    monkeypatch.setattr(evaluate_model, "evaluate", lambda *args, **options: pytest.fail("evaluated for nothing"))
+    evaluated = "train.reporting.evaluation.evaluate"
+    monkeypatch.setattr(evaluated, lambda *args, **options: pytest.fail("evaluated for nothing"))
     with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it anew"):
         run_here({**settings, "resume": True, "evaluate": True})
 

@@ -41,15 +41,16 @@ def measure(predictions: Predictions, targets: Targets, resampling: Resampling) 
         `probe/PROBE/FEATURES`, `decision/...`, `patients/mean`, `patients/attention`, `retrieval/pair`,
         `retrieval/facts`, `calibration/paper`, `calibration/zero_shot`.
     """
-    ids = targets.patient_ids
-    asked = {
-        "linear_probe": probe_estimates(predictions, targets, resampling),
-        "zero_shot": estimates_of(zero_shot_measures(predictions, targets, "zero_shot"), resampling),
-        "zero_shot_first_prompt": estimates_of(zero_shot_measures(predictions, targets, "zero_shot_first"), resampling),
-        "retrieval": estimates_of(retrieval_measures(predictions, "retrieval/report", ids), resampling),
-    }
+    zero_shot, first_prompt = (
+        estimates_of(zero_shot_measures(predictions, targets, which), resampling)
+        for which in ("zero_shot", "zero_shot_first")
+    )
+    retrieval = retrieval_measures(predictions, "retrieval/report", targets.patient_ids)
     further = further_estimates(predictions, targets, resampling)
-    return {name: as_entries(estimates) for name, estimates in asked.items()} | {
+    return {
+        "linear_probe": as_entries(probe_estimates(predictions, targets, resampling)),
+        "zero_shot": as_entries(zero_shot),
+        "retrieval": as_entries(estimates_of(retrieval, resampling)),
         "baselines": {
             name: {
                 "linear_probe": as_entries(probe_estimates(baseline, targets, resampling)),
@@ -58,6 +59,7 @@ def measure(predictions: Predictions, targets: Targets, resampling: Resampling) 
             for name, baseline in of_baselines(predictions).items()
         },
         "further": {name: as_entries(estimates) for name, estimates in further.items()},
+        "zero_shot_first_prompt": as_entries(first_prompt),
     }
 
 
