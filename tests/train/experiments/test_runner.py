@@ -1,4 +1,4 @@
-"""A run whose answering failed keeps what it has learned."""
+"""A run whose predicting failed keeps what it has learned."""
 
 import json
 from pathlib import Path
@@ -6,34 +6,35 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from tests.train.experiments.experiment_settings import study_settings
+from tests.train.experiments.experiment_settings import experiment_settings
 from train.experiments import runner
-from train.experiments.data import open_study_data
+from train.experiments.data import open_experiment_data
 from train.experiments.runner import do_run, forget, read_summary
-from train.experiments.spec import StudyArguments, plan_runs
+from train.experiments.spec import ExperimentArguments, plan_runs
 from train.training import loop
 
 
-def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
+def test_a_failed_predicting_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
     systems = {"Ours": {"system": "lumbarclip"}}
-    study = StudyArguments(**study_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1))
-    (run,) = plan_runs(study)
-    (fold,) = open_study_data(study, False).folds
+    settings = experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1)
+    experiment = ExperimentArguments(**settings)
+    (run,) = plan_runs(experiment)
+    (fold,) = open_experiment_data(experiment, False).folds
     folder = Path(run.arguments.output_dir)
 
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner, "answer_run", fail)
+    monkeypatch.setattr(runner, "predict_fold", fail)
     summary = do_run(run, fold, Accelerator(), keep_checkpoint=False)
     assert (summary["state"], summary["reason"]) == ("failed", "RuntimeError: out of memory")
     assert (folder / "checkpoint").exists()
     trained = json.loads((folder / "run.json").read_text())["date"]
-    (folder / "answers.safetensors").write_text("of an earlier start")
+    (folder / "predictions.parquet").write_text("of an earlier start")
 
     forget(run)
-    assert read_summary(run) is None and not (folder / "answers.safetensors").exists()
-    monkeypatch.setattr(runner, "answer_run", lambda *args, **kwargs: {"row": fold.rows})
+    assert read_summary(run) is None and not (folder / "predictions.parquet").exists()
+    monkeypatch.setattr(runner, "predict_fold", lambda *args: None)
     monkeypatch.setattr(loop, "Training", fail)
     assert do_run(run, fold, Accelerator(), keep_checkpoint=False)["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["date"] == trained
@@ -42,8 +43,8 @@ def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_f
 
 @pytest.mark.parametrize("begun", [("run.json", "history.jsonl"), ("run.json", "states/update-1/model")])
 def test_a_run_that_was_not_trained_to_its_end_starts_again(tmp_path, begun):
-    study = StudyArguments(**study_settings("d", tmp_path, systems={"Ours": {"system": "clip"}}))
-    (run,) = plan_runs(study)
+    experiment = ExperimentArguments(**experiment_settings("d", tmp_path, systems={"Ours": {"system": "clip"}}))
+    (run,) = plan_runs(experiment)
     folder = Path(run.arguments.output_dir)
     for name in (*begun, "summary.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
