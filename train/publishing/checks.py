@@ -1,4 +1,4 @@
-"""What is wrong with a folder that is to be published: weights that run code, code that is missing, local paths."""
+"""Check a folder before it is published: weights that run code, missing code, local paths."""
 
 import ast
 import json
@@ -12,7 +12,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from data_scripts.hub.upload import paths_of_this_machine
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
-# How a folder was loaded, not what it is: a loader that reads them would look for files of this machine.
+# They record how a folder was loaded; a loader that reads them would look for files of this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
 _ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
@@ -25,27 +25,27 @@ def check_fit(folder: Path) -> None:
         folder: A checkpoint or an adapter, with or without its card.
 
     Raises:
-        ValueError: If anything is wrong; the message lists all of it, with file and value.
+        ValueError: If anything is wrong; the message lists every file and value.
     """
     problems = [*unsafe_files(folder), *missing_code(folder), *local_paths(folder)]
     if problems:
-        raise ValueError(f"{folder} is not fit to be published:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise ValueError(f"{folder} cannot be published:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 def unsafe_files(folder: Path) -> Iterator[str]:
-    """Name files whose loading can run code, by name and by content, and a folder without any safetensors."""
+    """Name files that can run code when loaded, by name and by content; require safetensors."""
     for path in _files(folder):
         if path.suffix in PICKLE_SUFFIXES or _is_pickled(path):
             yield (
-                f"{_name(path, folder)} may run code when it is loaded: only safetensors are published. Remove it, or "
+                f"{_name(path, folder)} may run code when it is loaded; only safetensors are published. Remove it, or "
                 "save the checkpoint again."
             )
     if not any(path.suffix == ".safetensors" for path in _files(folder)):
-        yield "there are no weights: no file is named *.safetensors."
+        yield "the folder has no weights: no file is named *.safetensors."
 
 
 def missing_code(folder: Path) -> Iterator[str]:
-    """Name what of the code is not there that `trust_remote_code=True` would look for."""
+    """Name code that `trust_remote_code=True` would look for and not find."""
     for path in folder.glob("*config.json"):
         for auto_class, references in _read(path).get("auto_map", {}).items():
             # A tokenizer has two, the second or the first of which may be null.
@@ -59,7 +59,7 @@ def missing_code(folder: Path) -> Iterator[str]:
 
 def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
     if "--" in reference:
-        yield f"{entry}: the code lies in another repository, which may change; save it with the weights."
+        yield f"{entry}: the code is in another repository, which may change; save it with the weights."
         return
     module, _, class_name = reference.rpartition(".")
     file = folder / f"{module}.py"
@@ -79,16 +79,16 @@ def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
 
 
 def local_paths(folder: Path) -> Iterator[str]:
-    """Name each value of a JSON file, and each path in the card, that is one of this or another machine."""
+    """Name each value of a JSON file, and each path in the card, that is a path of a machine."""
     for path in _files(folder):
         name = _name(path, folder)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
             for key, value in _values(_read(path)):
                 last = key.rpartition(".")[2]
                 if last in STRAY_KEYS:
-                    yield f"{name}: {key} = {value!r} says how it was loaded here: remove it."
+                    yield f"{name}: {key} = {value!r} records how it was loaded here: remove it."
                 elif isinstance(value, str) and _is_local(last, value):
-                    yield f"{name}: {key} = {value!r} is a path of this machine: give a Hub id, or remove it."
+                    yield f"{name}: {key} = {value!r} is a path of this machine: use a Hub id, or remove it."
         elif path.name == "README.md":
             for found in paths_of_this_machine(path.read_text(encoding="utf-8")):
                 yield f"{name}: {found!r} is a path of this machine: remove it."
@@ -103,7 +103,7 @@ def _is_local(key: str, value: str) -> bool:
 
 
 def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every value of a JSON document under its dotted key."""
+    """Yield every value of a JSON document with its dotted key."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _values(value, f"{key}.{name}" if key else name)
@@ -141,5 +141,5 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path} is no JSON ({error}): the copy was cut off, or it was edited. Save it again."
+            f"{path} is not valid JSON ({error}): it was cut off or edited. Save it again."
         ) from error

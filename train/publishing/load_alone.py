@@ -2,7 +2,7 @@
 
     python -P load_alone.py CHECKPOINT GOLDEN ANSWERS
 
-Run by `clean_process`. Loads model and processor, or an adapter on its base, and writes to ANSWERS what they make of
+Run by `clean_process`. Loads model and processor, or an adapter on its base, and writes to ANSWERS their outputs for
 the recorded inputs in GOLDEN.
 """
 
@@ -16,18 +16,18 @@ PROJECT = ("modeling_lumbarclip", "data_scripts", "train")
 
 
 class HiddenProject:
-    """Finds none of our packages, though they are installed where this runs."""
+    """Hides our packages, although they are installed here."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Refuse our packages; leave all others to the next finder."""
+        """Raise for our packages; leave all others to the next finder."""
         if name.partition(".")[0] in PROJECT:
             raise ModuleNotFoundError(
-                f"No module named {name!r}: whoever loads the checkpoint has not got it", name=name
+                f"No module named {name!r}: users of the checkpoint do not have it", name=name
             )
 
 
 def main(checkpoint: Path, golden: Path, answers: Path) -> None:
-    """Load, and answer the golden inputs."""
+    """Load the model, and compute its outputs for the golden inputs."""
     import numpy as np
     import torch
     from safetensors.numpy import load_file, save_file
@@ -48,7 +48,7 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
 
 
 def load_adapter(folder: Path) -> Any:
-    """Load an adapter on its base, as the Hub has it, and give the model with the adapters in it."""
+    """Load an adapter on its base from the Hub; give the model with the adapters in it."""
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoModel
@@ -61,7 +61,7 @@ def load_adapter(folder: Path) -> Any:
 
 
 def load_checkpoint(folder: Path) -> Any:
-    """Load the model that a checkpoint is of; exit if weights are missing, left over or of another shape."""
+    """Load the model of a checkpoint; exit if weights are missing, left over or of another shape."""
     import torch
     import transformers
 

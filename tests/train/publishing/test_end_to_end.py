@@ -23,7 +23,8 @@ from train.data.loaders import open_dataset
 from train.finetune_classification import finetune
 from train.pretrain import pretrain
 from train.pretraining.arguments import PretrainArguments
-from train.publish import PublishArguments
+from train.publishing import publication
+from train.publishing.arguments import PublishArguments
 
 PROJECT = Path(__file__).parents[3]
 MODEL, ADAPTER, CLASSIFIER = "lumbar-lab/tiny", "lumbar-lab/tiny-adapter", "lumbar-lab/tiny-classifier"
@@ -53,7 +54,7 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
         for name, value in environment.items():
             monkeypatch.setenv(name, value)  # for the processes that publishing starts
         hub.connect(monkeypatch)
-        monkeypatch.setattr(publish, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
+        monkeypatch.setattr(publication, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
         with pytest.raises(ValueError, match=f"{MODEL} has a version v0.1"):
             publish.main(PublishArguments(run=str(classifier), repo_id=MODEL))  # other files
         as_adapter = PublishArguments(

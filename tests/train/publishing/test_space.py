@@ -53,7 +53,7 @@ def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
 def test_an_index_is_copied_without_what_the_app_does_not_show(tmp_path):
     write_index(tmp_path / "mine.parquet", np.eye(4), ["No disc bulge."] * 4, patient_id=["p"] * 4)
     prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
-    assert "whose licence is: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
+    assert "with this licence: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
     assert pq.read_schema(tmp_path / "space" / "index.parquet").names == ["embedding", "report", "source"]
 
 

@@ -1,4 +1,4 @@
-"""The figures of a model card: every number from a file, tables and metadata as measured."""
+"""The metrics of a model card: every number from a file, tables and metadata as measured."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from jinja2.meta import find_undeclared_variables
 from data_scripts.hub.upload import paths_of_this_machine
 from tests.hub_card_rules import card_errors
 from tests.train.reporting.card.card_tracing import REPO, numbers_in, prose, read_run, untraceable
-from tests.train.reporting.card.made_run import BASELINES, Numbers, change, made_run
+from tests.train.reporting.card.made_run import BASELINES, Numbers, change, made_run, started_from
 from train.reporting.card import model_card
 from train.reporting.card.model_card import TEMPLATE, build_model_card
 from train.reporting.card.tables import ZERO_SHOT
@@ -40,7 +40,7 @@ def test_every_number_comes_from_a_file(tmp_path, findings):
 
 
 @pytest.mark.parametrize("name", ["demo", "spider", "spider_classifier"])
-def test_every_figure_of_a_real_run_comes_from_its_files(name, monkeypatch):
+def test_every_number_of_a_real_run_comes_from_its_files(name, monkeypatch):
     folder, asked = RUNS / name, []
     monkeypatch.setattr(model_card, "check_same_weights", lambda checkpoint, digest: asked.append(digest))
     card = build_model_card(folder, REPO)
@@ -121,7 +121,7 @@ def test_template_has_no_number_and_no_idle_placeholder(tmp_path):
         (True, ["macro_auroc", "grade_quadratic_kappa"]),
     ],
 )
-def test_headline_sets_baselines_beside_the_model(tmp_path, findings, columns):
+def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):
     folder = made_run(tmp_path, findings=findings)
     metrics = json.loads((folder / "metrics.json").read_text())
     results = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("<details>")[0]
@@ -147,7 +147,7 @@ def test_calibration_is_told_as_measured(tmp_path):
     assert "83 % of cases" in " ".join(section.split())
     assert "spondylolisthesis: no validation patient has it" in section
     change(folder, "metrics.json", further={})
-    assert "was not measured" in str(build_model_card(folder, REPO)).partition("## Calibration")[2]
+    assert "on other patients was not measured" in str(build_model_card(folder, REPO)).partition("## Calibration")[2]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_classifier_tells_its_own_figures(tmp_path):
     names = ("macro_f1", "balanced_accuracy")
     figures = {name: numbers.entries(*names) for name in ("fine_tuned", "linear_probe", "majority")}
     of_classifier = {
-        **{name: metrics[name] for name in ("dataset", "command", "date")},
+        **{name: metrics[name] for name in ("dataset", "weights_sha256", "command", "date")},
         "figures": figures,
         "difference": numbers.entries("macro_f1"),
         "patients": numbers.entries(*names),
@@ -205,7 +205,7 @@ def test_classifier_tells_its_own_figures(tmp_path):
     change(folder, "checkpoint/config.json", architectures=["LumbarCLIPForImageClassification"], **classes)
     arguments = {"dataset": "made", "allow_leaks": False, "checkpoint": "someone/base", "loss": "focal"}
     numeric = {"batch_size": 13, "gradient_accumulation_steps": 1, "learning_rate": 0.1, "seed": 0}
-    change(folder, "run.json", arguments=arguments | numeric, start={"checkpoint": "someone/base", "rows": "same"})
+    change(folder, "run.json", arguments=arguments | numeric, start={"checkpoint": "someone/base", "is_folder": False, "rows": "same"})
     (folder / "checkpoint" / "processor_config.json").unlink()
     (folder / "checkpoint" / "preprocessor_config.json").write_text('{"size": {"height": 64, "width": 64}}')
     card = build_model_card(folder, REPO)
@@ -220,21 +220,39 @@ def test_classifier_tells_its_own_figures(tmp_path):
     assert untraceable(str(card), folder) == set()
 
 
-def test_experiment_is_told_as_other_runs(tmp_path):
+def made_experiment():
+    """A small `results.json`: two systems and a baseline by the headline metric."""
+    group, metric = "probe/logistic/unprojected", "macro_f1"
     entry = {"value": 0.611, "low": 0.601, "high": 0.621, "n": 9}
-    system = {"metrics": {"probe/logistic/unprojected": {"macro_f1": entry}}}
-    headline = {"group": "probe/logistic/unprojected", "metric": "macro_f1"}
-    experiment = {
-        "headline": headline,
-        "systems": {"CLIP": system},
+    pair = {"value": -0.031, "low": -0.041, "high": -0.021, "n": 9, "p": 0.011, "p_holm": 0.022, "excludes_zero": True}
+    system = {"metrics": {group: {metric: entry}}}
+    compared = {"first": "LumbarCLIP", "group": group, "metric": metric, "num_comparisons": 1}
+    return {
+        "experiment": {"name": "small", "seeds": [0, 1]},
+        "headline": {"group": group, "metric": metric, "reference": "LumbarCLIP"},
+        "systems": {"LumbarCLIP": system, "CLIP": system},
         "baselines": {"hog": system},
-        "card_text": "Experiment `s` on t.",
+        "comparisons": [
+            {"to": "best", "tied": [], **compared, "differences": {"CLIP": pair}},
+            {"to": "systems", **compared, "differences": {"CLIP": pair}},
+            {"to": "baselines", **compared, "differences": {"hog": pair}},
+        ],
+        "dataset": {"name": "t", "split": "test", "num_rows": 9, "num_patients": 3, "synthetic": False},
+        "command": "python train/compare_systems.py small.yaml",
+        "date": "2031-02-02T01:02:03+00:00",
     }
+
+
+def test_an_experiment_is_told_as_other_runs(tmp_path):
     folder = made_run(tmp_path / "run")
-    (tmp_path / "results.json").write_text(json.dumps(experiment))
+    (tmp_path / "results.json").write_text(json.dumps(made_experiment()))
     text = build_model_card(folder, REPO, experiment_folder=tmp_path).text
-    assert "not of these very weights: Experiment `s` on t." in text
-    assert re.search(r"\| CLIP +\| 0\.611 \[0\.601, 0\.621\] \|\n\| HOG ", text)
+    words = " ".join(text.split())
+    assert "not with these weights: `small` on t, test: 9 images of 3 patients; 2 seeds." in words
+    assert "`python train/compare_systems.py small.yaml`, 2031-02-02" in words
+    shown, difference = r"0\.611 \[0\.601, 0\.621\]", r"-0\.031 \[-0\.041, -0\.021\]"
+    for system in ("CLIP", "HOG"):
+        assert re.search(rf"\| {system} +\| {shown} \| +{difference} \| 0\.011 \| +0\.022 \|", text)
 
 
 @pytest.mark.parametrize(("processes", "said"), [(1, "1 process, 2 threads, "), (3, "3 processes, 2 threads each, ")])
@@ -259,7 +277,7 @@ def test_energy_and_carbon_follow_from_time_power_and_grid(tmp_path):
     assert emissions["emissions"] == 0.75 and emissions["training_type"] == "pre-training"
     assert "cpu (x86_64): 3 processes" in emissions["hardware_used"] and "not metered" in emissions["source"]
     assert card_errors(str(card), "model") == [] and untraceable(str(card), folder) == {"0.003", "0.75"}
-    change(folder, "run.json", arguments__init_checkpoint="someone/base")
+    started_from(folder, "someone/base")
     assert build_model_card(folder, REPO).data.to_dict()["co2_eq_emissions"]["training_type"] == "fine-tuning"
     (folder / "history.jsonl").write_text('{"update": 20, "loss": 1.0}\n')  # of a run that was not timed
     assert "carbon were not measured" in build_model_card(folder, REPO).text
@@ -303,6 +321,6 @@ def test_a_damaged_history_is_told_by_line(tmp_path, line, said):
 
 
 def test_the_history_of_a_run_that_diverged_is_read(tmp_path):
-    """A step may have made the temperature NaN before a loss stopped the run; an experiment still tells its updates."""
+    """A step may have made the temperature NaN before a loss stopped the run; a study still tells its updates."""
     (tmp_path / "history.jsonl").write_text(f'{LINE[:-1]}, "inverse_temperature": NaN}}\n')
     assert training_seconds(read_history(tmp_path), pairs_of_update=6) == 10
