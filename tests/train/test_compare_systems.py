@@ -261,7 +261,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path
         shutil.rmtree(out / "runs" / "untrained-seed0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_bytes", full_after(Path.write_bytes, file))
-        with pytest.raises(OSError, match=r"The disk that holds .*s is full.*make room") as raised:
+        with pytest.raises(OSError, match=r"The disk of .*s is full.*make room") as raised:
             run_here(settings)
     assert raised.value.errno == errno.ENOSPC
     assert not list(out.rglob("*unfinished*")) and not (out / "results.json").exists()

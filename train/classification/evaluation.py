@@ -21,8 +21,8 @@ from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
-from train.evaluation.protocols.calibration import confidence_of_answers, fit_calibration
-from train.evaluation.protocols.fine_tuned import ClassifierFigures, measure_classifier
+from train.evaluation.protocols.calibration import confidence_and_correctness, fit_calibration
+from train.evaluation.protocols.fine_tuned import ClassifierMetrics, measure_classifier
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.statistics.metrics import Array, Floats
@@ -124,7 +124,7 @@ def evaluate_classifier(
 
 
 def as_results(
-    measured: ClassifierFigures,
+    measured: ClassifierMetrics,
     data: ClassificationData,
     args: FinetuneClassificationArguments,
     facts: DataFacts,
@@ -136,7 +136,7 @@ def as_results(
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
     return {
         "target": args.target,
-        "figures": {name: as_entries(figures) for name, figures in measured.figures.items()},
+        "figures": {name: as_entries(figures) for name, figures in measured.metrics.items()},
         "difference": as_entries(measured.difference),
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
@@ -157,10 +157,10 @@ def as_results(
     }
 
 
-def draw_figures(measured: ClassifierFigures, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
+def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
     """Draw what the report shows: figures with their captions, by file name."""
     names, figures = targets.label_names, {}
-    confidence, correct = confidence_of_answers(targets, measured.probabilities)
+    confidence, correct = confidence_and_correctness(targets, measured.probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
     panel = confidence, correct, metrics.calibration_bins(confidence, CALIBRATION_BINS)
     counted = "images" if targets.exclusive else "answers"

@@ -12,7 +12,7 @@ class EvaluateArguments:
     checkpoint: str = setting(MISSING, "Folder of a checkpoint, or a Hub id.")
     dataset: str = setting(MISSING, "Folder that data_scripts.build wrote, or a Hub id of such a data set.")
     split: str = setting("test", "Split to measure on. The probes are fitted on `train` and `validation`.")
-    out: str = setting("", "Where to write; empty: the folder that holds the checkpoint.")
+    out: str = setting("", "Where to write; empty: the folder of the checkpoint.")
     batch_size: int = setting(64, "Images or texts a forward pass. Changes no metric.")
     baselines: bool = setting(True, "Probe the baselines too: untrained encoder, pixel PCA, HOG, no pixels.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")

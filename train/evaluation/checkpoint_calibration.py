@@ -1,4 +1,4 @@
-"""Calibrate the zero-shot answers of a checkpoint, and keep what was fitted in its `config.json`.
+"""Calibrate the zero-shot predictions of a checkpoint, and keep what was fitted in its `config.json`.
 
 Whoever loads the checkpoint then has calibrated probabilities, prediction sets and abstention without this package:
 
@@ -83,7 +83,7 @@ def fit_zero_shot_calibration(
     target_coverage: float = TARGET_COVERAGE,
     cache_dir: Path | None = None,
 ) -> ZeroShotCalibration:
-    """Fit the calibration of a model's zero-shot answers, in the words of its processor.
+    """Fit the calibration of a model's zero-shot predictions, in the words of its processor.
 
     Args:
         model: A LumbarCLIP model; left as it was.

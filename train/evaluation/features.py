@@ -126,7 +126,7 @@ def encode_images_once(
     batch_size: int,
     cache_dir: Path | None,
 ) -> dict[str, Array]:
-    """Encode the images of a split, unless the cache holds them.
+    """Encode the images of a split, unless the cache has them.
 
     Args:
         model: As for `encode_images`.
@@ -148,7 +148,7 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
     """Name that changes with anything the embeddings depend on: weights, processor, rows and split.
 
     Args:
-        model: Its weights are hashed, not its path: training goes on in the same folder.
+        model: Its weights are hashed, not its path: training continues in the same folder.
         processor: Its settings are hashed (image size, maximum length).
         rows: Their fingerprint, which `datasets` keeps from load to load.
         split: Name of the split.

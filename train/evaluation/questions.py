@@ -62,7 +62,7 @@ def question_names(targets: Targets) -> tuple[str, ...]:
 
 
 def counted_questions(targets: Targets) -> list[int]:
-    """Questions that macro figures count: all but whether there is `No Finding`, the absence of the others."""
+    """Questions that macro means count: all but whether there is `No Finding`, the absence of the others."""
     return [0] if targets.exclusive else targets.findings
 
 

@@ -119,7 +119,7 @@ def _grades(rows: Dataset, graded: bool) -> Array:
 
 
 def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
-    """Count the rows and the patients with each label: a figure that rests on one patient is worth little."""
+    """Count the rows and the patients with each label: a metric that rests on one patient says little."""
     return {
         name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
         for name, present in zip(targets.label_names, targets.labels.T, strict=True)

@@ -204,6 +204,6 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise OSError(
                 errno.ENOSPC,
-                f"The disk that holds {folder} is full. Finished runs are kept: make room and rerun the same command",
+                f"The disk of {folder} is full. Finished runs are kept: make room and rerun the same command",
             ) from error
         raise

@@ -96,12 +96,12 @@ class Bags:
 
 
 def attention_pooling(features: Mapping[str, Array], targets: Mapping[str, Targets], seed: int = 0) -> Array:
-    """Learn attention pooling on training patients, and answer for the patients of the test split.
+    """Learn attention pooling on training patients, and predict the patients of the test split.
 
     Args:
         features: By split, shape (N, D).
         targets: By split, row by row with the features. The validation patients say when to stop.
-        seed: Of the first weights. The same seed gives the same answers.
+        seed: Of the first weights. The same seed gives the same predictions.
 
     Returns:
         Probability of each label for the row's patient, the same in all rows of one; NaN where all training patients

@@ -2,7 +2,7 @@
 
 Temperature scaling divides the logits by a temperature T: exclusive classes share one, findings have one each, since
 each finding is a classifier of its own, of its own scale. Few validation patients make it a noisy number: whether it
-helped is measured, not assumed. Answers and ranks stay as they are; what moves is how sure the model says it is.
+helped is measured, not assumed. Predicted choices and ranks stay as they are; how sure the model says it is changes.
 
 Logits come in, not probabilities: those of a sharp classifier are rounded to 0 and 1, and a temperature fitted on what
 is left of them is not that of the logits that users divide.
@@ -91,7 +91,7 @@ class CalibrationResult:
         probabilities: Of the test rows, calibrated. Shape (N, K).
         sets: Of the test rows, class-conditional. Shape (N, Q, C), bool.
         marginal_sets: The same with one threshold a question.
-        estimates: The figures of `calibration_estimates`.
+        estimates: The metrics of `calibration_estimates`.
     """
 
     calibration: Calibration
@@ -101,7 +101,7 @@ class CalibrationResult:
     estimates: dict[str, Estimate]
 
 
-def calibration_figures(
+def measure_calibration(
     validation_logits: Array,
     validation: Targets,
     test_logits: Array,
@@ -121,7 +121,7 @@ def calibration_figures(
         target_coverage: What the prediction sets promise.
 
     Returns:
-        What was fitted, the calibrated probabilities and sets of the test rows, and the figures.
+        What was fitted, the calibrated probabilities and sets of the test rows, and the metrics.
     """
     calibration = fit_calibration(validation_logits, validation, target_coverage)
     probabilities, sets, marginal_sets = apply_calibration(calibration, test_logits, test)
@@ -134,20 +134,20 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     """Fit the temperature with the least negative log-likelihood.
 
     Args:
-        logits: Any that give the probabilities by softmax. Shape (N, C); -inf of a choice that cannot be answered.
-        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be answered, at no temperature, is
+        logits: Any that give the probabilities by softmax. Shape (N, C); -inf of a choice that cannot be predicted.
+        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be predicted, at any temperature, is
             left out.
 
     Returns:
         T in [0.01, 100], and a reason where the rows do not settle it. T is then 1, where one choice is true of all
-        rows or all rows are answered right (the smaller T, the better, without end, and no evidence for so much
+        rows or all rows are predicted right (the smaller T, the better, without end, and no evidence for so much
         certainty), or 100, where the logits tell nothing.
 
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, section 4.2.
 
     Relations:
-        Platt scaling adds an offset for each class. It would also move answers, and fits twice the numbers.
+        Platt scaling adds an offset for each class. It would also change predictions, and fits twice the numbers.
 
     Example:
         >>> fit_temperature(np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]]), np.array([0, 1, 0, 0]))
@@ -156,12 +156,12 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     possible = np.isfinite(np.take_along_axis(logits, truth[:, None], axis=1)[:, 0])
     logits, truth = logits[possible], truth[possible]
     if not len(truth):
-        return 1.0, "T left at 1: the true choice of no validation row can be answered"
+        return 1.0, "T left at 1: the true choice of no validation row can be predicted"
     if len(np.unique(truth)) < 2:
         return 1.0, f"T left at 1: one choice is true of all {len(truth)} validation rows"
     of_truth = np.take_along_axis(logits, truth[:, None], axis=1)
     if ((logits < of_truth).sum(1) == logits.shape[1] - 1).all():
-        return 1.0, f"T left at 1: all {len(truth)} validation rows are answered right"
+        return 1.0, f"T left at 1: all {len(truth)} validation rows are predicted right"
 
     def loss(log_temperature: float) -> float:
         log_probabilities = log_softmax(logits * math.exp(-log_temperature), axis=1)
@@ -199,7 +199,7 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
     """Fit temperatures, and the thresholds of prediction sets, on validation rows.
 
     Args:
-        logits: Of each label, as in `calibration_figures`. Shape (N, K); a column that could not be learned is NaN.
+        logits: Of each label, as in `measure_calibration`. Shape (N, K); a column that could not be learned is NaN.
         targets: The truth of the same rows.
         target_coverage: What the sets promise, in (0, 1).
 
@@ -234,11 +234,11 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
 
 
 def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
-    """Calibrate the answers for rows that were not fitted on.
+    """Calibrate the predictions of rows that were not fitted on.
 
     Args:
         calibration: Fitted on validation rows.
-        logits: Of each label, as in `calibration_figures`. Shape (N, K).
+        logits: Of each label, as in `measure_calibration`. Shape (N, K).
         targets: Of the same rows; only what the labels are is read.
 
     Returns:
@@ -273,7 +273,7 @@ def calibration_estimates(
     Returns:
         `expected_calibration_error`, `brier_score` and `negative_log_likelihood`, each as `uncalibrated/`,
         `calibrated/` and `change/` (calibrated less uncalibrated on the same resampled patients: below 0 is better);
-        the figures of `conformal.set_estimates` as `class_conditional/` and `marginal/`. For findings
+        the metrics of `conformal.set_estimates` as `class_conditional/` and `marginal/`. For findings
         all are means over the findings that have probabilities, `No Finding` left out, and there is
         `calibrated/expected_calibration_error/FINDING` of each beside that of `uncalibrated/`. Empty where nothing has
         probabilities.
@@ -303,8 +303,8 @@ def calibration_estimates(
                     confidence_error, [truth[:, column], probabilities[:, column]], patients, resampling
                 )
     for kind, of_kind in (("class_conditional", sets), ("marginal", marginal_sets)):
-        figures = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), patients, resampling)
-        estimates |= {f"{kind}/{name}": figure for name, figure in figures.items()}
+        of_sets = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), patients, resampling)
+        estimates |= {f"{kind}/{name}": estimate for name, estimate in of_sets.items()}
     return estimates
 
 
@@ -314,7 +314,7 @@ def confidence_error(truth: Array, probabilities: Array, weights: Array | None =
     return metrics.expected_calibration_error(probabilities.max(1), correct, weights=weights)
 
 
-def confidence_of_answers(targets: Targets, probabilities: Array) -> tuple[Floats, Array]:
+def confidence_and_correctness(targets: Targets, probabilities: Array) -> tuple[Floats, Array]:
     """List what a reliability diagram or a risk-coverage curve is drawn from.
 
     Args:
@@ -327,9 +327,9 @@ def confidence_of_answers(targets: Targets, probabilities: Array) -> tuple[Float
     """
     by_question = as_questions(probabilities, targets)
     learned = learned_questions(by_question)
-    answers = by_question[:, learned]
-    correct = answers.argmax(2) == true_choices(targets)[:, learned]
-    return answers.max(2).ravel(), correct.ravel()
+    predicted = by_question[:, learned]
+    correct = predicted.argmax(2) == true_choices(targets)[:, learned]
+    return predicted.max(2).ravel(), correct.ravel()
 
 
 def _over_questions(metric: metrics.Metric) -> Callable[..., Floats]:

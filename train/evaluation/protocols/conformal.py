@@ -10,8 +10,8 @@ threshold for each class, from the rows of that class alone, promises it class b
 The promise rests on exchangeability, which does not hold for rows: images of one patient resemble each other, so a
 thousand of them say less than a thousand patients. Patients are exchangeable. Each therefore counts as one here, its
 mass of 1 spread evenly over its rows, and what is promised is coverage of a random row of a new patient drawn from the
-same clinic and scanner; not of all rows of that patient at once, and nowhere else. It holds on average over validation
-sets: the coverage that one of them gives varies, the more the fewer its patients.
+same clinic and scanner; not of all rows of that patient at once, and nowhere else. That is an average over
+validation sets: the coverage that one of them gives varies, the more the fewer its patients.
 
 Shapes: N rows, Q questions, C choices. Exclusive classes are one question with the classes for choices; findings are a
 question each, with the choices absent and present.
@@ -123,7 +123,7 @@ def class_conditional_thresholds(
 
 
 def prediction_sets(probabilities: Array, thresholds: Array) -> NDArray[np.bool_]:
-    """List the choices that each set holds; none where the probabilities are NaN.
+    """List the choices in each set; none where the probabilities are NaN.
 
     Args:
         probabilities: Shape (N, Q, C).
@@ -161,7 +161,7 @@ def set_estimates(
         Means over the questions: `coverage` (share of sets that hold the truth), `coverage/CHOICE` (of the rows of
         which the choice is true), `set_size`, `answered` (share of sets with one choice, the others abstain),
         `accuracy_if_answered` and `accuracy_of_all` (of the likeliest choice, answered or not). A question whose rows
-        do not define a figure is left out of it.
+        do not define a metric is left out of it.
     """
     held = np.take_along_axis(sets, truth[..., None], axis=2)[..., 0]
     sizes = sets.sum(2)
@@ -186,15 +186,15 @@ def set_estimates(
 
 
 def risk_coverage(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
-    """Trace how accurate the answers are when only the most confident rows are answered.
+    """Trace how accurate predictions are when only the most confident rows are predicted.
 
     Args:
         confidence: Probability given to the predicted class. Shape (N,).
         correct: Whether that class is the true one. Shape (N,), 0/1 or bool.
 
     Returns:
-        Share of the rows answered, rising to 1, and the accuracy on them; one entry for each distinct confidence,
-        since rows of equal confidence are answered together.
+        Share of the rows predicted, rising to 1, and the accuracy on them; one entry for each distinct confidence,
+        since rows of equal confidence go together.
 
     Source:
         El-Yaniv & Wiener, On the Foundations of Noise-free Selective Classification, 2010; risk is 1 - accuracy.
@@ -207,9 +207,9 @@ def risk_coverage(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
     order = np.argsort(-np.asarray(confidence), kind="stable")
     descending = np.asarray(confidence)[order]
     last_of_ties = np.flatnonzero(np.append(np.diff(descending) != 0, True))
-    answered = last_of_ties + 1
+    kept = last_of_ties + 1
     right = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[last_of_ties]
-    return answered / len(order), right / answered
+    return kept / len(order), right / kept
 
 
 def _scores_of_truth(probabilities: Array, truth: Array) -> Floats:

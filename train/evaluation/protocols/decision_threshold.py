@@ -1,4 +1,4 @@
-"""Decision thresholds chosen on validation patients: what a probability must exceed for a label to be answered.
+"""Decision thresholds chosen on validation patients: what a probability must exceed for a label to be predicted.
 
 A rare label's probability seldom exceeds one half, however well it ranks the rows. The threshold is moved instead of
 the model: it is chosen where balanced accuracy on the validation patients is best. Balanced accuracy, unlike F1, does
@@ -14,7 +14,7 @@ from train.evaluation.targets import Targets
 
 
 def threshold_decisions(probabilities: Mapping[str, Array], targets: Mapping[str, Targets]) -> Floats:
-    """Answer the test rows at thresholds chosen on the validation rows.
+    """Predict the test rows at thresholds chosen on the validation rows.
 
     A label that no validation row carries, or every one, has no threshold of its own: a finding keeps one half, and an
     exclusive class 1 / K.
@@ -24,7 +24,7 @@ def threshold_decisions(probabilities: Mapping[str, Array], targets: Mapping[str
         targets: By split; test rows are not looked at.
 
     Returns:
-        1 where the label is answered, else 0; NaN where it has no probability. Of exclusive classes each row gets
+        1 where the label is predicted, else 0; NaN where it has no probability. Of exclusive classes each row gets
         one, whose probability exceeds its threshold by the largest factor: with two classes, whichever exceeds its
         own. Shape (N, K).
     """

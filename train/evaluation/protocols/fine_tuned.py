@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from train.evaluation.label_metrics import label_difference, label_estimates
-from train.evaluation.protocols.calibration import CalibrationResult, calibration_figures
+from train.evaluation.protocols.calibration import CalibrationResult, measure_calibration
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.patient_level import patient_measures
@@ -19,19 +19,19 @@ from train.evaluation.targets import Targets
 
 
 @dataclass(frozen=True)
-class ClassifierFigures:
-    """Figures of the test split.
+class ClassifierMetrics:
+    """Metrics of the test split.
 
     Args:
         probabilities: Calibrated. Shape (N, K).
-        figures: By system (`fine_tuned`, `linear_probe`, `majority`), each by name.
+        metrics: By system (`fine_tuned`, `linear_probe`, `majority`), each by name.
         difference: The fine-tuned classifier less the linear probe, on the same resampled patients.
         patients: Of the fine-tuned classifier, patient by patient.
         calibration: What was fitted on validation patients, and what it changes on test patients.
     """
 
     probabilities: Array
-    figures: dict[str, dict[str, Estimate]]
+    metrics: dict[str, dict[str, Estimate]]
     difference: dict[str, Estimate]
     patients: dict[str, Estimate]
     calibration: CalibrationResult
@@ -43,7 +43,7 @@ def measure_classifier(
     targets: Mapping[str, Targets],
     resampling: Resampling,
     is_grade: bool,
-) -> ClassifierFigures:
+) -> ClassifierMetrics:
     """Measure a classifier on the test split.
 
     Args:
@@ -54,15 +54,15 @@ def measure_classifier(
         is_grade: Whether the classes are grades, in their order.
 
     Returns:
-        The figures.
+        The metrics.
     """
     test = targets["test"]
-    calibration = calibration_figures(
+    calibration = measure_calibration(
         logits["validation"], targets["validation"], logits["test"], test, resampling=resampling
     )
     probe = logistic_probe(start_features, targets)
     shares = np.broadcast_to(targets["train"].labels.mean(0), probe.shape)
-    figures = {
+    estimates = {
         name: _estimates(test, probabilities, resampling, is_grade)
         for name, probabilities in (
             ("fine_tuned", calibration.probabilities),
@@ -70,9 +70,9 @@ def measure_classifier(
             ("majority", shares),
         )
     }
-    return ClassifierFigures(
+    return ClassifierMetrics(
         probabilities=calibration.probabilities,
-        figures=figures,
+        metrics=estimates,
         difference=label_difference(test, calibration.probabilities, probe, resampling),
         patients=estimates_of(patient_measures(test, calibration.probabilities), resampling),
         calibration=calibration,

@@ -1,11 +1,11 @@
 """Grade probe: what a ridge regression reads of an ordinal grade from frozen features.
 
 The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. A regularised
-regression answers too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
-answers into grades instead, set where the answers for the validation patients (of whom the regression had seen
+regression predicts too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
+outputs into grades instead, set where the outputs for the validation patients (of whom the regression had seen
 nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on
-training and validation patients together, and keeps the cut-points: set on its answers for patients that it has seen,
-they would be too far apart. A grade beyond all that occur is never answered. Test rows are only predicted.
+training and validation patients together, and keeps the cut-points: set on its outputs for patients that it has seen,
+they would be too far apart. A grade beyond all that occur is never predicted. Test rows are only predicted.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Grader:
 
     Args:
         regression: Scaler and ridge regression.
-        cut_points: Answers above the i-th are graded above i. Shape (grades - 1,), rising.
+        cut_points: Outputs above the i-th are graded above i. Shape (grades - 1,), rising.
     """
 
     regression: Pipeline
@@ -100,14 +100,14 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     def fitted(penalty: float, rows: Array, row_grades: Array) -> Pipeline:
         return make_pipeline(StandardScaler(), Ridge(alpha=penalty)).fit(rows, row_grades)
 
-    answers = [
+    outputs = [
         fitted(penalty, features["train"], grades["train"]).predict(features["validation"]) for penalty in PENALTY_GRID
     ]
-    best = int(np.argmin([((answer - grades["validation"]) ** 2).mean() for answer in answers]))
+    best = int(np.argmin([((output - grades["validation"]) ** 2).mean() for output in outputs]))
     all_grades = np.concatenate([grades["train"], grades["validation"]])
     shares = np.bincount(all_grades, minlength=num_grades).cumsum() / len(all_grades)
-    # Where a grade never occurs, its cut-point lies beyond all answers: at the least or greatest one, rounding decided.
+    # Where a grade never occurs, its cut-point lies beyond all outputs: at the least or greatest one, rounding decided.
     outside = np.where(shares <= 0, -np.inf, np.inf)
-    cut_points = np.where((shares > 0) & (shares < 1), np.quantile(answers[best], shares), outside)[:-1]
+    cut_points = np.where((shares > 0) & (shares < 1), np.quantile(outputs[best], shares), outside)[:-1]
     regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)
     return Grader(regression, cut_points)

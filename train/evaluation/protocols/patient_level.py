@@ -1,6 +1,6 @@
 """Patients instead of images: what several slices, levels and sequences of one patient say together.
 
-A patient's truth, from that of the rows: a finding is present if any row shows it, and `No Finding` holds if no row
+A patient's truth, from that of the rows: a finding is present if any row shows it, and `No Finding` is true if no row
 shows a finding. Of exclusive findings the patient takes the one of most rows (the first in the list of labels on a
 tie), the grade is the highest of the rows.
 

@@ -9,7 +9,7 @@ from train.evaluation.targets import Targets
 
 
 def check_features(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> None:
-    """Refuse features that a probe cannot be fitted on.
+    """Check that a probe can be fitted on features.
 
     Args:
         features: By split, shape (N, D).

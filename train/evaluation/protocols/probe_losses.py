@@ -1,15 +1,15 @@
-r"""Losses of the paper's probe: its own, and two remedies for the class that it misses.
+r"""Losses of the paper's probe: its own, and two corrections for the class that it misses.
 
 The paper reports a macro F1 far below its accuracy and names class imbalance as the cause. A probe that is trained by
-plain cross-entropy learns how rare a class is before it learns what it looks like. The remedies change the loss alone,
-so a difference between two probes is the loss's doing.
+plain cross-entropy learns how rare a class is before it learns what it looks like. The corrections change only the
+loss, so a difference between two probes is the loss's doing.
 
-Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and what the training split holds:
-`counts` (K,), its rows of each class, and `num_rows`. The first three suit exclusive classes, one label in each row, of
+Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and of the training split `counts`
+(K,), its rows of each class, and `num_rows`. The first three suit exclusive classes, one label in each row, of
 which some may have no training row; the last three suit findings, of which each column is a problem of its own: a mean
 over rows, summed over columns. Of findings every count is above 0 and below `num_rows`.
 
-The probabilities of a remedied probe belong to classes of equal frequency. They find rare classes and rank rows as
+The probabilities of a corrected probe belong to classes of equal frequency. They find rare classes and rank rows as
 well as others, but are no estimates of how often a finding is present; calibrate them before reading them so.
 
 Shapes: B rows, K classes.
@@ -48,7 +48,7 @@ def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 10, β = 0.999.
 
     Relations:
-        Weights stop mattering once the training rows are told apart; `logit_adjusted_cross_entropy` goes on asking
+        Weights stop mattering once the training rows are told apart; `logit_adjusted_cross_entropy` keeps asking
         for a wider margin around the rarer class.
 
     Example:

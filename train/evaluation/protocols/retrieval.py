@@ -12,7 +12,7 @@ counts as a hit therefore stands beside each metric:
               distinct reports are searched, too. A report of which no finding is read is a hit for itself alone.
               Measures in mm are no part of the findings.
 
-Any other candidate that ties with the hit is ranked before it: a model that answers everything alike scores 0, not 1.
+Any other candidate that ties with the hit is ranked before it: a model that scores everything alike gets 0, not 1.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -138,7 +138,7 @@ def chance_recall(num_hits: Array, num_candidates: Array | int, depth: int) -> F
 
 @dataclass(frozen=True)
 class Queries:
-    """Where queries found their answer. Q queries.
+    """Where queries found their hit. Q queries.
 
     Args:
         ranks: Of the best hit, 1 is the first. Shape (Q,).

@@ -1,11 +1,11 @@
 r"""Metrics as pure functions of arrays, for one weighting of the rows or for thousands at once.
 
-Every metric takes `weights` of shape (..., N) and answers with shape (...): without weights one number, with the
-(R, N) multiplicities of R bootstrap resamples R numbers. scikit-learn computes the same figures one weighting at a
+Every metric takes `weights` of shape (..., N) and returns shape (...): without weights one number, with the
+(R, N) multiplicities of R bootstrap resamples R numbers. scikit-learn computes the same metrics one weighting at a
 time, which makes a thousand resamples of every metric of every system a matter of minutes instead of seconds; the
 tests hold each function equal to scikit-learn's.
 
-A figure that the rows do not define (a class without a row) is NaN, never 0 or 1.
+A metric that the rows do not define (a class without a row) is NaN, never 0 or 1.
 
 Shapes: N rows, K classes, F findings, R resamples.
 """
@@ -82,7 +82,7 @@ def macro_f1(truth: Array, predicted: Array, num_classes: int, weights: Array | 
 
 
 def balanced_accuracy(truth: Array, predicted: Array, num_classes: int, weights: Array | None = None) -> Floats:
-    """Mean recall over all classes; NaN if one of them has no row. A constant answer scores 1 / K."""
+    """Mean recall over all classes; NaN if one of them has no row. A constant prediction scores 1 / K."""
     return recall_by_class(truth, predicted, num_classes, weights).mean(-1)
 
 
@@ -142,22 +142,22 @@ def average_precision(positive: Array, scores: Array, weights: Array | None = No
     return _ratio((present * precision).sum(-1), both)
 
 
-def mean_over_findings(metric: Metric, positive: Array, answers: Array, weights: Array | None = None) -> Floats:
+def mean_over_findings(metric: Metric, positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
     """Mean of a metric over findings; NaN if the rows do not define it for one of them.
 
-    Leaving an undefined finding out here would let a resample answer another question than the full sample does:
+    Leaving an undefined finding out here would measure something else on a resample than on the full sample:
     leave it out beforehand, for all.
 
     Args:
-        metric: Called as `metric(positive, answers, weights=...)` with one column each.
+        metric: Called as `metric(positive, predicted, weights=...)` with one column each.
         positive: Whether each finding is present. Shape (N, F).
-        answers: Scores or answers. Shape (N, F).
+        predicted: Scores, or yes and no. Shape (N, F).
         weights: Multiplicity of each row; ones when None. Shape (..., N).
 
     Returns:
         Shape (...).
     """
-    return np.mean([metric(positive[:, f], answers[:, f], weights=weights) for f in range(positive.shape[1])], axis=0)
+    return np.mean([metric(positive[:, f], predicted[:, f], weights=weights) for f in range(positive.shape[1])], axis=0)
 
 
 def macro_auroc(positive: Array, scores: Array, weights: Array | None = None) -> Floats:
@@ -165,14 +165,14 @@ def macro_auroc(positive: Array, scores: Array, weights: Array | None = None) ->
     return mean_over_findings(auroc, positive, scores, weights)
 
 
-def presence_f1(positive: Array, answered: Array, weights: Array | None = None) -> Floats:
-    """F1 of a finding from yes-no answers, shapes (N,); NaN if it is present in no row."""
-    return f1_by_class(positive.astype(int), answered.astype(int), 2, weights)[..., 1]
+def presence_f1(positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
+    """F1 of a finding from yes and no, shapes (N,); NaN if it is present in no row."""
+    return f1_by_class(positive.astype(int), predicted.astype(int), 2, weights)[..., 1]
 
 
-def presence_balanced_accuracy(positive: Array, answered: Array, weights: Array | None = None) -> Floats:
-    """Mean of sensitivity and specificity of yes-no answers, shapes (N,); NaN unless both occur in `positive`."""
-    return balanced_accuracy(positive.astype(int), answered.astype(int), 2, weights)
+def presence_balanced_accuracy(positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
+    """Mean of sensitivity and specificity of yes and no, shapes (N,); NaN unless both occur in `positive`."""
+    return balanced_accuracy(positive.astype(int), predicted.astype(int), 2, weights)
 
 
 def expected_calibration_error(

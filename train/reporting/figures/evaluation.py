@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from train.evaluation.measure import CALIBRATED, GRADES, HEADLINE
 from train.evaluation.predict import Encoded
 from train.evaluation.predictions import Predictions
-from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_of_answers
+from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_and_correctness
 from train.evaluation.protocols.conformal import risk_coverage
 from train.evaluation.statistics import metrics
 from train.evaluation.targets import Targets
@@ -165,12 +165,12 @@ def _calibration_figures(
     """Reliability of the prompts before and after scaling; accuracy of prompts and paper's probe where few abstain."""
     panels, curves, points = {}, {}, {}
     for state, name in {"before": "zero_shot", "after": f"calibrated/{CALIBRATED['zero_shot']}"}.items():
-        confidence, correct = confidence_of_answers(targets, predictions[name])
+        confidence, correct = confidence_and_correctness(targets, predictions[name])
         error = float(metrics.expected_calibration_error(confidence, correct, CALIBRATION_BINS))
         bins = metrics.calibration_bins(confidence, CALIBRATION_BINS)
         panels[f"{state}: calibration error {error:.3f}"] = confidence, correct, bins
     for title, name in {"zero-shot": "zero_shot", "probe": "paper"}.items():
-        confidence, correct = confidence_of_answers(targets, predictions[f"calibrated/{CALIBRATED[name]}"])
+        confidence, correct = confidence_and_correctness(targets, predictions[f"calibrated/{CALIBRATED[name]}"])
         curves[title] = risk_coverage(confidence, correct)
         estimates = results["further"][f"calibration/{name}"]
         answered = estimates.get("class_conditional/answered")
