@@ -21,6 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_numbers, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
 from data_scripts.writing.dataset_card import card_text, without_paths
-from data_scripts.writing.parts import Part, any_finished, keep_finished, parts_of, read_result
+from data_scripts.writing.parts import Part, any_finished, keep_finished, parts_of, read_result, write_part
 from data_scripts.writing.planning import (
     assign_splits,
     check_shards,
@@ -95,7 +96,8 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_proc=args.num_proc,
         license=args.license,
     )
-    with Workers(args.num_proc) as workers:  # their imports run while the source is read
+    # Sources bring the decoders. Their imports run while the source is read.
+    with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # Which rows, and which split each belongs to.
         info = source.describe(options)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
@@ -189,7 +191,8 @@ def _write_parts(
     missing = keep_finished(parts, folder)
     num_rows, num_missing = (sum(len(part.records) for part in some) for some in (parts, missing))
     with tqdm(total=num_rows, initial=num_rows - num_missing, desc="images", unit=" images") as progress_bar:
-        workers.write(missing, info, on_rows=progress_bar.update)
+        for _ in workers.run(partial(write_part, info), missing, on_items=progress_bar.update):
+            pass
     return parts
 
 

@@ -11,17 +11,19 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 from PIL import Image
 
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.lumbar_builder import LumbarReports
 from data_scripts.records import Exclusion, Record, SourceInfo
+from data_scripts.system.worker_pool import Announce
 
 PART_ROWS = 64  # below a second of work for slices: little is lost by an interruption, and all processes end together
 
@@ -100,23 +102,22 @@ def any_finished(folder: Path) -> bool:
     return any(path.with_suffix(".parquet").is_file() for path in folder.glob("*.json"))
 
 
-def write_part(
-    part: Part, info: SourceInfo, skipped: Mapping[int, str], announce: Callable[[int | None], None]
-) -> None:
-    """Write the rows of a part; the files appear whole or not at all.
+def write_part(info: SourceInfo, part: Part, crashed: Mapping[int, str], announce: Announce) -> None:
+    """Write the rows of a part; the files appear whole or not at all. Runs in a worker process.
 
     Args:
-        part: What to write.
         info: The source of the records.
-        skipped: Reasons by index of the rows that are not to be touched.
+        part: What to write.
+        crashed: Reasons by index of the rows that must not be touched; they become exclusions.
         announce: Called with the index of each row before it is touched, and with None after the last.
     """
+    datasets.disable_progress_bars()
 
     def rows() -> Iterator[Record]:
         for index, record in enumerate(part.records):
             announce(index)
-            refused = partial(_refuse, skipped.get(index, ""))
-            yield replace(record, load_image=refused, load_mask=None) if index in skipped else record
+            unusable = partial(_raise_unusable, crashed.get(index, ""))
+            yield replace(record, load_image=unusable, load_mask=None) if index in crashed else record
         announce(None)
 
     scratch = part.path.with_suffix(f".{os.getpid()}")
@@ -175,5 +176,5 @@ def code_fingerprint() -> str:
     return " ".join([code.hexdigest(), *versions])
 
 
-def _refuse(reason: str) -> Image.Image:
+def _raise_unusable(reason: str) -> Image.Image:
     raise UnusableImageError(reason)

@@ -202,7 +202,7 @@ def test_no_error_throws_finished_images_away(study, built, tmp_path, monkeypatc
 
 
 def test_shards_are_counted_before_images_are_decoded(study, built, monkeypatch):
-    monkeypatch.setattr(Workers, "write", lambda *_, **__: pytest.fail("images were decoded"))
+    monkeypatch.setattr(Workers, "run", lambda *_, **__: pytest.fail("images were decoded"))
     with pytest.raises(ValueError, match="--streaming_shards 5 is more than the 4 rows of validation"):
         built(study(), streaming_shards=5)
 

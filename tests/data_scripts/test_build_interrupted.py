@@ -55,9 +55,9 @@ def test_a_killed_build_leaves_no_half_dataset_and_is_resumed(study, built, tmp_
 
     built(raw, out=tmp_path / "uninterrupted")
     given = []
-    write = Workers.write
+    run = Workers.run
     monkeypatch.setattr(
-        Workers, "write", lambda self, parts, *rest, **kw: given.extend(parts) or write(self, parts, *rest, **kw)
+        Workers, "run", lambda self, write, parts, **kw: given.extend(parts) or run(self, write, parts, **kw)
     )
     built(raw)
     assert given == [] and leftovers(tmp_path) == ["uninterrupted"]
