@@ -1,11 +1,11 @@
 """Run a function over many items in worker processes, and survive items that kill or hang their process.
 
-Image decoders are C code fed with files from anywhere: one may crash, eat all memory or never return. A worker announces
-each item before it touches it, so the item at which it died or hung is known; all others are done by another worker.
+Image decoders are C code fed with files from anywhere: one may crash, eat all memory or never return. A worker
+announces each item before it touches it, so the item at which it died or hung is known; another worker does the rest.
 
-`concurrent.futures` gives up all tasks when one process dies, and has no time limit. `pebble` limits the time of a task,
-not of the items in it, counts the time in which everything was stopped (Ctrl-Z, a paused container), and does not say
-at which item of a task a process died.
+`concurrent.futures` gives up all tasks when one process dies, and has no time limit. `pebble` limits the time of a
+task, not of the items in it, counts the time in which everything was stopped (Ctrl-Z, a paused container), and does not
+say at which item of a task a process died.
 """
 
 import contextlib
