@@ -20,7 +20,6 @@ class BuildArguments:
     # Only --list does without the first two.
     source: SourceName = setting(None, "Where the rows come from; --list describes each source.")
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
-    list: bool = setting(False, "Describe each source, its licence, its size and where to get it, and exit.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
     notes: Path | None = setting(None, "File of the written reports, if it does not lie in --raw.")
     split_by: Literal["patient", "record"] = setting(
@@ -60,6 +59,9 @@ class BuildArguments:
         None, "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
     )
     tag: str = setting("v0.1", "Name of the version that --push_to_hub publishes; a dataset has each once.")
+    list: bool = setting(
+        False, "Describe each source, its licence, its size and where to get it, and exit."
+    )  # last: it hides the type
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -336,7 +336,11 @@ def test_neither_the_build_nor_its_workers_load_torch():
 
 def test_every_source_module_is_registered():
     files = [path for path in (ROOT / "data_scripts/sources").rglob("*.py") if "\nABOUT = " in path.read_text()]
-    assert set(SOURCES) == set(get_args(SourceName)) == {path.parent.name if path.stem == "source" else path.stem for path in files}
+    assert (
+        set(SOURCES)
+        == set(get_args(SourceName))
+        == {path.parent.name if path.stem == "source" else path.stem for path in files}
+    )
     assert all(name == source.ABOUT.name for name, source in SOURCES.items())
 
 

@@ -182,7 +182,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
         ({"license": "All rights reserved"}, "--license must be like cc-by-4.0 or 'other: our own words', got 'All"),
         ({"license": "other: "}, "--license must be like cc-by-4.0"),
         ({"license": "CC-BY-4"}, r"got 'CC-BY-4'. Did you mean .*cc-by-4.0"),
-        ({"source": "knee_kl", "license": "mit"}, "knee_kl stands under its own, leave it out"),
+        ({"source": "knee_kl", "license": "mit"}, "knee_kl has a licence of its own, leave it out"),
         ({"num_patients": 400}, "the source folder takes all patients in --raw; leave --num_patients out"),
     ],
 )

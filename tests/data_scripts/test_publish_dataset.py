@@ -34,7 +34,9 @@ def hub(monkeypatch):
 
 def publish(folder, *words):
     """Publish; raise what the command would print."""
-    publish_dataset.main(parse_arguments(PublishDatasetArguments, ["--dataset", str(folder), "--repo_id", REPO, *words]))
+    publish_dataset.main(
+        parse_arguments(PublishDatasetArguments, ["--dataset", str(folder), "--repo_id", REPO, *words])
+    )
 
 
 def assert_refused(folder, hub, said):
