@@ -35,9 +35,9 @@ from transformers import (
     set_seed,
 )
 
+from data_scripts.system.command_line import run
 from data_scripts.writing.build_arguments import BuildArguments
 from data_scripts.writing.dataset_build import build
-from data_scripts.system.command_line import run
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset

@@ -29,10 +29,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from data_scripts.writing.build_arguments import BuildArguments
-from data_scripts.writing.dataset_build import build
 from data_scripts.splits import patient_folds
 from data_scripts.system.command_line import parse_arguments
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from train.cross_validate import CrossValidateArguments, answer_fold, fold_splits
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features

@@ -330,7 +330,8 @@ def test_rows_left_out_by_rule_are_no_defect_and_shown_apart(study, built, tmp_p
 
 @pytest.mark.slow
 def test_neither_the_build_nor_its_workers_load_torch():
-    code = "import sys, data_scripts.writing.dataset_build, data_scripts.hub.dataset_publication; sys.exit('torch' in sys.modules)"
+    modules = "data_scripts.writing.dataset_build, data_scripts.hub.dataset_publication"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
