@@ -4,8 +4,8 @@
     python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
 
 Writes `metrics.json`, `report.md` and `figures/`: a linear probe on the frozen image features beside the same probe on
-controls, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. Encoded images are kept
-in `features/` and used again while weights and data stay the same; the folder may be deleted.
+baselines, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. Encoded images stay in
+`features/` and are used again while weights and data stay the same; the folder may be deleted.
 """
 
 import json
@@ -51,10 +51,10 @@ class EvaluateArguments:
     out: str = field(default="", metadata={"help": "Where to write; empty: the folder that holds the checkpoint."})
     batch_size: int = field(default=64, metadata={"help": "Images or texts a forward pass. Changes no figure."})
     baselines: bool = field(
-        default=True, metadata={"help": "Probe the controls too: untrained encoder, pixel PCA, HOG, no pixels."}
+        default=True, metadata={"help": "Probe the baselines too: untrained encoder, pixel PCA, HOG, no pixels."}
     )
     num_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples of patients for the intervals."})
-    seed: int = field(default=0, metadata={"help": "Seed of the resamples, the untrained control and the figures."})
+    seed: int = field(default=0, metadata={"help": "Seed of the resamples, the untrained baseline and the figures."})
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
