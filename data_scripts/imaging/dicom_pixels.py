@@ -1,8 +1,8 @@
 """The stored values of a frame of an open DICOM file: checked before a decoder sees them, then decoded.
 
-Decoders believe what a compressed frame says of itself, and allocate. Some hang, or take gigabytes, on made-up frames of
-a kilobyte: a JPEG-LS frame without its end, JPEG 2000 frames of 60,000 x 60,000 pixels, of a million tiles or of a
-million precincts. So the header of a frame is read first.
+Decoders believe what a compressed frame says of itself, and allocate. Some hang, or take gigabytes, on made-up frames
+of a kilobyte: a JPEG-LS frame without its end, JPEG 2000 frames of 60,000 x 60,000 pixels, of a million tiles or of
+a million precincts. So the header of a frame is read first.
 """
 
 import math

@@ -25,7 +25,7 @@ from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report
 from data_scripts.writing.dataset_card import card_text
-from data_scripts.writing.parts import Part, any_finished, keep_finished, parts_of, read_result, write_part
+from data_scripts.writing.parts import Part, any_finished, join_parts, keep_finished, parts_of, read_result, write_part
 from data_scripts.writing.planning import (
     assign_splits,
     check_shards,
@@ -35,7 +35,6 @@ from data_scripts.writing.planning import (
     sort_out,
     without,
 )
-from data_scripts.writing.shards import join_parts
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:
