@@ -10,24 +10,11 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec("gradio") is None:
-    sys.exit("ImportError: the app needs the package gradio: pip install 'lumbarclip[app]', or `make app` in a clone.")
-
-# Before the libraries read them: nothing is reported to anyone.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-
-from huggingface_hub import metadata_load
-
-from data_scripts.system.command_line import run
-from train.checkpoints.onnx_export import weights_sha256
-from train.web_app.answers import MODEL_REVISION, open_reader
-from train.web_app.interface import build_page, launch_settings
-from train.web_app.report_index import read_index
+from data_scripts.system.command_line import run, setting
 
 HERE = Path(__file__).parent
 INDEX = "index.parquet"  # beside this file, as `train/publish.py --space` puts it
@@ -37,19 +24,22 @@ INDEX = "index.parquet"  # beside this file, as `train/publish.py --space` puts 
 class AppArguments:
     """Try a LumbarCLIP checkpoint in the browser."""
 
-    checkpoint: str = field(
-        default="",
-        metadata={"help": "Folder of a checkpoint, or a Hub id. Empty: $MODEL_ID, or the model of the Space."},
-    )
-    index: str = field(
-        default="",
-        metadata={"help": f"Parquet file of train/encode.py with reports to search. Empty: {INDEX} beside app.py."},
-    )
-    port: int | None = field(default=None, metadata={"help": "Port to listen on; left out: the first free from 7860."})
+    checkpoint: str = setting("", "Checkpoint folder, or Hub id. Empty: $MODEL_ID, or the model of the Space.")
+    index: str = setting("", f"Parquet of train/encode.py with reports to search. Empty: {INDEX} beside app.py.")
+    port: int | None = setting(None, "Port to listen on; without one, the first free port from 7860.")
 
 
 def main(args: AppArguments) -> None:
     """Load the checkpoint, and serve the page until interrupted."""
+    if find_spec("gradio") is None:
+        raise ImportError("The app needs the package gradio: pip install 'lumbarclip[app]', or `make app` in a clone.")
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # before they are imported
+    from train.checkpoints.onnx_export import weights_sha256
+    from train.web_app.answers import open_reader
+    from train.web_app.interface import build_page
+    from train.web_app.report_index import read_index
+    from train.web_app.serving import launch_settings
+
     of_space, revision = model_of_space(HERE / "README.md")
     chosen = args.checkpoint or os.environ.get("MODEL_ID")
     name = chosen or of_space
@@ -68,14 +58,18 @@ def main(args: AppArguments) -> None:
 
 
 def model_of_space(readme: Path) -> tuple[str, str | None]:
-    """The model that the card of a Space names first, empty where there is none, and its version; None: the newest."""
+    """Read the first model on the card of a Space, empty if there is none, and its version; None for the newest."""
+    from huggingface_hub import metadata_load
+
+    from train.web_app.answers import MODEL_REVISION
+
     metadata = (metadata_load(readme) if readme.exists() else None) or {}
     models = metadata.get("models") or [""]
     return models[0], metadata.get(MODEL_REVISION)
 
 
 def display_name(checkpoint: str) -> str:
-    """How to call a checkpoint on the page: a Hub id as it is, a folder without the way to it."""
+    """Name a checkpoint on the page: a Hub id as it is, a folder without its path."""
     folder = Path(checkpoint)
     if not folder.is_dir() and not folder.is_absolute():
         return checkpoint

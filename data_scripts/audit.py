@@ -84,7 +84,7 @@ def _sizes(split: datasets.Dataset) -> dict[str, int]:
     return {
         "rows": len(split),
         "patients": len(set(split["patient_id"])),
-        "experiments": len(set(split["study_id"])),
+        "studies": len(set(split["study_id"])),
         "distinct_reports": len(set(_texts(split))),
     }
 

@@ -10,7 +10,8 @@ import datasets
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub.errors import HFValidationError
 from PIL import Image
 
 from data_scripts.hub.licenses import license_name
@@ -177,6 +178,8 @@ def card_metadata(
         may_be_shared=info.about.may_be_shared,
         deidentification_passed=passed,
     )
+    if info.mask_names:
+        metadata["mask_names"] = list(info.mask_names)
     if license_words:
         metadata["license_name"] = license_name(license_words)
         metadata["license_details"] = license_words
@@ -190,3 +193,22 @@ def card_metadata(
         metadata
     )
     return f"---\n{metadata}\n---\n"
+
+
+def read_mask_names(dataset: str | Path) -> tuple[str, ...]:
+    """Read the names of the mask classes from the card of a data set, background first.
+
+    Args:
+        dataset: Folder or Hub id.
+
+    Returns:
+        The names in the order of the class indices; empty if the card has none or cannot be found.
+    """
+    card_path = Path(dataset) / "README.md"
+    if not card_path.is_file() and Path(dataset).exists():
+        return ()
+    try:
+        card = DatasetCard.load(card_path if card_path.is_file() else str(dataset))
+    except (OSError, HFValidationError):
+        return ()
+    return tuple(getattr(card.data, "mask_names", None) or ())

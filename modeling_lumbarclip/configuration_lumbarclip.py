@@ -109,6 +109,10 @@ class ZeroShotCalibration:
             ) from error
 
 
+# Weigh the loss, not the architecture.
+RUN_SETTINGS = {"alpha", "label_temperature", "learn_temperature"}
+
+
 @strict
 class LumbarCLIPConfig(PreTrainedConfig):
     r"""Two towers, two projection heads and a temperature.
@@ -125,10 +129,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         projection_dim: Width of the shared space. Not used by `none`.
         text_pooling: `cls` takes the first token's last hidden state, `mean` the mean over the tokens.
         initial_temperature: Temperature τ at which training starts, > 0. CLIP's 0.07; the paper gives none.
-        learn_temperature: Whether τ is learned. The paper does not say.
         max_inverse_temperature: Largest 1/τ that is used, so that the logits cannot run away.
-        label_temperature: Temperature of the soft targets, > 0; None uses τ itself, without a gradient.
-        alpha: Weight of the loss on the reports; 1 - alpha weighs the loss on their rephrasings. In [0, 1].
         calibration: `ZeroShotCalibration` as a dict: calibrated zero-shot answers and prediction sets of these very
             weights; None before it is fitted. Weights that are trained on need it fitted anew.
         class_temperatures: Of `LumbarCLIPForImageClassification`: what the logits of each class are divided by, fitted
@@ -155,21 +156,25 @@ class LumbarCLIPConfig(PreTrainedConfig):
     projection_dim: int = 256
     text_pooling: str = "cls"
     initial_temperature: float | int = 0.07
-    learn_temperature: bool = True
     max_inverse_temperature: float | int = 100.0
-    label_temperature: float | int | None = None
-    alpha: float | int = 0.5
     calibration: dict[str, Any] | None = None
     class_temperatures: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Turn the dicts of a saved configuration into configurations."""
+        """Turn the dicts of a saved configuration into configurations.
+
+        Raises:
+            ValueError: If the configuration holds settings of a run, as checkpoints of an earlier layout do.
+        """
+        if settings := sorted(RUN_SETTINGS & kwargs.keys()):
+            raise ValueError(
+                f"{', '.join(settings)}: set by train/pretrain.py, not by the configuration. A checkpoint with these "
+                "fields is of an earlier layout: train it again."
+            )
         self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
         self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
         super().__post_init__(**kwargs)
-        saved = getattr(self, "auto_map", {})
-        if not saved or AUTO_MAP.keys() <= saved.keys():  # else its folder was saved before these files existed
-            self._offer_all_classes()
+        self._offer_all_classes()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save, with the Auto classes and pipelines whose code is saved along."""
@@ -187,12 +192,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them.
-
-        None for a checkpoint from before they existed, whose folder lacks their code; saved again it has them.
-        """
-        if not AUTO_MAP.keys() <= self.auto_map.keys():
-            return {}
+        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them."""
         return {
             task: {"impl": f"pipeline_lumbarclip.{pipeline}", "pt": (auto_class,)}
             for task, (pipeline, auto_class) in PIPELINES.items()
@@ -214,19 +214,12 @@ class LumbarCLIPConfig(PreTrainedConfig):
         """Refuse temperatures that are not positive or that contradict each other."""
         if not self.initial_temperature > 0:
             raise ValueError(f"initial_temperature must be positive, such as 0.07; got {self.initial_temperature}.")
-        if self.label_temperature is not None and not self.label_temperature > 0:
-            raise ValueError(
-                f"label_temperature must be positive, or None to use the learned temperature; "
-                f"got {self.label_temperature}."
-            )
         if not 1 / self.initial_temperature <= self.max_inverse_temperature:
             raise ValueError(
                 f"initial_temperature {self.initial_temperature} starts at an inverse of "
                 f"{1 / self.initial_temperature:.4g}, above max_inverse_temperature {self.max_inverse_temperature}: "
                 "raise one of the two."
             )
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha weighs reports against rephrasings and lies in [0, 1]; got {self.alpha}.")
 
     def validate_calibration(self) -> None:
         """Refuse a calibration that could not be computed with."""

@@ -158,9 +158,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             self.image_projection = head(vision_width, config.projection_dim)
             self.text_projection = head(text_width, config.projection_dim)
         # The logarithm, so that a step changes 1/τ by a factor and never its sign.
-        self.log_inverse_temperature = nn.Parameter(
-            torch.tensor(-math.log(config.initial_temperature)), requires_grad=config.learn_temperature
-        )
+        self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
         self.post_init()
 
     @property
@@ -304,8 +302,9 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             text_index: Row of `input_ids` that holds the report of each image. Shape (N,), integer. A report that
                 several images share is then encoded once. None: row i belongs to image i.
             augmented_text_index: The same for the rephrasings.
-            return_loss: Whether to compute the loss; None: when there are labels. The loss is that of the pairs given
-                here; across processes, gather the embeddings first and call `lumbarclip_loss`.
+            return_loss: Whether to compute the loss; None: when there are labels. It is `lumbarclip_loss` with the
+                paper's α = 0.5 on the pairs given here. Call that function for another α or label temperature, and,
+                across processes, on gathered embeddings.
             output_local_features: Whether to return the features of each patch and token too.
             **kwargs: More inputs of the text tower, for the reports.
 
@@ -343,8 +342,6 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
                 augmented_text_embeds,
                 inverse_temperature,
                 labels,
-                self.config.label_temperature,
-                self.config.alpha,
             )
         logits = None
         if paired and not self.training:

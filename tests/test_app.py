@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -27,11 +26,14 @@ from tests.train.web_app.conftest import CALIBRATION
 from tests.train.web_app.test_report_index import MADE, write_index
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.web_app.answer_html import SIDES
+from train.web_app.answer_words import SIDES
 from train.web_app.answers import open_reader
-from train.web_app.interface import build_page, launch_settings
+from train.web_app.interface import build_page
 from train.web_app.report_index import read_index
+from train.web_app.serving import launch_settings
 
+HOSTILE = '<img src=x onerror=alert(1)>"'
+OWN = "Your finding against its denial"
 SECONDS = 60_000  # milliseconds that a slow machine may take to answer
 
 # Luminances of WCAG 2.2, and their ratio, of each element that the selector finds.
@@ -84,7 +86,7 @@ def served(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     reader = open_reader(str(checkpoint))
     made = {**MADE, "weights_sha256": weights_sha256(reader.model), "what": "reports"}
-    write_index(folder / "index.parquet", np.eye(8), [f"Report {n}: disc bulge." for n in range(8)], made)
+    write_index(folder / "index.parquet", np.eye(8), [f"Report {n}: disc bulge {HOSTILE}." for n in range(8)], made)
     (folder / "uploads").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
@@ -144,6 +146,19 @@ def choose_file(page, files):
     chosen.value.set_files(files)
 
 
+def cells(page, table) -> list[list[str]]:
+    """The text of a table, row by row."""
+    grid = page.get_by_role("grid", name=table)
+    grid.get_by_role("gridcell").first.wait_for()
+    rows = grid.locator(".virtual-row").all()
+    return [[text.strip() for text in row.get_by_role("gridcell").all_inner_texts()] for row in rows]
+
+
+def ask(page, finding):
+    page.get_by_label("A finding of your own").first.fill(finding)
+    page.get_by_role("button", name="Ask").click()
+
+
 def heat_opacity(page) -> float:
     return float(page.locator(".lc-heat").evaluate("element => getComputedStyle(element).opacity"))
 
@@ -165,37 +180,42 @@ def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slice
     choose_file(page, slices / "slice 1.png")
     page.locator(".lc-heat").wait_for()
     assert page.locator(".lc-figure").inner_text().startswith("slice 1.png")
-    assert page.locator(".lc-card h3").all_inner_texts()[:2] == ["Disc bulge?", "Left bulge?"]
-    assert re.search(r"Present\s+(\d+|> 99|< 1) %", page.locator(".lc-card").first.inner_text())
-    assert page.locator(".lc-reports li").count() == 4
-    assert page.get_by_role("heading", name="Reports whose text is nearest to the slice").is_visible()
+    (disc, left) = cells(page, "Answers")
+    assert (disc[0], left[0]) == ("Disc bulge?", "Left bulge?")
+    assert re.fullmatch(r"Absent (\d+|> 99|< 1) %, Present (\d+|> 99|< 1) %", disc[3])
+    assert len(cells(page, "Reports whose text is nearest to the slice")) == 4
     assert served.kept_files() == []
 
     assert heat_opacity(page) == 0.5
     page.get_by_role("spinbutton", name="Opacity").fill("80")
     page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.8")
 
-    page.get_by_label("A finding of your own").first.fill("left disc bulge")
-    page.get_by_role("button", name="Ask").click()
-    page.locator(".lc-own").wait_for()
-    assert "Not calibrated" in page.locator(".lc-own").inner_text()
-    assert SIDES in page.locator(".lc-own").inner_text()
+    ask(page, "left disc bulge")
+    page.get_by_role("grid", name=OWN).wait_for()
+    assert [row[0] for row in cells(page, OWN)] == ["More like “present”", "More like “absent”"]
+    note = page.get_by_role("status").filter(has_text="Left disc bulge? Not calibrated")
+    assert SIDES in note.inner_text()
     page.get_by_text("for “left disc bulge”, on its own scale").wait_for()
     assert heat_opacity(page) == 0.8
     page.screenshot(path=tmp_path / "answer.png", full_page=True)
 
-    page.get_by_label("A finding of your own").first.fill("no disc bulge")
-    page.get_by_role("button", name="Ask").click()
+    ask(page, "no disc bulge")
     page.get_by_role("alert").filter(has_text="denies a finding").wait_for()
-
-    page.get_by_label("A finding of your own").first.fill("左椎间盘")
-    page.get_by_role("button", name="Ask").click()
+    ask(page, "左椎间盘")
     page.get_by_role("alert").filter(has_text="knows no word of “左椎间盘”").wait_for()
-    assert "Left disc bulge?" in page.locator(".lc-own").inner_text()
-    page.get_by_label("A finding of your own").first.fill("qwerty disc")
-    page.get_by_role("button", name="Ask").click()
-    page.locator(".lc-own").get_by_text("does not know the word “qwerty”").wait_for()
+    assert note.is_visible()
+    ask(page, "qwerty disc")
+    page.get_by_role("status").get_by_text("does not know the word “qwerty”").wait_for()
     page.screenshot(path=tmp_path / "unknown.png", full_page=True)
+
+
+@browser_test
+def test_text_of_a_data_set_is_never_html(open_page, tmp_path):
+    page = open_page()
+    page.get_by_role("button", name="Normal disc").click()
+    reports = cells(page, "Reports whose text is nearest to the slice")
+    assert all(HOSTILE in report for report, _, _ in reports)
+    assert page.locator("img[src=x]").count() == 0
 
 
 @browser_test
@@ -203,12 +223,13 @@ def test_a_study_is_answered_slice_by_slice_and_for_the_patient(open_page, slice
     page = open_page()
     page.get_by_role("tab", name="Study").click()
     choose_file(page, sorted(slices.iterdir()))
-    page.locator(".lc-table").wait_for()
-    patient = page.locator(".lc-card").locator("visible=true").inner_text()
-    assert "mean of 3 slices" in patient
-    assert "This is not calibrated for patients." in patient
-    assert page.locator(".lc-table tbody tr").count() == 3
-    assert "notes.png is no image" in page.get_by_role("status").locator("visible=true").first.inner_text()
+    rows = cells(page, "Slice by slice")
+    assert rows[0][1] == "The patient: mean of 3 slices"
+    assert [row[1] for row in rows[1:]] == ["slice 0.png", "slice 1.png", "slice 2.png"]
+    said = page.get_by_role("status").locator("visible=true")
+    said.filter(has_text="This is not calibrated for patients.").wait_for()
+    said.filter(has_text="notes.png is no readable image").wait_for()
+    assert page.locator(".lc-table .body-cell img").locator("visible=true").count() == 3
     page.screenshot(path=tmp_path / "study.png", full_page=True)
 
 
@@ -220,9 +241,9 @@ def test_a_text_that_is_called_png_is_refused_and_the_answers_before_it_are_gone
     choose_file(page, slices / "notes.png")
     alert = page.get_by_role("alert").filter(has_text="notes.png")
     alert.wait_for()
-    assert "no image that can be read" in alert.inner_text()
+    assert "no readable image" in alert.inner_text()
     page.locator(".lc-figure").wait_for(state="detached")
-    assert page.locator(".lc-card").count() == 0
+    assert page.get_by_role("grid", name="Answers").count() == 0
     page.screenshot(path=tmp_path / "error.png")
     choose_file(page, slices / "slice 1.png")
     page.locator(".lc-heat").wait_for()
@@ -299,12 +320,12 @@ def test_the_keyboard_is_enough(open_page, slices, tmp_path):
     page.keyboard.type("normal disc")
     tab_to(page, "Ask")
     page.keyboard.press("Enter")
-    page.locator(".lc-own").wait_for()
+    page.get_by_role("grid", name=OWN).wait_for()
     tab_to(page, "Study", role="tab")
     page.keyboard.press("Enter")
     tab_to(page, "Example: six")
     page.keyboard.press("Enter")
-    page.locator(".lc-table").wait_for()
+    page.get_by_role("grid", name="Slice by slice").wait_for()
 
 
 @browser_test
@@ -322,7 +343,7 @@ def test_it_is_readable_on_a_phone(open_page, tmp_path, scheme):
     assert_contrast(page)
     page.get_by_role("tab", name="Study").click()
     page.get_by_role("button", name="Example: six").click()
-    page.locator(".lc-table").wait_for()
+    page.get_by_role("grid", name="Slice by slice").wait_for()
     page.screenshot(path=tmp_path / f"phone_study_{scheme}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert_contrast(page)
@@ -330,7 +351,9 @@ def test_it_is_readable_on_a_phone(open_page, tmp_path, scheme):
 
 def assert_contrast(page):
     """Every text of ours stands out as WCAG asks of small letters, 4.5 to 1."""
-    words = page.locator("#notice *, .lc-head *, .lc-small, .lc-card *, .lc-message p, .lc-table td, .lc-empty")
+    words = page.locator(
+        "#notice *, .lc-head *, .lc-small, .lc-message p, .lc-table .body-cell *, .lc-table th *, .lc-empty"
+    )
     found = words.evaluate_all(CONTRASTS)
     assert len(found) > 8
     assert [name for name, ratio in found if ratio < 4.5] == []
@@ -366,8 +389,8 @@ def test_an_index_of_another_checkpoint_of_the_same_width_ends_the_command(check
 
 def test_without_gradio_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(SystemExit, match=r"needs the package gradio: pip install 'lumbarclip\[app\]'"):
-        runpy.run_path(app.__file__)
+    with pytest.raises(ImportError, match=r"needs the package gradio: pip install 'lumbarclip\[app\]'"):
+        app.main(app.AppArguments())
 
 
 def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):
@@ -387,7 +410,7 @@ def test_the_variable_of_a_space_goes_before_its_card(monkeypatch, tmp_path):
     def refuse(name, revision):
         raise ValueError(f"asked for {name}, {revision}")
 
-    monkeypatch.setattr(app, "open_reader", refuse)
+    monkeypatch.setattr("train.web_app.answers.open_reader", refuse)
     monkeypatch.delenv("MODEL_ID", raising=False)
     with pytest.raises(ValueError, match="asked for org/of-card, v0.2"):
         app.main(app.AppArguments())

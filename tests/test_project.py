@@ -11,11 +11,21 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-README = (PROJECT / "README.md").read_text()
-SHELL_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+PAGES = [
+    PROJECT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "data_scripts/README.md",
+        "modeling_lumbarclip/README.md",
+        "tests/benchmarks/README.md",
+        "train/README.md",
+    )
+]
 COMMANDS = [
     line.strip()
-    for block in SHELL_BLOCKS
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
     if line and not line.startswith("#")
 ]
@@ -28,7 +38,7 @@ def test_no_module_of_train_hides_a_library():
     names = {
         path.stem for path in (PROJECT / "train").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    specs = {name: find_spec(name) for name in names - {"__init__", "train"}}
+    specs = {name: find_spec(name) for name in names - {"__init__", "__main__", "train"}}
     hidden = {name for name, spec in specs.items() if spec and spec.origin}  # a folder of results is no library
     assert not hidden
 
@@ -45,7 +55,7 @@ def test_model_files_work_as_remote_code(path):
     assert not re.search(r"^\s*from \.\w+\.\w+ import", source, flags=re.M)
 
 
-def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
+def test_commands_of_the_pages_name_files_targets_and_settings_that_exist():
     makefile = (PROJECT / "Makefile").read_text()
     assert any(command.startswith("make demo") for command in COMMANDS)
     sources = [path.read_text() for folder in PACKAGES for path in (PROJECT / folder).rglob("*.py")]
@@ -76,7 +86,6 @@ def test_commands_of_the_readme_name_files_targets_and_settings_that_exist():
     [
         ["train/pretrain.py"],
         ["train/evaluate_model.py"],
-        ["train/cross_validate.py"],
         ["train/compare_systems.py"],
         ["train/finetune_classification.py"],
         ["train/explain.py"],
@@ -104,12 +113,32 @@ def test_ctrl_c_ends_an_entry_with_the_way_on(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("Interrupted. Rerun with --resume")
 
 
-def test_results_of_the_readme_are_those_of_the_files(monkeypatch):
+def test_results_of_the_pages_are_those_of_the_files(monkeypatch):
     monkeypatch.syspath_prepend(PROJECT)
     from tests.benchmarks import readme_results
 
-    between = README.split(readme_results.BEGIN)[1].split(readme_results.END)[0]
-    assert between == readme_results.render()
+    for page, rendered in readme_results.pages().items():
+        assert page.read_text().split(readme_results.BEGIN)[1].split(readme_results.END)[0] == rendered
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_of_a_page_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
+        if not path.startswith("https://"):
+            linked = page.parent / path if path else page
+            assert linked.exists(), path
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), flags=re.M) if anchor else []
+            assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_subcommands_that_the_pages_name_exist():
+    from train.__main__ import COMMANDS as SUBCOMMANDS
+
+    named = [name for page in PAGES for name in re.findall(r"`lumbarclip (\w[\w-]*)", page.read_text())]
+    assert "build" in named
+    assert {name.replace("-", "_") for name in named} <= set(SUBCOMMANDS)
 
 
 def test_make_help_lists_the_targets():

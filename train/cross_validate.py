@@ -27,8 +27,8 @@ from tqdm.auto import tqdm
 
 from data_scripts.system.command_line import parse_arguments, setting
 from data_scripts.system.whole_files import write_folder, write_json, write_text
-from train.data.leak_check import check_leaks, leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
+from train.data.provenance import DataFacts
 from train.evaluate_model import as_groups
 from train.evaluation.features import cached
 from train.evaluation.out_of_fold import Answers, fold_answers, mean_over_folds, measure_answers, pool
@@ -82,7 +82,8 @@ def main(args: CrossValidateArguments) -> None:
             "`accelerate launch` or `torchrun`."
         )
     folds_of_rows = {f"fold {fold}": rows.select(np.flatnonzero(fold_of_row == fold)) for fold in range(args.folds)}
-    check_leaks(folds_of_rows, args.allow_leaks)  # what two folds share is at some time in training and in test
+    facts = DataFacts(args.dataset, folds_of_rows)
+    facts.check_leaks(args.allow_leaks)  # what two folds share is at some time in training and in test
     run = describe_run(args, accelerator, {"all": rows_sha256(rows)})
     run["start"] = describe_start(args.init_checkpoint, run["rows_sha256"]) if args.init_checkpoint else None
     check_output(output_dir, run, args)
@@ -107,7 +108,7 @@ def main(args: CrossValidateArguments) -> None:
             describe_fold(output_dir / f"fold-{fold}", args, targets, fold_of_row, fold, figures)
             for fold, figures in enumerate(figures_of_folds)
         ],
-        "dataset": describe(args, targets, rows["source"][:], leak_stamp(folds_of_rows) if args.allow_leaks else None),
+        "dataset": describe(args, targets, rows["source"][:], facts.leak_stamp if args.allow_leaks else None),
         "settings": asdict(args),
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,8 +4,8 @@
     python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
 
 Writes `metrics.json`, `report.md` and `figures/`: a linear probe on the frozen image features beside the same probe on
-controls, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. Encoded images are kept
-in `features/` and used again while weights and data stay the same; the folder may be deleted.
+baselines, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. Encoded images stay in
+`features/` and are used again while weights and data stay the same; the folder may be deleted.
 """
 
 import json
@@ -24,8 +24,8 @@ from data_scripts.system.whole_files import write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.data.leak_check import leak_stamp
-from train.data.loaders import open_dataset, rows_sha256
+from train.data.loaders import open_dataset
+from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.suite import Figures, Measurements, measure
@@ -51,10 +51,10 @@ class EvaluateArguments:
     out: str = field(default="", metadata={"help": "Where to write; empty: the folder that holds the checkpoint."})
     batch_size: int = field(default=64, metadata={"help": "Images or texts a forward pass. Changes no figure."})
     baselines: bool = field(
-        default=True, metadata={"help": "Probe the controls too: untrained encoder, pixel PCA, HOG, no pixels."}
+        default=True, metadata={"help": "Probe the baselines too: untrained encoder, pixel PCA, HOG, no pixels."}
     )
     num_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples of patients for the intervals."})
-    seed: int = field(default=0, metadata={"help": "Seed of the resamples, the untrained control and the figures."})
+    seed: int = field(default=0, metadata={"help": "Seed of the resamples, the untrained baseline and the figures."})
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is loaded."""
@@ -121,6 +121,7 @@ def evaluate(
     out_dir: Path,
     *,
     settings: EvaluationSettings,
+    facts: DataFacts | None = None,
 ) -> dict[str, Any]:
     """Measure a model, and write `metrics.json`, `report.md` and `figures/`.
 
@@ -130,6 +131,7 @@ def evaluate(
         dataset: Splits `train`, `validation` and the one to measure on.
         out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
         settings: How to evaluate.
+        facts: Of the data set; None: found here.
 
     Returns:
         The content of `metrics.json`.
@@ -151,8 +153,11 @@ def evaluate(
         resampling=Resampling(settings.num_resamples, settings.seed),
         cache_dir=out_dir / FEATURES,
     )
-    rows = {settings.split if name == "test" else name: rows_sha256(split) for name, split in splits.items()}
-    description = describe(measured, splits["test"]["source"][:], rows, leak_stamp(splits), settings)
+    facts = facts or DataFacts(
+        settings.dataset_name, {name: dataset[name] for name in (*list(splits)[:-1], settings.split)}
+    )
+    rows = {name: facts.rows_sha256[name] for name in (*list(splits)[:-1], settings.split)}
+    description = describe(measured, splits["test"]["source"][:], rows, facts.leak_stamp, settings)
     results = as_results(measured, description, weights_sha256(model))
     figures = draw_figures(measured, results, splits["test"], read_history(out_dir), settings.seed)
     captions = {name: captioned.caption for name, captioned in figures.items()}

@@ -34,7 +34,7 @@ class PublishArguments:
     repo_id: str = setting("", "owner/name of the repository, made if it does not exist. The owner: you or your team.")
     public: bool = setting(False, "Let everybody see it. Without: only its owner.")
     tag: str = setting("v0.1", "Name of this version; a repository has each once.")
-    study: str = setting("", "Folder of a study of these systems, whose result the card tells, too.")
+    experiment: str = setting("", "Folder of an experiment of these systems, whose result the card tells, too.")
     allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; the card says so in front.")
     adapter: bool = setting(False, "Publish the adapters of a run with --lora_rank, without the weights they adapt.")
     adapter_base: str = setting(
@@ -66,10 +66,12 @@ def main(args: PublishArguments) -> None:
     if not args.dry_run:
         check_destination(api, model)  # a wrong token is told before minutes of checks
     prepare = partial(prepare_adapter, api=api, base=args.adapter_base) if args.adapter else prepare_model
-    study = Path(args.study) if args.study else None
+    experiment = Path(args.experiment) if args.experiment else None
     (run / HUB / CARD_PAGE).unlink(missing_ok=True)  # of a dry run before, whose card may have been another
     folders = {
-        model: prepare(run, args.repo_id, public=args.public, study=study, allow_unmeasured=args.allow_unmeasured)
+        model: prepare(
+            run, args.repo_id, public=args.public, experiment=experiment, allow_unmeasured=args.allow_unmeasured
+        )
     }
     if args.space:
         app = replace(model, kind="space")

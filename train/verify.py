@@ -1,13 +1,62 @@
-"""Verify that a checkpoint is what was saved, and gives the outputs that it gave then.
+"""Verify a checkpoint: its files are those that were saved, and it still gives the outputs that it gave then.
 
-python train/verify.py runs/demo/checkpoint
-python train/verify.py USER/MODEL --revision v1.0
-python train/verify.py USER/MODEL --trust_remote_code
+    python train/verify.py runs/demo/checkpoint
+    python train/verify.py USER/MODEL --revision v1.0
+    python train/verify.py USER/MODEL --trust_remote_code
+
+Names each file, tensor or field that changed, each input and output that is no longer reproduced, and each library of
+another version. Exit code 1 says that something drifted, 2 that nothing could be verified. Other versions alone are a
+note, as long as the outputs stay the same.
 """
 
 import sys
+from dataclasses import MISSING, dataclass
 
-from train.checkpoints.verification import main
+from data_scripts.system.command_line import run, setting
+
+
+@dataclass
+class VerifyArguments:
+    """Verify that a checkpoint is what was saved, and gives the outputs that it gave then."""
+
+    checkpoint: str = setting(MISSING, "Checkpoint folder, or Hub id.", positional=True)
+    revision: str = setting("", "Of a Hub id: branch, tag or commit; empty: main.")
+    trust_remote_code: bool = setting(
+        False, "Run the code in the checkpoint, as its users do, and not that of the installed package."
+    )
+    tolerance: float = setting(
+        1e-4,
+        "How far an embedding of length 1 may move. The default allows for another machine; on the same machine with "
+        "the same libraries use 1e-6.",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"--tolerance must lie between 0 and 1, such as 1e-4; got {self.tolerance}.")
+
+
+def main(args: VerifyArguments) -> int:
+    """Verify, and print what was found.
+
+    Returns:
+        The exit code: 1 if anything drifted.
+    """
+    from transformers.utils import logging
+
+    from train.checkpoints.verification import describe, verify_checkpoint
+
+    logging.set_verbosity_error()  # the table names what transformers would warn of
+    logging.disable_progress_bar()
+    found = verify_checkpoint(
+        args.checkpoint,
+        revision=args.revision or None,
+        trust_remote_code=args.trust_remote_code,
+        tolerance=args.tolerance,
+    )
+    print(describe(args.checkpoint, found))
+    return 1 if found.drifts else 0
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, interrupted="Nothing was verified."))

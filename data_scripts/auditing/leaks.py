@@ -16,7 +16,7 @@ LOOKED_FOR = ("patient", "study", "image", "near-identical image")
 _NUM_EXAMPLES = 10
 _PLURALS = {
     "patient": "patients",
-    "study": "experiments",
+    "study": "studies",
     "image": "images",
     "near-identical image": "near-identical images",
 }

@@ -28,7 +28,7 @@ def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
 
 
 def _split_table(result: Mapping[str, Any]) -> str:
-    header = ["split", "rows", "patients", "experiments", "distinct reports", "shared reports", "repeated images"]
+    header = ["split", "rows", "patients", "studies", "distinct reports", "shared reports", "repeated images"]
     rows = []
     for split, sizes in result["splits"].items():
         shared = result["shared_reports"].get(split)

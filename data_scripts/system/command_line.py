@@ -125,13 +125,14 @@ def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None =
     """
     about = (arguments_class.__doc__ or "").split("\n\n")[0]
     parser = parser or _Parser(description=about, allow_abbrev=False, formatter_class=_HelpFormatter)
-    groups: dict[type, Any] = {}
+    groups: dict[str, Any] = {}
     hints = get_type_hints(arguments_class)
     for item in fields(arguments_class):
         owner = _owner(arguments_class, item.name)
-        if owner is not arguments_class and owner not in groups:
-            groups[owner] = parser.add_argument_group((owner.__doc__ or owner.__name__).split("\n")[0].rstrip("."))
-        _add_setting(groups.get(owner, parser), item, hints[item.name])
+        title = (owner.__doc__ or owner.__name__).split("\n")[0].rstrip(".")
+        if owner is not arguments_class and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add_setting(groups.get(title, parser), item, hints[item.name])
     return parser
 
 

@@ -115,7 +115,7 @@ def write_part(
     def rows() -> Iterator[Record]:
         for index, record in enumerate(part.records):
             announce(index)
-            refused = partial(_refuse, skipped.get(index, ""))
+            refused = partial(_raise_unusable, skipped.get(index, ""))
             yield replace(record, load_image=refused, load_mask=None) if index in skipped else record
         announce(None)
 
@@ -175,5 +175,5 @@ def code_fingerprint() -> str:
     return " ".join([code.hexdigest(), *versions])
 
 
-def _refuse(reason: str) -> Image.Image:
+def _raise_unusable(reason: str) -> Image.Image:
     raise UnusableImageError(reason)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
-from transformers import HfArgumentParser
 
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, normalise_report
 from data_scripts.sources.notes import read_notes
+from data_scripts.system.command_line import run
 from train.data.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining.batch_statistics import BatchStatistics
 from train.reporting.tables import markdown_table
@@ -108,5 +108,4 @@ def measure(train: Dataset, balance: list[str], batch_size: int, args: BatchBala
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(BatchBalanceArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
-    main(arguments)
+    sys.exit(run(main))

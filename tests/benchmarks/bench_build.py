@@ -22,8 +22,8 @@ from openpyxl import Workbook
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
+from data_scripts.system.command_line import run
 from tests.data_scripts.imaging.dicom_files import make_dicom
 
 SLICES_OF_A_PATIENT = 50
@@ -112,4 +112,4 @@ def main(args: BenchArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(BenchArguments).parse_args_into_dataclasses())
+    sys.exit(run(main))

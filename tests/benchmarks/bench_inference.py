@@ -33,16 +33,17 @@ import torch
 from datasets import DatasetDict, disable_progress_bars
 from torch import Tensor
 from tqdm import tqdm
-from transformers import HfArgumentParser, pipeline
+from transformers import pipeline
 from transformers.utils import logging
 
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
-from train import encode
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import export
 from train.checkpoints.onnx_graphs import VISION_MODEL, int8_name, open_session
 from train.data.loaders import open_dataset
-from train.encode import EncodeArguments
+from train.encoding import bulk_encoding
+from train.encoding.arguments import EncodeArguments
 from train.evaluation.protocols.linear_probe import linear_probe
 from train.evaluation.statistics.bootstrap import Estimate, Resampling
 from train.evaluation.suite import label_difference
@@ -80,7 +81,7 @@ def main(args: InferenceBenchArguments) -> None:
     """Measure the checkpoint, further towers, and the price of int8."""
     disable_progress_bars()
     logging.disable_progress_bar()
-    encode.tqdm = partial(tqdm, disable=True)
+    bulk_encoding.tqdm = partial(tqdm, disable=True)
     dataset = open_dataset(args.dataset)
     model = LumbarCLIPModel.from_pretrained(args.checkpoint)
     processor = LumbarCLIPProcessor.from_pretrained(args.checkpoint)
@@ -180,11 +181,11 @@ def bulk_encoder(checkpoint: Path, work: Path, **settings: Any) -> Callable[[], 
     )
 
     def run() -> None:
-        encode.load_checkpoint = lambda _: loaded
+        bulk_encoding.load_checkpoint = lambda _: loaded
         try:
-            encode.main(args)
+            bulk_encoding.encode(args)
         finally:
-            encode.load_checkpoint = load_checkpoint
+            bulk_encoding.load_checkpoint = load_checkpoint
 
     return run
 
@@ -211,7 +212,7 @@ def price_of_int8(args: InferenceBenchArguments, onnx_folder: Path, work: Path) 
         checkpoint = onnx_folder.parent / "checkpoint"
         settings = {"dataset": args.dataset, "project": False, "onnx": str(onnx_folder), "int8": int8}
         bulk = EncodeArguments(checkpoint=str(checkpoint), out=str(out), **settings)
-        encode.main(bulk)
+        bulk_encoding.encode(bulk)
         rows = pq.read_table(out)
         splits = np.array(rows["split"].to_pylist())
         embeddings = np.array(rows["embedding"].to_pylist(), dtype=np.float32)
@@ -229,5 +230,4 @@ def table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(InferenceBenchArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
-    main(arguments)
+    sys.exit(run(main))

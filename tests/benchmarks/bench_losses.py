@@ -15,7 +15,8 @@ from datetime import date
 from pathlib import Path
 
 from tqdm import tqdm
-from transformers import HfArgumentParser
+
+from data_scripts.system.command_line import run
 
 WIDTH = 256
 CLASSES = 8
@@ -122,4 +123,4 @@ def main(args: BenchArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(BenchArguments).parse_args_into_dataclasses())
+    sys.exit(run(main))

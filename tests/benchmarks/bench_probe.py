@@ -1,4 +1,4 @@
-"""The paper's probe: cached features against encoding in every epoch, and what the remedies for rare classes do.
+"""The paper's probe: cached features against encoding in every epoch, and imbalance corrections for a rare class.
 
     make demo
     python tests/benchmarks/bench_probe.py --out tests/benchmarks/results/probe.json
@@ -7,7 +7,7 @@ The tower is that of `make demo`, and so are the synthetic images. With the cach
 which is counted, and the probe's 50 epochs run on the features; without it the images are encoded in each of the 50
 epochs. Of these `--encoding_epochs` are run and timed, and their mean stands for the others: they do the same.
 
-The remedies are compared on the demo's features as they are, and with the rarer class thinned out for the probe (the
+The corrections are compared on the demo's features as they are, and with the rarer class thinned out for the probe (the
 tower was pretrained on all rows). Of the test split every row is kept, but those of the rarer class weigh as much less
 as there are fewer to learn from, so that the figures belong to patients among whom the class is as rare as in training.
 Figures are means over seeds, each with its own draw of rows, first weights and order.
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 from datasets import disable_progress_bars
-from transformers import HfArgumentParser
 
+from data_scripts.system.command_line import run
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.loaders import open_dataset
 from train.evaluation.features import encode_images
@@ -68,7 +68,7 @@ class ProbeBenchArguments:
 
 
 def main(args: ProbeBenchArguments) -> None:
-    """Measure time, then the remedies; print both."""
+    """Measure time, then the corrections; print both."""
     disable_progress_bars()
     dataset, targets = open_dataset(args.dataset), read_targets(open_dataset(args.dataset))
     model = LumbarCLIPModel.from_pretrained(args.checkpoint)
@@ -82,16 +82,16 @@ def main(args: ProbeBenchArguments) -> None:
     speed = compare(encoding_seconds, fitting_seconds, len(targets["train"]))
     print(markdown_table(["", ""], [[name.replace("_", " "), f"{value:.2f}"] for name, value in speed.items()]))
 
-    # The remedies.
-    remedies = {}
+    # The corrections.
+    corrections = {}
     for share in args.kept:
         runs = [answers_of_probes(*thin(features, targets, share, seed), seed) for seed in range(args.seeds)]
-        remedies[str(share)] = {
+        corrections[str(share)] = {
             probe: summarise([measure(run[probe], targets, share) for run in runs]) for probe in runs[0]
         }
         cells = [
             [probe, *(f"{entry['mean']:.3f} ± {entry['standard_deviation']:.3f}" for entry in figures.values())]
-            for probe, figures in remedies[str(share)].items()
+            for probe, figures in corrections[str(share)].items()
         ]
         print(f"\n{share:.0%} of the rarer class\n\n{markdown_table(['probe', *FIGURES], cells)}")
     if args.out:
@@ -100,8 +100,8 @@ def main(args: ProbeBenchArguments) -> None:
             "date": date.today().isoformat(),
             "arguments": asdict(args),
             "speed": speed,
-            "training_rows": {share: count_rows(targets, float(share)) for share in remedies},
-            "remedies": remedies,
+            "training_rows": {share: count_rows(targets, float(share)) for share in corrections},
+            "corrections": corrections,
         }
         Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -185,5 +185,4 @@ def summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(ProbeBenchArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
-    main(arguments)
+    sys.exit(run(main))

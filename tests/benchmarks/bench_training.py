@@ -10,6 +10,7 @@ uses it: images transformed as they are read, texts padded to 128 tokens.
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
-    HfArgumentParser,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -36,12 +36,15 @@ from transformers import (
 )
 
 from data_scripts.build import main as build
+from data_scripts.system.command_line import run
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
-from train.data.loaders import PairedRows, build_loader, open_dataset
+from train.data.loaders import PairedRows, open_dataset
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.training.history import HISTORY
+from train.training.loop import build_loader
 from train.training.optimization import build_optimizer
 
 IMAGE_SIZE = 96
@@ -142,7 +145,7 @@ def pretrain_settings(args: BenchArguments, work: Path) -> PretrainArguments:
 def our_trainer(settings: PretrainArguments, args: BenchArguments) -> float:
     """Pairs per second as the trainer logs them: loader, loss, gradient, clipping, optimizer, schedule."""
     pretrain.main(settings)
-    lines = [json.loads(line) for line in (Path(settings.output_dir) / pretrain.HISTORY).read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(settings.output_dir) / HISTORY).read_text().splitlines()]
     return args.updates / sum(1 / line["pairs_per_second"] for line in lines[2:])
 
 
@@ -247,4 +250,4 @@ def example_transform(rows: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(BenchArguments).parse_args_into_dataclasses())
+    sys.exit(run(main))

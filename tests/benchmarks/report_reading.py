@@ -8,16 +8,16 @@ rules were done; those of `second` had been read for the rules, but their labels
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import read_notes
+from data_scripts.system.command_line import run
 from tests.data_scripts.reports.report_scores import read_labels, score_reports
 from train.reporting.tables import markdown_table
 
@@ -61,4 +61,4 @@ def main(args: BenchArguments) -> None:
 
 
 if __name__ == "__main__":
-    main(*HfArgumentParser(BenchArguments).parse_args_into_dataclasses())
+    sys.exit(run(main))

@@ -11,7 +11,7 @@ def test_a_clean_dataset_is_clean():
     result = audit(splits())
     assert result["clean"] and result["leaks"] == {}
     assert result["in_words"] == "No patient, study, image or near-identical image is in two splits."
-    assert result["splits"]["train"] == {"rows": 10, "patients": 10, "experiments": 10, "distinct_reports": 10}
+    assert result["splits"]["train"] == {"rows": 10, "patients": 10, "studies": 10, "distinct_reports": 10}
 
 
 @pytest.mark.parametrize("kind", LEAKS)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_scripts import build as build_module
 from data_scripts.build import main
+from data_scripts.lumbar_builder import read_mask_names
 from data_scripts.records import LEVELS, SEQUENCES, Exclusion
 from data_scripts.sources import SOURCES, folder
 from data_scripts.system.worker_pool import Workers
@@ -352,3 +353,5 @@ def test_synthetic(built, tmp_path):
     assert report["rows_written"] == 24 and report["num_masks"] == 24 and report["exclusions"] == []
     row = datasets.load_dataset(str(tmp_path / "out"), split="test")[0]
     assert row["mask"].size == row["image"].size and len(row["rephrasings"]) == 4
+    assert read_mask_names(tmp_path / "out")[:2] == ("background", "disc")
+    assert read_mask_names(tmp_path) == ()  # no card

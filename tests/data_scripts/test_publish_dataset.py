@@ -54,7 +54,7 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
     assert sent == {path.relative_to(out).as_posix(): path.read_bytes() for path in kept}
     assert hub.dataset(REPO).private and hub.dataset(REPO).messages == ["Publish v0.1"]
     assert "Published as v0.1" in capsys.readouterr().out
-    publish(out, "--dry_run", "True", "--tag", "v0.2")
+    publish(out, "--dry_run", "--tag", "v0.2")
     assert "It would get:\nREADME.md\ndata/test-" in capsys.readouterr().out
     assert set(hub.dataset(REPO).tags) == {"v0.1"}
 
@@ -176,7 +176,7 @@ def test_a_tag_is_of_no_use_to_a_build_that_stays_here(study, built):
         ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) does not let others be given"),
         (
             "folder",
-            ["--license", "cc-by-4.0", "--keep_ids", "True"],
+            ["--license", "cc-by-4.0", "--keep_ids"],
             r"not pass the de-identification check: ids of patients were kept as the source gives them \(--keep_ids\)",
         ),
     ],

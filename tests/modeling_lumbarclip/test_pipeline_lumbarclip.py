@@ -11,12 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import pipeline
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
 from modeling_lumbarclip.pipeline_lumbarclip import (
     LumbarCLIPImageClassificationPipeline,
-    LumbarCLIPImageFeaturePipeline,
     LumbarCLIPZeroShotPipeline,
 )
 
@@ -132,26 +130,6 @@ def test_no_finding_is_hidden(tiny_config, tiny_processor, problem_type):
         dict(zip(names.values(), scores.tolist(), strict=True)), abs=1e-5
     )
     assert classify(RAMP, top_k=2) == answers[:2]
-
-
-def test_a_checkpoint_from_before_the_pipelines_offers_none(tiny_model, tiny_processor, tmp_path):
-    """Where the package is imported, its configuration would send `pipeline` to a file that is not there."""
-    old = tmp_path / "old"
-    tiny_model.save_pretrained(old)
-    tiny_processor.save_pretrained(old)
-    (old / "pipeline_lumbarclip.py").unlink()
-    settings = json.loads((old / "config.json").read_text())
-    del settings["auto_map"]["AutoModelForImageClassification"]
-    (old / "config.json").write_text(json.dumps(settings))
-    embed = pipeline("image-feature-extraction", model=str(old), trust_remote_code=True)
-    assert not isinstance(embed, LumbarCLIPImageFeaturePipeline)
-    embed.model.save_pretrained(tmp_path / "again")
-    tiny_processor.save_pretrained(tmp_path / "again")
-    embed = pipeline("image-feature-extraction", model=str(tmp_path / "again"), trust_remote_code=True)
-    pixels = tiny_processor(images=DEEP, return_tensors="pt").pixel_values
-    with torch.no_grad():
-        expected = tiny_model(pixel_values=pixels).image_embeds
-    torch.testing.assert_close(torch.tensor(embed(DEEP)), expected, atol=1e-5, rtol=1e-5)
 
 
 FRESH_PROCESS = """

@@ -1,4 +1,4 @@
-"""A study end to end: nothing is done twice, one bad run stops no other, and what is refused names the way out."""
+"""An experiment end to end: nothing runs twice, one bad run stops no other, errors name the way out."""
 
 import errno
 import json
@@ -17,11 +17,11 @@ from datasets import load_dataset
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 
-from tests.train.experiments.experiment_settings import SMALL, study_settings
+from tests.train.experiments.experiment_settings import SMALL, experiment_settings
 from train import compare_systems
 from train.experiments import runner
 from train.experiments.runner import is_disk_full
-from train.experiments.spec import StudyArguments
+from train.experiments.spec import ExperimentArguments
 from train.training.history import read_history
 
 PROJECT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_here(settings):
-    compare_systems.main(StudyArguments(**settings))
+    compare_systems.main(ExperimentArguments(**settings))
 
 
 def results_of(settings):
@@ -55,7 +55,7 @@ def written_at(settings, run_id):
 
 
 def figures_of(settings):
-    return {title: system["figures"] for title, system in results_of(settings)["systems"].items()}
+    return {title: system["metrics"] for title, system in results_of(settings)["systems"].items()}
 
 
 def assert_same_figures(one, other):
@@ -90,18 +90,18 @@ def assert_same_answers(settings, other):
 
 @pytest.fixture(scope="module")
 def finished(tiny_dataset_folder, tmp_path_factory):
-    """A study of one trained and one untrained system."""
+    """An experiment of one trained and one untrained system."""
     systems = {"Ours": {"system": "lumbarclip"}, "Untrained": {"system": "untrained"}}
-    settings = study_settings(tiny_dataset_folder, tmp_path_factory.mktemp("study") / "s", systems=systems)
+    settings = experiment_settings(tiny_dataset_folder, tmp_path_factory.mktemp("experiment") / "s", systems=systems)
     run_here(settings)
     return settings
 
 
-def test_a_study_leaves_a_report_that_its_answers_bear_out(finished, tiny_dataset_folder):
+def test_a_experiment_leaves_a_report_that_its_answers_bear_out(finished, tiny_dataset_folder):
     out, results = Path(finished["out"]), results_of(finished)
     assert {path.name for path in out.iterdir()} == {
-        *("study.json", "results.json", "report.md", "report.html", "progress.md"),
-        *("figures", "controls", "runs"),
+        *("experiment.json", "results.json", "report.md", "report.html", "progress.md"),
+        *("figures", "baselines", "runs"),
     }
     assert not list(out.rglob("*unfinished*")) and not list(out.rglob("checkpoint"))
     truth = np.array([labels[0] for labels in load_dataset(str(tiny_dataset_folder), split="test")["labels"]])
@@ -109,7 +109,7 @@ def test_a_study_leaves_a_report_that_its_answers_bear_out(finished, tiny_datase
         answers = load_file(out / "runs" / f"{title.lower()}-seed0" / "answers.safetensors")
         expected = f1_score(truth, answers["zero_shot"].argmax(1), average="macro")
         assert figures_of(finished)[title]["zero_shot"]["macro_f1"]["value"] == pytest.approx(expected)
-    assert results["controls"]["majority"]["figures"]["probe/logistic/unprojected"]["auroc"]["value"] == 0.5
+    assert results["baselines"]["majority"]["metrics"]["probe/logistic/unprojected"]["auroc"]["value"] == 0.5
     ours, untrained = summaries_of(finished)["ours-seed0"], summaries_of(finished)["untrained-seed0"]
     assert (ours["updates"], ours["pairs_seen"], untrained["updates"]) == (10, 80, 0)
     assert ours["pairs_per_second"] * ours["seconds"] == pytest.approx(80)
@@ -118,7 +118,7 @@ def test_a_study_leaves_a_report_that_its_answers_bear_out(finished, tiny_datase
 
 
 @pytest.mark.slow
-def test_a_finished_study_repeats_nothing_and_may_grow(finished, tmp_path):
+def test_a_finished_experiment_repeats_nothing_and_may_grow(finished, tmp_path):
     grown = {**finished, "out": str(tmp_path / "s")}
     shutil.copytree(finished["out"], grown["out"])
     before = [written_at(grown, run_id) for run_id in ("ours-seed0", "untrained-seed0")]
@@ -137,17 +137,19 @@ def test_a_changed_setting_of_a_begun_run_is_refused(finished, tmp_path):
         run_here(changed)
     with pytest.raises(ValueError, match=r"ours-seed0 \(max_updates: None then, 1 now\).*--out"):
         run_here({**finished, "max_updates": 1})
-    with pytest.raises(ValueError, match="a study of the data set's own splits, and this one is of 3 folds.*--out"):
+    with pytest.raises(
+        ValueError, match="an experiment of the data set's own splits, and this one is of 3 folds.*--out"
+    ):
         run_here({**finished, "folds": 3})
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="is no study.*--out"):
+        with pytest.raises(ValueError, match="is no experiment.*--out"):
             run_here({**finished, "out": str(tmp_path), "overwrite": overwrite})
     assert (tmp_path / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize("killed_at", ["keep_folds", "delete"])
-def test_a_study_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_path, monkeypatch, killed_at):
+def test_a_experiment_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_path, monkeypatch, killed_at):
     out = tmp_path / "s"
 
     def kill(*args):
@@ -155,21 +157,21 @@ def test_a_study_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_pa
 
     if killed_at == "delete":
         (out / "runs").mkdir(parents=True)
-        for name in ("folds.json", "study.json", "z.txt"):
+        for name in ("folds.json", "experiment.json", "z.txt"):
             (out / name).write_text("{}")
         unlink = Path.unlink
-        monkeypatch.setattr(Path, "unlink", lambda path: kill() if path.name == "study.json" else unlink(path))
+        monkeypatch.setattr(Path, "unlink", lambda path: kill() if path.name == "experiment.json" else unlink(path))
     else:
         monkeypatch.setattr(compare_systems, "keep_folds", kill)
     with pytest.raises(KeyboardInterrupt):
         run_here({**finished, "out": str(out), "overwrite": True})
-    assert [path.name for path in out.iterdir()] == ["study.json"]
+    assert [path.name for path in out.iterdir()] == ["experiment.json"]
     compare_systems.check_folder(out)
 
 
 def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path):
     with pytest.raises(ValueError, match="No dataset.*data_scripts.build"):
-        run_here(study_settings(tmp_path / "none", tmp_path / "s"))
+        run_here(experiment_settings(tmp_path / "none", tmp_path / "s"))
     assert not (tmp_path / "s").exists()
 
 
@@ -184,7 +186,7 @@ def changed_copy(source, folder, change):
 def test_a_data_set_without_labels_is_refused(tiny_dataset_folder, tmp_path):
     unlabelled = changed_copy(tiny_dataset_folder, tmp_path / "d", lambda row: {"labels": []})
     with pytest.raises(ValueError, match=r"None of the 12 rows .* has a label.*parse_reports"):
-        run_here(study_settings(unlabelled, tmp_path / "s"))
+        run_here(experiment_settings(unlabelled, tmp_path / "s"))
 
 
 @pytest.mark.slow
@@ -195,7 +197,7 @@ def test_a_class_absent_from_the_test_split_is_null_with_the_reason(tiny_dataset
         tmp_path / "d",
         lambda row: {"labels": [0] if row["patient_id"] >= "tiny-13" else row["labels"]},
     )
-    settings = study_settings(one_class, tmp_path / "s", max_updates=1)
+    settings = experiment_settings(one_class, tmp_path / "s", max_updates=1)
     run_here(settings)
     entry = figures_of(settings)["Ours"]["probe/logistic/unprojected"]["macro_f1"]
     assert entry["value"] is None and "No Finding" in entry["reason"]
@@ -210,7 +212,7 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
         "Misspelt": {"system": "clip", "vision": "convnext_tinny"},
         "Ours": {"system": "lumbarclip"},
     }
-    settings = study_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=3)
+    settings = experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=3)
     run_here(settings)
     assert states_of(settings) == {"hot-seed0": "diverged", "misspelt-seed0": "failed", "ours-seed0": "done"}
     summaries = summaries_of(settings)
@@ -234,10 +236,10 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
 
 
 @pytest.mark.slow
-def test_a_study_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
+def test_a_experiment_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
     systems = {"Misspelt": {"system": "clip", "vision": "convnext_tinny"}}
-    with pytest.raises(ValueError, match="No system of the study has a finished run.*--retry_failed"):
-        run_here(study_settings(tiny_dataset_folder, tmp_path / "s", systems=systems))
+    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
+        run_here(experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems))
 
 
 def full_after(written, substring):
@@ -255,7 +257,7 @@ def full_after(written, substring):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["answers", "report.html", "results.json"])
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path, file):
-    """At the answers of a run, and at the report; with room again the study goes on."""
+    """At the answers of a run, and at the report; with room again the experiment goes on."""
     settings = {**finished, "out": str(tmp_path / "s")}
     shutil.copytree(finished["out"], settings["out"])
     out = tmp_path / "s"
@@ -284,7 +286,7 @@ def test_a_full_disk_is_known_behind_the_errors_of_libraries():
 
 
 def launch(settings, folder, *launcher):
-    file = folder / "study.yaml"
+    file = folder / "experiment.yaml"
     file.write_text(yaml.safe_dump(settings, sort_keys=False))
     return subprocess.Popen(
         [*(launcher or [sys.executable]), str(PROJECT / "train" / "compare_systems.py"), str(file)],
@@ -298,8 +300,8 @@ def launch(settings, folder, *launcher):
 
 @pytest.fixture(scope="module")
 def in_folds(tiny_dataset_folder, tmp_path_factory):
-    """An uninterrupted study of two systems over three folds of the patients."""
-    settings = study_settings(
+    """An uninterrupted experiment of two systems over three folds of the patients."""
+    settings = experiment_settings(
         tiny_dataset_folder,
         tmp_path_factory.mktemp("folds") / "s",
         folds=3,
@@ -321,14 +323,16 @@ def test_folds_answer_for_every_row_once(in_folds, tiny_dataset_folder):
         assert {patient for patient, number in cut.items() if number == fold} == set(patients[of_fold])
     results = results_of(in_folds)
     assert results["dataset"]["num_patients"] == 16
-    assert results["systems"]["Ours"]["figures"]["zero_shot"]["accuracy"]["n"] == 64
+    assert results["systems"]["Ours"]["metrics"]["zero_shot"]["accuracy"]["n"] == 64
     assert results["systems"]["Ours"]["cost"]["num_finished"] == 3
-    with pytest.raises(ValueError, match="holds a study of 3 folds, and this one is of 4 folds.*--out.*--overwrite"):
+    with pytest.raises(
+        ValueError, match="holds an experiment of 3 folds, and this one is of 4 folds.*--out.*--overwrite"
+    ):
         run_here({**in_folds, "folds": 4})
 
 
 @pytest.mark.slow
-def test_a_killed_study_repeats_no_finished_run_and_gives_the_same_answers(in_folds, tmp_path):
+def test_a_killed_experiment_repeats_no_finished_run_and_gives_the_same_answers(in_folds, tmp_path):
     settings = {**in_folds, "out": str(tmp_path / "s")}
     second = Path(settings["out"]) / "runs" / "gloria-seed0-fold0"
     process = launch(settings, tmp_path)
@@ -353,7 +357,7 @@ def test_a_killed_study_repeats_no_finished_run_and_gives_the_same_answers(in_fo
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_study_of_one(tiny_dataset_folder, tmp_path):
+def test_two_processes_give_the_experiment_of_one(tiny_dataset_folder, tmp_path):
     """Also after a run that diverges in both."""
     systems = {
         "Ours": {"system": "lumbarclip"},
@@ -361,7 +365,7 @@ def test_two_processes_give_the_study_of_one(tiny_dataset_folder, tmp_path):
         "Labels": {"system": "supervised"},
         "Untrained": {"system": "untrained"},
     }
-    settings = study_settings(tiny_dataset_folder, tmp_path / "one", systems=systems)
+    settings = experiment_settings(tiny_dataset_folder, tmp_path / "one", systems=systems)
     run_here(settings)
     halved = {**settings, "out": str(tmp_path / "two"), "settings": {**SMALL, "batch_size": 4}}
     process = launch(
@@ -378,6 +382,6 @@ def test_two_processes_give_the_study_of_one(tiny_dataset_folder, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
-    process = launch(study_settings(tmp_path / "none", tmp_path / "s"), tmp_path)
+    process = launch(experiment_settings(tmp_path / "none", tmp_path / "s"), tmp_path)
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0 and "data_scripts.build" in output and "Traceback" not in output

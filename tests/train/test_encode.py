@@ -20,14 +20,12 @@ from torch.utils.data import get_worker_info
 
 from data_scripts.imaging.dicom import read_slice
 from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
-from train import encode
 from train.checkpoints.checkpoint import save_checkpoint
-from train.checkpoints.onnx_export import EXPORT, export
+from train.checkpoints.onnx_export import EXPORT, export, weights_sha256
 from train.data.loaders import open_dataset
 from train.encode import EncodeArguments, main
-from train.encoding import encoders, folder_images
-from train.encoding.dataset_rows import DatasetImages
-from train.encoding.read_batch import eight_bits, resized
+from train.encoding import bulk_encoding, encoders, inputs
+from train.encoding.inputs import DatasetImages, eight_bits, resized
 from train.publishing.space import licence_of_index
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +97,7 @@ def test_metadata_name_the_weights_and_no_path_of_the_machine(checkpoint, scans,
     assert embeddings(table).shape[1] == tiny_model.config.vision_config.model_args["embed_dim"]
     with torch.no_grad():
         tiny_model.text_projection.weight[0, 0] += 1e-3
-    assert encode.weights_sha256(tiny_model) != about["weights_sha256"]
+    assert weights_sha256(tiny_model) != about["weights_sha256"]
     assert str(tmp_path) not in (tmp_path / "out.parquet.json").read_text()
 
 
@@ -123,7 +121,7 @@ def test_what_cannot_be_read_is_listed_with_its_reason(checkpoint, scans, tmp_pa
 def test_a_folder_without_a_readable_image_gives_an_error_and_no_file(checkpoint, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
-    with pytest.raises(ValueError, match="None of the 1 files is an image.*a.txt: unreadable"):
+    with pytest.raises(ValueError, match="None of the 1 files is a readable image.*a.txt: unreadable"):
         run(checkpoint, tmp_path / "out.parquet", images=str(tmp_path / "texts"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts"]
 
@@ -172,36 +170,38 @@ def test_reports_of_a_dataset_are_embedded_as_texts(
     assert len(np.unique(expected.round(5), axis=0)) == 4
 
 
-@pytest.mark.parametrize("num_parts", [0, 1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_file(checkpoint, scans, tmp_path, monkeypatch, num_parts):
-    monkeypatch.setattr(encode, "BATCHES_OF_PART", 2)
+@pytest.mark.parametrize("num_chunks", [0, 1, 2])
+def test_an_interrupted_run_goes_on_to_the_same_file(checkpoint, scans, tmp_path, monkeypatch, num_chunks):
+    monkeypatch.setattr(bulk_encoding, "BATCHES_OF_CHUNK", 2)
     (scans / "3b.txt").write_text("no image")  # in the first part, which is not read again
     run(checkpoint, tmp_path / "whole.parquet", images=str(scans), batch_size=2)
     encoded = []
-    encode_batch = encode.encode_batch
+    encode_batch = bulk_encoding.encode_batch
 
     def interrupted(batch, *rest):
         encoded.append(batch)
-        if len(encoded) > 2 * num_parts:
+        if len(encoded) > 2 * num_chunks:
             raise KeyboardInterrupt
         return encode_batch(batch, *rest)
 
-    monkeypatch.setattr(encode, "encode_batch", interrupted)
+    monkeypatch.setattr(bulk_encoding, "encode_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint, tmp_path / "out.parquet", images=str(scans), batch_size=2)
     assert not (tmp_path / "out.parquet").exists()
     encoded.clear()
-    monkeypatch.setattr(encode, "encode_batch", lambda batch, *rest: encoded.append(1) or encode_batch(batch, *rest))
+    monkeypatch.setattr(
+        bulk_encoding, "encode_batch", lambda batch, *rest: encoded.append(1) or encode_batch(batch, *rest)
+    )
     run(checkpoint, tmp_path / "out.parquet", images=str(scans), batch_size=2)
-    assert len(encoded) == 6 - 2 * num_parts
+    assert len(encoded) == 6 - 2 * num_chunks
     for suffix in (".parquet", ".parquet.json"):
         assert (tmp_path / f"out{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert not (tmp_path / ".out.parquet.partial").exists()
 
 
-def test_parts_of_other_settings_are_not_gone_on_with(checkpoint, scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "BATCHES_OF_PART", 1)
-    monkeypatch.setattr(encode.EmbeddingParts, "join", lambda *_: 1 / 0)
+def test_chunks_of_other_settings_are_not_resumed(checkpoint, scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_encoding, "BATCHES_OF_CHUNK", 1)
+    monkeypatch.setattr(bulk_encoding.EmbeddingChunks, "join", lambda *_: 1 / 0)
     out = tmp_path / "out.parquet"
     with pytest.raises(ZeroDivisionError):
         run(checkpoint, out, images=str(scans))
@@ -217,13 +217,13 @@ def test_parts_of_other_settings_are_not_gone_on_with(checkpoint, scans, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "--images, or a data set with --dataset"),
-        ({"images": "a", "dataset": "b"}, "one of the two"),
-        ({"images": "a", "what": "reports"}, "--what is images"),
+        ({}, "either a folder with --images, or a data set"),
+        ({"images": "a", "dataset": "b"}, "either a folder"),
+        ({"images": "a", "what": "reports"}, "--what must be images"),
         ({"images": "a", "batch_size": 0}, "at least 1"),
         ({"images": "a", "int8": True}, "with --onnx"),
-        ({"images": "a", "out": "a.csv"}, "Parquet file to write"),
-        ({"images": ".", "out": "x/a.parquet"}, "lies in the folder that is read"),
+        ({"images": "a", "out": "a.csv"}, "must be a Parquet file"),
+        ({"images": ".", "out": "x/a.parquet"}, "lies in the folder of --images"),
         ({"images": "a", "out": __file__.replace(".py", ".parquet")}, None),
     ],
 )
@@ -265,16 +265,16 @@ def test_large_images_go_through_the_tower_a_few_at_once(tiny_model, tiny_proces
 
 def deadly(monkeypatch, is_deadly):
     """Reading a file takes the process down, as a decoder in C may."""
-    read_image = folder_images.read_image
+    read_image = inputs.read_image
     monkeypatch.setattr(
-        folder_images,
+        inputs,
         "read_image",
         lambda path: os.kill(os.getpid(), signal.SIGKILL) if is_deadly(path) else read_image(path),
     )
 
 
 def test_a_file_that_crashes_its_decoder_is_listed_and_the_rest_encoded(checkpoint, scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "BATCHES_OF_PART", 2)
+    monkeypatch.setattr(bulk_encoding, "BATCHES_OF_CHUNK", 2)
     whole = run(checkpoint, tmp_path / "whole.parquet", images=str(scans), batch_size=2)
     deadly(monkeypatch, lambda path: path.name in ("2.png", "deep.png"))  # of the first part, and of the second
     table = run(checkpoint, tmp_path / "out.parquet", images=str(scans), batch_size=2, num_workers=1)
@@ -301,7 +301,7 @@ def test_the_same_command_goes_on_after_a_crash_of_the_main_process(checkpoint, 
     def crash(*_):
         raise SystemExit
 
-    monkeypatch.setattr(encode, "encode_batch", crash)
+    monkeypatch.setattr(bulk_encoding, "encode_batch", crash)
     with pytest.raises(SystemExit):
         run(checkpoint, tmp_path / "out.parquet", images=str(scans))
     monkeypatch.undo()
@@ -311,7 +311,7 @@ def test_the_same_command_goes_on_after_a_crash_of_the_main_process(checkpoint, 
 
 def test_a_worker_that_is_killed_for_no_file_s_fault_is_said(checkpoint, scans, tmp_path, monkeypatch):
     deadly(monkeypatch, lambda path: get_worker_info() is not None)
-    with pytest.raises(ValueError, match=r"no file does it by itself .*fewer --num_workers"):
+    with pytest.raises(ValueError, match=r"no single file is the cause .*fewer --num_workers"):
         run(checkpoint, tmp_path / "out.parquet", images=str(scans), num_workers=1)
     assert not (tmp_path / "out.parquet").exists()
 
@@ -319,12 +319,14 @@ def test_a_worker_that_is_killed_for_no_file_s_fault_is_said(checkpoint, scans, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_file_in_fresh_processes(checkpoint, scans, tmp_path):
     code = (
-        "import sys, time; from train import encode; encode.BATCHES_OF_PART = 1; write = encode.EmbeddingParts.write\n"
-        "def slow(self, *part):\n"
-        "    write(self, *part)\n"
+        "import sys, time; from train.encoding import bulk_encoding as bulk; from train.encode import main\n"
+        "from data_scripts.system.command_line import run\n"
+        "bulk.BATCHES_OF_CHUNK = 1; write = bulk.EmbeddingChunks.write\n"
+        "def slow(self, *chunk):\n"
+        "    write(self, *chunk)\n"
         "    if self.num_done == 2 and sys.argv[1] == 'stop': print('two', flush=True); time.sleep(600)\n"
-        "encode.EmbeddingParts.write = slow\n"
-        "encode.main(encode.parse_arguments(encode.EncodeArguments, sys.argv[2:]))"
+        "bulk.EmbeddingChunks.write = slow\n"
+        "sys.exit(run(main, sys.argv[2:]))"
     )
 
     def start(name, mode):
@@ -361,7 +363,7 @@ def test_an_export_gives_the_same_embeddings_and_only_of_its_own_checkpoint(
         through_onnx = run(checkpoint, tmp_path / f"{name} onnx.parquet", onnx=str(tmp_path / "onnx"), **settings)
         np.testing.assert_allclose(embeddings(through_onnx), embeddings(eager), atol=1e-4)
         assert through_onnx.drop_columns("embedding").equals(eager.drop_columns("embedding"))
-    with pytest.raises(ValueError, match="holds no vision_model_int8.onnx; export again with --int8"):
+    with pytest.raises(ValueError, match="has no vision_model_int8.onnx: export again with --int8"):
         run(checkpoint, tmp_path / "out.parquet", images=str(scans), onnx=str(tmp_path / "onnx"), int8=True)
     with torch.no_grad():
         tiny_model.image_projection.bias[0] += 0.5
@@ -398,6 +400,6 @@ def test_an_export_that_was_altered_is_refused(checkpoint, scans, tmp_path, tiny
     for entry in description["files"].values():
         del entry["parts"]
     (folder / EXPORT).write_text(json.dumps(description))
-    with pytest.raises(ValueError, match="is of an older version, without digests.*export again"):
+    with pytest.raises(ValueError, match="has no digest of vision_model.onnx.*export again"):
         run(checkpoint, out, images=str(scans), onnx=str(folder))
     assert not out.exists()

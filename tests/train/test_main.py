@@ -22,15 +22,17 @@ def test_an_unknown_command_names_the_nearest(capsys):
 
 def test_a_command_gets_its_own_words_and_its_exit_code(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lumbarclip"])
-    assert main(["parse-reports", "--notes", "no.xlsx", "--out", "findings.txt"]) == 2
-    assert "--out" in capsys.readouterr().err
+    assert main(["verify", "no/checkpoint", "--tolerance", "3"]) == 2
+    assert "--tolerance" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main(["build", "--help"])
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith("usage: lumbarclip build")
 
 
-@pytest.mark.parametrize(("line", "offered"), [("lumbarclip pre", "pretrain"), ("lumbarclip build --max", "--max_bad")])
+@pytest.mark.parametrize(
+    ("line", "offered"), [("lumbarclip pre", "pretrain"), ("lumbarclip pretrain --lear", "--learning_rate")]
+)
 def test_tab_completes_commands_and_settings(line, offered, tmp_path):
     """As bash asks: the words arrive in the environment, the answers in file descriptor 8."""
     answers = tmp_path / "answers"

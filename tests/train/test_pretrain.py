@@ -21,8 +21,9 @@ from transformers import AutoModel
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
-from train import pretrain
+from train import evaluate_model, pretrain
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
+from train.pretraining import task
 from train.pretraining.arguments import PretrainArguments
 from train.training.run_folder import check_same_settings, keep_history
 
@@ -184,11 +185,34 @@ def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
     precious = Path(uninterrupted["output_dir"]).parent / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="no earlier run.*remove it yourself"):
+    with pytest.raises(ValueError, match="is not a run.*remove it yourself"):
         run_here({**uninterrupted, "output_dir": str(precious), "overwrite": True})
     assert (precious / "thesis.txt").exists()
     run_here({**uninterrupted, "overwrite": True, "max_updates": 2})
     assert len(history(uninterrupted)) == 2
+
+
+def test_a_run_of_an_older_version_is_not_resumed(uninterrupted):
+    path = Path(uninterrupted["output_dir"]) / "run.json"
+    run = json.loads(path.read_text())
+    del run["system"]
+    path.write_text(json.dumps(run))
+    with pytest.raises(ValueError, match="run of an older version.*--output_dir.*--overwrite"):
+        run_here({**uninterrupted, "resume": True})
+
+
+def test_early_stopping_publishes_the_best_weights(settings, monkeypatch):
+    losses, snapshots = iter([3.0, 1.0, 2.0, 2.5, 0.1]), []
+
+    def validate(self, trained, accelerator):
+        snapshots.append({name: value.detach().clone() for name, value in trained.model.state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr(task.PretrainingTask, "validate", validate)
+    run_here({**settings, "patience": 2})
+    assert [line["validation_loss"] for line in history(settings) if "validation_loss" in line] == [3.0, 1.0, 2.0, 2.5]
+    saved = AutoModel.from_pretrained(Path(settings["output_dir"]) / "checkpoint").state_dict()
+    assert all(torch.equal(saved[name], snapshots[1][name]) for name in saved)
 
 
 def test_half_the_batch_on_twice_the_processes_is_the_same_run(tmp_path):
@@ -231,7 +255,7 @@ def test_one_class_everywhere_is_refused_but_plain_contrast_is_not(settings):
 
 
 def test_a_calibration_of_the_weights_a_run_starts_from_is_not_published(settings, monkeypatch):
-    build_model = pretrain.build_model
+    build_model = task.build_model
 
     def build_calibrated(*args):
         processor, model = build_model(*args)
@@ -239,7 +263,7 @@ def test_a_calibration_of_the_weights_a_run_starts_from_is_not_published(setting
         model.config.calibration = asdict(ZeroShotCalibration([question], 0.9, fitted_on={}))
         return processor, model
 
-    monkeypatch.setattr(pretrain, "build_model", build_calibrated)
+    monkeypatch.setattr(task, "build_model", build_calibrated)
     run_here({**settings, "max_updates": 1})
     saved = json.loads((Path(settings["output_dir"]) / "checkpoint" / "config.json").read_text())
     assert saved.get("calibration") is None
@@ -249,7 +273,7 @@ def test_a_finished_run_whose_code_reads_no_calibration_is_refused_before_it_is_
     settings |= {"max_updates": 1}
     run_here(settings)
     (Path(settings["output_dir"]) / "checkpoint" / "calibration_lumbarclip.py").unlink()
-    monkeypatch.setattr(pretrain, "evaluate", lambda *args, **options: pytest.fail("evaluated for nothing"))
+    monkeypatch.setattr(evaluate_model, "evaluate", lambda *args, **options: pytest.fail("evaluated for nothing"))
     with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it anew"):
         run_here({**settings, "resume": True, "evaluate": True})
 

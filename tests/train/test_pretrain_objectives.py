@@ -12,6 +12,7 @@ from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
 from train.objectives import OBJECTIVES
 from train.pretraining.arguments import PretrainArguments
+from train.training import loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +62,7 @@ def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(setting
     uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
     run_here(uninterrupted)
 
-    log = pretrain.log
+    log = loop.log
 
     def log_until_killed(line, *args):
         if line["update"] == 12:
@@ -70,7 +71,7 @@ def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(setting
 
     settings |= {"save_every": 7}  # never at the end of an epoch of 5 updates
     with monkeypatch.context() as patched, pytest.raises(KilledError):
-        patched.setattr(pretrain, "log", log_until_killed)
+        patched.setattr(loop, "log", log_until_killed)
         run_here(settings)
     run_here({**settings, "resume": True})
     timeless = [[{**line, "pairs_per_second": 0} for line in history(run)] for run in (settings, uninterrupted)]

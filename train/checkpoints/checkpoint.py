@@ -1,4 +1,4 @@
-"""Write and read what a run leaves behind: a checkpoint or a state is complete, or it is not there."""
+"""Save and load checkpoints and training states: each is complete or absent."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ STATES = "states"
 
 
 def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
-    """Write model, code and processor, and golden outputs: all or nothing.
+    """Save model, code, processor and golden outputs: all or nothing.
 
     `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads it.
 
     Raises:
-        ValueError: If what loads from it does not give the outputs of the model.
+        ValueError: If the outputs of what loads from it differ from those of the model.
     """
 
     def fill(unfinished: Path) -> None:
@@ -36,7 +36,7 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
 
 
 def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
-    """Write processor, its tokenizer if it has one, and their code into a folder."""
+    """Save a processor, its tokenizer if it has one, and their code."""
     processor.save_pretrained(folder)
     tokenizer_file, image_file = folder / "tokenizer_config.json", folder / "preprocessor_config.json"
     if tokenizer_file.exists():
@@ -51,18 +51,18 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
 
 
 def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Read model and processor from a folder or the Hub.
+    """Load model and processor from a folder or the Hub.
 
     Args:
-        name: The folder, or the Hub id.
+        name: Checkpoint folder, or Hub id.
         revision: Of a Hub id: branch, tag or commit; None: the newest.
 
     Raises:
-        ValueError: If there is no such checkpoint, its weights are cut off or incomplete, or it is of another kind.
+        ValueError: If there is no such checkpoint, its weights are incomplete, or it is of another kind.
     """
     check_not_parent_of_checkpoint(Path(name))
     try:
-        # AutoModel would not miss it, but find the model unknown.
+        # Without it AutoModel would complain of an unknown model.
         if cached_file(name, CONFIG_NAME, revision=revision) is None:
             raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
         model, loading = AutoModel.from_pretrained(
@@ -71,23 +71,23 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
         processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
     except SafetensorError as error:
         raise ValueError(
-            f"The weights in {name} are incomplete ({error}): the copy or download was cut off. Fetch it again."
+            f"The weights in {name} are incomplete ({error}): a copy or download was cut off. Fetch it again."
         ) from error
     except (OSError, HFValidationError) as error:
-        raise ValueError(f"No checkpoint at {name}: neither a folder that holds one nor a Hub id. {error}") from error
+        raise ValueError(f"No checkpoint at {name}: neither a checkpoint folder nor a Hub id. {error}") from error
     if loading["missing_keys"]:
         raise ValueError(
             f"The weights in {name} lack {len(loading['missing_keys'])} parameters of the model, such as "
-            f"{sorted(loading['missing_keys'])[0]}; they would be random. Fetch or save the checkpoint again."
+            f"{sorted(loading['missing_keys'])[0]}. Fetch or save the checkpoint again."
         )
     return model.eval(), processor
 
 
 def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
-    """Write all that a run needs to go on, and then forget the previous state.
+    """Save everything a run needs to resume, then delete the previous state.
 
     Args:
-        accelerator: Holds model, optimizer and schedule.
+        accelerator: Knows model, optimizer and schedule.
         output_dir: Folder of the run.
         update: Optimizer updates done.
     """
@@ -107,7 +107,7 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
 
 
 def load_state(accelerator: Accelerator, output_dir: Path) -> int:
-    """Read the newest complete state.
+    """Load the newest complete state.
 
     Returns:
         Optimizer updates done; 0 when there is no state.

@@ -1,11 +1,10 @@
-"""Golden outputs: a few small inputs and what a checkpoint answered to them, kept beside its weights.
+"""Write golden outputs: a few small inputs and a checkpoint's outputs on them, kept beside its weights.
 
-Whoever loads the checkpoint later, on another machine or with other versions of the libraries, can see whether it
-still is what was saved: `python train/verify.py FOLDER_OR_ID`.
+Whoever loads the checkpoint later, on another machine or with other library versions, can check whether it is still
+what was saved: `python train/verify.py FOLDER_OR_ID`.
 
-`golden_outputs.safetensors` holds the images as given, the tensors that the processor made of them and of the texts,
-and the outputs of the model; `golden_outputs.json` the texts, a record of every file, and the versions of the
-libraries.
+`golden_outputs.safetensors` contains the images as given, the tensors that the processor made of images and texts, and
+the outputs of the model; `golden_outputs.json` the texts, a record of every file, and the library versions.
 """
 
 import copy
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 import modeling_lumbarclip
-from data_scripts.system.whole_files import write_bytes
+from data_scripts.system.whole_files import write_bytes, write_json
 from train.checkpoints.manifest import Drift, compare_files, record_file, record_files
 
 GOLDEN = "golden_outputs.json"
@@ -51,18 +50,17 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> None:
-    """Write golden outputs into a checkpoint; the last thing to write, for they record every other file.
+    """Write golden outputs into a checkpoint. Write them last: they record every other file.
 
-    The folder is loaded anew, so that what is recorded is what users will load, and computed on the CPU in float32,
-    whatever the checkpoint was trained on.
+    They come from the folder, loaded anew as users will load it, on the CPU in float32.
 
     Args:
         folder: A checkpoint with its processor: `LumbarCLIPModel` or another model of the package.
-        saved: The model that was saved there, to make sure that what loads gives the same; None where there is none.
+        saved: The model that was saved there, whose outputs must be the same; None to skip this check.
 
     Raises:
-        ValueError: If the folder has golden outputs already, and its files are no longer those that they record; if an
-            output is not finite; or if what loads from the folder does not give the outputs of `saved`.
+        ValueError: If the folder has golden outputs already and its files have changed since; if outputs contain NaN or
+            Inf; or if what loads from the folder does not give the outputs of `saved`.
     """
     if (folder / GOLDEN).exists():
         check_drift(folder)
@@ -86,11 +84,11 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
         "packages": package_versions(),
         "files": record_files(folder, left_out=(GOLDEN,)),
     }
-    _write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
+    write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
 
 
 def golden_images() -> list[NDArray[Any]]:
-    """Draw what images come as: wide and tall, grey and colour, 8 and 16 bits, smaller and larger than the model's."""
+    """Draw images of many kinds: wide and tall, grey and colour, 8 and 16 bits, smaller and larger than the model's."""
     generator = np.random.default_rng(0)
 
     def smooth(height: int, width: int, largest: int) -> NDArray[Any]:
@@ -105,7 +103,7 @@ def golden_images() -> list[NDArray[Any]]:
 
 
 def golden_texts(processor: Any) -> list[str]:
-    """Give texts in which a side, a negation and the cut after `max_length` tokens matter; none without a tokenizer."""
+    """List texts in which a side, a negation and the cut after `max_length` tokens matter; none without a tokenizer."""
     if getattr(processor, "tokenizer", None) is None:
         return []
     words = " ".join(SENTENCES).split()
@@ -114,7 +112,7 @@ def golden_texts(processor: Any) -> list[str]:
 
 
 def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> Arrays:
-    """Make the model's inputs of images and, where there are any, texts."""
+    """Turn images, and texts if there are any, into the model's inputs."""
     text = {"text": texts} if texts else {}
     return {name: value.numpy() for name, value in processor(images=images, return_tensors="pt", **text).items()}
 
@@ -133,8 +131,7 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
 
     Args:
         folder: A checkpoint.
-        trust_remote_code: Whether to run the code in the folder, which an imported package would override; else that
-            of the package.
+        trust_remote_code: Whether to run the code in the folder, not the package, which must not be imported then.
     """
     if not trust_remote_code:
         modeling_lumbarclip.register_auto_classes()  # not above: it would override the code in the folder
@@ -146,21 +143,24 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the libraries that outputs depend on."""
-    return {name: _version(name) for name in PACKAGES}
+    """List the versions of the libraries that outputs depend on."""
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
+    return {name: installed(name) for name in PACKAGES}
 
 
 def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
-    """Largest distance between a row that was recorded and the same row now, in lengths of the recorded row.
+    """Measure the largest distance between a recorded row and the same row now, in lengths of the recorded row.
 
-    Of unit-length embeddings it is the distance itself.
-
-    Args:
-        recorded: A row for each image or text, of any shape.
-        now: The same, computed again.
+    For unit-length embeddings it is the distance itself.
 
     Returns:
-        At least 0; infinite where shapes differ or a value is no number.
+        At least 0; infinite if shapes differ or a value is NaN or Inf. The first axis counts images or texts.
 
     Example:
         >>> deviation(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.5], [1.0, 0.0]]))
@@ -185,48 +185,43 @@ def read_golden_outputs(folder: Path) -> dict[str, Any]:
     path = folder / GOLDEN
     if not path.exists():
         raise ValueError(
-            f"{folder} has no {GOLDEN}: it was saved without golden outputs, and nothing can tell whether it has "
-            "changed. Once you trust it as it is: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
+            f"{folder} has no {GOLDEN}: it was saved without golden outputs, so changes cannot be detected. If you "
+            "trust it as it is, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
         )
     try:
         golden = json.loads(path.read_text(encoding="utf-8"))
         return {name: golden[name] for name in ("texts", "python", "packages", "files")}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read, cut off or overwritten ({error}). Fetch it again.") from error
+        raise ValueError(f"{path} cannot be read ({error}): it was cut off or overwritten. Fetch it again.") from error
 
 
 def check_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None:
-    """Raise if a file of a checkpoint is no longer what its golden outputs record.
+    """Check that the files of a checkpoint are those that its golden outputs record.
 
     Args:
         folder: The checkpoint.
         may_differ: A JSON file and a field of it that may have changed.
 
     Raises:
-        ValueError: If one has changed; or if the checkpoint has no golden outputs.
+        ValueError: If one has changed, or the checkpoint has no golden outputs.
     """
     drifts = compare_files(folder, read_golden_outputs(folder)["files"])
     if changed := [drift for drift in drifts if not _is_field(drift, may_differ)]:
         shown = "; ".join(f"{drift.file}: {drift.what} {drift.detail}" for drift in changed[:5])
         raise ValueError(
-            f"{folder} is not as it was saved ({shown}), so its golden outputs are not renewed. Fetch or save it "
-            f"again; if the change is meant, delete {GOLDEN} and write_golden_outputs(folder)."
+            f"{folder} is not as it was saved ({shown}). Fetch or save it again; if you meant the change, delete "
+            f"{GOLDEN} and call write_golden_outputs(folder)."
         )
 
 
 @contextmanager
 def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
-    """Let a field of a checkpoint's JSON be written that no output depends on, and renew the record of the file.
+    """Let the body of `with` write a field that no output depends on, and renew the record of its file.
 
-    Of a checkpoint without golden outputs nothing is recorded.
-
-    Args:
-        folder: The checkpoint.
-        file: The JSON file in it.
-        field: The field, which the body of `with` writes.
+    Does nothing for a checkpoint without golden outputs.
 
     Raises:
-        ValueError: If anything else of the checkpoint is no longer what its golden outputs record.
+        ValueError: If anything else in the checkpoint has changed since it was saved.
     """
     has_golden = (folder / GOLDEN).exists()
     if has_golden:
@@ -235,7 +230,7 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
     if has_golden:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         golden["files"][file] = record_file(folder / file)
-        _write_json(folder / GOLDEN, golden)
+        write_json(folder / GOLDEN, golden)
 
 
 def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
@@ -252,8 +247,8 @@ def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
 def _check_finite(outputs: Arrays) -> None:
     if names := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
         raise ValueError(
-            f"The model gives no numbers: its {', '.join(names)} hold NaN or infinity. Its weights are damaged, or its "
-            "training diverged: go on from an earlier state, with a lower learning rate."
+            f"The model's outputs contain NaN or Inf: {', '.join(names)}. Its weights are damaged, or training "
+            "diverged: resume from an earlier state with a lower learning rate."
         )
 
 
@@ -261,23 +256,16 @@ def _check_same_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:
     for name, value in loaded.items():
         if not (distance := deviation(saved[name], value)) <= TOLERANCE:
             raise ValueError(
-                f"What loads from {folder} is not what was saved: its {name} differs by {distance:.2g} of its length. "
-                "A part of the model is lost on the way: a buffer that is not persistent, or one of its settings."
+                f"What loads from {folder} is not what was saved: {name} differs by {distance:.2g} of its length. "
+                "A part of the model was not saved: a buffer that is not persistent, or a setting."
             )
 
 
 def _auto_class(config: dict[str, Any]) -> Any:
-    """Find the Auto class that gives the model which was saved, and not one on the same configuration."""
+    """Find the Auto class of the model that was saved; several models share a configuration."""
     (architecture,) = config["architectures"]
     names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
     return getattr(transformers, names[0] if names else "AutoModel")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
@@ -285,7 +273,3 @@ def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
         return False
     name = f"field {file_and_field[1]}"
     return drift.what == name or drift.what.startswith(f"{name}.")
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

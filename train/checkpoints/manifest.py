@@ -1,4 +1,4 @@
-"""Which file of a checkpoint is not as it was written, and which tensor or field in it."""
+"""Record the files of a checkpoint, and find which file, tensor or field has changed since."""
 
 import fnmatch
 import hashlib
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import CONFIG_NAME
 
-# May be written after the checkpoint: the card is edited on the Hub, and no answer depends on it.
+# May be written after the checkpoint: the card is edited on the Hub, and no output depends on it.
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
 READ_WHEN_LOADING = (
@@ -33,7 +33,7 @@ MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its diges
 
 @dataclass(frozen=True)
 class Drift:
-    """Something in a checkpoint that is not as it was recorded.
+    """A difference between a checkpoint and its record.
 
     Args:
         what: Kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
@@ -48,14 +48,14 @@ class Drift:
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Record every file of a folder, hidden ones and the model card left out.
+    """Record every file of a folder, except hidden ones and the model card.
 
     Args:
         folder: A checkpoint.
         left_out: Names of further files to leave out.
 
     Returns:
-        For each path relative to the folder what `record_file` gives.
+        By path relative to the folder, the result of `record_file`.
     """
     return {name: record_file(folder / name) for name in _file_names(folder) if name not in (*FREE_FILES, *left_out)}
 
@@ -63,7 +63,7 @@ def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict
 def record_file(path: Path) -> dict[str, Any]:
     """Record a file: `bytes`, `sha256` and, of weights and JSON, `tensors` or `fields` by name.
 
-    The digest of the whole file finds any change; the parts only serve to name it.
+    The digest of the whole file finds any change; those of the parts only name it.
     """
     record = {"bytes": path.stat().st_size, "sha256": _sha256_of_file(path)}
     if path.suffix == ".safetensors":
@@ -74,13 +74,13 @@ def record_file(path: Path) -> dict[str, Any]:
 
 
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
-    """List what of the recorded files is missing or has changed.
+    """List recorded files, tensors and fields that are missing or have changed.
 
-    Weights and JSON that were only laid out anew have not changed.
+    A new layout of the same weights or JSON is no change.
 
     Args:
         folder: The checkpoint as it is now.
-        recorded: What `record_files` gave when it was written.
+        recorded: Result of `record_files` when it was written.
 
     Returns:
         One drift a missing or unreadable file, or a changed tensor or field.
@@ -89,7 +89,7 @@ def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Dri
 
 
 def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[str]:
-    """Name the files that loading may read, but that were not there when the checkpoint was written."""
+    """List files that loading may read, but that were added after the checkpoint was written."""
     return [
         name
         for name in added_files(folder, recorded)
@@ -98,7 +98,7 @@ def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[
 
 
 def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
-    """Name all files, hidden ones and the model card left out, that were not there when the checkpoint was written."""
+    """List all files added after the checkpoint was written, except hidden ones and the model card."""
     return [name for name in _file_names(folder) if name not in (*FREE_FILES, *recorded)]
 
 

@@ -1,34 +1,17 @@
-"""Export a checkpoint to ONNX: both towers with their heads, dynamic in batch and text length, checked against torch.
-
-    pip install lumbarclip[export]
-    python train/export.py runs/demo/checkpoint --out runs/demo/onnx
-    python train/export.py USER/MODEL --out onnx --int8
-
-Writes `vision_model.onnx` (`pixel_values` to `image_embeds` and `image_features`), `text_model.onnx` (`input_ids` and
-`attention_mask` to `text_embeds` and `text_features`) or, of a classifier, `vision_model.onnx` with `logits`; the files
-of the processor; and `export.json`: the inverse temperature, the calibration, how far the export is from the model, and
-size and SHA-256 of every ONNX file, by which `train/encode.py` knows one that has changed since. With --int8 also a
-quantised copy of each. The folder appears once all is written and checked, or not at all.
-
-Numbers of images, of texts and of their tokens are dynamic; height and width of the images are not: they are those that
-the checkpoint's processor makes.
-"""
+"""Write a checkpoint as ONNX, and read what was written. `train/export.py` is the command."""
 
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import HfArgumentParser, PreTrainedModel
-from transformers.utils import logging
+from transformers import PreTrainedModel
 
+from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.onnx_graphs import (
     PACKAGES,
@@ -58,24 +41,16 @@ COPIED = (
 )
 
 
-@dataclass
-class ExportArguments:
-    """Export a checkpoint to ONNX."""
-
-    out: str = field(metadata={"help": "Folder to write; it must not exist."})
-    int8: bool = field(default=False, metadata={"help": "Write copies with weights of 8 bits, too."})
-
-
 def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[str, Any]:
     """Write a checkpoint as ONNX.
 
     Args:
         folder_or_id: A `LumbarCLIPModel` or `LumbarCLIPForImageClassification`.
-        out: Folder to write.
+        out: New folder to write.
         int8: Whether to write quantised copies, too.
 
     Returns:
-        What `export.json` holds.
+        The content of `export.json`.
 
     Raises:
         ImportError: If the packages of the extra `export` are missing.
@@ -86,19 +61,16 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
         raise ValueError(f"--out {out} exists; remove it, or name another folder.")
     checkpoint = find_checkpoint(folder_or_id)
     model, processor = load_for_golden_outputs(checkpoint, trust_remote_code=False)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir(parents=True)
-    try:
-        description = _write(model, processor, unfinished, int8)
+    description: dict[str, Any] = {}
+
+    def fill(folder: Path) -> None:
+        description.update(_write(model, processor, folder, int8))
         for pattern in COPIED:
             for path in checkpoint.glob(pattern):
-                shutil.copy(path, unfinished)
-        (unfinished / EXPORT).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.rename(out)
-    except BaseException:  # Ctrl-C, too: what is half written must not be taken for an export
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+                shutil.copy(path, folder)
+        write_json(folder / EXPORT, description)
+
+    write_folder(out, fill)
     return description
 
 
@@ -130,20 +102,17 @@ def read_export(folder: Path) -> dict[str, Any]:
     """Read what `export` returned when it wrote a folder.
 
     Raises:
-        ValueError: If it holds no `export.json`, a broken one, or one of a version that recorded no digests.
+        ValueError: If it has no `export.json`, or a broken one.
     """
     path = folder / EXPORT
     if not path.exists():
         raise ValueError(
-            f"{folder} holds no {EXPORT}: write an export with `python train/export.py CHECKPOINT --out {folder}`."
+            f"{folder} has no {EXPORT}. Export a checkpoint: python train/export.py CHECKPOINT --out {folder}"
         )
     try:
-        description = _checked(json.loads(path.read_text(encoding="utf-8")))
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
-    if not all(name in entry.get("parts", ()) for name, entry in description["files"].items()):
-        raise ValueError(f"{path} is of an older version, without digests to know its files by. {export_again(folder)}")
-    return description
 
 
 def _checked(description: Any) -> dict[str, Any]:
@@ -153,13 +122,13 @@ def _checked(description: Any) -> dict[str, Any]:
     if not isinstance(files, dict) or not files:
         raise ValueError("it names no files")
     for name, entry in files.items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("parts", {}), dict):
-            raise ValueError(f"it does not describe {name}")
+        if not isinstance(entry, dict) or not isinstance(entry.get("parts"), dict) or name not in entry["parts"]:
+            raise ValueError(f"it has no digest of {name}")
     return description
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Digest of the names, shapes and values of all weights, whatever they were loaded from and in which precision."""
+    """Hash the names, shapes and values of all weights, whatever file and precision they were loaded from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -169,29 +138,8 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Export, and print the files with their sizes.
-
-    Returns:
-        The exit code.
-    """
-    logging.disable_progress_bar()
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(ExportArguments, description=ExportArguments.__doc__)  # type: ignore[arg-type]
-    parser.add_argument("checkpoint", help="Folder of a checkpoint, or a Hub id.")
-    try:
-        args, named = parser.parse_args_into_dataclasses(list(sys.argv[1:] if argv is None else argv))
-        description = export(named.checkpoint, Path(args.out), int8=args.int8)
-    except (ImportError, ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    for name, entry in description["files"].items():
-        print(summary(name, entry))
-    return 0
-
-
 def summary(name: str, entry: dict[str, Any]) -> str:
-    """Say in a line how large a file is and how far from the model.
+    """Say in a line how large a file is and how far it is from the model.
 
     Example:
         >>> entry = {"bytes": 5157793, "deviation": {"image_embeds": 2.5e-07}, "operations": {"Conv": 14, "Gemm": 1}}

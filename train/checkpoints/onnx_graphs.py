@@ -1,4 +1,4 @@
-"""Graphs of ONNX: what of a model becomes one, written, quantised and compared with torch.
+"""Write ONNX graphs of a model, quantise them, and compare them with PyTorch.
 
 Shapes: B images, H × W pixels, U texts, T tokens, D width of the shared space, d_I and d_T widths of the towers,
 K classes.
@@ -30,13 +30,13 @@ MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the
 
 @dataclass(frozen=True)
 class Graph:
-    """What becomes one ONNX file.
+    """A part of a model that becomes one ONNX file.
 
     Args:
         file: Its name.
-        module: Takes the inputs in their order; returns the outputs in theirs.
+        module: Takes the inputs, and returns the outputs, in their order.
         dynamic: By input, the names of its dynamic axes, by axis.
-        outputs: Names of the outputs.
+        outputs: Their names.
     """
 
     file: str
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
 
 
 def graphs_of(model: PreTrainedModel) -> list[Graph]:
-    """List what a model is exported as: its two towers, or the one of a classifier."""
+    """List the graphs of a model: its two towers, or the one of a classifier."""
     images = {"pixel_values": {0: "images"}}
     if model.config.is_classifier:
         return [Graph(VISION_MODEL, Classifier(model), images, ("logits",))]
@@ -101,7 +101,7 @@ def graphs_of(model: PreTrainedModel) -> list[Graph]:
 
 
 def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
-    """Trace a graph with a sample of its inputs and write it."""
+    """Trace a graph with sample inputs, and write it."""
     num_bytes = sum(parameter.nbytes for parameter in graph.module.parameters())
     torch.onnx.export(
         graph.module.eval(),
@@ -118,16 +118,7 @@ def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
 
 @torch.inference_mode()
 def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
-    """Compare what an ONNX file computes with what torch does.
-
-    Args:
-        graph: What the file was made of.
-        samples: Inputs of several batch sizes and text lengths.
-        path: The file.
-
-    Returns:
-        By output, the largest distance of a row from that of torch, in lengths of the row.
-    """
+    """Measure by output the largest distance of a row of an ONNX file from that of PyTorch, in lengths of the row."""
     session = open_session(path)
     moved = dict.fromkeys(graph.outputs, 0.0)
     for sample in samples:
@@ -139,7 +130,7 @@ def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -
 
 
 def check_deviation(file: str, moved: dict[str, float]) -> None:
-    """Raise if an output is not what torch computes.
+    """Check that outputs are those of PyTorch.
 
     Raises:
         ValueError: If one has moved by more than `TOLERANCE`.
@@ -147,40 +138,32 @@ def check_deviation(file: str, moved: dict[str, float]) -> None:
     for name, distance in moved.items():
         if not distance <= TOLERANCE:
             raise ValueError(
-                f"{file} does not compute what the model does: its {name} differs by {distance:.2g} of its length, "
-                f"{TOLERANCE:g} allowed. Nothing was written. Other versions of torch or onnxscript may do it."
+                f"{file} does not compute what the model does: {name} differs by {distance:.2g} of its length, "
+                f"{TOLERANCE:g} allowed. Nothing was written. Try other versions of torch or onnxscript."
             )
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Say what an ONNX file is.
-
-    Args:
-        path: The file.
-        moved: What `deviations` gave of it.
+    """Describe an ONNX file with its `deviations`.
 
     Returns:
-        `bytes`; of the file and of that of its weights, if there is one, the `parts`: `bytes` and `sha256` by name; the
+        `bytes`; `parts`, with `bytes` and `sha256` by name of the file and of that of its weights, if any; the
         `deviation` from the model; and the number of `operations` that have weights, by kind.
     """
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
     operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
-    parts = {part.name: record_file(part) for part in _parts(path)}
+    parts = {part.name: record_file(part) for part in sorted(path.parent.glob(f"{path.name}*"))}
     return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
 
 
 def _num_bytes(path: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(path))
-
-
-def _parts(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.name}*"))  # with a file of weights
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))  # with a file of weights
 
 
 def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Iterator[dict[str, Tensor]]:
-    """Draw inputs of several sizes: images as normalised as those of the processor, texts with padding."""
+    """Draw inputs of several sizes: normalised images, and texts with padding."""
     generator = torch.Generator().manual_seed(0)
     if graph.file == VISION_MODEL:
         size = getattr(processor, "image_processor", processor).size  # a classifier may have nothing else
@@ -199,14 +182,10 @@ def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Itera
 
 
 def quantise(path: Path, quantised: Path) -> None:
-    """Write a copy whose products and convolutions have weights of 8 bits; activations are quantised as they come.
+    """Write a copy with 8-bit weights; activations are quantised at run time.
 
-    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, and have a scale for each channel.
-    Depending on the processor the copy may be slower than the original, and on most is where convolutions prevail.
-
-    Args:
-        path: An ONNX file.
-        quantised: The copy.
+    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
+    On most processors the copy is slower than the original where convolutions prevail.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -226,35 +205,28 @@ def quantise(path: Path, quantised: Path) -> None:
 
 
 def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
-    """Open an ONNX file that is as it was when it was compared with torch.
+    """Open an ONNX file after checking that it has not changed since it was exported.
 
     Args:
         path: The file.
-        parts: What `describe_file` gave of it.
-
-    Returns:
-        What `open_session` does.
+        parts: Those of `describe_file`.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
         ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
     """
+    again = export_again(path.parent, parts)
     if drifts := compare_files(path.parent, parts):
         changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
-        raise ValueError(f"Not as it was exported: {changes}. {export_again(path.parent, parts)}")
+        raise ValueError(f"Not as it was exported: {changes}. {again}")
     try:
         return open_session(path)
     except ValueError as error:
-        again = export_again(path.parent, parts)
-        raise ValueError(f"{error} Or keep to the packages that are installed here. {again}") from error
+        raise ValueError(f"{error} Or keep the packages that are installed here. {again}") from error
 
 
 def export_again(folder: Path, files: Iterable[str] = ()) -> str:
-    """Tell what helps against an export that cannot be used.
-
-    Args:
-        folder: Of the export.
-        files: Names of files that it held, beside those that are there.
+    """Say how to replace an export that cannot be used, with the `files` that it had beside those still there.
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
@@ -266,7 +238,7 @@ def export_again(folder: Path, files: Iterable[str] = ()) -> str:
 
 
 def open_session(path: Path) -> Any:
-    """Open an ONNX file with as many threads as torch has.
+    """Open an ONNX file with as many threads as PyTorch uses.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
@@ -278,7 +250,7 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # Threads that wait by spinning take the time of those that decode images.
+    # Threads that spin while they wait slow down those that decode images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
@@ -293,20 +265,15 @@ def open_session(path: Path) -> Any:
 
 
 def require_packages() -> None:
-    """Raise if a package of the extra is missing.
+    """Check that the packages of the extra `export` are installed.
 
     Raises:
-        ImportError: With the command that installs it.
+        ImportError: If one is missing; the message says how to install it.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ImportError(f"ONNX needs the packages {', '.join(missing)}: pip install lumbarclip[export]")
 
 
 def int8_name(file: str) -> str:
-    """Name of the quantised copy.
-
-    Example:
-        >>> int8_name("vision_model.onnx")
-        'vision_model_int8.onnx'
-    """
+    """Name the quantised copy of an ONNX file."""
     return file.replace(".onnx", "_int8.onnx")

@@ -1,17 +1,7 @@
-"""Verify a checkpoint: its files are those that were saved, and it still gives the outputs that it gave then.
+"""Compare a checkpoint with the golden outputs that were saved with it. `train/verify.py` is the command."""
 
-    python train/verify.py runs/demo/checkpoint
-    python train/verify.py USER/MODEL --revision v1.0
-    python train/verify.py USER/MODEL --trust_remote_code
-
-Names each file, tensor or field that has changed, each input and output that is no longer reproduced, and each library
-of another version. Ends with exit code 1 if anything has drifted; other versions alone are a note while the outputs
-stay the same.
-"""
-
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +9,6 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.numpy import load_file
-from transformers import HfArgumentParser
-from transformers.utils import logging
 
 import modeling_lumbarclip
 from train.checkpoints.golden_outputs import (
@@ -46,36 +34,13 @@ from train.checkpoints.manifest import (
 MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for each tensor
 
 
-@dataclass
-class VerifyArguments:
-    """Verify that a checkpoint is what was saved, and gives the outputs that it gave then."""
-
-    revision: str = field(default="", metadata={"help": "Of a Hub id: branch, tag or commit; empty: main."})
-    trust_remote_code: bool = field(
-        default=False,
-        metadata={"help": "Run the code in the checkpoint, as its users do, and not that of the installed package."},
-    )
-    tolerance: float = field(
-        default=TOLERANCE,
-        metadata={
-            "help": "How far an embedding of length 1 may move. The default allows for another machine; on the same "
-            "one with the same libraries 1e-6 holds."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"--tolerance lies between 0 and 1, such as {TOLERANCE:g}; got {self.tolerance}.")
-
-
 @dataclass(frozen=True)
 class Verification:
     """What was found.
 
     Args:
         drifts: What has changed; empty for a checkpoint that is what was saved.
-        notes: What is different, but changed no output: versions of libraries, files added since.
+        notes: Differences that changed no output: library versions, files added since.
         deviations: By output, how far it moved, in lengths of the vector; empty if nothing could be computed.
     """
 
@@ -85,7 +50,7 @@ class Verification:
 
 
 def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:
-    """List what has drifted in a checkpoint since it was saved; empty if nothing has. See `verify_checkpoint`."""
+    """List what drifted in a checkpoint since it was saved; empty if nothing did. See `verify_checkpoint`."""
     return verify_checkpoint(folder_or_id, revision=revision).drifts
 
 
@@ -98,19 +63,15 @@ def verify_checkpoint(
 ) -> Verification:
     """Compare a checkpoint with its golden outputs.
 
-    Three things are told apart: files, against their digests; the processor, on the recorded images and texts; and the
-    model, on the recorded inputs, so that a change of the processor is not blamed on the weights.
+    Checks three things: files, against their digests; the processor, on the recorded images and texts; and the model,
+    on the recorded inputs, so that a changed processor is not blamed on the weights.
 
     Args:
-        folder_or_id: Folder of a checkpoint, or a Hub id.
+        folder_or_id: Checkpoint folder, or Hub id.
         revision: Of a Hub id: branch, tag or commit.
-        trust_remote_code: Whether to run the code in the checkpoint; else that of the installed package. A process
-            that has imported the classes of the package runs those in any case; a note says so.
-        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`, and no
-            output with them: those are of the recorded pixels.
-
-    Returns:
-        What was found.
+        trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
+            has imported the package runs the package in any case; a note says so.
+        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`.
 
     Raises:
         ValueError: If there is no such checkpoint, or it was saved without golden outputs.
@@ -118,7 +79,10 @@ def verify_checkpoint(
     folder = find_checkpoint(folder_or_id, revision)
     golden = read_golden_outputs(folder)
     drifts = compare_files(folder, golden["files"])
-    notes = list(_added_files(folder, golden))
+    notes = [
+        Drift("file", name, "was added after the checkpoint was saved, and loading may read it")
+        for name in unrecorded_files(folder, golden["files"])
+    ]
     if any(drift.file == GOLDEN_TENSORS for drift in drifts):
         return Verification(drifts, notes, {})  # nothing to compare with
     recorded = load_file(folder / GOLDEN_TENSORS)
@@ -133,7 +97,11 @@ def verify_checkpoint(
     if not type(model).__module__.startswith("transformers_modules."):
         notes += _other_code(folder, golden)
     moved = list(_compare_inputs(_group(recorded, "input"), inputs, golden["texts"]))
-    deviations = _deviations(_group(recorded, "output"), outputs)
+    deviations = {
+        # Infinitely far, if the model no longer has the output.
+        name: deviation(before, outputs.get(name, np.empty(0)))
+        for name, before in _group(recorded, "output").items()
+    }
     moved += [
         Drift(f"output {name}", GOLDEN_TENSORS, f"moved by {distance:.2g} of its length, {tolerance:g} allowed")
         for name, distance in deviations.items()
@@ -146,10 +114,10 @@ def verify_checkpoint(
 
 
 def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Path:
-    """Give the folder of a checkpoint; one of the Hub is downloaded.
+    """Find the folder of a checkpoint; one on the Hub is downloaded.
 
     Raises:
-        ValueError: If there is neither such a folder nor such a model on the Hub, or the checkpoint lies deeper.
+        ValueError: If neither such a folder nor such a model exists, or the checkpoint lies in a folder below.
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
@@ -182,32 +150,6 @@ def describe(checkpoint: str, found: Verification) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Verify, and print what was found.
-
-    Returns:
-        The exit code: 1 if anything has drifted.
-    """
-    logging.set_verbosity_error()  # the table names what transformers would warn of
-    logging.disable_progress_bar()
-    # `HfArgumentParser` declares its argument as a NewType that no class satisfies.
-    parser = HfArgumentParser(VerifyArguments, description=VerifyArguments.__doc__)  # type: ignore[arg-type]
-    parser.add_argument("checkpoint", help="Folder of a checkpoint, or a Hub id.")
-    try:
-        args, named = parser.parse_args_into_dataclasses(list(sys.argv[1:] if argv is None else argv))
-        found = verify_checkpoint(
-            named.checkpoint,
-            revision=args.revision or None,
-            trust_remote_code=args.trust_remote_code,
-            tolerance=args.tolerance,
-        )
-    except (ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    print(describe(named.checkpoint, found))
-    return 1 if found.drifts else 0
-
-
 def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator[Drift]:
     for name, before in recorded.items():
         after = now.get(name, np.empty(0))
@@ -224,25 +166,14 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
             yield Drift(f"input {name}", GOLDEN_TENSORS, detail)
 
 
-def _deviations(recorded: Arrays, now: Arrays) -> dict[str, float]:
-    """Measure how far each output has moved; infinitely far, if the model no longer gives it."""
-    missing = np.empty(0)
-    return {name: deviation(before, now.get(name, missing)) for name, before in recorded.items()}
-
-
-def _added_files(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    for name in unrecorded_files(folder, golden["files"]):
-        yield Drift("file", name, "was not there when the checkpoint was saved, and loading may read it")
-
-
 def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    """Say which files of code differ from those of the package, whose code was run."""
+    """List code files that differ from those of the package, whose code was run."""
     for name in golden["files"]:
         installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
         if not name.endswith(".py") or not (folder / name).is_file():
             continue
         if not installed.is_file() or record_file(installed)["sha256"] != record_file(folder / name)["sha256"]:
-            yield Drift("code", name, "is not that of the installed package, which was run; see --trust_remote_code")
+            yield Drift("code", name, "differs from the installed package, which was run; see --trust_remote_code")
 
 
 def _other_versions(golden: dict[str, Any]) -> Iterator[Drift]:

@@ -1,4 +1,4 @@
-"""What a classifier is to learn of a data set: its classes, the rows that have one, and their images.
+"""What a classifier learns from a data set: its classes, the rows that have one, and their images.
 
 Shapes: R rows of a split, B images of a batch, K classes, S side of the image.
 """
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationData:
     """Classes and rows.
 
     Args:
         targets: The truth by split; grades are exclusive classes here, in their order.
-        rows: The rows of the data set that have a class, by split and row by row with the targets.
+        rows: The rows that have a class, by split, in the order of the targets.
         is_grade: Whether the classes are grades.
     """
 
@@ -62,37 +62,37 @@ class ClassificationTask:
         return torch.from_numpy(~self.targets[split].labels[:, unlearned].any(1))
 
 
-def read_task(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> ClassificationTask:
-    """Read what is to be learned.
+def read_data(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> ClassificationData:
+    """Read what a classifier is to learn.
 
     Args:
         dataset: Splits `train`, `validation` and `test`.
-        target: `labels`: exclusive classes if every row has one label, else findings, of which those that no or every
+        target: `labels`: exclusive classes if every row has one label, else findings; findings that no or every
             training row has are left out. `grade`: the rows with a grade. An exclusive class without a training row
             stays: its test rows are errors.
 
     Returns:
-        The task.
+        Classes and rows.
 
     Raises:
         ValueError: If there is nothing to learn, or a split has no row for it.
     """
     targets = read_targets(dataset)
-    task = _grades(dataset, targets) if target == "grade" else _labels(dataset, targets)
-    if task.exclusive:
-        _tell_unlearned(task)
-    return task
+    data = _grades(dataset, targets) if target == "grade" else _labels(dataset, targets)
+    if data.exclusive:
+        _tell_unlearned(data)
+    return data
 
 
-def _labels(dataset: DatasetDict | Mapping[str, Dataset], targets: dict[str, Targets]) -> ClassificationTask:
+def _labels(dataset: DatasetDict | Mapping[str, Dataset], targets: dict[str, Targets]) -> ClassificationData:
     if not targets["train"].exclusive:
         targets = _learnable(targets)
     elif len(np.unique(targets["train"].classes)) < 2:
         raise ValueError("All training rows have the same class: there is nothing to tell apart.")
-    return ClassificationTask(targets, {split: dataset[split] for split in targets}, is_grade=False)
+    return ClassificationData(targets, {split: dataset[split] for split in targets}, is_grade=False)
 
 
-def _grades(dataset: DatasetDict | Mapping[str, Dataset], targets: Mapping[str, Targets]) -> ClassificationTask:
+def _grades(dataset: DatasetDict | Mapping[str, Dataset], targets: Mapping[str, Targets]) -> ClassificationData:
     names = targets["train"].grade_names
     graded = {split: np.flatnonzero(of_split.grades >= 0) for split, of_split in targets.items()}
     if without := [split for split, rows in graded.items() if not len(rows)]:
@@ -104,7 +104,7 @@ def _grades(dataset: DatasetDict | Mapping[str, Dataset], targets: Mapping[str, 
         as_classes[split] = replace(selected, label_names=names, labels=labels, exclusive=True)
     if len(np.unique(as_classes["train"].classes)) < 2:
         raise ValueError("All training rows have the same grade: there is nothing to tell apart.")
-    return ClassificationTask(
+    return ClassificationData(
         as_classes, {split: dataset[split].select(rows) for split, rows in graded.items()}, is_grade=True
     )
 
@@ -114,7 +114,7 @@ def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
     unlearnable = unlearnable_findings(targets["train"].labels, names)
     kept = [k for k in range(len(names)) if k not in unlearnable]
     if not kept:
-        raise ValueError(f"None of the findings can be learned: {'; '.join(unlearnable.values())}.")
+        raise ValueError(f"No finding can be learned: {'; '.join(unlearnable.values())}.")
     for reason in unlearnable.values():
         logger.warning("Left out: %s.", reason)
     return {
@@ -123,21 +123,21 @@ def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
     }
 
 
-def _tell_unlearned(task: ClassificationTask) -> None:
-    rows = {split: of_split.labels.sum(0) for split, of_split in task.targets.items()}
+def _tell_unlearned(data: ClassificationData) -> None:
+    rows = {split: of_split.labels.sum(0) for split, of_split in data.targets.items()}
     unlearned = [
         f"`{name}` ({rows['validation'][k]} validation rows, {rows['test'][k]} test rows)"
-        for k, name in enumerate(task.class_names)
+        for k, name in enumerate(data.class_names)
         if not rows["train"][k]
     ]
-    if not task.answerable("validation").any():
+    if not data.answerable("validation").any():
         raise ValueError(
-            f"No validation row has a class that a training row has; without one: {', '.join(unlearned)}. Build the "
-            "data set again with more patients or another --seed."
+            f"No validation row has a class that a training row has. Classes without a training row: "
+            f"{', '.join(unlearned)}. Rebuild the data set with more patients or another --seed."
         )
     if unlearned:
         logger.warning(
-            "Cannot be learned, for want of a training row: %s. The validation loss leaves these rows out; the figures "
+            "Classes without a training row cannot be learned: %s. The validation loss ignores their rows; the metrics "
             "of the test split count them as errors.",
             ", ".join(unlearned),
         )

@@ -18,8 +18,8 @@ from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.checkpoints.onnx_export import weights_sha256
 from train.classification.arguments import FinetuneClassificationArguments
-from train.classification.data import ClassificationTask, LabelledImages
-from train.data.leak_check import leak_stamp
+from train.classification.data import ClassificationData, LabelledImages
+from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.protocols.calibration import confidence_of_answers, fit_calibration
 from train.evaluation.protocols.fine_tuned import ClassifierFigures, measure_classifier
@@ -40,7 +40,7 @@ CALIBRATION_BINS = 10
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) -> Floats:
-    """Logits of all images of a split, as the model gives them. Shape (R, K), float64."""
+    """Compute the logits of all images of a split, not calibrated. Shape (R, K), float64."""
     model.eval()
     return np.concatenate(
         [model(pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
@@ -49,7 +49,7 @@ def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) ->
 
 @torch.inference_mode()
 def tower_features(model: LumbarCLIPForImageClassification, images: LabelledImages, batch_size: int) -> Array:
-    """Pooled output z_I of the tower for all images of a split. Shape (R, D), float32."""
+    """Compute the pooled output z_I of the tower for all images of a split. Shape (R, D), float32."""
     tower = model.eval().vision_model
     features = [pooled_image(tower, tower(pixel_values=pixels)) for pixels in _batches(model, images, batch_size)]
     return torch.cat(features).float().cpu().numpy()
@@ -63,27 +63,29 @@ def _batches(model: nn.Module, images: LabelledImages, batch_size: int) -> Itera
 
 
 def calibrate(
-    model: LumbarCLIPForImageClassification, task: ClassificationTask, validation: LabelledImages, batch_size: int
+    model: LumbarCLIPForImageClassification, data: ClassificationData, validation: LabelledImages, batch_size: int
 ) -> None:
-    """Fit temperatures on the validation rows, and put them into the configuration, from where the model uses them."""
+    """Fit temperatures on the validation rows and set them in the configuration, where the model reads them."""
     model.config.class_temperatures = None
     logits = predict_logits(model, validation, batch_size)
-    fitted = fit_calibration(logits, task.targets["validation"]).temperatures.tolist()
-    model.config.class_temperatures = fitted * len(task.class_names) if task.exclusive else fitted
+    fitted = fit_calibration(logits, data.targets["validation"]).temperatures.tolist()
+    model.config.class_temperatures = fitted * len(data.class_names) if data.exclusive else fitted
 
 
 def evaluate_classifier(
     model: LumbarCLIPForImageClassification,
-    task: ClassificationTask,
+    data: ClassificationData,
     args: FinetuneClassificationArguments,
+    facts: DataFacts,
     output_dir: Path,
 ) -> dict[str, Any]:
     """Measure a calibrated classifier, and write `metrics.json`, `report.md` and `figures/`.
 
     Args:
         model: Fine-tuned and calibrated.
-        task: What it learned.
+        data: What it learned.
         args: Settings of the run.
+        facts: Of the data set.
         output_dir: Folder of the run.
 
     Returns:
@@ -94,9 +96,9 @@ def evaluate_classifier(
     image_processor = LumbarCLIPImageProcessor.from_pretrained(output_dir / CHECKPOINT)
     images = {
         split: LabelledImages(
-            rows, task.multi_hot(split), image_processor, args.seed, augment=False, show_progress=True
+            rows, data.multi_hot(split), image_processor, args.seed, augment=False, show_progress=True
         )
-        for split, rows in task.rows.items()
+        for split, rows in data.rows.items()
     }
     temperatures = np.array(model.config.class_temperatures)
     measured = measure_classifier(
@@ -105,12 +107,14 @@ def evaluate_classifier(
             for split in ("validation", "test")
         },
         {split: tower_features(start, of_split, args.batch_size) for split, of_split in images.items()},
-        task.targets,
+        data.targets,
         Resampling(args.num_resamples, args.seed),
-        task.is_grade,
+        data.is_grade,
     )
-    results = as_results(measured, task, args, temperatures, output_dir) | {"weights_sha256": weights_sha256(model)}
-    figures = draw_figures(measured, task.targets["test"], describe_dataset(results["dataset"]))
+    results = as_results(measured, data, args, facts, temperatures, output_dir) | {
+        "weights_sha256": weights_sha256(model)
+    }
+    figures = draw_figures(measured, data.targets["test"], describe_dataset(results["dataset"]))
     (output_dir / METRICS).unlink(missing_ok=True)
     write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
     captions = {name: caption for name, (_, caption) in figures.items()}
@@ -121,30 +125,31 @@ def evaluate_classifier(
 
 def as_results(
     measured: ClassifierFigures,
-    task: ClassificationTask,
+    data: ClassificationData,
     args: FinetuneClassificationArguments,
+    facts: DataFacts,
     temperatures: Array,
     output_dir: Path,
 ) -> dict[str, Any]:
     """Arrange what was measured as `metrics.json`."""
-    test, history = task.targets["test"], read_history(output_dir)
-    losses = [line["validation_loss"] for line in history]
+    test = data.targets["test"]
+    losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
     return {
         "target": args.target,
         "figures": {name: as_entries(figures) for name, figures in measured.figures.items()},
         "difference": as_entries(measured.difference),
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
-        "class_temperatures": dict(zip(task.class_names, temperatures.tolist(), strict=True)),
-        "training": {"epochs": len(history), "best_epoch": int(np.argmin(losses)) + 1},
+        "class_temperatures": dict(zip(data.class_names, temperatures.tolist(), strict=True)),
+        "training": {"epochs": len(losses), "best_epoch": int(np.argmin(losses)) + 1},
         "dataset": {
             "name": Path(args.dataset).name,
             "split": "test",
             "num_rows": len(test),
             "num_patients": len(set(test.patient_ids)),
-            "leak": leak_stamp(task.rows),
+            "leak": facts.leak_stamp,
             "start": read_start(output_dir),
-            "synthetic": all(source.startswith("synthetic") for source in task.rows["test"]["source"]),
+            "synthetic": all(source.startswith("synthetic") for source in data.rows["test"]["source"]),
             "labels": count_labels(test),
         },
         "command": shlex.join(["python", *sys.argv]),

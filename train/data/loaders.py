@@ -7,7 +7,6 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
@@ -261,19 +259,3 @@ class PairedRows(TorchDataset):
             f"{prefix}attention_mask": padded["attention_mask"],
             f"{prefix}text_index": torch.tensor([row_of_text[text] for text in texts]),
         }
-
-
-def build_loader(rows: PairedRows, batches: EpochBatches, num_workers: int) -> DataLoader[Any]:
-    """Join rows and batches; worker processes are optional, since a batch is only indexing and augmentation."""
-    return DataLoader(
-        rows,
-        batch_sampler=batches,
-        collate_fn=_as_made,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _as_made(batch: Any) -> Any:
-    """`PairedRows.__getitems__` has made the batch already."""
-    return batch

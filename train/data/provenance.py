@@ -1,8 +1,10 @@
-"""What a run says of the data it learned from: enough for the card of its model, and no row of them."""
+"""What a run knows of its data: identity of the rows, leaks between splits, licence and origin; no row itself."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from datasets import ClassLabel, Dataset
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HFValidationError
 
+from data_scripts.auditing.leaks import LeakReport, leaks_of
 from data_scripts.writing.build_report import REPORT_NAME
+from train.data.loaders import rows_sha256
 
 UNKNOWN: dict[str, Any] = {
     "hub_id": None,
@@ -24,6 +28,59 @@ UNKNOWN: dict[str, Any] = {
     "split_by": None,
     "deidentification": None,
 }
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts of the splits of a run, each computed once, when first asked for, and passed on to whoever needs it.
+
+    Args:
+        name: Folder or Hub id that the splits were read from.
+        splits: Splits, or folds.
+        show_progress: Whether the search for leaks, which decodes every image, draws a progress bar.
+    """
+
+    name: str
+    splits: Mapping[str, Dataset]
+    show_progress: bool = True
+
+    @cached_property
+    def rows_sha256(self) -> dict[str, str]:
+        """Identity of the rows of each split, in order: of their sources and reports."""
+        return {name: rows_sha256(rows) for name, rows in self.splits.items()}
+
+    @cached_property
+    def leaks(self) -> LeakReport:
+        """Patients, studies, images and near-identical images that splits share."""
+        return leaks_of(self.splits, self.show_progress)
+
+    @property
+    def leak_stamp(self) -> dict[str, Any] | None:
+        """What `metrics.json` says of leaks: what is shared, by kind, and a sentence; None if nothing is."""
+        return {"in_words": self.leaks.in_words(), **self.leaks.as_dict()} if self.leaks.found else None
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """See `describe_data`."""
+        return describe_data(self.name, self.splits)
+
+    def check_leaks(self, allow_leaks: bool) -> None:
+        """Check that no patient, study, image or near-identical image is in two splits.
+
+        Args:
+            allow_leaks: Skip the check, for example to compare with a paper that split by record.
+
+        Raises:
+            ValueError: If the splits share something.
+        """
+        if not allow_leaks and self.leaks.found:
+            examples = "; ".join(leak.examples[0] for leak in self.leaks.leaks)
+            raise ValueError(
+                f"The dataset leaks: {self.leaks.in_words()} For example: {examples}. Scores would be too good. "
+                "Rebuild it with --split_by patient. If images are still shared, give their rows one patient_id or "
+                "remove the copies (`python -m data_scripts.audit` lists them). To use the data as it is, pass "
+                "--allow_leaks; all results are then marked."
+            )
 
 
 def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:

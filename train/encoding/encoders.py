@@ -1,11 +1,11 @@
-"""What turns a batch that was read into embeddings: the model itself, or its export to ONNX.
+"""Turn a batch that was read into embeddings, with the model itself or its ONNX export.
 
 Shapes: B images or rows of a batch, U distinct texts, D width of the embeddings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,17 +18,10 @@ from train.checkpoints.onnx_graphs import TEXT_MODEL, VISION_MODEL, export_again
 from train.data.image_cache import normalise
 
 Embeddings = NDArray[np.float32]
-# 8 images of 224 x 224: larger activations come fresh from the system each time, and cost a ResNet-50 a third of its
-# speed (2 cores: 16.1 images/s in eights, 11.1 in batches of 32).
+# 8 images of 224 x 224: the allocator does not reuse larger activations, which costs a ResNet-50 a third of its speed
+# (2 cores: 16.1 images/s in eights, 11.1 in batches of 32).
 CPU_PIXELS = 8 * 224 * 224
-
-
-class Encoder(Protocol):
-    """Turns the `tensors` of a `ReadBatch` into embeddings, (B, D)."""
-
-    def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:
-        """Encode a batch."""
-        ...
+Encoder = Callable[[dict[str, Tensor]], Embeddings]  # from the tensors of a `ReadBatch` to (B, D)
 
 
 class ModelEncoder:
@@ -37,12 +30,12 @@ class ModelEncoder:
     Args:
         model: In evaluation mode.
         image_processor: Its image processor.
-        project: Whether to give the unit-length embeddings of the shared space, or the pooled outputs of the towers.
+        project: Whether to return unit-length embeddings of the shared space, or the pooled outputs of the towers.
     """
 
     def __init__(self, model: LumbarCLIPModel, image_processor: LumbarCLIPImageProcessor, project: bool) -> None:
         device: Any = "cuda" if torch.cuda.is_available() else "cpu"
-        # Convolutions of a batch are up to twice as fast where the channels of a pixel lie side by side.
+        # Convolutions are up to twice as fast if the channels of a pixel are adjacent.
         self.model = cast(Any, model).to(device=device, memory_format=torch.channels_last)
         self.image_processor, self.project = image_processor, project
 
@@ -59,7 +52,7 @@ class ModelEncoder:
         return texts[tensors["text_index"]].float().cpu().numpy()
 
     def _chunks(self, pixels: Tensor) -> Sequence[Tensor]:
-        """What goes through the tower at once: on a CPU no more than what its allocator hands out again and again."""
+        """Split what goes through the tower at once: on a CPU, no more than its allocator reuses."""
         if pixels.device.type != "cpu":
             return [pixels]
         return pixels.split(max(1, CPU_PIXELS // pixels[0, 0].numel()))
@@ -77,8 +70,8 @@ class OnnxEncoder:
         int8: Whether to take the quantised copy.
 
     Raises:
-        ValueError: If the folder holds no export, no quantised one, or that of another checkpoint or of another size of
-            images; or if the file has changed since it was exported.
+        ValueError: If the folder has no export, no quantised copy, or one of another checkpoint or image size; or if
+            the file has changed since it was exported.
     """
 
     def __init__(
@@ -99,7 +92,7 @@ class OnnxEncoder:
         name, kind = (VISION_MODEL, "image") if what == "images" else (TEXT_MODEL, "text")
         file = int8_name(name) if int8 else name
         if file not in exported["files"]:
-            raise ValueError(f"--onnx {folder} holds no {file}; export again with --int8, or encode without.")
+            raise ValueError(f"--onnx {folder} has no {file}: export again with --int8, or encode without it.")
         self.session = open_unchanged(folder / file, exported["files"][file]["parts"])
         height, width = image_processor.size["height"], image_processor.size["width"]
         if what == "images" and (made_for := self.session.get_inputs()[0].shape[2:]) != [height, width]:

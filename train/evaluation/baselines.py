@@ -1,7 +1,7 @@
-"""Controls for the linear probe: what pixels, sizes and an untrained tower already tell.
+"""Baselines for the linear probe: what pixels, sizes and an untrained tower already tell.
 
 A pretrained encoder has learned something only where the same probe reads more from its features than from these.
-Each control is a feature matrix by split; whatever has to be fitted (the principal components) sees the training
+Each baseline is a feature matrix by split; whatever has to be fitted (the principal components) sees the training
 split alone.
 """
 
@@ -22,7 +22,7 @@ from train.evaluation.statistics.metrics import Array
 
 THUMBNAIL_SIZE = 64
 # The probe standardises: beyond the first few, components are noise blown up to the size of the signal. On the SPIDER
-# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a control should be at its best.
+# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a baseline should be at its best.
 MAX_COMPONENTS = 32
 ROWS_OF_A_COMPONENT = 10
 BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
@@ -35,7 +35,7 @@ def constant_features(splits: Mapping[str, Dataset]) -> dict[str, Array]:
 
 
 def pixel_features(splits: Mapping[str, Dataset]) -> dict[str, dict[str, Array]]:
-    """Compute every control that needs the images, decoding each once.
+    """Compute every baseline that needs the images, decoding each once.
 
     Args:
         splits: By name, with the columns of the record; `train` among them.

@@ -104,22 +104,22 @@ def answer_run(
     return answers
 
 
-def control_answers(
-    controls: Mapping[str, Features], targets: Mapping[str, Targets], rows: Array, fold: int
+def baseline_answers(
+    baselines: Mapping[str, Features], targets: Mapping[str, Targets], rows: Array, fold: int
 ) -> dict[str, Answers]:
     """Let the same probes answer from features that no run has learned, and from none at all.
 
     Args:
-        controls: Features by split, shape (N, D), by control.
+        baselines: Features by split, shape (N, D), by baseline.
         targets: By split.
         rows: Index of each test row in the whole data set. Shape (N,).
         fold: Number of the fold.
 
     Returns:
-        The answers of each control and of `majority`; probes and grades alone.
+        The answers of each baseline and of `majority`; probes and grades alone.
     """
     of_rows = {"row": rows, "fold": np.full(len(rows), fold)}
-    fitted = {name: of_rows | probe_answers(features, targets, UNPROJECTED) for name, features in controls.items()}
+    fitted = {name: of_rows | probe_answers(features, targets, UNPROJECTED) for name, features in baselines.items()}
     return {"majority": of_rows | majority_answers(targets)} | fitted
 
 

@@ -1,4 +1,4 @@
-"""The whole measurement of a model on a data set: probes beside controls, zero-shot, retrieval."""
+"""The whole measurement of a model on a data set: probes beside baselines, zero-shot, retrieval."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,8 +43,8 @@ class Figures:
 
     Args:
         probes: Of the model's own features.
-        baselines: The same probes on each control.
-        differences: For each control, the headline figures of the model less those of the control, on the same rows.
+        baselines: The same probes on each baseline.
+        differences: For each baseline, the headline figures of the model less those of the baseline, on the same rows.
         zero_shot: Figures of classification by prompts.
         retrieval: Figures of retrieval.
     """
@@ -99,9 +99,9 @@ def measure(
         processor: Its processor.
         dataset: Splits `train`, `validation` and `test`.
         batch_size: Images or texts a forward pass.
-        with_baselines: Whether to probe the controls too.
+        with_baselines: Whether to probe the baselines too.
         with_further: Whether to ask all other protocols too: probes, remedies, patients, calibration, retrieval.
-        resampling: How intervals are drawn; also the seed of the untrained control.
+        resampling: How intervals are drawn; also the seed of the untrained baseline.
         cache_dir: Where encoded splits are kept; None to keep none.
 
     Returns:
@@ -142,8 +142,8 @@ def measure(
         further = further_figures(read, targets, probes.labels.probabilities, by_prompts, resampling)
 
     # The same probe on what a model has to beat.
-    controls = _control_features(model, processor, dataset, batch_size, resampling.seed) if with_baselines else {}
-    baselines = {name: _probe(control, targets, resampling) for name, control in controls.items()}
+    features_of = _baseline_features(model, processor, dataset, batch_size, resampling.seed) if with_baselines else {}
+    baselines = {name: _probe(of_baseline, targets, resampling) for name, of_baseline in features_of.items()}
     differences = {
         name: headline_differences(targets["test"], probes, baseline, resampling)
         for name, baseline in baselines.items()
@@ -228,7 +228,7 @@ def grade_difference(
     }
 
 
-def _control_features(
+def _baseline_features(
     model: LumbarCLIPModel, processor: LumbarCLIPProcessor, dataset: Any, batch_size: int, seed: int
 ) -> dict[str, dict[str, Array]]:
     splits = {split: dataset[split].with_format(None) for split in SPLITS}

@@ -1,4 +1,4 @@
-"""Which differences between the systems of a study are more than chance: paired, and corrected for their number.
+"""Which differences between the systems of an experiment are more than chance: paired, and corrected for their number.
 
 An interval is that of the single difference. Of k differences one in twenty would exclude zero by chance, so a
 Holm-adjusted bootstrap p-value over the k differences of a table stands beside it.

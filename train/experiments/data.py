@@ -1,4 +1,4 @@
-"""What all runs of a study share: the rows, the folds they are measured on, and the controls of each fold."""
+"""What all runs of an experiment share: the rows, the folds they are measured on, and the baselines of each fold."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from data_scripts.system.whole_files import write_bytes
-from train.data.leak_check import check_leaks, leak_stamp
 from train.data.loaders import open_dataset, rows_sha256
+from train.data.provenance import DataFacts
 from train.evaluation.baselines import pixel_features
 from train.evaluation.out_of_fold import Answers
-from train.evaluation.predictions import control_answers
+from train.evaluation.predictions import baseline_answers
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, read_rows, read_targets
 from train.experiments.folds import FOLDS, cut, fold_splits, keep_cut
-from train.experiments.spec import StudyArguments
+from train.experiments.spec import ExperimentArguments
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Fold:
     Args:
         number: 0 where the data set's own splits are used.
         dataset: Splits `train`, `validation` and `test`.
-        rows: Index of each test row among all rows that the study measures. Shape (N,).
+        rows: Index of each test row among all rows that the experiment measures. Shape (N,).
     """
 
     number: int
@@ -44,13 +44,13 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class StudyData:
-    """The data of a study.
+class ExperimentData:
+    """The data of an experiment.
 
     Args:
         name: Of the data set.
         folds: At least one.
-        targets: The truth of all rows that the study measures.
+        targets: The truth of all rows that the experiment measures.
         sources: Of the same rows.
         leak: What the splits or folds share, where that was allowed; else None.
         fold_of_row: The cut; None where the data set's own splits are used.
@@ -80,11 +80,11 @@ class StudyData:
         }
 
 
-def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
+def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
     """Read the data set, refuse one that leaks or has no labels, and cut it into folds.
 
     Args:
-        study: The study.
+        experiment: The experiment.
         show_progress: Whether to draw a progress bar.
 
     Returns:
@@ -93,39 +93,40 @@ def open_study_data(study: StudyArguments, show_progress: bool) -> StudyData:
     Raises:
         ValueError: If there is no such data set, it has no labels or too few patients, or it leaks.
     """
-    dataset = open_dataset(study.dataset)
-    if study.folds is None:
+    dataset = open_dataset(experiment.dataset)
+    if experiment.folds is None:
         targets = read_targets(dataset)["test"]
         folds = [Fold(0, dataset, np.arange(len(targets)))]
         measured, fold_of_row, parts = dataset["test"], None, dict(dataset)
     else:
         measured = concatenate_datasets(list(dataset.values()))
-        targets = read_rows(measured, f"{study.folds}-fold cross-validation")
-        fold_of_row = cut(targets, study.folds, CUT_SEED)
+        targets = read_rows(measured, f"{experiment.folds}-fold cross-validation")
+        fold_of_row = cut(targets, experiment.folds, CUT_SEED)
         folds = []
-        for number in range(study.folds):
+        for number in range(experiment.folds):
             splits = fold_splits(fold_of_row, number)
             of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
             folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
-            f"None of the {len(targets)} rows that {study.dataset} is to be measured on has a label, so there is "
+            f"None of the {len(targets)} rows that {experiment.dataset} is to be measured on has a label, so there is "
             "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
         )
-    check_leaks(parts, study.allow_leaks, show_progress)
-    return StudyData(
-        name=Path(study.dataset).name,
+    facts = DataFacts(experiment.dataset, parts, show_progress)
+    facts.check_leaks(experiment.allow_leaks)
+    return ExperimentData(
+        name=Path(experiment.dataset).name,
         folds=folds,
         targets=targets,
         sources=measured["source"][:],
-        leak=leak_stamp(parts) if study.allow_leaks else None,
+        leak=facts.leak_stamp if experiment.allow_leaks else None,
         fold_of_row=fold_of_row,
     )
 
 
-def keep_folds(data: StudyData, out: Path) -> None:
-    """Record the cut in the study's folder; refuse to go on with another one.
+def keep_folds(data: ExperimentData, out: Path) -> None:
+    """Record the cut in the experiment's folder; refuse to go on with another one.
 
     Raises:
         ValueError: If the folder's runs were measured on folds of other rows.
@@ -136,23 +137,23 @@ def keep_folds(data: StudyData, out: Path) -> None:
         keep_cut(out / FOLDS, data.targets, data.fold_of_row, rows.select(order))
 
 
-def controls_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Answers]:
+def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Answers]:
     """Answer a fold's rows from features that no run has learned, or read the answers from an earlier start.
 
     Args:
         fold: The fold.
-        names: Controls.
+        names: Baselines.
         folder: Where the answers are kept, in a file for each fold, which names the rows that it is of.
 
     Returns:
-        Answers by control.
+        Answers by baseline.
     """
     path, rows = folder / f"{fold.number}.safetensors", rows_of_splits(fold)
-    answers = read_controls(path, rows)
+    answers = read_baselines(path, rows)
     if set(names) - set(answers):
         targets = read_targets(fold.dataset)
         features = pixel_features(fold.dataset) if set(names) - {"majority"} else {}
-        answers = control_answers(features, targets, fold.rows, fold.number)
+        answers = baseline_answers(features, targets, fold.rows, fold.number)
         folder.mkdir(parents=True, exist_ok=True)
         flat = {
             f"{name}/{key}": np.ascontiguousarray(array) for name, of in answers.items() for key, array in of.items()
@@ -161,16 +162,16 @@ def controls_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Ans
     return {name: answers[name] for name in names}
 
 
-def read_controls(path: Path, rows: Mapping[str, str]) -> dict[str, Answers]:
-    """Read the answers of controls; none if there is no file, or it is of other rows."""
+def read_baselines(path: Path, rows: Mapping[str, str]) -> dict[str, Answers]:
+    """Read the answers of baselines; none if there is no file, or it is of other rows."""
     if not path.exists():
         return {}
     answers: dict[str, Answers] = {}
     with safe_open(path, "numpy") as kept:
         if kept.metadata() == rows:
             for name in kept.keys():  # noqa: SIM118 -- it cannot be iterated over
-                control, _, key = name.partition("/")
-                answers.setdefault(control, {})[key] = kept.get_tensor(name)
+                baseline, _, key = name.partition("/")
+                answers.setdefault(baseline, {})[key] = kept.get_tensor(name)
     return answers
 
 

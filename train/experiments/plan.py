@@ -1,4 +1,4 @@
-"""The dry run of a study: what each run comes to, and how long it would take on this machine."""
+"""The dry run of an experiment: what each run comes to, and how long it would take on this machine."""
 
 import json
 import logging
@@ -16,12 +16,13 @@ from tqdm.auto import tqdm
 from train.data.loaders import plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
-from train.experiments.spec import StudyRun
+from train.experiments.spec import ExperimentRun
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.data import build_rows, count_updates
+from train.pretraining.data import build_rows
 from train.pretraining.initial_model import build_model
 from train.reporting.tables import markdown_table
+from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,14 @@ SPEED_SETTINGS = (
 )
 
 
-def plan_study(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> list[dict[str, Any]]:
+def plan_experiment(
+    runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator
+) -> list[dict[str, Any]]:
     """Count the updates of each run and estimate its time from a few measured steps of each kind of run.
 
     Args:
-        runs: Of the study.
-        folds: Of the study, in order.
+        runs: Of the experiment.
+        folds: Of the experiment, in order.
         accelerator: Knows processes, device and precision.
 
     Returns:

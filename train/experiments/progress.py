@@ -1,4 +1,4 @@
-"""How far a study is: a table of its systems and an estimate of the time that is left."""
+"""How far an experiment is: a table of its systems and an estimate of the time that is left."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,17 +8,19 @@ from train.evaluation.statistics import metrics
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 from train.experiments.runner import DONE, Summary
-from train.experiments.spec import StudyRun
+from train.experiments.spec import ExperimentRun
 from train.reporting.tables import markdown_table
 
 Summaries = Mapping[str, Summary]
 
 
-def progress_table(runs: Sequence[StudyRun], summaries: Summaries, figures: Mapping[str, float], metric: str) -> str:
+def progress_table(
+    runs: Sequence[ExperimentRun], summaries: Summaries, figures: Mapping[str, float], metric: str
+) -> str:
     """Lay out what each system has done, one line a system.
 
     Args:
-        runs: Of the study.
+        runs: Of the experiment.
         summaries: By run id, of the runs that have ended.
         figures: By run id, of the runs that have one: see `quick_figure`.
         metric: What the figures are.
@@ -45,14 +47,14 @@ def progress_table(runs: Sequence[StudyRun], summaries: Summaries, figures: Mapp
     return markdown_table(["system", "done", "ended badly", metric, "s a run"], rows)
 
 
-def remaining_seconds(runs: Sequence[StudyRun], summaries: Summaries) -> float | None:
+def remaining_seconds(runs: Sequence[ExperimentRun], summaries: Summaries) -> float | None:
     """Estimate the time that the runs which have not ended will take.
 
     A run is taken to last as long as those of its system did on average, or as those of all systems before there is
     one of its own.
 
     Args:
-        runs: Of the study.
+        runs: Of the experiment.
         summaries: By run id, of the runs that have ended.
 
     Returns:

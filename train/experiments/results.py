@@ -1,4 +1,4 @@
-"""All figures of a study: what every system scores, by how much systems differ, what each cost.
+"""All figures of an experiment: what every system scores, by how much systems differ, what each cost.
 
 The figures of a system are means over its seeds; their intervals are over patients, the same resampled ones for every
 system and seed. The spread of the seeds stands beside them as a standard deviation.
@@ -23,7 +23,7 @@ CALIBRATION_BINS = 10
 # Retrieval among hardly more candidates than are counted says nothing: everything is found.
 CERTAIN_CHANCE = 0.99
 DONE = "done"
-# What is compared pair by pair beside the headline, if the study has it: group and metric.
+# What is compared pair by pair beside the headline, if the experiment has it: group and metric.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
     ("retrieval/report", "image_to_text_recall_at_10"),
@@ -31,9 +31,9 @@ ALSO_COMPARED = (
 )
 
 
-def measure_study(
+def measure_experiment(
     answers: Mapping[str, Mapping[int, Answers]],
-    controls: Mapping[str, Answers],
+    baselines: Mapping[str, Answers],
     targets: Targets,
     summaries: Sequence[Mapping[str, Any]],
     resampling: Resampling,
@@ -41,11 +41,11 @@ def measure_study(
     systems: Mapping[str, Mapping[str, Any]],
     reference: str | None = None,
 ) -> dict[str, Any]:
-    """Measure every system of a study on the same rows.
+    """Measure every system of an experiment on the same rows.
 
     Args:
         answers: By title of the system, pooled answers by seed; none where no run of it was finished.
-        controls: Pooled answers from features that no run has learned; probes and grades alone.
+        baselines: Pooled answers from features that no run has learned; probes and grades alone.
         targets: The truth of the rows, in the order of the answers.
         summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and what it cost.
         resampling: How intervals are drawn.
@@ -56,13 +56,13 @@ def measure_study(
             the best alone.
 
     Returns:
-        A JSON value: `headline`, `systems`, `controls`, `comparisons`, `runs`.
+        A JSON value: `headline`, `systems`, `baselines`, `comparisons`, `runs`.
 
     Raises:
         ValueError: If a system answers for other rows than the targets, or no system has finished.
     """
     every_seed = [(title, of_seed) for title, seeds in answers.items() for of_seed in seeds.values()]
-    every_seed += controls.items()
+    every_seed += baselines.items()
     _check_rows(every_seed, targets)
     unlearned = unlearned_by_group([of_seed for _, of_seed in every_seed], targets)
 
@@ -78,10 +78,10 @@ def measure_study(
 
     bar = tqdm(answers.items(), desc="Measuring", unit=" systems", delay=5)
     finished = {title: figures_of(list(seeds.values()), list(seeds)) for title, seeds in bar if seeds}
-    measured_controls = {name: figures_of([of_control]) for name, of_control in controls.items()}
+    measured_baselines = {name: figures_of([of_baseline]) for name, of_baseline in baselines.items()}
     if not finished:
         raise ValueError(
-            "No system of the study has a finished run, in all folds if it has folds; the reasons are in "
+            "No system of the experiment has a finished run, in all folds if it has folds; the reasons are in "
             "runs/*/summary.json. Mend them, and give the same command with --retry_failed."
         )
     group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
@@ -104,14 +104,14 @@ def measure_study(
             title: {
                 "settings": dict(systems[title]),
                 "num_seeds": len(seeds),
-                "figures": _entries(finished.get(title, {})),
+                "metrics": _entries(finished.get(title, {})),
                 "reliability": _reliability(list(seeds.values()), targets),
                 "cost": _cost(title, summaries),
             }
             for title, seeds in answers.items()
         },
-        "controls": {name: {"figures": _entries(figures)} for name, figures in measured_controls.items()},
-        "comparisons": _comparisons(finished, measured_controls, group, metric, reference),
+        "baselines": {name: {"metrics": _entries(figures)} for name, figures in measured_baselines.items()},
+        "comparisons": _comparisons(finished, measured_baselines, group, metric, reference),
         "runs": [dict(summary) for summary in summaries],
     }
 
@@ -126,9 +126,9 @@ def _check_rows(every_seed: Sequence[tuple[str, Answers]], targets: Targets) -> 
 
 
 def _comparisons(
-    systems: Mapping[str, Figures], controls: Mapping[str, Figures], group: str, metric: str, reference: str
+    systems: Mapping[str, Figures], baselines: Mapping[str, Figures], group: str, metric: str, reference: str
 ) -> list[dict[str, Any]]:
-    """For each compared figure: the reference and the best, each less every system and less every control."""
+    """For each compared figure: the reference and the best, each less every system and less every baseline."""
     comparisons = []
     for pair in ((group, metric), *ALSO_COMPARED):
         best = best_systems(systems, *pair)
@@ -136,12 +136,12 @@ def _comparisons(
             continue
         comparisons += [
             {"to": "best", "tied": best[1:], **compare(systems, *pair, best[0])},
-            {"to": "controls of the best", **compare({best[0]: systems[best[0]], **controls}, *pair, best[0])},
+            {"to": "baselines of the best", **compare({best[0]: systems[best[0]], **baselines}, *pair, best[0])},
         ]
         if pair[1] in systems.get(reference, {}).get(pair[0], {}):
             comparisons += [
                 {"to": "systems", **compare(systems, *pair, reference)},
-                {"to": "controls", **compare({reference: systems[reference], **controls}, *pair, reference)},
+                {"to": "baselines", **compare({reference: systems[reference], **baselines}, *pair, reference)},
             ]
     return [comparison for comparison in comparisons if comparison["differences"]]
 

@@ -1,4 +1,4 @@
-"""One run of a study: train, answer for the test rows, and say how it ended. A run is finished, or it goes on.
+"""One run of an experiment: train, answer for the test rows, and say how it ended. A run is finished, or it goes on.
 
 A run's folder is that of any pretraining. Finished, it holds `answers.safetensors` as well, and then `summary.json`.
 """
@@ -26,7 +26,7 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.evaluation.predictions import answer_run
 from train.experiments.data import Fold, rows_of_splits
-from train.experiments.spec import StudyRun
+from train.experiments.spec import ExperimentRun
 from train.pretrain import pretrain
 from train.pretraining.initial_model import build_model
 from train.training.history import read_history, training_seconds
@@ -41,7 +41,7 @@ DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 Summary = dict[str, Any]
 
 
-def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
+def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
     """Train a run from where it stands, and let the first process answer and write its summary.
 
     Args:
@@ -92,7 +92,9 @@ def do_run(run: StudyRun, fold: Fold, accelerator: Accelerator, keep_checkpoint:
     return written
 
 
-def learned_model(run: StudyRun, fold: Fold, accelerator: Accelerator) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def learned_model(
+    run: ExperimentRun, fold: Fold, accelerator: Accelerator
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Train the model of a run, or build it as its seed initialises it where the system is not trained."""
     if run.system.trained:
         return pretrain(run.arguments, fold.dataset)
@@ -106,7 +108,7 @@ def learned_model(run: StudyRun, fold: Fold, accelerator: Accelerator) -> tuple[
     return processor, model.eval()
 
 
-def summarise(run: StudyRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
+def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
     """Say how a run ended and what it cost. Seconds are those of training alone, before an interruption too."""
     history = read_history(folder_of(run))
     pairs_of_update = run.arguments.batch_size * accelerator.num_processes * run.arguments.gradient_accumulation_steps
@@ -127,13 +129,13 @@ def summarise(run: StudyRun, accelerator: Accelerator, state: str, reason: str |
     }
 
 
-def read_summary(run: StudyRun) -> Summary | None:
+def read_summary(run: ExperimentRun) -> Summary | None:
     """How a run ended; None while it has not."""
     path = folder_of(run) / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def forget(run: StudyRun) -> None:
+def forget(run: ExperimentRun) -> None:
     """Forget how a run that did not end well ended; if it was trained, it only answers again, else it starts again."""
     folder = folder_of(run)
     if (folder / CHECKPOINT).exists():
@@ -143,12 +145,12 @@ def forget(run: StudyRun) -> None:
         shutil.rmtree(folder)
 
 
-def check_runs_unchanged(runs: Sequence[StudyRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
-    """Raise if a run that has begun was begun with other settings or rows: its figures would belong to another study.
+def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
+    """Raise if a run was begun with other settings or rows: its metrics would belong to another experiment.
 
     Args:
-        runs: Of the study.
-        folds: Of the study, in order.
+        runs: Of the experiment.
+        folds: Of the experiment, in order.
         accelerator: Knows the processes.
 
     Raises:
@@ -164,14 +166,14 @@ def check_runs_unchanged(runs: Sequence[StudyRun], folds: Sequence[Fold], accele
                 changed[run.run_id] = "; ".join(changes)
     if changed:
         raise ValueError(
-            f"{len(changed)} runs have begun with other settings than the study now gives them: "
+            f"{len(changed)} runs have begun with other settings than the experiment now gives them: "
             + ", ".join(f"{run_id} ({changes})" for run_id, changes in list(changed.items())[:5])
             + ". Give back the old settings, give changed systems another title, name another folder with --out, or "
             "start all over with --overwrite."
         )
 
 
-def folder_of(run: StudyRun) -> Path:
+def folder_of(run: ExperimentRun) -> Path:
     """Where a run writes."""
     return Path(run.arguments.output_dir)
 

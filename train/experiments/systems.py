@@ -1,4 +1,4 @@
-"""The systems that a study compares: towers, data, budget and loop are the study's; only what is below differs."""
+"""The systems that an experiment compares: they share towers, data, budget and loop; only what is below differs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ class System:
 
     Args:
         name: As in the literature.
-        settings: What makes a run this system. They win over the settings of the whole study.
+        settings: What makes a run this system. They win over the settings of the whole experiment.
         source: Where it was published.
         deviations: What differs here from the publication, beyond towers, data and budget.
         trained: False for the reference that is measured as it was initialised.
@@ -40,7 +40,7 @@ SYSTEMS: Mapping[str, System] = {
             **ORIGINAL_REPORTS,
         },
         "Zhang et al. 2022, arXiv 2010.00747",
-        "Images are varied as the study says, not by ConVIRT's crops and flips: a flip would exchange left and right.",
+        "Images vary as the experiment says, not by ConVIRT's crops and flips: a flip would exchange left and right.",
     ),
     "gloria": System(
         "GLoRIA",

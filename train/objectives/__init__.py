@@ -23,13 +23,22 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def build_objective(name: str, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> Objective:
+def build_objective(
+    name: str,
+    model: LumbarCLIPModel,
+    train_labels: Tensor | None = None,
+    *,
+    alpha: float = 0.5,
+    label_temperature: float | None = None,
+) -> Objective:
     """Make the objective of a run.
 
     Args:
         name: One of `OBJECTIVES`.
         model: What is trained; parts that the objective does not use are frozen.
         train_labels: Multi-hot classes of the training pairs. Shape (R, K); None: they have none.
+        alpha: Of `lumbarclip`: weight of the reports' loss, in [0, 1]; 1 - alpha weighs that of their augmented texts.
+        label_temperature: Of `lumbarclip`: temperature of the soft targets, > 0; None: the learned one.
 
     Returns:
         The objective, on the CPU, with parameters of its own where it needs any.
@@ -39,6 +48,8 @@ def build_objective(name: str, model: LumbarCLIPModel, train_labels: Tensor | No
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {name!r}.")
+    if name == "lumbarclip":
+        return LumbarCLIPObjective(model, train_labels, alpha=alpha, label_temperature=label_temperature)
     return OBJECTIVES[name](model, train_labels)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from modeling_lumbarclip import LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss
 from train.objectives.objective import Gather, Objective, gather_pairs
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 
 class CLIPObjective(Objective):

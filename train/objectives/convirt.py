@@ -6,7 +6,7 @@ from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPOutput
 from train.objectives.objective import Gather, Objective, gather_pairs, similarity_logits
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 IMAGE_TO_TEXT_WEIGHT = 0.75
 

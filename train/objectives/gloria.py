@@ -12,7 +12,7 @@ from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss
 from modeling_lumbarclip.towers_lumbarclip import patch_width
 from train.objectives.objective import Gather, Objective, gather_pairs, in_full_precision
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 # τ1, τ2 and τ3 of the paper, factors as in its authors' code.
 ATTENTION_SHARPNESS = 4.0
@@ -139,7 +139,7 @@ class GLoRIAObjective(Objective):
         learned unless the run fixes it.
     """
 
-    needs_local_features = True
+    inputs = frozenset({"local_features"})
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__(model, train_labels)

@@ -5,7 +5,7 @@ from torch import Tensor
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
 from train.objectives.objective import Gather, Objective, gather_pairs
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 
 class LumbarCLIPObjective(Objective):
@@ -15,13 +15,19 @@ class LumbarCLIPObjective(Objective):
         LumbarCLIP, arXiv 2509.20813, equations 3 to 7; see `lumbarclip_loss`.
     """
 
-    uses_augmented_texts = True
-    uses_labels = True
+    inputs = frozenset({"augmented_texts", "labels_if_any"})
     has_label_temperature = True
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: LumbarCLIPModel,
+        train_labels: Tensor | None = None,
+        *,
+        alpha: float = 0.5,
+        label_temperature: float | None = None,
+    ) -> None:
         super().__init__(model, train_labels)
-        self.label_temperature, self.alpha = model.config.label_temperature, model.config.alpha
+        self.alpha, self.label_temperature = alpha, label_temperature
 
     def target_temperature(self, inverse_temperature: float) -> float:
         """Return the label temperature, or that of the logits where it is not set."""

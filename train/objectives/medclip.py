@@ -6,7 +6,7 @@ from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPOutput
 from train.objectives.objective import Gather, Objective, gather_pairs, similarity_logits
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 
 def medclip_loss(
@@ -75,8 +75,7 @@ class MedCLIPObjective(Objective):
         extractor; its sentences and its image-only data are left out, so that all systems see the same pairs.
     """
 
-    uses_labels = True
-    needs_labels = True
+    inputs = frozenset({"labels"})
 
     def target_vectors(self, labels: Tensor) -> Tensor:
         """Give the classes unit length: their dot products are cosines."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -28,15 +28,14 @@ class Objective(nn.Module, ABC):
         ValueError: If the objective cannot do without classes and there are none.
     """
 
-    needs_local_features: ClassVar[bool] = False  # patches and tokens, by `output_local_features=True`
-    uses_augmented_texts: ClassVar[bool] = False  # else rephrasings are not encoded at all
-    uses_labels: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    has_label_temperature: ClassVar[bool] = False  # soft targets whose temperature is a setting
+    # What it reads beside images and reports, nothing else is made: "local_features" (patches and tokens),
+    # "augmented_texts", "labels", which it cannot do without, or "labels_if_any".
+    inputs: ClassVar[frozenset[str]] = frozenset()
+    has_label_temperature: ClassVar[bool] = False  # else a warning need not advise another one
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__()
-        if self.needs_labels and train_labels is None:
+        if "labels" in self.inputs and train_labels is None:
             raise ValueError(
                 f"{type(self).__name__} learns from the classes of the pairs, but no training pair has one: label the "
                 "data, name columns that have classes (--target_columns labels), or take an objective that does "
@@ -50,7 +49,7 @@ class Objective(nn.Module, ABC):
         Returns:
             Columns, and whether absences count; see `train.data.loaders.target_classes`.
         """
-        return (target_columns, count_absences) if cls.uses_labels else ([], False)
+        return (target_columns, count_absences) if cls.inputs & {"labels", "labels_if_any"} else ([], False)
 
     def target_vectors(self, labels: Tensor) -> Tensor:
         """Vectors of the pairs whose dot products are the overlaps that soft targets are the softmax of.
@@ -96,7 +95,7 @@ class ModelWithObjective(nn.Module):
 
     def encode(self, batch: dict[str, Tensor]) -> LumbarCLIPOutput:
         """Compute what the objective compares, for the inputs of n pairs."""
-        return self.model(**batch, return_loss=False, output_local_features=self.objective.needs_local_features)
+        return self.model(**batch, return_loss=False, output_local_features="local_features" in self.objective.inputs)
 
     def forward(self, batch: dict[str, Tensor], labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute the loss of a batch.

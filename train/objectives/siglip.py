@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import sigmoid_loss
 from train.objectives.objective import Gather, Objective, gather_pairs
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 # Nearly all of the N² pairs are wrong ones: the first step would only correct that.
 INITIAL_BIAS = -10.0

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.towers_lumbarclip import output_width
 from train.objectives.objective import Gather, Objective, in_full_precision
-from train.training.gathering import gather_with_gradient
+from train.training.distributed import gather_with_gradient
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
@@ -50,8 +50,7 @@ class SupervisedObjective(Objective):
     pairs have none at all, "none of these" is one more class, see `train.data.loaders.target_classes`.
     """
 
-    uses_labels = True
-    needs_labels = True
+    inputs = frozenset({"labels"})
 
     def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
         super().__init__(model, train_labels)

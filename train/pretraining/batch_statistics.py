@@ -1,15 +1,202 @@
-"""What the batches of a run are like for the contrastive loss: duplicates, and how soft its targets are.
+"""Statistics of the batches of a run: duplicate pairs, and how soft the targets of the contrastive loss are.
 
-Shapes: R rows of the split, N pairs of a batch (of all processes), K classes.
+Flat targets teach nothing; hard ones leave the labels unused. Shapes: R rows of the split, N pairs of a batch (of all
+processes), K classes, P distinct label patterns.
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from train.data.batch_sampler import Indices
-from train.pretraining.soft_targets import judge_targets, target_statistics
+
+# Target probabilities held at once: 16 MiB.
+MAX_TARGETS_IN_MEMORY = 4_194_304
+# Of ln N: targets of a higher entropy are nearly flat.
+FLAT_ENTROPY = 0.95
+# Targets that leave more than this to the own pair, although others share its classes, are nearly hard.
+HARD_OWN_TARGET = 0.95
+BISECTIONS = 30  # halvings of the range of the temperature's logarithm
+
+
+def target_statistics(labels: Tensor | None, label_temperature: float) -> dict[str, float]:
+    r"""How soft the soft targets $T_{ij}$ of a batch are, from its label patterns and never from N × N targets.
+
+    Args:
+        labels: Multi-hot classes of each pair, or any vectors whose dot products are the overlaps. Shape (N, K); None:
+            a pair matches only itself.
+        label_temperature: Temperature of the targets, > 0.
+
+    Returns:
+        `target_entropy`: the mean of $-\sum_j T_{ij} \log T_{ij}$ over the pairs, in nats; 0 for hard targets, ln N
+        for flat ones. `same_class_mass`: the mean share of a target that falls on pairs with the very same classes.
+
+    Relations:
+        `modeling_lumbarclip.losses_lumbarclip.soft_targets` gives the targets themselves.
+
+    Example:
+        >>> statistics = target_statistics(torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]), label_temperature=1.0)
+        >>> {name: round(value, 3) for name, value in statistics.items()}
+        {'target_entropy': 1.275, 'same_class_mass': 0.731}
+    """
+    if labels is None:
+        return {"target_entropy": 0.0, "same_class_mass": 1.0}
+    patterns, counts = labels.float().unique(dim=0, return_counts=True)  # (P, K), (P,)
+    entropy, same_class_mass = torch.zeros(()), torch.zeros(())
+    for own, log_targets in log_targets_of_patterns(patterns, counts, label_temperature):
+        mass = log_targets.exp() * counts  # of all pairs of a pattern
+        entropy -= (counts[own] * (mass * log_targets).sum(dim=1)).sum()
+        same_class_mass += (counts[own] * mass[torch.arange(len(own)), own]).sum()
+    return {"target_entropy": float(entropy / len(labels)), "same_class_mass": float(same_class_mass / len(labels))}
+
+
+def log_targets_of_patterns(
+    patterns: Tensor, counts: Tensor, label_temperature: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Compute the logarithm of the soft targets between label patterns, some rows at a time.
+
+    Args:
+        patterns: Distinct multi-hot classes. Shape (P, K), float.
+        counts: Pairs of each pattern. Shape (P,).
+        label_temperature: Temperature of the targets, > 0.
+
+    Yields:
+        Indices of p patterns, shape (p,); the log target that a pair of each of them gives to one pair of every
+        pattern, shape (p, P).
+    """
+    rows_at_once = max(1, MAX_TARGETS_IN_MEMORY // len(patterns))
+    for top in range(0, len(patterns), rows_at_once):
+        own = torch.arange(top, min(top + rows_at_once, len(patterns)))
+        overlap = patterns[own] @ patterns.T / label_temperature
+        yield own, overlap - (overlap + counts.log()).logsumexp(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetJudgement:
+    """How soft the targets of a batch are.
+
+    Args:
+        verdict: `soft` is as it should be; `flat`: nearly every report is a right answer for every image; `hard`:
+            nearly as without labels.
+        entropy: Mean entropy of the targets, in nats; at most ln `num_pairs`.
+        own_target: Mean target that the pairs which share a class with another one leave to themselves.
+        num_pairs: Of the batch.
+        label_temperature: Which was judged.
+        better_temperature: At which the entropy lies halfway between that of the hardest targets these labels allow
+            and nearly flat ones; None where the verdict is `soft`, or no temperature makes them less than nearly flat,
+            or it is no setting.
+        has_label_temperature: Whether the temperature is a setting.
+    """
+
+    verdict: Literal["soft", "flat", "hard"]
+    entropy: float
+    own_target: float
+    num_pairs: int
+    label_temperature: float
+    better_temperature: float | None
+    has_label_temperature: bool
+
+    @property
+    def warning(self) -> str | None:
+        """What a user should know, and do; None where the targets are soft."""
+        if self.verdict == "soft":
+            return None
+        figures = (
+            f"their entropy is {self.entropy:.2f} nats of ln {self.num_pairs} = {math.log(self.num_pairs):.2f} at a "
+            f"label temperature of {self.label_temperature:.3g}"
+        )
+        if self.verdict == "flat":
+            problem = f"The soft targets are nearly flat: {figures}, so most reports are right answers for most images."
+        else:
+            problem = (
+                f"The soft targets are nearly hard: {figures}, and a pair that shares classes with others keeps "
+                f"{self.own_target:.0%} of its target for itself, as if there were no labels."
+            )
+        if not self.has_label_temperature:
+            return (
+                f"{problem} The objective fixes this temperature, no setting changes it: --objective lumbarclip has a "
+                "--label_temperature, --objective clip does without classes."
+            )
+        if self.better_temperature is None:
+            return (
+                f"{problem} No temperature makes them sharper, since most pairs have the same classes: name more "
+                "--target_columns, or --balance upsample."
+            )
+        return f"{problem} --label_temperature {self.better_temperature:.2g} puts them in between."
+
+
+def judge_targets(labels: Tensor, label_temperature: float, has_label_temperature: bool = True) -> TargetJudgement:
+    r"""Judge the soft targets of a batch, and find a better temperature where they are nearly flat or nearly hard.
+
+    Args:
+        labels: Multi-hot classes of each pair, or vectors whose dot products are the overlaps. Shape (N, K).
+        label_temperature: Temperature of the targets, > 0.
+        has_label_temperature: Whether it is a setting; no better one is looked for otherwise.
+
+    Returns:
+        The judgement. `flat`: the entropy is above 0.95 ln N though labels differ. `hard`: the own target is above
+        0.95 though other pairs share classes. Pairs with the very same classes always share their target evenly, so
+        targets are never hard where those are many.
+
+    Relations:
+        `target_statistics` gives the figures that the history shows.
+
+    Example:
+        >>> labels = torch.eye(4).repeat(8, 1)
+        >>> [judge_targets(labels, temperature).verdict for temperature in (0.07, 5.0)]
+        ['soft', 'flat']
+        >>> round(judge_targets(labels, 5.0).better_temperature, 2)
+        0.36
+    """
+    patterns, counts = labels.float().unique(dim=0, return_counts=True)
+    entropy = target_statistics(labels, label_temperature)["target_entropy"]
+    own_target = _own_target(patterns, counts, label_temperature)
+    verdict: Literal["soft", "flat", "hard"] = "soft"
+    if len(patterns) > 1 and entropy > FLAT_ENTROPY * math.log(len(labels)):
+        verdict = "flat"
+    elif own_target > HARD_OWN_TARGET:
+        verdict = "hard"
+    return TargetJudgement(
+        verdict=verdict,
+        entropy=entropy,
+        own_target=own_target,
+        num_pairs=len(labels),
+        label_temperature=label_temperature,
+        better_temperature=_temperature_in_between(labels) if verdict != "soft" and has_label_temperature else None,
+        has_label_temperature=has_label_temperature,
+    )
+
+
+def _own_target(patterns: Tensor, counts: Tensor, label_temperature: float) -> float:
+    """Mean target of the own pair, over the pairs that share a class with another one; 0 where none does."""
+    total, num_sharing = 0.0, 0
+    for own, log_targets in log_targets_of_patterns(patterns, counts, label_temperature):
+        pairs_with_shared_class = ((patterns[own] @ patterns.T > 0) * counts).sum(dim=1)
+        shares = pairs_with_shared_class > 1  # beside the pair itself
+        total += float((log_targets[torch.arange(len(own)), own].exp() * counts[own] * shares).sum())
+        num_sharing += int((counts[own] * shares).sum())
+    return total / num_sharing if num_sharing else 0.0
+
+
+def _temperature_in_between(labels: Tensor) -> float | None:
+    """Find the temperature whose entropy is halfway from the hardest to nearly flat targets; it grows steadily."""
+    # Overlaps are whole numbers: a hundredth is as good as zero, and a hundred times the largest as good as infinity.
+    low, high = 0.01, 100 * float(labels.sum(dim=1).max())
+    hardest, flat = target_statistics(labels, low)["target_entropy"], FLAT_ENTROPY * math.log(len(labels))
+    if hardest >= flat:
+        return None
+    for _ in range(BISECTIONS):
+        middle = math.sqrt(low * high)
+        if target_statistics(labels, middle)["target_entropy"] < (hardest + flat) / 2:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(low * high)
 
 
 def duplicate_rate(ids: Tensor) -> float:

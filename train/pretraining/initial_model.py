@@ -13,26 +13,27 @@ from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTok
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
-from train.pretraining.arguments import PretrainArguments
+from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Build processor and model: those of a checkpoint, or towers that are pretrained or random; then adapters.
+    """Build processor and model from a checkpoint, or from pretrained or random towers; then add adapters.
 
     Args:
-        args: Settings of the run.
-        train_split: Whose reports give the vocabulary where the towers are not pretrained.
+        args: Settings of the model.
+        train_split: Its reports give the vocabulary if the towers are not pretrained.
 
     Returns:
         Processor and model, on the CPU. With `lora_rank` the model is wrapped by peft, which passes everything on.
 
     Raises:
-        ValueError: If a tower is unknown, the message names the nearest ones; or the checkpoint is not of LumbarCLIP.
+        ValueError: If a tower is unknown (the message names the nearest ones), or the checkpoint is not LumbarCLIP's.
     """
     processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if args.lora_rank:
@@ -40,32 +41,26 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     return processor, model
 
 
-def from_checkpoint(args: PretrainArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Go on with a checkpoint and its processor; only how the loss is computed follows the run's settings."""
+def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Load a checkpoint and its processor, and add the prompts of the run."""
     model, processor = load_checkpoint(args.init_checkpoint)
     if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
         raise ValueError(
-            f"init_checkpoint {args.init_checkpoint} holds a {type(model).__name__}; it must be a LumbarCLIP "
-            "checkpoint, as pretraining writes it. A tower is given by --vision or --text."
+            f"init_checkpoint {args.init_checkpoint} is a {type(model).__name__}; it must be a LumbarCLIP checkpoint, "
+            "as pretraining writes it. To start from a tower, pass --vision or --text."
         )
-    model.config.label_temperature, model.config.alpha = args.label_temperature, args.alpha
-    model.config.learn_temperature = args.learn_temperature
-    model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
     return processor, model
 
 
-def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, pretrained or random, with new heads."""
     heads: dict[str, Any] = {
         "projection": args.projection,
         "projection_dim": args.projection_dim,
         "text_pooling": args.text_pooling,
         "initial_temperature": args.initial_temperature,
-        "learn_temperature": args.learn_temperature,
-        "label_temperature": args.label_temperature,
-        "alpha": args.alpha,
     }
     if args.pretrained:
         model = LumbarCLIPModel.from_vision_text_pretrained(
@@ -83,10 +78,10 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
         )
         try:
             model = LumbarCLIPModel(config)
-        except TypeError as error:  # of timm, which hands on whatever it is given
+        except TypeError as error:  # of timm, which passes on whatever it is given
             raise ValueError(
-                f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Give those that "
-                "do, or none: --vision_model_args '{}'."
+                f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Change them, or "
+                "remove them: --vision_model_args '{}'."
             ) from error
     image_processor = LumbarCLIPImageProcessor(
         size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
@@ -102,10 +97,10 @@ def from_towers(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
 
 
 def check_text_settings(settings: Mapping[str, Any]) -> None:
-    """Raise if a text tower from random weights is given a setting that its kind does not have: it would be ignored.
+    """Check that an untrained text tower knows each of its settings: it would ignore the others.
 
     Raises:
-        ValueError: If so; the message names the nearest one.
+        ValueError: If it does not; the message names the nearest setting.
     """
     kind = settings.get("model_type", "bert")
     known = AutoConfig.for_model(kind).to_dict()
@@ -116,11 +111,11 @@ def check_text_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"text_config sets {name!r}, which {kind} does not have.{hint}")
 
 
-def timm_arguments(args: PretrainArguments) -> dict[str, Any]:
-    """Arguments of `timm.create_model`: those given, and the image size for towers that are built for one.
+def timm_arguments(args: ModelArguments) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model`: those given, and the image size for towers built for one.
 
     Raises:
-        ValueError: If an image size among them is not that of the images.
+        ValueError: If they set another image size than that of the images.
     """
     given: dict[str, Any] = dict(args.vision_model_args)
     if given.get("img_size", args.image_size) not in (args.image_size, [args.image_size] * 2):
@@ -137,8 +132,7 @@ def timm_arguments(args: PretrainArguments) -> dict[str, Any]:
 def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
     """Make a lower-case WordPiece tokenizer of the most frequent words, with single characters for all others.
 
-    Not the trainer of `tokenizers`: it breaks ties by the order of a hash table, so that each process of a run would
-    have a vocabulary of its own.
+    The trainer of `tokenizers` breaks ties by the order of a hash table: each process would get its own vocabulary.
 
     Args:
         texts: Reports of the training split.

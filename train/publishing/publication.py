@@ -34,7 +34,7 @@ def prepare_model(
     repo_id: str,
     *,
     public: bool = False,
-    study: Path | None = None,
+    experiment: Path | None = None,
     allow_unmeasured: bool = False,
 ) -> Path:
     """Check a run's checkpoint and write the folder that is published: the checkpoint and its card.
@@ -43,7 +43,7 @@ def prepare_model(
         run: What `train/pretrain.py` or `train/finetune_classification.py` wrote.
         repo_id: Where the model will be; the card says how to load it from there.
         public: Whether all may see it, which the card must not forbid.
-        study: Folder of a study whose result the card tells, too.
+        experiment: Folder of an experiment whose result the card tells, too.
         allow_unmeasured: Whether a model without `metrics.json` may be published; its card says so.
 
     Returns:
@@ -55,7 +55,7 @@ def prepare_model(
     source = run / CHECKPOINT
     if not source.is_dir():
         raise ValueError(f"{source} is missing: --run names the folder of a finished run.")
-    card = build_model_card(run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured)
+    card = build_model_card(run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured)
     if public:
         check_may_be_public(run)
     check_fit(source)
@@ -75,7 +75,7 @@ def prepare_adapter(
     api: HfApi,
     base: str = "",
     public: bool = False,
-    study: Path | None = None,
+    experiment: Path | None = None,
     allow_unmeasured: bool = False,
 ) -> Path:
     """Check a run's low-rank adapters and write the folder that is published: them, the name of their base, a card.
@@ -89,7 +89,7 @@ def prepare_adapter(
         api: Client of the Hub.
         base: Hub id of the checkpoint that they were trained on; empty: as the run named it.
         public: As in `prepare_model`.
-        study: As in `prepare_model`.
+        experiment: As in `prepare_model`.
         allow_unmeasured: As in `prepare_model`.
 
     Returns:
@@ -119,7 +119,7 @@ def prepare_adapter(
             "alone: publish them without --public, or the run's whole checkpoint."
         )
     card = build_model_card(
-        run, repo_id, study_folder=study, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
+        run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
     )
 
     if public:

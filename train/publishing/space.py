@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from data_scripts.auditing.privacy_check import kinds_in_id
 from data_scripts.privacy.identifiers import find_identifiers
 from data_scripts.records import NOT_STATED
-from train.encoding.parts import METADATA
+from train.encoding.chunks import METADATA
 from train.web_app.answers import MODEL_REVISION
 from train.web_app.report_index import COLUMNS, read_index
 

@@ -1,4 +1,4 @@
-"""The report of an explanation: `explanation.json` in words and tables, with a verdict on each kind of map."""
+"""Write `explanation.json` as words and tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from train.reporting.report import describe_dataset
 from train.reporting.tables import format_entry, markdown_table
 
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
-CONTROLS = ("randomised model", "centre prior", "uniform map")
+BASELINES = ("randomised model", "centre prior", "uniform map")
 
 
 def explanation_report(results: Mapping[str, Any]) -> str:
@@ -27,7 +27,6 @@ def explanation_report(results: Mapping[str, Any]) -> str:
         "Research use only: not for diagnosis, and not for any decision about a patient.",
         f"{synthetic}{data['num_maps']} maps, one for each finding that a report affirms and whose structure the mask "
         f"shows. Vision tower {model['vision']}: a map has {rows} x {columns} cells, drawn bilinear over the image.",
-        "\n".join(f"- {verdict(name, groups)}" for name, groups in results["methods"].items()),
         "## Scores",
         "Pointing game: share of the maps whose maximum lies inside the mask. Inside-mask energy: share of a map's "
         "non-negative mass inside it. Rank correlation: Spearman's, of the trained model's maps with those of "
@@ -36,72 +35,44 @@ def explanation_report(results: Mapping[str, Any]) -> str:
         "intervals over patients.",
         scores_table(results),
         "## Differences on the same maps",
-        "An interval above 0 says that the map falls on the structure more than the control does.",
+        "Above 0, the map falls on the structure more than the baseline does. A map whose intervals do not all lie "
+        "above 0 is no evidence of where the model looks.",
         differences_table(results),
         "## By finding",
         f"{SCORES['pointing_game'].capitalize()} / {SCORES['inside_energy']}.",
         findings_table(results),
-        "![Examples, one a finding, drawn by lot.](explanation.png)",
+        "![Examples, one a finding, picked at random.](explanation.png)",
         f"## Command\n\n```sh\n{results['command']}\n```\n\n{results['date']}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def verdict(name: str, groups: Mapping[str, Any]) -> str:
-    """Say in a sentence whether maps beat their controls.
-
-    Args:
-        name: Of the method.
-        groups: Entries of `explanation.json` for the method.
-
-    Example:
-        >>> better, equal = ({"low": low, "value": 0.1} for low in (0.05, -0.05))
-        >>> groups = {f"less {name}": {score: better for score in SCORES} for name in CONTROLS}
-        >>> verdict("text to patch", groups)
-        'Text to patch falls on the structure more than every control, by both scores.'
-        >>> verdict("Grad-CAM", groups | {"less centre prior": {"pointing_game": equal, "inside_energy": better}})
-        'Grad-CAM is no evidence of where the model looks: it does not exceed the centre prior in the pointing game.'
-    """
-    unmet = []
-    for control in CONTROLS:
-        entries = groups[f"less {control}"]
-        not_above = [words for score, words in SCORES.items() if not (entries[score]["low"] or 0) > 0]
-        if not_above:
-            in_one = f" in the {not_above[0]}" if len(not_above) < len(SCORES) else ""
-            unmet.append(f"the {control}{in_one}")
-    if not unmet:
-        return f"{name[0].upper()}{name[1:]} falls on the structure more than every control, by both scores."
-    return (
-        f"{name[0].upper()}{name[1:]} is no evidence of where the model looks: it does not exceed {', '.join(unmet)}."
-    )
-
-
 def scores_table(results: Mapping[str, Any]) -> str:
-    """Each kind of map, the same by the randomised models, and the maps that need no model."""
+    """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
     systems = {}
     for name, groups in results["methods"].items():
         systems[f"**{name}**"] = groups["trained"]
         systems[f"{name}, randomised model"] = groups["randomised model"]
     rows = [
         [name, *(format_entry(entries.get(metric)) for metric in (*SCORES, "rank_correlation"))]
-        for name, entries in {**systems, **results["controls"]}.items()
+        for name, entries in {**systems, **results["baselines"]}.items()
     ]
     return markdown_table(["map", *SCORES.values(), "rank correlation"], rows)
 
 
 def differences_table(results: Mapping[str, Any]) -> str:
-    """By how much each kind of map exceeds each control."""
+    """Tabulate by how much each kind of map exceeds each baseline."""
     rows = [
-        [f"{name}, {words}", *(format_entry(groups[f"less {control}"][score]) for control in CONTROLS)]
+        [f"{name}, {words}", *(format_entry(groups[f"less {baseline}"][score]) for baseline in BASELINES)]
         for name, groups in results["methods"].items()
         for score, words in SCORES.items()
     ]
-    return markdown_table(["map", *(f"less {control}" for control in CONTROLS)], rows)
+    return markdown_table(["map", *(f"less {baseline}" for baseline in BASELINES)], rows)
 
 
 def findings_table(results: Mapping[str, Any]) -> str:
-    """Both scores of each finding, without intervals."""
-    header = ["finding (structure)", "maps, patients", *results["methods"], *results["controls"]]
+    """Tabulate both scores of each finding, without intervals."""
+    header = ["finding (structure)", "maps, patients", *results["methods"], *results["baselines"]]
     rows = []
     for label, systems in results["by_finding"].items():
         about = results["dataset"]["findings"][label]

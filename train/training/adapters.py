@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
 from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.checkpoint import save_processor
@@ -117,7 +117,7 @@ def adapted_layers(model: nn.Module, tower: str) -> list[str]:
     return of_attention or layers
 
 
-def save_adapters(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+def save_adapters(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
     """Write adapters, heads, temperature and processor: what `PeftModel.from_pretrained(base, folder)` reads.
 
     Args:
@@ -156,7 +156,9 @@ def merge_adapters(model: ModelT) -> ModelT:
     return unfreeze_batch_norm_2d(merged).eval()
 
 
-def save_and_merge_adapters(model: ModelT, processor: ProcessorMixin, folder: Path | None) -> ModelT:
+def save_and_merge_adapters(
+    model: ModelT, processor: ProcessorMixin | BaseImageProcessor, folder: Path | None
+) -> ModelT:
     """Write the adapters to a folder, unless it is None, and merge them."""
     if folder is not None:
         save_adapters(model, processor, folder)

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was started with, its history, and whether it may be resumed."""
+"""The folder of a run: what started it, its history, and whether it may be resumed."""
 
 import json
 import platform
@@ -9,12 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from data_scripts.system.whole_files import write_json, write_text
+from train.training.arguments import TrainingArguments
 
 RUN = "run.json"
 PACKAGES = (
@@ -46,38 +47,31 @@ FREE_SETTINGS = (
 )
 
 
-class RunArguments(Protocol):
-    """What the settings of every system have: a dataclass with these fields."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-    output_dir: str
-    resume: bool
-    overwrite: bool
-
-
-def check_output(output_dir: Path, run: dict[str, Any], args: RunArguments) -> None:
-    """Refuse a folder that holds something else, before anything is loaded; changes nothing.
+def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
+    """Check that a run may write to a folder, before anything is loaded; changes nothing.
 
     Raises:
-        ValueError: If it exists and neither --resume nor --overwrite was given, if the run to resume had other
-            settings, or if what --overwrite would delete is no run.
+        ValueError: If it is not empty and neither --resume nor --overwrite was given, if the run to resume has other
+            settings or is of an older layout, or if what --overwrite would delete is not a run.
     """
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return
     if args.resume and (output_dir / RUN).exists():
-        check_same_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
+        before = json.loads((output_dir / RUN).read_text())
+        if "system" not in before:
+            raise ValueError(
+                f"{output_dir} is a run of an older version, which cannot be resumed: choose another --output_dir, or "
+                "--overwrite it."
+            )
+        check_same_settings(before, run, output_dir)
     elif not args.overwrite:
-        raise ValueError(
-            f"{output_dir} exists and is not empty: --resume goes on with the run in it, --overwrite deletes it."
-        )
+        raise ValueError(f"{output_dir} is not empty: --resume continues the run in it, --overwrite deletes it.")
     elif not (output_dir / RUN).exists():
-        raise ValueError(
-            f"{output_dir} is no earlier run (it has no {RUN}), so --overwrite leaves it; remove it yourself."
-        )
+        raise ValueError(f"{output_dir} is not a run (it has no {RUN}), so --overwrite keeps it; remove it yourself.")
 
 
-def make_output(output_dir: Path, run: dict[str, Any], args: RunArguments, accelerator: Accelerator) -> None:
-    """Make the folder of the run, or leave that of the run to resume; `check_output` has allowed it."""
+def make_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments, accelerator: Accelerator) -> None:
+    """Make the folder of the run, or keep the one to resume; `check_output` has allowed it."""
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if args.overwrite:
@@ -88,8 +82,8 @@ def make_output(output_dir: Path, run: dict[str, Any], args: RunArguments, accel
     accelerator.wait_for_everyone()
 
 
-def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
-    """Everything needed to repeat the run.
+def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
+    """Describe everything that is needed to repeat the run.
 
     Args:
         args: Settings.
@@ -97,6 +91,7 @@ def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: di
         rows_of_split: Identity of the rows of each split.
     """
     return {
+        "system": args.SYSTEM,
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": asdict(args),
@@ -112,16 +107,16 @@ def describe_run(args: RunArguments, accelerator: Accelerator, rows_of_split: di
 
 
 def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, Any]:
-    """Say what the weights that a run starts from were trained on, as far as the run beside them tells.
+    """Say what the weights that a run starts from were trained on, according to the run beside them.
 
     Args:
         checkpoint: Folder, or Hub id.
         rows_sha256: Identity of the rows of each split of this run.
 
     Returns:
-        `checkpoint`; `is_folder`, which nobody can tell later from elsewhere: `demo/checkpoint` may be either; and
-        `rows`: `same` if its run had the same splits, and so did what that run started from, so that no test patient
-        was learned from; `other` if it had other ones; `unknown` without such a run.
+        `checkpoint`; `is_folder`, since `demo/checkpoint` may be a folder or a Hub id, which nobody can tell later; and
+        `rows`: `same` if its run, and what that run started from, had the same splits, so that no test patient was
+        learned from; `other` if the splits differ; `unknown` without such a run.
     """
     folder = Path(checkpoint).resolve()
     return {"checkpoint": checkpoint, "is_folder": folder.is_dir(), "rows": _compare_rows(folder, rows_sha256)}
@@ -136,19 +131,17 @@ def _compare_rows(checkpoint: Path, rows_sha256: dict[str, str]) -> str:
     if run.get("rows_sha256") != rows_sha256:
         return "other"
     start = run.get("start")
-    if start is None and run["arguments"].get("init_checkpoint"):  # of a version that did not look
-        return "unknown"
     return str(start["rows"]) if start else "same"
 
 
 def read_start(output_dir: Path) -> dict[str, Any] | None:
-    """What `describe_start` found when the run in a folder began; None if it began from towers, or is no run."""
+    """Read what `describe_start` found when a run began; None if it began from towers, or there is no run."""
     path = output_dir / RUN
     return json.loads(path.read_text()).get("start") if path.exists() else None
 
 
 def device_name(device: torch.device) -> str:
-    """Name a GPU by its model, a CPU by its architecture, which is all that Python knows of it everywhere."""
+    """Name a GPU by its model, a CPU by its architecture, which Python knows everywhere."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
@@ -156,13 +149,13 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any], output_dir:
     """Raise if resuming would mix two different runs."""
     if changed := changed_settings(before, now):
         raise ValueError(
-            f"{output_dir} holds a run with other settings ({'; '.join(changed)}). Resume with the same ones, or "
+            f"{output_dir} is a run with other settings ({'; '.join(changed)}). Resume with the same settings, or "
             "choose another output_dir."
         )
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say what of two runs, as `describe_run` gives them, would make their weights differ.
+    """List the differences between two runs, as `describe_run` gives them, that would change the weights.
 
     Example:
         >>> run = {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 1, "rows_sha256": {}}
@@ -175,6 +168,8 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed = [
         f"{key}: {old.get(key)!r} then, {new[key]!r} now" for key in new.keys() - ignored if old.get(key) != new[key]
     ]
+    if before.get("system") != now.get("system"):
+        changed.append(f"system: {before.get('system')} then, {now.get('system')} now")
     changed += [
         f"rows of {split}: others"
         for split, rows in now["rows_sha256"].items()
@@ -184,7 +179,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:
-    """Forget the lines of updates that the resumed run will do again."""
+    """Remove the lines of updates that the resumed run will repeat."""
     if accelerator.is_main_process and path.exists():
         lines = path.read_text().splitlines(keepends=True)
         whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have torn the last one

@@ -1,4 +1,4 @@
-"""What a checkpoint answers about slices, without any user interface.
+"""Ask a checkpoint about slices, without any user interface.
 
 Calibrated questions come with the checkpoint; a finding in the user's own words is compared with its denial, and that
 comparison is not calibrated.
@@ -40,7 +40,7 @@ class Reader:
     Args:
         model: In evaluation mode.
         processor: Its processor.
-        calibration: Of its questions; None where the checkpoint has none.
+        calibration: Of its questions; None if it has none.
         prompt_embeds: Of the prompts of the calibration, in their order. Shape (prompts, D).
     """
 
@@ -52,7 +52,7 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAnswer:
-    """How much more a slice is like the statement of a finding than like its denial.
+    """How much more a slice is like the statements of a finding than like its denials.
 
     Args:
         finding: As asked.
@@ -71,12 +71,12 @@ class OwnAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyAnswer:
-    """What the slices of one patient say together.
+    """Answers for each slice of a patient, and their mean.
 
     Args:
         of_slices: Answers of each slice, question by question.
-        pooled: Of each question, the mean over the slices of the probability of each choice. The calibration is that
-            of single slices and promises nothing for a mean.
+        pooled: By question, the mean probability of each choice over the slices. The calibration, made for single
+            slices, promises nothing for it.
     """
 
     of_slices: list[list[Answer]]
@@ -84,7 +84,7 @@ class StudyAnswer:
 
 
 def open_reader(name: str, revision: str | None = None) -> Reader:
-    """Load a checkpoint from a folder or the Hub; of the latter a certain version, if one is given.
+    """Load a checkpoint from a folder or the Hub.
 
     Raises:
         ValueError: If there is no checkpoint, or it does not compare images with texts.
@@ -100,7 +100,7 @@ def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: st
         ValueError: If it does not compare images with texts.
     """
     if not hasattr(model, "text_to_patch_similarity"):
-        raise ValueError(f"{name} is a {type(model).__name__}; the app asks a LumbarCLIPModel, of train/pretrain.py.")
+        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel, of train/pretrain.py.")
     stored = model.config.calibration
     calibration = None if stored is None else ZeroShotCalibration.from_dict(stored)
     texts = [] if calibration is None else prompt_texts(calibration)
@@ -128,7 +128,7 @@ def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
 
 
 def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer]]:
-    """Answer the checkpoint's own questions: for each slice and question the label, probabilities, set and answer.
+    """Answer the checkpoint's own questions, slice by slice and question by question.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
@@ -155,28 +155,28 @@ def own_finding(processor: LumbarCLIPProcessor, text: str) -> str:
     """Check a finding that a user wrote.
 
     Returns:
-        The finding, without blanks and a full stop around it.
+        The finding without surrounding blanks and full stop.
 
     Raises:
-        ValueError: If there is none, it is too long, it denies something, or the model knows no word of it.
+        ValueError: If it is empty, too long, denies something, or the model knows no word of it.
     """
     finding = " ".join(text.split()).rstrip(". ")
     if not finding:
         raise ValueError("Write a finding in a few words, such as: disc protrusion.")
     if len(finding) > MAX_FINDING_LETTERS:
-        raise ValueError(f"Name one finding in at most {MAX_FINDING_LETTERS} letters; this has {len(finding)}.")
+        raise ValueError(f"Name one finding in at most {MAX_FINDING_LETTERS} letters; yours has {len(finding)}.")
     if any(found.negated for found in report_findings(finding)):
-        raise ValueError(f"“{finding}” denies a finding. Name the finding itself; its denial is asked for as well.")
+        raise ValueError(
+            f"“{finding}” denies a finding. Name the finding itself; the model compares it with its denial."
+        )
     tokens = set().union(*_tokens(processor, finding).values())
     if finding not in processor.class_prompts and tokens <= {processor.tokenizer.unk_token_id}:
-        raise ValueError(
-            f"The model knows no word of “{finding}”. Name the finding in the words of reports that it learned from."
-        )
+        raise ValueError(f"The model knows no word of “{finding}”. Use words of the reports that it learned from.")
     return finding
 
 
 def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
-    """List the words of a finding that a tokenizer has nothing for, or nothing but their letters."""
+    """List the words of a finding that the tokenizer lacks or can only spell."""
     if finding in processor.class_prompts:  # asked for in other words
         return []
     lost = processor.tokenizer.unk_token_id
@@ -188,7 +188,7 @@ def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
 
 
 def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]]:
-    """What the tokenizer makes of each word: ids, but for that of the blank before it."""
+    """Tokenize each word, without the blank before it."""
     tokenizer = processor.tokenizer
     return {
         word: tokenizer.convert_tokens_to_ids([piece for piece in tokenizer.tokenize(word) if piece not in BLANKS])
@@ -197,7 +197,7 @@ def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]
 
 
 def _is_spelled(word: str, num_tokens: int) -> bool:
-    """Whether a word is nothing but its letters, or their bytes. A Chinese letter is a word by itself."""
+    """Tell whether a word was split into letters or bytes. A Chinese letter is a word by itself."""
     if not word.isalpha():
         return False
     is_chinese = all(unicodedata.name(letter, "").startswith("CJK ") for letter in word)
@@ -205,19 +205,13 @@ def _is_spelled(word: str, num_tokens: int) -> bool:
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
-    """Put a finding as a question, absent or present, whose temperature was not fitted."""
+    """Make an uncalibrated question, absent or present, of a finding."""
     prompts = [processor.absent_class_prompt_texts(finding), processor.class_prompt_texts(finding)]
     return CalibratedQuestion(finding, list(ABSENT_OR_PRESENT), prompts, 1.0, [1.0, 1.0])
 
 
 def own_answer(reader: Reader, image_embeds: Tensor, finding: str) -> OwnAnswer:
-    """Compare one slice with the statement and the denial of a finding, in the words of the processor's templates.
-
-    Args:
-        reader: The checkpoint.
-        image_embeds: Of one slice. Shape (1, D).
-        finding: From `own_finding`.
-    """
+    """Compare one slice, (1, D), with the processor's sentences that state and deny a finding of `own_finding`."""
     asked = ZeroShotCalibration([own_question(reader.processor, finding)], target_coverage=0.5, fitted_on={})
     embeds = embed_texts(reader.model, reader.processor, prompt_texts(asked))
     logits = zero_shot_logits(image_embeds, embeds, reader.model.inverse_temperature.detach(), asked)

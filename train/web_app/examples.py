@@ -1,4 +1,4 @@
-"""Slices to try the app with, drawn by `data_scripts`: no patient, and it is known what they show."""
+"""Draw slices to try the app with: of no patient, and known to show certain findings."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,7 @@ SEED = 2026  # the datasets that are built here have the seed 0: no training has
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A slice that can be drawn.
-
-    Args:
-        name: For the button.
-        patient: Number of the drawn patient.
-        findings: What is drawn.
-        sequence: `T1` or `T2`.
-    """
+    """A slice that can be drawn: the name of its button, the number of the drawn patient, and what is drawn."""
 
     name: str
     patient: int

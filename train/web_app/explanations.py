@@ -1,4 +1,4 @@
-"""Where in a slice the model sees what an answer says, as a picture to lay over the slice.
+"""Map where in a slice the model sees an answer, as a picture to lay over the slice.
 
 A map is a picture of the model, not evidence of a finding.
 """
@@ -18,8 +18,7 @@ from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    # First what did better than a randomised model in tests/benchmarks/results/explanation.json; then what is there
-    # where the first is blank.
+    # First what beat a randomised model in tests/benchmarks/results/explanation.json; the next where that is blank.
     "Grad-CAM": grad_cam,
     "Text-to-patch similarity": text_to_patch_similarity,
 }
@@ -30,13 +29,7 @@ MAX_MAP_SIDE = 512  # pixels; a map is smooth, and the browser stretches it over
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a map can be asked about.
-
-    Args:
-        name: For the user.
-        question: The question it belongs to.
-        choice: Index of the choice that is explained, against the others.
-    """
+    """What a map can explain: a choice of a question, by its index, against the others."""
 
     name: str
     question: CalibratedQuestion
@@ -44,12 +37,7 @@ class Subject:
 
 
 def subjects(reader: Reader, finding: str = "") -> list[Subject]:
-    """List what can be explained: the choices of exclusive classes, the presence of findings, and the user's own.
-
-    Args:
-        reader: The checkpoint.
-        finding: The user's own, from `own_finding`; empty for none.
-    """
+    """List what can be explained: the user's own finding, if any, choices of exclusive classes, and findings."""
     listed = [Subject(name=finding, question=own_question(reader.processor, finding), choice=1)] if finding else []
     for question in reader.calibration.questions if reader.calibration else []:
         if question.label is None:
@@ -60,13 +48,7 @@ def subjects(reader: Reader, finding: str = "") -> list[Subject]:
 
 
 def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method: str) -> np.ndarray:
-    """Map where the slice looks like a choice rather than like the others of its question.
-
-    Args:
-        reader: The checkpoint.
-        image: The slice.
-        subject: What to explain.
-        method: One of `METHODS`.
+    """Map where the slice looks like a choice rather than like the others of its question, by one of `METHODS`.
 
     Returns:
         Over the slice, scaled down to at most 512 pixels a side. Shape (height, width), float32; in [-1, 1] for
@@ -88,16 +70,10 @@ def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method
 
 
 def heat_picture(values: np.ndarray) -> Image.Image | None:
-    """Colour a map, the more opaque the higher; None where no place speaks for the answer, or all alike.
+    """Colour a map, (height, width), the more opaque the higher; None if it is constant or nowhere above 0.
 
-    What is below 0 speaks for the other choice, and stays transparent.
-
-    Args:
-        values: Shape (height, width), float.
-
-    Returns:
-        Mode `RGBA`. The scale is that of this map alone: its lowest value that is not negative is transparent, its
-        highest full.
+    Values below 0 speak for the other choice, and stay transparent. The scale is that of this map, from its lowest
+    value that is not negative to its highest. Mode `RGBA`.
     """
     low, high = max(float(values.min()), 0.0), float(values.max())
     if not high > low:

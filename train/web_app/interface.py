@@ -1,33 +1,42 @@
-"""The page: what a user chooses, and where the answers appear. All that is computed comes from `views`.
+"""Lay out the page: what a user chooses, and where the answers appear. `views` computes what is shown.
 
 Uploads are deleted as soon as they are read, whatever comes of them. The slices live in the memory of the session,
-which `sessions` forgets, and the page carries its pictures itself, so nothing of them is written to a disk. Nothing is
+which `serving` forgets, and the page carries its pictures itself, so nothing of them is written to a disk. Nothing is
 fetched from elsewhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from gradio.utils import get_upload_folder
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from train.web_app.answer_html import SIDES, calibrated_on, message_html
+from train.web_app.answer_words import (
+    ANSWER_HEADERS,
+    OWN_HEADERS,
+    REPORT_HEADERS,
+    REPORTS_HEADING,
+    REPORTS_NOTE,
+    SIDES,
+    WORDING_HEADERS,
+    calibrated_on,
+    coverage_words,
+    study_headers,
+    wording_rows,
+)
 from train.web_app.answers import Reader, own_finding, unknown_words
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
+from train.web_app.pictures import message_html
 from train.web_app.report_index import ReportIndex
-from train.web_app.sessions import SECONDS_KEPT, forgetting
+from train.web_app.serving import SECONDS_KEPT
 from train.web_app.uploads import UnusableUploadError, Upload, forget, read_study, read_upload
-from train.web_app.views import Choices, view_slice, view_study
+from train.web_app.views import Rows, view_slice, view_study
 
 SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
-MAX_FILE_SIZE = "200mb"
-MAX_SESSIONS = 100  # in memory at once; the one that was not used for the longest time goes first
 SUGGESTED_FINDINGS = (
     "disc bulge",
     "disc protrusion",
@@ -46,19 +55,25 @@ NOTICE = (
 EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
 NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
+NO_CALIBRATION = (
+    "This checkpoint has no calibration, so it has no questions of its own and no probabilities to trust. Ask for a "
+    "finding in your own words, about one slice."
+)
 NO_EVIDENCE = (
-    '<p class="lc-small"><b>A map is no evidence of a finding.</b> It is a picture of the model, and a network that '
-    "learned nothing gives maps as pretty. In our measurement on drawn slices no map did better than pointing at the "
-    "middle of the picture.</p>"
+    "<b>A map is no evidence of a finding.</b> It is a picture of the model, and a network that learned nothing gives "
+    "maps as pretty. In our measurement on drawn slices no map did better than pointing at the middle of the picture."
 )
 PRIVACY = (
-    '<p class="lc-small">No upload is kept: a file is deleted as soon as it is read. The slice and its answers go '
-    f"from memory {SECONDS_KEPT // 60} minutes after you last used this page at the latest, and about a minute after "
-    "you closed it. Names and numbers in a DICOM header are not shown. Letters burnt into the picture are.</p>"
+    "No upload is kept: a file is deleted as soon as it is read. The slice and its answers leave memory at most "
+    f"{SECONDS_KEPT // 60} minutes after you last used this page, and about a minute after you closed it. Names and "
+    "numbers in a DICOM header are not shown. Letters burnt into the picture are."
 )
+MEAN = (
+    "The mean is that of the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
+    "sets are made for single slices, so the mean has none."
+)
+SMALL = '<p class="lc-small">{}</p>'
 SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opacity', percent / 100)"
-# The browser itself then refuses whatever a page or a library might fetch from elsewhere, or send there.
-CONTENT_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
@@ -76,46 +91,8 @@ def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None
             _slice_tab(reader, index)
         with gr.Tab("Study of one patient"):
             _study_tab(reader)
-        gr.HTML(PRIVACY)
+        gr.HTML(SMALL.format(PRIVACY))
     return page
-
-
-def launch_settings() -> dict[str, Any]:
-    """What `launch` needs so that the page stays on this machine and keeps nothing.
-
-    Without the last three of these, the library would record each run in the browser, with what was uploaded, offer a
-    page with the runs, and start a second server on a Space.
-    """
-    return {
-        "share": False,
-        "quiet": True,
-        "theme": gr.themes.Default(
-            primary_hue="sky", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-        ),
-        "css_paths": Path(__file__).with_name("app.css"),
-        "max_file_size": MAX_FILE_SIZE,
-        "state_session_capacity": MAX_SESSIONS,
-        "app_kwargs": {"middleware": [Middleware(_OwnSourcesOnly)], "lifespan": forgetting},
-        "run_history": False,
-        "footer_links": [],
-        "ssr_mode": False,
-    }
-
-
-class _OwnSourcesOnly:
-    """Adds `CONTENT_POLICY` to each response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", CONTENT_POLICY.encode())
-                message["headers"] = [*message.get("headers", []), policy]
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)
 
 
 def _head(reader: Reader, model_name: str) -> str:
@@ -128,15 +105,14 @@ def _head(reader: Reader, model_name: str) -> str:
 
 
 def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
-    labels = [question.label for question in reader.calibration.questions] if reader.calibration else []
-    findings = [label for label in labels if label is not None]
     suggested = [finding for finding in SUGGESTED_FINDINGS if not unknown_words(reader.processor, finding)]
+    what = index.what if index else "images"
     upload = gr.State(None)
     finding = gr.State("")
     with gr.Row():
         with gr.Column(min_width=320):
             file = gr.File(label="Slice: DICOM or image", height=150)
-            gr.HTML('<p class="lc-small">Or take a drawn example:</p>')
+            gr.HTML(SMALL.format("Or take a drawn example:"))
             with gr.Row(elem_classes="lc-examples"):
                 buttons = [gr.Button(example.name, size="sm", min_width=100) for example in EXAMPLES]
             message = gr.HTML()
@@ -147,10 +123,11 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                 with gr.Accordion("Another map", open=False):
                     method = gr.Radio([*METHODS, NO_MAP], value=next(iter(METHODS)), label="How it is made")
                     subject = gr.Dropdown([], label="What it explains")
-                gr.HTML(NO_EVIDENCE)
+                gr.HTML(SMALL.format(NO_EVIDENCE))
         with gr.Column(min_width=320):
-            shown = gr.CheckboxGroup(findings, value=findings, label="Findings", visible=len(findings) > 1)
-            answers = gr.HTML(NO_SLICE)
+            empty = gr.HTML(NO_SLICE)
+            answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
+            _reading_aid(reader)
             with gr.Group():
                 own_text = gr.Dropdown(
                     suggested,
@@ -160,17 +137,20 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                 )
                 ask = gr.Button("Ask", variant="primary")
             refusal = gr.HTML()
-            own = gr.HTML()
-            reports = gr.HTML(visible=index is not None)
+            own_note = gr.HTML()
+            own = _table("Your finding against its denial", OWN_HEADERS, ["30%", "20%", "50%"])
+            with gr.Column(visible=False) as nearest:
+                reports = _table(REPORTS_HEADING[what], REPORT_HEADERS, ["52%", "24%", "24%"])
+                gr.HTML(SMALL.format(REPORTS_NOTE[what]))
 
     view = partial(_show_slice, reader, index)
-    inputs = [upload, frame, finding, shown, subject, method]
-    outputs = [picture, map_controls, subject, answers, own, reports]
+    inputs = [upload, frame, finding, subject, method]
+    outputs = [picture, map_controls, subject, empty, answers, own_note, own, nearest, reports]
     taken = [upload, frame, subject, message, file]
     _on(file.upload, _take_file, [file], taken, preprocess=False).success(view, inputs, outputs, **_PRIVATE)
     for button, example in zip(buttons, EXAMPLES, strict=True):
         _on(button.click, partial(_take_example, example), [], taken).success(view, inputs, outputs, **_PRIVATE)
-    for changed in (frame.input, subject.input, method.change, shown.change):
+    for changed in (frame.input, subject.input, method.change):
         _on(changed, view, inputs, outputs, trigger_mode="always_last")
     for asked in (ask.click, own_text.select):
         _on(asked, partial(_take_finding, reader), [own_text, finding, subject], [finding, subject, refusal]).success(
@@ -180,12 +160,50 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
 
 
 def _study_tab(reader: Reader) -> None:
+    if not reader.calibration:
+        gr.HTML(message_html([NO_CALIBRATION], "note"))
+        return
     files = gr.File(label="Slices of one patient: DICOM or images", file_count="multiple", height=150)
     example = gr.Button("Example: six slices of one drawn patient", size="sm")
     message = gr.HTML()
-    answers = gr.HTML(NO_STUDY)
-    _on(files.upload, partial(_show_study_files, reader), [files], [answers, message, files], preprocess=False)
-    _on(example.click, partial(_show_study_example, reader), [], [answers, message, files])
+    verdict = gr.HTML(NO_STUDY)
+    headers = study_headers(reader.calibration)
+    others = len(headers) - 1
+    widths = ["84px", "220px", *["150px"] * (others - 1)]
+    slices = _table("Slice by slice", headers, widths, datatype=["html", *["str"] * others])
+    gr.HTML(SMALL.format(MEAN))
+    _reading_aid(reader)
+    shown = [verdict, slices, message, files]
+    _on(files.upload, partial(_show_study_files, reader), [files], shown, preprocess=False)
+    _on(example.click, partial(_show_study_example, reader), [], shown)
+
+
+def _table(
+    label: str, headers: list[str], widths: list[str] | None = None, datatype: str | list[str] = "str", **how: Any
+) -> gr.Dataframe:
+    """Make a table whose cells are text, whatever comes from a data set; hidden until it has rows."""
+    return gr.Dataframe(
+        headers=headers,
+        datatype=cast(Any, datatype),
+        label=label,
+        column_widths=cast(Any, widths),
+        interactive=False,
+        wrap=True,
+        buttons=[],
+        elem_classes="lc-table",
+        **{"visible": False, **how},
+    )
+
+
+def _reading_aid(reader: Reader) -> None:
+    """Say what a prediction set promises, and by which sentences each choice is asked for."""
+    if not reader.calibration:
+        gr.HTML(message_html([NO_CALIBRATION], "note"))
+        return
+    gr.HTML(SMALL.format(escape(coverage_words(reader.calibration))))
+    with gr.Accordion("Sentences of each choice", open=False):
+        wording = wording_rows(reader.calibration)
+        _table("What stands for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
 
 
 # One thing at a time goes through the model, whichever control asked for it.
@@ -245,37 +263,47 @@ def _show_slice(
     upload: Upload | None,
     frame: int,
     finding: str,
-    shown: Sequence[str],
     subject: str | None,
     method: str,
 ) -> tuple[Any, ...]:
-    """Values of picture, map controls, subject, answers, own answer and reports."""
+    """Values of picture, map controls, subject, placeholder, answers, own note, own, nearest and reports."""
+    hidden = gr.Column(visible=False)
     if upload is None:
-        return "", gr.Column(visible=False), gr.Dropdown(choices=[], value=None), NO_SLICE, "", ""
+        return "", hidden, gr.Dropdown(choices=[], value=None), NO_SLICE, _rows([]), "", _rows([]), hidden, _rows([])
     slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
-    choices = Choices(shown=tuple(shown), finding=finding, subject=subject or "", method=method)
-    view = view_slice(reader, index, slice_, choices)
+    view = view_slice(reader, index, slice_, finding=finding, subject=subject or "", method=method)
     return (
         view.picture,
         gr.Column(visible=bool(view.subjects)),
         gr.Dropdown(choices=view.subjects, value=view.subject or None),
-        view.answers,
-        view.own,
-        view.reports,
+        "",
+        _rows(view.answers),
+        message_html(view.own_notes, "note"),
+        _rows(view.own),
+        gr.Column(visible=bool(view.reports)),
+        _rows(view.reports),
     )
 
 
-def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[str, str, None]:
-    """Values of answers, message and files."""
+def _rows(rows: Rows) -> gr.Dataframe:
+    return gr.Dataframe(value=rows, visible=bool(rows))
+
+
+def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[Any, ...]:
+    """Values of verdict, slices, message and files."""
     paths = uploaded_paths(sent)
     try:
-        upload = read_study(paths)
+        return _shown_study(reader, read_study(paths))
     except UnusableUploadError as error:
-        return NO_STUDY, message_html([str(error)]), None
+        return NO_STUDY, _rows([]), message_html([str(error)]), None
     finally:
         forget(paths, Path(get_upload_folder()))
-    return view_study(reader, upload), message_html(upload.notes, "note"), None
 
 
-def _show_study_example(reader: Reader) -> tuple[str, str, None]:
-    return view_study(reader, example_study()), "", None
+def _show_study_example(reader: Reader) -> tuple[Any, ...]:
+    return _shown_study(reader, example_study())
+
+
+def _shown_study(reader: Reader, upload: Upload) -> tuple[Any, ...]:
+    verdict, rows = view_study(reader, upload)
+    return message_html([verdict], "note"), _rows(rows), message_html(upload.notes, "note"), None

@@ -1,4 +1,4 @@
-"""Reports nearest to an image: a Parquet file of embeddings with their reports, searched by cosine similarity."""
+"""Search the reports nearest to an image, by cosine similarity, in a Parquet file of embeddings."""
 
 import json
 from dataclasses import dataclass
@@ -9,22 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from train.encoding.parts import METADATA
+from train.encoding.arguments import WHAT
+from train.encoding.chunks import METADATA
 
 COLUMNS = ("embedding", "report", "source")
-WHAT = ("images", "reports")  # what `train/encode.py --what` embeds
 COMMAND = "python train/encode.py --checkpoint CHECKPOINT --dataset DATASET --what {what} --out INDEX.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearReport:
-    """A report of the index.
-
-    Args:
-        similarity: Cosine of the image asked about and what was embedded, in [-1, 1].
-        report: Its text.
-        source: Where it is from, as the index says.
-    """
+    """A report of the index, the cosine of its embedding and the image, and where it is from."""
 
     similarity: float
     report: str
@@ -39,7 +33,7 @@ class ReportIndex:
         embeds: Shape (rows, D), float32.
         reports: Of each row.
         sources: Of each row.
-        what: What was embedded: the `images` that the reports are of, or the `reports` themselves.
+        what: What was embedded: the `images` of the reports, or the `reports`.
     """
 
     embeds: np.ndarray
@@ -48,11 +42,7 @@ class ReportIndex:
     what: str
 
     def nearest(self, embed: np.ndarray, count: int) -> list[NearReport]:
-        """Find the reports whose embeddings are most similar to one; a report that several share is listed once.
-
-        Args:
-            embed: Unit length. Shape (D,).
-            count: How many reports, at most.
+        """Find the reports, at most `count`, whose embeddings are most similar to one of unit length, (D,), each once.
 
         Example:
             >>> reports, sources = ["Bulge.", "Bulge.", "Normal."], ["a", "b", "c"]
@@ -79,7 +69,7 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
         weights: `weights_sha256` of the model that will search it; None not to check.
 
     Raises:
-        ValueError: If it cannot be read, lacks a column, does not say what made it, or another model made it.
+        ValueError: If it cannot be read, lacks a column, or was made by another or an unknown model.
     """
     try:
         schema = pq.read_schema(path)
@@ -92,12 +82,12 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
             f"reports: {COMMAND.format(what='reports')}"
         )
     if not len(table):
-        raise ValueError(f"{path} holds no report.")
+        raise ValueError(f"{path} contains no report.")
     made = _made_by(path, schema)
     if weights is not None and made["weights_sha256"] != weights:
         raise ValueError(
-            f"{path} was encoded with {made.get('checkpoint', 'a checkpoint')} of the weights "
-            f"{made['weights_sha256'][:12]}, and this model has the weights {weights[:12]}: what they embed cannot be "
+            f"{path} was encoded with {made.get('checkpoint', 'a checkpoint')} of weights "
+            f"{made['weights_sha256'][:12]}, but this model has weights {weights[:12]}: their embeddings cannot be "
             f"compared. Encode again with the checkpoint of the app: {COMMAND.format(what=made['what'])}"
         )
     embeds = np.array(table["embedding"].to_pylist(), dtype=np.float32)
@@ -106,16 +96,16 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
 
 
 def _made_by(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    """What the file says of its embeddings; refused unless they are of the shared space and it is known whose."""
+    """Read what made the embeddings of a file, and check that they are of the shared space."""
     made = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     if not made.get("weights_sha256") or made.get("what") not in WHAT:
         raise ValueError(
-            f"{path} does not say which weights made its embeddings, so they may be another model's. Write it with: "
+            f"{path} does not say which weights made its embeddings: they may be another model's. Write it with: "
             f"{COMMAND.format(what='reports')}"
         )
     if made.get("projected") is not True:
         raise ValueError(
-            f"{path} holds outputs of a tower (--project false), which no image can be compared with. Write it with: "
+            f"{path} contains outputs of a tower (--no_project), which images cannot be compared with. Write it with: "
             f"{COMMAND.format(what=made['what'])}"
         )
     return made

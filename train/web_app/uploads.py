@@ -1,7 +1,7 @@
-"""What a user uploads, read into grey slices held in memory; the files are deleted at once.
+"""Read uploads into grey slices in memory, and delete the files at once.
 
-Of a DICOM header only what shows no one is kept: plane, sequence, pixel spacing. A patient's id is compared within a
-study and forgotten.
+Of a DICOM header only plane, sequence and pixel spacing are kept. A patient's id is compared within a study and
+forgotten.
 """
 
 import logging
@@ -23,7 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class UnusableUploadError(ValueError):
-    """An upload that no answer can be given for; the message tells the user why, in plain words."""
+    """An upload that cannot be answered; the message tells the user why, in plain words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class Slice:
     """One slice as the model gets it.
 
     Args:
-        name: How the user knows it: name of the file, and the frame where it holds several.
+        name: Of its file, with the frame if there are several.
         image: Grey, 8 bit (mode `L`).
-        facts: What its header says and names no one: plane, sequence, pixel spacing.
+        facts: Plane, sequence and pixel spacing, if the header has them.
     """
 
     name: str
@@ -43,12 +43,7 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """The slices of one upload, and what to tell the user about them.
-
-    Args:
-        slices: At least one.
-        notes: What was left out or chosen in reading.
-    """
+    """The slices of one upload, at least one, and notes to the user on what was left out or chosen."""
 
     slices: tuple[Slice, ...]
     notes: tuple[str, ...] = ()
@@ -69,7 +64,7 @@ def read_upload(path: Path) -> Upload:
 
 
 def read_study(paths: Sequence[Path]) -> Upload:
-    """Read the slices of one patient; files that cannot be read are left out and listed.
+    """Read the slices of one patient; unreadable files are left out and listed.
 
     Raises:
         UnusableUploadError: If none can be read, there are too many, or the headers name several patients.
@@ -89,13 +84,11 @@ def read_study(paths: Sequence[Path]) -> Upload:
             patients |= {header.patient_id for header in read_headers(path) if header.patient_id}
         if len(patients) > 1:
             raise UnusableUploadError(
-                "The DICOM headers name more than one patient, and an answer for a patient needs the slices of one. "
-                "Upload them one patient at a time."
+                "The DICOM headers name more than one patient. Upload the slices of one patient at a time."
             )
         if len(slices) > MAX_FRAMES or _num_pixels(slices) > MAX_HELD_PIXELS:
             raise UnusableUploadError(
-                f"Too many slices: {len(slices)} so far. At most {MAX_FRAMES} can be held; choose those of the lumbar "
-                "discs."
+                f"Too many slices: more than {MAX_FRAMES}, or too large. Choose those of the lumbar discs."
             )
     if not slices:
         raise UnusableUploadError(" ".join(["None of the files could be read.", *notes]))
@@ -103,12 +96,7 @@ def read_study(paths: Sequence[Path]) -> Upload:
 
 
 def forget(paths: Sequence[Path], folder: Path) -> None:
-    """Delete uploaded files, and the folders that held them.
-
-    Args:
-        paths: The files; those that are already gone are passed over.
-        folder: Where uploads lie. Nothing outside is touched.
-    """
+    """Delete uploaded files and their emptied folders; nothing outside the folder of uploads is touched."""
     for path in (path.resolve() for path in paths):
         if folder.resolve() not in path.parents:
             continue
@@ -137,7 +125,7 @@ def _read_picture(path: Path) -> Upload:
         image = read_image(path)
     except SeveralFramesError:
         image = read_image(path, first_of_several=True)
-        notes = ("The image holds several frames, as an animation does; the first is taken.",)
+        notes = ("The image has several frames, as an animation does; the first is taken.",)
     return Upload(slices=(_checked(Slice(name=path.name, image=grey_8bit(image))),), notes=notes)
 
 
@@ -153,7 +141,7 @@ def _num_pixels(slices: Sequence[Slice]) -> int:
 
 
 def _facts(header: SliceHeader) -> str:
-    """Plane, sequence and spacing in one line, as far as they are known."""
+    """Write plane, sequence and spacing in one line, as far as they are known."""
     spacing = header.stored_spacing_mm
     known = [fact for fact in (header.plane, header.sequence) if fact not in ("unknown", "other")]
     return " · ".join([*known, *([f"{spacing:.2g} mm per pixel"] if spacing else [])])
@@ -162,10 +150,14 @@ def _facts(header: SliceHeader) -> str:
 def _plain_words(path: Path, reason: str) -> str:
     """Say why a file cannot be used, without quoting from it."""
     if reason.startswith("image too large"):
-        return f"{path.name} is too large: at most {MAX_PIXELS / 1e6:.0f} million pixels are read. Export one slice."
+        return (
+            f"{path.name} is too large: the app reads at most {MAX_PIXELS / 1e6:.0f} million pixels. Export one slice."
+        )
     if reason.startswith("image too small"):
         size = reason.removeprefix("image too small: ")
         return f"{path.name} is too small ({size} pixels): a slice has at least {MIN_SIDE} pixels a side."
     if is_dicom(path):
-        return f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or holds no slice."
-    return f"{path.name} is no image that can be read: it is damaged, or neither {_KINDS}, whatever its name says."
+        return (
+            f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or contains no slice."
+        )
+    return f"{path.name} is no readable image: it is damaged, or its content is not {_KINDS}."

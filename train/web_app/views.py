@@ -1,88 +1,88 @@
-"""From what a user has chosen to what the page shows; knows nothing of the library that draws the page."""
+"""Compute what the page shows for what a user chose; knows nothing of Gradio."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from train.web_app.answer_html import answers_html, message_html, own_answer_html, reports_html, study_html
+from train.web_app.answer_words import answer_rows, own_notes, own_rows, patient_verdict, report_rows, study_rows
 from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
-from train.web_app.explanations import METHODS, explanation_map, heat_picture, subjects
-from train.web_app.picture_html import slice_html
+from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, subjects
+from train.web_app.pictures import slice_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
 
 NUM_REPORTS = 4
-NO_CALIBRATION = (
-    "This checkpoint carries no calibration, so it has no questions of its own and no probabilities to trust. Ask for "
-    "a finding in your own words."
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What a user has chosen to see.
-
-    Args:
-        shown: Labels of the checkpoint's findings to show.
-        finding: The user's own finding, checked; empty for none.
-        subject: Name of what the map explains; one that does not exist falls back to the likeliest answer.
-        method: How; where that shows nothing, the next of `METHODS`. A name that is no method means no map.
-    """
-
-    shown: tuple[str, ...] = ()
-    finding: str = ""
-    subject: str = ""
-    method: str = "None"
+Rows = list[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceView:
-    """What the page shows of a slice, in HTML, and what the map explains.
+    """What the page shows of a slice.
 
     Args:
-        picture: The slice and its map.
-        answers: Of the checkpoint's questions.
-        own: Of the user's own finding; empty without.
-        reports: The nearest of the index; empty without one.
+        picture: The slice and its map, as HTML.
         subject: What the map explains.
         subjects: What it could.
+        answers: Rows of the checkpoint's questions; empty without a calibration.
+        own: Rows of the user's own finding; empty without one.
+        own_notes: How to read those.
+        reports: Rows of the nearest reports; empty without an index.
     """
 
     picture: str
-    answers: str
-    own: str
-    reports: str
     subject: str
     subjects: list[str]
+    answers: Rows
+    own: Rows = field(default_factory=list)
+    own_notes: list[str] = field(default_factory=list)
+    reports: Rows = field(default_factory=list)
 
 
-def view_slice(reader: Reader, index: ReportIndex | None, slice_: Slice, choices: Choices) -> SliceView:
-    """Answer for one slice."""
+def view_slice(
+    reader: Reader,
+    index: ReportIndex | None,
+    slice_: Slice,
+    *,
+    finding: str = "",
+    subject: str = "",
+    method: str = NO_MAP,
+) -> SliceView:
+    """Answer for one slice.
+
+    Args:
+        reader: The checkpoint.
+        index: Reports to search; None for none.
+        slice_: The slice.
+        finding: The user's own, from `own_finding`; empty for none.
+        subject: Name of what the map explains; any that does not exist means the likeliest answer.
+        method: How; where it shows nothing, the next of `METHODS`. A name that is no method means no map.
+    """
     embeds = embed_slices(reader, [slice_.image])
     answers = calibrated_answers(reader, embeds)[0] if reader.calibration else []
-    names = [subject.name for subject in subjects(reader, choices.finding)]
-    subject = choices.subject if choices.subject in names else (choices.finding or likeliest(answers))
+    own = own_answer(reader, embeds, finding) if finding else None
+    names = [explained.name for explained in subjects(reader, finding)]
+    subject = subject if subject in names else (finding or likeliest(answers))
+    nearest = index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS) if index else []
     return SliceView(
-        picture=_picture(reader, slice_, choices, subject),
-        answers=(
-            answers_html(answers, reader.calibration, choices.shown)
-            if reader.calibration
-            else message_html([NO_CALIBRATION], "note")
-        ),
-        own=own_answer_html(own_answer(reader, embeds, choices.finding)) if choices.finding else "",
-        reports=_reports(index, embeds),
+        picture=_picture(reader, slice_, finding, subject, method),
         subject=subject,
         subjects=names,
+        answers=answer_rows(answers, reader.calibration) if reader.calibration else [],
+        own=own_rows(own) if own else [],
+        own_notes=own_notes(own) if own else [],
+        reports=report_rows(nearest),
     )
 
 
-def view_study(reader: Reader, upload: Upload) -> str:
-    """Answer for a patient, from several slices."""
-    if not reader.calibration:
-        return message_html([NO_CALIBRATION.replace("Ask for", "Take one slice and ask for")], "note")
+def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
+    """Answer for a patient, from several slices: a sentence, and rows of the mean and of each slice.
+
+    Raises:
+        ValueError: If the checkpoint has no calibration.
+    """
     study = study_answer(reader, embed_slices(reader, [slice_.image for slice_ in upload.slices]))
-    return study_html(upload.slices, study, reader.calibration)
+    assert reader.calibration is not None, "study_answer would have raised"
+    return patient_verdict(study, reader.calibration), study_rows(upload.slices, study, reader.calibration)
 
 
 def likeliest(answers: Sequence[Answer]) -> str:
@@ -105,26 +105,20 @@ def likeliest(answers: Sequence[Answer]) -> str:
     return max(probabilities, key=lambda name: probabilities[name], default="")
 
 
-def _picture(reader: Reader, slice_: Slice, choices: Choices, subject: str) -> str:
-    explained = {found.name: found for found in subjects(reader, choices.finding)}.get(subject)
-    if choices.method not in METHODS or explained is None:
+def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: str) -> str:
+    explained = {found.name: found for found in subjects(reader, finding)}.get(subject)
+    if method not in METHODS or explained is None:
         return slice_html(slice_, None, "")
     said: list[str] = []
     methods = list(METHODS)
-    for method in methods[methods.index(choices.method) :]:
+    for tried in methods[methods.index(method) :]:
         try:
-            heat = heat_picture(explanation_map(reader, slice_.image, explained, method))
+            heat = heat_picture(explanation_map(reader, slice_.image, explained, tried))
         except ValueError as error:  # a tower that this kind of map is not made for
-            said.append(f"No {method}: {error}")
+            said.append(f"No {tried}: {error}")
             continue
         if heat is not None:
-            said.append(f"{method} for “{subject}”, on its own scale:")
+            said.append(f"{tried} for “{subject}”, on its own scale:")
             return slice_html(slice_, heat, " ".join(said))
-        said.append(f"{method} for “{subject}” is blank: no place of the slice speaks for it more than others.")
+        said.append(f"{tried} for “{subject}” is blank: no place of the slice speaks for it more than others.")
     return slice_html(slice_, None, " ".join(said))
-
-
-def _reports(index: ReportIndex | None, embeds: Tensor) -> str:
-    if index is None:
-        return ""
-    return reports_html(index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS), index.what)

@@ -93,3 +93,11 @@ def test_a_checkpoint_of_another_kind_is_there_and_says_itself_what_it_is(tiny_c
     save_checkpoint(LumbarCLIPForImageClassification(config).eval(), tiny_processor, tmp_path / "classifier")
     with pytest.raises(ValueError, match="^This checkpoint holds a classifier.*AutoModelForImageClassification"):
         load_checkpoint(tmp_path / "classifier")
+
+
+def test_a_checkpoint_of_the_layout_before_is_refused_in_a_sentence(tiny_model, tiny_processor, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "config.json"
+    write_json(path, {**json.loads(path.read_text()), "alpha": 0.5})
+    with pytest.raises(ValueError, match=r"^alpha: set by train/pretrain.py, .* earlier layout: train it again\.$"):
+        load_checkpoint(tmp_path / "checkpoint")

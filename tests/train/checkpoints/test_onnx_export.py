@@ -8,11 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
+from data_scripts.system import command_line
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPModel
 from tests.conftest import TINY_TEXT, TINY_VISION
 from train.checkpoints import onnx_export as export_module
 from train.checkpoints import onnx_graphs
-from train.checkpoints.onnx_export import EXPORT, export, main, read_export, weights_sha256
+from train.checkpoints.onnx_export import EXPORT, export, read_export, weights_sha256
 from train.checkpoints.onnx_graphs import (
     Graph,
     check_deviation,
@@ -21,6 +22,7 @@ from train.checkpoints.onnx_graphs import (
     open_session,
     open_unchanged,
 )
+from train.export import main
 
 RESNET = {"architecture": "resnet10t", "model_args": {"channels": [8, 16, 16, 24], "stem_width": 8}}
 SWIN = {
@@ -149,7 +151,7 @@ def test_a_graph_that_computes_something_else_is_refused_and_nothing_stays(
     folder = save(tiny_model, tiny_processor, tmp_path / "checkpoint")
     monkeypatch.setattr(export_module, "write_onnx", lambda graph, sample, path: path.write_bytes(b"onnx"))
     monkeypatch.setattr(export_module, "deviations", lambda *_: {"image_embeds": 2e-4})
-    assert main([str(folder), "--out", str(tmp_path / "onnx")]) == 1
+    assert command_line.run(main, [str(folder), "--out", str(tmp_path / "onnx")]) == 2
     assert "image_embeds differs by 0.0002 of its length" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
@@ -209,11 +211,11 @@ def test_the_advice_makes_the_quantised_copy_again(tmp_path, file, fate):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "holds no export.json: write an export"),
+        (None, "has no export.json. Export a checkpoint"),
         ('{"weights_sha256": "0", "fil', "export.json cannot be read .*export again"),
         (
             '{"weights_sha256": "0", "files": {"vision_model.onnx": {"bytes": 5}}}',
-            "export.json is of an older version.*export again",
+            "export.json cannot be read .it has no digest of vision_model.onnx.*export again",
         ),
     ],
 )
@@ -234,8 +236,8 @@ def test_an_export_without_digests_is_refused(tmp_path, content, message):
         ({"weights_sha256": "0"}, "names no files"),
         ({"weights_sha256": "0", "files": []}, "names no files"),
         ({"weights_sha256": "0", "files": {}}, "names no files"),
-        ({"weights_sha256": "0", "files": {"a": 3}}, "does not describe a"),
-        ({"weights_sha256": "0", "files": {"a": {"parts": None}}}, "does not describe a"),
+        ({"weights_sha256": "0", "files": {"a": 3}}, "has no digest of a"),
+        ({"weights_sha256": "0", "files": {"a": {"parts": None}}}, "has no digest of a"),
     ],
 )
 def test_an_export_that_is_described_otherwise_is_refused(tmp_path, content, reason):
@@ -267,10 +269,10 @@ def test_deviations_are_those_of_the_worst_row(monkeypatch):
 
 def test_an_existing_folder_and_a_missing_package_are_said(tiny_model, tiny_processor, tmp_path, monkeypatch, capsys):
     folder = save(tiny_model, tiny_processor, tmp_path / "checkpoint")
-    assert main([str(folder), "--out", str(folder)]) == 1
+    assert command_line.run(main, [str(folder), "--out", str(folder)]) == 2
     assert "exists; remove it, or name another folder" in capsys.readouterr().err
     monkeypatch.setattr(onnx_graphs, "find_spec", lambda name: None if name == "onnxscript" else True)
-    assert main([str(folder), "--out", str(tmp_path / "onnx")]) == 1
+    assert command_line.run(main, [str(folder), "--out", str(tmp_path / "onnx")]) == 2
     assert "needs the packages onnxscript: pip install lumbarclip[export]" in capsys.readouterr().err
 
 

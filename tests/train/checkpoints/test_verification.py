@@ -12,10 +12,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import modeling_lumbarclip
+from data_scripts.system import command_line
 from tests.loopback_hub import LoopbackHub
 from train.checkpoints import verification
 from train.checkpoints.checkpoint import save_checkpoint
-from train.checkpoints.verification import check_checkpoint, describe, main, verify_checkpoint
+from train.checkpoints.golden_outputs import TOLERANCE
+from train.checkpoints.verification import check_checkpoint, describe, verify_checkpoint
+from train.verify import VerifyArguments, main
 
 PROJECT = Path(__file__).parents[3]
 
@@ -165,7 +168,7 @@ def test_every_truncated_file_is_named(checkpoint):
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
         if name == "golden_outputs.json":
-            with pytest.raises(ValueError, match=r"golden_outputs.json cannot be read, cut off"):
+            with pytest.raises(ValueError, match=r"golden_outputs.json cannot be read .*cut off"):
                 check_checkpoint(checkpoint)
         else:
             # What cannot be loaded has no outputs: said too, after the file.
@@ -224,17 +227,17 @@ def test_code_of_another_version_is_noted(checkpoint, tmp_path, monkeypatch):
 
 
 def test_the_command_says_so_in_a_table(checkpoint, capsys):
-    assert main([str(checkpoint)]) == 0
+    assert command_line.run(main, [str(checkpoint)]) == 0
     assert capsys.readouterr().out.startswith(f"{checkpoint} is what was saved.\nLargest move of an output: ")
     change_weight(checkpoint, "text_projection.bias", 0)
-    assert main([str(checkpoint)]) == 1
+    assert command_line.run(main, [str(checkpoint)]) == 1
     shown = capsys.readouterr().out
     assert shown.startswith(f"{checkpoint} has DRIFTED from what was saved.\n  model.safetensors")
     assert "tensor text_projection.bias  other values" in shown
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        command_line.run(main, ["--help"])
     assert ended.value.code == 0
-    assert "Folder of a checkpoint, or a Hub id." in capsys.readouterr().out
+    assert "Checkpoint folder, or Hub id." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -242,17 +245,17 @@ def test_the_command_says_so_in_a_table(checkpoint, capsys):
     [
         (["no/such/folder"], "No checkpoint at no/such/folder: neither a folder nor a Hub id."),
         (["nobody/nothing"], "No checkpoint at nobody/nothing: neither a folder nor a Hub id."),
-        ([".", "--tolerance", "1"], "--tolerance lies between 0 and 1"),
+        ([".", "--tolerance", "1"], "--tolerance must lie between 0 and 1"),
         ([str(PROJECT / "tests")], "tests has no golden_outputs.json"),
     ],
 )
 def test_what_cannot_be_verified(words, message, capsys):
-    assert main(words) == 1
+    assert command_line.run(main, words) == 2
     assert message in capsys.readouterr().err
 
 
 def test_the_folder_of_a_run_is_not_taken_for_its_checkpoint(checkpoint, capsys):
-    assert main([str(checkpoint.parent)]) == 1
+    assert command_line.run(main, [str(checkpoint.parent)]) == 2
     assert f"{checkpoint.parent} is no checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
         capsys.readouterr().err
     )
@@ -327,4 +330,8 @@ def test_a_model_of_the_hub(checkpoint, tmp_path):
         done = run(tmp_path, "tester/tiny", "--revision", first, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         done = run(tmp_path, "tester/other", **environment)
-        assert done.returncode == 1 and done.stderr.startswith("ValueError: No checkpoint at tester/other")
+        assert done.returncode == 2 and done.stderr.startswith("error: No checkpoint at tester/other")
+
+
+def test_the_command_allows_what_verification_does():
+    assert VerifyArguments("x").tolerance == TOLERANCE

@@ -13,13 +13,13 @@ from train.data.image_augmentation import vary_images
 from train.data.image_cache import normalise
 from train.data.loaders import (
     PairedRows,
-    build_loader,
     classes_to_balance,
     open_dataset,
     plan_batches,
     target_classes,
     text_and_patient_ids,
 )
+from train.training.loop import build_loader
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from data_scripts.records import Record, SourceAbout, SourceInfo
 from data_scripts.writing.build_report import build_report
 from train.data import provenance
-from train.data.provenance import UNKNOWN, describe_data
+from train.data.provenance import UNKNOWN, DataFacts, describe_data
 
 
 @pytest.fixture
@@ -98,3 +98,42 @@ def test_hub_that_is_not_reachable_costs_the_description_alone(dataset, monkeypa
 
 def test_rows_that_a_program_made_are_no_dataset_of_the_hub(dataset):
     assert UNKNOWN.items() <= describe_data("rows of a test", dataset).items()
+
+
+def test_splits_by_patient_pass(dataset):
+    DataFacts("tiny", dataset).check_leaks(allow_leaks=False)
+    assert DataFacts("tiny", dataset).leak_stamp is None
+
+
+def test_shared_patients_are_refused_unless_wanted_and_stamped(dataset):
+    dataset["test"] = dataset["train"].select(range(4))
+    with pytest.raises(ValueError, match=r"1 patient in several splits \(rows: train 4, test 4\).*--allow_leaks"):
+        DataFacts("tiny", dataset).check_leaks(allow_leaks=False)
+    DataFacts("tiny", dataset).check_leaks(allow_leaks=True)
+    stamp = DataFacts("tiny", dataset).leak_stamp
+    assert stamp["patient"]["num_shared"] == stamp["study"]["num_shared"] == 1
+    assert stamp["image"]["rows"] == {"train": 4, "test": 4}
+    assert stamp["in_words"].startswith("1 patient in several splits")
+
+
+def test_a_nearly_equal_image_of_another_patient_is_refused(dataset):
+    brighter = {"image": dataset["train"][5]["image"].point([min(255, grey + 5) for grey in range(256)])}
+
+    def stored_anew(row, index):
+        return row if index else row | brighter
+
+    dataset["test"] = dataset["test"].map(
+        stored_anew, with_indices=True, keep_in_memory=True, load_from_cache_file=False
+    )
+    with pytest.raises(ValueError, match=r"1 near-identical image in several splits \(rows: train 1, test 1\)"):
+        DataFacts("tiny", dataset).check_leaks(allow_leaks=False)
+    assert list(DataFacts("tiny", dataset).leak_stamp) == ["in_words", "near-identical image"]
+
+
+def test_facts_are_found_once(dataset, monkeypatch):
+    facts = DataFacts("tiny", dataset)
+    assert facts.leak_stamp is None and facts.description["name"] == "tiny"
+    monkeypatch.setattr(provenance, "leaks_of", None)
+    monkeypatch.setattr(provenance, "describe_data", None)
+    facts.check_leaks(allow_leaks=False)
+    assert facts.leak_stamp is None and set(facts.rows_sha256) == set(facts.description["splits"])

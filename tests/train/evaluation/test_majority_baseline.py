@@ -1,10 +1,10 @@
-"""The majority control: how often training rows carry a label, whatever the probe."""
+"""The majority baseline: how often training rows carry a label, whatever the probe."""
 
 import numpy as np
 import pytest
 
 from tests.train.experiments.made_experiment import exclusive_targets, finding_targets
-from train.evaluation.predictions import control_answers, majority_answers, probe_answers
+from train.evaluation.predictions import baseline_answers, majority_answers, probe_answers
 from train.evaluation.statistics import metrics
 
 TRAIN, VALIDATION, TEST = np.r_[0:2, 15:24], np.r_[2:6], np.r_[6:15, 15:18]
@@ -18,7 +18,7 @@ def splits_of(targets):
 def test_the_most_frequent_class_of_training_is_answered_by_every_probe():
     # 2 of 11 training rows have low back pain, 9 of 12 test rows: answering `No Finding` finds 3.
     targets = splits_of(exclusive_targets())
-    answers = control_answers({}, targets, TEST, 0)["majority"]
+    answers = baseline_answers({}, targets, TEST, 0)["majority"]
     for probe in ("paper", "logistic", "knn"):
         probabilities = answers[f"probe/{probe}/unprojected"]
         np.testing.assert_allclose(probabilities, [[2 / 11, 9 / 11]] * 12)

@@ -1,4 +1,4 @@
-"""Runs and studies of seconds, whose towers have no batch statistics and no dropout: processes cannot matter."""
+"""Runs and experiments of seconds, whose towers have no batch statistics and no dropout: processes cannot matter."""
 
 SMALL = {
     "pretrained": False,
@@ -22,8 +22,8 @@ SMALL = {
 }
 
 
-def study_settings(dataset, out, **changed):
-    """Settings of a study file."""
+def experiment_settings(dataset, out, **changed):
+    """Settings of an experiment file."""
     return {
         "dataset": str(dataset),
         "out": str(out),
@@ -33,7 +33,7 @@ def study_settings(dataset, out, **changed):
             "Plain": {"system": "clip"},
             "Untrained": {"system": "untrained"},
         },
-        "controls": ["majority"],
+        "baselines": ["majority"],
         "headline": "logistic/unprojected",
         "num_resamples": 20,
         **changed,

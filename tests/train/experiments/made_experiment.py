@@ -1,4 +1,4 @@
-"""Answers of a made-up study of 8 patients with 3 images each, small enough to count by hand."""
+"""Answers of a made-up experiment of 8 patients with 3 images each, small enough to count by hand."""
 
 import numpy as np
 

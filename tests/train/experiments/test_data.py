@@ -1,4 +1,4 @@
-"""The controls of a fold are answered once for the same rows, and again for others."""
+"""The baselines of a fold are answered once for the same rows, and again for others."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from datasets import load_dataset
 
 from train.evaluation.predictions import PROBES
 from train.experiments import data
-from train.experiments.data import Fold, controls_of
+from train.experiments.data import Fold, baselines_of
 
 
 @pytest.fixture
@@ -17,18 +17,18 @@ def fold(tiny_dataset_folder):
     return Fold(0, dataset, np.arange(len(dataset["test"])))
 
 
-def test_controls_of_other_rows_are_answered_anew(fold, tmp_path, monkeypatch):
+def test_baselines_of_other_rows_are_answered_anew(fold, tmp_path, monkeypatch):
     asked = []
-    answer = data.control_answers
-    monkeypatch.setattr(data, "control_answers", lambda *args: asked.append(len(args[2])) or answer(*args))
-    first = controls_of(fold, ["majority"], tmp_path)["majority"]
-    again = controls_of(fold, ["majority"], tmp_path)["majority"]
+    answer = data.baseline_answers
+    monkeypatch.setattr(data, "baseline_answers", lambda *args: asked.append(len(args[2])) or answer(*args))
+    first = baselines_of(fold, ["majority"], tmp_path)["majority"]
+    again = baselines_of(fold, ["majority"], tmp_path)["majority"]
     assert asked == [12] and first.keys() == again.keys()
     for name, array in first.items():
         np.testing.assert_array_equal(again[name], array)
     fewer = fold.dataset.copy()
     fewer["train"] = fewer["train"].select(np.flatnonzero(np.array(fewer["train"]["labels"][:]).ravel() == 1))
-    of_others = controls_of(replace(fold, dataset=fewer), ["majority"], tmp_path)["majority"]
+    of_others = baselines_of(replace(fold, dataset=fewer), ["majority"], tmp_path)["majority"]
     assert asked == [12, 12]
     for probe in PROBES:
         assert (of_others[f"probe/{probe}/unprojected"] == [0, 1]).all()

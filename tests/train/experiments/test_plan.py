@@ -6,18 +6,18 @@ import pytest
 from accelerate import Accelerator
 from datasets import load_dataset
 
-from tests.train.experiments.experiment_settings import study_settings
+from tests.train.experiments.experiment_settings import experiment_settings
 from train.compare_systems import PLAN, main
 from train.experiments import plan
-from train.experiments.data import open_study_data
-from train.experiments.plan import pairs_per_second, plan_study, plan_table
-from train.experiments.spec import StudyArguments, plan_runs
+from train.experiments.data import open_experiment_data
+from train.experiments.plan import pairs_per_second, plan_experiment, plan_table
+from train.experiments.spec import ExperimentArguments, plan_runs
 from train.pretrain import pretrain
 from train.training.history import read_history
 
 
-def study_of(dataset, out, **changed):
-    return StudyArguments(**study_settings(dataset, out, **changed))
+def experiment_of(dataset, out, **changed):
+    return ExperimentArguments(**experiment_settings(dataset, out, **changed))
 
 
 @pytest.mark.slow
@@ -25,9 +25,9 @@ def test_updates_are_those_of_the_run(tiny_dataset_folder, tmp_path, monkeypatch
     monkeypatch.setattr(plan, "pairs_per_second", lambda *_: 20.0)
     settings = {"gradient_accumulation_steps": 3, "balance": "upsample"}
     systems = {"A": {"system": "clip", **settings}, "B": {"system": "clip", "max_updates": 2}}
-    study = study_of(tiny_dataset_folder, tmp_path / "s", systems=systems)
-    runs, data = plan_runs(study), open_study_data(study, show_progress=False)
-    planned = plan_study(runs, data.folds, Accelerator())
+    experiment = experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems)
+    runs, data = plan_runs(experiment), open_experiment_data(experiment, show_progress=False)
+    planned = plan_experiment(runs, data.folds, Accelerator())
     for run, of_run in zip(runs, planned, strict=True):
         pretrain(run.arguments, data.folds[0].dataset)
         history = read_history(tmp_path / "s" / "runs" / run.run_id)
@@ -51,7 +51,7 @@ def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypa
         "D": {"system": "gloria"},
         "E": {"system": "untrained"},
     }
-    main(study_of(tiny_dataset_folder, tmp_path / "s", systems=systems, seeds=[0, 1], dry_run=True))
+    main(experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems, seeds=[0, 1], dry_run=True))
     assert timed == [("lumbarclip", 32), ("lumbarclip", 48), ("gloria", 32)]
     assert [path.name for path in (tmp_path / "s").iterdir()] == [PLAN]  # nothing is trained
     planned = json.loads((tmp_path / "s" / PLAN).read_text())["runs"]
@@ -77,7 +77,7 @@ def test_the_total_is_the_last_line():
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_speed_is_measured_without_the_hub(tiny_dataset_folder, tmp_path, pretrained):
     """Pretrained towers that cannot be reached give way to random ones; the text tower is then tiny here."""
-    (run,) = plan_runs(study_of(tiny_dataset_folder, tmp_path, systems={"A": {"system": "gloria"}}))
+    (run,) = plan_runs(experiment_of(tiny_dataset_folder, tmp_path, systems={"A": {"system": "gloria"}}))
     run.arguments.pretrained, run.arguments.text = pretrained, "nobody/has-this"
     rows = load_dataset(str(tiny_dataset_folder), split="train")
     assert 1 < pairs_per_second(run.arguments, rows, Accelerator()) < 1e5

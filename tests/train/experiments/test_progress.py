@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from tests.train.experiments.experiment_settings import study_settings
+from tests.train.experiments.experiment_settings import experiment_settings
 from train.evaluation.targets import Targets
 from train.experiments.progress import progress_table, quick_figure, remaining_seconds
-from train.experiments.spec import StudyArguments, plan_runs
+from train.experiments.spec import ExperimentArguments, plan_runs
 
 
 @pytest.fixture
 def runs():
-    return plan_runs(StudyArguments(**study_settings("d", "s", seeds=[0, 1])))
+    return plan_runs(ExperimentArguments(**experiment_settings("d", "s", seeds=[0, 1])))
 
 
 def ended(title, seconds, state="done"):

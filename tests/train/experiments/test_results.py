@@ -1,4 +1,4 @@
-"""The figures of a study, counted by hand on 8 patients, and what a study may lack."""
+"""The figures of an experiment, counted by hand on 8 patients, and what an experiment may lack."""
 
 import json
 import math
@@ -19,23 +19,23 @@ from tests.train.experiments.made_experiment import (
     system,
 )
 from train.evaluation.statistics.bootstrap import Resampling
-from train.experiments.results import measure_study
+from train.experiments.results import measure_experiment
 
 HEADLINE = "probe/paper/unprojected"
 
 
-def measured(answers, targets, controls=None, summaries=(), systems=None, **more):
+def measured(answers, targets, baselines=None, summaries=(), systems=None, **more):
     systems = systems or {title: system("lumbarclip" if "Lumbar" in title else "clip") for title in answers}
     answers = {title: seeds if isinstance(seeds, dict) else dict(enumerate(seeds)) for title, seeds in answers.items()}
-    results = measure_study(
-        answers, controls or {}, targets, summaries, Resampling(100), "paper/unprojected", systems, **more
+    results = measure_experiment(
+        answers, baselines or {}, targets, summaries, Resampling(100), "paper/unprojected", systems, **more
     )
     json.dumps(results, allow_nan=False)  # what is undefined is null
     return results
 
 
 def value(results, title, name, group=HEADLINE, part="systems"):
-    return results[part][title]["figures"][group][name]["value"]
+    return results[part][title]["metrics"][group][name]["value"]
 
 
 def test_table_2_counted_by_hand():
@@ -60,12 +60,12 @@ def test_three_seeds_are_averaged_and_their_spread_stands_beside():
     wrong = ([0], [0, 3, 20], [])
     seeds = [class_answers(wrong=rows) for rows in wrong]
     results = measured({"LumbarCLIP": seeds}, exclusive_targets())
-    entry = results["systems"]["LumbarCLIP"]["figures"][HEADLINE]["accuracy"]
+    entry = results["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["accuracy"]
     assert entry["by_seed"] == pytest.approx([23 / 24, 21 / 24, 1])
     assert entry["value"] == pytest.approx(np.mean([23 / 24, 21 / 24, 1]))
     assert entry["standard_deviation_of_seeds"] == pytest.approx(np.std([23 / 24, 21 / 24, 1], ddof=1))
     one = measured({"LumbarCLIP": seeds[:1]}, exclusive_targets())
-    assert one["systems"]["LumbarCLIP"]["figures"][HEADLINE]["accuracy"]["standard_deviation_of_seeds"] is None
+    assert one["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["accuracy"]["standard_deviation_of_seeds"] is None
     assert one["comparisons"] == []  # nothing to compare with
 
 
@@ -75,12 +75,12 @@ def test_differences_are_those_of_the_figures_and_are_paired():
         "CLIP": [class_answers(wrong=[0, 3, 6, 9, 15, 18])],
         "SigLIP": [class_answers(wrong=[0])],
     }
-    controls = {"hog": class_answers(wrong=range(12))}
-    results = measured(answers, exclusive_targets(), controls)
-    best, of_best, systems, against_controls = results["comparisons"]
+    baselines = {"hog": class_answers(wrong=range(12))}
+    results = measured(answers, exclusive_targets(), baselines)
+    best, of_best, systems, against_baselines = results["comparisons"]
     assert (best["first"], best["num_comparisons"], best["metric"]) == ("LumbarCLIP", 2, "macro_f1")
     assert best["tied"] == ["SigLIP"]
-    assert of_best["to"] == "controls of the best" and of_best["differences"] == against_controls["differences"]
+    assert of_best["to"] == "baselines of the best" and of_best["differences"] == against_baselines["differences"]
     clip, siglip = (systems["differences"][title] for title in ("CLIP", "SigLIP"))
     assert clip["value"] == pytest.approx(value(results, "LumbarCLIP", "macro_f1") - value(results, "CLIP", "macro_f1"))
     assert (siglip["value"], siglip["low"], siglip["high"], siglip["excludes_zero"]) == (0, 0, 0, False)
@@ -88,7 +88,7 @@ def test_differences_are_those_of_the_figures_and_are_paired():
     # CLIP errs wherever LumbarCLIP does and in other patients besides: every resample agrees.
     assert clip["excludes_zero"] and clip["p"] == pytest.approx(2 / (101 - clip["dropped_resamples"]))
     assert clip["p_holm"] == 2 * clip["p"]
-    assert against_controls["to"] == "controls" and against_controls["differences"]["hog"]["excludes_zero"]
+    assert against_baselines["to"] == "baselines" and against_baselines["differences"]["hog"]["excludes_zero"]
 
 
 def test_the_reference_is_named_beforehand_and_the_best_is_found():
@@ -142,7 +142,7 @@ def test_findings_of_two_folds_equal_scikit_learn_and_an_absent_class_has_a_reas
     by_finding = [roc_auc_score(targets.labels[:, k], ranks[:, k]) for k in (0, 1)]
     assert value(results, "LumbarCLIP", "auroc/bulge") == pytest.approx(by_finding[0])
     assert value(results, "LumbarCLIP", "macro_auroc") == pytest.approx(np.mean(by_finding))
-    absent = results["systems"]["LumbarCLIP"]["figures"][HEADLINE]["auroc/Modic change"]
+    absent = results["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["auroc/Modic change"]
     assert absent["value"] is None and "`Modic change` has 0 positive rows of 24" in absent["reason"]
     kappa = cohen_kappa_score(targets.grades, answers["grade/unprojected"], weights="quadratic")
     assert value(results, "LumbarCLIP", "quadratic_kappa", "grade/unprojected") == pytest.approx(kappa)
@@ -156,7 +156,7 @@ def test_what_one_system_could_not_learn_is_left_out_of_the_mean_of_all():
     results = measured({"LumbarCLIP": [whole], "CLIP": [lacking]}, targets)
     for title in ("LumbarCLIP", "CLIP"):
         assert value(results, title, "macro_auroc") == value(results, title, "auroc/bulge")
-    reason = results["systems"]["LumbarCLIP"]["figures"][HEADLINE]["auroc/stenosis"]["reason"]
+    reason = results["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["auroc/stenosis"]["reason"]
     assert "`stenosis`" in reason and "(fold 1)" in reason
     pair = results["comparisons"][0]["differences"]
     assert all(entry["value"] is not None for entry in pair.values())
@@ -167,7 +167,7 @@ def test_an_absent_exclusive_class_is_null_with_its_reason_everywhere():
     only = targets.select(POSITIVE, "test")
     answers = {name: array[POSITIVE] for name, array in class_answers(wrong=[2]).items()}
     results = measured({"LumbarCLIP": [answers], "CLIP": [answers]}, only)
-    entry = results["systems"]["CLIP"]["figures"][HEADLINE]["macro_f1"]
+    entry = results["systems"]["CLIP"]["metrics"][HEADLINE]["macro_f1"]
     assert entry["value"] is None and entry["reason"] == "no row of `No Finding` in the test split"
     assert value(results, "CLIP", "accuracy") == pytest.approx(14 / 15)
     assert not [entry for entry in results["comparisons"] if entry["metric"] == "macro_f1"]
@@ -187,10 +187,10 @@ def test_every_way_of_asking_is_measured_where_it_was_asked():
     answers = {"LumbarCLIP": [class_answers(wrong=[0, 1, 20], **more)], "CLIP": [class_answers()]}
     results = measured(answers, exclusive_targets())
     assert value(results, "LumbarCLIP", "accuracy", "probe/knn/projected") == pytest.approx(23 / 24)
-    decision = results["systems"]["LumbarCLIP"]["figures"]["decision/paper_threshold/unprojected"]
+    decision = results["systems"]["LumbarCLIP"]["metrics"]["decision/paper_threshold/unprojected"]
     assert decision["accuracy"]["value"] == pytest.approx(22 / 24)
     assert "auroc" not in decision and "expected_calibration_error" not in decision
-    calibrated = results["systems"]["LumbarCLIP"]["figures"]["calibrated/paper/unprojected"]
+    calibrated = results["systems"]["LumbarCLIP"]["metrics"]["calibrated/paper/unprojected"]
     assert calibrated["expected_calibration_error"]["value"] == pytest.approx(0.2)
     assert set(calibrated) == {"expected_calibration_error", "brier_score"}
     assert value(results, "LumbarCLIP", "accuracy", "zero_shot") == pytest.approx(18 / 24)
@@ -200,7 +200,7 @@ def test_every_way_of_asking_is_measured_where_it_was_asked():
     # Patient 0 is wrong in two images of three (mean 0.4), patient 6 in one (mean 0.4 for LBP): 7 of 8 patients.
     assert value(results, "LumbarCLIP", "accuracy", "patients/mean") == pytest.approx(7 / 8)
     assert value(results, "LumbarCLIP", "accuracy", "patients/attention") == 1
-    assert set(results["systems"]["CLIP"]["figures"]) == {HEADLINE, "patients/mean"}
+    assert set(results["systems"]["CLIP"]["metrics"]) == {HEADLINE, "patients/mean"}
     reliability = results["systems"]["LumbarCLIP"]["reliability"]
     assert reliability["before"] == {
         "counts": [24],
@@ -218,7 +218,7 @@ def test_patients_of_two_folds_are_ranked_within_their_fold():
     results = measured({"LumbarCLIP": [answers], "CLIP": [answers | {HEADLINE: shifted}]}, targets)
     aurocs = [value(results, title, "macro_auroc", "patients/mean") for title in ("LumbarCLIP", "CLIP")]
     assert aurocs[0] == aurocs[1] > 0.5
-    assert results["systems"]["CLIP"]["figures"]["patients/mean"]["macro_auroc"]["n"] == 8
+    assert results["systems"]["CLIP"]["metrics"]["patients/mean"]["macro_auroc"]["n"] == 8
 
 
 def test_cost_and_failed_runs_are_told():
@@ -233,7 +233,7 @@ def test_cost_and_failed_runs_are_told():
     cost = results["systems"]["LumbarCLIP"]["cost"]
     assert (cost["num_runs"], cost["num_finished"], cost["seconds"], cost["pairs_seen"]) == (3, 2, 6.0, 320)
     failed = results["systems"]["CLIP"]
-    assert failed["figures"] == {} and failed["cost"]["seconds"] is None and failed["num_seeds"] == 0
+    assert failed["metrics"] == {} and failed["cost"]["seconds"] is None and failed["num_seeds"] == 0
     assert [run["reason"] for run in results["runs"] if run["state"] != "done"] == [
         "the loss is not finite at update 3",
         "CUDA out of memory",
@@ -244,7 +244,7 @@ def test_what_cannot_be_compared_is_refused():
     shuffled = class_answers() | {"row": np.arange(NUM_ROWS)[::-1]}
     with pytest.raises(ValueError, match="CLIP answers for 24 rows that are not the 24 rows"):
         measured({"LumbarCLIP": [class_answers()], "CLIP": [shuffled]}, exclusive_targets())
-    with pytest.raises(ValueError, match="No system of the study has a finished run.*--retry_failed"):
+    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
         measured({"LumbarCLIP": []}, exclusive_targets())
     asked = class_answers()
     asked["probe/knn/projected"] = asked.pop(HEADLINE)
@@ -256,6 +256,6 @@ def test_one_patient_gives_figures_and_no_interval():
     targets = exclusive_targets()
     one = targets.select(np.arange(3), "test")
     answers = {name: array[:3] for name, array in class_answers(wrong=[1]).items()}
-    entry = measured({"LumbarCLIP": [answers]}, one)["systems"]["LumbarCLIP"]["figures"][HEADLINE]["accuracy"]
+    entry = measured({"LumbarCLIP": [answers]}, one)["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["accuracy"]
     assert entry["value"] == pytest.approx(2 / 3) and entry["low"] is None
     assert math.isclose(entry["n"], 3)

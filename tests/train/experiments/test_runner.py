@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from tests.train.experiments.experiment_settings import study_settings
-from train import pretrain
+from tests.train.experiments.experiment_settings import experiment_settings
 from train.experiments import runner
-from train.experiments.data import open_study_data
+from train.experiments.data import open_experiment_data
 from train.experiments.runner import do_run, forget, read_summary
-from train.experiments.spec import StudyArguments, plan_runs
+from train.experiments.spec import ExperimentArguments, plan_runs
+from train.training import loop
 
 
 def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
     systems = {"Ours": {"system": "lumbarclip"}}
-    study = StudyArguments(**study_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1))
-    (run,) = plan_runs(study)
-    (fold,) = open_study_data(study, False).folds
+    experiment = ExperimentArguments(
+        **experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1)
+    )
+    (run,) = plan_runs(experiment)
+    (fold,) = open_experiment_data(experiment, False).folds
     folder = Path(run.arguments.output_dir)
 
     def fail(*args, **kwargs):
@@ -34,7 +36,7 @@ def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_f
     forget(run)
     assert read_summary(run) is None and not (folder / "answers.safetensors").exists()
     monkeypatch.setattr(runner, "answer_run", lambda *args, **kwargs: {"row": fold.rows})
-    monkeypatch.setattr(pretrain, "train", fail)
+    monkeypatch.setattr(loop, "Training", fail)
     assert do_run(run, fold, Accelerator(), keep_checkpoint=False)["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["date"] == trained
     assert not (folder / "checkpoint").exists()  # measured, it is not kept unless asked
@@ -42,8 +44,8 @@ def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_f
 
 @pytest.mark.parametrize("begun", [("run.json", "history.jsonl"), ("run.json", "states/update-1/model")])
 def test_a_run_that_was_not_trained_to_its_end_starts_again(tmp_path, begun):
-    study = StudyArguments(**study_settings("d", tmp_path, systems={"Ours": {"system": "clip"}}))
-    (run,) = plan_runs(study)
+    experiment = ExperimentArguments(**experiment_settings("d", tmp_path, systems={"Ours": {"system": "clip"}}))
+    (run,) = plan_runs(experiment)
     folder = Path(run.arguments.output_dir)
     for name in (*begun, "summary.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

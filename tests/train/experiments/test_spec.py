@@ -1,50 +1,54 @@
-"""A study file becomes runs; whatever in it is unknown is refused by name before anything is trained."""
+"""An experiment file becomes runs; whatever in it is unknown is refused by name before anything is trained."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.train.experiments.experiment_settings import study_settings
-from train.experiments.spec import HEADLINES, StudyArguments, plan_runs, read_study
+from tests.train.experiments.experiment_settings import experiment_settings
+from train.experiments.spec import HEADLINES, ExperimentArguments, plan_runs, read_experiment
 from train.experiments.systems import SYSTEMS
 from train.pretraining.arguments import PretrainArguments
 
-STUDIES = sorted((Path(__file__).parents[3] / "train" / "configs" / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).parents[3] / "train" / "configs" / "experiments").glob("*.yaml"))
 
 
 def write(path, **changed):
-    path.write_text(yaml.safe_dump(study_settings("data/x", "") | changed, sort_keys=False))
+    path.write_text(yaml.safe_dump(experiment_settings("data/x", "") | changed, sort_keys=False))
     return str(path)
 
 
-def by_id(study):
-    return {run.run_id: run for run in plan_runs(study)}
+def by_id(experiment):
+    return {run.run_id: run for run in plan_runs(experiment)}
 
 
-def test_settings_of_the_study_the_system_the_entry_and_the_command_line_win_in_this_order(tmp_path):
+def test_settings_of_the_experiment_the_system_the_entry_and_the_command_line_win_in_this_order(tmp_path):
     systems = {
         "ConVIRT": {"system": "convirt"},
         "ConVIRT, cold": {"system": "convirt", "initial_temperature": 0.05, "epochs": 9},
     }
     file = write(tmp_path / "mine.yaml", systems=systems)
-    study = read_study([file])
-    assert study.out == "study/mine"
-    plain, cold = (run.arguments for run in plan_runs(study))
-    assert (plain.weight_decay, plain.projection_dim, plain.learning_rate) == (1e-4, 8, 1e-3)  # default, study, study
+    experiment = read_experiment([file])
+    assert experiment.out == "experiments/mine"
+    plain, cold = (run.arguments for run in plan_runs(experiment))
+    assert (plain.weight_decay, plain.projection_dim, plain.learning_rate) == (
+        1e-4,
+        8,
+        1e-3,
+    )  # default, experiment, experiment
     assert (plain.initial_temperature, plain.projection, plain.alpha) == (0.1, "nonlinear", 1.0)  # of the system
     assert (cold.initial_temperature, cold.epochs, plain.epochs) == (0.05, 9, 2)  # of the entry
-    assert plain.output_dir == "study/mine/runs/convirt-seed0" and plain.resume and not plain.evaluate
+    assert plain.output_dir == "experiments/mine/runs/convirt-seed0" and plain.resume and not plain.evaluate
     words = ["--epochs", "3", "--max_updates", "4", "--overrides", '{"initial_temperature": 0.2, "batch_size": 2}']
-    for run in plan_runs(read_study([file, "--out", "s", *words])):
+    for run in plan_runs(read_experiment([file, "--out", "s", *words])):
         args = run.arguments
         assert (args.epochs, args.max_updates, args.initial_temperature, args.batch_size) == (3, 4, 0.2, 2)
         assert args.output_dir.startswith("s/runs/")
 
 
 def test_every_system_has_its_turn_before_any_has_its_second():
-    study = StudyArguments(**study_settings("d", "s", seeds=[3, 5], folds=3))
-    runs = plan_runs(study)
+    experiment = ExperimentArguments(**experiment_settings("d", "s", seeds=[3, 5], folds=3))
+    runs = plan_runs(experiment)
     assert len(runs) == len({run.run_id for run in runs}) == 3 * 2 * 3
     assert [run.title for run in runs[:4]] == ["Ours", "Plain", "Untrained", "Ours"]
     assert [(run.seed, run.fold) for run in runs[::3]] == [(3, 0), (3, 1), (3, 2), (5, 0), (5, 1), (5, 2)]
@@ -65,18 +69,21 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"systems": {"A": {"system": "clip", "epoch": 3}}}, "'A' sets 'epoch'.*Did you mean epochs"),
         ({"settings": {"visoin": "resnet18"}}, "settings sets 'visoin'.*Did you mean vision"),
         ({"overrides": {"batchsize": 3}}, "overrides sets 'batchsize'.*Did you mean batch_size"),
-        ({"systems": {"A": {"system": "clip", "seed": 3}}}, "'seed', which a study says once for all runs: seeds"),
-        ({"settings": {"resume": True}}, "a study always goes on"),
+        (
+            {"systems": {"A": {"system": "clip", "seed": 3}}},
+            "'seed', which an experiment says once for all runs: seeds",
+        ),
+        ({"settings": {"resume": True}}, "an experiment always goes on"),
         ({"systems": {"A": {"system": "clip", "batch_size": 0}}}, "'A' cannot be run: batch_size must be at least 1"),
         ({"settings": {"epochs": "many"}}, "cannot be run: .*invalid int value: 'many'"),
         ({"systems": {"A b": {"system": "clip"}, "a-B": {"system": "clip"}}}, "share the folder name a-b"),
-        ({"systems": {"HOG": {"system": "clip"}}}, "HOG is the name of a control.*rename"),
-        ({"systems": {"no_pixels": {"system": "clip"}}}, "no_pixels is the name of a control"),
+        ({"systems": {"HOG": {"system": "clip"}}}, "HOG is the name of a baseline.*rename"),
+        ({"systems": {"no_pixels": {"system": "clip"}}}, "no_pixels is the name of a baseline"),
         ({"dataset": ""}, "dataset is empty"),
         ({"seeds": []}, "seeds must be one or more"),
         ({"seeds": [1, 1]}, r"different numbers; got \[1, 1\]"),
         ({"folds": 2}, "folds must be at least 3.*got 2"),
-        ({"controls": ["hogg"]}, "controls 'hogg'.*Did you mean hog"),
+        ({"baselines": ["hogg"]}, "baselines 'hogg'.*Did you mean hog"),
         ({"headline": "logistic"}, "PROBE/FEATURES.*got 'logistic'"),
         ({"headline": "magic/unprojected"}, "headline 'magic/unprojected', which is not known"),
         ({"headline": "logistics/projected"}, "Did you mean logistic/projected"),
@@ -88,52 +95,52 @@ def test_every_system_has_its_turn_before_any_has_its_second():
 )
 def test_what_is_unknown_or_cannot_work_is_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
-        read_study([write(tmp_path / "study.yaml", **changed)])
+        read_experiment([write(tmp_path / "experiment.yaml", **changed)])
 
 
 def test_every_headline_that_runs_answer_by_is_known():
-    """That they do answer by each is seen in the tests of the study."""
+    """That they do answer by each is seen in the tests of the experiment."""
     assert set(HEADLINES) == {
         *(f"{probe}/{space}" for probe in ("paper", "logistic", "knn") for space in ("unprojected", "projected")),
         "paper_balanced/unprojected",
         "paper_logit_adjusted/unprojected",
     }
     for headline in HEADLINES:
-        assert StudyArguments(**study_settings("d", "s", headline=headline)).headline == headline
+        assert ExperimentArguments(**experiment_settings("d", "s", headline=headline)).headline == headline
 
 
-def test_a_study_without_a_file_needs_a_folder():
+def test_a_experiment_without_a_file_needs_a_folder():
     words = ["--dataset", "d", "--systems", '{"A": {"system": "clip"}}']
     with pytest.raises(ValueError, match="out is empty"):
-        read_study(words)
-    assert read_study([*words, "--out", "s"]).out == "s"
+        read_experiment(words)
+    assert read_experiment([*words, "--out", "s"]).out == "s"
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_systems_are_settings_of_pretraining(name):
     """The paper trains baselines on the original reports alone, so that only LumbarCLIP sees augmented ones."""
-    study = StudyArguments(**study_settings("d", "s", systems={"A": {"system": name}}))
-    (run,) = plan_runs(study)
+    experiment = ExperimentArguments(**experiment_settings("d", "s", systems={"A": {"system": name}}))
+    (run,) = plan_runs(experiment)
     assert set(SYSTEMS[name].settings) <= set(PretrainArguments.__dataclass_fields__)
     if run.system.trained:
         assert run.arguments.objective == name
         assert (run.arguments.alpha < 1) == (name == "lumbarclip")
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
-def test_every_study_parses_and_opens_with_its_command(path):
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_every_experiment_parses_and_opens_with_its_command(path):
     opening = [line for line in path.read_text().splitlines()[:8] if line.startswith("#")]
     assert any(
         f"accelerate launch train/compare_systems.py train/configs/experiments/{path.name}" in line for line in opening
     )
     assert any("Expected" in line for line in opening)
-    study = read_study([str(path)])
-    assert study.out == f"study/{path.stem}" and study.description.endswith(".")
+    experiment = read_experiment([str(path)])
+    assert experiment.out == f"experiments/{path.stem}" and experiment.description.endswith(".")
 
 
-def test_the_paper_study_is_the_papers():
+def test_the_paper_experiment_is_the_papers():
     """Table 2 and figures 3 and 4: three backbones, none or two heads of three widths, four baselines; section 4.1."""
-    runs = by_id(read_study([str(STUDIES[0].with_name("paper.yaml"))]))
+    runs = by_id(read_experiment([str(EXPERIMENTS[0].with_name("paper.yaml"))]))
     assert len(runs) == 25
     ours = [run.arguments for run in runs.values() if run.arguments.objective == "lumbarclip"]
     heads = {(args.vision, args.projection, args.projection_dim if args.projection != "none" else 0) for args in ours}
@@ -153,24 +160,24 @@ def test_the_paper_study_is_the_papers():
     }
 
 
-def test_the_paper_study_leads_with_the_papers_probe_and_all_others_with_the_optimum():
-    studies = {path.stem: read_study([str(path)]) for path in STUDIES}
-    headlines = {name: study.headline for name, study in studies.items()}
+def test_the_paper_experiment_leads_with_the_papers_probe_and_all_others_with_the_optimum():
+    experiments = {path.stem: read_experiment([str(path)]) for path in EXPERIMENTS}
+    headlines = {name: experiment.headline for name, experiment in experiments.items()}
     assert headlines.pop("paper") == "paper/unprojected"
-    assert set(headlines.values()) == {StudyArguments(**study_settings("d", "s")).headline}
-    assert studies["paper"].reference == "LumbarCLIP-ResNet50-256"
+    assert set(headlines.values()) == {ExperimentArguments(**experiment_settings("d", "s")).headline}
+    assert experiments["paper"].reference == "LumbarCLIP-ResNet50-256"
 
 
-def test_in_the_study_of_targets_nothing_else_differs():
-    runs = by_id(read_study([str(STUDIES[0].with_name("ablation_targets.yaml"))])).values()
+def test_in_the_experiment_of_targets_nothing_else_differs():
+    runs = by_id(read_experiment([str(EXPERIMENTS[0].with_name("ablation_targets.yaml"))])).values()
     targets = {"objective", "target_columns", "label_temperature", "output_dir", "seed"}
     others = [{name: value for name, value in vars(run.arguments).items() if name not in targets} for run in runs]
     assert len(others) == 18 and all(other == others[0] for other in others)
     assert (others[0]["alpha"], others[0]["initial_temperature"]) == (1.0, 0.07)
 
 
-def test_the_study_of_discs_holds_the_published_targets_as_well():
-    runs = by_id(read_study([str(STUDIES[0].with_name("spider.yaml"))]))
+def test_the_experiment_of_discs_holds_the_published_targets_as_well():
+    runs = by_id(read_experiment([str(EXPERIMENTS[0].with_name("spider.yaml"))]))
     tuned, published = (runs[f"{title}-seed0-fold0"].arguments for title in ("lumbarclip", "lumbarclip-as-published"))
     assert (tuned.target_columns, tuned.count_absences, tuned.label_temperature) == (["labels", "grade"], True, 1.0)
     assert (published.target_columns, published.count_absences, published.label_temperature) == (

@@ -78,14 +78,14 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d"], "output_dir is empty"),
         (["--dataset", "d", "--output_dir", "o", "--resume", "--overwrite"], "choose one"),
         (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
-        (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "got 'clap'"),
+        (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "invalid choice: 'clap'"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
-        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be positive, .*; got -1"),
+        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be at least 0; got -1"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
-        (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "got colour"),
-        (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "sampler, both or none; got smote"),
-        (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "report, sentence; got 'word'"),
-        (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "eda, both, none; got 'aeda'"),
+        (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "invalid choice: 'colour'"),
+        (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "invalid choice: 'smote'"),
+        (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "invalid choice: 'word'"),
+        (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "invalid choice: 'aeda'"),
         (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
@@ -95,6 +95,13 @@ def test_merged_keys_may_be_written_over(tmp_path):
 def test_settings_that_cannot_work_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         parse_arguments(PretrainArguments, words)
+
+
+def test_every_objective_is_a_choice():
+    from train.objectives import OBJECTIVES
+
+    with pytest.raises(ValueError, match=f"one of {', '.join(OBJECTIVES)}; got 'clap'"):
+        PretrainArguments(dataset="d", output_dir="o", objective="clap")
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)

@@ -59,14 +59,13 @@ def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder
         text=str(tmp_path / "text"),
         image_size=32,
         projection="nonlinear",
-        label_temperature=0.3,
         gradient_checkpointing=True,
     )
     processor, model = build_model(args, open_dataset(args.dataset)["train"])
     weights = model.text_model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in text.state_dict().items() if name in weights)
     assert processor.tokenizer.get_vocab() == learn_tokenizer(TEXTS, 60).get_vocab()
-    assert (model.config.projection, model.config.label_temperature) == ("nonlinear", 0.3)
+    assert model.config.projection == "nonlinear"
     assert processor.image_processor.size["height"] == 32
 
 
@@ -120,8 +119,6 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
         init_checkpoint=str(tmp_path / "base"),
         vision="no_such_tower",
         image_size=999,
-        alpha=1.0,
-        label_temperature=0.3,
         learn_temperature=False,
         class_prompts={"scoliosis": ["The spine is curved."]},
     )
@@ -131,7 +128,6 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
     assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
     assert processor.image_processor.size["height"] == 32
     assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
-    assert (model.config.alpha, model.config.label_temperature, model.config.learn_temperature) == (1.0, 0.3, False)
     assert not model.log_inverse_temperature.requires_grad
 
 
@@ -143,5 +139,5 @@ def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folde
     args = PretrainArguments(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), init_checkpoint=str(tmp_path / "bert")
     )
-    with pytest.raises(ValueError, match="holds a BertModel; it must be a LumbarCLIP checkpoint"):
+    with pytest.raises(ValueError, match="is a BertModel; it must be a LumbarCLIP checkpoint"):
         build_model(args, open_dataset(args.dataset)["train"])

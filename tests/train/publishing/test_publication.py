@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -46,7 +47,7 @@ def run(made, tiny_model, tiny_processor, tmp_path):
 def hub(monkeypatch):
     with LoopbackHub() as hub:
         hub.connect(monkeypatch)
-        for module in (publish, publication, pretrain):
+        for module in (publish, publication, huggingface_hub):
             monkeypatch.setattr(module, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
         yield hub
 
@@ -80,7 +81,7 @@ def test_the_folder_is_the_checkpoint_and_its_card(run, trusting, hub, capsys):
 @pytest.fixture
 def push(run, hub, monkeypatch, tiny_dataset_folder):
     """`train/pretrain.py --push_to_hub` with more words, after a training that left `run`."""
-    monkeypatch.setattr(pretrain, "pretrain", lambda args, dataset: None)
+    monkeypatch.setattr(pretrain, "pretrain", lambda args, dataset, facts: None)
     words = ["--output_dir", str(run), "--push_to_hub", "--hub_repo_id", REPO, "--dataset"]
 
     def push(*more, dataset=tiny_dataset_folder):
@@ -149,7 +150,7 @@ def test_a_space_beside_the_model(run, trusting, hub):
 def test_an_index_of_other_weights_goes_to_no_space(run, trusting, hub, tiny_model, tmp_path):
     index = tmp_path / "index.parquet"
     write_index(index, np.eye(2), ["Disc bulge."] * 2)
-    with pytest.raises(ValueError, match=r"encoded with tiny of the weights a{12}.*cannot be compared"):
+    with pytest.raises(ValueError, match=r"encoded with tiny of weights a{12}.*cannot be compared"):
         published(run, space=True, index=str(index))
     assert not hub.repositories
     write_index(index, np.eye(2), ["Disc bulge."] * 2, {**MADE, "weights_sha256": weights_sha256(tiny_model)})
@@ -285,7 +286,7 @@ def test_a_checkpoint_that_needs_this_project_is_refused(run):
     check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code = run / "checkpoint" / "losses_lumbarclip.py"
     source = code.read_text()
-    code.write_text(source + "\nimport train.training.gathering\n")
+    code.write_text(source + "\nimport train.training.distributed\n")
     with pytest.raises(ValueError, match="does not load in a process that has only this folder: .*train"):
         check_loadable(run / "checkpoint", run / "checkpoint" / GOLDEN_TENSORS)
     code.write_text(source)

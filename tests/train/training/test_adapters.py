@@ -17,7 +17,9 @@ from tests.conftest import TINY_TEXT, TINY_VISION
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.data.loaders import open_dataset
 from train.pretraining.arguments import PretrainArguments
+from train.training import loop
 from train.training.adapters import (
     add_adapters,
     check_adapter_base,
@@ -133,8 +135,9 @@ def test_training_reaches_every_adapter_and_the_heads(tmp_path, tiny_processor, 
 
 
 def test_a_fixed_temperature_stays_fixed(tiny_config):
-    tiny_config.learn_temperature = False
-    model = add_adapters(LumbarCLIPModel(tiny_config), rank=2)
+    model = LumbarCLIPModel(tiny_config)
+    model.log_inverse_temperature.requires_grad_(False)
+    model = add_adapters(model, rank=2)
     assert not model.log_inverse_temperature.requires_grad
 
 
@@ -195,7 +198,7 @@ def weights(settings, folder="checkpoint"):
 
 
 def run(settings):
-    pretrain.pretrain(PretrainArguments(**settings), pretrain.open_dataset(settings["dataset"]))
+    pretrain.pretrain(PretrainArguments(**settings), open_dataset(settings["dataset"]))
 
 
 def test_a_run_leaves_an_adapter_and_the_same_model_merged(settings, tiny_inputs):
@@ -229,9 +232,9 @@ def test_an_interrupted_run_resumes_to_the_same_weights(settings, monkeypatch, t
         if line["update"] == 7:
             raise KeyboardInterrupt
 
-    log = pretrain.log
+    log = loop.log
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pretrain, "log", interrupt)
+        patched.setattr(loop, "log", interrupt)
         run(settings)
     assert not (Path(settings["output_dir"]) / "adapter").exists()
     assert [path.name for path in (Path(settings["output_dir"]) / "states").iterdir()] == ["update-00000006"]

@@ -20,8 +20,6 @@ DATA = {"synthetic": False, "leak": None}
         ({"rows_sha256": OTHER, "start": None}, "other"),
         ({"rows_sha256": ROWS, "start": {"rows": "other"}}, "other"),  # what that run started from counts too
         ({"rows_sha256": ROWS, "start": {"rows": "unknown"}}, "unknown"),
-        ({"rows_sha256": ROWS, "arguments": {"init_checkpoint": "user/model"}}, "unknown"),  # nobody looked
-        ({"rows_sha256": ROWS, "arguments": {}}, "same"),
     ],
 )
 def test_the_run_beside_a_checkpoint_tells_what_it_was_trained_on(tmp_path, base, rows):

@@ -2,8 +2,9 @@
 
 import gradio as gr
 
-from train.web_app.answer_html import SIDES
-from train.web_app.interface import build_page, launch_settings, uploaded_paths
+from train.web_app.answer_words import SIDES
+from train.web_app.interface import NO_CALIBRATION, build_page, uploaded_paths
+from train.web_app.serving import launch_settings
 
 
 def test_only_what_was_uploaded_is_looked_at(tmp_path, monkeypatch):
@@ -37,3 +38,18 @@ def test_nothing_is_shared_recorded_or_reported(reader):
     fonts = [*settings["theme"]._font, *settings["theme"]._font_mono]
     assert not [font for font in fonts if isinstance(font, gr.themes.GoogleFont)]
     assert {dependency.api_visibility for dependency in page.fns.values()} == {"private"}
+
+
+def test_cells_are_text_but_for_the_thumbnails_of_a_study(reader):
+    config = build_page(reader, "tiny").get_config_file()
+    kinds = {c["props"]["label"]: c["props"]["datatype"] for c in config["components"] if c["type"] == "dataframe"}
+    assert kinds.pop("Slice by slice") == ["html", "str", "str", "str"]
+    assert len(kinds) == 4 and set(kinds.values()) == {"str"}
+
+
+def test_a_checkpoint_without_calibration_can_be_asked_in_own_words_only(uncalibrated):
+    config = build_page(uncalibrated, "tiny").get_config_file()
+    shown = [component["props"].get("value") for component in config["components"]]
+    assert len([value for value in shown if isinstance(value, str) and NO_CALIBRATION in value]) == 2  # in each tab
+    labels = [component["props"].get("label") for component in config["components"]]
+    assert "Slice by slice" not in labels and "What stands for each choice" not in labels

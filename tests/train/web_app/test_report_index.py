@@ -10,11 +10,11 @@ import torch
 
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.encode import WHAT as ENCODED
 from train.encode import EncodeArguments, main
-from train.encoding.parts import METADATA
+from train.encoding.arguments import WHAT
+from train.encoding.chunks import METADATA
 from train.publishing.space import prepare_space
-from train.web_app.report_index import WHAT, read_index
+from train.web_app.report_index import read_index
 
 MADE = {"checkpoint": "tiny", "weights_sha256": "a" * 64, "what": "images", "projected": True}
 MADE |= {"license": "cc-by-4.0", "may_be_shared": True}  # of the data set
@@ -78,10 +78,6 @@ def test_what_the_encoder_writes_is_read_by_its_model_alone(
         next(tiny_model.parameters()).add_(1e-3)
     with pytest.raises(ValueError, match="cannot be compared"):
         read_index(out, weights_sha256(tiny_model))
-
-
-def test_the_encoder_embeds_what_can_be_searched():
-    assert WHAT == ENCODED
 
 
 def test_the_copy_in_a_space_still_says_what_made_it(tmp_path):

@@ -11,13 +11,24 @@ from PIL import Image
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
 from train.web_app import views
-from train.web_app.answer_html import SIDES, answers_html, calibrated_on, patient_verdict, verdict
+from train.web_app.answer_words import (
+    REPORTS_HEADING,
+    REPORTS_NOTE,
+    SIDES,
+    answer_rows,
+    calibrated_on,
+    coverage_words,
+    patient_verdict,
+    verdict,
+    wording_rows,
+)
 from train.web_app.answers import StudyAnswer
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
+from train.web_app.pictures import message_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
-from train.web_app.views import Choices, view_slice, view_study
+from train.web_app.views import view_slice, view_study
 
 HOSTILE = '<img src=x onerror=alert(1)>"'
 ALL = ("disc bulge", "left bulge")
@@ -42,58 +53,56 @@ def answer_of(present: float, held: list[str]):
 @pytest.mark.parametrize(
     ("present", "held", "said"),
     [
-        (0.83, ["present"], "Answer: present Absent 17 % Present 83 % Prediction set: Present"),
-        (0.60, ["absent", "present"], "No answer: absent and present both remain possible Absent 40 % Present 60 %"),
-        (0.999, [], "No answer: the slice fits none of the choices Absent < 1 % Present > 99 % Prediction set: empty"),
+        (0.83, ["present"], ["Present", "Present", "Absent 17 %, Present 83 %"]),
+        (
+            0.60,
+            ["absent", "present"],
+            ["No answer: absent and present both remain possible", "Absent, Present", "Absent 40 %, Present 60 %"],
+        ),
+        (0.999, [], ["No answer: the slice fits none of the choices", "Empty", "Absent < 1 %, Present > 99 %"]),
     ],
 )
 def test_an_answer_and_its_abstention_in_words(present, held, said):
     calibration = ZeroShotCalibration.from_dict({**CALIBRATION, "questions": CALIBRATION["questions"][:1]})
-    html = answers_html([answer_of(present, held)], calibration, ["disc bulge"])
-    assert said.replace("<", "&lt;").replace(">", "&gt;") in words(html)
-    assert "at least 90 %" in html
+    assert answer_rows([answer_of(present, held)], calibration) == [["Disc bulge?", *said]]
+    assert "at least 90 %" in coverage_words(calibration)
+    assert wording_rows(calibration)[0] == ["Disc bulge?", "Absent", "no disc bulge. normal disc."]
 
 
 def test_classes_are_named_for_readers_who_do_not_know_the_paper():
-    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == ("Answer: a finding (LBP)", False)
+    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == "A finding (LBP)"
     both = verdict({"answer": None, "prediction_set": ["LBP", "No Finding"]})
-    assert both == ("No answer: a finding (LBP) and no finding both remain possible", True)
-
-
-def test_findings_that_are_not_chosen_are_not_shown(reader, slice_):
-    view = view_slice(reader, None, slice_, Choices(shown=("left bulge",)))
-    assert "Left bulge?" in view.answers
-    assert "Disc bulge?" not in view.answers
+    assert both == "No answer: a finding (LBP) and no finding both remain possible"
 
 
 def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
-    view = view_slice(reader, None, slice_, Choices(shown=ALL, method="Text-to-patch similarity"))
+    view = view_slice(reader, None, slice_, method="Text-to-patch similarity")
     assert view.subject in ALL
     other = next(name for name in ALL if name != view.subject)
-    chosen = view_slice(reader, None, slice_, Choices(shown=ALL, subject=other, method="Text-to-patch similarity"))
+    chosen = view_slice(reader, None, slice_, subject=other, method="Text-to-patch similarity")
     assert chosen.subject == other
     assert f"Text-to-patch similarity for “{other}”" in chosen.picture
     assert chosen.picture.count('class="lc-heat"') == 1
-    assert "lc-heat" not in view_slice(reader, None, slice_, Choices(shown=ALL, method="None")).picture
+    assert "lc-heat" not in view_slice(reader, None, slice_, method="None").picture
 
 
 def test_where_grad_cam_is_blank_the_similarity_is_shown_and_it_is_said(reader, slice_, monkeypatch):
     monkeypatch.setitem(METHODS, "Grad-CAM", lambda *_: torch.zeros(1, 1, 2, 2))
     similarities = torch.tensor([[[[-1.0, -0.5], [0.5, 1.0]]]])
     monkeypatch.setitem(METHODS, "Text-to-patch similarity", lambda *_: similarities)
-    chosen = Choices(shown=ALL, subject="left bulge", method="Grad-CAM")
-    said = words(view_slice(reader, None, slice_, chosen).picture)
+    chosen = {"subject": "left bulge", "method": "Grad-CAM"}
+    said = words(view_slice(reader, None, slice_, **chosen).picture)
     assert "Grad-CAM for “left bulge” is blank" in said
     assert "Text-to-patch similarity for “left bulge”, on its own scale: low high" in said
     monkeypatch.setitem(METHODS, "Text-to-patch similarity", lambda *_: -similarities.abs())
-    picture = view_slice(reader, None, slice_, chosen).picture
+    picture = view_slice(reader, None, slice_, **chosen).picture
     assert "Text-to-patch similarity for “left bulge” is blank" in picture
     assert "lc-heat" not in picture
 
 
 def test_where_grad_cam_shows_something_nothing_takes_its_place(reader, slice_, monkeypatch):
     monkeypatch.setitem(METHODS, "Grad-CAM", lambda *_: torch.eye(2)[None, None])
-    said = words(view_slice(reader, None, slice_, Choices(shown=ALL, method=next(iter(METHODS)))).picture)
+    said = words(view_slice(reader, None, slice_, method=next(iter(METHODS))).picture)
     assert "Grad-CAM for" in said
     assert "similarity" not in said
 
@@ -103,18 +112,20 @@ def test_where_grad_cam_shows_something_nothing_takes_its_place(reader, slice_, 
     [("left disc bulge", True), ("Rt paracentral protrusion", True), ("disc bulge", False), ("bilateral bulge", False)],
 )
 def test_an_own_finding_with_a_side_says_where_that_side_is(reader, slice_, finding, is_sided):
-    assert (SIDES in view_slice(reader, None, slice_, Choices(finding=finding)).own) == is_sided
+    assert (SIDES in view_slice(reader, None, slice_, finding=finding).own_notes) == is_sided
 
 
 def test_an_own_finding_is_said_to_be_uncalibrated(reader, slice_):
-    view = view_slice(reader, None, slice_, Choices(shown=ALL, finding="stenosis"))
-    assert "Not calibrated" in view.own
+    view = view_slice(reader, None, slice_, finding="stenosis")
+    assert "Not calibrated" in view.own_notes[0]
+    assert [row[0] for row in view.own] == ["More like “present”", "More like “absent”"]
+    assert view.own[1][2] == "No stenosis. There is no stenosis. No evidence of stenosis."
     assert view.subject == "stenosis"
 
 
 def test_words_of_an_own_finding_that_the_model_does_not_know_are_named(reader, slice_):
     known, one, several = (
-        words(view_slice(reader, None, slice_, Choices(finding=finding)).own)
+        " ".join(view_slice(reader, None, slice_, finding=finding).own_notes)
         for finding in ("left disc bulge", "foraminal bulge", "foraminal osteophyte at L4")
     )
     assert "does not know" not in known
@@ -125,45 +136,40 @@ def test_words_of_an_own_finding_that_the_model_does_not_know_are_named(reader, 
 
 
 def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
-    view = view_slice(uncalibrated, None, slice_, Choices(method="Grad-CAM"))
-    assert "no calibration" in view.answers
-    assert "%" not in words(view.answers)
-    assert view.subjects == []
-    assert "no calibration" in view_study(uncalibrated, example_study())
+    view = view_slice(uncalibrated, None, slice_, method="Grad-CAM")
+    assert view.answers == [] and view.subjects == []
+    with pytest.raises(ValueError, match="no calibration"):
+        view_study(uncalibrated, example_study())
     assert calibrated_on(None).startswith("not calibrated")
 
 
 @pytest.mark.parametrize(
-    ("what", "said", "never"),
+    ("what", "heading", "note"),
     [
-        (
-            "images",
-            ["Reports of the most similar images", "similarity of the images", "Found by their images"],
-            "text is",
-        ),
-        (
-            "reports",
-            ["Reports whose text is nearest", "similarity of text and slice", "Found by their texts"],
-            "similar im",
-        ),
+        ("images", "Reports of the most similar images", "similarity of the images"),
+        ("reports", "Reports whose text is nearest", "similarity of text and slice"),
     ],
 )
-def test_reports_are_those_of_the_index_and_called_by_what_was_compared(reader, slice_, what, said, never):
+def test_reports_are_those_of_the_index_and_called_by_what_was_compared(reader, slice_, what, heading, note):
     width = reader.model.config.projection_dim
     texts = [f"Report {n}." for n in range(width)]
     index = ReportIndex(np.eye(width, dtype=np.float32), texts, ["a/b"] * width, what)
-    reports = view_slice(reader, index, slice_, Choices(shown=ALL)).reports
-    assert len(re.findall(r"Report \d\.", reports)) == 4
-    assert "not this slice" in reports
-    assert [phrase for phrase in said if phrase not in reports] == []
-    assert never not in reports
+    reports = view_slice(reader, index, slice_).reports
+    assert len({report for report, _, _ in reports} & set(texts)) == 4
+    assert all(re.fullmatch(r"-?\d\.\d\d", similarity) and source == "a/b" for _, similarity, source in reports)
+    assert REPORTS_HEADING[what].startswith(heading)
+    assert note in REPORTS_NOTE[what] and "not this slice" in REPORTS_NOTE[what]
 
 
-def test_a_study_shows_each_slice_and_their_mean(reader):
-    html = view_study(reader, example_study())
-    assert "mean of 6 slices" in html
-    assert html.count("<tr>") == 1 + 6
-    assert "severe right paracentral protrusion" in html
+def test_a_study_shows_the_mean_and_each_slice(reader, monkeypatch):
+    study = views.study_answer
+    monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=findings(0.9, 0.5)))
+    said, (mean, *slices) = view_study(reader, example_study())
+    assert mean == ["", "The patient: mean of 6 slices", "90 %", "50 %"]
+    assert len(slices) == 6
+    assert slices[4][1] == "L5/S1 T1 · drawn with: severe right paracentral protrusion, dehydration"
+    assert slices[0][0].startswith('<img src="data:image/png;base64,')
+    assert "more likely than not: disc bulge; too close to say: left bulge. This is not calibrated" in said
 
 
 def questions(*labels, choices=("absent", "present")):
@@ -265,28 +271,18 @@ def test_classes_of_single_slices_that_the_mean_does_not_name_are_told(pooled, o
     assert verdict_of_classes(pooled, *of_slices).endswith(f"{said}. This is not calibrated for patients.")
 
 
-def test_a_study_says_its_verdict_before_its_bars(reader, monkeypatch):
-    study = views.study_answer
-    monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=findings(0.9, 0.5)))
-    said = words(view_study(reader, example_study()))
-    verdict_words = (
-        "more likely than not: disc bulge; too close to say: left bulge. This is not calibrated for patients."
-    )
-    assert f"6 slices In the mean over the slices, {verdict_words} Disc bulge 90 %" in said
-
-
-def test_what_comes_from_a_file_or_a_user_is_escaped(reader):
+def test_what_comes_from_a_file_or_a_user_is_escaped_in_html(reader):
     image = Image.new("L", (40, 40), 60)
     hostile = Slice(name=HOSTILE, image=image, facts=HOSTILE)
-    index = ReportIndex(np.eye(8, dtype=np.float32), [HOSTILE] * 8, [HOSTILE] * 8, "images")
-    view = view_slice(reader, index, hostile, Choices(shown=ALL, finding=HOSTILE, method="Text-to-patch similarity"))
-    study = view_study(reader, Upload(slices=(hostile, hostile)))
-    for html in (view.picture, view.answers, view.own, view.reports, study):
+    view = view_slice(reader, None, hostile, finding=HOSTILE, method="Text-to-patch similarity")
+    _, rows = view_study(reader, Upload(slices=(hostile, hostile)))
+    thumbnails = [row[0] for row in rows]  # the one column of the page's tables that is HTML
+    for html in (view.picture, message_html(view.own_notes), *thumbnails):
         assert "<img src=x" not in html
 
 
 def test_pictures_carry_their_pixels_and_no_metadata(reader, slice_):
-    view = view_slice(reader, None, slice_, Choices(shown=ALL, method="Grad-CAM"))
+    view = view_slice(reader, None, slice_, method="Grad-CAM")
     sources = re.findall(r'src="([^"]{0,22})', view.picture)
     assert sources == ["data:image/png;base64,"] * len(sources)
     assert sources

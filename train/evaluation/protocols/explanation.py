@@ -1,23 +1,29 @@
-"""Whether maps of what a model saw fall on the structure that a text speaks of, and whether controls do as well.
+"""Score whether maps of what a model saw fall on the structure that a text is about, and whether baselines do as well.
 
-A map that looks right proves little: a tower with random weights draws maps, too, and the structure asked for often
-lies in the middle of the image. So each score of a map is set beside those of the same maps from a randomised model,
-of a prior that always points at the middle, and of no map at all (Adebayo et al. 2018, "Sanity Checks for Saliency
-Maps").
+A map that looks right proves little: a tower with random weights draws maps, too, and the structure in question often
+lies in the middle of the image. So each score is compared with those of the same map from randomised models, of a prior
+that always points at the middle, and of a constant map (Adebayo et al. 2018, "Sanity Checks for Saliency Maps").
 
 Shapes: M maps, one for each finding of an image; H × W pixels of the image; h × w cells of a map; R randomised models.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from tqdm.auto import tqdm
 
+from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
+from train.evaluation.protocols.finding_maps import METHODS, Maps, MaskedFinding
 from train.evaluation.statistics.bootstrap import (
     Estimate,
     Resampling,
+    as_entries,
     paired_difference,
     patient_bootstrap,
     undefined_estimate,
@@ -32,10 +38,10 @@ TIE_TOLERANCE = 1e-6
 
 
 def pointing_game(saliency: Array, inside: NDArray[np.bool_]) -> float:
-    """Whether the maximum of a map lies inside a mask.
+    """Tell whether the maximum of a map lies inside a mask.
 
-    Where several pixels share the maximum, the chance that one of them drawn at random lies inside: a constant map
-    scores the area of the mask, and not 1 because its first pixel happens to lie well.
+    If several pixels share the maximum, it is the chance that one of them, drawn at random, lies inside: a constant map
+    scores the area of the mask, not 1 because its first pixel happens to lie inside.
 
     Args:
         saliency: Shape (H, W).
@@ -59,14 +65,14 @@ def pointing_game(saliency: Array, inside: NDArray[np.bool_]) -> float:
 
 
 def inside_energy(saliency: Array, inside: NDArray[np.bool_]) -> float:
-    """Share of the mass of a map that lies inside a mask; what is negative has no mass.
+    """Measure the share of a map's mass inside a mask; negative values have no mass.
 
     Args:
         saliency: Shape (H, W).
         inside: The mask. Shape (H, W).
 
     Returns:
-        In [0, 1]. Of a map without mass, the area of the mask: it favours no place.
+        In [0, 1]. For a map without mass, the area of the mask: it favours no place.
 
     Source:
         Wang et al. 2020, "Score-CAM", section 4.3: energy-based pointing game.
@@ -82,7 +88,7 @@ def inside_energy(saliency: Array, inside: NDArray[np.bool_]) -> float:
 
 
 def centre_map(height: int, width: int) -> Array:
-    """A map that knows nothing but that what matters lies in the middle: a Gaussian, a quarter of each side wide.
+    """Draw a map that only knows the middle of an image: a Gaussian, a quarter of each side wide.
 
     Example:
         >>> centre_map(1, 5).round(2).tolist()
@@ -95,9 +101,9 @@ def centre_map(height: int, width: int) -> Array:
 
 
 def rank_correlation(one: Array, other: Array) -> float:
-    """Spearman's correlation of two maps over their cells; NaN when one of them is constant.
+    """Correlate two maps over their cells (Spearman); NaN if one of them is constant.
 
-    Near 0 says that the weights decide what the map shows; near 1, that the image and the architecture do.
+    Near 0, the weights decide what the map shows; near 1, the image and the architecture do.
 
     Args:
         one: Shape (h, w).
@@ -119,16 +125,16 @@ def rank_correlation(one: Array, other: Array) -> float:
 
 
 def score_map(saliency: Array, inside: NDArray[np.bool_]) -> Array:
-    """Both scores of a map, in the order of `SCORES`. Shape (2,)."""
+    """Compute both scores of a map, in the order of `SCORES`. Shape (2,)."""
     return np.array([pointing_game(saliency, inside), inside_energy(saliency, inside)])
 
 
 @dataclass(frozen=True)
 class MapScores:
-    """How the maps of one method score, and the maps of the same method by models with random weights.
+    """Scores of one method's maps, and of the same maps by models with random weights.
 
     Args:
-        trained: One row a map, one column a score. Shape (M, 2).
+        trained: A row a map, a column a score. Shape (M, 2).
         randomised: Shape (R, M, 2).
         rank_correlation: Of each map with those of the randomised models; NaN for constant maps. Shape (R, M).
     """
@@ -139,18 +145,18 @@ class MapScores:
 
 
 def method_estimates(
-    scores: MapScores, controls: Mapping[str, Array], patient_ids: Sequence[str] | Array, resampling: Resampling
+    scores: MapScores, baselines: Mapping[str, Array], patient_ids: Sequence[str] | Array, resampling: Resampling
 ) -> dict[str, dict[str, Estimate]]:
-    """Measure a method, and by how much it exceeds each control on the same maps.
+    """Measure a method, and by how much it exceeds each baseline on the same maps.
 
     Args:
         scores: Of the method.
-        controls: By name, the scores of maps that need no model. Shape (M, 2).
+        baselines: By name, the scores of maps that need no model. Shape (M, 2).
         patient_ids: Patient of each map. Shape (M,).
         resampling: How intervals are drawn.
 
     Returns:
-        `trained`, `randomised` and `less CONTROL` for the randomised model and each other control: estimates by score.
+        `trained`, `randomised` and `less BASELINE` for the randomised model and the others: estimates by score.
         `trained` also has the mean `rank_correlation` over the maps that have one.
     """
     randomised = scores.randomised.mean(axis=0)  # over the models, so that a map counts once
@@ -158,9 +164,9 @@ def method_estimates(
         "trained": score_estimates(scores.trained, patient_ids, resampling),
         RANDOMISED: score_estimates(randomised, patient_ids, resampling),
     }
-    for name, control in {RANDOMISED: randomised, **controls}.items():
+    for name, baseline in {RANDOMISED: randomised, **baselines}.items():
         groups[f"less {name}"] = {
-            score: paired_difference(mean, [scores.trained[:, i]], [control[:, i]], patient_ids, resampling)
+            score: paired_difference(mean, [scores.trained[:, i]], [baseline[:, i]], patient_ids, resampling)
             for i, score in enumerate(SCORES)
         }
     has_one = ~np.isnan(scores.rank_correlation).all(axis=0)
@@ -174,5 +180,100 @@ def method_estimates(
 
 
 def score_estimates(scores: Array, patient_ids: Sequence[str] | Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Mean of each score over the maps, with its interval over patients; `scores` has shape (M, 2)."""
+    """Average each score over the maps, with its interval over patients; `scores` has shape (M, 2)."""
     return {score: patient_bootstrap(mean, [scores[:, i]], patient_ids, resampling) for i, score in enumerate(SCORES)}
+
+
+def score_methods(
+    trained: Maps,
+    randomised: Sequence[Maps],
+    rows: Dataset,
+    findings: Sequence[MaskedFinding],
+    image_processor: LumbarCLIPImageProcessor,
+) -> tuple[dict[str, MapScores], dict[str, Array]]:
+    """Score maps at the pixels of the stored images, where the masks were drawn.
+
+    Args:
+        trained: Of the model in question.
+        randomised: Of models of its architecture with random weights.
+        rows: With the column `mask`.
+        findings: Of these rows.
+        image_processor: That of the model.
+
+    Returns:
+        The scores by method, and those of maps that need no model, shape (M, 2), by name.
+    """
+    masks = rows.select_columns("mask")
+    baselines: dict[str, list[Array]] = {CENTRE: [], UNIFORM: []}
+    scores: dict[str, list[list[Array]]] = {method: [] for method in METHODS}
+    for number, finding in enumerate(tqdm(findings, desc="Scores", unit=" maps")):
+        inside = np.asarray(masks[finding.row]["mask"]) == finding.mask_index
+        baselines[CENTRE].append(score_map(centre_map(*inside.shape), inside))
+        baselines[UNIFORM].append(score_map(np.ones(inside.shape), inside))
+        for method in METHODS:
+            of_models = torch.stack([maps[method][number] for maps in (trained, *randomised)])
+            over_image = image_processor.unpad_maps(of_models, inside.shape).numpy()
+            scores[method].append([score_map(saliency, inside) for saliency in over_image])
+    by_method = {}
+    for method, of_findings in scores.items():
+        by_model: Array = np.swapaxes(np.array(of_findings), 0, 1)  # (1 + R, M, 2)
+        correlations = [
+            [
+                rank_correlation(map_.numpy(), other.numpy())
+                for map_, other in zip(trained[method], maps[method], strict=True)
+            ]
+            for maps in randomised
+        ]
+        by_method[method] = MapScores(by_model[0], by_model[1:], np.array(correlations))
+    return by_method, {name: np.array(of_findings) for name, of_findings in baselines.items()}
+
+
+def measure(
+    trained: Maps,
+    randomised: Sequence[Maps],
+    rows: Dataset,
+    findings: Sequence[MaskedFinding],
+    processor: LumbarCLIPProcessor,
+    resampling: Resampling,
+) -> dict[str, Any]:
+    """Score maps and their baselines: entries by method, by baseline, and by finding."""
+    scores, baselines = score_methods(trained, randomised, rows, findings, processor.image_processor)
+    patients = np.array(rows["patient_id"][:])[[finding.row for finding in findings]]
+    methods = {name: method_estimates(of_method, baselines, patients, resampling) for name, of_method in scores.items()}
+    by_finding = {}
+    for label in dict.fromkeys(finding.label for finding in findings):
+        of_label = np.array([finding.label == label for finding in findings])
+        systems = {**{name: of_method.trained for name, of_method in scores.items()}, **baselines}
+        by_finding[label] = {
+            name: as_entries(score_estimates(values[of_label], patients[of_label], resampling))
+            for name, values in systems.items()
+        }
+    return {
+        "methods": {name: {group: as_entries(e) for group, e in groups.items()} for name, groups in methods.items()},
+        "baselines": {name: as_entries(score_estimates(v, patients, resampling)) for name, v in baselines.items()},
+        "by_finding": by_finding,
+    }
+
+
+def describe_findings(
+    rows: Dataset, findings: Sequence[MaskedFinding], mask_names: Sequence[str], name: str, split: str
+) -> dict[str, Any]:
+    """Describe the images with a finding, and in which structure each finding was looked for."""
+    patients = rows["patient_id"][:]
+    asked = sorted({finding.row for finding in findings})
+    return {
+        "name": name,
+        "split": split,
+        "num_rows": len(asked),
+        "num_patients": len({patients[row] for row in asked}),
+        "synthetic": all(source.startswith("synthetic") for source in rows["source"][:]),
+        "num_maps": len(findings),
+        "findings": {
+            label: {
+                "structure": mask_names[next(f.mask_index for f in findings if f.label == label)],
+                "maps": sum(finding.label == label for finding in findings),
+                "patients": len({patients[finding.row] for finding in findings if finding.label == label}),
+            }
+            for label in dict.fromkeys(finding.label for finding in findings)
+        },
+    }

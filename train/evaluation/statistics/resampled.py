@@ -50,7 +50,7 @@ class Resampled:
         num_rows: Rows measured.
         num_patients: Patients of these rows.
         reason_if_undefined: Why the figure is NaN, if it is.
-        seeds: Number of each seed; empty for what has none, such as a control.
+        seeds: Number of each seed; empty for what has none, such as a baseline.
     """
 
     by_seed: tuple[float, ...]
@@ -101,7 +101,7 @@ def resample(measures: Sequence[Measure], resampling: Resampling, seeds: Sequenc
     Args:
         measures: The same figure of each seed, at least one, on the same rows.
         resampling: How patients are drawn; the same for all that is compared.
-        seeds: Number of each seed; empty for what has none, such as a control.
+        seeds: Number of each seed; empty for what has none, such as a baseline.
 
     Returns:
         The figure.

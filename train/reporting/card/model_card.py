@@ -24,9 +24,9 @@ CONFIG_KEYS = ("vision_config", "text_config", "projection", "projection_dim")
 METRICS_KEYS = ("dataset", "command", "date")
 CLASSIFIER_KEYS = ("figures", "difference", "patients", "calibration")
 EVALUATION_KEYS = ("linear_probe", "zero_shot", "retrieval", "baselines", "further", "prompts")
-STUDY_KEYS = ("headline", "systems", "controls", "card_text")
+EXPERIMENT_KEYS = ("headline", "systems", "baselines", "card_text")
 OF_A_RUN = "Name the folder that pretraining or fine-tuning wrote, whole."
-OF_A_STUDY = "--study names the folder of a finished study, which train/compare_systems.py wrote."
+OF_AN_EXPERIMENT = "--experiment names the folder of a finished experiment, which train/compare_systems.py wrote."
 MEASURE_AGAIN = (
     "Measure the model again: train/evaluate_model.py --checkpoint, or, of a classifier, its run again with --resume."
 )
@@ -36,7 +36,7 @@ def build_model_card(
     run_folder: Path,
     repo_id: str,
     *,
-    study_folder: Path | None = None,
+    experiment_folder: Path | None = None,
     allow_unmeasured: bool = False,
     adapter_base: tuple[str, str | None] | None = None,
 ) -> ModelCard:
@@ -45,7 +45,7 @@ def build_model_card(
     Args:
         run_folder: Holds `run.json`, `metrics.json`, `history.jsonl` and `checkpoint/`.
         repo_id: Hub id that the model will have.
-        study_folder: Of a study whose result the card tells, too.
+        experiment_folder: Of an experiment whose result the card tells, too.
         allow_unmeasured: Whether to write the card of a model without `metrics.json`; it then says so in front.
         adapter_base: Hub id and commit of their base, where the card is that of the low-rank adapters alone.
 
@@ -76,14 +76,16 @@ def build_model_card(
         history=read_history(run_folder),
         metrics=metrics,
         adapter_base=adapter_base,
-        study=None if study_folder is None else _require(study_folder / "results.json", STUDY_KEYS, OF_A_STUDY),
+        experiment=None
+        if experiment_folder is None
+        else _require(experiment_folder / "results.json", EXPERIMENT_KEYS, OF_AN_EXPERIMENT),
     )
     try:
         values = card_values(files, repo_id)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # below the outermost keys
         folders, ways_out = f"{run_folder}", f"{OF_A_RUN} {MEASURE_AGAIN}"
-        if study_folder is not None:
-            folders, ways_out = f"{folders} or {study_folder}", f"{ways_out} {OF_A_STUDY}"
+        if experiment_folder is not None:
+            folders, ways_out = f"{folders} or {experiment_folder}", f"{ways_out} {OF_AN_EXPERIMENT}"
         raise ValueError(
             f"A file of {folders} lacks what a model card needs, or holds it in another form ({type(error).__name__}: "
             f"{error}): it was edited or badly computed. {ways_out}"

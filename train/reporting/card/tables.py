@@ -53,7 +53,7 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, str]:
     first, *others = probes.items()
     tables = (
         systems_table({**dict([first]), ZERO_SHOT: metrics["zero_shot"], **dict(others)}, columns),
-        _about_controls(metrics["baselines"]),
+        _about_baselines(metrics["baselines"]),
         metrics_table({"linear probe": metrics["linear_probe"], "zero-shot": metrics["zero_shot"]}),
         systems_table(differences, compared) if differences else "",
         retrieval_table(metrics["retrieval"]),
@@ -112,14 +112,14 @@ def calibration_table(metrics: Mapping[str, Any]) -> str:
     return markdown_table(["answers", "figure"], [*scaled, *in_sets])
 
 
-def study_table(results: Mapping[str, Any]) -> str:
-    """The headline figure of a study, system by system.
+def experiment_table(results: Mapping[str, Any]) -> str:
+    """The headline figure of an experiment, system by system.
 
     Args:
-        results: The content of a study's `results.json`.
+        results: The content of an experiment's `results.json`.
     """
     group, metric = results["headline"]["group"], results["headline"]["metric"]
-    systems = {**results["systems"], **results["controls"]}
+    systems = {**results["systems"], **results["baselines"]}
     rows = [[title_of(title, system), cell(system, group, metric)] for title, system in systems.items()]
     return markdown_table(["system", readable(metric)], rows)
 
@@ -138,7 +138,7 @@ def _label_table(labels: Mapping[str, Mapping[str, int]]) -> str:
     return markdown_table(["label", "images", "patients"], rows)
 
 
-def _about_controls(baselines: Mapping[str, Any]) -> str:
+def _about_baselines(baselines: Mapping[str, Any]) -> str:
     said = {
         "untrained": "*Untrained encoder*: the same tower with random weights.",
         "pixel_pca": "*Pixel PCA* and *HOG*: of the grey image alone.",

@@ -25,9 +25,9 @@ from train.reporting.card.tables import (
     RESULT_TABLES,
     calibration_table,
     classifier_tables,
+    experiment_table,
     result_tables,
     splits_table,
-    study_table,
 )
 from train.reporting.card.words import (
     counted,
@@ -63,7 +63,7 @@ class RunFiles:
         history: Lines of `history.jsonl`.
         metrics: `metrics.json`; None if the model was not measured.
         adapter_base: Hub id and commit of the base, where the card is that of low-rank adapters alone; else None.
-        study: `results.json` of a study; None without one.
+        experiment: `results.json` of an experiment; None without one.
     """
 
     run: Mapping[str, Any]
@@ -72,7 +72,7 @@ class RunFiles:
     history: list[dict[str, Any]]
     metrics: Mapping[str, Any] | None
     adapter_base: tuple[str, str | None] | None
-    study: Mapping[str, Any] | None
+    experiment: Mapping[str, Any] | None
 
     @property
     def is_classifier(self) -> bool:
@@ -228,14 +228,14 @@ def _leak_values(files: RunFiles) -> dict[str, str]:
 
 
 def _result_values(files: RunFiles) -> dict[str, Any]:
-    metrics, study = files.metrics, files.study
+    metrics, experiment = files.metrics, files.experiment
     values = {
         "measured": metrics is not None,
         "zero_shot_is_chance": metrics is not None and _is_chance(metrics),
         "intervals": INTERVALS,
         "measured_on_synthetic": bool(metrics and metrics["dataset"]["synthetic"]),
-        "study": study["card_text"] if study else "",
-        "study_table": study_table(study) if study else "",
+        "experiment": experiment["card_text"] if experiment else "",
+        "experiment_table": experiment_table(experiment) if experiment else "",
         "calibration": _calibration(files.config.get("calibration")),
         "class_temperatures": _class_temperatures(files.config),
         "calibration_table": calibration_table(metrics) if metrics else "",

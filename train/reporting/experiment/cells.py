@@ -1,4 +1,4 @@
-"""Cells of a study's tables, and which systems and groups have a figure, from `results.json`."""
+"""Cells of an experiment's tables, and which systems and groups have a figure, from `results.json`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ HEADLINE_COLUMNS = (
 
 
 def title_of(title: str, system: Mapping[str, Any]) -> str:
-    """Title of a system, or name of a control; marked if runs are missing."""
+    """Title of a system, or name of a baseline; marked if runs are missing."""
     cost = system.get("cost")
     if cost and cost["num_finished"] < cost["num_runs"]:
         return f"{title} ({cost['num_finished']} of {cost['num_runs']} runs)"
@@ -28,7 +28,7 @@ def title_of(title: str, system: Mapping[str, Any]) -> str:
 
 def cell(system: Mapping[str, Any], group: str, metric: str) -> str:
     """One figure of a system as text."""
-    return format_entry(system["figures"].get(group, {}).get(metric))
+    return format_entry(system["metrics"].get(group, {}).get(metric))
 
 
 def percent_cell(entry: Entry | None) -> str:
@@ -41,23 +41,23 @@ def percent_cell(entry: Entry | None) -> str:
 
 def spread_of_seeds(system: Mapping[str, Any], group: str, metric: str) -> str:
     """Standard deviation over seeds as text; empty where there is none."""
-    spread = system["figures"].get(group, {}).get(metric, {}).get("standard_deviation_of_seeds")
+    spread = system["metrics"].get(group, {}).get(metric, {}).get("standard_deviation_of_seeds")
     return "" if spread is None else f"{spread:.3f}"
 
 
 def any_has(systems: Mapping[str, Any], group: str, metric: str) -> bool:
     """Whether one of the systems has a figure."""
-    return any(metric in system["figures"].get(group, {}) for system in systems.values())
+    return any(metric in system["metrics"].get(group, {}) for system in systems.values())
 
 
 def systems_with(systems: Mapping[str, Any], group: str) -> dict[str, Any]:
     """Those systems that were asked in this way."""
-    return {title: system for title, system in systems.items() if group in system["figures"]}
+    return {title: system for title, system in systems.items() if group in system["metrics"]}
 
 
 def groups_of(systems: Mapping[str, Any], start: str) -> list[str]:
     """Names of the groups that start so, in order of appearance."""
-    groups = dict.fromkeys(group for system in systems.values() for group in system["figures"])
+    groups = dict.fromkeys(group for system in systems.values() for group in system["metrics"])
     return [group for group in groups if group.startswith(start)]
 
 

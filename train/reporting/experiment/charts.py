@@ -1,4 +1,4 @@
-"""Which figures a study has, from `results.json` alone."""
+"""Which figures an experiment has, from `results.json` alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ HEADS = ("linear", "nonlinear")
 
 
 def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw what the study has the runs for.
+    """Draw what the experiment has the runs for.
 
     Args:
         results: The content of `results.json`.
@@ -28,13 +28,13 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
     headline = results["headline"]
     metric, reference = headline["metric"], headline["reference"]
     words = figure_in_words(metric)
-    systems, controls = headline_entries(results)
+    systems, baselines = headline_entries(results)
     chance = None if headline["exclusive"] else 0.5
-    charts = {"systems.png": forest_chart(systems, controls, reference, words, f"{words}\n{where}", chance)}
+    charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
     differences = {
         SYSTEM_NAMES.get(title, title): entry
         for comparison in results["comparisons"]
-        if comparison["to"] in ("systems", "controls") and comparison["metric"] == metric
+        if comparison["to"] in ("systems", "baselines") and comparison["metric"] == metric
         for title, entry in comparison["differences"].items()
     }
     if any(entry["value"] is not None for entry in differences.values()):
@@ -54,17 +54,17 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def headline_entries(results: Mapping[str, Any]) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    """The headline figure of each system and of each control that has one."""
+    """The headline figure of each system and of each baseline that has one."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
-    systems, controls = (
+    systems, baselines = (
         {
-            SYSTEM_NAMES.get(title, title): system["figures"][group][metric]
+            SYSTEM_NAMES.get(title, title): system["metrics"][group][metric]
             for title, system in results[part].items()
-            if metric in system["figures"].get(group, {})
+            if metric in system["metrics"].get(group, {})
         }
-        for part in ("systems", "controls")
+        for part in ("systems", "baselines")
     )
-    return systems, controls
+    return systems, baselines
 
 
 def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Mapping[str, Entry]]]]:
@@ -79,7 +79,7 @@ def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
     """
     arranged: dict[str, dict[str, dict[str, Mapping[str, Entry]]]] = {}
     for system in results["systems"].values():
-        settings, figures = system["settings"], system["figures"].get(results["headline"]["group"])
+        settings, figures = system["settings"], system["metrics"].get(results["headline"]["group"])
         if settings["system"] == "lumbarclip" and figures:
             backbone = backbone_family(settings["vision"]) or settings["vision"]
             of_head = arranged.setdefault(settings["projection"], {}).setdefault(backbone, {})
@@ -116,7 +116,7 @@ def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
     groups = {"before": f"probe/{calibrated}", "after": f"calibrated/{calibrated}"}
     errors = {}
     for when, of_group in groups.items():
-        entry = system["figures"].get(of_group, {}).get("expected_calibration_error")
+        entry = system["metrics"].get(of_group, {}).get("expected_calibration_error")
         errors[when] = "error " + ("undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}")
     counted = "images" if results["headline"]["exclusive"] else "answers"
     title = f"{reference}: temperature scaling of the paper's probe\n{where}"

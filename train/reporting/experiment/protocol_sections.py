@@ -1,4 +1,4 @@
-"""The sections of a study's report on one way of asking each, and on its runs; empty where nothing was asked so."""
+"""The sections of an experiment's report on each protocol, and on its runs; empty where a protocol was not asked."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ HITS = {"pair": "its own pair", "report": "the same report", "facts": "the same 
 def probes_section(results: Mapping[str, Any]) -> str:
     """The headline figure by every probe on every space of features."""
     metric = results["headline"]["metric"]
-    everything = {**results["systems"], **results["controls"]}
+    everything = {**results["systems"], **results["baselines"]}
     groups = groups_of(everything, "probe/")
     if len(groups) < 2:
         return ""
@@ -50,7 +50,7 @@ def probes_section(results: Mapping[str, Any]) -> str:
 def minority_section(results: Mapping[str, Any]) -> str:
     """What each remedy does to the rare class and to the whole."""
     systems = results["systems"]
-    remedies = {name: group for name, group in REMEDIES.items() if any(group in s["figures"] for s in systems.values())}
+    remedies = {name: group for name, group in REMEDIES.items() if any(group in s["metrics"] for s in systems.values())}
     if len(remedies) < 2:
         return ""
     shown = ("minority_recall", "macro_f1", "balanced_accuracy", "accuracy")
@@ -82,7 +82,7 @@ def retrieval_section(results: Mapping[str, Any]) -> str:
     parts = []
     for group in groups_of(results["systems"], "retrieval/"):
         systems = systems_with(results["systems"], group)
-        first = next(iter(systems.values()))["figures"][group]
+        first = next(iter(systems.values()))["metrics"][group]
         names = [name for name in first if "_recall_" in name]
         rows = [[title_of(title, s), *(cell(s, group, name) for name in names)] for title, s in systems.items()]
         chances = [first[name.replace("_recall_", "_chance_")]["value"] for name in names]
@@ -163,9 +163,9 @@ def undefined_section(results: Mapping[str, Any]) -> str:
     """Why figures are undefined."""
     groups = {
         f"{title} {group}": figures
-        for part in ("systems", "controls")
+        for part in ("systems", "baselines")
         for title, system in results[part].items()
-        for group, figures in system["figures"].items()
+        for group, figures in system["metrics"].items()
     }
     notes = undefined_notes(groups)
     for title, names in results["left_out_answers"].items():
@@ -175,7 +175,7 @@ def undefined_section(results: Mapping[str, Any]) -> str:
 
 def _without_texts(systems: Mapping[str, Any]) -> str:
     """Name the references whose image and text spaces were never brought together."""
-    titles = [title for title, of in systems.items() if of["settings"]["system"] in WITHOUT_TEXTS and of["figures"]]
+    titles = [title for title, of in systems.items() if of["settings"]["system"] in WITHOUT_TEXTS and of["metrics"]]
     learned = "has not learned to bring images and texts together: its row shows"
     if len(titles) > 1:
         learned = "have not learned to bring images and texts together: their rows show"

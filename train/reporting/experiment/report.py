@@ -1,4 +1,4 @@
-"""The report of a study: `results.json` in words, tables and figures, as Markdown and as one HTML page."""
+"""The report of an experiment: `results.json` in words, tables and figures, as Markdown and as one HTML page."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -41,7 +41,7 @@ SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 # Where each figure stands: under the heading of a section.
 CHARTS = {
-    "Systems": {"systems.png": "Systems and controls with their intervals"},
+    "Systems": {"systems.png": "Systems and baselines with their intervals"},
     "Differences": {"differences.png": "Differences of the reference to the others"},
     "Projection heads, as in figures 3 and 4 of the paper": {
         "no_heads.png": "Without heads, by backbone",
@@ -56,9 +56,10 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     """Write `figures/`, `report.md` and `report.html`, each whole or not at all.
 
     Args:
-        results: The content of `results.json`: what `measure_study` returns, with `study` (`name`, `description`,
-            `seeds`, `folds`), `dataset` (as `metrics.json` of a cross-validation describes it), `command`, `date`.
-        folder: Of the study.
+        results: The content of `results.json`: what `measure_experiment` returns, with `experiment` (`name`,
+            `description`, `seeds`, `folds`), `dataset` (as `metrics.json` of a cross-validation describes it),
+            `command` and `date`.
+        folder: Of the experiment.
     """
     charts = draw_charts(results)
 
@@ -67,13 +68,13 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
             figure.savefig(unfinished / name)
 
     write_folder(folder / "figures", draw)
-    report = study_report(results, charts)
-    write_text(folder / "report.html", html_page(report, f"Study {results['study']['name']}", folder))
+    report = experiment_report(results, charts)
+    write_text(folder / "report.html", html_page(report, f"Experiment {results['experiment']['name']}", folder))
     write_text(folder / "report.md", report)
 
 
-def study_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
-    """Write the report of a study.
+def experiment_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
+    """Write the report of an experiment.
 
     Args:
         results: The content of `results.json`.
@@ -84,7 +85,7 @@ def study_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
     """
     sections = {heading: section(results) for heading, section in SECTIONS.items()}
     parts = [
-        f"# Study `{results['study']['name']}`",
+        f"# Experiment `{results['experiment']['name']}`",
         "Research use only: not for diagnosis, and not for any decision about a patient.",
         warnings_of(results["dataset"]),
         _what_was_compared(results),
@@ -99,14 +100,15 @@ def study_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
 
 
 def _what_was_compared(results: Mapping[str, Any]) -> str:
-    study, group = results["study"], results["headline"]["group"]
+    experiment, group = results["experiment"], results["headline"]["group"]
     _, probe, features = group.split("/")
-    cut = f"{study['folds']} folds of the patients" if study["folds"] else "the splits of the data set"
+    cut = f"{experiment['folds']} folds of the patients" if experiment["folds"] else "the splits of the data set"
     return " ".join(
         [
-            study["description"],
+            experiment["description"],
             f"{len(results['systems'])} systems with the same data, towers, budget and loop unless a setting of their "
-            f"own says otherwise; {describe_dataset(results['dataset'])}; {cut}; {seeds_in_words(study['seeds'])}.",
+            f"own says otherwise; {describe_dataset(results['dataset'])}; {cut}; "
+            f"{seeds_in_words(experiment['seeds'])}.",
             f"The tables lead with the probe `{probe}` on `{features}` image features, frozen. Brackets hold 95 % "
             f"intervals: {results['num_resamples']} bootstrap resamples of patients, the same for every system and "
             "seed. They do not cover another training run; the standard deviation over seeds does, where there are "

@@ -1,4 +1,4 @@
-"""The sections of a study's report that set systems against each other; empty where there is nothing to show."""
+"""The sections of an experiment's report that set systems against each other; empty where there is nothing to show."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from train.reporting.tables import format_entry, markdown_table, readable
 
 
 def headline_section(results: Mapping[str, Any]) -> str:
-    """Every system and control by the headline probe, with the spread of the seeds."""
+    """Every system and baseline by the headline probe, with the spread of the seeds."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
-    everything = {**results["systems"], **results["controls"]}
+    everything = {**results["systems"], **results["baselines"]}
     columns = [name for name in HEADLINE_COLUMNS if any_has(everything, group, name)]
     columns.sort(key=lambda name: name != metric)
     header = ["system", *map(figure_in_words, columns)]
@@ -40,11 +40,11 @@ def differences_section(results: Mapping[str, Any]) -> str:
             "The highest less every other system. It is the highest on these very rows, which flatters its lead.",
             _comparison_table([of_headline["best"]]),
         ]
-    to_reference = [of_headline[to] for to in ("systems", "controls") if to in of_headline]
+    to_reference = [of_headline[to] for to in ("systems", "baselines") if to in of_headline]
     if to_reference:
         parts += [
-            f"{reference}, named before anything was measured, less every other system, and less the controls: "
-            "features that no run has learned. Holm's correction counts systems and controls apart. Where seeds are "
+            f"{reference}, named before anything was measured, less every other system, and less the baselines: "
+            "features that no run has learned. Holm's correction counts systems and baselines apart. Where seeds are "
             "missing, a difference is over the seeds that both have.",
             _comparison_table(to_reference),
         ]
@@ -68,9 +68,9 @@ def table_2_section(results: Mapping[str, Any]) -> str:
     rows, taken = [], set()
     for title, system in results["systems"].items():
         of_paper = paper_row(system["settings"])
-        cells = [percent_cell(system["figures"].get(group, {}).get(name)) for name in names]
+        cells = [percent_cell(system["metrics"].get(group, {}).get(name)) for name in names]
         beside = ["-", "-", "-"]
-        if of_paper and of_paper not in taken:  # of several that are alike, the first in the study's file
+        if of_paper and of_paper not in taken:  # of several that are alike, the first in the experiment's file
             taken.add(of_paper)
             beside = [of_paper, f"{TABLE_2[of_paper].accuracy:.2f}", f"{TABLE_2[of_paper].f1:.2f}"]
         rows.append([title_of(title, system), *cells, *beside])

@@ -57,24 +57,24 @@ def who_wins(results: Mapping[str, Any], metric: str) -> str:
     if best is None:
         return ""
     title, group = best["first"], best["group"]
-    entry = results["systems"][title]["figures"][group][metric]
+    entry = results["systems"][title]["metrics"][group][metric]
     figure = f"the highest {figure_in_words(metric)}{probe_in_words(group)}, {format_entry(entry)}"
     sentences = [_highest([title, *best["tied"]], figure), _lead(best, results["num_resamples"])]
     reference = results["headline"]["reference"]
     against = _comparison(results, "systems", metric)
     if title != reference and against is not None:
         sentences.append(_standing(reference, against))
-    controls = _comparison(results, "controls", metric)
-    if controls is not None:
-        sentences.append(f"Among the controls, {_standing(reference, controls)}")
-    sentences += _higher_controls(results, metric)
+    baselines = _comparison(results, "baselines", metric)
+    if baselines is not None:
+        sentences.append(f"Among the baselines, {_standing(reference, baselines)}")
+    sentences += _higher_baselines(results, metric)
     if metric == results["headline"]["metric"]:
         sentences += [_without_reference(results, group, metric), _by_paper_probe(results, group, metric)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def card_text(results: Mapping[str, Any]) -> str:
-    """Write what a model card says of a study, with its command, data and date.
+    """Write what a model card says of an experiment, with its command, data and date.
 
     Args:
         results: The content of `results.json`.
@@ -82,9 +82,10 @@ def card_text(results: Mapping[str, Any]) -> str:
     Returns:
         One paragraph of Markdown.
     """
-    study = results["study"]
+    experiment = results["experiment"]
     sentences = [
-        f"Study `{study['name']}` on {describe_dataset(results['dataset'])}; {seeds_in_words(study['seeds'])}.",
+        f"Experiment `{experiment['name']}` on {describe_dataset(results['dataset'])}; "
+        f"{seeds_in_words(experiment['seeds'])}.",
         who_wins(results, results["headline"]["metric"]),
         fewer_seeds(results),
         "Intervals are 95 %, by bootstrap over patients. Research use only.",
@@ -112,7 +113,7 @@ def fewer_seeds(results: Mapping[str, Any]) -> str:
     Returns:
         A sentence.
     """
-    asked = len(results["study"]["seeds"])
+    asked = len(results["experiment"]["seeds"])
     numbers = {title: system["num_seeds"] for title, system in results["systems"].items()}
     fewer = [f"{title} ({number})" for title, number in numbers.items() if number < asked]
     return f"Fewer seeds than asked ({asked}) have finished of {listed(fewer)}." if fewer else ""
@@ -143,20 +144,20 @@ def _highest(titles: Sequence[str], figure: str) -> str:
     return f"{shared} share {figure}." if len(titles) > 1 else f"{shared} has {figure}."
 
 
-def _higher_controls(results: Mapping[str, Any], metric: str) -> list[str]:
+def _higher_baselines(results: Mapping[str, Any], metric: str) -> list[str]:
     """Say which features that nobody learned score more than every system, and whether that is more than chance."""
-    comparison = _comparison(results, "controls of the best", metric)
+    comparison = _comparison(results, "baselines of the best", metric)
     if comparison is None:
         return []
     higher: dict[bool | None, list[str]] = {True: [], False: [], None: []}
     for name, entry in comparison["differences"].items():
         if entry["value"] is not None and entry["value"] < 0:
-            value = results["controls"][name]["figures"][comparison["group"]][metric]["value"]
+            value = results["baselines"][name]["metrics"][comparison["group"]][metric]["value"]
             higher[entry["excludes_zero"]].append(f"{SYSTEM_NAMES.get(name, name)} ({value:.3f})")
     words = {
-        True: "No system reaches the control {}.",
-        False: f"{comparison['first']} cannot be told from the control {{}}, which is higher.",
-        None: "No system is as high as the control {}, but there is no interval.",
+        True: "No system reaches the baseline {}.",
+        False: f"{comparison['first']} cannot be told from the baseline {{}}, which is higher.",
+        None: "No system is as high as the baseline {}, but there is no interval.",
     }
     return [words[sure].format(listed(names)) for sure, names in higher.items() if names]
 
@@ -164,14 +165,14 @@ def _higher_controls(results: Mapping[str, Any], metric: str) -> list[str]:
 def _without_reference(results: Mapping[str, Any], group: str, metric: str) -> str:
     """Say so if what was to be compared with the others has no figure."""
     reference = results["headline"]["reference"]
-    if metric in results["systems"].get(reference, {"figures": {}})["figures"].get(group, {}):
+    if metric in results["systems"].get(reference, {"metrics": {}})["metrics"].get(group, {}):
         return ""
     return f"The reference, {reference}, has no finished seed, so that differences are to the best alone."
 
 
 def _by_paper_probe(results: Mapping[str, Any], group: str, metric: str) -> str:
     """The highest by the paper's probe, if another one leads."""
-    entries = {t: system["figures"].get(PAPER_PROBE, {}).get(metric) for t, system in results["systems"].items()}
+    entries = {t: system["metrics"].get(PAPER_PROBE, {}).get(metric) for t, system in results["systems"].items()}
     values = {title: entry["value"] for title, entry in entries.items() if entry and entry["value"] is not None}
     if group == PAPER_PROBE or not values:
         return ""

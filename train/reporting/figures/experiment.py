@@ -1,4 +1,4 @@
-"""Figures of a study: systems beside each other, their differences, heads, calibration, cost."""
+"""Figures of an experiment: systems beside each other, their differences, heads, calibration, cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,18 +16,18 @@ ROW_HEIGHT = 0.3
 @rc_context(STYLE)
 def forest_chart(
     systems: Mapping[str, Entry],
-    controls: Mapping[str, Entry],
+    baselines: Mapping[str, Entry],
     highlighted: str,
     axis_label: str,
     title: str,
     chance: float | None = None,
 ) -> Figure:
-    """Draw one figure of every system with its interval, the best on top; controls below, in grey.
+    """Draw one figure of every system with its interval, the best on top; baselines below, in grey.
 
     Args:
         systems: Entries of `results.json` by title. Undefined ones are left out.
-        controls: The same of the controls.
-        highlighted: Title of the system that the study is about.
+        baselines: The same of the baselines.
+        highlighted: Title of the system that the experiment is about.
         axis_label: What the axis measures.
         title: What was measured, on what.
         chance: Where a dashed line marks the level of chance.
@@ -36,13 +36,13 @@ def forest_chart(
         The figure.
     """
     rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
-    rows += [(name, entry, GREY) for name, entry in _best_first(controls)]
+    rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
     figure = new_figure(7.5, 1.5 + ROW_HEIGHT * len(rows), title)
     axes = figure.subplots()
     _draw_intervals(axes, rows)
     if chance is not None:
         axes.axvline(chance, color=GREY, linestyle="--", linewidth=1)
-    key = "\ngrey: controls, features that no run has learned" if controls else ""
+    key = "\ngrey: baselines, features that no run has learned" if baselines else ""
     axes.set_xlabel(f"{axis_label}, 95 % interval over patients{key}")
     return figure
 
@@ -151,7 +151,7 @@ def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis
 
     Args:
         points: Seconds and entry of each system.
-        highlighted: Title of the system that the study is about.
+        highlighted: Title of the system that the experiment is about.
         axis_label: What is scored.
         title: What was measured, on what.
 

@@ -1,18 +1,23 @@
-"""Examples of maps over their images: what a finding's map shows, and what random weights show in its place."""
+"""Show maps over their images: those of a finding, and those of random weights in their place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from modeling_lumbarclip import LumbarCLIPProcessor
+from train.evaluation.protocols.finding_maps import LESS_DENIAL, Maps, MaskedFinding
+from train.evaluation.statistics.metrics import Array
 from train.reporting.figures.style import GREEN, STYLE, new_figure, without_frame
 
 OPACITY = 0.5
+DRAWN = (f"text to patch{LESS_DENIAL}", f"Grad-CAM{LESS_DENIAL}")  # by the trained and by a randomised model
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,42 @@ class Example:
     maps: Mapping[str, NDArray[Any]]
 
 
+def draw_examples(
+    trained: Maps,
+    randomised: Maps,
+    rows: Dataset,
+    findings: Sequence[MaskedFinding],
+    mask_names: Sequence[str],
+    processor: LumbarCLIPProcessor,
+    seed: int,
+) -> list[Example]:
+    """Pick one finding of each label at random, so that no example was chosen for its looks."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in dict.fromkeys(finding.label for finding in findings):
+        number = int(rng.choice([number for number, finding in enumerate(findings) if finding.label == label]))
+        finding = findings[number]
+        row = rows[finding.row]
+        mask = np.asarray(row["mask"])
+
+        def over_image(maps: Maps, method: str, number: int = number, size: tuple[int, int] = mask.shape) -> Array:
+            return processor.image_processor.unpad_maps(maps[method][number], size).numpy()
+
+        panels = {
+            f"{method}{ending}": over_image(maps, method)
+            for ending, maps in (("", trained), (", random weights", randomised))
+            for method in DRAWN
+        }
+        title = f"{label}\n({mask_names[finding.mask_index]})"
+        chosen.append(Example(title, np.asarray(row["image"].convert("L")), mask == finding.mask_index, panels))
+    return chosen
+
+
 @rc_context(STYLE)
 def explanation_figure(examples: Sequence[Example], title: str) -> Figure:
     """Draw each example in a row: the image with the structure outlined, then each map over it.
 
-    Each map has its own scale, from its least to its greatest value: colours compare places of one map alone.
+    Each map has its own scale: colours compare places within a map only.
     """
     maps = list(examples[0].maps)
     figure = new_figure(2.1 * (1 + len(maps)), 0.9 + 2.25 * len(examples), title)
@@ -50,7 +86,7 @@ def explanation_figure(examples: Sequence[Example], title: str) -> Figure:
     for axes, name in zip(grid[0], ["image", *maps], strict=True):
         axes.set_title(name.replace(", ", ",\n"), fontsize=8.5, fontweight="normal", loc="center")
     figure.supxlabel(
-        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples drawn by lot, one a finding.",
+        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples: one a finding, at random.",
         fontsize=8.5,
     )
     return figure

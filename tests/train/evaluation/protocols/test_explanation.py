@@ -94,13 +94,13 @@ def test_a_planted_patch_is_found_through_padding_and_resizing():
     assert good[1] > 5 * score_map(centre_map(*image.shape), image > 0)[1]
 
 
-def test_estimates_compare_a_method_with_each_control_on_the_same_maps():
+def test_estimates_compare_a_method_with_each_baseline_on_the_same_maps():
     patients = ["a", "a", "b", "b"]
     trained = np.array([[1.0, 0.5], [1.0, 0.6], [0.0, 0.4], [1.0, 0.5]])
     randomised = np.array([np.zeros((4, 2)), np.full((4, 2), 0.4)])  # two models; 0.2 on average
-    controls = {CENTRE: np.full((4, 2), 0.5), UNIFORM: np.full((4, 2), 0.1)}
+    baselines = {CENTRE: np.full((4, 2), 0.5), UNIFORM: np.full((4, 2), 0.1)}
     correlations = np.array([[0.5, np.nan, 0.3, np.nan], [0.1, np.nan, 0.1, 0.0]])
-    groups = method_estimates(MapScores(trained, randomised, correlations), controls, patients, Resampling(200, 0))
+    groups = method_estimates(MapScores(trained, randomised, correlations), baselines, patients, Resampling(200, 0))
     assert groups["trained"]["pointing_game"].value == pytest.approx(0.75)
     assert groups["trained"]["inside_energy"].value == pytest.approx(0.5)
     assert groups[RANDOMISED]["pointing_game"].value == pytest.approx(0.2)

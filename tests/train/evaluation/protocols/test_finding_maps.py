@@ -9,14 +9,12 @@ from PIL import Image
 from data_scripts.lumbar_builder import dataset_features
 from data_scripts.records import SourceAbout, SourceInfo
 from modeling_lumbarclip.explanation_lumbarclip import contrast, text_to_patch_similarity
-from train.evaluation.protocols.explanation import CENTRE, UNIFORM, score_map
+from train.evaluation.protocols.explanation import CENTRE, UNIFORM, score_map, score_methods
 from train.evaluation.protocols.finding_maps import (
     METHODS,
     MaskedFinding,
     finding_maps,
-    mask_names_of,
     masked_findings,
-    score_methods,
     text_directions,
 )
 
@@ -85,14 +83,6 @@ def test_nothing_to_compare_with_is_refused():
         masked_findings(rows_of(("No disc bulge.", "L4/L5", mask_of(1)), ("Disc bulge.", "L4/L5", None)), NAMES)
 
 
-def test_names_of_masks_come_from_the_source_or_the_user():
-    rows = rows_of(("Disc bulge.", "L4/L5", mask_of(1)))
-    assert mask_names_of(rows)[:2] == ("background", "disc")
-    assert mask_names_of(rows, ["background", "bone"]) == ("background", "bone")
-    with pytest.raises(ValueError, match="'mine: 0'.*--mask_names"):
-        mask_names_of(rows_of(("Disc bulge.", "L4/L5", mask_of(1)), source="mine"))
-
-
 def test_each_finding_gets_its_own_map_and_its_own_score(tiny_model, tiny_processor):
     rows = rows_of(
         ("Disc bulge and facet hypertrophy at L4/L5.", "L4/L5", mask_of(1, 2)),
@@ -116,15 +106,15 @@ def test_each_finding_gets_its_own_map_and_its_own_score(tiny_model, tiny_proces
         for method in METHODS:
             torch.testing.assert_close(together[method][number], maps[method][number])
 
-    scores, controls = score_methods(maps, [maps], rows, findings, tiny_processor.image_processor)
-    assert controls[UNIFORM][:, 0] == pytest.approx([40 / 600] * 3)  # masks of 4 x 10 pixels
+    scores, baselines = score_methods(maps, [maps], rows, findings, tiny_processor.image_processor)
+    assert baselines[UNIFORM][:, 0] == pytest.approx([40 / 600] * 3)  # masks of 4 x 10 pixels
     for number, finding in enumerate(findings):
         inside = np.asarray(rows[finding.row]["mask"]) == finding.mask_index
         over_image = tiny_processor.image_processor.unpad_maps(maps["Grad-CAM"][number], (20, 30)).numpy()
         assert scores["Grad-CAM"].trained[number] == pytest.approx(score_map(over_image, inside))
     assert np.array_equal(scores["Grad-CAM"].randomised[0], scores["Grad-CAM"].trained)  # here the same maps
     assert scores["text to patch"].rank_correlation == pytest.approx(1.0)
-    assert controls[CENTRE].shape == (3, 2)
+    assert baselines[CENTRE].shape == (3, 2)
 
 
 def test_less_its_denial_is_the_contrast_of_the_mean_prompts(tiny_model, tiny_processor):

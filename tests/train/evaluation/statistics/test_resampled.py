@@ -83,8 +83,8 @@ def test_a_difference_is_of_the_seeds_that_both_have(truth):
     ours, theirs = resample(measures[:3], RESAMPLING, [0, 1, 2]), resample(measures[2:], RESAMPLING, [1, 5])
     alone = [resample([measures[place]], RESAMPLING) for place in (1, 2)]
     np.testing.assert_array_equal(difference(ours, theirs).resampled, alone[0].resampled - alone[1].resampled)
-    control = resample([measures[3]], RESAMPLING)
-    np.testing.assert_array_equal(difference(ours, control).resampled, ours.resampled - control.resampled)
+    baseline = resample([measures[3]], RESAMPLING)
+    np.testing.assert_array_equal(difference(ours, baseline).resampled, ours.resampled - baseline.resampled)
     without = difference(ours, resample(measures[:1], RESAMPLING, [9])).estimate()
     assert math.isnan(without.value) and without.reason == "the two have no seed in common"
 

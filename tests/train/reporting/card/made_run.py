@@ -9,7 +9,7 @@ from typing import Any
 from train.training.run_folder import PACKAGES
 
 COMMAND = "python /mnt/smith/lumbarclip/train/pretrain.py train/configs/made.yaml --output_dir /mnt/smith/made"
-CONTROLS = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
+BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
 
 
 class Numbers:
@@ -64,7 +64,7 @@ def made_metrics(numbers: Numbers, *, findings: bool = False) -> dict[str, Any]:
                 "linear_probe": numbers.entries(*names),
                 "difference": numbers.entries("macro_auroc" if findings else "macro_f1", "grade_quadratic_kappa"),
             }
-            for name in CONTROLS
+            for name in BASELINES
         },
         "further": {"calibration/zero_shot": numbers.entries(*states, *sets)},
         "prompts": {label: {"present": [f"There is {label}."]} for label in labels},

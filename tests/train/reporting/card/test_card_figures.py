@@ -14,7 +14,7 @@ from jinja2.meta import find_undeclared_variables
 from data_scripts.hub.upload import paths_of_this_machine
 from tests.hub_card_rules import card_errors
 from tests.train.reporting.card.card_tracing import REPO, numbers_in, prose, read_run, untraceable
-from tests.train.reporting.card.made_run import CONTROLS, Numbers, change, made_run
+from tests.train.reporting.card.made_run import BASELINES, Numbers, change, made_run
 from train.reporting.card import model_card
 from train.reporting.card.model_card import TEMPLATE, build_model_card
 from train.reporting.card.tables import ZERO_SHOT
@@ -121,14 +121,14 @@ def test_template_has_no_number_and_no_idle_placeholder(tmp_path):
         (True, ["macro_auroc", "grade_quadratic_kappa"]),
     ],
 )
-def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):
+def test_headline_sets_baselines_beside_the_model(tmp_path, findings, columns):
     folder = made_run(tmp_path, findings=findings)
     metrics = json.loads((folder / "metrics.json").read_text())
     results = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("<details>")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines() if line[:1] == "|"]
     table = {name: cells for name, *cells in rows[2:]}
     probes = {MODEL: metrics["linear_probe"], ZERO_SHOT: metrics["zero_shot"]}
-    probes |= {SYSTEM_NAMES[name]: metrics["baselines"][name]["linear_probe"] for name in CONTROLS}
+    probes |= {SYSTEM_NAMES[name]: metrics["baselines"][name]["linear_probe"] for name in BASELINES}
     assert list(table) == list(probes)
     for system, entries in probes.items():
         shown = [
@@ -220,20 +220,20 @@ def test_classifier_tells_its_own_figures(tmp_path):
     assert untraceable(str(card), folder) == set()
 
 
-def test_study_is_told_as_other_runs(tmp_path):
+def test_experiment_is_told_as_other_runs(tmp_path):
     entry = {"value": 0.611, "low": 0.601, "high": 0.621, "n": 9}
-    system = {"figures": {"probe/logistic/unprojected": {"macro_f1": entry}}}
+    system = {"metrics": {"probe/logistic/unprojected": {"macro_f1": entry}}}
     headline = {"group": "probe/logistic/unprojected", "metric": "macro_f1"}
-    study = {
+    experiment = {
         "headline": headline,
         "systems": {"CLIP": system},
-        "controls": {"hog": system},
-        "card_text": "Study `s` on t.",
+        "baselines": {"hog": system},
+        "card_text": "Experiment `s` on t.",
     }
     folder = made_run(tmp_path / "run")
-    (tmp_path / "results.json").write_text(json.dumps(study))
-    text = build_model_card(folder, REPO, study_folder=tmp_path).text
-    assert "not of these very weights: Study `s` on t." in text
+    (tmp_path / "results.json").write_text(json.dumps(experiment))
+    text = build_model_card(folder, REPO, experiment_folder=tmp_path).text
+    assert "not of these very weights: Experiment `s` on t." in text
     assert re.search(r"\| CLIP +\| 0\.611 \[0\.601, 0\.621\] \|\n\| HOG ", text)
 
 
@@ -303,6 +303,6 @@ def test_a_damaged_history_is_told_by_line(tmp_path, line, said):
 
 
 def test_the_history_of_a_run_that_diverged_is_read(tmp_path):
-    """A step may have made the temperature NaN before a loss stopped the run; a study still tells its updates."""
+    """A step may have made the temperature NaN before a loss stopped the run; an experiment still tells its updates."""
     (tmp_path / "history.jsonl").write_text(f'{LINE[:-1]}, "inverse_temperature": NaN}}\n')
     assert training_seconds(read_history(tmp_path), pairs_of_update=6) == 10

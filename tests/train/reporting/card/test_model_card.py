@@ -245,22 +245,24 @@ def test_damaged_file_is_named_with_the_way_out(tmp_path, file, content, said):
         ("metrics.json", {"linear_probe": []}, "AttributeError: "),
         ("metrics.json", {"linear_probe__macro_f1__low": "0.5"}, "ValueError: .*'str'"),
         ("checkpoint/config.json", {"vision_config": {}}, "KeyError: 'model_type'"),
-        ("../study/results.json", {"headline": {}}, "KeyError: 'group'"),
+        ("../experiment/results.json", {"headline": {}}, "KeyError: 'group'"),
     ],
 )
 def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, values, lacks):
-    folder, study = made_run(tmp_path / "run"), tmp_path / "study"
-    study.mkdir()
+    folder, experiment = made_run(tmp_path / "run"), tmp_path / "experiment"
+    experiment.mkdir()
     headline = {"group": "zero_shot", "metric": "macro_f1"}
-    (study / "results.json").write_text(
-        json.dumps({"headline": headline, "systems": {}, "controls": {}, "card_text": "A study."})
+    (experiment / "results.json").write_text(
+        json.dumps({"headline": headline, "systems": {}, "baselines": {}, "card_text": "A experiment."})
     )
-    build_model_card(folder, REPO, study_folder=study)
+    build_model_card(folder, REPO, experiment_folder=experiment)
     change(folder, file, **values)
-    message = rf"A file of .*run or .*study lacks .*\({lacks}.*Name the folder .*evaluate_model\.py.*--study names"
+    message = (
+        rf"A file of .*run or .*experiment lacks .*\({lacks}.*Name the folder .*evaluate_model\.py.*--experiment names"
+    )
     with pytest.raises(ValueError, match=message):
-        build_model_card(folder, REPO, study_folder=study)
-    if "study" not in file:
+        build_model_card(folder, REPO, experiment_folder=experiment)
+    if "experiment" not in file:
         with pytest.raises(
             ValueError, match=rf"A file of \S+run lacks .*\({lacks}.*evaluate_model\.py[^-]*--checkpoint"
         ):
@@ -274,15 +276,15 @@ def test_figure_that_is_no_number_is_refused(tmp_path, value):
         build_model_card(folder, REPO)
 
 
-def test_wrong_study_is_told_how_to_name_one(tmp_path):
+def test_wrong_experiment_is_told_how_to_name_one(tmp_path):
     folder = made_run(tmp_path / "run")
     with pytest.raises(
-        ValueError, match=r"nope.results\.json is missing; .*--study names the folder of a finished stu"
+        ValueError, match=r"nope.results\.json is missing; .*--experiment names the folder of a finished exp"
     ):
-        build_model_card(folder, REPO, study_folder=tmp_path / "nope")
+        build_model_card(folder, REPO, experiment_folder=tmp_path / "nope")
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"results\.json has no headline, .*--study names"):
-        build_model_card(folder, REPO, study_folder=tmp_path)
+    with pytest.raises(ValueError, match=r"results\.json has no headline, .*--experiment names"):
+        build_model_card(folder, REPO, experiment_folder=tmp_path)
 
 
 def test_nothing_of_the_machine_is_on_the_card(tmp_path):

@@ -1,4 +1,4 @@
-"""A study's report from made-up answers: its tables, what it leaves out, its page."""
+"""An experiment's report from made-up answers: its tables, what it leaves out, its page."""
 
 import json
 import re
@@ -17,23 +17,23 @@ from tests.train.experiments.made_experiment import (
     system,
 )
 from train.evaluation.statistics.bootstrap import Resampling
-from train.experiments.results import measure_study
+from train.experiments.results import measure_experiment
 from train.reporting.experiment.charts import draw_charts, systems_by_head
 from train.reporting.experiment.protocol_sections import cost_section
-from train.reporting.experiment.report import study_report, write_report
+from train.reporting.experiment.report import experiment_report, write_report
 from train.reporting.figures.experiment import cost_chart
 from train.reporting.figures.paper import TABLE_2, paper_row
 
 HEADLINE = "probe/paper/unprojected"
 
 
-def described(answers, targets, systems, summaries=(), controls=None, seeds=(0,), folds=None):
-    asked = (by_seed(answers), controls or {}, targets, summaries, Resampling(60), "paper/unprojected", systems)
-    results = measure_study(*asked)
+def described(answers, targets, systems, summaries=(), baselines=None, seeds=(0,), folds=None):
+    asked = (by_seed(answers), baselines or {}, targets, summaries, Resampling(60), "paper/unprojected", systems)
+    results = measure_experiment(*asked)
     labels = {name: {"rows": 3, "patients": 2} for name in targets.label_names}
     of_data = {"name": "made", "split": "test", "num_rows": 24, "num_patients": 8, "leak": None, "synthetic": True}
     results |= {
-        "study": {"name": "tiny", "description": "Does it work?", "seeds": list(seeds), "folds": folds},
+        "experiment": {"name": "tiny", "description": "Does it work?", "seeds": list(seeds), "folds": folds},
         "dataset": of_data | {"labels": labels},
         "command": "accelerate launch train/compare_systems.py tiny.yaml",
         "date": "2026-11-22T10:00:00+00:00",
@@ -44,7 +44,7 @@ def described(answers, targets, systems, summaries=(), controls=None, seeds=(0,)
 
 @pytest.fixture(scope="module")
 def whole():
-    """A study with everything: three seeds, heads, remedies, patients, a control, a diverged system."""
+    """An experiment with everything: three seeds, heads, remedies, patients, a baseline, a diverged system."""
     probabilities = class_answers(wrong=[0, 20])[HEADLINE]
     more = {
         "probe/paper_balanced/unprojected": probabilities,
@@ -74,8 +74,8 @@ def whole():
         summary(title, seed, seconds=5.0 + seed) for title in answers if title != "SigLIP" for seed in range(3)
     ]
     summaries += [summary("SigLIP", seed, "diverged", "loss <nan> at `update` 3 | bad") for seed in range(3)]
-    controls = {"hog": class_answers(wrong=range(5))}
-    return described(answers, exclusive_targets(), systems, summaries, controls, seeds=(0, 1, 2))
+    baselines = {"hog": class_answers(wrong=range(5))}
+    return described(answers, exclusive_targets(), systems, summaries, baselines, seeds=(0, 1, 2))
 
 
 def table_row(report, heading, start):
@@ -85,8 +85,8 @@ def table_row(report, heading, start):
 
 
 def test_tables_say_what_the_results_say(whole):
-    report = study_report(whole, [])
-    entry = whole["systems"]["MedCLIP"]["figures"][HEADLINE]
+    report = experiment_report(whole, [])
+    entry = whole["systems"]["MedCLIP"]["metrics"][HEADLINE]
     row = table_row(report, "As in Table 2 of the paper", "MedCLIP")
     accuracy = entry["accuracy"]
     assert row[1] == f"{100 * accuracy['value']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
@@ -106,8 +106,8 @@ def test_tables_say_what_the_results_say(whole):
 
 
 def test_the_report_warns_names_the_winner_and_marks_what_is_the_papers(whole):
-    report = study_report(whole, [])
-    assert report.startswith("# Study `tiny`\n\nResearch use only")
+    report = experiment_report(whole, [])
+    assert report.startswith("# Experiment `tiny`\n\nResearch use only")
     assert "The images and reports are synthetic" in report and "mean over 3 seeds" in report
     assert "**LumbarCLIP** has the highest macro F1" in report
     assert "**The last columns are the paper's own figures**" in report and "an accuracy of 87.50" in report
@@ -120,7 +120,7 @@ def test_sections_without_anything_to_show_are_left_out():
     answers = {"LumbarCLIP": [finding_answers(targets)], "CLIP": [finding_answers(targets, seed=1)]}
     systems = {"LumbarCLIP": system(), "CLIP": system("clip")}
     results = described(answers, targets, systems, [summary(title) for title in answers], folds=2)
-    report = study_report(results, [])
+    report = experiment_report(results, [])
     headings = re.findall(r"^## (.*)$", report, flags=re.M)
     assert headings == ["Systems", "Differences", "Findings", "Patients", "Cost", "Undefined figures", "Command"]
     assert "2 folds of the patients; one seed" in report
@@ -171,9 +171,9 @@ def test_heads_are_arranged_by_kind_backbone_and_width(whole):
 @pytest.mark.slow
 def test_undefined_and_uncertain_figures_can_be_drawn(whole):
     results = json.loads(json.dumps(whole))
-    figures = results["systems"]["MedCLIP"]["figures"][HEADLINE]["macro_f1"]
+    figures = results["systems"]["MedCLIP"]["metrics"][HEADLINE]["macro_f1"]
     figures |= {"value": None, "low": None, "high": None, "reason": "no row"}
-    results["systems"]["No heads"]["figures"][HEADLINE]["macro_f1"] |= {"low": None, "high": None}
+    results["systems"]["No heads"]["metrics"][HEADLINE]["macro_f1"] |= {"low": None, "high": None}
     charts = draw_charts(results)
     names = [label.get_text() for label in charts["systems.png"].axes[0].get_yticklabels()]
     assert "MedCLIP" not in names and names[-1] == "HOG"
@@ -207,24 +207,24 @@ def test_a_row_of_the_paper_stands_beside_one_system(whole):
     results = json.loads(json.dumps(whole))
     for title in ("LumbarCLIP", "LumbarCLIP 64"):
         results["systems"][title]["settings"] = system(vision="resnet50", projection_dim=256)
-    report = study_report(results, [])
+    report = experiment_report(results, [])
     rows = [table_row(report, "As in Table 2 of the paper", f"{title} ") for title in ("LumbarCLIP", "LumbarCLIP 64")]
     assert [row[5] for row in rows] == ["LumbarCLIP-ResNet50-256", "-"]
     results["systems"]["MedCLIP"]["settings"] = results["systems"]["LumbarCLIP"]["settings"] = system()
     results["systems"]["LumbarCLIP 64"]["settings"] = system()
-    report = study_report(results, [])
+    report = experiment_report(results, [])
     assert "the paper's own figures" not in report
     assert len(table_row(report, "As in Table 2 of the paper", "MedCLIP")) == 5
 
 
 def test_what_is_missing_is_told(whole):
-    report = study_report(whole, [])
+    report = experiment_report(whole, [])
     assert "Fewer seeds than asked (3) have finished of SigLIP (0)." in report
     assert "bring images and texts together" not in report
     results = json.loads(json.dumps(whole)) | {"left_out_answers": {"MedCLIP": ["grade/unprojected"]}}
     for title, kind in (("LumbarCLIP 64", "supervised"), ("No heads", "untrained"), ("SigLIP", "untrained")):
         results["systems"][title]["settings"]["system"] = kind
-    report = study_report(results, [])
+    report = experiment_report(results, [])
     sentence = "LumbarCLIP 64 and No heads have not learned to bring images and texts together: their rows show chance."
     for heading in ("Zero-shot", "Retrieval"):
         assert sentence in report.split(f"\n## {heading}\n")[1].split("\n## ")[0]

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from train import compare_systems, finetune_classification, pretrain
+from train import compare_systems
+from train.training import loop
 
 
 class BegunError(Exception):
@@ -14,11 +15,7 @@ class BegunError(Exception):
 
 @pytest.mark.parametrize(
     ("module", "begin"),
-    [
-        (pretrain, lambda args: pretrain.pretrain(args, None)),
-        (finetune_classification, lambda args: finetune_classification.finetune(args, None)),
-        (compare_systems, compare_systems.main),
-    ],
+    [(loop, lambda args: loop.run_task(None, args, None)), (compare_systems, compare_systems.main)],
 )
 def test_processes_wait_for_hours_while_the_first_one_evaluates(module, begin, monkeypatch):
     def accelerator(kwargs_handlers=(), **_):

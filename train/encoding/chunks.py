@@ -1,4 +1,4 @@
-"""The parts of an unfinished file of embeddings, and the whole that is made of them: complete or absent."""
+"""Write a file of embeddings in chunks that survive a kill, and join them: the file is complete or absent."""
 
 import json
 import shutil
@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_scripts.system.staging import LOCK_NAME, clear, staging_folder
-from data_scripts.system.whole_files import write_json
+from data_scripts.system.whole_files import unfinished_file, write_json
 
 METADATA = b"lumbarclip"
 SETTINGS = "settings.json"
 UNREADABLE = b"unreadable"
 
 
-class EmbeddingParts:
-    """The parts written so far, each a Parquet file that holds its unreadable files, too; see `open_parts`.
+class EmbeddingChunks:
+    """The chunks written so far, each a Parquet file that also lists its unreadable files; see `open_chunks`.
 
     Args:
         folder: Where they are.
         settings: Of the run.
-        is_resumed: Whether an earlier run was interrupted, be it before its first part.
+        is_resumed: Whether an earlier run was interrupted, even before its first chunk.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
@@ -36,19 +36,18 @@ class EmbeddingParts:
             self.num_done += 1
 
     def write(self, table: pa.Table, unreadable: list[dict[str, Any]]) -> None:
-        """Add a part: it exists once it is whole."""
-        unfinished = self.folder / ".part.unfinished"
-        pq.write_table(table.replace_schema_metadata({UNREADABLE: json.dumps(unreadable)}), unfinished)
-        unfinished.replace(self._path(self.num_done))
+        """Add a chunk, whole or not at all."""
+        with unfinished_file(self._path(self.num_done)) as unfinished:
+            pq.write_table(table.replace_schema_metadata({UNREADABLE: json.dumps(unreadable)}), unfinished)
         self.num_done += 1
 
     def unreadable(self) -> list[dict[str, Any]]:
-        """What could not be read, over all parts."""
-        parts = (pq.read_schema(self._path(part)).metadata[UNREADABLE] for part in range(self.num_done))
-        return [entry for part in parts for entry in json.loads(part)]
+        """List what could not be read, over all chunks."""
+        chunks = (pq.read_schema(self._path(chunk)).metadata[UNREADABLE] for chunk in range(self.num_done))
+        return [entry for chunk in chunks for entry in json.loads(chunk)]
 
     def join(self, out: Path) -> int:
-        """Make one file of the parts, one in memory at a time, and beside it `OUT.parquet.json` with what was left out.
+        """Join the chunks, one in memory at a time, and list in `OUT.parquet.json` what was left out.
 
         Returns:
             Number of rows.
@@ -56,35 +55,35 @@ class EmbeddingParts:
         Raises:
             ValueError: If nothing could be read.
         """
-        unreadable, unfinished = self.unreadable(), self.folder / "joined"
+        unreadable, joined = self.unreadable(), self.folder / "joined"
         schema = pq.read_schema(self._path(0)).with_metadata({METADATA: json.dumps(self.settings["embeddings"])})
-        with pq.ParquetWriter(unfinished, schema) as writer:
-            for part in range(self.num_done):
-                writer.write_table(pq.read_table(self._path(part)).replace_schema_metadata(schema.metadata))
-        num_rows = pq.ParquetFile(unfinished).metadata.num_rows
+        with pq.ParquetWriter(joined, schema) as writer:
+            for chunk in range(self.num_done):
+                writer.write_table(pq.read_table(self._path(chunk)).replace_schema_metadata(schema.metadata))
+        num_rows = pq.ParquetFile(joined).metadata.num_rows
         if not num_rows:
-            clear(self.folder)  # there is nothing to go on with
+            clear(self.folder)  # there is nothing to resume
             reasons = "; ".join(f"{entry['source']}: {entry['reason']}" for entry in unreadable[:10])
-            raise ValueError(f"None of the {len(unreadable)} files is an image that can be read ({reasons}).")
+            raise ValueError(f"None of the {len(unreadable)} files is a readable image ({reasons}).")
         write_json(report_path(out), {**self.settings, "num_rows": num_rows, "unreadable": unreadable})
-        unfinished.replace(out)
+        joined.replace(out)
         return num_rows
 
-    def _path(self, part: int) -> Path:
-        return self.folder / f"part-{part:06d}.parquet"
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"chunk-{chunk:06d}.parquet"
 
 
 @contextmanager
-def open_parts(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[EmbeddingParts]:
-    """Hold the hidden folder beside `out` in which the parts are; what an interrupted run left is gone on with.
+def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[EmbeddingChunks]:
+    """Lock the hidden folder beside `out` in which chunks are written, with those of an interrupted run.
 
     Args:
         out: The file to be made.
-        settings: All that the embeddings depend on; kept beside the parts.
-        overwrite: Whether to drop the parts of a run with other settings.
+        settings: Everything the embeddings depend on; kept beside the chunks.
+        overwrite: Whether to drop the chunks of a run with other settings.
 
     Raises:
-        ValueError: If another process is at it, or the parts are of a run with other settings.
+        ValueError: If another process uses the folder, or its chunks are of a run with other settings.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(out) as folder:
@@ -92,20 +91,20 @@ def open_parts(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator
         if before is not None and before != settings:
             if not overwrite:
                 raise ValueError(
-                    f"An interrupted run left its parts in {folder}, and its settings were others "
-                    f"({'; '.join(changed_settings(before, settings))}). Go on with those, or drop its parts with "
-                    "--overwrite."
+                    f"{folder} contains an interrupted run with other settings "
+                    f"({'; '.join(changed_settings(before, settings))}). Rerun with those to resume it, "
+                    "or drop it with --overwrite."
                 )
             for path in folder.iterdir():
                 if path.name != LOCK_NAME:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / SETTINGS, settings)
-        yield EmbeddingParts(folder, settings, is_resumed=before == settings)
-        clear(folder)  # not if it failed or was interrupted: the next run goes on with it
+        yield EmbeddingChunks(folder, settings, is_resumed=before == settings)
+        clear(folder)  # not if the run failed or was interrupted: the next one resumes it
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Name what differs between two nested settings.
+    """List what differs between two nested settings.
 
     Example:
         >>> changed_settings({"a": 8, "inputs": {"num_files": 3}}, {"a": 8, "inputs": {"num_files": 4}})
@@ -122,7 +121,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = 
 
 
 def report_path(out: Path) -> Path:
-    """Where the settings of an encoding, and what it had to leave out, are listed.
+    """Name the file that lists the settings of an encoding and what it left out.
 
     Example:
         >>> report_path(Path("runs/embeddings.parquet")).as_posix()

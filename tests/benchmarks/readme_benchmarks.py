@@ -1,8 +1,11 @@
-"""The README's sections on data: what was measured, as Markdown."""
+"""Sections of the results page on data and speed: what the benchmarks measured, as Markdown."""
 
+import statistics
 from typing import Any
 
 from train.reporting.tables import format_entry, markdown_table, readable
+
+MEGABYTE = 1e6
 
 LABEL_SETS = {
     "development": "development: known when the rules were written",
@@ -33,7 +36,7 @@ the held-out notes got wrong was then mended, so their second row is no test.
 patient). All notes in {now["seconds"]:.1f} s.
 
 `python -m tests.benchmarks.report_reading --notes "Radiologists Report.xlsx"`, {now["date"]}, \
-`tests/benchmarks/results/report_reading.json`."""
+`results/report_reading.json`."""
 
 
 def _reading_row(title: str, scores: dict[str, Any]) -> list[str]:
@@ -66,7 +69,7 @@ split.
 {markdown_table(["system", "by record", "by patient", "difference"], rows)}
 
 `python tests/benchmarks/leak_gap.py --pretrained_cuts {content["arguments"]["pretrained_cuts"]}`, \
-{content["date"]}, `tests/benchmarks/results/leak_gap.json`."""
+{content["date"]}, `results/leak_gap.json`."""
 
 
 def balance_section(content: dict[str, Any]) -> str:
@@ -85,7 +88,7 @@ negatives of each other; repeating the rare class makes more of them.
 
 {markdown_table(header, rows)}
 
-`python tests/benchmarks/batch_balance.py`, {content["date"]}, `tests/benchmarks/results/batch_balance.json`."""
+`python tests/benchmarks/batch_balance.py`, {content["date"]}, `results/batch_balance.json`."""
 
 
 def build_section(content: dict[str, Any]) -> str:
@@ -98,4 +101,63 @@ build with `--num_proc {arguments["num_proc"]}` takes {min(build):.1f} s, a plai
 (percentiles, PNG, Parquet) {min(loop):.1f} s, {content["ratio"]:.2f} times as long. The build also checks, splits, \
 looks for names and letters, and writes the card.
 
-`python -m tests.benchmarks.bench_build`, {content["date"]}, `tests/benchmarks/results/build.json`."""
+`python -m tests.benchmarks.bench_build`, {content["date"]}, `results/build.json`."""
+
+
+def losses_section(content: dict[str, Any]) -> str:
+    """What the benchmark of the losses measured."""
+    results, rows = content["results"], []
+    for pairs in content["arguments"]["pairs"]:
+        flat, dense, clip = (results[f"{system} {pairs}"] for system in ("flat", "dense", "open_clip"))
+        cells = [
+            f"{r['seconds']:.2f} s, {r['mib']:,.0f} MiB" if r["seconds"] else "does not fit"
+            for r in (flat, dense, clip)
+        ]
+        ratio = f"{flat['seconds'] / clip['seconds']:.2f}" if clip["seconds"] else "-"
+        rows.append([f"{pairs:,}", *cells, ratio])
+    header = ["pairs", "soft loss, flat", "soft loss, dense", "open_clip ClipLoss", "time, flat / open_clip"]
+    return (
+        "### The loss\n\nForward and backward, float32, width 256, one CPU thread, 12 GiB at most; peak memory above "
+        f"the inputs.\n\n{markdown_table(header, rows)}\n\n"
+        f"`python tests/benchmarks/bench_losses.py`, {content['date']}, `results/losses.json`."
+    )
+
+
+def training_section(content: dict[str, Any]) -> str:
+    """What the benchmark of the trainer measured."""
+    rows = [[name, f"{value:.2f}"] for name, value in content["ratios"].items()]
+    return (
+        "### The trainer\n\nRatios of pairs per second, same towers, same machine, in turns.\n\n"
+        f"{markdown_table(['ratio', 'value'], rows)}\n\n"
+        f"`python tests/benchmarks/bench_training.py`, {content['date']}, `results/training.json`."
+    )
+
+
+def inference_section(content: dict[str, Any]) -> str:
+    """What the benchmark of inference measured."""
+    towers = content["towers"]
+    header = ["ratio of images a second", *(f"{name}, {tower['image_size']} px" for name, tower in towers.items())]
+    ratios = next(iter(towers.values()))["ratios"]
+    rows = [[name, *(_median_and_range(tower["ratios"][name]) for tower in towers.values())] for name in ratios]
+    sizes = [f"{name} {_megabytes(tower, '')} ({_megabytes(tower, '_int8')})" for name, tower in towers.items()]
+    metric = next(iter(content["int8_probe"]["difference"]))
+    probe = {name: format_entry(entries[metric]) for name, entries in content["int8_probe"].items()}
+    return (
+        "### Inference\n\n`encode` is the bulk encoder from PNG files to Parquet, decoding included; `pipeline` is "
+        f'`pipeline("image-feature-extraction")` on the same files; {content["num_threads"]} threads. Every system in '
+        f"turn, {content['arguments']['turns']} turns: median of the ratio within a turn, with the smallest and the "
+        "largest. On a CPU nearly all of a large tower's time is its forward pass, of which batching saves little.\n\n"
+        f"{markdown_table(header, rows)}\n\n"
+        f"Vision tower and head as ONNX, and in int8: {', '.join(sizes)}. Linear probe on the test split, "
+        f"{readable(metric)}: {probe['float32']} in float32, {probe['int8']} in int8, difference "
+        f"{probe['difference']}.\n\n"
+        f"`{content['command'].partition(' --out')[0]}`, {content['date']}, `results/inference.json`."
+    )
+
+
+def _median_and_range(turns: list[float]) -> str:
+    return f"{statistics.median(turns):.2f} ({min(turns):.2f}-{max(turns):.2f})"
+
+
+def _megabytes(tower: dict[str, Any], suffix: str) -> str:
+    return f"{tower['file_bytes'][f'vision_model{suffix}.onnx'] / MEGABYTE:.1f} MB"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from train.web_app import sessions
-from train.web_app.interface import NO_SLICE, PRIVACY, build_page, launch_settings
-from train.web_app.sessions import SECONDS_BETWEEN_LOOKS, SECONDS_KEPT, forget_unused
+from train.web_app import serving
+from train.web_app.interface import NO_SLICE, PRIVACY, build_page
+from train.web_app.serving import SECONDS_BETWEEN_LOOKS, SECONDS_KEPT, forget_unused, launch_settings
 
 PICTURE = "data:image/png"
 MINUTE = timedelta(minutes=1)
@@ -42,8 +42,8 @@ class Visit:
         return done["output"]["data"]
 
     def show(self):
-        """What the page shows of the slice in memory: its picture, and the answers."""
-        shown = self.ask("_show_slice", [None, 1, "", ["disc bulge"], None, "Grad-CAM"])
+        """What the page shows of the slice in memory: its picture, and the placeholder."""
+        shown = self.ask("_show_slice", [None, 1, "", None, "Grad-CAM"])
         return shown[0], shown[3]
 
     def heartbeat(self):
@@ -85,7 +85,7 @@ def test_a_page_that_was_not_used_for_half_an_hour_is_forgotten_and_one_in_use_i
     visit, other = Visit(page, app, address, "one"), Visit(page, app, address, "other")
     visit.ask("_take_example")
     assert PICTURE in visit.show()[0]
-    assert PICTURE in other.ask("_show_study_example")[0]
+    assert PICTURE in repr(other.ask("_show_study_example")[1])
     other.send("_show_study_example", [])  # and nobody fetches the answer
     until(lambda: not page._queue.event_ids_to_events)
     assert PICTURE in held(app)
@@ -109,7 +109,7 @@ def test_a_page_that_was_not_used_for_half_an_hour_is_forgotten_and_one_in_use_i
 
 
 def test_the_running_app_forgets_a_page_that_was_closed(launch, monkeypatch):
-    monkeypatch.setattr(sessions, "SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(serving, "SECONDS_BETWEEN_LOOKS", 0.1)
     monkeypatch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.1")
     page, app, address = launch()
     visit = Visit(page, app, address, "one")

@@ -1,21 +1,22 @@
-"""Keep of a finished study what the README shows: a small JSON file and one figure.
+"""Keep of a finished experiment what the results page shows: a small JSON file and one figure.
 
-    python tests/benchmarks/keep_study.py --study study/small_cpu
+    python -m tests.benchmarks.keep_experiment --experiment experiments/small_cpu
 
-Writes `study_NAME.json` and `study_NAME.png` into `tests/benchmarks/results/`. All figures stay in the study's own
+Writes `experiment_NAME.json` and `experiment_NAME.png` into `tests/benchmarks/results/`. All metrics stay in its own
 `results.json`.
 """
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
+from data_scripts.system.command_line import run
 
 RESULTS = Path(__file__).parent / "results"
-# Groups whose figures are kept beside those of the headline probe.
+# Groups whose metrics are kept beside those of the headline probe.
 GROUPS = ("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected", "zero_shot")
 RETRIEVAL = "retrieval/report"
 KEPT = ("value", "low", "high", "n", "reason", "standard_deviation_of_seeds")
@@ -23,29 +24,29 @@ KEPT = ("value", "low", "high", "n", "reason", "standard_deviation_of_seeds")
 
 @dataclass
 class KeepArguments:
-    """Keep of a finished study what the README shows."""
+    """Keep of a finished experiment what the results page shows."""
 
-    study: str = field(metadata={"help": "Folder of the study, which holds results.json."})
+    experiment: str = field(metadata={"help": "Folder of the experiment, which holds results.json."})
 
 
 def main(args: KeepArguments) -> None:
     """Cut the results down and write them."""
-    folder = Path(args.study)
+    folder = Path(args.experiment)
     path = folder / "results.json"
     if not path.exists():
-        raise SystemExit(f"{path} is missing: the study has not ended.")
+        raise ValueError(f"{path} is missing: the experiment has not finished.")
     results = json.loads(path.read_text())
-    name = results["study"]["name"]
-    (RESULTS / f"study_{name}.json").write_text(json.dumps(kept(results), indent=1) + "\n")
-    shutil.copy(folder / "figures" / "systems.png", RESULTS / f"study_{name}.png")
+    name = results["experiment"]["name"]
+    (RESULTS / f"experiment_{name}.json").write_text(json.dumps(kept(results), indent=1) + "\n")
+    shutil.copy(folder / "figures" / "systems.png", RESULTS / f"experiment_{name}.png")
 
 
 def kept(results: dict[str, Any]) -> dict[str, Any]:
-    """The part of the results that the README shows."""
+    """The part of the results that the results page shows."""
     headline = results["headline"]["group"]
 
-    def figures(system: dict[str, Any]) -> dict[str, Any]:
-        of = system["figures"]
+    def kept_metrics(system: dict[str, Any]) -> dict[str, Any]:
+        of = system["metrics"]
         groups = {group: of[group] for group in dict.fromkeys((headline, *GROUPS)) if group in of}
         groups[RETRIEVAL] = {name: entry for name, entry in of.get(RETRIEVAL, {}).items() if name.endswith("_at_10")}
         return {
@@ -57,20 +58,19 @@ def kept(results: dict[str, Any]) -> dict[str, Any]:
         "headline": results["headline"],
         "num_resamples": results["num_resamples"],
         "systems": {
-            title: {"figures": figures(system), "cost": system["cost"], "num_seeds": system["num_seeds"]}
+            title: {"metrics": kept_metrics(system), "cost": system["cost"], "num_seeds": system["num_seeds"]}
             for title, system in results["systems"].items()
         },
-        "controls": {name: {"figures": figures(control)} for name, control in results["controls"].items()},
+        "baselines": {name: {"metrics": kept_metrics(baseline)} for name, baseline in results["baselines"].items()},
         "comparisons": results["comparisons"],
         "card_text": results["card_text"],
         "dataset": results["dataset"],
-        "seeds": results["study"]["seeds"],
-        "folds": results["study"]["folds"],
+        "seeds": results["experiment"]["seeds"],
+        "folds": results["experiment"]["folds"],
         "command": results["command"],
         "date": results["date"],
     }
 
 
 if __name__ == "__main__":
-    (arguments,) = HfArgumentParser(KeepArguments).parse_args_into_dataclasses()  # type: ignore[arg-type]
-    main(arguments)
+    sys.exit(run(main))

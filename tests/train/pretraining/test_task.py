@@ -13,7 +13,7 @@ from tests.conftest import TINY_TEXT
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.data import build_rows
-from train.pretraining.validation import validation_loss
+from train.pretraining.task import validation_loss
 
 TINY_RESNET = {
     "model_type": "timm_wrapper",

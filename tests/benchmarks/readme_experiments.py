@@ -1,0 +1,221 @@
+"""Sections of the results page on models: experiments, probes and maps, as Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from train.reporting.tables import format_entry, markdown_table, readable
+
+LEVEL = 0.05  # of Holm's correction
+SYSTEM_NAMES = {"majority": "majority class", "pixel_pca": "pixel PCA", "hog": "HOG", "no_pixels": "no pixels"}
+WORDS = {
+    "quadratic_kappa": "quadratic kappa of the grade",
+    "text_to_image_recall_at_10": "text-to-image retrieval, R@10",
+}
+SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
+MAP_BASELINES = ("randomised model", "centre prior", "uniform map")
+PAPER = "probe/paper/unprojected"
+CORRECTIONS = {
+    "paper": "the paper's probe",
+    "paper_balanced": "class-balanced loss",
+    "paper_logit_adjusted": "logit-adjusted loss",
+    "paper_threshold": "threshold of validation patients",
+    "logistic": "logistic regression",
+    "knn": "nearest neighbours",
+}
+
+
+def experiment_section(name: str, title: str, introduction: str, closing: str, results: dict[str, Any]) -> str:
+    """Write one experiment: its table, which system leads, and a picture.
+
+    Args:
+        name: Of the study's files in `tests/benchmarks/results`.
+        title: Of the section.
+        introduction: What was compared.
+        closing: What a reader has to bear in mind; may be empty.
+        results: What `keep_experiment.py` kept.
+
+    Returns:
+        Markdown.
+    """
+    headline, metric = results["headline"]["group"], results["headline"]["metric"]
+    differences = _differences(results, metric)
+    if results["headline"]["exclusive"]:
+        columns = {
+            in_words(metric): (headline, metric),
+            "AUROC": (headline, "auroc"),
+            "macro F1, the paper's probe": (PAPER, metric),
+            "zero-shot macro F1": ("zero_shot", metric),
+        }
+    else:
+        columns = {
+            in_words(metric): (headline, metric),
+            "grade kappa": ("grade/unprojected", "quadratic_kappa"),
+            "zero-shot macro AUROC": ("zero_shot", metric),
+        }
+    columns["text to image, R@10"] = ("retrieval/report", "text_to_image_recall_at_10")
+    reference = results["headline"]["reference"]
+    rows = []
+    for system, entry in {**results["systems"], **results["baselines"]}.items():
+        cells = [format_entry(entry["metrics"].get(group, {}).get(figure)) for group, figure in columns.values()]
+        rows.append([SYSTEM_NAMES.get(system, system), *cells, differences.get(system, "-")])
+    header = ["system", *columns, f"{reference} less this"]
+    where = f"{dataset_in_words(results)}"
+    told = [metric, "text_to_image_recall_at_10"]
+    if not results["headline"]["exclusive"]:
+        told.insert(1, "quadratic_kappa")
+    verdicts = [lead_in_words(results, figure) for figure in told]
+    parts = [
+        f"### {title}",
+        f"{introduction} Measured on {where}; 95 % intervals over patients.",
+        markdown_table(header, rows),
+        "\n".join(f"- {verdict}" for verdict in verdicts if verdict),
+        f"![{title}](results/experiment_{name}.png)",
+        closing,
+        f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def probe_section(results: dict[str, Any]) -> str:
+    """What caching features is worth, and what imbalance corrections do for a rare class."""
+    speed = results["speed"]
+    kept = {share: results["training_rows"][share] for share in results["corrections"]}
+    header = ["probe", *(f"{min(rows.values())} of {sum(rows.values())} training rows rare" for rows in kept.values())]
+    names = next(iter(results["corrections"].values()))
+    rows = [
+        [
+            CORRECTIONS[name],
+            *(
+                f"{of[name]['macro_f1']['mean']:.3f} / {of[name]['minority_recall']['mean']:.3f}"
+                for of in results["corrections"].values()
+            ),
+        ]
+        for name in names
+    ]
+    return (
+        "### Probes\n\n"
+        f"Fifty epochs of the paper's probe on cached features of {speed['training_images']:,} images take "
+        f"{speed['cached_seconds']:.0f} s with encoding; encoding again in each epoch takes "
+        f"{speed['encoding_each_epoch_seconds']:,.0f} s ({speed['ratio']:.0f} times as long; "
+        f"{results['arguments']['encoding_epochs']} of the 50 encodings were timed).\n\n"
+        "The rare class thinned for the probe alone; macro F1 / minority recall on the synthetic test patients, mean "
+        f"of {results['arguments']['seeds']} draws. The paper's probe, 50 epochs at 1e-4, gives a rare class up; its "
+        f"features do not.\n\n{markdown_table(header, rows)}\n\n"
+        f"`{results['command']}`, {results['date']}, `results/probe.json`."
+    )
+
+
+def _differences(results: dict[str, Any], metric: str) -> dict[str, str]:
+    """The reference less each other system and baseline, by the headline metric."""
+    found = [entry for entry in results["comparisons"] if entry["metric"] == metric and entry["to"] != "best"]
+    return {name: format_entry(entry) for comparison in found for name, entry in comparison["differences"].items()}
+
+
+def explanation_section(content: dict[str, Any], others: Mapping[str, dict[str, Any]]) -> str:
+    """Where maps of the demo's model fall, beside their baselines; and those of other towers, by their result files."""
+    data, model = content["dataset"], content["model"]
+    rows, columns = model["map_size"]
+    verdicts = "\n".join(f"- {verdict(name, groups)}" for name, groups in content["methods"].items())
+    return f"""### Where the model looks, synthetic
+
+{data["num_maps"]} findings that the reports of {data["num_patients"]} unseen patients affirm, each asked for with its \
+prompts; the masks of the drawn structures are known. Pointing game: share of the maps whose maximum lies in the \
+structure. Inside-mask energy: share of their non-negative mass there. Randomised: the same maps by \
+{content["num_randomised"]} models with random weights; rank correlation: with these. *Less its denial*: the direction \
+from "No disc bulge." to "Disc bulge.". Maps of {rows} x {columns} cells ({model["vision"]}); 95 % intervals over \
+patients.
+
+{scores_table(content)}
+
+{verdicts}
+
+The demo with other towers, trained from random weights on the same few drawings: pointing game of the maps / of the \
+same maps by randomised models.
+
+{_other_towers(others.values())}
+
+`{content["command"]}`, {content["date"][:10]}, `results/explanation.json`; {_sources(others)}."""
+
+
+def _other_towers(contents: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for content in contents:
+        height, width = content["model"]["map_size"]
+        both = [(groups["trained"], groups["randomised model"]) for groups in content["methods"].values()]
+        cells = [" / ".join(format_entry(scores["pointing_game"]) for scores in pair) for pair in both]
+        rows.append([f"{content['model']['vision']}, {height} x {width}", *cells])
+        methods = [*content["methods"]]
+    return markdown_table(["tower, cells of a map", *methods], rows)
+
+
+def _sources(contents: Mapping[str, dict[str, Any]]) -> str:
+    return "; ".join(
+        f"`{content['command']}`, {content['date'][:10]}, `results/{name}.json`" for name, content in contents.items()
+    )
+
+
+def in_words(metric: str) -> str:
+    """Name a compared metric."""
+    return WORDS.get(metric, readable(metric))
+
+
+def dataset_in_words(results: Mapping[str, Any]) -> str:
+    """Name the data, their size, and over how many seeds metrics are averaged."""
+    data, seeds = results["dataset"], len(results["seeds"])
+    name = f"{data['name']}{' (synthetic)' if data['synthetic'] else ''}, {data['split']}"
+    averaged = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
+    return f"{name}: {data['num_rows']} images of {data['num_patients']} patients; {averaged}"
+
+
+def lead_in_words(results: Mapping[str, Any], metric: str) -> str:
+    """Say which system has the highest metric, and over which others its lead is more than chance."""
+    best = next(entry for entry in results["comparisons"] if entry["to"] == "best" and entry["metric"] == metric)
+    entry = results["systems"][best["first"]]["metrics"][best["group"]][metric]
+    found = best["differences"].items()
+    sure = [name for name, difference in found if difference["excludes_zero"]]
+    kept = [name for name in sure if best["differences"][name]["p_holm"] < LEVEL]
+    unsure = [name for name, difference in found if not difference["excludes_zero"]]
+    sentences = [f"**{best['first']}** has the highest {in_words(metric)}, {format_entry(entry)}."]
+    if unsure:
+        sentences.append(f"Its lead over {_listed(unsure)} may be chance: the 95 % interval includes zero.")
+    if len(kept) < len(sure):
+        lost = [name for name in sure if name not in kept]
+        sentences.append(f"After Holm's correction, so may its lead over {_listed(lost)}.")
+    if kept:
+        sentences.append(f"It leads {_listed(kept)}, also after Holm's correction for {best['num_comparisons']} tests.")
+    if metric == results["headline"]["metric"]:
+        by_paper = {name: system["metrics"][PAPER][metric] for name, system in results["systems"].items()}
+        highest = max(by_paper, key=lambda name: by_paper[name]["value"])
+        sentences.append(f"By the paper's own probe, {highest} is highest, {format_entry(by_paper[highest])}.")
+    return " ".join(sentences)
+
+
+def verdict(name: str, groups: Mapping[str, Any]) -> str:
+    """Say whether maps beat their baselines."""
+    unmet = []
+    for baseline in MAP_BASELINES:
+        scores = [words for score, words in SCORES.items() if not (groups[f"less {baseline}"][score]["low"] or 0) > 0]
+        if scores:
+            unmet.append(f"the {baseline}{f' in the {scores[0]}' if len(scores) < len(SCORES) else ''}")
+    title = f"{name[0].upper()}{name[1:]}"
+    if not unmet:
+        return f"{title} beats every baseline by both scores."
+    return f"{title} is no evidence of where the model looks: it does not beat {_listed(unmet)}."
+
+
+def scores_table(results: Mapping[str, Any]) -> str:
+    """Set each kind of map beside the same by randomised models, and beside maps that need no model."""
+    systems = {}
+    for name, groups in results["methods"].items():
+        systems[f"**{name}**"] = groups["trained"]
+        systems[f"{name}, randomised model"] = groups["randomised model"]
+    systems |= results["baselines"]
+    rows = [
+        [name, *(format_entry(entries.get(metric)) for metric in (*SCORES, "rank_correlation"))]
+        for name, entries in systems.items()
+    ]
+    return markdown_table(["map", *SCORES.values(), "rank correlation"], rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

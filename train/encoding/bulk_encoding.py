@@ -1,0 +1,199 @@
+"""Encode inputs in bulk: decode in worker processes, write chunk by chunk, and survive files that crash a decoder.
+
+A decoder of images is C: a broken file may end the process that reads it, and no exception says so.
+"""
+
+import hashlib
+import itertools
+import logging
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.checkpoints.checkpoint import load_checkpoint
+from train.checkpoints.onnx_export import weights_sha256
+from train.data.loaders import open_dataset
+from train.data.provenance import describe_build
+from train.encoding.arguments import EncodeArguments
+from train.encoding.chunks import EmbeddingChunks, as_table, open_chunks, report_path
+from train.encoding.encoders import Encoder, ModelEncoder, OnnxEncoder
+from train.encoding.inputs import DatasetImages, DatasetReports, FolderImages, Inputs, ReadBatch, Reference
+
+logger = logging.getLogger(__name__)
+
+BATCHES_OF_CHUNK = 32  # at most so many are encoded again after a kill
+# How PyTorch begins its message when a worker process has died.
+WORKER_DIED = "DataLoader worker"
+
+
+def encode(args: EncodeArguments) -> None:
+    """Load the checkpoint, encode chunk by chunk, and join the chunks."""
+    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
+    inputs = open_inputs(args, processor)
+    settings = describe(args, model, processor, inputs)
+    encoder = build_encoder(args, model, processor, settings["embeddings"]["weights_sha256"])
+    out = Path(args.out)
+    with open_chunks(out, settings, args.overwrite) as chunks:
+        encode_chunks(inputs, encoder, chunks, args.batch_size, args.num_workers)
+        num_unreadable = len(chunks.unreadable())
+        num_rows = chunks.join(out)
+    logger.info(f"Wrote {out}: {num_rows} rows.")
+    if num_unreadable:
+        logger.warning(f"{num_unreadable} could not be read; {report_path(out)} lists them, with the reasons.")
+
+
+def open_inputs(args: EncodeArguments, processor: LumbarCLIPProcessor) -> Inputs:
+    """Open what is to be encoded.
+
+    Raises:
+        ValueError: If there is nothing, or the data set has no such split.
+    """
+    if args.images:
+        return FolderImages(Path(args.images), processor.image_processor)
+    dataset = open_dataset(args.dataset)
+    if unknown := set(args.split) - set(dataset):
+        raise ValueError(f"{args.dataset} has no split {', '.join(sorted(unknown))}; it has {', '.join(dataset)}.")
+    splits = {split: dataset[split] for split in args.split or dataset}
+    if args.what == "reports":
+        return DatasetReports(splits, processor)
+    return DatasetImages(splits, processor.image_processor)
+
+
+def build_encoder(
+    args: EncodeArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, weights: str
+) -> Encoder:
+    """Take the model, or its export to ONNX."""
+    if args.onnx:
+        return OnnxEncoder(Path(args.onnx), processor.image_processor, args.project, weights, args.what, args.int8)
+    return ModelEncoder(model, processor.image_processor, args.project)
+
+
+def describe(
+    args: EncodeArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, inputs: Inputs
+) -> dict[str, Any]:
+    """Describe everything the result depends on; an interrupted run is resumed only if all of it is the same."""
+    folder = Path(args.checkpoint)
+    build = {}
+    if args.dataset:  # needed to publish the reports, which lie beside the embeddings
+        known = describe_build(args.dataset)
+        build = {name: known[name] for name in ("license", "may_be_shared", "deidentification")}
+    return {
+        # Kept with the embeddings; of a folder only its name, since a path would reveal the machine.
+        "embeddings": {
+            "checkpoint": folder.resolve().name if folder.is_dir() else args.checkpoint,
+            "weights_sha256": weights_sha256(model),
+            "what": args.what,
+            "projected": args.project,
+            "computed_with": f"onnxruntime{' int8' * args.int8}" if args.onnx else "torch",
+            **build,
+        },
+        "processor_sha256": hashlib.sha256(processor.to_json_string().encode()).hexdigest(),
+        "batch_size": args.batch_size,
+        "inputs": inputs.identity(),
+    }
+
+
+def encode_chunks(inputs: Inputs, encoder: Encoder, chunks: EmbeddingChunks, batch_size: int, num_workers: int) -> None:
+    """Encode what is not in the chunks yet, and list files that crash their decoder.
+
+    Raises:
+        ValueError: If a worker process died, but no file is the cause.
+    """
+    if chunks.is_resumed:  # a file may have killed the earlier run; a worker process dies of it alone
+        num_workers = max(1, num_workers)
+    while True:
+        try:
+            return encode_rest(inputs, encoder, chunks, batch_size, num_workers)
+        except RuntimeError as error:
+            if not str(error).startswith(WORKER_DIED):
+                raise
+            # Beyond the unfinished chunk, a loader prefetches two batches a worker.
+            batches = batches_of(inputs, batch_size, chunks.num_done * BATCHES_OF_CHUNK * batch_size)
+            crashing = find_crashing(inputs, itertools.islice(batches, BATCHES_OF_CHUNK + 2 * num_workers))
+            if not crashing:
+                raise ValueError(
+                    f"A decoding process was killed, and no single file is the cause ({error}). Out of memory? "
+                    "Rerun with fewer --num_workers, or with a smaller --batch_size and --overwrite."
+                ) from error
+            logger.warning(f"Left out, since they crash the decoder: {', '.join(map(str, sorted(crashing)))}")
+            inputs.crashing |= crashing
+
+
+def encode_rest(inputs: Inputs, encoder: Encoder, chunks: EmbeddingChunks, batch_size: int, num_workers: int) -> None:
+    """Encode what is not in the chunks yet, while worker processes decode, in order."""
+    num_done = chunks.num_done * BATCHES_OF_CHUNK * batch_size
+    loader = DataLoader(
+        cast(Any, inputs),
+        sampler=cast(Any, batches_of(inputs, batch_size, num_done)),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=cast(Any, as_read),
+    )
+    batches = iter(loader)
+    with tqdm(total=inputs.num_files, desc="encoding", unit=f" {inputs.name}") as progress:
+        progress.update(min(num_done, inputs.num_files))
+        while encoded := [
+            encode_batch(batch, encoder, inputs.schema, progress)
+            for batch in itertools.islice(batches, BATCHES_OF_CHUNK)
+        ]:
+            tables, unreadable = zip(*encoded, strict=True)
+            chunks.write(pa.concat_tables(tables), [entry for entries in unreadable for entry in entries])
+
+
+def batches_of(inputs: Inputs, batch_size: int, num_done: int) -> Iterator[list[Reference]]:
+    """List what remains to be read, a batch at a time."""
+    references = itertools.islice(inputs.references(), num_done, None)
+    return iter(lambda: list(itertools.islice(references, batch_size)), [])
+
+
+def encode_batch(
+    batch: ReadBatch, encoder: Encoder, schema: pa.Schema, progress: Any
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Encode what could be read of a batch; return its rows, and what could not be read."""
+    embeddings = encoder(batch.tensors) if batch.tensors else np.empty((0, 1), dtype=np.float32)
+    progress.update(batch.num_files)
+    return as_table(batch.columns, embeddings, schema), batch.unreadable
+
+
+def as_read(batch: ReadBatch) -> ReadBatch:
+    """Return a batch as it was read."""
+    return batch
+
+
+def find_crashing(inputs: Inputs, batches: Iterable[list[Reference]]) -> set[Reference]:
+    """Reread batches, each in a process of its own, then one by one what is in those that died.
+
+    Args:
+        inputs: What they belong to.
+        batches: Those among which one crashed.
+
+    Returns:
+        Those that crash by themselves; none if something else killed the process, such as lack of memory.
+    """
+    return {
+        reference
+        for batch in batches
+        if _kills_its_reader(inputs, batch)
+        for reference in batch
+        if _kills_its_reader(inputs, [reference])
+    }
+
+
+def _kills_its_reader(inputs: Inputs, references: list[Reference]) -> bool:
+    reader = multiprocessing.Process(target=_read, args=(inputs, references))
+    reader.start()
+    reader.join()
+    return reader.exitcode is not None and reader.exitcode < 0  # minus the signal that ended it
+
+
+def _read(inputs: Inputs, references: list[Reference]) -> None:
+    torch.set_num_threads(1)  # a fork has none of the threads of its parent
+    inputs[references]

@@ -1,0 +1,68 @@
+"""What the processes of a run do for each other: gather pairs, share batch statistics, wait."""
+
+import logging
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def waiting_process_group() -> InitProcessGroupKwargs:
+    """Let the other processes wait for hours while the first one evaluates; torch gives up after ten minutes on GPUs.
+
+    Returns:
+        One of `kwargs_handlers` of the first `Accelerator` of a process; later ones find the group made.
+    """
+    return InitProcessGroupKwargs(timeout=timedelta(hours=6))
+
+
+def gather_with_gradient(local: Tensor) -> Tensor:
+    """Concatenate a tensor of all processes along its first dimension, in rank order.
+
+    Each process then computes the loss of the whole batch. Backward sums what the processes found for a row, which is
+    the world size times its gradient; distributed data parallel divides by the world size again.
+
+    Args:
+        local: This process's part. Shape (n, ...), equal on all processes.
+
+    Returns:
+        Shape (world size × n, ...). In a single process `local` itself.
+
+    Relations:
+        `accelerator.gather` has no gradient. Putting the own part back into its result loses the gradient that flows
+        through the other processes' losses.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return local
+    from torch.distributed.nn.functional import all_gather  # a torch without distributed cannot import it
+
+    return torch.cat(all_gather(local.contiguous()))
+
+
+def share_batch_statistics(model: Model, accelerator: Accelerator) -> Model:
+    """Let batch norm see the rows of all processes, on GPUs; warn where it cannot."""
+    if accelerator.num_processes == 1:
+        return model
+    if accelerator.device.type == "cuda":
+        return convert_sync_batchnorm(model)  # timm's: torch's own drops the activation of a fused norm
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        logger.warning(
+            "The vision tower has batch norm, and on this device each process computes its own statistics: losses "
+            "will differ from those of one process. Towers without batch norm give equal losses."
+        )
+    return model
+
+
+@torch.no_grad()
+def take_buffers_of_first_process(model: nn.Module) -> None:
+    """Copy the buffers of the first process to all: after a step, batch statistics are of each process's own rows."""
+    for buffer in model.buffers():
+        broadcast(buffer)  # in place

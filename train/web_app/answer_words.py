@@ -1,0 +1,252 @@
+"""Write answers in plain words: sentences, and the rows of the page's tables. All of it is text, never HTML."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from data_scripts.records import NO_FINDING
+from data_scripts.reports.text import exchange_sides
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
+from train.web_app.pictures import thumbnail_html
+from train.web_app.report_index import NearReport
+from train.web_app.uploads import Slice
+
+# LBP, low back pain, is the paper's name for levels with any finding.
+_LONG_NAMES = {"LBP": "A finding (LBP)", "No Finding": "No finding"}
+SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
+# Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
+CLOSE = 0.1
+ANSWER_HEADERS = ["Question", "Answer", "Prediction set", "Probabilities"]
+WORDING_HEADERS = ["Question", "Choice", "Sentences"]
+OWN_HEADERS = ["The slice is", "Share", "Sentences"]
+REPORT_HEADERS = ["Report", "Similarity", "Source"]
+# By what was compared: above the nearest reports, and below them.
+REPORTS_HEADING = {
+    "images": "Reports of the most similar images",
+    "reports": "Reports whose text is nearest to the slice",
+}
+REPORTS_NOTE = {
+    "images": "Found by the similarity of the images. They describe those images, not this slice.",
+    "reports": "Found by the similarity of text and slice. They describe other images, not this slice.",
+}
+
+
+def percent(probability: float) -> str:
+    """Write a probability as nobody would misread it: never 0 % or 100 %.
+
+    Example:
+        >>> percent(0.834), percent(0.9992), percent(0.001)
+        ('83 %', '> 99 %', '< 1 %')
+    """
+    if probability > 0.99:
+        return "> 99 %"
+    return "< 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
+
+
+def long_name(name: str) -> str:
+    """Name a class for someone who has not read the paper."""
+    return _LONG_NAMES.get(name, name[:1].upper() + name[1:])
+
+
+def question_name(question: CalibratedQuestion) -> str:
+    """Name a question, as the head of its row or column."""
+    return "What does the slice show?" if question.label is None else f"{long_name(question.label)}?"
+
+
+def answer_rows(answers: Sequence[Answer], calibration: ZeroShotCalibration) -> list[list[str]]:
+    """List the answers of one slice under `ANSWER_HEADERS`, a row a question.
+
+    Args:
+        answers: One a question.
+        calibration: Of the same questions.
+    """
+    return [
+        [
+            question_name(question),
+            verdict(answer),
+            ", ".join(map(long_name, answer["prediction_set"])) or "Empty",
+            _probabilities(answer["probabilities"]),
+        ]
+        for answer, question in zip(answers, calibration.questions, strict=True)
+    ]
+
+
+def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
+    """List the sentences that stand for each choice of each question, under `WORDING_HEADERS`."""
+    return [
+        [question_name(question), long_name(choice), " ".join(sentences)]
+        for question in calibration.questions
+        for choice, sentences in zip(question.choices, question.prompts, strict=True)
+    ]
+
+
+def own_rows(own: OwnAnswer) -> list[list[str]]:
+    """Set a user's finding against its denial, under `OWN_HEADERS`."""
+    return [
+        ["More like “present”", percent(own.probability), " ".join(own.statements)],
+        ["More like “absent”", percent(1 - own.probability), " ".join(own.denials)],
+    ]
+
+
+def own_notes(own: OwnAnswer) -> list[str]:
+    """Say how to read the answer to a user's finding, which words are unknown, and which side is which."""
+    has_side = exchange_sides(own.finding) != own.finding
+    return [
+        f"{long_name(own.finding)}? Not calibrated: this compares sentences. {percent(own.probability)} does not mean "
+        "that so many of a hundred such slices show it.",
+        *([unknown_words_note(own.unknown_words)] if own.unknown_words else []),
+        *([SIDES] if has_side else []),
+    ]
+
+
+def unknown_words_note(words: Sequence[str]) -> str:
+    """Name the words of a finding that the model does not know.
+
+    Example:
+        >>> unknown_words_note(["qwerty"])
+        'The model does not know the word “qwerty”, so the answer may not be about it.'
+    """
+    named = ", ".join(f"“{word}”" for word in words)
+    if len(words) == 1:
+        return f"The model does not know the word {named}, so the answer may not be about it."
+    return f"The model does not know the words {named}, so the answer may not be about them."
+
+
+def report_rows(reports: Sequence[NearReport]) -> list[list[str]]:
+    """List the nearest reports, the nearest first, under `REPORT_HEADERS`."""
+    return [[near.report, f"{near.similarity:.2f}", near.source] for near in reports]
+
+
+def study_headers(calibration: ZeroShotCalibration) -> list[str]:
+    """Head the table of a patient's slices."""
+    return ["Picture", "Slice", *map(question_name, calibration.questions)]
+
+
+def study_rows(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroShotCalibration) -> list[list[str]]:
+    """List the mean over a patient's slices, then each slice, under `study_headers`. The first cell alone is HTML."""
+    means = [
+        percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
+        for question, pooled in zip(calibration.questions, study.pooled, strict=True)
+    ]
+    rows = [
+        [thumbnail_html(slice_.image), " · ".join(filter(None, (slice_.name, slice_.facts))), *map(_cell, answers)]
+        for slice_, answers in zip(slices, study.of_slices, strict=True)
+    ]
+    return [["", f"The patient: mean of {len(slices)} slices", *means], *rows]
+
+
+def coverage_words(calibration: ZeroShotCalibration) -> str:
+    """Say what a prediction set promises, and to whom."""
+    return (
+        f"A prediction set is made to contain the truth for at least {calibration.target_coverage:.0%} of the slices "
+        "of new patients like those of the calibration. If it contains more than one choice, or none, the model "
+        "abstains. It promises nothing for other patients, scanners or body parts, and the model answers any picture."
+    ).replace("%", " %")
+
+
+def calibrated_on(calibration: ZeroShotCalibration | None) -> str:
+    """Say what the answers were calibrated on, in one line."""
+    if calibration is None:
+        return "not calibrated: it can be asked in your own words only"
+    fitted = calibration.fitted_on
+    if not {"dataset", "split", "num_rows", "num_patients"} <= fitted.keys():
+        return "calibrated"
+    return (
+        f"calibrated on {fitted['num_rows']} slices of {fitted['num_patients']} patients ({fitted['dataset']}, "
+        f"{fitted['split']})"
+    )
+
+
+def verdict(answer: Answer) -> str:
+    """Say the answer in words, or that the model abstains and why.
+
+    Example:
+        >>> verdict({"answer": None, "prediction_set": ["absent", "present"]})
+        'No answer: absent and present both remain possible'
+    """
+    possible = answer["prediction_set"]
+    if answer["answer"] is not None:
+        return long_name(answer["answer"])
+    if not possible:
+        return "No answer: the slice fits none of the choices"
+    all_of_them = "both" if len(possible) == 2 else "all"
+    first, last = ", ".join(map(_in_sentence, possible[:-1])), _in_sentence(possible[-1])
+    return f"No answer: {first} and {last} {all_of_them} remain possible"
+
+
+def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str:
+    """Say in words what the mean over a patient's slices names, and what single slices show beside it.
+
+    Args:
+        study: The answer for the patient. The calibration is that of single slices.
+        calibration: Of the same questions.
+
+    Example:
+        >>> asked = CalibratedQuestion("disc bulge", ["absent", "present"], [["normal"], ["bulge"]], 1.0, [1.0, 1.0])
+        >>> bulges = StudyAnswer(of_slices=[], pooled=[{"absent": 0.3, "present": 0.7}])
+        >>> patient_verdict(bulges, ZeroShotCalibration([asked], 0.9, {}))
+        'In the mean over the slices, more likely than not: disc bulge. This is not calibrated for patients.'
+    """
+    likely, close = _likely_and_close(study.pooled, calibration)
+    in_words = _class_words if calibration.questions[0].label is None else _finding_words
+    of_slices = [
+        _likely_and_close([answer["probabilities"] for answer in answers], calibration)[0]
+        for answers in study.of_slices
+    ]
+    single = [
+        f"{_in_sentence(name)} ({count} of {len(of_slices)})"
+        for name, count in Counter(chain.from_iterable(of_slices)).most_common()
+        if name not in (*likely, *close, NO_FINDING)
+    ]
+    said = [
+        f"In the mean over the slices, {in_words([*map(_in_sentence, likely)], [*map(_in_sentence, close)])}",
+        *([f"On single slices: {', '.join(single)}"] if single else []),
+        "This is not calibrated for patients.",
+    ]
+    return ". ".join(said)
+
+
+def _likely_and_close(
+    of_questions: Sequence[dict[str, float]], calibration: ZeroShotCalibration
+) -> tuple[list[str], list[str]]:
+    """Name the findings that are likely, or the likeliest of exclusive classes, and those too close to say."""
+    likely, close = [], []
+    for question, probabilities in zip(calibration.questions, of_questions, strict=True):
+        first, second = sorted(probabilities, key=lambda choice: -probabilities[choice])[:2]
+        is_close = probabilities[first] - probabilities[second] < CLOSE
+        if question.label is None:
+            likely += [] if is_close else [first]
+            close += [first, second] if is_close else []
+        elif question.label != NO_FINDING:  # which is said by naming no other
+            likely += [question.label] if first == question.choices[1] and not is_close else []
+            close += [question.label] if is_close else []
+    return likely, close
+
+
+def _class_words(likely: Sequence[str], close: Sequence[str]) -> str:
+    if close:
+        return f"no answer: {' and '.join(close)} are about as probable"
+    return f"most probable: {likely[0]}"
+
+
+def _finding_words(likely: Sequence[str], close: Sequence[str]) -> str:
+    named = (("more likely than not", likely), ("too close to say", close))
+    said = [f"{what}: {', '.join(names)}" for what, names in named if names]
+    return "; ".join(said) or "none of the findings is more likely than not"
+
+
+def _in_sentence(name: str) -> str:
+    """A class within a sentence: "No Finding" as "no finding", and "Pfirrmann >= 4" as it is."""
+    return _LONG_NAMES[name].replace("A ", "a ").replace("No ", "no ") if name in _LONG_NAMES else name
+
+
+def _probabilities(probabilities: Mapping[str, float]) -> str:
+    return ", ".join(f"{long_name(choice)} {percent(probability)}" for choice, probability in probabilities.items())
+
+
+def _cell(answer: Answer) -> str:
+    """A question of a slice: the answer, or that there is none, and the probability that goes with it."""
+    shown = answer["answer"] or max(answer["probabilities"], key=answer["probabilities"].get)
+    words = long_name(shown) if answer["answer"] else f"No answer (rather {_in_sentence(shown)})"
+    return f"{words}, {percent(answer['probabilities'][shown])}"

@@ -1,0 +1,59 @@
+"""Pictures and messages as HTML.
+
+Gradio's own pictures are files that its server delivers. Ours carry their pixels along, so that nothing of an upload is
+written to be shown. Whatever comes from a file or a user is escaped.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+from train.web_app.uploads import Slice
+
+MAX_SHOWN_SIDE = 768  # pixels; what is sent to the browser of a large radiograph
+THUMBNAIL_SIDE = 56
+
+
+def message_html(messages: Sequence[str], kind: str = "error") -> str:
+    """Say what went wrong (`error`, read out at once) or what to know (`note`)."""
+    role = "alert" if kind == "error" else "status"
+    said = "".join(f"<p>{escape(message)}</p>" for message in messages)
+    return f'<div class="lc-message lc-{kind}" role="{role}">{said}</div>' if messages else ""
+
+
+def thumbnail_html(image: Image.Image) -> str:
+    """Show a slice small; its name stands beside it."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return f'<img src="{_data_uri(small)}" alt="" width="{small.width}" height="{small.height}">'
+
+
+def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
+    """Show a slice, a map over it, and what both are.
+
+    Args:
+        slice_: The slice.
+        heat: The map, mode `RGBA`, over the whole slice; None for none.
+        about_map: What the map shows, or why there is none; may be empty.
+    """
+    shown = slice_.image.copy()
+    shown.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE), Image.Resampling.LANCZOS)
+    facts = f" · {escape(slice_.facts)}" if slice_.facts else ""
+    overlay = f'<img class="lc-heat" src="{_data_uri(heat)}" alt="{escape(about_map)}">' if heat else ""
+    scale = '<span class="lc-scale" aria-hidden="true">low<i></i>high</span>' if heat else ""
+    words = f'<p class="lc-small">{escape(about_map)} {scale}</p>' if about_map else ""
+    return (
+        '<figure class="lc-figure"><div class="lc-stack">'
+        f'<img class="lc-slice" src="{_data_uri(shown)}" alt="The slice {escape(slice_.name)}">{overlay}</div>'
+        f'<figcaption><b>{escape(slice_.name)}</b><span class="lc-small">{facts}</span>{words}</figcaption></figure>'
+    )
+
+
+def _data_uri(image: Image.Image) -> str:
+    """An image as a `data:` address, PNG without metadata."""
+    buffer = io.BytesIO()
+    Image.Image.copy(image).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
