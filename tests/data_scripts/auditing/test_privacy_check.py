@@ -105,7 +105,7 @@ def test_command_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["deidentification_check", "audit"])
+@pytest.mark.parametrize("module", ["auditing.privacy_check", "audit"])
 def test_the_exit_code_reaches_the_shell(module, tmp_path):
     command = [sys.executable, "-m", f"data_scripts.{module}", "--dataset", str(tmp_path / "absent")]
     assert subprocess.run(command, cwd=PROJECT, capture_output=True).returncode == 2
