@@ -154,7 +154,7 @@ def test_metadata_say_whether_the_reports_may_be_passed_on(checkpoint, tiny_data
     if may_be_shared:
         assert licence_of_index(out) == "other: ours"
     else:
-        with pytest.raises(ValueError, match=r"\(ours\) does not let them be passed on"):
+        with pytest.raises(ValueError, match=r"\(ours\) does not allow sharing"):
             licence_of_index(out)
 
 

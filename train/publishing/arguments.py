@@ -10,7 +10,9 @@ class PublishArguments:
     """Publish a run on the Hugging Face Hub: its checkpoint, a card written from its files and, on request, an app."""
 
     run: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json.")
-    repo_id: str = setting("", "owner/name of the repository, created if it does not exist. The owner is you or your team.")
+    repo_id: str = setting(
+        "", "owner/name of the repository, created if it does not exist. The owner is you or your team."
+    )
     public: bool = setting(False, "Let everybody see it. Without: only its owner.")
     tag: str = setting("v0.1", "Name of this version; a repository has each once.")
     experiment: str = setting("", "Folder of an experiment with these systems, whose result the card shows, too.")

@@ -140,6 +140,4 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}): it was cut off or edited. Save it again."
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}): it was cut off or edited. Save it again.") from error

@@ -21,9 +21,7 @@ class HiddenProject:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Raise for our packages; leave all others to the next finder."""
         if name.partition(".")[0] in PROJECT:
-            raise ModuleNotFoundError(
-                f"No module named {name!r}: users of the checkpoint do not have it", name=name
-            )
+            raise ModuleNotFoundError(f"No module named {name!r}: users of the checkpoint do not have it", name=name)
 
 
 def main(checkpoint: Path, golden: Path, answers: Path) -> None:

@@ -161,8 +161,8 @@ def prepare_adapter(
         found = asked_again(lambda: api.model_info(base))
     if public and (found.private or found.gated):
         raise ValueError(
-            f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the adapters alone: "
-            "publish them without --public, or publish the run's whole checkpoint."
+            f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the adapters "
+            "alone: publish them without --public, or publish the run's whole checkpoint."
         )
     card = build_model_card(
         run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
@@ -229,7 +229,9 @@ def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = N
             or may not be shown to all.
     """
     if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
-        raise ValueError(f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space.")
+        raise ValueError(
+            f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
+        )
     if index is not None:
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
@@ -255,8 +257,8 @@ def check_nothing_added(folder: Path, recorded: Collection[str]) -> None:
     if added := added_files(folder, [*recorded, GOLDEN]):
         raise ValueError(
             f"{folder} contains files that were not saved with the checkpoint: {', '.join(added[:NUM_SHOWN])}"
-            f"{f' and {len(added) - NUM_SHOWN} more' if len(added) > NUM_SHOWN else ''}. Move them elsewhere: the whole "
-            "folder is published."
+            f"{f' and {len(added) - NUM_SHOWN} more' if len(added) > NUM_SHOWN else ''}. Move them elsewhere: the "
+            "whole folder is published."
         )
 
 

@@ -42,8 +42,8 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
         tag: Version of the model that the Space loads, whatever is published later; None: the newest.
 
     Raises:
-        ValueError: If the folder is not empty, the id is not valid, the project is incomplete, or the index cannot be read,
-            may not be shared, or seems to name someone.
+        ValueError: If the folder is not empty, the id is not valid, the project is incomplete, or the index cannot be
+            read, may not be shared, or seems to name someone.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: name a new folder.")
@@ -77,14 +77,14 @@ def licence_of_index(index: Path) -> str:
     licence = str(about.get("license") or NOT_STATED)
     if licence == NOT_STATED:
         raise ValueError(
-            f"{index} has no licence for its reports, and everyone who opens the Space could read them. If you may share "
-            "them, build the data set with --license and encode it again."
+            f"{index} has no licence for its reports, and everyone who opens the Space could read them. If you may "
+            "share them, build the data set with --license and encode it again."
         )
     if about.get("may_be_shared") is None:
         raise ValueError(
-            f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) allows sharing, "
-            "and everyone who opens the Space could read them. Build the data set with data_scripts.build, which records "
-            "that, and encode it again."
+            f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) allows "
+            "sharing, and everyone who opens the Space could read them. Build the data set with data_scripts.build, "
+            "which records that, and encode it again."
         )
     if not about["may_be_shared"]:
         raise ValueError(

@@ -1,7 +1,6 @@
 """Write the model card: `model_card.md`, filled only from the files of a run."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +65,7 @@ def build_model_card(
         The card; `str(card)` is the README of the repository, `card.data` its metadata.
 
     Raises:
-        ValueError: If a file is missing, damaged or of an older layout, the metrics are of other weights, or the template
-            asks for an unknown value.
+        ValueError: If a file is missing, damaged or of an older layout, or the metrics are of other weights.
     """
     checkpoint = run_folder / CHECKPOINT
     metrics = _read(run_folder / "metrics.json", METRICS_KEYS, MEASURE_AGAIN)

@@ -97,7 +97,9 @@ def comparison_table(results: Mapping[str, Any], metric: str) -> str:
         correction.
     """
     found = {entry["to"]: entry for entry in results["comparisons"] if entry["metric"] == metric}
-    reference = {title: e for to in ("systems", "baselines") if to in found for title, e in found[to]["differences"].items()}
+    reference = {
+        title: e for to in ("systems", "baselines") if to in found for title, e in found[to]["differences"].items()
+    }
     compared = {results["headline"]["reference"]: reference} if reference else {}
     if "best" in found and found["best"]["first"] not in compared:
         of_baselines = found.get("baselines of the best", {"differences": {}})
@@ -175,7 +177,9 @@ def heads_table(results: Mapping[str, Any]) -> str:
             head,
             width if head != "none" else "-",
             *(format_entry(metrics.get(name)) for name in shown),
-            "{:.2f}, {:.2f}".format(*FIGURE_3[backbone]) if head == "none" and is_paper and backbone in FIGURE_3 else "-",
+            "{:.2f}, {:.2f}".format(*FIGURE_3[backbone])
+            if head == "none" and is_paper and backbone in FIGURE_3
+            else "-",
         ]
         for head in ("none", *HEADS)
         for backbone, widths in arranged.get(head, {}).items()
@@ -247,9 +251,7 @@ def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:
     for group in _groups(results["systems"], "retrieval/"):
         systems = {title: system for title, system in results["systems"].items() if group in system["metrics"]}
         first = next(iter(systems.values()))["metrics"][group]
-        columns = {
-            (group, name): readable(name).replace(" recall at ", ", R@") for name in first if "_recall_" in name
-        }
+        columns = {(group, name): readable(name).replace(" recall at ", ", R@") for name in first if "_recall_" in name}
         chances = [first[name.replace("_recall_", "_chance_")]["value"] for _, name in columns]
         rows = [*_rows(systems, columns), ["chance", *(f"{chance:.3f}" for chance in chances)]]
         tables[group.removeprefix("retrieval/")] = markdown_table(["system", *columns.values()], rows)

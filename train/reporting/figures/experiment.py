@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
+from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry

@@ -205,7 +205,12 @@ def test_classifier_tells_its_own_figures(tmp_path):
     change(folder, "checkpoint/config.json", architectures=["LumbarCLIPForImageClassification"], **classes)
     arguments = {"dataset": "made", "allow_leaks": False, "checkpoint": "someone/base", "loss": "focal"}
     numeric = {"batch_size": 13, "gradient_accumulation_steps": 1, "learning_rate": 0.1, "seed": 0}
-    change(folder, "run.json", arguments=arguments | numeric, start={"checkpoint": "someone/base", "is_folder": False, "rows": "same"})
+    change(
+        folder,
+        "run.json",
+        arguments=arguments | numeric,
+        start={"checkpoint": "someone/base", "is_folder": False, "rows": "same"},
+    )
     (folder / "checkpoint" / "processor_config.json").unlink()
     (folder / "checkpoint" / "preprocessor_config.json").write_text('{"size": {"height": 64, "width": 64}}')
     card = build_model_card(folder, REPO)

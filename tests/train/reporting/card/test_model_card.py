@@ -121,7 +121,12 @@ START = {"checkpoint": "a/b", "is_folder": False, "rows": "same"}
             "other",
             "of the data and those of the weights of `resnet10t` and",
         ),
-        ("cc0-1.0", {"arguments__init_checkpoint": "a/b", "start": START}, "other", "of the data and those of the weights of `a/b`."),
+        (
+            "cc0-1.0",
+            {"arguments__init_checkpoint": "a/b", "start": START},
+            "other",
+            "of the data and those of the weights of `a/b`.",
+        ),
         ("cc-by-4.0", {}, "other", "of the data. The licence of the data asks for attribution: name their source"),
         ("mit", {}, "other", "none of its own"),
         (None, {}, "other", "none of its own"),
@@ -243,7 +248,9 @@ def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, 
     (experiment / "results.json").write_text(json.dumps(made_experiment()))
     build_model_card(folder, REPO, experiment_folder=experiment)
     change(folder, file, **values)
-    message = rf"A file of .*run or .*experiment lacks .*\({lacks}.*Name the whole .*evaluate_model\.py.*--experiment to"
+    message = (
+        rf"A file of .*run or .*experiment lacks .*\({lacks}.*Name the whole .*evaluate_model\.py.*--experiment to"
+    )
     with pytest.raises(ValueError, match=message):
         build_model_card(folder, REPO, experiment_folder=experiment)
     if "experiment" not in file:
@@ -256,7 +263,9 @@ def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_metric_that_is_not_a_number_is_refused(tmp_path, value):
     folder = change(made_run(tmp_path), "metrics.json", linear_probe__macro_f1__value=value)
-    with pytest.raises(ValueError, match=r"metrics\.json cannot be read \(it contains (NaN|Infinity), .*evaluate_model"):
+    with pytest.raises(
+        ValueError, match=r"metrics\.json cannot be read \(it contains (NaN|Infinity), .*evaluate_model"
+    ):
         build_model_card(folder, REPO)
 
 

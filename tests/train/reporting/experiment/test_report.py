@@ -100,7 +100,10 @@ def test_tables_say_what_the_results_say(whole):
         if entry["to"] == "systems" and entry["metric"] == "macro_f1"
     )
     shown = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**difference)
-    assert table_row(report, "Differences", "MedCLIP")[2:5] == [shown, *(f"{difference[p]:.3f}" for p in ("p", "p_holm"))]
+    assert table_row(report, "Differences", "MedCLIP")[2:5] == [
+        shown,
+        *(f"{difference[p]:.3f}" for p in ("p", "p_holm")),
+    ]
     assert table_row(report, "Retrieval", "chance")[1] == f"{1 / 24:.3f}"
     assert table_row(report, "Cost", "MedCLIP")[1:] == ["3 of 3", "10", "320", "6.0", "64"]
     assert table_row(report, "Runs that did not finish", "SigLIP")[3:] == [
