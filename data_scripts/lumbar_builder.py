@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +81,31 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
     }
 
 
+@dataclass
+class Account:
+    """What became of the rows that were written.
+
+    Args:
+        exclusions: Rows left out since their image cannot be used.
+        scrubbed: Number of passages in texts that were replaced, by kind.
+        left_in_texts: Number of passages that a second look still finds, by kind.
+        facts_changed: Sources of the rows whose texts state other findings since then.
+        burnt_in_text: Sources of the rows whose image seems to show letters.
+    """
+
+    exclusions: list[Exclusion] = field(default_factory=list)
+    scrubbed: Counter[str] = field(default_factory=Counter)
+    left_in_texts: Counter[str] = field(default_factory=Counter)
+    facts_changed: list[str] = field(default_factory=list)
+    burnt_in_text: list[str] = field(default_factory=list)
+
+
 class LumbarReports(datasets.GeneratorBasedBuilder):
     """Paired lumbar images and reports, built from records that are already assigned to splits.
 
-    Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. What
-    may name a person is taken out of the texts; an image that seems to show letters is written, but named. The
-    accounts of this are complete once `download_and_prepare` has returned: `exclusions`, `scrubbed` (replaced passages
-    by kind), `left_in_texts` (those that a second look still finds), `facts_changed` (sources of the rows whose texts
-    state other findings since then) and `burnt_in_text` (sources of the images).
+    Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. Names
+    are taken out of the texts; an image that seems to show letters is written, but listed. `account` says so once
+    `download_and_prepare` has returned.
 
     Args:
         source_info: Vocabularies of the records.
@@ -101,11 +118,7 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
     ) -> None:
         self.source_info = source_info
         self.records_of_split = records_of_split
-        self.exclusions: list[Exclusion] = []
-        self.scrubbed: Counter[str] = Counter()
-        self.left_in_texts: Counter[str] = Counter()
-        self.facts_changed: list[str] = []
-        self.burnt_in_text: list[str] = []
+        self.account = Account()
         super().__init__(cache_dir=str(cache_dir), dataset_name="lumbar_reports", writer_batch_size=WRITTEN_AT_ONCE)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -123,24 +136,24 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
             try:
                 image, mask = load_pixels(record, self.source_info)
             except UnusableImageError as error:
-                self.exclusions.append(Exclusion(record.source, str(error)))
+                self.account.exclusions.append(Exclusion(record.source, str(error)))
                 continue
             # Whatever a decoder raises on a damaged file: one row must not cost a build of hours.
             except Exception as error:
                 reason = f"unreadable image: {type(error).__name__}: {error}"
-                self.exclusions.append(Exclusion(record.source, reason))
+                self.account.exclusions.append(Exclusion(record.source, reason))
                 continue
             if has_burnt_in_text(image):
-                self.burnt_in_text.append(record.source)
+                self.account.burnt_in_text.append(record.source)
             yield index, encode_record(self._without_names(record), self.source_info, image, mask)
 
     def _without_names(self, record: Record) -> Record:
         report, *rephrasings = map(scrub, (record.report, *record.rephrasings))
         for text in (report, *rephrasings):
-            self.scrubbed.update(text.replaced)
-            self.left_in_texts.update(text.left)
+            self.account.scrubbed.update(text.replaced)
+            self.account.left_in_texts.update(text.left)
         if any(text.facts_changed for text in (report, *rephrasings)):
-            self.facts_changed.append(record.source)
+            self.account.facts_changed.append(record.source)
         return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))
 
 

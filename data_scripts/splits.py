@@ -19,54 +19,41 @@ def split_by_patient(
     *,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     seed: int = 0,
+    unit: str = "patient",
 ) -> list[str]:
     """Assign rows to train, validation and test so that no patient is in two, stratified by the patients' labels.
+
+    With the ids of rows in place of those of patients, each row goes by itself, as in the LumbarCLIP paper: images of
+    one patient are then in several splits, and test scores too good by what a model remembers of a patient.
 
     Args:
         patient_ids: Patient of each row.
         labels: Classes present in each row; a patient counts as having every class of its rows.
         fractions: Shares of the patients for train, validation and test. 0 leaves a split out.
         seed: Another seed, another assignment.
+        unit: What the ids identify, for messages.
 
     Returns:
         Name of the split of each row.
 
     Raises:
-        ValueError: If the fractions are no shares, or there are fewer patients than splits.
+        ValueError: If the fractions are not shares, or there are fewer patients than splits.
 
     Example:
         >>> split_by_patient(["a", "a", "b", "c"], [{"LBP"}, {"LBP"}, {"LBP"}, {"LBP"}], fractions=(0.5, 0.25, 0.25))
         ['train', 'train', 'validation', 'test']
     """
-    split_of = _split_groups(_labels_of_groups(patient_ids, labels), fractions, seed, "patient")
-    return [split_of[patient_id] for patient_id in patient_ids]
-
-
-def split_by_record(
-    record_ids: Sequence[str],
-    labels: Sequence[Collection[str]],
-    *,
-    fractions: Sequence[float] = DEFAULT_FRACTIONS,
-    seed: int = 0,
-) -> list[str]:
-    """Assign each row by itself, as the LumbarCLIP paper did: one patient's images then sit in several splits.
-
-    The test score is too good by what the model remembers of a patient; `num_shared_patients` counts the leak.
-
-    Args:
-        record_ids: Identity of each row, all different.
-        labels: Classes present in each row.
-        fractions: As in `split_by_patient`.
-        seed: As in `split_by_patient`.
-
-    Returns:
-        Name of the split of each row.
-
-    Raises:
-        ValueError: As in `split_by_patient`.
-    """
-    split_of = _split_groups(_labels_of_groups(record_ids, labels), fractions, seed, "record")
-    return [split_of[record_id] for record_id in record_ids]
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise ValueError(f"split fractions must be {len(SPLITS)} shares that sum to 1, got {list(fractions)}")
+    groups = _labels_of_groups(patient_ids, labels)
+    num_wanted = sum(fraction > 0 for fraction in fractions)
+    if len(groups) < num_wanted:
+        raise ValueError(
+            f"{len(groups)} {unit}s cannot fill {num_wanted} splits: one would be empty. "
+            f"Bring at least {num_wanted} {unit}s, or set the share of a split to 0."
+        )
+    split_of = _stratified_assignment(groups, _quotas(len(groups), fractions), seed)
+    return [SPLITS[split_of[patient_id]] for patient_id in patient_ids]
 
 
 def patient_folds(
@@ -101,7 +88,7 @@ def patient_folds(
 
 
 def check_given_splits(patient_ids: Sequence[str], splits: Sequence[str]) -> None:
-    """Refuse prescribed splits that put one patient in two of them.
+    """Check that prescribed splits put no patient in two of them.
 
     Raises:
         ValueError: Naming up to ten such patients and their splits.
@@ -138,19 +125,6 @@ def _labels_of_groups(group_ids: Sequence[str], labels: Sequence[Collection[str]
     for group_id, row_labels in zip(group_ids, labels, strict=True):
         labels_of[group_id].update(row_labels)
     return labels_of
-
-
-def _split_groups(groups: Mapping[str, set[str]], fractions: Sequence[float], seed: int, unit: str) -> dict[str, str]:
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
-        raise ValueError(f"split fractions must be {len(SPLITS)} shares that sum to 1, got {list(fractions)}")
-    num_wanted = sum(fraction > 0 for fraction in fractions)
-    if len(groups) < num_wanted:
-        raise ValueError(
-            f"{len(groups)} {unit}s cannot fill {num_wanted} splits: one would be empty. "
-            f"Bring at least {num_wanted} {unit}s, or set the share of a split to 0."
-        )
-    quotas = _quotas(len(groups), fractions)
-    return {group: SPLITS[index] for group, index in _stratified_assignment(groups, quotas, seed).items()}
 
 
 def _quotas(total: int, fractions: Sequence[float]) -> list[int]:

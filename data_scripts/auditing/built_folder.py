@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+from datasets.exceptions import DatasetsError
 
 from data_scripts.lumbar_builder import DATA_FOLDER
 
@@ -20,11 +21,18 @@ def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
 
     Args:
         folder: What `data_scripts.build` wrote.
+
+    Raises:
+        ValueError: If it cannot be read.
     """
     shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk that has room for rows
     shared_cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="checked-", dir=shared_cache) as cache:
-        yield datasets.load_dataset(str(folder), cache_dir=cache)
+        try:
+            dataset = datasets.load_dataset(str(folder), cache_dir=cache)
+        except DatasetsError as error:
+            raise ValueError(f"{folder} cannot be read as a data set: {error}") from error
+        yield dataset
 
 
 def shard_digests(folder: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Apply a function to every image of a built dataset, in several processes and in bounded memory."""
 
 import io
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_scripts.imaging.images import grey_8bit
+from data_scripts.system.worker_pool import Crash, Workers
 
 Result = TypeVar("Result")
 
@@ -40,10 +40,13 @@ def scan_images(
     with tqdm(total=len(split), desc=description, unit=" images", disable=not show_progress) as bar:
         if num_proc == 1:
             return [_counted(function(file), bar) for file in _image_files(split)]
-        # `imap` hands files out no faster than they are worked off: only some of them are ever in memory.
-        with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
-            results = pool.imap(function, _image_files(split), chunksize=_ROWS_AT_ONCE)
-            return [_counted(result, bar) for result in results]
+        results = []
+        with Workers(num_proc, preload=(function.__module__,)) as workers:
+            for row, result in enumerate(workers.map(function, _image_files(split), bar.update)):
+                if isinstance(result, Crash):
+                    raise ValueError(f"the image of row {row} cannot be read: {result.reason}")
+                results.append(result)
+        return results
 
 
 def grey_image(file: bytes) -> Image.Image:

@@ -1,30 +1,21 @@
-"""Check that a built dataset names no one: texts, ids, names of files, metadata of images, letters in pixels.
-
-    python -m data_scripts.auditing.privacy_check --dataset data/my_study
-
-Exit code 0 when it passes, 1 when it does not, 2 when it cannot be read.
-"""
+"""Check that a built dataset names no one: texts, ids, names of files, metadata of images, letters in pixels."""
 
 import io
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import datasets
 from PIL import Image
 
-from data_scripts.auditing.built_folder import opened_afresh
 from data_scripts.auditing.image_scan import scan_images
 from data_scripts.imaging.images import grey_8bit
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
-from data_scripts.system.command_line import parse_arguments
 
 # A few slices of any set look as if they held letters (of 710 real ones, one); more than that is text.
 MAX_SHARE_OF_LETTERS = 0.01
@@ -41,7 +32,6 @@ _WHAT_IN_ID = {
 }
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
-_NUM_PRINTED = 20
 
 
 @dataclass(frozen=True)
@@ -177,46 +167,3 @@ def _look_at_image(file: bytes) -> tuple[str, bool]:
 
 
 _PIXEL_KEYS = ("transparency", "icc_profile", "background")
-
-
-@dataclass(kw_only=True)
-class CheckArguments:
-    """Check that a built dataset names no one."""
-
-    dataset: Path = field(metadata={"help": "Folder that data_scripts.build wrote."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that decode images."})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check, and print what was found.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        args = parse_arguments(CheckArguments, argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        with opened_afresh(args.dataset) as dataset:
-            report = check_dataset(dataset, args.num_proc)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
-        print(f"error: {args.dataset} cannot be checked: {error}", file=sys.stderr)
-        return 2
-    for finding in report.findings[:_NUM_PRINTED]:
-        print(f"{finding.split} row {finding.row}, {finding.column}: {finding.kind}: {finding.excerpt}")
-    if len(report.findings) > _NUM_PRINTED:
-        print(f"... and {len(report.findings) - _NUM_PRINTED} more")
-    for split, row in report.burnt_in_text[:_NUM_PRINTED]:
-        print(f"{split} row {row}, image: may hold letters; look at it")
-    verdict = "passed" if report.passed else "not passed"
-    print(
-        f"{verdict}: {report.num_rows} rows, {len(report.findings)} identifiers, "
-        f"{len(report.burnt_in_text)} images that may hold letters"
-    )
-    return 0 if report.passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,16 +4,17 @@ Built on pydicom and its decoders. Geometry is the patient's: x to the left, y t
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from pydicom import Dataset
 from pydicom.tag import Tag
 
-from data_scripts.imaging.dicom_frames import frame_headers
 from data_scripts.imaging.dicom_pixels import PIXEL_TAGS, check_pixels, decode_frame
-from data_scripts.imaging.dicom_reading import finite_numbers, num_frames, open_dicom
+from data_scripts.imaging.dicom_reading import finite_numbers, frame_headers, num_frames, open_dicom
 from data_scripts.imaging.dicom_sequence import SEQUENCE_TAGS, mr_sequence
 from data_scripts.imaging.dicom_window import WINDOW_TAGS, grey_levels
 from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
@@ -156,6 +157,25 @@ def read_slice(path: Path, frame: int = 0) -> Image.Image:
         size = square_pixel_size(header.Rows, header.Columns, _spacing(header))
         image = Image.fromarray(grey_levels(decode_frame(file, frame), header))
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def order_slices(headers: Iterable[SliceHeader]) -> list[SliceHeader]:
+    """Order slices along their normal: foot to head for axial ones, left to right for sagittal ones.
+
+    File names and instance numbers follow the scanner, which may interleave slices or number them from the head down;
+    they only break ties. Stacks through several discs, each tilted its own way, are ordered along their mean normal.
+    Where a slice lacks its place, all go by instance number.
+
+    Args:
+        headers: Of one series.
+    """
+    by_number = sorted(headers, key=lambda header: (header.instance_number or 0, str(header.path), header.frame))
+    placed = [(header.normal, header.corner_mm) for header in by_number if header.normal and header.corner_mm]
+    if not placed or len(placed) < len(by_number):
+        return by_number
+    normals, corners_mm = np.array(placed).transpose(1, 0, 2)
+    places_mm = corners_mm @ normals.sum(axis=0)
+    return [by_number[index] for index in np.argsort(places_mm, kind="stable")]
 
 
 def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] | None) -> tuple[int, int]:

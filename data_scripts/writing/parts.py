@@ -1,4 +1,4 @@
-"""Parts of a dataset: rows that are written together, and found done when an interrupted build is resumed.
+"""Parts of a dataset, which workers write and a resumed build keeps, and the shards of equal length made of them.
 
 The name of a part's file is the fingerprint of all that decides its content: the records, the files behind their
 pixels (size and time of change), the vocabularies and this code. A part that lies in the folder is therefore the
@@ -8,21 +8,30 @@ right one, whatever else has changed since.
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.arrow_writer import ParquetWriter
 from PIL import Image
 
 from data_scripts.imaging.images import UnusableImageError
-from data_scripts.lumbar_builder import LumbarReports
+from data_scripts.lumbar_builder import Account, LumbarReports
 from data_scripts.records import Exclusion, Record, SourceInfo
+from data_scripts.system.worker_pool import Announce
 
+MAX_SHARD_BYTES = 500_000_000  # as `datasets` has it
+ROW_GROUP_ROWS = 100  # what a reader decodes at once: few enough for random access, enough for speed
+ROW_GROUP_BYTES = 64 * 2**20
 PART_ROWS = 64  # below a second of work for slices: little is lost by an interruption, and all processes end together
 
 _LIBRARIES = ("datasets", "numpy", "pillow", "pyarrow", "pydicom")
@@ -46,25 +55,6 @@ class Part:
     def result_path(self) -> Path:
         """Written last: the part is done when it exists."""
         return self.path.with_suffix(".json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartResult:
-    """What became of the rows of a part.
-
-    Args:
-        exclusions: Rows whose image could not be used.
-        scrubbed: Number of passages in texts that were replaced, by kind.
-        left_in_texts: The same of those that were found when they were looked for again.
-        facts_changed: Sources of the rows whose texts state other facts since then.
-        burnt_in_text: Sources of the rows whose image seems to hold letters.
-    """
-
-    exclusions: tuple[Exclusion, ...]
-    scrubbed: Mapping[str, int]
-    left_in_texts: Mapping[str, int]
-    facts_changed: tuple[str, ...]
-    burnt_in_text: tuple[str, ...]
 
 
 def parts_of(
@@ -100,52 +90,39 @@ def any_finished(folder: Path) -> bool:
     return any(path.with_suffix(".parquet").is_file() for path in folder.glob("*.json"))
 
 
-def write_part(
-    part: Part, info: SourceInfo, skipped: Mapping[int, str], announce: Callable[[int | None], None]
-) -> None:
-    """Write the rows of a part; the files appear whole or not at all.
+def write_part(info: SourceInfo, part: Part, crashed: Mapping[int, str], announce: Announce) -> None:
+    """Write the rows of a part; the files appear whole or not at all. Runs in a worker process.
 
     Args:
-        part: What to write.
         info: The source of the records.
-        skipped: Reasons by index of the rows that are not to be touched.
+        part: What to write.
+        crashed: Reasons by index of the rows that must not be touched; they become exclusions.
         announce: Called with the index of each row before it is touched, and with None after the last.
     """
+    datasets.disable_progress_bars()
 
     def rows() -> Iterator[Record]:
         for index, record in enumerate(part.records):
             announce(index)
-            refused = partial(_raise_unusable, skipped.get(index, ""))
-            yield replace(record, load_image=refused, load_mask=None) if index in skipped else record
+            unusable = partial(_raise_unusable, crashed.get(index, ""))
+            yield replace(record, load_image=unusable, load_mask=None) if index in crashed else record
         announce(None)
 
     scratch = part.path.with_suffix(f".{os.getpid()}")
     builder = LumbarReports(info, {part.split: rows()}, cache_dir=scratch / "cache")
     builder.download_and_prepare(str(scratch / "data"), file_format="parquet", max_shard_size=sys.maxsize)
-    result = {
-        "exclusions": [[exclusion.source, exclusion.reason] for exclusion in builder.exclusions],
-        "scrubbed": builder.scrubbed,
-        "left_in_texts": builder.left_in_texts,
-        "facts_changed": builder.facts_changed,
-        "burnt_in_text": builder.burnt_in_text,
-    }
-    (scratch / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    account = {**vars(builder.account), "exclusions": [asdict(exclusion) for exclusion in builder.account.exclusions]}
+    (scratch / "result.json").write_text(json.dumps(account), encoding="utf-8")
     (written,) = (scratch / "data").glob("*.parquet")
     written.replace(part.path)
     (scratch / "result.json").replace(part.result_path)
     shutil.rmtree(scratch)
 
 
-def read_result(part: Part) -> PartResult:
-    """What became of the rows of a finished part."""
+def read_result(part: Part) -> Account:
+    """Read what became of the rows of a finished part."""
     result = json.loads(part.result_path.read_text(encoding="utf-8"))
-    return PartResult(
-        exclusions=tuple(Exclusion(source, reason) for source, reason in result["exclusions"]),
-        scrubbed=result["scrubbed"],
-        left_in_texts=result["left_in_texts"],
-        facts_changed=tuple(result["facts_changed"]),
-        burnt_in_text=tuple(result["burnt_in_text"]),
-    )
+    return Account(**{**result, "exclusions": [Exclusion(**exclusion) for exclusion in result["exclusions"]]})
 
 
 def record_fingerprint(record: Record) -> str:
@@ -177,3 +154,78 @@ def code_fingerprint() -> str:
 
 def _raise_unusable(reason: str) -> Image.Image:
     raise UnusableImageError(reason)
+
+
+def shard_lengths(num_rows: int, num_shards: int) -> list[int]:
+    """Spread rows over shards so that no two differ by more than one.
+
+    Example:
+        >>> shard_lengths(11, 4)
+        [3, 3, 3, 2]
+    """
+    fewest, rest = divmod(num_rows, num_shards)
+    return [fewest + (index < rest) for index in range(num_shards)]
+
+
+def join_parts(
+    parts: Sequence[Path], folder: Path, split: str, features: datasets.Features, num_shards: int | None = None
+) -> datasets.SplitInfo:
+    """Write the rows of the parts, in order, into shards `SPLIT-00000-of-0000N.parquet`.
+
+    The same rows give the same bytes, whichever processes wrote the parts.
+
+    Args:
+        parts: Parquet files of one split.
+        folder: Where the shards go.
+        split: Name of the split.
+        features: Their columns.
+        num_shards: How many; None for as many as keep a shard below 500 MB.
+
+    Returns:
+        The split as the dataset card describes it.
+
+    Raises:
+        ValueError: If there are fewer rows than shards.
+    """
+    num_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    num_bytes = sum(part.stat().st_size for part in parts)
+    num_shards = num_shards or math.ceil(num_bytes / MAX_SHARD_BYTES)
+    if num_shards > num_rows:
+        raise ValueError(
+            f"--streaming_shards {num_shards} is more than the {num_rows} rows of {split}; give at most {num_rows}"
+        )
+    group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * num_rows // num_bytes))
+    rows = _RowReader(parts, batch_rows=group_rows)
+    lengths = shard_lengths(num_rows, num_shards)
+    arrow_bytes = 0
+    for index, length in enumerate(lengths):
+        path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
+        with ParquetWriter(features=features, path=str(path)) as writer:
+            for start in range(0, length, group_rows):
+                table = rows.take(min(group_rows, length - start))
+                writer.write_table(table, writer_batch_size=group_rows)
+            arrow_bytes += writer.finalize()[1]
+    return datasets.SplitInfo(split, num_bytes=arrow_bytes, num_examples=num_rows, shard_lengths=lengths)
+
+
+class _RowReader:
+    """The rows of several Parquet files as one stream, of which any number can be taken."""
+
+    def __init__(self, paths: Sequence[Path], batch_rows: int) -> None:
+        self._batches = self._read(paths, batch_rows)
+        self._rest: pa.RecordBatch | None = None
+
+    def take(self, num_rows: int) -> pa.Table:
+        pieces = []
+        while num_rows:
+            batch = self._rest if self._rest is not None else next(self._batches)
+            pieces.append(batch.slice(0, num_rows))
+            num_rows -= pieces[-1].num_rows
+            self._rest = batch.slice(pieces[-1].num_rows) if pieces[-1].num_rows < batch.num_rows else None
+        return pa.Table.from_batches(pieces)
+
+    @staticmethod
+    def _read(paths: Sequence[Path], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_rows)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from data_scripts.records import SPLITS, Exclusion, Record, SourceInfo, record_problem
-from data_scripts.splits import DEFAULT_FRACTIONS, check_given_splits, split_by_patient, split_by_record
+from data_scripts.splits import DEFAULT_FRACTIONS, check_given_splits, split_by_patient
 
 NUM_NAMED_EXCLUSIONS = 10
 
@@ -102,7 +102,7 @@ def assign_splits(
         rule = f"By patient, {shares}, stratified by the patients' classes, seed {seed}."
     else:
         sources = [record.source for record in records]
-        splits = split_by_record(sources, labels, fractions=fractions, seed=seed)
+        splits = split_by_patient(sources, labels, fractions=fractions, seed=seed, unit="record")
         rule = f"By record, {shares}, stratified by class, seed {seed}."
     records_of_split = {
         name: [record for record, split in zip(records, splits, strict=True) if split == name] for name in SPLITS

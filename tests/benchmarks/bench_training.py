@@ -35,8 +35,9 @@ from transformers import (
     set_seed,
 )
 
-from data_scripts.build import main as build
 from data_scripts.system.command_line import run
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset
@@ -67,7 +68,7 @@ def main(args: BenchArguments) -> None:
     disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        build(["--source", "synthetic", "--num_patients", str(args.num_patients), "--out", str(work / "data")])
+        build(BuildArguments(source="synthetic", num_patients=args.num_patients, out=work / "data"), command="")
         dataset = open_dataset(str(work / "data"))
         save_towers(dataset, work)
         settings = pretrain_settings(args, work)

@@ -29,9 +29,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from data_scripts.build import main as build
 from data_scripts.splits import patient_folds
 from data_scripts.system.command_line import parse_arguments
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features
 from train.evaluation.predictions import PREDICTIONS, pool, ranks_within_folds, read_predictions
@@ -124,7 +125,8 @@ def main(args: LeakGapArguments) -> None:
 def built_splits(args: LeakGapArguments, unit: str) -> Mapping[str, Dataset]:
     """Build the discs with `--split_by record` or `patient`."""
     folder = Path(args.work) / f"by_{unit}"
-    build(["--source", "spider", "--raw", args.raw, "--split_by", unit, "--out", str(folder), "--overwrite"])
+    settings = BuildArguments(source="spider", raw=Path(args.raw), split_by=unit, out=folder, overwrite=True)
+    build(settings, command="")
     return open_dataset(str(folder))
 
 

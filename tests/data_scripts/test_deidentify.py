@@ -15,9 +15,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_scripts.deidentify import DeidentifyArguments, deidentify_folder, main
+from data_scripts.deidentify import main
 from data_scripts.imaging.dicom import SliceHeader, read_headers, read_slice
+from data_scripts.privacy.dicom_folder import deidentify_folder
 from data_scripts.privacy.dicom_profile import identifying_elements
+from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.system import command_line
 from tests.data_scripts.imaging.dicom_files import make_dicom
 
 SYNTAXES = [
@@ -53,8 +56,9 @@ def export(tmp_path) -> Path:
     return raw
 
 
-def run(raw: Path, out: Path, **arguments) -> dict[str, str]:
-    return deidentify_folder(DeidentifyArguments(raw=raw, out=out, **arguments))
+def run(raw: Path, out: Path, key_file: Path | None = None, **options) -> dict[str, str]:
+    pseudonyms = Pseudonyms.from_file(key_file) if key_file else Pseudonyms.random()
+    return deidentify_folder(raw, out, pseudonyms, **options)
 
 
 def series_below(folder: Path) -> dict[tuple[str, ...], list[SliceHeader]]:
@@ -138,7 +142,7 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
         with pytest.raises(ValueError, match=message):
             run(raw, out)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
-    main(["--raw", str(export), "--out", str(tmp_path / "out")])
+    assert command_line.run(main, ["--raw", str(export), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "14 of 15 files written" in printed and "1 left out: no DICOM file" in printed
     assert "Salem" not in printed

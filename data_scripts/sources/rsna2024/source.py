@@ -21,9 +21,8 @@ from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
-from data_scripts.imaging.dicom import SliceHeader, read_slice
+from data_scripts.imaging.dicom import SliceHeader, order_slices, read_slice
 from data_scripts.imaging.dicom_headers import HeadersOrError, read_all_headers
-from data_scripts.imaging.dicom_series import order_slices
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources.rsna2024.captions import (

@@ -14,7 +14,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_scripts.imaging.dicom import is_dicom, plane_of, read_headers, read_slice
+from data_scripts.imaging.dicom import is_dicom, order_slices, plane_of, read_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError
 from tests.data_scripts.imaging.dicom_files import AXIAL, CORONAL, SAGITTAL, draw_pixels, make_dicom, tilted
 
@@ -207,3 +207,21 @@ def test_reader_can_be_sent_to_a_worker(tmp_path):
     make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8))
     load = pickle.loads(pickle.dumps(partial(read_slice, tmp_path / "a", 0)))
     assert load().tobytes() == read_slice(tmp_path / "a").tobytes()
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, tilted(20, (1, 2))])
+def test_slices_are_ordered_by_place(tmp_path, orientation):
+    normal = np.cross(orientation[:3], orientation[3:])
+    shuffled = np.random.default_rng(1).permutation(9)
+    names = np.random.default_rng(2).permutation(9)
+    for place, number, name in zip(range(9), shuffled, names, strict=True):
+        make_dicom(
+            tmp_path / f"{name}.ima", draw_pixels(np.uint8, 8), orientation=orientation, position=4.4 * place * normal,
+            InstanceNumber=int(number),
+        )  # fmt: skip
+    headers = [header for path in sorted(tmp_path.iterdir()) for header in read_headers(path)]
+    assert [header.path.stem for header in order_slices(headers)] == [str(name) for name in names]
+    # Without the place of one slice, the scanner's count.
+    make_dicom(tmp_path / f"{names[0]}.ima", draw_pixels(np.uint8, 8), position=None, InstanceNumber=int(shuffled[0]))
+    headers = [header for path in sorted(tmp_path.iterdir()) for header in read_headers(path)]
+    assert [header.instance_number for header in order_slices(headers)] == list(range(9))

@@ -3,7 +3,6 @@ import os
 import signal
 
 import numpy as np
-import pytest
 
 from data_scripts.imaging import dicom_headers
 from data_scripts.imaging.dicom import read_headers
@@ -20,9 +19,8 @@ def test_several_processes_give_what_one_gives_in_order(tmp_path, monkeypatch):
     paths[1].write_bytes(b"no DICOM")
     paths[9].write_bytes(paths[9].read_bytes()[:-700])
     paths.insert(11, tmp_path / "missing.ima")
-    # Two files here, the others in two processes, a few at a time.
+    # Two files here, the others in two processes.
     monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 2)
-    monkeypatch.setattr(dicom_headers, "_CHUNK_FILES", 3)
     alone = list(read_all_headers(paths, 1))
     with Workers(2):  # as in a build: their server, which lasts, has imported everything
         together = list(read_all_headers(paths, 2))
@@ -39,16 +37,12 @@ def test_no_files_need_no_process():
     assert list(read_all_headers([], 8)) == []
 
 
-def test_a_killed_process_ends_the_reading_with_a_way_out(tmp_path, monkeypatch):
+def test_a_killed_process_costs_no_header(tmp_path, monkeypatch):
     path = tmp_path / "0.ima"
     make_dicom(path, draw_pixels(np.uint8, 8))
     monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 1)
     before = set(multiprocessing.active_children())
-    with Workers(2):
-        outcomes = read_all_headers([path] * 20_000, 2)
-        # One of this process, one of the others: by then all files are handed out. Killed earlier, while they are
-        # handed out, the pool of Python 3.11 may wait for ever.
-        assert [next(outcomes), next(outcomes)] == 2 * [read_headers(path)]
-        os.kill((set(multiprocessing.active_children()) - before).pop().pid, signal.SIGKILL)
-        with pytest.raises(ValueError, match=r"was killed, at .*0\.ima or a file after it; run the same command again"):
-            list(outcomes)
+    outcomes = read_all_headers([path] * 2_000, 2)
+    assert [next(outcomes), next(outcomes)] == 2 * [read_headers(path)]  # one of this process, one of the others
+    os.kill((set(multiprocessing.active_children()) - before).pop().pid, signal.SIGKILL)
+    assert list(outcomes) == 1_998 * [read_headers(path)]

@@ -5,8 +5,8 @@ import pytest
 from datasets.distributed import split_dataset_by_node
 
 from data_scripts.sources.tables import read_table
-from data_scripts.writing import shards
-from data_scripts.writing.shards import join_parts
+from data_scripts.writing import parts as parts_module
+from data_scripts.writing.parts import join_parts
 
 FEATURES = datasets.Features({"number": datasets.Value("int64"), "text": datasets.Value("string")})
 
@@ -27,7 +27,7 @@ def write_parts(folder, sizes):
 )
 @pytest.mark.parametrize("group_rows", [1, 2, 100])
 def test_all_rows_in_order_in_shards_of_equal_length(tmp_path, monkeypatch, sizes, num_shards, expected, group_rows):
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", group_rows)
+    monkeypatch.setattr(parts_module, "ROW_GROUP_ROWS", group_rows)
     out = tmp_path / "out"
     out.mkdir()
     info = join_parts(write_parts(tmp_path, sizes), out, "train", FEATURES, num_shards)
@@ -54,7 +54,7 @@ def test_how_rows_are_cut_into_parts_leaves_no_trace(tmp_path):
 
 def test_a_large_split_is_cut_at_the_usual_size(tmp_path, monkeypatch):
     parts = write_parts(tmp_path, [50, 50])
-    monkeypatch.setattr(shards, "MAX_SHARD_BYTES", sum(part.stat().st_size for part in parts) // 3 + 1)
+    monkeypatch.setattr(parts_module, "MAX_SHARD_BYTES", sum(part.stat().st_size for part in parts) // 3 + 1)
     assert join_parts(parts, tmp_path, "test", FEATURES).shard_lengths == [34, 33, 33]
 
 

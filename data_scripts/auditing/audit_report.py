@@ -1,0 +1,158 @@
+"""Everything the audit of a dataset finds, as values for JSON, and as Markdown that also reads well in a terminal."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+
+from data_scripts.auditing.balance import LARGE_DIFFERENCE, class_shares
+from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
+from data_scripts.auditing.near_duplicates import Fingerprint
+from data_scripts.auditing.privacy_check import check_dataset
+from data_scripts.reports.text import normalise_report
+
+COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
+
+_NUM_ROWS = 20  # rows that may name someone, in the Markdown
+
+
+def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[str, Any]:
+    """Compare the splits of a dataset, and look for what names a person.
+
+    Args:
+        dataset: Its splits, with the columns that `data_scripts.build` makes.
+        num_proc: Processes that decode images.
+
+    Returns:
+        Values for JSON: `clean`, `leaks` by kind, `splits`, `shared_reports`, `repeated_images`, `classes`,
+        `privacy`.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    for name, split in dataset.items():
+        if missing := COLUMNS - set(split.column_names):
+            raise ValueError(f"split {name} lacks the columns {', '.join(sorted(missing))}; build it with data_scripts")
+    prints = read_fingerprints(dataset, num_proc)
+    leaks = leaks_of_fingerprints(dataset, prints)
+    return {
+        "clean": not leaks.found,
+        "leaks": leaks.as_dict(),
+        "in_words": leaks.in_words(),
+        "splits": {name: _sizes(split) for name, split in dataset.items()},
+        "shared_reports": _shared_reports(dataset),
+        "repeated_images": {name: _num_repeated(of_split) for name, of_split in prints.items()},
+        "classes": class_shares(dataset),
+        "privacy": check_dataset(dataset, num_proc).as_dict(),
+    }
+
+
+def _sizes(split: datasets.Dataset) -> dict[str, int]:
+    return {
+        "rows": len(split),
+        "patients": len(set(split["patient_id"])),
+        "studies": len(set(split["study_id"])),
+        "distinct_reports": len(set(_texts(split))),
+    }
+
+
+def _texts(split: datasets.Dataset) -> list[str]:
+    normalised = {report: normalise_report(report).casefold() for report in set(split["report"])}
+    return [normalised[report] for report in split["report"]]
+
+
+def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]:
+    """Share of the rows of each further split whose text, case and blanks apart, a split before it holds too."""
+    known: set[str] = set()
+    shares = {}
+    for name, split in dataset.items():
+        texts = _texts(split)
+        shares[name] = sum(text in known for text in texts) / max(1, len(texts))
+        known.update(texts)
+    return {name: shares[name] for name in list(dataset)[1:]}
+
+
+def _num_repeated(prints: Sequence[Fingerprint]) -> int:
+    """Rows beyond the first that hold the pixels of another row of the same split."""
+    return len(prints) - len(Counter(one.pixels_sha256 for one in prints))
+
+
+def audit_markdown(result: Mapping[str, Any]) -> str:
+    """Write what `audit.audit` found."""
+    sections = [
+        f"# Audit of {result['dataset']}: {'no leak' if result['clean'] else '**leaks**'}",
+        result["in_words"],
+        *(_leak_section(kind, leak) for kind, leak in result["leaks"].items()),
+        "## Splits\n\n" + _split_table(result),
+        "Shared reports: rows whose text a split above holds word for word. They are no leak by themselves.",
+        "## Classes\n\nShare of the rows; in brackets the standardised difference to the first split, "
+        f"marked * above {LARGE_DIFFERENCE}.\n\n" + _class_table(result),
+        _privacy_section(result["privacy"]),
+        f"```sh\n{result['command']}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
+    examples = "\n".join(f"- {example}" for example in leak["examples"])
+    more = leak["num_shared"] - len(leak["examples"])
+    return f"## Leak: {kind}\n\n{examples}" + (f"\n- and {more} more" if more > 0 else "")
+
+
+def _privacy_section(found: Mapping[str, Any]) -> str:
+    rows = [
+        f"- {row['split']} row {row['row']}, {row['column']}: {row['kind']}: {row['excerpt']}"
+        for row in found["findings"]
+    ]
+    rows += [
+        f"- {row['split']} row {row['row']}: the image may have letters; look at it" for row in found["burnt_in_text"]
+    ]
+    more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
+    verdict = "No passage names a person" if found["passed"] else "**The data may name a person**"
+    counts = f"{len(found['findings'])} identifiers, {len(found['burnt_in_text'])} images that may have letters"
+    return "\n".join([f"## Privacy\n\n{verdict}: {counts}.", *([""] if rows else []), *rows[:_NUM_ROWS], *more])
+
+
+def _split_table(result: Mapping[str, Any]) -> str:
+    header = ["split", "rows", "patients", "studies", "distinct reports", "shared reports", "repeated images"]
+    rows = []
+    for split, sizes in result["splits"].items():
+        shared = result["shared_reports"].get(split)
+        rows.append(
+            [
+                split,
+                *map(str, sizes.values()),
+                "" if shared is None else f"{100 * shared:.1f} %",
+                str(result["repeated_images"][split]),
+            ]
+        )
+    return _table(header, rows)
+
+
+def _class_table(result: Mapping[str, Any]) -> str:
+    splits = list(result["splits"])
+    rows = [
+        [entry["column"], entry["name"], *(_share(entry, split, is_first=split == splits[0]) for split in splits)]
+        for entry in result["classes"]
+    ]
+    return _table(["column", "class", *splits], rows)
+
+
+def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
+    share, difference = entry["shares"][split], entry["differences"][split]
+    text = f"{100 * share:.1f} %"
+    if is_first:
+        return text
+    if difference is None:
+        return f"{text} (all or none)*"
+    return f"{text} ({difference:+.2f}){'*' if abs(difference) > LARGE_DIFFERENCE else ''}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, its columns padded so that it is one in a terminal, too."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )

@@ -1,0 +1,140 @@
+"""Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or must not be shared."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from data_scripts.auditing.built_folder import check_shards_unchanged, opened_afresh
+from data_scripts.auditing.leaks import leaks_of
+from data_scripts.auditing.privacy_check import check_dataset
+from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
+from data_scripts.lumbar_builder import DATA_FOLDER
+from data_scripts.records import NOT_STATED, SourceAbout
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.build_report import REPORT_NAME
+
+CARD_NAME = "README.md"
+LEAK_STAMP = "> **Leak.**"
+KEPT_IDS = "ids of patients were kept as the source gives them (--keep_ids)"
+
+
+def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
+    """Raise at the start of a build whose dataset `check_publishable` would refuse, whatever the rows are.
+
+    Args:
+        args: Of the build.
+        about: Its source.
+
+    Raises:
+        ValueError: If the licence of the source does not let the dataset be passed on and the user states no other, or
+            ids of a source that is no public data set are kept.
+    """
+    if args.license is None:
+        _check_licence(about.name, about.license, about.may_be_shared)
+    if args.keep_ids and not about.has_public_ids:
+        raise ValueError(
+            f"{args.out} would not pass the de-identification check: {KEPT_IDS}. Leave out --keep_ids or --push_to_hub."
+        )
+
+
+def check_publishable(folder: Path, num_proc: int = 1) -> None:
+    """Raise if a dataset must not be given to others.
+
+    Beside what the build found, the rows are looked at again: the rules may be better now.
+
+    Args:
+        folder: What `data_scripts.build` wrote.
+        num_proc: Processes that decode images.
+
+    Raises:
+        ValueError: If it is no build or its shards are others, its licence does not let it be passed on or was not
+            stated, it may name a person, or its splits share patients or images and the card does not say so.
+    """
+    report = _read_report(folder)
+    source = report["source"]
+    _check_licence(source["name"], source["license"], report["may_be_shared"])
+    _check_names(report["deidentification"], folder)
+    check_shards_unchanged(folder, report["shards"])
+    with opened_afresh(folder) as dataset:
+        checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
+    if not checked.passed:
+        first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
+        raise ValueError(
+            f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
+            f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
+            f"data_scripts.audit --dataset {folder}` lists them."
+        )
+    if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
+        raise ValueError(
+            f"The splits of {folder} leak, and its card does not say so: {leaks.in_words()} `python -m "
+            f"data_scripts.audit --dataset {folder}` lists what is shared; build it again without the copies."
+        )
+
+
+def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
+    if may_be_shared:
+        return
+    if licence == NOT_STATED:
+        raise ValueError(
+            f"Nobody said under which licence the data of the source {source} stand: whoever may pass them on builds "
+            "the dataset with --license."
+        )
+    raise ValueError(
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) does not let others be given what was "
+        "made from it. Publish the command of the build instead."
+    )
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Name the folder that --out named.")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
+        named = ", ".join(sorted(missing))
+        raise ValueError(f"{path} is of an earlier version and says nothing of {named}: build the dataset again.")
+    return report
+
+
+def _check_names(found: Mapping[str, Any], folder: Path) -> None:
+    if found["passed"]:
+        return
+    reasons = {
+        KEPT_IDS: found["ids"] == "kept",
+        f"texts: {found['left_in_texts']}": found["left_in_texts"],
+        f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
+        f"images that may hold letters: {len(found['burnt_in_text'])}": found["burnt_in_text"],
+    }
+    named = "; ".join(reason for reason, holds in reasons.items() if holds)
+    raise ValueError(f"{folder} did not pass the de-identification check: {named}. See {REPORT_NAME}.")
+
+
+def files_to_send(folder: Path) -> dict[str, Path]:
+    """The card and the shards, by their names in the repository.
+
+    Raises:
+        ValueError: If the card names a path of this machine.
+    """
+    card = folder / CARD_NAME
+    if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
+        raise ValueError(f"{card} names paths of this machine: {', '.join(local)}. Remove them.")
+    shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
+    return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
+
+
+def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:
+    """Check a built dataset and send it.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ValueError: If it must not be given to others, or the Hub refuses, fails or cannot be reached.
+    """
+    check_destination(api, destination)
+    check_publishable(folder, num_proc)
+    (address,) = upload(api, {destination: files_to_send(folder)})
+    return address
