@@ -1,7 +1,8 @@
 """Variations of a stored slice that change no finding: grey scale, bias field and pose. Pure functions of images.
 
-They change a dataset once, before training, masks included; pixels are 8-bit grey (mode `L`) as stored. The trainer's
-own variation (`--augment`) draws anew for each epoch, on batches of tensors at the model's size, and has no masks.
+They change a dataset once, before training, with its masks; pixels are 8-bit grey (mode `L`) as stored. The trainer's
+`--augment` draws anew for each epoch, on batches of tensors, without masks. NumPy and Pillow, not torchvision's v2
+transforms: these would bring torch into data scripts, and interpolate to other pixels.
 """
 
 import math
@@ -90,7 +91,7 @@ class Pose:
     shift_down: float = 0.0
 
     def milder(self) -> "Pose":
-        """Half as far from the image as it was."""
+        """Halve the pose."""
         return Pose(
             degrees=self.degrees / 2,
             zoom=math.sqrt(self.zoom),
@@ -99,7 +100,7 @@ class Pose:
         )
 
     def matrix(self, size: tuple[int, int]) -> np.ndarray:
-        """Where a point of an image of this width and height goes, in pixels, homogeneous. Shape (3, 3).
+        """Return the map of points of an image of this width and height, in pixels, homogeneous. Shape (3, 3).
 
         Example:
             >>> (Pose(degrees=90).matrix((10, 10)) @ [10.0, 5.0, 1.0]).round(6).tolist()
@@ -112,7 +113,7 @@ class Pose:
 
 
 def posed(image: Image.Image, pose: Pose, resample: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
-    """Apply a pose; what comes from outside the image is black.
+    """Apply a pose; pixels from outside the image are black.
 
     Args:
         image: Image or, with `Image.Resampling.NEAREST`, mask.
@@ -125,7 +126,7 @@ def posed(image: Image.Image, pose: Pose, resample: Image.Resampling = Image.Res
 
 
 def pose_in_view(pose: Pose, points: np.ndarray, size: tuple[int, int], halvings: int = 6) -> Pose:
-    """The pose, made milder until every point stays in the image; no pose at all if that is never so.
+    """Make a pose milder until every point stays in the image; no pose at all if none is mild enough.
 
     Args:
         pose: As drawn.
@@ -142,12 +143,12 @@ def pose_in_view(pose: Pose, points: np.ndarray, size: tuple[int, int], halvings
 
 
 def points_to_keep(size: tuple[int, int], mask: Image.Image | None, classes: Collection[int] | None) -> np.ndarray:
-    """What of a slice must stay in view: the corners of the central part, and of every pixel of the kept classes.
+    """List the points that must stay in view: corners of the central part, and of each pixel of the kept classes.
 
     Args:
         size: Width and height of the image.
         mask: Class indices, or None.
-        classes: Indices that must stay; None for every class that is whole in the image, so touches no edge of it.
+        classes: Indices that must stay; None for every class that touches no edge of the image.
 
     Returns:
         x to the right and y down, in pixels; the first pixel covers 0 to 1. Shape (N, 2).

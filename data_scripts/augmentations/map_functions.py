@@ -4,8 +4,8 @@
     varied = dataset["train"].map(EDA(seed=0), batched=True, num_proc=2)
     flipped = dataset["train"].map(FlipLeftRight.of(dataset["train"].features), batched=True)
 
-What becomes of a row depends on the seed and the row's `source`, its identity, alone: not on the order of the rows,
-the size of batches or the number of processes. Two functions with one seed draw from streams of their own.
+The result of a row depends only on the seed and the row's `source`, its identity: not on the order of rows, the batch
+size or the number of processes. Two functions with one seed draw from separate streams.
 """
 
 import hashlib
@@ -60,9 +60,11 @@ class EDA:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha} is no share of the words; give 0 < alpha <= 1")
+            raise ValueError(f"alpha={self.alpha} must be a share of the words, 0 < alpha <= 1")
         if not self.operations or (unknown := set(self.operations) - set(OPERATIONS)):
-            raise ValueError(f"operations={self.operations}: choose of {tuple(OPERATIONS)}; unknown: {sorted(unknown)}")
+            raise ValueError(
+                f"operations={self.operations}: choose among {tuple(OPERATIONS)}; unknown: {sorted(unknown)}"
+            )
 
     def __call__(self, batch: Batch) -> dict[str, list[Any]]:
         """Change the texts of a batch."""
@@ -86,10 +88,9 @@ class EDA:
 class FlipLeftRight:
     """Mirror image and mask, and exchange left and right in report, rephrasings and the names of classes.
 
-    Axial and coronal slices only: there the image's left and right are the patient's. The two ends of a sagittal row
-    are front and back, which no report names; a mirrored one would be an anatomy that nobody has, so it is left as
-    it is, and so is a slice of unknown plane. A row is left, too, if a text of it has a bare R or L that may be a side
-    but is not known for one ("cyst R"): the text would no longer fit the pixels. Flipping twice gives the row back.
+    Axial and coronal slices only: there the image's left and right are the patient's. A mirrored sagittal slice would
+    show an anatomy that nobody has, so it stays, as does a slice of unknown plane. A row also stays if a text has a
+    bare R or L that may be a side ("cyst R"): the text would no longer fit the pixels. Flipping twice restores it.
 
     Args:
         seed: Of the choice of rows.
@@ -111,7 +112,7 @@ class FlipLeftRight:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability={self.probability} is no share of the rows; give 0 to 1")
+            raise ValueError(f"probability={self.probability} must be a share of the rows, 0 to 1")
         without_twin = [name for name in self.label_names if exchange_sides(name) not in self.label_names]
         if without_twin:
             raise ValueError(
@@ -205,8 +206,8 @@ class VaryBiasField:
 class VaryPose:
     """Turn, zoom and shift images and masks a little, so that disc and canal stay in view.
 
-    The central 70 % of width and height never leave the image, nor does a pixel of the kept classes where a row has a
-    mask: a pose that would move them out is halved until it does not. A zoom changes `pixel_spacing_mm` with it.
+    The central 70 % of width and height never leave the image, nor do pixels of the kept classes of a mask: a pose that
+    would move them out is halved until it does not. A zoom changes `pixel_spacing_mm`, too.
 
     Args:
         seed: Of the draws, each uniform in ± its bound.
@@ -250,7 +251,7 @@ class VaryPose:
 
 
 def row_generator(purpose: str, seed: int, row: str) -> np.random.Generator:
-    """The random numbers of one purpose for one row, whatever the process and the order of the rows.
+    """Make the random generator of one purpose for one row, whatever the process and the order of rows.
 
     Args:
         purpose: So that two functions with one seed do not draw the same.

@@ -1,4 +1,9 @@
-"""The sources: each module offers `describe(options) -> SourceInfo` and `read(options)`, yielding one item a row."""
+"""The sources of data sets, each in a folder of its own.
+
+To add one: write `sources/NAME/source.py` with the three members of `Source`, and add it to `SOURCES`. `--source`,
+`--list` and the card read all else from its `ABOUT`. Tables are read with `sources.tables`, notes with `sources.notes`,
+images and DICOM with `data_scripts.imaging`; captions are put together with `reports.phrasing`.
+"""
 
 import textwrap
 from collections.abc import Iterator
@@ -15,16 +20,16 @@ from data_scripts.sources.synthetic import source as synthetic
 
 
 class Source(Protocol):
-    """What a source module offers."""
+    """What a source module must offer."""
 
     ABOUT: SourceAbout
 
     def describe(self, options: ReadOptions) -> SourceInfo:
-        """What the card says of the source, and the vocabularies of its records."""
+        """Describe the source for the card, with the vocabularies of its records."""
         ...
 
     def read(self, options: ReadOptions) -> Iterator[Record | Exclusion]:
-        """Yield each row of the source in its order: a record, or the reason why it is none."""
+        """Yield each row in the order of the source: a record, or an exclusion with its reason."""
         ...
 
 
@@ -40,14 +45,14 @@ SOURCES: dict[str, Source] = {
 
 
 def list_sources() -> str:
-    """What each source is, its licence and size, where to get it and what to cite, for a terminal of 80 columns."""
+    """Describe each source for a terminal: what it is, licence, size, where to get it, what to cite."""
     return "\n\n".join(_describe(source.ABOUT) for source in SOURCES.values())
 
 
 def _describe(about: SourceAbout) -> str:
     license_words = about.license.removeprefix("other: ")
     lines = {
-        "Licence": license_words + ("" if about.may_be_shared else "; what is built from it must not be passed on"),
+        "Licence": license_words + ("" if about.may_be_shared else "; data sets built from it must not be shared"),
         "Size": about.size,
         "Get it": about.where,
         "Cite": about.citation,

@@ -128,7 +128,7 @@ def _find_table(raw: Path) -> Path:
     tables = named or sorted(path for path in raw.iterdir() if path.suffix in (".csv", ".jsonl"))
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
-        raise ValueError(f"{raw} must hold exactly one table, metadata.csv or metadata.jsonl; found: {found}")
+        raise ValueError(f"{raw} must contain exactly one table, metadata.csv or metadata.jsonl; found: {found}")
     return tables[0]
 
 
@@ -172,17 +172,17 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
 
 
 def _dicom_header(path: Path) -> SliceHeader | None:
-    """The header of a DICOM file; None of any other image.
+    """Read the header of a DICOM file; None for any other image.
 
     Raises:
-        UnusableImageError: If the file cannot be read or holds several frames: a row is of one slice.
+        UnusableImageError: If the file cannot be read or has several frames.
     """
     if not is_dicom(path):
         return None
     headers = read_headers(path)
     if len(headers) != 1:
         raise UnusableImageError(
-            f"DICOM file {path.name!r} holds {len(headers)} frames; store each slice as a file of its own"
+            f"DICOM file {path.name!r} has {len(headers)} frames; store each slice as its own file"
         )
     return headers[0]
 
@@ -201,7 +201,7 @@ def _check_lookalikes(labels: set[str]) -> None:
 
 
 def _check_lookalike_patients(rows: list[Row]) -> None:
-    """One patient in two spellings would be two, and could go to two splits."""
+    """Reject one patient in two spellings, who would count as two and could go to two splits."""
     spellings: dict[str, str] = {}
     ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}
     for patient_id in sorted(patient_id for patient_id in ids if not is_unknown_patient(patient_id)):
@@ -209,12 +209,12 @@ def _check_lookalike_patients(rows: list[Row]) -> None:
         if other != patient_id:
             raise ValueError(
                 f"patient_id {other!r} and {patient_id!r} differ only in case, leading zeros or '.0'; spell a patient "
-                "one way, and give two patients ids that differ in more"
+                "one way, and give different patients more distinct ids"
             )
 
 
 def _patient_key(patient_id: str) -> str:
-    """What the spellings of an id have in common.
+    """Reduce an id to what its spellings have in common.
 
     Example:
         >>> [_patient_key(patient_id) for patient_id in ("P001", "p1", "0010", "10.0", "1.2.0", "a-05")]

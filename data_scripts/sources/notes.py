@@ -50,12 +50,12 @@ class Note:
 def read_notes(path: Path) -> list[Note]:
     """Read the first sheet of an `.xlsx` file: a header, then a patient a row.
 
-    The columns are found by name: one `Patient ID`, one whose name holds `Notes`. Rows that repeat a patient are all
-    marked as problems, since nobody knows which of them is true.
+    The columns are found by name: one `Patient ID`, one with `Notes`. All rows that repeat a patient get a problem,
+    since it is unknown which one is right.
 
     Raises:
-        ValueError: If the file is no workbook, unpacks to more than `MAX_UNPACKED_BYTES`, lacks one of the columns or
-            has it twice, or holds no row.
+        ValueError: If the file is not a workbook, unpacks to more than `MAX_UNPACKED_BYTES`, does not have each column
+            once, or has no row.
     """
     rows = _read_rows(path)
     header = [str(value).strip() if _is_text(kind) else "" for kind, value in next(rows, [])]
@@ -66,7 +66,7 @@ def read_notes(path: Path) -> list[Note]:
         if patient[1] is not None or text[1] is not None:
             notes.append(_read_note(f"{path.name} row {number}", patient, text))
     if not notes:
-        raise ValueError(f"{path} holds no rows below its header")
+        raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
 
 
@@ -125,7 +125,7 @@ def _read_note(where: str, patient: Cell, text: Cell) -> Note:
 
 
 def _patient_id(kind: str, value: object) -> str:
-    """The ID as in the image names; empty when it is no whole number from 1."""
+    """Return the ID as in the image names; empty if it is not a whole number from 1."""
     digits = ""
     if kind == "n" and isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):
         digits = str(int(value))
@@ -135,12 +135,12 @@ def _patient_id(kind: str, value: object) -> str:
 
 
 def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
-    """The report of an image from the note of its patient, or the reason why there is none.
+    """Return the report of an image from its patient's note, or an exclusion.
 
-    An empty or missing note is a gap of the data set, left out by rule; a row that cannot be read is a bad one.
+    An empty or missing note is a gap of the data set, excluded by rule; an unreadable row is a defect.
 
     Args:
-        note: The patient's note, if the table has one.
+        note: The patient's note, or None.
         source: The image, as in `Record`.
 
     Example:
@@ -150,14 +150,14 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
         Exclusion(source='b.png', reason='empty note', by_rule=True)
     """
     if note is None:
-        return Exclusion(source, "no note of its patient", by_rule=True)
+        return Exclusion(source, "the patient has no note", by_rule=True)
     if note.problem:
         return Exclusion(source, f"{note.where}: {note.problem}")
     return _normalise(note.text) or Exclusion(source, "empty note", by_rule=True)
 
 
 def notes_left_over(notes: Iterable[Note], patients_with_images: Collection[str]) -> Iterator[Exclusion]:
-    """List each note that no image can use: unreadable, empty, or of a patient without images.
+    """List each note without use: unreadable, empty, or of a patient without images.
 
     Example:
         >>> notes = [Note(where="row 2", patient_id="0001"), Note(where="row 3", patient_id="0002", text="Bulge.")]

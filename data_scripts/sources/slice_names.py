@@ -14,9 +14,9 @@ from data_scripts.records import Exclusion
 
 LEVEL_OF_DISC = {"D3": "L3/L4", "D4": "L4/L5", "D5": "L5/S1"}
 
-# Other forms of an image: under the name of a slice it is one that is not read, and is said to be.
+# Image formats that are not read: a slice stored in one of them is listed as excluded.
 OTHER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
-NOT_PNG = "not a PNG file; store it as one, under the same name"
+NOT_PNG = "not a PNG file; convert it, and keep its name"
 
 # ASCII only: a digit of another script would pass as `\d` and name a patient that no table knows.
 _AXIAL = re.compile(r"(?:axial_)?(T[12])_([0-9]{4})_(D[345])\.png", re.IGNORECASE | re.ASCII)
@@ -70,15 +70,15 @@ def one_file_each(
 ) -> tuple[dict[SliceName, Path], list[Exclusion]]:
     """Choose the file of each slice.
 
-    Copies that are equal to the byte are left out by rule. Files that differ are all left out, and count as bad rows:
-    nobody knows which of them shows the slice.
+    Identical copies are excluded by rule. Files that differ are all excluded as defects: it is unknown which one shows
+    the slice.
 
     Args:
         files_of: The files of each slice, at least one.
-        source_of: Gives the `source` of a file, as in `Record`.
+        source_of: Returns the `source` of a file, as in `Record`.
 
     Returns:
-        The file of each slice that has one, and what was left out.
+        The file of each slice that has one, and the exclusions.
     """
     chosen: dict[SliceName, Path] = {}
     exclusions: list[Exclusion] = []
@@ -87,13 +87,13 @@ def one_file_each(
             chosen[name] = first
             exclusions += [Exclusion(source_of(other), "copy of another file", by_rule=True) for other in others]
         else:
-            reason = f"{1 + len(others)} files that differ claim to be {'_'.join(name)}; keep one"
+            reason = f"{1 + len(others)} different files are named {'_'.join(name)}; keep one"
             exclusions += [Exclusion(source_of(path), reason) for path in (first, *others)]
     return chosen, exclusions
 
 
 def group_by_name(paths: Iterable[Path]) -> tuple[dict[SliceName, list[Path]], list[Path]]:
-    """Sort files by the slice that their name states; those that name none come second."""
+    """Sort files by the slice that their name states; the second list has the files without such a name."""
     files_of: dict[SliceName, list[Path]] = {}
     others = []
     for path in paths:
@@ -108,5 +108,5 @@ def group_by_name(paths: Iterable[Path]) -> tuple[dict[SliceName, list[Path]], l
 def _is_copy(first: Path, second: Path) -> bool:
     try:
         return filecmp.cmp(first, second, shallow=False)
-    except OSError:  # a broken link, a file without permission: not known to be equal
+    except OSError:  # a broken link, no permission
         return False

@@ -1,4 +1,4 @@
-"""A CSV or JSON-lines file to rows of cells, with every malformed row kept and named."""
+"""Read a CSV or JSON-lines file into rows of cells; malformed rows are kept, each with its problem."""
 
 import codecs
 import csv
@@ -41,7 +41,7 @@ class Row:
     problem: str | None = None
 
     def text(self, column: str) -> str:
-        """The cell as text without outer blanks; empty when the cell is.
+        """Return the cell as text without outer blanks; empty for an empty cell.
 
         Raises:
             ValueError: If the cell holds a list or an object.
@@ -52,7 +52,7 @@ class Row:
         return "" if value is None else str(value).strip()
 
     def texts(self, column: str, separator: str) -> tuple[str, ...]:
-        """The cell as distinct non-empty texts: the items of a list, or the parts of a text between separators."""
+        """Return the cell as distinct non-empty texts: the items of a list, or the parts between separators."""
         value = self.cells.get(column)
         items = value if isinstance(value, list) else self.text(column).split(separator)
         return tuple(dict.fromkeys(text for item in items if (text := str(item).strip())))
@@ -61,11 +61,11 @@ class Row:
 def read_table(path: Path) -> list[Row]:
     """Read a `.csv` file (comma-separated, first line the header) or a `.jsonl` file (one object a line).
 
-    Every row comes back, also one that could not be read, which then says why.
+    All rows are returned; an unreadable one states its problem.
 
     Raises:
-        ValueError: If the file cannot be read, breaks one of the bounds above, is in no known encoding or no table, its
-            header repeats a name, or it holds no row.
+        ValueError: If the file cannot be read, is too large, has an unknown encoding, is not a table, repeats a name in
+            its header, or has no row.
     """
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if path.suffix.lower() not in readers:
@@ -74,12 +74,12 @@ def read_table(path: Path) -> list[Row]:
     if len(rows) > MAX_ROWS:
         raise ValueError(f"{path} has more than {MAX_ROWS} rows; split the table")
     if not rows:
-        raise ValueError(f"{path} holds no rows")
+        raise ValueError(f"{path} has no rows")
     return rows
 
 
 def columns_of(rows: list[Row]) -> tuple[str, ...]:
-    """Names of all columns, in order of appearance."""
+    """List the names of all columns, in order of appearance."""
     return tuple(dict.fromkeys(column for row in rows for column in row.cells))
 
 
@@ -96,10 +96,10 @@ _Item = TypeVar("_Item", bound=_OfPatient)
 
 
 def mark_repeated(items: Sequence[_Item]) -> list[_Item]:
-    """Give all rows that repeat a patient a `problem`, since nobody knows which of them is true."""
+    """Give all rows that repeat a patient a `problem`, since it is unknown which one is right."""
     count = Counter(item.patient_id for item in items if item.patient_id)
     return [
-        replace(item, problem=f"patient {item.patient_id} stands in {count[item.patient_id]} rows; keep one")
+        replace(item, problem=f"patient {item.patient_id} has {count[item.patient_id]} rows; keep one")
         if count[item.patient_id] > 1
         else item
         for item in items
@@ -107,7 +107,7 @@ def mark_repeated(items: Sequence[_Item]) -> list[_Item]:
 
 
 def _read_text(path: Path) -> str:
-    r"""The text of a file. In one that is UTF-8 but for damaged places, their bytes become lone surrogates."""
+    """Read the text of a file. Damaged bytes of UTF-8 become lone surrogates."""
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise ValueError(f"{path} is larger than {MAX_TABLE_BYTES // 2**20} MiB; split the table")
@@ -140,7 +140,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     try:
         for values in reader:
             if not any(value.strip() for value in values) and len(values) in (0, 1, len(header or values)):
-                continue  # an empty line is no row, nor is one of empty cells, as spreadsheets write it
+                continue  # skip empty lines, and lines of empty cells as spreadsheets write them
             if header is None:
                 header = _csv_header(path, values)
                 continue
@@ -148,19 +148,19 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
             where = f"{path.name} row {number}"
             problem = _damage("".join(values))
             if len(values) != len(header):
-                problem = f"{len(values)} fields, the header has {len(header)}; quote a report that holds commas"
+                problem = f"{len(values)} fields, the header has {len(header)}; quote reports that contain commas"
             if problem:
                 yield Row(where=where, problem=problem)
             else:
                 yield Row(where=where, cells=dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise ValueError(
-            f"{path} is no CSV after row {number} (line {reader.line_num}): {error}; is a quotation mark missing?"
+            f"{path} is not valid CSV after row {number} (line {reader.line_num}): {error}; is a quote missing?"
         ) from error
 
 
 def _lines(path: Path, text: str) -> Iterator[str]:
-    """The lines with their ends. Not `io.StringIO`, which would take four bytes a character."""
+    """Yield the lines with their ends. `io.StringIO` would take four bytes a character."""
     for number, match in enumerate(_LINE.finditer(text), start=1):
         if match.end() - match.start() > MAX_LINE_CHARS:
             raise ValueError(
@@ -189,17 +189,17 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             cells = json.loads(line)
             problem = _damage(json.dumps(cells, ensure_ascii=False))
         except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or endless nesting
-            yield Row(where=where, problem=f"no JSON: {error}")
+            yield Row(where=where, problem=f"not valid JSON: {error}")
             continue
         if not isinstance(cells, dict):
-            problem = f"a JSON object is expected, got {line.strip()[:60]!r}"
+            problem = f"expected a JSON object, got {line.strip()[:60]!r}"
         elif len(cells) > MAX_COLUMNS:
             problem = f"{len(cells)} columns, more than {MAX_COLUMNS}"
         yield Row(where=where, problem=problem) if problem else Row(where=where, cells=cells)
 
 
 def _damage(text: str) -> str | None:
-    r"""Why a text cannot have been written so; None when it may.
+    r"""Describe the first damaged place of a text; None if there is none.
 
     Example:
         >>> _damage("L4/L5\udcff bulge")

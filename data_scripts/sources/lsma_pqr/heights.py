@@ -1,4 +1,4 @@
-"""The disc heights of LSMA-PQR: a height for each patient and disc, in mm."""
+"""Read the disc heights of LSMA-PQR: a height for each patient and disc, in mm."""
 
 import math
 import re
@@ -42,7 +42,7 @@ class DiscHeight:
 
 @dataclass(frozen=True)
 class _HeightColumn:
-    """Where heights stand, of which level (empty: another column names it), and what one is in mm."""
+    """A column of heights: its level (empty: another column states it), and its unit in mm."""
 
     name: str
     level: str
@@ -52,11 +52,11 @@ class _HeightColumn:
 def read_disc_heights(path: Path) -> list[DiscHeight]:
     """Read the heights, as published a column for each disc (`D3_Ht`), or a row for each (`Level`, `Height_mm`).
 
-    A blank cell is no height. A height that cannot be used says why in its `problem`; so do all that a patient has
-    at one disc where there are several, since nobody knows which of them is true.
+    A blank cell is skipped. An unusable height states its `problem`; so do several heights of one disc, since it is
+    unknown which one is right.
 
     Raises:
-        ValueError: If the file is no table, lacks a column, or gives heights in a unit that is neither mm nor cm.
+        ValueError: If the file is not a table, lacks a column, or gives heights in a unit that is neither mm nor cm.
     """
     rows = read_table(path)
     id_column = id_column_of(path, rows, ())
@@ -84,11 +84,11 @@ def read_disc_heights(path: Path) -> list[DiscHeight]:
 
 
 def height_left_over(height: DiscHeight, has_images: bool) -> Exclusion | None:
-    """What is listed of a height that no image has: one with a problem, or of a patient without images.
+    """Exclude a height with a problem, or of a patient without images; None for any other.
 
     Example:
-        >>> height_left_over(DiscHeight(where="row 1, D3_Ht", problem="no number: 'x'"), has_images=True)
-        Exclusion(source='row 1, D3_Ht', reason="no number: 'x'; images stay without it", by_rule=False)
+        >>> height_left_over(DiscHeight(where="row 1, D3_Ht", problem="not a number: 'x'"), has_images=True)
+        Exclusion(source='row 1, D3_Ht', reason="not a number: 'x'; images stay without it", by_rule=False)
     """
     if height.problem:
         return Exclusion(height.where, f"{height.problem}; images stay without it")
@@ -99,7 +99,7 @@ def height_in_mm(text: str, mm_per_unit: float) -> float:
     """Read a height.
 
     Raises:
-        ValueError: If the text is no number, or none that a disc can measure.
+        ValueError: If the text is not a number, or not a possible height of a disc.
 
     Example:
         >>> height_in_mm("9.87", mm_per_unit=1.0), height_in_mm("1.1", mm_per_unit=10.0)
@@ -145,7 +145,7 @@ def _with_value(height: DiscHeight, row: Row, column: _HeightColumn) -> Iterator
 
 
 def _height_column(path: Path, name: str) -> _HeightColumn | None:
-    """What a column holds, from its name: `D3_Ht`, `L4-L5 height (cm)`, `Height_mm`; None where no heights stand."""
+    """Tell a column of heights by its name: `D3_Ht`, `L4-L5 height (cm)`, `Height_mm`; None for any other."""
     match = _LEVEL_AND_UNIT.fullmatch(_letters(_DISC_WORDS.sub("", _HEIGHT.sub("", name))))
     names_height = _HEIGHT.search(name) is not None
     if match is None or not (names_height or match[1]):

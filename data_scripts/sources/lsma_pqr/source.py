@@ -77,7 +77,7 @@ MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Where things lie; None for what is missing."""
+    """Paths of the parts; None if missing."""
 
     images: Path
     masks: Path | None
@@ -90,7 +90,7 @@ def describe(options: ReadOptions) -> SourceInfo:
     """Describe what the folder holds.
 
     Raises:
-        ValueError: If images or notes are missing, or a table is there in both namings.
+        ValueError: If images or notes are missing, or a table exists under both names.
     """
     layout = _layout(options)
     return SourceInfo(
@@ -153,7 +153,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def _grades_left_over(row: DiscGrades) -> Exclusion:
-    """A row of a patient without images, or of no patient."""
+    """Exclude a row of a patient without images, or of no patient."""
     if row.problem:
         return Exclusion(row.where, row.problem)
     try:
@@ -171,7 +171,7 @@ def load_mask(path: Path, plane: str) -> Image.Image:
     """
     mask = np.asarray(read_image(path))
     if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise UnusableImageError("mask is no 8-bit grey or palette image of class indices")
+        raise UnusableImageError("mask must be an 8-bit grey or palette image of class indices")
     classes = set(np.unique(mask).tolist()) - {0}
     fitting = [numbering for numbering in MASK_NUMBERINGS[plane] if classes <= numbering.keys()]
     if not fitting or (classes and len(fitting) > 1):
@@ -188,10 +188,10 @@ def _layout(options: ReadOptions) -> _Layout:
     if raw is None or not raw.is_dir():
         raise ValueError(f"--raw must be an existing folder with LSMA-PQR, got {raw}")
     if not (raw / "images_png").is_dir():
-        raise ValueError(f"{raw} holds no folder images_png; give the unpacked folder that does, with {NOTES_NAMES[0]}")
+        raise ValueError(f"{raw} has no folder images_png; give the unpacked folder, with {NOTES_NAMES[0]}")
     notes = options.notes or _either(raw, NOTES_NAMES)
     if notes is None or not notes.is_file() or notes.suffix != ".csv":
-        raise ValueError(f"{raw} must hold {' or '.join(NOTES_NAMES)}, or --notes name a .csv file; got {notes}")
+        raise ValueError(f"{raw} must contain {' or '.join(NOTES_NAMES)}, or --notes a .csv file; got {notes}")
     masks = raw / "masks_indexed"
     return _Layout(
         images=raw / "images_png",
@@ -205,12 +205,12 @@ def _layout(options: ReadOptions) -> _Layout:
 def _either(raw: Path, names: Sequence[str]) -> Path | None:
     found = [raw / name for name in names if (raw / name).is_file()]
     if len(found) > 1:
-        raise ValueError(f"{raw} holds both {' and '.join(names)}; keep one of them")
+        raise ValueError(f"{raw} contains both {' and '.join(names)}; keep one of them")
     return found[0] if found else None
 
 
 def _png_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
-    """The PNG files of a folder, and the images in it that are none or lie deeper."""
+    """List the PNG files of a folder, and exclude other images and those in sub-folders."""
     images = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in (".png", *OTHER_IMAGE_SUFFIXES) and path.is_file()
     )
@@ -268,7 +268,7 @@ def _record_or_exclusion(
 
 def _only_mask(name: SliceName, masks_of: dict[SliceName, list[Path]]) -> Path:
     if name not in masks_of:
-        raise ValueError(f"missing mask: masks_indexed holds none for {'_'.join(name)}")
+        raise ValueError(f"missing mask: masks_indexed has none for {'_'.join(name)}")
     chosen, exclusions = one_file_each({name: masks_of[name]}, _source)
     if not chosen:
         raise ValueError(f"ambiguous mask: {exclusions[0].reason}")

@@ -1,4 +1,4 @@
-"""The tables of LSMA-PQR: structured notes and Pfirrmann grades, one row a patient, in either of their namings."""
+"""Read the tables of LSMA-PQR: structured notes and Pfirrmann grades, one row a patient, in either naming."""
 
 import re
 from collections.abc import Mapping
@@ -47,12 +47,11 @@ class StructuredNote(Note):
     levels: tuple[str, ...] = ()
 
     def labels_at(self, level: str) -> tuple[str, ...]:
-        """Classes of an image at a disc, or of one that shows `several`.
+        """Return the classes of an image at a disc, or of one that shows `several`.
 
-        The table does not say which finding is at which disc: each is taken to hold at every affected one, and at
-        no other. `LBP` and `No Finding` are of the patient, as in the paper: `LBP` with any of these findings; without
-        them the text decides, so that `No Finding` stands beside no report of one. Where the columns say normal and the
-        text affirms a finding, they contradict each other, and neither label is claimed.
+        The table does not say which finding is at which disc: each counts at every affected disc, and at no other.
+        `LBP` and `No Finding` are the patient's, as in the paper: `LBP` with any of these findings; without them, the
+        text decides. If the columns say normal and the text affirms a finding, the image gets neither label.
 
         Example:
             >>> note = StructuredNote(where="", findings=("disc bulge",), levels=("L4/L5",))
@@ -71,7 +70,7 @@ class StructuredNote(Note):
 
 
 def has_written_notes(path: Path) -> bool:
-    """Whether the notes hold the radiologist's text, or its structured reading alone."""
+    """Tell whether the notes contain the radiologist's text, or only its structured reading."""
     return TEXT_COLUMN in columns_of(read_table(path))
 
 
@@ -79,7 +78,7 @@ def read_structured_notes(path: Path) -> list[StructuredNote]:
     """Read the notes; a row that cannot be used says why in its `problem`.
 
     Raises:
-        ValueError: If the file is no table or lacks a column. `ClinicalNotes` may be missing: then each text is
+        ValueError: If the file is not a table or lacks a column. `ClinicalNotes` may be missing: then each text is
             composed from the other columns (see `compose_report`).
     """
     rows = read_table(path)
@@ -105,7 +104,7 @@ class DiscGrades:
     problem: str | None = None
 
     def grade_at(self, place: str) -> str | None:
-        """The grade of a disc, or the worst of the three for a sagittal slice; None where a cell is blank.
+        """Return the grade of a disc, or the worst of three for a sagittal slice; None if a cell is blank.
 
         Raises:
             ValueError: If the row cannot be used, or a cell holds no grade.
@@ -134,7 +133,7 @@ def read_pfirrmann_grades(path: Path) -> list[DiscGrades]:
     """Read the grades; a row that cannot be used says why in its `problem`.
 
     Raises:
-        ValueError: If the file is no table or lacks a column.
+        ValueError: If the file is not a table or lacks a column.
     """
     rows = read_table(path)
     id_column = id_column_of(path, rows, tuple(LEVEL_OF_DISC))
@@ -169,7 +168,7 @@ def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
 def compose_report(note: StructuredNote, *, nerve_side: str = "none", has_spasm: bool = False) -> str:
     """State a row in words, for a table without the radiologist's text.
 
-    Each finding is said to be at every affected level, as in `StructuredNote.labels_at`.
+    Each finding is stated at every affected level, as in `StructuredNote.labels_at`.
 
     Args:
         note: The row.
@@ -198,7 +197,7 @@ def _composed(row: Row, note: StructuredNote) -> str:
 
 
 def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
-    """The column of patients, in either spelling.
+    """Find the column of patients, in either spelling.
 
     Raises:
         ValueError: If there is none or two, or one of the other columns that the table needs is missing.
@@ -215,7 +214,7 @@ def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
 
 
 def patient_id_of(row: Row, column: str) -> str:
-    """The patient as in the image names: four digits.
+    """Return the patient as in the image names: four digits.
 
     Raises:
         ValueError: If the row could not be read, or names no patient.
@@ -234,7 +233,7 @@ def _without_decimals(number: str) -> str:
 
 
 def cell_text(row: Row, column: str) -> str:
-    """The cell; empty where programs write a word for nothing (`NaN`)."""
+    """Return the cell; empty for what programs write into blank cells (`NaN`)."""
     text = row.text(column)
     return "" if text.casefold() in _EMPTY_CELLS else text
 

@@ -1,4 +1,4 @@
-"""Where the files of the Mendeley lumbar set lie: slices as PNG files or series of the raw studies, and the notes."""
+"""Find the files of the Mendeley lumbar set: slices as PNG files or raw series, and the notes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from data_scripts.sources.slice_names import NOT_PNG, OTHER_IMAGE_SUFFIXES, Slic
 
 NOTES_NAME = "Radiologists Report.xlsx"
 EXPECTED = f"label images (T1_0001_D3.png, ...) or raw studies (0001/STUDY/SERIES/NAME.ima), and {NOTES_NAME}"
-LABEL_IMAGE = "label image, no slice"
+LABEL_IMAGE = "label image, not a slice"
 
 # Folders whose files may have the names of slices, but show what a person or a program painted.
 _LABELLER_FOLDER = re.compile(r"manual.?label|labell?er", re.IGNORECASE)
@@ -71,7 +71,7 @@ class Layout:
 
 
 def find_layout(options: ReadOptions) -> Layout:
-    """Look through `options.raw` for either form of the set.
+    """Find the form of the set in `options.raw`.
 
     Raises:
         ValueError: If the folder holds neither form, or both, or the notes are not to be found.
@@ -83,7 +83,7 @@ def find_layout(options: ReadOptions) -> Layout:
     slices, no_slices = _find_slices([path for path in files if path.suffix.lower() == ".png"], raw)
     series, no_series = _find_series(files, raw)
     if bool(slices) == bool(series):
-        raise ValueError(f"{raw} holds {'both forms' if slices else 'neither form'} of the set; expected {EXPECTED}")
+        raise ValueError(f"{raw} contains {'both forms' if slices else 'neither form'} of the set; expected {EXPECTED}")
     notes = options.notes or _find_notes(files, raw)
     return Layout(
         raw=raw,
@@ -104,12 +104,12 @@ def _find_notes(files: Sequence[Path], raw: Path) -> Path:
     named = [path for path in workbooks if path.name.casefold() == NOTES_NAME.casefold()] or workbooks
     if len(named) != 1:
         found = ", ".join(path.relative_to(raw).as_posix() for path in named[:10]) or "none"
-        raise ValueError(f"{raw} must hold one workbook of notes, {NOTES_NAME}, or --notes name it; found: {found}")
+        raise ValueError(f"{raw} must contain one workbook of notes, {NOTES_NAME} (or set --notes); found: {found}")
     return named[0]
 
 
 def _find_slices(images: Sequence[Path], raw: Path) -> tuple[dict[SliceName, list[Path]], list[Exclusion]]:
-    """Sort PNG files into slices, by name, and the rest."""
+    """Sort PNG files into slices, by name, and exclusions."""
     painted = [path for path in images if _lies_in(_LABELLER_FOLDER, path, raw)]
     named_of, others = group_by_name(path for path in images if not _lies_in(_LABELLER_FOLDER, path, raw))
     slices = {name: _without_labels(paths, raw) for name, paths in named_of.items()}
@@ -124,7 +124,7 @@ def _find_slices(images: Sequence[Path], raw: Path) -> tuple[dict[SliceName, lis
 
 
 def _find_other_forms(files: Sequence[Path], raw: Path) -> list[Exclusion]:
-    """List images that have the name of a slice but are not PNG files."""
+    """List images that are named as slices but are not PNG files."""
     return [
         Exclusion(source_of(raw, path), LABEL_IMAGE, by_rule=True)
         if _lies_in(_LABEL_FOLDER, path, raw) or _lies_in(_LABELLER_FOLDER, path, raw)
@@ -135,7 +135,7 @@ def _find_other_forms(files: Sequence[Path], raw: Path) -> list[Exclusion]:
 
 
 def _without_labels(paths: Sequence[Path], raw: Path) -> list[Path]:
-    """Of files that all have the name of one slice, those that are meant: not the ones in a folder of labels."""
+    """Drop files in folders of labels, of files that all have the name of one slice."""
     extracted = [path for path in paths if _SLICE_FOLDER.fullmatch(path.parent.name)]
     return extracted or [path for path in paths if not _lies_in(_LABEL_FOLDER, path, raw)] or list(paths)
 
@@ -145,7 +145,7 @@ def _lies_in(pattern: re.Pattern[str], path: Path, raw: Path) -> bool:
 
 
 def _find_series(files: Sequence[Path], raw: Path) -> tuple[list[Series], list[Exclusion]]:
-    """Group DICOM files into series: files so named, and in the folders of a patient also those without a suffix."""
+    """Group DICOM files into series; in the folders of a patient, files without a suffix count, too."""
     files_of: dict[Path, list[Path]] = {}
     exclusions = []
     for path in files:
@@ -154,7 +154,9 @@ def _find_series(files: Sequence[Path], raw: Path) -> tuple[list[Series], list[E
         if is_placed and path.suffix.lower() in (*_DICOM_SUFFIXES, ""):
             files_of.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() in _DICOM_SUFFIXES:
-            exclusions.append(Exclusion(source_of(raw, path), "not in a folder PATIENT/STUDY/SERIES, as 0001/A/B"))
+            exclusions.append(
+                Exclusion(source_of(raw, path), "outside a folder PATIENT/STUDY/SERIES, such as 0001/A/B")
+            )
     number_of = _number_studies({folder.parent for folder in files_of})
     series = [
         Series(name=folder.name, patient=folder.parent.parent.name, study=number_of[folder.parent], files=members)

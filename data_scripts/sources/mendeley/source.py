@@ -2,7 +2,7 @@
 
 - Label images (zbf6b4pttk): one axial slice through each of the last three discs, `T1_0001_D3.png` (`D3` = L3/L4,
   `D4` = L4/L5, `D5` = L5/S1), in any sub-folder: the 3,090 images of the LumbarCLIP paper. Composites and
-  ground-truth labels beside them are no slices: left out by rule.
+  ground-truth labels beside them are excluded by rule.
 - Raw studies (k57fr854j2): `0001/STUDY/SERIES/NAME.ima`, DICOM, 0001 being the patient. Every slice of the axial
   (`T2_TSE_TRA_384_0005`) and sagittal (`T1_TSE_SAG_320_0003`) T1 and T2 series is a record. Other series (localizers,
   position displays) are left out by rule: one exclusion a series, which states the number of its files.
@@ -96,9 +96,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 @lru_cache(maxsize=4096)  # T1 and T2, and hundreds of raw slices, share note and level
 def labels_of(report: str, level: str) -> tuple[str, ...]:
-    """Classes of a slice: the findings of the note at its level, or all of them where it shows several.
+    """Return the classes of a slice: the note's findings at its level, or all of them if it shows several.
 
-    Of a slice at an unknown level nothing is claimed but what the paper says of the patient: `LBP` or `No Finding`.
+    At an unknown level they are only the patient's, as in the paper: `LBP` or `No Finding`.
     """
     if level == "several":
         return labels_from_report(report)
@@ -147,17 +147,17 @@ def _read_all_series(
 
 
 def _content_or_exclusion(series: Series, note: Note | None) -> tuple[tuple[str, str], str] | Exclusion:
-    """Sequence and plane of a series, and its report; or the reason why none of its files is read."""
+    """Return sequence and plane of a series with its report, or the exclusion of all its files."""
     source = f"{series.source} ({len(series.files)} files)"
     kind = series_kind(series.name)
     if kind is None:
-        return Exclusion(source, "no axial or sagittal T1 or T2 series", by_rule=True)
+        return Exclusion(source, "not an axial or sagittal T1 or T2 series", by_rule=True)
     report = report_or_exclusion(note, source)
     return report if isinstance(report, Exclusion) else (kind, report)
 
 
 def series_kind(folder_name: str) -> tuple[str, str] | None:
-    """Sequence and plane that the name of a series folder states; None for a localizer and the like.
+    """Read sequence and plane from the name of a series folder; None for a localizer and the like.
 
     Example:
         >>> series_kind("T2_TSE_TRA_384_0005"), series_kind("T1_TSE_SAG_320_0003")
@@ -171,7 +171,7 @@ def series_kind(folder_name: str) -> tuple[str, str] | None:
 
 
 def _raw_record(header: SliceHeader, kind: tuple[str, str], series: Series, report: str, source: str) -> Record:
-    """The record of a raw slice. The orientation outranks the name of the series, which stands in where it is silent.
+    """Make the record of a raw slice. Its orientation outranks the name of the series.
 
     A slice through a steep disc may lie nearer to the coronal plane; it is axial by its name.
     """

@@ -6,12 +6,12 @@
     train_images/STUDY/SERIES/INSTANCE.dcm
 
 With `train_label_coordinates.csv`, each image that labels point at becomes a record. Its report states the
-conditions that were read there; on axial images, also the canal and the recesses of both sides at that level. Without
-that file nobody knows which level an axial image shows: then the middle image of each sagittal series becomes a
-record, and its report states all grades of the study, also of what lies beside that image (the foramina).
+conditions graded there; on axial images, also the canal and both recesses at that level. Without that file the level
+of an axial image is unknown: then the middle image of each sagittal series becomes a record, and its report states
+all grades of the study, even of what lies beside that image (the foramina).
 
-The set has no written reports: captions are composed from the grades (see `rsna_captions`). It names no patients;
-each study counts as one.
+The set has no written reports: captions are composed from the grades (see `captions.py`). It names no patients: each
+study counts as one.
 """
 
 import random
@@ -76,7 +76,7 @@ NUM_REPHRASINGS = 4
 
 
 class View(NamedTuple):
-    """What a series description says: the plane, the sequences it may be, and what each image of it shows anyway."""
+    """What a series description says: the plane, the possible sequences, and what every image of it shows."""
 
     plane: str
     sequences: tuple[str, ...]
@@ -137,15 +137,15 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
             read_files = list(zip(files, islice(headers, len(files)), strict=True))
             yield from images_of(series, read_files, tables.grades_of_study[series.study], options.seed)
         else:
-            yield Exclusion(_source(series), f"no usable row of study {series.study} in {GRADES_TABLE}")
+            yield Exclusion(_source(series), f"{GRADES_TABLE} has no usable row of study {series.study}")
     for study in sorted(tables.grades_of_study.keys() - {series.study for series in tables.series}):
-        yield Exclusion(f"RSNA2024/{study}", f"no series of this study in {SERIES_TABLE}", by_rule=True)
+        yield Exclusion(f"RSNA2024/{study}", f"{SERIES_TABLE} has no series of this study", by_rule=True)
 
 
 def _raw_folder(options: ReadOptions) -> Path:
     raw = options.raw
     if raw is None or not all((raw / name).exists() for name in (GRADES_TABLE, SERIES_TABLE, IMAGES_FOLDER)):
-        raise ValueError(f"--raw must hold {GRADES_TABLE}, {SERIES_TABLE} and {IMAGES_FOLDER}/, got {raw}")
+        raise ValueError(f"--raw must contain {GRADES_TABLE}, {SERIES_TABLE} and {IMAGES_FOLDER}/, got {raw}")
     return raw
 
 
@@ -166,7 +166,7 @@ def _sagittal_files(series: Series, raw: Path) -> list[Path]:
 def _labelled_images(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
-    """Each image that a label points at."""
+    """Yield each image that a label points at."""
     if not series.labels_of_instance:
         yield Exclusion(_source(series), f"no label of {LABELS_TABLE} points at this series", by_rule=True)
     for (path, headers), (_, pointed) in zip(read_files, sorted(series.labels_of_instance.items()), strict=True):
@@ -180,9 +180,9 @@ def _labelled_images(
 def _middle_image(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
-    """The middle image of a sagittal series, in the order of their places; files that cannot be read are listed."""
+    """Yield the middle image of a sagittal series by position, and list unreadable files."""
     if VIEWS[series.description].plane != "sagittal":
-        reason = f"which level an axial image shows is not known without {LABELS_TABLE}"
+        reason = f"the level of an axial image is unknown without {LABELS_TABLE}"
         yield Exclusion(_source(series), reason, by_rule=True)
         return
     headers: list[SliceHeader] = []
@@ -192,7 +192,7 @@ def _middle_image(
         else:
             headers += headers_of_file
     if not headers:
-        yield Exclusion(_source(series), "no image of this series that can be read")
+        yield Exclusion(_source(series), "no image of this series is readable")
         return
     middle = order_slices(headers)[len(headers) // 2]
     yield _record_or_exclusion(series, middle, set(product(CONDITIONS, LEVELS)), grades, seed)
@@ -201,7 +201,7 @@ def _middle_image(
 def _record_or_exclusion(
     series: Series, header: SliceHeader, labels: Set[Label], grades: Mapping[Label, str], seed: int
 ) -> Record | Exclusion:
-    """An image with the grades of the labels that it shows."""
+    """Make a record of an image with the grades of the labels that it shows."""
     source, view = _source(series, header.path.name), VIEWS[series.description]
     grades_of_level = {
         level: {
@@ -213,7 +213,7 @@ def _record_or_exclusion(
     }
     grades_of_level = {level: graded for level, graded in grades_of_level.items() if graded}
     if not grades_of_level:
-        return Exclusion(source, "none of the conditions that this image shows is graded", by_rule=True)
+        return Exclusion(source, "no condition on this image is graded", by_rule=True)
     report, *rephrasings = compose_stenosis_captions(
         grades_of_level, random.Random(f"{seed}/{source}"), 1 + NUM_REPHRASINGS
     )
@@ -241,7 +241,7 @@ def _record_or_exclusion(
 
 
 def _sequence(header: SliceHeader, view: View) -> str:
-    """The header's sequence, where the description leaves a choice and the header agrees with it."""
+    """Return the header's sequence if it is one of the description's."""
     return header.sequence if header.sequence in view.sequences else "unknown"
 
 

@@ -1,4 +1,4 @@
-"""The tables of the RSNA 2024 lumbar set: grades of each study, descriptions of each series, and where labels point."""
+"""Read the tables of the RSNA 2024 lumbar set: grades of studies, descriptions of series, places of labels."""
 
 import re
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _read_grades(path: Path, tables: RsnaTables) -> None:
             study = _id(row, "study_id")
             if study in row_of_study:
                 tables.grades_of_study.pop(study, None)
-                raise ValueError(f"study {study} stands in {row_of_study[study].where}, too; keep one")
+                raise ValueError(f"study {study} is repeated, first in {row_of_study[study].where}; keep one row")
             row_of_study[study] = row
             tables.grades_of_study[study] = _grades(row)
         except ValueError as error:
@@ -90,7 +90,7 @@ def _grades(row: Row) -> dict[Label, str]:
     for label, column in _COLUMN_OF_LABEL.items():
         severity = row.text(column)
         if severity and severity not in SEVERITIES:
-            raise ValueError(f"unknown {column} {severity!r}; allowed: {', '.join(SEVERITIES)} or nothing")
+            raise ValueError(f"unknown {column} {severity!r}; allowed: {', '.join(SEVERITIES)} or blank")
         if severity:
             grades[label] = severity
     return grades

@@ -1,7 +1,7 @@
-"""Captions composed from the grades of a disc, for a data set without written reports.
+"""Compose captions from the grades of discs, for a data set without written reports.
 
-A caption states only what the grades say. The wording is drawn at random, the facts are not: all captions of one
-call state the same level, grade, findings and absences, in other words and another order.
+A caption states only what the grades say. Wording and order are random, facts are not: all captions of one call state
+the same level, grade, findings and absences.
 """
 
 import random
@@ -63,7 +63,7 @@ NORMAL = ("the disc is unremarkable", "normal disc", "healthy disc without findi
 
 @dataclass(frozen=True)
 class DiscGrades:
-    """Grades of one disc. `pfirrmann` is 1 (healthy) to 5, `modic` 0 (none) to 3; the rest is present or not."""
+    """Grades of one disc: `pfirrmann` 1 (healthy) to 5, `modic` 0 (no change) to 3, the rest present or not."""
 
     level: str
     pfirrmann: int
@@ -81,7 +81,7 @@ def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions
 
     Args:
         disc: The grades.
-        wording: Where the choices come from; the same state gives the same captions.
+        wording: Draws the words; the same state gives the same captions.
         num_captions: Number of captions.
     """
     absent = _some(_absent_findings([disc]), wording)
@@ -91,7 +91,7 @@ def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions
 def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, num_captions: int) -> list[str]:
     """Compose distinct reports of a whole slice, level by level and below 200 words each.
 
-    Neighbouring discs of equal grades share a sentence. What no disc shows is denied once, for the whole spine.
+    Neighbouring discs of equal grades share a sentence. Absent findings are denied once, for the whole spine.
 
     Args:
         discs: The grades, from the top of the spine downwards.
@@ -149,7 +149,7 @@ def _degeneration_phrase(pfirrmann: int, wording: random.Random) -> str:
 
 
 def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
-    """Phrases of the findings present, in random order."""
+    """Name the findings present, in random order."""
     both_endplates = disc.upper_endplate and disc.lower_endplate
     present = {
         "narrowing": disc.narrowing,
@@ -168,10 +168,9 @@ def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
 
 
 def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
-    """Findings that none of the discs shows.
+    """List the findings that none of the discs shows.
 
-    Endplate and Modic change lie side by side: one is not denied where the other is present, since a reader would
-    take it for a contradiction.
+    Endplate and Modic change are neighbours: denying one where the other is present would read as a contradiction.
     """
     endplates_or_modic = any(disc.upper_endplate or disc.lower_endplate or disc.modic for disc in discs)
     present = {
@@ -186,7 +185,7 @@ def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
 
 
 def _some(names: list[str], wording: random.Random) -> list[str]:
-    """Up to four of the names: a report denies what was looked for, not all that is missing."""
+    """Draw up to four names: a report denies what was looked for, not everything absent."""
     return wording.sample(names, k=min(len(names), wording.choice((1, 2, 3, 4))))
 
 

@@ -5,7 +5,7 @@
 - Mid-sagittal slices: `series.csv`, one row a slice, and `radiological_gradings.csv`.
 - Disc crops: `discs.csv`, one row a crop with that disc's grades.
 
-The set has no written reports: captions are composed from the grades (see `spider_captions`).
+The set has no written reports: captions are composed from the grades (see `captions.py`).
 """
 
 import random
@@ -86,7 +86,7 @@ GradingsOf = Mapping[str, Sequence[Row]]  # rows of radiological_gradings.csv by
 
 @dataclass(frozen=True, kw_only=True)
 class _Picture:
-    """A crop or slice before its grades are known; `file`, `patient` and `sequence` as the source spells them."""
+    """A crop or slice without its grades; `file`, `patient` and `sequence` as the source spells them."""
 
     file: str
     patient: str
@@ -142,10 +142,10 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
-    """Classes present in at least one of the discs.
+    """List the classes that at least one of the discs shows.
 
-    `No Finding` needs discs without any finding and with a Pfirrmann grade of 2 or better: a disc of grade 3 without
-    other findings is neither healthy nor a finding, and has no class at all.
+    `No Finding` needs discs without any finding and of Pfirrmann grade 1 or 2. A disc of grade 3 without other findings
+    is neither healthy nor a finding, and has no class.
 
     Example:
         >>> present_labels([DiscGrades(level="L4/L5", pfirrmann=4, modic=2)])
@@ -167,7 +167,7 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
 
 
 def _find_form(options: ReadOptions) -> tuple[Path, str]:
-    """The folder and the name of the form in it, a key of `SUMMARIES`."""
+    """Find the folder and the form in it, a key of `SUMMARIES`."""
     raw = options.raw
     if raw is None or not raw.is_dir():
         raise ValueError(f"--raw must be an existing folder with a form of SPIDER, got {raw}")
@@ -196,7 +196,7 @@ def _read_columns(path: Path, columns: Sequence[str]) -> list[Row]:
 
 
 def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) -> Record | Exclusion:
-    """A slice, or a crop of one disc where no gradings of patients are given."""
+    """Make a record of a slice, or of the crop of one disc if no gradings of patients are given."""
     try:
         if row.problem:
             raise ValueError(row.problem)
@@ -272,7 +272,7 @@ def _discs_from_top(gradings: Sequence[Row]) -> list[DiscGrades]:
 
 
 def _wording(seed: int, picture: _Picture) -> random.Random:
-    """The source of the wording of a picture: the same whatever others surround it."""
+    """Seed the wording of a picture by its file, so that it does not depend on other rows."""
     return random.Random(f"{seed}/{picture.file}")
 
 

@@ -1,4 +1,4 @@
-"""The mid-sagittal slice of a SPIDER volume and of its mask, upright, the front at the left, in square pixels."""
+"""Take the mid-sagittal slice of a SPIDER volume and of its mask: upright, front at the left, square pixels."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -34,12 +34,12 @@ class Slice(NamedTuple):
 
 
 def load_image(volume: Path, mask: Path | None) -> Image.Image:
-    """The mid-sagittal slice, 8-bit grey, windowed between percentiles of the slice."""
+    """Load the mid-sagittal slice, 8-bit grey, windowed between percentiles of the slice."""
     return load_slice(volume, mask).image
 
 
 def load_mask(volume: Path, mask: Path) -> Image.Image:
-    """The same slice of the mask: indices of `MASK_NAMES`."""
+    """Load the same slice of the mask: indices of `MASK_NAMES`."""
     sliced = load_slice(volume, mask).mask
     assert sliced is not None
     return sliced
@@ -49,9 +49,8 @@ def load_mask(volume: Path, mask: Path) -> Image.Image:
 def load_slice(volume: Path, mask: Path | None) -> Slice:
     """Take the slice through the middle of the spine.
 
-    With a mask, that is the slice of the middle third (from the patient's right to the left) that shows most of
-    the spinal canal, or most of the spine where no canal is marked: scoliosis and an oblique position move the spine
-    out of the middle of the volume. Without a mask it is the middle slice.
+    With a mask, it is the slice of the middle third that shows most of the spinal canal, or most of the spine where no
+    canal is marked: scoliosis moves the spine out of the middle of the volume. Without a mask, it is the middle slice.
 
     Raises:
         UnusableImageError: If a file cannot be read, the mask does not fit the volume or holds unknown numbers.
@@ -65,13 +64,13 @@ def load_slice(volume: Path, mask: Path | None) -> Slice:
 
 
 def stored_spacing_mm(header: VolumeHeader) -> float:
-    """Side of a pixel of the stored slice: the finer of the two in-plane spacings, so that no detail is lost."""
+    """Return the side of a stored pixel: the finer of the two in-plane spacings, so that no detail is lost."""
     _, down, back = header.sagittal_spacing_mm
     return min(down, back)
 
 
 def middle_of_spine(numbers: np.ndarray) -> int:
-    """The slice of the middle third with most of the canal, else with most of any structure, else the middle one.
+    """Find the slice of the middle third with most of the canal, else of any structure, else the middle one.
 
     Args:
         numbers: Mask as SPIDER numbers it. Shape (across, down, back).
@@ -98,7 +97,7 @@ def middle_of_spine(numbers: np.ndarray) -> int:
 
 
 def _middle_of_mask(path: Path) -> tuple[int, np.ndarray]:
-    """The slice to take and what the mask holds there; the rest of the mask is let go before the volume is read."""
+    """Find the slice and copy the mask there, so that the rest is freed before the volume is read."""
     numbers = read_sagittal_volume(path)
     index = middle_of_spine(numbers)
     return index, numbers[index].copy()
@@ -109,7 +108,7 @@ def _check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
         mask.sagittal_spacing_mm, volume.sagittal_spacing_mm, rtol=_SAME_SPACING
     ):
         raise UnusableImageError(
-            f"the mask does not fit: {mask.sagittal_size} voxels of {mask.sagittal_spacing_mm} mm, "
+            f"the mask does not fit: it has {mask.sagittal_size} voxels of {mask.sagittal_spacing_mm} mm, "
             f"the volume {volume.sagittal_size} of {volume.sagittal_spacing_mm} mm"
         )
 
@@ -121,16 +120,16 @@ def _grey(volume: Path, index: int, header: VolumeHeader) -> Image.Image:
 
 def _class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:
     if not np.isin(numbers, np.arange(256)).all():
-        raise UnusableImageError("mask holds values that are no whole numbers from 0 to 255")
+        raise UnusableImageError("mask values must be whole numbers from 0 to 255")
     indices = _CLASS_OF_NUMBER[numbers.astype(np.uint8)]
     if (indices == _UNKNOWN).any():
         unknown = numbers[indices == _UNKNOWN].flat[0]
-        raise UnusableImageError(f"mask holds {unknown}; known are 0 to 25, 100 to 125 and 201 to 225")
+        raise UnusableImageError(f"unknown mask value {unknown}; allowed: 0 to 25, 100 to 125, 201 to 225")
     mask = Image.fromarray(indices)
     return mask.resize(_square_size(mask.size, header), Image.Resampling.NEAREST)
 
 
 def _square_size(size: tuple[int, int], header: VolumeHeader) -> tuple[int, int]:
-    """Width and height of a slice in square pixels."""
+    """Return width and height of a slice in square pixels."""
     _, down, back = header.sagittal_spacing_mm
     return square_pixel_size(size[1], size[0], (down, back))

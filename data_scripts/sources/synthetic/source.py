@@ -2,8 +2,8 @@
 
 A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT lies on the image's
 RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing follows from (seed, patient): the
-same patient looks the same whatever the number of patients, the process or the order of reading. What the findings
-are and how often they come: `synthetic_findings`. Results on these data are results on synthetic data.
+same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` says
+which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ class Slice:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """What the dataset card says of the synthetic set."""
+    """Describe the synthetic set for the card."""
     return SourceInfo(
         about=ABOUT,
         summary=(
@@ -101,12 +101,12 @@ def _read_patient(seed: int, patient: int) -> Iterator[Record]:
 
 
 def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """The slice, 8-bit grey."""
+    """Draw the slice, 8-bit grey."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).image)
 
 
 def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """The mask indices of the slice, named by `MASK_NAMES`."""
+    """Draw the mask of the slice: indices of `MASK_NAMES`."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
 
 

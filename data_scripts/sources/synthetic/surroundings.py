@@ -1,6 +1,6 @@
 """What lies around the spine on an axial slice: skin, fat, muscles, pelvis, vessels and bowel.
 
-Coordinates and sides are those of `synthetic_canvas`.
+Coordinates and sides are those of `canvas.py`.
 """
 
 import math
