@@ -202,9 +202,7 @@ def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Target
     return Answer(np.stack(scores, axis=1), nearest().fit(known, grades).predict(features["test"]))
 
 
-def answer_by_lumbarclip(
-    args: LeakGapArguments, rows: Dataset, fold_of_row: Array, folder: Path, seed: int
-) -> Answer:
+def answer_by_lumbarclip(args: LeakGapArguments, rows: Dataset, fold_of_row: Array, folder: Path, seed: int) -> Answer:
     """Pretrain in every fold, and answer it with the linear probe on the frozen encoder."""
     words = [str(CONFIG), "--dataset", args.raw, "--seed", str(seed), "--no_evaluate", "--resume"]
     folds = []

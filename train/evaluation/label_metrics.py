@@ -70,7 +70,7 @@ def unlearned_columns(targets: Targets, probabilities: Array, folds: Array | Non
     """
     unlearned = {}
     for k in np.flatnonzero(np.isnan(probabilities).any(0)).tolist():
-        without = [] if folds is None else np.unique(folds[np.isnan(probabilities[:, k])])
+        without = [] if folds is None else np.unique(folds[np.isnan(probabilities[:, k])]).tolist()
         of_folds = f" (fold {', '.join(map(str, without))})" if len(without) else ""
         unlearned[k] = f"the patients to learn `{targets.label_names[k]}` from all have it or all lack it{of_folds}"
     return unlearned

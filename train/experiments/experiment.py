@@ -168,7 +168,7 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     summaries = [summary for run in runs if (summary := read_summary(run)) is not None]
     of_folds = [baselines_of(fold, experiment.baselines, out / "baselines") for fold in data.folds]
     predictions, left_out = pooled_predictions(runs, len(data.folds))
-    baselines = {}
+    baselines: dict[str, Predictions] = {}
     for name in experiment.baselines:
         baselines[name], lacking = pool([of_fold[name] for of_fold in of_folds])
         left_out |= {name: lacking} if lacking else {}

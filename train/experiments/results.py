@@ -162,11 +162,11 @@ def _over_folds(seeds: Sequence[Predictions], targets: Targets, headline: str) -
         `mean_over_folds`: by group, by name, `value`, `standard_deviation` (null for fewer than two folds) and `n`, the
         folds averaged.
     """
-    folds = np.unique(np.concatenate([of_seed["fold"] for of_seed in seeds])) if seeds else []
+    folds = {int(fold) for of_seed in seeds for fold in of_seed["fold"]}
     if len(folds) < 2:
         return {}
     values: dict[tuple[str, str], list[float]] = {}
-    for fold in folds:
+    for fold in sorted(folds):
         of_seeds: dict[tuple[str, str], list[float]] = {}
         for predictions in seeds:
             rows = predictions["fold"] == fold

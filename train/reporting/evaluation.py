@@ -76,8 +76,7 @@ def evaluate(
     targets, sources = read_targets(splits), splits["test"]["source"][:]
 
     # Predict: encode once, fit the probes of the model and of what it has to beat.
-    options = {"batch_size": settings.batch_size, "cache_dir": out_dir / FEATURES}
-    encoded = encode(model, processor, splits, targets, **options)
+    encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
     predictions = predict(encoded, targets, np.arange(len(sources)))
     if settings.baselines:
         baselines = baseline_features(model, processor, splits, settings.batch_size, settings.seed)

@@ -10,11 +10,7 @@ from tests.train.experiments.experiment_settings import experiment_settings
 from train.experiments import plan
 from train.experiments.data import open_experiment_data
 from train.experiments.experiment import PLAN, run_experiment
-<<<<<<< HEAD
 from train.experiments.plan import estimate_runs, pairs_per_second, plan_table
-=======
-from train.experiments.plan import pairs_per_second, estimate_runs, plan_table
->>>>>>> bcd97b4ebf2fd976ce3a9510efbecf5aec2c6c81
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.pretrain import pretrain
 from train.training.history import read_history

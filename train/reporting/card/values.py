@@ -201,7 +201,9 @@ def _class_temperatures(config: Mapping[str, Any]) -> str:
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return fitted and {**fitted["fitted_on"], "coverage": f"{100 * fitted['target_coverage']:g} %"}
+    if fitted is None:
+        return None
+    return {**fitted["fitted_on"], "coverage": f"{100 * fitted['target_coverage']:g} %"}
 
 
 def _is_chance(metrics: Mapping[str, Any]) -> bool:
@@ -217,7 +219,9 @@ def _is_chance(metrics: Mapping[str, Any]) -> bool:
 
 def _experiment(results: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Name an experiment, its data, seeds, command and date."""
-    return results and {
+    if results is None:
+        return None
+    return {
         "name": results["experiment"]["name"],
         "num_seeds": len(results["experiment"]["seeds"]),
         "where": describe_dataset(results["dataset"]),

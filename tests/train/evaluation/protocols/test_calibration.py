@@ -10,10 +10,10 @@ from scipy.special import expit, log_softmax, softmax
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prediction_sets
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from train.evaluation.protocols.calibration import (
-    measure_calibration,
     confidence_and_correctness,
     fit_calibration,
     fit_temperature,
+    measure_calibration,
     scale,
 )
 from train.evaluation.statistics.bootstrap import Resampling
