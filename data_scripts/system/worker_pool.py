@@ -79,7 +79,7 @@ class _Task:
         index: Place of the batch among all.
         batch: The items.
         crashed: Reasons by index of the items that must not be touched again.
-        deaths: How often each item was the last that a worker announced before it died or hung.
+        deaths: How often a worker died or hung at each item; under None, between items.
         item: Index of the item that the worker is at; None before the first and after the last.
         num_announced: Items announced since the worker began.
         announced_at: When a sign of life came last, in seconds of the monotonic clock; later by the time in which
@@ -89,7 +89,7 @@ class _Task:
     index: int
     batch: Any
     crashed: dict[int, str] = field(default_factory=dict)
-    deaths: Counter[int] = field(default_factory=Counter)
+    deaths: Counter[int | None] = field(default_factory=Counter)
     item: int | None = None
     num_announced: int = 0
     announced_at: float = 0.0
@@ -261,13 +261,13 @@ class Workers:
         assert task is not None
         worker.task = None
         self._workers.remove(worker)
-        if task.item is None:
-            raise RuntimeError(
-                f"a worker process ended before it began ({_cause_of_death(exit_code)}). A script that starts workers "
-                'must do so under `if __name__ == "__main__":`'
-            )
         task.deaths[task.item] += 1
         if task.deaths[task.item] >= NUM_DEATHS:
+            if task.item is None:
+                raise RuntimeError(
+                    f"worker processes end before they begin ({_cause_of_death(exit_code)}). A script that starts "
+                    'workers must do so under `if __name__ == "__main__":`'
+                )
             task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
         on_items(-task.num_announced)
         self._retries.append(task)
