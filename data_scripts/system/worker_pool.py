@@ -104,12 +104,15 @@ class _Worker:
         self.process.start()
         theirs.close()  # or the end of the process would not be seen
         self.task: _Task | None = None
+        self.function: BatchFunction[Any, Any] | None = None
 
     def give(self, task: _Task, function: BatchFunction[Any, Any]) -> None:
         task.item, task.num_announced, task.announced_at = None, 0, time.monotonic()
         self.task = task
         with contextlib.suppress(OSError):  # it died meanwhile: seen, and dealt with, when it is listened to
-            self.connection.send((function, task.batch, task.crashed))
+            known = function is self.function  # sent once: it may hold a list of all files
+            self.connection.send((None if known else function, task.batch, task.crashed))
+            self.function = function
 
     def is_overdue(self, item_seconds: float) -> bool:
         task = self.task
@@ -307,11 +310,14 @@ def _serve(connection: Connection) -> None:
         except OSError:
             os._exit(1)  # the main process was killed: nobody is left to work for
 
+    function: BatchFunction[Any, Any] | None = None
     while True:
         try:
-            function, batch, crashed = connection.recv()
+            new_function, batch, crashed = connection.recv()
         except (EOFError, OSError):
             return
+        function = new_function or function
+        assert function is not None
         try:
             result = function(batch, crashed, partial(say, "item"))
         except Exception as error:
