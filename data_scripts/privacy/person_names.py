@@ -7,19 +7,88 @@ it ends before the first word that reports use for something else.
 import re
 from collections.abc import Iterator
 
-from data_scripts.privacy.name_words import (
-    ALSO_NAMES,
-    EPONYMS,
-    FUNCTION_WORDS,
-    MEDICAL_ENDING,
-    NOT_NAMES,
-    ORDINARY_ENDING,
-    ORDINARY_WORDS,
-    PARTICLES,
-)
+from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS
 from data_scripts.reports.words import is_word_of_reports
 
 Span = tuple[int, int]
+
+# Words of reports end a name; the reader's lexicon holds most, these are the others. Lower case.
+_OTHER_WORDS_OF_REPORTS = """
+abdomen abdominal according acute additional advice aera age aged anaemia anemia angle ankle appearances arm as asked
+assessment asthma avanto back backache base brain breast burning by cancer canon cc center chest claudication clinic
+clinical clinically clinician coccyx complain complaining complains complaint conclusion conditional consistent
+consultant coronal correlation ct date dated department details diabetic diagnosis diffusion disease diseases
+disturbance dixon doctor dr elbow emergency epileptic etc exam examination examined family female few foot gait ge gp
+hand has have he head heart her hernia hip his history hitachi hospital hyperintense hypertensive hypointense
+hypothyroid if image images imaging imp incidental incontinence indication internal it knee known kyphosis l leg limb
+liver location lower lss lumbago m male md medicine meningeal mr mri mrs ms my name nb neuro neurological neurology
+neurosurgeon neurosurgery new noticed numbness obese office operated orbit orthopaedic orthopaedics orthopedic
+orthopedics our outpatient pain perfusion philips phone physician physio physiotherapy please post pregnant private
+procedure prof prostate protocol pt radiculopathy radiologist radiology ray re reason recommend recommended referral
+referred referring regarding reported reporting request requested rheumatoid rheumatology sacrum safe sagittal said
+sciatic sciatica sclerosis sensory sequence sequences series sex she short shoulder showed siemens signed sir skyra
+smoker sphincter studies study suggested swelling syrinx t technique technologist tel tesla they thigh this thoracic
+time tingling today tomorrow toshiba trauma traumatic unit university urgent us venous ward we weakness which who whole
+wise wrist x xray year years yesterday
+"""
+_PARTICLE_WORDS = "al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von"
+PARTICLES = frozenset(_PARTICLE_WORDS.split())
+NOT_NAMES = (
+    frozenset(_OTHER_WORDS_OF_REPORTS.split())
+    .union(*(forms.split() for forms in FORMS.values()), KNOWN_WORDS)
+    .union(*(forms.split() for roles in ACTION_FORMS.values() for forms in roles.values()))
+    - PARTICLES
+)
+# Endings of diseases, operations and examinations.
+MEDICAL_ENDING = re.compile(
+    r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
+    r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
+)
+# What a patient does, is and has done, and what doctors do: the words after "patient" and "Dr" that open no name when
+# they are typed in small letters. With a capital they may (Young, Will).
+_WORDS_AFTER_PATIENT = """
+able above admits admitted after again agreed agrees alert allergic already although always anxious any anymore
+appears arrived asks attended autistic available awake aware bedridden before began being below bends between bound
+breathing brought called calls came can cannot cared carries cervical child chose claims claustrophobic comes
+comfortable comment compliant confidential confused consent consented consents continues cooperative could couldn
+cover cried data declined declines degraded demographics denied denies describes developed did didn died discharged
+discontinued discussed does doesn doing drowsy during ect elderly ended endorses ever every exercises expired factors
+failed fasting feels fell felt file first flow gave gets gives goes got group groups habitus had happy hasn haven here
+however ids info information informed informs infused injected injured into intubated isn items just keeps kept knows
+last later lay lies lifted likely list lives lost lying made make makes manages many may mentions middle might missed
+monitoring motion moved movement movements moves moving must near needed needs neither never next nil non none nor
+notified now obeys once only onto operated opted or orders outcomes over own paced pain perhaps placed position
+positioning postop postoperative prefers preop prepared presented presenting presents probably prone put quite ran
+rather ready really received receives record recovered redacted refused refuses remained remains removed reports
+requests required requires responded responds restless returned returns review run safety said sat satisfaction says
+see seems sent set setup shall shook should si since sits size sleeps slept slipped smokes some soon stable stands
+started stated states stayed steady still stood stopped stops such suddenly suffered suffers supine takes technique
+than that their them then these thinks those though throughout thus till told tolerated too took transfer transferred
+tried tries turned twice unable unaware uncooperative under underwent unknown unless unstable until unwell upon uses
+usually verified very via visited waited walk walks wants wasn weak wears weighed weighs well went weren wheelchair
+when where whether while will wished wishes withheld within woke won works worried worse would wouldn yet young
+"""
+ORDINARY_WORDS = frozenset(_WORDS_AFTER_PATIENT.split())
+# Of verbs and adjectives; names end otherwise ("Ahmed", "Kelly", "King", "Clement").
+ORDINARY_ENDING = re.compile(
+    r"\w{4,}(?:ing|ive|ous|able|ible|ful|less|ness|tions?|ment|ance|ence|ities|ically|ally|ently|antly|edly)"
+    r"|\w{2,}(?:at|in|on|is|iz|ct|nt|rm|ss|rr|ov|uc|tt|rt|pp|uir|os|ain|or)ed"
+)
+# Of those words, the ones that are family names too; after "Dr." they are.
+_WORDS_AND_NAMES = """
+said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack place
+face new old
+"""
+ALSO_NAMES = frozenset(_WORDS_AND_NAMES.split())
+_WORDS_AFTER_NAMES = (
+    "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
+)
+FUNCTION_WORDS = frozenset(_WORDS_AFTER_NAMES.split())
+_EPONYM_WORDS = """
+andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott romanus
+scheuermann tarlov
+"""
+EPONYMS = frozenset(_EPONYM_WORDS.split())
 
 _NAMED_AFTER = re.compile(
     r"(?:['’]s)?[ \t]+(?:type|grade|cysts?|nodes?|disease|lesions?|angle|changes?|syndrome|lymphoma|classification"

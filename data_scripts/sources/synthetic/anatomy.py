@@ -202,7 +202,7 @@ def _paint_flava(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> 
 
 
 def _paint_roots(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> None:
-    """Paint exiting roots in the foramina, traversing roots in the recesses; a disc that reaches them displaces them."""
+    """Paint exiting roots in the foramina, traversing roots in the recesses; a disc that reaches them shifts them."""
     for side in (-1, 1):
         for x, y, radius in (
             (side * (shape.facet_offset + 4.5), -0.5, 2.7),
