@@ -1,8 +1,8 @@
-"""What in a report names a person: dates, names, numbers, addresses. Found by rules, replaced by placeholders.
+"""Find what names a person in a report (dates, names, numbers, addresses) by rules, and replace it by placeholders.
 
-Rules, and no language model, since a report must come out with every medical word untouched: levels (`L4/5`), sizes
-(`3*2 cm`), grades and eponyms (Schmorl, Tarlov) look like dates, fractions and names. A name that stands alone,
-without a title, a label or a degree beside it, is not found: reports that hold such names need another tool, or eyes.
+No language model is used, since every medical word must stay: levels (`L4/5`), sizes (`3*2 cm`), grades and eponyms
+(Schmorl, Tarlov) look like dates, fractions and names. A name without a title, a label or a degree next to it is not
+found: reports that contain such names need another tool, or eyes.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_scripts.privacy.person_names import find_institutions, find_names
+from data_scripts.reports.text import replace_spans
 
 Span = tuple[int, int]
 
@@ -18,23 +19,17 @@ KINDS = ("NAME", "DATE", "TIME", "AGE", "PHONE", "EMAIL", "URL", "ID", "PLACE")
 
 @dataclass(frozen=True)
 class Identifier:
-    """A passage that may name a person.
+    """A passage that may name a person."""
 
-    Args:
-        kind: One of `KINDS`. AGE: over 89.
-        span: Where the passage begins and ends in the text, as in a slice.
-        text: The passage.
-    """
-
-    kind: str
-    span: Span
+    kind: str  # one of `KINDS`; AGE: over 89
+    span: Span  # where it begins and ends in the text, as in a slice
     text: str
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Find what names a person, in the order of the text and without overlaps.
 
-    Labels stay outside: of `MRN: 12345` the number is found. Years alone and ages up to 89 are no identifiers.
+    Labels are left out: of `MRN: 12345` the number is found. Years alone and ages up to 89 are no identifiers.
 
     Source:
         The identifiers of the Safe Harbor method, 45 CFR 164.514(b)(2), as far as they occur in reports.
@@ -53,22 +48,17 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 
 def scrub_text(text: str) -> str:
-    """Replace what names a person by placeholders, and leave all else as it is.
+    """Replace what names a person by placeholders.
 
     Example:
         >>> scrub_text("Patient name: Ahmad Salem. MRN: 12345. Seen 12 Mar 2016: L4-5 bulge of 4.5 mm, Schmorl node")
         'Patient name: [NAME]. MRN: [ID]. Seen [DATE]: L4-5 bulge of 4.5 mm, Schmorl node'
     """
-    parts, position = [], 0
-    for identifier in find_identifiers(text):
-        start, end = identifier.span
-        parts += [text[position:start], f"[{identifier.kind}]"]
-        position = end
-    return "".join([*parts, text[position:]])
+    return replace_spans(text, {found.span: f"[{found.kind}]" for found in find_identifiers(text)})
 
 
 def _candidates(text: str) -> Iterator[tuple[str, Span]]:
-    """Passages by falling certainty: a later one that overlaps an earlier one gives way."""
+    """Yield passages, the most certain first: a later one that overlaps an earlier one is dropped."""
     for kind, pattern in _CERTAIN:
         for match in pattern.finditer(text):
             yield kind, match.span("value")
@@ -78,16 +68,13 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     for match in _PHONE.finditer(text):
         if 7 <= sum(char.isdigit() for char in match[0]) <= 15:
             yield "PHONE", match.span()
-    for match in _LONG_NUMBER.finditer(text):
-        yield "ID", match.span()
-    for span in find_names(text):
-        yield "NAME", span
-    for span in find_institutions(text):
-        yield "PLACE", span
+    yield from (("ID", match.span()) for match in _LONG_NUMBER.finditer(text))
+    yield from (("NAME", span) for span in find_names(text))
+    yield from (("PLACE", span) for span in find_institutions(text))
 
 
 def _is_date(text: str, match: re.Match[str]) -> bool:
-    """Whether numbers that look like a date are one; with a year of four digits they are."""
+    """Whether numbers that look like a date are one, as they are with a year of four digits."""
     if _FULL_YEAR.search(match[0]):
         return True
     before = text[max(0, match.start() - 40) : match.start()]
@@ -97,8 +84,8 @@ def _is_date(text: str, match: re.Match[str]) -> bool:
     return not (is_numeric and (_LEVEL_BEFORE.search(before) or _MEASURE_BEFORE.search(before)))
 
 
-# Repetitions are bounded, so that the time for a hostile text grows with its length only. `\d` takes the digits of
-# every script, Arabic ones among them.
+# Repetitions are bounded, so the time for a hostile text is linear in its length. `\d` matches the digits of every
+# script, Arabic ones among them.
 _DAY = r"(?:0?[1-9]|[12]\d|3[01]|[٠-٩]{1,2})"
 _MONTH = r"(?:0?[1-9]|1[0-2]|[٠-٩]{1,2})"
 _YEAR = r"(?:(?:19|20)\d\d|[١٢][٠-٩]{3})"

@@ -8,7 +8,8 @@ finding an action on a structure is.
 import re
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Split a list of words at its blanks."""
     return frozenset(text.split())
 
 
@@ -122,7 +123,7 @@ FORMS = {
 }
 
 # Known words with neither lemma nor meaning, except those that phrases and lists below contain.
-OTHER_WORDS = _words(
+OTHER_WORDS = word_set(
     """
     abnormal about advised alone alongside among angular anterior anywhere apparent appearance area arthritis
     arthrodesis associated asymmetric axial based bony broad bulk bulky casts caudally caused causing centre cervical
@@ -304,7 +305,7 @@ LABEL_OF_KIND = {
     "fracture": "vertebral fracture",
 }
 
-NEGATIONS = _words("no none not without neither nor denied denies absence lack never")
+NEGATIONS = word_set("no none not without neither nor denied denies absence lack never")
 # Two words that deny what follows them; "free" by itself says it of what stands before.
 NEGATING_PAIRS = (("negative", "for"), ("free", "of"), ("free", "from"), ("resolution", "of"))
 # Phrases that look like a negation and are none: "no change in the protrusion" says that there still is one.
@@ -326,34 +327,34 @@ QUERIED_BEFORE = r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:e
 NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly )?noted|absent|excluded|ruled out|resolve"
 # What answers the heading before it: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
-END_OF_NEGATION = _words("but however although though except apart while yet where with noted ; : (")
+END_OF_NEGATION = word_set("but however although though except apart while yet where with noted ; : (")
 # After a comma, these begin a new statement and end a denied list.
-AFFIRMING = _words("<level> there be a an noted mild moderate notable old probably likely suggestive")
+AFFIRMING = word_set("<level> there be a an noted mild moderate notable old probably likely suggestive")
 
 # At the beginning of a line these begin a statement, in lower case, too.
 STATEMENT_STARTS = NEGATIONS.union(
-    _words(
+    word_set(
         """the there evidence feature features appearance appearances spare free multilevel multiple diffuse wide
         minimal mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
     )
 )
 
 # What a list of structures, of sides and of levels may contain.
-LIST_WORDS = _words(
+LIST_WORDS = word_set(
     """and or nor , / ( ) the a an of on upon either neither both left right central side be appear also still not no
     <vertebra> mild moderate severe minimal traversing descending relatively any its"""
 )
-SIDE_LIST_WORDS = _words("and or to the more mild of toward towards paracentral side extending on ,")
-LEVEL_LIST_WORDS = _words(", and or the level at disc to through /")
-END_OF_STRUCTURES = _words(
+SIDE_LIST_WORDS = word_set("and or to the more mild of toward towards paracentral side extending on ,")
+LEVEL_LIST_WORDS = word_set(", and or the level at disc to through /")
+END_OF_STRUCTURES = word_set(
     """within in inside along through below above behind extending extended extends due into toward towards beyond
     without no not but however ; :"""
 )
 # What leaves out the levels that follow: "at all levels except L5-S1"; words that may stand between.
 EXCEPTING = (("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"))
-EXCEPTED_LEVEL_WORDS = _words("at the level for of")
+EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 # Words of statements about no level in particular.
-GENERAL = _words("multilevel elsewhere other multiple")
+GENERAL = word_set("multilevel elsewhere other multiple")
 
 # Words that are spelt right, whatever they resemble, those of grammar and phrases among them.
 KNOWN_WORDS = OTHER_WORDS.union(
