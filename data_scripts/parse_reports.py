@@ -57,10 +57,7 @@ def main(args: ParseArguments) -> None:
 
 
 def parse_reports(args: ParseArguments) -> dict[str, Any]:
-    """Write the findings of all notes, and a report beside them.
-
-    Returns:
-        The report, as written.
+    """Write the findings of all notes, and a report beside them, which is returned.
 
     Raises:
         ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
@@ -87,17 +84,15 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else _as_json_lines(rows))
+    as_lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
     write_json(report_path, report)
     return report
 
 
 def findings_of(note: Note) -> list[dict[str, Any]]:
     """List the findings of a note as rows, in the order of the text."""
-    rows = [
-        {"patient_id": note.patient_id, "text": note.text, **asdict(finding), "span": list(finding.span)}
-        for finding in report_findings(note.text)
-    ]
+    rows = [{**asdict(note), **asdict(finding), "span": list(finding.span)} for finding in report_findings(note.text)]
     return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
@@ -107,10 +102,6 @@ def _check_out(args: ParseArguments, report_path: Path) -> None:
     for path in (args.out, report_path):
         if path.exists() and not args.overwrite:
             raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
-
-
-def _as_json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> str:

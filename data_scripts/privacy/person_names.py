@@ -7,8 +7,8 @@ it ends before the first word that reports use for something else.
 import re
 from collections.abc import Iterator
 
-from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS, word_set
-from data_scripts.reports.words import is_word_of_reports
+from data_scripts.reports.lexicon import word_set
+from data_scripts.reports.words import is_word_of_reports, known_forms
 
 Span = tuple[int, int]
 
@@ -32,12 +32,7 @@ time tingling today tomorrow toshiba trauma traumatic unit university urgent us 
 wise wrist x xray year years yesterday
 """)
 PARTICLES = word_set("al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von")
-NOT_NAMES = (
-    _OTHER_WORDS_OF_REPORTS.union(*(forms.split() for forms in FORMS.values()), KNOWN_WORDS).union(
-        *(forms.split() for roles in ACTION_FORMS.values() for forms in roles.values())
-    )
-    - PARTICLES
-)
+NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES
 # Endings of diseases, operations and examinations.
 MEDICAL_ENDING = re.compile(
     r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"

@@ -111,7 +111,7 @@ def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
 
 
 def replace_spans(text: str, replacements: Mapping[tuple[int, int], str]) -> str:
-    """Replace spans of a text that do not overlap."""
+    """Replace spans of a text, none of which begins before another ends."""
     pieces, position = [], 0
     for (start, end), replacement in sorted(replacements.items()):
         pieces += [text[position:start], replacement]
@@ -229,7 +229,7 @@ Lemma = tuple[str, str, int]  # lemma, role, number of letters
 @lru_cache(maxsize=8192)
 def _lemmas(word: str) -> tuple[Lemma, ...]:
     """Return the lemma of a word in lower case; of two words run together ("musclespasm") both."""
-    known = _known_forms()
+    known = known_forms()
     if word in known or len(word) > LONGEST_WORD:
         return ((*known.get(word, (word, "")), len(word)),)
     for cut in range(2, len(word) - 3):
@@ -246,11 +246,12 @@ def is_word_of_reports(word: str) -> bool:
         >>> [is_word_of_reports(word) for word in ("bulge", "Buldge", "musclespasm", "Salem")]
         [True, True, True, False]
     """
-    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in _known_forms()
+    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in known_forms()
 
 
 @cache
-def _known_forms() -> dict[str, tuple[str, str]]:
+def known_forms() -> dict[str, tuple[str, str]]:
+    """Map each form that the reader knows to its lemma and role."""
     known = {word: (word, "") for word in KNOWN_WORDS}
     for lemma, forms in FORMS.items():
         known |= dict.fromkeys(forms.split(), (lemma, ""))
@@ -263,7 +264,7 @@ def _known_forms() -> dict[str, tuple[str, str]]:
 def _forms_by_first_letter() -> dict[str, tuple[str, ...]]:
     by_letter: dict[str, list[str]] = {}
     # Where two are as near, the one that says something wins: "compresing" is no "comprising".
-    for form in sorted(_known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
+    for form in sorted(known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
         if len(form) >= 5:
             by_letter.setdefault(form[0], []).append(form)
     return {letter: tuple(forms) for letter, forms in by_letter.items()}
