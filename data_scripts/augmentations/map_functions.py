@@ -43,20 +43,14 @@ MIRRORED_PLANES = ("axial", "coronal")
 class EDA:
     """Easy data augmentation of reports and rephrasings that keeps every fact; see `eda.augment_text`.
 
-    Args:
-        seed: Seed of every random choice.
-        alpha: Share of the words that one operation changes.
-        operations: Names in `eda.OPERATIONS`; each text gets one of them.
-        columns: Text columns to change, of strings or lists of strings.
-
     Raises:
         ValueError: If `alpha` is not a share or an operation is unknown.
     """
 
     seed: int = 0
-    alpha: float = 0.1
-    operations: tuple[str, ...] = tuple(OPERATIONS)
-    columns: tuple[str, ...] = ("report", "rephrasings")
+    alpha: float = 0.1  # share of the words that one operation changes
+    operations: tuple[str, ...] = tuple(OPERATIONS)  # each text gets one of them
+    columns: tuple[str, ...] = ("report", "rephrasings")  # strings or lists of strings
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
@@ -88,18 +82,15 @@ class FlipLeftRight:
     show an anatomy that nobody has, so it stays, as does a slice of unknown plane. A row also stays if a text has a
     bare R or L that may be a side ("cyst R"): the text would no longer fit the pixels. Flipping twice restores it.
 
-    Args:
-        seed: Seed of the choice of rows.
-        probability: Share of the axial and coronal rows that are flipped.
-        label_names: Names of the classes in `labels`, in order; `FlipLeftRight.of(dataset.features)` reads them.
-
     Raises:
         ValueError: If a class names a side and the class of the other side does not exist.
     """
 
     seed: int = 0
-    probability: float = 1.0
-    label_names: tuple[str, ...]
+    probability: float = 1.0  # share of the axial and coronal rows that are flipped
+    label_names: tuple[
+        str, ...
+    ]  # of the classes in `labels`, in order; `FlipLeftRight.of(dataset.features)` reads them
 
     @classmethod
     def of(cls, features: datasets.Features, seed: int = 0, probability: float = 1.0) -> "FlipLeftRight":

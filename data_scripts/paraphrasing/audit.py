@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from data_scripts.paraphrasing.loop import ACCEPTED, CAUSES, Rephrased
+from data_scripts.paraphrasing.loop import CAUSES, Rephrased
 from data_scripts.reports.text import report_facts
 
 AUDIT_NAME = "paraphrase_audit"
@@ -21,13 +21,13 @@ def audit(
     """
     candidates = [(entry.report, candidate) for entry in rephrased for candidate in entry.candidates]
     of_model = Counter(c.verdict.cause for _, c in candidates if c.origin == "model")
-    kept = Counter(c.origin for _, c in candidates if c.verdict.cause == ACCEPTED)
+    kept = Counter(c.origin for _, c in candidates if c.verdict.cause == "accepted")
     # Examples of the model come first, and from as many reports as possible.
     nth = Counter[tuple[str, str, str]]()
     ranked = []
     for report, candidate in candidates:
         verdict, origin = candidate.verdict, candidate.origin
-        example = {"report": report, "candidate": candidate.text, "origin": origin}
+        example: dict[str, Any] = {"report": report, "candidate": candidate.text, "origin": origin}
         example |= {"missing": [*verdict.missing], "added": [*verdict.added]}
         ranked.append((origin != "model", nth[verdict.cause, origin, report], verdict.cause, example))
         nth[verdict.cause, origin, report] += 1
@@ -43,7 +43,7 @@ def audit(
         "reports_without_finding": sum(not report_facts(entry.report) for entry in rephrased),
         "reports_complete": sum(entry.is_complete for entry in rephrased),
         "candidates_of_model": of_model.total(),
-        "acceptance_rate": of_model[ACCEPTED] / of_model.total() if of_model else None,
+        "acceptance_rate": of_model["accepted"] / of_model.total() if of_model else None,
         "verdicts_of_model": {cause: of_model[cause] for cause in CAUSES},
         "kept": {origin: kept[origin] for origin in ("model", "embedded")},
         "examples": {cause: found for cause, found in examples.items() if found},

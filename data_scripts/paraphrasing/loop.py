@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -12,15 +13,10 @@ from data_scripts.paraphrasing.rephraser import comparable, rephrasings
 from data_scripts.reports.findings import Fact
 from data_scripts.reports.text import report_facts, report_measures
 
-ACCEPTED = "accepted"
-NO_TEXT = "no text"
-REPEATS_REPORT = "repeats the report"
-REPEATS_REPHRASING = "repeats a rephrasing"
-FACT_MISSING = "fact missing"
-FACT_ADDED = "fact added"
-FACT_CHANGED = "fact changed"
-NUMBER_ADDED = "number added"
-CAUSES = (ACCEPTED, NO_TEXT, REPEATS_REPORT, REPEATS_REPHRASING, FACT_MISSING, FACT_ADDED, FACT_CHANGED, NUMBER_ADDED)
+_Repeats = Literal["repeats the report", "repeats a rephrasing"]
+_Facts = Literal["fact missing", "fact added", "fact changed", "number added"]
+Cause = Literal["accepted", "no text", _Repeats, _Facts]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•]|sentence \d{1,2}:)\s+", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -30,7 +26,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 class Verdict:
     """Whether a candidate is used, and why."""
 
-    cause: str  # one of `CAUSES`
+    cause: Cause
     missing: tuple[str, ...] = ()  # facts that only the report states
     added: tuple[str, ...] = ()  # facts or numbers that only the candidate states
 
@@ -46,18 +42,18 @@ def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
         Verdict(cause='fact changed', missing=('left bulge at L4/L5',), added=('right bulge at L4/L5',))
     """
     if not candidate.strip():
-        return Verdict(cause=NO_TEXT)
+        return Verdict(cause="no text")
     if comparable(candidate) == comparable(report):
-        return Verdict(cause=REPEATS_REPORT)
+        return Verdict(cause="repeats the report")
     if comparable(candidate) in map(comparable, kept):
-        return Verdict(cause=REPEATS_REPHRASING)
+        return Verdict(cause="repeats a rephrasing")
     found, stated = report_facts(candidate), report_facts(report)
     missing, added = _in_words(stated - found), _in_words(found - stated)
     if missing or added:
-        cause = FACT_CHANGED if missing and added else FACT_MISSING if missing else FACT_ADDED
+        cause: Cause = "fact changed" if missing and added else "fact missing" if missing else "fact added"
         return Verdict(cause=cause, missing=missing, added=added)
     numbers = tuple(sorted(report_measures(candidate) - report_measures(report)))
-    return Verdict(cause=NUMBER_ADDED if numbers else ACCEPTED, added=numbers)
+    return Verdict(cause="number added" if numbers else "accepted", added=numbers)
 
 
 def _in_words(facts: Iterable[Fact]) -> tuple[str, ...]:
@@ -106,7 +102,7 @@ class Rephrased:
     @property
     def texts(self) -> list[str]:
         """List the accepted rephrasings."""
-        return [candidate.text for candidate in self.candidates if candidate.verdict.cause == ACCEPTED]
+        return [candidate.text for candidate in self.candidates if candidate.verdict.cause == "accepted"]
 
     @property
     def is_complete(self) -> bool:
@@ -153,7 +149,7 @@ def rephrase_all(
                         entry.consider(text, "model", attempt)
     for entry in tqdm(with_facts, desc="filling up", unit=" reports"):
         known, embedded = set(map(comparable, entry.texts)), rephrasings(entry.report, seed)
-        while not entry.is_complete and (text := next(embedded, None)) is not None:
-            if comparable(text) not in known:
-                entry.consider(text, "embedded")
+        while not entry.is_complete and (wording := next(embedded, None)) is not None:
+            if comparable(wording) not in known:
+                entry.consider(wording, "embedded")
     return rephrased

@@ -2,17 +2,9 @@
 
 from dataclasses import dataclass
 
-# What else a report may say of a disc's contour, in our spelling.
-SHAPES = {
-    "diffuse": "diffuse",
-    "focal": "focal",
-    "broadbased": "broad-based",
-    "circumferential": "circumferential",
-    "generalised": "generalised",
-    "generalized": "generalised",
-    "asymmetric": "asymmetric",
-    "symmetric": "symmetric",
-}
+# What else a report may say about a disc's contour, in our spelling.
+SHAPES = {shape: shape for shape in ("diffuse", "focal", "circumferential", "generalised", "asymmetric", "symmetric")}
+SHAPES |= {"broadbased": "broad-based", "generalized": "generalised"}
 ZONES = ("paracentral", "paramedian", "foraminal", "extraforaminal", "posterolateral", "subarticular")
 SIDE_WORDS = {
     "left": ("left", "left-sided"),

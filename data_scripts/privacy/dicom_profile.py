@@ -26,17 +26,9 @@ TABLE = "dicomfields_2026c"  # edition of the standard
 
 # X removes, Z empties, D gives a dummy of the same type, U another UID. Of a choice (X/Z/D) the strictest that an MR or
 # X-ray image allows is taken.
-_ACTION_OF_CATEGORY = {
-    "X_TAGS": "remove",
-    "X_Z_TAGS": "remove",
-    "X_D_TAGS": "remove",
-    "X_Z_D_TAGS": "remove",
-    "X_Z_U_STAR_TAGS": "remove",
-    "Z_TAGS": "empty",
-    "Z_D_TAGS": "dummy",
-    "D_TAGS": "dummy",
-    "U_TAGS": "new uid",
-}
+_REMOVED_CATEGORIES = ("X_TAGS", "X_Z_TAGS", "X_D_TAGS", "X_Z_D_TAGS", "X_Z_U_STAR_TAGS")
+_ACTION_OF_CATEGORY = dict.fromkeys(_REMOVED_CATEGORIES, "remove")
+_ACTION_OF_CATEGORY |= {"Z_TAGS": "empty", "Z_D_TAGS": "dummy", "D_TAGS": "dummy", "U_TAGS": "new uid"}
 _DUMMY_OF_VR: dict[str, str | bytes] = {"DA": "19000101", "TM": "000000", "DT": "19000101000000", "AS": "000Y"}
 _DUMMY_OF_VR |= {"OB": b"\0\0", "UN": b"\0\0"}
 _DUMMY_TEXT = "ANONYMIZED"

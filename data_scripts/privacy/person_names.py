@@ -38,29 +38,26 @@ MEDICAL_ENDING = re.compile(
     r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
     r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
 )
-# What patients and doctors are and do: in small letters, these words after "patient" and "Dr" begin no name. With a
-# capital they may (Young, Will).
+# What patients and doctors are and do: in small letters, these other words after "patient" and "Dr" begin no name. With
+# a capital they may (Young, Will).
 ORDINARY_WORDS = word_set("""
-able above admits admitted after again agreed agrees alert allergic already although always anxious any anymore
-appears arrived asks attended autistic available awake aware bedridden before began being below bends between bound
-breathing brought called calls came can cannot cared carries cervical child chose claims claustrophobic comes
-comfortable comment compliant confidential confused consent consented consents continues cooperative could couldn
-cover cried data declined declines degraded demographics denied denies describes developed did didn died discharged
-discontinued discussed does doesn doing drowsy during ect elderly ended endorses ever every exercises expired factors
-failed fasting feels fell felt file first flow gave gets gives goes got group groups habitus had happy hasn haven here
-however ids info information informed informs infused injected injured into intubated isn items just keeps kept knows
-last later lay lies lifted likely list lives lost lying made make makes manages many may mentions middle might missed
-monitoring motion moved movement movements moves moving must near needed needs neither never next nil non none nor
-notified now obeys once only onto operated opted or orders outcomes over own paced pain perhaps placed position
-positioning postop postoperative prefers preop prepared presented presenting presents probably prone put quite ran
-rather ready really received receives record recovered redacted refused refuses remained remains removed reports
-requests required requires responded responds restless returned returns review run safety said sat satisfaction says
-see seems sent set setup shall shook should si since sits size sleeps slept slipped smokes some soon stable stands
-started stated states stayed steady still stood stopped stops such suddenly suffered suffers supine takes technique
-than that their them then these thinks those though throughout thus till told tolerated too took transfer transferred
-tried tries turned twice unable unaware uncooperative under underwent unknown unless unstable until unwell upon uses
-usually verified very via visited waited walk walks wants wasn weak wears weighed weighs well went weren wheelchair
-when where whether while will wished wishes withheld within woke won works worried worse would wouldn yet young
+able admits admitted after again agreed agrees alert allergic already always anxious anymore arrived asks attended
+autistic available awake aware bedridden before began bends between bound breathing brought called calls came can cared
+carries child chose claims claustrophobic comes comfortable comment compliant confidential confused consent consented
+consents continues cooperative could couldn cover cried data declined declines degraded demographics describes
+developed did didn died discharged discontinued discussed does doesn doing drowsy during ect elderly ended endorses
+ever every exercises expired factors failed fasting feels fell felt file first flow gave gets gives goes got group
+groups habitus had happy hasn haven here ids info information informed informs infused injured intubated isn items just
+keeps kept knows last later lay lies lifted list lives lost lying made make makes manages many may mentions middle
+might missed monitoring motion moved movement movements moves moving must near needed needs next non notified now obeys
+once onto opted orders outcomes over own paced perhaps positioning postop prefers preop prepared presenting prone put
+quite ran ready really received record recovered redacted refused refuses remained remains removed reports requests
+required requires responded responds restless returned returns review run safety sat satisfaction says see seems sent
+set setup shook should si sits sleeps slept slipped smokes some soon stable stands started stated states stayed steady
+stood stopped stops such suddenly suffered suffers supine takes that their them then thinks throughout thus till told
+tolerated too took transfer transferred tried tries turned twice unable unaware uncooperative under underwent unknown
+unless unstable until unwell uses usually verified very via visited waited walk walks wants wasn weak wears weighed
+weighs went weren wheelchair when whether will wished wishes withheld woke won works worried worse would wouldn young
 """)
 # Endings of verbs and adjectives; names end otherwise ("Ahmed", "Kelly", "King", "Clement").
 ORDINARY_ENDING = re.compile(

@@ -79,7 +79,6 @@ FORMS = {
     "left": "left leftward leftwards lt lft l't levo laevo",
     "level": "level levels",
     "ligament": "ligamentum ligament ligaments ligamenta",
-    "marrow": "marrow",
     "mass": "lesion lesions mass masses tumour tumor lipoma",
     "mild": "mild mildly slight slightly small",
     "minimal": "minimal minimally tiny",
@@ -88,10 +87,8 @@ FORMS = {
     "modic": "modic modec",
     "multilevel": "multilevel multilevels",
     "nerve": "nerve nerves",
-    "neural": "neural",
     "notable": "noticeably notably mainly mostly largest especially particularly predominantly worst maximal",
     "no": "no nil",
-    "none": "none",
     "not": "not cannot can't couldn't isn't aren't wasn't weren't doesn't don't didn't hasn't haven't hadn't "
     "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
@@ -281,12 +278,7 @@ SEVERITIES = ("minimal", "mild", "moderate", "severe")
 # Kinds that alone do not make a patient one with low back pain: posture, soft tissue, a scale without its verdict.
 NOT_LOW_BACK_PAIN = _kinds("muscle spasm, loss of lordosis, Pfirrmann grade")
 # kind → its class in the multi-label form, in column order; rarer kinds have none.
-LABEL_OF_KIND = {
-    "bulge": "disc bulge",
-    "protrusion": "disc protrusion",
-    "extrusion": "disc extrusion",
-    "sequestration": "disc sequestration",
-    "herniation": "disc herniation",
+LABEL_OF_KIND = {kind: f"disc {kind}" for kind in DISC_CONTOUR_KINDS} | {
     "annular tear": "annular tear",
     "dehydration": "disc dehydration",
     "disc space narrowing": "disc space narrowing",

@@ -92,18 +92,8 @@ def _join_lines(lines: list[str]) -> str:
     return joined
 
 
-_OTHER_SIDE = {
-    "left": "right",
-    "leftward": "rightward",
-    "leftwards": "rightwards",
-    "levo": "dextro",
-    "lt": "rt",
-    "l't": "r't",
-    "l’t": "r’t",
-    "lft": "rght",
-    "l": "r",
-}
-_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()} | {"laevo": "dextro"}
+_LEFT, _RIGHT = "left leftward leftwards levo lt l't l’t lft l", "right rightward rightwards dextro rt r't r’t rght r"
+_OTHER_SIDE = dict(zip(f"{_LEFT} {_RIGHT} laevo".split(), f"{_RIGHT} {_LEFT} dextro".split(), strict=True))
 
 
 def exchange_sides(text: str) -> str:
@@ -181,7 +171,7 @@ def report_sentences(text: str) -> tuple[str, ...]:
             sentences.append(waiting)
             waiting = ""
     if waiting:
-        sentences[-1:] = [_join_sentences(*sentences[-1:], waiting) if sentences else waiting]
+        sentences.append(_join_sentences(sentences.pop() if sentences else "", waiting))
     return tuple(sentences)
 
 

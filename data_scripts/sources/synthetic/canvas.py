@@ -31,12 +31,8 @@ class Pose:
 class Canvas:
     """An image and its mask, painted together so that they agree pixel by pixel.
 
-    Args:
-        size: Side of the image in pixels.
-        spacing_mm: Side of a pixel.
-        pose: Where the patient's coordinates lie.
-        signal: Brightness of each tissue, fat near 1.
-        rng: Bends the coordinates by about `WARP_MM`, so that no outline is a drawn curve.
+    `signal` is the brightness of each tissue, fat near 1; `rng` bends the coordinates by about `WARP_MM`, so that no
+    outline is a drawn curve.
     """
 
     def __init__(
@@ -73,15 +69,11 @@ class Canvas:
         opacity: float = 1.0,
         mask: int | None = None,
     ) -> None:
-        """Cover the inside of a shape (`distance` < 0) with a tissue.
+        """Cover the inside of a shape with a tissue, and write `mask` where it covers more than half of a pixel.
 
-        Args:
-            distance: Signed distance to the outline in mm over `where`.
-            tissue: Name in the signal table, or brightness by pixel over `where`.
-            where: Part of the canvas that `distance` covers.
-            blur_mm: Softens the outline beyond the partial volume of one pixel.
-            opacity: Share of the tissue in what is seen.
-            mask: Index written where the shape covers more than half of a pixel; None leaves the mask alone.
+        `distance` is the signed distance to the outline in mm, below 0 inside, and `tissue` a name in the signal table
+        or the brightness of each pixel, both over the part `where` of the canvas. `blur_mm` softens the outline beyond
+        the partial volume of one pixel.
         """
         cover = np.clip(0.5 - distance / (self.spacing_mm + blur_mm), 0.0, 1.0)
         value = self.signal[tissue] if isinstance(tissue, str) else tissue
@@ -93,11 +85,8 @@ class Canvas:
 def radial_distance(dx: Field, dy: Field, level: Field, radius: float) -> Field:
     """Measure the distance to an outline along the ray from the centre, in mm; below 0 inside.
 
-    Args:
-        dx: Millimetres from the centre, to the right.
-        dy: Millimetres from the centre, down.
-        level: Relative radius: 0 at the centre, 1 on the outline, growing in proportion along each ray.
-        radius: Distance from centre to outline, used at the centre itself.
+    `dx` and `dy` lead from the centre, `level` grows along each ray from 0 there to 1 on the outline, and `radius` is
+    the distance from centre to outline, used at the centre.
     """
     # The small terms carry the centre, where reach and level are both 0; they move the outline by a thousandth.
     return (np.sqrt(dx * dx + dy * dy) + 1e-3 * radius) * (1.0 - 1.0 / (level + 1e-3))
