@@ -68,9 +68,7 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
     usable = [note for note in notes if note.problem is None]
     with_text = [note for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
-    classes = Counter(
-        NO_FINDING if labels_from_report(note.text) == (NO_FINDING,) else LOW_BACK_PAIN for note in with_text
-    )
+    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is of the patient
     report = {
         "notes": str(args.notes),
         "notes_read": len(notes),

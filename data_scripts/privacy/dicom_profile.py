@@ -168,7 +168,7 @@ def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
         elif action == "empty":
             element.clear()
         elif action == "dummy":
-            element.value = _dummy(element)
+            element.value = _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
         elif action == "new uid":
             element.value = _map_uids(element, pseudonyms)
         elif element.VR == VR.SQ:
@@ -215,7 +215,7 @@ def _is_harmless(element: DataElement) -> bool:
     if element.tag in _PATIENT_TAGS:
         return re.fullmatch(r"p-[0-9a-f]{16}", str(element.value)) is not None
     if action == "dummy":
-        return element.value == _dummy(element)
+        return element.value == _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
     if action == "new uid":
         return all(
             uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in map(str, filter(None, _values(element)))
@@ -231,10 +231,6 @@ def _names_someone(element: DataElement) -> bool:
 def _technical_words(description: str) -> str:
     words = re.split(r"[^A-Za-z0-9]+", description)
     return " ".join(word for word in words if _TECHNICAL_WORD.fullmatch(word.upper()))
-
-
-def _dummy(element: DataElement) -> str | bytes:
-    return _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
 
 
 def _values(element: DataElement) -> list[Any]:

@@ -8,11 +8,10 @@ found: reports that contain such names need another tool, or eyes.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from data_scripts.privacy.person_names import find_institutions, find_names
+from data_scripts.privacy.person_names import Span, find_institutions, find_names
 from data_scripts.reports.text import replace_spans
-
-Span = tuple[int, int]
 
 KINDS = ("NAME", "DATE", "TIME", "AGE", "PHONE", "EMAIL", "URL", "ID", "PLACE")
 
@@ -59,8 +58,8 @@ def scrub_text(text: str) -> str:
 
 def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     """Yield passages, the most certain first: a later one that overlaps an earlier one is dropped."""
-    for kind, pattern in _CERTAIN:
-        for match in pattern.finditer(text):
+    for kind, patterns in _CERTAIN.items():
+        for match in chain.from_iterable(re.finditer(pattern, text) for pattern in patterns):
             yield kind, match.span("value")
     for match in _DATE.finditer(text):
         if _is_date(text, match):
@@ -141,50 +140,42 @@ _WEEKDAY_OR_MONTH = (
 )
 _CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d"
 _OVER_89 = r"(?P<value>9\d|1[0-2]\d)"
-_CERTAIN: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("EMAIL", r"(?P<value>[\w.+-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,63})"),
-        ("URL", r"(?P<value>(?:(?:https?|ftp|file)://|\bwww\.)[^\s<>]*[^\s<>.,;:)])"),
-        (
-            "URL",
-            r"(?P<value>\b[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>]*[^\s<>.,;:)])?)",
-        ),
-        (
-            "PHONE",
-            r"(?i:\b(?:tel(?:ephone)?|phone|ph|mobile|mob|cell|fax|whatsapp|pager|hotline|call)\b\.?\s*(?:number|no|num)?\.?)"
-            r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s().-]{0,2}\d){4,14}(?:\s*(?i:ext|x)\.?\s*\d+)?)",
-        ),
-        (
-            "ID",
-            rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
-            r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
-        ),
-        (
-            "ID",
-            r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
-        ),  # SSN; UID, address in a network
-        (
-            "ID",  # without "no.": three digits at least
-            r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
-            r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
-        ),
-        (
-            "DATE",
-            r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
-            r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
-        ),
-        ("DATE", rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)"),
-        ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))"),
-        ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}:[0-5]\d)(?![\w:])"),
-        ("TIME", rf"(?:(?i:\bat|\btime|\bhrs?)\W{{1,2}}|\d{{4}},?\s)(?P<value>{_CLOCK})(?![\w:])"),
-        ("AGE", rf"(?<![\w.,*/-]){_OVER_89}(?=[\s-]?(?i:years?|yrs?|yo|y\W?o|y)\b)"),
-        ("AGE", rf"(?i:\bage|\baged)\b[\s:]*(?:of\s)?{_OVER_89}\b"),
-        ("PLACE", r"(?i:\baddress)\s*:\s*(?P<value>[^\n;\[]*[^\s;.\[\]])"),
-        ("PLACE", r"(?P<value>\bP\.?\s?O\.?\s?Box\s*\d+)"),
-        (
-            "PLACE",
-            r"(?P<value>\b\d{1,5}\s(?:[A-Z][\w'’-]+\s){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b\.?)",
-        ),
-    )
-)
+_CERTAIN = {
+    "EMAIL": (r"(?P<value>[\w.+-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,63})",),
+    "URL": (
+        r"(?P<value>(?:(?:https?|ftp|file)://|\bwww\.)[^\s<>]*[^\s<>.,;:)])",
+        r"(?P<value>\b[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>]*[^\s<>.,;:)])?)",
+    ),
+    "PHONE": (
+        r"(?i:\b(?:tel(?:ephone)?|phone|ph|mobile|mob|cell|fax|whatsapp|pager|hotline|call)\b\.?\s*(?:number|no|num)?\.?)"
+        r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s().-]{0,2}\d){4,14}(?:\s*(?i:ext|x)\.?\s*\d+)?)",
+    ),
+    "ID": (
+        rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
+        r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
+        # SSN; UID, address in a network
+        r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
+        # without "no.": three digits at least
+        r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
+        r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
+    ),
+    "DATE": (
+        r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
+        r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
+        rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)",
+    ),
+    "TIME": (
+        rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))",
+        rf"(?<![\w:/.-])(?P<value>{_CLOCK}:[0-5]\d)(?![\w:])",
+        rf"(?:(?i:\bat|\btime|\bhrs?)\W{{1,2}}|\d{{4}},?\s)(?P<value>{_CLOCK})(?![\w:])",
+    ),
+    "AGE": (
+        rf"(?<![\w.,*/-]){_OVER_89}(?=[\s-]?(?i:years?|yrs?|yo|y\W?o|y)\b)",
+        rf"(?i:\bage|\baged)\b[\s:]*(?:of\s)?{_OVER_89}\b",
+    ),
+    "PLACE": (
+        r"(?i:\baddress)\s*:\s*(?P<value>[^\n;\[]*[^\s;.\[\]])",
+        r"(?P<value>\bP\.?\s?O\.?\s?Box\s*\d+)",
+        r"(?P<value>\b\d{1,5}\s(?:[A-Z][\w'’-]+\s){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b\.?)",
+    ),
+}

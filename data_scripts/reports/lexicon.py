@@ -200,36 +200,31 @@ STRUCTURE_PHRASES = {
     "ligament": r"ligament(?: flavum)?|flavum",
 }
 
-# (action, structure) → finding. What is not listed says nothing ("the sac is reduced in area").
+# (action, structure) → finding. What is not listed means nothing ("the sac is reduced in area").
 RELATIONS = {
-    ("compress", "thecal sac"): "thecal sac compression",
-    ("compress", "nerve root"): "nerve root compression",
-    ("compress", "cauda equina"): "nerve root compression",
-    ("compress", "spinal cord"): "spinal cord compression",
-    ("compress", "foramen"): "foraminal narrowing",
-    ("compress", "lateral recess"): "lateral recess narrowing",
-    ("compress", "spinal canal"): "stenosis",
-    ("compress", "CSF space"): "CSF space effacement",
-    ("indent", "thecal sac"): "thecal sac compression",
-    ("indent", "nerve root"): "nerve root compression",
-    ("indent", "spinal cord"): "spinal cord compression",
-    ("touch", "thecal sac"): "thecal sac contact",
-    ("touch", "nerve root"): "nerve root contact",
-    ("touch", "spinal cord"): "spinal cord contact",
-    ("touch", "foramen"): "foraminal contact",
-    ("narrow", "spinal canal"): "stenosis",
-    ("narrow", "thecal sac"): "thecal sac compression",
-    ("narrow", "foramen"): "foraminal narrowing",
-    ("narrow", "lateral recess"): "lateral recess narrowing",
-    ("narrow", "disc space"): "disc space narrowing",
-    ("narrow", "CSF space"): "CSF space effacement",
-    ("reduce", "disc space"): "disc space narrowing",
-    ("reduce", "vertebral height"): "vertebral height loss",
-    ("crowd", "cauda equina"): "nerve root crowding",
-    ("crowd", "nerve root"): "nerve root crowding",
-    ("thicken", "facet joint"): "facet hypertrophy",
-    ("thicken", "ligament"): "ligament hypertrophy",
-    ("degrade", "facet joint"): "facet arthropathy",
+    (action, structure): finding
+    for finding, actions, structure in (
+        ("thecal sac compression", "compress indent narrow", "thecal sac"),
+        ("nerve root compression", "compress indent", "nerve root"),
+        ("nerve root compression", "compress", "cauda equina"),
+        ("spinal cord compression", "compress indent", "spinal cord"),
+        ("foraminal narrowing", "compress narrow", "foramen"),
+        ("lateral recess narrowing", "compress narrow", "lateral recess"),
+        ("stenosis", "compress narrow", "spinal canal"),
+        ("CSF space effacement", "compress narrow", "CSF space"),
+        ("thecal sac contact", "touch", "thecal sac"),
+        ("nerve root contact", "touch", "nerve root"),
+        ("spinal cord contact", "touch", "spinal cord"),
+        ("foraminal contact", "touch", "foramen"),
+        ("disc space narrowing", "narrow reduce", "disc space"),
+        ("vertebral height loss", "reduce", "vertebral height"),
+        ("nerve root crowding", "crowd", "cauda equina"),
+        ("nerve root crowding", "crowd", "nerve root"),
+        ("facet hypertrophy", "thicken", "facet joint"),
+        ("ligament hypertrophy", "thicken", "ligament"),
+        ("facet arthropathy", "degrade", "facet joint"),
+    )
+    for action in actions.split()
 }
 # What a structure that is spared does not have ("adequate spinal canal").
 DENIED_BY_SPARING = {

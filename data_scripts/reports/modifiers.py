@@ -202,6 +202,7 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
 
     Returns the context of the next statement.
     """
+    denies_all = all(draft.negated and draft.kind in lexicon.CONTINUING_KINDS for draft in statement.drafts)
     all_groups = _level_groups(statement)
     groups = [group for group in all_groups if not _is_excepted(statement.lemmas, group)]
     if groups:
@@ -212,7 +213,7 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
         context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
     elif lexicon.GENERAL & {*statement.lemmas}:
         context = LevelContext()
-    elif _continues(statement) or (context.is_normal and _denies_all(statement)):
+    elif _continues(statement) or (context.is_normal and denies_all):
         for draft in statement.drafts:
             draft.levels = context.levels
     elif all_groups:
@@ -246,10 +247,6 @@ def _except_levels(statement: Statement, group: _LevelGroup) -> None:
         for draft in before
         if draft.kind not in lexicon.WITHOUT_LEVEL
     ]
-
-
-def _denies_all(statement: Statement) -> bool:
-    return all(draft.negated and draft.kind in lexicon.CONTINUING_KINDS for draft in statement.drafts)
 
 
 def _continues(statement: Statement) -> bool:

@@ -1,4 +1,4 @@
-"""From the text of a report to statements of words: spelling mistakes read through, disc levels recognised."""
+"""Split a report into statements of words, with spelling mistakes corrected and disc levels recognised."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,7 +120,7 @@ def replace_spans(text: str, replacements: Mapping[tuple[int, int], str]) -> str
 
 
 def _side_letters(text: str) -> frozenset[int]:
-    """Places of the bare letters that are sides."""
+    """Return the places of the bare letters that are sides."""
     found = {match.start() for match in _SIDE_LETTER.finditer(text)}
     found |= {place for match in _COMPARED.finditer(text) for place in (match.start(), match.end())}
     return frozenset(start for start in found if not _LUMBAR_LETTER.match(text, start))
@@ -147,7 +147,9 @@ def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool
             return False
         in_a_row = last.end - last.start == 1 and (after.isalpha() or text[last.start - 1 : last.start] == ".")
         is_abbreviation = text[last.start : last.end].lower() in _ABBREVIATIONS  # "Rt. paracentral", not "to Rt. No"
-        return in_a_row or (is_abbreviation and not _begins_capital_statement(text, match.end()))
+        following = _FIRST_WORD.match(text, match.end() + 1)
+        begins = following is not None and following[0][0].isupper() and starts_statement(following[0])
+        return in_a_row or (is_abbreviation and not begins)
     if found[0] not in "\r\n":
         return False
     after = text[match.end() : match.end() + 2]
@@ -158,11 +160,6 @@ def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool
     if last.lemma == "no" and len(statement) > 1 and text[statement[-2].start] in ":-":  # "Herniation: no"
         return False
     return last.lemma in _RUNS_ON or last.role == "active" or bool(_GOES_ON.match(text, match.end()))
-
-
-def _begins_capital_statement(text: str, position: int) -> bool:
-    next_word = _FIRST_WORD.match(text, position + 1)
-    return next_word is not None and next_word.group()[0].isupper() and starts_statement(next_word.group())
 
 
 def starts_statement(line: str) -> bool:
