@@ -23,14 +23,8 @@ def mirrored(image: Image.Image) -> Image.Image:
 def with_grey_scale(image: Image.Image, log_gamma: float, log_contrast: float, brightness: float) -> Image.Image:
     r"""Change gamma, contrast and brightness, as receiver gain and windowing do between scanners.
 
-    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$; black stays black, since background and
-    padding hold no signal.
-
-    Args:
-        image: Mode `L`.
-        log_gamma: Natural logarithm of $\gamma$; above 0 the mid-tones darken.
-        log_contrast: Natural logarithm of $c$.
-        brightness: $b$, a share of the range.
+    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$ with $\ln \gamma$, $\ln c$ and $b$ given; above
+    0 `log_gamma` darkens the mid-tones. Black stays black, since background and padding hold no signal.
 
     Example:
         >>> image = Image.fromarray(np.array([[0, 64, 255]], dtype=np.uint8))

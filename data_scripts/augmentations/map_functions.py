@@ -130,10 +130,7 @@ class FlipLeftRight:
 
 @dataclass(frozen=True, kw_only=True)
 class VaryGreyScale:
-    """Change gamma, contrast and brightness of the images; see `image_variation.with_grey_scale`.
-
-    Each change is drawn uniformly in ± its bound.
-    """
+    """Change gamma, contrast and brightness of the images, each drawn uniformly in ± its bound."""
 
     seed: int = 0
     max_log_gamma: float = 0.3  # an exponent of 0.74 to 1.35

@@ -35,15 +35,11 @@ ACTION_FORMS = {
     },
     "narrow": {"active": "narrows narrowing", "passive": "narrow narrowed stenosed stenotic", "noun": "stenosis"},
     "reduce": {"active": "reducing", "passive": "reduced decreased diminished", "noun": "loss reduction decrease"},
-    "crowd": {"active": "crowding", "passive": "crowded", "noun": ""},
+    "crowd": {"active": "crowding", "passive": "crowded"},
     "thicken": {"active": "thickening", "passive": "hypertrophied thickened enlarged", "noun": "hypertrophy"},
-    "degrade": {"active": "", "passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
-    "spare": {
-        "active": "",
-        "passive": "adequate patent preserved open normal capacious maintained intact unremarkable",
-        "noun": "",
-    },
-    "free": {"active": "", "passive": "free", "noun": ""},
+    "degrade": {"passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
+    "spare": {"passive": "adequate patent preserved open normal capacious maintained intact unremarkable"},
+    "free": {"passive": "free"},
 }
 
 # lemma → forms. Words without meaning that resemble one with a meaning are in `OTHER_WORDS`.
@@ -249,11 +245,8 @@ FINDING_KINDS = tuple(
     )
 )
 # A disc and what it does to its surroundings: a trailing "more to the left" refers to these.
-DISC_AND_EFFECT_KINDS = frozenset(
-    (
-        *DISC_CONTOUR_KINDS,
-        *(kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")),
-    )
+DISC_AND_EFFECT_KINDS = frozenset(DISC_CONTOUR_KINDS).union(
+    kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")
 )
 # Kinds that refer to the level named last when a statement names none.
 CONTINUING_KINDS = DISC_AND_EFFECT_KINDS | _kinds(

@@ -82,14 +82,10 @@ def _phrase_pattern() -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
 
 def _find_mentions(words: Sequence[Word], lemmas: Sequence[str]) -> list[Mention]:
     pattern, meaning = _phrase_pattern()
-    index_at, offset = {}, 0
-    for index, lemma in enumerate(lemmas):
-        index_at[offset] = index
-        offset += len(lemma) + 1
-    mentions = []
-    for match in pattern.finditer(" ".join(lemmas)):
+    text, mentions = " ".join(lemmas), []
+    for match in pattern.finditer(text):
         what, name = meaning[str(match.lastgroup)]
-        first = index_at[match.start()]
+        first = text.count(" ", 0, match.start())  # no lemma contains a blank
         mentions.append(Mention(what=what, name=name, first=first, last=first + match.group().count(" ")))
     covered = {index for mention in mentions for index in mention.words}
     mentions += [

@@ -207,17 +207,15 @@ def labels_from_report(text: str) -> tuple[str, ...]:
 def labels_at_level(text: str, level: str) -> tuple[str, ...]:
     """Name the classes of one disc of a report.
 
-    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient carry them. The other classes
+    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient have them. The other classes
     are those that the report affirms at this level; a finding without a level ("multilevel bulges") is at none.
 
     Raises:
         ValueError: If `level` is unknown.
 
     Example:
-        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L5/S1")
-        ('LBP', 'disc protrusion')
-        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L3/L4")
-        ('LBP',)
+        >>> [labels_at_level("Bulge at L4/L5. Protrusion at L5/S1.", level) for level in ("L5/S1", "L3/L4")]
+        [('LBP', 'disc protrusion'), ('LBP',)]
     """
     if level not in DISC_LEVELS:
         raise ValueError(f"level must be one of {', '.join(DISC_LEVELS)}, got {level!r}")

@@ -1,6 +1,7 @@
 """Split a report into statements of words, with spelling mistakes corrected and disc levels recognised."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -54,8 +55,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-# A bare letter is a side where it is compared with the other one, stands in brackets, after "more to", or before what
-# has a side; the letter of "L-spine" is none.
+# A bare letter is a side if compared with the other one, in brackets, after "more to", or before what has a side; that
+# of "L-spine" is not.
 _LETTER = r"(?<![A-Za-z0-9.'’])[LR](?![A-Za-z0-9'’])"
 _SIDE_LETTER = re.compile(
     rf"""
@@ -258,13 +259,13 @@ def known_forms() -> dict[str, tuple[str, str]]:
 
 
 @cache
-def _forms_by_first_letter() -> dict[str, tuple[str, ...]]:
-    by_letter: dict[str, list[str]] = {}
-    # Where two are as near, the one that says something wins: "compresing" is no "comprising".
+def _forms_by_first_letter() -> dict[str, list[str]]:
+    by_letter = defaultdict[str, list[str]](list)
+    # Of two that are as near, the one with a meaning wins: "compresing" is no "comprising".
     for form in sorted(known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
         if len(form) >= 5:
-            by_letter.setdefault(form[0], []).append(form)
-    return {letter: tuple(forms) for letter, forms in by_letter.items()}
+            by_letter[form[0]].append(form)
+    return by_letter
 
 
 def _nearest_form(word: str) -> str | None:

@@ -1,7 +1,6 @@
 """The lumbar level itself: disc, spinal canal and posterior elements, with what each finding does to them.
 
-Coordinates and sides are those of `canvas.py`: millimetres from the middle of the normal posterior disc
-margin, x to the image's right (the patient's LEFT), y to the back.
+Coordinates and sides are those of `canvas.py`.
 """
 
 import math

@@ -23,16 +23,12 @@ SITE_WORDS = {
         ("{side}-sided foraminal", "in the {side} foramen"),
     ),
 }
+# ` | ` separates the wordings.
 OPENINGS = (
-    "{level}: {clause}",
-    "At {level}, {clause}",
-    "At the {level} level, {clause}",
-    "{level} disc level: {clause}",
-    "Findings at {level}: {clause}",
-    "{clause} at {level}",
-    "Axial section through {level}: {clause}",
+    "{level}: {clause} | At {level}, {clause} | At the {level} level, {clause} | {level} disc level: {clause} | "
+    "Findings at {level}: {clause} | {clause} at {level} | Axial section through {level}: {clause}"
 )
-CLAUSES = {  # ` | ` separates the wordings
+CLAUSES = {
     "bulge": (
         "there is a {severity} diffuse disc bulge | {severity} diffuse bulging of the disc is seen | "
         "the disc bulges {adverb} and symmetrically | {severity} circumferential disc bulge | "
@@ -154,7 +150,7 @@ def _word(level: str, disc: list[Statement], rest: list[Statement], rng: np.rand
     rest = [rest[index] for index in rng.permutation(len(rest))]
     ordered = disc + rest if rng.random() < 0.75 else rest + disc
     clauses = [_fill(key, facts, rng) for key, facts in ordered]
-    clauses[0] = one_of(OPENINGS, rng).format(level=spell_level(level, rng), clause=clauses[0])
+    clauses[0] = one_of(OPENINGS.split(" | "), rng).format(level=spell_level(level, rng), clause=clauses[0])
     return as_text(clauses)
 
 
