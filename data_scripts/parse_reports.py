@@ -63,7 +63,11 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
     """
     report_path = args.out.with_name(f"{args.out.stem}_report.json")
-    _check_out(args, report_path)
+    if args.out.suffix not in (".jsonl", ".csv"):
+        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
+    for path in (args.out, report_path):
+        if path.exists() and not args.overwrite:
+            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
     notes = read_notes(args.notes)
     usable = [note for note in notes if note.problem is None]
     with_text = [note for note in usable if note.text]
@@ -92,14 +96,6 @@ def findings_of(note: Note) -> list[dict[str, Any]]:
     """List the findings of a note as rows, in the order of the text."""
     rows = [{**asdict(note), **asdict(finding), "span": list(finding.span)} for finding in report_findings(note.text)]
     return [{column: row[column] for column in COLUMNS} for row in rows]
-
-
-def _check_out(args: ParseArguments, report_path: Path) -> None:
-    if args.out.suffix not in (".jsonl", ".csv"):
-        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
-    for path in (args.out, report_path):
-        if path.exists() and not args.overwrite:
-            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> str:

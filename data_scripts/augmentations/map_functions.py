@@ -17,17 +17,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from data_scripts.augmentations import image_variation
 from data_scripts.augmentations.eda import OPERATIONS, augment_text
-from data_scripts.augmentations.image_variation import (
-    Pose,
-    mirrored,
-    points_to_keep,
-    pose_in_view,
-    posed,
-    random_bias_coefficients,
-    with_bias_field,
-    with_grey_scale,
-)
 from data_scripts.imaging.images import grey_8bit, png_bytes
 from data_scripts.records import PLANES
 from data_scripts.reports.text import exchange_sides, has_unclear_side
@@ -117,8 +108,8 @@ class FlipLeftRight:
             "report": exchange_sides,
             "rephrasings": lambda texts: [exchange_sides(text) for text in texts],
             "labels": lambda labels: sorted(names.index(exchange_sides(names[label])) for label in labels),
-            "image": lambda image: _stored(mirrored(image)),
-            "mask": lambda mask: None if mask is None else _stored(mirrored(mask)),
+            "image": lambda image: _stored(image_variation.mirrored(image)),
+            "mask": lambda mask: None if mask is None else _stored(image_variation.mirrored(mask)),
         }
         return {
             column: [
@@ -142,7 +133,7 @@ class VaryGreyScale:
 
         def vary(image: Image.Image, rng: np.random.Generator) -> Image.Image:
             bounds = (self.max_log_gamma, self.max_log_contrast, self.max_brightness)
-            return with_grey_scale(image, *(bounds * rng.uniform(-1, 1, size=3)))
+            return image_variation.with_grey_scale(image, *(bounds * rng.uniform(-1, 1, size=3)))
 
         return _varied_images(batch, "grey scale", self.seed, vary)
 
@@ -159,7 +150,8 @@ class VaryBiasField:
         """Change the images of a batch."""
 
         def vary(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-            return with_bias_field(image, random_bias_coefficients(rng, self.order, self.max_coefficient))
+            coefficients = image_variation.random_bias_coefficients(rng, self.order, self.max_coefficient)
+            return image_variation.with_bias_field(image, coefficients)
 
         return _varied_images(batch, "bias field", self.seed, vary)
 
@@ -189,16 +181,17 @@ class VaryPose:
         self, image: Image.Image, mask: Image.Image | None, spacing: float | None, source: str
     ) -> tuple[dict[str, Any], dict[str, Any] | None, float | None]:
         degrees, zoom, right, down = row_generator("pose", self.seed, source).uniform(-1, 1, size=4)
-        drawn = Pose(
+        drawn = image_variation.Pose(
             degrees=self.max_degrees * degrees,
             zoom=float(np.exp(self.max_log_zoom * zoom)),
             shift_right=self.max_shift * right,
             shift_down=self.max_shift * down,
         )
-        pose = pose_in_view(drawn, points_to_keep(image.size, mask, self.kept_classes), image.size)
+        kept = image_variation.points_to_keep(image.size, mask, self.kept_classes)
+        pose = image_variation.pose_in_view(drawn, kept, image.size)
         return (
-            _stored(posed(grey_8bit(image), pose)),
-            None if mask is None else _stored(posed(mask, pose, Image.Resampling.NEAREST)),
+            _stored(image_variation.posed(grey_8bit(image), pose)),
+            None if mask is None else _stored(image_variation.posed(mask, pose, Image.Resampling.NEAREST)),
             None if spacing is None else spacing / pose.zoom,
         )
 

@@ -32,8 +32,8 @@ def _uncountable(*wordings: str) -> tuple[Noun, ...]:
     return tuple(map(Noun, wordings))
 
 
-def _always_many(noun: str) -> Noun:
-    return Noun(noun, f"{noun}s", always_many=True)
+def _always_many(noun: str, of_both: str | None = None) -> Noun:
+    return Noun(noun, f"{noun}s", always_many=True, of_both=of_both)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +92,7 @@ OTHERS: dict[str, tuple[Noun, ...]] = {
     ),
     "Modic change": (_always_many("Modic {grade} change"), _always_many("Modic {grade} endplate change")),
     "endplate change": (
-        Noun(
-            "{grade} endplate change",
-            "{grade} endplate changes",
-            always_many=True,
-            of_both="{grade} changes of both endplates",
-        ),
+        _always_many("{grade} endplate change", of_both="{grade} changes of both endplates"),
         Noun("{grade} endplate degeneration", of_both="{grade} degeneration of both endplates"),
     ),
     "degenerative change": (_always_many("degenerative change"),),

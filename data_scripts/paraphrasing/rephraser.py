@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -41,16 +41,11 @@ class Group:
     negated: bool
 
 
-def rephrase(report: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """Rephrase a report as up to `count` distinct texts with its facts, fewer if the wordings run out.
+def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
+    """Yield distinct texts with the facts of a report, until `MAX_DRAWS` draws in a row bring no new one.
 
     Report and seed alone decide the wording. A report without a finding has no rephrasing.
     """
-    return tuple(islice(rephrasings(report, seed), count))
-
-
-def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
-    """Yield distinct rephrasings with equal facts, until `MAX_DRAWS` draws in a row bring no new one."""
     groups, facts = read_groups(report), report_facts(report)
     if not groups:
         return

@@ -74,7 +74,7 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
 
 def _is_date(text: str, match: re.Match[str]) -> bool:
     """Whether numbers that look like a date are one, as they are with a year of four digits."""
-    if _FULL_YEAR.search(match[0]):
+    if re.search(r"\d{4}", match[0]):
         return True
     before = text[max(0, match.start() - 40) : match.start()]
     if before[-1:].isalpha() or _UNIT_AFTER.match(text, match.end()):
@@ -117,7 +117,6 @@ _MEASURE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(r"\s?(?:(?:mm|cm|ml|cc|deg|degrees?)\b|%|°)", re.IGNORECASE)
-_FULL_YEAR = re.compile(r"\d{4}")
 
 _PHONE = re.compile(
     r"""(?<![\w.,/*+-])(?:

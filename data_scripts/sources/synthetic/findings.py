@@ -145,8 +145,7 @@ def _sample_stenosis(
     if not intrusions:  # a foraminal protrusion leaves the canal alone
         return None
     worst = max(intrusions, key=SEVERITIES.index)
-    severities: tuple[Severity | None, ...] = (None, *SEVERITIES)
-    return _choose(severities, STENOSIS_SHARES[worst], rng)
+    return _choose((None, *SEVERITIES), STENOSIS_SHARES[worst], rng)
 
 
 def _choose(options: Sequence[Option], shares: Sequence[float], rng: np.random.Generator) -> Option:
