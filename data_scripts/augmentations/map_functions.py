@@ -197,10 +197,7 @@ class VaryPose:
 
 
 def row_generator(purpose: str, seed: int, row: str) -> np.random.Generator:
-    """Make the random generator of a row, whatever the process and the order of rows.
-
-    Functions with the same seed draw differently for different purposes.
-    """
+    """Make the random generator of a row for one purpose, whatever the process and the order of rows."""
     digest = hashlib.sha256(f"{purpose}\0{seed}\0{row}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 

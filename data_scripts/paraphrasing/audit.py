@@ -15,10 +15,7 @@ NUM_EXAMPLES = 10
 def audit(
     rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, splits: Sequence[str], command: str
 ) -> dict[str, Any]:
-    """Count verdicts, and pick ten examples of each, as JSON values.
-
-    `acceptance_rate` is that of the model's candidates, null if no model was asked.
-    """
+    """Count verdicts, and pick ten examples of each, as JSON values; without a model `acceptance_rate` is null."""
     candidates = [(entry.report, candidate) for entry in rephrased for candidate in entry.candidates]
     of_model = Counter(c.verdict.cause for _, c in candidates if c.origin == "model")
     kept = Counter(c.origin for _, c in candidates if c.verdict.cause == "accepted")

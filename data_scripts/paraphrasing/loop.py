@@ -66,9 +66,7 @@ def _in_words(facts: Iterable[Fact]) -> tuple[str, ...]:
 
 
 def split_answer(answer: str, report: str) -> list[str]:
-    r"""Split a model's answer into candidates: its numbered or bulleted items, else its lines.
-
-    A single line is split into sentences if the report is one sentence.
+    r"""Split an answer into its items or lines, or a single line into sentences if the report is one sentence.
 
     Example:
         >>> split_answer('Sure:\n1. "No disc bulge."\n2. There is no bulge.', "No bulge.")

@@ -73,10 +73,7 @@ def comparable(text: str) -> str:
 
 
 def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: bool = False) -> str:
-    """Word groups of findings in sentences, which may not keep the facts.
-
-    `one_by_one` states each finding in its own sentence, those without a level first.
-    """
+    """Word groups as sentences, whose facts need a check; `one_by_one` gives each finding a sentence of its own."""
     if one_by_one:
         groups = [
             replace(group, mentions=(mention,))

@@ -1,7 +1,4 @@
-"""The lumbar level itself: disc, spinal canal and posterior elements, with what each finding does to them.
-
-Coordinates and sides are those of `canvas.py`.
-"""
+"""Disc, spinal canal and posterior elements, and what each finding does to them, in the coordinates of `canvas.py`."""
 
 import math
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ which findings are drawn, and how often. Results on these data are results on sy
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,8 +40,7 @@ SYNTHETIC_SEQUENCES = ("T1", "T2")
 _FINDINGS, _PATIENT, _SHAPE, _TEXTURE, _EXPOSURE, _WORDING = range(6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
+class Slice(NamedTuple):
     """A drawn slice: grey levels and mask indices, both (H, W) uint8."""
 
     image: np.ndarray

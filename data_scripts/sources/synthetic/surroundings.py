@@ -1,7 +1,4 @@
-"""What lies around the spine on an axial slice: skin, fat, muscles, pelvis, vessels and bowel.
-
-Coordinates and sides are those of `canvas.py`.
-"""
+"""Skin, fat, muscles, pelvis, vessels and bowel around the spine, in the coordinates of `canvas.py`."""
 
 import math
 from dataclasses import dataclass
