@@ -73,14 +73,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 
 # Longest first, so that "exit neural canals" is not read as something shorter within it. A hyphen or an apostrophe
-# continues a word: "disc-like" is no disc.
+# continues a word: "disc-like" is not a disc.
 PHRASE = re.compile(
     r"(?<![\w'’-])(?:"
     + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(SYNONYMS, key=len, reverse=True))
     + r")(?![\w'’-])",
     re.IGNORECASE,
 )
-# The letter of "grade a" is no article, nor is a capital A that does not begin a sentence: "Schizas class A".
+# No article: the letter of "grade a", and a capital A within a sentence ("Schizas class A").
 WORD = re.compile(
     r"(?<![\w'’-])(?<!grade )(?<!type )(?<!class )(?<!stage )"
     r"(?:(?-i:(?!A(?!\w)))|(?<![\s\S])|(?<=[.!?]\s)|(?<=\n)|(?<=//)|(?<=//\s))"

@@ -93,7 +93,7 @@ def card_paragraph(result: Mapping[str, Any]) -> str:
 {result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
 only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The
 check knows what the report parser knows; nobody has read them all.
-`{AUDIT_NAME}.md` holds counts and examples. Made on {result["date"]} with
+`{AUDIT_NAME}.md` contains counts and examples. Made on {result["date"]} with
 
 ```sh
 {result["command"]}

@@ -206,7 +206,7 @@ def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
 
 
 def _is_harmless(element: DataElement) -> bool:
-    """Whether an element that is no sequence is as `deidentify_dicom` leaves it."""
+    """Whether an element, not a sequence, is as `deidentify_dicom` leaves it."""
     action = _action(element.tag, element.VR)
     if element.is_empty or str(element.value) in ("", "[]"):
         return dictionary_has_tag(element.tag)

@@ -28,7 +28,7 @@ class Identifier:
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Find what names a person, in the order of the text and without overlaps.
 
-    Labels are left out: of `MRN: 12345` the number is found. Years alone and ages up to 89 are no identifiers.
+    Labels are left out: of `MRN: 12345` the number is found. Years alone and ages up to 89 are not identifiers.
 
     Source:
         The identifiers of the Safe Harbor method, 45 CFR 164.514(b)(2), as far as they occur in reports.
@@ -107,7 +107,7 @@ _DATE = re.compile(
     )(?![\w/]|[.,*-]\d)""",
     re.VERBOSE,
 )
-# "levels 10/11/12" and "7-8-10 mm" are no dates.
+# "levels 10/11/12" and "7-8-10 mm" are not dates.
 _LEVEL_BEFORE = re.compile(
     r"(?:\b(?:levels?|discs?|disks?|vertebrae|(?<![/.])[LTDCS])[\s:]*|\d\s?[/&-]\s?)$", re.IGNORECASE
 )

@@ -12,7 +12,7 @@ from data_scripts.reports.words import is_word_of_reports, known_forms
 
 Span = tuple[int, int]
 
-# Words of reports end a name; the reader's lexicon holds most, these are the others. Lower case.
+# Words of reports end a name; these are the ones that the lexicon lacks. Lower case.
 _OTHER_WORDS_OF_REPORTS = word_set("""
 abdomen abdominal according acute additional advice aera age aged anaemia anemia angle ankle appearances arm as asked
 assessment asthma avanto back backache base brain breast burning by cancer canon cc center chest claudication clinic
@@ -180,7 +180,7 @@ def _name_at(
     """Yield the name of at least `fewest` words that begins at a position, if one does.
 
     In small letters a name may have `lower_case` words; all but the first count only before the end of a clause or a
-    word of reports, lest a finding is taken. `labelled`: the text calls it a name, so a comma may separate family name
+    word of reports, to spare findings. `labelled`: the text calls it a name, so a comma may separate family name
     and name, and any word may be one. `certain`: a name follows, even one that is a word as well ("Small").
     """
     words: list[re.Match[str]] = []

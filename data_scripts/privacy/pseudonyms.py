@@ -60,7 +60,7 @@ class Pseudonyms:
             raise ValueError(f"{path} contains no pseudonym key: expected 64 hexadecimal digits ({error})") from error
 
     def of(self, identifier: str, prefix: str = "p") -> str:
-        """Return the pseudonym of an identifier; `prefix` tells a patient from a study of the same number."""
+        """Return the pseudonym of an identifier; `prefix` distinguishes a patient from a study of the same number."""
         return f"{prefix}-{self._digest(f'{prefix}:{identifier}').hex()[:_NUM_HEX_DIGITS]}"
 
     def of_uid(self, uid: str) -> str:

@@ -1,6 +1,6 @@
-"""What a lumbar report states: findings with level, side, severity and negation.
+"""Read what a lumbar report states: findings with level, side, severity and negation.
 
-The steps, statement by statement: words (spelling mistakes read through) → mentions (findings, structures, actions)
+The steps, statement by statement: words (spelling mistakes corrected) → mentions (findings, structures, actions)
 → actions joined with the structures they act on → negations, severities, sides and levels, each within its reach.
 """
 

@@ -259,7 +259,7 @@ def _end_of_negation(statement: Statement, start: int) -> int:
 
 
 def _is_participle(statement: Statement, action: Mention) -> bool:
-    """Whether an action begins a clause, as "compressing the sac", and is no noun, as "narrowing of the canal"."""
+    """Whether an action begins a clause, as "compressing the sac", unlike the noun in "narrowing of the canal"."""
     following = statement.lemmas[action.last + 1 : action.last + 2]
     acts = following == ("the",) or (following != ("of",) and _acts_forward(statement, action))
     return action.role == "active" and acts
@@ -278,4 +278,4 @@ def _affirms(statement: Statement, start: int) -> bool:
             return True
         elif lemma in lexicon.END_OF_NEGATION or (lemma == "," and not is_sided):
             return is_sided
-    return is_sided  # "no stenosis, left protrusion", but an "or" further on tells of a list
+    return is_sided  # "no stenosis, left protrusion", but a later "or" marks a list

@@ -52,7 +52,7 @@ def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> in
 
 
 def attach_grades(statement: Statement) -> None:
-    """Give graded findings the number that stands within three words: "Modic type II", "grade I spondylolisthesis"."""
+    """Give graded findings the number within three words: "Modic type II", "grade I spondylolisthesis"."""
     for draft in statement.drafts:
         if draft.kind in lexicon.GRADED_KINDS:
             first, last = draft.head.first, draft.head.last

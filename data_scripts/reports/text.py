@@ -38,10 +38,10 @@ REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
 _RUNS_ON = re.compile(r"(?:[,:;&(-]|\b(?:a|an|and|at|by|for|from|in|of|on|or|over|the|to|with))$", re.IGNORECASE)
 _CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
-# What may stand between two statements, up to the first character that belongs to the second.
+# Separators of two statements, up to the first character that belongs to the second.
 _BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
 _CLOSING_BRACKET = re.compile(r"\)[.,;]*")
-# A statement of these and of numbers alone says nothing: it is a heading, a place in a list, a level, a sign.
+# A statement of these and numbers alone says nothing: a heading, a place in a list, a level, a sign.
 _SAYS_NOTHING = {
     *("<level>", "<vertebra>", "level", "and", "at", *".,;:()&+?-"),
     *("findings", "conclusion", "opinion", "technique", "comparison", "indication", "comment", "report"),

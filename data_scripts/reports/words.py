@@ -36,7 +36,7 @@ _START = r"(?:(?<![A-Za-z0-9])|(?<=[a-z])(?=[A-Z]))"
 _VERTEBRA = r"[CDTLcdtl]\s?[0-9]{1,2}|[Ss]\s?[1-5]"
 _JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
 _NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
-# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is no decimal where the vertebrae are neighbours.
+# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is not a decimal if the vertebrae are neighbours.
 _NEIGHBOURS = "|".join(
     rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])" for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1))
 )
@@ -72,20 +72,20 @@ _LUMBAR_LETTER = re.compile(r"L(?=[.\s/-]{1,2}(?:S(?![a-rt-z0-9])|[Ss](?:pine|pi
 _ANY_LETTER = re.compile(_LETTER)
 _ABBREVIATIONS = frozenset(("rt", "lt", "lft", "rght", "vs", "approx", "posterolat", "lat", "m", "c", "l", "r", "d"))
 LONGEST_STATEMENT = 200  # words; a longer one is cut, since reading takes time with the square of its length
-LONGEST_WORD = 40  # letters; a longer one is no word and stays as it is
+LONGEST_WORD = 40  # letters; a longer one is not a word and stays as it is
 _BULLETS = frozenset("-*•.")
 # A line that ends in one of these runs on.
 _RUNS_ON = {
     *("and", "or", "a", "an", "at", "by", "for", "from", "in", "involving", "of", "on", "over", "the", "to"),
     *("upon", "with", "causing", "exit", "both", "more", "no", "without"),
 }
-# A line that begins with one of these goes on with the last one.
+# A line that begins with one of these continues the last one.
 _GOES_ON = re.compile(r"(?:and|or|with)(?!\w)")
 _FIRST_WORD = re.compile(r"[^\W\d_]+")
 
 
 def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
-    """Split a report into statements: what stands between full stops, line breaks, `//`, bullets and "NB".
+    """Split a report into statements at full stops, line breaks, `//`, bullets and "NB".
 
     Example:
         >>> [[word.lemma for word in words] for words in read_statements("Diffuse bulgge at L4-5 // no stenosis")]

@@ -1,8 +1,8 @@
 """The embedded source: axial T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
 
-A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT lies on the image's
+A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT is on the image's
 RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing follows from (seed, patient): the
-same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` says
+same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
 which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
 

@@ -84,7 +84,7 @@ def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np
 
 
 def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Build, rng: np.random.Generator) -> Field:
-    """Share of fat in a paraspinal muscle: septa that fan out from the facet, most beside the spine."""
+    """Compute the share of fat in a paraspinal muscle: septa that fan out from the facet, most near the spine."""
     turn = np.arctan2(y - 17.0, lateral - 10.0) + 0.07 * noise
     fan = np.interp(turn, np.linspace(-1.2, 3.2, 90), rng.standard_normal(90)).astype(np.float32)
     septa = np.exp(-((fan / 0.30) ** 2)) * np.clip(0.45 + 0.6 * patches, 0.0, 1.0)
