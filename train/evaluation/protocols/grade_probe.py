@@ -1,11 +1,10 @@
 """Grade probe: what a ridge regression reads of an ordinal grade from frozen features.
 
-The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. A regularised
-regression predicts too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
-outputs into grades instead, set where the outputs for the validation patients (of whom the regression had seen
-nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on
-training and validation patients together, and keeps the cut-points: set on its outputs for patients that it has seen,
-they would be too far apart. A grade beyond all that occur is never predicted. Test rows are only predicted.
+The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. It predicts too
+near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its outputs into grades
+instead: on the validation patients, which the regression had not seen, each grade comes out as often as it occurs in
+training and validation. Then the regression is fitted again on both splits and keeps the cut-points: set on patients
+that it has seen, they would be too far apart. A grade beyond all that occur is never predicted.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Measure
+from train.evaluation.statistics.bootstrap import Estimate, Measure, Resampling, estimates_of
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -27,15 +26,10 @@ PENALTY_GRID = tuple(10.0**power for power in range(-1, 6))
 
 @dataclass(frozen=True)
 class Grader:
-    """A fitted grade probe.
+    """A fitted grade probe."""
 
-    Args:
-        regression: Scaler and ridge regression.
-        cut_points: Outputs above the i-th are graded above i. Shape (grades - 1,), rising.
-    """
-
-    regression: Pipeline
-    cut_points: Array
+    regression: Pipeline  # scaler and ridge regression
+    cut_points: Array  # outputs above the i-th are graded above i; (grades - 1,), rising
 
     def predict(self, features: Array) -> Array:
         """Grade indices of rows of features. Shape (N,)."""
@@ -64,11 +58,7 @@ def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -
 
 
 def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
-    """Say what the metrics of predicted grades are computed of.
-
-    Args:
-        targets: The truth.
-        predicted: Grade indices, -1 where none is predicted. Shape (N,).
+    """Collect the metrics of predicted grade indices, shape (N,), -1 where none is predicted.
 
     Returns:
         `quadratic_kappa` and `mean_absolute_error` (in grades); nothing without a row that has both grades.
@@ -83,6 +73,12 @@ def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
         "quadratic_kappa": Measure(kappa, [truth, predicted], patient_ids, reason),
         "mean_absolute_error": Measure(metrics.mean, [np.abs(truth - predicted)], patient_ids),
     }
+
+
+def grade_estimates(targets: Targets, predicted: Array, resampling: Resampling) -> dict[str, Estimate]:
+    """Estimate the metrics of `grade_measures`, each as `grade_NAME`."""
+    estimates = estimates_of(grade_measures(targets, predicted), resampling)
+    return {f"grade_{name}": estimate for name, estimate in estimates.items()}
 
 
 def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:
