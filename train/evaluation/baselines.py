@@ -88,11 +88,8 @@ def pca_features(thumbnails: Mapping[str, Array]) -> dict[str, Array]:
 def hog_features(thumbnails: Array) -> Array:
     """Compute histograms of oriented gradients: 8-pixel cells, 2 x 2 blocks, 9 orientations.
 
-    Args:
-        thumbnails: Grey, 8-bit. Shape (N, H, W).
-
     Returns:
-        Shape (N, 1764) for 64 x 64 thumbnails.
+        Shape (N, 1764) for grey 8-bit thumbnails of shape (N, 64, 64).
 
     Source:
         Dalal and Triggs, Histograms of Oriented Gradients for Human Detection, 2005.
@@ -103,11 +100,7 @@ def hog_features(thumbnails: Array) -> Array:
 
 
 def describing_features(rows: Dataset, sizes: Array) -> Array:
-    """Describe an image without looking at it: sequence, level, plane, and its size.
-
-    Args:
-        rows: With the columns `sequence`, `level` and `plane`.
-        sizes: Width and height of the stored images in pixels. Shape (N, 2).
+    """Describe images without looking at them: sequence, level, plane, and `sizes`, shape (N, 2) in pixels.
 
     Returns:
         One-hot columns, then width, height and width / height. Shape (N, D).

@@ -43,7 +43,7 @@ def fit_checkpoint_calibration(
 ) -> ZeroShotCalibration:
     """Fit the zero-shot calibration of a checkpoint on validation rows, and write it into its configuration.
 
-    An earlier calibration is replaced; the weights stay untouched. Arguments as of `fit_zero_shot_calibration`.
+    An earlier calibration is replaced; the weights stay untouched. Arguments as for `fit_zero_shot_calibration`.
 
     Raises:
         ValueError: If there is no checkpoint, or it cannot take a calibration: see `check_can_be_calibrated`.

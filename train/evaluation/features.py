@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,10 @@ def encode_images_once(
     cache_dir: Path | None,
 ) -> dict[str, Array]:
     """Call `encode_images`, unless `cache_dir` has its result."""
-    make = partial(encode_images, model, processor, rows, batch_size=batch_size, description=f"Images, {split}")
+
+    def make() -> dict[str, Array]:
+        return encode_images(model, processor, rows, batch_size=batch_size, description=f"Images, {split}")
+
     if cache_dir is None:
         return make()
     return cached(cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors", make)

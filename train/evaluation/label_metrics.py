@@ -58,8 +58,10 @@ def label_measures(
 
 
 def unlearned_columns(targets: Targets, probabilities: Array, folds: Array | None = None) -> dict[int, str]:
-    """Find the columns with NaN, whose finding could not be learned, with the reason; it names the `folds`, if any."""
-    unlearned = {}
+    """Find the columns of findings with NaN, which could not be learned; the reason names the `folds`, if any."""
+    unlearned: dict[int, str] = {}
+    if targets.exclusive:
+        return unlearned
     for k in np.flatnonzero(np.isnan(probabilities).any(0)).tolist():
         without = [] if folds is None else np.unique(folds[np.isnan(probabilities[:, k])]).tolist()
         of_folds = f" (fold {', '.join(map(str, without))})" if len(without) else ""

@@ -60,7 +60,7 @@ class Encoded:
 
     @property
     def image_embeds(self) -> Array:
-        """Of the test rows, unit length. Shape (N, D)."""
+        """Embeddings of the test rows, unit length. Shape (N, D)."""
         return self.features[PROJECTED]["test"]
 
 
@@ -73,15 +73,9 @@ def encode(
     batch_size: int,
     cache_dir: Path | None = None,
 ) -> Encoded:
-    """Encode the images of all splits, the reports of the test split and the prompts, each once.
+    """Encode the images of the three splits, the reports of the test split and the prompts, each once.
 
-    Args:
-        model: A LumbarCLIP model; left as it was.
-        processor: Its processor.
-        dataset: Splits `train`, `validation` and `test`.
-        targets: By split; only the names of labels are read.
-        batch_size: Images or texts a forward pass.
-        cache_dir: Where encoded splits are kept; None to keep none.
+    The model is left as it was, and of the targets only the names of labels are read. `cache_dir` keeps encoded splits.
     """
     images = {
         split: encode_images_once(model, processor, dataset[split], split, batch_size=batch_size, cache_dir=cache_dir)

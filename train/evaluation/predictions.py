@@ -57,14 +57,9 @@ def write_predictions(
     sources: Sequence[str],
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write predictions and the truth of their rows to a Parquet file. The file is whole or absent.
+    """Write predictions, the truth of their rows and the source file of each row. The file is whole or absent.
 
-    Args:
-        path: Of the Parquet file.
-        predictions: Of N rows.
-        targets: Their truth.
-        sources: File that each row came from.
-        about: More to keep with the file, such as a hash of the rows.
+    `about` is more to keep with the file, such as a hash of the rows.
     """
     columns = {
         "source": pa.array(list(sources), pa.string()),

@@ -81,7 +81,7 @@ def read_rows(rows: Dataset, split: str) -> Targets:
 
 
 def count_labels(targets: Targets) -> dict[str, dict[str, int]]:
-    """Count the rows and the patients with each label: a metric that rests on one patient says little."""
+    """Count the rows and patients with each label; a metric on one patient says little."""
     return {
         name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
         for name, present in zip(targets.label_names, targets.labels.T, strict=True)

@@ -21,7 +21,7 @@ from train.evaluation.targets import Targets, count_labels, read_rows, read_targ
 from train.experiments.spec import ExperimentArguments
 
 FOLDS = "folds.json"
-# Of the cut alone: all seeds are measured on the same folds, so that their predictions can be compared row by row.
+# Seeds the cut alone: all seeds of an experiment share the folds, so their predictions compare row by row.
 CUT_SEED = 0
 
 

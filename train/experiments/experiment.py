@@ -57,8 +57,8 @@ def run_experiment(experiment: ExperimentArguments) -> None:
         if experiment.dry_run:
             show_plan(out, runs, data, accelerator)
             return
-        begin(out, experiment, runs, data, accelerator)
-        do_runs(out, experiment, runs, data, accelerator)
+        begin(experiment, runs, data, accelerator)
+        do_runs(experiment, runs, data, accelerator)
         if accelerator.is_main_process:
             report(out, experiment, runs, data)
     accelerator.wait_for_everyone()
@@ -87,13 +87,10 @@ def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
 
 
 def begin(
-    out: Path,
-    experiment: ExperimentArguments,
-    runs: Sequence[ExperimentRun],
-    data: ExperimentData,
-    accelerator: Accelerator,
+    experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData, accelerator: Accelerator
 ) -> None:
     """Make the experiment's folder, or check that its runs are unchanged; forget the runs to retry."""
+    out = Path(experiment.out)
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if experiment.overwrite:
@@ -124,11 +121,7 @@ def delete_experiment(out: Path) -> None:
 
 
 def do_runs(
-    out: Path,
-    experiment: ExperimentArguments,
-    runs: Sequence[ExperimentRun],
-    data: ExperimentData,
-    accelerator: Accelerator,
+    experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData, accelerator: Accelerator
 ) -> None:
     """Do the runs that have not ended, one after the other, with all processes; show the progress after each."""
     summaries = {run.run_id: summary for run in runs if (summary := read_summary(run)) is not None}
@@ -140,13 +133,17 @@ def do_runs(
         bar.set_postfix_str(run.run_id)
         summaries[run.run_id] = do_run(run, data.folds[run.fold or 0], accelerator, experiment.keep_checkpoints)
         if accelerator.is_main_process:
-            show_progress(out, experiment.headline, runs, data, summaries)
+            show_progress(experiment, runs, data, summaries)
 
 
 def show_progress(
-    out: Path, headline: str, runs: Sequence[ExperimentRun], data: ExperimentData, summaries: Mapping[str, Summary]
+    experiment: ExperimentArguments,
+    runs: Sequence[ExperimentRun],
+    data: ExperimentData,
+    summaries: Mapping[str, Summary],
 ) -> None:
     """Print and keep the table of finished runs."""
+    headline = experiment.headline
     done = [run for run in runs if run.run_id in summaries and summaries[run.run_id]["state"] == DONE]
     values = {run.run_id: quick_metric(*read_predictions(folder_of(run) / PREDICTIONS), headline) for run in done}
     metric = "macro F1" if data.targets.exclusive else "macro AUROC"
@@ -154,7 +151,7 @@ def show_progress(
     left = remaining_seconds(runs, summaries)
     status = f"{len(summaries)} of {len(runs)} runs have ended; left: {'unknown' if left is None else in_words(left)}."
     tqdm.write(f"\n{table}\n{status}\n")
-    write_text(out / PROGRESS, f"{table}\n\n{status}\n")
+    write_text(Path(experiment.out) / PROGRESS, f"{table}\n\n{status}\n")
 
 
 def report(out: Path, experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData) -> None:

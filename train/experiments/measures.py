@@ -7,11 +7,12 @@ described in `train.evaluation.predictions`.
 Shapes: N rows, K labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from train.evaluation import label_metrics
+from train.evaluation.label_metrics import unlearned_columns
 from train.evaluation.predictions import Predictions, ranks_within_folds
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.grade_probe import grade_measures
@@ -44,7 +45,7 @@ def label_groups(predictions: Predictions) -> list[str]:
 def measures_of(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
-    """Collect the metrics of one system and seed.
+    """Collect the metrics of one system and seed, by group and name; what was not predicted is not there.
 
     Args:
         predictions: Of N rows.
@@ -52,14 +53,11 @@ def measures_of(
         headline: The probe that is measured label by label and patient by patient, as `PROBE/FEATURES`.
         unlearned: By group, columns that some system could not learn, with the reason: they are left out of the macro
             means of all systems, which are thus compared on the same findings.
-
-    Returns:
-        By group, by name of the metric. What was not predicted is not there.
     """
     measures: Measures = {}
     for group in label_groups(predictions):
         of_group = label_measures(targets, predictions[group], predictions["fold"], unlearned.get(group, {}))
-        shown = _shown(group, headline, list(of_group))
+        shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
     measures |= _patient_measures(predictions, targets, headline, unlearned)
     for name in predictions:
@@ -72,7 +70,7 @@ def measures_of(
     return measures
 
 
-def _shown(group: str, headline: str, names: Sequence[str]) -> list[str]:
+def _shown(group: str, headline: str, names: Iterable[str]) -> list[str]:
     """Names of the metrics of a group of labels that are kept."""
     if group.startswith("calibrated/"):
         return [CALIBRATION, "brier_score"]
@@ -89,13 +87,9 @@ def _shown(group: str, headline: str, names: Sequence[str]) -> list[str]:
 def label_measures(
     targets: Targets, probabilities: Array, fold_of_row: Array, unlearned: Mapping[int, str]
 ) -> dict[str, Measure]:
-    """Collect the metrics of predicted labels on the rows of several folds together.
+    """Collect the metrics of predicted labels, shape (N, K), of several folds; each row is ranked within its fold.
 
-    Args:
-        targets: The truth.
-        probabilities: Of each label; rows of different folds are ranked within their fold. Shape (N, K).
-        fold_of_row: Shape (N,).
-        unlearned: Columns to leave out, with the reason.
+    `unlearned` columns, given with the reason, are left out.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     ranks = ranks_within_folds(probabilities, fold_of_row)
@@ -117,16 +111,9 @@ def unlearned_by_group(systems: Sequence[Predictions], targets: Targets) -> dict
     unlearned: dict[str, dict[int, str]] = {}
     for predictions in systems:
         for group in label_groups(predictions):
-            of_system = _unlearned(targets, predictions[group], predictions["fold"])
+            of_system = unlearned_columns(targets, predictions[group], predictions["fold"])
             unlearned[group] = of_system | unlearned.get(group, {})
     return unlearned
-
-
-def _unlearned(targets: Targets, probabilities: Array, fold_of_row: Array) -> dict[int, str]:
-    """Columns of findings without a prediction; exclusive classes always have one."""
-    if targets.exclusive:
-        return {}
-    return label_metrics.unlearned_columns(targets, probabilities, fold_of_row)
 
 
 def _patient_measures(
@@ -141,7 +128,7 @@ def _patient_measures(
         if name in predictions:
             probabilities = mean_over_patients(predictions[name], targets.patient_ids)
             folds = predictions["fold"][first_row]
-            columns = unlearned.get(f"probe/{headline}", {}) | _unlearned(of_patients, probabilities, folds)
+            columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
             of_group = label_measures(of_patients, probabilities, folds, columns)
             measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
     return measures

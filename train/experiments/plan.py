@@ -117,7 +117,7 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
 
     seconds_of_update(SMALL_BATCH_SIZE)  # the first one allocates
     small = torch.tensor(seconds_of_update(SMALL_BATCH_SIZE), device=accelerator.device)
-    if accelerator.reduce(small, "mean").item() > SLOW_SECONDS:  # alike on all processes, which gather together
+    if accelerator.reduce(small, "mean").item() > SLOW_SECONDS:  # the same on all processes, which gather together
         return SMALL_BATCH_SIZE * accelerator.num_processes / small.item()
     seconds = sum(seconds_of_update(args.batch_size) for _ in range(TIMED_UPDATES))
     return TIMED_UPDATES * args.batch_size * accelerator.num_processes / seconds

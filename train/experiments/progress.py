@@ -17,16 +17,10 @@ Summaries = Mapping[str, Summary]
 def progress_table(
     runs: Sequence[ExperimentRun], summaries: Summaries, values_of_runs: Mapping[str, float | None], metric: str
 ) -> str:
-    """Lay out the progress of each system, one line a system.
+    """Lay out the progress of each system, one line a system, as a Markdown table.
 
-    Args:
-        runs: Of the experiment.
-        summaries: By run id, of the runs that have ended.
-        values_of_runs: `quick_metric` by run id.
-        metric: Name of the values.
-
-    Returns:
-        A Markdown table: runs done, those that ended badly, the mean value of those done, and the seconds of a run.
+    It shows runs done, those that ended badly, the mean of `values_of_runs` (`quick_metric` by run id, called
+    `metric`), and the seconds of a run.
     """
     rows = []
     for title in dict.fromkeys(run.title for run in runs):

@@ -41,16 +41,7 @@ Summary = dict[str, Any]
 
 
 def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
-    """Train a run from its last state, predict on the first process, and write the summary.
-
-    Args:
-        run: The run.
-        fold: The data that it trains and is measured on.
-        accelerator: Knows the processes; each run makes its own for training.
-        keep_checkpoint: Whether to keep the weights.
-
-    Returns:
-        The summary.
+    """Train a run from its last state, predict on the first process, and write and return the summary.
 
     Raises:
         OSError: If the disk is full. Whatever else stops a run is written into its summary.

@@ -52,7 +52,7 @@ class ExperimentArguments:
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
     allow_leaks: bool = setting(
         False,
-        "Take a data set whose splits share patients, studies or (near-)equal images; its results are then marked.",
+        "Accept splits that share patients, studies or (near-)equal images, and mark the results.",
     )
     out: str = setting("", "Folder of the experiment; empty: experiments/ and the name of the file.")
     seeds: list[int] = setting([0], "Seeds; each system is run with each of them.")
@@ -68,7 +68,7 @@ class ExperimentArguments:
     )
     epochs: int | None = setting(None, "Passes over the training pairs; replaces the setting of the file.")
     max_updates: int | None = setting(None, "Stop each run after this many updates; replaces the setting of the file.")
-    baselines: list[Baseline] = setting(list(BASELINES), "Probed beside the systems.")
+    baselines: list[Baseline] = setting(list(BASELINES), "Probed in addition to the systems.")
     headline: Headline = setting("logistic/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
     reference: str = setting(
         "", "Title that the other systems are subtracted from; empty: the first LumbarCLIP, or the first of all."

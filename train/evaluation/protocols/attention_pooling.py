@@ -89,8 +89,8 @@ def attention_pooling(features: Mapping[str, Array], targets: Mapping[str, Targe
 
     Args:
         features: By split, shape (N, D).
-        targets: By split, row by row with the features.
-        seed: Of the first weights. The same seed gives the same predictions.
+        targets: By split.
+        seed: Of the first weights.
 
     Returns:
         Probability of each label for the row's patient, the same in all rows of one; NaN where all training patients
@@ -118,11 +118,8 @@ def attention_pooling(features: Mapping[str, Array], targets: Mapping[str, Targe
 def fit_attention(train: Bags, validation: Bags, exclusive: bool, seed: int) -> GatedAttention:
     """Train with AdamW on all training patients at once; keep the epoch with the least validation loss.
 
-    Args:
-        train: The patients to learn from.
-        validation: The patients to stop by.
-        exclusive: Whether each patient has exactly one label (cross-entropy), or any number (binary cross-entropy).
-        seed: Of the first weights; the global random state is left as it was.
+    Exclusive labels are learned by cross-entropy, others by binary cross-entropy. The global random state is left as it
+    was.
     """
     loss_function = F.cross_entropy if exclusive else F.binary_cross_entropy_with_logits
     with torch.random.fork_rng(devices=[]):

@@ -68,7 +68,6 @@ class Calibration:
     temperatures: Floats  # one a question; (Q,)
     thresholds: Floats  # of the sets that promise coverage for each choice; (Q, C)
     marginal_thresholds: Floats  # of the sets that promise coverage on average; (Q, C)
-    target_coverage: float  # what both promise
     # why T is 1 or at its bound, or a choice is in every set; by question and by `QUESTION: CHOICE`
     reasons: dict[str, str]
 
@@ -197,7 +196,7 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
         )
     for name, reason in reasons.items():
         warn_once(logger, f"Calibration of {name}: {reason}.")
-    return Calibration(temperatures, thresholds, marginal, target_coverage, reasons)
+    return Calibration(temperatures, thresholds, marginal, reasons)
 
 
 def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:

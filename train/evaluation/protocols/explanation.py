@@ -131,8 +131,8 @@ def method_estimates(
         resampling: How intervals are drawn.
 
     Returns:
-        `trained`, `randomised` and `less BASELINE` for the randomised model and the others: estimates by score.
-        `trained` also has the mean `rank_correlation` over the maps that have one.
+        Estimates by score for `trained`, `randomised model`, and `less BASELINE` of it and the others. `trained` also
+        has the mean `rank_correlation` over the maps that have one.
     """
     randomised = scores.randomised.mean(axis=0)  # over the models, so that a map counts once
     groups = {
@@ -166,14 +166,7 @@ def score_methods(
     findings: Sequence[MaskedFinding],
     image_processor: LumbarCLIPImageProcessor,
 ) -> tuple[dict[str, MapScores], dict[str, Array]]:
-    """Score maps at the pixels of the stored images, where the masks were drawn.
-
-    Args:
-        trained: Of the trained model.
-        randomised: Of models of its architecture with random weights.
-        rows: With the column `mask`.
-        findings: Of these rows.
-        image_processor: That of the model.
+    """Score the maps of a trained and of randomised models at the pixels of the stored images, which have the masks.
 
     Returns:
         The scores by method, and those of maps that need no model, shape (M, 2), by name.

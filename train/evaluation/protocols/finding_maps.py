@@ -100,15 +100,9 @@ def finding_maps(
     batch_size: int,
     description: str,
 ) -> Maps:
-    """Draw the maps of every method for every finding, each asked for with the mean of its prompts.
+    """Draw the maps of every method for every finding of `rows`, each asked for with the mean of its prompts.
 
-    Args:
-        model: In evaluation mode, on any device.
-        processor: Its processor; holds the prompts.
-        rows: With the column `image`.
-        findings: Of these rows.
-        batch_size: Images a forward pass.
-        description: Shown beside the progress bar.
+    The model must be in evaluation mode; it may be on any device.
 
     Returns:
         By method, the map of each finding over the input of the model.

@@ -41,7 +41,7 @@ def measure_classifier(
     Args:
         logits: Before calibration, of the splits `validation` and `test`. Shape (N, K).
         start_features: Pooled output of the tower before fine-tuning, by split. Shape (N, D).
-        targets: The truth by split.
+        targets: By split.
         resampling: How intervals are drawn.
         is_grade: Whether the classes are grades, in their order.
     """

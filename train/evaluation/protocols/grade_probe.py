@@ -37,11 +37,7 @@ class Grader:
 
 
 def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array | None:
-    """Fit the grade probe and predict the test split.
-
-    Args:
-        features: By split, shape (N, D).
-        targets: By split, row by row with the features. Rows without a grade are left out.
+    """Fit the grade probe on features, by split of shape (N, D), and predict the test split.
 
     Returns:
         Grade of each test row, -1 where it has none, shape (N,); None if one of the splits has no graded row.
@@ -82,15 +78,10 @@ def grade_estimates(targets: Targets, predicted: Array, resampling: Resampling) 
 
 
 def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:
-    """Fit regression and cut-points. Test rows are not looked at.
+    """Fit regression and cut-points on the splits `train` and `validation`.
 
-    Args:
-        features: Splits `train` and `validation`, shape (N, D).
-        grades: Grade indices of the same splits, shape (N,).
-        num_grades: Number of grades on the scale.
-
-    Returns:
-        The grader; its ridge penalty is the one with the least squared error on the validation rows.
+    Features have shape (N, D), grade indices (N,). The ridge penalty is the one with the least squared error on the
+    validation rows.
     """
 
     def fitted(penalty: float, rows: Array, row_grades: Array) -> Pipeline:
@@ -102,7 +93,7 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     best = int(np.argmin([((output - grades["validation"]) ** 2).mean() for output in outputs]))
     all_grades = np.concatenate([grades["train"], grades["validation"]])
     shares = np.bincount(all_grades, minlength=num_grades).cumsum() / len(all_grades)
-    # Where a grade never occurs, its cut-point lies beyond all outputs: at the least or greatest one, rounding decided.
+    # The cut-point of a grade that never occurs is infinite: at the least or greatest output, rounding would decide.
     outside = np.where(shares <= 0, -np.inf, np.inf)
     cut_points = np.where((shares > 0) & (shares < 1), np.quantile(outputs[best], shares), outside)[:-1]
     regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)

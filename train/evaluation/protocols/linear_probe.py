@@ -24,14 +24,10 @@ REGULARISATION_GRID = tuple(10.0**power for power in range(-4, 3))
 
 
 def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
-    """Fit the probe on frozen features and predict the test split.
+    """Fit the probe on frozen features, by split of shape (N, D), and predict the test split.
 
     Exclusive labels get one multinomial probe; other labels one binary probe each, rows without labels counting as
     negatives of all.
-
-    Args:
-        features: By split, shape (N, D); projected or not.
-        targets: By split, row by row with the features.
 
     Returns:
         Probabilities of the test rows; a finding that could not be learned is NaN. Shape (N, K).
@@ -47,12 +43,7 @@ def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]
 def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:
     """Fit a standardised logistic regression on the splits `train` and `validation`; C is chosen on `validation`.
 
-    Args:
-        features: By split, shape (N, D).
-        classes: Class indices by split, shape (N,).
-
-    Returns:
-        Scaler and classifier. `classes_` lists the classes seen.
+    Features have shape (N, D), class indices (N,). `classes_` of the result lists the classes seen.
     """
     scaler = StandardScaler().fit(features["train"])
     train_features = scaler.transform(features["train"])

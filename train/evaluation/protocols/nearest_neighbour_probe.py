@@ -25,11 +25,7 @@ VOTE_TEMPERATURE = 0.07
 
 
 def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
-    """Predict the test rows from their neighbours.
-
-    Args:
-        features: By split, shape (N, D); projected or not.
-        targets: By split, row by row with the features.
+    """Predict the test rows from their neighbours in features, by split of shape (N, D).
 
     Returns:
         Probabilities of the test rows. A finding that all known rows carry, or none of them, is NaN; an exclusive class

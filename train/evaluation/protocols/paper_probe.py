@@ -92,11 +92,7 @@ def paper_probe(
 def fit_linear_layer(features: Tensor, labels: Tensor, loss: Loss, seed: int) -> nn.Linear:
     """Train one linear layer, all labels at once. The global random state is left as it was.
 
-    Args:
-        features: Shape (N, D), float.
-        labels: 0.0 or 1.0, each label in at least one row. Shape (N, K), float.
-        loss: Of a batch.
-        seed: Of the initial weights and of the order of rows.
+    Features have shape (N, D); labels, 0.0 or 1.0, shape (N, K), and each is in at least one row.
     """
     counts, num_rows = labels.sum(0), len(labels)
     with torch.random.fork_rng(devices=[]):

@@ -194,7 +194,7 @@ def copies_before(text_of_row: Array) -> Array:
 
 
 def retrieval_predictions(image_embeds: Array, texts: Sequence[str], text_embeds: Array) -> dict[str, Array]:
-    """Search one split both ways, by each meaning of a hit; arguments as of `rank_queries`.
+    """Search one split both ways, by each meaning of a hit; arguments as for `rank_queries`.
 
     Returns:
         `retrieval/HITS/DIRECTION/rank`, `num_hits` and `num_candidates`, of each row. Shape (N,).
@@ -208,15 +208,10 @@ def retrieval_predictions(image_embeds: Array, texts: Sequence[str], text_embeds
 
 
 def retrieval_measures(predictions: Mapping[str, Array], group: str, patient_ids: Array) -> dict[str, Measure]:
-    """Collect the metrics of a search. The patients who ask are resampled, the candidates are not.
-
-    Args:
-        predictions: Of `retrieval_predictions`.
-        group: Which of them: `retrieval/HITS`.
-        patient_ids: Patient of each row. Shape (N,).
+    """Collect the metrics of the search `group`, `retrieval/HITS`. The patients who ask are resampled, not candidates.
 
     Returns:
-        For each direction: `..._recall_at_1`, `_5`, `_10`, the level of chance beside each (`..._chance_at_1`) and
+        For each direction: `..._recall_at_1`, `_5`, `_10`, the level of chance for each (`..._chance_at_1`) and
         `..._median_rank`.
     """
     measure = partial(Measure, patient_ids=patient_ids)

@@ -60,7 +60,7 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a JSON value: NaN becomes null, with the reason beside it."""
+        """Return a JSON value: NaN becomes null, next to the reason."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         entry = {name: None if math.isnan(number) else number for name, number in numbers.items()}
         if_any = {"reason": self.reason, "dropped_resamples": self.dropped_resamples}
@@ -130,7 +130,7 @@ class Resampled:
 
     @property
     def standard_deviation(self) -> float:
-        """Of the seeds; NaN for a single one."""
+        """Spread of the seeds; NaN for a single one."""
         return float(np.std(self.by_seed, ddof=1)) if len(self.by_seed) > 1 else math.nan
 
     def estimate(self, warn: bool = False) -> Estimate:

@@ -250,6 +250,6 @@ def _counts_by_score(positive: Array, scores: Array, weights: Array | None) -> t
     row_weights = _weights(weights, len(order))[..., order]
     present_weights = row_weights * present
     absent_weights = row_weights - present_weights
-    if len(starts) == len(order):  # no ties, as of most probabilities: nothing to add up
+    if len(starts) == len(order):  # no ties, as usual for probabilities: nothing to add up
         return present_weights, absent_weights
     return np.add.reduceat(present_weights, starts, axis=-1), np.add.reduceat(absent_weights, starts, axis=-1)
