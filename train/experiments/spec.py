@@ -51,8 +51,7 @@ class ExperimentArguments:
     description: str = setting("", "The question of the experiment, in a sentence or two; opens its report.")
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
     allow_leaks: bool = setting(
-        False,
-        "Accept splits that share patients, studies or (near-)equal images, and mark the results.",
+        False, "Accept splits that share patients, studies or (near-)equal images, and mark the results."
     )
     out: str = setting("", "Folder of the experiment; empty: experiments/ and the name of the file.")
     seeds: list[int] = setting([0], "Seeds; each system is run with each of them.")

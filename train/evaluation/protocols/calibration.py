@@ -45,13 +45,7 @@ from train.evaluation.questions import (
     true_choices,
 )
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import (
-    Estimate,
-    Resampling,
-    paired_difference,
-    patient_bootstrap,
-    warn_once,
-)
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, paired_difference, patient_bootstrap, warn_once
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
 
@@ -84,11 +78,7 @@ class CalibrationResult:
 
 
 def measure_calibration(
-    validation_logits: Array,
-    validation: Targets,
-    test_logits: Array,
-    test: Targets,
-    resampling: Resampling,
+    validation_logits: Array, validation: Targets, test_logits: Array, test: Targets, resampling: Resampling
 ) -> CalibrationResult:
     """Fit temperatures and prediction sets on validation rows, and measure them on test rows.
 
@@ -214,12 +204,7 @@ def apply_calibration(calibration: Calibration, logits: Array, targets: Targets)
 
 
 def calibration_estimates(
-    targets: Targets,
-    uncalibrated: Array,
-    calibrated: Array,
-    sets: Array,
-    marginal_sets: Array,
-    resampling: Resampling,
+    targets: Targets, uncalibrated: Array, calibrated: Array, sets: Array, marginal_sets: Array, resampling: Resampling
 ) -> dict[str, Estimate]:
     """Measure probabilities before and after calibration, and prediction sets; on one test split or pooled folds.
 

@@ -50,11 +50,7 @@ class PaperProbe:
 
 
 def paper_probe(
-    features: Mapping[str, Array],
-    targets: Mapping[str, Targets],
-    loss: ProbeLoss = PROBE_LOSSES["paper"],
-    *,
-    seed: int,
+    features: Mapping[str, Array], targets: Mapping[str, Targets], loss: ProbeLoss = PROBE_LOSSES["paper"], *, seed: int
 ) -> PaperProbe:
     """Fit the paper's probe on the training split and predict the other two.
 
