@@ -10,9 +10,8 @@ Whoever loads the checkpoint then has calibrated probabilities, prediction sets 
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -33,17 +32,11 @@ CODE = "calibration_lumbarclip.py"
 
 
 def fit_checkpoint_calibration(
-    folder: str | Path,
-    rows: Dataset,
-    targets: Targets,
-    *,
-    dataset_name: str,
-    batch_size: int,
-    target_coverage: float = TARGET_COVERAGE,
+    folder: str | Path, rows: Dataset, targets: Targets, **options: Any
 ) -> ZeroShotCalibration:
     """Fit the zero-shot calibration of a checkpoint on validation rows, and write it into its configuration.
 
-    An earlier calibration is replaced; the weights stay untouched. Arguments as for `fit_zero_shot_calibration`.
+    An earlier calibration is replaced; the weights stay untouched. Options as for `fit_zero_shot_calibration`.
 
     Raises:
         ValueError: If there is no checkpoint, or it cannot take a calibration: see `check_can_be_calibrated`.
@@ -51,8 +44,7 @@ def fit_checkpoint_calibration(
     if Path(folder, "config.json").exists():
         check_can_be_calibrated(Path(folder))
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
-    fit = partial(fit_zero_shot_calibration, dataset_name=dataset_name, target_coverage=target_coverage)
-    calibration = fit(model, processor, rows, targets, batch_size=batch_size)
+    calibration = fit_zero_shot_calibration(model, processor, rows, targets, **options)
     write_calibration(Path(folder), calibration)
     return calibration
 

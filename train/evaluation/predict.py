@@ -38,7 +38,6 @@ TargetsBySplit: TypeAlias = Mapping[str, Targets]
 UNPROJECTED, PROJECTED = "unprojected", "projected"
 PROBE_SEED = 0  # the same for all runs: seeds of an experiment are those of pretraining
 
-
 PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
     "paper": lambda features, targets: paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
     "logistic": logistic_probe,
