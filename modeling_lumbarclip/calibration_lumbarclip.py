@@ -26,11 +26,7 @@ def zero_shot_logits(
 ) -> Tensor:
     """Compare images with the choices of each question.
 
-    Args:
-        image_embeds: Unit length. Shape (B, D).
-        text_embeds: Of `prompt_texts`, unit length. Shape (U, D).
-        inverse_temperature: 1/τ of the model.
-        calibration: Questions and prompts.
+    Embeddings have unit length; those of texts (U, D) belong to `prompt_texts`.
 
     Returns:
         Similarities to the mean prompt of each choice, times 1/τ; not calibrated yet. Shape (B, Q, C), float32.

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image
 
@@ -47,10 +46,10 @@ def text_to_patch_similarity(
         Zhou et al. 2022, "Extract Free Dense Labels from CLIP" (MaskCLIP), section 3.2.
     """
     with torch.no_grad():
-        outputs = vision_model(pixel_values=pixel_values)
-        patches = patch_features(vision_model, outputs)  # (B, P, C)
-        height, width = _grid(vision_model, outputs.last_hidden_state, patches.shape[1], pixel_values)
-        embeds = image_projection(_pool_each_alone(vision_model, outputs.last_hidden_state, patches.flatten(0, 1)))
+        hidden = vision_model(pixel_values=pixel_values).last_hidden_state
+        patches = patch_features(vision_model, hidden)  # (B, P, C)
+        height, width = _grid(vision_model, hidden, patches.shape[1], pixel_values)
+        embeds = image_projection(_pool_each_alone(vision_model, hidden, patches.flatten(0, 1)))
         embeds = F.normalize(embeds.float(), dim=-1).view(*patches.shape[:2], -1)  # (B, P, D)
         similarity = torch.einsum("bpd,ud->bup", embeds, text_embeds.float())
     return similarity.clamp(-1, 1).view(len(pixel_values), len(text_embeds), height, width)
@@ -89,11 +88,9 @@ def grad_cam(
         similarity = embeds @ text_embeds.detach().clone().to(embeds).T  # (B, U)
         # Summing over images mixes nothing: each depends on its own pixels alone.
         gradients = [torch.autograd.grad(of_text.sum(), feature_map, retain_graph=True)[0] for of_text in similarity.T]
-    activations = _as_patches(vision_model, feature_map.detach()).float()  # (B, P, C)
-    maps = []
-    for gradient in gradients:
-        weights = _as_patches(vision_model, gradient).float().mean(dim=1, keepdim=True)  # alpha, (B, 1, C)
-        maps.append((weights * activations).sum(dim=2).relu())
+    activations = patch_features(vision_model, feature_map.detach()).float()  # (B, P, C)
+    alphas = [patch_features(vision_model, gradient).float().mean(dim=1, keepdim=True) for gradient in gradients]
+    maps = [(alpha * activations).sum(dim=2).relu() for alpha in alphas]
     height, width = _grid(vision_model, feature_map, activations.shape[1], pixel_values)
     return torch.stack(maps, dim=1).view(len(pixel_values), len(text_embeds), height, width)
 
@@ -139,10 +136,6 @@ def _norm_before_last_attention(tower: PreTrainedModel) -> nn.Module:
             "it needs a ResNet, ViT, Swin or similar. `text_to_patch_similarity` works without."
         )
     return norms[-1]
-
-
-def _as_patches(tower: PreTrainedModel, feature_map: Tensor) -> Tensor:
-    return patch_features(tower, ModelOutput(last_hidden_state=feature_map))
 
 
 def _pool_each_alone(tower: PreTrainedModel, hidden: Tensor, patches: Tensor) -> Tensor:

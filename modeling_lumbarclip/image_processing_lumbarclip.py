@@ -82,12 +82,9 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             TypeError: If something is not an image.
         """
         is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
-        return self._fetch(list(image_url_or_urls) if is_batch else image_url_or_urls)
-
-    def _fetch(self, images: Any) -> Any:
-        if isinstance(images, list | tuple):
-            return [self._fetch(image) for image in images]
-        return super().fetch_images(to_eight_bits(read_image(images)))
+        if is_batch or isinstance(image_url_or_urls, list | tuple):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        return super().fetch_images(to_eight_bits(read_image(image_url_or_urls)))
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
@@ -98,12 +95,8 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Undo padding and resizing, so that maps of what the model saw fit the original image.
 
-        Args:
-            maps: Over the square that the model saw, such as `model.grad_cam(...)`. Shape (..., h, w), float.
-            image_size: Height and width of the original image, upright, in pixels.
-
-        Returns:
-            Bilinear between the centres of the cells. Shape (..., height, width).
+        The maps (..., h, w) cover the square that the model saw, such as those of `model.grad_cam(...)`; the size is
+        the height and width of the original image, upright. Returns (..., height, width), bilinear between cells.
 
         Example:
             >>> LumbarCLIPImageProcessor().unpad_maps(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), (2, 4))
@@ -137,12 +130,8 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
 def read_image(image: Any, timeout: float | None = None) -> Any:
     """Open an image upright, at any depth; transformers' `load_image` would clip 16 bits to white.
 
-    Args:
-        image: A file, a URL, base64 (a `data:` URL or bare), or an image.
-        timeout: Seconds to wait for a URL; None: no limit.
-
-    Returns:
-        A PIL image; arrays and tensors unchanged.
+    `image` may be a file, a URL, base64 (a `data:` URL or bare), or an image; arrays and tensors are returned as they
+    are. A URL times out after `timeout` seconds; None: never.
 
     Raises:
         ValueError: If a text is none of these, or the image is too large or has several frames.

@@ -316,7 +316,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         features = pooled_image(self.vision_model, vision)
         embeds = {"image_features": features, "image_embeds": F.normalize(self.image_projection(features), dim=-1)}
         if output_local_features:
-            embeds["patch_features"] = patch_features(self.vision_model, vision)
+            embeds["patch_features"] = patch_features(self.vision_model, vision.last_hidden_state)
         return embeds
 
     def _embed_texts(

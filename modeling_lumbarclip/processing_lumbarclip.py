@@ -25,14 +25,14 @@ NORMAL = (
     "The spinal canal is patent. No nerve root compression.",
 )
 DEFAULT_CLASS_PROMPTS = {
-    "LBP": (*ABNORMAL, "The disc is dehydrated."),
-    "No Finding": NORMAL,
-    "Pfirrmann >= 4": ("Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."),
+    "LBP": [*ABNORMAL, "The disc is dehydrated."],
+    "No Finding": [*NORMAL],
+    "Pfirrmann >= 4": ["Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."],
 }
 DEFAULT_ABSENT_CLASS_PROMPTS = {
-    "LBP": NORMAL,
-    "No Finding": (*ABNORMAL, "The disc is dehydrated."),
-    "Pfirrmann >= 4": ("Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."),
+    "LBP": [*NORMAL],
+    "No Finding": [*ABNORMAL, "The disc is dehydrated."],
+    "Pfirrmann >= 4": ["Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."],
 }
 
 
@@ -74,8 +74,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.prompt_templates = list(prompt_templates)
         self.absent_prompt_templates = list(absent_prompt_templates)
-        self.class_prompts = _as_lists(DEFAULT_CLASS_PROMPTS) | (class_prompts or {})
-        self.absent_class_prompts = _as_lists(DEFAULT_ABSENT_CLASS_PROMPTS) | (absent_class_prompts or {})
+        self.class_prompts = DEFAULT_CLASS_PROMPTS | (class_prompts or {})
+        self.absent_class_prompts = DEFAULT_ABSENT_CLASS_PROMPTS | (absent_class_prompts or {})
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -118,10 +118,6 @@ class LumbarCLIPProcessor(ProcessorMixin):
     def post_process_zero_shot(self, output: Any, calibration: dict[str, Any] | None) -> list[list[dict[str, Any]]]:
         """Turn the model's output for images and `zero_shot_texts` into calibrated answers. For research use only.
 
-        Args:
-            output: A `LumbarCLIPOutput`.
-            calibration: `model.config.calibration`.
-
         Returns:
             For each image and question, `readable_answers`: `label`, `probabilities`, `prediction_set` and `answer`.
 
@@ -133,10 +129,6 @@ class LumbarCLIPProcessor(ProcessorMixin):
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1. Some GPUs lack float64.
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
-
-
-def _as_lists(prompts: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {label: list(sentences) for label, sentences in prompts.items()}
 
 
 def _filled(templates: list[str], label: str) -> list[str]:

@@ -24,16 +24,7 @@ def flat_soft_loss(
     label_temperature: Tensor,
     tile_size: int | None = None,
 ) -> Tensor:
-    """Compute `losses_lumbarclip.soft_contrastive_loss`, which has checked these inputs, of one float type and device.
-
-    Args:
-        image_embeds: Shape (N, D).
-        text_embeds: Shape (N, D).
-        scale: Factor on the similarities. Scalar.
-        labels: Multi-hot classes. Shape (N, K); None: a pair matches only itself.
-        label_temperature: Scalar, without gradient.
-        tile_size: Rows and columns of a tile; None chooses by device.
-    """
+    """Compute `losses_lumbarclip.soft_contrastive_loss` of checked inputs, all of one float type and device."""
     if tile_size is None:
         tile_size = CPU_TILE if image_embeds.device.type == "cpu" else ACCELERATOR_TILE
     if labels is None:
@@ -156,7 +147,7 @@ def log_target_blocks(
     Args:
         patterns: Distinct multi-hot classes. Shape (P, K), float.
         counts: Pairs of each pattern. Shape (P,).
-        label_temperature: Temperature of the targets, > 0.
+        label_temperature: > 0.
         max_targets: Targets of a block; it has at least one row.
 
     Yields:

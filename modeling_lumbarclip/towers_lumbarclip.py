@@ -67,9 +67,8 @@ def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
     return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
 
 
-def patch_features(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Flatten the output of a vision tower, a feature map or tokens, to patches (B, P, d_I), without class tokens."""
-    hidden = outputs.last_hidden_state
+def patch_features(tower: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Flatten a feature map or tokens of a vision tower to patches (B, P, d_I), without class tokens."""
     if hidden.ndim == 4:
         return hidden.flatten(1, 2) if has_channels_last(tower) else hidden.flatten(2).transpose(1, 2)
     return hidden[:, num_prefix_tokens(tower) :]

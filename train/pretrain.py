@@ -64,47 +64,35 @@ def pretrain(
     facts = facts or DataFacts(args.dataset, dataset)
     task = PretrainingTask(args, dataset, facts)
 
-    def evaluate(model: Any, folder: Path) -> None:
-        evaluate_and_calibrate(model, task.processor, dataset, facts, folder, args)
+    def evaluate_and_calibrate(model: Any, folder: Path) -> None:
+        from train.checkpoints.checkpoint import CHECKPOINT
+        from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
+        from train.evaluation.targets import read_targets
+        from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
+        from train.training.run_folder import read_start
 
-    model = cast("LumbarCLIPModel", run_task(task, args, facts, evaluate if args.evaluate else None))
-    return task.processor, model
+        settings = EvaluationSettings(
+            dataset_name=Path(args.dataset).name,
+            batch_size=args.batch_size,
+            baselines=args.baselines,
+            seed=args.seed,
+            start=read_start(folder),
+        )
+        evaluate(model, task.processor, dataset, folder, settings=settings, facts=facts)
+        calibration = fit_zero_shot_calibration(
+            model,
+            task.processor,
+            dataset["validation"],
+            read_targets(dataset)["validation"],
+            dataset_name=settings.dataset_name,
+            batch_size=args.batch_size,
+            cache_dir=folder / FEATURES,
+        )
+        write_calibration(folder / CHECKPOINT, calibration)
+        model.config.calibration = asdict(calibration)
 
-
-def evaluate_and_calibrate(
-    model: "LumbarCLIPModel",
-    processor: "LumbarCLIPProcessor",
-    dataset: "DatasetDict",
-    facts: "DataFacts",
-    folder: Path,
-    args: PretrainArguments,
-) -> None:
-    """Measure the test patients; calibrate the prompts on validation patients and save that in the checkpoint."""
-    from train.checkpoints.checkpoint import CHECKPOINT
-    from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
-    from train.evaluation.targets import read_targets
-    from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
-    from train.training.run_folder import read_start
-
-    settings = EvaluationSettings(
-        dataset_name=Path(args.dataset).name,
-        batch_size=args.batch_size,
-        baselines=args.baselines,
-        seed=args.seed,
-        start=read_start(folder),
-    )
-    evaluate(model, processor, dataset, folder, settings=settings, facts=facts)
-    calibration = fit_zero_shot_calibration(
-        model,
-        processor,
-        dataset["validation"],
-        read_targets(dataset)["validation"],
-        dataset_name=settings.dataset_name,
-        batch_size=args.batch_size,
-        cache_dir=folder / FEATURES,
-    )
-    write_calibration(folder / CHECKPOINT, calibration)
-    model.config.calibration = asdict(calibration)
+    model = run_task(task, args, facts, evaluate_and_calibrate if args.evaluate else None)
+    return task.processor, cast("LumbarCLIPModel", model)
 
 
 def check_repository(args: PretrainArguments) -> None:

@@ -87,34 +87,9 @@ def evaluate_classifier(
         Resampling(args.num_resamples, args.seed),
         data.is_grade,
     )
-    results = as_results(measured, data, args, facts, temperatures, output_dir)
-    results["weights_sha256"] = weights_sha256(model)
-    figures = draw_figures(measured, data.targets["test"], describe_dataset(results["dataset"]))
-    (output_dir / METRICS).unlink(missing_ok=True)
-
-    def save_figures(folder: Path) -> None:
-        for name, (figure, _) in figures.items():
-            figure.savefig(folder / name)
-
-    write_folder(output_dir / "figures", save_figures)
-    captions = {name: caption for name, (_, caption) in figures.items()}
-    write_text(output_dir / REPORT, classifier_report(results, captions))
-    write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
-    return results
-
-
-def as_results(
-    measured: ClassifierMetrics,
-    data: ClassificationData,
-    args: FinetuneClassificationArguments,
-    facts: DataFacts,
-    temperatures: Array,
-    output_dir: Path,
-) -> dict[str, Any]:
-    """Arrange what was measured as `metrics.json`."""
     test = data.targets["test"]
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
-    return {
+    results: dict[str, Any] = {
         "target": args.target,
         "figures": {name: as_entries(figures) for name, figures in measured.metrics.items()},
         "difference": as_entries(measured.difference),
@@ -134,7 +109,20 @@ def as_results(
         },
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": weights_sha256(model),
     }
+    figures = draw_figures(measured, test, describe_dataset(results["dataset"]))
+    (output_dir / METRICS).unlink(missing_ok=True)
+
+    def save_figures(folder: Path) -> None:
+        for name, (figure, _) in figures.items():
+            figure.savefig(folder / name)
+
+    write_folder(output_dir / "figures", save_figures)
+    captions = {name: caption for name, (_, caption) in figures.items()}
+    write_text(output_dir / REPORT, classifier_report(results, captions))
+    write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
+    return results
 
 
 def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:

@@ -16,12 +16,7 @@ EpochAndRow = tuple[int, int]  # the epoch decides how a row is augmented
 
 @dataclass(frozen=True)
 class Upsampling:
-    """How often an epoch repeats the rows of each class.
-
-    Args:
-        class_of_row: The one class that a row counts for. Shape (R,).
-        rows_of_class: Rows of each class in an epoch, with repetitions. Shape (K,).
-    """
+    """The one class that each row counts for (R,), and the rows of each class in an epoch, with repetitions (K,)."""
 
     class_of_row: Indices
     rows_of_class: Indices

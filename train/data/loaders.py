@@ -151,17 +151,7 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
 class PairedRows(TorchDataset):
     """The pairs of a split, in memory, indexed by (epoch, row); these and the seed decide every random choice.
 
-    Args:
-        dataset: A split.
-        processor: Processor of the model.
-        target_columns: Columns that make the soft targets.
-        seed: Seed of every random choice.
-        count_absences: See `target_classes`.
-        classes_even_if_none: See `target_classes`.
-        augment: Whether to vary the images.
-        text_unit: Whether a pair shows its whole `report`, or a `sentence` of it drawn for each epoch.
-        text_augmentation: Second text of a pair: see `augmented_texts`.
-        show_progress: Whether to draw a progress bar.
+    `target_classes` explains the options of classes, `parts_of_texts` and `augmented_texts` those of texts.
     """
 
     def __init__(

@@ -24,13 +24,7 @@ UNKNOWN: dict[str, Any] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts of the splits or folds of a run, each computed once, when needed.
-
-    Args:
-        name: Folder or Hub id that the splits were read from.
-        splits: Splits, or folds.
-        show_progress: Whether the search for leaks, which decodes every image, draws a progress bar.
-    """
+    """Facts of the splits or folds of a run, each computed once, when needed; `name` is their folder or Hub id."""
 
     name: str
     splits: Mapping[str, Dataset]

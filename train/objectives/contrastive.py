@@ -95,11 +95,8 @@ def convirt_loss(
       \ell_i^{u \to v} = -\log \frac{e^{s\, u_i \cdot v_i}}{\sum_k e^{s\, u_i \cdot v_k}}, \qquad
       \mathcal L = \frac1N \sum_i \big(\lambda\, \ell_i^{v \to u} + (1 - \lambda)\, \ell_i^{u \to v}\big)$$
 
-    Args:
-        image_embeds: Unit-length image embeddings v. Shape (N, D), float.
-        text_embeds: Unit-length text embeddings u, row i paired with image i. Shape (N, D), float.
-        inverse_temperature: Factor on the cosine similarities, $s = 1 / \tau$, > 0. Scalar; ConVIRT fixes τ = 0.1.
-        image_to_text_weight: λ, in [0, 1]; 0.5 gives `info_nce_loss`.
+    Embeddings v and u have unit length, (N, D). ConVIRT fixes $s = 1 / \tau$ to 10. λ, in [0, 1], is
+    `image_to_text_weight`; 0.5 gives `info_nce_loss`.
 
     Returns:
         The loss in nats. Scalar.

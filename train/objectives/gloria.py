@@ -103,11 +103,11 @@ def gloria_loss(
 
     and $\mathcal L_g$ is InfoNCE on the pooled embeddings.
 
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        text_embeds: Unit length, row i paired with image i. Shape (N, D).
-        inverse_temperature: For the pooled embeddings, > 0. Scalar; 10 in GLoRIA.
-        local_scores: Z of image i and text j, from `word_region_scores`. Shape (N, N).
+    Embeddings have unit length, (N, D); GLoRIA's s is 10. `local_scores` are Z of image i and text j, (N, N), from
+    `word_region_scores`.
+
+    Returns:
+        The loss in nats. Scalar.
 
     Raises:
         ValueError: If the embeddings differ in shape, or the scores are not those of N images and N texts.

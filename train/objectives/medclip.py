@@ -27,11 +27,11 @@ def medclip_loss(
     the mean of both. Images and texts may come from different pools.
 
     Args:
-        image_embeds: Unit-length image embeddings. Shape (N, D), float.
-        text_embeds: Unit-length text embeddings. Shape (M, D), float.
-        inverse_temperature: Factor on the cosine similarities of the embeddings, $s = 1 / \tau$, > 0. Scalar.
-        image_labels: Multi-hot classes of the images. Shape (N, K), bool, integer or float. A row without a class has
-            similarity 0 to all and a uniform target; to avoid that, give such rows a class of their own.
+        image_embeds: Unit length. Shape (N, D).
+        text_embeds: Unit length. Shape (M, D).
+        inverse_temperature: $s = 1 / \tau$, > 0. Scalar.
+        image_labels: Multi-hot classes of the images. Shape (N, K). A row without a class has similarity 0 to all and a
+            uniform target; to avoid that, give such rows a class of their own.
         text_labels: The same of the texts. Shape (M, K).
 
     Returns:

@@ -16,13 +16,10 @@ def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
     r"""Compute the cross-entropy of class logits: over exclusive classes, or of each finding on its own.
 
     Args:
-        logits: Of each class. Shape (N, K), float.
-        labels: Multi-hot classes. Shape (N, K), bool, integer or float.
+        logits: Shape (N, K).
+        labels: Multi-hot classes. Shape (N, K).
         exclusive: True: exactly one class per row (softmax). False: each class is present or absent on its own
             (sigmoid); the mean over rows and classes.
-
-    Returns:
-        The loss in nats. Scalar.
 
     Raises:
         ValueError: If the shapes differ.

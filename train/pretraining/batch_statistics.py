@@ -182,11 +182,8 @@ def duplicate_rate(ids: Tensor) -> float:
 class BatchStatistics:
     """Means of the statistics over the batches since the last line of the history.
 
-    Args:
-        text_ids: Equal for rows of the training split with the same report. Shape (R,).
-        patient_ids: Equal for rows of the same patient. Shape (R,).
-        labels: Of the rows, as in `target_statistics` (`Objective.target_vectors`). Shape (R, K) or None.
-        has_label_temperature: Whether the temperature of the targets is a setting, which a warning may suggest.
+    Ids are equal for rows of the training split (R,) with the same report, or of the same patient; labels (R, K) are
+    those of `Objective.target_vectors`.
     """
 
     def __init__(

@@ -16,8 +16,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device, set_seed
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -113,10 +111,6 @@ class BestWeights:
 class Training:
     """Train from the start or an interruption, and save the checkpoint."""
 
-    optimizer: Optimizer
-    schedule: LRScheduler
-    rows: TrainingRows
-    order: EpochBatches
     average: AveragedModel | None = None
 
     def __init__(self, task: Task, args: TrainingArguments, accelerator: Accelerator, run: dict[str, Any]) -> None:

@@ -51,21 +51,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Compute the loss of a batch, a scalar, of the pairs of all processes or of this one.
-
-        Args:
-            prepared: The module of `build_model`, wrapped by Accelerate, in training mode.
-            batch: From the training rows, without `rows`.
-        """
+        """Compute the scalar loss of a batch without its `rows`, with the module that Accelerate has wrapped."""
 
     @abstractmethod
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
-        """Compute the loss on the validation split.
-
-        Args:
-            trained: The module of `build_model`, or the average of its weights. Left in evaluation mode.
-            accelerator: Knows device, precision and processes.
-        """
+        """Compute the loss on the validation split with the module, or its average; leave it in evaluation mode."""
 
     @abstractmethod
     def model_in(self, trained: nn.Module) -> PreTrainedModel:
