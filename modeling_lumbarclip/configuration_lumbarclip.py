@@ -1,4 +1,4 @@
-"""Configuration of LumbarCLIP: what fixes the architecture and the meaning of the weights."""
+"""Configuration of LumbarCLIP: the architecture and the meaning of the weights."""
 
 import math
 import os

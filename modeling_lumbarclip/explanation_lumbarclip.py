@@ -1,4 +1,4 @@
-r"""Where in an image the model sees what a text says: similarity of each patch, and Grad-CAM.
+r"""Maps of where the model sees what a text says: similarity of each patch, and Grad-CAM.
 
 A map shows the model, not evidence of a finding: a network with random weights gives convincing maps too (Adebayo et
 al. 2018). Score maps against masks, and against such a network, before trusting them.
@@ -145,7 +145,7 @@ def _pool_each_alone(tower: PreTrainedModel, hidden: Tensor, patches: Tensor) ->
         return patches
     if hidden.ndim == 4:
         alone = patches[:, None, None, :] if has_channels_last(tower) else patches[:, :, None, None]
-    else:  # in the place of the class token, too
+    else:  # in place of the class token, too
         alone = patches[:, None].expand(-1, num_prefix_tokens(tower) + 1, -1)
     return timm_model.forward_head(alone).flatten(1)
 

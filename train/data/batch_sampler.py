@@ -77,7 +77,7 @@ def deal(rows: Indices, text_ids: Indices, patient_ids: Indices, num_batches: in
 
     Two pairs of one report are false negatives of each other. Rows are sorted so that those of a report are neighbours,
     and dealt in turn like cards: each batch gets n / S pairs of a report with n rows, rounded up or down. Reports of
-    one patient are neighbours, too, so that patients are spread likewise, unless they share a report.
+    one patient are neighbours, too, so that patients are spread the same way, unless they share a report.
 
     Args:
         rows: Rows in random order. Shape (S * B,).

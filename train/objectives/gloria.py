@@ -82,7 +82,7 @@ def word_region_scores(
 def _scores_of_block(regions: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
     similarity = torch.einsum("npd,mtd->nmtp", regions, words)
     attention = (ATTENTION_SHARPNESS * similarity).softmax(dim=3)
-    # The cosine of context and word without the contexts, whose D is mostly larger than P: c·w = Σ_p a_p (r_p·w) and
+    # The cosine of context and word without the contexts, whose D is usually larger than P: c·w = Σ_p a_p (r_p·w) and
     # |c|² = Σ_pq a_p a_q (r_p·r_q).
     context_dot_word = (attention * similarity).sum(dim=3)  # (N, M, T)
     region_products = regions @ regions.mT  # (N, P, P)

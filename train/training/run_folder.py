@@ -82,7 +82,7 @@ def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, An
     """Describe the checkpoint, a folder or Hub id, that a run starts from, and the rows it was trained on.
 
     Returns:
-        `checkpoint`; `is_folder`, since `demo/checkpoint` could later be either; and `rows`, from the run beside the
+        `checkpoint`; `is_folder`, since `demo/checkpoint` could later be either; and `rows`, from the run next to the
         checkpoint: `same` if it, and the run it started from, had the splits `rows_sha256`, so that no test patient was
         learned from; `other` if the splits differ; `unknown` without such a run.
     """
