@@ -82,9 +82,12 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             TypeError: If something is not an image.
         """
         is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
-        if is_batch or isinstance(image_url_or_urls, list | tuple):
-            return [self.fetch_images(image) for image in image_url_or_urls]
-        return super().fetch_images(to_eight_bits(read_image(image_url_or_urls)))
+        return self._fetch(list(image_url_or_urls) if is_batch else image_url_or_urls)
+
+    def _fetch(self, images: Any) -> Any:
+        if isinstance(images, list | tuple):
+            return [self._fetch(image) for image in images]
+        return super().fetch_images(to_eight_bits(read_image(images)))
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`

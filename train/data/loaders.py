@@ -71,9 +71,9 @@ def target_classes(
         dataset: A split whose columns hold `ClassLabel` or lists of them.
         columns: Columns to use.
         count_absences: False as in the paper: the overlap of two rows counts the classes that both have, so that a
-            disc with one finding resembles one with six as much as another with one. True: classes that both lack count,
-            too, and every threshold of an ordinal grade that both pass or both miss; the overlap is then the number of
-            classes minus the Hamming distance. Ours.
+            disc with one finding resembles one with six as much as another with one. True, ours: classes that both
+            lack count, too, and every threshold of an ordinal grade that both pass or both miss; the overlap is then
+            the number of classes minus the Hamming distance.
         even_if_none: Whether to return classes for a split in which no row has one, for the validation of a training
             split that has classes.
 
