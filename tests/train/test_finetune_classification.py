@@ -356,5 +356,5 @@ def test_a_start_that_is_none_is_refused(settings, tmp_path):
     with pytest.raises(ValueError, match="Did you mean "):
         run({**settings, "checkpoint": str(Path(settings["checkpoint"]).parent)})
     run({**settings, "epochs": 1})
-    with pytest.raises(ValueError, match="is a classifier already"):
+    with pytest.raises(ValueError, match="is already a classifier"):
         run({**settings, "checkpoint": f"{settings['output_dir']}/checkpoint", "output_dir": str(tmp_path / "second")})

@@ -192,15 +192,6 @@ def test_an_existing_folder_is_neither_mixed_nor_deleted(uninterrupted):
     assert len(history(uninterrupted)) == 2
 
 
-def test_a_run_of_an_older_version_is_not_resumed(uninterrupted):
-    path = Path(uninterrupted["output_dir"]) / "run.json"
-    run = json.loads(path.read_text())
-    del run["system"]
-    path.write_text(json.dumps(run))
-    with pytest.raises(ValueError, match="run of an older version.*--output_dir.*--overwrite"):
-        run_here({**uninterrupted, "resume": True})
-
-
 def test_early_stopping_publishes_the_best_weights(settings, monkeypatch):
     losses, snapshots = iter([3.0, 1.0, 2.0, 2.5, 0.1]), []
 

@@ -19,8 +19,8 @@ from train.experiments.progress import in_words
 from train.experiments.spec import ExperimentRun
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.data import build_rows
 from train.pretraining.initial_model import build_model
+from train.pretraining.task import build_rows
 from train.reporting.tables import markdown_table
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer

@@ -27,8 +27,8 @@ class ModelArguments:
 
     lora_rank: int = setting(
         0,
-        "Train low-rank adapters of this rank, such as 8, and the heads instead of whole towers: a small file beside "
-        "a large base, and less memory. 0: train whole towers.",
+        "Train low-rank adapters of this rank, such as 8, and the heads instead of whole towers: less memory, and a "
+        "small file in addition to a large base. 0: train whole towers.",
     )
 
 

@@ -242,7 +242,7 @@ def adapter(run):
 
 
 def test_an_adapter_needs_a_base_that_others_have(run, adapter, trusting, hub):
-    with pytest.raises(ValueError, match="/data/base, no model of the Hub.*--adapter_base org/name"):
+    with pytest.raises(ValueError, match="/data/base, which is not on the Hub.*--adapter_base org/name"):
         published(run, adapter=True)
     with pytest.raises(ValueError, match="There is no repository lumbar-lab/base"):
         published(run, adapter=True, adapter_base="lumbar-lab/base")

@@ -306,10 +306,10 @@ LINE = '{"update": 10, "loss": 1.0, "pairs_per_second": 6.0}'
     ("line", "said"),
     [
         ('{"update": 20, "lo', "Unterminated string"),
-        ("null", "no `update`"),
-        ("5", "no `update`"),
-        ('{"loss": 1.0}', "no `update`"),
-        ('{"update": NaN}', "no `update`"),
+        ("null", "no integer `update`"),
+        ("5", "no integer `update`"),
+        ('{"loss": 1.0}', "no integer `update`"),
+        ('{"update": NaN}', "no integer `update`"),
         ('{"update": 20, "loss": NaN}', "its loss is nan"),
         ('{"update": 20, "validation_loss": null}', "its validation_loss is None"),
         ('{"update": 20, "pairs_per_second": NaN}', "its pairs_per_second is nan"),
@@ -320,7 +320,7 @@ LINE = '{"update": 10, "loss": 1.0, "pairs_per_second": 6.0}'
 def test_a_damaged_history_is_told_by_line(tmp_path, line, said):
     folder = made_run(tmp_path)
     (folder / "history.jsonl").write_text(f"{LINE}\n{line}\n")
-    message = rf"history\.jsonl, line 2, is no update of a run \(.*{said}.*whole copy.*updates are missing from the num"
+    message = rf"history\.jsonl, line 2, is not an update of a run \(.*{said}.*complete copy.*updates, time and energy"
     with pytest.raises(ValueError, match=message):
         build_model_card(folder, REPO)
 
