@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data_scripts.system.whole_files import write_folder, write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
@@ -28,14 +28,14 @@ from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets, count_labels
 from train.reporting.classifier_report import classifier_report
-from train.reporting.figures.calibration import reliability_before_and_after
+from train.reporting.figures.calibration import reliability_diagrams
 from train.reporting.figures.plots import confusion_matrix
+from train.reporting.figures.style import save_figures
 from train.reporting.run_report import describe_dataset
 from train.training.history import read_history
 from train.training.run_folder import read_start
 
 REPORT = "report.md"
-CALIBRATION_BINS = 10
 
 
 @torch.inference_mode()
@@ -116,9 +116,8 @@ def evaluate_classifier(
     }
     figures = draw_figures(measured, data.targets["test"], describe_dataset(results["dataset"]))
     (output_dir / METRICS).unlink(missing_ok=True)
-    write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
-    captions = {name: caption for name, (_, caption) in figures.items()}
-    write_text(output_dir / REPORT, classifier_report(results, captions))
+    save_figures(figures, output_dir)
+    write_text(output_dir / REPORT, classifier_report(results, figures))
     write_json(output_dir / METRICS, results)  # last: where it is, the others are
     return results
 
@@ -136,7 +135,7 @@ def as_results(
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
     return {
         "target": args.target,
-        "figures": {name: as_entries(figures) for name, figures in measured.metrics.items()},
+        "by_system": {name: as_entries(entries) for name, entries in measured.metrics.items()},
         "difference": as_entries(measured.difference),
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
@@ -157,28 +156,16 @@ def as_results(
     }
 
 
-def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
-    """Draw what the report shows: figures with their captions, by file name."""
+def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, Figure]:
+    """Draw what the report shows, by file name."""
     names, figures = targets.label_names, {}
     confidence, correct = confidence_and_correctness(targets, measured.probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
-    panel = confidence, correct, metrics.calibration_bins(confidence, CALIBRATION_BINS)
     counted = "images" if targets.exclusive else "answers"
-    figures["reliability.png"] = (
-        reliability_before_and_after(
-            {f"calibrated: error {error:.3f}": panel}, CALIBRATION_BINS, counted, f"Classifier\n{where}"
-        ),
-        "Reliability of the calibrated classifier",
+    figures["reliability.png"] = reliability_diagrams(
+        {f"calibrated: error {error:.3f}": (confidence, correct)}, counted, f"Classifier\n{where}"
     )
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, measured.probabilities.argmax(1), len(names))
-        figures["confusion.png"] = (
-            confusion_matrix(counts, names, "class", f"Classifier\n{where}"),
-            "Confusion matrix of the classifier",
-        )
+        figures["confusion.png"] = confusion_matrix(counts, names, "class", f"Classifier\n{where}")
     return figures
-
-
-def _save_figures(figures: dict[str, tuple[Figure, str]], folder: Path) -> None:
-    for name, (figure, _) in figures.items():
-        figure.savefig(folder / name)

@@ -33,7 +33,7 @@ RUN_KEYS = (
 )
 CONFIG_KEYS = ("vision_config", "text_config", "projection", "projection_dim")
 METRICS_KEYS = ("dataset", "weights_sha256", "command", "date")
-CLASSIFIER_KEYS = ("figures", "difference", "patients", "calibration")
+CLASSIFIER_KEYS = ("by_system", "difference", "patients", "calibration")
 EVALUATION_KEYS = ("linear_probe", "zero_shot", "retrieval", "baselines", "further", "prompts")
 EXPERIMENT_KEYS = ("headline", "systems", "baselines", "comparisons", "experiment", "dataset", "command", "date")
 OF_A_RUN = "Name the whole folder that pretraining or fine-tuning wrote."
@@ -75,7 +75,7 @@ def build_model_card(
             "--checkpoint, or set --allow_unmeasured; the card will then say so."
         )
     if metrics is not None:
-        protocol = CLASSIFIER_KEYS if "figures" in metrics else EVALUATION_KEYS
+        protocol = CLASSIFIER_KEYS if "by_system" in metrics else EVALUATION_KEYS
         _check_complete(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
         check_same_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(

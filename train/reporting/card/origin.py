@@ -50,7 +50,8 @@ def starting_hub_ids(run: Mapping[str, Any]) -> list[str] | None:
     """List the starting models that are on the Hub."""
     if checkpoint := starting_checkpoint(run["arguments"]):
         return None if starting_folder(run) else [checkpoint]
-    return [name for name in starting_models(run["arguments"]) if _is_on_hub(name)] or None
+    models = starting_models(run["arguments"])
+    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
 
 
 def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
@@ -59,10 +60,6 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     The licence of the code, if the data may be shared, their licence sets no condition for what is learned from them,
     and the weights were random at the start. Otherwise `other`: the card names what the model was made from, and its
     users judge which conditions reach the weights.
-
-    Args:
-        data: What the run recorded of its data set.
-        arguments: Settings of the run.
 
     Example:
         >>> model_license({"license": "cc0-1.0", "may_be_shared": True}, {"pretrained": False})
@@ -74,7 +71,3 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     """
     is_free = data["license"] in UNCONDITIONAL_LICENSES and data["may_be_shared"]
     return CODE_LICENSE if is_free and not starting_models(arguments) else "other"
-
-
-def _is_on_hub(name: str) -> bool:
-    return re.fullmatch(HUB_ID, name) is not None and not Path(name).exists()

@@ -8,7 +8,7 @@ import yaml
 
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.reporting.card import tables
-from train.reporting.card.metadata import PIPELINE_TAG, card_metadata, emissions_metadata, energy_values
+from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
 from train.reporting.card.origin import (
     model_license,
     shown_models,
@@ -16,14 +16,15 @@ from train.reporting.card.origin import (
     starting_folder,
     starting_hub_ids,
 )
-from train.reporting.card.words import folder_name, in_words, number, one_line, shown_command, without_folders
+from train.reporting.card.words import folder_name, in_words, number, shown_command, without_folders
+from train.reporting.experiment.tables import comparison_table
 from train.reporting.run_report import describe_dataset, start_warning
+from train.reporting.tables import counts_table
 from train.training.history import training_seconds
 
 # Where and how a run wrote, not what it learned.
 OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
 FEW_PATIENTS = 10
-INTERVAL_PERCENT = 95  # as train.evaluation.statistics.bootstrap computes them
 WRITTEN_BY_OTHERS = ("license", "citation", "summary", "report_origin", "split_rule")
 
 
@@ -76,15 +77,7 @@ class RunFiles:
 
 
 def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
-    """Collect the values of the placeholders of `model_card.md`.
-
-    Args:
-        files: What the run left.
-        repo_id: Hub id that the model will have.
-
-    Returns:
-        A value for each placeholder.
-    """
+    """Collect the values of the placeholders of `model_card.md`, for a model that will have this Hub id."""
     run, arguments, data = files.run, files.run["arguments"], files.run["data"]
     task = "image-classification" if files.is_classifier else PIPELINE_TAG
     leak, overlap = _leak(files), start_warning(run["start"])
@@ -101,7 +94,12 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         uses_lora=bool(arguments.get("lora_rank")),
         is_adapter=base is not None,
         emissions=energy
-        and emissions_metadata(energy, is_fine_tuning=bool(starting_checkpoint(arguments)), hardware=_device(run)),
+        and {
+            "emissions": float(energy["grams"]),
+            "source": EMISSIONS_SOURCE,
+            "training_type": "fine-tuning" if starting_checkpoint(arguments) else "pre-training",
+            "hardware_used": _device(run),
+        },
     )
     return {
         "metadata": metadata.to_yaml(),
@@ -116,12 +114,11 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "start": {"models": shown_models(run), "is_local": bool(starting_folder(run)), "overlap": overlap},
         "model": _model_values(files),
         "data": _data_values(data),
-        "splits_table": tables.splits_table(data["splits"]),
+        "splits_table": counts_table("split", data["splits"]),
         "calibration": _calibration(files.config.get("calibration")),
         "class_temperatures": _class_temperatures(files.config),
-        **_result_values(files),
-        "experiment": _experiment(files.experiment),
-        "experiment_table": tables.experiment_table(files.experiment) if files.experiment else "",
+        "results": _result_values(files) if files.metrics else None,
+        "experiment": _experiment(files.experiment) if files.experiment else None,
         "training": _training_values(files),
         "energy": energy,
     }
@@ -145,10 +142,10 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
 
 
 def _data_values(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the run recorded of its data, each text of others in one line, and whether names were taken out."""
+    """Collect what the run recorded of its data; text of others in one line, so that it opens no heading or list."""
     found = data["deidentification"]
     state = "failed" if found and not found["passed"] else "passed" if found else "unknown"
-    texts = {name: one_line(data[name] or "").removeprefix("other: ") for name in WRITTEN_BY_OTHERS}
+    texts = {name: " ".join((data[name] or "").split()).removeprefix("other: ") for name in WRITTEN_BY_OTHERS}
     seen = {one: data[many] for one, many in (("plane", "planes"), ("sequence", "sequences"))}
     return {
         **data,
@@ -170,28 +167,19 @@ def _leak(files: RunFiles) -> str:
 
 
 def _result_values(files: RunFiles) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "measured": files.metrics is not None,
-        "interval_percent": INTERVAL_PERCENT,
-        **dict.fromkeys(("measured_on", "metrics_date", "metrics_command", "calibration_table"), ""),
-        **dict.fromkeys(("measured_on_synthetic", "measured_elsewhere", "zero_shot_is_chance"), False),
-        "rare_labels": {},
-        **tables.NO_RESULTS,
-    }
-    metrics = files.metrics
-    if metrics is None:
-        return values
-    labels = metrics["dataset"]["labels"]
-    return values | {
-        "measured_on": describe_dataset(metrics["dataset"]),
-        "measured_on_synthetic": metrics["dataset"]["synthetic"],
-        "measured_elsewhere": files.is_measured_elsewhere,
-        "metrics_date": metrics["date"][:10],
-        "metrics_command": shown_command(metrics["command"], starting_folder(files.run)),
+    metrics: Any = files.metrics
+    data, labels = metrics["dataset"], metrics["dataset"]["labels"]
+    return {
+        "where": describe_dataset(data),
+        "interval_percent": 95,  # as train.evaluation.statistics.bootstrap computes them
+        "synthetic": data["synthetic"],
+        "elsewhere": files.is_measured_elsewhere,
+        "date": metrics["date"][:10],
+        "command": shown_command(metrics["command"], starting_folder(files.run)),
         "zero_shot_is_chance": _is_chance(metrics),
         "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < FEW_PATIENTS},
         "calibration_table": tables.calibration_table(metrics),
-        **(tables.classifier_tables(metrics) if "figures" in metrics else tables.result_tables(metrics)),
+        **(tables.classifier_tables(metrics) if "by_system" in metrics else tables.result_tables(metrics)),
     }
 
 
@@ -217,15 +205,13 @@ def _is_chance(metrics: Mapping[str, Any]) -> bool:
     return entry["low"] is None or entry["low"] <= chance
 
 
-def _experiment(results: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Name an experiment, its data, seeds, command and date."""
-    if results is None:
-        return None
+def _experiment(results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": results["experiment"]["name"],
         "num_seeds": len(results["experiment"]["seeds"]),
         "where": describe_dataset(results["dataset"]),
         "reference": results["headline"]["reference"],
+        "table": comparison_table(results, results["headline"]["metric"]),
         "command": results["command"],
         "date": results["date"][:10],
     }

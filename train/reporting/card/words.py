@@ -1,4 +1,4 @@
-"""Write durations, counts, commands and the text of others for a model card."""
+"""Write durations, counts and commands for a model card."""
 
 import re
 import shlex
@@ -18,11 +18,7 @@ def in_words(seconds: float) -> str:
 
 
 def shown_command(command: str, folder: str = "") -> str:
-    """Write a command without the folders of its machine: they mean nothing to others, and may name someone.
-
-    Args:
-        command: The command line.
-        folder: A relative folder that is shortened to its name, too.
+    """Write a command without the folders of its machine, which may name someone; and shorten a relative `folder`, too.
 
     Example:
         >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
@@ -36,7 +32,7 @@ def shown_command(command: str, folder: str = "") -> str:
 
 
 def without_folders(value: Any) -> Any:
-    """Shorten a path of a machine to its name, or to what follows the project's folder; leave all else."""
+    """Shorten a path of a machine to its name, or to its place in the project; leave all else."""
     if not isinstance(value, str) or not re.match(r"/|~|\.\.|[A-Za-z]:\\", value):
         return value
     _, project, inside = value.rpartition("/train/")
@@ -51,11 +47,6 @@ def folder_name(path: str) -> str:
         ('checkpoint', 'demo')
     """
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-
-
-def one_line(text: str) -> str:
-    """Write the text of others in one line, so that it opens no heading, list or block."""
-    return " ".join(text.split())
 
 
 def number(count: int, one: str, many: str = "") -> str:

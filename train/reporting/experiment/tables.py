@@ -52,8 +52,7 @@ def everything(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def metric_of(system: Mapping[str, Any], group: str, metric: str) -> Entry | None:
     """Look up one metric of a system; None where it has none."""
-    entry: Entry | None = system["metrics"].get(group, {}).get(metric)
-    return entry
+    return system["metrics"].get(group, {}).get(metric)
 
 
 def title_of(title: str, system: Mapping[str, Any]) -> str:
@@ -64,11 +63,6 @@ def title_of(title: str, system: Mapping[str, Any]) -> str:
     return SYSTEM_NAMES.get(title, title)
 
 
-def compared_metrics(results: Mapping[str, Any]) -> list[str]:
-    """List the compared metrics, that of the headline first."""
-    return list(dict.fromkeys(comparison["metric"] for comparison in results["comparisons"]))
-
-
 def headline_table(results: Mapping[str, Any]) -> str:
     """List every system and baseline by the headline probe, with the standard deviation over seeds."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
@@ -77,24 +71,21 @@ def headline_table(results: Mapping[str, Any]) -> str:
     columns = dict(sorted(columns.items(), key=lambda column: column[0] != (group, metric)))
     if _any_has(systems, "grade/unprojected", "quadratic_kappa"):
         columns["grade/unprojected", "quadratic_kappa"] = "grade quadratic kappa"
-    rows, spreads = _rows(systems, columns), [_seed_spread(system, group, metric) for system in systems.values()]
+    rows = _rows(systems, columns)
+    entries = [metric_of(system, group, metric) or {} for system in systems.values()]
+    spreads = [entry.get("standard_deviation_of_seeds") for entry in entries]
     header = ["system", *columns.values()]
-    if any(spreads):
+    if any(spread is not None for spread in spreads):
         header.append(f"SD of seeds, {metric_name(metric)}")
-        rows = [[*row, spread or "-"] for row, spread in zip(rows, spreads, strict=True)]
+        rows = [[*row, "-" if spread is None else f"{spread:.3f}"] for row, spread in zip(rows, spreads, strict=True)]
     return markdown_table(header, rows)
 
 
 def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     """Compare each system and baseline with the reference, and with the highest system if that is another one.
 
-    Args:
-        results: The content of `results.json`.
-        metric: One of the compared metrics.
-
-    Returns:
-        A row for each system: the metric, and for each comparison the difference, its p-value and that after Holm's
-        correction.
+    A row gives a compared metric of a system, and for each comparison the difference, its p-value, and the p-value
+    after Holm's correction.
     """
     found = {entry["to"]: entry for entry in results["comparisons"] if entry["metric"] == metric}
     reference = {
@@ -111,17 +102,16 @@ def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     for title, system in everything(results).items():
         entry = metric_of(system, group, metric)
         if entry is not None:
-            differences = [cell for of_first in compared.values() for cell in _difference_cells(of_first.get(title))]
+            differences = []
+            for pair in (of_first.get(title) for of_first in compared.values()):
+                ps = ["-" if not pair or pair[p] is None else f"{pair[p]:.3f}" for p in ("p", "p_holm")]
+                differences += [format_entry(pair), *ps]
             rows.append([title_of(title, system), format_entry(entry), *differences])
     return markdown_table(header, rows)
 
 
 def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
-    """Lay out the paper's Table 2, in percent.
-
-    Returns:
-        The table, and whether the paper's own numbers stand beside those measured here.
-    """
+    """Lay out the paper's Table 2, in percent; say whether it shows the paper's own numbers, too."""
     group, names = results["headline"]["group"], ("accuracy", "precision", "recall", "f1")
     if not _any_has(results["systems"], group, "precision"):
         return "", False
@@ -131,7 +121,8 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
         beside = ["-", "-", "-"]
         if row and row not in taken:  # of several that are alike, the first in the experiment's file
             taken.add(row)
-            beside = [row, f"{TABLE_2[row].accuracy:.2f}", f"{TABLE_2[row].f1:.2f}"]
+            accuracy, *_, f1 = TABLE_2[row]
+            beside = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
         cells = [_percent(metric_of(system, group, name)) for name in names]
         rows.append([title_of(title, system), *cells, *beside])
     header = ["system", *map(readable, names), "row of the paper", "its accuracy", "its F1"]
@@ -142,9 +133,6 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
 
 def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Mapping[str, Entry]]]]:
     """Arrange the LumbarCLIP systems as the paper's figures 3 and 4 do.
-
-    Args:
-        results: The content of `results.json`.
 
     Returns:
         Metrics of the headline probe by head (`none`, `linear`, `nonlinear`), backbone and width. Of systems that
@@ -161,7 +149,7 @@ def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
 
 
 def head_metrics(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Name what the paper's figures 3 and 4 show, or what is nearest to it where rows have several findings."""
+    """Name the metrics of the paper's figures 3 and 4, or the nearest ones where rows have several findings."""
     return ("accuracy", "macro_f1") if results["headline"]["exclusive"] else ("macro_auroc", "macro_f1")
 
 
@@ -218,7 +206,7 @@ def probes_table(results: Mapping[str, Any]) -> str:
 
 
 def imbalance_tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """Show what each imbalance correction does to the rare class and to the whole, by name of the metric."""
+    """Show the effect of each imbalance correction on the rare class and on the whole, by metric."""
     shown = ("minority_recall", "macro_f1", "balanced_accuracy", "accuracy")
     return _tables_by_metric(results["systems"], IMBALANCE_CORRECTIONS, shown)
 
@@ -259,11 +247,7 @@ def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fold_tables(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Lay out the means over folds, and the sizes of the folds; both empty without folds.
-
-    Returns:
-        Table of the compared metrics (mean ± standard deviation over the folds), table of the folds.
-    """
+    """Lay out the means ± standard deviations over folds, and the sizes of the folds; both empty without folds."""
     folds = results["dataset"].get("folds")
     if not folds:
         return "", ""
@@ -358,20 +342,9 @@ def _tables_by_metric(systems: Mapping[str, Any], groups: Mapping[str, str], met
     }
 
 
-def _difference_cells(entry: Mapping[str, Any] | None) -> list[str]:
-    if entry is None:
-        return ["-", "-", "-"]
-    return [format_entry(entry), *("-" if entry[name] is None else f"{entry[name]:.3f}" for name in ("p", "p_holm"))]
-
-
 def _percent(entry: Entry | None) -> str:
     """Write a metric in percent, with one decimal."""
     if entry is None or entry["value"] is None:
         return format_entry(entry)
     scaled = {name: None if entry[name] is None else 100 * entry[name] for name in ("value", "low", "high")}
     return format_entry(scaled, decimals=1)
-
-
-def _seed_spread(system: Mapping[str, Any], group: str, metric: str) -> str:
-    spread = (metric_of(system, group, metric) or {}).get("standard_deviation_of_seeds")
-    return "" if spread is None else f"{spread:.3f}"

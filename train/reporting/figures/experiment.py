@@ -16,14 +16,10 @@ ROW_HEIGHT = 0.3
 
 
 def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw what the experiment has the runs for.
+    """Draw the figures of `results.json` that have something to show, by file name.
 
-    Args:
-        results: The content of `results.json`.
-
-    Returns:
-        Figures by file name: `systems.png`, `differences.png`, `no_heads.png` (the paper's figure 3), `heads.png` (its
-        figure 4), `reliability.png`, `cost.png`; those without anything to show are not there.
+    They are `systems.png`, `differences.png`, `no_heads.png` (the paper's figure 3), `heads.png` (its figure 4),
+    `reliability.png` and `cost.png`.
     """
     where = describe_dataset(results["dataset"])
     headline = results["headline"]
@@ -55,7 +51,7 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def headline_entries(results: Mapping[str, Any]) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    """The headline figure of each system and of each control that has one."""
+    """Look up the headline metric of each system and of each baseline that has one."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
     systems, baselines = (
         {
@@ -84,7 +80,7 @@ def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
 
 
 def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
-    """Of the reference, if its answers were temperature-scaled."""
+    """Draw the reliability of the reference, if its answers were temperature-scaled."""
     reference, calibrated = results["headline"]["reference"], results["headline"]["calibrated"]
     system = results["systems"][reference]
     if "after" not in system["reliability"]:
@@ -108,7 +104,7 @@ def forest_chart(
     title: str,
     chance: float | None = None,
 ) -> Figure:
-    """Draw one figure of every system with its interval, the best on top; baselines below, in grey.
+    """Draw one metric of every system with its interval, the best on top; baselines below, in grey.
 
     Args:
         systems: Entries of `results.json` by title. Undefined ones are left out.
@@ -117,9 +113,6 @@ def forest_chart(
         axis_label: What the axis measures.
         title: What was measured, on what.
         chance: Where a dashed line marks the level of chance.
-
-    Returns:
-        The figure.
     """
     rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
     rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
@@ -135,17 +128,7 @@ def forest_chart(
 
 @rc_context(STYLE)
 def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: str, title: str) -> Figure:
-    """Draw what one system has more than each other; intervals that exclude zero are coloured.
-
-    Args:
-        differences: Entries of a comparison of `results.json` by title of the other system.
-        first: The system in question.
-        axis_label: What the axis measures.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
+    """Draw the differences of the `first` system to each other one; colour intervals that exclude zero."""
     colours = {None: GREY, False: GREY, True: BLUE}
     rows = [
         (
@@ -167,16 +150,13 @@ def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: s
 def heads_chart(
     panels: Mapping[str, Mapping[str, Mapping[str, Entry]]], metrics: Mapping[str, str], axis_label: str, title: str
 ) -> Figure:
-    """Draw figures over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
+    """Draw metrics over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
 
     Args:
-        panels: By panel (kind of head), by series (backbone), by position (width): figures by metric.
+        panels: By panel (kind of head), by series (backbone), by position (width): entries by metric.
         metrics: Shown metrics with their names; one column of panels each.
         axis_label: What the positions are.
         title: What was measured, on what.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
@@ -191,7 +171,7 @@ def heads_chart(
                 index = names.index(name)
                 # Moved aside, so that none hides another.
                 aside = 0.5 * ((index + 0.5) / len(names) - 0.5) if crowded else 0.0
-                places = {positions.index(position) + aside: figures for position, figures in points.items()}
+                places = {positions.index(position) + aside: entries for position, entries in points.items()}
                 _draw_series(axes, index, name, places, metric)
             axes.set(title=f"{panel}: {words}", xlabel=axis_label, xlim=(-0.5, len(positions) - 0.5))
             axes.set_xticks(range(len(positions)), positions)
@@ -212,9 +192,6 @@ def reliability_pair(
         errors: Calibration error of each, in words.
         counted: What is counted: `images`.
         title: What was measured, on what.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(7.5, 3.9, title)
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
@@ -233,17 +210,7 @@ def reliability_pair(
 
 @rc_context(STYLE)
 def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis_label: str, title: str) -> Figure:
-    """Draw what a system scores over the seconds that it trained, each by its own mark.
-
-    Args:
-        points: Seconds and entry of each system.
-        highlighted: Title of the system that the experiment is about.
-        axis_label: What is scored.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
+    """Draw the metric of each system over its seconds of training, from `points`: seconds and entry."""
     figure = new_figure(7.5, max(4.2, 0.8 + 0.23 * len(points)), title)  # room for the legend
     axes = figure.subplots()
     for index, (name, (seconds, entry)) in enumerate(points.items()):
@@ -275,7 +242,7 @@ def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:
 
 def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mapping[str, Entry]], metric: str) -> None:
     drawn = {
-        place: figures[metric] for place, figures in places.items() if figures.get(metric, {}).get("value") is not None
+        place: entries[metric] for place, entries in places.items() if entries.get(metric, {}).get("value") is not None
     }
     for place, entry in drawn.items():
         if entry["low"] is not None:
@@ -285,6 +252,6 @@ def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mappi
 
 
 def _in_order(positions: Iterable[str]) -> list[str]:
-    """Each once; widths by their number, names as they come."""
+    """List each once: widths by their number, names as they come."""
     distinct = list(dict.fromkeys(positions))
     return sorted(distinct, key=int) if all(position.isdigit() for position in distinct) else distinct

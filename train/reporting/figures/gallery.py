@@ -1,8 +1,7 @@
-"""Galleries of retrieval: what the model puts first, and whether it is right."""
+"""Draw galleries of retrieval: what the model puts first, and whether it is right: `HIT`, `ALIKE` or `MISS`."""
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -25,18 +24,7 @@ def image_to_text_gallery(
     verdicts: Sequence[Sequence[str]],
     title: str,
 ) -> Figure:
-    """Draw each query image with its own report and the texts found for it.
-
-    Args:
-        images: Q query images.
-        reports: Their reports.
-        found_texts: For each query, the first texts, best first.
-        verdicts: For each of these `hit`, `alike` or `miss`.
-        title: What was searched.
-
-    Returns:
-        The figure.
-    """
+    """Draw each query image with its own report and the texts found for it, best first, each with a verdict."""
     figure = new_figure(11, 0.8 + 2.5 * len(images), title)
     grid = figure.subplots(len(images), 2, width_ratios=[1, 4], squeeze=False)
     for (picture, words), image, report, texts, row_verdicts in zip(
@@ -62,17 +50,7 @@ def text_to_image_gallery(
     verdicts: Sequence[Sequence[str]],
     title: str,
 ) -> Figure:
-    """Draw each query text with the images found for it.
-
-    Args:
-        texts: Q query texts.
-        found_images: For each query, the first images, best first.
-        verdicts: For each of these `hit`, `alike` or `miss`.
-        title: What was searched.
-
-    Returns:
-        The figure.
-    """
+    """Draw each query text with the images found for it, best first, each with a verdict."""
     columns = len(found_images[0])
     tallest = max(image.height / image.width for images in found_images for image in images)
     figure = new_figure(11, 0.9 + (0.85 + 2.1 * tallest) * len(texts), title)
@@ -90,7 +68,7 @@ def text_to_image_gallery(
     return figure
 
 
-def _show(axes: Axes, image: Any) -> None:
+def _show(axes: Axes, image: Image.Image) -> None:
     without_frame(axes)
     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
 

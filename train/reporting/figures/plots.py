@@ -1,4 +1,4 @@
-"""Figures of numbers: training curves, confusion, comparison of systems, map of the embeddings."""
+"""Draw training curves, confusion, a comparison of systems, and a map of the embeddings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,9 +36,6 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         history: One mapping a logged update: `update`, and any of `loss`, `validation_loss`, `inverse_temperature`,
             `learning_rate`, `duplicate_text_rate`, `same_class_mass`.
         title: What was trained, on what.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: If the history is empty.
@@ -83,9 +80,6 @@ def confusion_matrix(counts: NDArray[Any], names: Sequence[str], what: str, titl
         names: Of the K classes.
         what: What the classes are: `class`, `Pfirrmann grade`.
         title: What was measured, on what.
-
-    Returns:
-        The figure.
     """
     side = 2.6 + 0.75 * len(names)
     figure = new_figure(side + 1.2, side, title)
@@ -116,9 +110,6 @@ def interval_chart(
         axis_label: What the horizontal axis measures.
         title: What was measured, on what.
         chance: Where a dashed line marks the level of chance.
-
-    Returns:
-        The figure.
     """
     systems = list(dict.fromkeys(system for entries in rows.values() for system in entries))
     figure = new_figure(8.5, 1.5 + len(rows) * (0.25 + 0.13 * len(systems)), title)
@@ -169,10 +160,7 @@ def embedding_map(
         groups: Group of each row, as an index. Shape (N,).
         group_names: Names of the groups.
         title: What was embedded.
-        seed: Seed of the selection and the layout.
-
-    Returns:
-        The figure. Of more than 1,500 rows, as many are drawn at random.
+        seed: Seed of the layout, and of the choice of `MAX_MAP_POINTS` rows.
     """
     rng = np.random.default_rng(seed)
     kept = np.sort(rng.permutation(len(image_embeds))[:MAX_MAP_POINTS])
@@ -209,7 +197,7 @@ def embedding_map(
 
 
 def _two_dimensions(points: NDArray[Any], seed: int) -> NDArray[Any]:
-    """PCA to at most 50 dimensions, then t-SNE; too few points for neighbourhoods stay with PCA."""
+    """Reduce by PCA to at most 50 dimensions, then by t-SNE; by PCA alone for too few points to have neighbours."""
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     if len(points) < 10:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]

@@ -208,7 +208,7 @@ def test_missing_file_is_named(tmp_path, missing):
         ("metrics.json", "[]", r"metrics\.json has no dataset"),
         (
             "metrics.json",
-            '{"dataset": {}, "weights_sha256": "", "command": "", "date": "", "figures": {}}',
+            '{"dataset": {}, "weights_sha256": "", "command": "", "date": "", "by_system": {}}',
             r"has no difference, patients, ca",
         ),
         (
