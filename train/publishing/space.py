@@ -58,9 +58,11 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
         licence = licence_of_index(index).removeprefix("other: ")
 
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT / APP, folder / APP)
-    for package in PACKAGES:
-        _copy_code(PROJECT / package, folder / package)
+    code = (path for package in PACKAGES for path in (PROJECT / package).rglob("*") if path.suffix in SUFFIXES)
+    for path in (PROJECT / APP, *code):
+        target = folder / path.relative_to(PROJECT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
@@ -71,7 +73,7 @@ def licence_of_index(index: Path) -> str:
     """Read the licence of the reports of an index, as `train/encode.py` recorded it.
 
     Raises:
-        ValueError: If the licence is not recorded or does not allow sharing, or nobody recorded whether it does.
+        ValueError: If the licence, or whether it allows sharing, is not recorded; or if it does not allow sharing.
     """
     about = _about(index)
     licence = str(about.get("license") or NOT_STATED)
@@ -122,9 +124,7 @@ def check_index_names_no_one(index: Path) -> None:
 
 
 def _about(index: Path) -> dict[str, Any]:
-    """Read what `train/encode.py` recorded of an index."""
-    about: dict[str, Any] = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
-    return about
+    return json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
 
 
 def requirements(extra: str) -> Iterator[str]:
@@ -136,24 +136,12 @@ def requirements(extra: str) -> Iterator[str]:
     """
     settings = ConfigParser()
     settings.read(PROJECT / "setup.cfg", encoding="utf-8")
-    yield from _lines(settings["options"]["install_requires"])
-    for requirement in _lines(settings["options.extras_require"][extra]):
+    yield from settings["options"]["install_requires"].strip().splitlines()
+    for requirement in settings["options.extras_require"][extra].strip().splitlines():
         if requirement.startswith("lumbarclip["):
             yield from requirements(requirement.removeprefix("lumbarclip[").removesuffix("]"))
         else:
             yield requirement
-
-
-def _lines(value: str) -> list[str]:
-    return [line.strip() for line in value.splitlines() if line.strip()]
-
-
-def _copy_code(package: Path, copy: Path) -> None:
-    for path in sorted(package.rglob("*")):
-        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
-            target = copy / path.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
 
 
 def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> None:
