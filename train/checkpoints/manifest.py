@@ -1,8 +1,9 @@
-"""Record the files of a checkpoint, and find which file, tensor or field has changed since."""
+"""Record the files of a checkpoint, and find which file, tensor or field has changed."""
 
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +49,7 @@ class Drift:
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Record every file of a folder, except hidden ones and the model card.
-
-    Args:
-        folder: A checkpoint.
-        left_out: Names of further files to leave out.
-
-    Returns:
-        By path relative to the folder, the result of `record_file`.
-    """
+    """Record every file of a checkpoint by relative path, except hidden ones, the model card, and those `left_out`."""
     return {name: record_file(folder / name) for name in _file_names(folder) if name not in (*FREE_FILES, *left_out)}
 
 
@@ -74,22 +67,15 @@ def record_file(path: Path) -> dict[str, Any]:
 
 
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
-    """List recorded files, tensors and fields that are missing or have changed.
+    """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 
     A new layout of the same weights or JSON is no change.
-
-    Args:
-        folder: The checkpoint as it is now.
-        recorded: Result of `record_files` when it was written.
-
-    Returns:
-        One drift a missing or unreadable file, or a changed tensor or field.
     """
     return [drift for name, record in recorded.items() for drift in _compare_file(folder, name, record)]
 
 
 def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[str]:
-    """List files that loading may read, but that were added after the checkpoint was written."""
+    """List files added after the checkpoint was written that loading may read."""
     return [
         name
         for name in added_files(folder, recorded)
@@ -128,11 +114,7 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_not_parent_of_checkpoint(folder: Path) -> None:
-    """Raise if the config of a checkpoint lies not in a folder but in one inside it, as in the folder of a run.
-
-    Raises:
-        ValueError: With the folder to name instead.
-    """
+    """Raise `ValueError` if a folder, such as that of a run, has no config but contains a checkpoint; name that one."""
     if (folder / CONFIG_NAME).exists():
         return
     if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
@@ -204,8 +186,5 @@ def _sha256_of_file(path: Path) -> str:
 
 def _file_names(folder: Path) -> list[str]:
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(name.as_posix() for name in names if not _is_hidden(name))
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    is_hidden = re.compile(r"\.|__pycache__$").match
+    return sorted(name.as_posix() for name in names if not any(map(is_hidden, name.parts)))
