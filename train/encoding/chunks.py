@@ -1,4 +1,4 @@
-"""Write a file of embeddings in chunks that survive a kill, and join them: the file is complete or absent."""
+"""Write embeddings in chunks that survive a kill, and join them to a file that is complete or absent."""
 
 import json
 import shutil
@@ -23,10 +23,7 @@ UNREADABLE = b"unreadable"
 class EmbeddingChunks:
     """The chunks written so far, each a Parquet file that also lists its unreadable files; see `open_chunks`.
 
-    Args:
-        folder: Where they are.
-        settings: Of the run.
-        is_resumed: Whether an earlier run was interrupted, even before its first chunk.
+    `is_resumed` says whether an earlier run was interrupted, even before its first chunk.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
@@ -47,10 +44,7 @@ class EmbeddingChunks:
         return [entry for chunk in chunks for entry in json.loads(chunk)]
 
     def join(self, out: Path) -> int:
-        """Join the chunks, one in memory at a time, and list in `OUT.parquet.json` what was left out.
-
-        Returns:
-            Number of rows.
+        """Join the chunks, one in memory at a time, and list what was left out; return the number of rows.
 
         Raises:
             ValueError: If nothing could be read.
@@ -121,26 +115,12 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = 
 
 
 def report_path(out: Path) -> Path:
-    """Name the file that lists the settings of an encoding and what it left out.
-
-    Example:
-        >>> report_path(Path("runs/embeddings.parquet")).as_posix()
-        'runs/embeddings.parquet.json'
-    """
+    """Name the file that lists the settings of an encoding and what it left out: `OUT.parquet.json`."""
     return out.with_name(f"{out.name}.json")
 
 
 def as_table(columns: dict[str, list[Any]], embeddings: NDArray[np.float32], schema: pa.Schema) -> pa.Table:
-    """Lay columns and embeddings side by side.
-
-    Args:
-        columns: Values by name.
-        embeddings: Shape (rows, D).
-        schema: Of the columns.
-
-    Returns:
-        The columns, and `embedding`, a list of float32.
-    """
+    """Join the columns of a schema with a column `embedding`, lists of float32, from embeddings (rows, D)."""
     offsets = np.arange(len(embeddings) + 1, dtype=np.int32) * embeddings.shape[1]
     lists = pa.ListArray.from_arrays(offsets, np.ascontiguousarray(embeddings, dtype=np.float32).ravel())
     return pa.table(columns, schema=schema).append_column("embedding", lists)

@@ -1,4 +1,4 @@
-"""Read what the bulk encoder encodes: images of a folder, or images or reports of a data set, a batch at a time.
+"""Read the inputs of the bulk encoder in batches: images of a folder, or images or reports of a data set.
 
 Shapes: B images or rows of a batch that can be read, C channels, S side of the image, U distinct texts, T tokens.
 """
@@ -52,7 +52,7 @@ class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
     Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
-    columns beside the embeddings; `crashing` are images that crashed their decoder: not read again, but listed.
+    columns next to the embeddings; `crashing` are images that crashed their decoder: listed, and not read again.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -101,15 +101,9 @@ class FolderImages:
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number. See `FolderImages` for what they share."""
+    """Rows of a data set, by split and number; attributes as of `FolderImages`."""
 
-    schema = pa.schema(
-        [
-            *((name, pa.string()) for name in COLUMNS),
-            ("labels", pa.list_(pa.string())),
-            ("split", pa.string()),
-        ]
-    )
+    schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()) | {"labels": pa.list_(pa.string()), "split": pa.string()})
     name = "rows"
 
     def __init__(self, splits: Mapping[str, Dataset]) -> None:
@@ -122,7 +116,7 @@ class DatasetRows:
         self._label_names = {split: rows.features["labels"].feature.names for split, rows in splits.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Length and fingerprint of each split, which `datasets` keeps from load to load."""
+        """Give length and fingerprint of each split, which `datasets` keeps from load to load."""
         return {"splits": self._fingerprints}
 
     def references(self) -> Iterator[Reference]:
@@ -130,7 +124,7 @@ class DatasetRows:
         return ((split, row) for split, rows in self._rows.items() for row in range(len(rows)))
 
     def columns(self, references: list[Reference]) -> dict[str, list[Any]]:
-        """Read what is written beside the embeddings."""
+        """Read the columns next to the embeddings."""
         rows = [self._rows[split][row] for split, row in references]
         return {
             **{name: [row[name] for row in rows] for name in COLUMNS},
@@ -192,7 +186,7 @@ Inputs = FolderImages | DatasetImages | DatasetReports
 def _decode(
     references: list[Reference], crashing: Collection[Reference], load: Callable[[str, int], Image.Image]
 ) -> tuple[dict[Reference, Tensor], dict[Reference, str]]:
-    """Load images as `eight_bits`; give those that can be read, and the reasons of the others."""
+    """Load images as `eight_bits`; return those that can be read, and why the others cannot."""
     images, reasons = {}, {}
     for reference in references:
         try:
@@ -207,10 +201,7 @@ def _decode(
 
 
 def eight_bits(image: Image.Image) -> Tensor:
-    """Bring an image to 8 bits, as the image processor does.
-
-    Returns:
-        Shape (1, H, W) where it is stored in grey, else (3, H, W); uint8.
+    """Bring an image to 8 bits, as the image processor does: (1, H, W) if it is stored in grey, else (3, H, W).
 
     Raises:
         ValueError: If it is empty, without a finite pixel, or too long to be padded to a square.
@@ -226,14 +217,10 @@ def eight_bits(image: Image.Image) -> Tensor:
 
 
 def resized(images: Sequence[Tensor], image_processor: LumbarCLIPImageProcessor) -> dict[str, Tensor]:
-    """Pad and resize images, those of one size together and grey ones in one channel; a third of the work.
+    """Pad and resize images, (1, H, W) or (3, H, W), to `images`, (B, C, S, S), uint8; nothing if there are none.
 
-    Args:
-        images: Each (1, H, W) or (3, H, W), uint8.
-        image_processor: Whose settings apply. Rescaling and normalisation are left to the encoder.
-
-    Returns:
-        `images`, (B, C, S, S), uint8; nothing if there are none.
+    Those of one size go together, and grey ones in one channel, a third of the work. Rescaling and normalisation are
+    left to the encoder.
     """
     if not images:
         return {}
