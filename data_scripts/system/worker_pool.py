@@ -79,7 +79,7 @@ class _Task:
         index: Place of the batch among all.
         batch: The items.
         crashed: Reasons by index of the items that must not be touched again.
-        deaths: How often each item was the last that a worker announced before it died or hung.
+        deaths: How often a worker died or hung at each item; under None, between items.
         item: Index of the item that the worker is at; None before the first and after the last.
         num_announced: Items announced since the worker began.
         announced_at: When a sign of life came last, in seconds of the monotonic clock; later by the time in which
@@ -89,7 +89,7 @@ class _Task:
     index: int
     batch: Any
     crashed: dict[int, str] = field(default_factory=dict)
-    deaths: Counter[int] = field(default_factory=Counter)
+    deaths: Counter[int | None] = field(default_factory=Counter)
     item: int | None = None
     num_announced: int = 0
     announced_at: float = 0.0
@@ -104,12 +104,15 @@ class _Worker:
         self.process.start()
         theirs.close()  # or the end of the process would not be seen
         self.task: _Task | None = None
+        self.function: BatchFunction[Any, Any] | None = None
 
     def give(self, task: _Task, function: BatchFunction[Any, Any]) -> None:
         task.item, task.num_announced, task.announced_at = None, 0, time.monotonic()
         self.task = task
         with contextlib.suppress(OSError):  # it died meanwhile: seen, and dealt with, when it is listened to
-            self.connection.send((function, task.batch, task.crashed))
+            known = function is self.function  # sent once: it may hold a list of all files
+            self.connection.send((None if known else function, task.batch, task.crashed))
+            self.function = function
 
     def is_overdue(self, item_seconds: float) -> bool:
         task = self.task
@@ -261,13 +264,13 @@ class Workers:
         assert task is not None
         worker.task = None
         self._workers.remove(worker)
-        if task.item is None:
-            raise RuntimeError(
-                f"a worker process ended before it began ({_cause_of_death(exit_code)}). A script that starts workers "
-                'must do so under `if __name__ == "__main__":`'
-            )
         task.deaths[task.item] += 1
         if task.deaths[task.item] >= NUM_DEATHS:
+            if task.item is None:
+                raise RuntimeError(
+                    f"worker processes end before they begin ({_cause_of_death(exit_code)}). A script that starts "
+                    'workers must do so under `if __name__ == "__main__":`'
+                )
             task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
         on_items(-task.num_announced)
         self._retries.append(task)
@@ -307,11 +310,14 @@ def _serve(connection: Connection) -> None:
         except OSError:
             os._exit(1)  # the main process was killed: nobody is left to work for
 
+    function: BatchFunction[Any, Any] | None = None
     while True:
         try:
-            function, batch, crashed = connection.recv()
+            new_function, batch, crashed = connection.recv()
         except (EOFError, OSError):
             return
+        function = new_function or function
+        assert function is not None
         try:
             result = function(batch, crashed, partial(say, "item"))
         except Exception as error:
