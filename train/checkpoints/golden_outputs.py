@@ -10,7 +10,7 @@ import inspect
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,11 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
 
 def package_versions() -> dict[str, str]:
     """List the versions of the libraries that outputs depend on."""
-
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    return {name: installed(name) for name in PACKAGES}
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:

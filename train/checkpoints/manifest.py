@@ -17,16 +17,8 @@ from transformers.utils import CONFIG_NAME
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
 READ_WHEN_LOADING = (
-    "*.py",
-    "*.safetensors",
-    "*.bin",
-    "*.index.json",
-    "*config.json",
-    "tokenizer*.json",
-    "*tokens*.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
+    *("*.py", "*.safetensors", "*.bin", "*.index.json", "*config.json"),
+    *("tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt", "chat_template*"),
 )
 MAX_ENTRIES = 100  # of a JSON object or array whose entries are compared one by one; a vocabulary is one field
 MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its digest

@@ -62,9 +62,8 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
 
     def fill(folder: Path) -> None:
         description.update(_write(model, processor, folder, int8))
-        for pattern in COPIED:
-            for path in checkpoint.glob(pattern):
-                shutil.copy(path, folder)
+        for path in (path for pattern in COPIED for path in checkpoint.glob(pattern)):
+            shutil.copy(path, folder)
         write_json(folder / EXPORT, description)
 
     write_folder(out, fill)

@@ -1,11 +1,10 @@
-"""Find what a model was made from, weights and data, and the licence that follows."""
+"""Find what a model was made from and the licence that follows; name it without the folders of a machine."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from train.reporting.card.words import folder_name, without_folders
 
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 CODE_LICENSE = "apache-2.0"
@@ -71,3 +70,35 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     """
     is_free = data["license"] in UNCONDITIONAL_LICENSES and data["may_be_shared"]
     return CODE_LICENSE if is_free and not starting_models(arguments) else "other"
+
+
+def shown_command(command: str, folder: str = "") -> str:
+    """Write a command without the folders of its machine, which may name someone; and shorten a relative `folder`, too.
+
+    Example:
+        >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
+        'python train/pretrain.py train/configs/demo.yaml --dataset=mri'
+    """
+    words = []
+    for word in shlex.split(command):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(f"{option}{equals}{folder_name(value) if value == folder else without_folders(value)}")
+    return shlex.join(words)
+
+
+def without_folders(value: Any) -> Any:
+    """Shorten a path of a machine to its name, or to its place in the project; leave all else."""
+    if not isinstance(value, str) or not re.match(r"/|~|\.\.|[A-Za-z]:\\", value):
+        return value
+    _, project, inside = value.rpartition("/train/")
+    return f"train/{inside}" if project else folder_name(value)
+
+
+def folder_name(path: str) -> str:
+    r"""Give the last part of a path of any system.
+
+    Example:
+        >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")
+        ('checkpoint', 'demo')
+    """
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

@@ -1,4 +1,4 @@
-"""Read the values of a model card's placeholders from the files that a run left."""
+"""Collect the values of a model card's placeholders from the files that a run left."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,15 @@ from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.reporting.card import tables
 from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
 from train.reporting.card.origin import (
+    folder_name,
     model_license,
+    shown_command,
     shown_models,
     starting_checkpoint,
     starting_folder,
     starting_hub_ids,
+    without_folders,
 )
-from train.reporting.card.words import folder_name, in_words, number, shown_command, without_folders
 from train.reporting.experiment.tables import comparison_table
 from train.reporting.run_report import describe_dataset, start_warning
 from train.reporting.tables import counts_table
@@ -30,25 +32,15 @@ WRITTEN_BY_OTHERS = ("license", "citation", "summary", "report_origin", "split_r
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run left, read.
-
-    Args:
-        run: `run.json`.
-        config: `checkpoint/config.json`.
-        processor: `checkpoint/processor_config.json`; of a classifier `preprocessor_config.json`.
-        history: Lines of `history.jsonl`.
-        metrics: `metrics.json`; None for a model that was not measured.
-        adapter_base: Hub id and commit of the base, for a repository of low-rank adapters alone.
-        experiment: `results.json` of an experiment; None without one.
-    """
+    """The content of the files that a run left."""
 
     run: Mapping[str, Any]
     config: Mapping[str, Any]
-    processor: Mapping[str, Any]
+    processor: Mapping[str, Any]  # of a classifier, `preprocessor_config.json`
     history: list[dict[str, Any]]
     metrics: Mapping[str, Any] | None
-    adapter_base: tuple[str, str | None] | None
-    experiment: Mapping[str, Any] | None
+    adapter_base: tuple[str, str | None] | None  # Hub id and commit, for a repository of low-rank adapters alone
+    experiment: Mapping[str, Any] | None  # `results.json`
 
     @property
     def is_classifier(self) -> bool:
@@ -244,8 +236,25 @@ def _training_values(files: RunFiles) -> dict[str, Any]:
 
 
 def _device(run: Mapping[str, Any]) -> str:
-    processes = number(run["num_processes"], "process", "processes")
-    threads = f", {number(run['num_threads'], 'thread')}" if run["device"] == "cpu" else ""
+    processes = _number(run["num_processes"], "process", "processes")
+    threads = f", {_number(run['num_threads'], 'thread')}" if run["device"] == "cpu" else ""
     each = " each" if threads and run["num_processes"] > 1 else ""
     precision = {"no": "float32"}.get(run["mixed_precision"], f"mixed precision {run['mixed_precision']}")
     return f"{run['device']} ({run['device_name']}): {processes}{threads}{each}, {precision}"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    """Write a count with its noun."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration in seconds, minutes or hours.
+
+    Example:
+        >>> in_words(48.2), in_words(250), in_words(30000)
+        ('48 s', '4.2 min', '8.3 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -8,14 +8,8 @@ from train.reporting.run_report import SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, markdown_table, readable
 
 HEADLINE_COLUMNS = (
-    "macro_auroc",
-    "macro_average_precision",
-    "accuracy",
-    "macro_f1",
-    "balanced_accuracy",
-    "minority_recall",
-    "auroc",
-    "expected_calibration_error",
+    *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
+    *("auroc", "expected_calibration_error"),
 )
 PROBE_NAMES = {
     "paper": "linear layer (paper)",
@@ -155,24 +149,16 @@ def head_metrics(results: Mapping[str, Any]) -> tuple[str, str]:
 
 def heads_table(results: Mapping[str, Any]) -> str:
     """List the contents of the paper's figures 3 (no heads) and 4 (heads by kind and width)."""
-    arranged = systems_by_head(results)
-    if sum(len(widths) for backbones in arranged.values() for widths in backbones.values()) < 2:
+    arranged, shown, rows = systems_by_head(results), head_metrics(results), []
+    for head in ("none", *HEADS):
+        for backbone, widths in arranged.get(head, {}).items():
+            is_in_paper = head == "none" and results["headline"]["exclusive"] and backbone in FIGURE_3
+            paper = "{:.2f}, {:.2f}".format(*FIGURE_3[backbone]) if is_in_paper else "-"
+            for width, metrics in widths.items():
+                cells = [format_entry(metrics.get(name)) for name in shown]
+                rows.append([backbone, head, width if head != "none" else "-", *cells, paper])
+    if len(rows) < 2:
         return ""
-    shown, is_paper = head_metrics(results), results["headline"]["exclusive"]
-    rows = [
-        [
-            backbone,
-            head,
-            width if head != "none" else "-",
-            *(format_entry(metrics.get(name)) for name in shown),
-            "{:.2f}, {:.2f}".format(*FIGURE_3[backbone])
-            if head == "none" and is_paper and backbone in FIGURE_3
-            else "-",
-        ]
-        for head in ("none", *HEADS)
-        for backbone, widths in arranged.get(head, {}).items()
-        for width, metrics in widths.items()
-    ]
     header = ["backbone", "heads", "width", *map(metric_name, shown), "paper: accuracy, macro F1"]
     if all(row[-1] == "-" for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]

@@ -1,13 +1,13 @@
 """Draw the figures of an experiment from `results.json`: systems, their differences, heads, calibration, cost."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, systems_by_head
+from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
@@ -25,7 +25,15 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
     headline = results["headline"]
     metric, reference = headline["metric"], headline["reference"]
     words = metric_name(metric)
-    systems, baselines = headline_entries(results)
+    group = headline["group"]
+    systems, baselines = (
+        {
+            SYSTEM_NAMES.get(title, title): system["metrics"][group][metric]
+            for title, system in results[part].items()
+            if metric in system["metrics"].get(group, {})
+        }
+        for part in ("systems", "baselines")
+    )
     chance = None if headline["exclusive"] else 0.5
     charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
     differences = {
@@ -50,20 +58,6 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
     return charts
 
 
-def headline_entries(results: Mapping[str, Any]) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    """Look up the headline metric of each system and of each baseline that has one."""
-    group, metric = results["headline"]["group"], results["headline"]["metric"]
-    systems, baselines = (
-        {
-            SYSTEM_NAMES.get(title, title): system["metrics"][group][metric]
-            for title, system in results[part].items()
-            if metric in system["metrics"].get(group, {})
-        }
-        for part in ("systems", "baselines")
-    )
-    return systems, baselines
-
-
 def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
     arranged = systems_by_head(results)
     metrics = {name: metric_name(name) for name in head_metrics(results)}
@@ -79,20 +73,30 @@ def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
     return charts
 
 
+@rc_context(STYLE)
 def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
-    """Draw the reliability of the reference, if its answers were temperature-scaled."""
+    """Draw accuracy over confidence of the reference before and after temperature scaling, if it was scaled."""
     reference, calibrated = results["headline"]["reference"], results["headline"]["calibrated"]
     system = results["systems"][reference]
-    if "after" not in system["reliability"]:
+    curves = system["reliability"]
+    if "after" not in curves:
         return None
-    groups = {"before": f"probe/{calibrated}", "after": f"calibrated/{calibrated}"}
-    errors = {}
-    for when, of_group in groups.items():
-        entry = system["metrics"].get(of_group, {}).get("expected_calibration_error")
-        errors[when] = "error " + ("undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}")
+    figure = new_figure(7.5, 3.9, f"{reference}: temperature scaling of the paper's probe\n{where}")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (when, curve) in zip(panels, curves.items(), strict=True):
+        group = f"probe/{calibrated}" if when == "before" else f"calibrated/{calibrated}"
+        entry = metric_of(system, group, "expected_calibration_error")
+        error = "undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}"
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+        axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
+        sizes = [12 + 300 * count / sum(curve["counts"]) for count in curve["counts"]]
+        axes.scatter(curve["claimed"], curve["achieved"], s=sizes, color=BLUE, alpha=0.85, zorder=3)
+        axes.set(title=f"{when}: error {error}", xlabel="confidence in the answer", xlim=(0, 1.03), ylim=(0, 1.03))
+    panels[0].set_ylabel("share correct")
+    panels[0].legend(loc="upper left")
     counted = "images" if results["headline"]["exclusive"] else "answers"
-    title = f"{reference}: temperature scaling of the paper's probe\n{where}"
-    return reliability_pair(system["reliability"], errors, counted, title)
+    figure.supxlabel(f"area of a point: its share of the {counted}", fontsize=9)
+    return figure
 
 
 @rc_context(STYLE)
@@ -104,15 +108,9 @@ def forest_chart(
     title: str,
     chance: float | None = None,
 ) -> Figure:
-    """Draw one metric of every system with its interval, the best on top; baselines below, in grey.
+    """Draw a metric of every system with its interval, the best on top, and of the baselines below, in grey.
 
-    Args:
-        systems: Entries of `results.json` by title. Undefined ones are left out.
-        baselines: The same of the baselines.
-        highlighted: Title of the system that the experiment is about.
-        axis_label: What the axis measures.
-        title: What was measured, on what.
-        chance: Where a dashed line marks the level of chance.
+    Undefined entries are left out. A dashed line marks the level of chance.
     """
     rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
     rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
@@ -129,13 +127,8 @@ def forest_chart(
 @rc_context(STYLE)
 def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: str, title: str) -> Figure:
     """Draw the differences of the `first` system to each other one; colour intervals that exclude zero."""
-    colours = {None: GREY, False: GREY, True: BLUE}
     rows = [
-        (
-            f"− {name}",
-            entry,
-            ORANGE if entry["excludes_zero"] and entry["value"] < 0 else colours[entry["excludes_zero"]],
-        )
+        (f"− {name}", entry, GREY if not entry["excludes_zero"] else ORANGE if entry["value"] < 0 else BLUE)
         for name, entry in _best_first(differences)
     ]
     figure = new_figure(7.5, 1.7 + ROW_HEIGHT * len(rows), title)
@@ -161,7 +154,10 @@ def heads_chart(
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    positions = _in_order(position for series in panels.values() for points in series.values() for position in points)
+    # Widths by their number, names as they come.
+    positions = list(dict.fromkeys(at for series in panels.values() for points in series.values() for at in points))
+    if all(position.isdigit() for position in positions):
+        positions.sort(key=int)
     crowded = any(
         sum(position in points for points in panels[p].values()) > 1 for p in panels for position in positions
     )
@@ -178,33 +174,6 @@ def heads_chart(
             axes.grid(visible=False, axis="x")
     if crowded:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
-
-
-@rc_context(STYLE)
-def reliability_pair(
-    curves: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str], counted: str, title: str
-) -> Figure:
-    """Draw accuracy over confidence before and after temperature scaling, side by side.
-
-    Args:
-        curves: `before` and `after`: `counts`, `claimed`, `achieved` of the filled bins.
-        errors: Calibration error of each, in words.
-        counted: What is counted: `images`.
-        title: What was measured, on what.
-    """
-    figure = new_figure(7.5, 3.9, title)
-    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    for axes, (when, curve) in zip(panels, curves.items(), strict=True):
-        total = sum(curve["counts"])
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-        axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
-        sizes = [12 + 300 * count / total for count in curve["counts"]]
-        axes.scatter(curve["claimed"], curve["achieved"], s=sizes, color=BLUE, alpha=0.85, zorder=3)
-        axes.set(title=f"{when}: {errors[when]}", xlabel="confidence in the answer", xlim=(0, 1.03), ylim=(0, 1.03))
-    panels[0].set_ylabel("share correct")
-    panels[0].legend(loc="upper left")
-    figure.supxlabel(f"area of a point: its share of the {counted}", fontsize=9)
     return figure
 
 
@@ -249,9 +218,3 @@ def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mappi
             axes.plot([place] * 2, [entry["low"], entry["high"]], color=PALETTE[index], linewidth=1.6)
     values = [entry["value"] for entry in drawn.values()]
     axes.plot(list(drawn), values, color=PALETTE[index], marker=MARKERS[index], linewidth=0.8, label=name)
-
-
-def _in_order(positions: Iterable[str]) -> list[str]:
-    """List each once: widths by their number, names as they come."""
-    distinct = list(dict.fromkeys(positions))
-    return sorted(distinct, key=int) if all(position.isdigit() for position in distinct) else distinct

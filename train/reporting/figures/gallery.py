@@ -4,11 +4,10 @@ import textwrap
 from collections.abc import Sequence
 
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from train.reporting.figures.style import AMBER, BLACK, GREEN, GREY, STYLE, new_figure, without_frame
+from train.reporting.figures.style import AMBER, BLACK, GREEN, GREY, STYLE, new_figure, show_slice, without_frame
 
 HIT, ALIKE, MISS = "hit", "alike", "miss"
 MARKS = {HIT: ("✓", GREEN), ALIKE: ("≈", AMBER), MISS: ("✗", GREY)}
@@ -30,7 +29,7 @@ def image_to_text_gallery(
     for (picture, words), image, report, texts, row_verdicts in zip(
         grid, images, reports, found_texts, verdicts, strict=True
     ):
-        _show(picture, image)
+        show_slice(picture, image)
         without_frame(words)
         words.set(xlim=(0, 1), ylim=(0, 1))
         words.text(0, 0.99, _wrapped(f"Its report: {report}"), va="top", fontsize=9, fontweight="bold", color=BLACK)
@@ -60,17 +59,12 @@ def text_to_image_gallery(
         axes_of_row = panel.subplots(1, columns, squeeze=False)[0]
         for place, axes in enumerate(axes_of_row):
             mark, colour = MARKS[verdicts[row][place]]
-            _show(axes, found_images[row][place])
+            show_slice(axes, found_images[row][place])
             axes.set_xlabel(f"{place + 1} {mark}", color=colour, fontsize=11, fontweight="bold")
             for spine in axes.spines.values():
                 spine.set(visible=True, color=colour, linewidth=2.5)
     figure.supxlabel(KEY, fontsize=9)
     return figure
-
-
-def _show(axes: Axes, image: Image.Image) -> None:
-    without_frame(axes)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
 def _wrapped(text: str) -> str:

@@ -11,19 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from train.reporting.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    MARKERS,
-    ORANGE,
-    PALETTE,
-    PINK,
-    SKY,
-    STYLE,
-    new_figure,
-)
+from train.reporting.figures.style import BLACK, GREY, MARKERS, PALETTE, STYLE, new_figure
 
 MAX_MAP_POINTS = 1500
 
@@ -44,13 +32,14 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         raise ValueError("The history is empty; nothing was logged before the run ended.")
     figure = new_figure(14, 3.6, title)
     panels = figure.subplots(1, 4)
+    blue, orange, green, pink, sky, *_ = PALETTE
     drawn = (
-        (panels[0], "loss", BLUE, "training"),
-        (panels[0], "validation_loss", ORANGE, "validation, all its pairs contrasted at once"),
-        (panels[1], "inverse_temperature", GREEN, None),
+        (panels[0], "loss", blue, "training"),
+        (panels[0], "validation_loss", orange, "validation, all its pairs contrasted at once"),
+        (panels[1], "inverse_temperature", green, None),
         (panels[2], "learning_rate", GREY, None),
-        (panels[3], "duplicate_text_rate", PINK, "pairs whose report is there twice"),
-        (panels[3], "same_class_mass", SKY, "target on the same classes"),
+        (panels[3], "duplicate_text_rate", pink, "pairs whose report is there twice"),
+        (panels[3], "same_class_mass", sky, "target on the same classes"),
     )
     for axes, name, colour, label in drawn:
         points = [(row["update"], row[name]) for row in history if row.get(name) is not None]

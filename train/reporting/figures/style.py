@@ -51,6 +51,12 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
     write_folder(folder / "figures", fill)
 
 
+def show_slice(axes: Axes, image: Any) -> None:
+    """Show an 8-bit grey image without ticks, grid and spines."""
+    without_frame(axes)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+
+
 def without_frame(axes: Axes) -> None:
     """Strip ticks, grid and spines from axes that hold a picture or text."""
     axes.set(xticks=[], yticks=[])
