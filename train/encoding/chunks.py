@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_scripts.system.staging import LOCK_NAME, clear, staging_folder
 from data_scripts.system.whole_files import unfinished_file, write_json
+from train.checkpoints.manifest import json_fields
 
 METADATA = b"lumbarclip"
 SETTINGS = "settings.json"
@@ -69,11 +70,11 @@ class EmbeddingChunks:
 
 @contextmanager
 def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[EmbeddingChunks]:
-    """Lock the hidden folder beside `out` in which chunks are written, with those of an interrupted run.
+    """Lock the hidden folder next to `out` that holds the chunks, those of an interrupted run included.
 
     Args:
         out: The file to be made.
-        settings: Everything the embeddings depend on; kept beside the chunks.
+        settings: Everything the embeddings depend on; kept with the chunks.
         overwrite: Whether to drop the chunks of a run with other settings.
 
     Raises:
@@ -84,10 +85,12 @@ def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterato
         before = json.loads((folder / SETTINGS).read_text()) if (folder / SETTINGS).exists() else None
         if before is not None and before != settings:
             if not overwrite:
+                then, now = dict(json_fields(before)), dict(json_fields(settings))
+                names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+                changed = "; ".join(f"{name}: {then.get(name)} then, {now.get(name)} now" for name in names)
                 raise ValueError(
-                    f"{folder} contains an interrupted run with other settings "
-                    f"({'; '.join(changed_settings(before, settings))}). Rerun with those to resume it, "
-                    "or drop it with --overwrite."
+                    f"{folder} contains an interrupted run with other settings ({changed}). Rerun with those to resume "
+                    "it, or drop it with --overwrite."
                 )
             for path in folder.iterdir():
                 if path.name != LOCK_NAME:
@@ -95,23 +98,6 @@ def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterato
         write_json(folder / SETTINGS, settings)
         yield EmbeddingChunks(folder, settings, is_resumed=before == settings)
         clear(folder)  # not if the run failed or was interrupted: the next one resumes it
-
-
-def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested settings.
-
-    Example:
-        >>> changed_settings({"a": 8, "inputs": {"num_files": 3}}, {"a": 8, "inputs": {"num_files": 4}})
-        ['inputs.num_files: 3 then, 4 now']
-    """
-    changed = []
-    for name in sorted(before.keys() | now.keys()):
-        then, today = before.get(name), now.get(name)
-        if isinstance(then, dict) and isinstance(today, dict):
-            changed += changed_settings(then, today, f"{prefix}{name}.")
-        elif then != today:
-            changed.append(f"{prefix}{name}: {then} then, {today} now")
-    return changed
 
 
 def report_path(out: Path) -> Path:

@@ -49,6 +49,8 @@ SCALED = ("expected_calibration_error", "brier_score", "negative_log_likelihood"
 def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     """Write the content of `metrics.json` as Markdown, with the figures that were drawn in `figures/`."""
     compared, further, probes = compared_metrics(results), results["further"], probe_metrics(results)
+    differences = probe_differences(results)
+    shared = [name for name in compared if any(name in entries for entries in differences.values())]
     zero_shot = {"all prompts": results["zero_shot"]}
     if results["zero_shot_first_prompt"]:
         zero_shot["first prompt of each class"] = results["zero_shot_first_prompt"]
@@ -58,7 +60,7 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         **opening_values(results),
         "baselines": list(results["baselines"]),
         "probe_table": systems_table(probes, compared),
-        "differences_table": _differences_table(probe_differences(results), compared),
+        "differences_table": systems_table(differences, shared) if differences else "",
         "other_probes_table": _other_probes_table(results, compared),
         "patients_table": _patients_table(results, compared),
         "calibration_table": calibration,
@@ -118,11 +120,6 @@ def probe_metrics(results: Mapping[str, Any]) -> dict[str, Mapping[str, Entry]]:
 def probe_differences(results: Mapping[str, Any]) -> dict[str, Mapping[str, Entry]]:
     """Collect the differences of the model to each baseline."""
     return {f"{MODEL} − {SYSTEM_NAMES[name]}": entry["difference"] for name, entry in results["baselines"].items()}
-
-
-def _differences_table(differences: Mapping[str, Mapping[str, Entry]], compared: list[str]) -> str:
-    shown = [name for name in compared if any(name in entries for entries in differences.values())]
-    return systems_table(differences, shown) if differences else ""
 
 
 def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:

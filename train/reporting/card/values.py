@@ -75,6 +75,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     leak, overlap = _leak(files), start_warning(run["start"])
     license_id, energy = model_license(data, arguments), energy_values(arguments, files.seconds)
     base, commit = files.adapter_base or (None, None)
+    temperatures = files.config.get("class_temperatures") or []
     metadata = card_metadata(
         repo_id,
         pipeline_tag=task,
@@ -107,10 +108,14 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "model": _model_values(files),
         "data": _data_values(data),
         "splits_table": counts_table("split", data["splits"]),
-        "calibration": _calibration(files.config.get("calibration")),
-        "class_temperatures": _class_temperatures(files.config),
+        "calibration": files.config.get("calibration"),
+        "class_temperatures": {files.config["id2label"][str(k)]: value for k, value in enumerate(temperatures)},
         "results": _result_values(files) if files.metrics else None,
-        "experiment": _experiment(files.experiment) if files.experiment else None,
+        "experiment": files.experiment,
+        "experiment_where": describe_dataset(files.experiment["dataset"]) if files.experiment else "",
+        "experiment_table": comparison_table(files.experiment, files.experiment["headline"]["metric"])
+        if files.experiment
+        else "",
         "training": _training_values(files),
         "energy": energy,
     }
@@ -175,17 +180,6 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _class_temperatures(config: Mapping[str, Any]) -> str:
-    temperatures = config.get("class_temperatures") or []
-    return ", ".join(f"{config['id2label'][str(k)]} {value:.3f}" for k, value in enumerate(temperatures))
-
-
-def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if fitted is None:
-        return None
-    return {**fitted["fitted_on"], "coverage": f"{100 * fitted['target_coverage']:g} %"}
-
-
 def _is_chance(metrics: Mapping[str, Any]) -> bool:
     """Whether the interval of the zero-shot headline reaches down to guessing."""
     if "zero_shot" not in metrics:
@@ -195,18 +189,6 @@ def _is_chance(metrics: Mapping[str, Any]) -> bool:
     else:
         entry, chance = metrics["zero_shot"]["balanced_accuracy"], 1 / len(metrics["dataset"]["labels"])
     return entry["low"] is None or entry["low"] <= chance
-
-
-def _experiment(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": results["experiment"]["name"],
-        "num_seeds": len(results["experiment"]["seeds"]),
-        "where": describe_dataset(results["dataset"]),
-        "reference": results["headline"]["reference"],
-        "table": comparison_table(results, results["headline"]["metric"]),
-        "command": results["command"],
-        "date": results["date"][:10],
-    }
 
 
 def _training_values(files: RunFiles) -> dict[str, Any]:

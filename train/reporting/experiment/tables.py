@@ -4,20 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.reporting.experiment.paper import FIGURE_3, TABLE_2, backbone_family, paper_row
-from train.reporting.run_report import SYSTEM_NAMES
+from train.reporting.run_report import PROBES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, markdown_table, readable
 
 HEADLINE_COLUMNS = (
     *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
     *("auroc", "expected_calibration_error"),
 )
-PROBE_NAMES = {
-    "paper": "linear layer (paper)",
-    "paper_balanced": "linear layer, class-balanced",
-    "paper_logit_adjusted": "linear layer, logit-adjusted",
-    "logistic": "logistic regression",
-    "knn": "k-NN",
-}
 METRIC_NAMES = {
     "quadratic_kappa": "quadratic kappa of the grade",
     "image_to_text_recall_at_10": "retrieval image to text, R@10",
@@ -183,11 +176,10 @@ def findings_table(results: Mapping[str, Any]) -> str:
 
 def probes_table(results: Mapping[str, Any]) -> str:
     """Compare the headline metric by every probe on every space of features."""
-    systems, metric = everything(results), results["headline"]["metric"]
-    columns = {}
+    systems, metric, columns = everything(results), results["headline"]["metric"], {}
     for group in _groups(systems, "probe/"):
         _, probe, features = group.split("/")
-        columns[group, metric] = f"{PROBE_NAMES.get(probe, probe)}, {features}"
+        columns[group, metric] = f"{PROBES.get(probe, probe)}, {features}"
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if len(columns) > 1 else ""
 
 

@@ -239,7 +239,7 @@ def test_damaged_file_is_named_with_the_way_out(tmp_path, file, content, said):
         ("metrics.json", {"linear_probe": []}, "AttributeError: "),
         ("metrics.json", {"linear_probe__macro_f1__low": "0.5"}, "ValueError: .*'str'"),
         ("checkpoint/config.json", {"vision_config": {}}, "KeyError: 'model_type'"),
-        ("../experiment/results.json", {"headline": {}}, "KeyError: 'reference'"),
+        ("../experiment/results.json", {"headline": {}}, "KeyError: 'metric'"),
     ],
 )
 def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, values, lacks):
