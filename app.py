@@ -17,7 +17,7 @@ from pathlib import Path
 from data_scripts.system.command_line import run, setting
 
 HERE = Path(__file__).parent
-INDEX = "index.parquet"  # beside this file, as `train/publish.py --space` puts it
+INDEX = "index.parquet"  # next to this file, where `train/publish.py --space` puts it
 
 
 @dataclass
@@ -25,7 +25,7 @@ class AppArguments:
     """Try a LumbarCLIP checkpoint in the browser."""
 
     checkpoint: str = setting("", "Checkpoint folder, or Hub id; by default $MODEL_ID, or the model of the Space.")
-    index: str = setting("", f"Parquet of train/encode.py with reports to search; by default {INDEX} beside app.py.")
+    index: str = setting("", f"Parquet of train/encode.py with reports to search; by default {INDEX} next to app.py.")
     port: int | None = setting(None, "Port to listen on; by default the first free port from 7860.")
 
 

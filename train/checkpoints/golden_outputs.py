@@ -1,4 +1,4 @@
-"""Write golden outputs: a checkpoint's outputs on a few small inputs, kept beside its weights.
+"""Write golden outputs: a checkpoint's outputs on a few small inputs, kept with its weights.
 
 `python train/verify.py FOLDER_OR_ID` compares with them later, on another machine or with other library versions.
 `golden_outputs.safetensors` contains the images as given, the tensors that the processor made of images and texts, and

@@ -28,16 +28,13 @@ MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its diges
 class Drift:
     """A difference between a checkpoint and its record.
 
-    Args:
-        what: Kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
-            `input pixel_values`, `output image_embeds`, `package torch`.
-        file: The file that holds it, relative to the folder; empty for a package.
-        detail: What it was and what it is.
+    `what` is kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
+    `input pixel_values`, `output image_embeds`, `package torch`.
     """
 
     what: str
-    file: str
-    detail: str
+    file: str  # relative to the folder; empty for a package
+    detail: str  # what it was and what it is
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -83,7 +80,7 @@ def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """List the values of a JSON document under dotted names.
 
-    A short value stands for itself, a long one (a vocabulary) for its digest.
+    A long value, such as a vocabulary, is replaced by its digest.
 
     Example:
         >>> dict(json_fields({"image_processor": {"image_mean": [0.5, 0.5], "do_resize": True}}))

@@ -97,11 +97,11 @@ def check_deviation(file: str, moved: dict[str, float]) -> None:
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Describe an ONNX file with its `deviations`.
+    """Describe an ONNX file with its `deviations`, for `export.json`.
 
     Returns:
-        `bytes`; `parts`, with `bytes` and `sha256` by name of the file and of that of its weights, if any; the
-        `deviation` from the model; and the number of `operations` that have weights, by kind.
+        `bytes`; `parts`, the record of the file and of that of its weights, if any, by name; the `deviation` from the
+        model; and the number of `operations` that have weights, by kind.
     """
     import onnx
 
@@ -175,7 +175,7 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
 
 
 def export_again(folder: Path, files: Iterable[str] = ()) -> str:
-    """Say how to replace an export that cannot be used, with the `files` that it had besides those still there.
+    """Say how to replace an export that cannot be used; it had these `files` and those still there.
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])

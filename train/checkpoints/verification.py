@@ -36,17 +36,11 @@ MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for eac
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
-
-    Args:
-        drifts: What has changed.
-        notes: Differences that changed no output: library versions, files added since.
-        deviations: By output, how far it moved, in lengths of the vector; empty if nothing could be computed.
-    """
+    """What was found."""
 
     drifts: list[Drift]
-    notes: list[Drift]
-    deviations: dict[str, float]
+    notes: list[Drift]  # differences that changed no output: library versions, files added since
+    deviations: dict[str, float]  # by output, in lengths of its vector; empty if nothing could be computed
 
 
 def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:

@@ -70,7 +70,7 @@ def describe(
     """Describe everything the result depends on; an interrupted run resumes only if all of it is the same."""
     folder = Path(args.checkpoint)
     build = {}
-    if args.dataset:  # needed to publish the reports, which lie beside the embeddings
+    if args.dataset:  # needed to publish the reports, which are stored with the embeddings
         known = describe_build(args.dataset)
         build = {name: known[name] for name in ("license", "may_be_shared", "deidentification")}
     return {

@@ -26,13 +26,7 @@ Encoder = Callable[[dict[str, Tensor]], Embeddings]  # from the tensors of a `Re
 
 
 class ModelEncoder:
-    """Encodes with the model, on the GPU where there is one.
-
-    Args:
-        model: In evaluation mode.
-        image_processor: Its image processor.
-        project: Whether to return unit-length embeddings of the shared space, or the pooled outputs of the towers.
-    """
+    """Encodes with the model, on the GPU where there is one; see `EncodeArguments` for `project`."""
 
     def __init__(self, model: LumbarCLIPModel, image_processor: LumbarCLIPImageProcessor, project: bool) -> None:
         device: Any = "cuda" if torch.cuda.is_available() else "cpu"

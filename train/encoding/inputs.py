@@ -25,7 +25,7 @@ from data_scripts.system.worker_pool import Announce
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
-COLUMNS = ("source", "patient_id", "report")  # of a data set, beside labels and split
+COLUMNS = ("source", "patient_id", "report")  # of a data set, in addition to labels and split
 NO_CRASH: Mapping[int, str] = {}
 
 Reference = tuple[str, int]  # a file and the frame in it, or a split and the row in it
@@ -36,7 +36,7 @@ class ReadBatch:
     """A batch that was read.
 
     Args:
-        columns: Written beside the embeddings: by name, a value for each of the B that could be read.
+        columns: By name, a value for each of the B that could be read.
         tensors: `images`, uint8, (B, C, S, S), where C is 1 if all are grey and else 3; or `input_ids` and
             `attention_mask`, (U, T), and `text_index`, (B,), the text of each row. Empty if B is 0.
         unreadable: What could not be read, with its `reason`.
@@ -117,7 +117,7 @@ class DatasetRows:
         self._label_names = {split: rows.features["labels"].feature.names for split, rows in splits.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Give length and fingerprint of each split, which `datasets` keeps from load to load."""
+        """List length and fingerprint of each split, which `datasets` keeps from load to load."""
         return {"splits": self._fingerprints}
 
     def references(self) -> Iterator[Reference]:

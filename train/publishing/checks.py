@@ -45,7 +45,7 @@ def missing_code(folder: Path) -> Iterator[str]:
     """List code that `trust_remote_code=True` would look for and not find."""
     for path in folder.glob("*config.json"):
         for auto_class, references in _read(path).get("auto_map", {}).items():
-            # A tokenizer has two, the second or the first of which may be null.
+            # A tokenizer has two, and one of them may be null.
             for reference in references if isinstance(references, list) else [references]:
                 if reference is not None:
                     yield from _missing_of(folder, f"{path.name}: auto_map: {auto_class}: {reference}", reference)
@@ -94,10 +94,9 @@ def local_paths(folder: Path) -> Iterator[str]:
 
 def _is_local(key: str, value: str) -> bool:
     if key.endswith("name_or_path"):
-        return bool(value) and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
-    if _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value):
-        return True
-    return "/" in value and len(value) < 256 and Path(value).exists()
+        return value != "" and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
+    is_path = _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value)
+    return bool(is_path) or ("/" in value and len(value) < 256 and Path(value).exists())
 
 
 def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

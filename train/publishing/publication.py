@@ -59,7 +59,7 @@ def publish(args: PublishArguments) -> None:
 
 
 def card_page(model: Path, title: str) -> Path:
-    """Write the card of a prepared folder as the page `CARD_PAGE` beside that folder; return its path."""
+    """Write the card of a prepared folder as the page `CARD_PAGE` next to that folder; return its path."""
     page = model.with_name(CARD_PAGE)
     write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
     return page

@@ -36,9 +36,9 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
     """Write what a Space needs to run the app for a model of the Hub.
 
     Args:
-        folder: Folder to write; must not exist, or be empty.
+        folder: A new or empty folder.
         model_id: Hub id of the model, as `org/name`.
-        index: Parquet file of `train/encode.py`; everyone who opens the Space can read its reports. None: no reports.
+        index: Parquet file of `train/encode.py`, if any; everyone who opens the Space can read its reports.
         tag: Version of the model that the Space loads, whatever is published later; None: the newest.
 
     Raises:
@@ -97,11 +97,11 @@ def licence_of_index(index: Path) -> str:
 
 
 def check_index_names_no_one(index: Path) -> None:
-    """Raise if a report or a source of an index seems to name a person, or a path of this machine.
+    """Check that no report and no source of an index seems to name a person, or a path of this machine.
 
     Raises:
-        ValueError: If so, with the kind but not the passage; if its data set did not pass the de-identification check,
-            or nobody recorded that it did; or if the index cannot be read.
+        ValueError: If one does, with the kind but not the passage; if its data set is not known to have passed the
+            de-identification check; or if the index cannot be read.
     """
     content = read_index(index)
     checked = _about(index).get("deidentification")

@@ -147,11 +147,8 @@ def _patients_table(results: Mapping[str, Any], compared: list[str]) -> str:
 
 def _calibration_tables(further: Mapping[str, Mapping[str, Entry]]) -> tuple[str, str]:
     """Lay out calibration before and after scaling, and the prediction sets; both empty if nothing was calibrated."""
-    by_classifier = {
-        words: further[f"calibration/{name}"]
-        for name, words in CLASSIFIERS.items()
-        if further.get(f"calibration/{name}")
-    }
+    of = {words: further.get(f"calibration/{name}") for name, words in CLASSIFIERS.items()}
+    by_classifier = {words: entries for words, entries in of.items() if entries}
     if not by_classifier:
         return "", ""
     scaled = [
@@ -166,7 +163,5 @@ def _calibration_tables(further: Mapping[str, Mapping[str, Entry]]) -> tuple[str
         for classifier, entries in by_classifier.items()
         for kind, words in SET_KINDS.items()
     ]
-    return (
-        markdown_table(["classifier", "metric", "before", "after", "change"], scaled),
-        markdown_table(["classifier", "coverage", *map(readable, in_sets)], sets),
-    )
+    scaled_table = markdown_table(["classifier", "metric", "before", "after", "change"], scaled)
+    return scaled_table, markdown_table(["classifier", "coverage", *map(readable, in_sets)], sets)

@@ -1,6 +1,6 @@
 """Write tables of metrics in Markdown.
 
-An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null stands for undefined, with its `reason`.
+An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null means undefined, with a `reason`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,13 +40,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    aligns = [str.ljust, *[str.rjust] * (len(header) - 1)]
     lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
+        f"| {' | '.join(align(cell, width) for align, cell, width in zip(aligns, row, widths, strict=True))} |"
         for row in cells
     ]
     rule = "|:" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
@@ -67,7 +63,7 @@ def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
 
 
 def retrieval_table(entries: Mapping[str, Entry]) -> str:
-    """List recall at each depth beside chance, and the median rank, for both directions."""
+    """List recall at each depth with chance, and the median rank, for both directions."""
     rows = []
     for direction in ("image_to_text", "text_to_image"):
         cells = {name.removeprefix(f"{direction}_"): e for name, e in entries.items() if name.startswith(direction)}

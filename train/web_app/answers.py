@@ -48,21 +48,13 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAnswer:
-    """How much more a slice is like the statements of a finding than like its denials.
-
-    Args:
-        finding: As asked.
-        probability: Softmax over the two. Not calibrated: 0.9 does not mean nine of ten.
-        statements: Sentences that state the finding.
-        denials: Sentences that deny it.
-        unknown_words: Its words that the model does not know.
-    """
+    """How much more a slice is like the statements of a finding than like its denials."""
 
     finding: str
-    probability: float
+    probability: float  # softmax over the two; not calibrated: 0.9 does not mean nine of ten
     statements: list[str]
     denials: list[str]
-    unknown_words: list[str]
+    unknown_words: list[str]  # of the finding, to the model
 
 
 @dataclass(frozen=True, kw_only=True)

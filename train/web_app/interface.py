@@ -37,15 +37,8 @@ from train.web_app.views import Rows, view_slice, view_study
 
 SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
 SUGGESTED_FINDINGS = (
-    "disc bulge",
-    "disc protrusion",
-    "spinal canal stenosis",
-    "foraminal narrowing",
-    "nerve root compression",
-    "disc dehydration",
-    "disc space narrowing",
-    "endplate changes",
-    "spondylolisthesis",
+    *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
+    *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
 )
 NOTICE = (
     '<div role="note"><b>Research use only.</b> Not a medical device; not for diagnosis, and not for any decision '
@@ -119,12 +112,8 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
             _reading_aid(reader)
             with gr.Group():
-                own_text = gr.Dropdown(
-                    suggested,
-                    value="",
-                    allow_custom_value=True,
-                    label="A finding of your own: pick one, or write it in a few words",
-                )
+                label = "A finding of your own: pick one, or write it in a few words"
+                own_text = gr.Dropdown(suggested, value="", allow_custom_value=True, label=label)
                 ask = gr.Button("Ask", variant="primary")
             refusal = gr.HTML()
             own_note = gr.HTML()

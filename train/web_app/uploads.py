@@ -27,17 +27,11 @@ class UnusableUploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One slice as the model gets it.
+    """One slice as the model gets it."""
 
-    Args:
-        name: Of its file, with the frame if there are several.
-        image: Grey, 8 bit (mode `L`).
-        facts: Plane, sequence and pixel spacing, as far as they are known.
-    """
-
-    name: str
-    image: Image.Image
-    facts: str = ""
+    name: str  # of its file, with the frame if there are several
+    image: Image.Image  # grey, 8 bit (mode `L`)
+    facts: str = ""  # plane, sequence and pixel spacing, as far as they are known
 
 
 @dataclass(frozen=True, kw_only=True)

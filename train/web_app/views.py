@@ -17,23 +17,13 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class SliceView:
-    """What the page shows of a slice; rows are empty where there is nothing to show.
+    """What the page shows of a slice; rows are empty where there is nothing to show."""
 
-    Args:
-        picture: The slice and its map, as HTML.
-        subject: What the map explains.
-        subjects: What it could explain.
-        answers: Rows of the checkpoint's questions.
-        own: Rows of the user's own finding.
-        own_notes: How to read those.
-        reports: Rows of the nearest reports.
-    """
-
-    picture: str
-    subject: str
-    subjects: list[str]
+    picture: str  # the slice and its map, as HTML
+    subject: str  # what the map explains
+    subjects: list[str]  # what it could explain
     answers: Rows
-    own: Rows
+    own: Rows  # of the user's own finding
     own_notes: list[str]
     reports: Rows
 

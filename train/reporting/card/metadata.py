@@ -45,15 +45,16 @@ def card_metadata(
         repo_id: Hub id; the model index has its name.
         pipeline_tag: Task of the Hub.
         license_id: Licence of the weights, by its id on the Hub. For `other` the link leads to the card.
-        data: What the run recorded of its data set, as `train.data.provenance.describe_data` gives it.
+        data: As `train.data.provenance.describe_data` gives it.
         metrics: The content of `metrics.json`; None if the model was not measured, or only on data that it may have
             seen: a leaderboard shows metrics without the warning.
-        is_measured_elsewhere: Whether they are of other rows than those of the training data set.
+        is_measured_elsewhere: Whether the metrics are of other rows than those of the run.
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
-        is_adapter: Whether the repository holds these alone.
+        is_adapter: Whether the repository holds adapters alone.
         emissions: By the names of the Hub.
     """
+    measured_on = None if is_measured_elsewhere else data["hub_id"]
     tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
     return ModelCardData(
         license=license_id,
@@ -67,9 +68,7 @@ def card_metadata(
         language="en",
         model_name=repo_id.rpartition("/")[2],
         co2_eq_emissions=emissions,
-        eval_results=None
-        if metrics is None
-        else evaluation_results(metrics, None if is_measured_elsewhere else data["hub_id"]),
+        eval_results=None if metrics is None else evaluation_results(metrics, measured_on),
     )
 
 
@@ -91,9 +90,7 @@ def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[E
             task_type=task_type,
             task_name=task_name,
             dataset_type=hub_id or measured_on["name"],
-            dataset_name=f"{measured_on['name']} (drawn, no patients)"
-            if measured_on["synthetic"]
-            else measured_on["name"],
+            dataset_name=measured_on["name"] + " (drawn, no patients)" * measured_on["synthetic"],
             dataset_split=measured_on["split"],
             metric_type=METRIC_IDS.get(name.partition("/")[0], name.partition("/")[0]),
             metric_name=readable(name),

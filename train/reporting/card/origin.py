@@ -95,7 +95,7 @@ def without_folders(value: Any) -> Any:
 
 
 def folder_name(path: str) -> str:
-    r"""Give the last part of a path of any system.
+    r"""Take the last part of a path of any system.
 
     Example:
         >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")

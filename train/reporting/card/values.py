@@ -56,10 +56,8 @@ class RunFiles:
     @property
     def pairs_of_update(self) -> int:
         """Pairs (of a classifier: images) of an update in all processes."""
-        arguments = self.run["arguments"]
-        return int(
-            self.run["num_processes"] * arguments["batch_size"] * arguments.get("gradient_accumulation_steps", 1)
-        )
+        of_process = self.run["arguments"]["batch_size"] * self.run["arguments"].get("gradient_accumulation_steps", 1)
+        return int(self.run["num_processes"] * of_process)
 
     @property
     def seconds(self) -> float | None:
@@ -70,7 +68,7 @@ class RunFiles:
 
 def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     """Collect the values of the placeholders of `model_card.md`, for a model that will have this Hub id."""
-    run, arguments, data = files.run, files.run["arguments"], files.run["data"]
+    run, arguments, data, experiment = files.run, files.run["arguments"], files.run["data"], files.experiment
     task = "image-classification" if files.is_classifier else PIPELINE_TAG
     leak, overlap = _leak(files), start_warning(run["start"])
     license_id, energy = model_license(data, arguments), energy_values(arguments, files.seconds)
@@ -111,11 +109,12 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "calibration": files.config.get("calibration"),
         "class_temperatures": {files.config["id2label"][str(k)]: value for k, value in enumerate(temperatures)},
         "results": _result_values(files) if files.metrics else None,
-        "experiment": files.experiment,
-        "experiment_where": describe_dataset(files.experiment["dataset"]) if files.experiment else "",
-        "experiment_table": comparison_table(files.experiment, files.experiment["headline"]["metric"])
-        if files.experiment
-        else "",
+        "experiment": experiment
+        and {
+            **experiment,
+            "where": describe_dataset(experiment["dataset"]),
+            "table": comparison_table(experiment, experiment["headline"]["metric"]),
+        },
         "training": _training_values(files),
         "energy": energy,
     }

@@ -1,4 +1,4 @@
-"""What the LumbarCLIP paper reports, to show beside what was measured here.
+"""What the LumbarCLIP paper reports, to show next to what was measured here.
 
 Its numbers come from other data (Mendeley axial slices, 528 test pairs), split by record and not by patient, without
 intervals; they show the form of its tables and are no bar to clear.

@@ -43,7 +43,7 @@ def metric_of(system: Mapping[str, Any], group: str, metric: str) -> Entry | Non
 
 
 def title_of(title: str, system: Mapping[str, Any]) -> str:
-    """Name a system or baseline; mark a system of which runs are missing."""
+    """Name a system or baseline; mark a system with missing runs."""
     cost = system.get("cost")
     if cost and cost["num_finished"] < cost["num_runs"]:
         return f"{title} ({cost['num_finished']} of {cost['num_runs']} runs)"
@@ -105,13 +105,13 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
     rows, taken = [], set()
     for title, system in results["systems"].items():
         row = paper_row(system["settings"])
-        beside = ["-", "-", "-"]
+        printed = ["-", "-", "-"]
         if row and row not in taken:  # of several that are alike, the first in the experiment's file
             taken.add(row)
             accuracy, *_, f1 = TABLE_2[row]
-            beside = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
+            printed = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
         cells = [_percent(metric_of(system, group, name)) for name in names]
-        rows.append([title_of(title, system), *cells, *beside])
+        rows.append([title_of(title, system), *cells, *printed])
     header = ["system", *map(readable, names), "row of the paper", "its accuracy", "its F1"]
     if not taken:
         header, rows = header[:-3], [row[:-3] for row in rows]
@@ -293,7 +293,7 @@ def _any_has(systems: Mapping[str, Any], group: str, metric: str) -> bool:
 
 
 def _groups(systems: Mapping[str, Any], start: str) -> list[str]:
-    """List the groups whose names start so, in order of appearance."""
+    """List the groups with this prefix, in order of appearance."""
     groups = dict.fromkeys(group for system in systems.values() for group in system["metrics"])
     return [group for group in groups if group.startswith(start)]
 

@@ -33,16 +33,9 @@ def draw_figures(
     history: list[dict[str, Any]],
     seed: int,
 ) -> dict[str, Figure]:
-    """Draw what the report shows, by file name.
+    """Draw what the report of `metrics.json` shows of the test rows, by file name.
 
-    Args:
-        predictions: Of the test rows.
-        targets: Their truth.
-        encoded: What the model makes of them.
-        results: The content of `metrics.json`.
-        test_rows: Of the test split, with the column `image`.
-        history: Logged updates of the training run; empty when it is not known.
-        seed: Of the choice of examples and the layout of the map.
+    The `history` of the training run may be empty. The seed chooses examples and the layout of the map.
     """
     where = describe_dataset(results["dataset"])
     probabilities = predictions[HEADLINE]

@@ -18,12 +18,7 @@ MAX_MAP_POINTS = 1500
 
 @rc_context(STYLE)
 def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Draw loss, inverse temperature, learning rate and what batches were like over the optimizer updates.
-
-    Args:
-        history: One mapping a logged update: `update`, and any of `loss`, `validation_loss`, `inverse_temperature`,
-            `learning_rate`, `duplicate_text_rate`, `same_class_mass`.
-        title: What was trained, on what.
+    """Draw loss, inverse temperature, learning rate and the batch statistics of a history over its updates.
 
     Raises:
         ValueError: If the history is empty.
@@ -67,7 +62,7 @@ def confusion_matrix(counts: NDArray[Any], names: Sequence[str], what: str, titl
     Args:
         counts: Rows by true class (axis 0) and predicted class (axis 1). Shape (K, K).
         names: Of the K classes.
-        what: What the classes are: `class`, `Pfirrmann grade`.
+        what: `class`, or `grade`.
         title: What was measured, on what.
     """
     side = 2.6 + 0.75 * len(names)
@@ -94,11 +89,7 @@ def interval_chart(
 ) -> Figure:
     """Compare systems: a point with its 95 % interval for each system, row by row.
 
-    Args:
-        rows: Entries of `metrics.json` by system, by row (a metric or a finding). Undefined entries are left out.
-        axis_label: What the horizontal axis measures.
-        title: What was measured, on what.
-        chance: Where a dashed line marks the level of chance.
+    `rows` are entries by system, by metric or finding; undefined ones are left out. A dashed line marks chance.
     """
     systems = list(dict.fromkeys(system for entries in rows.values() for system in entries))
     figure = new_figure(8.5, 1.5 + len(rows) * (0.25 + 0.13 * len(systems)), title)
@@ -146,7 +137,7 @@ def embedding_map(
     Args:
         image_embeds: Unit length. Shape (N, D).
         text_embeds: Of the reports of the same rows. Shape (N, D).
-        groups: Group of each row, as an index. Shape (N,).
+        groups: Index of each row in `group_names`. Shape (N,).
         group_names: Names of the groups.
         title: What was embedded.
         seed: Seed of the layout, and of the choice of `MAX_MAP_POINTS` rows.
