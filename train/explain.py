@@ -2,10 +2,10 @@
 
     python train/explain.py --checkpoint runs/demo/checkpoint --dataset data/synthetic --out runs/demo/explanation
 
-Asks for every finding that a report affirms, draws text-to-patch similarity and Grad-CAM, and scores them against the
-mask of the finding's structure, beside the maps of models with random weights, a prior that points at the middle, and a
-constant map. Writes `explanation.json`, `explanation.md` and `explanation.png`. A map that does not beat these
-baselines is no evidence of where the model looks, however convincing it looks.
+Maps every finding that a report affirms, by text-to-patch similarity and Grad-CAM, and scores the maps against the mask
+of the finding's structure. Baselines are the maps of models with random weights, a prior that points at the middle, and
+a constant map: a map that does not beat them is no evidence of where the model looks, however convincing it looks.
+Writes `explanation.json`, `explanation.md` and `explanation.png`.
 """
 
 import io
@@ -33,7 +33,7 @@ class ExplainArguments:
     out: str = setting(MISSING, "Folder to write to.")
     split: str = setting("test", "Split to measure on; one the model was not trained on.")
     mask_names: list[str] = setting(
-        [], "Names of the mask classes, background first; none: those of the data set's card."
+        [], "Names of the mask classes, background first; by default those of the data set's card."
     )
     num_randomised: int = setting(5, "Models with random weights to compare with.")
     batch_size: int = setting(32, "Images a forward pass; changes no number.")
@@ -41,7 +41,7 @@ class ExplainArguments:
     seed: int = setting(0, "Seed of the random weights, the resamples and the examples.")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
+        """Check the settings before anything is loaded."""
         for name in ("num_randomised", "batch_size", "num_resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
@@ -94,11 +94,7 @@ def main(args: ExplainArguments) -> None:
 
 
 def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
-    """Name the mask classes, background first: as given, or as the card of the data set says.
-
-    Raises:
-        ValueError: If neither names them.
-    """
+    """Name the mask classes, background first: as given, else as the card of the data set does."""
     from data_scripts.lumbar_builder import read_mask_names
 
     if names := tuple(args.mask_names) or read_mask_names(args.dataset):

@@ -6,7 +6,7 @@
     python train/publish.py --run runs/lora --repo_id me/lumbarclip-lora --adapter --adapter_base me/lumbarclip-demo
 
 Needs a token: `hf auth login` or HF_TOKEN. Repositories are private unless --public. RUN/hub contains exactly what is
-sent; a --dry_run writes it, too, with the card as a page, card.html, beside it. Each repository gets all files in one
+sent; a --dry_run writes it, too, with the card as a page, card.html, next to it. Each repository gets all files in one
 commit, or none, and then the tag. Rerun the command to resume an interrupted upload.
 """
 

@@ -388,7 +388,8 @@ def test_an_export_that_was_altered_is_refused(checkpoint, scans, tmp_path, tiny
     description = json.loads((folder / EXPORT).read_text())
     tiny_processor.image_processor.size = {"height": 32, "width": 48}
     with pytest.raises(ValueError, match="takes images of 32 x 32, .* makes them 32 x 48.*export again"):
-        encoders.OnnxEncoder(folder, tiny_processor.image_processor, True, description["weights_sha256"], "images")
+        args = EncodeArguments(checkpoint="", out="a.parquet", images="scans", onnx=str(folder))
+        encoders.OnnxEncoder(args, tiny_processor.image_processor, description["weights_sha256"])
     for entry in description["files"].values():
         del entry["parts"]
     (folder / EXPORT).write_text(json.dumps(description))

@@ -81,7 +81,7 @@ def test_the_checkpoint_answers_as_was_measured(settings):
     names = test.features["labels"].feature.names
     answers = classify(list(test["image"]))
     right = [answer[0]["label"] == names[label] for answer, (label,) in zip(answers, test["labels"], strict=True)]
-    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert metrics["by_system"]["fine_tuned"]["accuracy"]["value"] == pytest.approx(np.mean(right))
     assert np.mean(right) > 0.9  # a bright disc bulges
     truths = [names[label] for (label,) in test["labels"]]
     scores = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
@@ -113,7 +113,7 @@ def test_a_run_killed_between_epochs_resumes_to_the_same_weights(settings, tmp_p
     expected = weights(settings)
     for name, value in weights(killed).items():
         assert torch.equal(value, expected[name]), name
-    assert read_json(killed, "metrics.json")["figures"] == read_json(settings, "metrics.json")["figures"]
+    assert read_json(killed, "metrics.json")["by_system"] == read_json(settings, "metrics.json")["by_system"]
     lines = [timeless_history(tmp_path / name) for name in ("run", "killed")]
     assert lines[0] == lines[1] and len(lines[0]) == 3
     run(killed, resume=True)  # nothing left to train: measured again
@@ -169,7 +169,7 @@ def test_errors_on_a_class_without_training_rows_count_on_the_test_split(setting
     finetune(FinetuneClassificationArguments(**{**settings, "epochs": 1}, target="grade"), dataset)
     metrics = read_json(settings, "metrics.json")
     assert metrics["dataset"]["num_rows"] == 12 and metrics["dataset"]["labels"]["3"]["rows"] == 4
-    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] <= 8 / 12
+    assert metrics["by_system"]["fine_tuned"]["accuracy"]["value"] <= 8 / 12
 
 
 def test_validation_rows_of_which_none_can_be_answered_are_refused(tiny_dataset_folder):
@@ -314,7 +314,7 @@ def test_every_loss_learns_findings(settings, loss):
     assert model.config.problem_type == "multi_label_classification"
     metrics = read_json(settings, "metrics.json")
     assert model.config.class_temperatures == list(metrics["class_temperatures"].values())
-    assert metrics["figures"]["fine_tuned"]["macro_auroc"]["value"] > 0.9
+    assert metrics["by_system"]["fine_tuned"]["macro_auroc"]["value"] > 0.9
 
 
 def test_grades_are_exclusive_classes_of_the_graded_rows(tiny_dataset_folder):

@@ -1,8 +1,9 @@
-"""Record the files of a checkpoint, and find which file, tensor or field has changed since."""
+"""Record the files of a checkpoint, and find which file, tensor or field has changed."""
 
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,8 @@ from transformers.utils import CONFIG_NAME
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
 READ_WHEN_LOADING = (
-    "*.py",
-    "*.safetensors",
-    "*.bin",
-    "*.index.json",
-    "*config.json",
-    "tokenizer*.json",
-    "*tokens*.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
+    *("*.py", "*.safetensors", "*.bin", "*.index.json", "*config.json"),
+    *("tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt", "chat_template*"),
 )
 MAX_ENTRIES = 100  # of a JSON object or array whose entries are compared one by one; a vocabulary is one field
 MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its digest
@@ -35,28 +28,17 @@ MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its diges
 class Drift:
     """A difference between a checkpoint and its record.
 
-    Args:
-        what: Kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
-            `input pixel_values`, `output image_embeds`, `package torch`.
-        file: The file that holds it, relative to the folder; empty for a package.
-        detail: What it was and what it is.
+    `what` is kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
+    `input pixel_values`, `output image_embeds`, `package torch`.
     """
 
     what: str
-    file: str
-    detail: str
+    file: str  # relative to the folder; empty for a package
+    detail: str  # what it was and what it is
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Record every file of a folder, except hidden ones and the model card.
-
-    Args:
-        folder: A checkpoint.
-        left_out: Names of further files to leave out.
-
-    Returns:
-        By path relative to the folder, the result of `record_file`.
-    """
+    """Record every file of a checkpoint by relative path, except hidden ones, the model card, and those `left_out`."""
     return {name: record_file(folder / name) for name in _file_names(folder) if name not in (*FREE_FILES, *left_out)}
 
 
@@ -74,22 +56,15 @@ def record_file(path: Path) -> dict[str, Any]:
 
 
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
-    """List recorded files, tensors and fields that are missing or have changed.
+    """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 
     A new layout of the same weights or JSON is no change.
-
-    Args:
-        folder: The checkpoint as it is now.
-        recorded: Result of `record_files` when it was written.
-
-    Returns:
-        One drift a missing or unreadable file, or a changed tensor or field.
     """
     return [drift for name, record in recorded.items() for drift in _compare_file(folder, name, record)]
 
 
 def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[str]:
-    """List files that loading may read, but that were added after the checkpoint was written."""
+    """List files added after the checkpoint was written that loading may read."""
     return [
         name
         for name in added_files(folder, recorded)
@@ -105,7 +80,7 @@ def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """List the values of a JSON document under dotted names.
 
-    A short value stands for itself, a long one (a vocabulary) for its digest.
+    A long value, such as a vocabulary, is replaced by its digest.
 
     Example:
         >>> dict(json_fields({"image_processor": {"image_mean": [0.5, 0.5], "do_resize": True}}))
@@ -128,11 +103,7 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_not_parent_of_checkpoint(folder: Path) -> None:
-    """Raise if the config of a checkpoint lies not in a folder but in one inside it, as in the folder of a run.
-
-    Raises:
-        ValueError: With the folder to name instead.
-    """
+    """Raise `ValueError` if a folder, such as that of a run, has no config but contains a checkpoint; name that one."""
     if (folder / CONFIG_NAME).exists():
         return
     if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
@@ -204,8 +175,5 @@ def _sha256_of_file(path: Path) -> str:
 
 def _file_names(folder: Path) -> list[str]:
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(name.as_posix() for name in names if not _is_hidden(name))
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    is_hidden = re.compile(r"\.|__pycache__$").match
+    return sorted(name.as_posix() for name in names if not any(map(is_hidden, name.parts)))

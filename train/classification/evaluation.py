@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data_scripts.system.whole_files import write_folder, write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
@@ -28,14 +28,14 @@ from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets, count_labels
 from train.reporting.classifier_report import classifier_report
-from train.reporting.figures.calibration import reliability_before_and_after
+from train.reporting.figures.calibration import reliability_diagrams
 from train.reporting.figures.plots import confusion_matrix
+from train.reporting.figures.style import save_figures
 from train.reporting.run_report import describe_dataset
 from train.training.history import read_history
 from train.training.run_folder import read_start
 
 REPORT = "report.md"
-CALIBRATION_BINS = 10
 
 
 @torch.inference_mode()
@@ -91,7 +91,7 @@ def evaluate_classifier(
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
     results: dict[str, Any] = {
         "target": args.target,
-        "figures": {name: as_entries(figures) for name, figures in measured.metrics.items()},
+        "by_system": {name: as_entries(entries) for name, entries in measured.metrics.items()},
         "difference": as_entries(measured.difference),
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
@@ -113,32 +113,23 @@ def evaluate_classifier(
     }
     figures = draw_figures(measured, test, describe_dataset(results["dataset"]))
     (output_dir / METRICS).unlink(missing_ok=True)
-
-    def save_figures(folder: Path) -> None:
-        for name, (figure, _) in figures.items():
-            figure.savefig(folder / name)
-
-    write_folder(output_dir / "figures", save_figures)
-    captions = {name: caption for name, (_, caption) in figures.items()}
-    write_text(output_dir / REPORT, classifier_report(results, captions))
+    save_figures(figures, output_dir)
+    write_text(output_dir / REPORT, classifier_report(results, figures))
     write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
     return results
 
 
-def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
-    """Draw the figures of the report; with captions, by file name."""
+def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, Figure]:
+    """Draw what the report shows, by file name."""
     names, figures = targets.label_names, {}
     confidence, correct = confidence_and_correctness(targets, measured.probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
-    panel = confidence, correct, metrics.calibration_bins(confidence, CALIBRATION_BINS)
     counted = "images" if targets.exclusive else "answers"
     title = f"Classifier\n{where}"
-    reliability = reliability_before_and_after(
-        {f"calibrated: error {error:.3f}": panel}, CALIBRATION_BINS, counted, title
+    figures["reliability.png"] = reliability_diagrams(
+        {f"calibrated: error {error:.3f}": (confidence, correct)}, counted, title
     )
-    figures["reliability.png"] = reliability, "Reliability of the calibrated classifier"
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, measured.probabilities.argmax(1), len(names))
-        confusion = confusion_matrix(counts, names, "class", title)
-        figures["confusion.png"] = confusion, "Confusion matrix of the classifier"
+        figures["confusion.png"] = confusion_matrix(counts, names, "class", title)
     return figures

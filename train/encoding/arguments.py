@@ -12,7 +12,7 @@ WHAT: tuple[str, ...] = get_args(What)
 
 
 def default_num_workers() -> int:
-    """Count half of the processors, less the one that feeds the model; on two, a worker costs more than it gains."""
+    """Take half of the processors, less the one that feeds the model; on two, a worker costs more than it gains."""
     return max(0, min(8, (os.cpu_count() or 1) // 2 - 1))
 
 
@@ -24,10 +24,10 @@ class EncodeArguments:
     out: str = setting(MISSING, "Parquet file to write.")
     images: str = setting("", "Folder of images and DICOM files, recognised by their content.")
     dataset: str = setting("", "Instead of images: folder of data_scripts.build, or a Hub id.")
-    split: list[str] = setting([], "Splits of the data set; none: all.")
+    split: list[str] = setting([], "Splits of the data set; all by default.")
     what: What = setting("images", "What of the data set to embed.")
     project: bool = setting(
-        True, "Unit-length embeddings of the shared space, or else the pooled outputs of the towers."
+        True, "Write unit-length embeddings of the shared space; without, the pooled outputs of the towers."
     )
     onnx: str = setting("", "Folder of train/export.py to encode with.")
     int8: bool = setting(False, "With --onnx: use the quantised copy.")
@@ -40,7 +40,7 @@ class EncodeArguments:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
+        """Check the settings before anything is loaded."""
         out = Path(self.out)
         if bool(self.images) == bool(self.dataset):
             raise ValueError("Name either a folder with --images, or a data set with --dataset.")

@@ -36,7 +36,11 @@ def encode(args: EncodeArguments) -> None:
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
     inputs = open_inputs(args, processor)
     settings = describe(args, model, processor, inputs)
-    encoder = build_encoder(args, model, processor, settings["embeddings"]["weights_sha256"])
+    encoder: Encoder = (
+        OnnxEncoder(args, processor.image_processor, settings["embeddings"]["weights_sha256"])
+        if args.onnx
+        else ModelEncoder(model, processor.image_processor, args.project)
+    )
     out = Path(args.out)
     with open_chunks(out, settings, args.overwrite) as chunks:
         encode_chunks(inputs, encoder, chunks, args.batch_size, args.num_workers)
@@ -48,11 +52,7 @@ def encode(args: EncodeArguments) -> None:
 
 
 def open_inputs(args: EncodeArguments, processor: LumbarCLIPProcessor) -> Inputs:
-    """Open what is to be encoded.
-
-    Raises:
-        ValueError: If there is nothing, or the data set has no such split.
-    """
+    """Open what is to be encoded; raise `ValueError` if there is nothing, or the data set has no such split."""
     if args.images:
         return FolderImages(Path(args.images), processor.image_processor)
     dataset = open_dataset(args.dataset)
@@ -64,22 +64,13 @@ def open_inputs(args: EncodeArguments, processor: LumbarCLIPProcessor) -> Inputs
     return DatasetImages(splits, processor.image_processor)
 
 
-def build_encoder(
-    args: EncodeArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, weights: str
-) -> Encoder:
-    """Take the model, or its export to ONNX."""
-    if args.onnx:
-        return OnnxEncoder(Path(args.onnx), processor.image_processor, args.project, weights, args.what, args.int8)
-    return ModelEncoder(model, processor.image_processor, args.project)
-
-
 def describe(
     args: EncodeArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, inputs: Inputs
 ) -> dict[str, Any]:
-    """Describe everything the result depends on; an interrupted run is resumed only if all of it is the same."""
+    """Describe everything the result depends on; an interrupted run resumes only if all of it is the same."""
     folder = Path(args.checkpoint)
     build = {}
-    if args.dataset:  # needed to publish the reports, which lie beside the embeddings
+    if args.dataset:  # needed to publish the reports, which are stored with the embeddings
         known = describe_build(args.dataset)
         build = {name: known[name] for name in ("license", "may_be_shared", "deidentification")}
     return {
@@ -99,7 +90,7 @@ def describe(
 
 
 def encode_chunks(inputs: Inputs, encoder: Encoder, chunks: EmbeddingChunks, batch_size: int, num_workers: int) -> None:
-    """Encode what is not in the chunks yet, while worker processes decode, in order."""
+    """Encode in order what is not in the chunks yet, while worker processes decode."""
     if chunks.is_resumed:  # a file may have killed the earlier run; a worker process dies of it alone
         num_workers = max(1, num_workers)
     num_done = chunks.num_done * BATCHES_OF_CHUNK * batch_size
@@ -125,7 +116,7 @@ def read_in_worker(
 
 
 def batches_of(inputs: Inputs, batch_size: int, num_done: int) -> Iterator[list[Reference]]:
-    """List what remains to be read, a batch at a time."""
+    """List what remains to be read after `num_done` inputs, a batch at a time."""
     references = itertools.islice(inputs.references(), num_done, None)
     return iter(lambda: list(itertools.islice(references, batch_size)), [])
 
@@ -133,7 +124,7 @@ def batches_of(inputs: Inputs, batch_size: int, num_done: int) -> Iterator[list[
 def encode_batch(
     batch: ReadBatch, encoder: Encoder, schema: pa.Schema, progress: Any
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Encode what could be read of a batch; return its rows, and what could not be read."""
+    """Encode what could be read of a batch; return its rows, and a list of what could not be read."""
     tensors = {name: torch.as_tensor(values) for name, values in batch.tensors.items()}
     embeddings = encoder(tensors) if tensors else np.empty((0, 1), dtype=np.float32)
     progress.update(batch.num_files)

@@ -1,4 +1,4 @@
-"""Read what the bulk encoder encodes: images of a folder, or images or reports of a data set, a batch at a time.
+"""Read the inputs of the bulk encoder in batches: images of a folder, or images or reports of a data set.
 
 Shapes: B images or rows of a batch that can be read, C channels, S side of the image, U distinct texts, T tokens.
 """
@@ -25,7 +25,7 @@ from data_scripts.system.worker_pool import Announce
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
-COLUMNS = ("source", "patient_id", "report")  # of a data set, beside labels and split
+COLUMNS = ("source", "patient_id", "report")  # of a data set, in addition to labels and split
 NO_CRASH: Mapping[int, str] = {}
 
 Reference = tuple[str, int]  # a file and the frame in it, or a split and the row in it
@@ -36,7 +36,7 @@ class ReadBatch:
     """A batch that was read.
 
     Args:
-        columns: Written beside the embeddings: by name, a value for each of the B that could be read.
+        columns: By name, a value for each of the B that could be read.
         tensors: `images`, uint8, (B, C, S, S), where C is 1 if all are grey and else 3; or `input_ids` and
             `attention_mask`, (U, T), and `text_index`, (B,), the text of each row. Empty if B is 0.
         unreadable: What could not be read, with its `reason`.
@@ -53,7 +53,7 @@ class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
     Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
-    columns beside the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
+    columns next to the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -103,15 +103,9 @@ class FolderImages:
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number. See `FolderImages` for what they share."""
+    """Rows of a data set, by split and number; attributes as of `FolderImages`."""
 
-    schema = pa.schema(
-        [
-            *((name, pa.string()) for name in COLUMNS),
-            ("labels", pa.list_(pa.string())),
-            ("split", pa.string()),
-        ]
-    )
+    schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()) | {"labels": pa.list_(pa.string()), "split": pa.string()})
     name = "rows"
 
     def __init__(self, splits: Mapping[str, Dataset]) -> None:
@@ -123,7 +117,7 @@ class DatasetRows:
         self._label_names = {split: rows.features["labels"].feature.names for split, rows in splits.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Length and fingerprint of each split, which `datasets` keeps from load to load."""
+        """List length and fingerprint of each split, which `datasets` keeps from load to load."""
         return {"splits": self._fingerprints}
 
     def references(self) -> Iterator[Reference]:
@@ -131,7 +125,7 @@ class DatasetRows:
         return ((split, row) for split, rows in self._rows.items() for row in range(len(rows)))
 
     def columns(self, references: list[Reference]) -> dict[str, list[Any]]:
-        """Read what is written beside the embeddings."""
+        """Read the columns next to the embeddings."""
         rows = [self._rows[split][row] for split, row in references]
         return {
             **{name: [row[name] for row in rows] for name in COLUMNS},
@@ -200,7 +194,7 @@ def _decode(
     crashed: Mapping[int, str],
     announce: Announce,
 ) -> tuple[dict[Reference, Tensor], dict[Reference, str]]:
-    """Load images as `eight_bits`; give those that can be read, and the reasons of the others."""
+    """Load images as `eight_bits`; return those that can be read, and why the others cannot."""
     images, reasons = {}, {}
     for index, reference in enumerate(references):
         announce(index)
@@ -217,10 +211,7 @@ def _decode(
 
 
 def eight_bits(image: Image.Image) -> Tensor:
-    """Bring an image to 8 bits, as the image processor does.
-
-    Returns:
-        Shape (1, H, W) where it is stored in grey, else (3, H, W); uint8.
+    """Bring an image to 8 bits, as the image processor does: (1, H, W) if it is stored in grey, else (3, H, W).
 
     Raises:
         ValueError: If it is empty, without a finite pixel, or too long to be padded to a square.
@@ -236,14 +227,10 @@ def eight_bits(image: Image.Image) -> Tensor:
 
 
 def resized(images: Sequence[Tensor], image_processor: LumbarCLIPImageProcessor) -> dict[str, Tensor]:
-    """Pad and resize images, those of one size together and grey ones in one channel; a third of the work.
+    """Pad and resize images, (1, H, W) or (3, H, W), to `images`, (B, C, S, S), uint8; nothing if there are none.
 
-    Args:
-        images: Each (1, H, W) or (3, H, W), uint8.
-        image_processor: Whose settings apply. Rescaling and normalisation are left to the encoder.
-
-    Returns:
-        `images`, (B, C, S, S), uint8; nothing if there are none.
+    Those of one size go together, and grey ones in one channel, a third of the work. Rescaling and normalisation are
+    left to the encoder.
     """
     if not images:
         return {}

@@ -13,10 +13,10 @@ class PublishArguments:
     repo_id: str = setting(
         "", "owner/name of the repository, created if it does not exist. The owner is you or your team."
     )
-    public: bool = setting(False, "Let everybody see it. Without: only its owner.")
-    tag: str = setting("v0.1", "Name of this version; a repository has each once.")
-    experiment: str = setting("", "Folder of an experiment with these systems, whose result the card shows, too.")
-    allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; the card says so in front.")
+    public: bool = setting(False, "Let everybody see it; without, only its owner does.")
+    tag: str = setting("v0.1", "Name of this version, new in the repository.")
+    experiment: str = setting("", "Folder of an experiment whose result the card also shows.")
+    allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; its card says so at the top.")
     adapter: bool = setting(False, "Publish the adapters of a run with --lora_rank, without the weights they adapt.")
     adapter_base: str = setting(
         "", "Hub id of the checkpoint that these adapters were trained on, if that was a folder of this machine."

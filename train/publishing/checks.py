@@ -12,17 +12,14 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from data_scripts.hub.upload import paths_of_this_machine
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
-# They record how a folder was loaded; a loader that reads them would look for files of this machine.
+# They record how a folder was loaded: a loader that reads them would look for files of this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
 _ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
 
 
 def check_fit(folder: Path) -> None:
-    """Raise if a folder must not be published as it is.
-
-    Args:
-        folder: A checkpoint or an adapter, with or without its card.
+    """Check that a checkpoint or an adapter, with or without its card, may be published as it is.
 
     Raises:
         ValueError: If anything is wrong; the message lists every file and value.
@@ -33,7 +30,7 @@ def check_fit(folder: Path) -> None:
 
 
 def unsafe_files(folder: Path) -> Iterator[str]:
-    """Name files that can run code when loaded, by name and by content; require safetensors."""
+    """List files that can run code when loaded, by name and by content; require safetensors."""
     for path in _files(folder):
         if path.suffix in PICKLE_SUFFIXES or _is_pickled(path):
             yield (
@@ -45,10 +42,10 @@ def unsafe_files(folder: Path) -> Iterator[str]:
 
 
 def missing_code(folder: Path) -> Iterator[str]:
-    """Name code that `trust_remote_code=True` would look for and not find."""
+    """List code that `trust_remote_code=True` would look for and not find."""
     for path in folder.glob("*config.json"):
         for auto_class, references in _read(path).get("auto_map", {}).items():
-            # A tokenizer has two, the second or the first of which may be null.
+            # A tokenizer has two, and one of them may be null.
             for reference in references if isinstance(references, list) else [references]:
                 if reference is not None:
                     yield from _missing_of(folder, f"{path.name}: auto_map: {auto_class}: {reference}", reference)
@@ -66,7 +63,8 @@ def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
     if not file.exists():
         yield f"{entry}: {file.name} is missing."
         return
-    if class_name not in _classes(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if class_name not in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}:
         yield f"{entry}: {file.name} defines no class {class_name}."
     try:
         imported = get_relative_import_files(file)
@@ -79,7 +77,7 @@ def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
 
 
 def local_paths(folder: Path) -> Iterator[str]:
-    """Name each value of a JSON file, and each path in the card, that is a path of a machine."""
+    """List values of JSON files, and paths in the card, that are paths of a machine."""
     for path in _files(folder):
         name = _name(path, folder)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
@@ -96,10 +94,9 @@ def local_paths(folder: Path) -> Iterator[str]:
 
 def _is_local(key: str, value: str) -> bool:
     if key.endswith("name_or_path"):
-        return bool(value) and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
-    if _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value):
-        return True
-    return "/" in value and len(value) < 256 and Path(value).exists()
+        return value != "" and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
+    is_path = _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value)
+    return bool(is_path) or ("/" in value and len(value) < 256 and Path(value).exists())
 
 
 def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,12 +117,7 @@ def _is_pickled(path: Path) -> bool:
         return False  # starts with a length, which may be any bytes; loading it finds out
     with path.open("rb") as file:
         start = file.read(4)
-    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def _classes(file: Path) -> set[str]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return start == b"PK\x03\x04" or start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
 
 def _files(folder: Path) -> list[Path]:

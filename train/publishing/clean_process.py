@@ -1,4 +1,4 @@
-"""Check that a checkpoint works for someone who does not have this project."""
+"""Check that a checkpoint works without this project."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def check_loadable(folder: Path, golden: Path) -> None:
 
     Args:
         folder: A checkpoint, or an adapter whose base is on the Hub.
-        golden: Golden outputs to reproduce: its own; for an adapter, those of the checkpoint it was merged into.
+        golden: Its golden outputs; for an adapter, those of the checkpoint it was merged into.
 
     Raises:
         ValueError: If it does not load there, or its outputs differ from the golden ones.

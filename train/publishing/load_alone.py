@@ -46,7 +46,7 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
 
 
 def load_adapter(folder: Path) -> Any:
-    """Load an adapter on its base from the Hub; give the model with the adapters in it."""
+    """Load an adapter on its base from the Hub; return the model with the adapters in it."""
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoModel

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
@@ -40,22 +39,13 @@ def publish(args: PublishArguments) -> None:
     Raises:
         ValueError: If the run is not fit to be published, or the Hub refuses, fails or cannot be reached.
     """
-    run = Path(args.run)
-    model = Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
-    api = HfApi()
+    api, model = HfApi(), Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
     if not args.dry_run:
         check_destination(api, model)  # reports a wrong token before minutes of checks
-    prepare = partial(prepare_adapter, api=api, base=args.adapter_base) if args.adapter else prepare_model
-    experiment = Path(args.experiment) if args.experiment else None
-    (run / HUB / CARD_PAGE).unlink(missing_ok=True)  # of an earlier dry run, perhaps with another card
-    folders = {
-        model: prepare(
-            run, args.repo_id, public=args.public, experiment=experiment, allow_unmeasured=args.allow_unmeasured
-        )
-    }
+    (Path(args.run) / HUB / CARD_PAGE).unlink(missing_ok=True)  # of an earlier dry run, perhaps with another card
+    folders = {model: prepare_adapter(args, api) if args.adapter else prepare_model(args)}
     if args.space:
-        app = replace(model, kind="space")
-        folders[app] = prepare_app(run, args.repo_id, Path(args.index) if args.index else None, args.tag)
+        folders[replace(model, kind="space")] = prepare_app(args)
     files = {destination: files_below(folder) for destination, folder in folders.items()}
     for destination, folder in folders.items():
         size = sum(path.stat().st_size for path in files[destination].values())
@@ -69,82 +59,43 @@ def publish(args: PublishArguments) -> None:
 
 
 def card_page(model: Path, title: str) -> Path:
-    """Write the card of a prepared folder as the page `CARD_PAGE` beside that folder; give its path."""
+    """Write the card of a prepared folder as the page `CARD_PAGE` next to that folder; return its path."""
     page = model.with_name(CARD_PAGE)
     write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
     return page
 
 
-def prepare_model(
-    run: Path,
-    repo_id: str,
-    *,
-    public: bool = False,
-    experiment: Path | None = None,
-    allow_unmeasured: bool = False,
-) -> Path:
-    """Check a run's checkpoint and write the folder that is published: the checkpoint and its card.
-
-    Args:
-        run: Folder that `train/pretrain.py` or `train/finetune_classification.py` wrote.
-        repo_id: Hub id that the model will have.
-        public: Whether everybody will see it; the card must not forbid that.
-        experiment: Folder of an experiment whose result the card shows, too.
-        allow_unmeasured: Whether a model without `metrics.json` may be published; its card says so.
-
-    Returns:
-        `RUN/hub/model`.
+def prepare_model(args: PublishArguments) -> Path:
+    """Check a run's checkpoint, and write it with its card to `RUN/hub/model`.
 
     Raises:
         ValueError: If the run is not finished or not measured, or others could not use its checkpoint.
     """
-    source = run / CHECKPOINT
+    run = Path(args.run)
+    source, folder = run / CHECKPOINT, run / HUB / "model"
     if not source.is_dir():
         raise ValueError(f"{source} is missing: set --run to the folder of a finished run.")
-    card = build_model_card(run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured)
-    if public:
-        check_may_be_public(run)
+    card = _checked_card(args)
     check_fit(source)
     check_drift(source)
     check_nothing_added(source, read_golden_outputs(source)["files"])
     check_loadable(source, source / GOLDEN_TENSORS)
-    folder = run / HUB / "model"
     write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
     check_fit(folder)  # now with its card
     return folder
 
 
-def prepare_adapter(
-    run: Path,
-    repo_id: str,
-    *,
-    api: HfApi,
-    base: str = "",
-    public: bool = False,
-    experiment: Path | None = None,
-    allow_unmeasured: bool = False,
-) -> Path:
-    """Check a run's low-rank adapters and write the folder that is published: them, the name of their base, a card.
+def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
+    """Check a run's low-rank adapters, and write them with the name of their base and a card to `RUN/hub/model`.
 
     On the base as it is on the Hub now, the adapters must reproduce the golden outputs of the run's own checkpoint; on
     another base, or other weights of it, the outputs would differ.
 
-    Args:
-        run: Folder that `train/pretrain.py` wrote with `--lora_rank`.
-        repo_id: Hub id that the adapters will have.
-        api: Client of the Hub.
-        base: Hub id of the checkpoint that they were trained on; empty: the one that the run names.
-        public: As in `prepare_model`.
-        experiment: As in `prepare_model`.
-        allow_unmeasured: As in `prepare_model`.
-
-    Returns:
-        `RUN/hub/model`.
-
     Raises:
         ValueError: If the run has no adapters, their base is not on the Hub, or others could not use them with it.
     """
-    source, golden = run / ADAPTER, run / CHECKPOINT / GOLDEN_TENSORS
+    run = Path(args.run)
+    source, golden, folder = run / ADAPTER, run / CHECKPOINT / GOLDEN_TENSORS, run / HUB / "model"
     if not source.is_dir() or not golden.exists():
         raise ValueError(
             f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: set --run to the folder of a finished run with "
@@ -156,30 +107,38 @@ def prepare_adapter(
             "--adapter."
         )
     check_nothing_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
-    base = base or check_adapter_base(source)
+    base = args.adapter_base or check_adapter_base(source)
     with hub_errors(api, base):
         found = asked_again(lambda: api.model_info(base))
-    if public and (found.private or found.gated):
+    if args.public and (found.private or found.gated):
         raise ValueError(
             f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the adapters "
             "alone: publish them without --public, or publish the run's whole checkpoint."
         )
-    card = build_model_card(
-        run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
-    )
-
-    if public:
-        check_may_be_public(run)
+    card = _checked_card(args, (base, found.sha))
 
     def fill(unfinished: Path) -> None:
         _fill(unfinished, source, card)
         set_adapter_base(unfinished, base, found.sha)
 
-    folder = run / HUB / "model"
     write_folder(folder, fill)
     check_fit(folder)
     check_loadable(folder, golden)
     return folder
+
+
+def _checked_card(args: PublishArguments, adapter_base: tuple[str, str | None] | None = None) -> ModelCard:
+    """Write the card, and check that it does not forbid what `--public` asks for."""
+    card = build_model_card(
+        Path(args.run),
+        args.repo_id,
+        experiment_folder=Path(args.experiment) if args.experiment else None,
+        allow_unmeasured=args.allow_unmeasured,
+        adapter_base=adapter_base,
+    )
+    if args.public:
+        check_may_be_public(Path(args.run))
+    return card
 
 
 def _fill(folder: Path, source: Path, card: ModelCard) -> None:
@@ -188,22 +147,14 @@ def _fill(folder: Path, source: Path, card: ModelCard) -> None:
 
 
 def publish_model(run: Path, repo_id: str, tag: str) -> str:
-    """Publish a run that has just ended, in a private repository.
-
-    Args:
-        run: As in `prepare_model`.
-        repo_id: Hub id of the model.
-        tag: Name of this version; new in the repository.
-
-    Returns:
-        Address of the commit.
+    """Publish a run that has just ended, in a private repository; return the address of the commit.
 
     Raises:
         ValueError: If others could not use it, or the Hub refuses, fails or cannot be reached; the run stays as it is.
     """
     try:
-        destination = Destination(repo_id=repo_id, tag=tag)
-        (address,) = upload(HfApi(), {destination: files_below(prepare_model(run, repo_id))})
+        files = files_below(prepare_model(PublishArguments(run=str(run), repo_id=repo_id, tag=tag)))
+        (address,) = upload(HfApi(), {Destination(repo_id=repo_id, tag=tag): files})
     except ValueError as error:
         again = f"python train/publish.py --run {run} --repo_id {repo_id} --tag {tag}"
         raise ValueError(
@@ -212,22 +163,14 @@ def publish_model(run: Path, repo_id: str, tag: str) -> str:
     return address
 
 
-def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = None) -> Path:
-    """Write the Space that runs the app on a published model.
-
-    Args:
-        run: Folder of the run.
-        repo_id: Hub id of the model.
-        index: Parquet of reports and their images, for the nearest reports; None: without them.
-        tag: Version of the model that the app loads; None: the newest.
-
-    Returns:
-        `RUN/hub/space`.
+def prepare_app(args: PublishArguments) -> Path:
+    """Write the Space that runs the app on the published model to `RUN/hub/space`.
 
     Raises:
         ValueError: If the run is a classifier, or the index cannot be read, was not encoded by this run's checkpoint,
             or may not be shown to all.
     """
+    run, index = Path(args.run), Path(args.index) if args.index else None
     if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
         raise ValueError(
             f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
@@ -236,7 +179,7 @@ def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = N
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
     folder = run / HUB / "space"
-    write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index, tag=tag))
+    write_folder(folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag))
     return folder
 
 

@@ -36,9 +36,9 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
     """Write what a Space needs to run the app for a model of the Hub.
 
     Args:
-        folder: Folder to write; must not exist, or be empty.
+        folder: A new or empty folder.
         model_id: Hub id of the model, as `org/name`.
-        index: Parquet file of `train/encode.py`; everyone who opens the Space can read its reports. None: no reports.
+        index: Parquet file of `train/encode.py`, if any; everyone who opens the Space can read its reports.
         tag: Version of the model that the Space loads, whatever is published later; None: the newest.
 
     Raises:
@@ -58,9 +58,11 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
         licence = licence_of_index(index).removeprefix("other: ")
 
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT / APP, folder / APP)
-    for package in PACKAGES:
-        _copy_code(PROJECT / package, folder / package)
+    code = (path for package in PACKAGES for path in (PROJECT / package).rglob("*") if path.suffix in SUFFIXES)
+    for path in (PROJECT / APP, *code):
+        target = folder / path.relative_to(PROJECT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
@@ -71,7 +73,7 @@ def licence_of_index(index: Path) -> str:
     """Read the licence of the reports of an index, as `train/encode.py` recorded it.
 
     Raises:
-        ValueError: If the licence is not recorded or does not allow sharing, or nobody recorded whether it does.
+        ValueError: If the licence, or whether it allows sharing, is not recorded; or if it does not allow sharing.
     """
     about = _about(index)
     licence = str(about.get("license") or NOT_STATED)
@@ -95,11 +97,11 @@ def licence_of_index(index: Path) -> str:
 
 
 def check_index_names_no_one(index: Path) -> None:
-    """Raise if a report or a source of an index seems to name a person, or a path of this machine.
+    """Check that no report and no source of an index seems to name a person, or a path of this machine.
 
     Raises:
-        ValueError: If so, with the kind but not the passage; if its data set did not pass the de-identification check,
-            or nobody recorded that it did; or if the index cannot be read.
+        ValueError: If one does, with the kind but not the passage; if its data set is not known to have passed the
+            de-identification check; or if the index cannot be read.
     """
     content = read_index(index)
     checked = _about(index).get("deidentification")
@@ -122,9 +124,7 @@ def check_index_names_no_one(index: Path) -> None:
 
 
 def _about(index: Path) -> dict[str, Any]:
-    """Read what `train/encode.py` recorded of an index."""
-    about: dict[str, Any] = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
-    return about
+    return json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
 
 
 def requirements(extra: str) -> Iterator[str]:
@@ -136,24 +136,12 @@ def requirements(extra: str) -> Iterator[str]:
     """
     settings = ConfigParser()
     settings.read(PROJECT / "setup.cfg", encoding="utf-8")
-    yield from _lines(settings["options"]["install_requires"])
-    for requirement in _lines(settings["options.extras_require"][extra]):
+    yield from settings["options"]["install_requires"].strip().splitlines()
+    for requirement in settings["options.extras_require"][extra].strip().splitlines():
         if requirement.startswith("lumbarclip["):
             yield from requirements(requirement.removeprefix("lumbarclip[").removesuffix("]"))
         else:
             yield requirement
-
-
-def _lines(value: str) -> list[str]:
-    return [line.strip() for line in value.splitlines() if line.strip()]
-
-
-def _copy_code(package: Path, copy: Path) -> None:
-    for path in sorted(package.rglob("*")):
-        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
-            target = copy / path.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
 
 
 def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> None:

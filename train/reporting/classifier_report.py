@@ -1,6 +1,6 @@
 """Write the report of a fine-tuned classifier from its `metrics.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from train.reporting.rendering import TEMPLATES, fill_template
@@ -12,18 +12,10 @@ COMPARED_OF_CLASSIFIER = (*COMPARED, "grade_mean_absolute_error")
 IN_SETS = ("coverage", "answered", "accuracy_if_answered")
 
 
-def classifier_report(results: Mapping[str, Any], captions: Mapping[str, str]) -> str:
-    """Write the report of a classifier.
-
-    Args:
-        results: The content of `metrics.json`.
-        captions: Caption of each figure by its file name in `figures/`.
-
-    Returns:
-        Markdown.
-    """
-    by_system = {words: results["figures"][name] for name, words in SYSTEMS.items()}
-    fine_tuned, patients = results["figures"]["fine_tuned"], results["patients"]
+def classifier_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """Write the content of `metrics.json` as Markdown, with the figures that were drawn in `figures/`."""
+    by_system = {words: results["by_system"][name] for name, words in SYSTEMS.items()}
+    fine_tuned, patients = results["by_system"]["fine_tuned"], results["patients"]
     compared = [name for name in COMPARED_OF_CLASSIFIER if name in fine_tuned]
     temperatures = [f"{name} {value:.3g}" for name, value in results["class_temperatures"].items()]
     values = {
@@ -39,7 +31,7 @@ def classifier_report(results: Mapping[str, Any], captions: Mapping[str, str]) -
         "calibration_table": _calibration_table(results["calibration"]),
         "metrics_table": metrics_table(by_system),
         "undefined": undefined_notes([fine_tuned]),
-        "captions": captions,
+        "drawn": drawn,
     }
     return fill_template(TEMPLATES / "classifier_report.md.jinja", values) + "\n"
 

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from data_scripts.system.whole_files import write_folder, write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.provenance import DataFacts
@@ -22,8 +21,9 @@ from train.evaluation.predict import encode, predict, predict_baselines
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.statistics.bootstrap import Resampling
-from train.evaluation.targets import Targets, count_labels, read_targets
+from train.evaluation.targets import count_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
+from train.reporting.figures.style import save_figures
 from train.reporting.run_report import run_report
 from train.training.history import read_history
 
@@ -32,7 +32,7 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate: as in `EvaluateArguments`; how the data set is called; the run's `describe_start`, if any."""
+    """How to evaluate, as in `EvaluateArguments`; the name of the data set; `describe_start` of the run, if any."""
 
     dataset_name: str = "data set"
     split: str = "test"
@@ -52,18 +52,15 @@ def evaluate(
     settings: EvaluationSettings,
     facts: DataFacts | None = None,
 ) -> dict[str, Any]:
-    """Measure a model, and write `predictions.parquet`, `metrics.json`, `report.md` and `figures/`.
+    """Measure a model, write `predictions.parquet`, `metrics.json`, `report.md` and `figures/`; return the metrics.
 
     Args:
-        model: A LumbarCLIP model, on any device.
+        model: On any device.
         processor: Its processor.
         dataset: Splits `train`, `validation` and the one to measure on.
         out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
         settings: How to evaluate.
         facts: Of these splits, if they are known already.
-
-    Returns:
-        The content of `metrics.json`.
 
     Raises:
         ValueError: If a split is missing or empty, or the model's features are not finite.
@@ -85,40 +82,28 @@ def evaluate(
     # Measure.
     results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
         "prompts": prompts_asked(processor, targets["test"]),
-        "dataset": describe(targets["test"], sources, facts, settings),
+        "dataset": {
+            "name": settings.dataset_name,
+            "split": settings.split,
+            "num_rows": len(sources),
+            "num_patients": len(set(targets["test"].patient_ids)),
+            "rows_sha256": facts.rows_sha256,
+            "leak": facts.leak_stamp,
+            "start": settings.start,
+            "synthetic": all(source.startswith("synthetic") for source in sources),
+            "labels": count_labels(targets["test"]),
+        },
         "weights_sha256": weights_sha256(model),
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     history = read_history(out_dir)
     figures = draw_figures(predictions, targets["test"], encoded, results, splits["test"], history, settings.seed)
-    captions = {name: captioned.caption for name, captioned in figures.items()}
 
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / METRICS).unlink(missing_ok=True)
     write_predictions(out_dir / PREDICTIONS, predictions, targets["test"], sources)
-    write_folder(out_dir / "figures", lambda folder: save_figures(figures, folder))
-    write_text(out_dir / "report.md", run_report(results, captions))
+    save_figures(figures, out_dir)
+    write_text(out_dir / "report.md", run_report(results, figures))
     write_json(out_dir / METRICS, results)  # last: where it is, the others are
     return results
-
-
-def describe(targets: Targets, sources: list[str], facts: DataFacts, settings: EvaluationSettings) -> dict[str, Any]:
-    """Say what was measured on, and what of it lies in other splits, too."""
-    return {
-        "name": settings.dataset_name,
-        "split": settings.split,
-        "num_rows": len(sources),
-        "num_patients": len(set(targets.patient_ids)),
-        "rows_sha256": facts.rows_sha256,
-        "leak": facts.leak_stamp,
-        "start": settings.start,
-        "synthetic": all(source.startswith("synthetic") for source in sources),
-        "labels": count_labels(targets),
-    }
-
-
-def save_figures(figures: Mapping[str, Any], folder: Path) -> None:
-    """Write the figures as PNG."""
-    for name, captioned in figures.items():
-        captioned.figure.savefig(folder / name)

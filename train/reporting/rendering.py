@@ -1,4 +1,4 @@
-"""Fill a template of a report or a card, and lay its Markdown out as one HTML page that needs no other file."""
+"""Fill templates of reports and cards, and turn their Markdown into one HTML page that needs no other file."""
 
 import base64
 import re
@@ -15,14 +15,7 @@ PAGE = "page.html.jinja"
 
 
 def fill_template(template: Path, values: Mapping[str, Any]) -> str:
-    """Fill a Jinja template.
-
-    Args:
-        template: File with `{{ name }}` and `{% if name %}`; it may import from `templates/`.
-        values: By name of the placeholder.
-
-    Returns:
-        The text, without the empty lines that conditions leave.
+    """Fill a Jinja template, which may import from `templates/`, and drop the empty lines that conditions leave.
 
     Raises:
         ValueError: If the template cannot be parsed, or has a placeholder without a value, even in a branch not taken.
@@ -43,27 +36,16 @@ def fill_template(template: Path, values: Mapping[str, Any]) -> str:
 
 
 def html_page(report: str, title: str, folder: Path) -> str:
-    """Turn a Markdown report into one self-contained page.
+    """Turn a Markdown report with PNG images, named relative to `folder`, into one self-contained page.
 
     The page runs no script and fetches nothing: text of a data set, such as its citation, may hold HTML.
-
-    Args:
-        report: Markdown; images are PNG files named relative to `folder`.
-        title: Title of the page.
-        folder: Folder of the images.
-
-    Returns:
-        HTML.
-
-    Raises:
-        FileNotFoundError: If an image is missing.
     """
     foldable = report.replace("<details>", '<details markdown="1">')  # Markdown inside it, as on the Hub
     body = markdown.markdown(foldable, extensions=["tables", "fenced_code", "md_in_html"])
-    body = re.sub(r'src="([^":]+\.png)"', lambda match: f'src="{_data_uri(folder / match[1])}"', body)
+
+    def embedded(match: re.Match[str]) -> str:
+        return f'src="data:image/png;base64,{base64.b64encode((folder / match[1]).read_bytes()).decode()}"'
+
+    body = re.sub(r'src="([^":]+\.png)"', embedded, body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
     return fill_template(TEMPLATES / PAGE, {"title": title, "body": body})
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

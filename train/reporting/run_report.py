@@ -1,13 +1,13 @@
 """Write the report of an evaluation from its `metrics.json`; names of systems and data that other reports share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.tables import (
     Entry,
+    counts_table,
     format_entry,
-    label_table,
     markdown_table,
     metrics_table,
     readable,
@@ -46,17 +46,11 @@ STATES = ("uncalibrated", "calibrated", "change")
 SCALED = ("expected_calibration_error", "brier_score", "negative_log_likelihood")
 
 
-def run_report(results: Mapping[str, Any], captions: Mapping[str, str]) -> str:
-    """Write the report of an evaluation.
-
-    Args:
-        results: The content of `metrics.json`.
-        captions: Caption of each figure by its file name in `figures/`.
-
-    Returns:
-        Markdown.
-    """
+def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """Write the content of `metrics.json` as Markdown, with the figures that were drawn in `figures/`."""
     compared, further, probes = compared_metrics(results), results["further"], probe_metrics(results)
+    differences = probe_differences(results)
+    shared = [name for name in compared if any(name in entries for entries in differences.values())]
     zero_shot = {"all prompts": results["zero_shot"]}
     if results["zero_shot_first_prompt"]:
         zero_shot["first prompt of each class"] = results["zero_shot_first_prompt"]
@@ -66,7 +60,7 @@ def run_report(results: Mapping[str, Any], captions: Mapping[str, str]) -> str:
         **opening_values(results),
         "baselines": list(results["baselines"]),
         "probe_table": systems_table(probes, compared),
-        "differences_table": _differences_table(results, compared),
+        "differences_table": systems_table(differences, shared) if differences else "",
         "other_probes_table": _other_probes_table(results, compared),
         "patients_table": _patients_table(results, compared),
         "calibration_table": calibration,
@@ -78,35 +72,31 @@ def run_report(results: Mapping[str, Any], captions: Mapping[str, str]) -> str:
         **{name: retrieval_table(entries) if entries else "" for name, entries in of_meaning.items()},
         "probe_metrics_table": metrics_table(probes),
         "undefined": undefined_notes([results["linear_probe"], results["zero_shot"]]),
-        "captions": captions,
+        "drawn": drawn,
     }
     return fill_template(TEMPLATES / "run_report.md.jinja", values) + "\n"
 
 
 def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what every report opens and ends with: the data, warnings, labels, command and date."""
+    """Collect what every report opens and ends with: the data, warnings, labels, command and date."""
     data = results["dataset"]
     return {
         "data": data,
         "where": describe_dataset(data),
         "start_warning": start_warning(data.get("start")),
-        "label_table": label_table(data["labels"]),
+        "label_table": counts_table("label", data["labels"]),
         "command": results["command"],
         "date": results["date"],
     }
 
 
 def start_warning(start: Mapping[str, Any] | None) -> str:
-    """Warn that the starting weights may have seen the test patients; empty if they did not.
-
-    Args:
-        start: What `run_folder.describe_start` found; None for a run that started from towers.
-    """
+    """Warn that the starting weights may have seen the test patients, by `run_folder.describe_start`; else empty."""
     return START_IN_WORDS.get(start["rows"], "") if start else ""
 
 
 def describe_dataset(data: Mapping[str, Any]) -> str:
-    """Name a data set, its split and its size; say so when it is synthetic.
+    """Name a data set, its split and its size, and say if it is synthetic.
 
     Example:
         >>> describe_dataset({"name": "demo", "split": "test", "num_rows": 12, "num_patients": 2, "synthetic": True})
@@ -130,12 +120,6 @@ def probe_metrics(results: Mapping[str, Any]) -> dict[str, Mapping[str, Entry]]:
 def probe_differences(results: Mapping[str, Any]) -> dict[str, Mapping[str, Entry]]:
     """Collect the differences of the model to each baseline."""
     return {f"{MODEL} − {SYSTEM_NAMES[name]}": entry["difference"] for name, entry in results["baselines"].items()}
-
-
-def _differences_table(results: Mapping[str, Any], compared: list[str]) -> str:
-    differences = probe_differences(results)
-    shown = [name for name in compared if any(name in entries for entries in differences.values())]
-    return systems_table(differences, shown) if differences else ""
 
 
 def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
@@ -163,11 +147,8 @@ def _patients_table(results: Mapping[str, Any], compared: list[str]) -> str:
 
 def _calibration_tables(further: Mapping[str, Mapping[str, Entry]]) -> tuple[str, str]:
     """Lay out calibration before and after scaling, and the prediction sets; both empty if nothing was calibrated."""
-    by_classifier = {
-        words: further[f"calibration/{name}"]
-        for name, words in CLASSIFIERS.items()
-        if further.get(f"calibration/{name}")
-    }
+    of = {words: further.get(f"calibration/{name}") for name, words in CLASSIFIERS.items()}
+    by_classifier = {words: entries for words, entries in of.items() if entries}
     if not by_classifier:
         return "", ""
     scaled = [
@@ -182,7 +163,5 @@ def _calibration_tables(further: Mapping[str, Mapping[str, Entry]]) -> tuple[str
         for classifier, entries in by_classifier.items()
         for kind, words in SET_KINDS.items()
     ]
-    return (
-        markdown_table(["classifier", "metric", "before", "after", "change"], scaled),
-        markdown_table(["classifier", "coverage", *map(readable, in_sets)], sets),
-    )
+    scaled_table = markdown_table(["classifier", "metric", "before", "after", "change"], scaled)
+    return scaled_table, markdown_table(["classifier", "coverage", *map(readable, in_sets)], sets)

@@ -1,6 +1,6 @@
-"""Tables of metrics as Markdown, from the entries of `metrics.json`.
+"""Write tables of metrics in Markdown.
 
-An entry is `{"value", "low", "high", "n"}` in which null stands for undefined, with a `reason` beside it.
+An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null means undefined, with a `reason`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,7 @@ Entry = Mapping[str, Any]
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> str:
-    """Write one metric with its interval.
-
-    Args:
-        entry: A metric, or None where a system does not have it.
-        decimals: Digits after the point.
-
-    Returns:
-        The metric as text.
+    """Write one metric with its interval; `-` for None, where a system lacks it.
 
     Example:
         >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
@@ -47,13 +40,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    aligns = [str.ljust, *[str.rjust] * (len(header) - 1)]
     lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
+        f"| {' | '.join(align(cell, width) for align, cell, width in zip(aligns, row, widths, strict=True))} |"
         for row in cells
     ]
     rule = "|:" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
@@ -61,35 +50,20 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> str:
-    """Set systems beside each other.
-
-    Args:
-        systems: Entries by metric, by system.
-        metrics: Metrics to show, one a column.
-
-    Returns:
-        One row a system, Markdown.
-    """
+    """Compare systems, one a row, by some of their metrics, one a column."""
     rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
     return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
-    """List metrics, one a row, with a column for each group of entries.
-
-    Args:
-        columns: Entries by metric, by heading. A metric that a column lacks is shown as `-`.
-
-    Returns:
-        The table, Markdown.
-    """
+    """List metrics, one a row, with a column for each heading and its entries by metric."""
     names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
     rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
     return markdown_table(["metric", *columns], rows)
 
 
 def retrieval_table(entries: Mapping[str, Entry]) -> str:
-    """List recall at each depth beside chance, and the median rank, for both directions."""
+    """List recall at each depth with chance, and the median rank, for both directions."""
     rows = []
     for direction in ("image_to_text", "text_to_image"):
         cells = {name.removeprefix(f"{direction}_"): e for name, e in entries.items() if name.startswith(direction)}
@@ -103,10 +77,10 @@ def retrieval_table(entries: Mapping[str, Entry]) -> str:
     return markdown_table(["direction", "metric", "value", "chance"], rows)
 
 
-def label_table(labels: Mapping[str, Mapping[str, int]]) -> str:
-    """List the images and patients of each label."""
-    rows = [[name, str(counts["rows"]), str(counts["patients"])] for name, counts in labels.items()]
-    return markdown_table(["label", "images", "patients"], rows)
+def counts_table(counted: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """List the images and patients of each `label` or `split`."""
+    rows = [[name, str(of["rows"]), str(of["patients"])] for name, of in counts.items()]
+    return markdown_table([counted, "images", "patients"], rows)
 
 
 def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[str]:

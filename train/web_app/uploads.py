@@ -1,7 +1,6 @@
 """Read uploads into grey slices in memory, and delete the files at once.
 
-Of a DICOM header only plane, sequence and pixel spacing are kept. A patient's id is compared within a study and
-forgotten.
+Of a DICOM header only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
 """
 
 import logging
@@ -28,17 +27,11 @@ class UnusableUploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One slice as the model gets it.
+    """One slice as the model gets it."""
 
-    Args:
-        name: Of its file, with the frame if there are several.
-        image: Grey, 8 bit (mode `L`).
-        facts: Plane, sequence and pixel spacing, if the header has them.
-    """
-
-    name: str
-    image: Image.Image
-    facts: str = ""
+    name: str  # of its file, with the frame if there are several
+    image: Image.Image  # grey, 8 bit (mode `L`)
+    facts: str = ""  # plane, sequence and pixel spacing, as far as they are known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,7 @@ def read_upload(path: Path) -> Upload:
 
 
 def read_study(paths: Sequence[Path]) -> Upload:
-    """Read the slices of one patient; unreadable files are left out and listed.
+    """Read the slices of one patient; list unreadable files in the notes.
 
     Raises:
         UnusableUploadError: If none can be read, there are too many, or the headers name several patients.
@@ -96,7 +89,7 @@ def read_study(paths: Sequence[Path]) -> Upload:
 
 
 def forget(paths: Sequence[Path], folder: Path) -> None:
-    """Delete uploaded files and their emptied folders; nothing outside the folder of uploads is touched."""
+    """Delete uploaded files and their emptied folders, but nothing outside the folder of uploads."""
     for path in (path.resolve() for path in paths):
         if folder.resolve() not in path.parents:
             continue

@@ -187,7 +187,7 @@ def test_what_its_card_keeps_from_others_is_not_made_public(run, trusting, hub, 
 def test_a_classifier_has_no_app(run, trusting, hub):
     make_classifier(run)
     with pytest.raises(ValueError, match="is a classifier, and the app needs a model that compares"):
-        publication.prepare_app(run, REPO, None)
+        publication.prepare_app(PublishArguments(run=str(run), repo_id=REPO, space=True))
     assert not (run / "hub").exists()
 
 

@@ -45,18 +45,16 @@ def card_metadata(
         repo_id: Hub id; the model index has its name.
         pipeline_tag: Task of the Hub.
         license_id: Licence of the weights, by its id on the Hub. For `other` the link leads to the card.
-        data: What the run recorded of its data set, as `train.data.provenance.describe_data` gives it.
+        data: As `train.data.provenance.describe_data` gives it.
         metrics: The content of `metrics.json`; None if the model was not measured, or only on data that it may have
             seen: a leaderboard shows metrics without the warning.
-        is_measured_elsewhere: Whether they are of other rows than those of the training data set.
+        is_measured_elsewhere: Whether the metrics are of other rows than those of the run.
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
-        is_adapter: Whether the repository holds these alone.
-        emissions: `co2_eq_emissions`; None if they are not known.
-
-    Returns:
-        The metadata.
+        is_adapter: Whether the repository holds adapters alone.
+        emissions: By the names of the Hub.
     """
+    measured_on = None if is_measured_elsewhere else data["hub_id"]
     tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
     return ModelCardData(
         license=license_id,
@@ -70,21 +68,14 @@ def card_metadata(
         language="en",
         model_name=repo_id.rpartition("/")[2],
         co2_eq_emissions=emissions,
-        eval_results=None
-        if metrics is None
-        else evaluation_results(metrics, None if is_measured_elsewhere else data["hub_id"]),
+        eval_results=None if metrics is None else evaluation_results(metrics, measured_on),
     )
 
 
 def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[EvalResult]:
-    """List every defined metric of the protocols that a card leads with.
-
-    Args:
-        metrics: The content of `metrics.json`.
-        hub_id: Hub id of the data set that was measured on; None if it is not there.
-    """
-    if "figures" in metrics:  # of a fine-tuned classifier
-        groups = {("image-classification", "Image classification"): metrics["figures"]["fine_tuned"]}
+    """List every defined metric of the protocols that a card leads with; `hub_id` is that of the data, if any."""
+    if "by_system" in metrics:  # of a fine-tuned classifier
+        groups = {("image-classification", "Image classification"): metrics["by_system"]["fine_tuned"]}
     else:
         groups = {
             ("image-classification", "Linear probe on frozen image features"): metrics["linear_probe"],
@@ -99,9 +90,7 @@ def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[E
             task_type=task_type,
             task_name=task_name,
             dataset_type=hub_id or measured_on["name"],
-            dataset_name=f"{measured_on['name']} (drawn, no patients)"
-            if measured_on["synthetic"]
-            else measured_on["name"],
+            dataset_name=measured_on["name"] + " (drawn, no patients)" * measured_on["synthetic"],
             dataset_split=measured_on["split"],
             metric_type=METRIC_IDS.get(name.partition("/")[0], name.partition("/")[0]),
             metric_name=readable(name),
@@ -115,48 +104,19 @@ def evaluation_results(metrics: Mapping[str, Any], hub_id: str | None) -> list[E
 
 
 def energy_values(arguments: Mapping[str, Any], seconds: float | None) -> dict[str, str] | None:
-    """Compute energy and emissions, as a card writes them.
-
-    Args:
-        arguments: Settings of the run.
-        seconds: Time of all its updates; None if it was not timed.
-
-    Returns:
-        `kwh`, `grams` of CO2eq, `watts` and `grams_per_kwh`; None unless time, power and grid are known.
+    """Compute energy and emissions of all updates, as a card writes them; None unless time, power and grid are known.
 
     Example:
-        >>> energy_values({"power_watts": 250.0, "carbon_intensity": 380.0}, seconds=7200.0)
-        {'kwh': '0.5', 'grams': '190', 'watts': '250', 'grams_per_kwh': '380'}
+        >>> energy_values({"power_watts": 250.0, "carbon_intensity": 381.5}, seconds=31.2)
+        {'kwh': '0.00217', 'grams': '0.827', 'watts': '250', 'grams_per_kwh': '382'}
     """
     watts, intensity = arguments.get("power_watts"), arguments.get("carbon_intensity")  # a classifier has neither
     if seconds is None or watts is None or intensity is None:
         return None
     kwh = watts * seconds / 3600 / 1000
     values = {"kwh": kwh, "grams": kwh * intensity, "watts": watts, "grams_per_kwh": intensity}
-    return {name: _three_digits(value) for name, value in values.items()}
-
-
-def emissions_metadata(energy: Mapping[str, str], *, is_fine_tuning: bool, hardware: str) -> dict[str, Any]:
-    """Fill `co2_eq_emissions`, by the names of the Hub.
-
-    Args:
-        energy: What `energy_values` computed.
-        is_fine_tuning: Whether the run started from a checkpoint.
-        hardware: What it ran on.
-    """
+    # Three significant digits, no exponent.
     return {
-        "emissions": float(energy["grams"]),
-        "source": EMISSIONS_SOURCE,
-        "training_type": "fine-tuning" if is_fine_tuning else "pre-training",
-        "hardware_used": hardware,
+        name: np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
+        for name, value in values.items()
     }
-
-
-def _three_digits(value: float) -> str:
-    """Write a number with three significant digits and no exponent.
-
-    Example:
-        >>> _three_digits(0.00086666), _three_digits(1234567.0), _three_digits(65.0)
-        ('0.000867', '1230000', '65')
-    """
-    return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")

@@ -17,23 +17,12 @@ from train.training.history import read_history
 TEMPLATE = Path(__file__).parents[3] / "model_card.md"
 # What a card reads of each file, and how to get the file whole.
 RUN_KEYS = (
-    "command",
-    "date",
-    "arguments",
-    "rows_sha256",
-    "num_processes",
-    "mixed_precision",
-    "device",
-    "device_name",
-    "num_threads",
-    "python",
-    "packages",
-    "data",
-    "start",
+    *("command", "date", "arguments", "rows_sha256", "num_processes", "mixed_precision", "device", "device_name"),
+    *("num_threads", "python", "packages", "data", "start"),
 )
 CONFIG_KEYS = ("vision_config", "text_config", "projection", "projection_dim")
 METRICS_KEYS = ("dataset", "weights_sha256", "command", "date")
-CLASSIFIER_KEYS = ("figures", "difference", "patients", "calibration")
+CLASSIFIER_KEYS = ("by_system", "difference", "patients", "calibration")
 EVALUATION_KEYS = ("linear_probe", "zero_shot", "retrieval", "baselines", "further", "prompts")
 EXPERIMENT_KEYS = ("headline", "systems", "baselines", "comparisons", "experiment", "dataset", "command", "date")
 OF_A_RUN = "Name the whole folder that pretraining or fine-tuning wrote."
@@ -57,15 +46,12 @@ def build_model_card(
     Args:
         run_folder: Folder with `run.json`, `metrics.json`, `history.jsonl` and `checkpoint/`.
         repo_id: Hub id that the model will have.
-        experiment_folder: Folder of an experiment whose result the card shows, too.
-        allow_unmeasured: Whether to write the card of a model without `metrics.json`; the card then says so in front.
+        experiment_folder: Folder of an experiment whose result the card also shows.
+        allow_unmeasured: Whether to write the card of a model without `metrics.json`, which says so at the top.
         adapter_base: Hub id and commit of the base, for the card of low-rank adapters alone.
 
-    Returns:
-        The card; `str(card)` is the README of the repository, `card.data` its metadata.
-
     Raises:
-        ValueError: If a file is missing, damaged or of an older layout, or the metrics are of other weights.
+        ValueError: If a file is missing or damaged, or the metrics are of other weights.
     """
     checkpoint = run_folder / CHECKPOINT
     metrics = _read(run_folder / "metrics.json", METRICS_KEYS, MEASURE_AGAIN)
@@ -75,7 +61,7 @@ def build_model_card(
             "--checkpoint, or set --allow_unmeasured; the card will then say so."
         )
     if metrics is not None:
-        protocol = CLASSIFIER_KEYS if "figures" in metrics else EVALUATION_KEYS
+        protocol = CLASSIFIER_KEYS if "by_system" in metrics else EVALUATION_KEYS
         _check_complete(run_folder / "metrics.json", metrics, protocol, MEASURE_AGAIN)
         check_same_weights(checkpoint, metrics["weights_sha256"])
     files = RunFiles(
@@ -98,20 +84,12 @@ def build_model_card(
             folders, ways_out = f"{folders} or {experiment_folder}", f"{ways_out} {OF_AN_EXPERIMENT}"
         raise ValueError(
             f"A file of {folders} lacks a value that the model card needs, or has it in another form "
-            f"({type(error).__name__}: {error}): it was edited, or is of an older version. {ways_out}"
+            f"({type(error).__name__}: {error}). {ways_out}"
         ) from error
 
 
 def check_same_weights(checkpoint: Path, measured: str) -> None:
-    """Raise if a checkpoint does not have the weights that were measured.
-
-    Args:
-        checkpoint: Its folder.
-        measured: `weights_sha256` of the model that was measured.
-
-    Raises:
-        ValueError: If it has other weights, or cannot be loaded.
-    """
+    """Raise `ValueError` if a checkpoint cannot be loaded, or its weights do not have the measured `weights_sha256`."""
     try:
         model, _ = load_for_golden_outputs(checkpoint, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:

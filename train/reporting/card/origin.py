@@ -1,11 +1,10 @@
-"""Find what a model was made from, weights and data, and the licence that follows."""
+"""Find what a model was made from and the licence that follows; name it without the folders of a machine."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from train.reporting.card.words import folder_name, without_folders
 
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 CODE_LICENSE = "apache-2.0"
@@ -50,7 +49,8 @@ def starting_hub_ids(run: Mapping[str, Any]) -> list[str] | None:
     """List the starting models that are on the Hub."""
     if checkpoint := starting_checkpoint(run["arguments"]):
         return None if starting_folder(run) else [checkpoint]
-    return [name for name in starting_models(run["arguments"]) if _is_on_hub(name)] or None
+    models = starting_models(run["arguments"])
+    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
 
 
 def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
@@ -59,10 +59,6 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     The licence of the code, if the data may be shared, their licence sets no condition for what is learned from them,
     and the weights were random at the start. Otherwise `other`: the card names what the model was made from, and its
     users judge which conditions reach the weights.
-
-    Args:
-        data: What the run recorded of its data set.
-        arguments: Settings of the run.
 
     Example:
         >>> model_license({"license": "cc0-1.0", "may_be_shared": True}, {"pretrained": False})
@@ -76,5 +72,33 @@ def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     return CODE_LICENSE if is_free and not starting_models(arguments) else "other"
 
 
-def _is_on_hub(name: str) -> bool:
-    return re.fullmatch(HUB_ID, name) is not None and not Path(name).exists()
+def shown_command(command: str, folder: str = "") -> str:
+    """Write a command without the folders of its machine, which may name someone; and shorten a relative `folder`, too.
+
+    Example:
+        >>> shown_command("python /mnt/smith/project/train/pretrain.py train/configs/demo.yaml --dataset=../raw/mri")
+        'python train/pretrain.py train/configs/demo.yaml --dataset=mri'
+    """
+    words = []
+    for word in shlex.split(command):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(f"{option}{equals}{folder_name(value) if value == folder else without_folders(value)}")
+    return shlex.join(words)
+
+
+def without_folders(value: Any) -> Any:
+    """Shorten a path of a machine to its name, or to its place in the project; leave all else."""
+    if not isinstance(value, str) or not re.match(r"/|~|\.\.|[A-Za-z]:\\", value):
+        return value
+    _, project, inside = value.rpartition("/train/")
+    return f"train/{inside}" if project else folder_name(value)
+
+
+def folder_name(path: str) -> str:
+    r"""Take the last part of a path of any system.
+
+    Example:
+        >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")
+        ('checkpoint', 'demo')
+    """
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

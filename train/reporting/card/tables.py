@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from train.reporting.classifier_report import SYSTEMS
-from train.reporting.experiment.tables import comparison_table
 from train.reporting.run_report import MODEL, STATES, probe_differences, probe_metrics
 from train.reporting.tables import (
     Entry,
+    counts_table,
     format_entry,
-    label_table,
     markdown_table,
     metrics_table,
     readable,
@@ -20,17 +19,6 @@ from train.reporting.tables import (
 
 ZERO_SHOT = f"{MODEL}, zero-shot"
 SCALED = ("expected_calibration_error", "brier_score")
-# Placeholders of the card that `result_tables` and `classifier_tables` fill, without results.
-NO_RESULTS: dict[str, Any] = {
-    "headline_table": "",
-    "baselines": [],
-    "all_metrics_table": "",
-    "differences_table": "",
-    "retrieval_table": "",
-    "label_table": "",
-    "prompts": {},
-    "undefined": [],
-}
 IN_SETS = {
     "coverage": "truth in the prediction set",
     "answered": "answered (one choice in the set)",
@@ -40,7 +28,7 @@ IN_SETS = {
 
 
 def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay out the metrics of an evaluation, by placeholder of the card."""
+    """Lay out the metrics of an evaluation, by name in the card."""
     (first, of_model), *others = probe_metrics(metrics).items()
     differences = probe_differences(metrics)
     compared = list(dict.fromkeys(metric for entries in differences.values() for metric in entries))
@@ -52,21 +40,22 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
         "differences_table": systems_table(differences, compared) if differences else "",
         "retrieval_table": retrieval_table(metrics["retrieval"]),
-        "label_table": label_table(metrics["dataset"]["labels"]),
+        "label_table": counts_table("label", metrics["dataset"]["labels"]),
         "prompts": metrics["prompts"],
         "undefined": undefined_notes([of_model, metrics["zero_shot"]]),
     }
 
 
 def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay out the metrics of a fine-tuned classifier, by placeholder of the card."""
-    by_system = {words: metrics["figures"][name] for name, words in SYSTEMS.items()}
-    fine_tuned, difference = metrics["figures"]["fine_tuned"], metrics["difference"]
+    """Lay out the metrics of a fine-tuned classifier, by name in the card."""
+    by_system = {words: metrics["by_system"][name] for name, words in SYSTEMS.items()}
+    fine_tuned, difference = metrics["by_system"]["fine_tuned"], metrics["difference"]
     return {
         "headline_table": systems_table(by_system, headline_metrics(fine_tuned)),
         "all_metrics_table": metrics_table({"images": fine_tuned, "patients": metrics["patients"]}),
         "differences_table": systems_table({"fine-tuned − linear probe": difference}, list(difference)),
-        "label_table": label_table(metrics["dataset"]["labels"]),
+        "label_table": counts_table("label", metrics["dataset"]["labels"]),
+        **{"baselines": [], "retrieval_table": "", "prompts": {}},
         "undefined": undefined_notes([fine_tuned]),
     }
 
@@ -88,7 +77,7 @@ def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:
-    """List what scaling and prediction sets did on the measured patients: of a classifier, else of the prompts."""
+    """Show the effect of scaling and prediction sets on the measured patients, for a classifier or the prompts."""
     entries = metrics["calibration"] if "calibration" in metrics else metrics["further"].get("calibration/zero_shot")
     if not entries:
         return ""
@@ -100,18 +89,3 @@ def calibration_table(metrics: Mapping[str, Any]) -> str:
     ]
     in_sets = [[words, format_entry(entries.get(f"class_conditional/{name}"))] for name, words in IN_SETS.items()]
     return markdown_table(["answers", "metric"], [*scaled, *in_sets])
-
-
-def experiment_table(results: Mapping[str, Any]) -> str:
-    """Compare the systems of an experiment by its headline metric.
-
-    Args:
-        results: The content of the experiment's `results.json`.
-    """
-    return comparison_table(results, results["headline"]["metric"])
-
-
-def splits_table(splits: Mapping[str, Mapping[str, int]]) -> str:
-    """List rows and patients of each split."""
-    rows = [[name, str(counts["rows"]), str(counts["patients"])] for name, counts in splits.items()]
-    return markdown_table(["split", "images", "patients"], rows)

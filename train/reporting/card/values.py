@@ -1,4 +1,4 @@
-"""Read the values of a model card's placeholders from the files that a run left."""
+"""Collect the values of a model card's placeholders from the files that a run left."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,46 +8,39 @@ import yaml
 
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.reporting.card import tables
-from train.reporting.card.metadata import PIPELINE_TAG, card_metadata, emissions_metadata, energy_values
+from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
 from train.reporting.card.origin import (
+    folder_name,
     model_license,
+    shown_command,
     shown_models,
     starting_checkpoint,
     starting_folder,
     starting_hub_ids,
+    without_folders,
 )
-from train.reporting.card.words import folder_name, in_words, number, one_line, shown_command, without_folders
+from train.reporting.experiment.tables import comparison_table
 from train.reporting.run_report import describe_dataset, start_warning
+from train.reporting.tables import counts_table
 from train.training.history import training_seconds
 
 # Where and how a run wrote, not what it learned.
 OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
 FEW_PATIENTS = 10
-INTERVAL_PERCENT = 95  # as train.evaluation.statistics.bootstrap computes them
 WRITTEN_BY_OTHERS = ("license", "citation", "summary", "report_origin", "split_rule")
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run left, read.
-
-    Args:
-        run: `run.json`.
-        config: `checkpoint/config.json`.
-        processor: `checkpoint/processor_config.json`; of a classifier `preprocessor_config.json`.
-        history: Lines of `history.jsonl`.
-        metrics: `metrics.json`; None for a model that was not measured.
-        adapter_base: Hub id and commit of the base, for a repository of low-rank adapters alone.
-        experiment: `results.json` of an experiment; None without one.
-    """
+    """The content of the files that a run left."""
 
     run: Mapping[str, Any]
     config: Mapping[str, Any]
-    processor: Mapping[str, Any]
+    processor: Mapping[str, Any]  # of a classifier, `preprocessor_config.json`
     history: list[dict[str, Any]]
     metrics: Mapping[str, Any] | None
-    adapter_base: tuple[str, str | None] | None
-    experiment: Mapping[str, Any] | None
+    adapter_base: tuple[str, str | None] | None  # Hub id and commit, for a repository of low-rank adapters alone
+    experiment: Mapping[str, Any] | None  # `results.json`
 
     @property
     def is_classifier(self) -> bool:
@@ -63,10 +56,8 @@ class RunFiles:
     @property
     def pairs_of_update(self) -> int:
         """Pairs (of a classifier: images) of an update in all processes."""
-        arguments = self.run["arguments"]
-        return int(
-            self.run["num_processes"] * arguments["batch_size"] * arguments.get("gradient_accumulation_steps", 1)
-        )
+        of_process = self.run["arguments"]["batch_size"] * self.run["arguments"].get("gradient_accumulation_steps", 1)
+        return int(self.run["num_processes"] * of_process)
 
     @property
     def seconds(self) -> float | None:
@@ -76,20 +67,13 @@ class RunFiles:
 
 
 def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
-    """Collect the values of the placeholders of `model_card.md`.
-
-    Args:
-        files: What the run left.
-        repo_id: Hub id that the model will have.
-
-    Returns:
-        A value for each placeholder.
-    """
-    run, arguments, data = files.run, files.run["arguments"], files.run["data"]
+    """Collect the values of the placeholders of `model_card.md`, for a model that will have this Hub id."""
+    run, arguments, data, experiment = files.run, files.run["arguments"], files.run["data"], files.experiment
     task = "image-classification" if files.is_classifier else PIPELINE_TAG
     leak, overlap = _leak(files), start_warning(run["start"])
     license_id, energy = model_license(data, arguments), energy_values(arguments, files.seconds)
     base, commit = files.adapter_base or (None, None)
+    temperatures = files.config.get("class_temperatures") or []
     metadata = card_metadata(
         repo_id,
         pipeline_tag=task,
@@ -101,7 +85,12 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         uses_lora=bool(arguments.get("lora_rank")),
         is_adapter=base is not None,
         emissions=energy
-        and emissions_metadata(energy, is_fine_tuning=bool(starting_checkpoint(arguments)), hardware=_device(run)),
+        and {
+            "emissions": float(energy["grams"]),
+            "source": EMISSIONS_SOURCE,
+            "training_type": "fine-tuning" if starting_checkpoint(arguments) else "pre-training",
+            "hardware_used": _device(run),
+        },
     )
     return {
         "metadata": metadata.to_yaml(),
@@ -116,12 +105,16 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "start": {"models": shown_models(run), "is_local": bool(starting_folder(run)), "overlap": overlap},
         "model": _model_values(files),
         "data": _data_values(data),
-        "splits_table": tables.splits_table(data["splits"]),
-        "calibration": _calibration(files.config.get("calibration")),
-        "class_temperatures": _class_temperatures(files.config),
-        **_result_values(files),
-        "experiment": _experiment(files.experiment),
-        "experiment_table": tables.experiment_table(files.experiment) if files.experiment else "",
+        "splits_table": counts_table("split", data["splits"]),
+        "calibration": files.config.get("calibration"),
+        "class_temperatures": {files.config["id2label"][str(k)]: value for k, value in enumerate(temperatures)},
+        "results": _result_values(files) if files.metrics else None,
+        "experiment": experiment
+        and {
+            **experiment,
+            "where": describe_dataset(experiment["dataset"]),
+            "table": comparison_table(experiment, experiment["headline"]["metric"]),
+        },
         "training": _training_values(files),
         "energy": energy,
     }
@@ -145,10 +138,10 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
 
 
 def _data_values(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the run recorded of its data, each text of others in one line, and whether names were taken out."""
+    """Collect what the run recorded of its data; text of others in one line, so that it opens no heading or list."""
     found = data["deidentification"]
     state = "failed" if found and not found["passed"] else "passed" if found else "unknown"
-    texts = {name: one_line(data[name] or "").removeprefix("other: ") for name in WRITTEN_BY_OTHERS}
+    texts = {name: " ".join((data[name] or "").split()).removeprefix("other: ") for name in WRITTEN_BY_OTHERS}
     seen = {one: data[many] for one, many in (("plane", "planes"), ("sequence", "sequences"))}
     return {
         **data,
@@ -170,40 +163,20 @@ def _leak(files: RunFiles) -> str:
 
 
 def _result_values(files: RunFiles) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "measured": files.metrics is not None,
-        "interval_percent": INTERVAL_PERCENT,
-        **dict.fromkeys(("measured_on", "metrics_date", "metrics_command", "calibration_table"), ""),
-        **dict.fromkeys(("measured_on_synthetic", "measured_elsewhere", "zero_shot_is_chance"), False),
-        "rare_labels": {},
-        **tables.NO_RESULTS,
-    }
-    metrics = files.metrics
-    if metrics is None:
-        return values
-    labels = metrics["dataset"]["labels"]
-    return values | {
-        "measured_on": describe_dataset(metrics["dataset"]),
-        "measured_on_synthetic": metrics["dataset"]["synthetic"],
-        "measured_elsewhere": files.is_measured_elsewhere,
-        "metrics_date": metrics["date"][:10],
-        "metrics_command": shown_command(metrics["command"], starting_folder(files.run)),
+    metrics: Any = files.metrics
+    data, labels = metrics["dataset"], metrics["dataset"]["labels"]
+    return {
+        "where": describe_dataset(data),
+        "interval_percent": 95,  # as train.evaluation.statistics.bootstrap computes them
+        "synthetic": data["synthetic"],
+        "elsewhere": files.is_measured_elsewhere,
+        "date": metrics["date"][:10],
+        "command": shown_command(metrics["command"], starting_folder(files.run)),
         "zero_shot_is_chance": _is_chance(metrics),
         "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < FEW_PATIENTS},
         "calibration_table": tables.calibration_table(metrics),
-        **(tables.classifier_tables(metrics) if "figures" in metrics else tables.result_tables(metrics)),
+        **(tables.classifier_tables(metrics) if "by_system" in metrics else tables.result_tables(metrics)),
     }
-
-
-def _class_temperatures(config: Mapping[str, Any]) -> str:
-    temperatures = config.get("class_temperatures") or []
-    return ", ".join(f"{config['id2label'][str(k)]} {value:.3f}" for k, value in enumerate(temperatures))
-
-
-def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if fitted is None:
-        return None
-    return {**fitted["fitted_on"], "coverage": f"{100 * fitted['target_coverage']:g} %"}
 
 
 def _is_chance(metrics: Mapping[str, Any]) -> bool:
@@ -215,20 +188,6 @@ def _is_chance(metrics: Mapping[str, Any]) -> bool:
     else:
         entry, chance = metrics["zero_shot"]["balanced_accuracy"], 1 / len(metrics["dataset"]["labels"])
     return entry["low"] is None or entry["low"] <= chance
-
-
-def _experiment(results: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Name an experiment, its data, seeds, command and date."""
-    if results is None:
-        return None
-    return {
-        "name": results["experiment"]["name"],
-        "num_seeds": len(results["experiment"]["seeds"]),
-        "where": describe_dataset(results["dataset"]),
-        "reference": results["headline"]["reference"],
-        "command": results["command"],
-        "date": results["date"][:10],
-    }
 
 
 def _training_values(files: RunFiles) -> dict[str, Any]:
@@ -258,8 +217,25 @@ def _training_values(files: RunFiles) -> dict[str, Any]:
 
 
 def _device(run: Mapping[str, Any]) -> str:
-    processes = number(run["num_processes"], "process", "processes")
-    threads = f", {number(run['num_threads'], 'thread')}" if run["device"] == "cpu" else ""
+    processes = _number(run["num_processes"], "process", "processes")
+    threads = f", {_number(run['num_threads'], 'thread')}" if run["device"] == "cpu" else ""
     each = " each" if threads and run["num_processes"] > 1 else ""
     precision = {"no": "float32"}.get(run["mixed_precision"], f"mixed precision {run['mixed_precision']}")
     return f"{run['device']} ({run['device_name']}): {processes}{threads}{each}, {precision}"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    """Write a count with its noun."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration in seconds, minutes or hours.
+
+    Example:
+        >>> in_words(48.2), in_words(250), in_words(30000)
+        ('48 s', '4.2 min', '8.3 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,38 +1,25 @@
-"""What the LumbarCLIP paper reports, to stand beside what was measured here.
+"""What the LumbarCLIP paper reports, to show next to what was measured here.
 
-The paper's figures come from other data (Mendeley axial slices, 528 test pairs), split by record and not by patient,
-without intervals; they are shown for the form of its tables, not as a bar to clear.
+Its numbers come from other data (Mendeley axial slices, 528 test pairs), split by record and not by patient, without
+intervals; they show the form of its tables and are no bar to clear.
 
-Source: LumbarCLIP, arXiv 2509.20813, tables 1 and 2, and the text on figures 3 and 4 (the figures themselves print no
-numbers that can be read exactly).
+Source: LumbarCLIP, arXiv 2509.20813, table 2, and the text on figure 3, which prints no numbers that can be read
+exactly.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class PaperRow:
-    """A row of Table 2, in percent; precision, recall and F1 as printed."""
-
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-
-
+# Row of Table 2: accuracy, precision, recall and F1 as printed, in percent.
 TABLE_2 = {
-    "ConVIRT": PaperRow(81.52, 85.10, 94.47, 89.54),
-    "GLoRIA": PaperRow(82.25, 84.54, 96.44, 90.09),
-    "MedCLIP-ViT": PaperRow(82.94, 84.16, 98.08, 90.59),
-    "MedCLIP-ResNet-50": PaperRow(84.24, 86.94, 95.52, 91.03),
-    "LumbarCLIP-ResNet50-256": PaperRow(95.00, 94.50, 98.08, 94.75),
-    "LumbarCLIP-ViT-256": PaperRow(94.00, 94.00, 94.00, 94.00),
-    "LumbarCLIP-Swin-256": PaperRow(89.00, 89.00, 90.00, 89.00),
+    "ConVIRT": (81.52, 85.10, 94.47, 89.54),
+    "GLoRIA": (82.25, 84.54, 96.44, 90.09),
+    "MedCLIP-ViT": (82.94, 84.16, 98.08, 90.59),
+    "MedCLIP-ResNet-50": (84.24, 86.94, 95.52, 91.03),
+    "LumbarCLIP-ResNet50-256": (95.00, 94.50, 98.08, 94.75),
+    "LumbarCLIP-ViT-256": (94.00, 94.00, 94.00, 94.00),
+    "LumbarCLIP-Swin-256": (89.00, 89.00, 90.00, 89.00),
 }
-# Table 1, test split: records with and without low back pain.
-TEST_LBP, TEST_NO_FINDING = 462, 66
 # What a row is made of: kind, backbone, and for LumbarCLIP the width of its linear heads. For all its name, MedCLIP-ViT
 # is a Swin transformer.
 ROWS: Mapping[tuple[str, str, int | None], str] = {
@@ -50,17 +37,6 @@ TOWERS = {"resnet50": "ResNet", "vit_base_patch16_224": "ViT", "swin_tiny_patch4
 FIGURE_3 = {"ResNet": (0.92, 0.93), "ViT": (0.90, 0.89), "Swin": (0.89, 0.90)}
 
 
-def always_positive() -> PaperRow:
-    """What answering `LBP` for every record of the paper's test split scores, from its Table 1.
-
-    Example:
-        >>> always_positive()
-        PaperRow(accuracy=87.5, precision=87.5, recall=100.0, f1=93.33)
-    """
-    share = TEST_LBP / (TEST_LBP + TEST_NO_FINDING)
-    return PaperRow(100 * share, 100 * share, 100.0, round(200 * share / (1 + share), 2))
-
-
 def backbone_family(vision: str) -> str | None:
     """Name the kind of a vision tower as the paper does, whatever its size.
 
@@ -73,13 +49,7 @@ def backbone_family(vision: str) -> str | None:
 
 
 def paper_row(settings: Mapping[str, Any]) -> str | None:
-    """The row of Table 2 that a system repeats: its kind, with a tower of the paper's size and heads of its width.
-
-    Args:
-        settings: `system`, `vision`, `vision_model_args`, `projection` and `projection_dim` of the system.
-
-    Returns:
-        A key of `TABLE_2`, or None if the paper has no such system.
+    """Find the row of `TABLE_2` that a system repeats: its kind, a tower of the paper's size, and heads of its width.
 
     Example:
         >>> settings = {"vision_model_args": {}, "projection": "linear", "projection_dim": 512}
@@ -90,6 +60,5 @@ def paper_row(settings: Mapping[str, Any]) -> str | None:
     vision = settings["vision"].partition(".")[0]  # a timm name may end in the weights: resnet50.a1_in1k
     if settings["vision_model_args"] or vision not in TOWERS:
         return None
-    width = settings["projection_dim"] if settings["projection"] == "linear" else None
-    own_width = width if settings["system"] == "lumbarclip" else None
-    return ROWS.get((settings["system"], TOWERS[vision], own_width))
+    has_width = settings["system"] == "lumbarclip" and settings["projection"] == "linear"
+    return ROWS.get((settings["system"], TOWERS[vision], settings["projection_dim"] if has_width else None))

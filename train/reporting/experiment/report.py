@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_scripts.system.whole_files import write_folder, write_text
+from data_scripts.system.whole_files import write_text
 from train.reporting.experiment import tables
-from train.reporting.experiment.paper import always_positive
 from train.reporting.figures.experiment import draw_charts
+from train.reporting.figures.style import save_figures
 from train.reporting.rendering import TEMPLATES, fill_template, html_page
 from train.reporting.run_report import opening_values
 from train.reporting.tables import undefined_notes
@@ -26,27 +26,14 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
         folder: Folder of the experiment.
     """
     charts = draw_charts(results)
-
-    def draw(unfinished: Path) -> None:
-        for name, figure in charts.items():
-            figure.savefig(unfinished / name)
-
-    write_folder(folder / "figures", draw)
+    save_figures(charts, folder)
     report = experiment_report(results, charts)
     write_text(folder / "report.html", html_page(report, f"Experiment {results['experiment']['name']}", folder))
     write_text(folder / "report.md", report)
 
 
-def experiment_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
-    """Write the report of an experiment.
-
-    Args:
-        results: The content of `results.json`.
-        charts: File names in `figures/`.
-
-    Returns:
-        Markdown.
-    """
+def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """Write the content of `results.json` as Markdown, with the figures that were drawn in `figures/`."""
     experiment, headline, systems = results["experiment"], results["headline"], results["systems"]
     _, probe, features = headline["group"].split("/")
     most = max((comparison["num_comparisons"] for comparison in results["comparisons"]), default=0)
@@ -73,17 +60,16 @@ def experiment_report(results: Mapping[str, Any], charts: Collection[str]) -> st
             for title, system in systems.items()
             if system["settings"]["system"] in WITHOUT_TEXTS and system["metrics"]
         ],
-        "drawn": charts,
-        "headline_table": tables.headline_table(results),
+        "drawn": drawn,
         "comparison_tables": {
             tables.metric_name(metric): tables.comparison_table(results, metric)
-            for metric in tables.compared_metrics(results)
+            for metric in dict.fromkeys(comparison["metric"] for comparison in results["comparisons"])
         },
         "means_table": means_table,
         "folds_table": folds_table,
         "table_2": table_2,
         "shows_paper": shows_paper,
-        "always_positive": always_positive(),
+        "headline_table": tables.headline_table(results),
         "heads_table": tables.heads_table(results),
         "findings_table": tables.findings_table(results),
         "probes_table": tables.probes_table(results),

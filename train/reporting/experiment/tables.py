@@ -4,26 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.reporting.experiment.paper import FIGURE_3, TABLE_2, backbone_family, paper_row
-from train.reporting.run_report import SYSTEM_NAMES
+from train.reporting.run_report import PROBES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, markdown_table, readable
 
 HEADLINE_COLUMNS = (
-    "macro_auroc",
-    "macro_average_precision",
-    "accuracy",
-    "macro_f1",
-    "balanced_accuracy",
-    "minority_recall",
-    "auroc",
-    "expected_calibration_error",
+    *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
+    *("auroc", "expected_calibration_error"),
 )
-PROBE_NAMES = {
-    "paper": "linear layer (paper)",
-    "paper_balanced": "linear layer, class-balanced",
-    "paper_logit_adjusted": "linear layer, logit-adjusted",
-    "logistic": "logistic regression",
-    "knn": "k-NN",
-}
 METRIC_NAMES = {
     "quadratic_kappa": "quadratic kappa of the grade",
     "image_to_text_recall_at_10": "retrieval image to text, R@10",
@@ -52,21 +39,15 @@ def everything(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def metric_of(system: Mapping[str, Any], group: str, metric: str) -> Entry | None:
     """Look up one metric of a system; None where it has none."""
-    entry: Entry | None = system["metrics"].get(group, {}).get(metric)
-    return entry
+    return system["metrics"].get(group, {}).get(metric)
 
 
 def title_of(title: str, system: Mapping[str, Any]) -> str:
-    """Name a system or baseline; mark a system of which runs are missing."""
+    """Name a system or baseline; mark a system with missing runs."""
     cost = system.get("cost")
     if cost and cost["num_finished"] < cost["num_runs"]:
         return f"{title} ({cost['num_finished']} of {cost['num_runs']} runs)"
     return SYSTEM_NAMES.get(title, title)
-
-
-def compared_metrics(results: Mapping[str, Any]) -> list[str]:
-    """List the compared metrics, that of the headline first."""
-    return list(dict.fromkeys(comparison["metric"] for comparison in results["comparisons"]))
 
 
 def headline_table(results: Mapping[str, Any]) -> str:
@@ -77,24 +58,21 @@ def headline_table(results: Mapping[str, Any]) -> str:
     columns = dict(sorted(columns.items(), key=lambda column: column[0] != (group, metric)))
     if _any_has(systems, "grade/unprojected", "quadratic_kappa"):
         columns["grade/unprojected", "quadratic_kappa"] = "grade quadratic kappa"
-    rows, spreads = _rows(systems, columns), [_seed_spread(system, group, metric) for system in systems.values()]
+    rows = _rows(systems, columns)
+    entries = [metric_of(system, group, metric) or {} for system in systems.values()]
+    spreads = [entry.get("standard_deviation_of_seeds") for entry in entries]
     header = ["system", *columns.values()]
-    if any(spreads):
+    if any(spread is not None for spread in spreads):
         header.append(f"SD of seeds, {metric_name(metric)}")
-        rows = [[*row, spread or "-"] for row, spread in zip(rows, spreads, strict=True)]
+        rows = [[*row, "-" if spread is None else f"{spread:.3f}"] for row, spread in zip(rows, spreads, strict=True)]
     return markdown_table(header, rows)
 
 
 def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     """Compare each system and baseline with the reference, and with the highest system if that is another one.
 
-    Args:
-        results: The content of `results.json`.
-        metric: One of the compared metrics.
-
-    Returns:
-        A row for each system: the metric, and for each comparison the difference, its p-value and that after Holm's
-        correction.
+    A row gives a compared metric of a system, and for each comparison the difference, its p-value, and the p-value
+    after Holm's correction.
     """
     found = {entry["to"]: entry for entry in results["comparisons"] if entry["metric"] == metric}
     reference = {
@@ -111,29 +89,29 @@ def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     for title, system in everything(results).items():
         entry = metric_of(system, group, metric)
         if entry is not None:
-            differences = [cell for of_first in compared.values() for cell in _difference_cells(of_first.get(title))]
+            differences = []
+            for pair in (of_first.get(title) for of_first in compared.values()):
+                ps = ["-" if not pair or pair[p] is None else f"{pair[p]:.3f}" for p in ("p", "p_holm")]
+                differences += [format_entry(pair), *ps]
             rows.append([title_of(title, system), format_entry(entry), *differences])
     return markdown_table(header, rows)
 
 
 def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
-    """Lay out the paper's Table 2, in percent.
-
-    Returns:
-        The table, and whether the paper's own numbers stand beside those measured here.
-    """
+    """Lay out the paper's Table 2, in percent; say whether it shows the paper's own numbers, too."""
     group, names = results["headline"]["group"], ("accuracy", "precision", "recall", "f1")
     if not _any_has(results["systems"], group, "precision"):
         return "", False
     rows, taken = [], set()
     for title, system in results["systems"].items():
         row = paper_row(system["settings"])
-        beside = ["-", "-", "-"]
+        printed = ["-", "-", "-"]
         if row and row not in taken:  # of several that are alike, the first in the experiment's file
             taken.add(row)
-            beside = [row, f"{TABLE_2[row].accuracy:.2f}", f"{TABLE_2[row].f1:.2f}"]
+            accuracy, *_, f1 = TABLE_2[row]
+            printed = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
         cells = [_percent(metric_of(system, group, name)) for name in names]
-        rows.append([title_of(title, system), *cells, *beside])
+        rows.append([title_of(title, system), *cells, *printed])
     header = ["system", *map(readable, names), "row of the paper", "its accuracy", "its F1"]
     if not taken:
         header, rows = header[:-3], [row[:-3] for row in rows]
@@ -142,9 +120,6 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
 
 def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Mapping[str, Entry]]]]:
     """Arrange the LumbarCLIP systems as the paper's figures 3 and 4 do.
-
-    Args:
-        results: The content of `results.json`.
 
     Returns:
         Metrics of the headline probe by head (`none`, `linear`, `nonlinear`), backbone and width. Of systems that
@@ -161,30 +136,22 @@ def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
 
 
 def head_metrics(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Name what the paper's figures 3 and 4 show, or what is nearest to it where rows have several findings."""
+    """Name the metrics of the paper's figures 3 and 4, or the nearest ones where rows have several findings."""
     return ("accuracy", "macro_f1") if results["headline"]["exclusive"] else ("macro_auroc", "macro_f1")
 
 
 def heads_table(results: Mapping[str, Any]) -> str:
     """List the contents of the paper's figures 3 (no heads) and 4 (heads by kind and width)."""
-    arranged = systems_by_head(results)
-    if sum(len(widths) for backbones in arranged.values() for widths in backbones.values()) < 2:
+    arranged, shown, rows = systems_by_head(results), head_metrics(results), []
+    for head in ("none", *HEADS):
+        for backbone, widths in arranged.get(head, {}).items():
+            is_in_paper = head == "none" and results["headline"]["exclusive"] and backbone in FIGURE_3
+            paper = "{:.2f}, {:.2f}".format(*FIGURE_3[backbone]) if is_in_paper else "-"
+            for width, metrics in widths.items():
+                cells = [format_entry(metrics.get(name)) for name in shown]
+                rows.append([backbone, head, width if head != "none" else "-", *cells, paper])
+    if len(rows) < 2:
         return ""
-    shown, is_paper = head_metrics(results), results["headline"]["exclusive"]
-    rows = [
-        [
-            backbone,
-            head,
-            width if head != "none" else "-",
-            *(format_entry(metrics.get(name)) for name in shown),
-            "{:.2f}, {:.2f}".format(*FIGURE_3[backbone])
-            if head == "none" and is_paper and backbone in FIGURE_3
-            else "-",
-        ]
-        for head in ("none", *HEADS)
-        for backbone, widths in arranged.get(head, {}).items()
-        for width, metrics in widths.items()
-    ]
     header = ["backbone", "heads", "width", *map(metric_name, shown), "paper: accuracy, macro F1"]
     if all(row[-1] == "-" for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
@@ -209,16 +176,15 @@ def findings_table(results: Mapping[str, Any]) -> str:
 
 def probes_table(results: Mapping[str, Any]) -> str:
     """Compare the headline metric by every probe on every space of features."""
-    systems, metric = everything(results), results["headline"]["metric"]
-    columns = {}
+    systems, metric, columns = everything(results), results["headline"]["metric"], {}
     for group in _groups(systems, "probe/"):
         _, probe, features = group.split("/")
-        columns[group, metric] = f"{PROBE_NAMES.get(probe, probe)}, {features}"
+        columns[group, metric] = f"{PROBES.get(probe, probe)}, {features}"
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if len(columns) > 1 else ""
 
 
 def imbalance_tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """Show what each imbalance correction does to the rare class and to the whole, by name of the metric."""
+    """Show the effect of each imbalance correction on the rare class and on the whole, by metric."""
     shown = ("minority_recall", "macro_f1", "balanced_accuracy", "accuracy")
     return _tables_by_metric(results["systems"], IMBALANCE_CORRECTIONS, shown)
 
@@ -259,11 +225,7 @@ def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fold_tables(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Lay out the means over folds, and the sizes of the folds; both empty without folds.
-
-    Returns:
-        Table of the compared metrics (mean ± standard deviation over the folds), table of the folds.
-    """
+    """Lay out the means ± standard deviations over folds, and the sizes of the folds; both empty without folds."""
     folds = results["dataset"].get("folds")
     if not folds:
         return "", ""
@@ -331,7 +293,7 @@ def _any_has(systems: Mapping[str, Any], group: str, metric: str) -> bool:
 
 
 def _groups(systems: Mapping[str, Any], start: str) -> list[str]:
-    """List the groups whose names start so, in order of appearance."""
+    """List the groups with this prefix, in order of appearance."""
     groups = dict.fromkeys(group for system in systems.values() for group in system["metrics"])
     return [group for group in groups if group.startswith(start)]
 
@@ -358,20 +320,9 @@ def _tables_by_metric(systems: Mapping[str, Any], groups: Mapping[str, str], met
     }
 
 
-def _difference_cells(entry: Mapping[str, Any] | None) -> list[str]:
-    if entry is None:
-        return ["-", "-", "-"]
-    return [format_entry(entry), *("-" if entry[name] is None else f"{entry[name]:.3f}" for name in ("p", "p_holm"))]
-
-
 def _percent(entry: Entry | None) -> str:
     """Write a metric in percent, with one decimal."""
     if entry is None or entry["value"] is None:
         return format_entry(entry)
     scaled = {name: None if entry[name] is None else 100 * entry[name] for name in ("value", "low", "high")}
     return format_entry(scaled, decimals=1)
-
-
-def _seed_spread(system: Mapping[str, Any], group: str, metric: str) -> str:
-    spread = (metric_of(system, group, metric) or {}).get("standard_deviation_of_seeds")
-    return "" if spread is None else f"{spread:.3f}"

@@ -50,7 +50,9 @@ def test_every_number_of_a_real_run_comes_from_its_files(name, monkeypatch):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert asked == [metrics["weights_sha256"]]  # that of the weights, which are not kept here
     protocols = {
-        "image-classification": metrics["figures"]["fine_tuned"] if "figures" in metrics else metrics["linear_probe"],
+        "image-classification": metrics["by_system"]["fine_tuned"]
+        if "by_system" in metrics
+        else metrics["linear_probe"],
         "zero-shot-image-classification": metrics.get("zero_shot", {}),
         "information-retrieval": metrics.get("retrieval", {}),
     }
@@ -192,10 +194,10 @@ def test_classifier_tells_its_own_figures(tmp_path):
     folder, numbers = made_run(tmp_path), Numbers(500)
     metrics = json.loads((folder / "metrics.json").read_text())
     names = ("macro_f1", "balanced_accuracy")
-    figures = {name: numbers.entries(*names) for name in ("fine_tuned", "linear_probe", "majority")}
+    by_system = {name: numbers.entries(*names) for name in ("fine_tuned", "linear_probe", "majority")}
     of_classifier = {
         **{name: metrics[name] for name in ("dataset", "weights_sha256", "command", "date")},
-        "figures": figures,
+        "by_system": by_system,
         "difference": numbers.entries("macro_f1"),
         "patients": numbers.entries(*names),
         "calibration": metrics["further"]["calibration/zero_shot"],
@@ -215,7 +217,7 @@ def test_classifier_tells_its_own_figures(tmp_path):
     (folder / "checkpoint" / "preprocessor_config.json").write_text('{"size": {"height": 64, "width": 64}}')
     card = build_model_card(folder, REPO)
     assert card.data.pipeline_tag == "image-classification" and card.data.base_model == ["someone/base"]
-    fine_tuned = figures["fine_tuned"]
+    fine_tuned = by_system["fine_tuned"]
     shown = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**fine_tuned["macro_f1"])
     assert re.search(rf"\| fine-tuned +\| {re.escape(shown)}", card.text)
     assert {one.metric_value for one in card.data.eval_results or []} == {fine_tuned[name]["value"] for name in names}
