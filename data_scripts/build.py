@@ -6,9 +6,9 @@
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
     python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
 
-The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: a hidden
-folder beside it, `.NAME.partial`, takes everything first. Rerun to resume an interrupted build; delete that folder to
-start over. Each row of the source is written, or listed in the report with the reason why it was left out.
+The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: it is built
+in a hidden folder beside it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
+Each row of the source is written, or listed in the report with the reason why it was left out.
 """
 
 import shlex
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from data_scripts.system.command_line import INTERRUPTED, run
 from data_scripts.writing.build_arguments import BuildArguments
 
-if TYPE_CHECKING:  # it takes seconds to import, which --help should not
+if TYPE_CHECKING:  # takes seconds to import, too long for --help
     from data_scripts.hub.upload import Destination
 
 
@@ -35,7 +35,7 @@ def main(args: BuildArguments) -> int | None:
     from data_scripts.writing.dataset_card import without_paths
 
     if args.push_to_hub:
-        _check_publication(args)  # now, and not after hours
+        _check_publication(args)  # now, not after hours
     report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(sys.argv[1:])]))
     print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
     return _publish(args) if args.push_to_hub else None

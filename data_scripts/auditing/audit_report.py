@@ -1,14 +1,12 @@
-"""Everything the audit of a dataset finds, as values for JSON, and as Markdown that also reads well in a terminal."""
+"""Audit a dataset: JSON values, and Markdown that also reads well in a terminal."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 
 from data_scripts.auditing.balance import LARGE_DIFFERENCE, class_shares
 from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
-from data_scripts.auditing.near_duplicates import Fingerprint
 from data_scripts.auditing.privacy_check import check_dataset
 from data_scripts.reports.text import normalise_report
 
@@ -18,18 +16,13 @@ _NUM_ROWS = 20  # rows that may name someone, in the Markdown
 
 
 def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[str, Any]:
-    """Compare the splits of a dataset, and look for what names a person.
-
-    Args:
-        dataset: Its splits, with the columns that `data_scripts.build` makes.
-        num_proc: Processes that decode images.
+    """Compare the splits of a dataset, and find what may name a person.
 
     Returns:
-        Values for JSON: `clean`, `leaks` by kind, `splits`, `shared_reports`, `repeated_images`, `classes`,
-        `privacy`.
+        JSON values: `clean`, `leaks` by kind, `splits`, `shared_reports`, `repeated_images`, `classes`, `privacy`.
 
     Raises:
-        ValueError: If a column is missing.
+        ValueError: If a column that `data_scripts.build` writes is missing.
     """
     for name, split in dataset.items():
         if missing := COLUMNS - set(split.column_names):
@@ -40,20 +33,21 @@ def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[st
         "clean": not leaks.found,
         "leaks": leaks.as_dict(),
         "in_words": leaks.in_words(),
-        "splits": {name: _sizes(split) for name, split in dataset.items()},
+        "splits": {
+            name: {
+                "rows": len(split),
+                "patients": len(set(split["patient_id"])),
+                "studies": len(set(split["study_id"])),
+                "distinct_reports": len(set(_texts(split))),
+            }
+            for name, split in dataset.items()
+        },
         "shared_reports": _shared_reports(dataset),
-        "repeated_images": {name: _num_repeated(of_split) for name, of_split in prints.items()},
+        "repeated_images": {
+            name: len(of_split) - len({one.pixels_sha256 for one in of_split}) for name, of_split in prints.items()
+        },
         "classes": class_shares(dataset),
         "privacy": check_dataset(dataset, num_proc).as_dict(),
-    }
-
-
-def _sizes(split: datasets.Dataset) -> dict[str, int]:
-    return {
-        "rows": len(split),
-        "patients": len(set(split["patient_id"])),
-        "studies": len(set(split["study_id"])),
-        "distinct_reports": len(set(_texts(split))),
     }
 
 
@@ -63,7 +57,7 @@ def _texts(split: datasets.Dataset) -> list[str]:
 
 
 def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]:
-    """Share of the rows of each further split whose text, case and blanks apart, a split before it holds too."""
+    """Compute the share of rows whose text, case and blanks apart, occurs in an earlier split."""
     known: set[str] = set()
     shares = {}
     for name, split in dataset.items():
@@ -73,19 +67,14 @@ def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]
     return {name: shares[name] for name in list(dataset)[1:]}
 
 
-def _num_repeated(prints: Sequence[Fingerprint]) -> int:
-    """Rows beyond the first that hold the pixels of another row of the same split."""
-    return len(prints) - len(Counter(one.pixels_sha256 for one in prints))
-
-
 def audit_markdown(result: Mapping[str, Any]) -> str:
-    """Write what `audit.audit` found."""
+    """Format the result of `audit`."""
     sections = [
         f"# Audit of {result['dataset']}: {'no leak' if result['clean'] else '**leaks**'}",
         result["in_words"],
         *(_leak_section(kind, leak) for kind, leak in result["leaks"].items()),
         "## Splits\n\n" + _split_table(result),
-        "Shared reports: rows whose text a split above holds word for word. They are no leak by themselves.",
+        "Shared reports: rows whose text also occurs in a split above. By themselves they are no leak.",
         "## Classes\n\nShare of the rows; in brackets the standardised difference to the first split, "
         f"marked * above {LARGE_DIFFERENCE}.\n\n" + _class_table(result),
         _privacy_section(result["privacy"]),
@@ -102,11 +91,8 @@ def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
 
 def _privacy_section(found: Mapping[str, Any]) -> str:
     rows = [
-        f"- {row['split']} row {row['row']}, {row['column']}: {row['kind']}: {row['excerpt']}"
-        for row in found["findings"]
-    ]
-    rows += [
-        f"- {row['split']} row {row['row']}: the image may have letters; look at it" for row in found["burnt_in_text"]
+        *("- {split} row {row}, {column}: {kind}: {excerpt}".format(**row) for row in found["findings"]),
+        *("- {split} row {row}: the image may have letters; look at it".format(**row) for row in found["burnt_in_text"]),
     ]
     more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
     verdict = "No passage names a person" if found["passed"] else "**The data may name a person**"
@@ -119,14 +105,8 @@ def _split_table(result: Mapping[str, Any]) -> str:
     rows = []
     for split, sizes in result["splits"].items():
         shared = result["shared_reports"].get(split)
-        rows.append(
-            [
-                split,
-                *map(str, sizes.values()),
-                "" if shared is None else f"{100 * shared:.1f} %",
-                str(result["repeated_images"][split]),
-            ]
-        )
+        shown = "" if shared is None else f"{100 * shared:.1f} %"
+        rows.append([split, *map(str, sizes.values()), shown, str(result["repeated_images"][split])])
     return _table(header, rows)
 
 
@@ -150,7 +130,7 @@ def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, its columns padded so that it is one in a terminal, too."""
+    """Format a Markdown table with padded columns."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Whether the classes of a dataset are spread over its splits alike."""
+"""Compare the frequencies of classes between the splits of a dataset."""
 
 import math
 from collections import Counter
@@ -14,14 +14,11 @@ _COLUMNS = ("labels", "grade", "sequence")
 
 
 def class_shares(dataset: Mapping[str, datasets.Dataset]) -> list[dict[str, Any]]:
-    """Share of the rows of each split that hold a class, and how far each split is from the first.
-
-    Args:
-        dataset: Splits with `ClassLabel` columns, or lists of them.
+    """Compute the share of the rows of each split that hold a class, and its difference from the first split.
 
     Returns:
-        One entry a class that occurs: `column`, `name`, `shares` and `differences` by split. Of a grade, shares are of
-        the rows that have one.
+        One entry for each class that occurs: `column`, `name`, `shares` and `differences` by split. Rows without a
+        grade do not count for the shares of grades.
     """
     first = next(iter(dataset))
     entries = []
@@ -38,10 +35,10 @@ def class_shares(dataset: Mapping[str, datasets.Dataset]) -> list[dict[str, Any]
 
 
 def standardised_difference(share: float, reference: float) -> float | None:
-    """Difference of two shares in units of their common standard deviation.
+    """Divide the difference of two shares by their pooled standard deviation.
 
     Returns:
-        None where the spread is 0 but the shares differ: a class that one split lacks and the other has everywhere.
+        None for the shares 0 and 1, which have no spread: one split lacks the class, the other has it in all rows.
 
     Source:
         Austin, "An introduction to propensity score methods", Multivariate Behav Res 46:399, 2011.
@@ -57,7 +54,7 @@ def standardised_difference(share: float, reference: float) -> float | None:
 
 
 def _shares(values: list[Any], num_classes: int) -> list[float]:
-    """Share of the rows with a value that hold each class; rows with an empty list count, rows with null do not."""
+    """Compute the share of each class among the rows with a value: an empty list counts, null does not."""
     known = [value if isinstance(value, list) else [value] for value in values if value is not None]
     counts = Counter(index for row in known for index in set(row))
     return [counts[index] / len(known) if known else 0.0 for index in range(num_classes)]

@@ -1,4 +1,4 @@
-"""Build a dataset: from the rows of a source to shards, report and card, in a staging folder that survives a kill."""
+"""Build a dataset from the rows of a source: shards, report and card, in a staging folder that survives a kill."""
 
 import hashlib
 import json
@@ -25,16 +25,17 @@ from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report
 from data_scripts.writing.dataset_card import card_text
-from data_scripts.writing.parts import Part, any_finished, join_parts, keep_finished, parts_of, read_result, write_part
-from data_scripts.writing.planning import (
-    assign_splits,
+from data_scripts.writing.parts import (
+    Part,
+    any_finished,
     check_shards,
-    check_share_of_bad,
-    first_of,
-    shuffle_rows,
-    sort_out,
-    without,
+    join_parts,
+    keep_finished,
+    parts_of,
+    read_result,
+    write_part,
 )
+from data_scripts.writing.planning import assign_splits, check_share_of_bad, first_of, shuffle_rows, sort_out
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
         The build report, as written.
 
     Raises:
-        ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; nothing is
-            left at `args.out` then, or the earlier build stays as it was.
+        ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; `args.out` is
+            unchanged then.
     """
     check_options(args, SOURCES[args.source].ABOUT)
     with staging_folder(args.out) as staging:
@@ -60,7 +61,7 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
             if not any_finished(staging / "parts"):
                 clear(staging)
                 raise
-            # Hours of decoding, and the key of the pseudonyms, are not thrown away for a disk that was not mounted.
+            # Keep hours of decoding, and the key of the pseudonyms, after a mere unmounted disk.
             raise ValueError(
                 f"{error}\nThe images written so far stay in {staging}: the next build of {args.out} resumes from "
                 "them; delete that folder to start over"
@@ -77,7 +78,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_proc=args.num_proc,
         license=args.license,
     )
-    # Sources bring the decoders. Their imports run while the source is read.
+    # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # Which rows, and which split each belongs to.
         info = source.describe(options)
@@ -87,13 +88,14 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
         if args.streaming_shards:
-            check_shards(records_of_split, args.streaming_shards)
+            for split, members in records_of_split.items():
+                check_shards(split, len(members), args.streaming_shards)  # before any image is decoded
             records_of_split = shuffle_rows(records_of_split, args.seed)
         own_names = [record.source for record in _flat(records_of_split)]
         if pseudonyms is not None:
             records_of_split = pseudonymise(records_of_split, info.about, pseudonyms)
 
-        # Their images, in parts; those that an interrupted build finished are kept.
+        # Their images, in parts; those of an interrupted build are kept.
         parts = _write_parts(workers, info, records_of_split, staging / "parts")
     results = [read_result(part) for part in parts]
     unusable = [exclusion for result in results for exclusion in result.exclusions]
@@ -103,7 +105,11 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     check_share_of_bad(exclusions, num_read, args.max_bad)
 
     # The dataset: shards, report and card, and only then its name.
-    written = without(unusable, records_of_split)
+    left_out = {exclusion.source for exclusion in unusable}
+    written = {
+        split: [record for record in records if record.source not in left_out]
+        for split, records in records_of_split.items()
+    }
     if empty := [split for split, records in written.items() if not records]:
         named = ", ".join(empty)
         raise ValueError(f"no usable image is left in the splits {named}; fix the rows. {first_of(unusable_own)}")
@@ -135,14 +141,14 @@ def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudo
     if info.about.has_public_ids:
         return pseudonyms_of_public(info.about)
     if args.pseudonym_key is None:
-        # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
+        # A resumed build finds its key in the staging folder, which is removed at the end.
         return Pseudonyms.from_file(staging / "pseudonym_key")
     try:
         return Pseudonyms.from_file(args.pseudonym_key)
     except OSError as error:
         raise ValueError(
             f"--pseudonym_key {args.pseudonym_key} can be neither read nor made ({error.strerror}); give a file in a "
-            "folder that exists and may be written to"
+            "writable folder"
         ) from error
 
 
@@ -151,7 +157,7 @@ def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
 
 
 def _check_out(args: BuildArguments) -> None:
-    """Refuse an output folder that exists, unless it is an earlier build that may be replaced."""
+    """Raise a ValueError if the output folder exists, unless it is an earlier build that may be replaced."""
     out = args.out.resolve()
     if args.raw is not None and (args.raw.resolve() == out or out in args.raw.resolve().parents):
         raise ValueError(f"--out {args.out} holds the raw data {args.raw}; choose another folder")
@@ -180,7 +186,7 @@ def _write_parts(
 def _write_dataset(
     folder: Path, info: SourceInfo, parts: Sequence[Part], report: Mapping[str, Any], num_shards: int | None
 ) -> tuple[Path, dict[str, Any]]:
-    """Write shards, report and card; give the folder, and the report with the digests of the shards."""
+    """Write shards, report and card; return the folder, and the report with the digests of the shards."""
     if folder.exists():
         shutil.rmtree(folder)  # an interrupted build was joining its parts
     (folder / DATA_FOLDER).mkdir(parents=True)
@@ -193,7 +199,7 @@ def _write_dataset(
     sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
     report = {**report, "shards": digests}
     report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    # File names may contain bytes that are not text: JSON has an escape for them.
+    # File names may contain bytes that are not text; JSON escapes them.
     write_bytes(folder / REPORT_NAME, report_json.encode(errors="backslashreplace"))
     passed = report["deidentification"]["passed"]
     head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)

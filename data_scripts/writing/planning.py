@@ -1,4 +1,4 @@
-"""What is to be written: the rows that are in order, their splits, and their order within them."""
+"""Plan what to write: the usable rows, their splits, and their order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,7 +31,7 @@ def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[lis
 
 
 def _unwritable_text(record: Record) -> str | None:
-    r"""Lone surrogates, from `"\ud800"` in JSON or a damaged file name, are no Unicode text and cannot be stored."""
+    r"""Describe lone surrogates, from `"\ud800"` in JSON or a damaged file name, which cannot be stored."""
     try:
         "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
     except UnicodeEncodeError as error:
@@ -40,26 +40,21 @@ def _unwritable_text(record: Record) -> str | None:
 
 
 def check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
-    """Refuse a source with too many broken rows.
-
-    Raises:
-        ValueError: If the source is empty, more than the share `max_bad` of its rows is left out for a defect, or no
-            row is left.
-    """
+    """Raise a ValueError if more than the share `max_bad` of the rows is defective, or there are no usable rows."""
     if num_read == 0:
         raise ValueError("the source holds no rows")
     bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
     if len(bad_rows) > max_bad * num_read:
         raise ValueError(
             f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
-            f"Mend them, or raise --max_bad. {first_of(bad_rows)}"
+            f"Fix them, or raise --max_bad. {first_of(bad_rows)}"
         )
     if len(exclusions) == num_read:
         raise ValueError(f"none of {num_read} rows is usable; nothing was built. {first_of(exclusions)}")
 
 
 def first_of(exclusions: Sequence[Exclusion]) -> str:
-    r"""The first rows left out, with their reasons, for an error.
+    r"""List the first rows left out, with their reasons, for an error.
 
     Example:
         >>> first_of([Exclusion("scan 1", "truncated")])
@@ -72,16 +67,10 @@ def first_of(exclusions: Sequence[Exclusion]) -> str:
 def assign_splits(
     records: Sequence[Record], split_by: str, fractions: Sequence[float], seed: int
 ) -> tuple[dict[str, list[Record]], str]:
-    """Give each record its split; also say by which rule, for the card.
-
-    Args:
-        records: The rows in order.
-        split_by: `patient` or `record`.
-        fractions: Shares of train, validation and test.
-        seed: Seed of the draw.
+    """Assign each record to a split, by `patient` or `record`; also describe the rule for the card.
 
     Raises:
-        ValueError: If the splits that the source gives cannot be kept, or shares are asked for beside them.
+        ValueError: If the source's own splits cannot be kept, or `fractions` contradict them.
     """
     patient_ids = [record.patient_id for record in records]
     labels = [record.labels for record in records]
@@ -111,7 +100,7 @@ def assign_splits(
 
 
 def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) -> dict[str, list[Record]]:
-    """Mix the rows of each split, so that its shards are alike: a reader of some of them sees all kinds of rows."""
+    """Shuffle the rows of each split, so that each shard holds all kinds of rows."""
     shuffled = {}
     for split, records in records_of_split.items():
         order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
@@ -119,26 +108,3 @@ def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) ->
     return shuffled
 
 
-def check_shards(records_of_split: Mapping[str, Sequence[Record]], num_shards: int) -> None:
-    """Refuse, before any image is decoded, more shards than a split has rows.
-
-    Raises:
-        ValueError: If it is so.
-    """
-    for split, records in records_of_split.items():
-        if num_shards > len(records):
-            raise ValueError(
-                f"--streaming_shards {num_shards} is more than the {len(records)} rows of {split}; "
-                f"give at most {len(records)}"
-            )
-
-
-def without(
-    exclusions: Sequence[Exclusion], records_of_split: Mapping[str, Sequence[Record]]
-) -> dict[str, list[Record]]:
-    """The records that were written: those whose image turned out unusable are taken out."""
-    left_out = {exclusion.source for exclusion in exclusions}
-    return {
-        split: [record for record in records if record.source not in left_out]
-        for split, records in records_of_split.items()
-    }
