@@ -139,7 +139,8 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
 
 
 _LEVEL_SPELLINGS = {level.replace("/", "").lower(): level for level in LEVELS} | {
-    level.replace(f"/{level[0]}", "").lower(): level for level in LEVELS  # "L4-5"
+    level.replace(f"/{level[0]}", "").lower(): level
+    for level in LEVELS  # "L4-5"
 }
 
 

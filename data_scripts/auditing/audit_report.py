@@ -92,7 +92,10 @@ def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
 def _privacy_section(found: Mapping[str, Any]) -> str:
     rows = [
         *("- {split} row {row}, {column}: {kind}: {excerpt}".format(**row) for row in found["findings"]),
-        *("- {split} row {row}: the image may have letters; look at it".format(**row) for row in found["burnt_in_text"]),
+        *(
+            "- {split} row {row}: the image may have letters; look at it".format(**row)
+            for row in found["burnt_in_text"]
+        ),
     ]
     more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
     verdict = "No passage names a person" if found["passed"] else "**The data may name a person**"

@@ -93,9 +93,7 @@ def _shared_ids(kind: str, dataset: Mapping[str, datasets.Dataset]) -> Leak | No
     return _leak(kind, places, [f"{value} in {' and '.join(dict(found))}" for value, found in places.items()])
 
 
-def _shared_images(
-    prints: Mapping[str, Sequence[Fingerprint]], dataset: Mapping[str, datasets.Dataset]
-) -> Leak | None:
+def _shared_images(prints: Mapping[str, Sequence[Fingerprint]], dataset: Mapping[str, datasets.Dataset]) -> Leak | None:
     places = _places_of_shared({name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()})
     examples = []
     for found in islice(places.values(), _NUM_EXAMPLES):

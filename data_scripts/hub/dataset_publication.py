@@ -73,8 +73,8 @@ def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
             "--license."
         )
     raise ValueError(
-        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing what was made from it. "
-        "Publish the command of the build instead."
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing what was made from "
+        "it. Publish the command of the build instead."
     )
 
 

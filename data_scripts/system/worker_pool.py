@@ -188,9 +188,7 @@ class Workers:
                 worker.stop()
                 self._workers.remove(worker)
 
-    def _hand_out(
-        self, function: BatchFunction, tasks: Iterator[_Task], may_begin: bool
-    ) -> dict[Connection, _Worker]:
+    def _hand_out(self, function: BatchFunction, tasks: Iterator[_Task], may_begin: bool) -> dict[Connection, _Worker]:
         """Give each idle worker a batch, retries first; return the busy workers."""
         idle = deque(worker for worker in self._workers if worker.task is None)
         while idle or len(self._workers) < self.num_proc:

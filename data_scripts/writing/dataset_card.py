@@ -76,7 +76,7 @@ LEAK = """
 ID_TEXTS = {
     "pseudonyms": "keyed pseudonyms, as is the file name in `source`.",
     "as published": "the pseudonyms that the data set was published with; dates in file names are replaced.",
-    "kept": "as in the source; neither they nor file names are pseudonymised.",
+    "kept": "as in the source; they are **not** pseudonymised, nor are file names.",
 }
 
 # A folder may have the name of a patient.

@@ -106,5 +106,3 @@ def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) ->
         order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
         shuffled[split] = [records[index] for index in order]
     return shuffled
-
-

@@ -1,4 +1,4 @@
-"""Find the files of the Mendeley lumbar set: slices as PNG files or raw series, and the notes."""
+"""Find the files of the Mendeley lumbar set: PNG slices or raw series, and the notes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ NOTES_NAME = "Radiologists Report.xlsx"
 EXPECTED = f"label images (T1_0001_D3.png, ...) or raw studies (0001/STUDY/SERIES/NAME.ima), and {NOTES_NAME}"
 LABEL_IMAGE = "label image, not a slice"
 
-# Folders whose files may have the names of slices, but show what a person or a program painted.
+# Folders whose files may be named as slices, but show what a person or a program painted.
 _LABELLER_FOLDER = re.compile(r"manual.?label|labell?er", re.IGNORECASE)
 _LABEL_FOLDER = re.compile(r"label|composite|ground.?truth|mask", re.IGNORECASE)
 _SLICE_FOLDER = re.compile(r"T[12]_Output", re.IGNORECASE)  # of the ground-truth archive
@@ -26,43 +26,28 @@ _PATIENT_FOLDER = re.compile(r"[0-9]{4}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A series of the raw studies.
+    """A series of the raw studies."""
 
-    Args:
-        name: That of its folder.
-        patient: Four digits.
-        study: Which of the patient's studies, counted from 1 in the order of their folders.
-        files: Its files, sorted by name.
-    """
-
-    name: str
-    patient: str
-    study: int
-    files: Sequence[Path]
+    name: str  # of its folder
+    patient: str  # four digits
+    study: int  # of the patient, from 1 in the order of the folders
+    files: Sequence[Path]  # sorted by name
 
     @property
     def source(self) -> str:
-        """As in `Record`. The folder of the study is left out of it: its name holds the date of the examination."""
+        """As in `Record`, without the study's folder, whose name holds the date of the examination."""
         return f"Mendeley/{self.patient}/study-{self.study}/{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a folder holds.
-
-    Args:
-        raw: The folder.
-        notes: The workbook of notes.
-        slices: The PNG files of each slice; empty where the folder holds raw studies.
-        series: The series of the raw studies; empty where it holds slices.
-        exclusions: Files that look like either and are neither.
-    """
+    """What a folder holds: slices or series."""
 
     raw: Path
-    notes: Path
-    slices: Mapping[SliceName, Sequence[Path]]
-    series: Sequence[Series]
-    exclusions: Sequence[Exclusion]
+    notes: Path  # the workbook
+    slices: Mapping[SliceName, Sequence[Path]]  # the PNG files of each slice
+    series: Sequence[Series]  # of the raw studies
+    exclusions: Sequence[Exclusion]  # files that look like slices or series and are neither
 
     @property
     def patients(self) -> set[str]:
@@ -71,27 +56,16 @@ class Layout:
 
 
 def find_layout(options: ReadOptions) -> Layout:
-    """Find the form of the set in `options.raw`.
-
-    Raises:
-        ValueError: If the folder holds neither form, or both, or the notes are not to be found.
-    """
-    raw = options.raw
-    if raw is None or not raw.is_dir():
-        raise ValueError(f"--raw must be an existing folder with {EXPECTED}; got {raw}")
+    """Find the form of the set in `options.raw`; raise a ValueError if it has neither or both, or no notes."""
+    raw = options.raw_folder(EXPECTED)
     files = sorted(path for path in raw.rglob("*") if path.is_file() and not path.name.startswith("."))
     slices, no_slices = _find_slices([path for path in files if path.suffix.lower() == ".png"], raw)
     series, no_series = _find_series(files, raw)
     if bool(slices) == bool(series):
         raise ValueError(f"{raw} contains {'both forms' if slices else 'neither form'} of the set; expected {EXPECTED}")
     notes = options.notes or _find_notes(files, raw)
-    return Layout(
-        raw=raw,
-        notes=notes,
-        slices=slices,
-        series=series,
-        exclusions=[*no_slices, *_find_other_forms(files, raw), *no_series],
-    )
+    exclusions = [*no_slices, *_find_other_forms(files, raw), *no_series]
+    return Layout(raw=raw, notes=notes, slices=slices, series=series, exclusions=exclusions)
 
 
 def source_of(raw: Path, path: Path) -> str:
@@ -135,7 +109,7 @@ def _find_other_forms(files: Sequence[Path], raw: Path) -> list[Exclusion]:
 
 
 def _without_labels(paths: Sequence[Path], raw: Path) -> list[Path]:
-    """Drop files in folders of labels, of files that all have the name of one slice."""
+    """Drop files in folders of labels from those named as one slice."""
     extracted = [path for path in paths if _SLICE_FOLDER.fullmatch(path.parent.name)]
     return extracted or [path for path in paths if not _lies_in(_LABEL_FOLDER, path, raw)] or list(paths)
 
@@ -145,7 +119,7 @@ def _lies_in(pattern: re.Pattern[str], path: Path, raw: Path) -> bool:
 
 
 def _find_series(files: Sequence[Path], raw: Path) -> tuple[list[Series], list[Exclusion]]:
-    """Group DICOM files into series; in the folders of a patient, files without a suffix count, too."""
+    """Group DICOM files into series; in a patient's folders, also those without a suffix."""
     files_of: dict[Path, list[Path]] = {}
     exclusions = []
     for path in files:
@@ -154,18 +128,13 @@ def _find_series(files: Sequence[Path], raw: Path) -> tuple[list[Series], list[E
         if is_placed and path.suffix.lower() in (*_DICOM_SUFFIXES, ""):
             files_of.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() in _DICOM_SUFFIXES:
-            exclusions.append(
-                Exclusion(source_of(raw, path), "outside a folder PATIENT/STUDY/SERIES, such as 0001/A/B")
-            )
-    number_of = _number_studies({folder.parent for folder in files_of})
+            reason = "outside a folder PATIENT/STUDY/SERIES, such as 0001/A/B"
+            exclusions.append(Exclusion(source_of(raw, path), reason))
+    studies = sorted({folder.parent for folder in files_of}, key=lambda study: (study.parent.name, study))
+    by_patient = groupby(studies, lambda study: study.parent.name)
+    number_of = {study: number for _, of_patient in by_patient for number, study in enumerate(of_patient, start=1)}
     series = [
         Series(name=folder.name, patient=folder.parent.parent.name, study=number_of[folder.parent], files=members)
         for folder, members in files_of.items()
     ]
     return series, exclusions
-
-
-def _number_studies(studies: set[Path]) -> dict[Path, int]:
-    """Count the studies of each patient, in order of their names."""
-    by_patient = groupby(sorted(studies, key=lambda study: (study.parent.name, study)), lambda study: study.parent.name)
-    return {study: number for _, of_patient in by_patient for number, study in enumerate(of_patient, start=1)}

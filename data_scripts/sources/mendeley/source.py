@@ -3,12 +3,12 @@
 - Label images (zbf6b4pttk): one axial slice through each of the last three discs, `T1_0001_D3.png` (`D3` = L3/L4,
   `D4` = L4/L5, `D5` = L5/S1), in any sub-folder: the 3,090 images of the LumbarCLIP paper. Composites and
   ground-truth labels beside them are excluded by rule.
-- Raw studies (k57fr854j2): `0001/STUDY/SERIES/NAME.ima`, DICOM, 0001 being the patient. Every slice of the axial
+- Raw studies (k57fr854j2): `0001/STUDY/SERIES/NAME.ima`, DICOM, where 0001 is the patient. Every slice of the axial
   (`T2_TSE_TRA_384_0005`) and sagittal (`T1_TSE_SAG_320_0003`) T1 and T2 series is a record. Other series (localizers,
-  position displays) are left out by rule: one exclusion a series, which states the number of its files.
+  position displays) are left out by rule, with one exclusion per series.
 
 The notes (s6bgczr8s2) are `Radiologists Report.xlsx` in the same folder, or given by `--notes`. A slice has the whole
-note of its patient, as in the paper; its labels are those of the note at the level that the slice shows.
+note of its patient, as in the paper; its labels are those of the note at the level of the slice.
 """
 
 import re
@@ -17,18 +17,9 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
-from data_scripts.imaging.dicom import SliceHeader, read_slice
-from data_scripts.imaging.dicom_headers import read_all_headers
+from data_scripts.imaging.dicom import SliceHeader, read_all_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError, read_image
-from data_scripts.records import (
-    LOW_BACK_PAIN,
-    NO_FINDING,
-    Exclusion,
-    ReadOptions,
-    Record,
-    SourceAbout,
-    SourceInfo,
-)
+from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.reports.text import REPORT_LABELS, labels_at_level, labels_from_report
 from data_scripts.sources.mendeley.layout import Series, find_layout, source_of
 from data_scripts.sources.notes import Note, notes_left_over, read_notes, report_or_exclusion
@@ -57,11 +48,7 @@ _PLANE_OF_WORD = {"TRA": "axial", "SAG": "sagittal"}
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe the form found in the folder.
-
-    Raises:
-        ValueError: If the folder holds neither form, or both, or the notes are not to be found.
-    """
+    """Describe the form found in the folder; raise a ValueError if it has neither or both, or no notes."""
     layout = find_layout(options)
     form = (
         "Every slice of the axial and sagittal T1 and T2 series of the raw studies."
@@ -77,7 +64,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each slice as a record, or as an exclusion with its reason; then the notes left over.
+    """Yield each slice as a record or an exclusion, then exclusions of unused notes.
 
     Raises:
         ValueError: As in `describe`, or if the notes cannot be read.
@@ -98,7 +85,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 def labels_of(report: str, level: str) -> tuple[str, ...]:
     """Return the classes of a slice: the note's findings at its level, or all of them if it shows several.
 
-    At an unknown level they are only the patient's, as in the paper: `LBP` or `No Finding`.
+    At an unknown level, only the patient's class as in the paper: `LBP` or `No Finding`.
     """
     if level == "several":
         return labels_from_report(report)
@@ -147,7 +134,7 @@ def _read_all_series(
 
 
 def _content_or_exclusion(series: Series, note: Note | None) -> tuple[tuple[str, str], str] | Exclusion:
-    """Return sequence and plane of a series with its report, or the exclusion of all its files."""
+    """Return sequence and plane of a series with its report, or an exclusion of all its files."""
     source = f"{series.source} ({len(series.files)} files)"
     kind = series_kind(series.name)
     if kind is None:
@@ -171,10 +158,7 @@ def series_kind(folder_name: str) -> tuple[str, str] | None:
 
 
 def _raw_record(header: SliceHeader, kind: tuple[str, str], series: Series, report: str, source: str) -> Record:
-    """Make the record of a raw slice. Its orientation outranks the name of the series.
-
-    A slice through a steep disc may lie nearer to the coronal plane; it is axial by its name.
-    """
+    """Make the record of a raw slice; its orientation, unless coronal or unknown, outranks the series' name."""
     sequence = kind[0] if header.sequence in ("unknown", "other") else header.sequence
     plane = header.plane if header.plane in _PLANE_OF_WORD.values() else kind[1]
     level = "several" if plane == "sagittal" else "unknown"
