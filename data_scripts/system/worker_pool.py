@@ -75,6 +75,7 @@ class _Worker:
         self.process.start()
         theirs.close()  # or we would not see the process end
         self.task: _Task | None = None
+        self.has_finished_one = False
 
     def give(self, task: _Task, function: BatchFunction) -> None:
         task.item, task.num_announced, task.announced_at = None, 0, time.monotonic()
@@ -213,7 +214,7 @@ class Workers:
         if kind == "error":
             raise content
         if kind == "result":
-            worker.task = None
+            worker.task, worker.has_finished_one = None, True
             results[task.index] = content
         else:
             task.item = content
@@ -227,14 +228,15 @@ class Workers:
         assert task is not None
         worker.task = None
         self._workers.remove(worker)
-        if task.item is None:
+        if task.item is not None:
+            task.deaths[task.item] += 1
+            if task.deaths[task.item] >= NUM_DEATHS:
+                task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
+        elif task.num_announced or not worker.has_finished_one:  # else it was killed while idle
             raise RuntimeError(
                 f"a worker process ended before it began ({_cause_of_death(exit_code)}). A script that starts workers "
                 'must do so under `if __name__ == "__main__":`'
             )
-        task.deaths[task.item] += 1
-        if task.deaths[task.item] >= NUM_DEATHS:
-            task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
         on_items(-task.num_announced)
         self._retries.append(task)
 
