@@ -32,9 +32,6 @@ def split_by_patient(
         seed: Of the order in which patients are assigned.
         unit: What the ids identify, for messages.
 
-    Returns:
-        The split of each row.
-
     Raises:
         ValueError: If the fractions do not sum to 1, or there are fewer patients than splits.
 

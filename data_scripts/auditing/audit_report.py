@@ -133,7 +133,6 @@ def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Format a Markdown table with padded columns."""
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations, islice
 from typing import Any
 
@@ -72,11 +73,8 @@ def read_fingerprints(
     dataset: Mapping[str, datasets.Dataset], num_proc: int = 1, show_progress: bool = True
 ) -> dict[str, list[Fingerprint]]:
     """Decode the images of each split and compute their fingerprints."""
-    options = {"num_proc": num_proc, "show_progress": show_progress}
-    return {
-        name: scan_images(split, fingerprint, description=f"comparing images of {name}", **options)
-        for name, split in dataset.items()
-    }
+    scan = partial(scan_images, function=fingerprint, num_proc=num_proc, show_progress=show_progress)
+    return {name: scan(split, description=f"comparing images of {name}") for name, split in dataset.items()}
 
 
 def leaks_of_fingerprints(

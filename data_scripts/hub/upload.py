@@ -172,17 +172,17 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
             raise _taken(destination)
     for destination in files:
         repo_id, kind = destination.repo_id, destination.kind
-        options = {"private": destination.private, "space_sdk": "gradio" if kind == "space" else None}
+        create = partial(api.create_repo, exist_ok=True, space_sdk="gradio" if kind == "space" else None)
         with hub_errors(api, repo_id, sends=True):
-            asked_again(partial(api.create_repo, repo_id, repo_type=kind, exist_ok=True, **options))
+            asked_again(partial(create, repo_id, repo_type=kind, private=destination.private))
     commits: dict[Destination, CommitInfo] = {}
     try:
         for destination, paths in files.items():
             commits[destination] = _commit(api, paths, destination)
         for destination, commit in commits.items():
-            options = {"repo_type": destination.kind, "tag": destination.tag, "revision": commit.oid}
+            tag = partial(api.create_tag, revision=commit.oid, exist_ok=True)
             with hub_errors(api, destination.repo_id, sends=True):
-                asked_again(partial(api.create_tag, destination.repo_id, exist_ok=True, **options))
+                asked_again(partial(tag, destination.repo_id, repo_type=destination.kind, tag=destination.tag))
     except ValueError as error:
         if not commits:
             raise
@@ -192,7 +192,6 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
 
 
 def _holds(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> bool:
-    """Whether the newest commit has these files and no others."""
     with hub_errors(api, destination.repo_id):
         entries = asked_again(
             lambda: list(api.list_repo_tree(destination.repo_id, recursive=True, repo_type=destination.kind))

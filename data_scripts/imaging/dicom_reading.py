@@ -251,7 +251,6 @@ def _copy(header: Dataset) -> Dataset:
 
 
 def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Parse the items of a sequence, within bounds."""
     element = dataset.get_item(keyword)
     if not isinstance(element, RawDataElement):
         return [] if element is None else list(element.value or ())

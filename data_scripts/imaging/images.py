@@ -96,9 +96,6 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
     A plain cast would saturate 12-bit and 16-bit slices to white. The window ignores the few brightest pixels (fat
     next to the coil, metal) that would otherwise leave the spine dark. Non-finite pixels become black.
 
-    Args:
-        pixels: Intensities, any integer or float type. Shape (H, W).
-
     Returns:
         Grey values, uint8, shape (H, W); all 0 if all pixels are the same.
 
@@ -155,12 +152,9 @@ def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     A slice has a hundred thousand pixels but some thousand values: mapping the values and looking the pixels up takes
     a tenth of the time.
 
-    Args:
-        pixels: Of any integer or float type, not empty. Shape (H, W).
-
     Returns:
-        Ascending values, shape (V,); indices, shape (H, W), for `look_up`; counts, shape (V,), 0 where a value in the
-        range of a 16-bit image does not occur.
+        Ascending values, shape (V,); indices, shape (H, W), for `look_up`; counts, shape (V,), 0 for a value in the
+        range of a 16-bit image that does not occur.
 
     Example:
         >>> values, indices, counts = value_histogram(np.array([[7, 9], [9, 9]]))
@@ -226,10 +220,7 @@ def _on_black(image: Image.Image) -> Image.Image:
 def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: int) -> Image.Image:
     """Check a mask and turn it into 8-bit class indices (mode `L`).
 
-    Args:
-        mask: Indices as grey or palette image.
-        image_size: Width and height of the image, in pixels.
-        num_classes: Number of known classes; 0 if the source does not name them.
+    `num_classes` is 0 if the source does not name them.
 
     Raises:
         UnusableImageError: If the size differs from the image's, or a pixel is no known class.

@@ -185,7 +185,6 @@ def _labels(row: Row) -> tuple[str, ...]:
 
 
 def _lookalikes(names: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
-    """Find the first two names with the same key."""
     spellings: dict[str, str] = {}
     for name in sorted(names):
         if (other := spellings.setdefault(key(name), name)) != name:

@@ -47,10 +47,6 @@ class Row:
         items = value if isinstance(value, list) else self.text(column).split(separator)
         return tuple(dict.fromkeys(text for item in items if (text := str(item).strip())))
 
-    def one_of(self, column: str, allowed: Sequence[str]) -> str:
-        """Return the text of a cell; raise a ValueError unless it is one of the allowed ones."""
-        return check_one_of(column, self.text(column), allowed)
-
 
 def check_one_of(column: str, value: str, allowed: Sequence[str]) -> str:
     """Return a value; raise a ValueError unless it is one of the allowed ones."""

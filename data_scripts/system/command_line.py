@@ -186,8 +186,6 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows the default of each setting."""
-
     def _get_help_string(self, action: argparse.Action) -> str:
         shown = action.help or ""
         default = getattr(action, "shown_default", None)

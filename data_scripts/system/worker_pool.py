@@ -259,7 +259,7 @@ def _apply(
 
 
 def _cause_of_death(exit_code: int | None) -> str:
-    return signal.Signals(-exit_code).name if (exit_code or 0) < 0 else f"exit code {exit_code}"
+    return f"exit code {exit_code}" if exit_code is None or exit_code >= 0 else signal.Signals(-exit_code).name
 
 
 def _serve(connection: Connection) -> None:

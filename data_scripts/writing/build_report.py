@@ -27,19 +27,7 @@ def build_report(
     deidentification: Mapping[str, Any],
     facts_changed: Sequence[str],
 ) -> dict[str, Any]:
-    """Account for all rows.
-
-    Args:
-        info: The source.
-        command: The command line.
-        arguments: The parsed arguments, JSON values.
-        num_read: Number of rows of the source.
-        exclusions: The rows left out.
-        records_of_split: The rows written.
-        split_rule: How they were split, in words.
-        deidentification: The result of `deidentification_report`.
-        facts_changed: The user's names of rows in which a finding was taken for a name and replaced.
-    """
+    """Account for all rows; `facts_changed` names those in which a finding was taken for a name and replaced."""
     written = [record for records in records_of_split.values() for record in records]
     assert num_read == len(written) + len(exclusions)
     patient_ids = [record.patient_id for record in written]
@@ -81,14 +69,8 @@ def deidentification_report(
 ) -> dict[str, Any]:
     """Say what was done, and whether the written rows pass; others cannot be published.
 
-    Args:
-        written: The records as written.
-        has_public_ids: Whether the ids are pseudonyms of a public data set.
-        keep_ids: Whether the user asked to keep them.
-        replaced: Number of passages replaced in texts, by kind.
-        left: Number of passages found after that, by kind.
-        burnt_in_text: Sources of the images that seem to show letters.
-        own_name_of: The user's name of a row, by its source as written.
+    Passages `replaced` in texts, or still `left`, are counted by kind. `burnt_in_text` lists the sources of images that
+    seem to show letters, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
     dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]

@@ -11,9 +11,10 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -179,37 +180,32 @@ def join_parts(
     num_shards = num_shards or math.ceil(num_bytes / MAX_SHARD_BYTES)
     check_shards(split, num_rows, num_shards)
     group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * num_rows // num_bytes))
-    rows = _RowReader(parts, batch_rows=group_rows)
     lengths = shard_lengths(num_rows, num_shards)
+    group_lengths = [[min(group_rows, length - at) for at in range(0, length, group_rows)] for length in lengths]
+    groups = _row_groups(parts, chain.from_iterable(group_lengths), group_rows)
     arrow_bytes = 0
-    for index, length in enumerate(lengths):
+    for index, lengths_of_shard in enumerate(group_lengths):
         path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
         with ParquetWriter(features=features, path=str(path)) as writer:
-            for start in range(0, length, group_rows):
-                table = rows.take(min(group_rows, length - start))
-                writer.write_table(table, writer_batch_size=group_rows)
+            for group in islice(groups, len(lengths_of_shard)):
+                writer.write_table(group, writer_batch_size=group_rows)
             arrow_bytes += writer.finalize()[1]
     return datasets.SplitInfo(split, num_bytes=arrow_bytes, num_examples=num_rows, shard_lengths=lengths)
 
 
-class _RowReader:
-    """The rows of several Parquet files as one stream."""
+def _row_groups(paths: Sequence[Path], lengths: Iterable[int], batch_rows: int) -> Iterator[pa.Table]:
+    """Read the rows of several Parquet files as tables of given lengths."""
+    batches = chain.from_iterable(_batches(path, batch_rows) for path in paths)
+    rest = pa.table({})
+    for length in lengths:
+        pieces = [rest] if rest.num_rows else []
+        while sum(piece.num_rows for piece in pieces) < length:
+            pieces.append(pa.Table.from_batches([next(batches)]))
+        table = pa.concat_tables(pieces)
+        yield table.slice(0, length)
+        rest = table.slice(length)
 
-    def __init__(self, paths: Sequence[Path], batch_rows: int) -> None:
-        self._batches = self._read(paths, batch_rows)
-        self._rest: pa.RecordBatch | None = None
 
-    def take(self, num_rows: int) -> pa.Table:
-        pieces = []
-        while num_rows:
-            batch = self._rest if self._rest is not None else next(self._batches)
-            pieces.append(batch.slice(0, num_rows))
-            num_rows -= pieces[-1].num_rows
-            self._rest = batch.slice(pieces[-1].num_rows) if pieces[-1].num_rows < batch.num_rows else None
-        return pa.Table.from_batches(pieces)
-
-    @staticmethod
-    def _read(paths: Sequence[Path], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        for path in paths:
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_rows)
+def _batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_rows)

@@ -141,7 +141,6 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def _grades_left_over(row: DiscGrades) -> Exclusion:
-    """Exclude a row of a patient without images, or of no patient."""
     if row.problem:
         return Exclusion(row.where, row.problem)
     try:
@@ -196,7 +195,6 @@ def _either(raw: Path, names: Sequence[str]) -> Path | None:
 
 
 def _png_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
-    """List the PNG files of a folder, and exclude other images and those in sub-folders."""
     images = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in (".png", *OTHER_IMAGE_SUFFIXES) and path.is_file()
     )

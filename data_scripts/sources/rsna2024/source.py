@@ -161,7 +161,6 @@ def _sagittal_files(series: Series, raw: Path) -> list[Path]:
 def _labelled_images(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
-    """Yield each image that a label points at."""
     if not series.labels_of_instance:
         yield Exclusion(_source(series), f"no label of {LABELS_TABLE} points at this series", by_rule=True)
     for (path, headers), (_, pointed) in zip(read_files, sorted(series.labels_of_instance.items()), strict=True):
@@ -196,7 +195,6 @@ def _middle_image(
 def _record_or_exclusion(
     series: Series, header: SliceHeader, labels: Set[Label], grades: Mapping[Label, str], seed: int
 ) -> Record | Exclusion:
-    """Make a record of an image with the grades of the labels that it shows."""
     source, view = _source(series, header.path.name), VIEWS[series.description]
     grades_of_level: dict[str, dict[str, str]] = {}
     for level, condition in product(LEVELS, CONDITIONS):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_scripts.records import Exclusion
 from data_scripts.sources.rsna2024.captions import CONDITIONS, SEVERITIES
-from data_scripts.sources.tables import Row, read_table
+from data_scripts.sources.tables import Row, check_one_of, read_table
 
 LEVELS = ("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1")
 DESCRIPTIONS = ("Sagittal T1", "Sagittal T2/STIR", "Axial T2")
@@ -86,7 +86,7 @@ def _read_series(path: Path, tables: RsnaTables) -> dict[tuple[str, str], Series
             series = Series(
                 study=_id(row, "study_id"),
                 series=_id(row, "series_id"),
-                description=row.one_of("series_description", DESCRIPTIONS),
+                description=check_one_of("series_description", row.text("series_description"), DESCRIPTIONS),
             )
             if (series.study, series.series) in series_of_id:
                 raise ValueError(f"series {series.series} of study {series.study} is described twice")
@@ -114,7 +114,7 @@ def _read_labels(path: Path, series_of_id: dict[tuple[str, str], Series], tables
 
 
 def _label(condition: str, level: str) -> Label:
-    """Read `Left Neural Foraminal Narrowing` and `L4/L5` as the columns of the grades are spelt."""
+    """Read `Left Neural Foraminal Narrowing` and `L4/L5` as the grades' columns spell them."""
     column = re.sub(r"[ /]", "_", f"{condition} {level}").lower()
     if column not in _LABEL_OF_COLUMN:
         raise ValueError(f"unknown condition and level {condition[:60]!r}, {level[:20]!r}")

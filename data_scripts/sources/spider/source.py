@@ -161,7 +161,6 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
 
 
 def _find_form(options: ReadOptions) -> tuple[Path, str]:
-    """Find the folder and the form in it, a key of `SUMMARIES`."""
     raw = options.raw_folder("a form of SPIDER")
     is_graded = (raw / "radiological_gradings.csv").is_file()
     is_found = {
@@ -215,18 +214,19 @@ def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> R
         return Exclusion(f"SPIDER/{file}", str(error))
 
 
-def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
-    disc = _disc_grades(row)
-    captions = compose_disc_captions(disc, _wording(seed, picture), 1 + NUM_REPHRASINGS)
-    return _record(picture, [disc], captions, level=disc.level)
-
-
 def _spine_record(picture: _Picture, seed: int, gradings_of: GradingsOf) -> Record:
     if picture.patient not in gradings_of:
         raise ValueError(f"no gradings for patient {picture.patient!r} in radiological_gradings.csv")
     discs = _discs_from_top(gradings_of[picture.patient])
-    captions = compose_spine_captions(discs, _wording(seed, picture), 1 + NUM_REPHRASINGS)
+    # Seeded by the file, so that the wording does not depend on other rows.
+    captions = compose_spine_captions(discs, random.Random(f"{seed}/{picture.file}"), 1 + NUM_REPHRASINGS)
     return _record(picture, discs, captions, level="several")
+
+
+def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
+    disc = _disc_grades(row)
+    captions = compose_disc_captions(disc, random.Random(f"{seed}/{picture.file}"), 1 + NUM_REPHRASINGS)
+    return _record(picture, [disc], captions, level=disc.level)
 
 
 def _record(picture: _Picture, discs: Sequence[DiscGrades], captions: Sequence[str], level: str) -> Record:
@@ -253,11 +253,6 @@ def _discs_from_top(gradings: Sequence[Row]) -> list[DiscGrades]:
     if len(disc_of_level) != len(gradings):
         raise ValueError(f"patient {gradings[0].text('Patient')!r} has two gradings for one disc")
     return [disc_of_level[level] for level in reversed(LEVEL_OF_IVD_LABEL.values()) if level in disc_of_level]
-
-
-def _wording(seed: int, picture: _Picture) -> random.Random:
-    """Seed the wording of a picture by its file, so that it does not depend on other rows."""
-    return random.Random(f"{seed}/{picture.file}")
 
 
 def _disc_grades(row: Row) -> DiscGrades:
