@@ -56,21 +56,11 @@ def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Im
 
 def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Image.Image | None) -> dict[str, Any]:
     """Make the row of a record, with the pixels of `load_pixels`."""
-    return {
+    return {column: getattr(record, column, None) for column in dataset_features(info)} | {
         "image": {"bytes": png_bytes(image), "path": None},
-        "report": record.report,
         "rephrasings": list(record.rephrasings),
         "labels": sorted(set(record.labels), key=info.label_names.index),
-        "grade": record.grade,
-        "patient_id": record.patient_id,
-        "study_id": record.study_id,
-        "plane": record.plane,
-        "sequence": record.sequence,
-        "level": record.level,
-        "pixel_spacing_mm": record.pixel_spacing_mm,
-        "disc_height_mm": record.disc_height_mm,
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
-        "source": record.source,
     }
 
 
@@ -149,13 +139,9 @@ def card_metadata(
 ) -> str:
     """Write the YAML head of the dataset card: licence, features and files, to be read without our code.
 
-    Args:
-        info: The source.
-        splits: What was written.
-        num_file_bytes: Size of all shards.
-        sha256: Digest of all shards. `load_dataset` caches a folder by its name and this head, not by the files:
-            without the digest, a rebuilt dataset would be read as it was before.
-        passed: Whether the dataset passed the de-identification check; cards of models trained on it need this.
+    The digest of all shards is there since `load_dataset` caches a folder by its name and this head, not by the files:
+    without it, a rebuilt dataset would be read as it was before. Cards of models trained on the dataset need `passed`,
+    whether it passed the de-identification check.
     """
     license_id, _, license_words = info.about.license.partition(": ")
     metadata = DatasetCardData(

@@ -25,12 +25,8 @@ def split_by_patient(
     Given row ids instead of patient ids, each row is assigned on its own, as in the LumbarCLIP paper: images of one
     patient are then in several splits, and a model that remembers patients gets inflated test scores.
 
-    Args:
-        patient_ids: Patient of each row.
-        labels: Classes present in each row; a patient has every class of its rows.
-        fractions: Shares of the patients for train, validation and test. 0 leaves a split out.
-        seed: Of the order in which patients are assigned.
-        unit: What the ids identify, for messages.
+    A patient has every class of its rows. `fractions` are shares of the patients; 0 leaves a split out. `unit` says in
+    messages what the ids identify.
 
     Raises:
         ValueError: If the fractions do not sum to 1, or there are fewer patients than splits.

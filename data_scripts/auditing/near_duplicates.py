@@ -44,12 +44,8 @@ class Fingerprint:
 
         Inversion flips the sign of every cosine coefficient but the mean, and so every bit but one.
         """
-        return Fingerprint(
-            self.pixels_sha256,
-            self.perceptual_hash ^ _ALL_BITS_BUT_MEAN,
-            self.mirrored_hash ^ _ALL_BITS_BUT_MEAN,
-            255 - self.thumbnail,
-        )
+        hashes = (value ^ _ALL_BITS_BUT_MEAN for value in (self.perceptual_hash, self.mirrored_hash))
+        return Fingerprint(self.pixels_sha256, *hashes, 255 - self.thumbnail)
 
 
 def fingerprint(file: bytes) -> Fingerprint:

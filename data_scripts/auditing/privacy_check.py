@@ -21,15 +21,6 @@ from data_scripts.privacy.pseudonyms import holds_date
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
-_WHAT_IN_ID = {
-    "DATE": "a date",
-    "NAME": "a person's name",
-    "EMAIL": "an address of mail",
-    "URL": "an address",
-    "PLACE": "a place",
-    "ID": "a labelled number",
-    "PHONE": "a telephone number",
-}
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 
@@ -98,16 +89,12 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
             for kind in kinds_in_id(column, value):
-                yield IdentifyingRow(name, row, column, kind, f"{_WHAT_IN_ID[kind]} in the name")
+                yield IdentifyingRow(name, row, column, kind, "part of the id")
 
 
 @lru_cache(maxsize=100_000)
 def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
     """List the kinds of identifiers in an id or file name, by stricter rules than in a report, which gives cues.
-
-    Args:
-        column: `patient_id`, `study_id` or `source`.
-        value: The id.
 
     Example:
         >>> kinds_in_id("source", "SALEM^AHMAD/scan_20160312.png")

@@ -74,11 +74,8 @@ class Destination:
 def check_destination(api: HfApi, destination: Destination, *, is_new: bool = False) -> bool:
     """Check that files can be published there, before minutes of checks or hours of training; sends nothing.
 
-    Args:
-        api: Client of the Hub.
-        destination: Where to.
-        is_new: Whether the files are still to be made, so that the tag must be free. Otherwise the newest commit may
-            have it, so that an interrupted publication of several repositories can resume.
+    The tag must be free if `is_new`, for files that are still to be made. Otherwise the newest commit may have it, so
+    that an interrupted publication of several repositories can resume.
 
     Returns:
         Whether the newest commit has the tag.
@@ -155,10 +152,8 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
     Makes first all repositories, then all commits, then all tags: an interrupted upload is not yet a version, though a
     repository may have it as its newest commit. Rerun to resume.
 
-    Args:
-        api: Client of the Hub with the token.
-        files: What to send where, by name in the repository, which is made if missing. Its other files are removed in
-            the same commit: weights or code of an earlier version would be loaded, too.
+    Files are given by name in the repository, which is made if missing. Its other files are removed in the same commit:
+    weights or code of an earlier version would be loaded, too.
 
     Returns:
         Addresses of the commits.
@@ -268,13 +263,7 @@ def _reason(error: BaseException) -> BaseException:
 
 @contextmanager
 def hub_errors(api: HfApi, repo_id: str, *, sends: bool = False) -> Iterator[None]:
-    """Turn the client's errors into ValueErrors that say what failed and what to do.
-
-    Args:
-        api: Client of the Hub.
-        repo_id: The repository that is read or, if `sends`, written.
-        sends: Whether something is written there.
-    """
+    """Turn the client's errors into ValueErrors that say what failed and what to do."""
     try:
         yield
     except LocalTokenNotFoundError as error:

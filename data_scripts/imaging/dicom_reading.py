@@ -94,16 +94,9 @@ class DicomFile:
 
 @contextmanager
 def open_dicom(path: Path, tags: Sequence[BaseTag] = ()) -> Iterator[DicomFile]:
-    """Open a file, whatever its name, and read its header; the pixels stay in the file.
+    """Open a file, whatever its name, and read its header, or faster, only the elements of `tags`.
 
-    Any error inside the `with` block becomes an `UnusableImageError`.
-
-    Args:
-        path: The file.
-        tags: Elements to read, which is faster than reading all; all if empty.
-
-    Raises:
-        UnusableImageError: If the file is missing, no DICOM file or not within bounds.
+    The pixels stay in the file. Any error, also inside the `with` block, becomes an `UnusableImageError`.
     """
     if not path.is_file():
         raise UnusableImageError(f"missing image: no file {path.name!r}")

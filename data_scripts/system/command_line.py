@@ -31,10 +31,7 @@ class JsonMapping(dict[str, Any]):
 def setting(default: Any, text: str, **metadata: Any) -> Any:
     """Declare a setting of a dataclass with its help text.
 
-    Args:
-        default: Its default; `MISSING` for a required setting.
-        text: Shown by `--help`.
-        metadata: `positional=True` for a word without an option.
+    The default is `MISSING` for a required setting; `positional=True` makes it a word without an option.
     """
     metadata["help"] = text
     if isinstance(default, dict | list):
@@ -45,13 +42,11 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
 def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *, interrupted: str = "") -> int:
     """Run a command: parse its arguments, call it, print a user's error in one line.
 
-    Args:
-        main: Takes one dataclass, named by its annotation; returns an exit code, or None for success.
-        argv: Words of the command line; None for those of the process.
-        interrupted: What Ctrl-C prints after "Interrupted."; by default how to resume.
+    `main` takes one dataclass, named by its annotation. Ctrl-C prints `interrupted` after "Interrupted.", by default
+    how to resume.
 
     Returns:
-        The exit code of `main`; 2 for an error; 130 after Ctrl-C.
+        The exit code of `main`, whose None means success; 2 for an error; 130 after Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY:
@@ -79,12 +74,7 @@ def parse_arguments(
     argv: Sequence[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> ArgumentsT:
-    """Read `[config.yaml] [--name value ...]`; the command line wins.
-
-    Args:
-        arguments_class: Dataclass of the settings.
-        argv: Words of the command line; None for those of the process.
-        defaults: Override those of the dataclass, like YAML.
+    """Read `[config.yaml] [--name value ...]`; the command line overrides YAML, that `defaults`, and they the dataclass.
 
     Raises:
         ValueError: If a word or a YAML key names no setting (the message names the nearest one), a value is not of the

@@ -24,7 +24,6 @@ from itertools import count, islice
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tqdm.auto import tqdm
@@ -96,12 +95,9 @@ class _Worker:
 
 
 class Workers:
-    """Worker processes, started when there is work for them and killed at the end of the `with` block.
+    """At most `num_proc` processes, started when there is work and killed at the end of the `with` block.
 
-    Args:
-        num_proc: Maximum number of processes.
-        item_seconds: How long an item may take.
-        preload: Modules that the fork server imports in the background.
+    An item may take `item_seconds`. The fork server imports the modules of `preload` in the background.
 
     Example:
         with Workers(2) as workers:
@@ -121,7 +117,7 @@ class Workers:
             forkserver.ensure_running()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _: BaseException | None, _tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.stop()
 
@@ -134,11 +130,8 @@ class Workers:
     ) -> Iterator[Any]:
         """Apply a function to each item; yield the results in order.
 
-        Args:
-            function: Must be importable: worker processes look it up by name.
-            items: Consumed only as fast as they are processed.
-            on_items: As in `run`.
-            batch_items: Items that are sent to a process at once.
+        The function must be importable: workers look it up by name. Items are consumed only as fast as they are
+        processed, and sent to a process `batch_items` at once. For `on_items`, see `run`.
 
         Yields:
             The function's result, or a `Crash`. What the function raises is raised here.

@@ -66,10 +66,9 @@ class BuildArguments:
             raise ValueError("give --source and --out; --list describes the sources")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"--max_bad must be a share of the rows, 0 to 1, got {self.max_bad}")
-        if self.num_proc < 1:
-            raise ValueError(f"--num_proc must be 1 or more, got {self.num_proc}")
-        if self.streaming_shards is not None and self.streaming_shards < 1:
-            raise ValueError(f"--streaming_shards must be 1 or more, got {self.streaming_shards}")
+        for name, number in (("num_proc", self.num_proc), ("streaming_shards", self.streaming_shards)):
+            if number is not None and number < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {number}")
         if self.license is not None:
             check_license(self.license)
         if self.tag != BuildArguments.tag and not self.push_to_hub:

@@ -137,9 +137,9 @@ def _privacy_text(report: Mapping[str, Any]) -> str:
     letters = len(found["burnt_in_text"])
     verdict = "passed" if found["passed"] else "**did not pass**: do not share the set"
     return f"""\
-Rules replaced dates, names, numbers and addresses in the texts by placeholders such as `[DATE]`: {counts}. Images that
-may show burnt-in letters: {letters}. The check of the written rows {verdict}. Rules miss things: read before you share.
-Do not share `build_report.json`, which names rows as the source does."""
+Rules replaced dates, names, numbers and addresses in the texts by placeholders such as `[DATE]`: {counts}.
+Images that may hold burnt-in letters: {letters}. The check of the written rows {verdict}. Rules miss things: read
+before you share. Do not share `build_report.json`, which names rows as the source does."""
 
 
 def _mask_text(info: SourceInfo, num_masks: int) -> str:

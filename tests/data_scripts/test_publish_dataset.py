@@ -83,7 +83,9 @@ def test_a_licence_that_forbids_it(study, built, tmp_path, hub):
         may_be_shared=False,
         source={"name": "rsna2024", "license": "other: non-commercial, no copies"},
     )
-    assert_refused(tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) does not let")
+    assert_refused(
+        tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) forbids sharing"
+    )
 
 
 def name_someone_in(shard):

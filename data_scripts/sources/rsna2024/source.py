@@ -122,9 +122,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     tables = read_tables(raw)
     yield from tables.exclusions
     has_labels = (raw / LABELS_TABLE).is_file()
-    files_of, images_of = (_labelled_files, _labelled_images) if has_labels else (_sagittal_files, _middle_image)
+    images_of = _labelled_images if has_labels else _middle_image
     files_of_series = [
-        files_of(series, raw) if series.study in tables.grades_of_study else [] for series in tables.series
+        _files_of(series, raw, has_labels) if series.study in tables.grades_of_study else [] for series in tables.series
     ]
     headers = read_all_headers([path for files in files_of_series for path in files], options.num_proc)
     for series, files in zip(tables.series, files_of_series, strict=True):
@@ -147,15 +147,11 @@ def _raw_folder(options: ReadOptions) -> Path:
 ReadFiles = list[tuple[Path, HeadersOrError]]
 
 
-def _labelled_files(series: Series, raw: Path) -> list[Path]:
+def _files_of(series: Series, raw: Path, has_labels: bool) -> list[Path]:
     folder = raw / IMAGES_FOLDER / series.study / series.series
-    return [folder / f"{instance}.dcm" for instance in sorted(series.labels_of_instance)]
-
-
-def _sagittal_files(series: Series, raw: Path) -> list[Path]:
-    if VIEWS[series.description].plane != "sagittal":
-        return []
-    return sorted((raw / IMAGES_FOLDER / series.study / series.series).glob("*.dcm"))
+    if has_labels:
+        return [folder / f"{instance}.dcm" for instance in sorted(series.labels_of_instance)]
+    return sorted(folder.glob("*.dcm")) if VIEWS[series.description].plane == "sagittal" else []
 
 
 def _labelled_images(
