@@ -51,10 +51,7 @@ def _describe(about: SourceAbout) -> str:
         "Get it": about.where,
         "Cite": about.citation,
     }
-    fill = partial(textwrap.fill, width=79, break_long_words=False, break_on_hyphens=False)
-    described = [
-        fill(f"{name + ':':<9}{words}", initial_indent="  ", subsequent_indent=" " * 11)
-        for name, words in lines.items()
-    ]
-    summary = textwrap.indent(textwrap.fill(about.summary, width=77), "  ")
+    fill = partial(textwrap.fill, width=79, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+    described = [fill(words, initial_indent=f"  {name + ':':<9}") for name, words in lines.items()]
+    summary = textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([about.name, summary, *described])

@@ -74,7 +74,7 @@ def parse_arguments(
     argv: Sequence[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> ArgumentsT:
-    """Read `[config.yaml] [--name value ...]`; the command line overrides YAML, that `defaults`, and they the dataclass.
+    """Read `[config.yaml] [--name value ...]`; the command line wins over YAML, and YAML over `defaults`.
 
     Raises:
         ValueError: If a word or a YAML key names no setting (the message names the nearest one), a value is not of the
