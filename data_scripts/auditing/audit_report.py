@@ -172,12 +172,9 @@ def _class_table(result: Mapping[str, Any]) -> str:
 
 def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
     share, difference = entry["shares"][split], entry["differences"][split]
-    text = f"{100 * share:.1f} %"
-    if is_first:
-        return text
-    if difference is None:
-        return f"{text} (all or none)*"
-    return f"{text} ({difference:+.2f}){'*' if abs(difference) > LARGE_DIFFERENCE else ''}"
+    shown = "(all or none)*" if difference is None else f"({difference:+.2f})"
+    mark = "*" if difference is not None and abs(difference) > LARGE_DIFFERENCE else ""
+    return f"{100 * share:.1f} %" + ("" if is_first else f" {shown}{mark}")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
