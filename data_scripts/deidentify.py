@@ -9,13 +9,27 @@ another time; keep that file where only you can read it. Without a key file, no 
 `OUT.files.json` beside the output lists what was done with each file. It contains the old names: keep it to yourself.
 """
 
+import shutil
 import sys
 from collections import Counter
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from data_scripts.system.command_line import run, setting
+import pydicom
+from pydicom import Dataset
+from tqdm.auto import tqdm
 
+from data_scripts.imaging.dicom import is_dicom, read_slice
+from data_scripts.imaging.dicom_reading import BoundedReader, num_frames, open_dicom
+from data_scripts.imaging.images import UnusableImageError
+from data_scripts.privacy.burnt_in_text import has_burnt_in_text
+from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_elements
+from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.system.command_line import run, setting
+from data_scripts.system.staging import publish, staging_folder
+from data_scripts.system.whole_files import write_json
+
+WRITTEN = "written"
 _NUM_PRINTED = 10
 
 
@@ -31,16 +45,91 @@ class DeidentifyArguments:
 
 def main(args: DeidentifyArguments) -> None:
     """Copy, and print what was left out."""
-    from data_scripts.privacy.dicom_folder import WRITTEN, deidentify_folder, list_path
-    from data_scripts.privacy.pseudonyms import Pseudonyms
-
     pseudonyms = Pseudonyms.from_file(args.key_file) if args.key_file else Pseudonyms.random()
     outcomes = deidentify_folder(args.raw, args.out, pseudonyms, keep_burnt_in=args.keep_burnt_in)
-    left_out = {name: outcome for name, outcome in outcomes.items() if outcome != WRITTEN}
-    print(f"{len(outcomes) - len(left_out)} of {len(outcomes)} files written to {args.out}")
-    for outcome, count in Counter(left_out.values()).most_common(_NUM_PRINTED):
+    counts = Counter(outcomes.values())
+    print(f"{counts.pop(WRITTEN)} of {len(outcomes)} files written to {args.out}")
+    for outcome, count in counts.most_common(_NUM_PRINTED):
         print(f"{count} {outcome}")
-    print(f"{list_path(args.out)} lists every file by its old name: keep that list to yourself.")
+    print(f"{_list_path(args.out)} lists every file by its old name: keep that list to yourself.")
+
+
+def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burnt_in: bool = False) -> dict[str, str]:
+    """Copy every DICOM file below a folder, without what names anyone.
+
+    Returns:
+        The outcome of each file by its path within `raw`, `written` or why it was left out, as in the list beside
+        the output.
+
+    Raises:
+        ValueError: If the folders cannot be used, or no file could be written; `out` does not exist then.
+    """
+    if not raw.is_dir():
+        raise ValueError(f"--raw {raw} is not a folder")
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another folder")
+    if raw.resolve() in out.resolve().parents:
+        raise ValueError(f"--out {out} lies within --raw, whose names must not be published; choose another folder")
+    paths = sorted(path for path in raw.rglob("*") if path.is_file())
+    outcomes: dict[str, str] = {}
+    with staging_folder(out) as staging:
+        copies = staging / "copies"
+        shutil.rmtree(copies, ignore_errors=True)  # of a run that was killed; its key may be lost
+        copies.mkdir()
+        for path in tqdm(paths, desc="de-identifying", unit=" files"):
+            try:
+                _copy_without_names(path, copies, pseudonyms, keep_burnt_in)
+                outcome = WRITTEN
+            except UnusableImageError as error:
+                outcome = f"left out: {error}"
+            outcomes[path.relative_to(raw).as_posix()] = outcome
+        if WRITTEN not in outcomes.values():
+            shutil.rmtree(copies)
+            name, outcome = next(iter(outcomes.items()), ("no file", "the folder is empty"))
+            raise ValueError(f"nothing in {raw} could be de-identified; {name}: {outcome}")
+        publish(copies, out, staging)
+    write_json(_list_path(out), outcomes)
+    return outcomes
+
+
+def _list_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.files.json")
+
+
+def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_burnt_in: bool) -> None:
+    if not is_dicom(path):
+        raise UnusableImageError("not a DICOM file")
+    with open_dicom(path), path.open("rb") as file:  # what goes wrong within is an `UnusableImageError`
+        dataset = pydicom.dcmread(BoundedReader(file, path.name), force=True)
+        cleaned = deidentify_dicom(dataset, pseudonyms)
+        if left := identifying_elements(cleaned):
+            raise UnusableImageError(f"elements that may name someone remain: {', '.join(left[:10])}")
+        if not keep_burnt_in:
+            _check_letters(path, dataset)
+        target = copies.joinpath(*_new_name(cleaned, path, pseudonyms))
+        if target.exists():
+            raise UnusableImageError("another file has the same SOP instance UID")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cleaned.save_as(target)
+
+
+def _check_letters(path: Path, dataset: Dataset) -> None:
+    way_out = "look at it, and give --keep_burnt_in if it names no one"
+    if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise UnusableImageError(f"the header says that text is burnt into the pixels; {way_out}")
+    for frame in range(num_frames(dataset)):
+        if has_burnt_in_text(read_slice(path, frame)):
+            raise UnusableImageError(f"text may be burnt into the pixels of frame {frame}; {way_out}")
+
+
+def _new_name(cleaned: Dataset, path: Path, pseudonyms: Pseudonyms) -> tuple[str, str, str, str]:
+    """Return patient, study, series and file from the new ids; without an id, from the old place."""
+    folder = str(path.parent)
+    patient = str(cleaned.get("PatientID") or pseudonyms.of(folder, prefix="unknown"))
+    study = str(cleaned.get("StudyInstanceUID") or pseudonyms.of(folder, prefix="study"))
+    series = str(cleaned.get("SeriesInstanceUID") or pseudonyms.of(folder, prefix="series"))
+    instance = str(cleaned.get("SOPInstanceUID") or pseudonyms.of(str(path), prefix="slice"))
+    return patient, study, series, f"{instance}.dcm"
 
 
 if __name__ == "__main__":

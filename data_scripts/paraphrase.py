@@ -9,7 +9,7 @@ the gaps. As in the paper, test reports are left alone. Earlier rephrasings of t
 after an interruption to resume.
 
 The new folder contains the dataset, `paraphrase_audit.json` and `.md` (what was kept, and why the rest was not), and
-`paraphrase_log.jsonl`, which lists every candidate with its verdict.
+`paraphrase_log.jsonl` (every candidate with its verdict).
 """
 
 import hashlib
@@ -19,17 +19,20 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from data_scripts.paraphrasing.audit import AUDIT_NAME, audit, audit_text, card_paragraph
+from data_scripts.paraphrasing.loop import Rephrased, rephrase_all
+from data_scripts.paraphrasing.model import Answerer, Decoding, ImageTextModel, KeptAnswers, settings_of
+from data_scripts.records import SPLITS
 from data_scripts.system.command_line import check_choices, run, setting
+from data_scripts.system.staging import publish, staging_folder
+from data_scripts.system.whole_files import write_json, write_text
 
-if TYPE_CHECKING:  # these take seconds to import, which --help should not
+if TYPE_CHECKING:  # takes seconds to import, which --help should not
     from datasets import Dataset
-
-    from data_scripts.paraphrasing.loop import Rephrased
-    from data_scripts.paraphrasing.model import Answerer, Decoding
 
 EMBEDDED = "embedded"
 # The paper names microsoft/llava-med-v1.5-mistral-7b, whose files need LLaVA-Med's own code (model type
@@ -71,24 +74,15 @@ class ParaphraseArguments:
             raise ValueError("--splits names no split; give train, validation or test")
 
     @property
-    def decoding(self) -> "Decoding":
+    def decoding(self) -> Decoding:
         """How the model samples."""
-        from data_scripts.paraphrasing.model import Decoding
-
-        return Decoding(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            num_beams=self.num_beams,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
-        )
+        return Decoding(**{field.name: getattr(self, field.name) for field in fields(Decoding)})
 
 
 def main(args: ParaphraseArguments) -> None:
     """Rephrase, and print the audit."""
     import datasets
 
-    from data_scripts.paraphrasing.audit import audit_text
     from data_scripts.writing.dataset_card import without_paths
 
     datasets.disable_progress_bars()
@@ -99,25 +93,12 @@ def main(args: ParaphraseArguments) -> None:
     print(f"written to {args.out}")
 
 
-def paraphrase(args: ParaphraseArguments, command: str, answerer: "Answerer | None" = None) -> dict[str, Any]:
-    """Write a copy of the dataset with rephrasings.
-
-    Args:
-        args: The settings.
-        command: The command line, for the card.
-        answerer: Takes the place of `args.model`.
-
-    Returns:
-        The audit, as written.
+def paraphrase(args: ParaphraseArguments, command: str, answerer: Answerer | None = None) -> dict[str, Any]:
+    """Write a copy of the dataset with rephrasings by `args.model`, or by `answerer`, and return the audit.
 
     Raises:
         ValueError: If the dataset or the model cannot be read, or `out` is taken. `out` is not written then.
     """
-    from data_scripts.paraphrasing.audit import audit
-    from data_scripts.paraphrasing.loop import rephrase_all
-    from data_scripts.paraphrasing.model import ImageTextModel, KeptAnswers, settings_of
-    from data_scripts.system.staging import publish, staging_folder
-
     _check_folders(args)
     rows = _rows_of_reports(args.dataset, args.splits)
     if answerer is None and args.model != EMBEDDED:
@@ -152,11 +133,9 @@ def paraphrase(args: ParaphraseArguments, command: str, answerer: "Answerer | No
 
 def _check_folders(args: ParaphraseArguments) -> None:
     if not (args.dataset / REPORT_NAME).is_file():
-        raise ValueError(
-            f"--dataset {args.dataset} is not a built dataset (no {REPORT_NAME}); build it with data_scripts.build"
-        )
+        raise ValueError(f"--dataset {args.dataset} is not a built dataset (no {REPORT_NAME}); run data_scripts.build")
     if args.out.resolve() == args.dataset.resolve():
-        raise ValueError("--out equals --dataset: give another folder, which keeps the dataset without rephrasings")
+        raise ValueError("--out equals --dataset: give another folder, so that the dataset without rephrasings stays")
     if args.out.exists() and not args.overwrite:
         raise ValueError(f"--out {args.out} exists; choose another folder, or give --overwrite")
     if args.out.exists() and not (args.out / REPORT_NAME).is_file():
@@ -173,22 +152,14 @@ def _rows_of_reports(folder: Path, splits: Sequence[str]) -> "dict[str, tuple[Da
     rows: dict[str, tuple[Dataset, int]] = {}
     for split in splits:
         if absent := {"report", "rephrasings", "image"} - set(dataset[split].column_names):
-            raise ValueError(
-                f"{folder} lacks the columns {', '.join(sorted(absent))}; build it with data_scripts.build"
-            )
+            raise ValueError(f"{folder} lacks columns: {', '.join(sorted(absent))}; build it with data_scripts.build")
         for row, report in enumerate(dataset[split]["report"][:]):
             rows.setdefault(report, (dataset[split], row))
     return dict(sorted(rows.items()))
 
 
-def _write(
-    args: ParaphraseArguments, folder: Path, rephrased: "Sequence[Rephrased]", result: Mapping[str, Any]
-) -> None:
+def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrased], result: Mapping[str, Any]) -> None:
     """Copy the dataset with other rephrasings, and add audit and log."""
-    from data_scripts.paraphrasing.audit import AUDIT_NAME, audit_text
-    from data_scripts.records import SPLITS
-    from data_scripts.system.whole_files import write_json, write_text
-
     shutil.copytree(args.dataset, folder, ignore=shutil.ignore_patterns("*.parquet"))
     texts = {entry.report: entry.texts for entry in rephrased}
     for shard in sorted(args.dataset.rglob("*.parquet")):
@@ -209,14 +180,12 @@ def _write(
 
 
 def _card(before: str, texts: Mapping[str, Sequence[str]], result: Mapping[str, Any]) -> str:
-    """Say in the card how the rephrasings were made, and give its configuration another description.
+    """Say in the card how the rephrasings were made, and change its head.
 
-    `load_dataset` finds a folder in its cache by the folder's name and the head of its card, not by its files: with
-    the same head, it would read a replaced dataset as it was before.
+    `load_dataset` caches by the folder's name and the head of its card, not by its files: with the same head, it would
+    read a replaced dataset from its cache.
     """
     from huggingface_hub import DatasetCard
-
-    from data_scripts.paraphrasing.audit import card_paragraph
 
     card = DatasetCard(before)
     digest = hashlib.sha256(json.dumps([str(card.data), texts], sort_keys=True).encode()).hexdigest()

@@ -57,23 +57,22 @@ def main(args: ParseArguments) -> None:
 
 
 def parse_reports(args: ParseArguments) -> dict[str, Any]:
-    """Write the findings of all notes, and a report beside them.
-
-    Returns:
-        The report, as written.
+    """Write the findings of all notes, and a report beside them, which is returned.
 
     Raises:
         ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
     """
     report_path = args.out.with_name(f"{args.out.stem}_report.json")
-    _check_out(args, report_path)
+    if args.out.suffix not in (".jsonl", ".csv"):
+        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
+    for path in (args.out, report_path):
+        if path.exists() and not args.overwrite:
+            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
     notes = read_notes(args.notes)
     usable = [note for note in notes if note.problem is None]
     with_text = [note for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
-    classes = Counter(
-        NO_FINDING if labels_from_report(note.text) == (NO_FINDING,) else LOW_BACK_PAIN for note in with_text
-    )
+    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is of the patient
     report = {
         "notes": str(args.notes),
         "notes_read": len(notes),
@@ -87,30 +86,16 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else _as_json_lines(rows))
+    as_lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
     write_json(report_path, report)
     return report
 
 
 def findings_of(note: Note) -> list[dict[str, Any]]:
     """List the findings of a note as rows, in the order of the text."""
-    rows = [
-        {"patient_id": note.patient_id, "text": note.text, **asdict(finding), "span": list(finding.span)}
-        for finding in report_findings(note.text)
-    ]
+    rows = [{**asdict(note), **asdict(finding), "span": list(finding.span)} for finding in report_findings(note.text)]
     return [{column: row[column] for column in COLUMNS} for row in rows]
-
-
-def _check_out(args: ParseArguments, report_path: Path) -> None:
-    if args.out.suffix not in (".jsonl", ".csv"):
-        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
-    for path in (args.out, report_path):
-        if path.exists() and not args.overwrite:
-            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
-
-
-def _as_json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> str:

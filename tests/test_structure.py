@@ -37,7 +37,7 @@ TESTS_OF_SEVERAL_FILES = {
     "data_scripts/test_build_privacy.py",
     "train/objectives/test_losses.py",
     "train/publishing/test_end_to_end.py",
-    "train/reporting/card/test_card_figures.py",
+    "train/reporting/card/test_card_metrics.py",
     "train/reporting/card/test_card_page.py",
     "train/test_accelerate_configs.py",
     "train/test_pretrain_objectives.py",

@@ -1,4 +1,4 @@
-"""Pretrain several systems on the same data, and say which is better and how sure that is.
+"""Pretrain several systems on the same data, and test which is better, with intervals.
 
     accelerate launch train/compare_systems.py train/configs/experiments/small_cpu.yaml
     accelerate launch train/compare_systems.py train/configs/experiments/spider_folds.yaml
@@ -18,14 +18,14 @@ from train.experiments.spec import ExperimentArguments, default_folder, plan_run
 
 
 def main(args: ExperimentArguments) -> None:
-    """Name the folder, check all settings, do the experiment."""
+    """Name the folder, check all settings, run the experiment."""
     args.out = args.out or default_folder(sys.argv[1:])
-    plan_runs(args)  # a mistake in the last system should not wait for the first to be trained
+    plan_runs(args)  # find a mistake in the last system before the first is trained
 
     from train.experiments.experiment import run_experiment
 
-    logging.getLogger("train.training.loop").setLevel(logging.WARNING)  # lines of every run, across the progress bars
-    for noisy in ("protocols.calibration", "statistics.bootstrap"):  # a line for every rare class of every run
+    logging.getLogger("train.training.loop").setLevel(logging.WARNING)  # its lines would break the progress bars
+    for noisy in ("protocols.calibration", "statistics.bootstrap"):  # they log a line for every rare class of every run
         logging.getLogger(f"train.evaluation.{noisy}").setLevel(logging.ERROR)
     run_experiment(args)
 

@@ -4,8 +4,8 @@
     python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
 
 Writes `metrics.json`, `predictions.parquet`, `report.md` and `figures/`: a linear probe on the frozen image features
-beside the same probe on baselines, zero-shot classification by prompts, and retrieval, with 95 % intervals over
-patients. Encoded images are kept in `features/` for the same weights and data; you may delete the folder.
+and on baselines, zero-shot classification by prompts, and retrieval, with 95 % intervals over patients. `features/`
+caches encoded images for the same weights and data; you may delete it.
 """
 
 import json
@@ -48,11 +48,7 @@ def main(args: EvaluateArguments) -> None:
 
 
 def check_results_folder(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
-    """Check that the folder beside the checkpoint holds no metrics of another data set, unless --out names it.
-
-    Raises:
-        ValueError: If it does.
-    """
+    """Raise ValueError if the default folder holds metrics of another data set."""
     if metrics.exists() and not args.out:
         measured = json.loads(metrics.read_text())["dataset"]["name"]
         if measured != dataset_name:
@@ -62,7 +58,7 @@ def check_results_folder(metrics: Path, dataset_name: str, args: EvaluateArgumen
 
 
 def _folder_beside(checkpoint: str) -> Path:
-    """The folder that holds the checkpoint; for a model of the Hub, one under `runs`."""
+    """The parent of the checkpoint's folder; for a model on the Hub, a folder under `runs`."""
     folder = Path(checkpoint)
     return folder.resolve().parent if folder.is_dir() else Path("runs") / folder.name
 

@@ -59,7 +59,7 @@ class _Task:
     index: int  # among all batches
     batch: Any
     crashed: dict[int, str] = field(default_factory=dict)  # reasons by index of the items not to touch again
-    deaths: Counter[int] = field(default_factory=Counter)  # of workers, by the item that they had announced last
+    deaths: Counter[int | None] = field(default_factory=Counter)  # of workers, by item; under None, between items
     item: int | None = None  # that the worker is at; None before the first and after the last
     num_announced: int = 0  # since the worker began
     announced_at: float = 0.0  # last sign of life, monotonic seconds; moved by the time this process stood still
@@ -74,13 +74,15 @@ class _Worker:
         self.process.start()
         theirs.close()  # or we would not see the process end
         self.task: _Task | None = None
-        self.has_finished_one = False
+        self.function: BatchFunction | None = None
 
     def give(self, task: _Task, function: BatchFunction) -> None:
         task.item, task.num_announced, task.announced_at = None, 0, time.monotonic()
         self.task = task
         with contextlib.suppress(OSError):  # it died meanwhile: `_listen` will see that
-            self.connection.send((function, task.batch, task.crashed))
+            known = function is self.function  # sent once: it may hold a list of all files
+            self.connection.send((None if known else function, task.batch, task.crashed))
+            self.function = function
 
     def is_overdue(self, item_seconds: float) -> bool:
         task = self.task
@@ -207,7 +209,7 @@ class Workers:
         if kind == "error":
             raise content
         if kind == "result":
-            worker.task, worker.has_finished_one = None, True
+            worker.task = None
             results[task.index] = content
         else:
             task.item = content
@@ -221,15 +223,14 @@ class Workers:
         assert task is not None
         worker.task = None
         self._workers.remove(worker)
-        if task.item is not None:
-            task.deaths[task.item] += 1
-            if task.deaths[task.item] >= NUM_DEATHS:
-                task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
-        elif task.num_announced or not worker.has_finished_one:  # else it was killed while idle
-            raise RuntimeError(
-                f"a worker process ended before it began ({_cause_of_death(exit_code)}). A script that starts workers "
-                'must do so under `if __name__ == "__main__":`'
-            )
+        task.deaths[task.item] += 1
+        if task.deaths[task.item] >= NUM_DEATHS:
+            if task.item is None:
+                raise RuntimeError(
+                    f"worker processes end before they begin ({_cause_of_death(exit_code)}). A script that starts "
+                    'workers must do so under `if __name__ == "__main__":`'
+                )
+            task.crashed[task.item] = hang or f"reading it killed the process ({_cause_of_death(exit_code)})"
         on_items(-task.num_announced)
         self._retries.append(task)
 
@@ -266,11 +267,14 @@ def _serve(connection: Connection) -> None:
         except OSError:
             os._exit(1)  # the main process was killed
 
+    function: BatchFunction | None = None
     while True:
         try:
-            function, batch, crashed = connection.recv()
+            new_function, batch, crashed = connection.recv()
         except (EOFError, OSError):
             return
+        function = new_function or function
+        assert function is not None
         try:
             result = function(batch, crashed, partial(say, "item"))
         except Exception as error:

@@ -281,7 +281,7 @@ def test_whether_the_starting_weights_saw_the_test_patients_is_told(settings):
     start = {"checkpoint": settings["checkpoint"], "is_folder": True, "rows": "unknown"}
     assert read_json(settings, "run.json")["start"] == start
     assert read_json(settings, "metrics.json")["dataset"]["start"] == start
-    said = "**Starting weights**: Whether its starting weights saw these test patients is unknown."
+    said = "**Starting weights**: It is unknown whether its starting weights saw these test patients."
     assert said in (Path(settings["output_dir"]) / "report.md").read_text()
 
 

@@ -4,7 +4,7 @@ Shapes: B images or rows of a batch that can be read, C channels, S side of the 
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor
 from data_scripts.imaging.dicom import is_dicom, read_slice
 from data_scripts.imaging.dicom_reading import num_frames, open_dicom
 from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError, read_image
+from data_scripts.system.worker_pool import Announce
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
 COLUMNS = ("source", "patient_id", "report")  # of a data set, beside labels and split
-CRASHED = "unreadable image: its decoder crashed"
+NO_CRASH: Mapping[int, str] = {}
 
 Reference = tuple[str, int]  # a file and the frame in it, or a split and the row in it
 
@@ -43,7 +44,7 @@ class ReadBatch:
     """
 
     columns: dict[str, list[Any]]
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Any]
     unreadable: list[dict[str, Any]]
     num_files: int
 
@@ -52,7 +53,7 @@ class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
     Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
-    columns beside the embeddings; `crashing` are images that crashed their decoder: not read again, but listed.
+    columns beside the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -67,7 +68,6 @@ class FolderImages:
         self.folder, self.image_processor = folder, image_processor
         self.file_names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         self.num_files = len(self.file_names)
-        self.crashing: set[Reference] = set()
         if not self.file_names:
             raise ValueError(f"--images {folder} is empty.")
 
@@ -83,14 +83,16 @@ class FolderImages:
         """List each frame of each file, the files by name."""
         return ((name, frame) for name in self.file_names for frame in range(_num_frames(self.folder / name)))
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def load(self, name: str, frame: int) -> Image.Image:
+        """Decode one frame."""
+        path = self.folder / name
+        return read_slice(path, frame) if is_dicom(path) else read_image(path)
+
+    def read(
+        self, references: list[Reference], crashed: Mapping[int, str] = NO_CRASH, announce: Announce = lambda _: None
+    ) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-
-        def load(name: str, frame: int) -> Image.Image:
-            path = self.folder / name
-            return read_slice(path, frame) if is_dicom(path) else read_image(path)
-
-        images, reasons = _decode(references, self.crashing, load)
+        images, reasons = _decode(self.load, references, crashed, announce)
         columns: dict[str, list[Any]] = {
             "source": [name for name, _ in images],
             "frame": [frame for _, frame in images],
@@ -114,7 +116,6 @@ class DatasetRows:
 
     def __init__(self, splits: Mapping[str, Dataset]) -> None:
         self.num_files = sum(map(len, splits.values()))
-        self.crashing: set[Reference] = set()
         self._fingerprints = {split: [len(rows), rows._fingerprint] for split, rows in splits.items()}
         self._rows = {
             split: rows.with_format(None).select_columns([*COLUMNS, "labels"]) for split, rows in splits.items()
@@ -154,13 +155,15 @@ class DatasetImages(DatasetRows):
             for split, rows in splits.items()
         }
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def load(self, split: str, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return self._feature[split].decode_example(self._stored[split][row]["image"])
+
+    def read(
+        self, references: list[Reference], crashed: Mapping[int, str] = NO_CRASH, announce: Announce = lambda _: None
+    ) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-
-        def load(split: str, row: int) -> Image.Image:
-            return self._feature[split].decode_example(self._stored[split][row]["image"])
-
-        images, reasons = _decode(references, self.crashing, load)
+        images, reasons = _decode(self.load, references, crashed, announce)
         sources = self.columns([*reasons])["source"]
         unreadable = [
             {"source": source, "split": split, "reason": reason}
@@ -177,7 +180,9 @@ class DatasetReports(DatasetRows):
         super().__init__(splits)
         self.processor = processor
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def read(
+        self, references: list[Reference], _: Mapping[int, str] = NO_CRASH, __: Announce = lambda _: None
+    ) -> ReadBatch:
         """Tokenise reports."""
         columns = self.columns(references)
         row_of_text = {text: row for row, text in enumerate(dict.fromkeys(columns["report"]))}
@@ -190,19 +195,24 @@ Inputs = FolderImages | DatasetImages | DatasetReports
 
 
 def _decode(
-    references: list[Reference], crashing: Collection[Reference], load: Callable[[str, int], Image.Image]
+    load: Callable[[str, int], Image.Image],
+    references: list[Reference],
+    crashed: Mapping[int, str],
+    announce: Announce,
 ) -> tuple[dict[Reference, Tensor], dict[Reference, str]]:
     """Load images as `eight_bits`; give those that can be read, and the reasons of the others."""
     images, reasons = {}, {}
-    for reference in references:
+    for index, reference in enumerate(references):
+        announce(index)
         try:
-            if reference in crashing:
-                raise UnusableImageError(CRASHED)
+            if index in crashed:
+                raise UnusableImageError(crashed[index])
             images[reference] = eight_bits(load(*reference))
         except ValueError as error:
             reasons[reference] = str(error)
         except Exception as error:  # Pillow's plug-ins raise anything
             reasons[reference] = f"{type(error).__name__}: {error}"
+    announce(None)
     return images, reasons
 
 

@@ -1,4 +1,4 @@
-"""How a checkpoint is measured: predict, then measure.
+"""Measure a checkpoint in two steps: predict, then measure.
 
 `predict.py` lets every protocol predict the test rows; `predictions.py` keeps that in one Parquet file a run;
 `measure.py` computes the metrics from it, with intervals over resampled patients. Experiments do so fold by fold.

@@ -24,7 +24,7 @@ from train.evaluation.targets import Targets
 
 
 def label_estimates(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure predicted labels: `label_measures`, with intervals."""
+    """Estimate the metrics of `label_measures`."""
     return estimates_of(label_measures(targets, probabilities), resampling)
 
 
@@ -36,14 +36,14 @@ def label_measures(
     said: Array | None = None,
     unlearned: Mapping[int, str] | None = None,
 ) -> dict[str, Measure]:
-    """Say what the metrics of predicted labels are computed of.
+    """Collect the metrics of predicted labels, not computed yet.
 
     Args:
         targets: The truth.
         probabilities: Of each label; NaN where a finding could not be learned. Shape (N, K).
         scores: What `auroc` and `average_precision` rank rows by; None: the probabilities. Shape (N, K).
-        said: Whether a finding is said to be present, bool; None: where its probability exceeds one half. Exclusive
-            classes take the likeliest. Shape (N, K).
+        said: Whether a finding is predicted to be present, bool; None: where its probability exceeds one half.
+            Exclusive classes take the likeliest. Shape (N, K).
         unlearned: Columns of findings to leave out, with the reason; None: those with NaN.
 
     Returns:
@@ -58,17 +58,10 @@ def label_measures(
 
 
 def unlearned_columns(targets: Targets, probabilities: Array, folds: Array | None = None) -> dict[int, str]:
-    """Find the columns with NaN: there was nothing to learn the finding from.
-
-    Args:
-        targets: Names the labels.
-        probabilities: Shape (N, K).
-        folds: Fold of each row, which the reason names; None where there is one split. Shape (N,).
-
-    Returns:
-        Columns with the reason.
-    """
-    unlearned = {}
+    """Find the columns of findings with NaN, which could not be learned; the reason names the `folds`, if any."""
+    unlearned: dict[int, str] = {}
+    if targets.exclusive:
+        return unlearned
     for k in np.flatnonzero(np.isnan(probabilities).any(0)).tolist():
         without = [] if folds is None else np.unique(folds[np.isnan(probabilities[:, k])]).tolist()
         of_folds = f" (fold {', '.join(map(str, without))})" if len(without) else ""
@@ -77,7 +70,7 @@ def unlearned_columns(targets: Targets, probabilities: Array, folds: Array | Non
 
 
 def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Array) -> dict[str, Measure]:
-    """Say what the metrics of a classifier are computed of, for classes of which each row has exactly one.
+    """Collect the metrics of a classifier of exclusive classes.
 
     Args:
         targets: The truth; exclusive labels.
@@ -99,13 +92,12 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
     measures["expected_calibration_error"] = measure(
         metrics.expected_calibration_error, [probabilities.max(1), predicted == truth]
     )
-    by_class = (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class)
     if num_classes != 2:
         for k, name in enumerate(targets.label_names):
             measures[f"f1/{name}"] = measure(_of_class(metrics.f1_by_class, k, num_classes), [truth, predicted])
         return measures
-    finding = finding_of_two(targets)
-    for function in by_class:
+    finding = targets.findings[0]  # of two classes, the first that is not `No Finding` is the positive one
+    for function in (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class):
         name = function.__name__.removesuffix("_by_class")
         measures[name] = measure(_of_class(function, finding, num_classes), [truth, predicted])
     ranked = [truth == finding, scores[:, finding]]
@@ -114,24 +106,19 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
     return measures
 
 
-def finding_of_two(targets: Targets) -> int:
-    """Column of the class that counts as positive among two: the first that is not `No Finding`."""
-    return targets.findings[0]
-
-
 def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Mapping[int, str]) -> dict[str, Measure]:
-    """Say what the metrics of scores are computed of, for labels that need not exclude each other.
+    """Collect the metrics of labels that need not exclude each other.
 
     Args:
-        targets: The truth; labels need not exclude each other.
+        targets: The truth.
         scores: Higher means more likely present. Shape (N, K).
-        said: Whether the finding is said to be present. Shape (N, K), bool.
+        said: Whether the finding is predicted to be present. Shape (N, K), bool.
         undefined: Columns without scores, with the reason.
 
     Returns:
-        `macro_auroc`, `macro_average_precision`, `macro_f1`, `balanced_accuracy`: means over the findings that are
-        defined, `No Finding` left out (it is the absence of the others); `macro_auroc_with_no_finding`: the mean over
-        all labels; then `auroc/LABEL` and `average_precision/LABEL` of each.
+        `macro_auroc`, `macro_average_precision`, `macro_f1`, `balanced_accuracy`: means over the defined findings
+        without `No Finding`, the absence of the others; `macro_auroc_with_no_finding`: the mean over all labels; then
+        `auroc/LABEL` and `average_precision/LABEL` of each.
     """
     reasons = _reasons_without_rows(targets) | dict(undefined)
     measure = partial(Measure, patient_ids=targets.patient_ids)
@@ -149,15 +136,11 @@ def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Ma
         "balanced_accuracy": macro(metrics.presence_balanced_accuracy, said, targets.findings),
     }
     if NO_FINDING in targets.label_names:
-        every_label = list(range(len(targets.label_names)))
-        measures["macro_auroc_with_no_finding"] = macro(metrics.auroc, scores, every_label)
+        measures["macro_auroc_with_no_finding"] = macro(metrics.auroc, scores, list(range(scores.shape[1])))
     for k, name in enumerate(targets.label_names):
         for metric in (metrics.auroc, metrics.average_precision):
-            measures[f"{metric.__name__}/{name}"] = (
-                _undefined(targets, reasons[k])
-                if k in reasons
-                else measure(metric, [targets.labels[:, k], scores[:, k]])
-            )
+            defined = measure(metric, [targets.labels[:, k], scores[:, k]])
+            measures[f"{metric.__name__}/{name}"] = _undefined(targets, reasons[k]) if k in reasons else defined
     return measures
 
 
@@ -166,7 +149,7 @@ def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: R
 
     Args:
         targets: The truth.
-        ours: Probabilities of exclusive labels; else whatever ranks the rows, label by label; NaN where a label could
+        ours: Probabilities of exclusive labels; otherwise what ranks the rows, label by label; NaN where a label could
             not be learned. Shape (N, K).
         theirs: The same of the other system.
         resampling: How intervals are drawn.
@@ -178,9 +161,8 @@ def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: R
         metric = partial(metrics.macro_f1, num_classes=len(targets.label_names))
         arrays, others = ([targets.classes, one.argmax(1)] for one in (ours, theirs))
         return {"macro_f1": paired_difference(metric, arrays, others, targets.patient_ids, resampling)}
-    positives = targets.labels.sum(0)
-    learned = [k for k in targets.findings if not np.isnan(ours[:, k]).any()]
-    defined = [k for k in learned if 0 < positives[k] < len(targets)]
+    undefined = _reasons_without_rows(targets) | unlearned_columns(targets, ours)
+    defined = [k for k in targets.findings if k not in undefined]
     if not defined:
         return {"macro_auroc": undefined_estimate(len(targets), "no finding is learned, present and absent")}
     arrays, others = ([targets.labels[:, defined], one[:, defined]] for one in (ours, theirs))
@@ -188,7 +170,6 @@ def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: R
 
 
 def _undefined(targets: Targets, reason: str) -> Measure:
-    """A metric that the rows cannot define."""
     return Measure(lambda *_, **__: np.array(math.nan), [targets.patient_ids], targets.patient_ids, reason)
 
 

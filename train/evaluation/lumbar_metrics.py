@@ -1,9 +1,9 @@
 """The metrics of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
 
-    metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; findings: "multi_label" after it
+    metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; for findings add "multi_label"
     metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
 
-Needs this package installed, and no network. `evaluate` copies this file alone into its cache.
+Needs this package installed, but no network. `evaluate` copies this file alone into its cache.
 """
 
 from typing import Any
@@ -54,19 +54,15 @@ class LumbarMetrics(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in REFERENCES:
             raise ValueError(
-                f"The configurations are single_label, the default, and multi_label; got {self.config_name!r}."
+                f"The configuration must be single_label (the default) or multi_label; got {self.config_name!r}."
             )
         features = {
             "predictions": datasets.Sequence(datasets.Value("float64")),
             "references": REFERENCES[self.config_name],
             "patient_ids": datasets.Value("string"),
         }
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=datasets.Features(features),
-        )
+        texts = {"description": DESCRIPTION, "citation": CITATION, "inputs_description": INPUTS}
+        return evaluate.MetricInfo(**texts, features=datasets.Features(features))
 
     def _compute(
         self,
@@ -90,22 +86,21 @@ class LumbarMetrics(evaluate.Metric):
             grades=np.full(len(references), -1),
             patient_ids=np.array(patient_ids),
         )
-        resampling = Resampling(num_resamples, seed)
         measures = label_measures(targets, probabilities, said=probabilities > threshold)
-        return as_entries(estimates_of(measures, resampling))
+        return as_entries(estimates_of(measures, Resampling(num_resamples, seed)))
 
 
 def check_probabilities(probabilities: np.ndarray, num_labels: int, exclusive: bool) -> None:
-    """Check that there is a probability of each label, not logits.
+    """Check that there is a probability for each label, not a logit.
 
     Raises:
-        ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels sums to less
-            or more than 1.
+        ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels does not sum to
+            1.
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != num_labels:
         raise ValueError(
-            f"predictions need {num_labels} probabilities for each image, one for each of label_names; got an array of "
-            f"shape {probabilities.shape}."
+            f"predictions need {num_labels} probabilities for each image, one for each of label_names; got shape "
+            f"{probabilities.shape}."
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("predictions are probabilities in [0, 1]; apply a softmax or sigmoid to logits first.")
@@ -117,7 +112,7 @@ def multi_hot(references: list[Any], num_labels: int, exclusive: bool) -> np.nda
     """Turn class indices, or rows of 0 and 1, into a boolean matrix.
 
     Raises:
-        ValueError: If a reference is no class, or no row of 0 and 1 for each label.
+        ValueError: If a reference is not a class, or not a row of 0 and 1 for each label.
 
     Example:
         >>> multi_hot([1, 0], 2, exclusive=True).astype(int).tolist()

@@ -5,35 +5,23 @@ from typing import Any
 from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.predictions import Predictions, of_baselines
 from train.evaluation.protocols.calibration import calibration_estimates
-from train.evaluation.protocols.grade_probe import grade_measures
+from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
 from train.evaluation.protocols.retrieval import RANKINGS, retrieval_measures
 from train.evaluation.protocols.zero_shot import zero_shot_measures
 from train.evaluation.questions import choice_names, question_names
-from train.evaluation.statistics.bootstrap import (
-    Estimate,
-    Resampling,
-    as_entries,
-    difference,
-    estimates_of,
-    resample,
-)
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, as_entries, difference, estimates_of, resample
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 HEADLINE, GRADES = "probe/logistic/unprojected", "grade/unprojected"
 CALIBRATED = {"paper": "paper/unprojected", "zero_shot": "zero_shot"}  # what metrics.json calls them, and predictions
-# What a decision without a probability does not have.
+# A decision without a probability has no such metrics.
 NEED_PROBABILITIES = ("auroc", "average_precision", "macro_auroc", "macro_average", "expected_calibration_error")
 
 
 def measure(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Any]:
-    """Measure the predictions of one run for one split.
-
-    Args:
-        predictions: Of `train.evaluation.predict`, with or without baselines.
-        targets: The truth of the same rows.
-        resampling: How intervals are drawn.
+    """Measure the predictions of one run for one split, with or without baselines.
 
     Returns:
         JSON values: `linear_probe`, `zero_shot`, `zero_shot_first_prompt`, `retrieval`, `baselines` (each with its
@@ -66,10 +54,7 @@ def measure(predictions: Predictions, targets: Targets, resampling: Resampling) 
 def probe_estimates(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Estimate]:
     """Measure the headline probe of labels and, where there are grades, the grade probe."""
     labels = label_estimates(targets, predictions[HEADLINE], resampling)
-    if GRADES not in predictions:
-        return labels
-    grades = estimates_of(grade_measures(targets, predictions[GRADES]), resampling)
-    return labels | {f"grade_{name}": estimate for name, estimate in grades.items()}
+    return labels | (grade_estimates(targets, predictions[GRADES], resampling) if GRADES in predictions else {})
 
 
 def probe_difference(
@@ -116,5 +101,5 @@ def further_estimates(
 
 
 def as_sets(flat: Array, targets: Targets) -> Array:
-    """Arrange prediction sets as they are measured. Shape (N, Q C) to (N, Q, C)."""
+    """Reshape prediction sets from (N, Q C) to (N, Q, C)."""
     return flat.reshape(len(flat), len(question_names(targets)), len(choice_names(targets)))

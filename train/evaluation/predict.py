@@ -2,8 +2,7 @@
 
 A protocol that reads features is a probe: a function of features and targets by split which returns the probability of
 each label for the test rows, shape (N, K). A new one needs a file in `protocols/` and an entry in `PROBES`; it is then
-predicted from both spaces of features, kept, measured and reported. What needs more than features is called in
-`predict`.
+predicted from both spaces of features, kept, measured and reported. `predict` calls what needs more than features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,14 +38,8 @@ TargetsBySplit: TypeAlias = Mapping[str, Targets]
 UNPROJECTED, PROJECTED = "unprojected", "projected"
 PROBE_SEED = 0  # the same for all runs: seeds of an experiment are those of pretraining
 
-
-def paper_probabilities(features: Features, targets: TargetsBySplit) -> Array:
-    """Predict the test rows by the paper's probe. Shape (N, K)."""
-    return paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"]
-
-
 PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
-    "paper": paper_probabilities,
+    "paper": lambda features, targets: paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
     "logistic": logistic_probe,
     "knn": nearest_neighbour_probe,
 }
@@ -54,27 +47,19 @@ PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model makes of a data set. D width of the shared space.
+    """The embeddings that a model computes for a data set. D: width of the shared space."""
 
-    Args:
-        features: By space, by split: z_I (`unprojected`), shape (N, d_I); z'_I (`projected`), unit length, (N, D).
-        texts: Reports of the test rows.
-        text_embeds: Theirs, unit length. Shape (N, D).
-        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
-        denied: By label, embeddings of the prompts that deny it. Shape (prompts, D).
-        inverse_temperature: Factor on the cosine similarities, as learned.
-    """
-
+    # by space, by split: z_I (`unprojected`), (N, d_I); z'_I (`projected`), unit length, (N, D)
     features: Mapping[str, Features]
-    texts: list[str]
-    text_embeds: Array
-    stated: Mapping[str, Array]
-    denied: Mapping[str, Array]
-    inverse_temperature: float
+    texts: list[str]  # reports of the test rows
+    text_embeds: Array  # theirs, unit length; (N, D)
+    stated: Mapping[str, Array]  # by label, embeddings of the prompts that state it; (prompts, D)
+    denied: Mapping[str, Array]  # by label, embeddings of the prompts that deny it; (prompts, D)
+    inverse_temperature: float  # factor on the cosine similarities, as learned
 
     @property
     def image_embeds(self) -> Array:
-        """Of the test rows, unit length. Shape (N, D)."""
+        """Embeddings of the test rows, unit length. Shape (N, D)."""
         return self.features[PROJECTED]["test"]
 
 
@@ -87,18 +72,9 @@ def encode(
     batch_size: int,
     cache_dir: Path | None = None,
 ) -> Encoded:
-    """Encode the images of all splits, the reports of the test split and the prompts, each once.
+    """Encode the images of the three splits, the reports of the test split and the prompts, each once.
 
-    Args:
-        model: A LumbarCLIP model; left as it was.
-        processor: Its processor.
-        dataset: Splits `train`, `validation` and `test`.
-        targets: By split; only the names of labels are read.
-        batch_size: Images or texts a forward pass.
-        cache_dir: Where encoded splits are kept; None to keep none.
-
-    Returns:
-        The embeddings.
+    The model is left as it was, and of the targets only the names of labels are read. `cache_dir` keeps encoded splits.
     """
     images = {
         split: encode_images_once(model, processor, dataset[split], split, batch_size=batch_size, cache_dir=cache_dir)
@@ -120,16 +96,13 @@ def encode(
 
 
 def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
-    """Let every protocol predict the test split.
+    """Let every protocol predict the test split, without a look at the truth of test rows.
 
     Args:
-        encoded: What the model makes of the data set.
-        targets: By split. The truth of test rows is not looked at.
+        encoded: The embeddings of the data set.
+        targets: By split.
         rows: Index of each test row in the whole data set. Shape (N,).
         fold: Number of the fold; 0 where there is one split.
-
-    Returns:
-        The predictions.
 
     Raises:
         ValueError: If a feature is not finite: the run has diverged.
@@ -156,12 +129,7 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
 def predict_baselines(
     features: Mapping[str, Features], targets: TargetsBySplit, probes: Sequence[str] = tuple(PROBES)
 ) -> Predictions:
-    """Let probes predict the test split from features that no run has learned.
-
-    Args:
-        features: By baseline.
-        targets: By split.
-        probes: Which ones.
+    """Let probes predict the test split from the features of each baseline.
 
     Returns:
         `baselines/NAME/probe/PROBE/unprojected` and, with grades, `baselines/NAME/grade/unprojected`.
@@ -176,14 +144,11 @@ def predict_baselines(
 def predict_majority(targets: TargetsBySplit) -> Predictions:
     """Predict every row by how frequent labels and grades are in training, whichever the probe.
 
-    Fitted to features that tell nothing, the paper's probe would hardly leave its random initial bias in 50 epochs, and
-    might predict the rarer class.
-
-    Args:
-        targets: By split.
+    On constant features, 50 epochs of the paper's probe would hardly move its random initial bias, which may favour the
+    rarer class.
 
     Returns:
-        What `predict_baselines` returns, of the baseline `majority`.
+        What `predict_baselines` returns, for the baseline `majority`.
     """
     train, test = targets["train"], targets["test"]
     frequencies = np.tile(train.labels.mean(0), (len(test), 1))
@@ -206,9 +171,9 @@ def probe_predictions(
     Args:
         features: By split, shape (N, D).
         targets: By split.
-        space: What to call the features.
-        probes: Which ones.
-        fitted: What some of them are known to predict, by probe.
+        space: Name of the features.
+        probes: Names of the probes.
+        fitted: Predictions that are known already, by probe.
 
     Returns:
         `probe/PROBE/SPACE`, and `grade/SPACE` where there are grades.
@@ -223,11 +188,6 @@ def probe_predictions(
 
 def imbalance_corrections(features: Features, targets: TargetsBySplit, paper: PaperProbe) -> Predictions:
     """Predict by the paper's probe with each correction of its bias to frequent classes.
-
-    Args:
-        features: z_I by split, shape (N, D).
-        targets: By split.
-        paper: The paper's probe, fitted on the same features.
 
     Returns:
         `probe/CORRECTION/unprojected` and `decision/paper_threshold/unprojected`.
@@ -244,8 +204,8 @@ def calibrated_predictions(name: str, logits: Mapping[str, Array], targets: Targ
     """Calibrate a classifier on validation rows, and predict the test rows before and after.
 
     Args:
-        name: What to call the classifier.
-        logits: Of the splits `validation` and `test`, by a classifier that was not fitted on either. Shape (N, K).
+        name: Of the classifier.
+        logits: Of the splits `validation` and `test`, by a classifier that was fitted on neither. Shape (N, K).
         targets: By split.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the models of one run predict for rows, and the Parquet file that keeps it: one row an image.
+"""The predictions of one run, and the Parquet file that keeps them: one row an image.
 
 Predictions are arrays with one entry a row, by name. N rows, K labels, Q questions of C choices (see `questions.py`):
 
@@ -13,19 +13,19 @@ Predictions are arrays with one entry a row, by name. N rows, K labels, Q questi
     uncalibrated/CLASSIFIER, calibrated/CLASSIFIER  probability of each label, before and after the
                                            temperature fitted on validation rows                           (N, K)
     sets/CLASSIFIER, marginal_sets/CLASSIFIER       whether a prediction set holds a choice, flat          (N, Q C)
-    baselines/NAME/probe/..., baselines/NAME/grade/...      of features that no run has learned
+    baselines/NAME/probe/..., baselines/NAME/grade/...      from features that no run has learned
 
 PROBE is `paper`, `logistic` or `knn`, or the paper's with an imbalance correction, `paper_balanced` and
 `paper_logit_adjusted`. FEATURES: `unprojected` is z_I, what downstream tasks use; `projected` is z'_I of the shared
 space. CLASSIFIER is `paper/unprojected` or `zero_shot`.
 
-All label predictions are probabilities. Yes or no is read off the probability; but where rows are ranked (AUROC,
-average precision), rows of different folds meet by their rank within the fold. Probabilities of differently fitted
-models do not compare: where a fold has more of a finding, its training patients have less, so that even a constant
-prediction, pooled, would rank below chance (AUROC 0.41 instead of 0.5 over the SPIDER discs).
+Yes or no is decided by the probability. Metrics of ranks (AUROC, average precision) rank each row within its fold,
+since probabilities of differently fitted models do not compare: where a fold has more of a finding, its training
+patients have less, so pooled even a constant prediction would rank below chance (AUROC 0.41 instead of 0.5 over the
+SPIDER discs).
 
-In the file each array is a column, a list a row where there are several values; beside them stand `source`,
-`patient_id`, `split`, `truth` (whether each label is present) and `grade` (-1 for none).
+In the file each array is a column, with lists where a row has several values, next to `source`, `patient_id`, `split`,
+`truth` (whether each label is present) and `grade` (-1 for none).
 """
 
 import io
@@ -57,14 +57,9 @@ def write_predictions(
     sources: Sequence[str],
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write predictions beside the truth of their rows. The file is whole or absent.
+    """Write predictions, the truth of their rows and the source file of each row. The file is whole or absent.
 
-    Args:
-        path: Of the Parquet file.
-        predictions: Of N rows.
-        targets: Their truth.
-        sources: File that each row came from.
-        about: More to keep with the file, such as a hash of the rows.
+    `about` is more to keep with the file, such as a hash of the rows.
     """
     columns = {
         "source": pa.array(list(sources), pa.string()),
@@ -87,14 +82,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path) -> tuple[Predictions, Targets]:
-    """Read predictions and the truth of their rows.
-
-    Args:
-        path: Of a file that `write_predictions` wrote.
-
-    Returns:
-        Both.
-    """
+    """Read the predictions and the truth of their rows that `write_predictions` wrote."""
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[FACTS])
     targets = Targets(
@@ -110,7 +98,7 @@ def read_predictions(path: Path) -> tuple[Predictions, Targets]:
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """Read what the writer of a file kept with it; empty if there is no file."""
+    """Read the `about` of a file; empty if there is no file."""
     return json.loads(pq.read_schema(path).metadata[FACTS])["about"] if path.exists() else {}
 
 
@@ -130,13 +118,10 @@ def of_baselines(predictions: Mapping[str, Array]) -> dict[str, Predictions]:
 
 
 def pool(folds: Sequence[Predictions]) -> tuple[Predictions, list[str]]:
-    """Put together what all folds predict, in the order of the data set.
-
-    Args:
-        folds: The predictions of each fold; one may lack what its rows did not define, such as a grade.
+    """Join the predictions of all folds, in the order of the data set.
 
     Returns:
-        One prediction for each row, and the names of what is left out because a fold lacks it.
+        One prediction for each row, and the names that were left out because a fold lacks them, such as a grade.
 
     Raises:
         ValueError: If the folds do not predict every row exactly once.
@@ -159,14 +144,9 @@ def pool(folds: Sequence[Predictions]) -> tuple[Predictions, list[str]]:
 
 
 def ranks_within_folds(scores: Array, fold_of_row: Array) -> Array:
-    """Replace scores by their rank among the rows of the fold, as a share in (0, 1); ties share a rank.
+    """Replace scores, shape (N, K), by their rank within the fold, as a share in (0, 1); ties share a rank.
 
-    Args:
-        scores: Shape (N, K). A column that is NaN in a fold stays NaN there.
-        fold_of_row: Shape (N,).
-
-    Returns:
-        Shape (N, K).
+    A column that is NaN in a fold stays NaN there.
 
     Example:
         >>> ranks_within_folds(np.array([[0.2], [0.9], [0.1], [0.1]]), np.array([0, 0, 1, 1])).tolist()
@@ -180,7 +160,7 @@ def ranks_within_folds(scores: Array, fold_of_row: Array) -> Array:
 
 
 def _as_column(array: Array) -> pa.Array:
-    """One value a row, or a list of fixed length of them. Shape (N,) or (N, M)."""
+    """One value a row, or a list of fixed length. Shape (N,) or (N, M)."""
     values = pa.array(np.ascontiguousarray(array).reshape(-1))
     return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array.shape[1])
 

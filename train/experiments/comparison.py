@@ -1,7 +1,7 @@
 """Which differences between the systems of an experiment exceed chance: paired, and corrected for their number.
 
-An interval is that of the single difference. Of k differences one in twenty would exclude zero by chance, so a
-Holm-adjusted bootstrap p-value over the k differences of a table stands beside it.
+An interval is that of the single difference. Of k differences one in twenty would exclude zero by chance, so each also
+has a Holm-adjusted bootstrap p-value over the k differences of its table.
 """
 
 import math
@@ -17,13 +17,7 @@ Metrics = Mapping[str, Mapping[str, Resampled]]  # by group and name
 
 
 def compare(systems: Mapping[str, Metrics], group: str, metric: str, first: str) -> dict[str, Any]:
-    """Subtract the metric of every other system from that of one.
-
-    Args:
-        systems: Metrics by group and name, by system. Those that lack the metric are left out.
-        group: Of the metric.
-        metric: Its name.
-        first: The system that the others are subtracted from; among `systems`.
+    """Subtract the metric of every other system that has it from that of `first`.
 
     Returns:
         A JSON value: `first`, `group`, `metric`, `num_comparisons`, and `differences` by system, each an estimate of
@@ -37,16 +31,15 @@ def compare(systems: Mapping[str, Metrics], group: str, metric: str, first: str)
     }
     p_values = [two_sided_p(of_pair.resampled) for of_pair in others.values()]
     adjusted = holm_adjusted(p_values)
-    differences = {
-        title: _entry(of_pair, p_value, p_holm)
-        for (title, of_pair), p_value, p_holm in zip(others.items(), p_values, adjusted, strict=True)
-    }
     return {
         "first": first,
         "group": group,
         "metric": metric,
         "num_comparisons": sum(not math.isnan(p_value) for p_value in p_values),
-        "differences": differences,
+        "differences": {
+            title: _entry(of_pair, p_value, p_holm)
+            for (title, of_pair), p_value, p_holm in zip(others.items(), p_values, adjusted, strict=True)
+        },
     }
 
 
@@ -61,7 +54,7 @@ def best_systems(systems: Mapping[str, Metrics], group: str, metric: str) -> lis
 
 
 def two_sided_p(resampled: Floats) -> float:
-    """Bootstrap p-value of a difference: how often a resample does not have the sign that most have, twice.
+    """Compute the bootstrap p-value of a difference: twice the share of resamples without the sign of most.
 
     Args:
         resampled: The difference on each resample; NaN ones are left out. Shape (R,).
@@ -84,11 +77,8 @@ def two_sided_p(resampled: Floats) -> float:
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     """Correct p-values of several comparisons, so that the chance of any false finding stays below the level.
 
-    Args:
-        p_values: Of k comparisons; NaN ones do not count.
-
-    Returns:
-        Of the i-th smallest, (k - i + 1) times it, never less than those before it nor more than 1.
+    The i-th smallest of k is multiplied by (k - i + 1), is never less than those before it nor more than 1. NaN ones do
+    not count.
 
     Source:
         Holm, A simple sequentially rejective multiple test procedure, 1979.

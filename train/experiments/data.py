@@ -1,4 +1,4 @@
-"""What all runs of an experiment share: the rows, the folds they are measured on, and the baselines of each fold."""
+"""The data that all runs of an experiment share: the rows, the folds, and the baselines of each fold."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,47 +21,40 @@ from train.evaluation.targets import Targets, count_labels, read_rows, read_targ
 from train.experiments.spec import ExperimentArguments
 
 FOLDS = "folds.json"
-# Of the cut alone: all seeds are measured on the same folds, so that their predictions can be compared row by row.
+# Seeds the cut alone: all seeds of an experiment share the folds, so their predictions compare row by row.
 CUT_SEED = 0
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold trains, validates and measures on.
+    """The rows that one fold trains, validates and measures on."""
 
-    Args:
-        number: 0 where the data set's own splits are used.
-        dataset: Splits `train`, `validation` and `test`.
-        rows: Index of each test row among all rows that the experiment measures. Shape (N,).
-    """
+    number: int  # 0 for the data set's own splits
+    dataset: DatasetDict  # splits `train`, `validation` and `test`
+    rows: Array  # index of each test row among all rows that the experiment measures; (N,)
 
-    number: int
-    dataset: DatasetDict
-    rows: Array
+    def describe(self) -> dict[str, Any]:
+        """Count the rows and patients of the splits."""
+        return {
+            "fold": self.number,
+            "num_rows": {split: len(rows) for split, rows in self.dataset.items()},
+            "num_patients": {split: len(set(rows["patient_id"][:])) for split, rows in self.dataset.items()},
+        }
 
 
 @dataclass(frozen=True)
 class ExperimentData:
-    """The data of an experiment.
+    """The data of an experiment."""
 
-    Args:
-        name: Of the data set.
-        folds: At least one.
-        targets: The truth of all rows that the experiment measures.
-        sources: Of the same rows.
-        leak: What the splits or folds share, where that was allowed; else None.
-        fold_of_row: The cut; None where the data set's own splits are used.
-    """
-
-    name: str
-    folds: Sequence[Fold]
-    targets: Targets
-    sources: Sequence[str]
-    leak: Mapping[str, Any] | None
-    fold_of_row: Array | None
+    name: str  # of the data set
+    folds: Sequence[Fold]  # at least one
+    targets: Targets  # the truth of all rows that the experiment measures
+    sources: Sequence[str]  # of the same rows
+    leak: Mapping[str, Any] | None  # what the splits or folds share, where that was allowed
+    fold_of_row: Array | None  # the cut; None for the data set's own splits
 
     def describe(self) -> dict[str, Any]:
-        """Say what is measured on, as `results.json` keeps it."""
+        """Describe the measured rows, for `results.json`."""
         targets = self.targets
         return {
             "name": self.name,
@@ -71,18 +64,11 @@ class ExperimentData:
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
             "labels": count_labels(targets),
-        } | ({} if self.fold_of_row is None else {"folds": [describe_fold(fold) for fold in self.folds]})
+        } | ({} if self.fold_of_row is None else {"folds": [fold.describe() for fold in self.folds]})
 
 
 def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
     """Read the data set, check that it has labels and does not leak, and cut it into folds.
-
-    Args:
-        experiment: What is asked.
-        show_progress: Whether to draw a progress bar.
-
-    Returns:
-        The data.
 
     Raises:
         ValueError: If there is no such data set, it has no labels or too few patients, or it leaks.
@@ -104,8 +90,8 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
-            f"None of the {len(targets)} rows that {experiment.dataset} is to be measured on has a label, so there is "
-            "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
+            f"None of the {len(targets)} rows to measure of {experiment.dataset} has a label: label the data "
+            "(`python -m data_scripts.parse_reports` reads findings from reports)."
         )
     facts = DataFacts(experiment.dataset, parts, show_progress)
     facts.check_leaks(experiment.allow_leaks)
@@ -119,15 +105,6 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
     )
 
 
-def describe_fold(fold: Fold) -> dict[str, Any]:
-    """Count the rows and patients of the splits of a fold."""
-    return {
-        "fold": fold.number,
-        "num_rows": {split: len(rows) for split, rows in fold.dataset.items()},
-        "num_patients": {split: len(set(rows["patient_id"][:])) for split, rows in fold.dataset.items()},
-    }
-
-
 def cut(targets: Targets, num_folds: int, seed: int) -> Array:
     """Assign rows to folds by patient, stratified by label. Shape (N,)."""
     labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
@@ -135,7 +112,7 @@ def cut(targets: Targets, num_folds: int, seed: int) -> Array:
 
 
 def fold_splits(fold_of_row: Array, fold: int) -> dict[str, Array]:
-    """Rows of each split of a fold: the fold itself is the test, the next validates, the others train.
+    """Select the rows of each split of a fold: the fold itself is the test, the next validates, the others train.
 
     Example:
         >>> {split: rows.tolist() for split, rows in fold_splits(np.array([0, 1, 2, 2, 0]), 2).items()}
@@ -153,7 +130,7 @@ def keep_folds(data: ExperimentData, folder: Path) -> None:
     """Record the cut in the experiment's folder, or check that the one there is the same.
 
     Raises:
-        ValueError: If the folder's runs were measured on folds of other rows, or of the same in another order.
+        ValueError: If the folder's runs were measured on folds of other rows, or of the same rows in another order.
     """
     if data.fold_of_row is None:
         return
@@ -171,15 +148,9 @@ def keep_folds(data: ExperimentData, folder: Path) -> None:
 
 
 def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Predictions]:
-    """Predict a fold's rows from features that no run has learned, or read the predictions of an earlier start.
+    """Predict a fold's rows with each baseline, or read the predictions of an earlier start for the same rows.
 
-    Args:
-        fold: The fold.
-        names: Baselines.
-        folder: Where the predictions are kept, in a file for each fold, which names the rows that it is of.
-
-    Returns:
-        Predictions by baseline.
+    The file of a fold in `folder` keeps the hash of the rows.
     """
     path, rows = folder / f"{fold.number}.parquet", rows_of_splits(fold)
     found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
@@ -195,5 +166,5 @@ def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Pr
 
 
 def rows_of_splits(fold: Fold) -> dict[str, str]:
-    """Identity of the rows of each split."""
+    """Hash the rows of each split."""
     return {split: rows_sha256(rows) for split, rows in fold.dataset.items()}

@@ -1,4 +1,4 @@
-"""Do an experiment: every run that is not done, then the metrics of all of them together, then the report."""
+"""Run an experiment: every run that is not done, then the metrics of all of them together, then the report."""
 
 import json
 import logging
@@ -44,9 +44,6 @@ OURS = (EXPERIMENT, PLAN)  # either marks a folder as an experiment's
 def run_experiment(experiment: ExperimentArguments) -> None:
     """Do every run that is not done, measure all of them together, write the report.
 
-    Args:
-        experiment: What is asked; `out` is filled in.
-
     Raises:
         ValueError: If a setting cannot work, or the folder or the data set cannot be used.
         OSError: If the disk is full.
@@ -60,8 +57,8 @@ def run_experiment(experiment: ExperimentArguments) -> None:
         if experiment.dry_run:
             show_plan(out, runs, data, accelerator)
             return
-        begin(out, experiment, runs, data, accelerator)
-        do_runs(out, experiment, runs, data, accelerator)
+        begin(experiment, runs, data, accelerator)
+        do_runs(experiment, runs, data, accelerator)
         if accelerator.is_main_process:
             report(out, experiment, runs, data)
     accelerator.wait_for_everyone()
@@ -77,7 +74,7 @@ def check_folder(out: Path) -> None:
 
 
 def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
-    """Check that an experiment begun in the folder has the same folds: its runs predict their rows."""
+    """Check that an experiment begun in the folder has the same folds, since its runs predict their rows."""
     path = out / EXPERIMENT
     if path.exists() and not experiment.overwrite:
         before = json.loads(path.read_text())["experiment"]["folds"]
@@ -90,13 +87,10 @@ def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
 
 
 def begin(
-    out: Path,
-    experiment: ExperimentArguments,
-    runs: Sequence[ExperimentRun],
-    data: ExperimentData,
-    accelerator: Accelerator,
+    experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData, accelerator: Accelerator
 ) -> None:
-    """Make the experiment's folder, or check that its runs are unchanged; forget the runs to try again."""
+    """Make the experiment's folder, or check that its runs are unchanged; forget the runs to retry."""
+    out = Path(experiment.out)
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if experiment.overwrite:
@@ -118,7 +112,7 @@ def begin(
 
 
 def delete_experiment(out: Path) -> None:
-    """Delete what an experiment has written, last the files that mark it: killed halfway, it can be deleted again."""
+    """Delete what an experiment has written; the files that mark it go last, so that it can be deleted again."""
     for path in sorted(out.iterdir() if out.exists() else (), key=lambda path: path.name in OURS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -127,13 +121,9 @@ def delete_experiment(out: Path) -> None:
 
 
 def do_runs(
-    out: Path,
-    experiment: ExperimentArguments,
-    runs: Sequence[ExperimentRun],
-    data: ExperimentData,
-    accelerator: Accelerator,
+    experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData, accelerator: Accelerator
 ) -> None:
-    """Do the runs that have not ended, one after the other, with all processes, and show the progress after each."""
+    """Do the runs that have not ended, one after the other, with all processes; show the progress after each."""
     summaries = {run.run_id: summary for run in runs if (summary := read_summary(run)) is not None}
     waiting = [run for run in runs if run.run_id not in summaries]
     if accelerator.is_main_process and summaries:
@@ -143,24 +133,25 @@ def do_runs(
         bar.set_postfix_str(run.run_id)
         summaries[run.run_id] = do_run(run, data.folds[run.fold or 0], accelerator, experiment.keep_checkpoints)
         if accelerator.is_main_process:
-            show_progress(out, experiment.headline, runs, data, summaries)
+            show_progress(experiment, runs, data, summaries)
 
 
 def show_progress(
-    out: Path, headline: str, runs: Sequence[ExperimentRun], data: ExperimentData, summaries: Mapping[str, Summary]
+    experiment: ExperimentArguments,
+    runs: Sequence[ExperimentRun],
+    data: ExperimentData,
+    summaries: Mapping[str, Summary],
 ) -> None:
-    """Print and keep the table of what is done."""
-    values = {}
-    for run in runs:
-        if run.run_id in summaries and summaries[run.run_id]["state"] == DONE:
-            values[run.run_id] = quick_metric(*read_predictions(folder_of(run) / PREDICTIONS), headline)
-    defined = {run_id: value for run_id, value in values.items() if value is not None}
+    """Print and keep the table of finished runs."""
+    headline = experiment.headline
+    done = [run for run in runs if run.run_id in summaries and summaries[run.run_id]["state"] == DONE]
+    values = {run.run_id: quick_metric(*read_predictions(folder_of(run) / PREDICTIONS), headline) for run in done}
     metric = "macro F1" if data.targets.exclusive else "macro AUROC"
-    table = progress_table(runs, summaries, defined, f"{metric}, {headline}")
+    table = progress_table(runs, summaries, values, f"{metric}, {headline}")
     left = remaining_seconds(runs, summaries)
     status = f"{len(summaries)} of {len(runs)} runs have ended; left: {'unknown' if left is None else in_words(left)}."
     tqdm.write(f"\n{table}\n{status}\n")
-    write_text(out / PROGRESS, f"{table}\n\n{status}\n")
+    write_text(Path(experiment.out) / PROGRESS, f"{table}\n\n{status}\n")
 
 
 def report(out: Path, experiment: ExperimentArguments, runs: Sequence[ExperimentRun], data: ExperimentData) -> None:
@@ -172,38 +163,22 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     for name in experiment.baselines:
         baselines[name], lacking = pool([of_fold[name] for of_fold in of_folds])
         left_out |= {name: lacking} if lacking else {}
-    results = measure_experiment(
-        predictions,
-        baselines,
-        data.targets,
-        summaries,
-        Resampling(experiment.num_resamples),
-        experiment.headline,
-        systems={run.title: describe_system(run) for run in runs},
-        reference=experiment.reference or None,
-    )
+    systems, resampling = {run.title: describe_system(run) for run in runs}, Resampling(experiment.num_resamples)
+    measured = predictions, baselines, data.targets, summaries, resampling, experiment.headline, systems
+    results = measure_experiment(*measured, experiment.reference or None)
     results |= describe(experiment, data) | {"left_out_predictions": left_out}
     write_report(results, out)
     write_json(out / RESULTS, results)  # last: where it is, the others are
     print((out / "report.md").read_text())
-    badly = [summary for summary in summaries if summary["state"] != DONE]
-    if badly:
-        logger.warning(
-            "%d of %d runs failed: see the report. Rerun with --retry_failed to start them again.",
-            len(badly),
-            len(runs),
-        )
+    if badly := sum(summary["state"] != DONE for summary in summaries):
+        logger.warning("%d of %d runs failed: see the report. Rerun with --retry_failed.", badly, len(runs))
     print(f"Written: {out}/results.json, report.md, report.html, figures/")
 
 
 def pooled_predictions(
     runs: Sequence[ExperimentRun], num_folds: int
 ) -> tuple[dict[str, dict[int, Predictions]], dict[str, list[str]]]:
-    """Read the predictions of each system: of each seed, all folds together; a seed that lacks a fold is left out.
-
-    Args:
-        runs: Of the experiment.
-        num_folds: How many runs make a seed complete.
+    """Read the predictions of each system and seed, all folds together; a seed that lacks a fold is left out.
 
     Returns:
         Predictions by title and seed, and by title the names of those left out because not all folds have them.
@@ -214,31 +189,27 @@ def pooled_predictions(
         of_seed = [run for run in runs if (run.title, run.seed) == (title, seed)]
         done = [run for run in of_seed if (summary := read_summary(run)) is not None and summary["state"] == DONE]
         if len(done) == num_folds:
-            predictions[title][seed], lacking = pool(
-                [read_predictions(folder_of(run) / PREDICTIONS)[0] for run in done]
-            )
+            of_folds = [read_predictions(folder_of(run) / PREDICTIONS)[0] for run in done]
+            predictions[title][seed], lacking = pool(of_folds)
             if lacking:
                 left_out[title] = sorted({*left_out.get(title, ()), *lacking})
     return predictions, left_out
 
 
 def describe_system(run: ExperimentRun) -> dict[str, Any]:
-    """What a title stands for."""
-    args = run.arguments
+    """Describe the system and the towers behind a title."""
+    system, args = run.system, run.arguments
     return {
-        "system": args.objective if run.system.trained else "untrained",
-        "name": run.system.name,
-        "source": run.system.source,
-        "deviations": run.system.deviations,
+        "system": args.objective if system.trained else "untrained",
+        **{name: getattr(system, name) for name in ("name", "source", "deviations")},
         "vision": args.vision,
         "vision_model_args": dict(args.vision_model_args),
-        "projection": args.projection,
-        "projection_dim": args.projection_dim,
+        **{name: getattr(args, name) for name in ("projection", "projection_dim")},
     }
 
 
 def describe(experiment: ExperimentArguments, data: ExperimentData) -> dict[str, Any]:
-    """Say what was asked, of which data, by which command and when."""
+    """Record the experiment, its data, the command and the date."""
     return {
         "experiment": {"name": Path(experiment.out).name, **asdict(experiment)},
         "dataset": data.describe(),
@@ -248,11 +219,11 @@ def describe(experiment: ExperimentArguments, data: ExperimentData) -> dict[str,
 
 
 def show_plan(out: Path, runs: Sequence[ExperimentRun], data: ExperimentData, accelerator: Accelerator) -> None:
-    """Print and write what the experiment would take."""
+    """Print and write the estimated time of each run."""
     planned = estimate_runs(runs, data.folds, accelerator)
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         where = {"device": accelerator.device.type, "num_processes": accelerator.num_processes}
         write_json(out / PLAN, {"runs": planned, **where, "dataset": data.describe()})
         print(plan_table(planned))
-        print("Decoding, validation and predicting come on top.")
+        print("Decoding, validation and predicting are not counted.")

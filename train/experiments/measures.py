@@ -1,4 +1,4 @@
-"""What the metrics of one system and seed are computed of: its predictions, arranged by protocol.
+"""The metrics of one system and seed, not computed yet: its predictions, arranged by protocol.
 
 A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`, `zero_shot`,
 `retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one row. Arrays of the same names are
@@ -7,12 +7,14 @@ described in `train.evaluation.predictions`.
 Shapes: N rows, K labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from train.evaluation import label_metrics
+from train.evaluation.label_metrics import unlearned_columns
 from train.evaluation.predictions import Predictions, ranks_within_folds
+from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
@@ -24,26 +26,18 @@ from train.evaluation.targets import Targets
 Measures = dict[str, dict[str, Measure]]
 
 CALIBRATION = "expected_calibration_error"
-# The probe whose temperature is fitted: it has learned nothing of the validation patients, unlike the other probes.
+# The probe whose temperature is fitted: unlike the others, it has not learned from the validation patients.
 CALIBRATED = "paper/unprojected"
-# Where a whole table is not shown: enough to set probes, features and poolings beside each other.
-SUMMARY = (
-    "accuracy",
-    "macro_f1",
-    "balanced_accuracy",
-    "minority_recall",
-    "auroc",
-    "macro_auroc",
-    CALIBRATION,
-)
-# Of the headline probe and of prompts also these, and each label.
+# Enough to compare probes, features and poolings where no whole table is shown.
+SUMMARY = ("accuracy", "macro_f1", "balanced_accuracy", "minority_recall", "auroc", "macro_auroc", CALIBRATION)
+# The headline probe and prompts also have these, and each label.
 ALSO = ("precision", "recall", "f1", "average_precision", "macro_average_precision", "brier_score")
 OF_LABELS = ("auroc/", "f1/")
 NOT_OF_DECISIONS = ("auroc", CALIBRATION, "macro_auroc")
 
 
 def label_groups(predictions: Predictions) -> list[str]:
-    """Names of the arrays that predict labels, shape (N, K)."""
+    """List the arrays that predict labels, shape (N, K)."""
     kept = ("zero_shot", f"calibrated/{CALIBRATED}")
     return [name for name in predictions if name in kept or name.startswith(("probe/", "decision/"))]
 
@@ -51,22 +45,19 @@ def label_groups(predictions: Predictions) -> list[str]:
 def measures_of(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
-    """Arrange what one system and seed predicts by what is measured.
+    """Collect the metrics of one system and seed, by group and name; what was not predicted is not there.
 
     Args:
         predictions: Of N rows.
         targets: The truth of the same rows.
         headline: The probe that is measured label by label and patient by patient, as `PROBE/FEATURES`.
-        unlearned: Columns that some system could not learn, with the reason, by group of labels: they are left out of
-            the macro means of all, so that systems are compared on the same findings.
-
-    Returns:
-        By group, by name of the metric. What was not predicted is not there.
+        unlearned: By group, columns that some system could not learn, with the reason: they are left out of the macro
+            means of all systems, which are thus compared on the same findings.
     """
     measures: Measures = {}
     for group in label_groups(predictions):
         of_group = label_measures(targets, predictions[group], predictions["fold"], unlearned.get(group, {}))
-        shown = _shown(group, headline, list(of_group))
+        shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
     measures |= _patient_measures(predictions, targets, headline, unlearned)
     for name in predictions:
@@ -79,8 +70,8 @@ def measures_of(
     return measures
 
 
-def _shown(group: str, headline: str, names: Sequence[str]) -> list[str]:
-    """Which metrics of a group of labels are kept."""
+def _shown(group: str, headline: str, names: Iterable[str]) -> list[str]:
+    """Names of the metrics of a group of labels that are kept."""
     if group.startswith("calibrated/"):
         return [CALIBRATION, "brier_score"]
     if group.startswith("decision/"):
@@ -96,16 +87,9 @@ def _shown(group: str, headline: str, names: Sequence[str]) -> list[str]:
 def label_measures(
     targets: Targets, probabilities: Array, fold_of_row: Array, unlearned: Mapping[int, str]
 ) -> dict[str, Measure]:
-    """Say what the metrics of predicted labels are computed of, rows of several folds together.
+    """Collect the metrics of predicted labels, shape (N, K), of several folds; each row is ranked within its fold.
 
-    Args:
-        targets: The truth.
-        probabilities: Of each label; rows of different folds are ranked within their fold. Shape (N, K).
-        fold_of_row: Shape (N,).
-        unlearned: Columns to leave out, with the reason.
-
-    Returns:
-        By name of the metric.
+    `unlearned` columns, given with the reason, are left out.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     ranks = ranks_within_folds(probabilities, fold_of_row)
@@ -115,55 +99,27 @@ def label_measures(
         return measures | {"brier_score": Measure(metrics.brier_score, of_rows, targets.patient_ids)}
     learned = [k for k in targets.findings if k not in unlearned]
     if learned:
-        confidence, correct, patient_ids = confidences(targets, probabilities, learned)
+        confidence, correct = confidence_and_correctness(targets, probabilities, learned)
+        patient_ids = np.repeat(targets.patient_ids, len(learned))
         measures[CALIBRATION] = Measure(metrics.expected_calibration_error, [confidence, correct], patient_ids)
         measures["brier_score"] = Measure(metrics.mean, [(correct - confidence) ** 2], patient_ids)
     return measures
 
 
-def confidences(
-    targets: Targets, probabilities: Array, findings: Sequence[int] | None = None
-) -> tuple[Array, Array, Array]:
-    """Read off how sure each prediction is, and whether it is right; of findings, every yes or no counts.
-
-    Args:
-        targets: The truth.
-        probabilities: Shape (N, K).
-        findings: Columns that count; those that are learned when None. Ignored for exclusive classes.
-
-    Returns:
-        Confidence, correctness and patient, shape (N,) for exclusive classes, else (N x findings,).
-    """
-    if targets.exclusive:
-        return probabilities.max(1), probabilities.argmax(1) == targets.classes, targets.patient_ids
-    if findings is None:
-        findings = [k for k in targets.findings if not np.isnan(probabilities[:, k]).any()]
-    present = probabilities[:, findings].ravel()
-    correct = (present > 0.5) == targets.labels[:, findings].ravel()
-    return np.maximum(present, 1 - present), correct, np.repeat(targets.patient_ids, len(findings))
-
-
 def unlearned_by_group(systems: Sequence[Predictions], targets: Targets) -> dict[str, dict[int, str]]:
-    """Columns that one system or seed at least could not learn, with the reason, by group of labels."""
+    """Find the columns that at least one system or seed could not learn, with the reason, by group of labels."""
     unlearned: dict[str, dict[int, str]] = {}
     for predictions in systems:
         for group in label_groups(predictions):
-            of_system = _unlearned(targets, predictions[group], predictions["fold"])
+            of_system = unlearned_columns(targets, predictions[group], predictions["fold"])
             unlearned[group] = of_system | unlearned.get(group, {})
     return unlearned
-
-
-def _unlearned(targets: Targets, probabilities: Array, fold_of_row: Array) -> dict[int, str]:
-    """Columns of findings without a prediction; exclusive classes always have one."""
-    if targets.exclusive:
-        return {}
-    return label_metrics.unlearned_columns(targets, np.asarray(probabilities, dtype=np.float64), fold_of_row)
 
 
 def _patient_measures(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
-    """Of mean and attention pooling; attention predicts the same for all images of a patient, which is their mean."""
+    """Mean and attention pooling; attention predicts the same for all images of a patient, which is their mean."""
     of_patients = patient_targets(targets)
     first_row = np.unique(targets.patient_ids, return_index=True)[1]  # a patient is in one fold
     pooled = {"patients/mean": f"probe/{headline}", "patients/attention": "patient_attention"}
@@ -172,7 +128,7 @@ def _patient_measures(
         if name in predictions:
             probabilities = mean_over_patients(predictions[name], targets.patient_ids)
             folds = predictions["fold"][first_row]
-            columns = unlearned.get(f"probe/{headline}", {}) | _unlearned(of_patients, probabilities, folds)
+            columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
             of_group = label_measures(of_patients, probabilities, folds, columns)
             measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
     return measures

@@ -1,7 +1,7 @@
-"""All metrics of an experiment: what every system scores, by how much systems differ, what each cost.
+"""All metrics of an experiment: the scores of every system, their differences, and the cost of each.
 
 The metrics of a system are means over its seeds; their intervals are over patients, the same resampled ones for every
-system and seed. The spread of the seeds stands beside them as a standard deviation.
+system and seed. The spread of the seeds is given as a standard deviation.
 """
 
 import math
@@ -12,17 +12,19 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from train.evaluation.predictions import Predictions
+from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampled, Resampling, resample
 from train.evaluation.targets import Targets
 from train.experiments.comparison import Metrics, best_systems, compare
-from train.experiments.measures import CALIBRATED, confidences, measures_of, unlearned_by_group
+from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group
 
 CALIBRATION_BINS = 10
-# Retrieval among hardly more candidates than are counted says nothing: everything is found.
+# Retrieval among hardly more candidates than are counted finds everything, and says nothing.
 CERTAIN_CHANCE = 0.99
 DONE = "done"
-# What is compared pair by pair beside the headline, if there is any: group and metric.
+# Group and metric of what is also compared pair by pair, if it was measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
     ("retrieval/report", "image_to_text_recall_at_10"),
@@ -46,13 +48,12 @@ def measure_experiment(
         predictions: By title of the system, pooled over the folds, by seed; empty where no run of it has finished.
         baselines: Pooled predictions from features that no run has learned; probes and grades alone.
         targets: The truth of the rows, in the order of the predictions.
-        summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and what it cost.
+        summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and its cost.
         resampling: How intervals are drawn.
         headline: The probe that leads the tables, as `PROBE/FEATURES`.
-        systems: What each title stands for: `system`, `vision`, `projection`, `projection_dim`.
+        systems: By title: `system`, `vision`, `projection`, `projection_dim`.
         reference: Title that the others are subtracted from, chosen before anything was measured; None: the first
-            LumbarCLIP of `systems`, or the first of all if there is none. If it has not finished, differences are to
-            the best alone.
+            LumbarCLIP of `systems`, or else the first of all. If it has not finished, differences are to the best.
 
     Returns:
         A JSON value: `headline`, `systems`, `baselines`, `comparisons`, `runs`.
@@ -78,8 +79,8 @@ def measure_experiment(
     measured_baselines = {name: metrics_of([of_baseline]) for name, of_baseline in baselines.items()}
     if not finished:
         raise ValueError(
-            "No system of the experiment has a finished run, in all folds if it has folds. The reasons are in "
-            "runs/*/summary.json: fix them, then rerun with --retry_failed."
+            "No system of the experiment has a finished run, in all folds if it has folds. Fix the reasons in "
+            "runs/*/summary.json, then rerun with --retry_failed."
         )
     group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
     if not any(metric in of_system.get(group, {}) for of_system in finished.values()):
@@ -87,7 +88,7 @@ def measure_experiment(
         raise ValueError(f"headline is {headline!r}, but no system has this probe; choose one of {', '.join(found)}.")
     if reference is None:
         ours = [title for title, settings in systems.items() if settings["system"] == "lumbarclip"]
-        reference = next(iter([*ours, *systems]))
+        reference = [*ours, *systems][0]
     return {
         "headline": {
             "group": group,
@@ -194,7 +195,7 @@ def _entries(measured: Metrics) -> dict[str, dict[str, Any]]:
 
 
 def _entry(measured: Resampled) -> dict[str, Any]:
-    """The estimate as JSON, with what the single seeds scored."""
+    """The estimate as JSON, with the scores of the single seeds."""
     spread = measured.standard_deviation
     return {
         **measured.estimate().as_dict(),
@@ -204,13 +205,14 @@ def _entry(measured: Resampled) -> dict[str, Any]:
 
 
 def _reliability(seeds: Sequence[Predictions], targets: Targets) -> dict[str, Any]:
-    """Claimed and achieved shares of each bin of confidence, seeds together; before and after temperature scaling."""
+    """Confidence and accuracy of each bin, seeds together; before and after temperature scaling."""
     curves = {}
     for when, name in (("before", f"probe/{CALIBRATED}"), ("after", f"calibrated/{CALIBRATED}")):
-        predicted = [confidences(targets, of_seed[name]) for of_seed in seeds if name in of_seed]
-        if not predicted:
+        every = [of_seed[name] for of_seed in seeds if name in of_seed]
+        if not every:
             continue
-        confidence, correct = (np.concatenate([parts[i] for parts in predicted]) for i in (0, 1))
+        predicted = [confidence_and_correctness(targets, of, counted_questions(of, targets)) for of in every]
+        confidence, correct = (np.concatenate(parts) for parts in zip(*predicted, strict=True))
         bins = metrics.calibration_bins(confidence, CALIBRATION_BINS)
         counts = np.bincount(bins, minlength=CALIBRATION_BINS)
         filled = counts > 0
@@ -226,9 +228,8 @@ def _cost(title: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over the finished runs of a system, and how many there are."""
     runs = [summary for summary in summaries if summary["system"] == title]
     done = [summary for summary in runs if summary["state"] == DONE]
-    names = ("updates", "pairs_seen", "seconds", "pairs_per_second")
     means = {}
-    for name in names:
+    for name in ("updates", "pairs_seen", "seconds", "pairs_per_second"):
         values = [summary[name] for summary in done if summary.get(name) is not None]
         means[name] = float(np.mean(values)) if values else None
     return {"num_runs": len(runs), "num_finished": len(done), **means}

@@ -1,6 +1,6 @@
-"""One run of an experiment: train, predict the test rows, and say how it ended.
+"""One run of an experiment: train, predict the test rows, and record how it ended.
 
-A run's folder is that of any pretraining. A finished run has `predictions.parquet` as well, and then `summary.json`.
+A run's folder is that of any pretraining; `predictions.parquet` and then `summary.json` mark it as finished.
 """
 
 import errno
@@ -41,23 +41,14 @@ Summary = dict[str, Any]
 
 
 def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
-    """Train a run from where it stands, and let the first process predict and write its summary.
-
-    Args:
-        run: The run.
-        fold: What it trains and is measured on.
-        accelerator: Knows the processes; each run makes its own for training.
-        keep_checkpoint: Whether to keep the weights.
-
-    Returns:
-        The summary.
+    """Train a run from its last state, predict on the first process, and write and return the summary.
 
     Raises:
         OSError: If the disk is full. Whatever else stops a run is written into its summary.
     """
     folder = folder_of(run)
     if accelerator.is_main_process and not (folder / RUN).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it had begun, or never built
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it had begun
     accelerator.wait_for_everyone()
     state, reason, predicting = DONE, None, 0.0
     try:
@@ -101,7 +92,7 @@ def predict_fold(
 def learned_model(
     run: ExperimentRun, fold: Fold, accelerator: Accelerator
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Train the model of a run, or build it as its seed initialises it where the system is not trained."""
+    """Train the model of a run, or build it as its seed initialises it if the system is not trained."""
     if run.system.trained:
         return pretrain(run.arguments, fold.dataset)
     folder = folder_of(run)
@@ -115,7 +106,7 @@ def learned_model(
 
 
 def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
-    """Say how a run ended and what it cost. Seconds are those of training alone, before an interruption too."""
+    """Describe how a run ended and its cost; seconds are of training alone, before an interruption too."""
     history = read_history(folder_of(run))
     pairs_of_update = run.arguments.batch_size * accelerator.num_processes * run.arguments.gradient_accumulation_steps
     updates = history[-1]["update"] if history else 0
@@ -136,7 +127,7 @@ def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: 
 
 
 def read_summary(run: ExperimentRun) -> Summary | None:
-    """How a run ended; None while it has not."""
+    """Read how a run ended; None while it has not."""
     path = folder_of(run) / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None
 
@@ -153,11 +144,6 @@ def forget(run: ExperimentRun) -> None:
 
 def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
     """Check that the runs that have begun have the settings and rows that they began with.
-
-    Args:
-        runs: Of the experiment.
-        folds: Of the experiment, in order.
-        accelerator: Knows the processes.
 
     Raises:
         ValueError: If one has not; the message names each run and what has changed.
@@ -180,15 +166,15 @@ def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], a
 
 
 def folder_of(run: ExperimentRun) -> Path:
-    """Where a run writes."""
+    """Name the output folder of a run."""
     return Path(run.arguments.output_dir)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing more can be written; libraries wrap the system's own error."""
+    """Tell whether an error means a full disk; libraries wrap the system's own error."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
-    # As safetensors says it, the system, and the writer of torch.save, which forgets why a file could not be written.
+    # The words of safetensors, of the system, and of torch.save (the last two), which does not pass on the cause.
     if any(words in str(error) for words in ("os error 28", "No space left", "iostream error", "unexpected pos")):
         return True
     cause = error.__cause__ or error.__context__

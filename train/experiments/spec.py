@@ -1,4 +1,4 @@
-"""An experiment file: which systems are compared on which data, and the runs that this comes to.
+"""An experiment file: which systems are compared on which data, and the runs that follow from it.
 
 Imports nothing heavy: `--help` reads it.
 """
@@ -16,7 +16,7 @@ from train.experiments.systems import SYSTEMS, System
 from train.pretraining.arguments import PretrainArguments
 from train.reporting.run_report import SYSTEM_NAMES
 
-# Those of `train.evaluation.baselines` that need no model; what an untrained tower gives is a system.
+# Those of `train.evaluation.baselines` that need no model; the untrained tower is a system.
 Baseline = Literal["majority", "pixel_pca", "hog", "no_pixels", "none"]
 BASELINES = tuple(name for name in get_args(Baseline) if name != "none")
 # Corrections of class imbalance are fitted to the unprojected features alone.
@@ -31,7 +31,7 @@ Headline = Literal[
     "paper_logit_adjusted/unprojected",
 ]
 RUNS = "runs"
-# An experiment says these once, for all of its runs.
+# An experiment sets these once for all of its runs.
 SAID_BY_THE_EXPERIMENT = {
     "dataset": "dataset",
     "allow_leaks": "allow_leaks",
@@ -48,11 +48,10 @@ SAID_BY_THE_EXPERIMENT = {
 class ExperimentArguments:
     """Pretrain and compare several systems on one data set."""
 
-    description: str = setting("", "What the experiment asks, in a sentence or two; opens its report.")
+    description: str = setting("", "The question of the experiment, in a sentence or two; opens its report.")
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
     allow_leaks: bool = setting(
-        False,
-        "Take a data set whose splits share patients, studies or (near-)equal images; its results are then marked.",
+        False, "Accept splits that share patients, studies or (near-)equal images, and mark the results."
     )
     out: str = setting("", "Folder of the experiment; empty: experiments/ and the name of the file.")
     seeds: list[int] = setting([0], "Seeds; each system is run with each of them.")
@@ -66,16 +65,16 @@ class ExperimentArguments:
     overrides: JsonMapping = setting(
         JsonMapping(), "Settings that win over those of every system, such as '{\"batch_size\": 8}' for a trial."
     )
-    epochs: int | None = setting(None, "Passes over the training pairs, in place of what the file says.")
-    max_updates: int | None = setting(None, "Stop each run after so many updates, in place of what the file says.")
-    baselines: list[Baseline] = setting(list(BASELINES), "Probed beside the systems.")
+    epochs: int | None = setting(None, "Passes over the training pairs; replaces the setting of the file.")
+    max_updates: int | None = setting(None, "Stop each run after this many updates; replaces the setting of the file.")
+    baselines: list[Baseline] = setting(list(BASELINES), "Probed in addition to the systems.")
     headline: Headline = setting("logistic/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
     reference: str = setting(
         "", "Title that the other systems are subtracted from; empty: the first LumbarCLIP, or the first of all."
     )
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
     keep_checkpoints: bool = setting(False, "Keep the checkpoint of each run once it has been measured.")
-    retry_failed: bool = setting(False, "Start runs again that diverged or failed; without, they stay as they are.")
+    retry_failed: bool = setting(False, "Start runs that diverged or failed again.")
     overwrite: bool = setting(False, "Delete out first, if it exists.")
     dry_run: bool = setting(False, "Train nothing: list the runs, measure their speed, estimate their time.")
 
@@ -102,30 +101,18 @@ class ExperimentArguments:
 
 @dataclass(frozen=True)
 class ExperimentRun:
-    """One system, one seed, one fold.
+    """One system, one seed, one fold."""
 
-    Args:
-        run_id: Name of its folder.
-        title: Of the system in this experiment.
-        system: What it is.
-        seed: Of weights, order and choices.
-        fold: The fold it is measured on; None where the data set's own splits are used.
-        arguments: Settings of its pretraining.
-    """
-
-    run_id: str
-    title: str
+    run_id: str  # name of its folder
+    title: str  # of the system in this experiment
     system: System
-    seed: int
-    fold: int | None
-    arguments: PretrainArguments
+    seed: int  # of weights, order and choices
+    fold: int | None  # the fold it is measured on; None for the data set's own splits
+    arguments: PretrainArguments  # settings of its pretraining
 
 
 def default_folder(words: Iterable[str]) -> str:
-    """Name the folder of an experiment after its file.
-
-    Args:
-        words: Of the command line.
+    """Name the folder of an experiment after its file, one of the words of the command line.
 
     Raises:
         ValueError: If none of them is a YAML file.
@@ -141,13 +128,7 @@ def default_folder(words: Iterable[str]) -> str:
 
 
 def plan_runs(experiment: ExperimentArguments) -> list[ExperimentRun]:
-    """List the runs of an experiment, in the order in which they are done: every system once before any a second time.
-
-    Args:
-        experiment: What is asked.
-
-    Returns:
-        The runs.
+    """List the runs of an experiment in their order: every system runs once before any runs a second time.
 
     Raises:
         ValueError: If a system or a setting is unknown, a setting cannot work, or two titles make one folder name.
@@ -171,7 +152,7 @@ def plan_runs(experiment: ExperimentArguments) -> list[ExperimentRun]:
 
 
 def slug(title: str) -> str:
-    """Make a folder name of a title.
+    """Make a folder name from a title.
 
     Example:
         >>> slug("LumbarCLIP, ViT (256)")
@@ -191,9 +172,8 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
         _check_settings(place, given)
 
     run_id = slug(title) + f"-seed{seed}" + ("" if fold is None else f"-fold{fold}")
-    budget = {
-        name: getattr(experiment, name) for name in ("epochs", "max_updates") if getattr(experiment, name) is not None
-    }
+    given_budget = {"epochs": experiment.epochs, "max_updates": experiment.max_updates}
+    budget = {name: value for name, value in given_budget.items() if value is not None}
     of_experiment = {
         "dataset": experiment.dataset,
         "allow_leaks": experiment.allow_leaks,
@@ -206,19 +186,14 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
     merged = {**experiment.settings, **system.settings, **own, **experiment.overrides, **budget, **of_experiment}
     if "objective" in system.settings and merged["objective"] != system.settings["objective"]:
         raise ValueError(
-            f"{where} is {system.name}, but is given the objective {merged['objective']!r}: leave that out, or name "
-            "the system that has it."
+            f"{where} is {system.name}, but is given the objective {merged['objective']!r}: leave it out, or name the "
+            "system that has it."
         )
-    try:
-        arguments = _as_arguments(merged)
+    try:  # through the parser of the command line, because YAML 1.1 reads 1e-4 as a string
+        arguments = parse_arguments(PretrainArguments, [], defaults=merged)
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{where} cannot be run: {error}") from error
     return ExperimentRun(run_id, title, system, seed, fold, arguments)
-
-
-def _as_arguments(settings: Mapping[str, Any]) -> PretrainArguments:
-    """Through the parser of the command line, because YAML 1.1 reads 1e-4 as a string."""
-    return parse_arguments(PretrainArguments, [], defaults=settings)
 
 
 def _check_settings(where: str, given: Mapping[str, Any]) -> None:

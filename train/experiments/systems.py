@@ -1,4 +1,4 @@
-"""The systems that an experiment compares: towers, data, budget and loop are its own; only what is below differs."""
+"""The systems that an experiment compares. Towers, data, budget and loop are those of the experiment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,21 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """A way of pretraining, as settings of `PretrainArguments`.
+    """A way of pretraining, as settings of `PretrainArguments`."""
 
-    Args:
-        name: As in the literature.
-        settings: What makes a run this system. They win over the settings of the whole experiment.
-        source: Where it was published.
-        deviations: What differs here from the publication, beyond towers, data and budget.
-        trained: False for the reference that is measured as it was initialised.
-    """
-
-    name: str
+    name: str  # as in the literature
+    # what makes a run this system; they win over those of the experiment
     settings: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    deviations: str = ""
-    trained: bool = True
+    source: str = ""  # where it was published
+    deviations: str = ""  # from the publication, beyond towers, data and budget
+    trained: bool = True  # False for the reference that is measured as it was initialised
 
 
 # The paper trains the baselines on the original reports alone: no rephrasings.
@@ -69,9 +62,5 @@ SYSTEMS: Mapping[str, System] = {
         {"objective": "supervised", "projection": "linear", **ORIGINAL_REPORTS},
         deviations="Reference: the vision tower learns the labels themselves, with the same budget and no reports.",
     ),
-    "untrained": System(
-        "Untrained",
-        deviations="Reference: the model as its seed initialises it.",
-        trained=False,
-    ),
+    "untrained": System("Untrained", deviations="Reference: the model as its seed initialises it.", trained=False),
 }

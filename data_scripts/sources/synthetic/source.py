@@ -1,14 +1,14 @@
 """The embedded source: axial T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
 
-A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT lies on the image's
+A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT is on the image's
 RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing follows from (seed, patient): the
-same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` says
+same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
 which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,8 +40,7 @@ SYNTHETIC_SEQUENCES = ("T1", "T2")
 _FINDINGS, _PATIENT, _SHAPE, _TEXTURE, _EXPOSURE, _WORDING = range(6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
+class Slice(NamedTuple):
     """A drawn slice: grey levels and mask indices, both (H, W) uint8."""
 
     image: np.ndarray
@@ -73,31 +72,28 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         raise ValueError(f"raw={str(options.raw)!r} is not read: the synthetic source draws its studies; leave raw out")
     if options.num_patients < 1:
         raise ValueError(f"num_patients={options.num_patients} draws nothing; give 1 or more")
+    seed = options.seed
     for patient in range(1, options.num_patients + 1):
-        yield from _read_patient(options.seed, patient)
-
-
-def _read_patient(seed: int, patient: int) -> Iterator[Record]:
-    patient_id = f"synthetic-{patient:04d}"
-    _, scanner = _sample_patient_looks(seed, patient)
-    for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
-        report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
-        for sequence in SYNTHETIC_SEQUENCES:
-            yield Record(
-                load_image=partial(load_image, seed, patient, findings, sequence),
-                load_mask=partial(load_mask, seed, patient, findings, sequence),
-                report=report,
-                rephrasings=tuple(rephrasings),
-                labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
-                grade=findings.grade,
-                patient_id=patient_id,
-                study_id=f"{patient_id}-study",
-                source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
-                plane="axial",
-                sequence=sequence,
-                level=findings.level,
-                pixel_spacing_mm=scanner.spacing_mm,
-            )
+        patient_id = f"synthetic-{patient:04d}"
+        _, scanner = _sample_patient_looks(seed, patient)
+        for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
+            report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
+            for sequence in SYNTHETIC_SEQUENCES:
+                yield Record(
+                    load_image=partial(load_image, seed, patient, findings, sequence),
+                    load_mask=partial(load_mask, seed, patient, findings, sequence),
+                    report=report,
+                    rephrasings=tuple(rephrasings),
+                    labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
+                    grade=findings.grade,
+                    patient_id=patient_id,
+                    study_id=f"{patient_id}-study",
+                    source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
+                    plane="axial",
+                    sequence=sequence,
+                    level=findings.level,
+                    pixel_spacing_mm=scanner.spacing_mm,
+                )
 
 
 def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
@@ -106,16 +102,15 @@ def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) 
 
 
 def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """Draw the mask of the slice: indices of `MASK_NAMES`."""
+    """Draw the mask of the slice, indices of `MASK_NAMES`."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
 
 
 @lru_cache(maxsize=1)  # a record's mask is asked for right after its image
 def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Slice:
-    """Draw one slice of a patient with the given findings.
+    """Draw one slice of a patient with the given findings, which change the level's own pixels and nothing else.
 
-    Findings change the level's own pixels only: build, texture, noise and scanner come from streams that do not
-    know them, so the same patient can be drawn with and without a finding and compared.
+    Build, texture, noise and scanner come from other streams, so a patient can be drawn with and without a finding.
     """
     build, scanner = _sample_patient_looks(seed, patient)
     shape_rng = _stream(seed, patient, _SHAPE, findings.level)
@@ -143,7 +138,7 @@ def _sample_patient_looks(seed: int, patient: int) -> tuple[Build, Scanner]:
 def _stream(
     seed: int, patient: int, purpose: int, level: str | None = None, sequence: str | None = None
 ) -> np.random.Generator:
-    """The random numbers of one purpose; the key is of fixed length, since NumPy takes trailing zeros as absent."""
+    """Make the generator of one purpose; the key has a fixed length, since NumPy ignores trailing zeros."""
     level_key = 1 + SYNTHETIC_LEVELS.index(level) if level else 9
     sequence_key = 1 + SYNTHETIC_SEQUENCES.index(sequence) if sequence else 9
     return np.random.default_rng([seed, patient, purpose, level_key, sequence_key])

@@ -1,7 +1,4 @@
-"""What lies around the spine on an axial slice: skin, fat, muscles, pelvis, vessels and bowel.
-
-Coordinates and sides are those of `canvas.py`.
-"""
+"""Skin, fat, muscles, pelvis, vessels and bowel around the spine, in the coordinates of `canvas.py`."""
 
 import math
 from dataclasses import dataclass
@@ -10,25 +7,18 @@ import numpy as np
 
 from data_scripts.sources.synthetic.anatomy import PARASPINAL_MUSCLE, PSOAS, LevelShape
 from data_scripts.sources.synthetic.canvas import Canvas, Field, capsule, ellipse, radial_distance, smooth_noise
+from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """The build of a patient: equal at all levels, and independent of findings.
+    """The build of a patient: equal at all levels, and independent of findings."""
 
-    Args:
-        size: Scale of the skeleton, about 1.
-        fat_mm: Subcutaneous fat behind the muscles.
-        muscle: Scale of the muscles, about 1.
-        fatty_streaks: Share of fat in the paraspinal muscles, 0 to 1.
-        lean: How much the spine's surroundings differ from left to right, in mm.
-    """
-
-    size: float
-    fat_mm: float
-    muscle: float
-    fatty_streaks: float
-    lean: float
+    size: float  # scale of the skeleton, about 1
+    fat_mm: float  # subcutaneous fat behind the muscles
+    muscle: float  # scale of the muscles, about 1
+    fatty_streaks: float  # share of fat in the paraspinal muscles, 0 to 1
+    lean: float  # how much the spine's surroundings differ from left to right, in mm
 
 
 def sample_build(rng: np.random.Generator) -> Build:
@@ -69,8 +59,7 @@ def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     canvas.paint(y - back, "skin")
     canvas.paint(y - back + 2.0, fat)
     canvas.paint(y - 45.0 + 0.006 * x * x, deep_fat, blur_mm=6.0)
-    fascia = np.abs(y - (back - 0.45 * build.fat_mm)) - 0.35
-    canvas.paint(fascia, "fascia", opacity=0.5)
+    canvas.paint(np.abs(y - (back - 0.45 * build.fat_mm)) - 0.35, "fascia", opacity=0.5)
 
 
 def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
@@ -95,7 +84,7 @@ def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np
 
 
 def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Build, rng: np.random.Generator) -> Field:
-    """Share of fat in a paraspinal muscle: septa that fan out from the facet, most beside the spine."""
+    """Compute the share of fat in a paraspinal muscle: septa that fan out from the facet, most near the spine."""
     turn = np.arctan2(y - 17.0, lateral - 10.0) + 0.07 * noise
     fan = np.interp(turn, np.linspace(-1.2, 3.2, 90), rng.standard_normal(90)).astype(np.float32)
     septa = np.exp(-((fan / 0.30) ** 2)) * np.clip(0.45 + 0.6 * patches, 0.0, 1.0)
@@ -108,7 +97,7 @@ def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Bu
 
 
 def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
-    index = ("L3/L4", "L4/L5", "L5/S1").index(shape.level)
+    index = SYNTHETIC_LEVELS.index(shape.level)
     wide, deep = (x * build.muscle * build.size for x in ((13.5, 20.0), (17.0, 22.0), (15.5, 21.0))[index])
     veins = np.exp(-((smooth_noise(rng, canvas.image.shape[0], 8.0, 5.0) / 0.07) ** 2))
     for side in (-1, 1):
@@ -186,9 +175,8 @@ def _paint_bowel(canvas: Canvas, build: Build, rng: np.random.Generator) -> None
         radii = (reach * rng.uniform(0.8, 1.2), reach * rng.uniform(0.8, 1.2))
         gas = rng.random() < 0.25
         where = canvas.window(*center, 1.3 * reach + 3)
-        distance = (
-            ellipse(canvas.x[where], canvas.y[where], center, radii, rng.uniform(-0.6, 0.6)) + 1.2 * texture[where]
-        )
+        distance = ellipse(canvas.x[where], canvas.y[where], center, radii, rng.uniform(-0.6, 0.6))
+        distance = distance + 1.2 * texture[where]
         canvas.paint(distance, "bowel", where=where, blur_mm=1.0)
         value: str | Field = "air" if gas else canvas.signal["bowel"] * (1.0 + 0.22 * texture[where])
         canvas.paint(distance + 2.0, value, where=where, blur_mm=1.0)

@@ -88,7 +88,7 @@ def test_time_in_which_the_builder_stood_still_counts_for_no_row(tmp_path):
         on_items = lambda number: (counted.append(number), time.sleep(0.8))  # noqa: E731
         list(workers.run(partial(write_part, INFO), parts, on_items))
     assert counted == [1, 1, 1]  # none begun anew
-    assert read_result(parts[0]).exclusions == ()
+    assert not read_result(parts[0]).exclusions
 
 
 def test_a_worker_is_replaced_once():
@@ -103,6 +103,22 @@ def test_a_worker_is_replaced_once():
         workers._listen(worker, {}, on_items=lambda _: None)
         assert list(workers._retries) == [task] and task.deaths == {0: 1}
         assert not worker.is_overdue(60.0) and worker not in workers._workers
+
+
+def test_a_death_between_items_costs_nothing_unless_it_repeats():
+    """As of a worker that the system kills, and of workers of a script without `if __name__ == "__main__":`."""
+    task = workers_module._Task(0, "a batch")
+    with POOL(1) as workers:
+        for _ in range(2):
+            worker = workers_module._Worker()
+            workers._workers.append(worker)
+            worker.task = task
+            if task.deaths:
+                with pytest.raises(RuntimeError, match="__main__"):
+                    workers._replace(worker, lambda _: None, None)
+            else:
+                workers._replace(worker, lambda _: None, None)
+        assert list(workers._retries) == [task] and not task.crashed
 
 
 def test_a_part_may_lose_all_its_rows(tmp_path):

@@ -105,7 +105,7 @@ def test_without_a_configuration_the_classes_exclude_each_other(exclusive):
 
 
 def test_a_configuration_that_is_none():
-    with pytest.raises(ValueError, match="single_label, the default, and multi_label; got 'findings'"):
+    with pytest.raises(ValueError, match=r"single_label \(the default\) or multi_label; got 'findings'"):
         evaluate.load(PATH, "findings")
 
 

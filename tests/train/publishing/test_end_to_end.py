@@ -77,7 +77,7 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
 
         # Another model of the same shapes: the adapter loads on it, and gives other answers.
         model.commit("Other weights", model.commits[-1][2] | {WEIGHTS: (negated(model.files[WEIGHTS]), True)})
-        with pytest.raises(ValueError, match="the base on the Hub is not the one that it was trained on"):
+        with pytest.raises(ValueError, match="the base on the Hub is not the one it was trained on"):
             publish.main(replace(as_adapter, dry_run=True))
 
         printed += "".join(capsys.readouterr())

@@ -1,11 +1,10 @@
 """Grade probe: what a ridge regression reads of an ordinal grade from frozen features.
 
-The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. A regularised
-regression predicts too near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its
-outputs into grades instead, set where the outputs for the validation patients (of whom the regression had seen
-nothing) take each grade as often as it occurs in training and validation. Then the regression is fitted again on
-training and validation patients together, and keeps the cut-points: set on its outputs for patients that it has seen,
-they would be too far apart. A grade beyond all that occur is never predicted. Test rows are only predicted.
+The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. It predicts too
+near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its outputs into grades
+instead: on the validation patients, which the regression had not seen, each grade comes out as often as it occurs in
+training and validation. Then the regression is fitted again on both splits and keeps the cut-points: set on patients
+that it has seen, they would be too far apart. A grade beyond all that occur is never predicted.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Measure
+from train.evaluation.statistics.bootstrap import Estimate, Measure, Resampling, estimates_of
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
@@ -27,15 +26,10 @@ PENALTY_GRID = tuple(10.0**power for power in range(-1, 6))
 
 @dataclass(frozen=True)
 class Grader:
-    """A fitted grade probe.
+    """A fitted grade probe."""
 
-    Args:
-        regression: Scaler and ridge regression.
-        cut_points: Outputs above the i-th are graded above i. Shape (grades - 1,), rising.
-    """
-
-    regression: Pipeline
-    cut_points: Array
+    regression: Pipeline  # scaler and ridge regression
+    cut_points: Array  # outputs above the i-th are graded above i; (grades - 1,), rising
 
     def predict(self, features: Array) -> Array:
         """Grade indices of rows of features. Shape (N,)."""
@@ -43,11 +37,7 @@ class Grader:
 
 
 def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array | None:
-    """Fit the grade probe and predict the test split.
-
-    Args:
-        features: By split, shape (N, D).
-        targets: By split, row by row with the features. Rows without a grade are left out.
+    """Fit the grade probe on features, by split of shape (N, D), and predict the test split.
 
     Returns:
         Grade of each test row, -1 where it has none, shape (N,); None if one of the splits has no graded row.
@@ -64,11 +54,7 @@ def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -
 
 
 def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
-    """Say what the metrics of predicted grades are computed of.
-
-    Args:
-        targets: The truth.
-        predicted: Grade indices, -1 where none is predicted. Shape (N,).
+    """Collect the metrics of predicted grade indices, shape (N,), -1 where none is predicted.
 
     Returns:
         `quadratic_kappa` and `mean_absolute_error` (in grades); nothing without a row that has both grades.
@@ -85,16 +71,17 @@ def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
     }
 
 
+def grade_estimates(targets: Targets, predicted: Array, resampling: Resampling) -> dict[str, Estimate]:
+    """Estimate the metrics of `grade_measures`, each as `grade_NAME`."""
+    estimates = estimates_of(grade_measures(targets, predicted), resampling)
+    return {f"grade_{name}": estimate for name, estimate in estimates.items()}
+
+
 def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:
-    """Fit regression and cut-points. Test rows are not looked at.
+    """Fit regression and cut-points on the splits `train` and `validation`.
 
-    Args:
-        features: Splits `train` and `validation`, shape (N, D).
-        grades: Grade indices of the same splits, shape (N,).
-        num_grades: Number of grades on the scale.
-
-    Returns:
-        The grader; its ridge penalty is the one with the least squared error on the validation rows.
+    Features have shape (N, D), grade indices (N,). The ridge penalty is the one with the least squared error on the
+    validation rows.
     """
 
     def fitted(penalty: float, rows: Array, row_grades: Array) -> Pipeline:
@@ -106,7 +93,7 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     best = int(np.argmin([((output - grades["validation"]) ** 2).mean() for output in outputs]))
     all_grades = np.concatenate([grades["train"], grades["validation"]])
     shares = np.bincount(all_grades, minlength=num_grades).cumsum() / len(all_grades)
-    # Where a grade never occurs, its cut-point lies beyond all outputs: at the least or greatest one, rounding decided.
+    # The cut-point of a grade that never occurs is infinite: at the least or greatest output, rounding would decide.
     outside = np.where(shares <= 0, -np.inf, np.inf)
     cut_points = np.where((shares > 0) & (shares < 1), np.quantile(outputs[best], shares), outside)[:-1]
     regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)

@@ -1,11 +1,11 @@
 """Linear probe: which labels a logistic regression reads from frozen features.
 
 The same probe measures every system: features are standardised, the inverse regularisation strength C is the one with
-the least log loss on the validation patients after fitting on the training patients, and the reported probe is then
-fitted on training and validation patients together. Test rows are only predicted.
+the least log loss on the validation patients, and the probe with that C is then fitted on training and validation
+patients together. Test rows are only predicted.
 
-C is chosen on the validation patients, not by folds over training and validation patients: the encoder has been
-trained on the pairs of the training patients, so a fold of them is not new to it, as the test patients are.
+Cross-validation over training patients would not do to choose C: the encoder has been trained on their pairs, so a fold
+of them is not new to it, as the test patients are.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,10 @@ REGULARISATION_GRID = tuple(10.0**power for power in range(-4, 3))
 
 
 def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
-    """Fit the probe on frozen features and predict the test split.
+    """Fit the probe on frozen features, by split of shape (N, D), and predict the test split.
 
     Exclusive labels get one multinomial probe; other labels one binary probe each, rows without labels counting as
     negatives of all.
-
-    Args:
-        features: By split, shape (N, D); projected or not.
-        targets: By split, row by row with the features.
 
     Returns:
         Probabilities of the test rows; a finding that could not be learned is NaN. Shape (N, K).
@@ -40,22 +36,14 @@ def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]
         ValueError: If the rows of features and targets differ, or a feature is not finite.
     """
     check_features(features, targets)
-    return (
-        _class_probabilities(features, targets)
-        if targets["test"].exclusive
-        else _finding_probabilities(features, targets)
-    )
+    probe = _class_probabilities if targets["test"].exclusive else _finding_probabilities
+    return probe(features, targets)
 
 
 def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:
-    """Fit a standardised logistic regression, its C chosen on the validation split. Test rows are not looked at.
+    """Fit a standardised logistic regression on the splits `train` and `validation`; C is chosen on `validation`.
 
-    Args:
-        features: Splits `train` and `validation`, shape (N, D).
-        classes: Class indices of the same splits, shape (N,).
-
-    Returns:
-        Scaler and classifier, fitted on both splits. `classes_` lists the classes seen.
+    Features have shape (N, D), class indices (N,). `classes_` of the result lists the classes seen.
     """
     scaler = StandardScaler().fit(features["train"])
     train_features = scaler.transform(features["train"])

@@ -1,12 +1,11 @@
 """Patients instead of images: what several slices, levels and sequences of one patient say together.
 
-A patient's truth, from that of the rows: a finding is present if any row shows it, and `No Finding` is true if no row
-shows a finding. Of exclusive findings the patient takes the one of most rows (the first in the list of labels on a
-tie), the grade is the highest of the rows.
+A patient has a finding if any row shows it, `No Finding` if no row shows a finding, the exclusive finding of most rows
+(the first in the list of labels on a tie), and the highest grade of the rows.
 
-A patient's prediction is the mean of the probabilities of the rows; `attention_pooling` is the alternative that learns
-which rows matter. Where a single row of many carries the finding, the mean stays below one half: yes-no metrics fall,
-while AUROC does not depend on where the cut lies.
+A patient's prediction is the mean of the probabilities of the rows; `attention_pooling` learns instead which rows
+matter. Where a single row of many carries the finding, the mean stays below one half: yes-no metrics fall, while AUROC
+does not depend on the cut.
 
 Shapes: N rows, P patients in order of their ids, K labels.
 """
@@ -23,13 +22,7 @@ from train.evaluation.targets import Targets
 
 
 def number_patients(patient_ids: Array) -> tuple[Array, Array]:
-    """Number patients in order of their ids.
-
-    Args:
-        patient_ids: Patient of each row. Shape (N,).
-
-    Returns:
-        The P patients, and the index of each row's patient among them, shape (N,).
+    """Number patients in order of their ids: the P patients, and the index of each row's patient, shape (N,).
 
     Example:
         >>> number_patients(np.array(["b", "a", "b"]))[1]
@@ -39,14 +32,7 @@ def number_patients(patient_ids: Array) -> tuple[Array, Array]:
 
 
 def mean_over_patients(values: Array, patient_ids: Array) -> Array:
-    """Average the rows of each patient: probabilities, or features.
-
-    Args:
-        values: Shape (N, ...).
-        patient_ids: Patient of each row. Shape (N,).
-
-    Returns:
-        Shape (P, ...); NaN where a row is.
+    """Average the rows, shape (N, ...), of each patient, shape (P, ...); NaN where a row is.
 
     Example:
         >>> mean_over_patients(np.array([[0.2], [0.9], [0.4]]), np.array(["b", "a", "b"])).round(3).tolist()
@@ -60,14 +46,7 @@ def mean_over_patients(values: Array, patient_ids: Array) -> Array:
 
 
 def patient_targets(targets: Targets) -> Targets:
-    """The truth of each patient, by the rule at the head of this file.
-
-    Args:
-        targets: The truth of the rows.
-
-    Returns:
-        One row a patient, in order of their ids.
-    """
+    """Derive the truth of each patient by the rule at the head of this file, in order of the patients' ids."""
     patients, patient_of_row = number_patients(targets.patient_ids)
     rows_with_label = np.zeros((len(patients), len(targets.label_names)), dtype=int)
     np.add.at(rows_with_label, patient_of_row, targets.labels.astype(int))
@@ -84,14 +63,11 @@ def patient_targets(targets: Targets) -> Targets:
 
 
 def patient_measures(targets: Targets, probabilities: Array) -> dict[str, Measure]:
-    """Say what the metrics of patients are computed of: `label_measures`, one row a patient.
+    """Collect `label_measures` with one row a patient.
 
     Args:
         targets: The truth of the rows.
         probabilities: Of each row, averaged over the patient's; or of its patient, the same in all the patient's rows
             (attention pooling). A column with NaN could not be learned. Shape (N, K).
-
-    Returns:
-        The measures; their rows are patients.
     """
     return label_measures(patient_targets(targets), mean_over_patients(probabilities, targets.patient_ids))

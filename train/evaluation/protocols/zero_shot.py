@@ -1,8 +1,11 @@
 """Zero-shot classification: similarity of an image to sentences that state a class, no training on the task.
 
-Each class is asked for with several sentences, and their mean embedding is its classifier. On the five folds of the
-SPIDER discs (demo-sized towers) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence
-of each class in place of the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
+The mean embedding of several sentences is the classifier of a class. On the five folds of the SPIDER discs (demo-sized
+towers) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence of each class instead of
+the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
+
+Shapes: N rows, K labels, D width of the shared space. Prompts are embeddings by label, shape (prompts, D); `stated`
+ones state the label, `denied` ones deny it and are used for findings only.
 """
 
 from collections.abc import Mapping
@@ -18,13 +21,7 @@ from train.evaluation.targets import Targets
 
 
 def prompt_ensemble(prompt_embeds: Array) -> Array:
-    """Average the unit-length embeddings of several wordings of one statement, and renormalise.
-
-    Args:
-        prompt_embeds: Shape (prompts, D), any length of the rows.
-
-    Returns:
-        Shape (D,), unit length.
+    """Average the embeddings of several wordings of one statement, shape (prompts, D), to unit length, shape (D,).
 
     Raises:
         ValueError: If the embeddings cancel out or there is none.
@@ -48,12 +45,9 @@ def prompt_ensemble(prompt_embeds: Array) -> Array:
 def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str, dict[str, list[str]]]:
     """List the sentences that zero-shot classification asks with, for the record.
 
-    Args:
-        processor: Holds the prompts.
-        targets: Names the labels. Exclusive ones compete with each other, so none is denied.
-
     Returns:
-        By label, the sentences that state it (`present`), and those that deny it (`absent`) where they are used.
+        By label, the sentences that state it (`present`), and for findings those that deny it (`absent`); exclusive
+        classes compete with each other, so none is denied.
     """
     asked = {name: {"present": processor.class_prompt_texts(name)} for name in targets.label_names}
     if not targets.exclusive:
@@ -69,17 +63,10 @@ def zero_shot_logits(
     inverse_temperature: float,
     targets: Targets,
 ) -> Array:
-    """Compare images with prompts, in logits.
-
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
-        denied: By label, embeddings of the prompts that deny it. Used for labels that are not exclusive.
-        inverse_temperature: Factor on the cosine similarities, as learned.
-        targets: Names the labels.
+    """Compare images, unit-length embeddings of shape (N, D), with prompts.
 
     Returns:
-        Of exclusive classes the logits of a softmax, of a finding its log-odds. Shape (N, K).
+        Logits of a softmax for exclusive classes, log-odds for findings. Shape (N, K).
     """
     if targets.exclusive:
         return inverse_temperature * image_embeds @ _ensembles(stated, targets).T
@@ -91,15 +78,7 @@ def zero_shot_margins(
 ) -> Array:
     """Similarity to the statements that a finding is present, less that to the statements that it is absent.
 
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
-        denied: By label, embeddings of the prompts that deny it. Shape (prompts, D).
-        targets: Names the labels.
-
-    Returns:
-        Shape (N, K), in [-2, 2]. The softmax over the two statements is a rising function of it, so ranks are the
-        same.
+    The softmax over the two statements is a rising function of it, so ranks are the same. Shape (N, K), in [-2, 2].
     """
     return image_embeds @ (_ensembles(stated, targets) - _ensembles(denied, targets)).T
 
@@ -111,14 +90,7 @@ def zero_shot_predictions(
     inverse_temperature: float,
     targets: Targets,
 ) -> dict[str, Array]:
-    """Predict the labels of images from prompts alone, all of them and the first of each statement.
-
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        stated: By label, embeddings of the prompts that state it. Shape (prompts, D).
-        denied: By label, embeddings of the prompts that deny it.
-        inverse_temperature: As learned; it changes how sure the probabilities are, not their order.
-        targets: Names the labels.
+    """Predict the labels of images from all prompts, and from the first of each statement.
 
     Returns:
         `zero_shot`, probabilities; `zero_shot_margins` and `zero_shot_first_margins` of findings, or
@@ -137,13 +109,7 @@ def zero_shot_predictions(
 
 
 def zero_shot_measures(predictions: Mapping[str, Array], targets: Targets, which: str) -> dict[str, Measure]:
-    """Say what the metrics of prompts are computed of: `label_measures`; margins rank the rows of findings.
-
-    Args:
-        predictions: Of `zero_shot_predictions`.
-        targets: The truth.
-        which: `zero_shot`, or `zero_shot_first` for the first prompt of each label.
-    """
+    """Collect `label_measures` of `zero_shot`, or `zero_shot_first` for the first prompt; margins rank findings."""
     if targets.exclusive:
         return label_measures(targets, predictions[which])
     margins = predictions[f"{which}_margins"]
@@ -151,5 +117,4 @@ def zero_shot_measures(predictions: Mapping[str, Array], targets: Targets, which
 
 
 def _ensembles(prompts: Mapping[str, Array], targets: Targets) -> Array:
-    """One classifier a label. Shape (K, D)."""
     return np.stack([prompt_ensemble(prompts[name]) for name in targets.label_names])

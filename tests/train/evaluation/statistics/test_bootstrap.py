@@ -226,7 +226,7 @@ def test_a_seed_that_is_undefined_makes_the_mean_so_with_its_reason():
 
 def test_what_was_measured_on_other_rows_is_refused(truth):
     one = Measure(metrics.mean, [truth], PATIENT_IDS)
-    with pytest.raises(ValueError, match="rows of differing patients"):
+    with pytest.raises(ValueError, match="rows of different patients"):
         resample([one, Measure(metrics.mean, [truth], PATIENT_IDS[::-1])], RESAMPLING)
     shorter = Measure(metrics.mean, [truth[:50]], PATIENT_IDS[:50])
     with pytest.raises(ValueError, match="cannot be paired"):
