@@ -44,8 +44,8 @@ class Fingerprint:
 
         Inversion flips the sign of every cosine coefficient but the mean, and so every bit but one.
         """
-        hashes = (value ^ _ALL_BITS_BUT_MEAN for value in (self.perceptual_hash, self.mirrored_hash))
-        return Fingerprint(self.pixels_sha256, *hashes, 255 - self.thumbnail)
+        plain, mirrored = self.perceptual_hash ^ _ALL_BITS_BUT_MEAN, self.mirrored_hash ^ _ALL_BITS_BUT_MEAN
+        return Fingerprint(self.pixels_sha256, plain, mirrored, 255 - self.thumbnail)
 
 
 def fingerprint(file: bytes) -> Fingerprint:
