@@ -1,13 +1,12 @@
-"""Audit a built dataset: what its splits share, whether their classes are alike, and whether anything names a person.
+"""Audit a built dataset for leaks between splits, uneven classes, and anything that may name a person.
 
     python -m data_scripts.audit --dataset data/spider_discs
     python -m data_scripts.audit --dataset data/my_study --out audit.json --num_proc 2
 
-A patient, a study, an image or a near-identical image in two splits is a leak: test scores are too good by what a model
-remembers. A report text in two splits is not, since the reports of many patients read "no disc herniation"; the audit
-counts them.
+A patient, a study, an image or a near-identical image in two splits is a leak: a model that remembers it gets inflated
+test scores. A report text in two splits is only counted, since the reports of many patients read "no disc herniation".
 
-Exit code 0: clean; 1: leaks, or the data may name a person; 2: the audit failed, on an unreadable dataset for example.
+Exit code 0: clean; 1: leaks, or the data may name a person; 2: the audit failed, for example on an unreadable dataset.
 `--out` writes the JSON and, beside it, the same as Markdown.
 """
 
@@ -23,7 +22,7 @@ from data_scripts.system.whole_files import write_json, write_text
 
 @dataclass(kw_only=True)
 class AuditArguments:
-    """Look for leaks between splits, and for what names a person."""
+    """Look for leaks between splits, and for what may name a person."""
 
     dataset: Path = setting(MISSING, "Folder that data_scripts.build wrote.")
     out: Path | None = setting(None, "JSON file to write; Markdown is written beside it.")
@@ -46,7 +45,7 @@ def main(args: AuditArguments) -> int:
             result = audit(dataset, args.num_proc)
     except USER_ERRORS:
         raise
-    except Exception:  # Python's own exit code for it would be 1: leaks
+    except Exception:  # Python would exit with 1, which means leaks
         traceback.print_exc()
         return FAILED
     result["dataset"] = args.dataset.name

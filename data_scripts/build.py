@@ -6,9 +6,9 @@
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
     python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
 
-The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: a hidden
-folder beside it, `.NAME.partial`, takes everything first. Rerun to resume an interrupted build; delete that folder to
-start over. Each row of the source is written, or listed in the report with the reason why it was left out.
+The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: it is built
+in a hidden folder beside it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
+Each row of the source is written, or listed in the report with the reason why it was left out.
 """
 
 import shlex
@@ -18,54 +18,42 @@ from typing import TYPE_CHECKING
 from data_scripts.system.command_line import INTERRUPTED, run
 from data_scripts.writing.build_arguments import BuildArguments
 
-if TYPE_CHECKING:  # it takes seconds to import, which --help should not
+if TYPE_CHECKING:  # takes seconds to import, too long for --help
     from data_scripts.hub.upload import Destination
 
 
 def main(args: BuildArguments) -> int | None:
     """Build, and print what was built."""
-    if args.list:
-        from data_scripts.sources import list_sources
+    from data_scripts.sources import SOURCES, list_sources
 
+    if args.list:
         print(list_sources())
         return None
 
+    from huggingface_hub import HfApi
+
+    from data_scripts.hub.dataset_publication import check_publishable_build
+    from data_scripts.hub.upload import Destination, check_destination
     from data_scripts.writing.build_report import summary_lines
     from data_scripts.writing.dataset_build import build
     from data_scripts.writing.dataset_card import without_paths
 
-    if args.push_to_hub:
-        _check_publication(args)  # now, and not after hours
+    destination = None
+    if args.push_to_hub:  # checked now, not after hours
+        check_publishable_build(args, SOURCES[args.source].ABOUT)
+        public_option = "data_scripts.publish_dataset --public"
+        destination = Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
+        check_destination(HfApi(), destination, is_new=True)
     report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(sys.argv[1:])]))
     print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
-    return _publish(args) if args.push_to_hub else None
+    return _publish(args, destination) if destination else None
 
 
-def _destination(args: BuildArguments) -> "Destination":
-    from data_scripts.hub.upload import Destination
-
-    assert args.push_to_hub is not None
-    public_option = "data_scripts.publish_dataset --public"
-    return Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
-
-
-def _check_publication(args: BuildArguments) -> None:
-    from huggingface_hub import HfApi
-
-    from data_scripts.hub.dataset_publication import check_publishable_build
-    from data_scripts.hub.upload import check_destination
-    from data_scripts.sources import SOURCES
-
-    check_publishable_build(args, SOURCES[args.source].ABOUT)
-    check_destination(HfApi(), _destination(args), is_new=True)
-
-
-def _publish(args: BuildArguments) -> int:
+def _publish(args: BuildArguments, destination: "Destination") -> int:
     from huggingface_hub import HfApi
 
     from data_scripts.hub.dataset_publication import publish_dataset
 
-    destination = _destination(args)
     words = ["--dataset", str(args.out), "--repo_id", destination.repo_id, "--tag", args.tag]
     again = shlex.join(["python", "-m", "data_scripts.publish_dataset", *words])
     try:

@@ -1,4 +1,4 @@
-"""Records to a dataset: the schema, the rows, and the YAML head of the card that `load_dataset` reads."""
+"""Turn records into a dataset: schema, rows, and the YAML head of the card that `load_dataset` reads."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,14 +21,11 @@ from data_scripts.privacy.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
 
 DATA_FOLDER = "data"
-WRITTEN_AT_ONCE = 32  # rows held in memory: a large radiograph is tens of MB, and each write costs as much as four rows
+WRITTEN_AT_ONCE = 32  # rows in memory: a large radiograph has tens of MB, and each write costs as much as four rows
 
 
 def dataset_features(info: SourceInfo) -> datasets.Features:
-    """The columns of a built dataset, the same for every source; only the vocabularies differ.
-
-    A source without labels or grades has a `ClassLabel` without names there, empty lists and nulls.
-    """
+    """Return the columns of a built dataset; sources differ only in vocabularies, which may be empty."""
     return datasets.Features(
         {
             "image": datasets.Image(),
@@ -50,11 +47,7 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
 
 
 def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Image | None]:
-    """The image of a record as it is stored, and its mask.
-
-    Raises:
-        UnusableImageError: If the image or the mask cannot be stored.
-    """
+    """Load a record's image and mask as they are stored; raise an UnusableImageError if they cannot be."""
     image = grey_8bit(record.load_image())
     if record.load_mask is None:
         return image, None
@@ -62,55 +55,31 @@ def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Im
 
 
 def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Image.Image | None) -> dict[str, Any]:
-    """The row of a record, with its pixels as `load_pixels` gives them."""
-    return {
+    """Make the row of a record, with the pixels of `load_pixels`."""
+    return {column: getattr(record, column, None) for column in dataset_features(info)} | {
         "image": {"bytes": png_bytes(image), "path": None},
-        "report": record.report,
         "rephrasings": list(record.rephrasings),
         "labels": sorted(set(record.labels), key=info.label_names.index),
-        "grade": record.grade,
-        "patient_id": record.patient_id,
-        "study_id": record.study_id,
-        "plane": record.plane,
-        "sequence": record.sequence,
-        "level": record.level,
-        "pixel_spacing_mm": record.pixel_spacing_mm,
-        "disc_height_mm": record.disc_height_mm,
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
-        "source": record.source,
     }
 
 
 @dataclass
 class Account:
-    """What became of the rows that were written.
+    """What became of the rows; lists of rows hold their `source`."""
 
-    Args:
-        exclusions: Rows left out since their image cannot be used.
-        scrubbed: Number of passages in texts that were replaced, by kind.
-        left_in_texts: Number of passages that a second look still finds, by kind.
-        facts_changed: Sources of the rows whose texts state other findings since then.
-        burnt_in_text: Sources of the rows whose image seems to show letters.
-    """
-
-    exclusions: list[Exclusion] = field(default_factory=list)
-    scrubbed: Counter[str] = field(default_factory=Counter)
-    left_in_texts: Counter[str] = field(default_factory=Counter)
-    facts_changed: list[str] = field(default_factory=list)
-    burnt_in_text: list[str] = field(default_factory=list)
+    exclusions: list[Exclusion] = field(default_factory=list)  # rows with an unusable image
+    scrubbed: Counter[str] = field(default_factory=Counter)  # passages replaced in texts, by kind
+    left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second look still finds, by kind
+    facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings after that
+    burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to show letters
 
 
 class LumbarReports(datasets.GeneratorBasedBuilder):
-    """Paired lumbar images and reports, built from records that are already assigned to splits.
+    """Writes the records of each split, loading one image at a time.
 
-    Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. Names
-    are taken out of the texts; an image that seems to show letters is written, but listed. `account` says so once
-    `download_and_prepare` has returned.
-
-    Args:
-        source_info: Vocabularies of the records.
-        records_of_split: The records of each split.
-        cache_dir: Folder for the library's lock files.
+    A record whose image is unusable is left out. Names are taken out of the texts; an image that seems to show letters
+    is written, but listed. `account` is complete once `download_and_prepare` has returned.
     """
 
     def __init__(
@@ -138,7 +107,7 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
             except UnusableImageError as error:
                 self.account.exclusions.append(Exclusion(record.source, str(error)))
                 continue
-            # Whatever a decoder raises on a damaged file: one row must not cost a build of hours.
+            # Whatever a decoder raises for a damaged file: one row must not cost a build of hours.
             except Exception as error:
                 reason = f"unreadable image: {type(error).__name__}: {error}"
                 self.account.exclusions.append(Exclusion(record.source, reason))
@@ -158,28 +127,21 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
 
 
 def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
-    """The columns of a built dataset, and where it comes from."""
+    """Describe columns and origin of a built dataset."""
     about = info.about
     return datasets.DatasetInfo(
-        description=info.summary or about.summary,
-        citation=about.citation,
-        license=about.license,
-        features=dataset_features(info),
+        info.summary or about.summary, about.citation, license=about.license, features=dataset_features(info)
     )
 
 
 def card_metadata(
     info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str, *, passed: bool
 ) -> str:
-    """The YAML head of the dataset card: licence, features and files, so that any reader decodes them without our code.
+    """Write the YAML head of the dataset card: licence, features and files, to be read without our code.
 
-    Args:
-        info: The source.
-        splits: What was written.
-        num_file_bytes: Size of all shards.
-        sha256: Digest of all shards. `load_dataset` finds a folder in its cache by the folder's name and this head, not
-            by the files: without it, a rebuilt dataset would be read as it was before.
-        passed: Whether the dataset passed the de-identification check; the cards of models trained on it ask.
+    The digest of all shards is there since `load_dataset` caches a folder by its name and this head, not by the files:
+    without it, a rebuilt dataset would be read as it was before. Cards of models trained on the dataset need `passed`,
+    whether it passed the de-identification check.
     """
     license_id, _, license_words = info.about.license.partition(": ")
     metadata = DatasetCardData(
@@ -209,14 +171,7 @@ def card_metadata(
 
 
 def read_mask_names(dataset: str | Path) -> tuple[str, ...]:
-    """Read the names of the mask classes from the card of a data set, background first.
-
-    Args:
-        dataset: Folder or Hub id.
-
-    Returns:
-        The names in the order of the class indices; empty if the card has none or cannot be found.
-    """
+    """Read the names of the mask classes, background first, from the card of a folder or Hub dataset; may be empty."""
     card_path = Path(dataset) / "README.md"
     if not card_path.is_file() and Path(dataset).exists():
         return ()

@@ -4,8 +4,8 @@
     python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --dry_run
     python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --public
 
-Shards and card are sent in one commit; `build_report.json`, which names rows as the source does, stays here. The
-repository is private unless --public is given. The token is that of `hf auth login` or of HF_TOKEN.
+Sends shards and card in one commit, but not `build_report.json`, which names rows as the source does. The repository
+is private unless you give --public. The token is that of `hf auth login` or of HF_TOKEN.
 """
 
 import sys
@@ -21,7 +21,7 @@ class PublishDatasetArguments:
 
     dataset: Path = setting(MISSING, "Folder that data_scripts.build wrote.")
     repo_id: str = setting(MISSING, "owner/name of the repository, made if missing.")
-    public: bool = setting(False, "Let everybody see it; otherwise only its owner can.")
+    public: bool = setting(False, "Let everybody see it; by default only its owner can.")
     tag: str = setting("v0.1", "Name of this version; a repository has each once.")
     num_proc: int = setting(1, "Processes that decode images for the checks.")
     dry_run: bool = setting(False, "Check, and list what would be sent, without contacting the Hub.")

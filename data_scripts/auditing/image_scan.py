@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import datasets
 from PIL import Image
@@ -25,22 +25,14 @@ def scan_images(
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> list[Result]:
-    """Call a function with the file of each image, as it is stored.
-
-    Args:
-        split: Rows with a column `image`.
-        function: Of a module, so that worker processes find it.
-        description: For the progress bar.
-        num_proc: Worker processes; 1 works in this one.
-        show_progress: Whether to draw the bar.
-
-    Returns:
-        What the function gave, in the order of the rows.
-    """
+    """Call an importable function with the stored file of each image; return its results in the order of the rows."""
     with tqdm(total=len(split), desc=description, unit=" images", disable=not show_progress) as bar:
-        if num_proc == 1:
-            return [_counted(function(file), bar) for file in _image_files(split)]
         results = []
+        if num_proc == 1:
+            for file in _image_files(split):
+                results.append(function(file))
+                bar.update()
+            return results
         with Workers(num_proc, preload=(function.__module__,)) as workers:
             for row, result in enumerate(workers.map(function, _image_files(split), bar.update)):
                 if isinstance(result, Crash):
@@ -50,25 +42,16 @@ def scan_images(
 
 
 def grey_image(file: bytes) -> Image.Image:
-    """Decode an image file to grey (mode `L`); more than 8 bits are windowed: a plain cast would turn them white."""
+    """Decode an image file to grey (mode `L`), windowed if it has more than 8 bits."""
     with Image.open(io.BytesIO(file)) as image:
         return grey_8bit(image)
-
-
-def _counted(result: Result, bar: tqdm) -> Result:
-    bar.update()
-    return result
 
 
 def _image_files(split: datasets.Dataset) -> Iterator[bytes]:
     stored = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
     for batch in stored.iter(batch_size=_ROWS_AT_ONCE):
         for image in batch["image"]:
-            yield _file_of(image)
-
-
-def _file_of(image: dict[str, Any] | None) -> bytes:
-    """A dataset holds its images, or, as `datasets.load_dataset("imagefolder")` does, only where they lie."""
-    if image is None or (image["bytes"] is None and not image["path"]):
-        raise ValueError("a row has no image; build the dataset with data_scripts")
-    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+            if image is None or (image["bytes"] is None and not image["path"]):
+                raise ValueError("a row has no image; build the dataset with data_scripts")
+            # `load_dataset("imagefolder")` stores paths only.
+            yield Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]

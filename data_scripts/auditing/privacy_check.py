@@ -1,4 +1,4 @@
-"""Check that a built dataset names no one: texts, ids, names of files, metadata of images, letters in pixels."""
+"""Check a built dataset for what may name a person: texts, ids, file names, image metadata, letters in pixels."""
 
 import io
 import re
@@ -17,64 +17,40 @@ from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
 
-# A few slices of any set look as if they held letters (of 710 real ones, one); more than that is text.
+# A few slices of any set seem to hold letters (one of 710 real ones); more than that is text.
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
-_WHAT_IN_ID = {
-    "DATE": "a date",
-    "NAME": "a person's name",
-    "EMAIL": "an address of mail",
-    "URL": "an address",
-    "PLACE": "a place",
-    "ID": "a labelled number",
-    "PHONE": "a telephone number",
-}
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 
 
 @dataclass(frozen=True)
 class IdentifyingRow:
-    """What names someone, and where; the passage itself is not repeated.
-
-    Args:
-        split: Name of the split.
-        row: Index in it.
-        column: Column of the dataset.
-        kind: Of the identifier, or `METADATA`.
-        excerpt: The text around it, with placeholders; or which metadata.
-    """
+    """Where a row may name someone; the passage itself is not repeated."""
 
     split: str
     row: int
     column: str
-    kind: str
-    excerpt: str
+    kind: str  # of the identifier, or `METADATA`
+    excerpt: str  # the text around it, with placeholders; or which metadata
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeidentificationReport:
-    """Outcome of a check.
-
-    Args:
-        num_rows: Rows looked at.
-        findings: Whatever names someone.
-        burnt_in_text: Split and row of each image that may hold letters; to be looked at.
-    """
+    """Outcome of a check."""
 
     num_rows: int
     findings: tuple[IdentifyingRow, ...]
-    burnt_in_text: tuple[tuple[str, int], ...]
+    burnt_in_text: tuple[tuple[str, int], ...]  # split and row of each image that may hold letters
 
     @property
     def passed(self) -> bool:
-        """Whether nothing names anyone, and no more images than by chance seem to hold letters."""
-        few_letters = len(self.burnt_in_text) <= max(1, MAX_SHARE_OF_LETTERS * self.num_rows)
-        return not self.findings and few_letters
+        """Whether nothing names a person, and no more images than by chance seem to hold letters."""
+        return not self.findings and few_images_with_letters(len(self.burnt_in_text), self.num_rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
+        """Return JSON values."""
         return {
             "passed": self.passed,
             "num_rows": self.num_rows,
@@ -84,13 +60,13 @@ class DeidentificationReport:
         }
 
 
-def check_dataset(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> DeidentificationReport:
-    """Look at every text, id, file name and image of a built dataset.
+def few_images_with_letters(num_images: int, num_rows: int) -> bool:
+    """Whether the number of images that seem to hold letters may be chance."""
+    return num_images <= max(1, MAX_SHARE_OF_LETTERS * num_rows)
 
-    Args:
-        dataset: Its splits.
-        num_proc: Processes that decode images.
-    """
+
+def check_dataset(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> DeidentificationReport:
+    """Look at every text, id, file name and image of a built dataset."""
     findings: list[IdentifyingRow] = []
     letters: list[tuple[str, int]] = []
     for name, split in dataset.items():
@@ -113,19 +89,12 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
             for kind in kinds_in_id(column, value):
-                yield IdentifyingRow(name, row, column, kind, f"{_WHAT_IN_ID[kind]} in the name")
+                yield IdentifyingRow(name, row, column, kind, "part of the id")
 
 
 @lru_cache(maxsize=100_000)
 def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
-    """What names someone in an id or the name of a file, whose words and numbers no cue tells from a report's.
-
-    Args:
-        column: Of the dataset: `patient_id`, `study_id` or `source`.
-        value: The id.
-
-    Returns:
-        The kinds of identifiers, sorted.
+    """List the kinds of identifiers in an id or file name, by stricter rules than in a report, which gives cues.
 
     Example:
         >>> kinds_in_id("source", "SALEM^AHMAD/scan_20160312.png")
@@ -136,7 +105,7 @@ def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
     if "^" in value or (column == "patient_id" and re.search(r"[^\W\d_]\s+[^\W\d_]|,", value.strip())):
         kinds.add("NAME")  # SALEM^AHMAD, as in DICOM; Salem Ahmad
     for found in find_identifiers(value):
-        # Ids are numbers: only one with a label before it is another's, and only a whole year makes it a date.
+        # Ids are numbers: only a label before one makes it an identifier, and only a whole year makes it a date.
         is_labelled = value[: found.span[0]].rstrip()[-1:] in (":", "#", ".") or found.text.startswith(("+", "("))
         if (
             found.kind in ("NAME", "EMAIL", "URL", "PLACE")
@@ -159,7 +128,7 @@ def _excerpt(text: str, found: Identifier) -> str:
 
 
 def _look_at_image(file: bytes) -> tuple[str, bool]:
-    """Metadata that may name someone, by their keys; and whether there seem to be letters in the pixels."""
+    """Return the keys of metadata that may name someone, and whether the pixels seem to hold letters."""
     with Image.open(io.BytesIO(file)) as image:
         image.load()
         texts = [key for key, value in image.info.items() if isinstance(value, str | bytes) and key not in _PIXEL_KEYS]

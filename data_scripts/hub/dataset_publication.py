@@ -22,15 +22,11 @@ KEPT_IDS = "ids of patients were kept as the source gives them (--keep_ids)"
 
 
 def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
-    """Raise at the start of a build whose dataset `check_publishable` would refuse, whatever the rows are.
-
-    Args:
-        args: Of the build.
-        about: Its source.
+    """Check, before a build, what decides whatever the rows are if its dataset can be published.
 
     Raises:
-        ValueError: If the licence of the source does not let the dataset be passed on and the user states no other, or
-            ids of a source that is no public data set are kept.
+        ValueError: If the licence of the source forbids sharing and the user states no other, or ids of a source that
+            is no public data set are kept.
     """
     if args.license is None:
         _check_licence(about.name, about.license, about.may_be_shared)
@@ -41,17 +37,11 @@ def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
 
 
 def check_publishable(folder: Path, num_proc: int = 1) -> None:
-    """Raise if a dataset must not be given to others.
-
-    Beside what the build found, the rows are looked at again: the rules may be better now.
-
-    Args:
-        folder: What `data_scripts.build` wrote.
-        num_proc: Processes that decode images.
+    """Check that a dataset may be shared, by its build report and by the rows as they are now.
 
     Raises:
-        ValueError: If it is no build or its shards are others, its licence does not let it be passed on or was not
-            stated, it may name a person, or its splits share patients or images and the card does not say so.
+        ValueError: If it is no build or its shards were changed, its licence forbids sharing or was not stated, it may
+            name a person, or its splits leak and the card does not say so.
     """
     report = _read_report(folder)
     source = report["source"]
@@ -79,23 +69,22 @@ def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
         return
     if licence == NOT_STATED:
         raise ValueError(
-            f"Nobody said under which licence the data of the source {source} stand: whoever may pass them on builds "
-            "the dataset with --license."
+            f"The data of the source {source} have no stated licence: if you may share them, build the dataset with "
+            "--license."
         )
     raise ValueError(
-        f"The licence of the source {source} ({licence.removeprefix('other: ')}) does not let others be given what was "
-        "made from it. Publish the command of the build instead."
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing what was made from "
+        "it. Publish the command of the build instead."
     )
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_NAME
     if not path.is_file():
-        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Name the folder that --out named.")
+        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Give the folder that `--out` named.")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
-        named = ", ".join(sorted(missing))
-        raise ValueError(f"{path} is of an earlier version and says nothing of {named}: build the dataset again.")
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: build the dataset again.")
     return report
 
 
@@ -113,11 +102,7 @@ def _check_names(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def files_to_send(folder: Path) -> dict[str, Path]:
-    """The card and the shards, by their names in the repository.
-
-    Raises:
-        ValueError: If the card names a path of this machine.
-    """
+    """List the card and the shards by their names in the repository; raise a ValueError for a card with local paths."""
     card = folder / CARD_NAME
     if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
         raise ValueError(f"{card} names paths of this machine: {', '.join(local)}. Remove them.")
@@ -126,13 +111,10 @@ def files_to_send(folder: Path) -> dict[str, Path]:
 
 
 def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:
-    """Check a built dataset and send it.
-
-    Returns:
-        Address of the commit.
+    """Check a built dataset and send it; return the address of the commit.
 
     Raises:
-        ValueError: If it must not be given to others, or the Hub refuses, fails or cannot be reached.
+        ValueError: If it must not be shared, or the Hub refuses, fails or cannot be reached.
     """
     check_destination(api, destination)
     check_publishable(folder, num_proc)

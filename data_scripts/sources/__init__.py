@@ -1,12 +1,13 @@
-"""The sources of data sets, each in a folder of its own.
+"""The sources of data sets.
 
-To add one: write `sources/NAME/source.py` with the three members of `Source`, and add it to `SOURCES`. `--source`,
-`--list` and the card read all else from its `ABOUT`. Tables are read with `sources.tables`, notes with `sources.notes`,
-images and DICOM with `data_scripts.imaging`; captions are put together with `reports.phrasing`.
+To add one: write `sources/NAME.py`, or `sources/NAME/source.py` beside its other files, with the three members of
+`Source`, and add it to `SOURCES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
+`data_scripts.imaging`; compose captions with `reports.phrasing`.
 """
 
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
@@ -33,15 +34,8 @@ class Source(Protocol):
         ...
 
 
-SOURCES: dict[str, Source] = {
-    "folder": folder,
-    "knee_kl": knee_kl,
-    "lsma_pqr": lsma_pqr,
-    "mendeley": mendeley,
-    "rsna2024": rsna2024,
-    "spider": spider,
-    "synthetic": synthetic,
-}
+_MODULES: tuple[Source, ...] = (folder, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic)
+SOURCES = {source.ABOUT.name: source for source in _MODULES}
 
 
 def list_sources() -> str:
@@ -57,16 +51,7 @@ def _describe(about: SourceAbout) -> str:
         "Get it": about.where,
         "Cite": about.citation,
     }
-    described = [textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")]
-    for name, words in lines.items():
-        described.append(
-            textwrap.fill(
-                words,
-                width=79,
-                initial_indent=f"  {name + ':':<9}",
-                subsequent_indent=" " * 11,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-    return "\n".join([about.name, *described])
+    fill = partial(textwrap.fill, width=79, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+    described = [fill(words, initial_indent=f"  {name + ':':<9}") for name, words in lines.items()]
+    summary = textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([about.name, summary, *described])

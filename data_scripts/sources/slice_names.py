@@ -1,7 +1,7 @@
-"""Slice files named by sequence, patient and place: `T1_0001_D3.png`, `axial_T2_0042_D5.png`, `sag_T2_0001_S8.png`.
+"""Slice names of the lumbar sets on Mendeley Data: `T1_0001_D3.png`, `axial_T2_0042_D5.png`, `sag_T2_0001_S8.png`.
 
-The lumbar sets on Mendeley Data name their images so. `D3`, `D4` and `D5` are axial slices through a disc, `S8` is the
-eighth sagittal slice.
+They state sequence, patient and place: `D3`, `D4` and `D5` are axial slices through a disc, `S8` is the eighth sagittal
+slice.
 """
 
 import filecmp
@@ -18,23 +18,17 @@ LEVEL_OF_DISC = {"D3": "L3/L4", "D4": "L4/L5", "D5": "L5/S1"}
 OTHER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
 NOT_PNG = "not a PNG file; convert it, and keep its name"
 
-# ASCII only: a digit of another script would pass as `\d` and name a patient that no table knows.
+# ASCII only: `\d` matches digits of other scripts, which no table has.
 _AXIAL = re.compile(r"(?:axial_)?(T[12])_([0-9]{4})_(D[345])\.png", re.IGNORECASE | re.ASCII)
 _SAGITTAL = re.compile(r"(?:sag_)?(T[12])_([0-9]{4})_(S[0-9]{1,2})\.png", re.IGNORECASE | re.ASCII)
 
 
 class SliceName(NamedTuple):
-    """What the name of a slice file says.
+    """What the name of a slice file says."""
 
-    Args:
-        patient: Four digits, as in the notes.
-        place: The disc (`D3` to `D5`) of an axial slice, the number (`S8`) of a sagittal one.
-        sequence: `T1` or `T2`.
-    """
-
-    patient: str
-    place: str
-    sequence: str
+    patient: str  # four digits, as in the notes
+    place: str  # the disc (`D3` to `D5`) of an axial slice, the number (`S8`) of a sagittal one
+    sequence: str  # `T1` or `T2`
 
     @property
     def plane(self) -> str:
@@ -70,15 +64,8 @@ def one_file_each(
 ) -> tuple[dict[SliceName, Path], list[Exclusion]]:
     """Choose the file of each slice.
 
-    Identical copies are excluded by rule. Files that differ are all excluded as defects: it is unknown which one shows
-    the slice.
-
-    Args:
-        files_of: The files of each slice, at least one.
-        source_of: Returns the `source` of a file, as in `Record`.
-
-    Returns:
-        The file of each slice that has one, and the exclusions.
+    Identical copies are excluded by rule. Files that differ are all excluded as defects: we cannot know which one shows
+    the slice. `source_of` names a file as in `Record`.
     """
     chosen: dict[SliceName, Path] = {}
     exclusions: list[Exclusion] = []
@@ -93,7 +80,7 @@ def one_file_each(
 
 
 def group_by_name(paths: Iterable[Path]) -> tuple[dict[SliceName, list[Path]], list[Path]]:
-    """Sort files by the slice that their name states; the second list has the files without such a name."""
+    """Group files by the slice that they name; also list the files without such a name."""
     files_of: dict[SliceName, list[Path]] = {}
     others = []
     for path in paths:

@@ -1,11 +1,11 @@
 """Run a function over many items in worker processes, and survive items that kill or hang their process.
 
 Image decoders are C code fed with files from anywhere: one may crash, eat all memory or never return. A worker
-announces each item before it touches it, so the item at which it died or hung is known; another worker does the rest.
+announces each item before touching it, so we know at which item it died or hung; another worker does the rest.
 
 `concurrent.futures` gives up all tasks when one process dies, and has no time limit. `pebble` limits the time of a
-task, not of the items in it, counts the time in which everything was stopped (Ctrl-Z, a paused container), and does not
-say at which item of a task a process died.
+task, not of its items, counts time in which everything was stopped (Ctrl-Z, a paused container), and does not say at
+which item a process died.
 """
 
 import contextlib
@@ -24,13 +24,12 @@ from itertools import count, islice
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tqdm.auto import tqdm
 
 ITEM_SECONDS = 60.0  # a slice takes milliseconds, a whole volume seconds
-NUM_DEATHS = 2  # once may be another's fault: the system kills whom it likes when memory runs out, a share hangs
+NUM_DEATHS = 2  # one death may be another's fault: the system kills any process when memory runs out, a share hangs
 BATCH_ITEMS = 32
 
 _MAX_WAITING = 64  # results that wait in memory for an earlier one
@@ -42,74 +41,45 @@ _CONTEXT: ForkServerContext | SpawnContext = (
 )
 
 Item = TypeVar("Item")
-Batch = TypeVar("Batch", contravariant=True)
-Result = TypeVar("Result", covariant=True)
 Announce = Callable[[int | None], None]
+BatchFunction = Callable[[Any, Mapping[int, str], Announce], Any]
 
 
 @dataclass(frozen=True)
 class Crash:
-    """Stands for the result of an item that killed or hung its process.
+    """Stands for the result of an item that killed or hung its process."""
 
-    Args:
-        reason: `reading it killed the process (SIGSEGV)`, or `reading it took more than 60 s`.
-    """
-
-    reason: str
-
-
-class BatchFunction(Protocol[Batch, Result]):
-    """A function of a module, so that worker processes find it."""
-
-    def __call__(self, batch: Batch, crashed: Mapping[int, str], announce: Announce) -> Result:
-        """Do the items of a batch.
-
-        Args:
-            batch: The items, in whatever form.
-            crashed: Reasons, by index in the batch, of the items that must not be touched.
-            announce: Call it with the index of each item before touching it, and with None after the last.
-        """
+    reason: str  # `reading it killed the process (SIGSEGV)`, or `reading it took more than 60 s`
 
 
 @dataclass
 class _Task:
-    """A batch and what is known of its items.
+    """A batch and what is known of its items."""
 
-    Args:
-        index: Place of the batch among all.
-        batch: The items.
-        crashed: Reasons by index of the items that must not be touched again.
-        deaths: How often a worker died or hung at each item; under None, between items.
-        item: Index of the item that the worker is at; None before the first and after the last.
-        num_announced: Items announced since the worker began.
-        announced_at: When a sign of life came last, in seconds of the monotonic clock; later by the time in which
-            this process itself stood still.
-    """
-
-    index: int
+    index: int  # among all batches
     batch: Any
-    crashed: dict[int, str] = field(default_factory=dict)
-    deaths: Counter[int | None] = field(default_factory=Counter)
-    item: int | None = None
-    num_announced: int = 0
-    announced_at: float = 0.0
+    crashed: dict[int, str] = field(default_factory=dict)  # reasons by index of the items not to touch again
+    deaths: Counter[int | None] = field(default_factory=Counter)  # of workers, by item; under None, between items
+    item: int | None = None  # that the worker is at; None before the first and after the last
+    num_announced: int = 0  # since the worker began
+    announced_at: float = 0.0  # last sign of life, monotonic seconds; moved by the time this process stood still
 
 
 class _Worker:
-    """A process that does one batch after the other, and the end of the pipe that leads to it."""
+    """A process that does one batch after the other, and our end of its pipe."""
 
     def __init__(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
-        theirs.close()  # or the end of the process would not be seen
+        theirs.close()  # or we would not see the process end
         self.task: _Task | None = None
-        self.function: BatchFunction[Any, Any] | None = None
+        self.function: BatchFunction | None = None
 
-    def give(self, task: _Task, function: BatchFunction[Any, Any]) -> None:
+    def give(self, task: _Task, function: BatchFunction) -> None:
         task.item, task.num_announced, task.announced_at = None, 0, time.monotonic()
         self.task = task
-        with contextlib.suppress(OSError):  # it died meanwhile: seen, and dealt with, when it is listened to
+        with contextlib.suppress(OSError):  # it died meanwhile: `_listen` will see that
             known = function is self.function  # sent once: it may hold a list of all files
             self.connection.send((None if known else function, task.batch, task.crashed))
             self.function = function
@@ -119,7 +89,7 @@ class _Worker:
         return task is not None and task.item is not None and time.monotonic() - task.announced_at > item_seconds
 
     def stop(self) -> int | None:
-        """End the process; give its exit code, negative for a signal."""
+        """End the process and return its exit code, negative for a signal."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -127,16 +97,13 @@ class _Worker:
 
 
 class Workers:
-    """Worker processes, started when there is work for them and killed at the end of the `with` block.
+    """At most `num_proc` processes, started when there is work and killed at the end of the `with` block.
 
-    Args:
-        num_proc: Number of processes, at most.
-        item_seconds: How long an item may take.
-        preload: Modules that the server of the processes imports at once, while this process does other things.
+    An item may take `item_seconds`. The fork server imports the modules of `preload` in the background.
 
     Example:
         with Workers(2) as workers:
-            outcomes = list(workers.map(read_headers, paths))  # a `Crash` in the place of a result that there is not
+            outcomes = list(workers.map(read_headers, paths))  # a `Crash` for each file that killed its process
     """
 
     def __init__(self, num_proc: int, item_seconds: float = ITEM_SECONDS, preload: Sequence[str] = ()) -> None:
@@ -152,7 +119,7 @@ class Workers:
             forkserver.ensure_running()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _: BaseException | None, _tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.stop()
 
@@ -165,37 +132,31 @@ class Workers:
     ) -> Iterator[Any]:
         """Apply a function to each item; yield the results in order.
 
-        Args:
-            function: Of a module, so that worker processes find it.
-            items: Read only as fast as they are worked off.
-            on_items: As in `run`.
-            batch_items: Items that are sent to a process at once.
+        The function must be importable: workers look it up by name. Items are consumed only as fast as they are
+        processed, and sent to a process `batch_items` at once. For `on_items`, see `run`.
 
         Yields:
-            What the function gave, or a `Crash`.
-
-        Raises:
-            Exception: What the function raised.
+            The function's result, or a `Crash`. What the function raises is raised here.
         """
         for results in self.run(partial(_apply, function), _batches(items, batch_items), on_items):
             yield from results
 
     def run(
         self,
-        function: BatchFunction[Any, Any],
+        function: BatchFunction,
         batches: Iterable[Any],
         on_items: Callable[[int], object] = lambda _: None,
     ) -> Iterator[Any]:
         """Apply a function to batches; yield the results in order.
 
         Args:
-            function: Does a batch, and announces each of its items.
-            batches: Read only as fast as they are worked off.
+            function: Importable, called with a batch, reasons by index of the items that it must not touch, and a
+                function to call with the index of each item before touching it, and with None after the last.
+            batches: Consumed only as fast as they are processed.
             on_items: Called with the number of items begun since the last call; negative when they are begun anew.
 
         Raises:
-            RuntimeError: If a worker dies for a reason that lies in no item.
-            Exception: What the function raised.
+            RuntimeError: If a worker dies outside of any item.
         """
         tasks = map(_Task, count(), batches)
         results: dict[int, Any] = {}
@@ -209,7 +170,7 @@ class Workers:
                 while num_done in results:
                     yield results.pop(num_done)
                     num_done += 1
-                # After this process stood still (Ctrl-Z, a paused container, swapping), so did its workers.
+                # When this process stood still (Ctrl-Z, a paused container, swapping), so did its workers.
                 last_look, looked_at = looked_at, time.monotonic()
                 stood_still = max(0.0, looked_at - last_look - patience)
                 for worker in busy.values():
@@ -223,10 +184,8 @@ class Workers:
                 worker.stop()
                 self._workers.remove(worker)
 
-    def _hand_out(
-        self, function: BatchFunction[Any, Any], tasks: Iterator[_Task], may_begin: bool
-    ) -> dict[Connection, _Worker]:
-        """Give each idle worker a batch, of which begun ones come first; return those that are busy."""
+    def _hand_out(self, function: BatchFunction, tasks: Iterator[_Task], may_begin: bool) -> dict[Connection, _Worker]:
+        """Give each idle worker a batch, retries first; return the busy workers."""
         idle = deque(worker for worker in self._workers if worker.task is None)
         while idle or len(self._workers) < self.num_proc:
             task = self._retries.popleft() if self._retries else next(tasks, None) if may_begin else None
@@ -259,7 +218,7 @@ class Workers:
                 on_items(1)
 
     def _replace(self, worker: _Worker, on_items: Callable[[int], object], hang: str | None) -> None:
-        """Remove a worker that died or hangs, and put its batch back into the queue."""
+        """Remove a worker that died or hangs, and requeue its batch."""
         task, exit_code = worker.task, worker.stop()
         assert task is not None
         worker.task = None
@@ -294,23 +253,21 @@ def _apply(
 
 
 def _cause_of_death(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit code {exit_code}"
+    return f"exit code {exit_code}" if exit_code is None or exit_code >= 0 else signal.Signals(-exit_code).name
 
 
 def _serve(connection: Connection) -> None:
-    """Do the batches that come through the pipe, until it closes. Runs in the worker."""
+    """Process batches from the pipe until it closes. Runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends its workers
-    tqdm.set_lock(threading.RLock())  # its own lock spans processes, and would be left behind when this one is killed
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock spans processes, and would leak when this one is killed
 
     def say(kind: str, content: Any) -> None:
         try:
             connection.send((kind, content))
         except OSError:
-            os._exit(1)  # the main process was killed: nobody is left to work for
+            os._exit(1)  # the main process was killed
 
-    function: BatchFunction[Any, Any] | None = None
+    function: BatchFunction | None = None
     while True:
         try:
             new_function, batch, crashed = connection.recv()
@@ -327,7 +284,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error with the traceback of this process; in words if it cannot be sent."""
+    """Add this process's traceback to an error; give the traceback alone if the error cannot be pickled."""
     trace = traceback.format_exc()
     error.add_note(trace)
     try:

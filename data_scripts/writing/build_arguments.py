@@ -1,4 +1,4 @@
-"""The settings of a build, and what is refused before anything is read."""
+"""The settings of a build, and their checks before anything is read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class BuildArguments:
     source: SourceName = setting(None, "Where the rows come from; --list describes each source.")
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
-    notes: Path | None = setting(None, "File of the written reports, if it does not lie in --raw.")
+    notes: Path | None = setting(None, "File of the written reports, if it is not in --raw.")
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts a patient into several splits; the card says so."
     )
@@ -29,9 +29,7 @@ class BuildArguments:
         [*DEFAULT_FRACTIONS], "Shares of train, validation and test. 0 leaves a split out."
     )
     seed: int = setting(0, "Seed of the splits, of the order of shards, and of what a source draws.")
-    num_patients: int | None = setting(
-        None, f"Patients to draw (synthetic source only), {NUM_DRAWN_PATIENTS} if not given."
-    )
+    num_patients: int | None = setting(None, f"Patients to draw (synthetic source only); default {NUM_DRAWN_PATIENTS}.")
     max_bad: float = setting(0.05, "Largest share of rows left out for a defect; above it nothing is built.")
     num_proc: int = setting(1, "Processes that decode and write images; the result is the same for any number.")
     streaming_shards: int | None = setting(
@@ -59,9 +57,8 @@ class BuildArguments:
         None, "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
     )
     tag: str = setting("v0.1", "Name of the version that --push_to_hub publishes; a dataset has each once.")
-    list: bool = setting(
-        False, "Describe each source, its licence, its size and where to get it, and exit."
-    )  # last: it hides the type
+    # Last, since it hides the type.
+    list: bool = setting(False, "Describe each source, its licence, its size and where to get it, and exit.")
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -69,10 +66,9 @@ class BuildArguments:
             raise ValueError("give --source and --out; --list describes the sources")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"--max_bad must be a share of the rows, 0 to 1, got {self.max_bad}")
-        if self.num_proc < 1:
-            raise ValueError(f"--num_proc must be 1 or more, got {self.num_proc}")
-        if self.streaming_shards is not None and self.streaming_shards < 1:
-            raise ValueError(f"--streaming_shards must be 1 or more, got {self.streaming_shards}")
+        for name, number in (("num_proc", self.num_proc), ("streaming_shards", self.streaming_shards)):
+            if number is not None and number < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {number}")
         if self.license is not None:
             check_license(self.license)
         if self.tag != BuildArguments.tag and not self.push_to_hub:
@@ -80,11 +76,7 @@ class BuildArguments:
 
 
 def check_options(args: BuildArguments, about: SourceAbout) -> None:
-    """Check that the source heeds all that is asked for.
-
-    Raises:
-        ValueError: If it ignores an option.
-    """
+    """Raise a ValueError for an option that the source would ignore."""
     if args.notes is not None and not about.reads_notes:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:

@@ -1,55 +1,60 @@
-"""Build a dataset: from the rows of a source to shards, report and card, in a staging folder that survives a kill."""
+"""Build a dataset from the rows of a source: shards, report and card, in a staging folder that survives a kill."""
 
 import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import shard_digests
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
 from data_scripts.privacy.protection import pseudonymise, pseudonyms_of_public
 from data_scripts.privacy.pseudonyms import Pseudonyms
-from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
+from data_scripts.records import (
+    NUM_DRAWN_PATIENTS,
+    SPLITS,
+    Exclusion,
+    ReadOptions,
+    Record,
+    SourceInfo,
+    record_problem,
+)
 from data_scripts.sources import SOURCES
+from data_scripts.splits import DEFAULT_FRACTIONS, check_given_splits, split_by_patient
 from data_scripts.system.staging import clear, publish, staging_folder
 from data_scripts.system.whole_files import write_bytes, write_text
 from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report
 from data_scripts.writing.dataset_card import card_text
-from data_scripts.writing.parts import Part, any_finished, join_parts, keep_finished, parts_of, read_result, write_part
-from data_scripts.writing.planning import (
-    assign_splits,
+from data_scripts.writing.parts import (
+    Part,
+    any_finished,
     check_shards,
-    check_share_of_bad,
-    first_of,
-    shuffle_rows,
-    sort_out,
-    without,
+    join_parts,
+    keep_finished,
+    parts_of,
+    read_result,
+    write_part,
 )
+
+NUM_NAMED_EXCLUSIONS = 10
 
 
 def build(args: BuildArguments, command: str) -> dict[str, Any]:
-    """Build the dataset at `args.out`.
-
-    Args:
-        args: What to build.
-        command: The command line, for the card.
-
-    Returns:
-        The build report, as written.
+    """Build the dataset at `args.out`, with the command line in its card; return the build report.
 
     Raises:
-        ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; nothing is
-            left at `args.out` then, or the earlier build stays as it was.
+        ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; `args.out` is
+            unchanged then.
     """
     check_options(args, SOURCES[args.source].ABOUT)
     with staging_folder(args.out) as staging:
@@ -60,7 +65,7 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
             if not any_finished(staging / "parts"):
                 clear(staging)
                 raise
-            # Hours of decoding, and the key of the pseudonyms, are not thrown away for a disk that was not mounted.
+            # Keep hours of decoding, and the key of the pseudonyms, after a mere unmounted disk.
             raise ValueError(
                 f"{error}\nThe images written so far stay in {staging}: the next build of {args.out} resumes from "
                 "them; delete that folder to start over"
@@ -77,7 +82,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_proc=args.num_proc,
         license=args.license,
     )
-    # Sources bring the decoders. Their imports run while the source is read.
+    # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # Which rows, and which split each belongs to.
         info = source.describe(options)
@@ -87,13 +92,14 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
         if args.streaming_shards:
-            check_shards(records_of_split, args.streaming_shards)
+            for split, members in records_of_split.items():
+                check_shards(split, len(members), args.streaming_shards)  # before any image is decoded
             records_of_split = shuffle_rows(records_of_split, args.seed)
         own_names = [record.source for record in _flat(records_of_split)]
         if pseudonyms is not None:
             records_of_split = pseudonymise(records_of_split, info.about, pseudonyms)
 
-        # Their images, in parts; those that an interrupted build finished are kept.
+        # Their images, in parts; those of an interrupted build are kept.
         parts = _write_parts(workers, info, records_of_split, staging / "parts")
     results = [read_result(part) for part in parts]
     unusable = [exclusion for result in results for exclusion in result.exclusions]
@@ -103,7 +109,11 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     check_share_of_bad(exclusions, num_read, args.max_bad)
 
     # The dataset: shards, report and card, and only then its name.
-    written = without(unusable, records_of_split)
+    left_out = {exclusion.source for exclusion in unusable}
+    written = {
+        split: [record for record in records if record.source not in left_out]
+        for split, records in records_of_split.items()
+    }
     if empty := [split for split, records in written.items() if not records]:
         named = ", ".join(empty)
         raise ValueError(f"no usable image is left in the splits {named}; fix the rows. {first_of(unusable_own)}")
@@ -131,18 +141,116 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     return report
 
 
+def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[list[Record], list[Exclusion]]:
+    """Separate the rows that can be written from those that cannot, before any pixel is loaded."""
+    records: list[Record] = []
+    exclusions: list[Exclusion] = []
+    row_of_source: dict[str, int] = {}
+    for row, item in enumerate(items, start=1):
+        if isinstance(item, Exclusion):
+            exclusions.append(item)
+            continue
+        first_row = row_of_source.setdefault(item.source, row)
+        problem = record_problem(item, info) or _unwritable_text(item)
+        if first_row != row:
+            problem = f"duplicate id: row {row} repeats row {first_row}"
+        if problem:
+            exclusions.append(Exclusion(item.source, problem))
+        else:
+            records.append(item)
+    return records, exclusions
+
+
+def _unwritable_text(record: Record) -> str | None:
+    r"""Describe lone surrogates, from `"\ud800"` in JSON or a damaged file name, which cannot be stored."""
+    try:
+        "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
+    except UnicodeEncodeError as error:
+        return f"text that is no Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
+    return None
+
+
+def check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
+    """Raise a ValueError if more than the share `max_bad` of the rows is defective, or there are no usable rows."""
+    if num_read == 0:
+        raise ValueError("the source holds no rows")
+    bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
+    if len(bad_rows) > max_bad * num_read:
+        raise ValueError(
+            f"{len(bad_rows)} of {num_read} rows are bad, more than --max_bad {max_bad:g} allows; nothing was built. "
+            f"Fix them, or raise --max_bad. {first_of(bad_rows)}"
+        )
+    if len(exclusions) == num_read:
+        raise ValueError(f"none of {num_read} rows is usable; nothing was built. {first_of(exclusions)}")
+
+
+def first_of(exclusions: Sequence[Exclusion]) -> str:
+    r"""List the first rows left out, with their reasons, for an error.
+
+    Example:
+        >>> first_of([Exclusion("scan 1", "truncated")])
+        'The first 1:\n  scan 1: truncated'
+    """
+    first = exclusions[:NUM_NAMED_EXCLUSIONS]
+    return "\n".join([f"The first {len(first)}:", *(f"  {bad.source}: {bad.reason}" for bad in first)])
+
+
+def assign_splits(
+    records: Sequence[Record], split_by: str, fractions: Sequence[float], seed: int
+) -> tuple[dict[str, list[Record]], str]:
+    """Assign each record to a split, by `patient` or `record`; also describe the rule for the card.
+
+    Raises:
+        ValueError: If the source's own splits cannot be kept, or `fractions` contradict them.
+    """
+    patient_ids = [record.patient_id for record in records]
+    labels = [record.labels for record in records]
+    given = [record.split for record in records if record.split is not None]
+    shares = " / ".join(f"{100 * fraction:g} %" for fraction in fractions)
+    if given:
+        if len(given) != len(records) or split_by != "patient":
+            raise ValueError(
+                f"the source gives {len(given)} of {len(records)} rows a split: it must be given for all of them, "
+                "and --split_by left out"
+            )
+        if tuple(fractions) != DEFAULT_FRACTIONS:
+            raise ValueError(f"the source gives its rows their splits; leave --split_fractions out, not {shares}")
+        check_given_splits(patient_ids, given)
+        splits, rule = given, "As the source gives them. No patient is in two splits."
+    elif split_by == "patient":
+        splits = split_by_patient(patient_ids, labels, fractions=fractions, seed=seed)
+        rule = f"By patient, {shares}, stratified by the patients' classes, seed {seed}."
+    else:
+        sources = [record.source for record in records]
+        splits = split_by_patient(sources, labels, fractions=fractions, seed=seed, unit="record")
+        rule = f"By record, {shares}, stratified by class, seed {seed}."
+    records_of_split = {
+        name: [record for record, split in zip(records, splits, strict=True) if split == name] for name in SPLITS
+    }
+    return {name: members for name, members in records_of_split.items() if members}, rule
+
+
+def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) -> dict[str, list[Record]]:
+    """Shuffle the rows of each split, so that each shard holds all kinds of rows."""
+    shuffled = {}
+    for split, records in records_of_split.items():
+        order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
+        shuffled[split] = [records[index] for index in order]
+    return shuffled
+
+
 def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudonyms:
     if info.about.has_public_ids:
         return pseudonyms_of_public(info.about)
     if args.pseudonym_key is None:
-        # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
+        # A resumed build finds its key in the staging folder, which is removed at the end.
         return Pseudonyms.from_file(staging / "pseudonym_key")
     try:
         return Pseudonyms.from_file(args.pseudonym_key)
     except OSError as error:
         raise ValueError(
             f"--pseudonym_key {args.pseudonym_key} can be neither read nor made ({error.strerror}); give a file in a "
-            "folder that exists and may be written to"
+            "writable folder"
         ) from error
 
 
@@ -151,7 +259,7 @@ def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
 
 
 def _check_out(args: BuildArguments) -> None:
-    """Refuse an output folder that exists, unless it is an earlier build that may be replaced."""
+    """Raise a ValueError if the output folder exists, unless it is an earlier build that may be replaced."""
     out = args.out.resolve()
     if args.raw is not None and (args.raw.resolve() == out or out in args.raw.resolve().parents):
         raise ValueError(f"--out {args.out} holds the raw data {args.raw}; choose another folder")
@@ -180,7 +288,7 @@ def _write_parts(
 def _write_dataset(
     folder: Path, info: SourceInfo, parts: Sequence[Part], report: Mapping[str, Any], num_shards: int | None
 ) -> tuple[Path, dict[str, Any]]:
-    """Write shards, report and card; give the folder, and the report with the digests of the shards."""
+    """Write shards, report and card; return the folder, and the report with the digests of the shards."""
     if folder.exists():
         shutil.rmtree(folder)  # an interrupted build was joining its parts
     (folder / DATA_FOLDER).mkdir(parents=True)
@@ -193,7 +301,7 @@ def _write_dataset(
     sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
     report = {**report, "shards": digests}
     report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    # File names may contain bytes that are not text: JSON has an escape for them.
+    # File names may contain bytes that are not text; JSON escapes them.
     write_bytes(folder / REPORT_NAME, report_json.encode(errors="backslashreplace"))
     passed = report["deidentification"]["passed"]
     head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)

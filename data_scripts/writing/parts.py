@@ -1,8 +1,7 @@
-"""Parts of a dataset, which workers write and a resumed build keeps, and the shards of equal length made of them.
+"""Parts of a dataset, which workers write and a resumed build keeps, and the shards made of them.
 
-The name of a part's file is the fingerprint of all that decides its content: the records, the files behind their
-pixels (size and time of change), the vocabularies and this code. A part that lies in the folder is therefore the
-right one, whatever else has changed since.
+A part's file is named by a fingerprint of all that decides its content: the records, the files behind their pixels
+(size and time of change), the vocabularies and this code. A part that exists is therefore the right one.
 """
 
 import hashlib
@@ -12,9 +11,10 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +30,31 @@ from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.system.worker_pool import Announce
 
 MAX_SHARD_BYTES = 500_000_000  # as `datasets` has it
-ROW_GROUP_ROWS = 100  # what a reader decodes at once: few enough for random access, enough for speed
+ROW_GROUP_ROWS = 100  # what a reader decodes at once, a compromise of random access and speed
 ROW_GROUP_BYTES = 64 * 2**20
-PART_ROWS = 64  # below a second of work for slices: little is lost by an interruption, and all processes end together
+PART_ROWS = 64  # less than a second of work: an interruption loses little, and all processes end together
 
 _LIBRARIES = ("datasets", "numpy", "pillow", "pyarrow", "pydicom")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Rows of one split, in order.
-
-    Args:
-        split: Their split.
-        records: The rows.
-        path: The Parquet file to write; what was left out goes into a `.json` file beside it.
-    """
+    """Rows of one split, in order."""
 
     split: str
     records: tuple[Record, ...]
-    path: Path
+    path: Path  # the Parquet file to write
 
     @property
     def result_path(self) -> Path:
-        """Written last: the part is done when it exists."""
+        """What became of the rows; written last, when the part is done."""
         return self.path.with_suffix(".json")
 
 
 def parts_of(
     records_of_split: Mapping[str, Sequence[Record]], info: SourceInfo, folder: Path, part_rows: int = PART_ROWS
 ) -> list[Part]:
-    """Cut the rows of each split into parts, whose files lie in `folder`."""
+    """Cut the rows of each split into parts with files in `folder`."""
     vocabularies = repr((info.label_names, info.grade_names, info.mask_names))
     parts = []
     for split, records in records_of_split.items():
@@ -73,7 +67,7 @@ def parts_of(
 
 
 def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
-    """Empty the folder of all but finished parts of this build; give the parts that are still to be written."""
+    """Remove all but this build's finished parts from the folder; return the parts that are still to be written."""
     finished = [part for part in parts if part.result_path.is_file() and part.path.is_file()]
     kept = {path for part in finished for path in (part.path, part.result_path)}
     for path in folder.iterdir():
@@ -81,24 +75,16 @@ def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
             shutil.rmtree(path)
         elif path not in kept:
             path.unlink()
-    finished_paths = {part.path for part in finished}
-    return [part for part in parts if part.path not in finished_paths]
+    return [part for part in parts if part.path not in kept]
 
 
 def any_finished(folder: Path) -> bool:
-    """Whether a part in the folder is done, of whichever build."""
+    """Whether the folder has a finished part of any build."""
     return any(path.with_suffix(".parquet").is_file() for path in folder.glob("*.json"))
 
 
 def write_part(info: SourceInfo, part: Part, crashed: Mapping[int, str], announce: Announce) -> None:
-    """Write the rows of a part; the files appear whole or not at all. Runs in a worker process.
-
-    Args:
-        info: The source of the records.
-        part: What to write.
-        crashed: Reasons by index of the rows that must not be touched; they become exclusions.
-        announce: Called with the index of each row before it is touched, and with None after the last.
-    """
+    """Write the rows of a part; the files appear whole or not at all. Runs in a worker, see `Workers.run`."""
     datasets.disable_progress_bars()
 
     def rows() -> Iterator[Record]:
@@ -126,7 +112,7 @@ def read_result(part: Part) -> Account:
 
 
 def record_fingerprint(record: Record) -> str:
-    """All that decides the row of a record, as text; for files that its functions are bound to, size and time."""
+    """Describe all that decides a record's row as text; for files that its functions are bound to, size and time."""
     return repr([_value_fingerprint(getattr(record, column.name)) for column in fields(record)])
 
 
@@ -144,7 +130,7 @@ def _value_fingerprint(value: Any) -> str:
 
 @cache
 def code_fingerprint() -> str:
-    """Changes with every change of this package's code and of the libraries that decide what is written."""
+    """Fingerprint this package's code and the versions of libraries that decide what is written."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
@@ -157,7 +143,7 @@ def _raise_unusable(reason: str) -> Image.Image:
 
 
 def shard_lengths(num_rows: int, num_shards: int) -> list[int]:
-    """Spread rows over shards so that no two differ by more than one.
+    """Spread rows over shards whose lengths differ by at most one.
 
     Example:
         >>> shard_lengths(11, 4)
@@ -167,19 +153,21 @@ def shard_lengths(num_rows: int, num_shards: int) -> list[int]:
     return [fewest + (index < rest) for index in range(num_shards)]
 
 
+def check_shards(split: str, num_rows: int, num_shards: int) -> None:
+    """Raise a ValueError if a split has fewer rows than shards."""
+    if num_shards > num_rows:
+        raise ValueError(
+            f"--streaming_shards {num_shards} is more than the {num_rows} rows of {split}; give at most {num_rows}"
+        )
+
+
 def join_parts(
     parts: Sequence[Path], folder: Path, split: str, features: datasets.Features, num_shards: int | None = None
 ) -> datasets.SplitInfo:
     """Write the rows of the parts, in order, into shards `SPLIT-00000-of-0000N.parquet`.
 
-    The same rows give the same bytes, whichever processes wrote the parts.
-
-    Args:
-        parts: Parquet files of one split.
-        folder: Where the shards go.
-        split: Name of the split.
-        features: Their columns.
-        num_shards: How many; None for as many as keep a shard below 500 MB.
+    The same rows give the same bytes, whichever processes wrote the parts. Without `num_shards`, there are as many as
+    keep a shard below 500 MB.
 
     Returns:
         The split as the dataset card describes it.
@@ -190,42 +178,34 @@ def join_parts(
     num_rows = sum(pq.read_metadata(part).num_rows for part in parts)
     num_bytes = sum(part.stat().st_size for part in parts)
     num_shards = num_shards or math.ceil(num_bytes / MAX_SHARD_BYTES)
-    if num_shards > num_rows:
-        raise ValueError(
-            f"--streaming_shards {num_shards} is more than the {num_rows} rows of {split}; give at most {num_rows}"
-        )
+    check_shards(split, num_rows, num_shards)
     group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * num_rows // num_bytes))
-    rows = _RowReader(parts, batch_rows=group_rows)
     lengths = shard_lengths(num_rows, num_shards)
+    group_lengths = [[min(group_rows, length - at) for at in range(0, length, group_rows)] for length in lengths]
+    groups = _row_groups(parts, chain.from_iterable(group_lengths), group_rows)
     arrow_bytes = 0
-    for index, length in enumerate(lengths):
+    for index, lengths_of_shard in enumerate(group_lengths):
         path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
         with ParquetWriter(features=features, path=str(path)) as writer:
-            for start in range(0, length, group_rows):
-                table = rows.take(min(group_rows, length - start))
-                writer.write_table(table, writer_batch_size=group_rows)
+            for group in islice(groups, len(lengths_of_shard)):
+                writer.write_table(group, writer_batch_size=group_rows)
             arrow_bytes += writer.finalize()[1]
     return datasets.SplitInfo(split, num_bytes=arrow_bytes, num_examples=num_rows, shard_lengths=lengths)
 
 
-class _RowReader:
-    """The rows of several Parquet files as one stream, of which any number can be taken."""
+def _row_groups(paths: Sequence[Path], lengths: Iterable[int], batch_rows: int) -> Iterator[pa.Table]:
+    """Read the rows of several Parquet files as tables of given lengths."""
+    batches = chain.from_iterable(_batches(path, batch_rows) for path in paths)
+    rest = pa.table({})
+    for length in lengths:
+        pieces = [rest] if rest.num_rows else []
+        while sum(piece.num_rows for piece in pieces) < length:
+            pieces.append(pa.Table.from_batches([next(batches)]))
+        table = pa.concat_tables(pieces)
+        yield table.slice(0, length)
+        rest = table.slice(length)
 
-    def __init__(self, paths: Sequence[Path], batch_rows: int) -> None:
-        self._batches = self._read(paths, batch_rows)
-        self._rest: pa.RecordBatch | None = None
 
-    def take(self, num_rows: int) -> pa.Table:
-        pieces = []
-        while num_rows:
-            batch = self._rest if self._rest is not None else next(self._batches)
-            pieces.append(batch.slice(0, num_rows))
-            num_rows -= pieces[-1].num_rows
-            self._rest = batch.slice(pieces[-1].num_rows) if pieces[-1].num_rows < batch.num_rows else None
-        return pa.Table.from_batches(pieces)
-
-    @staticmethod
-    def _read(paths: Sequence[Path], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        for path in paths:
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_rows)
+def _batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_rows)

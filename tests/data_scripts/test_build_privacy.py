@@ -165,7 +165,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
     report = built(study())
     card = (tmp_path / "out/README.md").read_text()
     assert report["may_be_shared"] is False and "may_be_shared: false" in card
-    assert "Nobody said under which licence the data stand." in card
+    assert "The data have no stated licence." in card
     for licence, head in (
         ("cc-by-4.0", "license: cc-by-4.0\n"),
         ("other: of our own", "license_name: of-our-own\nlicense_details: of our own\n"),

@@ -67,7 +67,7 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ({"keep_ids": False}, "Nobody said under which licence the data of the source folder stand.*--license"),
+        ({"keep_ids": False}, "The data of the source folder have no stated licence.*--license"),
         ({"license": "cc-by-4.0", "keep_ids": True}, r"did not pass the de-identification check: ids .*--keep_ids"),
     ],
 )
@@ -83,7 +83,9 @@ def test_a_licence_that_forbids_it(study, built, tmp_path, hub):
         may_be_shared=False,
         source={"name": "rsna2024", "license": "other: non-commercial, no copies"},
     )
-    assert_refused(tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) does not let")
+    assert_refused(
+        tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) forbids sharing"
+    )
 
 
 def name_someone_in(shard):
@@ -138,7 +140,7 @@ def test_no_build_and_an_old_build(study, built, tmp_path, hub):
     report = json.loads(path.read_text())
     del report["deidentification"]
     path.write_text(json.dumps(report))
-    assert_refused(tmp_path / "out", hub, "of an earlier version and says nothing of deidentification")
+    assert_refused(tmp_path / "out", hub, "build_report.json lacks deidentification")
 
 
 def build_and_push(raw, out, *words, source="folder"):
@@ -178,8 +180,8 @@ def test_a_tag_is_of_no_use_to_a_build_that_stays_here(study, built):
 @pytest.mark.parametrize(
     "source, words, said",
     [
-        ("folder", [], "Nobody said under which licence the data of the source folder stand.*--license"),
-        ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) does not let others be given"),
+        ("folder", [], "The data of the source folder have no stated licence.*--license"),
+        ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) forbids sharing"),
         (
             "folder",
             ["--license", "cc-by-4.0", "--keep_ids"],

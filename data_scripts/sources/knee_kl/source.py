@@ -92,11 +92,7 @@ class _Knee(NamedTuple):
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe what was found, and whose splits are used.
-
-    Raises:
-        ValueError: If the folder holds none of the folders of splits.
-    """
+    """Describe what was found, and whose splits are used; raise a ValueError for a folder without splits."""
     knees, _ = _sort_out(_raw_folder(options))
     problem = _problem_of_splits(knees)
     return SourceInfo(
@@ -116,13 +112,9 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each image as a record, or as an exclusion with its reason.
+    """Yield each image as a record or an exclusion; raise a ValueError as `describe` does.
 
-    The data set's own splits are kept when all three are there and no patient is in two of them; otherwise patients
-    are split anew.
-
-    Raises:
-        ValueError: As in `describe`.
+    The data set's own splits are kept if all three are there and no patient is in two of them.
     """
     raw = _raw_folder(options)
     knees, exclusions = _sort_out(raw)
@@ -148,14 +140,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def compose_knee_captions(grade: str, side: str, wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct captions of one knee that all state the same facts.
-
-    Args:
-        grade: Among `KL_GRADES`.
-        side: The patient's: `left` or `right`.
-        wording: Draws the words; the same state gives the same captions.
-        num_captions: Number of captions.
-    """
+    """Compose distinct captions of the patient's `left` or `right` knee that all state the same facts."""
     return distinct(lambda: _caption(grade, side, wording), num_captions)
 
 
@@ -169,7 +154,6 @@ def _caption(grade: str, side: str, wording: random.Random) -> str:
 
 
 def _labels(grade: str) -> tuple[str, ...]:
-    """Grade 2 and above is osteoarthritis; grade 1 (doubtful) has no class."""
     if int(grade) >= 2:
         return (OSTEOARTHRITIS,)
     return (NO_FINDING,) if grade == "0" else ()
@@ -183,7 +167,6 @@ def _raw_folder(options: ReadOptions) -> Path:
 
 
 def _sort_out(raw: Path) -> tuple[list[_Knee], list[Exclusion]]:
-    """Sort files by their names into images and exclusions."""
     knees_of_name: dict[str, list[_Knee]] = defaultdict(list)
     exclusions = []
     for file in sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if not path.is_dir()):
@@ -195,9 +178,8 @@ def _sort_out(raw: Path) -> tuple[list[_Knee], list[Exclusion]]:
     for repeated in knees_of_name.values():
         if len(repeated) > 1:
             files = " and ".join(knee.file for knee in repeated)
-            exclusions += [
-                Exclusion(f"knee_kl/{knee.file}", f"several files of one knee: {files}; keep one") for knee in repeated
-            ]
+            reason = f"several files of one knee: {files}; keep one"
+            exclusions += [Exclusion(f"knee_kl/{knee.file}", reason) for knee in repeated]
     return [knees[0] for knees in knees_of_name.values() if len(knees) == 1], exclusions
 
 

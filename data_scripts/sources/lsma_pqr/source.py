@@ -7,12 +7,12 @@
     PfirrmannGrade.csv                  or PfirrmannGrades.csv: grades at D3, D4, D5
     IVDHeights.csv                      heights at D3, D4, D5, in mm
 
-The documents of the set disagree on these names: all are taken, also mixed. Masks, grades and heights may be missing
-as a whole. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which
-repeat the masks.
+The documents of the set disagree on these names: all are accepted, also mixed. Masks, grades and heights may be
+missing. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which repeat
+the masks.
 
-A slice has the whole note of its patient. How labels come from the columns of the notes: `StructuredNote.labels_at`.
-Patients are those of the `mendeley` source, under the same ids, so that the two cannot be mixed up across splits.
+A slice has the whole note of its patient; for its labels see `StructuredNote.labels_at`. Patients have the same ids as
+in the `mendeley` source, so that splits of both cannot leak into each other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,8 +67,7 @@ PIXEL_SPACING_MM = 0.6875  # as the data set states for all images, although it 
 
 # One vocabulary for both planes; the first three are the axial numbering.
 MASK_NAMES = ("background", "disc", "posterior element", "spinal canal", "vertebra", "sacrum")
-# index in the file → index here. The documents number sagittal classes from 1 or, so that no class means two things,
-# on from the axial ones.
+# Index in the file → index here. The documents number sagittal classes from 1, or continue from the axial ones.
 MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
     "axial": ({1: 1, 2: 2, 3: 3},),
     "sagittal": ({1: 4, 2: 1, 3: 5, 4: 3}, {4: 4, 5: 1, 6: 5, 7: 3}),
@@ -77,7 +76,7 @@ MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Paths of the parts; None if missing."""
+    """Paths of the parts; None for missing ones."""
 
     images: Path
     masks: Path | None
@@ -87,11 +86,7 @@ class _Layout:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe what the folder holds.
-
-    Raises:
-        ValueError: If images or notes are missing, or a table exists under both names.
-    """
+    """Describe what the folder holds; raise a ValueError if images or notes are missing, or a table has both names."""
     layout = _layout(options)
     return SourceInfo(
         about=ABOUT,
@@ -107,7 +102,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each image as a record, or as an exclusion with its reason; then the notes and rows left over.
+    """Yield each image as a record or an exclusion, then exclusions of unused notes and rows.
 
     Raises:
         ValueError: As in `describe`, or if a table lacks columns.
@@ -117,10 +112,8 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     note_of = {note.patient_id: note for note in notes if note.patient_id}
     grades = read_pfirrmann_grades(layout.grades) if layout.grades else []
     grades_of = {row.patient_id: row for row in grades if row.patient_id}
-
     heights = read_disc_heights(layout.heights) if layout.heights else []
     height_of = {(height.patient_id, height.level): height.height_mm for height in heights}
-
     images, exclusions = _png_files(layout.images)
     yield from exclusions
     files_of, unnamed = group_by_name(images)
@@ -134,14 +127,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         masks_of, unnamed = group_by_name(masks)
         yield from (Exclusion(_source(path), UNKNOWN_MASK_NAME) for path in unnamed)
     for name, path in image_of.items():
-        yield _record_or_exclusion(
-            name,
-            path,
-            note_of.get(name.patient),
-            grades_of.get(name.patient),
-            masks_of,
-            height_of.get((name.patient, name.level)),
-        )
+        note, grades_of_patient = note_of.get(name.patient), grades_of.get(name.patient)
+        height_mm = height_of.get((name.patient, name.level))
+        yield _record_or_exclusion(name, path, note, grades_of_patient, masks_of, height_mm)
     for name, of_slice in (masks_of or {}).items():
         if name not in files_of:
             yield from (Exclusion(_source(mask), "mask without an image") for mask in of_slice)
@@ -153,7 +141,6 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def _grades_left_over(row: DiscGrades) -> Exclusion:
-    """Exclude a row of a patient without images, or of no patient."""
     if row.problem:
         return Exclusion(row.where, row.problem)
     try:
@@ -167,7 +154,7 @@ def load_mask(path: Path, plane: str) -> Image.Image:
     """Load a mask with the indices of `MASK_NAMES`.
 
     Raises:
-        UnusableImageError: If the file is no mask, or its classes fit no numbering of the plane, or two of them.
+        UnusableImageError: If the file is no mask, or its classes do not fit exactly one numbering of the plane.
     """
     mask = np.asarray(read_image(path))
     if mask.ndim != 2 or mask.dtype != np.uint8:
@@ -184,9 +171,7 @@ def load_mask(path: Path, plane: str) -> Image.Image:
 
 
 def _layout(options: ReadOptions) -> _Layout:
-    raw = options.raw
-    if raw is None or not raw.is_dir():
-        raise ValueError(f"--raw must be an existing folder with LSMA-PQR, got {raw}")
+    raw = options.raw_folder("LSMA-PQR")
     if not (raw / "images_png").is_dir():
         raise ValueError(f"{raw} has no folder images_png; give the unpacked folder, with {NOTES_NAMES[0]}")
     notes = options.notes or _either(raw, NOTES_NAMES)
@@ -210,7 +195,6 @@ def _either(raw: Path, names: Sequence[str]) -> Path | None:
 
 
 def _png_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
-    """List the PNG files of a folder, and exclude other images and those in sub-folders."""
     images = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in (".png", *OTHER_IMAGE_SUFFIXES) and path.is_file()
     )

@@ -1,7 +1,7 @@
 """Compose captions from the stenosis grades of lumbar levels, for a data set without written reports.
 
-A caption states only what the grades say: the severity of each condition at each level, with the patient's side. The
-lowest grade, Normal/Mild, reads `no significant`. The wording is random, the facts are not.
+A caption states the severity of each condition at each level, with the patient's side. The lowest grade, Normal/Mild,
+reads `no significant`. The wording is random, the facts are not.
 """
 
 import random
@@ -31,14 +31,9 @@ _SIDED_WORDS = {
 def compose_stenosis_captions(
     grades_of_level: Mapping[str, Grades], wording: random.Random, num_captions: int
 ) -> list[str]:
-    """Compose distinct captions that all state the same grades, level by level.
+    """Compose distinct captions that all state the same grades, level by level from top to bottom.
 
     Neighbouring levels of equal grades share a sentence.
-
-    Args:
-        grades_of_level: From the top of the spine downwards; at least one condition at each level.
-        wording: Draws the words; the same state gives the same captions.
-        num_captions: Number of captions.
     """
     groups = [
         ([level for level, _ in members], grades)

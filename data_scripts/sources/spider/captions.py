@@ -1,7 +1,7 @@
 """Compose captions from the grades of discs, for a data set without written reports.
 
-A caption states only what the grades say. Wording and order are random, facts are not: all captions of one call state
-the same level, grade, findings and absences.
+Wording and order are random, facts are not: all captions of one call state the same level, grade, findings and
+absences.
 """
 
 import random
@@ -77,26 +77,15 @@ class DiscGrades:
 
 
 def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct captions of one disc, below 60 words each, that all state the same facts.
-
-    Args:
-        disc: The grades.
-        wording: Draws the words; the same state gives the same captions.
-        num_captions: Number of captions.
-    """
+    """Compose distinct captions of one disc, below 60 words each, that all state the same facts."""
     absent = _some(_absent_findings([disc]), wording)
     return distinct(lambda: _disc_caption(disc, absent, wording), num_captions)
 
 
 def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct reports of a whole slice, level by level and below 200 words each.
+    """Compose distinct reports of a whole slice, below 200 words each, from the discs from top to bottom.
 
     Neighbouring discs of equal grades share a sentence. Absent findings are denied once, for the whole spine.
-
-    Args:
-        discs: The grades, from the top of the spine downwards.
-        wording: As in `compose_disc_captions`.
-        num_captions: Number of reports.
     """
     absent = _some(_absent_findings(discs), wording)
     return distinct(lambda: _spine_caption(discs, absent, wording), num_captions)
@@ -149,7 +138,6 @@ def _degeneration_phrase(pfirrmann: int, wording: random.Random) -> str:
 
 
 def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
-    """Name the findings present, in random order."""
     both_endplates = disc.upper_endplate and disc.lower_endplate
     present = {
         "narrowing": disc.narrowing,
@@ -168,10 +156,7 @@ def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
 
 
 def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
-    """List the findings that none of the discs shows.
-
-    Endplate and Modic change are neighbours: denying one where the other is present would read as a contradiction.
-    """
+    """List the findings of no disc; denying only one of endplate and Modic change would read as a contradiction."""
     endplates_or_modic = any(disc.upper_endplate or disc.lower_endplate or disc.modic for disc in discs)
     present = {
         "narrowing": any(disc.narrowing for disc in discs),

@@ -1,4 +1,4 @@
-"""Take the mid-sagittal slice of a SPIDER volume and of its mask: upright, front at the left, square pixels."""
+"""Take the mid-sagittal slice of a SPIDER volume and its mask: upright, front at the left, square pixels."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from data_scripts.imaging.metaimage import VolumeHeader, read_header, read_sagit
 MASK_NAMES = ("background", "vertebra", "disc", "spinal canal")
 _VERTEBRA, _DISC, _CANAL = 1, 2, 3
 
-# SPIDER numbers each structure from the bottom: vertebrae 1 = L5, those that the image cuts off from 101, discs
-# 201 = L5/S1. Index: number in the file; value: index in `MASK_NAMES`, or `_UNKNOWN`.
+# SPIDER numbers each structure from the bottom: vertebrae from 1 = L5, or from 101 if the image cuts them off, discs
+# from 201 = L5/S1. Index: number in the file; value: index in `MASK_NAMES`, or `_UNKNOWN`.
 _UNKNOWN = 255
 _CLASS_OF_NUMBER = np.full(256, _UNKNOWN, np.uint8)
 _CLASS_OF_NUMBER[0] = 0
@@ -45,12 +45,12 @@ def load_mask(volume: Path, mask: Path) -> Image.Image:
     return sliced
 
 
-@lru_cache(maxsize=1)  # a record's mask is asked for right after its image
+@lru_cache(maxsize=1)  # a record's mask is loaded right after its image
 def load_slice(volume: Path, mask: Path | None) -> Slice:
     """Take the slice through the middle of the spine.
 
-    With a mask, it is the slice of the middle third that shows most of the spinal canal, or most of the spine where no
-    canal is marked: scoliosis moves the spine out of the middle of the volume. Without a mask, it is the middle slice.
+    With a mask, take the slice of the middle third that shows most of the spinal canal, or of the spine if no canal is
+    marked: scoliosis moves the spine out of the middle of the volume. Without a mask, take the middle slice.
 
     Raises:
         UnusableImageError: If a file cannot be read, the mask does not fit the volume or holds unknown numbers.
@@ -64,16 +64,12 @@ def load_slice(volume: Path, mask: Path | None) -> Slice:
 
 
 def stored_spacing_mm(header: VolumeHeader) -> float:
-    """Return the side of a stored pixel: the finer of the two in-plane spacings, so that no detail is lost."""
-    _, down, back = header.sagittal_spacing_mm
-    return min(down, back)
+    """Return the side of a stored pixel: the finer in-plane spacing."""
+    return min(header.sagittal_spacing_mm[1:])
 
 
 def middle_of_spine(numbers: np.ndarray) -> int:
-    """Find the slice of the middle third with most of the canal, else of any structure, else the middle one.
-
-    Args:
-        numbers: Mask as SPIDER numbers it. Shape (across, down, back).
+    """Find the slice of a mask, shape (across, down, back), with most of the canal, else of any structure.
 
     Example:
         >>> numbers = np.zeros((9, 2, 2), int)
@@ -97,7 +93,7 @@ def middle_of_spine(numbers: np.ndarray) -> int:
 
 
 def _middle_of_mask(path: Path) -> tuple[int, np.ndarray]:
-    """Find the slice and copy the mask there, so that the rest is freed before the volume is read."""
+    """Find the slice and copy it, so that the rest of the mask is freed before the volume is read."""
     numbers = read_sagittal_volume(path)
     index = middle_of_spine(numbers)
     return index, numbers[index].copy()
@@ -130,6 +126,4 @@ def _class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:
 
 
 def _square_size(size: tuple[int, int], header: VolumeHeader) -> tuple[int, int]:
-    """Return width and height of a slice in square pixels."""
-    _, down, back = header.sagittal_spacing_mm
-    return square_pixel_size(size[1], size[0], (down, back))
+    return square_pixel_size(size[1], size[0], header.sagittal_spacing_mm[1:])

@@ -85,7 +85,7 @@ def test_several_repositories_of_one_id(hub, api, folder):
 @pytest.mark.parametrize(
     "repo_id, said",
     [
-        ("model", "'model' does not say whose it is: give owner/name"),
+        ("model", "'model' names no owner: give owner/name"),
         ("a/b/c", "'a/b/c' is no id of a repository"),
         ("me/a--b", "'me/a--b' is no id of a repository"),
         ("me/", "'me/' is no id of a repository"),
@@ -215,7 +215,7 @@ def test_errors_of_the_service_for_large_files(hub, api, folder, monkeypatch, er
         raise error
 
     monkeypatch.setattr(api, "create_commit", create_commit)
-    with pytest.raises(ValueError, match=r"goes on from there\.$") as refused:
+    with pytest.raises(ValueError, match=r"rerun to resume\.$") as refused:
         upload(api, {MINE: files_below(folder)})
     assert said in str(refused.value) and len(asked) == num_asked
 

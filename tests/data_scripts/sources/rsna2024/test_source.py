@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 
-from data_scripts.imaging import dicom_headers
+from data_scripts.imaging import dicom
 from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
 from data_scripts.sources.rsna2024 import source as rsna2024
 from data_scripts.sources.rsna2024.captions import CONDITIONS
@@ -154,7 +154,7 @@ def test_several_processes_read_what_one_reads(download, monkeypatch, has_labels
     raw = download(grades, labels if has_labels else None)
     (raw / "train_images/1/11/1.dcm").write_bytes(b"broken")
     alone = [repr(item) for item in read(raw)]
-    monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 2)
+    monkeypatch.setattr(dicom, "NUM_READ_HERE", 2)
     with Workers(2):  # as in a build: their server, which lasts, has imported everything
         together = [repr(item) for item in rsna2024.read(ReadOptions(raw=raw, num_proc=2))]
     assert together == alone and any("Record(" in item for item in alone)

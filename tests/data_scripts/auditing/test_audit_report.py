@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_scripts.auditing.balance import class_shares, standardised_difference
+from data_scripts.auditing.audit_report import class_shares, standardised_difference
 from tests.data_scripts.made_rows import dataset_of, row
 
 
