@@ -283,7 +283,7 @@ def _in_words(error: BaseException, api: HfApi, repo_id: str, sends: bool) -> st
     if _may_pass(error):
         return f"The Hub at {api.endpoint} failed several times ({_first_line(error)})."
     if isinstance(error, RepositoryNotFoundError):
-        return f"This token sees no repository {repo_id} at {api.endpoint}."
+        return f"Found no repository {repo_id} at {api.endpoint}, or your token may not see it."
     status = _status(error)
     if status == HTTPStatus.UNAUTHORIZED:
         return f"The Hub refuses the token: set another with `hf auth login --force` or HF_TOKEN ({_SETTINGS})."

@@ -244,7 +244,7 @@ def adapter(run):
 def test_an_adapter_needs_a_base_that_others_have(run, adapter, trusting, hub):
     with pytest.raises(ValueError, match="/data/base, which is not on the Hub.*--adapter_base org/name"):
         published(run, adapter=True)
-    with pytest.raises(ValueError, match="There is no repository lumbar-lab/base"):
+    with pytest.raises(ValueError, match="Found no repository lumbar-lab/base"):
         published(run, adapter=True, adapter_base="lumbar-lab/base")
     assert not hub.repositories and not (run / "hub").exists()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": ""}))
