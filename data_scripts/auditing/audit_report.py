@@ -10,6 +10,7 @@ import datasets
 from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
 from data_scripts.auditing.privacy_check import check_dataset
 from data_scripts.reports.text import normalise_report
+from data_scripts.system.markdown import markdown_table
 
 COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
 
@@ -158,7 +159,7 @@ def _split_table(result: Mapping[str, Any]) -> str:
         shared = result["shared_reports"].get(split)
         shown = "" if shared is None else f"{100 * shared:.1f} %"
         rows.append([split, *map(str, sizes.values()), shown, str(result["repeated_images"][split])])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _class_table(result: Mapping[str, Any]) -> str:
@@ -167,7 +168,7 @@ def _class_table(result: Mapping[str, Any]) -> str:
         [entry["column"], entry["name"], *(_share(entry, split, is_first=split == splits[0]) for split in splits)]
         for entry in result["classes"]
     ]
-    return _table(["column", "class", *splits], rows)
+    return markdown_table(["column", "class", *splits], rows)
 
 
 def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
@@ -175,11 +176,3 @@ def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
     shown = "(all or none)*" if difference is None else f"({difference:+.2f})"
     mark = "*" if difference is not None and abs(difference) > LARGE_DIFFERENCE else ""
     return f"{100 * share:.1f} %" + ("" if is_first else f" {shown}{mark}")
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )

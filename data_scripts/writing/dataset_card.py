@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.records import NOT_STATED, SourceInfo
+from data_scripts.system.markdown import markdown_table
 from data_scripts.writing.build_report import rule_summary
 
 CARD = """\
@@ -114,10 +115,10 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         license=info.about.license.removeprefix("other: "),
         citation=info.about.citation,
         split_text=report["split_rule"],
-        split_table=_table(
+        split_table=markdown_table(
             ["split", "rows", "patients"], [[name, split["rows"], split["patients"]] for name, split in splits.items()]
         ),
-        label_table=_table(["class", *splits], labels) if labels else "The source has no labels.",
+        label_table=markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
         grade_text=f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
         id_text=ID_TEXTS[report["deidentification"]["ids"]],
         privacy_text=_privacy_text(report),
@@ -149,8 +150,3 @@ def _mask_text(info: SourceInfo, num_masks: int) -> str:
         return f"8-bit class indices, {num_masks} rows; the source does not name the classes."
     names = ", ".join(f"{index} {name}" for index, name in enumerate(info.mask_names))
     return f"8-bit class indices, {num_masks} rows: {names}."
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -23,9 +23,9 @@ from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, normalise_report
 from data_scripts.sources.notes import read_notes
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from train.data.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining.batch_statistics import BatchStatistics
-from train.reporting.tables import markdown_table
 
 IMAGES_OF_A_NOTE = 6
 WAYS: dict[str, list[str]] = {

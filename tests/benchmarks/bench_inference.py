@@ -37,6 +37,7 @@ from transformers import pipeline
 from transformers.utils import logging
 
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import export
@@ -48,7 +49,6 @@ from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics.bootstrap import Estimate, Resampling
 from train.evaluation.targets import read_targets
-from train.reporting.tables import markdown_table
 
 RATIOS = {
     "encode / pipeline, batch 1": ("encode", "pipeline, batch 1"),

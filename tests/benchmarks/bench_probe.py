@@ -29,6 +29,7 @@ import numpy as np
 from datasets import disable_progress_bars
 
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.loaders import open_dataset
 from train.evaluation.features import encode_images
@@ -40,7 +41,6 @@ from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, read_targets
-from train.reporting.tables import markdown_table
 
 THINNED_SPLITS = ("train", "validation")
 FIGURES = {

@@ -31,6 +31,7 @@ from transformers import HfArgumentParser
 
 from data_scripts.splits import patient_folds
 from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.markdown import markdown_table
 from data_scripts.writing.build_arguments import BuildArguments
 from data_scripts.writing.dataset_build import build
 from train.data.loaders import open_dataset, rows_sha256
@@ -47,7 +48,7 @@ from train.experiments.runner import predict_fold
 from train.pretrain import pretrain
 from train.pretraining.arguments import PretrainArguments
 from train.reporting.figures.plots import interval_chart
-from train.reporting.tables import format_entry, markdown_table
+from train.reporting.tables import format_entry
 
 CONFIG = Path(__file__).parents[2] / "train" / "configs" / "spider.yaml"
 UNITS = ("record", "patient")

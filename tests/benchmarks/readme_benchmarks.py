@@ -3,7 +3,8 @@
 import statistics
 from typing import Any
 
-from train.reporting.tables import format_entry, markdown_table, readable
+from data_scripts.system.markdown import markdown_table
+from train.reporting.tables import format_entry, readable
 
 MEGABYTE = 1e6
 

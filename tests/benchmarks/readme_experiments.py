@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from train.reporting.tables import format_entry, markdown_table, readable
+from data_scripts.system.markdown import markdown_table
+from train.reporting.tables import format_entry, readable
 
 LEVEL = 0.05  # of Holm's correction
 SYSTEM_NAMES = {"majority": "majority class", "pixel_pca": "pixel PCA", "hog": "HOG", "no_pixels": "no pixels"}

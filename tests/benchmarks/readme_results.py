@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
@@ -27,7 +28,7 @@ from tests.benchmarks.readme_experiments import (
     lead_in_words,
     probe_section,
 )
-from train.reporting.tables import format_entry, markdown_table, systems_table
+from train.reporting.tables import format_entry, systems_table
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "tests" / "benchmarks" / "results"

@@ -18,8 +18,8 @@ from pathlib import Path
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import read_notes
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from tests.data_scripts.reports.report_scores import read_labels, score_reports
-from train.reporting.tables import markdown_table
 
 LABELS = Path(__file__).parents[1] / "data_scripts" / "reports"
 SETS = ("development", "held_out", "second")

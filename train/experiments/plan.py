@@ -13,6 +13,7 @@ from accelerate.utils import send_to_device, set_seed
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from data_scripts.system.markdown import markdown_table
 from train.data.loaders import plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
@@ -21,7 +22,6 @@ from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
 from train.pretraining.task import build_rows
-from train.reporting.tables import markdown_table
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_scripts.system.markdown import markdown_table
 from train.evaluation.label_metrics import label_measures
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 from train.experiments.runner import DONE, Summary
 from train.experiments.spec import ExperimentRun
-from train.reporting.tables import markdown_table
 
 Summaries = Mapping[str, Summary]
 

@@ -19,11 +19,11 @@ from train.evaluation.statistics.bootstrap import Resampled, Resampling, resampl
 from train.evaluation.targets import Targets
 from train.experiments.comparison import Metrics, best_systems, compare
 from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group
+from train.experiments.runner import DONE
 
 CALIBRATION_BINS = 10
 # Retrieval among hardly more candidates than are counted finds everything, and says nothing.
 CERTAIN_CHANCE = 0.99
-DONE = "done"
 # Group and metric of what is also compared pair by pair, if it was measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),

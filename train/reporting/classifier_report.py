@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.run_report import COMPARED, SCALED, STATES, opening_values
-from train.reporting.tables import format_entry, markdown_table, metrics_table, readable, systems_table, undefined_notes
+from train.reporting.tables import format_entry, metrics_table, readable, systems_table, undefined_notes
 
 SYSTEMS = {"fine_tuned": "fine-tuned", "linear_probe": "linear probe, tower as it was", "majority": "majority class"}
 COMPARED_OF_CLASSIFIER = (*COMPARED, "grade_mean_absolute_error")

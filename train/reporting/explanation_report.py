@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.run_report import describe_dataset
-from train.reporting.tables import format_entry, markdown_table
+from train.reporting.tables import format_entry
 
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
 BASELINES = ("randomised model", "centre prior", "uniform map")

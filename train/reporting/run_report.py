@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.tables import (
     Entry,
     counts_table,
     format_entry,
-    markdown_table,
     metrics_table,
     readable,
     retrieval_table,

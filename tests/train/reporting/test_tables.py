@@ -1,6 +1,6 @@
+from data_scripts.system.markdown import markdown_table
 from train.reporting.tables import (
     format_entry,
-    markdown_table,
     metrics_table,
     retrieval_table,
     systems_table,

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from train.reporting.classifier_report import SYSTEMS
 from train.reporting.run_report import MODEL, STATES, probe_differences, probe_metrics
 from train.reporting.tables import (
     Entry,
     counts_table,
     format_entry,
-    markdown_table,
     metrics_table,
     readable,
     retrieval_table,

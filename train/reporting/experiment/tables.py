@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from train.reporting.experiment.paper import FIGURE_3, TABLE_2, backbone_family, paper_row
 from train.reporting.run_report import PROBES, SYSTEM_NAMES
-from train.reporting.tables import Entry, format_entry, markdown_table, readable
+from train.reporting.tables import Entry, format_entry, readable
 
 HEADLINE_COLUMNS = (
     *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
