@@ -39,7 +39,8 @@ class ReadOptions:
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
         if self.raw is None or not self.raw.is_dir():
-            raise ValueError(f"--raw must be an existing folder with {content}, got {self.raw}")
+            found = "is not given" if self.raw is None else f"names no folder: {self.raw}"
+            raise ValueError(f"--raw {found}. Name the folder with {content}.")
         return self.raw
 
 

@@ -12,6 +12,14 @@ from datasets.exceptions import DatasetsError
 from data_scripts.lumbar_builder import DATA_FOLDER
 
 
+def check_is_dataset(folder: Path) -> None:
+    """Raise a ValueError for a folder without shards, whose subfolders `load_dataset` would join into one dataset."""
+    if not any((folder / DATA_FOLDER).glob("*.parquet")):
+        raise ValueError(
+            f"{folder} has no {DATA_FOLDER}/*.parquet: it is not a dataset. Name a folder that data_scripts.build made."
+        )
+
+
 @contextmanager
 def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
     """Load a dataset from its files; raise a ValueError if it cannot be read.
@@ -19,6 +27,7 @@ def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
     `load_dataset` caches a folder by its name and the head of its card, and would miss a shard that was changed since.
     Here the rows lie in a temporary cache.
     """
+    check_is_dataset(folder)
     shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk with room for rows
     shared_cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="checked-", dir=shared_cache) as cache:

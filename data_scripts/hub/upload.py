@@ -63,7 +63,7 @@ class Destination:
         except HFValidationError as error:
             raise ValueError(f"{self.repo_id!r} is no id of a repository (owner/name): {error}") from error
         if "/" not in self.repo_id:
-            raise ValueError(f"{self.repo_id!r} names no owner: give owner/name, such as me/{self.repo_id}.")
+            raise ValueError(f"{self.repo_id!r} names no owner: give owner/name, such as me/lumbar.")
         if not _TAG.fullmatch(self.tag) or self.tag == "main":
             raise ValueError(
                 f"{self.tag_option} {self.tag!r} is no tag: name this version in letters, digits, single points, "

@@ -6,6 +6,8 @@
 import argparse
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -54,6 +56,9 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *,
     arguments_class = arguments_class_of(main)
     try:
         return main(parse_arguments(arguments_class, argv)) or 0
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
@@ -83,6 +88,8 @@ def parse_arguments(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(arguments_class)
+    if not parser._get_positional_actions():  # for the help: it is read before the options are
+        parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="Settings in YAML; options win over them.")
     given = dict(defaults or {})
     if words and words[0].endswith((".yaml", ".yml")):
         given |= read_settings(Path(words.pop(0)), arguments_class)
@@ -96,6 +103,8 @@ def parse_arguments(
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all.")
     values = vars(namespace)
+    if word := values.pop("config", None):
+        raise ValueError(f"{word} is neither an option nor a .yaml file of settings. --help lists all settings.")
     # Defaults are left to the dataclass, which makes a new list or mapping each time.
     settings = arguments_class(**{name: value for name, value in values.items() if value is not MISSING})
     check_choices(settings)
@@ -152,6 +161,8 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
                 seen.add((key.tag, key.value))
             return node
 
+    if not path.is_file():
+        raise FileNotFoundError(f"No settings file {path}. Examples are in train/configs.")
     try:
         settings = yaml.load(path.read_text(), UniqueKeysLoader) or {}
     except yaml.MarkedYAMLError as error:
@@ -189,7 +200,10 @@ class _Parser(argparse.ArgumentParser):
     """Raises what argparse would print with the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}. --help lists all settings.")
+        hint, choice = "", re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if choice and (nearest := get_close_matches(choice[1], re.findall(r"[^', ]+", choice[2]), n=1)):
+            hint = f" Did you mean {nearest[0]}?"
+        raise ValueError(f"{message}.{hint} --help lists all settings.")
 
 
 class _OnOrOff(argparse.Action):

@@ -117,7 +117,7 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     """List what the terminal shows at the end."""
     bad = [exclusion for exclusion in report["exclusions"] if not exclusion["by_rule"]]
     lines = [
-        f"{name:>10}: {split['rows']} rows of {split['patients']} patients" for name, split in report["splits"].items()
+        f"{name:>10}: {split['rows']} rows, {split['patients']} patients" for name, split in report["splits"].items()
     ]
     lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
     lines += filter(None, [rule_summary(report["exclusions"])])

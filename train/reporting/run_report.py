@@ -31,7 +31,8 @@ START_IN_WORDS = {
     "unknown": "It is unknown whether its starting weights saw these test patients.",
     "other": "Its starting weights were trained on other rows, which may include these test patients.",
 }
-PROBES = {
+# A probe without a title is shown by its name.
+PROBE_TITLES = {
     "logistic": "logistic regression",
     "paper": "the paper's linear layer",
     "paper_balanced": "the paper's, class-balanced loss",
@@ -128,7 +129,7 @@ def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
     for group, entries in {HEADLINE: results["linear_probe"], **results["further"]}.items():
         if group.startswith(("probe/", "decision/")):
             _, probe, features = group.split("/")
-            rows[f"{PROBES[probe]}, {features}"] = entries
+            rows[f"{PROBE_TITLES.get(probe, probe)}, {features}"] = entries
     return systems_table(rows, [name for name in compared if name != "grade_quadratic_kappa"]) if len(rows) > 1 else ""
 
 

@@ -161,7 +161,7 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
 
 
 def _find_form(options: ReadOptions) -> tuple[Path, str]:
-    raw = options.raw_folder("a form of SPIDER")
+    raw = options.raw_folder("discs.csv, or radiological_gradings.csv and images/ or series.csv")
     is_graded = (raw / "radiological_gradings.csv").is_file()
     is_found = {
         "discs": (raw / "discs.csv").is_file(),

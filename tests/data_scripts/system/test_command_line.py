@@ -21,5 +21,5 @@ def test_an_option_that_does_not_exist(command, capsys):
     option, meant = MISSPELT.get(command, ("--outt", ""))
     assert run(command.main, [*NEEDED[command], option, "value"]) == 2
     said = capsys.readouterr().err
-    assert f"error: {option} value: no such setting." in said
+    assert f"error: {option}: no such setting." in said
     assert f"Did you mean {meant}?" in said or not meant

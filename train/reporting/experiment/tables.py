@@ -5,7 +5,7 @@ from typing import Any
 
 from data_scripts.system.markdown import markdown_table
 from train.reporting.experiment.paper import FIGURE_3, TABLE_2, backbone_family, paper_row
-from train.reporting.run_report import PROBES, SYSTEM_NAMES
+from train.reporting.run_report import PROBE_TITLES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, readable
 
 HEADLINE_COLUMNS = (
@@ -180,7 +180,7 @@ def probes_table(results: Mapping[str, Any]) -> str:
     systems, metric, columns = everything(results), results["headline"]["metric"], {}
     for group in _groups(systems, "probe/"):
         _, probe, features = group.split("/")
-        columns[group, metric] = f"{PROBES.get(probe, probe)}, {features}"
+        columns[group, metric] = f"{PROBE_TITLES.get(probe, probe)}, {features}"
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if len(columns) > 1 else ""
 
 

@@ -130,7 +130,7 @@ class TestFolder:
         }
 
     def test_images_and_notes_are_needed(self, lsma, tmp_path):
-        with pytest.raises(ValueError, match="--raw must be an existing folder with LSMA-PQR, got None"):
+        with pytest.raises(ValueError, match="--raw is not given. Name the folder with LSMA-PQR"):
             lsma_pqr.describe(ReadOptions(raw=None))
         with pytest.raises(ValueError, match="has no folder images_png"):
             lsma_pqr.describe(ReadOptions(raw=tmp_path))

@@ -185,7 +185,7 @@ class TestNotes:
 
     @pytest.mark.parametrize("raw", [None, Path("nowhere")])
     def test_the_folder_must_exist(self, raw):
-        with pytest.raises(ValueError, match="--raw must be an existing folder with label images"):
+        with pytest.raises(ValueError, match="Name the folder with label images"):
             mendeley.describe(ReadOptions(raw=raw))
 
     def test_neither_form_or_both(self, tmp_path):
