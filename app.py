@@ -69,7 +69,7 @@ def model_of_space(readme: Path) -> tuple[str, str | None]:
 
 
 def display_name(checkpoint: str) -> str:
-    """Name a checkpoint on the page: a Hub id as it is, a folder without its path."""
+    """Name a checkpoint on the page: a Hub id unchanged, a folder without its path."""
     folder = Path(checkpoint)
     if not folder.is_dir() and not folder.is_absolute():
         return checkpoint

@@ -1,4 +1,4 @@
-"""Embed a folder of images, DICOM files included, or a data set: a Parquet file with one row an image.
+"""Embed a folder of images, DICOM files included, or a data set, into a Parquet file with one row per image.
 
     python train/encode.py --checkpoint runs/demo/checkpoint --images scans --out embeddings.parquet
     python train/encode.py --checkpoint USER/MODEL --dataset data/synthetic --split train --out index.parquet

@@ -4,7 +4,7 @@
 
 Maps every finding that a report affirms, by text-to-patch similarity and Grad-CAM, and scores the maps against the mask
 of the finding's structure. Baselines are the maps of models with random weights, a prior that points at the middle, and
-a constant map: a map that does not beat them is no evidence of where the model looks, however convincing it looks.
+a constant map: a map that does not beat them is not evidence of where the model looks, however convincing it looks.
 Writes `explanation.json`, `explanation.md` and `explanation.png`.
 """
 
@@ -36,7 +36,7 @@ class ExplainArguments:
         [], "Names of the mask classes, background first; by default those of the data set's card."
     )
     num_randomised: int = setting(5, "Models with random weights to compare with.")
-    batch_size: int = setting(32, "Images a forward pass; changes no number.")
+    batch_size: int = setting(32, "Images per forward pass; changes no result.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
     seed: int = setting(0, "Seed of the random weights, the resamples and the examples.")
 
@@ -80,7 +80,7 @@ def main(args: ExplainArguments) -> None:
     results = {
         "dataset": describe_findings(rows, findings, mask_names, Path(args.dataset).name, args.split),
         "model": {
-            "vision": getattr(tower, "architecture", None) or tower.model_type,  # of timm, or of transformers
+            "vision": getattr(tower, "architecture", None) or tower.model_type,  # from timm, or from transformers
             "map_size": list(next(iter(trained.values()))[0].shape),
         },
         "num_randomised": args.num_randomised,
@@ -94,7 +94,7 @@ def main(args: ExplainArguments) -> None:
 
 
 def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
-    """Name the mask classes, background first: as given, else as the card of the data set does."""
+    """Name the mask classes, background first: from the settings, else from the data set's card."""
     from data_scripts.lumbar_builder import read_mask_names
 
     if names := tuple(args.mask_names) or read_mask_names(args.dataset):
@@ -117,7 +117,7 @@ def write(results: dict[str, Any], figure: "Figure", folder: Path) -> None:
     write_bytes(folder / "explanation.png", png.getvalue())
     report = explanation_report(results)
     write_text(folder / "explanation.md", report)
-    write_json(folder / RESULTS, results)  # last: where it is, the others are
+    write_json(folder / RESULTS, results)  # last: if it exists, so do the others
     print(report)
     print(f"Wrote {folder}/{RESULTS}, explanation.md, explanation.png")
 

@@ -24,4 +24,4 @@ def main(args: PublishArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun to send what has not arrived."))
+    sys.exit(run(main, interrupted="Rerun to send the rest."))

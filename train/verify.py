@@ -4,9 +4,9 @@
     python train/verify.py USER/MODEL --revision v1.0
     python train/verify.py USER/MODEL --trust_remote_code
 
-Lists each file, tensor or field that changed, each input and output that is not reproduced, and each library of another
-version. The exit code is 1 if something drifted, 2 if nothing could be verified. Other versions alone are a note, as
-long as the outputs stay the same.
+Lists each file, tensor or field that changed, each input and output that is not reproduced, and each library whose
+version differs. The exit code is 1 if something drifted, 2 if nothing could be verified. Other versions are only noted
+if the outputs stay the same.
 """
 
 import sys
@@ -20,9 +20,9 @@ class VerifyArguments:
     """Verify that a checkpoint is what was saved, and gives the same outputs."""
 
     checkpoint: str = setting(MISSING, "Checkpoint folder, or Hub id.", positional=True)
-    revision: str = setting("", "Of a Hub id: branch, tag or commit; empty: main.")
+    revision: str = setting("", "Branch, tag or commit of a Hub id; empty: main.")
     trust_remote_code: bool = setting(
-        False, "Run the code in the checkpoint, as its users do, and not that of the installed package."
+        False, "Run the code in the checkpoint, as its users do, not that of the installed package."
     )
     tolerance: float = setting(
         1e-4,

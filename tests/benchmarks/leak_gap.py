@@ -1,11 +1,11 @@
-"""How much better a model looks when it has seen its test patients: SPIDER discs split by record and by patient.
+"""Measure how much better a model looks on patients that it has seen: SPIDER discs split by record and by patient.
 
     python tests/benchmarks/leak_gap.py --out tests/benchmarks/results/leak_gap.json
     python tests/benchmarks/leak_gap.py --pretrained_cuts 1 --out tests/benchmarks/results/leak_gap.json
 
 The discs are cut into five folds twice, by record and by patient, with the stratification of `data_scripts.build`, and
-each fold is answered by what was fitted on three others (a fourth one validates), so that both ways every disc is
-answered once, from as many rows. The differences are paired, disc by disc; their intervals are over patients, and the
+each fold is predicted by models fitted on three others (a fourth validates), so that both ways predict every disc
+once, from as many rows. The differences are paired, disc by disc; their intervals are over patients, and the
 figures are means over several cuts. The splits that `--split_by record` and `--split_by patient` make are measured,
 too. The second command pretrains LumbarCLIP in every fold, about 3 minutes each; finished folds are not repeated.
 """
@@ -61,11 +61,11 @@ FIGURES = {"macro_auroc": "macro AUROC", "grade_quadratic_kappa": "grade kappa"}
 
 @dataclass
 class LeakGapArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     raw: str = field(default="../shared/data/spider_discs", metadata={"help": "Folder with discs.csv."})
     work: str = field(default="runs/leak_gap", metadata={"help": "Folder for built data, pretraining runs, figure."})
-    cuts: int = field(default=5, metadata={"help": "Cuts into folds, each with a seed of its own."})
+    cuts: int = field(default=5, metadata={"help": "Cuts into folds, each with its own seed."})
     pretrained_cuts: int = field(default=0, metadata={"help": "Cuts in whose folds LumbarCLIP is pretrained."})
     num_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples of patients."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
@@ -73,10 +73,10 @@ class LeakGapArguments:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one system answers for N rows.
+    """Predictions of one system for N rows.
 
     Args:
-        scores: Of each label, comparable over rows; NaN where a label could not be learned. Shape (N, K).
+        scores: One for each label, comparable over rows; NaN where a label could not be learned. Shape (N, K).
         grades: Grade indices. Shape (N,).
     """
 
@@ -85,9 +85,9 @@ class Answer:
 
 
 def main(args: LeakGapArguments) -> None:
-    """Build, answer, compare, write."""
+    """Build, predict, compare, write."""
     disable_progress_bars()
-    logging.disable(logging.WARNING)  # a fold that lacks a rare finding would say so for each system
+    logging.disable(logging.WARNING)  # a fold that lacks a rare finding would warn for each system
     work, resampling = Path(args.work), Resampling(args.num_resamples)
     built = {unit: built_splits(args, unit) for unit in UNITS}
     rows = concatenate_datasets([built["patient"][split] for split in SPLITS])
@@ -132,7 +132,7 @@ def built_splits(args: LeakGapArguments, unit: str) -> Mapping[str, Dataset]:
 
 
 def read_thumbnails(rows: Dataset) -> tuple[Array, Array]:
-    """Grey images of one size, shape (N, 64, 64), and the sizes they had, shape (N, 2)."""
+    """Read grey images of one size, shape (N, 64, 64), and their original sizes, shape (N, 2)."""
     images = [row["image"] for row in rows.select_columns("image")]
     side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     padded = [np.asarray(ImageOps.pad(image.convert("L"), side, Image.Resampling.BILINEAR)) for image in images]
@@ -140,7 +140,7 @@ def read_thumbnails(rows: Dataset) -> tuple[Array, Array]:
 
 
 def cut(targets: Targets, rows: Dataset, unit: str, seed: int) -> Array:
-    """Assign rows to folds, each row by itself or each patient with all rows. Shape (N,)."""
+    """Assign rows to folds, row by row or patient by patient. Shape (N,)."""
     labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
     ids = rows["source"][:] if unit == "record" else rows["patient_id"][:]
     return np.array(patient_folds(ids, labels, NUM_FOLDS, seed))
@@ -149,7 +149,7 @@ def cut(targets: Targets, rows: Dataset, unit: str, seed: int) -> Array:
 def answer_by_pixels(
     rows: Dataset, targets: Targets, thumbnails: tuple[Array, Array], fold_of_row: Array
 ) -> dict[str, Answer]:
-    """Answer every fold from features that are not learned from reports."""
+    """Predict every fold from features that are not learned from reports."""
     images, sizes = thumbnails
     described = describing_features(rows, sizes)
     folds: dict[str, list[Answer]] = {}
@@ -173,7 +173,7 @@ def answer_by_pixels(
 def pixel_systems(
     components: Mapping[str, Array], described: Mapping[str, Array], targets: Mapping[str, Targets]
 ) -> dict[str, Answer]:
-    """Answer one test split from pixels and, as a baseline, without them."""
+    """Predict one test split from pixels and, as a baseline, without them."""
     return {
         "pixel PCA, nearest neighbours": neighbour_answer(components, targets),
         "pixel PCA, linear probe": probe_answer(components, targets),
@@ -182,14 +182,14 @@ def pixel_systems(
 
 
 def probe_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
-    """Answer the test split with the probes of the evaluation."""
+    """Predict the test split with the probes of the evaluation."""
     grades = grade_probe(features, targets)
     assert grades is not None and (grades >= 0).all()  # every disc has a grade
     return Answer(logistic_probe(features, targets), grades)
 
 
 def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
-    """Answer each row of the test split as the most similar rows of the others were labelled."""
+    """Predict each row of the test split from the labels of the most similar other rows."""
     known = np.concatenate([features["train"], features["validation"]])
     labels = np.concatenate([targets["train"].labels, targets["validation"].labels]).astype(int)
     grades = np.concatenate([targets["train"].grades, targets["validation"].grades])
@@ -204,7 +204,7 @@ def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Target
 
 
 def answer_by_lumbarclip(args: LeakGapArguments, rows: Dataset, fold_of_row: Array, folder: Path, seed: int) -> Answer:
-    """Pretrain in every fold, and answer it with the linear probe on the frozen encoder."""
+    """Pretrain in every fold, and predict it with the linear probe on the frozen encoder."""
     words = [str(CONFIG), "--dataset", args.raw, "--seed", str(seed), "--no_evaluate", "--resume"]
     folds = []
     for number in range(NUM_FOLDS):
@@ -224,7 +224,7 @@ def answer_by_lumbarclip(args: LeakGapArguments, rows: Dataset, fold_of_row: Arr
 def compare(
     answers: Mapping[str, Mapping[str, list[Answer]]], targets: Targets, findings: list[int], resampling: Resampling
 ) -> dict[str, Any]:
-    """Measure both ways of cutting and by how much the first exceeds the second, for each system."""
+    """Measure both ways of cutting, and how much the first exceeds the second, for each system."""
     compared = {}
     for name, ways in answers.items():
         ours, theirs = (metric_inputs(targets, ways[unit], findings) for unit in UNITS)
@@ -257,14 +257,14 @@ def measure_split(splits: Mapping[str, Dataset], findings: list[int], resampling
 
 
 def common_findings(targets: Targets) -> list[int]:
-    """Columns of the findings that enough patients have for every fold to learn and to test them."""
+    """Find the columns of findings that enough patients have to learn and test them in every fold."""
     return [k for k in targets.findings if len(np.unique(targets.patient_ids[targets.labels[:, k]])) >= MIN_PATIENTS]
 
 
 def estimates(
     targets: Targets, answers: list[Answer], findings: list[int], resampling: Resampling
 ) -> dict[str, dict[str, Any]]:
-    """Figures with intervals over patients, means over the cuts that were answered."""
+    """Compute figures with intervals over patients, means over the predicted cuts."""
     return {
         figure: patient_bootstrap(metric, arrays, targets.patient_ids, resampling).as_dict()
         for figure, (metric, arrays) in metric_inputs(targets, answers, findings).items()
@@ -274,7 +274,7 @@ def estimates(
 def metric_inputs(
     targets: Targets, answers: list[Answer], findings: list[int]
 ) -> dict[str, tuple[metrics.Metric, list[Array]]]:
-    """What is measured: by name, a metric and the arrays that it takes."""
+    """List what is measured: by name, a metric and the arrays that it takes."""
     kappa = partial(metrics.quadratic_kappa, num_classes=len(targets.grade_names))
     scores = [targets.labels[:, findings], *(answer.scores[:, findings] for answer in answers)]
     grades = [targets.grades, *(answer.grades for answer in answers)]
@@ -292,7 +292,7 @@ def mean_over_cuts(
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """Write the measurements as Markdown."""
     folds, single = [], []
     for figure, words in FIGURES.items():
         for name, compared in results["cross_validated"].items():
@@ -309,7 +309,7 @@ def tables(results: Mapping[str, Any]) -> str:
 
 
 def draw(results: Mapping[str, Any]) -> Figure:
-    """Both ways beside each other, system by system."""
+    """Draw both ways side by side, system by system."""
     dataset = results["dataset"]
     entries = {
         f"{words}\n{name}": {f"split by {unit}": compared[unit][figure] for unit in UNITS}

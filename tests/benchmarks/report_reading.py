@@ -1,4 +1,4 @@
-"""How well reports are read: findings against labels made by reading the notes, and the time it takes.
+"""Measure report reading: findings against labels made by reading the notes, and the time it takes.
 
     python -m tests.benchmarks.report_reading --notes "Radiologists Report.xlsx" --out FILE.json
 
@@ -27,7 +27,7 @@ SETS = ("development", "held_out", "second")
 
 @dataclass
 class BenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     notes: str = field(metadata={"help": "Workbook of the Mendeley notes."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})

@@ -233,7 +233,7 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
 @pytest.mark.slow
 def test_an_experiment_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
     systems = {"Misspelt": {"system": "clip", "vision": "convnext_tinny"}}
-    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
+    with pytest.raises(ValueError, match="No system has a finished run.*--retry_failed"):
         run_here(experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems))
 
 

@@ -222,7 +222,7 @@ def test_chunks_of_other_settings_are_not_resumed(checkpoint, scans, tmp_path, m
         ({"images": "a", "batch_size": 0}, "at least 1"),
         ({"images": "a", "int8": True}, "with --onnx"),
         ({"images": "a", "out": "a.csv"}, "must be a Parquet file"),
-        ({"images": ".", "out": "x/a.parquet"}, "lies in the folder of --images"),
+        ({"images": ".", "out": "x/a.parquet"}, "is inside the folder of --images"),
         ({"images": "a", "out": __file__.replace(".py", ".parquet")}, None),
     ],
 )

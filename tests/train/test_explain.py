@@ -51,7 +51,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(tiny_model, tiny_processor,
         assert less == pytest.approx(groups["trained"]["pointing_game"]["value"] - 1)
     report = (tmp_path / "out" / "explanation.md").read_text()
     assert report in capsys.readouterr().out
-    assert report.count("is no evidence of where the model looks") == 1
+    assert report.count("is not evidence of where the model looks") == 1
     assert "| disc bulge (disc)" in report and "](explanation.png)" in report
     with Image.open(tmp_path / "out" / "explanation.png") as figure:
         assert figure.width > 500

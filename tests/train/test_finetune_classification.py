@@ -339,7 +339,7 @@ def test_grades_are_exclusive_classes_of_the_graded_rows(tiny_dataset_folder):
         ({"target": "level"}, "labels, grade; got 'level'"),
         ({"loss": "focal"}, "plain, class_balanced, logit_adjusted; got 'focal'"),
         ({"layer_decay": 0.0}, r"in \(0, 1\]"),
-        ({"freeze_tower": True, "lora_rank": 4}, "freeze_tower trains nothing"),
+        ({"freeze_tower": True, "lora_rank": 4}, "freeze_tower does not train the tower"),
         ({"patience": 0}, "patience must be at least 1; got 0"),
         ({"resume": True, "overwrite": True}, "choose one"),
     ],

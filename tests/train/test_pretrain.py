@@ -212,7 +212,7 @@ def test_half_the_batch_on_twice_the_processes_is_the_same_run(tmp_path):
     check_same_settings(before, now, tmp_path)
     with pytest.raises(ValueError, match="pairs of a step: 8 then, 16 now"):
         check_same_settings(before, {**before, "num_processes": 2}, tmp_path)
-    with pytest.raises(ValueError, match="rows of train: others"):
+    with pytest.raises(ValueError, match="rows of train: changed"):
         check_same_settings(before, {**before, "rows_sha256": {"train": "b"}}, tmp_path)
 
 
@@ -266,7 +266,7 @@ def test_a_finished_run_whose_code_reads_no_calibration_is_refused_before_it_is_
     (Path(settings["output_dir"]) / "checkpoint" / "calibration_lumbarclip.py").unlink()
     evaluated = "train.reporting.evaluation.evaluate"
     monkeypatch.setattr(evaluated, lambda *args, **options: pytest.fail("evaluated for nothing"))
-    with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it anew"):
+    with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it again"):
         run_here({**settings, "resume": True, "evaluate": True})
 
 

@@ -24,7 +24,7 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
     `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads it.
 
     Raises:
-        ValueError: If the outputs of what loads from it differ from those of the model.
+        ValueError: If the reloaded model's outputs differ from those of the saved one.
     """
 
     def fill(unfinished: Path) -> None:
@@ -46,7 +46,7 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
         write_json(tokenizer_file, settings)
     if isinstance(processor, BaseImageProcessor):
         settings = json.loads(image_file.read_text())
-        settings["auto_map"].pop("AutoProcessor", None)  # of the processor it was loaded from, whose code is not here
+        settings["auto_map"].pop("AutoProcessor", None)  # the class it was loaded from, whose code is not here
         write_json(image_file, settings)
 
 
@@ -55,14 +55,14 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
 
     Args:
         name: Checkpoint folder, or Hub id.
-        revision: Of a Hub id: branch, tag or commit; None: the newest.
+        revision: Branch, tag or commit of a Hub id; None: the newest.
 
     Raises:
         ValueError: If there is no such checkpoint, or its weights are incomplete.
     """
     check_not_parent_of_checkpoint(Path(name))
     try:
-        # Without it AutoModel would complain of an unknown model.
+        # Without it AutoModel would complain about an unknown model.
         if cached_file(name, CONFIG_NAME, revision=revision) is None:
             raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
         model, loading = AutoModel.from_pretrained(

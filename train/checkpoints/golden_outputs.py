@@ -30,13 +30,13 @@ from train.checkpoints.manifest import compare_files, record_file, record_files
 GOLDEN = "golden_outputs.json"
 GOLDEN_TENSORS = "golden_outputs.safetensors"
 PACKAGES = ("lumbarclip", "torch", "torchvision", "timm", "transformers", "tokenizers", "numpy", "pillow")
-# How far an output may move, in lengths of its vector; for embeddings, of length 1, the distance itself. Other numbers
-# of threads and other instruction sets move it by some 1e-6, weights rounded to float16 by 7e-4.
+# How far an output may move, relative to the length of its vector. Other numbers of threads and other instruction sets
+# move it by about 1e-6, weights rounded to float16 by 7e-4.
 TOLERANCE = 1e-4
 # The same for the pixels of an image. Processors without AVX2 round a resized 8-bit image differently, by a grey level
 # here and there, which moves it by 0.009; nearest-neighbour interpolation moves it by 0.12, a mean of 0.5 by 0.27.
 PIXEL_TOLERANCE = 0.02
-# A side, a negation: what no drift may blur.
+# Sides and negations, which no drift may blur.
 SENTENCES = (
     "Left paracentral disc protrusion at L4/L5 with compression of the left L5 nerve root.",
     "Right paracentral disc protrusion at L4/L5 with compression of the right L5 nerve root.",
@@ -50,15 +50,15 @@ Arrays = dict[str, NDArray[Any]]
 def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> None:
     """Write golden outputs into a checkpoint. Write them last: they record every other file.
 
-    They come from the folder, loaded anew as users will load it, on the CPU in float32.
+    They come from the folder, loaded as users will load it, on the CPU in float32.
 
     Args:
         folder: A checkpoint with its processor.
         saved: The model that was saved there, whose outputs must be the same; None to skip this check.
 
     Raises:
-        ValueError: If the files have changed since earlier golden outputs; if outputs contain NaN or Inf; or if what
-            loads from the folder does not give the outputs of `saved`.
+        ValueError: If the files have changed since earlier golden outputs; if outputs contain NaN or Inf; or if the
+            reloaded model's outputs differ from those of `saved`.
     """
     if (folder / GOLDEN).exists():
         check_drift(folder)
@@ -76,22 +76,22 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     for name, value in outputs.items():
         if not (distance := deviation(expected[name], value)) <= TOLERANCE:
             raise ValueError(
-                f"What loads from {folder} is not what was saved: {name} differs by {distance:.2g} of its length. "
-                "A part of the model was not saved: a buffer that is not persistent, or a setting."
+                f"The model loaded from {folder} is not the saved one: {name} differs by {distance:.2g} of its length. "
+                "A part of it was not saved, such as a non-persistent buffer or a setting."
             )
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
     write_bytes(folder / GOLDEN_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
     golden = {
-        "about": f"What this checkpoint answers to the inputs in {GOLDEN_TENSORS}, to tell later whether it has "
-        "changed: python train/verify.py FOLDER_OR_ID",
+        "about": f"This checkpoint's outputs for the inputs in {GOLDEN_TENSORS}, to detect later changes: "
+        "python train/verify.py FOLDER_OR_ID",
         "texts": texts,
         "python": platform.python_version(),
         "packages": package_versions(),
         "files": record_files(folder, left_out=(GOLDEN,)),
     }
-    write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
+    write_json(folder / GOLDEN, golden)  # last: if it exists, so do the tensors
 
 
 def golden_images() -> list[NDArray[Any]]:
@@ -104,13 +104,13 @@ def golden_images() -> list[NDArray[Any]]:
 
     wide = smooth(48, 80, 255).astype(np.uint8)
     tall = smooth(300, 210, 3000).astype(np.uint16)
-    tall[10:14, 20:24] = 60_000  # a few bright pixels, as of metal: without a window the rest would be black
+    tall[10:14, 20:24] = 60_000  # a few bright pixels, like metal: without a window the rest would be black
     colour = np.stack([smooth(64, 64, 255) for _ in range(3)], axis=-1).astype(np.uint8)
     return [wide, tall, colour]
 
 
 def golden_texts(processor: Any) -> list[str]:
-    """List texts in which a side, a negation and the cut after `max_length` tokens matter; none without a tokenizer."""
+    """List texts that test sides, negations and truncation at `max_length` tokens; none without a tokenizer."""
     if getattr(processor, "tokenizer", None) is None:
         return []
     words = " ".join(SENTENCES).split()
@@ -145,7 +145,7 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
     names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
     auto_model = getattr(transformers, names[0] if names else "AutoModel")
     model = auto_model.from_pretrained(folder, trust_remote_code=trust_remote_code, dtype=torch.float32)
-    # A classifier may have been saved with its image processor alone.
+    # A classifier may have been saved with only its image processor.
     auto_processor = AutoProcessor if (folder / "processor_config.json").exists() else AutoImageProcessor
     return model, auto_processor.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
@@ -160,7 +160,7 @@ def package_versions() -> dict[str, str]:
 
 
 def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
-    """Measure the largest distance between a recorded row and the same row now, in lengths of the recorded row.
+    """Measure the largest distance between a recorded row and the same row now, relative to the recorded row's length.
 
     The first axis counts rows. The result is infinite if shapes differ or a value is NaN or Inf.
 
@@ -184,7 +184,7 @@ def read_golden_outputs(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(
             f"{folder} has no {GOLDEN}: it was saved without golden outputs, so changes cannot be detected. If you "
-            "trust it as it is, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
+            "trust it, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
         )
     try:
         golden = json.loads(path.read_text(encoding="utf-8"))
@@ -210,7 +210,7 @@ def check_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None
     ]:
         shown = "; ".join(f"{drift.file}: {drift.what} {drift.detail}" for drift in changed[:5])
         raise ValueError(
-            f"{folder} is not as it was saved ({shown}). Fetch or save it again; if you meant the change, delete "
+            f"{folder} is not what was saved ({shown}). Fetch or save it again; if you meant the change, delete "
             f"{GOLDEN} and call write_golden_outputs(folder)."
         )
 

@@ -20,8 +20,8 @@ READ_WHEN_LOADING = (
     *("*.py", "*.safetensors", "*.bin", "*.index.json", "*config.json"),
     *("tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt", "chat_template*"),
 )
-MAX_ENTRIES = 100  # of a JSON object or array whose entries are compared one by one; a vocabulary is one field
-MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its digest
+MAX_ENTRIES = 100  # larger JSON objects and arrays, such as a vocabulary, count as one field
+MAX_CHARACTERS = 200  # of longer JSON values only the digest is kept
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Drift:
 
     what: str
     file: str  # relative to the folder; empty for a package
-    detail: str  # what it was and what it is
+    detail: str  # before and after
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -43,7 +43,7 @@ def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict
 
 
 def record_file(path: Path) -> dict[str, Any]:
-    """Record a file: `bytes`, `sha256` and, of weights and JSON, `tensors` or `fields` by name.
+    """Record a file: `bytes`, `sha256` and, for weights and JSON, `tensors` or `fields` by name.
 
     The digest of the whole file finds any change; those of the parts only name it.
     """
@@ -58,7 +58,7 @@ def record_file(path: Path) -> dict[str, Any]:
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
     """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 
-    A new layout of the same weights or JSON is no change.
+    Rewriting the same weights or JSON in another layout is not a change.
     """
     return [drift for name, record in recorded.items() for drift in _compare_file(folder, name, record)]
 
@@ -107,7 +107,7 @@ def check_not_parent_of_checkpoint(folder: Path) -> None:
     if (folder / CONFIG_NAME).exists():
         return
     if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
-        raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
+        raise ValueError(f"{folder} is not a checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
 
 
 def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift]:
@@ -120,7 +120,7 @@ def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift
     sizes = f"{size:,} bytes" if size == record["bytes"] else f"{record['bytes']:,} bytes when recorded, {size:,} now"
     try:
         now = record_file(path)
-    except (SafetensorError, ValueError, OSError) as error:  # ValueError: no JSON, or no UTF-8
+    except (SafetensorError, ValueError, OSError) as error:  # ValueError: not JSON, or not UTF-8
         return [Drift("file", name, f"cannot be read; {sizes}: cut off or overwritten ({error})")]
     for parts, kind in (("tensors", "tensor"), ("fields", "field")):
         if parts in record:
@@ -161,7 +161,7 @@ def _shown(value: Any) -> str:
 
 def _tensor_digests(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with safe_open(path, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118 - a file, no dict
+        for name in weights.keys():  # noqa: SIM118 - a file, not a dict
             tensor = weights.get_tensor(name)
             values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
             dtype = str(tensor.dtype).removeprefix("torch.")

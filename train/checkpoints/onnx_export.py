@@ -29,7 +29,7 @@ from train.checkpoints.onnx_graphs import (
 from train.checkpoints.verification import find_checkpoint
 
 EXPORT = "export.json"
-# Beside the graphs: what makes their inputs, and says what they are.
+# Files next to the graphs that make their inputs and describe them.
 COPIED = (
     "config.json",
     "*processor_config.json",
@@ -51,7 +51,7 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
 
     Raises:
         ImportError: If the packages of the extra `export` are missing.
-        ValueError: If `out` exists, there is no such checkpoint, or what ONNX computes differs from what torch does.
+        ValueError: If `out` exists, there is no such checkpoint, or the outputs of ONNX and torch differ.
     """
     require_packages()
     if out.exists():
@@ -132,7 +132,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def summary(name: str, entry: dict[str, Any]) -> str:
-    """Describe in a line how large a file is and how far it is from the model.
+    """Describe in a line the size of a file and how far its outputs are from the model's.
 
     Example:
         >>> entry = {"bytes": 5157793, "deviation": {"image_embeds": 2.5e-07}, "operations": {"Conv": 14, "Gemm": 1}}

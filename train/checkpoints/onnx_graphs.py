@@ -75,7 +75,7 @@ def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
 
 @torch.inference_mode()
 def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
-    """Measure by output the largest distance of a row of an ONNX file from that of PyTorch, in lengths of the row."""
+    """Measure for each output the largest distance of an ONNX row from PyTorch's, relative to the row's length."""
     session = open_session(path)
     moved = dict.fromkeys(graph.outputs, 0.0)
     for sample in samples:
@@ -87,11 +87,11 @@ def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -
 
 
 def check_deviation(file: str, moved: dict[str, float]) -> None:
-    """Raise if an output differs from that of PyTorch by more than `TOLERANCE`."""
+    """Raise if an output differs from PyTorch's by more than `TOLERANCE`."""
     for name, distance in moved.items():
         if not distance <= TOLERANCE:
             raise ValueError(
-                f"{file} does not compute what the model does: {name} differs by {distance:.2g} of its length, "
+                f"{file} does not match the model: {name} differs by {distance:.2g} of its length, "
                 f"{TOLERANCE:g} allowed. Nothing was written. Try other versions of torch or onnxscript."
             )
 
@@ -100,7 +100,7 @@ def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
     """Describe an ONNX file with its `deviations`, for `export.json`.
 
     Returns:
-        `bytes`; `parts`, the record of the file and of that of its weights, if any, by name; the `deviation` from the
+        `bytes`; `parts`, the records of the file and of its weights file, if any, by name; the `deviation` from the
         model; and the number of `operations` that have weights, by kind.
     """
     import onnx
@@ -138,14 +138,14 @@ def quantise(path: Path, quantised: Path) -> None:
     """Write a copy with 8-bit weights; activations are quantised at run time.
 
     The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
-    On most processors the copy is slower than the original where convolutions prevail.
+    On most processors the copy is slower than the original if convolutions dominate.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(path)
-    del model.graph.value_info[:]  # shapes that the quantiser infers anew; those noted for its rewritten products clash
+    del model.graph.value_info[:]  # the quantiser infers shapes again; the old ones clash with its rewritten products
     with TemporaryDirectory() as folder:
         plain, fused = Path(folder) / "plain.onnx", Path(folder) / "fused.onnx"
         is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
@@ -162,12 +162,12 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
 
     Raises:
         ImportError: If ONNX Runtime is missing.
-        ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
+        ValueError: If the file or its weights file is missing or has changed, or ONNX Runtime cannot open it.
     """
     again = export_again(path.parent, parts)
     if drifts := compare_files(path.parent, parts):
         changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
-        raise ValueError(f"Not as it was exported: {changes}. {again}")
+        raise ValueError(f"Changed since the export: {changes}. {again}")
     try:
         return open_session(path)
     except ValueError as error:
@@ -205,7 +205,7 @@ def open_session(path: Path) -> Any:
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # those of ONNX Runtime have no class in common
+    except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())  # ends in a line break
         raise ValueError(
             f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it: pip install -U "

@@ -36,11 +36,11 @@ MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for eac
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found."""
+    """The differences found."""
 
     drifts: list[Drift]
     notes: list[Drift]  # differences that changed no output: library versions, files added since
-    deviations: dict[str, float]  # by output, in lengths of its vector; empty if nothing could be computed
+    deviations: dict[str, float]  # by output, relative to its length; empty if nothing could be computed
 
 
 def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:
@@ -62,10 +62,10 @@ def verify_checkpoint(
 
     Args:
         folder_or_id: Checkpoint folder, or Hub id.
-        revision: Of a Hub id: branch, tag or commit.
+        revision: Branch, tag or commit of a Hub id.
         trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
             has imported the package runs the package in any case, and a note says so.
-        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`.
+        tolerance: How far an output may move, relative to its length. Pixels may move by `PIXEL_TOLERANCE`.
 
     Raises:
         ValueError: If there is no such checkpoint, or it was saved without golden outputs.
@@ -111,7 +111,7 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
     """Find the folder of a checkpoint, or download it from the Hub.
 
     Raises:
-        ValueError: If neither such a folder nor such a model exists, or the checkpoint lies in a folder below.
+        ValueError: If neither such a folder nor such a model exists, or the checkpoint is in a subfolder.
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
@@ -161,7 +161,7 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
 
 
 def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    """List code files that differ from those of the package, whose code was run."""
+    """List code files that differ from those of the package, which was run."""
     for name in golden["files"]:
         installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
         if not name.endswith(".py") or not (folder / name).is_file():

@@ -47,7 +47,7 @@ class OptimisationArguments(shared.OptimisationArguments):
 class OutputArguments(shared.OutputArguments):
     """Output."""
 
-    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line an epoch.")
+    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line per epoch.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
 
 
@@ -72,4 +72,4 @@ class FinetuneClassificationArguments(
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is a factor in (0, 1], such as 0.75; got {self.layer_decay}.")
         if self.freeze_tower and (self.lora_rank or self.layer_decay < 1):
-            raise ValueError("freeze_tower trains nothing of the tower: leave out lora_rank and layer_decay.")
+            raise ValueError("freeze_tower does not train the tower: leave out lora_rank and layer_decay.")

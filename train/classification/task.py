@@ -146,7 +146,7 @@ def load_pretrained(
 
 
 def build_loss(name: str, data: ClassificationData) -> Callable[[Tensor, Tensor], Tensor]:
-    """Build the loss of logits and labels, both (B, K), which knows the training rows of each class."""
+    """Build the loss of logits and labels, both (B, K), from the training rows of each class."""
     loss = PROBE_LOSSES[LOSSES[name]]
     of_task = loss.of_classes if data.exclusive else loss.of_findings
     of_training = data.multi_hot("train")

@@ -1,4 +1,4 @@
-"""The training pairs of an epoch and their batches, which depend on seed and epoch alone.
+"""The training pairs of an epoch and their batches, which depend only on seed and epoch.
 
 Shapes: R rows of the split, K classes, S steps of an epoch, B pairs of a step in all processes together.
 """
@@ -26,7 +26,7 @@ class Upsampling:
         return int(self.rows_of_class.sum())
 
     def draw(self, random: np.random.Generator) -> Indices:
-        """Draw the rows of an epoch: those of a class equally often, some drawn ones once more.
+        """Draw the rows of an epoch: those of a class equally often, give or take one.
 
         Example:
             >>> upsampling = Upsampling(np.array([0, 0, 0, 1, 1]), rows_of_class=np.array([3, 3]))
@@ -113,7 +113,7 @@ def _first_places(ids: Indices) -> Indices:
 
 @dataclass
 class EpochBatches(Sampler[list[EpochAndRow]]):
-    """The batches of one process, in an order that depends on seed and epoch alone.
+    """The batches of one process, in an order that depends only on seed and epoch.
 
     An epoch is cut into batches of all processes together, and each process takes its share of every batch: one process
     with a batch of 2 B sees the same pairs in a step as two processes with B. Rows beyond the last full batch wait for

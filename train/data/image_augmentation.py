@@ -26,7 +26,7 @@ def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Te
     """Vary pose, contrast, illumination, sharpness and noise of images, each by its own generator.
 
     Args:
-        images: Grey values of 0 to 255. Shape (B, S, S), float.
+        images: Grey values from 0 to 255. Shape (B, S, S), float.
         generators: One per image.
 
     Returns:

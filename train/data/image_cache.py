@@ -19,7 +19,7 @@ MAX_CACHE_BYTES = 512 * 1024**2  # ten thousand slices of 224 pixels
 
 
 class ImageCache:
-    """The images used last, up to a number of bytes."""
+    """The most recently used images, up to a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -93,7 +93,7 @@ def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, s
 
 
 def normalise(images: Tensor, image_processor: LumbarCLIPImageProcessor) -> Tensor:
-    """Rescale and normalise images (B, 1 or 3, S, S) of 0 to 255 to `pixel_values` (B, 3, S, S), float32."""
+    """Rescale and normalise images (B, 1 or 3, S, S) from 0 to 255 to `pixel_values` (B, 3, S, S), float32."""
     return image_processor.rescale_and_normalize(
         images.expand(-1, 3, -1, -1).float(),
         image_processor.do_rescale,

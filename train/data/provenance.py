@@ -57,7 +57,7 @@ class DataFacts:
             raise ValueError(
                 f"The dataset leaks: {self.leaks.in_words()} For example: {examples}. Scores would be too good. "
                 "Rebuild it with --split_by patient. If images are still shared, give their rows one patient_id or "
-                "remove the copies (`python -m data_scripts.audit` lists them). To use the data as it is, pass "
+                "remove the copies (`python -m data_scripts.audit` lists them). To use the data anyway, pass "
                 "--allow_leaks; all results are then marked."
             )
 

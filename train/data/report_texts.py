@@ -11,7 +11,7 @@ from data_scripts.reports.text import report_sentences
 
 TEXT_UNITS = ("report", "sentence")
 TEXT_AUGMENTATIONS = ("rephrasings", "eda", "both", "none")
-VARIATIONS = 4  # of each text by EDA, which changes three of thirty words, so that few more exist
+VARIATIONS = 4  # per text; EDA changes three of thirty words, so few more exist
 
 
 def augmented_texts(
@@ -24,11 +24,11 @@ def augmented_texts(
     """Collect the texts that may replace each report in the loss on augmented texts.
 
     Args:
-        reports: Of the rows.
-        rephrasings: Of the rows; a row may have none.
+        reports: The rows' reports.
+        rephrasings: The rows' rephrasings; a row may have none.
         augmentation: `rephrasings`: those in the data set. `eda`: EDA variations of the report, with its facts. `both`:
             EDA variations of the rephrasings, or of the report if it has none. `none`.
-        seed: Of the variations.
+        seed: Seed of the variations.
         show_progress: Whether to draw a progress bar.
 
     Returns:

@@ -25,13 +25,13 @@ class EncodeArguments:
     images: str = setting("", "Folder of images and DICOM files, recognised by their content.")
     dataset: str = setting("", "Instead of images: folder of data_scripts.build, or a Hub id.")
     split: list[str] = setting([], "Splits of the data set; all by default.")
-    what: What = setting("images", "What of the data set to embed.")
+    what: What = setting("images", "What to embed from the data set.")
     project: bool = setting(
-        True, "Write unit-length embeddings of the shared space; without, the pooled outputs of the towers."
+        True, "Write unit-length embeddings of the shared space; otherwise the pooled outputs of the towers."
     )
     onnx: str = setting("", "Folder of train/export.py to encode with.")
     int8: bool = setting(False, "With --onnx: use the quantised copy.")
-    batch_size: int = setting(32, "Images or rows a forward pass.")
+    batch_size: int = setting(32, "Images or rows per forward pass.")
     num_workers: int = setting(
         default_num_workers(), "Processes that decode while the model encodes; 0: decode in the main process."
     )
@@ -56,6 +56,6 @@ class EncodeArguments:
         if out.suffix != ".parquet":
             raise ValueError(f"--out must be a Parquet file, such as embeddings.parquet; got {self.out!r}.")
         if self.images and out.resolve().is_relative_to(Path(self.images).resolve()):
-            raise ValueError(f"--out {out} lies in the folder of --images; write it elsewhere.")
+            raise ValueError(f"--out {out} is inside the folder of --images; write it elsewhere.")
         if out.exists() and not self.overwrite:
             raise ValueError(f"--out {out} exists; replace it with --overwrite, or name another file.")

@@ -28,7 +28,7 @@ from train.encoding.inputs import DatasetImages, DatasetReports, FolderImages, I
 
 logger = logging.getLogger(__name__)
 
-BATCHES_OF_CHUNK = 32  # at most so many are encoded again after a kill
+BATCHES_OF_CHUNK = 32  # at most this many are encoded again after a kill
 
 
 def encode(args: EncodeArguments) -> None:
@@ -52,7 +52,7 @@ def encode(args: EncodeArguments) -> None:
 
 
 def open_inputs(args: EncodeArguments, processor: LumbarCLIPProcessor) -> Inputs:
-    """Open what is to be encoded; raise `ValueError` if there is nothing, or the data set has no such split."""
+    """Open the inputs; raise `ValueError` if there is nothing, or the data set has no such split."""
     if args.images:
         return FolderImages(Path(args.images), processor.image_processor)
     dataset = open_dataset(args.dataset)
@@ -74,7 +74,7 @@ def describe(
         known = describe_build(args.dataset)
         build = {name: known[name] for name in ("license", "may_be_shared", "deidentification")}
     return {
-        # Kept with the embeddings; of a folder only its name, since a path would reveal the machine.
+        # Kept with the embeddings; only the name of a folder, since a path would reveal the machine.
         "embeddings": {
             "checkpoint": folder.resolve().name if folder.is_dir() else args.checkpoint,
             "weights_sha256": weights_sha256(model),
@@ -91,7 +91,7 @@ def describe(
 
 def encode_chunks(inputs: Inputs, encoder: Encoder, chunks: EmbeddingChunks, batch_size: int, num_workers: int) -> None:
     """Encode in order what is not in the chunks yet, while worker processes decode."""
-    if chunks.is_resumed:  # a file may have killed the earlier run; a worker process dies of it alone
+    if chunks.is_resumed:  # a file may have killed the earlier run; now it kills only a worker process
         num_workers = max(1, num_workers)
     num_done = chunks.num_done * BATCHES_OF_CHUNK * batch_size
     batches = batches_of(inputs, batch_size, num_done)

@@ -78,7 +78,7 @@ def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterato
         overwrite: Whether to drop the chunks of a run with other settings.
 
     Raises:
-        ValueError: If another process uses the folder, or its chunks are of a run with other settings.
+        ValueError: If another process uses the folder, or its chunks are from a run with other settings.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(out) as folder:

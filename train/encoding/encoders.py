@@ -26,7 +26,7 @@ Encoder = Callable[[dict[str, Tensor]], Embeddings]  # from the tensors of a `Re
 
 
 class ModelEncoder:
-    """Encodes with the model, on the GPU where there is one; see `EncodeArguments` for `project`."""
+    """Encodes with the model, on the GPU if there is one; see `EncodeArguments` for `project`."""
 
     def __init__(self, model: LumbarCLIPModel, image_processor: LumbarCLIPImageProcessor, project: bool) -> None:
         device: Any = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,8 +58,8 @@ class OnnxEncoder:
 
     Args:
         args: The folder, and what to encode how.
-        image_processor: Of the checkpoint.
-        weights_sha256: Of the checkpoint, which must be the one that was exported.
+        image_processor: The checkpoint's.
+        weights_sha256: The checkpoint's, which must be the one that was exported.
 
     Raises:
         ValueError: If the folder has no export, no quantised copy, or one of another checkpoint or image size; or if

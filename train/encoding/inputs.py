@@ -52,8 +52,8 @@ class ReadBatch:
 class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
-    Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
-    columns next to the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
+    Each frame of a DICOM file is an image. Other files are listed as unreadable. `schema` describes the columns next to
+    the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -64,7 +64,7 @@ class FolderImages:
 
     def __init__(self, folder: Path, image_processor: LumbarCLIPImageProcessor) -> None:
         if not folder.is_dir():
-            raise ValueError(f"--images {folder} is no folder. Name a data set with --dataset.")
+            raise ValueError(f"--images {folder} is not a folder. Name a data set with --dataset.")
         self.folder, self.image_processor = folder, image_processor
         self.file_names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         self.num_files = len(self.file_names)
@@ -103,7 +103,7 @@ class FolderImages:
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number; attributes as of `FolderImages`."""
+    """Rows of a data set, by split and number; attributes as in `FolderImages`."""
 
     schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()) | {"labels": pa.list_(pa.string()), "split": pa.string()})
     name = "rows"
@@ -229,8 +229,8 @@ def eight_bits(image: Image.Image) -> Tensor:
 def resized(images: Sequence[Tensor], image_processor: LumbarCLIPImageProcessor) -> dict[str, Tensor]:
     """Pad and resize images, (1, H, W) or (3, H, W), to `images`, (B, C, S, S), uint8; nothing if there are none.
 
-    Those of one size go together, and grey ones in one channel, a third of the work. Rescaling and normalisation are
-    left to the encoder.
+    Images of one size go together, grey ones in one channel, a third of the work. The encoder
+    rescales and normalises.
     """
     if not images:
         return {}

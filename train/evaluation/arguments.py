@@ -13,7 +13,7 @@ class EvaluateArguments:
     dataset: str = setting(MISSING, "Folder that data_scripts.build wrote, or a Hub id of such a data set.")
     split: str = setting("test", "Split to measure on. The probes are fitted on `train` and `validation`.")
     out: str = setting("", "Where to write; empty: the folder of the checkpoint.")
-    batch_size: int = setting(64, "Images or texts a forward pass. Changes no metric.")
+    batch_size: int = setting(64, "Images or texts per forward pass. Changes no metric.")
     baselines: bool = setting(True, "Probe the baselines too: untrained encoder, pixel PCA, HOG, no pixels.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
     seed: int = setting(0, "Seed of the resamples, the untrained baseline and the figures.")
@@ -21,7 +21,7 @@ class EvaluateArguments:
     def __post_init__(self) -> None:
         """Check the values before anything is loaded."""
         if self.split in ("train", "validation"):
-            raise ValueError(f"--split {self.split}: the probes are fitted on it; name a split they do not see (test).")
+            raise ValueError(f"--split {self.split}: the probes are fitted on it; name another one, such as test.")
         for name in ("batch_size", "num_resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")

@@ -1,8 +1,8 @@
 """Baselines of the linear probe: what pixels, image sizes and an untrained tower already tell.
 
 A pretrained encoder has learned something only if the same probe reads more from its features than from these.
-Each baseline is a feature matrix by split, shape (N, D); what needs fitting (the principal components) is fitted on the
-training split alone.
+Each baseline is a feature matrix by split, shape (N, D); the principal components are fitted on only the
+training split.
 """
 
 import copy
@@ -22,7 +22,7 @@ from train.evaluation.features import encode_images
 from train.evaluation.statistics.metrics import Array
 
 THUMBNAIL_SIZE = 64
-# The probe standardises, which blows later components, noise, up to the size of the signal. On the SPIDER discs 32 are
+# The probe standardises, which amplifies later components, noise, to the size of the signal. On the SPIDER discs 32 are
 # (nearly) the best number: macro AUROC over five folds is 0.78, with 128 it is 0.72. A baseline should be at its best.
 MAX_COMPONENTS = 32
 ROWS_OF_A_COMPONENT = 10

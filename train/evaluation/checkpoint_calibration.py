@@ -1,6 +1,6 @@
 """Calibrate the zero-shot predictions of a checkpoint, and keep what was fitted in its `config.json`.
 
-Whoever loads the checkpoint then has calibrated probabilities, prediction sets and abstention without this package:
+Users of the checkpoint then get calibrated probabilities, prediction sets and abstention without this package:
 
     texts = processor.zero_shot_texts(model.config.calibration)
     output = model(**processor(images=images, text=texts, return_tensors="pt"))
@@ -60,15 +60,15 @@ def fit_zero_shot_calibration(
     target_coverage: float = TARGET_COVERAGE,
     cache_dir: Path | None = None,
 ) -> ZeroShotCalibration:
-    """Fit the calibration of a model's zero-shot predictions, and leave the model as it was.
+    """Fit the calibration of a model's zero-shot predictions, and leave the model unchanged.
 
     Args:
         model: A LumbarCLIP model.
         processor: Its processor, whose prompts ask for the classes and are kept with the calibration.
-        rows: Of the validation split, with the column `image`.
+        rows: Rows of the validation split, with the column `image`.
         targets: Their truth.
         dataset_name: Kept with the calibration.
-        batch_size: Images or texts a forward pass.
+        batch_size: Images or texts per forward pass.
         target_coverage: What the prediction sets promise, in (0, 1).
         cache_dir: Where an evaluation of the same model has kept the encoded rows; None to encode them.
     """
@@ -138,6 +138,6 @@ def check_can_be_calibrated(folder: Path) -> None:
 def _check_code(folder: Path) -> None:
     if not (folder / CODE).exists():
         raise ValueError(
-            f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and a calibration would be "
-            "of no use. Save it anew with train.checkpoints.checkpoint.save_checkpoint."
+            f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated. "
+            "Save it again with train.checkpoints.checkpoint.save_checkpoint."
         )

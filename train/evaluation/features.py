@@ -62,7 +62,7 @@ def encode_texts(
         Projected embeddings of unit length. Shape (N, D), float32.
     """
     distinct, text_of_row = group_texts(texts)
-    by_length = np.argsort([len(text) for text in distinct], kind="stable")  # like lengths share a batch: less padding
+    by_length = np.argsort([len(text) for text in distinct], kind="stable")  # batch similar lengths: less padding
     embeds: list[Array] = []
     progress = tqdm(total=len(distinct), desc=description, unit=" texts", disable=description is None)
     with _evaluation_mode(model), progress:

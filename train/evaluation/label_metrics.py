@@ -40,14 +40,14 @@ def label_measures(
 
     Args:
         targets: The truth.
-        probabilities: Of each label; NaN where a finding could not be learned. Shape (N, K).
+        probabilities: One for each label; NaN where a finding could not be learned. Shape (N, K).
         scores: What `auroc` and `average_precision` rank rows by; None: the probabilities. Shape (N, K).
         said: Whether a finding is predicted to be present, bool; None: where its probability exceeds one half.
             Exclusive classes take the likeliest. Shape (N, K).
         unlearned: Columns of findings to leave out, with the reason; None: those with NaN.
 
     Returns:
-        Those of `exclusive_class_measures` or of `finding_measures`.
+        The metrics of `exclusive_class_measures` or of `finding_measures`.
     """
     scores = probabilities if scores is None else scores
     if targets.exclusive:
@@ -74,7 +74,7 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
 
     Args:
         targets: The truth; exclusive labels.
-        probabilities: Of each class; the likeliest is predicted. Shape (N, K), rows sum to 1.
+        probabilities: One for each class; the likeliest is predicted. Shape (N, K), rows sum to 1.
         scores: What `auroc` and `average_precision` rank rows by. Shape (N, K).
 
     Returns:
@@ -96,7 +96,7 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
         for k, name in enumerate(targets.label_names):
             measures[f"f1/{name}"] = measure(_of_class(metrics.f1_by_class, k, num_classes), [truth, predicted])
         return measures
-    finding = targets.findings[0]  # of two classes, the first that is not `No Finding` is the positive one
+    finding = targets.findings[0]  # the first class that is not `No Finding` is the positive one
     for function in (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class):
         name = function.__name__.removesuffix("_by_class")
         measures[name] = measure(_of_class(function, finding, num_classes), [truth, predicted])
@@ -145,7 +145,7 @@ def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Ma
 
 
 def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure by how much one system predicts labels better than another, on the same resampled patients.
+    """Measure how much better one system predicts labels than another, on the same resampled patients.
 
     Args:
         targets: The truth.

@@ -3,7 +3,7 @@
     metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; for findings add "multi_label"
     metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
 
-Needs this package installed, but no network. `evaluate` copies this file alone into its cache.
+Needs this package installed, but no network. `evaluate` copies only this file into its cache.
 """
 
 from typing import Any
@@ -19,16 +19,16 @@ from train.evaluation.targets import Targets
 DESCRIPTION = "Metrics of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
 INPUTS = """
 Args:
-    predictions: Probabilities of the K labels for each image. Of `single_label`, they sum to 1.
-    references: Of `single_label`, the index of the class; of `multi_label`, 0 or 1 for each of the K labels.
+    predictions: Probabilities of the K labels for each image. With `single_label`, they sum to 1.
+    references: With `single_label`, the index of the class; with `multi_label`, K values of 0 or 1.
     patient_ids: Patient of each image. Images of one patient are drawn together.
-    label_names: Names of the K labels. `No Finding` is no finding: of two classes the other one is positive.
-    threshold: Of `multi_label`: probability above which a label counts as present. 0.5.
-    num_resamples: Bootstrap resamples of patients. 1000.
-    seed: Seed of the resamples. 0.
+    label_names: Names of the K labels. `No Finding` is the absence of findings; of two classes, the other is positive.
+    threshold: With `multi_label`, the probability above which a label counts as present. Default: 0.5.
+    num_resamples: Bootstrap resamples of patients. Default: 1000.
+    seed: Seed of the resamples. Default: 0.
 Returns:
     For each metric, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
-    the rows do not define is None, with the `reason`.
+    the rows leave undefined is None, with the `reason`.
 Example:
     >>> metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")
     >>> metrics = metric.compute(

@@ -15,7 +15,7 @@ from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 HEADLINE, GRADES = "probe/logistic/unprojected", "grade/unprojected"
-CALIBRATED = {"paper": "paper/unprojected", "zero_shot": "zero_shot"}  # what metrics.json calls them, and predictions
+CALIBRATED = {"paper": "paper/unprojected", "zero_shot": "zero_shot"}  # names in metrics.json, and in predictions
 # A decision without a probability has no such metrics.
 NEED_PROBABILITIES = ("auroc", "average_precision", "macro_auroc", "macro_average", "expected_calibration_error")
 
@@ -60,7 +60,7 @@ def probe_estimates(predictions: Predictions, targets: Targets, resampling: Resa
 def probe_difference(
     ours: Predictions, theirs: Predictions, targets: Targets, resampling: Resampling
 ) -> dict[str, Estimate]:
-    """Measure by how much the headline probes of one system exceed another's, on the same resampled patients.
+    """Measure how much the headline probes of one system exceed another's, on the same resampled patients.
 
     Returns:
         `macro_f1` (exclusive labels) or `macro_auroc` (findings), and `grade_quadratic_kappa` where there are grades.

@@ -1,6 +1,6 @@
 """Let every protocol predict the test rows of a data set from one model, or from features that no run has learned.
 
-A protocol that reads features is a probe: a function of features and targets by split which returns the probability of
+A protocol that reads features is a probe: a function of features and targets by split that returns the probability of
 each label for the test rows, shape (N, K). A new one needs a file in `protocols/` and an entry in `PROBES`; it is then
 predicted from both spaces of features, kept, measured and reported. `predict` calls what needs more than features.
 """
@@ -74,7 +74,7 @@ def encode(
 ) -> Encoded:
     """Encode the images of the three splits, the reports of the test split and the prompts, each once.
 
-    The model is left as it was, and of the targets only the names of labels are read. `cache_dir` keeps encoded splits.
+    The model is left unchanged, and only the targets' label names are read. `cache_dir` keeps encoded splits.
     """
     images = {
         split: encode_images_once(model, processor, dataset[split], split, batch_size=batch_size, cache_dir=cache_dir)
@@ -96,7 +96,7 @@ def encode(
 
 
 def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
-    """Let every protocol predict the test split, without a look at the truth of test rows.
+    """Let every protocol predict the test split, without looking at the truth of test rows.
 
     Args:
         encoded: The embeddings of the data set.
@@ -204,8 +204,8 @@ def calibrated_predictions(name: str, logits: Mapping[str, Array], targets: Targ
     """Calibrate a classifier on validation rows, and predict the test rows before and after.
 
     Args:
-        name: Of the classifier.
-        logits: Of the splits `validation` and `test`, by a classifier that was fitted on neither. Shape (N, K).
+        name: Name of the classifier.
+        logits: Splits `validation` and `test`, from a classifier that was fitted on neither. Shape (N, K).
         targets: By split.
 
     Returns:

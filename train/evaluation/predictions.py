@@ -1,6 +1,6 @@
-"""The predictions of one run, and the Parquet file that keeps them: one row an image.
+"""The predictions of one run, and the Parquet file that keeps them: one row per image.
 
-Predictions are arrays with one entry a row, by name. N rows, K labels, Q questions of C choices (see `questions.py`):
+Predictions are arrays with one entry per row, by name. N rows, K labels, Q questions of C choices (see `questions.py`):
 
     row, fold                              index in the whole data set; the fold whose models predicted    (N,)
     probe/PROBE/FEATURES                   probability of each label; NaN where it could not be learned    (N, K)
@@ -59,7 +59,7 @@ def write_predictions(
 ) -> None:
     """Write predictions, the truth of their rows and the source file of each row. The file is whole or absent.
 
-    `about` is more to keep with the file, such as a hash of the rows.
+    `about` is stored with the file, such as a hash of the rows.
     """
     columns = {
         "source": pa.array(list(sources), pa.string()),
@@ -160,7 +160,7 @@ def ranks_within_folds(scores: Array, fold_of_row: Array) -> Array:
 
 
 def _as_column(array: Array) -> pa.Array:
-    """One value a row, or a list of fixed length. Shape (N,) or (N, M)."""
+    """One value per row, or a list of fixed length. Shape (N,) or (N, M)."""
     values = pa.array(np.ascontiguousarray(array).reshape(-1))
     return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array.shape[1])
 

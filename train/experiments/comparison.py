@@ -1,6 +1,6 @@
-"""Which differences between the systems of an experiment exceed chance: paired, and corrected for their number.
+"""Find which differences between systems exceed chance: paired, and corrected for their number.
 
-An interval is that of the single difference. Of k differences one in twenty would exclude zero by chance, so each also
+An interval covers a single difference. Of k differences one in twenty would exclude zero by chance, so each also
 has a Holm-adjusted bootstrap p-value over the k differences of its table.
 """
 
@@ -54,7 +54,7 @@ def best_systems(systems: Mapping[str, Metrics], group: str, metric: str) -> lis
 
 
 def two_sided_p(resampled: Floats) -> float:
-    """Compute the bootstrap p-value of a difference: twice the share of resamples without the sign of most.
+    """Compute the bootstrap p-value of a difference: twice the share of resamples with the rarer sign.
 
     Args:
         resampled: The difference on each resample; NaN ones are left out. Shape (R,).

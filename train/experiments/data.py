@@ -21,7 +21,7 @@ from train.evaluation.targets import Targets, count_labels, read_rows, read_targ
 from train.experiments.spec import ExperimentArguments
 
 FOLDS = "folds.json"
-# Seeds the cut alone: all seeds of an experiment share the folds, so their predictions compare row by row.
+# Seeds only the cut: all seeds of an experiment share the folds, so their predictions compare row by row.
 CUT_SEED = 0
 
 
@@ -90,7 +90,7 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
-            f"None of the {len(targets)} rows to measure of {experiment.dataset} has a label: label the data "
+            f"None of the {len(targets)} rows of {experiment.dataset} to measure has a label: label the data "
             "(`python -m data_scripts.parse_reports` reads findings from reports)."
         )
     facts = DataFacts(experiment.dataset, parts, show_progress)

@@ -101,7 +101,7 @@ def begin(
                     forget(run)
         out.mkdir(parents=True, exist_ok=True)
         described = describe(experiment, data) | {"runs": [run.run_id for run in runs]}
-        if not (out / EXPERIMENT).exists():  # first of all: killed now, the folder is known as an experiment's
+        if not (out / EXPERIMENT).exists():  # first: if killed now, the folder is still known as an experiment's
             write_json(out / EXPERIMENT, described)
         keep_folds(data, out)
     accelerator.wait_for_everyone()
@@ -168,7 +168,7 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     results = measure_experiment(*measured, experiment.reference or None)
     results |= describe(experiment, data) | {"left_out_predictions": left_out}
     write_report(results, out)
-    write_json(out / RESULTS, results)  # last: where it is, the others are
+    write_json(out / RESULTS, results)  # last: if it exists, so do the others
     print((out / "report.md").read_text())
     if badly := sum(summary["state"] != DONE for summary in summaries):
         logger.warning("%d of %d runs failed: see the report. Rerun with --retry_failed.", badly, len(runs))

@@ -45,10 +45,10 @@ def label_groups(predictions: Predictions) -> list[str]:
 def measures_of(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
-    """Collect the metrics of one system and seed, by group and name; what was not predicted is not there.
+    """Collect the metrics of one system and seed, by group and name; what was not predicted is left out.
 
     Args:
-        predictions: Of N rows.
+        predictions: Those of N rows.
         targets: The truth of the same rows.
         headline: The probe that is measured label by label and patient by patient, as `PROBE/FEATURES`.
         unlearned: By group, columns that some system could not learn, with the reason: they are left out of the macro

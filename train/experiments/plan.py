@@ -85,7 +85,7 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
     those of the run, or small ones where even these take seconds.
 
     Returns:
-        Pairs a second of all processes together.
+        Pairs per second of all processes together.
     """
     few = train_split.select(range(min(args.batch_size, len(train_split))))
     set_seed(args.seed)

@@ -17,7 +17,7 @@ Summaries = Mapping[str, Summary]
 def progress_table(
     runs: Sequence[ExperimentRun], summaries: Summaries, values_of_runs: Mapping[str, float | None], metric: str
 ) -> str:
-    """Lay out the progress of each system, one line a system, as a Markdown table.
+    """Lay out the progress of each system, one per line, as a Markdown table.
 
     It shows runs done, those that ended badly, the mean of `values_of_runs` (`quick_metric` by run id, called
     `metric`), and the seconds of a run.

@@ -22,9 +22,9 @@ from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_gro
 from train.experiments.runner import DONE
 
 CALIBRATION_BINS = 10
-# Retrieval among hardly more candidates than are counted finds everything, and says nothing.
+# With hardly more candidates than places counted, retrieval finds everything and says nothing.
 CERTAIN_CHANCE = 0.99
-# Group and metric of what is also compared pair by pair, if it was measured.
+# Groups and metrics that are also compared pair by pair, if measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
     ("retrieval/report", "image_to_text_recall_at_10"),
@@ -46,12 +46,12 @@ def measure_experiment(
 
     Args:
         predictions: By title of the system, pooled over the folds, by seed; empty where no run of it has finished.
-        baselines: Pooled predictions from features that no run has learned; probes and grades alone.
+        baselines: Pooled predictions from features that no run has learned; only probes and grades.
         targets: The truth of the rows, in the order of the predictions.
-        summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and its cost.
+        summaries: For every run: `system` (its title), `seed`, `fold`, `state`, and its cost.
         resampling: How intervals are drawn.
         headline: The probe that leads the tables, as `PROBE/FEATURES`.
-        systems: By title: `system`, `vision`, `projection`, `projection_dim`.
+        systems: For each title: `system`, `vision`, `projection`, `projection_dim`.
         reference: Title that the others are subtracted from, chosen before anything was measured; None: the first
             LumbarCLIP of `systems`, or else the first of all. If it has not finished, differences are to the best.
 
@@ -79,7 +79,7 @@ def measure_experiment(
     measured_baselines = {name: metrics_of([of_baseline]) for name, of_baseline in baselines.items()}
     if not finished:
         raise ValueError(
-            "No system of the experiment has a finished run, in all folds if it has folds. Fix the reasons in "
+            "No system has a finished run, in all folds if there are any. Fix the errors in "
             "runs/*/summary.json, then rerun with --retry_failed."
         )
     group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
@@ -149,7 +149,7 @@ def _comparisons(
 
 
 def _is_certain(of_group: Mapping[str, Resampled], metric: str) -> bool:
-    """Whether chance alone retrieves nearly all."""
+    """Whether chance retrieves nearly all."""
     chance = of_group.get(metric.replace("_recall_", "_chance_"))
     return "_recall_" in metric and chance is not None and chance.value >= CERTAIN_CHANCE
 
@@ -195,7 +195,7 @@ def _entries(measured: Metrics) -> dict[str, dict[str, Any]]:
 
 
 def _entry(measured: Resampled) -> dict[str, Any]:
-    """The estimate as JSON, with the scores of the single seeds."""
+    """The estimate as JSON, with the score of each seed."""
     spread = measured.standard_deviation
     return {
         **measured.estimate().as_dict(),

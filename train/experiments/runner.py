@@ -44,11 +44,11 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     """Train a run from its last state, predict on the first process, and write and return the summary.
 
     Raises:
-        OSError: If the disk is full. Whatever else stops a run is written into its summary.
+        OSError: If the disk is full. Any other error is recorded in the run's summary.
     """
     folder = folder_of(run)
     if accelerator.is_main_process and not (folder / RUN).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it had begun
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it began
     accelerator.wait_for_everyone()
     state, reason, predicting = DONE, None, 0.0
     try:
@@ -106,7 +106,7 @@ def learned_model(
 
 
 def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
-    """Describe how a run ended and its cost; seconds are of training alone, before an interruption too."""
+    """Describe how a run ended and its cost; seconds count only training, also before an interruption."""
     history = read_history(folder_of(run))
     pairs_of_update = run.arguments.batch_size * accelerator.num_processes * run.arguments.gradient_accumulation_steps
     updates = history[-1]["update"] if history else 0
@@ -161,7 +161,7 @@ def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], a
             f"{len(changed)} runs have begun with other settings than they now have: "
             + ", ".join(f"{run_id} ({changes})" for run_id, changes in list(changed.items())[:5])
             + ". Restore the old settings, give changed systems another title, name another folder with --out, or "
-            "start all over with --overwrite."
+            "start over with --overwrite."
         )
 
 

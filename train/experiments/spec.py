@@ -19,7 +19,7 @@ from train.reporting.run_report import SYSTEM_NAMES
 # Those of `train.evaluation.baselines` that need no model; the untrained tower is a system.
 Baseline = Literal["majority", "pixel_pca", "hog", "no_pixels", "none"]
 BASELINES = tuple(name for name in get_args(Baseline) if name != "none")
-# Corrections of class imbalance are fitted to the unprojected features alone.
+# Corrections of class imbalance are fitted only to the unprojected features.
 Headline = Literal[
     "paper/unprojected",
     "paper/projected",
@@ -60,14 +60,14 @@ class ExperimentArguments:
     )
     settings: JsonMapping = setting(JsonMapping(), "Settings of train/pretrain.py that all runs share.")
     systems: JsonMapping = setting(
-        JsonMapping(), 'Title of each system, and {"system": NAME} with settings of its own, which win over the shared.'
+        JsonMapping(), 'Title of each system, and {"system": NAME} with its own settings, which override the shared.'
     )
     overrides: JsonMapping = setting(
-        JsonMapping(), "Settings that win over those of every system, such as '{\"batch_size\": 8}' for a trial."
+        JsonMapping(), "Settings that override those of every system, such as '{\"batch_size\": 8}' for a trial."
     )
     epochs: int | None = setting(None, "Passes over the training pairs; replaces the setting of the file.")
     max_updates: int | None = setting(None, "Stop each run after this many updates; replaces the setting of the file.")
-    baselines: list[Baseline] = setting(list(BASELINES), "Probed in addition to the systems.")
+    baselines: list[Baseline] = setting(list(BASELINES), "Baselines to probe in addition to the systems.")
     headline: Headline = setting("logistic/unprojected", "Probe and features that lead the tables, as PROBE/FEATURES.")
     reference: str = setting(
         "", "Title that the other systems are subtracted from; empty: the first LumbarCLIP, or the first of all."
@@ -186,7 +186,7 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
     merged = {**experiment.settings, **system.settings, **own, **experiment.overrides, **budget, **of_experiment}
     if "objective" in system.settings and merged["objective"] != system.settings["objective"]:
         raise ValueError(
-            f"{where} is {system.name}, but is given the objective {merged['objective']!r}: leave it out, or name the "
+            f"{where} is {system.name}, but sets the objective {merged['objective']!r}: leave it out, or name the "
             "system that has it."
         )
     try:  # through the parser of the command line, because YAML 1.1 reads 1e-4 as a string
@@ -200,7 +200,7 @@ def _check_settings(where: str, given: Mapping[str, Any]) -> None:
     for name in given:
         if name in SAID_BY_THE_EXPERIMENT:
             raise ValueError(
-                f"{where} sets {name!r}, which an experiment says once for all runs: {SAID_BY_THE_EXPERIMENT[name]}."
+                f"{where} sets {name!r}, which an experiment sets once for all runs: {SAID_BY_THE_EXPERIMENT[name]}."
             )
         _check_known(f"{where} sets", name, [item.name for item in fields(PretrainArguments)])
 

@@ -10,14 +10,14 @@ class System:
     """A way of pretraining, as settings of `PretrainArguments`."""
 
     name: str  # as in the literature
-    # what makes a run this system; they win over those of the experiment
+    # the settings that define the system; they override the experiment's
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""  # where it was published
-    deviations: str = ""  # from the publication, beyond towers, data and budget
-    trained: bool = True  # False for the reference that is measured as it was initialised
+    deviations: str = ""  # from the publication, other than towers, data and budget
+    trained: bool = True  # False for the reference that is measured untrained
 
 
-# The paper trains the baselines on the original reports alone: no rephrasings.
+# The paper trains the baselines on only the original reports: no rephrasings.
 ORIGINAL_REPORTS = {"alpha": 1.0}
 
 SYSTEMS: Mapping[str, System] = {
@@ -39,7 +39,7 @@ SYSTEMS: Mapping[str, System] = {
         "GLoRIA",
         {"objective": "gloria", "projection": "linear", **ORIGINAL_REPORTS},
         "Huang et al., ICCV 2021",
-        "Word pieces are not merged into words, and of the text tower the last layer alone is used.",
+        "Word pieces are not merged into words, and only the last layer of the text tower is used.",
     ),
     "medclip": System(
         "MedCLIP",

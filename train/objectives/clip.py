@@ -1,4 +1,4 @@
-"""CLIP: contrastive learning whose only match of an image is its own report."""
+"""CLIP: contrastive learning in which an image matches only its own report."""
 
 from torch import Tensor
 

@@ -16,7 +16,7 @@ class ConVIRTObjective(Objective):
     Source:
         ConVIRT, section 2. Its non-linear heads, fixed temperature and one sentence drawn from each report are
         settings of the run: `projection`, `initial_temperature`, `learn_temperature`, `text_unit`. Deviations: towers
-        and image augmentation are those of the run, not ResNet-50 and ConVIRT's own.
+        and image augmentation are the run's, not ResNet-50 and ConVIRT's own.
     """
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:

@@ -35,7 +35,7 @@ def word_region_scores(
     $$a_{tp} = \mathrm{softmax}_p(\tau_1\, w_t \cdot r_p), \qquad c_t = \sum_p a_{tp} r_p, \qquad
       Z = \log \sum_t e^{\tau_2 \cos(c_t, w_t)}$$
 
-    The N × M × T × P attention is never held: texts come in blocks, whose inner tensors backward recomputes.
+    The N × M × T × P attention is never held in memory: texts come in blocks, which backward recomputes.
 
     Args:
         regions: Unit-length embeddings of image regions. Shape (N, P, D), float.

@@ -16,7 +16,7 @@ Gather = Callable[[Tensor], Tensor]
 class Objective(nn.Module, ABC):
     """A loss function, fed with the pairs of all processes.
 
-    What only training needs, such as a second head, is a parameter of the objective, not of the published model.
+    Parameters that only training needs, such as a second head, belong to the objective, not the published model.
 
     Args:
         model: The model to train. An objective freezes the parts that it does not use, since distributed training
@@ -68,7 +68,7 @@ class Objective(nn.Module, ABC):
         """Gather what the loss compares and compute the loss of the whole batch.
 
         Args:
-            output: Of the model for the n pairs of this process.
+            output: The model's, for the n pairs of this process.
             labels: Their multi-hot classes. Shape (n, K); None: they have none.
             gather: Joins a tensor of shape (n, ...) with those of the other processes; `keep_local` if each process
                 holds all pairs.
@@ -109,5 +109,5 @@ def gather_pairs(output: LumbarCLIPOutput, gather: Gather) -> tuple[Tensor, Tens
 
 
 def in_full_precision(tensor: Tensor) -> Tensor:
-    """Return float64 as it is and every other type as float32."""
+    """Return float64 unchanged, and every other type as float32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,4 +1,4 @@
-"""SigLIP: every pair is judged alone, as a match or not."""
+"""SigLIP: every pair is judged on its own, as a match or not."""
 
 from typing import Any
 

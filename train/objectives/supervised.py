@@ -41,7 +41,7 @@ def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
 class SupervisedObjective(Objective):
     """Learn the classes of the column `labels` with a linear head on the pooled image features, without texts.
 
-    A reference for what the labels alone teach a tower of equal budget. Only the vision tower and the head learn:
+    A reference for what only the labels teach a tower on the same budget. Only the vision tower and the head learn:
     projected features, zero-shot answers and retrieval of such a model are at chance level.
 
     The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). If some pairs

@@ -21,7 +21,7 @@ class DataArguments(shared.DataArguments):
         "rephrasings",
         "Augmented text of a pair, drawn each epoch. rephrasings: those in the data set; without any there is no "
         "augmented loss. eda: one of four variations of the report that keep its facts (synonyms, swaps, deletions). "
-        "both: such a variation of a rephrasing. none: as alpha 1.",
+        "both: such a variation of a rephrasing. none: same as alpha 1.",
     )
     target_columns: list[Literal["labels", "grade", "level", "sequence", "none"]] = setting(
         ["labels"], "Columns whose classes make the soft targets; none: plain InfoNCE."
@@ -104,7 +104,7 @@ class OutputArguments(shared.OutputArguments):
         False, "Publish the run at the end, as a private repository; train/publish.py can do so later."
     )
     hub_repo_id: str = setting("", "owner/name of the repository to publish in.")
-    hub_tag: str = setting("v0.1", "Version to publish as; a repository has each version once.")
+    hub_tag: str = setting("v0.1", "Version to publish as; a repository takes each version once.")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from train.data.batch_sampler import Indices
 # Target probabilities held at once: 16 MiB.
 MAX_TARGETS_IN_MEMORY = 4_194_304
 FLAT_ENTROPY = 0.95  # of ln N: targets of a higher entropy are nearly flat
-HARD_OWN_TARGET = 0.95  # above it for the own pair, although others share its classes, targets are nearly hard
+HARD_OWN_TARGET = 0.95  # an own target above it, although others share its classes: nearly hard
 BISECTIONS = 30  # halvings of the range of the temperature's logarithm
 
 
@@ -58,7 +58,7 @@ class TargetJudgement:
         verdict: `soft` is good; `flat`: nearly every report matches every image; `hard`: nearly as without labels.
         entropy: Mean entropy of the targets, in nats; at most ln `num_pairs`.
         own_target: Mean target that pairs which share a class with another keep for themselves.
-        num_pairs: Of the batch.
+        num_pairs: Pairs of the batch.
         label_temperature: The one that was judged.
         better_temperature: Its entropy is halfway between the hardest targets of these labels and nearly flat ones;
             None if the verdict is `soft`, no temperature helps, or it is not a setting.
@@ -108,7 +108,7 @@ def judge_targets(labels: Tensor, label_temperature: float, has_label_temperatur
     Args:
         labels: As in `target_statistics`. Shape (N, K).
         label_temperature: Temperature of the targets, > 0.
-        has_label_temperature: Whether it is a setting; if not, no better one is searched.
+        has_label_temperature: Whether it is a setting; if not, no better one is searched for.
 
     Returns:
         The judgement. `flat`: the entropy is above 0.95 ln N though labels differ. `hard`: the own target is above

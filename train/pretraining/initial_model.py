@@ -91,7 +91,7 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
 
 
 def check_text_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError at a setting that an untrained text tower does not have, and would ignore."""
+    """Raise ValueError for a setting that an untrained text tower does not have, and would ignore."""
     kind = settings.get("model_type", "bert")
     known = AutoConfig.for_model(kind).to_dict()
     for name in settings:
@@ -102,7 +102,7 @@ def check_text_settings(settings: Mapping[str, Any]) -> None:
 
 
 def timm_arguments(args: ModelArguments) -> dict[str, Any]:
-    """Return the arguments of `timm.create_model`, with the image size for towers of a fixed one.
+    """Return the arguments of `timm.create_model`, with the image size for towers that need it.
 
     Raises:
         ValueError: If they set an image size other than `image_size`.
@@ -111,7 +111,7 @@ def timm_arguments(args: ModelArguments) -> dict[str, Any]:
     if given.get("img_size", args.image_size) not in (args.image_size, [args.image_size] * 2):
         raise ValueError(
             f"vision_model_args build {args.vision} for images of {given['img_size']} pixels, and image_size is "
-            f"{args.image_size}: leave img_size out, it follows image_size."
+            f"{args.image_size}: leave img_size out; it follows image_size."
         )
     default = timm.get_pretrained_cfg(args.vision) if timm.is_model(args.vision) else None
     if default is not None and default.fixed_input_size and default.input_size[-1] != args.image_size:

@@ -13,13 +13,13 @@ class PublishArguments:
     repo_id: str = setting(
         "", "owner/name of the repository, created if it does not exist. The owner is you or your team."
     )
-    public: bool = setting(False, "Let everybody see it; without, only its owner does.")
+    public: bool = setting(False, "Let everybody see it; otherwise only its owner does.")
     tag: str = setting("v0.1", "Name of this version, new in the repository.")
     experiment: str = setting("", "Folder of an experiment whose result the card also shows.")
     allow_unmeasured: bool = setting(False, "Publish a model without metrics.json; its card says so at the top.")
     adapter: bool = setting(False, "Publish the adapters of a run with --lora_rank, without the weights they adapt.")
     adapter_base: str = setting(
-        "", "Hub id of the checkpoint that these adapters were trained on, if that was a folder of this machine."
+        "", "Hub id of the checkpoint that these adapters were trained on, if that was a folder on this machine."
     )
     space: bool = setting(False, "Also publish a Space of the same id: the app with this model.")
     index: str = setting("", "Parquet of a data set from train/encode.py: the app shows its nearest reports.")
@@ -36,4 +36,4 @@ class PublishArguments:
         if self.adapter_base and not self.adapter:
             raise ValueError(f"--adapter_base {self.adapter_base} is the base of adapters: add --adapter.")
         if self.adapter and self.space:
-            raise ValueError("The app loads whole checkpoints: use --space without --adapter, or --adapter alone.")
+            raise ValueError("The app loads whole checkpoints: drop --space or --adapter.")

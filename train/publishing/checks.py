@@ -12,14 +12,14 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from data_scripts.hub.upload import paths_of_this_machine
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
-# They record how a folder was loaded: a loader that reads them would look for files of this machine.
+# They record how a folder was loaded: a loader that reads them would look for files on this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
 _ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
 
 
 def check_fit(folder: Path) -> None:
-    """Check that a checkpoint or an adapter, with or without its card, may be published as it is.
+    """Check that a checkpoint or an adapter, with or without its card, is fit to be published.
 
     Raises:
         ValueError: If anything is wrong; the message lists every file and value.
@@ -69,11 +69,11 @@ def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
     try:
         imported = get_relative_import_files(file)
     except FileNotFoundError as error:  # of one of them
-        yield f"{entry}: {Path(error.filename).name} is missing, which is imported."
+        yield f"{entry}: {Path(error.filename).name} is imported but missing."
         return
     for path in map(Path, imported):
         if not path.exists():
-            yield f"{entry}: {path.name} is missing, which is imported."
+            yield f"{entry}: {path.name} is imported but missing."
 
 
 def local_paths(folder: Path) -> Iterator[str]:
@@ -86,10 +86,10 @@ def local_paths(folder: Path) -> Iterator[str]:
                 if last in STRAY_KEYS:
                     yield f"{name}: {key} = {value!r} records how it was loaded here: remove it."
                 elif isinstance(value, str) and _is_local(last, value):
-                    yield f"{name}: {key} = {value!r} is a path of this machine: use a Hub id, or remove it."
+                    yield f"{name}: {key} = {value!r} is a path on this machine: use a Hub id, or remove it."
         elif path.name == "README.md":
             for found in paths_of_this_machine(path.read_text(encoding="utf-8")):
-                yield f"{name}: {found!r} is a path of this machine: remove it."
+                yield f"{name}: {found!r} is a path on this machine: remove it."
 
 
 def _is_local(key: str, value: str) -> bool:

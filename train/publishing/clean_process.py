@@ -45,7 +45,7 @@ def check_loadable(folder: Path, golden: Path) -> None:
     way_out = (
         "the base on the Hub is not the one it was trained on. Publish that one, and name it with --adapter_base."
         if is_adapter
-        else "its code is of another version. Save it again with this version."
+        else "its code is from another version. Save it again with this version."
     )
     for name in sorted(name.removeprefix("output.") for name in recorded if name.startswith("output.")):
         value = answered.get(name)

@@ -1,4 +1,4 @@
-"""Load a checkpoint as a stranger does: its own code, an empty folder, nothing of this project to import.
+"""Load a checkpoint as its users do: its own code, an empty folder, nothing of this project to import.
 
     python -P load_alone.py CHECKPOINT GOLDEN ANSWERS
 
@@ -35,7 +35,7 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
     model = (load_adapter if is_adapter else load_checkpoint)(checkpoint)
     auto_processor = AutoProcessor if (checkpoint / "processor_config.json").exists() else AutoImageProcessor
     auto_processor.from_pretrained(checkpoint, trust_remote_code=True)
-    # The recorded tensors and not images processed anew: older kinds of CPU resize a little differently.
+    # The recorded tensors, not newly processed images: older CPUs resize slightly differently.
     recorded = load_file(golden)
     inputs = {name.removeprefix("input."): value for name, value in recorded.items() if name.startswith("input.")}
     named = inspect.signature(model.forward).parameters

@@ -88,8 +88,8 @@ def prepare_model(args: PublishArguments) -> Path:
 def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
     """Check a run's low-rank adapters, and write them with the name of their base and a card to `RUN/hub/model`.
 
-    On the base as it is on the Hub now, the adapters must reproduce the golden outputs of the run's own checkpoint; on
-    another base, or other weights of it, the outputs would differ.
+    On the base now on the Hub, the adapters must reproduce the golden outputs of the run's own checkpoint; on another
+    base, or with other weights, the outputs would differ.
 
     Raises:
         ValueError: If the run has no adapters, their base is not on the Hub, or others could not use them with it.
@@ -112,8 +112,8 @@ def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
         found = asked_again(lambda: api.model_info(base))
     if args.public and (found.private or found.gated):
         raise ValueError(
-            f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the adapters "
-            "alone: publish them without --public, or publish the run's whole checkpoint."
+            f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the "
+            "adapters: publish them without --public, or publish the run's whole checkpoint."
         )
     card = _checked_card(args, (base, found.sha))
 
@@ -150,7 +150,7 @@ def publish_model(run: Path, repo_id: str, tag: str) -> str:
     """Publish a run that has just ended, in a private repository; return the address of the commit.
 
     Raises:
-        ValueError: If others could not use it, or the Hub refuses, fails or cannot be reached; the run stays as it is.
+        ValueError: If others could not use it, or the Hub refuses, fails or cannot be reached; the run is unchanged.
     """
     try:
         files = files_below(prepare_model(PublishArguments(run=str(run), repo_id=repo_id, tag=tag)))

@@ -97,7 +97,7 @@ def licence_of_index(index: Path) -> str:
 
 
 def check_index_names_no_one(index: Path) -> None:
-    """Check that no report and no source of an index seems to name a person, or a path of this machine.
+    """Check that no report and no source of an index seems to name a person, or a path on this machine.
 
     Raises:
         ValueError: If one does, with the kind but not the passage; if its data set is not known to have passed the
@@ -128,7 +128,7 @@ def _about(index: Path) -> dict[str, Any]:
 
 
 def requirements(extra: str) -> Iterator[str]:
-    """Yield what `pip install lumbarclip[extra]` installs by setup.cfg, with our own extras resolved.
+    """Yield what `pip install lumbarclip[extra]` installs, from setup.cfg with our own extras resolved.
 
     Example:
         >>> next(requirement for requirement in requirements("app") if requirement.startswith("gradio"))

@@ -8,7 +8,7 @@ from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.run_report import COMPARED, SCALED, STATES, opening_values
 from train.reporting.tables import format_entry, metrics_table, readable, systems_table, undefined_notes
 
-SYSTEMS = {"fine_tuned": "fine-tuned", "linear_probe": "linear probe, tower as it was", "majority": "majority class"}
+SYSTEMS = {"fine_tuned": "fine-tuned", "linear_probe": "linear probe before fine-tuning", "majority": "majority class"}
 COMPARED_OF_CLASSIFIER = (*COMPARED, "grade_mean_absolute_error")
 IN_SETS = ("coverage", "answered", "accuracy_if_answered")
 

@@ -60,7 +60,7 @@ def evaluate(
         dataset: Splits `train`, `validation` and the one to measure on.
         out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
         settings: How to evaluate.
-        facts: Of these splits, if they are known already.
+        facts: Facts of these splits, if already known.
 
     Raises:
         ValueError: If a split is missing or empty, or the model's features are not finite.
@@ -72,7 +72,7 @@ def evaluate(
     splits = {"test" if name == settings.split else name: rows for name, rows in used.items()}
     targets, sources = read_targets(splits), splits["test"]["source"][:]
 
-    # Predict: encode once, fit the probes of the model and of what it has to beat.
+    # Predict: encode once, fit the probes of the model and of the baselines.
     encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
     predictions = predict(encoded, targets, np.arange(len(sources)))
     if settings.baselines:
@@ -105,5 +105,5 @@ def evaluate(
     write_predictions(out_dir / PREDICTIONS, predictions, targets["test"], sources)
     save_figures(figures, out_dir)
     write_text(out_dir / "report.md", run_report(results, figures))
-    write_json(out_dir / METRICS, results)  # last: where it is, the others are
+    write_json(out_dir / METRICS, results)  # last: if it exists, so do the others
     return results

@@ -23,15 +23,15 @@ def fill_template(template: Path, values: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source, known = template.read_text(encoding="utf-8"), f"Known are: {', '.join(sorted(values))}."
+    source, known = template.read_text(encoding="utf-8"), f"Known: {', '.join(sorted(values))}."
     try:
         if unknown := sorted(find_undeclared_variables(environment.parse(source)) - set(values)):
-            raise ValueError(f"{template.name} asks for {', '.join(unknown)}, which is unknown. {known}")
+            raise ValueError(f"{template.name} has unknown placeholders: {', '.join(unknown)}. {known}")
         text = environment.from_string(source).render(values)
     except TemplateSyntaxError as error:
         raise ValueError(f"{template.name}, line {error.lineno}: {error}.") from error
     except UndefinedError as error:  # of a part, as in `calibration.dataset`
-        raise ValueError(f"{template.name} asks for something unknown: {error}. {known}") from error
+        raise ValueError(f"{template.name} has an unknown placeholder: {error}. {known}") from error
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 

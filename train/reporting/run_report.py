@@ -24,7 +24,7 @@ SYSTEM_NAMES = {
     "hog": "HOG",
     "no_pixels": "no pixels",
 }
-# Columns of the tables that compare systems; those that a data set lacks are left out.
+# Columns of the tables that compare systems; those missing from a data set are left out.
 COMPARED = ("macro_f1", "macro_auroc", "balanced_accuracy", "accuracy", "minority_recall", "grade_quadratic_kappa")
 # By `rows` of `run_folder.describe_start`: whether the starting weights may have seen the test patients.
 START_IN_WORDS = {

@@ -12,7 +12,7 @@ Entry = Mapping[str, Any]
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> str:
-    """Write one metric with its interval; `-` for None, where a system lacks it.
+    """Write one metric with its interval; `-` for None, if a system lacks it.
 
     Example:
         >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
@@ -31,13 +31,13 @@ def format_entry(entry: Entry | None, decimals: int = 3) -> str:
 
 
 def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> str:
-    """Compare systems, one a row, by some of their metrics, one a column."""
+    """Compare systems, one per row, by some of their metrics, one per column."""
     rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
     return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
-    """List metrics, one a row, with a column for each heading and its entries by metric."""
+    """List metrics, one per row, with a column for each heading and its entries by metric."""
     names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
     rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
     return markdown_table(["metric", *columns], rows)

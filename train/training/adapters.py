@@ -38,7 +38,7 @@ def add_adapters(model: ModelT, rank: int) -> ModelT:
 
     In a tower with attention, all its linear layers are adapted; in one without, such as a ResNet, all convolutions and
     linear layers. Batch norm keeps the statistics of the base: an adapter could not store them, and a few patients
-    estimate them badly.
+    give poor estimates.
 
     The model, which must be pretrained, is changed in place and returned wrapped in a `PeftModel`, which works like the
     model itself. The scale of the updates is 2, whatever the rank.

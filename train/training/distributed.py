@@ -29,7 +29,7 @@ def gather_with_gradient(local: Tensor) -> Tensor:
 
     Each process then computes the loss of the whole batch. Backward sums the gradients of all processes, which is the
     world size times the gradient; distributed data parallel divides by the world size again. `accelerator.gather` has
-    no gradient, and putting the own part back into its result loses that of the other processes' losses.
+    no gradient, and putting the local part back into its result loses that of the other processes' losses.
 
     Args:
         local: This process's part. Shape (n, ...), equal on all processes.

@@ -1,7 +1,7 @@
 """The training loop of every system: one run, from its folder to its checkpoint.
 
-An update is one step of the optimizer, on one or several micro-batches. Random choices depend on the seed and the step
-alone: a resumed run gives the same numbers as an uninterrupted one.
+An update is one step of the optimizer, on one or several micro-batches. Random choices depend only on the seed and the
+step: a resumed run gives the same numbers as an uninterrupted one.
 """
 
 import json

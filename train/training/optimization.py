@@ -15,7 +15,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """Build AdamW that decays matrices and kernels only, not biases, norms or the temperature.
+    """Build AdamW that decays only matrices and kernels, not biases, norms or the temperature.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 4.1 (AdamW, 2e-5, 1e-4). Sparing one-dimensional parameters is ours.
@@ -78,7 +78,7 @@ def build_layerwise_optimizer(
 
 
 def check_finite(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
-    """Raise FloatingPointError at a NaN or infinite loss or gradient, before it reaches a weight or a file."""
+    """Raise FloatingPointError for a NaN or infinite loss or gradient, before it reaches a weight or a file."""
     if not math.isfinite(value):
         rows = f" Rows of this step: {', '.join(sources[:8])}, ..." if sources else ""
         raise FloatingPointError(

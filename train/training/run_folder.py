@@ -130,7 +130,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if before.get("system") != now.get("system"):
         changed.append(f"system: {before.get('system')} then, {now.get('system')} now")
     changed += [
-        f"rows of {split}: others"
+        f"rows of {split}: changed"
         for split, rows in now["rows_sha256"].items()
         if before["rows_sha256"].get(split) != rows
     ]

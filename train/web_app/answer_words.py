@@ -68,7 +68,7 @@ def answer_rows(answers: Sequence[Answer], calibration: ZeroShotCalibration) -> 
 
 
 def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the sentences that stand for each choice of each question, under `WORDING_HEADERS`."""
+    """List the sentences that represent each choice of each question, under `WORDING_HEADERS`."""
     return [
         [question_name(question), long_name(choice), " ".join(sentences)]
         for question in calibration.questions
@@ -88,8 +88,8 @@ def own_notes(own: OwnAnswer) -> list[str]:
     """Say how to read the answer to a user's finding, which words are unknown, and which side is which."""
     has_side = exchange_sides(own.finding) != own.finding
     return [
-        f"{long_name(own.finding)}? Not calibrated: this compares sentences. {percent(own.probability)} does not mean "
-        "that so many of a hundred such slices show it.",
+        f"{long_name(own.finding)}? Not calibrated: this compares sentences. {percent(own.probability)} is "
+        "not the share of such slices that show it.",
         *([unknown_words_note(own.unknown_words)] if own.unknown_words else []),
         *([SIDES] if has_side else []),
     ]
@@ -120,7 +120,7 @@ def study_headers(calibration: ZeroShotCalibration) -> list[str]:
 
 
 def study_rows(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the mean over a patient's slices, then each slice, under `study_headers`. The first cell alone is HTML."""
+    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML."""
     means = [
         percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
         for question, pooled in zip(calibration.questions, study.pooled, strict=True)
@@ -144,7 +144,7 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
 def calibrated_on(calibration: ZeroShotCalibration | None) -> str:
     """Say what the answers were calibrated on, in one line."""
     if calibration is None:
-        return "not calibrated: it can be asked in your own words only"
+        return "not calibrated: it answers only questions in your own words"
     fitted = calibration.fitted_on
     if not {"dataset", "split", "num_rows", "num_patients"} <= fitted.keys():
         return "calibrated"
@@ -218,7 +218,7 @@ def _likely_and_close(
         if question.label is None:
             likely += [] if is_close else [first]
             close += [first, second] if is_close else []
-        elif question.label != NO_FINDING:  # which is said by naming no other
+        elif question.label != NO_FINDING:  # which naming no other implies
             likely += [question.label] if first == question.choices[1] and not is_close else []
             close += [question.label] if is_close else []
     return likely, close

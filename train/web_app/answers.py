@@ -30,14 +30,14 @@ MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version 
 BATCH_SIZE = 16
 BLANKS = ("▁", "Ġ")  # the pieces that SentencePiece and byte-level BPE write for a blank
 
-Answer = dict[str, Any]  # of a question, as `LumbarCLIPProcessor.post_process_zero_shot` gives it
+Answer = dict[str, Any]  # to one question, as `LumbarCLIPProcessor.post_process_zero_shot` returns it
 
 
 @dataclass(frozen=True)
 class Reader:
     """A checkpoint in evaluation mode, ready to read slices.
 
-    `prompt_embeds`, (prompts, D), are of the prompts of the calibration, in their order.
+    `prompt_embeds`, (prompts, D), embed the prompts of the calibration, in their order.
     """
 
     model: LumbarCLIPModel
@@ -81,7 +81,7 @@ def open_reader(name: str, revision: str | None = None) -> Reader:
 def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: str = "The model") -> Reader:
     """Prepare a model for reading; raise `ValueError` if it does not compare images with texts."""
     if not hasattr(model, "text_to_patch_similarity"):
-        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel, of train/pretrain.py.")
+        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel from train/pretrain.py.")
     stored = model.config.calibration
     calibration = None if stored is None else ZeroShotCalibration.from_dict(stored)
     texts = [] if calibration is None else prompt_texts(calibration)
@@ -171,7 +171,7 @@ def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]
 
 
 def _is_spelled(word: str, num_tokens: int) -> bool:
-    """Whether a word was split into letters or bytes. A Chinese letter is a word by itself."""
+    """Whether a word was split into letters or bytes. A Chinese character is a word."""
     if not word.isalpha():
         return False
     is_chinese = all(unicodedata.name(letter, "").startswith("CJK ") for letter in word)

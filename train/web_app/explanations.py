@@ -15,7 +15,7 @@ from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    # First what beat a randomised model in tests/benchmarks/results/explanation.json; the next where that is blank.
+    # The first beat a randomised model in tests/benchmarks/results/explanation.json; the next is used if it is blank.
     "Grad-CAM": grad_cam,
     "Text-to-patch similarity": text_to_patch_similarity,
 }
@@ -67,7 +67,7 @@ def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method
 
 
 def heat_picture(values: np.ndarray) -> Image.Image | None:
-    """Colour a map, (height, width), the more opaque the higher; None if it is constant or nowhere above 0.
+    """Colour a map, (height, width), more opaque where higher; None if it is constant or nowhere above 0.
 
     Values below 0 speak for the other choice, and stay transparent. The scale is that of this map, from its lowest
     non-negative value to its highest. Mode `RGBA`.

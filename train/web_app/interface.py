@@ -1,7 +1,7 @@
 """Lay out the page: what a user chooses, and where the answers appear. `views` computes what is shown.
 
 Uploads are deleted as soon as they are read. The slices live in the memory of the session, which `serving` forgets, and
-the page carries its pictures itself, so that nothing of them is written to a disk. Nothing is fetched from elsewhere.
+the page carries its pictures itself, so that none of it is written to disk. Nothing is fetched from elsewhere.
 """
 
 from collections.abc import Callable
@@ -57,8 +57,8 @@ NO_CALIBRATION = (
     "finding in your own words, about one slice."
 )
 NO_EVIDENCE = (
-    "<b>A map is no evidence of a finding.</b> It is a picture of the model, and a network that learned nothing gives "
-    "maps as pretty. In our measurement on drawn slices no map did better than pointing at the middle of the picture."
+    "<b>A map is not evidence of a finding.</b> It is a picture of the model, and a network that learned nothing "
+    "gives equally pretty maps. In our measurement on drawn slices no map beat pointing at the middle of the picture."
 )
 PRIVACY = (
     "No upload is kept: a file is deleted as soon as it is read. The slice and its answers leave memory at most "
@@ -66,7 +66,7 @@ PRIVACY = (
     "numbers in a DICOM header are not shown. Letters burnt into the picture are."
 )
 MEAN = (
-    "The mean is that of the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
+    "The mean averages the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
     "sets are made for single slices, so the mean has none."
 )
 SMALL = '<p class="lc-small">{}</p>'
@@ -175,17 +175,17 @@ def _table(
 
 
 def _reading_aid(reader: Reader) -> None:
-    """Say what a prediction set promises, and which sentences stand for each choice."""
+    """Say what a prediction set promises, and which sentences represent each choice."""
     if not reader.calibration:
         gr.HTML(message_html([NO_CALIBRATION], "note"))
         return
     gr.HTML(SMALL.format(escape(coverage_words(reader.calibration))))
     with gr.Accordion("Sentences of each choice", open=False):
         wording = wording_rows(reader.calibration)
-        _table("What stands for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
+        _table("Sentences for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
 
 
-# One thing at a time goes through the model, whichever control asked for it.
+# The model answers one request at a time, whichever control sent it.
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
 

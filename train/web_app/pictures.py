@@ -1,7 +1,7 @@
 """Pictures and messages as HTML.
 
-Gradio's own pictures are files that its server delivers. Ours carry their pixels along, so that nothing of an upload is
-written to be shown. Whatever comes from a file or a user is escaped.
+Gradio's own pictures are files that its server delivers. Ours carry their pixels along, so that showing an upload
+writes nothing to disk. Whatever comes from a file or a user is escaped.
 """
 
 import base64
@@ -13,7 +13,7 @@ from PIL import Image
 
 from train.web_app.uploads import Slice
 
-MAX_SHOWN_SIDE = 768  # pixels; what is sent to the browser of a large radiograph
+MAX_SHOWN_SIDE = 768  # pixels; a large radiograph is sent to the browser at this size
 THUMBNAIL_SIDE = 56
 
 
@@ -25,7 +25,7 @@ def message_html(messages: Sequence[str], kind: str = "error") -> str:
 
 
 def thumbnail_html(image: Image.Image) -> str:
-    """Show a slice small, without a name."""
+    """Show a small slice, without a name."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return f'<img src="{_data_uri(small)}" alt="" width="{small.width}" height="{small.height}">'

@@ -29,7 +29,7 @@ class NearReport:
 class ReportIndex:
     """Unit-length embeddings, (rows, D), with the report and the source of each row.
 
-    `what` was embedded are the `images` of the reports, or the `reports`.
+    `what` was embedded: the `images` of the reports, or the `reports`.
     """
 
     embeds: np.ndarray
@@ -78,7 +78,7 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
     made = _made_by(path, schema)
     if weights is not None and made["weights_sha256"] != weights:
         raise ValueError(
-            f"{path} was encoded with {made.get('checkpoint', 'a checkpoint')} of weights "
+            f"{path} was encoded by {made.get('checkpoint', 'a checkpoint')} with weights "
             f"{made['weights_sha256'][:12]}, but this model has weights {weights[:12]}: their embeddings cannot be "
             f"compared. Encode again with the checkpoint of the app: {COMMAND.format(what=made['what'])}"
         )

@@ -1,6 +1,6 @@
 """Serve the page: limit what the browser may fetch, and forget visits.
 
-Gradio expires states only. It would keep the last value of every component, pictures among them, until the app ends,
+Gradio expires only states. It would keep the last value of every component, pictures among them, until the app ends,
 and also what could not be delivered to a page that was closed.
 """
 
@@ -82,7 +82,7 @@ async def forgetting(app: App) -> AsyncIterator[None]:
 
 
 def forget_unused(app: App, now: datetime) -> None:
-    """Drop what the app keeps of pages that were closed, or unused so long that the next look would be too late.
+    """Drop what the app keeps of pages that were closed, or unused too long to wait for the next check.
 
     A page that waits for an answer is kept.
     """

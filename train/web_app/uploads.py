@@ -1,6 +1,6 @@
 """Read uploads into grey slices in memory, and delete the files at once.
 
-Of a DICOM header only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
+From a DICOM header, only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
 """
 
 import logging
@@ -14,8 +14,8 @@ from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read
 from data_scripts.imaging.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
 
 MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
-MAX_FRAMES = 300  # of one upload, held in memory
-MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, a byte each
+MAX_FRAMES = 300  # per upload, held in memory
+MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, one byte each
 
 _KINDS = "DICOM, PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000"
 _LOGGER = logging.getLogger(__name__)
@@ -153,4 +153,4 @@ def _plain_words(path: Path, reason: str) -> str:
         return (
             f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or contains no slice."
         )
-    return f"{path.name} is no readable image: it is damaged, or its content is not {_KINDS}."
+    return f"{path.name} is not a readable image: it is damaged, or its content is not {_KINDS}."

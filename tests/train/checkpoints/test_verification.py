@@ -256,7 +256,7 @@ def test_what_cannot_be_verified(words, message, capsys):
 
 def test_the_folder_of_a_run_is_not_taken_for_its_checkpoint(checkpoint, capsys):
     assert command_line.run(main, [str(checkpoint.parent)]) == 2
-    assert f"{checkpoint.parent} is no checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
+    assert f"{checkpoint.parent} is not a checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
         capsys.readouterr().err
     )
 

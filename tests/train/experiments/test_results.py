@@ -244,7 +244,7 @@ def test_what_cannot_be_compared_is_refused():
     shuffled = class_answers() | {"row": np.arange(NUM_ROWS)[::-1]}
     with pytest.raises(ValueError, match="CLIP predicts 24 rows that are not the 24 rows"):
         measured({"LumbarCLIP": [class_answers()], "CLIP": [shuffled]}, exclusive_targets())
-    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
+    with pytest.raises(ValueError, match="No system has a finished run.*--retry_failed"):
         measured({"LumbarCLIP": []}, exclusive_targets())
     asked = class_answers()
     asked["probe/knn/projected"] = asked.pop(HEADLINE)

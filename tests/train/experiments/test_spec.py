@@ -72,8 +72,8 @@ def test_every_system_has_its_turn_before_any_has_its_second():
     [
         ({"systems": {"A": {"system": "medclp"}}}, "'A' names the system 'medclp'.*Did you mean medclip"),
         ({"systems": {"A": {"system": "ConVIRT"}}}, "'A' names the system 'ConVIRT'.*Did you mean convirt"),
-        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but is given.*'siglip'"),
-        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but is given the objective 'clip'"),
+        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but sets.*'siglip'"),
+        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but sets the objective 'clip'"),
         ({"systems": {"A": {"system": "xyz"}}}, "Known: lumbarclip, convirt"),
         ({"systems": {"A": {}}}, "'A' must be a mapping with `system`"),
         ({"systems": {"A": "clip"}}, "'A' must be a mapping with `system`.*got 'clip'"),
@@ -83,7 +83,7 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"overrides": {"batchsize": 3}}, "overrides sets 'batchsize'.*Did you mean batch_size"),
         (
             {"systems": {"A": {"system": "clip", "seed": 3}}},
-            "'seed', which an experiment says once",
+            "'seed', which an experiment sets once",
         ),
         ({"settings": {"resume": True}}, "an experiment always resumes"),
         ({"systems": {"A": {"system": "clip", "batch_size": 0}}}, "'A' cannot be run: batch_size must be at least 1"),
@@ -132,7 +132,7 @@ def test_a_experiment_without_a_file_needs_a_folder():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_systems_are_settings_of_pretraining(name):
-    """The paper trains baselines on the original reports alone, so that only LumbarCLIP sees augmented ones."""
+    """The paper trains baselines on only the original reports, so that only LumbarCLIP sees augmented ones."""
     experiment = ExperimentArguments(**experiment_settings("d", "s", systems={"A": {"system": name}}))
     (run,) = plan_runs(experiment)
     assert set(SYSTEMS[name].settings) <= set(PretrainArguments.__dataclass_fields__)

@@ -56,7 +56,7 @@ def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
     (checkpoint / "tiled_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
     found = problems(checkpoint)
     assert any("config.json: auto_map: AutoModel: modeling_lumbarclip.LumbarCLIPModel" in line for line in found)
-    assert all("tiled_loss_lumbarclip.py is missing, which is imported" in line for line in found)
+    assert all("tiled_loss_lumbarclip.py is imported but missing" in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_a_folder_that_looks_like_a_hub_id(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "runs" / "of_nobody").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert problems(checkpoint) == [
-        "- config.json: _name_or_path = 'runs/of_nobody' is a path of this machine: use a Hub id, or remove it."
+        "- config.json: _name_or_path = 'runs/of_nobody' is a path on this machine: use a Hub id, or remove it."
     ]
 
 
 def test_a_path_in_the_card(checkpoint, tmp_path):
     card = checkpoint / "README.md"
     card.write_text(f"See https://huggingface.co{tmp_path} and L4/L5; /no/such/folder. Trained by `run {tmp_path}`.")
-    assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path of this machine: remove it."]
+    assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path on this machine: remove it."]
 
 
 @pytest.mark.parametrize("place, separator", [("/home", "/"), ("/Users", "/"), ("/mnt", "/"), (r"C:\Users", "\\")])
@@ -126,13 +126,13 @@ def test_a_path_in_the_card(checkpoint, tmp_path):
 def test_a_path_of_whatever_machine_in_the_card(checkpoint, place, separator, text):
     path = separator.join([place, "John Smith", "scans of May.dcm"])
     (checkpoint / "README.md").write_text(f"A model.\n{text.format(path)}\nA disc.")
-    assert problems(checkpoint) == [f"- README.md: {path!r} is a path of this machine: remove it."]
+    assert problems(checkpoint) == [f"- README.md: {path!r} is a path on this machine: remove it."]
 
 
 def test_a_folder_of_this_machine_with_a_blank(checkpoint, tmp_path):
     (tmp_path / "my scans").mkdir()
     (checkpoint / "README.md").write_text(f"`--raw '{tmp_path}/my scans'`")
-    assert f"- README.md: '{tmp_path}/my scans' is a path of this machine: remove it." in problems(checkpoint)
+    assert f"- README.md: '{tmp_path}/my scans' is a path on this machine: remove it." in problems(checkpoint)
 
 
 def test_all_problems_are_told_at_once(checkpoint):

@@ -10,7 +10,7 @@ w starts at zero, which is mean pooling; the weights kept are those of the epoch
 patients. Rows of all patients are concatenated and carry the number of their patient, so that nothing is padded.
 
 Attention learns from one label for all rows of a patient. Where rows have labels of their own, a probe of rows learns
-from many more, and the mean of its probabilities is the one to beat: over the five folds of the SPIDER discs (44
+from many more, and the mean of its probabilities is the baseline to beat: over the five folds of the SPIDER discs (44
 training patients of 11 rows) macro AUROC over patients is 0.65 with attention and 0.75 with the mean.
 
 Source:
@@ -90,7 +90,7 @@ def attention_pooling(features: Mapping[str, Array], targets: Mapping[str, Targe
     Args:
         features: By split, shape (N, D).
         targets: By split.
-        seed: Of the first weights.
+        seed: Seed of the initial weights.
 
     Returns:
         Probability of each label for the row's patient, the same in all rows of one; NaN where all training patients

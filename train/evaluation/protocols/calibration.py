@@ -57,9 +57,9 @@ TARGET_COVERAGE = 0.9
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on validation rows."""
+    """Temperatures and thresholds fitted on validation rows."""
 
-    temperatures: Floats  # one a question; (Q,)
+    temperatures: Floats  # one per question; (Q,)
     thresholds: Floats  # of the sets that promise coverage for each choice; (Q, C)
     marginal_thresholds: Floats  # of the sets that promise coverage on average; (Q, C)
     # why T is 1 or at its bound, or a choice is in every set; by question and by `QUESTION: CHOICE`
@@ -73,7 +73,7 @@ class CalibrationResult:
     calibration: Calibration
     probabilities: Array  # of the test rows, calibrated; (N, K)
     sets: Array  # of the test rows, class-conditional; (N, Q, C), bool
-    marginal_sets: Array  # the same with one threshold a question
+    marginal_sets: Array  # the same with one threshold per question
     estimates: dict[str, Estimate]  # the metrics of `calibration_estimates`
 
 
@@ -83,10 +83,10 @@ def measure_calibration(
     """Fit temperatures and prediction sets on validation rows, and measure them on test rows.
 
     Args:
-        validation_logits: Of each label, by a classifier that was not fitted on these rows: for exclusive classes those
-            of a softmax, for a finding its log-odds. Shape (N_v, K); a column that could not be learned is NaN.
+        validation_logits: One for each label, from a classifier that was not fitted on these rows: softmax logits of
+            exclusive classes, log-odds of a finding. Shape (N_v, K); a column that could not be learned is NaN.
         validation: The truth of the same rows.
-        test_logits: By the same classifier. Shape (N, K).
+        test_logits: From the same classifier. Shape (N, K).
         test: The truth of the same rows.
         resampling: How intervals are drawn.
     """
@@ -101,7 +101,7 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     """Fit the temperature with the least negative log-likelihood.
 
     Args:
-        logits: Any that give the probabilities by softmax. Shape (N, C); -inf for a choice that cannot be predicted.
+        logits: Any whose softmax gives the probabilities. Shape (N, C); -inf for a choice that cannot be predicted.
         truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be predicted is left out.
 
     Returns:
@@ -138,7 +138,7 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     if temperature > 0.999 * MAX_TEMPERATURE:
         return MAX_TEMPERATURE, f"T at its bound {MAX_TEMPERATURE:g}: the probabilities tell nothing on validation rows"
     if temperature < 1.001 * MIN_TEMPERATURE:
-        return MIN_TEMPERATURE, f"T at its bound {MIN_TEMPERATURE:g}: errors on validation rows are by a hair's breadth"
+        return MIN_TEMPERATURE, f"T at its bound {MIN_TEMPERATURE:g}: all errors on validation rows are near misses"
     return temperature, None
 
 
@@ -157,7 +157,7 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
     """Fit temperatures, and the thresholds of prediction sets, on validation rows.
 
     Args:
-        logits: Of each label, as in `measure_calibration`. Shape (N, K). A column that is NaN, since it could not be
+        logits: One for each label, as in `measure_calibration`. Shape (N, K). A column of NaN, which could not be
             learned, gets T = 1 and thresholds of 1.
         targets: The truth of the same rows.
         target_coverage: What the sets promise, in (0, 1).
@@ -190,7 +190,7 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
 
 
 def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
-    """Calibrate the predictions of rows that were not fitted on; their truth is not looked at.
+    """Calibrate the predictions of rows that were not fitted on, without looking at their truth.
 
     Returns:
         Calibrated probabilities (N, K), class-conditional and marginal prediction sets (N, Q, C).
@@ -213,7 +213,7 @@ def calibration_estimates(
         uncalibrated: Shape (N, K).
         calibrated: Shape (N, K).
         sets: Class-conditional. Shape (N, Q, C), bool.
-        marginal_sets: The same with one threshold a question.
+        marginal_sets: The same with one threshold per question.
         resampling: How intervals are drawn.
 
     Returns:
@@ -261,8 +261,8 @@ def confidence_and_correctness(
 
     Args:
         targets: The truth.
-        probabilities: Of each label. Shape (N, K); NaN where a label could not be learned.
-        questions: Which ones count; all that are learned when None.
+        probabilities: One for each label; NaN where it could not be learned. Shape (N, K).
+        questions: Which questions count; None: all that were learned.
 
     Returns:
         Probability of the likeliest choice, and whether it is the true one; one entry for each row and question, row

@@ -33,11 +33,11 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
     """Find the score up to which a choice belongs to a set.
 
     The weighted quantile of the scores in which each of n patients has mass 1 / (n + 1), spread evenly over its rows,
-    and the new patient, for whom the worst is assumed, has the rest. With one row a patient it is the usual
+    and the new patient, for whom the worst is assumed, has the rest. With one row per patient it is the usual
     ceil((n + 1) target) / n quantile.
 
     Args:
-        scores: Of the true choices. Shape (N,), in [0, 1].
+        scores: Scores of the true choices. Shape (N,), in [0, 1].
         patient_ids: Shape (N,).
         target_coverage: In (0, 1).
 
@@ -82,7 +82,7 @@ def patients_needed(target_coverage: float) -> int:
 
 
 def marginal_thresholds(probabilities: Array, truth: Array, patient_ids: Array, target_coverage: float) -> Floats:
-    """Find one threshold a question, the same for all its choices. As `class_conditional_thresholds`. Shape (Q, C)."""
+    """Find one threshold per question for all its choices, as `class_conditional_thresholds`. Shape (Q, C)."""
     scores = _scores_of_truth(probabilities, truth)
     of_questions = [conformal_threshold(of_question, patient_ids, target_coverage) for of_question in scores.T]
     return np.repeat(np.array(of_questions)[:, None], probabilities.shape[2], axis=1)
@@ -94,10 +94,10 @@ def class_conditional_thresholds(
     """Find a threshold for each choice, from the rows where it is the truth (Mondrian conformal prediction).
 
     Args:
-        probabilities: Of validation rows. Shape (N, Q, C).
+        probabilities: Those of validation rows. Shape (N, Q, C).
         truth: True choice of each row and question. Shape (N, Q), integer.
         patient_ids: Shape (N,).
-        target_coverage: Share of each choice's rows whose set shall hold it, in (0, 1).
+        target_coverage: Share of each choice's rows whose set should hold it, in (0, 1).
 
     Returns:
         Shape (Q, C); 1, which puts the choice into every set, for fewer patients than `patients_needed`.

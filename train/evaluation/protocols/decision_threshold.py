@@ -20,8 +20,8 @@ def threshold_decisions(probabilities: Mapping[str, Array], targets: Mapping[str
     exclusive class 1 / K.
 
     Args:
-        probabilities: Splits `validation` and `test`, of one model that was fitted on neither. Shape (N, K).
-        targets: By split; test rows are not looked at.
+        probabilities: Splits `validation` and `test`, from one model that was fitted on neither. Shape (N, K).
+        targets: By split; the truth of test rows is not used.
 
     Returns:
         1 where the label is predicted, else 0; NaN where it has no probability. Each row gets one exclusive class: the

@@ -114,7 +114,7 @@ def score_map(saliency: Array, inside: NDArray[np.bool_]) -> Array:
 class MapScores:
     """Scores of one method's maps, and of the same maps by models with random weights."""
 
-    trained: Array  # a row a map, a column a score; (M, 2)
+    trained: Array  # one row per map, one column per score; (M, 2)
     randomised: Array  # (R, M, 2)
     rank_correlation: Array  # of each map with those of the randomised models; NaN for constant maps; (R, M)
 
@@ -122,10 +122,10 @@ class MapScores:
 def method_estimates(
     scores: MapScores, baselines: Mapping[str, Array], patient_ids: Sequence[str] | Array, resampling: Resampling
 ) -> dict[str, dict[str, Estimate]]:
-    """Measure a method, and by how much it exceeds each baseline on the same maps.
+    """Measure a method, and how much it exceeds each baseline on the same maps.
 
     Args:
-        scores: Of the method.
+        scores: The method's.
         baselines: By name, the scores of maps that need no model. Shape (M, 2).
         patient_ids: Patient of each map. Shape (M,).
         resampling: How intervals are drawn.

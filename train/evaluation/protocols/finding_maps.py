@@ -62,7 +62,7 @@ def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFind
 
     Args:
         rows: With the columns `report`, `level` and `mask`.
-        mask_names: Of the classes of the masks, background first.
+        mask_names: Names of the mask classes, background first.
 
     Raises:
         ValueError: If there is no such finding, or no class is a structure that findings are seen in.

@@ -39,7 +39,7 @@ def measure_classifier(
     """Measure a classifier on the test split.
 
     Args:
-        logits: Before calibration, of the splits `validation` and `test`. Shape (N, K).
+        logits: Splits `validation` and `test`, before calibration. Shape (N, K).
         start_features: Pooled output of the tower before fine-tuning, by split. Shape (N, D).
         targets: By split.
         resampling: How intervals are drawn.

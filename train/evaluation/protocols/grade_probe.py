@@ -1,4 +1,4 @@
-"""Grade probe: what a ridge regression reads of an ordinal grade from frozen features.
+"""Grade probe: predict an ordinal grade from frozen features by ridge regression.
 
 The regression sees grades as numbers, which fits the squared distance that quadratic kappa punishes. It predicts too
 near the mean, so plain rounding would hardly ever give the extreme grades. Cut-points turn its outputs into grades

@@ -1,10 +1,10 @@
-"""Linear probe: which labels a logistic regression reads from frozen features.
+"""Linear probe: predict labels from frozen features by logistic regression.
 
 The same probe measures every system: features are standardised, the inverse regularisation strength C is the one with
 the least log loss on the validation patients, and the probe with that C is then fitted on training and validation
 patients together. Test rows are only predicted.
 
-Cross-validation over training patients would not do to choose C: the encoder has been trained on their pairs, so a fold
+Cross-validation over training patients cannot choose C: the encoder has been trained on their pairs, so a fold
 of them is not new to it, as the test patients are.
 """
 

@@ -1,7 +1,7 @@
 """The paper's probe: one linear layer on frozen features, trained by AdamW.
 
-50 epochs at a learning rate of 1e-4 on the training split alone; the validation split chooses nothing, and is predicted
-so that a decision threshold or a temperature can be chosen on it. Features are taken as they are.
+50 epochs at a learning rate of 1e-4 on only the training split; the validation split chooses nothing, and is predicted
+so that a decision threshold or a temperature can be chosen on it. Features are not standardised.
 
 Source:
     LumbarCLIP, section 4.2. The paper states the linear layer, the epochs and the learning rate; the batch of 128,
@@ -58,7 +58,7 @@ def paper_probe(
         features: Splits `train`, `validation` and `test`, shape (N, D); projected or not.
         targets: By split, row by row with the features.
         loss: The paper's, or an imbalance correction of `PROBE_LOSSES`.
-        seed: Of the initial weights and the order of rows; the same for all losses, which differ in nothing else.
+        seed: Seed of the initial weights and the order of rows, the same for all losses.
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -86,7 +86,7 @@ def paper_probe(
 
 
 def fit_linear_layer(features: Tensor, labels: Tensor, loss: Loss, seed: int) -> nn.Linear:
-    """Train one linear layer, all labels at once. The global random state is left as it was.
+    """Train one linear layer, all labels at once. The global random state is unchanged.
 
     Features have shape (N, D); labels, 0.0 or 1.0, shape (N, K), and each is in at least one row.
     """

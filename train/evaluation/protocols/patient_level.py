@@ -46,14 +46,14 @@ def mean_over_patients(values: Array, patient_ids: Array) -> Array:
 
 
 def patient_targets(targets: Targets) -> Targets:
-    """Derive the truth of each patient by the rule at the head of this file, in order of the patients' ids."""
+    """Derive the truth of each patient by the rule at the top of this file, in order of the patients' ids."""
     patients, patient_of_row = number_patients(targets.patient_ids)
     rows_with_label = np.zeros((len(patients), len(targets.label_names)), dtype=int)
     np.add.at(rows_with_label, patient_of_row, targets.labels.astype(int))
     findings = rows_with_label.copy()
     findings[:, [k for k, name in enumerate(targets.label_names) if name == NO_FINDING]] = 0
     any_finding = np.any(findings, axis=1, keepdims=True)
-    # Of a patient with findings, `No Finding` of other rows no longer counts.
+    # If a patient has findings, `No Finding` of other rows no longer counts.
     counts = np.where(any_finding, findings, rows_with_label)
     one_label = np.eye(len(targets.label_names), dtype=bool)[counts.argmax(1)]
     labels = one_label if targets.exclusive else counts > 0
@@ -63,11 +63,11 @@ def patient_targets(targets: Targets) -> Targets:
 
 
 def patient_measures(targets: Targets, probabilities: Array) -> dict[str, Measure]:
-    """Collect `label_measures` with one row a patient.
+    """Collect `label_measures` with one row per patient.
 
     Args:
         targets: The truth of the rows.
-        probabilities: Of each row, averaged over the patient's; or of its patient, the same in all the patient's rows
+        probabilities: Those of each row, averaged over the patient's; or its patient's, the same in all rows
             (attention pooling). A column with NaN could not be learned. Shape (N, K).
     """
     return label_measures(patient_targets(targets), mean_over_patients(probabilities, targets.patient_ids))

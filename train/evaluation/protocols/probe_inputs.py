@@ -22,7 +22,7 @@ def check_features(features: Mapping[str, Array], targets: Mapping[str, Targets]
         if len(bad_rows):
             raise ValueError(
                 f"{len(bad_rows)} of {num_rows} feature rows of the {split} split are not finite, the first is row "
-                f"{bad_rows[0]}; the checkpoint may have diverged: look at its training curves."
+                f"{bad_rows[0]}; the checkpoint may have diverged: check its training curves."
             )
 
 

@@ -30,7 +30,7 @@ EFFECTIVE_NUMBER_BETA = 0.999
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """Softmax cross-entropy, the paper's; the counts do not enter.
+    """Softmax cross-entropy, as in the paper; the counts are not used.
 
     Example:
         >>> cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
@@ -65,7 +65,7 @@ def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
     r"""Cross-entropy of the logits plus $\tau \log \pi_y$, where $\pi_y$ is the share of class $y$ in training.
 
     The frequency of a class is thus given in training and need not be learned; in testing it is left out. A class
-    without a training row counts as one of a single row: with a share of 0, its logit would learn nothing.
+    without a training row counts as if it had one: with a share of 0, its logit would learn nothing.
 
     Source:
         Menon et al., Long-Tail Learning via Logit Adjustment, 2021, equation 10, τ = 1.
@@ -78,7 +78,7 @@ def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """Sigmoid cross-entropy of each finding; the paper has exclusive classes only."""
+    """Sigmoid cross-entropy of each finding; the paper has only exclusive classes."""
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(0).sum()
 
 

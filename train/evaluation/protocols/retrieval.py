@@ -9,7 +9,7 @@ metric says what counts as a hit:
     report    every image whose report is word for word the query's. Image to text searches the distinct reports, so
               that ten copies of a text cannot fill the first ten places.
     facts     every report that states the same findings (level, side, severity, negation), however it is worded; the
-              distinct reports are searched, too. A report without findings is a hit for itself alone. Measures in mm
+              distinct reports are searched, too. A report without findings is a hit only for itself. Measures in mm
               do not count as findings.
 
 Any other candidate that ties with the hit is ranked before it: a model that scores everything alike gets 0, not 1.
@@ -49,7 +49,7 @@ def group_texts(texts: Sequence[str]) -> tuple[list[str], Array]:
 
 
 def group_facts(texts: Sequence[str]) -> Array:
-    """Number M distinct texts so that those which state the same findings share a number. Shape (M,), integer.
+    """Number M distinct texts so that texts that state the same findings share a number. Shape (M,), integer.
 
     A text without findings has a number of its own.
 
@@ -75,7 +75,7 @@ def best_hit_ranks(
         candidate_embeds: Unit length. Shape (C, D).
         group_of_query: Each has a candidate. Shape (Q,), integer.
         group_of_candidate: Shape (C,), integer.
-        copies_of_candidate: How many candidates this one stands for; ones when None. Shape (C,), integer.
+        copies_of_candidate: Number of copies that each candidate represents; None: one each. Shape (C,), integer.
 
     Returns:
         1 is the best; candidates of other groups that tie with the hit count against it. Shape (Q,), integer.
@@ -88,7 +88,7 @@ def best_hit_ranks(
         array([2])
     """
     if not all(np.isfinite(embeds).all() for embeds in (query_embeds, candidate_embeds)):
-        raise ValueError("An embedding is not finite; the checkpoint may have diverged: look at its training curves.")
+        raise ValueError("An embedding is not finite; the checkpoint may have diverged: check its training curves.")
     copies = np.ones(len(candidate_embeds), dtype=int) if copies_of_candidate is None else copies_of_candidate
     ranks = np.empty(len(query_embeds), dtype=int)
     step = max(1, MAX_SIMILARITIES_IN_MEMORY // len(candidate_embeds))
@@ -106,7 +106,7 @@ def chance_recall(num_hits: Array, num_candidates: Array | int, depth: int) -> F
 
     Args:
         num_hits: Number of hits among the candidates, for each query. Shape (Q,).
-        num_candidates: Number of candidates, one for all queries or of each. Shape () or (Q,).
+        num_candidates: Number of candidates, for all queries, or for each. Shape () or (Q,).
         depth: Number of candidates drawn.
 
     Returns:
@@ -131,7 +131,7 @@ def chance_recall(num_hits: Array, num_candidates: Array | int, depth: int) -> F
 class Queries:
     """Where queries found their hit. Each array has shape (Q,) for Q queries."""
 
-    ranks: Array  # of the best hit, 1 is the first
+    ranks: Array  # of the best hit; 1 is the first
     num_hits: Array
     num_candidates: Array
 
@@ -160,8 +160,8 @@ def rank_queries(
     row, text = np.arange(len(texts)), np.arange(len(distinct))
     if hits == "pair":
         copies = np.bincount(text_of_row)
-        # Equal reports tie and stand in a random order: with the copies all before the own report, a model would have
-        # to beat chance to reach it. They share a column: products of equal vectors may differ in the last bit.
+        # Equal reports tie, in a random order: with all copies ahead of its own report, a model would have to beat
+        # chance to reach it. They share a column: products of equal vectors may differ in the last bit.
         image_ranks = best_hit_ranks(image_embeds, distinct_embeds, text_of_row, text, copies)
         return {
             "image_to_text": _queries(image_ranks + copies_before(text_of_row), 1, len(texts)),
@@ -208,7 +208,7 @@ def retrieval_predictions(image_embeds: Array, texts: Sequence[str], text_embeds
 
 
 def retrieval_measures(predictions: Mapping[str, Array], group: str, patient_ids: Array) -> dict[str, Measure]:
-    """Collect the metrics of the search `group`, `retrieval/HITS`. The patients who ask are resampled, not candidates.
+    """Collect the metrics of the search `group`, `retrieval/HITS`; resamples the queries' patients, not candidates.
 
     Returns:
         For each direction: `..._recall_at_1`, `_5`, `_10`, the level of chance for each (`..._chance_at_1`) and

@@ -43,7 +43,7 @@ def prompt_ensemble(prompt_embeds: Array) -> Array:
 
 
 def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str, dict[str, list[str]]]:
-    """List the sentences that zero-shot classification asks with, for the record.
+    """List the sentences that zero-shot classification uses, for the record.
 
     Returns:
         By label, the sentences that state it (`present`), and for findings those that deny it (`absent`); exclusive

@@ -21,7 +21,7 @@ from train.evaluation.statistics.metrics import Array, Floats, Metric
 logger = logging.getLogger(__name__)
 _said: set[str] = set()
 
-# 8 million weights are 64 MiB: a thousand resamples of a usual test split in one go, of 50,000 rows in seven.
+# 8 million weights are 64 MiB: a thousand resamples of a typical test split in one go, of 50,000 rows in seven.
 MAX_WEIGHTS_IN_MEMORY = 8_000_000
 
 
@@ -78,7 +78,7 @@ def as_entries(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
 
 
 def warn_once(of_module: logging.Logger, text: str) -> None:
-    """Warn once a process: many metrics lack the same class, and the results name each of them."""
+    """Warn once per process: many metrics lack the same class, and the results name each of them."""
     if text not in _said and of_module.isEnabledFor(logging.WARNING):
         _said.add(text)
         of_module.warning("%s", text)
@@ -95,7 +95,7 @@ def undefined_estimate(num_rows: int, reason: str, warn: bool = True) -> Estimat
 class Measure:
     """A metric of one model, and the arrays to compute it from."""
 
-    metric: Metric  # called as `metric(*arrays, weights=...)`, as those of `statistics.metrics`
+    metric: Metric  # called as `metric(*arrays, weights=...)`, like those of `statistics.metrics`
     arrays: Sequence[Array]  # what the metric takes, each with N rows first
     patient_ids: Array  # of each row; shape (N,)
     reason_if_undefined: str = "the rows do not define it"  # names the missing class
@@ -114,7 +114,7 @@ class Resampled:
     num_rows: int
     num_patients: int
     reason_if_undefined: str
-    seeds: tuple[int, ...] = ()  # number of each seed; empty for what has none, such as a baseline
+    seeds: tuple[int, ...] = ()  # number of each seed; empty without seeds, as for a baseline
 
     @property
     def value(self) -> float:
@@ -160,7 +160,7 @@ def resample(measures: Sequence[Measure], resampling: Resampling, seeds: Sequenc
     Args:
         measures: The same metric of each seed, at least one, on the same rows.
         resampling: The same for everything that is compared.
-        seeds: Number of each seed; empty for what has none, such as a baseline.
+        seeds: Number of each seed; empty without seeds, as for a baseline.
 
     Raises:
         ValueError: If the seeds were measured on rows of different patients, there are no rows, or arrays and patient
@@ -282,7 +282,7 @@ def _over_resamples(measure: Measure, resampling: Resampling) -> Floats:
     return np.concatenate(values)
 
 
-@lru_cache(maxsize=8)  # a comparison asks for the same draws some thousand times
+@lru_cache(maxsize=8)  # a comparison asks for the same draws thousands of times
 def _draws(num_patients: int, resampling: Resampling) -> Floats:
     """How often each patient is drawn in each resample. Shape (R, patients)."""
     rng = np.random.default_rng(resampling.seed)

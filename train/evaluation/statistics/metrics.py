@@ -187,7 +187,7 @@ def calibration_bins(confidence: Array, num_bins: int = 10) -> Array:
 def brier_score(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
     """Mean squared distance between class probabilities and the truth, in [0, 2]; in [0, 1] for two classes.
 
-    Of two classes only one counts, as usual: half the sum over both.
+    With two classes only one counts, as usual: half the sum over both.
 
     Example:
         >>> round(float(brier_score(np.array([1, 0]), np.array([[0.2, 0.8], [0.6, 0.4]]))), 4)

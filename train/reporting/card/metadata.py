@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from train.reporting.tables import readable
 
-# Names in the Hub's index of metrics; those that it does not know keep their own.
+# Names in the Hub's index of metrics; metrics that it lacks keep their own.
 METRIC_IDS = {
     "macro_f1": "f1",
     "macro_auroc": "roc_auc",
@@ -48,11 +48,11 @@ def card_metadata(
         data: As `train.data.provenance.describe_data` gives it.
         metrics: The content of `metrics.json`; None if the model was not measured, or only on data that it may have
             seen: a leaderboard shows metrics without the warning.
-        is_measured_elsewhere: Whether the metrics are of other rows than those of the run.
+        is_measured_elsewhere: Whether the metrics are from rows other than the run's.
         base_model: Hub ids of the model or the towers that the weights started from.
         uses_lora: Whether the run trained low-rank adapters.
-        is_adapter: Whether the repository holds adapters alone.
-        emissions: By the names of the Hub.
+        is_adapter: Whether the repository holds only adapters.
+        emissions: By the Hub's names.
     """
     measured_on = None if is_measured_elsewhere else data["hub_id"]
     tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]

@@ -15,7 +15,7 @@ from train.reporting.rendering import fill_template
 from train.training.history import read_history
 
 TEMPLATE = Path(__file__).parents[3] / "model_card.md"
-# What a card reads of each file, and how to get the file whole.
+# What a card reads from each file, and how to restore the file.
 RUN_KEYS = (
     *("command", "date", "arguments", "rows_sha256", "num_processes", "mixed_precision", "device", "device_name"),
     *("num_threads", "python", "packages", "data", "start"),
@@ -48,10 +48,10 @@ def build_model_card(
         repo_id: Hub id that the model will have.
         experiment_folder: Folder of an experiment whose result the card also shows.
         allow_unmeasured: Whether to write the card of a model without `metrics.json`, which says so at the top.
-        adapter_base: Hub id and commit of the base, for the card of low-rank adapters alone.
+        adapter_base: Hub id and commit of the base, for the card of an adapter repository.
 
     Raises:
-        ValueError: If a file is missing or damaged, or the metrics are of other weights.
+        ValueError: If a file is missing or damaged, or the metrics are those of other weights.
     """
     checkpoint = run_folder / CHECKPOINT
     metrics = _read(run_folder / "metrics.json", METRICS_KEYS, MEASURE_AGAIN)

@@ -8,7 +8,7 @@ from typing import Any
 
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 CODE_LICENSE = "apache-2.0"
-# They set no condition for what is learned from the data, or none beyond those of the code's licence.
+# They set no condition for models learned from the data, or none beyond those of the code's licence.
 UNCONDITIONAL_LICENSES = {CODE_LICENSE, "cc0-1.0", "pddl", "cdla-permissive-1.0", "cdla-permissive-2.0"}
 
 
@@ -56,7 +56,7 @@ def starting_hub_ids(run: Mapping[str, Any]) -> list[str] | None:
 def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     """Choose the licence of the weights, by its id on the Hub.
 
-    The licence of the code, if the data may be shared, their licence sets no condition for what is learned from them,
+    The licence of the code, if the data may be shared, their licence sets no condition for models learned from them,
     and the weights were random at the start. Otherwise `other`: the card names what the model was made from, and its
     users judge which conditions reach the weights.
 
@@ -95,7 +95,7 @@ def without_folders(value: Any) -> Any:
 
 
 def folder_name(path: str) -> str:
-    r"""Take the last part of a path of any system.
+    r"""Take the last part of a path from any operating system.
 
     Example:
         >>> folder_name("runs/demo/checkpoint/"), folder_name(r"C:\runs\demo")

@@ -1,4 +1,4 @@
-"""Lay out the tables of a model card from `metrics.json`: a short one in front, the others behind it."""
+"""Lay out the tables of a model card from `metrics.json`: a short one first, then the others."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -39,7 +39,7 @@ class RunFiles:
     processor: Mapping[str, Any]  # of a classifier, `preprocessor_config.json`
     history: list[dict[str, Any]]
     metrics: Mapping[str, Any] | None
-    adapter_base: tuple[str, str | None] | None  # Hub id and commit, for a repository of low-rank adapters alone
+    adapter_base: tuple[str, str | None] | None  # Hub id and commit, for a repository of only low-rank adapters
     experiment: Mapping[str, Any] | None  # `results.json`
 
     @property
@@ -49,7 +49,7 @@ class RunFiles:
 
     @property
     def is_measured_elsewhere(self) -> bool:
-        """Whether the metrics are of other rows than those of the run; a classifier is measured on its own."""
+        """Whether the metrics are from rows other than the run's; a classifier is measured on its own."""
         measured = self.metrics["dataset"].get("rows_sha256", {}) if self.metrics else {}
         return any(self.run["rows_sha256"].get(split) != rows for split, rows in measured.items())
 

@@ -1,7 +1,7 @@
-"""What the LumbarCLIP paper reports, to show next to what was measured here.
+"""Results of the LumbarCLIP paper, to show next to ours.
 
 Its numbers come from other data (Mendeley axial slices, 528 test pairs), split by record and not by patient, without
-intervals; they show the form of its tables and are no bar to clear.
+intervals; they show the form of its tables and are not a bar to clear.
 
 Source: LumbarCLIP, arXiv 2509.20813, table 2, and the text on figure 3, which prints no numbers that can be read
 exactly.
@@ -20,7 +20,7 @@ TABLE_2 = {
     "LumbarCLIP-ViT-256": (94.00, 94.00, 94.00, 94.00),
     "LumbarCLIP-Swin-256": (89.00, 89.00, 90.00, 89.00),
 }
-# What a row is made of: kind, backbone, and for LumbarCLIP the width of its linear heads. For all its name, MedCLIP-ViT
+# What a row is made of: kind, backbone, and for LumbarCLIP the width of its linear heads. Despite its name, MedCLIP-ViT
 # is a Swin transformer.
 ROWS: Mapping[tuple[str, str, int | None], str] = {
     ("convirt", "ResNet", None): "ConVIRT",

@@ -107,7 +107,7 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
     for title, system in results["systems"].items():
         row = paper_row(system["settings"])
         printed = ["-", "-", "-"]
-        if row and row not in taken:  # of several that are alike, the first in the experiment's file
+        if row and row not in taken:  # if several match, the first in the experiment's file
             taken.add(row)
             accuracy, *_, f1 = TABLE_2[row]
             printed = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
@@ -206,7 +206,7 @@ def calibration_tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def zero_shot_table(results: Mapping[str, Any]) -> str:
-    """Compare systems by prompts alone."""
+    """Compare systems by their zero-shot predictions."""
     systems = {title: system for title, system in results["systems"].items() if "zero_shot" in system["metrics"]}
     columns = {("zero_shot", n): metric_name(n) for n in HEADLINE_COLUMNS if _any_has(systems, "zero_shot", n)}
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if systems else ""

@@ -1,4 +1,4 @@
-"""Draw reliability, and accuracy where the least certain rows are not answered."""
+"""Draw reliability, and accuracy when the least certain rows are not answered."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from train.evaluation.statistics.metrics import calibration_bins
 from train.reporting.figures.style import BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 
 NUM_BINS = 10  # of equal width over [0, 1]
-# Accuracies of a few rows jump between 0 and 1 and tell nothing.
+# Accuracies of a few rows jump between 0 and 1 and say nothing.
 FEWEST_ANSWERED = 20
 
 
@@ -22,9 +22,9 @@ def reliability_diagrams(panels: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
     """Draw accuracy over confidence with the numbers of rows below, panels side by side on the same axes.
 
     Args:
-        panels: By subtitle, of each row: confidence in the predicted class, and whether that class is the true one.
-        counted: What a row is: `images`.
-        title: What was measured, on what.
+        panels: By subtitle, each row's confidence in the predicted class, and whether that class is the true one.
+        counted: Name of the rows, such as `images`.
+        title: The measurement and its data.
     """
     figure = new_figure(1.2 + 4 * len(panels), 5.6, title)
     grid = figure.subplots(2, len(panels), height_ratios=[3, 1], sharex=True, sharey="row", squeeze=False)
@@ -60,8 +60,8 @@ def risk_coverage_chart(
         curves: By system: share of the rows answered, rising, and the accuracy on them.
         num_rows: Rows measured; the curves start where 20 of them are answered.
         operating_points: By name, such as `sets at 90 %`: share answered and accuracy on them.
-        counted: What a row is: `images`.
-        title: What was measured, on what.
+        counted: Name of the rows, such as `images`.
+        title: The measurement and its data.
     """
     figure = new_figure(6.4, 4.4, title)
     axes = figure.subplots()

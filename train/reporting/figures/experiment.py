@@ -148,8 +148,8 @@ def heads_chart(
     Args:
         panels: By panel (kind of head), by series (backbone), by position (width): entries by metric.
         metrics: Shown metrics with their names; one column of panels each.
-        axis_label: What the positions are.
-        title: What was measured, on what.
+        axis_label: Meaning of the positions.
+        title: The measurement and its data.
     """
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")

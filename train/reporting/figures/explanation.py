@@ -78,7 +78,7 @@ def explanation_figure(examples: Sequence[Example], title: str) -> Figure:
     for axes, name in zip(grid[0], ["image", *maps], strict=True):
         axes.set_title(name.replace(", ", ",\n"), fontsize=8.5, fontweight="normal", loc="center")
     figure.supxlabel(
-        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples: one a finding, at random.",
+        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples: one per finding, at random.",
         fontsize=8.5,
     )
     return figure

@@ -33,7 +33,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         (panels[0], "validation_loss", orange, "validation, all its pairs contrasted at once"),
         (panels[1], "inverse_temperature", green, None),
         (panels[2], "learning_rate", GREY, None),
-        (panels[3], "duplicate_text_rate", pink, "pairs whose report is there twice"),
+        (panels[3], "duplicate_text_rate", pink, "pairs whose report occurs twice"),
         (panels[3], "same_class_mass", sky, "target on the same classes"),
     )
     for axes, name, colour, label in drawn:
@@ -61,9 +61,9 @@ def confusion_matrix(counts: NDArray[Any], names: Sequence[str], what: str, titl
 
     Args:
         counts: Rows by true class (axis 0) and predicted class (axis 1). Shape (K, K).
-        names: Of the K classes.
+        names: Names of the K classes.
         what: `class`, or `grade`.
-        title: What was measured, on what.
+        title: The measurement and its data.
     """
     side = 2.6 + 0.75 * len(names)
     figure = new_figure(side + 1.2, side, title)
@@ -131,15 +131,15 @@ def embedding_map(
     """Draw images and distinct reports on one two-dimensional map, coloured by label.
 
     The mean of the images and that of the reports are subtracted first: the two kinds lie apart in any contrastive
-    model (Liang et al. 2022, "Mind the gap"), and the question here is whether like findings lie together. PCA and
+    model (Liang et al. 2022, "Mind the gap"), and the question here is whether similar findings lie together. PCA and
     t-SNE follow. Neighbours on the map are neighbours in the space; distances between clusters mean little.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
-        text_embeds: Of the reports of the same rows. Shape (N, D).
+        text_embeds: The same rows' reports, of unit length. Shape (N, D).
         groups: Index of each row in `group_names`. Shape (N,).
         group_names: Names of the groups.
-        title: What was embedded.
+        title: The embedded data.
         seed: Seed of the layout, and of the choice of `MAX_MAP_POINTS` rows.
     """
     rng = np.random.default_rng(seed)
@@ -177,7 +177,7 @@ def embedding_map(
 
 
 def _two_dimensions(points: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Reduce by PCA to at most 50 dimensions, then by t-SNE; by PCA alone for too few points to have neighbours."""
+    """Reduce by PCA to at most 50 dimensions, then by t-SNE; by only PCA with too few points for neighbours."""
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     if len(points) < 10:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]

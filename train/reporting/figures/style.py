@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from data_scripts.system.whole_files import write_folder
 
-# Okabe and Ito (2008): told apart with every common form of colour blindness, and in print.
+# Okabe and Ito (2008): distinguishable with every common form of colour blindness, and in print.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, GREY, BLACK = "#56B4E9", "#E69F00", "#8A8A8A", "#222222"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY, BLACK)
