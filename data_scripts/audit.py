@@ -7,7 +7,7 @@ A patient, a study, an image or a near-identical image in two splits is a leak: 
 test scores. A report text in two splits is only counted, since the reports of many patients read "no disc herniation".
 
 Exit code 0: clean; 1: leaks, or the data may name a person; 2: the audit failed, for example on an unreadable dataset.
-`--out` writes the JSON and, beside it, the same as Markdown.
+`--out` writes JSON and, next to it, the same as Markdown.
 """
 
 import shlex
@@ -22,10 +22,10 @@ from data_scripts.system.whole_files import write_json, write_text
 
 @dataclass(kw_only=True)
 class AuditArguments:
-    """Look for leaks between splits, and for what may name a person."""
+    """Look for leaks between splits, and for anything that may name a person."""
 
     dataset: Path = setting(MISSING, "Folder that data_scripts.build wrote.")
-    out: Path | None = setting(None, "JSON file to write; Markdown is written beside it.")
+    out: Path | None = setting(None, "JSON file to write; Markdown is written next to it.")
     num_proc: int = setting(1, "Processes that decode images.")
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@
     python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
 
 The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: it is built
-in a hidden folder beside it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
-Each row of the source is written, or listed in the report with the reason why it was left out.
+in a hidden folder next to it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
+Each row of the source is written, or listed in the report with the reason it was left out.
 """
 
 import shlex

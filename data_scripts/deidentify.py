@@ -4,9 +4,9 @@
 
 Headers are cleaned by the basic profile of the standard, folders and files get new names, and files that may have text
 in their pixels are left out. Slices of a series stay together. With the same key file a patient gets the same pseudonym
-another time; keep that file where only you can read it. Without a key file, no one can trace the copies back.
+next time; keep that file where only you can read it. Without a key file, no one can trace the copies back.
 
-`OUT.files.json` beside the output lists what was done with each file. It contains the old names: keep it to yourself.
+`OUT.files.json` next to the output lists what was done with each file. It contains the old names: keep it to yourself.
 """
 
 import shutil
@@ -35,12 +35,12 @@ _NUM_PRINTED = 10
 
 @dataclass(kw_only=True)
 class DeidentifyArguments:
-    """Copy DICOM files without what identifies patients."""
+    """Copy DICOM files without anything that identifies patients."""
 
     raw: Path = setting(MISSING, "Folder of DICOM files; its subfolders are copied, too.")
     out: Path = setting(MISSING, "Folder to make. It must not exist.")
     key_file: Path | None = setting(None, "File of the secret key, made if missing. Without one the key is discarded.")
-    keep_burnt_in: bool = setting(False, "Also copy files that may have text in their pixels; look at them yourself.")
+    keep_burnt_in: bool = setting(False, "Also copy files that may have text in their pixels; check them yourself.")
 
 
 def main(args: DeidentifyArguments) -> None:
@@ -55,11 +55,11 @@ def main(args: DeidentifyArguments) -> None:
 
 
 def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burnt_in: bool = False) -> dict[str, str]:
-    """Copy every DICOM file below a folder, without what names anyone.
+    """Copy every DICOM file below a folder, without anything that names a person.
 
     Returns:
-        The outcome of each file by its path within `raw`, `written` or why it was left out, as in the list beside
-        the output.
+        The outcome of each file by its path within `raw`, `written` or the reason it was left out, as in the list
+        next to the output.
 
     Raises:
         ValueError: If the folders cannot be used, or no file could be written; `out` does not exist then.
@@ -74,7 +74,7 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
     outcomes: dict[str, str] = {}
     with staging_folder(out) as staging:
         copies = staging / "copies"
-        shutil.rmtree(copies, ignore_errors=True)  # of a run that was killed; its key may be lost
+        shutil.rmtree(copies, ignore_errors=True)  # left by a killed run; its key may be lost
         copies.mkdir()
         for path in tqdm(paths, desc="de-identifying", unit=" files"):
             try:
@@ -99,7 +99,7 @@ def _list_path(out: Path) -> Path:
 def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_burnt_in: bool) -> None:
     if not is_dicom(path):
         raise UnusableImageError("not a DICOM file")
-    with open_dicom(path), path.open("rb") as file:  # what goes wrong within is an `UnusableImageError`
+    with open_dicom(path), path.open("rb") as file:  # errors inside become `UnusableImageError`
         dataset = pydicom.dcmread(BoundedReader(file, path.name), force=True)
         cleaned = deidentify_dicom(dataset, pseudonyms)
         if left := identifying_elements(cleaned):
@@ -114,7 +114,7 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
 
 
 def _check_letters(path: Path, dataset: Dataset) -> None:
-    way_out = "look at it, and give --keep_burnt_in if it names no one"
+    way_out = "check it, and add --keep_burnt_in if it names no one"
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
         raise UnusableImageError(f"the header says that text is burnt into the pixels; {way_out}")
     for frame in range(num_frames(dataset)):

@@ -66,19 +66,19 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
 
 @dataclass
 class Account:
-    """What became of the rows; lists of rows hold their `source`."""
+    """The outcome of the rows; lists of rows contain their `source`."""
 
     exclusions: list[Exclusion] = field(default_factory=list)  # rows with an unusable image
     scrubbed: Counter[str] = field(default_factory=Counter)  # passages replaced in texts, by kind
-    left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second look still finds, by kind
-    facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings after that
-    burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to show letters
+    left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second check still finds, by kind
+    facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings afterwards
+    burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to contain text
 
 
 class LumbarReports(datasets.GeneratorBasedBuilder):
     """Writes the records of each split, loading one image at a time.
 
-    A record whose image is unusable is left out. Names are taken out of the texts; an image that seems to show letters
+    A record whose image is unusable is left out. Names are removed from the texts; an image that seems to contain text
     is written, but listed. `account` is complete once `download_and_prepare` has returned.
     """
 
@@ -107,7 +107,7 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
             except UnusableImageError as error:
                 self.account.exclusions.append(Exclusion(record.source, str(error)))
                 continue
-            # Whatever a decoder raises for a damaged file: one row must not cost a build of hours.
+            # A decoder may raise anything for a damaged file: one row must not end a build of hours.
             except Exception as error:
                 reason = f"unreadable image: {type(error).__name__}: {error}"
                 self.account.exclusions.append(Exclusion(record.source, reason))
@@ -139,7 +139,7 @@ def card_metadata(
 ) -> str:
     """Write the YAML head of the dataset card: licence, features and files, to be read without our code.
 
-    The digest of all shards is there since `load_dataset` caches a folder by its name and this head, not by the files:
+    It has the digest of all shards, since `load_dataset` caches a folder by its name and this head, not by the files:
     without it, a rebuilt dataset would be read as it was before. Cards of models trained on the dataset need `passed`,
     whether it passed the de-identification check.
     """

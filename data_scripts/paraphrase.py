@@ -56,7 +56,7 @@ class ParaphraseArguments:
     splits: list[Literal["train", "validation", "test"]] = setting(
         ["train", "validation"], "Splits to rephrase; the default is the paper's."
     )
-    max_attempts: int = setting(3, "Times to ask the model before the embedded rephraser fills the gaps.")
+    max_attempts: int = setting(3, "Attempts with the model before the embedded rephraser fills the gaps.")
     batch_size: int = setting(8, "Reports in one request to the model.")
     temperature: float = setting(0.2, "Temperature of the sampling (paper: 0.2); 0 does not sample.")
     top_p: float = setting(1.0, "Share of the probability to sample from (not stated in the paper).")
@@ -75,7 +75,7 @@ class ParaphraseArguments:
 
     @property
     def decoding(self) -> Decoding:
-        """How the model samples."""
+        """The decoding settings of the model."""
         return Decoding(**{field.name: getattr(self, field.name) for field in fields(Decoding)})
 
 
@@ -159,7 +159,7 @@ def _rows_of_reports(folder: Path, splits: Sequence[str]) -> "dict[str, tuple[Da
 
 
 def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrased], result: Mapping[str, Any]) -> None:
-    """Copy the dataset with other rephrasings, and add audit and log."""
+    """Copy the dataset with new rephrasings, and add audit and log."""
     shutil.copytree(args.dataset, folder, ignore=shutil.ignore_patterns("*.parquet"))
     texts = {entry.report: entry.texts for entry in rephrased}
     for shard in sorted(args.dataset.rglob("*.parquet")):
@@ -180,7 +180,7 @@ def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrase
 
 
 def _card(before: str, texts: Mapping[str, Sequence[str]], result: Mapping[str, Any]) -> str:
-    """Say in the card how the rephrasings were made, and change its head.
+    """Describe in the card how the rephrasings were made, and change its head.
 
     `load_dataset` caches by the folder's name and the head of its card, not by its files: with the same head, it would
     read a replaced dataset from its cache.

@@ -4,8 +4,8 @@
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
 
 A line contains `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as
-typed) and `span` (the characters that state the kind: `text[span[0]:span[1]]`). `findings_report.json` beside it
-counts notes, findings and classes, and lists the notes that are empty or unreadable.
+typed) and `span` (the characters that state the kind: `text[span[0]:span[1]]`). `findings_report.json` next to
+it counts notes, findings and classes, and lists the notes that are empty or unreadable.
 """
 
 import csv
@@ -33,11 +33,11 @@ COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span",
 class ParseArguments:
     """Read a workbook of radiologists' notes into findings."""
 
-    notes: Path = setting(MISSING, "Workbook (.xlsx) with a column `Patient ID` and one of notes.")
+    notes: Path = setting(MISSING, "Workbook (.xlsx) with a column `Patient ID` and one with notes.")
     out: Path = setting(
         MISSING,
         "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as typed, `span` the "
-        "characters of it that state the kind. NAME_report.json is written beside it.",
+        "characters of it that state the kind. NAME_report.json is written next to it.",
     )
     overwrite: bool = setting(False, "Replace --out if it exists.")
 
@@ -57,10 +57,10 @@ def main(args: ParseArguments) -> None:
 
 
 def parse_reports(args: ParseArguments) -> dict[str, Any]:
-    """Write the findings of all notes, and a report beside them, which is returned.
+    """Write the findings of all notes and a report next to them; return the report.
 
     Raises:
-        ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
+        ValueError: If the workbook cannot be read, or `--out` exists or has another extension.
     """
     report_path = args.out.with_name(f"{args.out.stem}_report.json")
     if args.out.suffix not in (".jsonl", ".csv"):
@@ -72,7 +72,7 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
     usable = [note for note in notes if note.problem is None]
     with_text = [note for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
-    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is of the patient
+    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is the patient's
     report = {
         "notes": str(args.notes),
         "notes_read": len(notes),

@@ -5,7 +5,7 @@
     python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --public
 
 Sends shards and card in one commit, but not `build_report.json`, which names rows as the source does. The repository
-is private unless you give --public. The token is that of `hf auth login` or of HF_TOKEN.
+is private unless you give --public. The token comes from `hf auth login` or HF_TOKEN.
 """
 
 import sys
@@ -20,15 +20,15 @@ class PublishDatasetArguments:
     """Publish a built dataset on the Hub."""
 
     dataset: Path = setting(MISSING, "Folder that data_scripts.build wrote.")
-    repo_id: str = setting(MISSING, "owner/name of the repository, made if missing.")
+    repo_id: str = setting(MISSING, "owner/name of the repository, created if missing.")
     public: bool = setting(False, "Let everybody see it; by default only its owner can.")
-    tag: str = setting("v0.1", "Name of this version; a repository has each once.")
+    tag: str = setting("v0.1", "Name of this version, unique in the repository.")
     num_proc: int = setting(1, "Processes that decode images for the checks.")
     dry_run: bool = setting(False, "Check, and list what would be sent, without contacting the Hub.")
 
 
 def main(args: PublishDatasetArguments) -> None:
-    """Check, and send."""
+    """Check and publish."""
     from huggingface_hub import HfApi
 
     from data_scripts.hub.dataset_publication import check_publishable, files_to_send, publish_dataset

@@ -16,25 +16,25 @@ NO_FINDING = "No Finding"
 
 SPLITS = ("train", "validation", "test")
 
-NUM_DRAWN_PATIENTS = 400  # of a source that draws its own
+NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
 
 # The default licence of a user's own data: nothing built from it may be shared.
 NOT_STATED = "other: not stated"
 
-# What tables hold for an unknown patient; such rows must not be grouped as one patient.
+# What tables contain for an unknown patient; such rows must not be grouped as one patient.
 _UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a", "na", "n.a.", "<na>", "nat", "?", "-", "--")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What a source needs to know before it is read."""
+    """Options for reading a source."""
 
     raw: Path | None  # folder of the raw studies; None for a source that draws its own
-    seed: int = 0  # of whatever a source draws: pixels, wordings
+    seed: int = 0  # for whatever a source draws: pixels, wordings
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
-    license: str | None = None  # of the user's own data, as `SourceAbout.license`; None if not stated
+    license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -66,7 +66,7 @@ class Record:
     sequence: str = "unknown"
     level: str = "unknown"
     pixel_spacing_mm: float | None = None  # side of a stored pixel; None if unknown or not square
-    disc_height_mm: float | None = None  # of the disc at `level`, as the source measured it
+    disc_height_mm: float | None = None  # height of the disc at `level`, as the source measured it
     split: str | None = None  # prescribed by the source; None to let us split
 
 
@@ -76,20 +76,20 @@ class Exclusion:
 
     source: str  # as in `Record`
     reason: str  # in words a user can act on
-    # Left out by what the source is (a localizer, an empty note), not by a defect: not counted against `--max_bad`.
+    # Left out for what it is (a localizer, an empty note), not for a defect: not counted against `--max_bad`.
     by_rule: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceAbout:
-    """What a user wants to know of a source before downloading it; each source module has one, `ABOUT`."""
+    """What a user wants to know about a source before downloading it; each source module has one, `ABOUT`."""
 
     name: str  # as given to `--source`
     summary: str  # one sentence: which images, which reports, how many
     license: str  # a licence of the Hub (`cc-by-4.0`), or `other: ` and the data set's own words
     citation: str
-    size: str  # of the download
-    where: str  # where to get it, and which files `--raw` must hold
+    size: str  # size of the download
+    where: str  # where to get it, and which files `--raw` must contain
     has_public_ids: bool = True  # its patient ids are published pseudonyms; otherwise the build replaces them
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
@@ -98,18 +98,18 @@ class SourceAbout:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What the dataset card says of a source's records, and their vocabularies."""
+    """What the dataset card says about a source's records, and their vocabularies."""
 
     about: SourceAbout
     summary: str = ""  # one sentence on what was found; the source's own if empty
     label_names: tuple[str, ...]  # every class that `Record.labels` may hold, in column order
     grade_names: tuple[str, ...] = ()  # scale of `Record.grade`, lowest first
-    mask_names: tuple[str, ...] = ()  # of each mask index, background first
+    mask_names: tuple[str, ...] = ()  # name of each mask index, background first
     report_origin: str = "radiologist"  # who wrote the reports, or how they were composed
 
 
 def is_unknown_patient(patient_id: str) -> bool:
-    """Whether an id is what tables hold for an unknown patient (`NA`, `?`, nothing)."""
+    """Whether an id means an unknown patient in tables (`NA`, `?`, empty)."""
     return patient_id.strip().casefold() in _UNKNOWN_PATIENTS
 
 
@@ -131,7 +131,7 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
         if value is not None and value not in allowed:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
     if NO_FINDING in record.labels and len(set(record.labels)) > 1:
-        return f"contradictory labels: {NO_FINDING!r} beside {sorted(set(record.labels) - {NO_FINDING})}"
+        return f"contradictory labels: {NO_FINDING!r} together with {sorted(set(record.labels) - {NO_FINDING})}"
     lengths = {"pixel_spacing_mm": record.pixel_spacing_mm, "disc_height_mm": record.disc_height_mm}
     for column, length in lengths.items():
         if length is not None and not (math.isfinite(length) and length > 0):

@@ -25,8 +25,8 @@ def split_by_patient(
     Given row ids instead of patient ids, each row is assigned on its own, as in the LumbarCLIP paper: images of one
     patient are then in several splits, and a model that remembers patients gets inflated test scores.
 
-    A patient has every class of its rows. `fractions` are shares of the patients; 0 leaves a split out. `unit` says in
-    messages what the ids identify.
+    A patient has every class of its rows. `fractions` are shares of the patients; 0 leaves a split out. `unit` names
+    what the ids identify, for messages.
 
     Raises:
         ValueError: If the fractions do not sum to 1, or there are fewer patients than splits.

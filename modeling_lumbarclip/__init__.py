@@ -34,7 +34,7 @@ def register_auto_classes() -> list[ModuleType]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the classes when one is asked for."""
+    """Load the classes when one is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return next(getattr(module, name) for module in register_auto_classes() if hasattr(module, name))

@@ -40,8 +40,8 @@ def zero_shot_logits(
     sizes = [len(texts) for question in calibration.questions for texts in question.prompts]
     if len(text_embeds) != sum(sizes):
         raise ValueError(
-            f"The calibration has {sum(sizes)} prompts and there are {len(text_embeds)} text embeddings; encode the "
-            "texts of `processor.zero_shot_texts(model.config.calibration)`, all and in their order."
+            f"The calibration has {sum(sizes)} prompts and there are {len(text_embeds)} text embeddings; encode "
+            "all texts of `processor.zero_shot_texts(model.config.calibration)`, in their order."
         )
     ensembles = torch.stack([embeds.mean(dim=0) for embeds in text_embeds.float().split(sizes)])  # (Q C, D)
     similarities = image_embeds.float() @ F.normalize(ensembles, dim=-1).T
@@ -61,11 +61,11 @@ def calibrated_probabilities(logits: Tensor, calibration: ZeroShotCalibration) -
 def prediction_sets(probabilities: Tensor, calibration: ZeroShotCalibration) -> Tensor:
     """Mark the choices that cannot be ruled out, from `calibrated_probabilities` (B, Q, C).
 
-    For each true choice, a set holds it with probability `calibration.target_coverage` or more on a random image of a
-    new patient like those of the calibration. A set without exactly one choice gives no answer.
+    Each true choice is in the set with probability `calibration.target_coverage` or more, on a random image of a new
+    patient like those of the calibration. A set without exactly one choice gives no answer.
 
     Returns:
-        Whether the set holds the choice. Shape (B, Q, C), bool.
+        Whether the set contains the choice. Shape (B, Q, C), bool.
 
     Source:
         Angelopoulos & Bates, A Gentle Introduction to Conformal Prediction, 2021, sections 1 and 4.2.
@@ -80,7 +80,7 @@ def readable_answers(
     """Turn `calibrated_probabilities` and `prediction_sets`, both (B, Q, C), into answers.
 
     Returns:
-        For each image and question: `label`, the finding asked for, or None where the choices are exclusive classes;
+        For each image and question: `label`, the finding, or None where the choices are exclusive classes;
         `probabilities` by choice; `prediction_set`, the choices that remain; `answer`, the only one that remains, or
         None where the model abstains.
     """

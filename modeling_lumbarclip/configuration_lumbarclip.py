@@ -12,7 +12,7 @@ from transformers.configuration_utils import PreTrainedConfig
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean")
 CLASSIFIER = "LumbarCLIPForImageClassification"
-# `register_for_auto_class` keeps one Auto class for each of ours; these are further ones.
+# `register_for_auto_class` keeps one Auto class for each of ours; these are the others.
 AUTO_MAP = {
     "AutoModelForZeroShotImageClassification": "modeling_lumbarclip.LumbarCLIPModel",
     "AutoModelForImageClassification": f"modeling_lumbarclip_classification.{CLASSIFIER}",
@@ -32,12 +32,11 @@ class CalibratedQuestion:
     """A zero-shot question and its calibration.
 
     Args:
-        label: The finding asked for, with the choices absent and present; None where the choices are exclusive
-            classes.
+        label: The finding, with the choices absent and present; None where the choices are exclusive classes.
         choices: At least two.
         prompts: The sentences that state each choice.
         temperature: Divisor of the logits, > 0.
-        score_thresholds: A prediction set holds a choice if 1 - probability is at most its threshold, in [0, 1].
+        score_thresholds: A prediction set contains a choice if 1 - probability is at most its threshold, in [0, 1].
     """
 
     label: str | None
@@ -70,9 +69,9 @@ class ZeroShotCalibration:
 
     Args:
         questions: One for exclusive classes, else one per finding; all with the same number of choices.
-        target_coverage: Share of rows whose prediction set should hold the truth, in (0, 1).
-        fitted_on: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and by question the `reasons` for what could
-            not be fitted.
+        target_coverage: Share of rows whose prediction set should contain the truth, in (0, 1).
+        fitted_on: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and the `reasons` why a question could not
+            be fitted.
     """
 
     questions: list[CalibratedQuestion]
@@ -97,7 +96,7 @@ class ZeroShotCalibration:
         if calibration is None:
             raise ValueError(
                 "This checkpoint has no calibration. Fit one on validation patients with "
-                "train.evaluation.checkpoint_calibration.fit_checkpoint_calibration, or use the logits as they are."
+                "train.evaluation.checkpoint_calibration.fit_checkpoint_calibration, or use the raw logits."
             )
         try:
             questions = [CalibratedQuestion(**question) for question in calibration["questions"]]
@@ -127,9 +126,9 @@ class LumbarCLIPConfig(PreTrainedConfig):
         initial_temperature: Temperature τ at which training starts, > 0. CLIP's 0.07; the paper gives none.
         max_inverse_temperature: Upper bound of 1/τ, so that the logits cannot diverge.
         calibration: `ZeroShotCalibration` as a dict, for exactly these weights: fit it again after more training. None
-            before it is fitted.
-        class_temperatures: Of `LumbarCLIPForImageClassification`: divisor of the logits of each class, fitted on
-            validation patients. Exclusive classes have one temperature, K times. None before they are fitted.
+            before fitting.
+        class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
+            patients. Exclusive classes share one temperature, repeated K times. None before fitting.
 
     Raises:
         StrictDataclassClassValidationError: If a value is invalid.
@@ -146,7 +145,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     model_type = "lumbarclip"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - read by transformers
 
-    vision_config: Any = None  # given as a dict, a configuration or None; a configuration from then on
+    vision_config: Any = None  # given as a dict, a configuration or None; a configuration afterwards
     text_config: Any = None
     projection: str = "linear"
     projection_dim: int = 256
@@ -157,11 +156,11 @@ class LumbarCLIPConfig(PreTrainedConfig):
     class_temperatures: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Turn the dicts of a saved configuration into configurations; raise ValueError at settings of a run."""
+        """Turn the dicts of a saved configuration into configurations; raise a ValueError for run settings."""
         if settings := sorted({"alpha", "label_temperature", "learn_temperature"} & kwargs.keys()):
             raise ValueError(
                 f"{', '.join(settings)}: set by train/pretrain.py, not by the configuration. A checkpoint with these "
-                "fields is of an earlier layout: train it again."
+                "fields has an earlier layout: train it again."
             )
         self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
         self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
@@ -174,7 +173,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def _offer_all_classes(self) -> None:
-        # Ours last: loaded from the Hub, they name the repository they came from, and a copy must name itself.
+        # Ours last: entries loaded from the Hub name the repository they came from, and a copy must name itself.
         self.auto_map = {**getattr(self, "auto_map", {}), **AUTO_MAP}
 
     @property
@@ -184,7 +183,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """Our pipelines, for `transformers.pipeline` in place of its own; a new dict each time, since it changes it."""
+        """Our replacements for the pipelines of transformers; a new dict each time, since transformers changes it."""
         return {
             task: {"impl": f"pipeline_lumbarclip.{pipeline}", "pt": (auto_class,)}
             for task, (pipeline, auto_class) in PIPELINES.items()
@@ -199,7 +198,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         if self.projection_dim < 1:
             raise ValueError(
                 f"projection_dim must be at least 1 (256, 512 and 1024 in the paper); got {self.projection_dim}. "
-                "For no projection at all set projection='none'."
+                "For no projection, set projection='none'."
             )
         if self.text_config.is_encoder_decoder:
             raise ValueError(
@@ -246,7 +245,7 @@ def _tower_config(
 
 
 LumbarCLIPConfig.register_for_auto_class()
-# Only the package: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoConfig.register("lumbarclip", LumbarCLIPConfig)
 

@@ -1,7 +1,7 @@
-r"""Maps of where the model sees what a text says: similarity of each patch, and Grad-CAM.
+r"""Maps of where the model sees what a text describes: similarity of each patch, and Grad-CAM.
 
-A map shows the model, not evidence of a finding: a network with random weights gives convincing maps too (Adebayo et
-al. 2018). Score maps against masks, and against such a network, before trusting them.
+A map describes the model and is not evidence of a finding: random weights give convincing maps too (Adebayo et al.
+2018). Score maps against masks, and against random weights, before trusting them.
 
 Shapes: B images, U texts, H × W pixels, P = h · w patches, D width of the shared space, C channels.
 """
@@ -22,8 +22,8 @@ def text_to_patch_similarity(
 ) -> Tensor:
     r"""Compute the cosine of each patch with each text, embedding a patch as if it filled the image.
 
-    The patches are those of the vision tower's last layer. Each passes alone through the tower's pooling and the
-    projection head, which were trained on whole images. How faithful this is depends on both:
+    The patches are those of the vision tower's last layer. Each passes on its own through the tower's pooling and
+    the projection head, which were trained on whole images. How faithful this is depends on both:
 
     - Exact with an average over patches (ResNet, Swin, timm's ViT with `global_pool="avg"` and no norm after it) and
       the heads `linear` and `none`. The image embedding is then the mean of the projected patches $v_p$, and its
@@ -63,11 +63,11 @@ def grad_cam(
     $\alpha_k = \frac{1}{P} \sum_p \partial s / \partial A_{kp}$ (eq. 1) and $L_p = \max(0, \sum_k \alpha_k A_{kp})$
     (eq. 2), with s the cosine of image and text, and A the last feature map that the answer depends on: the last layer,
     as in the paper; with a class token, which the last patches do not reach, the normalised input of the last attention
-    block. Takes what `text_to_patch_similarity` takes, with the tower in evaluation mode. Works under a caller's
+    block. Takes the arguments of `text_to_patch_similarity`, with the tower in evaluation mode. Works under a caller's
     `no_grad` and leaves parameters and their gradients unchanged.
 
     Returns:
-        At least 0, without a unit: compare places within a map, not maps. Shape (B, U, h, w), float32.
+        At least 0, without a unit: compare places within a map, not across maps. Shape (B, U, h, w), float32.
 
     Raises:
         ValueError: If the tower is in training mode, or its last attention block cannot be found.
@@ -75,8 +75,8 @@ def grad_cam(
     Source:
         Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391, section 3, with a similarity as the score of a class.
         With average pooling and a linear head, it is the product of each projected patch with the part of the text
-        orthogonal to the image's embedding: unlike in `text_to_patch_similarity`, what all patches share does not
-        count, nor what contradicts the text.
+        orthogonal to the image's embedding: unlike in `text_to_patch_similarity`, features that all patches
+        share or that contradict the text do not count.
     """
     if vision_model.training:
         raise ValueError("Grad-CAM needs the model in evaluation mode, where images are independent: call eval().")
@@ -86,7 +86,7 @@ def grad_cam(
         outputs, feature_map = _forward_with_map(vision_model, pixels)
         embeds = F.normalize(image_projection(pooled_image(vision_model, outputs)).float(), dim=-1)
         similarity = embeds @ text_embeds.detach().clone().to(embeds).T  # (B, U)
-        # Summing over images mixes nothing: each depends on its own pixels alone.
+        # Summing over images mixes nothing: each depends only on its own pixels.
         gradients = [torch.autograd.grad(of_text.sum(), feature_map, retain_graph=True)[0] for of_text in similarity.T]
     activations = patch_features(vision_model, feature_map.detach()).float()  # (B, P, C)
     alphas = [patch_features(vision_model, gradient).float().mean(dim=1, keepdim=True) for gradient in gradients]
@@ -99,7 +99,7 @@ def contrast(text_embeds: Tensor, denial_embeds: Tensor) -> Tensor:
     """Return the direction from texts that deny findings to texts that state them, unit length, float32.
 
     "Disc bulge." and "No disc bulge." share most of their words and of their embedding; a map of the difference leaves
-    out what both see, such as the disc itself. Row i of the denials denies text i; all shapes are (U, D).
+    out what they share, such as the disc itself. Row i of the denials denies text i; all shapes are (U, D).
 
     Example:
         >>> contrast(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
@@ -133,7 +133,7 @@ def _norm_before_last_attention(tower: PreTrainedModel) -> nn.Module:
     if not norms:
         raise ValueError(
             f"Grad-CAM found no transformer block with a norm and an attention in a {tower.config.model_type} tower; "
-            "it needs a ResNet, ViT, Swin or similar. `text_to_patch_similarity` works without."
+            "it needs a ResNet, ViT, Swin or similar. `text_to_patch_similarity` works without them."
         )
     return norms[-1]
 
@@ -141,11 +141,11 @@ def _norm_before_last_attention(tower: PreTrainedModel) -> nn.Module:
 def _pool_each_alone(tower: PreTrainedModel, hidden: Tensor, patches: Tensor) -> Tensor:
     """Pool each patch (B * P, C), in the layout of the last layer, as if it filled the image; to (B * P, d_I)."""
     timm_model: Any = getattr(tower, "timm_model", None)
-    if timm_model is None:  # class token or mean: a patch alone passes unchanged; the norm of CLIP, ConvNeXt is skipped
+    if timm_model is None:  # class token or mean: one patch passes unchanged; the norm of CLIP, ConvNeXt is skipped
         return patches
     if hidden.ndim == 4:
         alone = patches[:, None, None, :] if has_channels_last(tower) else patches[:, :, None, None]
-    else:  # in place of the class token, too
+    else:  # also in place of the class token
         alone = patches[:, None].expand(-1, num_prefix_tokens(tower) + 1, -1)
     return timm_model.forward_head(alone).flatten(1)
 
@@ -158,7 +158,7 @@ def _grid(tower: PreTrainedModel, hidden: Tensor, num_patches: int, pixel_values
 
 
 def patch_grid(num_patches: int, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the square patches, without class tokens, that cover an image of so many pixels.
+    """Return rows and columns of the square patches, without class tokens, that cover an image of this size.
 
     Raises:
         ValueError: If no such grid has this many patches.

@@ -21,18 +21,18 @@ from transformers.utils import TensorType
 from .configuration_lumbarclip import LumbarCLIPConfig
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-# The padded square then has no more pixels than PIL opens without a warning: 1 GB at 8 bits, 3 GB beyond.
+# The largest padded square that PIL opens without a warning: 1 GB at 8 bits, 3 GB beyond.
 MAX_SIDE = 9_459
-SMALLER = "Make it smaller first: a slice has a few hundred pixels a side, an X-ray a few thousand."
+SMALLER = "Shrink it first: a slice has a few hundred pixels a side, an X-ray a few thousand."
 
 
 class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
-    """Arguments beyond those of every image processor.
+    """Arguments on top of those of every image processor.
 
     Args:
         do_pad_to_square: Whether to centre the image in a black square before resizing.
         do_window_eight_bit: Whether to window 8-bit images, too, between the percentiles of their slice, which evens
-            out scanners and exporters.
+            out differences between scanners and exporters.
     """
 
     do_pad_to_square: bool
@@ -43,7 +43,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
     Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size, and
-    what `read_image` opens. 8-bit values are kept, unless `do_window_eight_bit`. Deeper integers, and floats beyond
+    whatever `read_image` opens. 8-bit values are kept, unless `do_window_eight_bit`. Deeper integers, and floats beyond
     [0, 1], are windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a
     12-bit slice white; floats in [0, 1] are scaled.
 
@@ -74,8 +74,8 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Open files, turn images upright, and convert them to eight bits.
 
-        transformers would split an animation into images, refuse grey arrays, and clip deep images. Images may come
-        alone, in lists, or as an array or tensor of four dimensions.
+        transformers would split an animation into images, refuse grey arrays, and clip deep images. Takes
+        one image, lists, or an array or tensor of four dimensions.
 
         Raises:
             ValueError: If `read_image` or `to_eight_bits` refuses one.
@@ -92,11 +92,11 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
         if len(images) == 0:
-            raise ValueError("There is no image: the list is empty. Pass an image, or a list of at least one.")
+            raise ValueError("The list of images is empty. Pass an image, or a list of at least one.")
         return images
 
     def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Undo padding and resizing, so that maps of what the model saw fit the original image.
+        """Undo padding and resizing, so that maps fit the original image.
 
         The maps (..., h, w) cover the square that the model saw, such as those of `model.grad_cam(...)`; the size is
         the height and width of the original image, upright. Returns (..., height, width), bilinear between cells.
@@ -133,11 +133,11 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
 def read_image(image: Any, timeout: float | None = None) -> Any:
     """Open an image upright, at any depth; transformers' `load_image` would clip 16 bits to white.
 
-    `image` may be a file, a URL, base64 (a `data:` URL or bare), or an image; arrays and tensors are returned as they
-    are. A URL times out after `timeout` seconds; None: never.
+    `image` may be a file, a URL, base64 (a `data:` URL or bare), or an image; arrays and tensors are returned
+    unchanged. A URL times out after `timeout` seconds; None: never.
 
     Raises:
-        ValueError: If a text is none of these, or the image is too large or has several frames.
+        ValueError: If a string is none of these, or the image is too large or has several frames.
         PIL.UnidentifiedImageError: If PIL cannot read the file.
     """
     if isinstance(image, str | os.PathLike):
@@ -165,9 +165,7 @@ def _open(image: str | os.PathLike[str], timeout: float | None) -> Image.Image:
     try:
         return Image.open(BytesIO(content))
     except UnidentifiedImageError:  # names the buffer
-        raise ValueError(
-            f"No image at {image[:100]!r}: it is neither a file nor the URL of an image nor an image in base64."
-        ) from None
+        raise ValueError(f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image.") from None
 
 
 def to_eight_bits(image: Any) -> Any:
@@ -210,18 +208,18 @@ def to_eight_bits(image: Any) -> Any:
 
 def _check_pil_image(image: Image.Image) -> None:
     _check_size(image.width, image.height)
-    # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
+    # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
     num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if num_frames > 1:
         named = f"The image {getattr(image, 'filename', '')}".rstrip()
         raise ValueError(
-            f"{named} has {num_frames} frames: pass one of them, as with `image.seek(0)` and `image.copy()`."
+            f"{named} has {num_frames} frames: pass one of them, for example with `image.seek(0)` and `image.copy()`."
         )
 
 
 def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise ValueError(f"The image has {width} x {height} pixels; a side may have {MAX_SIDE:,}. {SMALLER}")
+        raise ValueError(f"The image has {width} x {height} pixels; at most {MAX_SIDE:,} per side. {SMALLER}")
 
 
 def _window(image: Tensor) -> Tensor:
@@ -252,7 +250,7 @@ def _interpolation(size: int, new_size: int) -> Tensor:
 
 
 LumbarCLIPImageProcessor.register_for_auto_class()
-# Only the package: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoImageProcessor.register(LumbarCLIPConfig, image_processor_classes={"torchvision": LumbarCLIPImageProcessor})
 

@@ -1,4 +1,4 @@
-r"""Contrastive losses of LumbarCLIP: the paper's soft loss, dense and flat in memory, and two others to compare with.
+r"""Contrastive losses of LumbarCLIP: the paper's soft loss, dense and flat in memory, and two others for comparison.
 
 Pure functions of tensors. Shapes: N pairs, M texts, D width of the embeddings, K classes. Embeddings have unit length;
 row i of the texts belongs to image i.
@@ -22,7 +22,7 @@ def soft_contrastive_loss(
     label_temperature: Tensor | float | None = None,
     tile_size: int | None = None,
 ) -> Tensor:
-    r"""Image-to-text plus text-to-image cross-entropy with targets from label similarity, flat in memory.
+    r"""Compute the cross-entropy of both directions with targets from label similarity, flat in memory.
 
     Two patients with the same findings have interchangeable reports. Plain InfoNCE pushes them apart; here the
     target of a row is spread over all pairs in proportion to the exponential of their label overlap.
@@ -30,7 +30,7 @@ def soft_contrastive_loss(
     $$T_{ij} = \mathrm{softmax}_j(y_i \cdot y_j / \tau_\mathrm{label}), \qquad
       \mathrm{I2T} = -\frac1N \sum_{ij} T_{ij} \log \mathrm{softmax}_j(s\, z_i \cdot t_j)$$
 
-    and T2I is the same on the columns. Neither the N × N similarities nor the targets are ever held: labels take
+    and T2I is the same on the columns. Neither the N × N similarities nor the targets are ever stored: labels form
     few patterns, so $\sum_j T_{ij} z_i \cdot t_j$ needs only the sum of the embeddings of each pattern, and the
     log-sum-exps are computed tile by tile and recomputed in backward. Memory is O(N D).
 
@@ -48,11 +48,11 @@ def soft_contrastive_loss(
         I2T + T2I in nats, each averaged over pairs. Scalar, float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: If the shapes do not fit, or a given temperature is not positive.
+        ValueError: If the shapes do not match, or a given temperature is not positive.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, equations 3 to 6. Equation 6 as printed is equation 5 with the names i and j
-        exchanged; we take the columns of the similarities, as its name says. The paper has one τ for targets and
+        swapped; we take the columns of the similarities, as its name says. The paper has one τ for targets and
         similarities; we never let a gradient flow through the targets.
 
     Example:
@@ -165,7 +165,7 @@ def info_nce_loss(image_embeds: Tensor, text_embeds: Tensor, inverse_temperature
 
 
 def contrast_both_ways(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the cross-entropy of rows and of columns of (N, N) logits whose diagonal is right, each in nats."""
+    """Compute the cross-entropy of rows and of columns of (N, N) logits with the pairs on the diagonal, in nats."""
     own_pair = torch.arange(len(logits), device=logits.device)
     return F.cross_entropy(logits, own_pair), F.cross_entropy(logits.T, own_pair)
 
@@ -173,7 +173,7 @@ def contrast_both_ways(logits: Tensor) -> tuple[Tensor, Tensor]:
 def sigmoid_loss(
     image_embeds: Tensor, text_embeds: Tensor, inverse_temperature: Tensor | float, bias: Tensor | float
 ) -> Tensor:
-    r"""Judge every pair of the batch on its own: does this report belong to this image?
+    r"""Compute the sigmoid loss, which judges each pair on its own: does this report belong to this image?
 
     $$-\frac1N \sum_{ij} \log \sigma\big(\pm_{ij} (s\, z_i \cdot t_j + b)\big), \qquad \pm_{ij} = 2\,[i = j] - 1$$
 
@@ -208,7 +208,7 @@ def similarity_logits(
         $s\, z_i \cdot t_j$. Shape (N, M).
 
     Raises:
-        ValueError: If there is no image or no text, or the shapes do not fit.
+        ValueError: If there is no image or no text, or the shapes do not match.
 
     Example:
         >>> similarity_logits(torch.eye(2), torch.tensor([[0.6, 0.8]]), 10.0, paired=False)
@@ -253,5 +253,5 @@ def _label_temperature(label_temperature: Tensor | float | None, scale: Tensor) 
         return 1 / scale.detach()
     temperature = torch.as_tensor(label_temperature, dtype=scale.dtype, device=scale.device).detach()
     if not temperature > 0:
-        raise ValueError(f"label_temperature must be positive, got {float(temperature)}; None takes the learned one.")
+        raise ValueError(f"label_temperature must be positive, got {float(temperature)}; None uses the learned one.")
     return temperature

@@ -32,7 +32,7 @@ from .towers_lumbarclip import (
 )
 
 if TYPE_CHECKING:
-    # For transformers, which finds imports by reading the text, and then copies these files, too, beside the weights.
+    # transformers reads the imports in this file, and copies the imported files next to the weights.
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
     from .pipeline_lumbarclip import LumbarCLIPZeroShotPipeline  # noqa: F401
 
@@ -43,11 +43,11 @@ logger = logging.get_logger(__name__)
 class LumbarCLIPOutput(ModelOutput):
     """Output of `LumbarCLIPModel`; a field is None if its input was not given.
 
-    With a `text_index`, text fields but `text_features` have one row per pair. The first field of images alone is
-    `image_embeds`, of texts alone `text_embeds`, as the feature pipelines need.
+    With a `text_index`, text fields but `text_features` have one row per pair. Given only images, the first field is
+    `image_embeds`, given only texts `text_embeds`, as the feature pipelines need.
 
     Args:
-        loss: Loss in nats, when asked for. Scalar.
+        loss: Loss in nats, if requested. Scalar.
         logits_per_image: Similarities times the inverse temperature. Shape (B, U). None in training mode, where this
             N × N matrix would be the largest tensor, and the loss works without it.
         logits_per_text: The same, transposed. Shape (U, B).
@@ -57,9 +57,9 @@ class LumbarCLIPOutput(ModelOutput):
         image_features: Pooled output z_I of the vision tower. Shape (B, d_I).
         text_features: Pooled output z_T of the text tower. Shape (U, d_T).
         inverse_temperature: 1/τ as used. Scalar.
-        patch_features: If asked for, the vision tower's last layer at each patch, without class tokens. Shape
+        patch_features: If requested, the vision tower's last layer at each patch, without class tokens. Shape
             (B, P, d_I); in a few convolutional towers (MobileNet) narrower than the pooled features.
-        token_features: If asked for, the text tower's last layer at each token. Shape (U, T, d_T).
+        token_features: If requested, the text tower's last layer at each token. Shape (U, T, d_T).
         token_mask: True for the tokens of words, False for padding, [CLS] and [SEP]. Shape (U, T).
     """
 
@@ -214,7 +214,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
     def grad_cam(self, pixel_values: Tensor, *texts: Tensor, **text_inputs: Any) -> Tensor:
         """Compute Grad-CAM of each image for each text; see `explanation_lumbarclip.grad_cam`.
 
-        Takes what `text_to_patch_similarity` takes, in evaluation mode (else a ValueError).
+        Takes the arguments of `text_to_patch_similarity`, in evaluation mode (else a ValueError).
 
         Returns:
             At least 0, without a unit: compare places within a map. Shape (B, U, h, w), float32.
@@ -256,7 +256,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         output_local_features: bool = False,
         **kwargs: Any,
     ) -> LumbarCLIPOutput:
-        """Embed images, texts, or both; compare them, and compute the loss if asked for.
+        """Embed images, texts, or both; compare them, and compute the loss if requested.
 
         Args:
             pixel_values: Images. Shape (B, 3, H, W). None: texts only.
@@ -269,13 +269,13 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             text_index: Row of `input_ids` with the report of each image, so that a shared report is encoded once.
                 Shape (N,), integer. None: row i belongs to image i.
             augmented_text_index: The same for the rephrasings.
-            return_loss: Whether to compute `lumbarclip_loss` with α = 0.5 on these pairs; None: if there are labels.
+            return_loss: Whether to compute `lumbarclip_loss` with α = 0.5 on these pairs; None: if labels are given.
                 For another α or label temperature, or gathered embeddings, call that function.
             output_local_features: Whether to return the features of each patch and token too.
             **kwargs: More inputs of the text tower, for the reports.
 
         Raises:
-            ValueError: If there are neither images nor texts, or a loss is asked for without pairs.
+            ValueError: If there are neither images nor texts, or a loss is requested without pairs.
         """
         if pixel_values is None and input_ids is None:
             raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
@@ -391,7 +391,7 @@ def _head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Modul
 
 
 LumbarCLIPModel.register_for_auto_class("AutoModel")
-# Only the package: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoModel.register(LumbarCLIPConfig, LumbarCLIPModel)
     AutoModelForZeroShotImageClassification.register(LumbarCLIPConfig, LumbarCLIPModel)

@@ -50,7 +50,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         """Classify images (B, 3, H, W), and compute transformers' loss if labels are given.
 
         Labels are exclusive classes, (B,), integer, or multi-hot findings, (B, K), float. Logits (B, K) are calibrated
-        if that was fitted.
+        if the configuration has temperatures.
         """
         features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
         logits = self.classifier(features)
@@ -61,7 +61,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
 
 
 LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")
-# Only the package: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoModelForImageClassification.register(LumbarCLIPConfig, LumbarCLIPForImageClassification)
 

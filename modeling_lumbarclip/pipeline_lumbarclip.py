@@ -1,8 +1,8 @@
-"""Pipelines of LumbarCLIP, which `transformers.pipeline` uses in place of its own for our checkpoints.
+"""LumbarCLIP's pipelines, which `transformers.pipeline` uses instead of its own for our checkpoints.
 
 They fix what transformers' pipelines silently get wrong on medical images: 16-bit slices keep their depth, prompts use
 the words of reports, long reports are truncated, and an untrained head is an error. They take PIL images, arrays,
-files, URLs and base64, alone or in lists, generators and data sets.
+files, URLs and base64, singly or in lists, generators and data sets.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     """
 
     _load_processor = True
-    _load_image_processor = False  # both are the processor's
+    _load_image_processor = False  # the processor has both
     _load_tokenizer = False
     processor: Any
 
@@ -58,17 +58,17 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         hypothesis_template: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Classify an image or several.
+        """Classify one image or several.
 
         Args:
             image: An image, or a list of images.
             candidate_labels: Names of exclusive classes, at least two; None: the questions of the checkpoint.
             hypothesis_template: Sentence with `{}` for the name, in place of the processor's prompts.
-            **kwargs: `batch_size`, `num_workers`, `timeout` of URLs; `images`, another name of `image`.
+            **kwargs: `batch_size`, `num_workers`, `timeout` of URLs; `images`, an alias of `image`.
 
         Returns:
             For each image a list of dicts, the highest score first: `label`; `score`, its probability among the
-            candidates, or of each finding by itself; if calibrated, `answer`: True or False if the prediction set
+            candidates, or of each finding on its own; if calibrated, `answer`: True or False if the prediction set
             leaves one choice, None where the model abstains. For research use only.
 
         Raises:
@@ -128,7 +128,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         text_embeds: Tensor | None = None,
     ) -> Any:
         preprocess = {} if timeout is None else {"timeout": timeout}
-        if asked is None:  # at the start
+        if asked is None:  # when the pipeline is made
             return preprocess, {}, {}
         forward = {"asked": asked, "text_embeds": text_embeds}
         return preprocess, forward, {"asked": asked, "is_calibrated": is_calibrated}
@@ -142,7 +142,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Tensor], asked: ZeroShotCalibration, is_calibrated: bool
     ) -> list[dict[str, Any]]:
-        """Turn logits into the entries of the answer."""
+        """Turn logits into answer entries."""
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1.
         probabilities = calibrated_probabilities(model_outputs["logits"].double(), asked)
         sets = prediction_sets(probabilities, asked)
@@ -153,7 +153,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
 
 
 def _entries(question: CalibratedQuestion, scores: list[float], held: list[bool] | None) -> list[dict[str, Any]]:
-    """List an entry for each exclusive class, or for a finding the one of its presence, the second choice."""
+    """List an entry for each exclusive class; for a finding, only that of its second choice, presence."""
     entries: list[dict[str, Any]] = [
         {"score": score, "label": choice} for score, choice in zip(scores, question.choices, strict=True)
     ]
@@ -175,7 +175,7 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
     """Embed each text, truncated to the processor's `max_length`, as unit-length `text_embeds` (1, D)."""
 
     _load_processor = True
-    _load_tokenizer = False  # the processor's
+    _load_tokenizer = False  # the processor has it
     model: Any
     processor: Any
 
@@ -188,7 +188,7 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 
 
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
-    """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`, no pretrained checkpoint."""
+    """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -201,6 +201,6 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
     def postprocess(  # type: ignore[override]
         self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None
     ) -> Any:
-        """Turn logits into the entries of the answer: all (transformers: five), or the `top_k` highest."""
+        """Turn logits into answer entries: all of them (transformers: five), or the `top_k` highest."""
         top_k = self.model.config.num_labels if top_k is None else top_k
         return super().postprocess(model_outputs, function_to_apply, top_k)

@@ -39,7 +39,7 @@ DEFAULT_ABSENT_CLASS_PROMPTS = {
 class LumbarCLIPProcessor(ProcessorMixin):
     """Turn slices and reports into the tensors of the model.
 
-    Casing, padding, maximum length and prompts are saved with a checkpoint, which is then prompted as it was trained.
+    Casing, padding, maximum length and prompts are saved with a checkpoint, so that it is prompted as it was trained.
 
     Args:
         image_processor: Makes `pixel_values`.
@@ -94,7 +94,7 @@ class LumbarCLIPProcessor(ProcessorMixin):
             ValueError: If a list is empty, or the image processor refuses an image.
         """
         if isinstance(text, list | tuple) and not text:
-            raise ValueError("There is no text: the list is empty. Pass a text, or a list of at least one.")
+            raise ValueError("The list of texts is empty. Pass a text, or a list of at least one.")
         if text is not None:
             kwargs = {"padding": True, "truncation": True, "max_length": self.max_length, **kwargs}
         return super().__call__(images=images, text=text, **kwargs)
@@ -108,7 +108,7 @@ class LumbarCLIPProcessor(ProcessorMixin):
         return self.absent_class_prompts.get(label, _filled(self.absent_prompt_templates, label))
 
     def zero_shot_texts(self, calibration: dict[str, Any] | None) -> list[str]:
-        """List the prompts of `model.config.calibration`: the `text` of a call before `post_process_zero_shot`.
+        """List the prompts of `model.config.calibration`, to pass as `text` before `post_process_zero_shot`.
 
         Raises:
             ValueError: If the checkpoint has no calibration.
@@ -137,7 +137,7 @@ def _filled(templates: list[str], label: str) -> list[str]:
 
 
 LumbarCLIPProcessor.register_for_auto_class()
-# Only the package: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoProcessor.register(LumbarCLIPConfig, LumbarCLIPProcessor)
 

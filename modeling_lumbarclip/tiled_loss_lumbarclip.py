@@ -24,7 +24,7 @@ def flat_soft_loss(
     label_temperature: Tensor,
     tile_size: int | None = None,
 ) -> Tensor:
-    """Compute `losses_lumbarclip.soft_contrastive_loss` of checked inputs, all of one float type and device."""
+    """Compute `losses_lumbarclip.soft_contrastive_loss` on checked inputs, all of one float type and device."""
     if tile_size is None:
         tile_size = CPU_TILE if image_embeds.device.type == "cpu" else ACCELERATOR_TILE
     if labels is None:
@@ -42,8 +42,8 @@ class _FlatSoftLoss(torch.autograd.Function):
     N times the loss is $\sum_i \log \sum_j e^{s\, a_i \cdot b_j} + \sum_j \log \sum_i e^{s\, a_i \cdot b_j}
     - s \sum_{ij} (T_{ij} + T_{ji})\, a_i \cdot b_j$. Backward computes the tiles of the log-sum-exps r and c again:
     with $G_{ij} = e^{\ell_{ij} - r_i} + e^{\ell_{ij} - c_j} - T_{ij} - T_{ji}$ the gradients are $s\,G b$,
-    $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$. One function and not a sum of two, which would hold both
-    gradients at once.
+    $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$. A sum of two functions would hold both gradients at
+    once.
 
     A unit-length pair cannot have a logit beyond ±s. While $e^{\pm s}$ is far from the ends of the number format,
     no maximum has to be subtracted, and one exponential serves rows and columns; otherwise each is stabilised.
@@ -140,7 +140,7 @@ def _tiles(
 def log_target_blocks(
     patterns: Tensor, counts: Tensor, label_temperature: Tensor | float, max_targets: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Compute the logarithm of the soft targets between label patterns, some rows at a time.
+    """Compute the logarithm of the soft targets between label patterns, a few rows at a time.
 
     A batch in which all labels differ has as many patterns as pairs.
 
@@ -148,7 +148,7 @@ def log_target_blocks(
         patterns: Distinct multi-hot classes. Shape (P, K), float.
         counts: Pairs of each pattern. Shape (P,).
         label_temperature: > 0.
-        max_targets: Targets of a block; it has at least one row.
+        max_targets: Most targets in a block; a block has at least one row.
 
     Yields:
         p rows, and the log target that a pair of each gives to one pair of every pattern, shape (p, P).

@@ -19,7 +19,7 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperMo
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights as its own library draws them, not transformers."""
+    """Make a tower with random weights, drawn by its own library and not by transformers."""
     if config.model_type != "timm_wrapper":
         return AutoModel.from_config(config, **_without_pooler(config))
     if not timm.is_model(config.architecture):
@@ -33,7 +33,7 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """We pool ourselves, and an unused pooler breaks distributed training."""
+    """Leave out the pooler: we pool ourselves, and an unused one breaks distributed training."""
     model_class: Any = MODEL_MAPPING.get(type(config), None)
     has_pooler = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
@@ -57,7 +57,7 @@ def patch_width(tower: PreTrainedModel) -> int:
 
 
 def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Pool what the tower returns, to (B, d_I): its own pooling, else the class token, else the mean over patches."""
+    """Pool the tower's outputs to (B, d_I): by its own pooling, else the class token, else the mean over patches."""
     if getattr(outputs, "pooler_output", None) is not None:
         return outputs.pooler_output.flatten(1)
     hidden = outputs.last_hidden_state
@@ -90,7 +90,7 @@ def num_prefix_tokens(tower: PreTrainedModel) -> int:
 
 
 def inner_tokens(attention_mask: Tensor) -> Tensor:
-    """Mark the tokens of words, (U, T): not padding on either side, nor the first and last token, [CLS] and [SEP].
+    """Mark the tokens of words, (U, T): all but padding and the first and last token, [CLS] and [SEP].
 
     Example:
         >>> inner_tokens(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int()
@@ -128,7 +128,7 @@ def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
             f"No tower {name!r}: it is neither a folder with a config.json nor a reachable Hub id. "
             f"{_nearest_timm_models(name)}"
         ) from error
-    config.dtype = None  # towers saved in half precision join heads in float32; cast the whole model afterwards
+    config.dtype = None  # towers saved in half precision must match float32 heads; cast the whole model afterwards
     return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
 
 

@@ -21,8 +21,8 @@ from data_scripts.system.command_line import FAILED, arguments_class_of, build_p
 # Name: module with `main(args)`, and what it does.
 COMMANDS = {
     "build": ("data_scripts.build", "Build a data set from raw studies."),
-    "audit": ("data_scripts.audit", "Look for leaks between splits, and for what may name a person."),
-    "deidentify": ("data_scripts.deidentify", "Copy DICOM files without what identifies patients."),
+    "audit": ("data_scripts.audit", "Look for leaks between splits, and for anything that may name a person."),
+    "deidentify": ("data_scripts.deidentify", "Copy DICOM files without anything that identifies patients."),
     "paraphrase": ("data_scripts.paraphrase", "Rephrase reports and check the facts."),
     "parse_reports": ("data_scripts.parse_reports", "Read the findings that reports state."),
     "publish_dataset": ("data_scripts.publish_dataset", "Publish a data set on the Hub."),

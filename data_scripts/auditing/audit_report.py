@@ -1,4 +1,4 @@
-"""Audit a dataset: JSON values, and Markdown that also reads well in a terminal."""
+"""Audit a dataset, as JSON values and as Markdown that also reads well in a terminal."""
 
 import math
 from collections import Counter
@@ -22,7 +22,7 @@ _NUM_ROWS = 20  # rows that may name someone, in the Markdown
 
 
 def audit(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> dict[str, Any]:
-    """Compare the splits of a dataset, and find what may name a person.
+    """Compare the splits of a dataset, and find anything that may name a person.
 
     Returns JSON values; raises a ValueError if a column that `data_scripts.build` writes is missing.
     """
@@ -59,7 +59,7 @@ def _texts(split: datasets.Dataset) -> list[str]:
 
 
 def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]:
-    """Compute the share of rows whose text, case and blanks apart, occurs in an earlier split."""
+    """Compute the share of rows whose text, ignoring case and blanks, occurs in an earlier split."""
     known: set[str] = set()
     shares = {}
     for name, split in dataset.items():
@@ -70,11 +70,11 @@ def _shared_reports(dataset: Mapping[str, datasets.Dataset]) -> dict[str, float]
 
 
 def class_shares(dataset: Mapping[str, datasets.Dataset]) -> list[dict[str, Any]]:
-    """Compute the share of the rows of each split that hold a class, and its difference from the first split.
+    """Compute the share of each split's rows that have a class, and its difference from the first split.
 
     Returns:
         One entry for each class that occurs: `column`, `name`, `shares` and `differences` by split. Rows without a
-        grade do not count for the shares of grades.
+        grade do not count towards the shares of grades.
     """
     first = next(iter(dataset))
     entries = []
@@ -123,8 +123,8 @@ def audit_markdown(result: Mapping[str, Any]) -> str:
         result["in_words"],
         *(_leak_section(kind, leak) for kind, leak in result["leaks"].items()),
         "## Splits\n\n" + _split_table(result),
-        "Shared reports: rows whose text also occurs in a split above. By themselves they are no leak.",
-        "## Classes\n\nShare of the rows; in brackets the standardised difference to the first split, "
+        "Shared reports: rows whose text also occurs in a split above. They are not leaks on their own.",
+        "## Classes\n\nShare of the rows; in brackets the standardised difference from the first split, "
         f"marked * above {LARGE_DIFFERENCE}.\n\n" + _class_table(result),
         _privacy_section(result["privacy"]),
         f"```sh\n{result['command']}\n```",
@@ -141,14 +141,11 @@ def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
 def _privacy_section(found: Mapping[str, Any]) -> str:
     rows = [
         *("- {split} row {row}, {column}: {kind}: {excerpt}".format(**row) for row in found["findings"]),
-        *(
-            "- {split} row {row}: the image may have letters; look at it".format(**row)
-            for row in found["burnt_in_text"]
-        ),
+        *("- {split} row {row}: the image may contain text; check it".format(**row) for row in found["burnt_in_text"]),
     ]
     more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
     verdict = "No passage names a person" if found["passed"] else "**The data may name a person**"
-    counts = f"{len(found['findings'])} identifiers, {len(found['burnt_in_text'])} images that may have letters"
+    counts = f"{len(found['findings'])} identifiers, {len(found['burnt_in_text'])} images that may contain text"
     return "\n".join([f"## Privacy\n\n{verdict}: {counts}.", *([""] if rows else []), *rows[:_NUM_ROWS], *more])
 
 

@@ -1,4 +1,4 @@
-"""Read a built dataset from its current files; `load_dataset` alone may return the rows of an earlier load."""
+"""Read a built dataset from its current files; `load_dataset` may return the rows of an earlier load."""
 
 import hashlib
 import tempfile
@@ -25,7 +25,7 @@ def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
     """Load a dataset from its files; raise a ValueError if it cannot be read.
 
     `load_dataset` caches a folder by its name and the head of its card, and would miss a shard that was changed since.
-    Here the rows lie in a temporary cache.
+    Here the rows go to a temporary cache.
     """
     check_is_dataset(folder)
     shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk with room for rows
@@ -54,4 +54,4 @@ def check_shards_unchanged(folder: Path, built: Mapping[str, str]) -> None:
     if changed := sorted(name for name in built.keys() | now.keys() if built.get(name) != now.get(name)):
         verbs = ("added" if name not in built else "removed" if name not in now else "changed" for name in changed)
         what = ", ".join(f"{name} was {verb}" for name, verb in zip(changed, verbs, strict=True))
-        raise ValueError(f"{folder} is not what was built: {what}. Change the rows of the source, and build it again.")
+        raise ValueError(f"{folder} was changed after the build: {what}. Change the source's rows, and build again.")

@@ -19,17 +19,17 @@ _NUM_EXAMPLES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """What several splits share, of one kind."""
+    """Values of one kind that several splits share."""
 
     kind: str  # among `LOOKED_FOR`
-    num_shared: int  # such as patients
-    rows: dict[str, int]  # number of rows that hold a shared one, by split
-    examples: tuple[str, ...]  # the first of them, with their splits or rows
+    num_shared: int  # shared values, such as patients
+    rows: dict[str, int]  # number of rows with a shared value, by split
+    examples: tuple[str, ...]  # the first shared values, with their splits or rows
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The leaks of a dataset, one of each kind that was found."""
+    """The leaks of a dataset, one for each kind found."""
 
     leaks: tuple[Leak, ...]
 
@@ -95,7 +95,7 @@ def _shared_images(prints: Mapping[str, Sequence[Fingerprint]], dataset: Mapping
     places = _places_of_shared({name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()})
     examples = []
     for found in islice(places.values(), _NUM_EXAMPLES):
-        row_of_split = dict(reversed(found))  # the first of each
+        row_of_split = dict(reversed(found))  # the first row of each
         named = [f"{split} {dataset[split][row]['source']}" for split, row in reversed(row_of_split.items())]
         examples.append(" = ".join(named))
     return _leak("image", places, examples)

@@ -1,9 +1,9 @@
 """Find near-identical images: recompressed, resized, brightened, mirrored, inverted, or the neighbour in a thin series.
 
-Perceptual hashes give candidates, the correlation of thumbnails decides. Thresholds were chosen on real images: of
-598,267 pairs of different patients (sagittal MR, discs, knee radiographs) 195 are candidates and none is called
-near-identical, while of 1,800 made copies (JPEG quality 40, 0.7 of the size, brightness x1.2, gamma 0.8, noise) all but
-one or two are. Crops by 3 %, rotations by 2 degrees and added borders are not found.
+Perceptual hashes give candidates, and the correlation of thumbnails decides. Thresholds were chosen on real images:
+among 598,267 pairs of different patients (sagittal MR, discs, knee radiographs), 195 are candidates and none is called
+near-identical; of 1,800 altered copies (JPEG quality 40, 0.7 of the size, brightness x1.2, gamma 0.8, noise), all but
+one or two are found. Crops by 3 %, rotations by 2 degrees and added borders are not found.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from PIL import Image, ImageOps
 
 from data_scripts.auditing.image_scan import grey_image
 
-MAX_HASH_DISTANCE = 8  # bits of 64
+MAX_HASH_DISTANCE = 8  # of 64 bits
 MIN_CORRELATION = 0.98
 
-_SIDE = 32  # of thumbnails, and of what `imagehash.phash` transforms
+_SIDE = 32  # side of thumbnails, and of the images that `imagehash.phash` transforms
 _TILE = 256
 _ALL_BITS_BUT_MEAN = 2**63 - 1  # the mean is the first, highest bit
 _NEAREST = 8  # candidates compared with an image: blank images have thousands of equal ones
@@ -28,11 +28,11 @@ _NEAREST = 8  # candidates compared with an image: blank images have thousands o
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to compare it with others."""
+    """A summary of an image to compare it with others."""
 
-    pixels_sha256: str  # of size and grey values: equal for the same pixels, however they are stored
+    pixels_sha256: str  # digest of size and grey values: equal for the same pixels, however they are stored
     perceptual_hash: int  # 64 bits
-    mirrored_hash: int  # of the image with left and right exchanged
+    mirrored_hash: int  # hash of the mirrored image
     thumbnail: np.ndarray  # shape (32, 32), uint8
 
     def mirrored(self) -> "Fingerprint":
@@ -67,7 +67,7 @@ class NearDuplicate:
 
     first: int  # index among the first images
     second: int  # index among the second images
-    correlation: float  # of their thumbnails
+    correlation: float  # correlation of their thumbnails
 
 
 def near_duplicates(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> list[NearDuplicate]:

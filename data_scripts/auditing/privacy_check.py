@@ -1,4 +1,4 @@
-"""Check a built dataset for what may name a person: texts, ids, file names, image metadata, letters in pixels."""
+"""Check a built dataset for anything that may name a person: texts, ids, file names, image metadata, text in pixels."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
 
-# A few slices of any set seem to hold letters (one of 710 real ones); more than that is text.
+# A few slices of any set seem to contain text (one of 710 real ones); more than that do contain it.
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
@@ -32,7 +32,7 @@ class IdentifyingRow:
     split: str
     row: int
     column: str
-    kind: str  # of the identifier, or `METADATA`
+    kind: str  # kind of identifier, or `METADATA`
     excerpt: str  # the text around it, with placeholders; or which metadata
 
 
@@ -42,11 +42,11 @@ class DeidentificationReport:
 
     num_rows: int
     findings: tuple[IdentifyingRow, ...]
-    burnt_in_text: tuple[tuple[str, int], ...]  # split and row of each image that may hold letters
+    burnt_in_text: tuple[tuple[str, int], ...]  # split and row of each image that may contain text
 
     @property
     def passed(self) -> bool:
-        """Whether nothing names a person, and no more images than by chance seem to hold letters."""
+        """Whether nothing names a person, and no more images seem to contain text than by chance."""
         return not self.findings and few_images_with_letters(len(self.burnt_in_text), self.num_rows)
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,17 +61,17 @@ class DeidentificationReport:
 
 
 def few_images_with_letters(num_images: int, num_rows: int) -> bool:
-    """Whether the number of images that seem to hold letters may be chance."""
+    """Whether the number of images that seem to contain text may be due to chance."""
     return num_images <= max(1, MAX_SHARE_OF_LETTERS * num_rows)
 
 
 def check_dataset(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> DeidentificationReport:
-    """Look at every text, id, file name and image of a built dataset."""
+    """Check every text, id, file name and image of a built dataset."""
     findings: list[IdentifyingRow] = []
     letters: list[tuple[str, int]] = []
     for name, split in dataset.items():
         findings += _identifying_texts(name, split)
-        images = scan_images(split, _look_at_image, num_proc=num_proc, description=f"looking at {name}")
+        images = scan_images(split, _look_at_image, num_proc=num_proc, description=f"checking {name}")
         for row, (metadata, has_letters) in enumerate(images):
             if metadata:
                 findings.append(IdentifyingRow(name, row, "image", "METADATA", metadata))
@@ -128,7 +128,7 @@ def _excerpt(text: str, found: Identifier) -> str:
 
 
 def _look_at_image(file: bytes) -> tuple[str, bool]:
-    """Return the keys of metadata that may name someone, and whether the pixels seem to hold letters."""
+    """Return the keys of metadata that may name someone, and whether the pixels seem to contain text."""
     with Image.open(io.BytesIO(file)) as image:
         image.load()
         texts = [key for key, value in image.info.items() if isinstance(value, str | bytes) and key not in _PIXEL_KEYS]

@@ -101,7 +101,7 @@ class AugmentedText:
 def augment_text(
     text: str, rng: np.random.Generator, alpha: float = 0.1, operations: Sequence[str] | None = None
 ) -> AugmentedText:
-    """Change a report by one random operation of EDA, and keep its facts.
+    """Change a report by one random EDA operation that keeps its facts.
 
     `max(1, round(alpha * words))` changes are planned, by one of `operations` (None for all of `OPERATIONS`). Each
     candidate is parsed, and dropped unless its facts equal the report's. After a few candidates fewer changes are
@@ -131,7 +131,7 @@ def augment_text(
 
 
 def replace_synonyms(text: str, count: int, rng: np.random.Generator) -> str:
-    """Replace up to `count` phrases by a synonym in the same case."""
+    """Replace up to `count` phrases with a synonym in the same case."""
     found = list(PHRASE.finditer(text))
     chosen = rng.permutation(len(found))[:count]
     edits = {}

@@ -1,7 +1,7 @@
 """Variations of a stored slice that change no finding: grey scale, bias field and pose. Pure functions of images.
 
 They change a dataset once, before training, with its masks; pixels are 8-bit grey (mode `L`). The trainer's `--augment`
-draws anew for each epoch, on batches of tensors, without masks. torchvision's v2 transforms would bring torch into data
+draws them each epoch, on batches of tensors, without masks. torchvision's v2 transforms would bring torch into data
 scripts, and interpolate to other pixels.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-CENTRAL_SHARE = 0.7  # of width and height: where a lumbar slice shows disc and canal
+CENTRAL_SHARE = 0.7  # share of width and height that shows disc and canal in a lumbar slice
 
 
 def mirrored(image: Image.Image) -> Image.Image:
@@ -21,10 +21,10 @@ def mirrored(image: Image.Image) -> Image.Image:
 
 
 def with_grey_scale(image: Image.Image, log_gamma: float, log_contrast: float, brightness: float) -> Image.Image:
-    r"""Change gamma, contrast and brightness, as receiver gain and windowing do between scanners.
+    r"""Change gamma, contrast and brightness, as receiver gain and windowing differ between scanners.
 
-    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$ with $\ln \gamma$, $\ln c$ and $b$ given; above
-    0 `log_gamma` darkens the mid-tones. Black stays black, since background and padding hold no signal.
+    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$ with $\ln \gamma$, $\ln c$ and $b$ given; a
+    positive `log_gamma` darkens the mid-tones. Black stays black, since background and padding hold no signal.
 
     Example:
         >>> image = Image.fromarray(np.array([[0, 64, 255]], dtype=np.uint8))

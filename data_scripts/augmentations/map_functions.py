@@ -23,7 +23,7 @@ from data_scripts.imaging.images import grey_8bit, png_bytes
 from data_scripts.records import PLANES
 from data_scripts.reports.text import exchange_sides, has_unclear_side
 
-# A batch as `datasets.map(batched=True)` gives it: a list for each column.
+# A batch as `datasets.map(batched=True)` passes it: a list for each column.
 Batch = Mapping[str, list[Any]]
 
 # The image's left and right are the patient's.
@@ -79,9 +79,7 @@ class FlipLeftRight:
 
     seed: int = 0
     probability: float = 1.0  # share of the axial and coronal rows that are flipped
-    label_names: tuple[
-        str, ...
-    ]  # of the classes in `labels`, in order; `FlipLeftRight.of(dataset.features)` reads them
+    label_names: tuple[str, ...]  # names of the classes in `labels`; `FlipLeftRight.of(dataset.features)` reads them
 
     @classmethod
     def of(cls, features: datasets.Features, seed: int = 0, probability: float = 1.0) -> "FlipLeftRight":
@@ -224,5 +222,5 @@ def _varied_images(
 
 
 def _stored(image: Image.Image) -> dict[str, Any]:
-    """As the `Image` feature stores it: PNG bytes, not the list of numbers that arrays would become."""
+    """Encode an image as the `Image` feature stores it: PNG bytes, not the list of numbers of an array."""
     return {"bytes": png_bytes(image), "path": None}

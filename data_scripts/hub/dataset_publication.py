@@ -18,15 +18,15 @@ from data_scripts.writing.build_report import REPORT_NAME
 
 CARD_NAME = "README.md"
 LEAK_STAMP = "> **Leak.**"
-KEPT_IDS = "ids of patients were kept as the source gives them (--keep_ids)"
+KEPT_IDS = "patient ids were kept (--keep_ids)"
 
 
 def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
-    """Check, before a build, what decides whatever the rows are if its dataset can be published.
+    """Check, before a build, the conditions of publishing that do not depend on its rows.
 
     Raises:
-        ValueError: If the licence of the source forbids sharing and the user states no other, or ids of a source that
-            is no public data set are kept.
+        ValueError: If the licence of the source forbids sharing and the user states no other, or the ids of a private
+            source are kept.
     """
     if args.license is None:
         _check_licence(about.name, about.license, about.may_be_shared)
@@ -37,10 +37,10 @@ def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
 
 
 def check_publishable(folder: Path, num_proc: int = 1) -> None:
-    """Check that a dataset may be shared, by its build report and by the rows as they are now.
+    """Check that a dataset may be shared, by its build report and its current rows.
 
     Raises:
-        ValueError: If it is no build or its shards were changed, its licence forbids sharing or was not stated, it may
+        ValueError: If it is not a build, its shards were changed, its licence forbids sharing or is not stated, it may
             name a person, or its splits leak and the card does not say so.
     """
     report = _read_report(folder)
@@ -54,7 +54,7 @@ def check_publishable(folder: Path, num_proc: int = 1) -> None:
         first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
         raise ValueError(
             f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
-            f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
+            f"{len(checked.burnt_in_text)} images that may contain text. `python -m "
             f"data_scripts.audit --dataset {folder}` lists them."
         )
     if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
@@ -73,15 +73,15 @@ def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
             "--license."
         )
     raise ValueError(
-        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing what was made from "
-        "it. Publish the command of the build instead."
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing anything made from "
+        "it. Publish the build command instead."
     )
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_NAME
     if not path.is_file():
-        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Give the folder that `--out` named.")
+        raise ValueError(f"{folder} is not a build: it has no {REPORT_NAME}. Give the folder that `--out` named.")
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: build the dataset again.")
@@ -95,7 +95,7 @@ def _check_names(found: Mapping[str, Any], folder: Path) -> None:
         KEPT_IDS: found["ids"] == "kept",
         f"texts: {found['left_in_texts']}": found["left_in_texts"],
         f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
-        f"images that may hold letters: {len(found['burnt_in_text'])}": found["burnt_in_text"],
+        f"images that may contain text: {len(found['burnt_in_text'])}": found["burnt_in_text"],
     }
     named = "; ".join(reason for reason, holds in reasons.items() if holds)
     raise ValueError(f"{folder} did not pass the de-identification check: {named}. See {REPORT_NAME}.")
@@ -105,7 +105,7 @@ def files_to_send(folder: Path) -> dict[str, Path]:
     """List the card and the shards by their names in the repository; raise a ValueError for a card with local paths."""
     card = folder / CARD_NAME
     if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
-        raise ValueError(f"{card} names paths of this machine: {', '.join(local)}. Remove them.")
+        raise ValueError(f"{card} contains paths of this machine: {', '.join(local)}. Remove them.")
     shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
     return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
 

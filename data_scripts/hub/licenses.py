@@ -3,7 +3,7 @@
 import re
 from difflib import get_close_matches
 
-# https://huggingface.co/docs/hub/repositories-licenses, and those that its check of cards listed in May 2026; without
+# https://huggingface.co/docs/hub/repositories-licenses, and those that the Hub's card check listed in May 2026; without
 # `unknown` and `other`, which say nothing.
 _NAMES = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0

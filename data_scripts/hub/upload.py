@@ -4,8 +4,8 @@
 the weights of another. `HfApi.create_commit` makes one. Rerun to resume: large files that have arrived are not sent
 twice.
 
-The token is that of `hf auth login` or of HF_TOKEN; it is not an argument, so that no shell history, run.json or log
-can hold it.
+The token comes from `hf auth login` or HF_TOKEN; it is not an argument, so that no shell history, run.json or log
+contains it.
 """
 
 import hashlib
@@ -47,34 +47,34 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where on the Hub, and who may see it."""
+    """A repository on the Hub, and who may see it."""
 
     repo_id: str  # `owner/name`; the owner is the user or one of the user's organisations
     kind: Literal["model", "dataset", "space"] = "model"
     private: bool = True  # only the owner sees it
-    tag: str = "v0.1"  # name of this version; a repository has each once
-    tag_option: str = field(default="--tag", compare=False)  # of the user's command, for messages
-    public_option: str = field(default="--public", compare=False)  # of the user's command, for messages
+    tag: str = "v0.1"  # name of this version, unique in the repository
+    tag_option: str = field(default="--tag", compare=False)  # option of the command, for messages
+    public_option: str = field(default="--public", compare=False)  # option of the command, for messages
 
     def __post_init__(self) -> None:
         """Check the id by the rules of the Hub, and the tag by those of git."""
         try:
             validate_repo_id(self.repo_id)
         except HFValidationError as error:
-            raise ValueError(f"{self.repo_id!r} is no id of a repository (owner/name): {error}") from error
+            raise ValueError(f"{self.repo_id!r} is not a repository id (owner/name): {error}") from error
         if "/" not in self.repo_id:
-            raise ValueError(f"{self.repo_id!r} names no owner: give owner/name, such as me/lumbar.")
+            raise ValueError(f"{self.repo_id!r} has no owner: give owner/name, such as me/lumbar.")
         if not _TAG.fullmatch(self.tag) or self.tag == "main":
             raise ValueError(
-                f"{self.tag_option} {self.tag!r} is no tag: name this version in letters, digits, single points, "
-                "hyphens and underscores, such as v0.1, and not main."
+                f"{self.tag_option} {self.tag!r} is not a tag: use letters, digits, single points, hyphens "
+                "and underscores, such as v0.1, and not main."
             )
 
 
 def check_destination(api: HfApi, destination: Destination, *, is_new: bool = False) -> bool:
-    """Check that files can be published there, before minutes of checks or hours of training; sends nothing.
+    """Check that files can be published to a repository, before hours of work; send nothing.
 
-    The tag must be free if `is_new`, for files that are still to be made. Otherwise the newest commit may have it, so
+    The tag must be free if `is_new`, for files that do not exist yet. Otherwise the newest commit may have it, so
     that an interrupted publication of several repositories can resume.
 
     Returns:
@@ -97,10 +97,10 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
         try:
             repository = asked_again(lambda: api.repo_info(repo_id, repo_type=kind))
         except RepositoryNotFoundError:
-            return False  # it will be made
+            return False  # it will be created
         if destination.private and not repository.private:
             raise ValueError(
-                f"{repo_id} is public: {destination.public_option} publishes into it; or give the id of a private one."
+                f"{repo_id} is public: publish with {destination.public_option}, or give the id of a private one."
             )
         if not destination.private and repository.private:
             logger.warning("%s stays private; change that in its settings on the Hub.", repo_id)
@@ -113,7 +113,7 @@ def check_destination(api: HfApi, destination: Destination, *, is_new: bool = Fa
 
 def _taken(destination: Destination) -> ValueError:
     return ValueError(
-        f"{destination.repo_id} has a version {destination.tag}, which others may use: give another "
+        f"{destination.repo_id} already has a version {destination.tag}, which others may use: give another "
         f"{destination.tag_option}."
     )
 
@@ -126,8 +126,8 @@ def files_below(folder: Path) -> dict[str, Path]:
 def paths_of_this_machine(text: str) -> list[str]:
     """Find absolute paths in a text: they help no reader and may name someone.
 
-    In folders of users' files, any path counts, of any machine, up to the next quote or the end of the line, since
-    names may have blanks; elsewhere only a word, or phrase up to there, that is a file or folder on this machine.
+    In folders of users' files any path counts, on any machine, up to the next quote or the end of the line, since names
+    may contain blanks; elsewhere only a word, or a phrase up to there, that is a file or folder on this machine.
 
     Example:
         >>> paths_of_this_machine("python /bin/sh --out /no/such/folder, https://github.com/mnt/a")
@@ -149,11 +149,11 @@ def paths_of_this_machine(text: str) -> list[str]:
 def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[str]:
     """Replace the content of each repository by these files in one commit, and tag it.
 
-    Makes first all repositories, then all commits, then all tags: an interrupted upload is not yet a version, though a
+    Creates all repositories, then all commits, then all tags: an interrupted upload is not yet a version, though a
     repository may have it as its newest commit. Rerun to resume.
 
-    Files are given by name in the repository, which is made if missing. Its other files are removed in the same commit:
-    weights or code of an earlier version would be loaded, too.
+    Files are given by name in the repository, which is created if missing. Its other files are removed in the same
+    commit: weights or code of an earlier version would be loaded, too.
 
     Returns:
         Addresses of the commits.
@@ -206,7 +206,7 @@ def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> 
     repo_id, kind = destination.repo_id, destination.kind
 
     def commit() -> CommitInfo:
-        # List the files anew each time: a commit whose answer was lost leaves nothing to do.
+        # List the files again each time: after a commit whose answer was lost, nothing is left to do.
         others = sorted(set(api.list_repo_files(repo_id, repo_type=kind)) - {*paths, _KEPT})
         if others:
             logger.info("Removed, but kept in the history of %s: %s", repo_id, ", ".join(others))
@@ -221,7 +221,7 @@ def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> 
 
 
 def asked_again(ask: Callable[[], ResultT]) -> ResultT:
-    """Make a request; retry if it fails for a reason that may pass."""
+    """Make a request; retry if it fails for a temporary reason."""
     for pause in RETRY_PAUSES:
         try:
             return ask()
@@ -268,7 +268,7 @@ def hub_errors(api: HfApi, repo_id: str, *, sends: bool = False) -> Iterator[Non
         yield
     except LocalTokenNotFoundError as error:
         raise ValueError(
-            f"There is no token of the Hub: run `hf auth login`, or set HF_TOKEN to one that can write ({_SETTINGS})."
+            f"There is no Hub token: run `hf auth login`, or set HF_TOKEN to one that can write ({_SETTINGS})."
         ) from error
     except OfflineModeIsEnabled as error:
         raise ValueError("HF_HUB_OFFLINE is set: unset it to publish.") from error

@@ -22,8 +22,8 @@ from data_scripts.imaging.dicom_window import WINDOW_TAGS, grey_levels
 from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
 from data_scripts.system.worker_pool import Crash, Workers
 
-NUM_READ_HERE = 2048  # headers that this process reads alone: starting others takes as long
-MAX_PIXEL_ASPECT = 20  # sides of a pixel; longer ones are a broken header, and would be stretched to a huge image
+NUM_READ_HERE = 2048  # headers that this process reads itself: starting others takes as long
+MAX_PIXEL_ASPECT = 20  # ratio of a pixel's sides; a larger one is a broken header, and would make a huge image
 AXIAL_CONE_DEGREES = 55
 _COSINE_TOLERANCE = 0.05
 
@@ -44,7 +44,7 @@ _FIRST_GROUPS = (0x0002, 0x0008)  # file meta information; identification, where
 
 @dataclass(frozen=True, kw_only=True)
 class SliceHeader:
-    """What the header says of one frame; None or an empty text where it says nothing.
+    """What the header says about one frame; None or an empty text where it says nothing.
 
     Ids and descriptions are as in the file: they may name a patient.
     """
@@ -99,7 +99,7 @@ def read_headers(path: Path) -> list[SliceHeader]:
     """Read the header of each frame of a file; pixels are not read.
 
     Raises:
-        UnusableImageError: If the file is no DICOM file, has no image, or one whose header `read_slice` would refuse.
+        UnusableImageError: If the file is not DICOM, has no image, or has a header that `read_slice` would refuse.
     """
     with open_dicom(path, _HEADER_TAGS) as file:
         check_pixels(file)
@@ -149,7 +149,7 @@ def read_slice(path: Path, frame: int = 0) -> Image.Image:
         check_pixels(file)
         count = num_frames(file.header)
         if not 0 <= frame < count:
-            raise UnusableImageError(f"no frame {frame}: the file holds {count}")
+            raise UnusableImageError(f"no frame {frame}: the file has {count}")
         header = next(frame_headers(file.header, range(frame, frame + 1)))
         size = square_pixel_size(header.Rows, header.Columns, _spacing(header))
         image = Image.fromarray(grey_levels(decode_frame(file, frame), header))

@@ -1,4 +1,4 @@
-"""Check the pixels of an open DICOM file, then decode a frame of them.
+"""Check the pixels of an open DICOM file, then decode one frame.
 
 Decoders allocate what a compressed frame claims to need. Some hang, or take gigabytes, on made-up frames of a
 kilobyte: a JPEG-LS frame without its end, JPEG 2000 frames of 60,000 x 60,000 pixels, of a million tiles or of a
@@ -70,17 +70,17 @@ def check_pixels(file: DicomFile) -> None:
         is_rare_jpeg = "JPEG Lossless" in syntax.name or "JPEG Extended" in syntax.name
         way_out = ", with pydicom and its plug-in pylibjpeg-libjpeg or with dcmdjpeg" if is_rare_jpeg else ""
         raise UnusableImageError(
-            f"DICOM transfer syntax {syntax.name[:80]!r} is not read; decompress it first{way_out}"
+            f"DICOM transfer syntax {syntax.name[:80]!r} is not supported; decompress it first{way_out}"
         )
     header = file.header
     shape = [_count(header, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")]
     rows, columns, samples, bits = shape
     if samples not in (1, 3) or bits not in (8, 16, 32, 64):
-        raise UnusableImageError(f"DICOM image of {samples} samples of {bits} bits; 1 or 3 of 8 to 64 can be read")
+        raise UnusableImageError(f"DICOM image of {samples} samples of {bits} bits; supported are 1 or 3 of 8 to 64")
     stored, high = header.get("BitsStored") or bits, header.get("HighBit")
     if high is not None and high != stored - 1:
         raise UnusableImageError(
-            f"DICOM image of {stored} bits up to bit {high}; only HighBit = BitsStored - 1 is read"
+            f"DICOM image of {stored} bits up to bit {high}; only HighBit = BitsStored - 1 is supported"
         )
     frame_bytes = rows * columns * samples * bits // 8
     if frame_bytes > MAX_FRAME_BYTES:
@@ -152,7 +152,7 @@ def check_end(content: bytes) -> None:
     On a truncated frame the JPEG-LS decoder loops forever, and the JPEG 2000 decoder makes up the rest.
     """
     if not content.rstrip(b"\0").endswith(_END_OF_IMAGE):
-        raise UnusableImageError("truncated DICOM: compressed frame has no end")
+        raise UnusableImageError("truncated DICOM: compressed frame has no end marker")
 
 
 def jpeg_size(content: bytes) -> tuple[int, int, int]:
@@ -162,7 +162,7 @@ def jpeg_size(content: bytes) -> tuple[int, int, int]:
         if content[at + 1] in (_JPEG_BASELINE_FRAME, _JPEG_LS_FRAME):
             return _number(content, at + 5, 2), _number(content, at + 7, 2), content[at + 9]
         at += 2 + _number(content, at + 2, 2)
-    raise UnusableImageError("unreadable DICOM: no baseline JPEG or JPEG-LS frame")
+    raise UnusableImageError("unreadable DICOM: not a baseline JPEG or JPEG-LS frame")
 
 
 def jpeg_2000_size(content: bytes) -> tuple[int, int, int]:
@@ -173,7 +173,7 @@ def jpeg_2000_size(content: bytes) -> tuple[int, int, int]:
             size can need.
     """
     if content[:4] != b"\xff\x4f\xff\x51" or len(content) < 45:
-        raise UnusableImageError("unreadable DICOM: no JPEG 2000 codestream")
+        raise UnusableImageError("unreadable DICOM: not a JPEG 2000 codestream")
     right, bottom, left, top, tile_width, tile_height = (_number(content, 8 + 4 * i, 4) for i in range(6))
     components = _number(content, 40, 2)
     sampling = content[43 : 42 + 3 * components]

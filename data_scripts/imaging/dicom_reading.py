@@ -26,9 +26,9 @@ from pydicom.tag import BaseTag, Tag
 from data_scripts.imaging.images import UnusableImageError
 
 MAX_READS = 100_000  # two or three for an element or sequence item; an enhanced MR file needs 250 for a frame
-MAX_READ_BYTES = 2**27  # of one file: its header and one compressed frame
+MAX_READ_BYTES = 2**27  # for one file: its header and one compressed frame
 MAX_INFLATED_BYTES = 2**27
-MAX_VALUE_BYTES = 2**18  # of an element that is used: twice a lookup table of 65,536 entries
+MAX_VALUE_BYTES = 2**18  # for an element that is used: twice a lookup table of 65,536 entries
 MAX_FRAMES = 4096
 
 PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -53,7 +53,7 @@ _GROUP_SEQUENCES = (Tag("SharedFunctionalGroupsSequence"), Tag("PerFrameFunction
 
 
 class BoundedReader:
-    """A binary file of which only a fixed amount can be read."""
+    """A binary file that allows only a fixed amount of reading."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
@@ -122,7 +122,7 @@ def _refusing(path: Path) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Silence pydicom, which would repeat a warning for each of a scanner's ten thousand slices.
 
-    What it warns of is either harmless (a value longer than its type allows) or becomes an `UnusableImageError`.
+    Its warnings are harmless (a value longer than its type allows) or become an `UnusableImageError`.
     """
     if _LOGGER.level != _SILENT:  # only once: a change of level empties the caches of all loggers
         _LOGGER.setLevel(_SILENT)
@@ -191,7 +191,7 @@ def num_frames(header: Dataset) -> int:
     value = header.get("NumberOfFrames")
     count = 1 if value in (None, "") else int(value)
     if not 1 <= count <= MAX_FRAMES:
-        raise UnusableImageError(f"DICOM file says {count} frames; 1 to {MAX_FRAMES} can be read")
+        raise UnusableImageError(f"DICOM file claims {count} frames; supported are 1 to {MAX_FRAMES}")
     return count
 
 

@@ -56,7 +56,7 @@ def mr_sequence(header: Dataset) -> str:
 
 
 def sequence_from_name(name: str) -> str | None:
-    """Name the sequence of a series by the series' name; None if that does not tell.
+    """Name the MR sequence from the name of a series; None if that does not tell.
 
     Example:
         >>> [sequence_from_name(name) for name in ("T2_TSE_TRA_384", "Sag T1", "t2_spc_sag", "SAG STIR", "spine")]

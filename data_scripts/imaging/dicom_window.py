@@ -44,7 +44,7 @@ def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
         return np.asarray(Image.fromarray((stored >> surplus_bits).astype(np.uint8)).convert("L"))
     shown = ~_padding(stored, header)
     if not shown.any():
-        raise UnusableImageError("DICOM image holds padding alone")
+        raise UnusableImageError("DICOM image contains only padding")
     grey = np.zeros(stored.shape, dtype=np.uint8)
     # Padding is black and does not influence the window.
     of_tissue = _windowed(stored if shown.all() else stored[shown][np.newaxis], header)
@@ -65,7 +65,7 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
 def _stored_value(header: Dataset, keyword: str, dtype: np.dtype) -> int | None:
     """Read an element of the pixels' type, which scanners also write with the other sign: 63536 is -2000."""
     value = header.get(keyword)
-    if isinstance(value, bytes):  # of an implicit transfer syntax, where the type is the pixels'
+    if isinstance(value, bytes):  # an implicit transfer syntax, where the type is that of the pixels
         value = int.from_bytes(value, "little") if 0 < len(value) <= dtype.itemsize else None
     if not isinstance(value, int) or dtype.kind not in "iu":
         return None

@@ -11,7 +11,7 @@ WINDOW_PERCENTILES = (0.5, 99.5)
 MAX_PIXELS = 8192 * 8192  # twice the largest digital radiograph; above it a file is broken or hostile
 
 MAX_DECODED_BYTES = 2 * MAX_PIXELS  # in Pillow's memory: colour and 32 bits take four bytes a pixel
-# Pillow would also try formats that start another program (EPS: Ghostscript) or reach for further files.
+# Pillow would also try formats that start another program (EPS: Ghostscript) or open other files.
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
 _BLOCK_PIXELS = 2**20
@@ -23,11 +23,11 @@ _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa", "P")
 
 
 class UnusableImageError(ValueError):
-    """An image that cannot become a row; the row is listed as excluded with this message as the reason."""
+    """An image cannot become a row; the row is excluded with this message as the reason."""
 
 
 class SeveralFramesError(UnusableImageError):
-    """An image file with several frames, any of which may be the slice."""
+    """An image file has several frames, and any may be the slice."""
 
 
 def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
@@ -52,15 +52,15 @@ def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
                     f"image too large: {width} x {height} of mode {image.mode!r} takes {num_bytes >> 20} MiB, at most "
                     f"{MAX_DECODED_BYTES >> 20}; store it as 8- or 16-bit grey"
                 )
-            # Further frames of MPO, the JPEG of phones, are depth or a smaller copy.
+            # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
             num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if num_frames > 1 and not first_of_several:
-                raise SeveralFramesError(f"image holds {num_frames} frames; store each slice as a file of its own")
+                raise SeveralFramesError(f"image has {num_frames} frames; store each slice as its own file")
             image.load()
             return ImageOps.exif_transpose(image)
     except UnusableImageError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own bound
+    except Image.DecompressionBombError as error:  # Pillow's own limit
         raise UnusableImageError(f"image too large, at most {MAX_PIXELS} pixels: {error}") from error
     # Pillow's plug-ins raise anything (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
@@ -82,7 +82,7 @@ def file_inside(folder: Path, name: str, what: str) -> Path:
         path = (folder / name.replace("\\", "/")).resolve()
         found = path.is_file()
     except (OSError, ValueError) as error:  # too long a name, a null byte
-        raise UnusableImageError(f"missing {what}: {name[:60]!r} is no file name ({error})") from error
+        raise UnusableImageError(f"missing {what}: {name[:60]!r} is not a file name ({error})") from error
     if not path.is_relative_to(folder.resolve()):
         raise UnusableImageError(f"{what} {name!r} lies outside the folder; copy the file into it")
     if not found:
@@ -115,7 +115,7 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
         return look_up(_between(values.astype(np.float64), low, high), indices)
     finite = pixels[np.isfinite(pixels)].astype(np.float64)
     if finite.size == 0:
-        raise UnusableImageError("image without a finite pixel")
+        raise UnusableImageError("image has no finite pixel")
     low, high = np.percentile(finite, WINDOW_PERCENTILES, overwrite_input=True)
     if low == high:  # fewer than 0.5 % of the pixels differ from the background: keep those few visible
         low, high = finite.min(), finite.max()
@@ -149,7 +149,7 @@ def look_up(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
 def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count the values of a slice.
 
-    A slice has a hundred thousand pixels but some thousand values: mapping the values and looking the pixels up takes
+    A slice has a hundred thousand pixels but a few thousand values: mapping the values and looking the pixels up takes
     a tenth of the time.
 
     Returns:
@@ -164,7 +164,7 @@ def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     if not _has_few_values(pixels):
         return np.unique(pixels, return_inverse=True, return_counts=True)
     low, high = int(pixels.min()), int(pixels.max())
-    # Modulo 65,536, which the differences are below: they need no wider type than the values have.
+    # Modulo 65,536, which exceeds the differences: they need no wider type than the values.
     indices = np.subtract(pixels, pixels.min(), dtype=np.uint16, casting="unsafe")
     values = np.arange(low, high + 1)
     counts = sum(np.bincount(indices[block].ravel(), minlength=values.size) for block in _row_blocks(indices.shape))
@@ -202,7 +202,7 @@ def grey_8bit(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.asarray(image.convert("L")))
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(window_to_uint8(np.asarray(image)))
-    raise UnusableImageError(f"image mode {image.mode!r} is not known; store 8- or 16-bit grey")
+    raise UnusableImageError(f"image mode {image.mode!r} is not supported; store 8- or 16-bit grey")
 
 
 def _on_black(image: Image.Image) -> Image.Image:
@@ -223,7 +223,7 @@ def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: i
     `num_classes` is 0 if the source does not name them.
 
     Raises:
-        UnusableImageError: If the size differs from the image's, or a pixel is no known class.
+        UnusableImageError: If the size differs from the image's, or a pixel is not a known class.
     """
     if mask.size != image_size:
         raise UnusableImageError(
@@ -235,7 +235,7 @@ def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: i
     highest_known = (num_classes or 256) - 1
     unknown = indices[(indices < 0) | (indices > highest_known)]
     if unknown.size:
-        raise UnusableImageError(f"mask holds class {unknown[0]}; known are 0 to {highest_known}")
+        raise UnusableImageError(f"mask contains class {unknown[0]}; known are 0 to {highest_known}")
     return Image.fromarray(indices.astype(np.uint8))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_scripts.imaging.images import UnusableImageError
 
-# Bounds on what a damaged or hostile file may cost. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
+# Limits on the cost of a damaged or hostile file. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
 # 16 bit) take 100 MiB.
 MAX_VOLUME_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**16
@@ -40,7 +40,7 @@ _PIXEL_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeHeader:
-    """The checked header of a file, with axes i, j and k, of which i runs fastest."""
+    """The checked header of a file, with axes i, j and k; i runs fastest."""
 
     size: tuple[int, int, int]  # voxels along i, j and k
     spacing_mm: tuple[float, float, float]  # along i, j and k
@@ -116,7 +116,7 @@ def _header_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
         line = file.readline(MAX_HEADER_BYTES - file.tell())
         name, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
         if not equals or not line.endswith(b"\n"):
-            raise UnusableImageError(f"no MetaImage: header line {line[:40]!r} is no 'name = value'")
+            raise UnusableImageError(f"not MetaImage: header line {line[:40]!r} is not 'name = value'")
         if name in fields:
             raise UnusableImageError(f"MetaImage header states {name[:40]!r} twice")
         fields[name] = value
@@ -134,7 +134,7 @@ def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
     most_significant_first = _truth(fields, "BinaryDataByteOrderMSB") or _truth(fields, "ElementByteOrderMSB")
     sizes = _numbers(fields, "DimSize", 3)
     if not all(size >= 1 and size == int(size) for size in sizes):
-        raise UnusableImageError(f"DimSize must be three whole numbers from 1, got {fields['DimSize'][:60]!r}")
+        raise UnusableImageError(f"DimSize must be three positive whole numbers, got {fields['DimSize'][:60]!r}")
     spacing = _numbers(fields, "ElementSpacing", 3)
     if min(spacing) <= 0:
         raise UnusableImageError(f"ElementSpacing must be positive, got {fields['ElementSpacing'][:60]!r}")
@@ -215,4 +215,4 @@ def _inflate(file: BinaryIO, num_bytes: int) -> bytearray:
 
 
 def _surplus(num_bytes: int) -> str:
-    return f"volume holds more than the {num_bytes} bytes that its header states"
+    return f"volume has more than the {num_bytes} bytes that its header states"

@@ -50,7 +50,7 @@ def audit(
 def audit_text(result: Mapping[str, Any]) -> str:
     """Write the audit in Markdown."""
     lines = [
-        "# Rephrasings: what was kept, what was not",
+        "# Rephrasings: kept and rejected",
         "",
         f"{result['reports']} distinct reports, {result['reports_complete']} of them with all "
         f"{result['num_rephrasings']} rephrasings, {result['reports_without_finding']} without a finding that could "
@@ -78,21 +78,21 @@ def audit_text(result: Mapping[str, Any]) -> str:
 
 
 def card_paragraph(result: Mapping[str, Any]) -> str:
-    """Say for the dataset card how the rephrasings were made."""
+    """Describe for the dataset card how the rephrasings were made."""
     if result["acceptance_rate"] is None:
-        made = "put together from the parsed findings of each report"
+        made = "composed from the parsed findings of each report"
     else:
         made = (
             f"proposed by `{result['model']}` ({100 * result['acceptance_rate']:.1f} % of "
             f"{result['candidates_of_model']} proposals accepted); {result['kept']['embedded']} of "
-            f"{sum(result['kept'].values())} were put together from the parsed findings where it gave too few"
+            f"{sum(result['kept'].values())} were composed from the parsed findings where it gave too few"
         )
     return f"""
 ## Rephrasings
 
 {result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
 only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The
-check knows what the report parser knows; nobody has read them all.
+check sees only what the report parser sees; nobody has read them all.
 `{AUDIT_NAME}.md` contains counts and examples. Made on {result["date"]} with
 
 ```sh

@@ -1,4 +1,4 @@
-"""Find checked rephrasings: ask the model, keep what states the report's facts, ask again, fill up without a model."""
+"""Find checked rephrasings: ask the model, keep those with the report's facts, ask again, fill gaps without a model."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -35,7 +35,7 @@ def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
     """Compare a candidate with its report and the rephrasings `kept` before.
 
     The check sees what the report parser sees: kinds, levels, sides, severities and negations of findings. Numbers and
-    their units are compared, too: a model likes to invent measures. Other words may differ.
+    their units are compared, too: models tend to invent measurements. Other words may differ.
 
     Example:
         >>> judge("Right disc bulge at L4/L5.", "Left disc bulge at L4-5.", kept=())

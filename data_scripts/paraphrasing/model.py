@@ -18,7 +18,7 @@ PROMPT = (
     "grades, narrowing, bulging, endplate changes) while varying the wording and structure. Ensure all sentences are "
     "concise and focus solely on the MRI findings. \n"
 )
-# For a processor without chat template: the format of Mistral, on which LLaVA-Med v1.5 rests.
+# For a processor without chat template: the format of Mistral, which LLaVA-Med v1.5 is based on.
 INSTRUCTION = "[INST] {prompt}{image_token} [/INST]"
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -59,8 +59,8 @@ def prompt_for(report: str, num_rephrasings: int) -> str:
 class KeptAnswers:
     """Answers on disk, one JSON line each, so that a rerun asks for none of them again.
 
-    Lines are synced after each batch; an incomplete last line is dropped. `settings` is all that decides an answer
-    besides report and attempt.
+    Lines are synced after each batch; an incomplete last line is dropped. `settings` contains all that decides an
+    answer besides report and attempt.
 
     Raises:
         ValueError: If the file contains anything else.
@@ -79,7 +79,7 @@ class KeptAnswers:
                 entry = json.loads(line)
                 self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}, is not a kept answer; move the file away") from error
+                raise ValueError(f"{path}, line {number}, is not a saved answer; move the file away") from error
 
     def _key(self, report: str, attempt: int) -> str:
         return hashlib.sha256(f"{self.settings}\0{attempt}\0{report}".encode()).hexdigest()

@@ -38,11 +38,11 @@ def _always_many(noun: str, of_both: str | None = None) -> Noun:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """A finding as what the finding before it does to a structure."""
+    """A finding as the effect of the finding before it on a structure."""
 
     verbs: tuple[tuple[str, str, str, str], ...]  # third person singular, plural, participle, noun with preposition
-    name: str  # the finding as a compound noun, for no side
-    structure: str  # for no side
+    name: str  # the finding as a compound noun, without a side
+    structure: str  # without a side
     sided: str | None = None  # with `{side}` for left or right; None if it has no side
     both: str | None = None  # on both sides
 

@@ -23,7 +23,7 @@ MAX_DRAWS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A finding without its level, as `Finding`; shape and zone are no facts, but kept."""
+    """A finding without its level, as `Finding`; shape and zone are not facts, but are kept."""
 
     kind: str
     side: str | None
@@ -44,7 +44,7 @@ class Group:
 def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
     """Yield distinct texts with the facts of a report, until `MAX_DRAWS` draws in a row bring no new one.
 
-    Report and seed alone decide the wording. A report without a finding has no rephrasing.
+    Only report and seed decide the wording. A report without a finding has no rephrasing.
     """
     groups, facts = read_groups(report), report_facts(report)
     if not groups:
@@ -63,7 +63,7 @@ def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
 
 
 def comparable(text: str) -> str:
-    """Ignore case and blanks: texts equal in this count as one rephrasing.
+    """Normalise case and blanks: texts that are then equal count as one rephrasing.
 
     Example:
         >>> comparable(" No  disc bulge.") == comparable("no disc bulge.")
@@ -73,7 +73,7 @@ def comparable(text: str) -> str:
 
 
 def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: bool = False) -> str:
-    """Word groups as sentences, whose facts need a check; `one_by_one` gives each finding a sentence of its own."""
+    """Word groups as sentences, whose facts must be checked; `one_by_one` gives each finding a sentence of its own."""
     if one_by_one:
         groups = [
             replace(group, mentions=(mention,))
@@ -110,7 +110,7 @@ def read_groups(report: str) -> list[Group]:
 
 
 def with_levels_merged(groups: Sequence[Group]) -> list[Group]:
-    """Merge neighbouring groups that state the same of different levels."""
+    """Merge neighbouring groups that state the same about different levels."""
     merged: list[Group] = []
     for (has_levels, negated, mentions), same in groupby(groups, key=lambda g: (bool(g.levels), g.negated, g.mentions)):
         levels = tuple(dict.fromkeys(level for group in same for level in group.levels)) if has_levels else ()
@@ -163,13 +163,13 @@ class Phrase(NamedTuple):
     """Words that name findings."""
 
     text: str
-    is_plural: bool  # of a verb after them
-    begins_plural: bool  # of a verb before them
+    is_plural: bool  # whether a verb after them is plural
+    begins_plural: bool  # whether a verb before them is plural
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Writes sentences in drawn wordings."""
+    """Writes sentences in random wordings."""
 
     rng: np.random.Generator
     level_separator: str  # `/` or `-`, between the vertebrae of a level
@@ -237,7 +237,7 @@ class Sentences:
         return one_of(forms, self.rng)
 
     def _actions(self, effects: Sequence[Mention], form: int) -> str:
-        """Name what is done to which structures; `form` is an index of `Effect.verbs`."""
+        """Name the effects and their structures; `form` is an index of `Effect.verbs`."""
         done = []
         for (verbs, severity), same in groupby(effects, key=lambda f: (EFFECTS[f.kind].verbs, f.severity)):
             verb = one_of(verbs, self.rng)[form]

@@ -23,7 +23,7 @@ _LARGEST_SIDE = 1024  # above it the image is halved, so that letters stay withi
 def burnt_in_letters(image: Image.Image) -> int:
     """Count the letter-like spots of the longest row in an 8-bit grey image (mode `L`).
 
-    Bright text is found, as scanners and viewers draw it; dark text on a bright ground is not, nor is text without
+    Bright text is found, as scanners and viewers draw it; dark text on a bright background is not, nor is text without
     contrast to the tissue under it. Without text the count is 0 to 3 on nearly every image, since any texture has a few
     spots in a row. If there are more spots than a slice can have, all are counted.
 
@@ -46,7 +46,7 @@ def burnt_in_letters(image: Image.Image) -> int:
 
 
 def has_burnt_in_text(image: Image.Image) -> bool:
-    """Whether an image (mode `L`) may have text in its pixels, so that someone should look at it."""
+    """Whether an image (mode `L`) may have text in its pixels, so that someone should check it."""
     return burnt_in_letters(image) >= SUSPECT_LETTERS
 
 
@@ -64,13 +64,13 @@ def _spots(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     # In small print several letters touch.
     is_letter = (heights >= _LETTER_HEIGHT[0]) & (heights <= _LETTER_HEIGHT[1]) & (widths <= 4 * heights)
     index = np.flatnonzero(is_letter)
-    # Of the box, not of the spot within it: a tenth of the time, and strokes are the brightest there.
+    # The peak of the box, not of the spot within it: ten times as fast, and strokes are the brightest there.
     peaks = np.array([pixels[found[spot]].max() for spot in index], dtype=np.int64)
     return boxes[index], peaks
 
 
 def _are_neighbours(boxes: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-    """Tell which spots are neighbours on one line, like letters of one font and one grey. Shape (N, N), bool."""
+    """Mark which spots are neighbours on one line, like letters of one font and one grey. Shape (N, N), bool."""
     top, bottom, left, right = boxes.T
     heights = bottom - top
     smaller = np.minimum(heights[:, None], heights)

@@ -1,7 +1,7 @@
-"""De-identify a DICOM data set by the Basic Application Level Confidentiality Profile of the standard.
+"""De-identify a DICOM data set by the standard's Basic Application Level Confidentiality Profile.
 
 Table E.1-1 of PS3.15 says which attribute is removed, emptied or replaced; the package dicom-anonymizer keeps it up to
-date. The actions are applied here, since that package does not clean sequences and gives each process other UIDs.
+date. The actions are applied here, since that package does not clean sequences and gives each process different UIDs.
 """
 
 import copy
@@ -24,8 +24,8 @@ from data_scripts.privacy.pseudonyms import Pseudonyms
 
 TABLE = "dicomfields_2026c"  # edition of the standard
 
-# X removes, Z empties, D gives a dummy of the same type, U another UID. Of a choice (X/Z/D) the strictest that an MR or
-# X-ray image allows is taken.
+# X removes, Z empties, D gives a dummy of the same type, U another UID. A choice (X/Z/D) means the strictest that an MR
+# or X-ray image allows.
 _REMOVED_CATEGORIES = ("X_TAGS", "X_Z_TAGS", "X_D_TAGS", "X_Z_D_TAGS", "X_Z_U_STAR_TAGS")
 _ACTION_OF_CATEGORY = dict.fromkeys(_REMOVED_CATEGORIES, "remove")
 _ACTION_OF_CATEGORY |= {"Z_TAGS": "empty", "Z_D_TAGS": "dummy", "D_TAGS": "dummy", "U_TAGS": "new uid"}
@@ -36,7 +36,7 @@ _TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 _PERSONAL_VRS = frozenset({"PN", "DA", "TM", "DT"})  # never needed to read an image, in the table or not
 _PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both become the pseudonym
-_DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table drops what is drawn, so the rest means nothing
+_DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table removes the drawing, so the rest means nothing
 _SERIES_DESCRIPTION = BaseTag(0x0008103E)
 _OWN_UID_ROOT = "2.25."
 
@@ -46,7 +46,7 @@ def _tags(keywords: str) -> frozenset[BaseTag]:
 
 
 # Free text and bytes may hold anything, so only these stay: what is needed to read the pixels and to know how they were
-# made. Texts among them are searched for names all the same.
+# made. Texts among them are still searched for names.
 _FILE_META_TAGS = _tags(
     "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID "
     "TransferSyntaxUID ImplementationClassUID"
@@ -83,8 +83,8 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
     Source:
         PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Stricter than the profile:
-        dates, times, names, free texts and bytes outside its table stay only if technical, and every UID that is not
-        of the standard is replaced.
+        dates, times, names, free texts and bytes outside its table stay only if technical, and every UID that the
+        standard does not define is replaced.
     """
     cleaned = copy.deepcopy(dataset)
     # Patients without an id or a name must not become one patient.
@@ -184,7 +184,7 @@ def _readable_element(dataset: Dataset, tag: BaseTag) -> DataElement | None:
         element = dataset[tag]
     except Exception:  # a damaged value raises whatever its converter meets
         return None
-    # pydicom leaves text where a number should be as it is.
+    # pydicom does not convert text where a number should be.
     pattern = {VR.IS: "", VR.DS: "", VR.UI: r"[\d.]*"}.get(VR(element.VR))
     if pattern is None:
         return element

@@ -1,8 +1,8 @@
-"""Find what names a person in a report (dates, names, numbers, addresses) by rules, and replace it by placeholders.
+"""Find and replace what names a person in a report (dates, names, numbers, addresses), by rules.
 
 No language model is used, since every medical word must stay: levels (`L4/5`), sizes (`3*2 cm`), grades and eponyms
 (Schmorl, Tarlov) look like dates, fractions and names. A name without a title, a label or a degree next to it is not
-found: reports that contain such names need another tool, or eyes.
+found: reports that contain such names need another tool, or a reader.
 """
 
 import re
@@ -26,9 +26,9 @@ class Identifier:
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
-    """Find what names a person, in the order of the text and without overlaps.
+    """Find passages that name a person, in the order of the text and without overlaps.
 
-    Labels are left out: of `MRN: 12345` the number is found. Years alone and ages up to 89 are not identifiers.
+    Labels are left out: in `MRN: 12345` the number is found. Bare years and ages up to 89 are not identifiers.
 
     Source:
         The identifiers of the Safe Harbor method, 45 CFR 164.514(b)(2), as far as they occur in reports.
@@ -47,7 +47,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 
 def scrub_text(text: str) -> str:
-    """Replace what names a person by placeholders.
+    """Replace passages that name a person with placeholders.
 
     Example:
         >>> scrub_text("Patient name: Ahmad Salem. MRN: 12345. Seen 12 Mar 2016: L4-5 bulge of 4.5 mm, Schmorl node")
@@ -73,7 +73,7 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
 
 
 def _is_date(text: str, match: re.Match[str]) -> bool:
-    """Whether numbers that look like a date are one, as they are with a year of four digits."""
+    """Whether numbers that look like a date are one; with a four-digit year they are."""
     if re.search(r"\d{4}", match[0]):
         return True
     before = text[max(0, match.start() - 40) : match.start()]
@@ -154,7 +154,7 @@ _CERTAIN = {
         r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
         # SSN; UID, address in a network
         r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
-        # without "no.": three digits at least
+        # without "no.": at least three digits
         r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
         r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
     ),

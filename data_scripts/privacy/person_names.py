@@ -38,8 +38,8 @@ MEDICAL_ENDING = re.compile(
     r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
     r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
 )
-# What patients and doctors are and do: in small letters, these other words after "patient" and "Dr" begin no name. With
-# a capital they may (Young, Will).
+# What patients and doctors are and do: in lower case, these words after "patient" or "Dr" begin no name. With a capital
+# they may (Young, Will).
 ORDINARY_WORDS = word_set("""
 able admits admitted after again agreed agrees alert allergic already always anxious anymore arrived asks attended
 autistic available awake aware bedridden before began bends between bound breathing brought called calls came can cared
@@ -64,7 +64,7 @@ ORDINARY_ENDING = re.compile(
     r"\w{4,}(?:ing|ive|ous|able|ible|ful|less|ness|tions?|ment|ance|ence|ities|ically|ally|ently|antly|edly)"
     r"|\w{2,}(?:at|in|on|is|iz|ct|nt|rm|ss|rr|ov|uc|tt|rt|pp|uir|os|ain|or)ed"
 )
-# Those of the words above that are family names after "Dr.".
+# Words above that are family names after "Dr.".
 ALSO_NAMES = word_set(
     """said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack
     place face new old"""
@@ -150,7 +150,7 @@ def find_names(text: str) -> Iterator[Span]:
         if text[match.end() : match.end() + 1].islower():
             fewest = 1 if match["colon"] else 2
             for start, end in _name_at(text, match.end(), fewest=fewest, lower_case=_MAX_WORDS - 1):
-                # One word within a clause is rather a typing slip ("pt: nild bulge").
+                # One word within a clause is more likely a typo ("pt: nild bulge").
                 if " " in text[start:end] or not (text[end : end + 1].isspace() and _WORD.match(text, end + 1)):
                     yield start, end
     for match in _DEGREE.finditer(text):
@@ -179,7 +179,7 @@ def _name_at(
 ) -> Iterator[Span]:
     """Yield the name of at least `fewest` words that begins at a position, if one does.
 
-    In small letters a name may have `lower_case` words; all but the first count only before the end of a clause or a
+    In lower case a name may have `lower_case` words; all but the first count only before the end of a clause or a
     word of reports, to spare findings. `labelled`: the text calls it a name, so a comma may separate family name
     and name, and any word may be one. `certain`: a name follows, even one that is a word as well ("Small").
     """
@@ -231,7 +231,7 @@ def _ends_clause(text: str, position: int, num_more: int) -> bool:
 
 
 def _is_no_name(word: re.Match[str], text: str) -> bool:
-    """Whether a word, or a part of it ("Post-laminectomy"), is one of reports."""
+    """Whether a word, or a part of it ("Post-laminectomy"), is a word of reports."""
     parts = [part for part in word[0].casefold().split("-") if len(part) > 2] or [word[0].casefold()]
     if any(part in EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
         return True

@@ -17,13 +17,13 @@ class ScrubbedText:
 
     text: str
     replaced: tuple[str, ...] = ()  # kinds of the passages that were replaced
-    left: tuple[str, ...] = ()  # kinds of what a second look still finds; if any, the text must not be shared
-    facts_changed: bool = False  # whether it states other findings than before: one was taken for a name
+    left: tuple[str, ...] = ()  # kinds of passages that a second check still finds; if any, the text must not be shared
+    facts_changed: bool = False  # whether its findings changed, because one was taken for a name
 
 
 @lru_cache(maxsize=10_000)  # the images of a study share their report
 def scrub(text: str) -> ScrubbedText:
-    """Replace what may name a person, and look again.
+    """Replace passages that may name a person, and check again.
 
     Example:
         >>> scrub("Seen 12 Mar 2016: bulge at L4-5")
@@ -47,11 +47,11 @@ def pseudonyms_of_public(about: SourceAbout) -> Pseudonyms:
 def pseudonymise(
     records_of_split: Mapping[str, Sequence[Record]], about: SourceAbout, pseudonyms: Pseudonyms
 ) -> dict[str, list[Record]]:
-    """Replace what could lead back to a patient in the ids and in the name of the file.
+    """Replace anything in the ids and the file name that could lead back to a patient.
 
     In a public data set, whose ids are pseudonyms already, only dates are replaced: scanners write the day of an
-    examination into the names of folders. Other ids and names of files are replaced whole. Records are split by their
-    own ids before, so that splits can be repeated.
+    examination into folder names. Other ids and file names are replaced whole. Records are split by their original ids
+    before, so that splits are reproducible.
     """
 
     def protect(record: Record) -> Record:

@@ -42,12 +42,12 @@ class Pseudonyms:
 
     @classmethod
     def random(cls) -> "Pseudonyms":
-        """Draw a key that nobody keeps: no one can trace the pseudonyms back when the program ends."""
+        """Draw a key that nobody keeps: no one can trace the pseudonyms back once the program ends."""
         return cls(secrets.token_bytes(32))
 
     @classmethod
     def from_file(cls, path: Path) -> "Pseudonyms":
-        """Read the key from a file, which is made, readable by its owner alone, if missing.
+        """Read the key from a file; if missing, make it, readable only by its owner.
 
         Raises:
             ValueError: If the file contains no key.
@@ -85,8 +85,8 @@ def _make_key_file(path: Path) -> None:
     with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, prefix=f".{path.name}-") as file:
         file.write(secrets.token_hex(32) + "\n")
         file.flush()
-        with suppress(FileExistsError):  # of another process
-            os.link(file.name, path)  # the temporary file is readable by its owner alone, and so is this
+        with suppress(FileExistsError):  # another process was first
+            os.link(file.name, path)  # only its owner can read the temporary file, and so this one
 
 
 def holds_date(name: str) -> bool:

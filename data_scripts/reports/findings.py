@@ -1,4 +1,4 @@
-"""Read what a lumbar report states: findings with level, side, severity and negation.
+"""Read the findings of a lumbar report, with level, side, severity and negation.
 
 The steps, statement by statement: words (spelling mistakes corrected) → mentions (findings, structures, actions)
 → actions joined with the structures they act on → negations, severities, sides and levels, each within its reach.
@@ -18,16 +18,16 @@ class Finding:
     kind: str  # one of `FINDING_KINDS`
     level: str | None  # a disc level as `L4/L5`, or None if the report names none
     side: str | None  # `left`, `right`, `bilateral`, `central`, or None
-    severity: str | None  # one of `SEVERITIES`; of graded kinds the grade as `grade 1` or `type 2`; or None
+    severity: str | None  # one of `SEVERITIES`; for graded kinds the grade as `grade 1` or `type 2`; or None
     negated: bool
-    span: tuple[int, int]  # of the words that state the kind, as in a slice
+    span: tuple[int, int]  # place of the words that state the kind, as in a slice
 
 
 Fact = tuple[str, str | None, str | None, str | None, bool]  # kind, level, side, severity, negated
 
 
 def report_facts(text: str) -> frozenset[Fact]:
-    """Read a report into its findings without their places: what another wording must keep."""
+    """Read the facts of a report that another wording must keep: its findings without their places."""
     return frozenset((f.kind, f.level, f.side, f.severity, f.negated) for f in report_findings(text))
 
 
@@ -35,8 +35,8 @@ def report_findings(text: str) -> tuple[Finding, ...]:
     """Read a report into its findings, in the order of the text, one for each level named.
 
     A statement without a level continues the level named last if it is still about the disc; a general statement
-    ("No significant thecal sac or nerve root compression noted.") has none. What is queried, as in "lesion
-    noted ? neuroma, sequestrated disc" or "haemangioma ?", is a differential diagnosis and no finding.
+    ("No significant thecal sac or nerve root compression noted.") has none. A query, as in "lesion
+    noted ? neuroma, sequestrated disc" or "haemangioma ?", is a differential diagnosis and not a finding.
 
     Example:
         >>> for finding in report_findings("Mild bulge at L4-5, compresing Lt exit nerve root // No spinal stenosis"):

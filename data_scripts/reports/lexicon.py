@@ -142,7 +142,7 @@ OTHER_WORDS = word_set(
     """
 )
 
-# finding → the phrases, over lemmas, that state it by themselves. The first that matches wins, so longer ones lead.
+# finding → the phrases, over lemmas, that state it on their own. The first match wins, so longer ones come first.
 FINDING_PHRASES = {
     "bulge": r"bulge",
     "protrusion": r"protrude",
@@ -196,7 +196,7 @@ STRUCTURE_PHRASES = {
     "ligament": r"ligament(?: flavum)?|flavum",
 }
 
-# (action, structure) → finding. What is not listed means nothing ("the sac is reduced in area").
+# (action, structure) → finding. Other pairs mean nothing ("the sac is reduced in area").
 RELATIONS = {
     (action, structure): finding
     for finding, actions, structure in (
@@ -222,7 +222,7 @@ RELATIONS = {
     )
     for action in actions.split()
 }
-# What a structure that is spared does not have ("adequate spinal canal").
+# Findings that a spared structure does not have ("adequate spinal canal").
 DENIED_BY_SPARING = {
     "thecal sac": "thecal sac compression",
     "nerve root": "nerve root compression",
@@ -263,7 +263,7 @@ GRADED_KINDS = _kinds("spondylolisthesis, Pfirrmann grade, Modic change, endplat
 SIDES = {"left": "left", "right": "right", "both": "bilateral", "central": "central"}
 SEVERITIES = ("minimal", "mild", "moderate", "severe")
 
-# Kinds that alone do not make a patient one with low back pain: posture, soft tissue, a scale without its verdict.
+# Kinds that on their own do not count as low back pain: posture, soft tissue, a bare grade.
 NOT_LOW_BACK_PAIN = _kinds("muscle spasm, loss of lordosis, Pfirrmann grade")
 # kind → its class in the multi-label form, in column order; rarer kinds have none.
 LABEL_OF_KIND = {kind: f"disc {kind}" for kind in DISC_CONTOUR_KINDS} | {
@@ -286,9 +286,9 @@ LABEL_OF_KIND = {kind: f"disc {kind}" for kind in DISC_CONTOUR_KINDS} | {
 }
 
 NEGATIONS = word_set("no none not without neither nor denied denies absence lack never")
-# Two words that deny what follows them; "free" by itself says it of what stands before.
+# Two words that deny what follows them; "free" on its own denies what precedes it.
 NEGATING_PAIRS = (("negative", "for"), ("free", "of"), ("free", "from"), ("resolution", "of"))
-# Phrases that look like a negation and are none: "no change in the protrusion" says that there still is one.
+# Phrases that look like a negation but are not: "no change in the protrusion" says that there still is one.
 _WAYS_OF_CHANGE = r"(?:change|increase|progression|progress|improvement|worsening|deterioration|enlargement)"
 NO_NEGATION = (
     r"(?:with or )?without (?:contrast|nuclear border|findings)|not only"
@@ -300,12 +300,12 @@ NO_NEGATION = (
     r"|(?:not|partially|partial|partly|incompletely|incomplete|nearly|almost) (?:be )?"
     r"(?:yet |completely |fully |entirely )?(?:resolve|resolution)"
 )
-# What cannot be excluded is queried.
+# Words that query a finding: it cannot be excluded.
 QUERYING = r"not (?:completely |entirely |fully |definitely )?(?:exclude|excludes|rule out)"
 QUERIED_BEFORE = r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:excluded|ruled out)"
 # Negations after what they deny.
 NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly )?noted|absent|excluded|ruled out|resolve"
-# What answers the heading before it: "herniation: none", "stenosis - absent".
+# Words that answer the heading before them: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
 END_OF_NEGATION = word_set("but however although though except apart while yet where with noted ; : (")
 # After a comma, these begin a new statement and end a denied list.
@@ -319,7 +319,7 @@ STATEMENT_STARTS = NEGATIONS.union(
     )
 )
 
-# What a list of structures, of sides and of levels may contain.
+# Words that a list of structures, sides or levels may contain.
 LIST_WORDS = word_set(
     """and or nor , / ( ) the a an of on upon either neither both left right central side be appear also still not no
     <vertebra> mild moderate severe minimal traversing descending relatively any its"""
@@ -330,13 +330,13 @@ END_OF_STRUCTURES = word_set(
     """within in inside along through below above behind extending extended extends due into toward towards beyond
     without no not but however ; :"""
 )
-# What leaves out the levels that follow: "at all levels except L5-S1"; words that may stand between.
+# Words that exclude the levels that follow: "at all levels except L5-S1"; words that may stand between.
 EXCEPTING = (("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"))
 EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 # Words of statements about no level in particular.
 GENERAL = word_set("multilevel elsewhere other multiple")
 
-# Words that are spelt right, whatever they resemble, those of grammar and phrases among them.
+# Words that are spelt right, whatever they resemble, including those of grammar and phrases.
 KNOWN_WORDS = OTHER_WORDS.union(
     *(NEGATIONS, END_OF_NEGATION, AFFIRMING, LIST_WORDS, SIDE_LIST_WORDS, LEVEL_LIST_WORDS, END_OF_STRUCTURES, GENERAL),
     *(

@@ -1,4 +1,4 @@
-"""Find what a statement mentions: findings, structures, actions on them, and what a negation reaches."""
+"""Find the findings, structures and actions that a statement mentions, and the reach of its negations."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ class Mention:
     name: str  # the finding, structure or action
     first: int  # index of its first word
     last: int  # index of its last word
-    role: str = ""  # of an action: `active`, `passive` or `noun`
+    role: str = ""  # role of an action: `active`, `passive` or `noun`
 
     @property
     def words(self) -> range:
@@ -32,7 +32,7 @@ class Draft:
     kind: str  # one of `FINDING_KINDS`
     head: Mention  # what a side or level is next to: the phrase itself, or the structure that is acted on
     action: Mention | None = None  # what acts on the structure
-    denies: bool = False  # whether its words deny by themselves: "adequate canal", "well hydrated"
+    denies: bool = False  # whether its words deny on their own: "adequate canal", "well hydrated"
     negated: bool = False  # whether the statement denies it
     severity: str | None = None
     sides: list[str] = field(default_factory=list)
@@ -141,7 +141,7 @@ def _governing_action(statement: Statement, structure: Mention) -> Mention | Non
 
 
 def _action_before(statement: Statement, structure: Mention) -> Mention | None:
-    """Find it on the left: an active action reaches over other words ("compressing the sac, and the left root")."""
+    """Find the action on the left; an active one passes over words ("compressing the sac, and the left root")."""
     only_list = True
     for position in range(structure.first - 1, -1, -1):
         mention, lemma = statement.mention_at.get(position), statement.lemmas[position]
@@ -266,7 +266,7 @@ def _is_participle(statement: Statement, action: Mention) -> bool:
 
 
 def _affirms(statement: Statement, start: int) -> bool:
-    """Whether what follows a comma is a new, affirmed statement and no further item of a denied list."""
+    """Whether what follows a comma is a new, affirmed statement and not another item of a denied list."""
     is_sided = False
     for position in range(start, len(statement.lemmas)):
         mention, lemma = statement.mention_at.get(position), statement.lemmas[position]

@@ -69,7 +69,7 @@ def _may_grade(lemma: str) -> bool:
 
 
 def attach_sides(statement: Statement) -> None:
-    """Give each side to one finding; a trailing "more to the left" leaves a side already stated as it is."""
+    """Give each side to one finding; a trailing "more to the left" does not change a stated side."""
     for group in _side_groups(statement.lemmas):
         draft = _owner_of_side(statement, group)
         if draft is None:
@@ -110,7 +110,7 @@ def attach_sides_of_discs(statement: Statement) -> None:
 
 
 def side_of(draft: Draft) -> str | None:
-    """Combine the words of side of a finding; one denied of both sides is denied altogether."""
+    """Combine the side words of a finding; one denied on both sides is denied altogether."""
     sides = set(draft.sides) - (set() if draft.kind in lexicon.DISC_CONTOUR_KINDS else {"central"})
     if "bilateral" in sides or {"left", "right"} <= sides:
         return None if draft.negated else "bilateral"
@@ -194,7 +194,7 @@ class LevelContext:
 
     levels: tuple[str, ...] = ()
     is_heading: bool = False  # whether they head a paragraph: "L4-L5:"
-    is_normal: bool = False  # what is denied after "L3-4: normal appearance." is denied of that level
+    is_normal: bool = False  # denials after "L3-4: normal appearance." apply to that level
 
 
 def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
@@ -234,7 +234,7 @@ def _is_excepted(lemmas: Sequence[str], group: _LevelGroup) -> bool:
 
 
 def _except_levels(statement: Statement, group: _LevelGroup) -> None:
-    """Negate what is said before at the levels left out; what "where" introduces is found there."""
+    """Negate the findings before it at the excluded levels; those after "where" are found there."""
     before = [draft for draft in statement.drafts if draft.head.first < group.first]
     for draft in before:
         draft.levels = tuple(level for level in draft.levels if level not in group.levels)

@@ -1,4 +1,4 @@
-"""Put phrases into sentences: what the rephraser and the sources that compose their reports share.
+"""Put phrases into sentences, for the rephraser and the sources that compose their reports.
 
 Seeds of published data fix the order of the draws, so each caller keeps its kind of generator.
 """

@@ -41,7 +41,7 @@ _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
 # Separators of two statements, up to the first character that belongs to the second.
 _BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
 _CLOSING_BRACKET = re.compile(r"\)[.,;]*")
-# A statement of these and numbers alone says nothing: a heading, a place in a list, a level, a sign.
+# A statement of only these and numbers says nothing: a heading, a place in a list, a level, a sign.
 _SAYS_NOTHING = {
     *("<level>", "<vertebra>", "level", "and", "at", *".,;:()&+?-"),
     *("findings", "conclusion", "opinion", "technique", "comparison", "indication", "comment", "report"),
@@ -50,7 +50,7 @@ _SAYS_NOTHING = {
 
 
 def normalise_report(text: str) -> str:
-    r"""Mend the separators and blanks of a report: one line of sentences with full stops between them.
+    r"""Fix the separators and blanks of a report: one line of sentences with full stops between them.
 
     Reports are typed in a hurry: sentences end in `//`, a line break or nothing, and blanks are missing or
     doubled. Spelling mistakes stay: they are the author's text. Normalising twice changes nothing more.
@@ -99,7 +99,7 @@ _OTHER_SIDE = dict(zip(f"{_LEFT} {_RIGHT} laevo".split(), f"{_RIGHT} {_LEFT} dex
 def exchange_sides(text: str) -> str:
     """Exchange left and right, as a horizontally flipped image requires.
 
-    What the report reader takes for a side is exchanged in its own spelling and case, so only the sides of the findings
+    Words that the report reader takes for a side are exchanged in their spelling and case, so only the findings' sides
     change. Exchanging twice restores the text, except that a misspelt side comes back spelt right, and "laevo" as
     "levo". A bare R or L that may not be a side stays; `has_unclear_side` finds it.
 
@@ -136,7 +136,7 @@ def report_measures(text: str) -> frozenset[str]:
 
 
 def report_sentences(text: str) -> tuple[str, ...]:
-    r"""Split a report where the report reader sees its statements end; all but separators stays.
+    r"""Split a report where the report reader sees its statements end; only separators are dropped.
 
     A list number, a heading or a bare level says nothing on its own: it stays with the sentence that follows, or at
     the end with the one before.
@@ -160,7 +160,7 @@ def report_sentences(text: str) -> tuple[str, ...]:
     parts.append(text[begin:].rstrip(" \t\r\n/\\"))
 
     sentences: list[str] = []
-    waiting = ""  # for a sentence to introduce
+    waiting = ""  # for the sentence that it introduces
     for part, words in zip(parts, statements, strict=True):
         part = _BULLET.sub("", part).strip()
         if sentences and not waiting and (closing := _CLOSING_BRACKET.match(part)):
@@ -193,7 +193,7 @@ def labels_from_report(text: str) -> tuple[str, ...]:
 
     `LBP` (low back pain) stands for any finding that the report affirms, except muscle spasm, loss of lordosis and a
     bare Pfirrmann grade: the paper does not say which it counts; these are ours. A report without any has
-    `No Finding` alone. The order is that of `REPORT_LABELS`.
+    only `No Finding`. The order is that of `REPORT_LABELS`.
 
     Example:
         >>> labels_from_report("Features of muscle spasm. Bulge at L4/L5 compressing the thecal sac. No stenosis.")

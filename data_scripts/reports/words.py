@@ -27,8 +27,8 @@ class Word:
     start: int
     end: int
     lemma: str  # the word as the lexicon knows it, or in lower case; `<level>` or `<vertebra>` for those
-    role: str = ""  # of an action: `active`, `passive` or `noun`
-    levels: tuple[str, ...] = ()  # of a level: the discs it names, from the top downwards
+    role: str = ""  # role of an action: `active`, `passive` or `noun`
+    levels: tuple[str, ...] = ()  # discs that a level names, from the top down
 
 
 # A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
@@ -156,7 +156,7 @@ def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool
     after = text[match.end() : match.end() + 2]
     if after[:1] in _BULLETS:
         return False
-    if last.lemma in (",", "("):  # a capital begins anew, unless it is that of a level
+    if last.lemma in (",", "("):  # a capital starts a new statement, unless it is that of a level
         return not after[:1].isupper() or after[1:].isdigit()
     if last.lemma == "no" and len(statement) > 1 and text[statement[-2].start] in ":-":  # "Herniation: no"
         return False
@@ -226,7 +226,7 @@ Lemma = tuple[str, str, int]  # lemma, role, number of letters
 
 @lru_cache(maxsize=8192)
 def _lemmas(word: str) -> tuple[Lemma, ...]:
-    """Return the lemma of a word in lower case; of two words run together ("musclespasm") both."""
+    """Return the lemma of a word in lower case; or both lemmas of two words run together ("musclespasm")."""
     known = known_forms()
     if word in known or len(word) > LONGEST_WORD:
         return ((*known.get(word, (word, "")), len(word)),)
@@ -238,7 +238,7 @@ def _lemmas(word: str) -> tuple[Lemma, ...]:
 
 
 def is_word_of_reports(word: str) -> bool:
-    """Whether the reader knows a word, also one mistyped or two run together.
+    """Whether the reader knows a word, even one mistyped or two run together.
 
     Example:
         >>> [is_word_of_reports(word) for word in ("bulge", "Buldge", "musclespasm", "Salem")]
@@ -261,7 +261,7 @@ def known_forms() -> dict[str, tuple[str, str]]:
 @cache
 def _forms_by_first_letter() -> dict[str, list[str]]:
     by_letter = defaultdict[str, list[str]](list)
-    # Of two that are as near, the one with a meaning wins: "compresing" is no "comprising".
+    # Of two equally near ones, the one with a meaning wins: "compresing" is not "comprising".
     for form in sorted(known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
         if len(form) >= 5:
             by_letter[form[0]].append(form)

@@ -1,6 +1,6 @@
 """The sources of data sets.
 
-To add one: write `sources/NAME.py`, or `sources/NAME/source.py` beside its other files, with the three members of
+To add one: write `sources/NAME.py`, or `sources/NAME/source.py` next to its other files, with the three members of
 `Source`, and add it to `SOURCES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
 `data_scripts.imaging`; compose captions with `reports.phrasing`.
 """
@@ -21,7 +21,7 @@ from data_scripts.sources.synthetic import source as synthetic
 
 
 class Source(Protocol):
-    """What a source module must offer."""
+    """What a source module must define."""
 
     ABOUT: SourceAbout
 

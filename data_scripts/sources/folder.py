@@ -1,4 +1,4 @@
-"""Your own data: a table beside the images, one row per image.
+"""Your own data: a table next to the images, one row per image.
 
     my_study/
         metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
@@ -40,7 +40,7 @@ from data_scripts.sources.tables import Row, columns_of, read_table
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table beside the images, one row an image.",
+    summary="Your own images and reports: a table next to the images, one row per image.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
@@ -193,7 +193,7 @@ def _lookalikes(names: Iterable[str], key: Callable[[str], str]) -> tuple[str, s
 
 
 def _patient_key(patient_id: str) -> str:
-    """Reduce an id to what its spellings share.
+    """Reduce an id to the part that its spellings share.
 
     Example:
         >>> [_patient_key(patient_id) for patient_id in ("P001", "p1", "0010", "10.0", "1.2.0", "a-05")]

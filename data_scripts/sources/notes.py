@@ -14,8 +14,8 @@ from data_scripts.records import Exclusion
 from data_scripts.reports.text import normalise_report
 from data_scripts.sources.tables import PatientRow, mark_repeated
 
-# Bounds on what a damaged or hostile file may cost. The published workbook unpacks to under 1 MiB; one of 16 MiB
-# is read in some 0.5 GiB of memory.
+# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB; one of 16 MiB
+# is read in about 0.5 GiB of memory.
 MAX_UNPACKED_BYTES = 16 * 2**20
 MAX_ROWS = 2**20
 MAX_COLUMNS = 256

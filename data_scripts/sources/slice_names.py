@@ -24,7 +24,7 @@ _SAGITTAL = re.compile(r"(?:sag_)?(T[12])_([0-9]{4})_(S[0-9]{1,2})\.png", re.IGN
 
 
 class SliceName(NamedTuple):
-    """What the name of a slice file says."""
+    """Facts in the name of a slice file."""
 
     patient: str  # four digits, as in the notes
     place: str  # the disc (`D3` to `D5`) of an axial slice, the number (`S8`) of a sagittal one
@@ -32,12 +32,12 @@ class SliceName(NamedTuple):
 
     @property
     def plane(self) -> str:
-        """As in the record."""
+        """Plane as in the record."""
         return "axial" if self.place in LEVEL_OF_DISC else "sagittal"
 
     @property
     def level(self) -> str:
-        """As in the record: a sagittal slice shows several discs."""
+        """Level as in the record: a sagittal slice shows several discs."""
         return LEVEL_OF_DISC.get(self.place, "several")
 
 

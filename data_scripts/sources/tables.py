@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
-# Bounds on what a damaged or hostile file may cost. A table of 128 MiB holds some 250,000 reports.
+# Limits on the cost of a damaged or hostile file. A table of 128 MiB holds some 250,000 reports.
 MAX_TABLE_BYTES = 128 * 2**20
 MAX_ROWS = 500_000
 MAX_COLUMNS = 256
@@ -56,7 +56,7 @@ def check_one_of(column: str, value: str, allowed: Sequence[str]) -> str:
 
 
 def read_table(path: Path, columns: Iterable[str] = ()) -> list[Row]:
-    """Read a `.csv` file (comma-separated, first line the header) or a `.jsonl` file (one object a line).
+    """Read a `.csv` file (comma-separated, first line the header) or a `.jsonl` file (one object per line).
 
     Returns all rows; an unreadable one states its problem.
 

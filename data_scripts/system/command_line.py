@@ -33,7 +33,7 @@ class JsonMapping(dict[str, Any]):
 def setting(default: Any, text: str, **metadata: Any) -> Any:
     """Declare a setting of a dataclass with its help text.
 
-    The default is `MISSING` for a required setting; `positional=True` makes it a word without an option.
+    The default is `MISSING` for a required setting; `positional=True` makes it a positional argument.
     """
     metadata["help"] = text
     if isinstance(default, dict | list):
@@ -101,7 +101,7 @@ def parse_arguments(
         known = [option for action in parser._actions for option in action.option_strings]
         nearest = get_close_matches(unknown[0].partition("=")[0], known, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all.")
+        raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all settings.")
     values = vars(namespace)
     if word := values.pop("config", None):
         raise ValueError(f"{word} is neither an option nor a .yaml file of settings. --help lists all settings.")
@@ -146,7 +146,7 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
     import yaml
 
     class UniqueKeysLoader(yaml.SafeLoader):
-        """Refuses a repeated key, of which YAML would silently keep the last value."""
+        """Refuses a repeated key; YAML would silently keep its last value."""
 
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             """Check the keys as written, before those of `<<`, which may be overridden, are merged in."""
@@ -176,7 +176,7 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
         if name not in hints:
             nearest = get_close_matches(name, hints, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
-            raise ValueError(f"{path} sets {name!r}, which is no setting.{hint}")
+            raise ValueError(f"{path} sets {name!r}, which is not a setting.{hint}")
         kind = None if _is_list(hints[name]) else _one_type(hints[name])
         if kind is str and not isinstance(value, str | NoneType):
             raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
@@ -197,7 +197,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print with the usage."""
+    """Raises errors that argparse would print with the usage."""
 
     def error(self, message: str) -> NoReturn:
         hint, choice = "", re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)

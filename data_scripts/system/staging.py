@@ -13,7 +13,7 @@ _REPLACED_NAME = "replaced"
 
 
 def staging_path(out: Path) -> Path:
-    """Return the folder beside `out` in which it is built.
+    """Return the folder next to `out` in which it is built.
 
     Example:
         >>> staging_path(Path("data/my_study")).as_posix()
@@ -31,14 +31,14 @@ def staging_folder(out: Path) -> Iterator[Path]:
     """
     folder = staging_path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it when its holder dies, however
+    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it however its holder dies
     try:
         lock.acquire()
     except Timeout:
         raise ValueError(f"another build of --out {out} is running; wait for it, or choose another folder") from None
     try:
         if out.exists():
-            _remove_earlier(folder)  # killed in `publish`, when the new one had its name
+            _remove_earlier(folder)  # killed in `publish`, after the new one got its name
         elif (folder / EARLIER_NAME).exists():
             (folder / EARLIER_NAME).rename(out)  # killed between the two renames of `publish`
         yield folder

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` to write to; rename it when the `with` block succeeds, else remove it."""
+    """Yield a hidden name next to `path` to write to; rename it when the `with` block succeeds, else remove it."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         yield unfinished

@@ -54,19 +54,19 @@ class Crash:
 
 @dataclass
 class _Task:
-    """A batch and what is known of its items."""
+    """A batch and what is known about its items."""
 
     index: int  # among all batches
     batch: Any
     crashed: dict[int, str] = field(default_factory=dict)  # reasons by index of the items not to touch again
-    deaths: Counter[int | None] = field(default_factory=Counter)  # of workers, by item; under None, between items
-    item: int | None = None  # that the worker is at; None before the first and after the last
+    deaths: Counter[int | None] = field(default_factory=Counter)  # by item that killed a worker; None between items
+    item: int | None = None  # the one the worker is at; None before the first and after the last
     num_announced: int = 0  # since the worker began
     announced_at: float = 0.0  # last sign of life, monotonic seconds; moved by the time this process stood still
 
 
 class _Worker:
-    """A process that does one batch after the other, and our end of its pipe."""
+    """A process that runs one batch after the other, and our end of its pipe."""
 
     def __init__(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
@@ -153,7 +153,7 @@ class Workers:
             function: Importable, called with a batch, reasons by index of the items that it must not touch, and a
                 function to call with the index of each item before touching it, and with None after the last.
             batches: Consumed only as fast as they are processed.
-            on_items: Called with the number of items begun since the last call; negative when they are begun anew.
+            on_items: Called with the number of items begun since the last call; negative when they are restarted.
 
         Raises:
             RuntimeError: If a worker dies outside of any item.

@@ -17,13 +17,13 @@ SourceName = Literal["folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "s
 class BuildArguments:
     """Build a dataset from one source of images and reports."""
 
-    # Only --list does without the first two.
+    # Only --list works without the first two.
     source: SourceName = setting(None, "Where the rows come from; --list describes each source.")
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
     notes: Path | None = setting(None, "File of the written reports, if it is not in --raw.")
     split_by: Literal["patient", "record"] = setting(
-        "patient", "record: the paper's split, which puts a patient into several splits; the card says so."
+        "patient", "record: the paper's split, which puts patients into several splits; the card says so."
     )
     split_fractions: list[float] = setting(
         [*DEFAULT_FRACTIONS], "Shares of train, validation and test. 0 leaves a split out."
@@ -39,8 +39,8 @@ class BuildArguments:
     )
     license: str | None = setting(
         None,
-        "Licence of your own data (folder source), as the Hub names it (cc-by-4.0) or `other: ` and words: it says "
-        "that the dataset may be shared. If not given, the card forbids sharing.",
+        "Licence of your own data (folder source), as the Hub names it (cc-by-4.0) or `other: ` and words: the "
+        "dataset may then be shared. If not given, the card forbids sharing.",
     )
     keep_ids: bool = setting(
         False,
@@ -56,7 +56,7 @@ class BuildArguments:
     push_to_hub: str | None = setting(
         None, "owner/name of a private dataset on the Hub to publish it as; see data_scripts.publish_dataset."
     )
-    tag: str = setting("v0.1", "Name of the version that --push_to_hub publishes; a dataset has each once.")
+    tag: str = setting("v0.1", "Name of the version that --push_to_hub publishes, unique in the repository.")
     # Last, since it hides the type.
     list: bool = setting(False, "Describe each source, its licence, its size and where to get it, and exit.")
 
@@ -82,7 +82,7 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
     if args.license is not None and about.license != NOT_STATED:
-        raise ValueError(f"--license is for your own data; {args.source} has a licence of its own, leave it out")
+        raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
         why = "--keep_ids keeps the ids" if args.keep_ids else f"{args.source} is published with pseudonyms"
         raise ValueError(f"--pseudonym_key would not be used, since {why}; leave it out")

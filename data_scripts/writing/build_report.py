@@ -1,4 +1,4 @@
-"""The content of `build_report.json`: every row of the source is written, or listed with the reason why not."""
+"""The content of `build_report.json`: every row of the source is written, or listed with a reason."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,10 +67,10 @@ def deidentification_report(
     burnt_in_text: Sequence[str],
     own_name_of: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Say what was done, and whether the written rows pass; others cannot be published.
+    """Summarise the de-identification, and whether the written rows pass, as publishing requires.
 
     Passages `replaced` in texts, or still `left`, are counted by kind. `burnt_in_text` lists the sources of images that
-    seem to show letters, and `own_name_of` gives the user's name of a row by its source as written.
+    seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
     dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
@@ -122,13 +122,13 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
     lines += filter(None, [rule_summary(report["exclusions"])])
     if letters := len(report["deidentification"]["burnt_in_text"]):
-        lines.append(f"images that may hold letters: {letters}; look at those that {REPORT_NAME} names")
+        lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")
     if changed := report["facts_changed"]["count"]:
         lines.append(
             f"warning: rows whose findings changed when names were replaced: {changed}; {REPORT_NAME} names the first"
         )
     if not report["deidentification"]["passed"]:
-        lines.append(f"not to be shared: the rows may name a person, see deidentification in {REPORT_NAME}")
+        lines.append(f"do not share: the rows may name a person, see deidentification in {REPORT_NAME}")
     lines += [f"left out: {exclusion['source']}: {exclusion['reason']}" for exclusion in bad[:NUM_PRINTED]]
     if len(bad) > NUM_PRINTED:
         lines.append(f"... and {len(bad) - NUM_PRINTED} more in {REPORT_NAME}")

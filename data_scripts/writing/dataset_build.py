@@ -65,7 +65,7 @@ def build(args: BuildArguments, command: str) -> dict[str, Any]:
             if not any_finished(staging / "parts"):
                 clear(staging)
                 raise
-            # Keep hours of decoding, and the key of the pseudonyms, after a mere unmounted disk.
+            # An unmounted disk must not cost hours of decoding, nor the key of the pseudonyms.
             raise ValueError(
                 f"{error}\nThe images written so far stay in {staging}: the next build of {args.out} resumes from "
                 "them; delete that folder to start over"
@@ -84,7 +84,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
-        # Which rows, and which split each belongs to.
+        # The rows, and the split of each.
         info = source.describe(options)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
         records, exclusions = sort_out(source.read(options), info)
@@ -166,14 +166,14 @@ def _unwritable_text(record: Record) -> str | None:
     try:
         "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
     except UnicodeEncodeError as error:
-        return f"text that is no Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
+        return f"text that is not Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
     return None
 
 
 def check_share_of_bad(exclusions: Sequence[Exclusion], num_read: int, max_bad: float) -> None:
     """Raise a ValueError if more than the share `max_bad` of the rows is defective, or there are no usable rows."""
     if num_read == 0:
-        raise ValueError("the source holds no rows")
+        raise ValueError("the source has no rows")
     bad_rows = [exclusion for exclusion in exclusions if not exclusion.by_rule]
     if len(bad_rows) > max_bad * num_read:
         raise ValueError(
@@ -210,11 +210,11 @@ def assign_splits(
     if given:
         if len(given) != len(records) or split_by != "patient":
             raise ValueError(
-                f"the source gives {len(given)} of {len(records)} rows a split: it must be given for all of them, "
-                "and --split_by left out"
+                f"the source gives a split for {len(given)} of {len(records)} rows; give it for all of them, and "
+                "leave --split_by out"
             )
         if tuple(fractions) != DEFAULT_FRACTIONS:
-            raise ValueError(f"the source gives its rows their splits; leave --split_fractions out, not {shares}")
+            raise ValueError(f"the source gives the splits; leave --split_fractions out, got {shares}")
         check_given_splits(patient_ids, given)
         splits, rule = given, "As the source gives them. No patient is in two splits."
     elif split_by == "patient":
@@ -231,7 +231,7 @@ def assign_splits(
 
 
 def shuffle_rows(records_of_split: Mapping[str, Sequence[Record]], seed: int) -> dict[str, list[Record]]:
-    """Shuffle the rows of each split, so that each shard holds all kinds of rows."""
+    """Shuffle the rows of each split, so that each shard has all kinds of rows."""
     shuffled = {}
     for split, records in records_of_split.items():
         order = np.random.default_rng([seed, SPLITS.index(split)]).permutation(len(records))
@@ -262,14 +262,14 @@ def _check_out(args: BuildArguments) -> None:
     """Raise a ValueError if the output folder exists, unless it is an earlier build that may be replaced."""
     out = args.out.resolve()
     if args.raw is not None and (args.raw.resolve() == out or out in args.raw.resolve().parents):
-        raise ValueError(f"--out {args.out} holds the raw data {args.raw}; choose another folder")
+        raise ValueError(f"--out {args.out} contains the raw data {args.raw}; choose another folder")
     if not args.out.exists():
         return
     if not args.overwrite:
         raise ValueError(f"--out {args.out} exists; choose another folder, or replace it with --overwrite")
     is_build = args.out.is_dir() and ((args.out / REPORT_NAME).is_file() or not any(args.out.iterdir()))
     if not is_build:
-        raise ValueError(f"--out {args.out} is no earlier build (it has no {REPORT_NAME}); remove it yourself")
+        raise ValueError(f"--out {args.out} is not an earlier build (it has no {REPORT_NAME}); remove it yourself")
 
 
 def _write_parts(

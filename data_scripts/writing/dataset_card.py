@@ -1,4 +1,4 @@
-"""The text of the dataset card: what the set is, where it comes from, how it was split, what it may be used for."""
+"""The text of the dataset card: content, origin, splits and permitted use of the set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,7 +59,7 @@ with its reason. Made on {date} with
 """
 
 SHARING = """
-> **Not to be shared.** The licence of the source forbids sharing what was made from it. Get the source, and build
+> **Not to be shared.** The licence of the source forbids sharing anything made from it. Get the source, and build
 > this set yourself.
 """
 
@@ -85,7 +85,7 @@ _PATH_OPTIONS = ("raw", "out", "notes", "pseudonym_key")
 
 
 def without_paths(argv: Sequence[str], path_options: Sequence[str] = _PATH_OPTIONS) -> list[str]:
-    """Replace the paths in a command's arguments by placeholders: they say nothing to others and may name someone.
+    """Replace the paths in a command's arguments with placeholders: they help no reader and may name someone.
 
     Example:
         >>> without_paths(["--raw", "studies/SMITH_JOHN", "--num_proc", "4", "--pseudonym_key=keys/ours"])
@@ -138,8 +138,8 @@ def _privacy_text(report: Mapping[str, Any]) -> str:
     letters = len(found["burnt_in_text"])
     verdict = "passed" if found["passed"] else "**did not pass**: do not share the set"
     return f"""\
-Rules replaced dates, names, numbers and addresses in the texts by placeholders such as `[DATE]`: {counts}.
-Images that may hold burnt-in letters: {letters}. The check of the written rows {verdict}. Rules miss things: read
+Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
+Images that may contain burnt-in text: {letters}. The check of the written rows {verdict}. Rules miss things: read
 before you share. Do not share `build_report.json`, which names rows as the source does."""
 
 

@@ -1,6 +1,6 @@
 """Parts of a dataset, which workers write and a resumed build keeps, and the shards made of them.
 
-A part's file is named by a fingerprint of all that decides its content: the records, the files behind their pixels
+A part's file is named by a fingerprint of what decides its content: the records, the files behind their pixels
 (size and time of change), the vocabularies and this code. A part that exists is therefore the right one.
 """
 
@@ -29,8 +29,8 @@ from data_scripts.lumbar_builder import Account, LumbarReports
 from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.system.worker_pool import Announce
 
-MAX_SHARD_BYTES = 500_000_000  # as `datasets` has it
-ROW_GROUP_ROWS = 100  # what a reader decodes at once, a compromise of random access and speed
+MAX_SHARD_BYTES = 500_000_000  # the default of `datasets`
+ROW_GROUP_ROWS = 100  # rows decoded at once: a compromise between random access and speed
 ROW_GROUP_BYTES = 64 * 2**20
 PART_ROWS = 64  # less than a second of work: an interruption loses little, and all processes end together
 
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def result_path(self) -> Path:
-        """What became of the rows; written last, when the part is done."""
+        """File of the outcome of the rows; written last, when the part is done."""
         return self.path.with_suffix(".json")
 
 
@@ -67,7 +67,7 @@ def parts_of(
 
 
 def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
-    """Remove all but this build's finished parts from the folder; return the parts that are still to be written."""
+    """Remove all but this build's finished parts from the folder; return the parts still to be written."""
     finished = [part for part in parts if part.result_path.is_file() and part.path.is_file()]
     kept = {path for part in finished for path in (part.path, part.result_path)}
     for path in folder.iterdir():
@@ -106,13 +106,13 @@ def write_part(info: SourceInfo, part: Part, crashed: Mapping[int, str], announc
 
 
 def read_result(part: Part) -> Account:
-    """Read what became of the rows of a finished part."""
+    """Read the outcome of the rows of a finished part."""
     result = json.loads(part.result_path.read_text(encoding="utf-8"))
     return Account(**{**result, "exclusions": [Exclusion(**exclusion) for exclusion in result["exclusions"]]})
 
 
 def record_fingerprint(record: Record) -> str:
-    """Describe all that decides a record's row as text; for files that its functions are bound to, size and time."""
+    """Describe everything that decides a record's row; for files that its functions are bound to, size and time."""
     return repr([_value_fingerprint(getattr(record, column.name)) for column in fields(record)])
 
 

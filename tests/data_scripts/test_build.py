@@ -246,7 +246,7 @@ def test_options_that_would_not_be_heeded_are_refused(study, built, tmp_path):
     with pytest.raises(ValueError, match=r"--pseudonym_key .*/key can be neither read nor made \(No such file"):
         built(raw, keep_ids=False, pseudonym_key=key)
     rows = [{"file_name": f"{n}.png", "report": "A.", "patient_id": f"p{n}", "split": "train"} for n in range(4)]
-    with pytest.raises(ValueError, match=r"leave --split_fractions out, not 50 % / 25 % / 25 %"):
+    with pytest.raises(ValueError, match=r"leave --split_fractions out, got 50 % / 25 % / 25 %"):
         built(study(rows), split_fractions=[0.5, 0.25, 0.25])
     assert leftovers(tmp_path) == []
 
@@ -258,8 +258,8 @@ def test_errors_name_the_way_out_and_leave_nothing(study, built, tmp_path):
     cases = [
         ({"max_bad": 1.5}, "--max_bad must be a share"),
         ({"split_fractions": [0.5, 0.5]}, "3 shares that sum to 1"),
-        ({"out": raw}, "holds the raw data"),
-        ({"out": tmp_path}, "holds the raw data"),
+        ({"out": raw}, "contains the raw data"),
+        ({"out": tmp_path}, "contains the raw data"),
         ({"raw": tmp_path / "nowhere"}, "--raw (is not given|names no folder)"),
     ]
     for arguments, reason in cases:
@@ -268,7 +268,7 @@ def test_errors_name_the_way_out_and_leave_nothing(study, built, tmp_path):
     two_splits = [{**good, "split": "train"}, {**good, "file_name": "images/0_T2.png", "split": "test"}]
     with pytest.raises(ValueError, match="patient 'p0' in test and train"):
         built(study(two_splits))
-    with pytest.raises(ValueError, match="--split_by left out"):
+    with pytest.raises(ValueError, match="leave --split_by out"):
         built(study(two_splits), split_by="record")
     with pytest.raises(ValueError, match="1 patients cannot fill 3 splits"):
         built(study([good]))
@@ -289,7 +289,7 @@ def test_an_existing_output_is_replaced_only_on_demand(study, built, tmp_path):
     assert json.loads((tmp_path / "out/build_report.json").read_text())["arguments"]["seed"] == 5
     assert leftovers(tmp_path) == []
     (tmp_path / "out/build_report.json").unlink()
-    with pytest.raises(ValueError, match="no earlier build"):
+    with pytest.raises(ValueError, match="not an earlier build"):
         built(raw, overwrite=True)
     assert (tmp_path / "out/data").is_dir()
 

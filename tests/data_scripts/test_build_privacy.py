@@ -131,7 +131,7 @@ def test_letters_in_images_are_named(study, built, tmp_path):
     found = built(raw, keep_ids=False)["deidentification"]  # by the names that the user knows
     assert sorted(found["burnt_in_text"]) == ["study/images/4_T2.png", "study/images/7_T2.png"]
     assert found["passed"] is False
-    assert "Images that may hold burnt-in letters: 2" in (tmp_path / "out/README.md").read_text()
+    assert "Images that may contain burnt-in text: 2" in (tmp_path / "out/README.md").read_text()
 
 
 def test_the_list_says_what_each_source_is(capsys):
@@ -182,7 +182,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
         ({"license": "All rights reserved"}, "--license must be like cc-by-4.0 or 'other: our own words', got 'All"),
         ({"license": "other: "}, "--license must be like cc-by-4.0"),
         ({"license": "CC-BY-4"}, r"got 'CC-BY-4'. Did you mean .*cc-by-4.0"),
-        ({"source": "knee_kl", "license": "mit"}, "knee_kl has a licence of its own, leave it out"),
+        ({"source": "knee_kl", "license": "mit"}, "knee_kl has its own licence; leave the option out"),
         ({"num_patients": 400}, "the source folder takes all patients in --raw; leave --num_patients out"),
     ],
 )

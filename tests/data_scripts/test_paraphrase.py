@@ -343,7 +343,7 @@ def test_a_tiny_random_model_drives_the_whole_path(dataset_folder, tiny_image_te
     dataset = load_dataset(str(tmp_path / "one"))["train"]
     for report, rephrasings in zip(dataset["report"], dataset["rephrasings"], strict=True):
         assert {report_facts(text) for text in rephrasings} == {report_facts(report)}
-    assert "were put together from the parsed findings" in (tmp_path / "one" / "README.md").read_text()
+    assert "were composed from the parsed findings" in (tmp_path / "one" / "README.md").read_text()
     assert result["model"] == tiny_image_text_model.name and "--model MODEL --batch_size 3" in result["command"]
     assert not [path for path in (tmp_path / "one").glob("*.*") if str(tmp_path) in path.read_text()]
 

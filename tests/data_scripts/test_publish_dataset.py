@@ -68,7 +68,10 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
     "arguments, said",
     [
         ({"keep_ids": False}, "The data of the source folder have no stated licence.*--license"),
-        ({"license": "cc-by-4.0", "keep_ids": True}, r"did not pass the de-identification check: ids .*--keep_ids"),
+        (
+            {"license": "cc-by-4.0", "keep_ids": True},
+            r"did not pass the de-identification check: patient ids .*--keep_ids",
+        ),
     ],
 )
 def test_what_the_build_knows_is_enough_to_refuse(study, built, tmp_path, hub, arguments, said):
@@ -105,7 +108,7 @@ def test_rows_are_looked_at_again_as_they_lie_in_the_files(study, built, tmp_pat
     datasets.load_dataset(str(tmp_path / "out"))  # now in the cache, which would hide the change
     name_someone_in(next((tmp_path / "out" / "data").glob("train-*.parquet")))
     change_report(tmp_path / "out", shards=shard_digests(tmp_path / "out"))
-    assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*letters")
+    assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*contain text")
 
 
 def test_shards_that_were_not_built_are_named(study, built, tmp_path, hub):
@@ -114,7 +117,7 @@ def test_shards_that_were_not_built_are_named(study, built, tmp_path, hub):
     shard = next(data.glob("train-*.parquet"))
     whole = shard.read_bytes()
     name_someone_in(shard)
-    assert_refused(tmp_path / "out", hub, rf"is not what was built: data/{shard.name} was changed\. ")
+    assert_refused(tmp_path / "out", hub, rf"was changed after the build: data/{shard.name} was changed\. ")
     shard.rename(data / "extra.parquet")  # no split of the card: no check would read it, but it would be sent
     assert_refused(tmp_path / "out", hub, rf"data/extra\.parquet was added, data/{shard.name} was removed\. ")
     (data / "extra.parquet").unlink()
@@ -134,7 +137,7 @@ def test_a_leak_that_the_card_does_not_tell(study, built, tmp_path, hub):
 
 
 def test_no_build_and_an_old_build(study, built, tmp_path, hub):
-    assert_refused(tmp_path, hub, "is no build: it has no build_report.json")
+    assert_refused(tmp_path, hub, "is not a build: it has no build_report.json")
     built(study(), **OPEN)
     path = tmp_path / "out" / "build_report.json"
     report = json.loads(path.read_text())
@@ -161,8 +164,8 @@ def test_the_next_build_is_published_under_a_tag_of_its_own(study, tmp_path, hub
     build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0")
     seen = len(hub.requests)
     for tag, said in (
-        ("v0.1", r"study has a version v0\.1, .*: give another --tag\."),
-        ("v 2", "--tag 'v 2' is no tag"),
+        ("v0.1", r"study already has a version v0\.1, .*: give another --tag\."),
+        ("v 2", "--tag 'v 2' is not a tag"),
     ):
         with pytest.raises(ValueError, match=said):
             build_and_push(study(), tmp_path / "next", "--license", "cc-by-4.0", "--tag", tag)
@@ -185,7 +188,7 @@ def test_a_tag_is_of_no_use_to_a_build_that_stays_here(study, built):
         (
             "folder",
             ["--license", "cc-by-4.0", "--keep_ids"],
-            r"not pass the de-identification check: ids of patients were kept as the source gives them \(--keep_ids\)",
+            r"not pass the de-identification check: patient ids were kept \(--keep_ids\)",
         ),
     ],
 )
@@ -201,7 +204,7 @@ def test_rows_that_may_name_someone_are_built_and_stay_here(study, tmp_path, hub
     ImageDraw.Draw(image).text((4, 4), "SALEM 12.3.61", fill=255, font_size=16)
     for patient in (4, 7):
         image.save(raw / f"images/{patient}_T2.png")
-    with pytest.raises(ValueError, match="did not pass the de-identification check: images that may hold letters: 2"):
+    with pytest.raises(ValueError, match="did not pass the de-identification check: images that may contain text: 2"):
         build_and_push(raw, tmp_path / "out", "--license", "cc-by-4.0")
     assert not hub.repositories and all(line.startswith("GET") for line in hub.requests)
     assert datasets.load_dataset(str(tmp_path / "out"))["train"].num_rows

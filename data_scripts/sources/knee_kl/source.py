@@ -82,7 +82,7 @@ CAPTIONS = (
 
 
 class _Knee(NamedTuple):
-    """What the path of an image says."""
+    """Facts in the path of an image."""
 
     file: str
     split: str
@@ -192,7 +192,7 @@ def _knee_or_exclusion(file: str) -> _Knee | Exclusion:
     if knee is None or name.suffix.lower() not in IMAGE_SUFFIXES:
         return Exclusion(source, f"unknown image name {name.name!r}; expected 7 digits and L or R, as 9003175L.png")
     if len(folders) != 2 or folders[1] not in KL_GRADES:
-        return Exclusion(source, f"unknown folder {'/'.join(folders)!r}; expected that of a grade, 0 to 4")
+        return Exclusion(source, f"unknown folder {'/'.join(folders)!r}; expected a grade, 0 to 4")
     return _Knee(file, SPLIT_OF_FOLDER[folders[0]], folders[1], knee[1], _SIDES[knee[2]])
 
 

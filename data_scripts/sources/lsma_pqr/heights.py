@@ -37,7 +37,7 @@ class _HeightColumn:
 
 
 def read_disc_heights(path: Path) -> list[DiscHeight]:
-    """Read the heights, as published a column for each disc (`D3_Ht`), or a row for each (`Level`, `Height_mm`).
+    """Read the heights from one column per disc, as published (`D3_Ht`), or one row per disc (`Level`, `Height_mm`).
 
     Blank cells are skipped. An unusable height states its `problem`, as do several heights of one disc: we cannot know
     which one is right.
@@ -101,7 +101,7 @@ def height_in_mm(text: str, mm_per_unit: float) -> float:
 def _heights_of_row(
     row: Row, id_column: str, columns: list[_HeightColumn], level_column: str | None
 ) -> Iterator[DiscHeight]:
-    """Read the heights of a row, whose level is that of each column or in a column of its own."""
+    """Read the heights of a row, whose level is that of each height's column or in its own column."""
     try:
         patient_id = patient_id_of(row, id_column)
         level_of_row = _level(row.text(level_column)) if level_column else ""

@@ -7,7 +7,7 @@
     PfirrmannGrade.csv                  or PfirrmannGrades.csv: grades at D3, D4, D5
     IVDHeights.csv                      heights at D3, D4, D5, in mm
 
-The documents of the set disagree on these names: all are accepted, also mixed. Masks, grades and heights may be
+The documents of the set disagree on these names: all are accepted, even mixed. Masks, grades and heights may be
 missing. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which repeat
 the masks.
 
@@ -61,7 +61,7 @@ NOTES_NAMES = ("structured_notes.csv", "RadiologicalNotes.csv")
 GRADES_NAMES = ("PfirrmannGrade.csv", "PfirrmannGrades.csv")
 HEIGHTS_NAME = "IVDHeights.csv"
 UNKNOWN_NAME = "unknown image name; expected T1_0042_D4.png or T1_0042_S8.png, with or without axial_ or sag_ before it"
-UNKNOWN_MASK_NAME = "unknown mask name; expected that of its image"
+UNKNOWN_MASK_NAME = "unknown mask name; expected the name of its image"
 IN_SUB_FOLDER = "in a sub-folder; move it up"
 PIXEL_SPACING_MM = 0.6875  # as the data set states for all images, although it also says that it resampled them
 
@@ -86,7 +86,7 @@ class _Layout:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe what the folder holds; raise a ValueError if images or notes are missing, or a table has both names."""
+    """Describe the folder; raise a ValueError if images or notes are missing, or a table has both names."""
     layout = _layout(options)
     return SourceInfo(
         about=ABOUT,
@@ -154,7 +154,7 @@ def load_mask(path: Path, plane: str) -> Image.Image:
     """Load a mask with the indices of `MASK_NAMES`.
 
     Raises:
-        UnusableImageError: If the file is no mask, or its classes do not fit exactly one numbering of the plane.
+        UnusableImageError: If the file is not a mask, or its classes do not fit exactly one numbering of the plane.
     """
     mask = np.asarray(read_image(path))
     if mask.ndim != 2 or mask.dtype != np.uint8:

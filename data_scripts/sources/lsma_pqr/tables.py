@@ -14,7 +14,7 @@ from data_scripts.sources.tables import PatientRow, Row, check_one_of, columns_o
 
 PATIENT_COLUMNS = ("PatientID", "Patient_ID")
 TEXT_COLUMN = "ClinicalNotes"
-# Muscle spasm is not a class: it has no level, and alone is no finding of low back pain (see `labels_from_report`).
+# Muscle spasm is not a class: it has no level, and is no low back pain on its own (see `labels_from_report`).
 LABEL_OF_COLUMN = {
     "DiscBulge": "disc bulge",
     "Herniation": "disc herniation",

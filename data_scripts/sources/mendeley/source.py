@@ -2,7 +2,7 @@
 
 - Label images (zbf6b4pttk): one axial slice through each of the last three discs, `T1_0001_D3.png` (`D3` = L3/L4,
   `D4` = L4/L5, `D5` = L5/S1), in any sub-folder: the 3,090 images of the LumbarCLIP paper. Composites and
-  ground-truth labels beside them are excluded by rule.
+  ground-truth labels next to them are excluded by rule.
 - Raw studies (k57fr854j2): `0001/STUDY/SERIES/NAME.ima`, DICOM, where 0001 is the patient. Every slice of the axial
   (`T2_TSE_TRA_384_0005`) and sagittal (`T1_TSE_SAG_320_0003`) T1 and T2 series is a record. Other series (localizers,
   position displays) are left out by rule, with one exclusion per series.
@@ -57,10 +57,10 @@ NOTES_NAME = "Radiologists Report.xlsx"
 EXPECTED = f"label images (T1_0001_D3.png, ...) or raw studies (0001/STUDY/SERIES/NAME.ima), and {NOTES_NAME}"
 LABEL_IMAGE = "label image, not a slice"
 
-# Folders whose files may be named as slices, but show what a person or a program painted.
+# Folders whose files may be named like slices, but were painted by a person or a program.
 _LABELLER_FOLDER = re.compile(r"manual.?label|labell?er", re.IGNORECASE)
 _LABEL_FOLDER = re.compile(r"label|composite|ground.?truth|mask", re.IGNORECASE)
-_SLICE_FOLDER = re.compile(r"T[12]_Output", re.IGNORECASE)  # of the ground-truth archive
+_SLICE_FOLDER = re.compile(r"T[12]_Output", re.IGNORECASE)  # in the ground-truth archive
 # `T1_0001_D9.png` claims to be a slice; `T1_0001_D3_label.png` and `C1_0001_D3.png` do not.
 _CLAIMS_SLICE = re.compile(r"T[12]_[^_]*_[^_]*\.png", re.IGNORECASE)
 
@@ -72,14 +72,14 @@ _PATIENT_FOLDER = re.compile(r"[0-9]{4}", re.ASCII)
 class Series:
     """A series of the raw studies."""
 
-    name: str  # of its folder
+    name: str  # name of its folder
     patient: str  # four digits
-    study: int  # of the patient, from 1 in the order of the folders
+    study: int  # number of the patient's study, from 1 in the order of the folders
     files: Sequence[Path]  # sorted by name
 
     @property
     def source(self) -> str:
-        """As in `Record`, without the study's folder, whose name holds the date of the examination."""
+        """Source as in `Record`, without the study's folder, whose name contains the date of the examination."""
         return f"Mendeley/{self.patient}/study-{self.study}/{self.name}"
 
 
@@ -90,7 +90,7 @@ class Layout:
     raw: Path
     notes: Path  # the workbook
     slices: Mapping[SliceName, Sequence[Path]]  # the PNG files of each slice
-    series: Sequence[Series]  # of the raw studies
+    series: Sequence[Series]  # series of the raw studies
     exclusions: Sequence[Exclusion]  # files that look like slices or series and are neither
 
     @property
@@ -196,7 +196,7 @@ def _content_or_exclusion(series: Series, note: Note | None) -> tuple[tuple[str,
 
 
 def series_kind(folder_name: str) -> tuple[str, str] | None:
-    """Read sequence and plane from the name of a series folder; None for a localizer and the like.
+    """Read sequence and plane from the name of a series folder; None for others, such as localizers.
 
     Example:
         >>> series_kind("T2_TSE_TRA_384_0005"), series_kind("T1_TSE_SAG_320_0003")
@@ -274,7 +274,7 @@ def _find_slices(images: Sequence[Path], raw: Path) -> tuple[dict[SliceName, lis
 
 
 def _find_other_forms(files: Sequence[Path], raw: Path) -> list[Exclusion]:
-    """List images that are named as slices but are not PNG files."""
+    """List images that are named like slices but are not PNG files."""
     return [
         Exclusion(source_of(raw, path), LABEL_IMAGE, by_rule=True)
         if _lies_in(_LABEL_FOLDER, path, raw) or _lies_in(_LABELLER_FOLDER, path, raw)

@@ -8,7 +8,7 @@
 With `train_label_coordinates.csv`, each image that labels point at becomes a record. Its report states the conditions
 graded there; on axial images, also the canal and both recesses at that level. Without that file the level of an axial
 image is unknown: then the middle image of each sagittal series becomes a record, and its report states all grades of
-the study, even those of structures beside that image (the foramina).
+the study, even those of structures outside that image (the foramina).
 
 The set has no written reports: captions are composed from the grades (see `captions.py`). It has no patient ids: each
 study counts as a patient.
@@ -90,7 +90,7 @@ VIEWS = {
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Say which images are taken; raise a ValueError if the folder does not have the layout of the download."""
+    """Describe which images are used; raise a ValueError if the folder does not have the layout of the download."""
     raw = _raw_folder(options)
     images = (
         "Images of lumbar MRI at which a graded label points"
@@ -132,9 +132,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
             read_files = list(zip(files, islice(headers, len(files)), strict=True))
             yield from images_of(series, read_files, tables.grades_of_study[series.study], options.seed)
         else:
-            yield Exclusion(_source(series), f"{GRADES_TABLE} has no usable row of study {series.study}")
+            yield Exclusion(_source(series), f"{GRADES_TABLE} has no usable row for study {series.study}")
     for study in sorted(tables.grades_of_study.keys() - {series.study for series in tables.series}):
-        yield Exclusion(f"RSNA2024/{study}", f"{SERIES_TABLE} has no series of this study", by_rule=True)
+        yield Exclusion(f"RSNA2024/{study}", f"{SERIES_TABLE} has no series for this study", by_rule=True)
 
 
 def _raw_folder(options: ReadOptions) -> Path:
@@ -158,7 +158,7 @@ def _labelled_images(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
     if not series.labels_of_instance:
-        yield Exclusion(_source(series), f"no label of {LABELS_TABLE} points at this series", by_rule=True)
+        yield Exclusion(_source(series), f"no label in {LABELS_TABLE} points at this series", by_rule=True)
     for (path, headers), (_, pointed) in zip(read_files, sorted(series.labels_of_instance.items()), strict=True):
         if isinstance(headers, UnusableImageError):
             yield Exclusion(_source(series, path.name), str(headers))

@@ -32,12 +32,12 @@ class Series:
     study: str
     series: str  # its own id
     description: str  # among `DESCRIPTIONS`
-    labels_of_instance: dict[int, set[Label]] = field(default_factory=dict)  # that point at each image
+    labels_of_instance: dict[int, set[Label]] = field(default_factory=dict)  # labels that point at each image
 
 
 @dataclass(frozen=True)
 class RsnaTables:
-    """What the tables say."""
+    """The contents of the tables."""
 
     grades_of_study: dict[str, dict[Label, str]]  # severity of each graded label
     series: list[Series]  # in the order of their table

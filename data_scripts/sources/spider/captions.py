@@ -24,7 +24,7 @@ LEVEL_OF_IVD_LABEL = {
     9: "T9/T10",
 }
 
-# Each phrase belongs to one Pfirrmann grade only, so that the words alone still tell the grade.
+# Each phrase belongs to one Pfirrmann grade only, so that the words still tell the grade without its number.
 DEGENERATION = {
     1: ("a bright homogeneous nucleus", "a homogeneous nucleus of high signal", "no disc degeneration"),
     2: (
@@ -77,13 +77,13 @@ class DiscGrades:
 
 
 def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct captions of one disc, below 60 words each, that all state the same facts."""
+    """Compose distinct captions of one disc, under 60 words each, that all state the same facts."""
     absent = _some(_absent_findings([disc]), wording)
     return distinct(lambda: _disc_caption(disc, absent, wording), num_captions)
 
 
 def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct reports of a whole slice, below 200 words each, from the discs from top to bottom.
+    """Compose distinct reports of a whole slice, under 200 words each, from the discs from top to bottom.
 
     Neighbouring discs of equal grades share a sentence. Absent findings are denied once, for the whole spine.
     """
@@ -156,7 +156,7 @@ def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
 
 
 def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
-    """List the findings of no disc; denying only one of endplate and Modic change would read as a contradiction."""
+    """List the findings that no disc has; denying only one of endplate and Modic change would be a contradiction."""
     endplates_or_modic = any(disc.upper_endplate or disc.lower_endplate or disc.modic for disc in discs)
     present = {
         "narrowing": any(disc.narrowing for disc in discs),

@@ -65,7 +65,7 @@ FINDING_COLUMNS = {
     "narrowing": "Disc narrowing",
     "bulging": "Disc bulging",
 }
-# "Pfirrman" is spelt so in the source.
+# The source spells it "Pfirrman".
 GRADE_COLUMNS = ("Patient", "IVD label", "Modic", *FINDING_COLUMNS.values(), "Pfirrman grade")
 _VOLUME_NAME = re.compile(r"([1-9][0-9]{0,5})_(t1|t2|t2_SPACE)\.mha")
 SEQUENCE_NAMES = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2_SPACE"}
@@ -179,7 +179,7 @@ def _find_form(options: ReadOptions) -> tuple[Path, str]:
 
 
 def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) -> Record | Exclusion:
-    """Make a record of a slice, or without gradings of patients, of the crop of one disc."""
+    """Make a record of a slice or, without `gradings_of`, of the crop of one disc."""
     try:
         if row.problem:
             raise ValueError(row.problem)

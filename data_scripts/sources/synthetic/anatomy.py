@@ -160,7 +160,7 @@ def _paint_canal_fat(canvas: Canvas, shape: LevelShape, findings: LevelFindings)
 
 
 def _paint_posterior_elements(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> None:
-    """Facet joints, laminae and spinous process: marrow inside a dark cortical line."""
+    """Paint facet joints, laminae and spinous process: marrow inside a dark cortical line."""
     where = canvas.window(0, 28, 34)
     x, y = canvas.x[where], canvas.y[where]
     grown = _hypertrophy(findings)
@@ -251,7 +251,7 @@ def _paint_sac(canvas: Canvas, shape: LevelShape, findings: LevelFindings, rng: 
 def _rootlets(
     x: Field, y: Field, sac: Field, shape: LevelShape, findings: LevelFindings, rng: np.random.Generator
 ) -> Field:
-    """Share of the cauda equina in each pixel: a crescent at the back of a wide sac, spread out in a tighter one."""
+    """Compute the share of cauda equina per pixel: a crescent at the back of a wide sac, spread out in a tight one."""
     half_width, half_depth, _ = sac_frame(shape, findings)
     turn, depth = rng.uniform(0, 2 * np.pi, ROOTLETS), np.sqrt(rng.uniform(0.2, 0.85, ROOTLETS))
     across = 0.85 * depth * np.cos(turn)

@@ -52,7 +52,7 @@ class Canvas:
         self._pose, self._cosine, self._sine = pose, cosine, sine
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Return the rows and columns around (x, y) that hold everything within `reach` mm: the less to compute."""
+        """Return the rows and columns around (x, y) that contain everything within `reach` mm, to compute less."""
         column = self._pose.column + (self._cosine * x - self._sine * y) / self.spacing_mm
         row = self._pose.row + (self._cosine * y + self._sine * x) / self.spacing_mm
         pixels = (reach + 3 * WARP_MM) / self.spacing_mm + 2

@@ -1,4 +1,4 @@
-"""Which findings a synthetic patient has, level by level: the facts that the pictures and the reports share."""
+"""The findings of a synthetic patient, level by level: the facts that pictures and reports share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ STENOSIS_GRADES = ("A", "B", "C", "D")
 
 NO_FINDING_SHARE = 0.15
 AFFECTED_SHARE = {"L3/L4": 0.40, "L4/L5": 0.78, "L5/S1": 0.70}  # among patients who have a finding somewhere
-DEHYDRATION_SHARE = 0.7  # of the levels with another finding
-HYPERTROPHY_SHARE = 0.6  # of the stenotic levels
+DEHYDRATION_SHARE = 0.7  # among levels with another finding
+HYPERTROPHY_SHARE = 0.6  # among stenotic levels
 
 # The finding that leads an affected level. Dehydration alone is nearly invisible on T1, hence rare.
 LEADS = ("bulge", "protrusion", "bulge and protrusion", "hypertrophy", "dehydration")
@@ -105,7 +105,7 @@ def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
     if rng.random() < NO_FINDING_SHARE:
         return tuple(LevelFindings(level=level) for level in SYNTHETIC_LEVELS)
     affected: list[bool] = []
-    while not any(affected):  # a patient with findings has one at least; 4 % of the draws are repeated
+    while not any(affected):  # a patient with findings has at least one; 4 % of the draws are repeated
         affected = [rng.random() < AFFECTED_SHARE[level] for level in SYNTHETIC_LEVELS]
     return tuple(
         sample_level(level, rng) if hit else LevelFindings(level=level)

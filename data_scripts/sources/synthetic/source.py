@@ -1,7 +1,7 @@
 """The embedded source: axial T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
 
 A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT is on the image's
-RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing follows from (seed, patient): the
+RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing depends only on (seed, patient): the
 same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
 which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
@@ -24,19 +24,19 @@ from data_scripts.sources.synthetic.surroundings import Build, paint_surrounding
 ABOUT = SourceAbout(
     name="synthetic",
     summary=(
-        "Axial T1 and T2 slices drawn from anatomy, six a patient, with reports that state what was drawn: disc bulge, "
-        "protrusion, canal stenosis, dehydration or no finding. No real patient."
+        "Axial T1 and T2 slices drawn from anatomy, six per patient, with reports that state what was drawn: disc "
+        "bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
     ),
     license="cc0-1.0",
     citation="Drawn by data_scripts.sources.synthetic.source of LumbarCLIP.",
     size="nothing to download",
-    where="drawn here; --raw is left out, --num_patients says how many",
+    where="drawn here; leave out --raw; --num_patients says how many",
     draws_patients=True,
 )
 IMAGE_SIZE = 192
 SYNTHETIC_SEQUENCES = ("T1", "T2")
 
-# Streams of random numbers. Each purpose has its own, so that no finding can shift the draws behind another thing.
+# Streams of random numbers. Each purpose has its own, so that a finding cannot shift other draws.
 _FINDINGS, _PATIENT, _SHAPE, _TEXTURE, _EXPOSURE, _WORDING = range(6)
 
 
@@ -63,7 +63,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield six records a patient: T1 and T2 of each level, which share their report.
+    """Yield six records per patient: T1 and T2 of each level, which share their report.
 
     Raises:
         ValueError: If `raw` is given or `num_patients` is below 1.
@@ -106,7 +106,7 @@ def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
 
 
-@lru_cache(maxsize=1)  # a record's mask is asked for right after its image
+@lru_cache(maxsize=1)  # a record's mask is loaded right after its image
 def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Slice:
     """Draw one slice of a patient with the given findings, which change the level's own pixels and nothing else.
 
@@ -120,7 +120,7 @@ def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) 
         column=0.5 * IMAGE_SIZE + shape_rng.normal(0.0, 3.0),
         row=0.52 * IMAGE_SIZE + shape_rng.normal(0.0, 3.0),
     )
-    texture_rng = _stream(seed, patient, _TEXTURE, findings.level)  # equal for T1 and T2: it is the same tissue
+    texture_rng = _stream(seed, patient, _TEXTURE, findings.level)  # the same for T1 and T2: it is the same tissue
     canvas = Canvas(IMAGE_SIZE, scanner.spacing_mm, pose, SIGNAL[sequence], texture_rng)
     paint_surroundings(canvas, shape, build, texture_rng)
     paint_level(canvas, shape, findings, texture_rng)

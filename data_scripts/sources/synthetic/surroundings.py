@@ -12,7 +12,7 @@ from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """The build of a patient: equal at all levels, and independent of findings."""
+    """The build of a patient: the same at all levels, and independent of findings."""
 
     size: float  # scale of the skeleton, about 1
     fat_mm: float  # subcutaneous fat behind the muscles
@@ -46,7 +46,7 @@ def paint_surroundings(canvas: Canvas, shape: LevelShape, build: Build, rng: np.
 
 
 def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
-    """Fat inside a skin line; the midline furrow follows the spinous processes."""
+    """Paint fat inside a skin line; the midline furrow follows the spinous processes."""
     x, y, size = canvas.x, canvas.y, canvas.image.shape[0]
     furrow = 4.0 * np.exp(-((x / 14.0) ** 2))
     back = 60.0 * build.size + build.fat_mm - furrow - 0.0016 * x * x
@@ -63,7 +63,7 @@ def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
 
 
 def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
-    """Erector spinae and multifidus: one compartment a side, feathered with fat, in a thin fascia."""
+    """Paint erector spinae and multifidus: one compartment per side, feathered with fat, in a thin fascia."""
     size = canvas.image.shape[0]
     narrow = {"L3/L4": 1.0, "L4/L5": 0.96, "L5/S1": 0.84}[shape.level] * build.muscle * build.size
     wide, deep = 35.0 * narrow, 23.0 * narrow
@@ -112,7 +112,7 @@ def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random
 
 
 def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build) -> None:
-    """Quadratus lumborum, and the top of the iliac crest at L4/L5."""
+    """Paint quadratus lumborum, and the top of the iliac crest at L4/L5."""
     for side in (-1, 1):
         center, wide = (side * 60.0 * build.size, 4.5), 27.0 * build.muscle
         where = canvas.window(*center, wide + 4)
@@ -124,7 +124,7 @@ def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build) -> None:
 
 
 def _paint_pelvis(canvas: Canvas, build: Build) -> None:
-    """Iliac wings with iliacus before and gluteus behind them, and the fading sacral ala."""
+    """Paint iliac wings with iliacus in front and gluteus behind, and the fading sacral ala."""
     for side in (-1, 1):
         iliacus, gluteus, ala = (side * 92.0, -16.0), (side * 100.0, 40.0), (side * 40.0, 7.0)
         for center, radii, turn, tissue, blur, opacity in (
@@ -147,7 +147,7 @@ def _paint_bone_bar(canvas: Canvas, start: tuple[float, float], end: tuple[float
 
 
 def _paint_vessels(canvas: Canvas, shape: LevelShape, rng: np.random.Generator) -> None:
-    """Aorta on the patient's left and cava on the right; below L4 the iliac vessels."""
+    """Paint the aorta on the patient's left and cava on the right; below L4 the iliac vessels."""
     front = -2.0 * shape.disc_half_depth
     vessels = {
         "L3/L4": [(8, -9, 8.0, 8.0), (-15, -8, 10.5, 7.5)],
@@ -166,7 +166,7 @@ def _paint_vessels(canvas: Canvas, shape: LevelShape, rng: np.random.Generator) 
 
 
 def _paint_bowel(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
-    """Loops of grey content before the spine, colon on both flanks, gas in some."""
+    """Paint loops of grey content in front of the spine, colon on both flanks, gas in some."""
     texture = smooth_noise(rng, canvas.image.shape[0], 5.0)
     loops = [(side * 76.0, -36.0, 15.0) for side in (-1, 1)]
     loops += [(rng.uniform(-70, 70), rng.uniform(-78, -58), rng.uniform(8, 14)) for _ in range(5)]

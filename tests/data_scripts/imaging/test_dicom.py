@@ -150,7 +150,7 @@ def test_enhanced_multi_frame(tmp_path, syntax, undefined_length):
     del groups["PerFrameFunctionalGroupsSequence"][1].PlanePositionSequence
     make_dicom(tmp_path / "b", pixels, transfer_syntax=syntax, position=None, **groups)
     assert [position_mm(header) for header in read_headers(tmp_path / "b")] == [-10, None, -2]
-    with pytest.raises(UnusableImageError, match="no frame 3: the file holds 3"):
+    with pytest.raises(UnusableImageError, match="no frame 3: the file has 3"):
         read_slice(tmp_path / "a", 3)
 
 

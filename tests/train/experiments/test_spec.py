@@ -102,7 +102,7 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"headline": "paper_balanced/projected"}, "headline must be one of .*paper_balanced/unprojected"),
         ({"reference": "Our"}, "reference 'Our'.*Did you mean Ours"),
         ({"num_resamples": 0}, "num_resamples must be at least 1"),
-        ({"sistems": {}}, "sets 'sistems', which is no setting. Did you mean systems"),
+        ({"sistems": {}}, "sets 'sistems', which is not a setting. Did you mean systems"),
     ],
 )
 def test_what_is_unknown_or_cannot_work_is_refused(tmp_path, changed, message):

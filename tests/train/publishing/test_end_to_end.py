@@ -55,7 +55,7 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
             monkeypatch.setenv(name, value)  # for the processes that publishing starts
         hub.connect(monkeypatch)
         monkeypatch.setattr(publication, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
-        with pytest.raises(ValueError, match=f"{MODEL} has a version v0.1"):
+        with pytest.raises(ValueError, match=f"{MODEL} already has a version v0.1"):
             publish.main(PublishArguments(run=str(classifier), repo_id=MODEL))  # other files
         as_adapter = PublishArguments(
             run=str(adapters), repo_id=ADAPTER, adapter=True, adapter_base=MODEL, allow_unmeasured=True

@@ -101,10 +101,10 @@ def test_a_tag_is_refused_before_the_training(push, trusting, hub):
     seen = len(hub.requests)
     with pytest.raises(ValueError, match=r"has a version v0\.1, which others may use: give another --hub_tag\.$"):
         push(dataset="never_looked_at")
-    with pytest.raises(ValueError, match="--hub_tag 'v 2' is no tag"):
+    with pytest.raises(ValueError, match="--hub_tag 'v 2' is not a tag"):
         push("--hub_tag", "v 2", dataset="never_looked_at")
     hub.model(REPO).private = False
-    with pytest.raises(ValueError, match="is public: train/publish.py --public publishes into it"):
+    with pytest.raises(ValueError, match="is public: publish with train/publish.py --public"):
         push("--hub_tag", "v0.2", dataset="never_looked_at")
     assert all(line.startswith("GET") for line in hub.requests[seen:])
 

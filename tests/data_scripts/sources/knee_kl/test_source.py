@@ -75,8 +75,8 @@ def test_the_set_s_own_splits_are_kept_only_where_they_can_serve(knees):
 @pytest.mark.parametrize(
     ("file", "reason", "by_rule"),
     [
-        ("train/5/9000009L.png", "unknown folder 'train/5'; expected that of a grade, 0 to 4", False),
-        ("train/9000009L.png", "unknown folder 'train'; expected that of a grade, 0 to 4", False),
+        ("train/5/9000009L.png", "unknown folder 'train/5'; expected a grade, 0 to 4", False),
+        ("train/9000009L.png", "unknown folder 'train'; expected a grade, 0 to 4", False),
         ("train/2/more/9000009L.png", "unknown folder 'train/2/more'", False),
         (
             "train/2/900009L.png",

@@ -182,7 +182,7 @@ def test_what_nothing_points_at_or_nobody_graded_is_left_out_by_rule(download):
     assert "no condition on this image is graded" in exclusions["RSNA2024/2/12/3.dcm"].reason
     assert (
         "no label" in exclusions["RSNA2024/1/11"].reason
-        and "has no series of this study" in exclusions["RSNA2024/3"].reason
+        and "has no series for this study" in exclusions["RSNA2024/3"].reason
     )
     assert len(exclusions) == 7
 

@@ -23,7 +23,7 @@ from train.reporting.rendering import fill_template
 LEAK = {"in_words": "7 patients in several splits (rows: train 9, test 8)."}
 
 
-DRAWN = "**Synthetic data.** A program drew the images and worded the reports that this model was"
+DRAWN = "**Synthetic data.** A program drew the images and wrote the reports that this model was"
 
 
 RESTRICTED = {"data__may_be_shared": False, "data__license": "other: no redistribution"}
@@ -38,7 +38,7 @@ RESTRICTED = {"data__may_be_shared": False, "data__license": "other: no redistri
         ("run.json", {"data__split_by": "record"}, "**Leak.** The splits are by record"),
         ("run.json", {"data__deidentification": {"passed": False, "ids": "kept"}}, "**De-identification failed.**"),
         ("run.json", {"data__deidentification": None}, "**De-identification unknown.**"),
-        ("run.json", RESTRICTED, "what was made from them: no redistribution."),
+        ("run.json", RESTRICTED, "anything made from them: no redistribution."),
         ("run.json", {}, None),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, rows, sa
     shown = re.compile(r"\| LumbarCLIP +\| \d")
     assert shown.search(results)
     assert ("model-index" in card.data.to_dict()) is (said is None)
-    assert ("Starting weights" in limits) is ("May be too good" in results) is (said is not None)
+    assert ("Starting weights" in limits) is ("May be inflated" in results) is (said is not None)
     if said:
         assert said in limits and said in results[: shown.search(results).start()]  # type: ignore[union-attr]
 
@@ -127,7 +127,7 @@ START = {"checkpoint": "a/b", "is_folder": False, "rows": "same"}
             "other",
             "of the data and those of the weights of `a/b`.",
         ),
-        ("cc-by-4.0", {}, "other", "of the data. The licence of the data asks for attribution: name their source"),
+        ("cc-by-4.0", {}, "other", "of the data. The licence of the data asks for attribution: credit their source"),
         ("mit", {}, "other", "none of its own"),
         (None, {}, "other", "none of its own"),
     ],
