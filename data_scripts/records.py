@@ -57,7 +57,7 @@ class Record:
     report: str  # the original text; not empty
     patient_id: str  # pseudonym; everything of one patient goes to one split
     study_id: str  # pseudonym of one examination
-    source: str  # data set and file, unique: the record's identity in `build_report.json`
+    source: str  # dataset and file, unique: the record's identity in `build_report.json`
     load_mask: Callable[[], Image.Image] | None = None  # 8-bit class indices (mode `L`), same size as the image
     rephrasings: tuple[str, ...] = ()  # other wordings of the same facts
     labels: tuple[str, ...] = ()  # classes present, each among the source's `label_names`
@@ -86,7 +86,7 @@ class SourceAbout:
 
     name: str  # as given to `--source`
     summary: str  # one sentence: which images, which reports, how many
-    license: str  # a licence of the Hub (`cc-by-4.0`), or `other: ` and the data set's own words
+    license: str  # a licence of the Hub (`cc-by-4.0`), or `other: ` and the dataset's own words
     citation: str
     size: str  # size of the download
     where: str  # where to get it, and which files `--raw` must contain

@@ -2,7 +2,7 @@
 
 They fix what transformers' pipelines silently get wrong on medical images: 16-bit slices keep their depth, prompts use
 the words of reports, long reports are truncated, and an untrained head is an error. They take PIL images, arrays,
-files, URLs and base64, singly or in lists, generators and data sets.
+files, URLs and base64, singly or in lists, generators and datasets.
 """
 
 from typing import Any

@@ -20,12 +20,12 @@ from data_scripts.system.command_line import FAILED, arguments_class_of, build_p
 
 # Name: module with `main(args)`, and what it does.
 COMMANDS = {
-    "build": ("data_scripts.build", "Build a data set from raw studies."),
+    "build": ("data_scripts.build", "Build a dataset from raw studies."),
     "audit": ("data_scripts.audit", "Look for leaks between splits, and for anything that may name a person."),
     "deidentify": ("data_scripts.deidentify", "Copy DICOM files without anything that identifies patients."),
     "paraphrase": ("data_scripts.paraphrase", "Rephrase reports and check the facts."),
     "parse_reports": ("data_scripts.parse_reports", "Read the findings that reports state."),
-    "publish_dataset": ("data_scripts.publish_dataset", "Publish a data set on the Hub."),
+    "publish_dataset": ("data_scripts.publish_dataset", "Publish a dataset on the Hub."),
     "pretrain": ("train.pretrain", "Pretrain LumbarCLIP on images and reports."),
     "finetune": ("train.finetune_classification", "Fine-tune a classifier from a checkpoint."),
     "evaluate": ("train.evaluate_model", "Evaluate a checkpoint on held-out patients."),

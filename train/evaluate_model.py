@@ -1,4 +1,4 @@
-"""Evaluate a LumbarCLIP checkpoint on the held-out patients of a data set.
+"""Evaluate a LumbarCLIP checkpoint on the held-out patients of a dataset.
 
     python train/evaluate_model.py --checkpoint runs/demo/checkpoint --dataset data/synthetic
     python train/evaluate_model.py --checkpoint USER/MODEL --dataset data/spider_discs --out runs/spider --no_baselines
@@ -48,7 +48,7 @@ def main(args: EvaluateArguments) -> None:
 
 
 def check_results_folder(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
-    """Raise ValueError if the default folder holds metrics of another data set."""
+    """Raise ValueError if the default folder holds metrics of another dataset."""
     if metrics.exists() and not args.out:
         measured = json.loads(metrics.read_text())["dataset"]["name"]
         if measured != dataset_name:

@@ -33,7 +33,7 @@ class ExplainArguments:
     out: str = setting(MISSING, "Folder to write to.")
     split: str = setting("test", "Split to measure on; one the model was not trained on.")
     mask_names: list[str] = setting(
-        [], "Names of the mask classes, background first; by default those of the data set's card."
+        [], "Names of the mask classes, background first; by default those of the dataset's card."
     )
     num_randomised: int = setting(5, "Models with random weights to compare with.")
     batch_size: int = setting(32, "Images per forward pass; changes no result.")
@@ -63,7 +63,7 @@ def main(args: ExplainArguments) -> None:
     model, processor = cast(tuple[Any, Any], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)
     if args.split not in dataset:
-        raise ValueError(f"The data set has no split {args.split!r}; it has {', '.join(dataset)}.")
+        raise ValueError(f"The dataset has no split {args.split!r}; it has {', '.join(dataset)}.")
     rows = dataset[args.split]
     mask_names = mask_names_of(args)
     findings = masked_findings(rows, mask_names)
@@ -94,13 +94,13 @@ def main(args: ExplainArguments) -> None:
 
 
 def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
-    """Name the mask classes, background first: from the settings, else from the data set's card."""
+    """Name the mask classes, background first: from the settings, else from the dataset's card."""
     from data_scripts.lumbar_builder import read_mask_names
 
     if names := tuple(args.mask_names) or read_mask_names(args.dataset):
         return names
     raise ValueError(
-        f"The card of {args.dataset} names no mask classes. Build the data set again, or name them in order, such as "
+        f"The card of {args.dataset} names no mask classes. Build the dataset again, or name them in order, such as "
         "--mask_names background disc 'thecal sac' 'posterior element'."
     )
 

@@ -40,7 +40,7 @@ def finetune(
 ) -> "LumbarCLIPForImageClassification":
     """Do one run, from its folder to its evaluation; may be called many times in one process.
 
-    `args.dataset` only names the data set, whose splits are `train`, `validation` and `test`.
+    `args.dataset` only names the dataset, whose splits are `train`, `validation` and `test`.
 
     Raises:
         ValueError: If the output folder holds something else, or there is nothing to learn.

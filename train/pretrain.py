@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(args: PretrainArguments) -> None:
-    """Read the data set and check it for leaks; train, save, evaluate, publish."""
+    """Read the dataset and check it for leaks; train, save, evaluate, publish."""
     from accelerate import PartialState
 
     from train.data.loaders import open_dataset
@@ -51,10 +51,10 @@ def pretrain(
 ) -> "tuple[LumbarCLIPProcessor, LumbarCLIPModel]":
     """Do one run, from its folder to its evaluation; may be called many times in one process.
 
-    `args.dataset` only names the data set, whose splits are `train`, `validation` and `test`.
+    `args.dataset` only names the dataset, whose splits are `train`, `validation` and `test`.
 
     Raises:
-        ValueError: If the output folder holds something else, or the data set cannot be learned from.
+        ValueError: If the output folder holds something else, or the dataset cannot be learned from.
         FloatingPointError: If a loss or a gradient is NaN or infinite.
     """
     from train.data.provenance import DataFacts

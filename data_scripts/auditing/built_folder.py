@@ -34,7 +34,7 @@ def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
         try:
             dataset = datasets.load_dataset(str(folder), cache_dir=cache)
         except DatasetsError as error:
-            raise ValueError(f"{folder} cannot be read as a data set: {error}") from error
+            raise ValueError(f"{folder} cannot be read as a dataset: {error}") from error
         yield dataset
 
 

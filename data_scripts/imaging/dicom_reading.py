@@ -176,7 +176,7 @@ def _read_header(stream: BoundedReader, tags: Sequence[BaseTag]) -> DicomFile:
 
 
 def _inflate(content: bytes) -> bytes:
-    """Unpack a deflated data set up to a bound: a kilobyte can unpack to a megabyte."""
+    """Unpack a deflated dataset up to a bound: a kilobyte can unpack to a megabyte."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(content, MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
@@ -236,7 +236,7 @@ def _lay_over(header: Dataset, macro: Dataset) -> None:
 
 
 def _copy(header: Dataset) -> Dataset:
-    """Copy a data set's elements; `Dataset(header)` would share the dictionary that holds them."""
+    """Copy a dataset's elements; `Dataset(header)` would share the dictionary that holds them."""
     copied = Dataset({tag: header.get_item(tag) for tag in header.keys()})  # noqa: SIM118 (iterating would convert)
     implicit, little = header.original_encoding
     copied.set_original_encoding(implicit, little, header.original_character_set)

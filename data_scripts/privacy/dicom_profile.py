@@ -1,4 +1,4 @@
-"""De-identify a DICOM data set by the standard's Basic Application Level Confidentiality Profile.
+"""De-identify a DICOM dataset by the standard's Basic Application Level Confidentiality Profile.
 
 Table E.1-1 of PS3.15 says which attribute is removed, emptied or replaced; the package dicom-anonymizer keeps it up to
 date. The actions are applied here, since that package does not clean sequences and gives each process different UIDs.

@@ -40,7 +40,7 @@ def _kinds_in(text: str) -> tuple[str, ...]:
 
 
 def pseudonyms_of_public(about: SourceAbout) -> Pseudonyms:
-    """Make pseudonyms for a public data set, where nothing is secret: the same in every build."""
+    """Make pseudonyms for a public dataset, where nothing is secret: the same in every build."""
     return Pseudonyms(hashlib.sha256(about.name.encode()).digest())
 
 
@@ -49,7 +49,7 @@ def pseudonymise(
 ) -> dict[str, list[Record]]:
     """Replace anything in the ids and the file name that could lead back to a patient.
 
-    In a public data set, whose ids are pseudonyms already, only dates are replaced: scanners write the day of an
+    In a public dataset, whose ids are pseudonyms already, only dates are replaced: scanners write the day of an
     examination into folder names. Other ids and file names are replaced whole. Records are split by their original ids
     before, so that splits are reproducible.
     """

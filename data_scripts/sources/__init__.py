@@ -1,4 +1,4 @@
-"""The sources of data sets.
+"""The sources of datasets.
 
 To add one: write `sources/NAME.py`, or `sources/NAME/source.py` next to its other files, with the three members of
 `Source`, and add it to `SOURCES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
@@ -46,7 +46,7 @@ def list_sources() -> str:
 def _describe(about: SourceAbout) -> str:
     license_words = about.license.removeprefix("other: ")
     lines = {
-        "Licence": license_words + ("" if about.may_be_shared else "; data sets built from it must not be shared"),
+        "Licence": license_words + ("" if about.may_be_shared else "; datasets built from it must not be shared"),
         "Size": about.size,
         "Get it": about.where,
         "Cite": about.citation,

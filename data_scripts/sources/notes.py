@@ -124,7 +124,7 @@ def _patient_id(kind: str, value: object) -> str:
 def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
     """Return the report of an image from its patient's note, or an exclusion.
 
-    An empty or missing note is a gap of the data set, excluded by rule; an unreadable row is a defect.
+    An empty or missing note is a gap of the dataset, excluded by rule; an unreadable row is a defect.
 
     Example:
         >>> report_or_exclusion(Note(where="row 2", patient_id="0001", text="Mild bulge.//No stenosis"), "a.png")

@@ -45,7 +45,7 @@ class BuildArguments:
     keep_ids: bool = setting(
         False,
         "Keep ids of patients and studies and names of files. If not given, pseudonyms replace those of a source that "
-        "is not a public data set.",
+        "is not a public dataset.",
     )
     pseudonym_key: Path | None = setting(
         None,

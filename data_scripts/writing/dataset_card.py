@@ -42,7 +42,7 @@ Number of rows with each class, by split. A row may have several classes or none
 - `pixel_spacing_mm`: of the stored image. `disc_height_mm`: of the disc at `level`, as the source measured it. Both are
   null if unknown.
 - `mask`: {mask_text}
-- `source`: data set and file of the row.
+- `source`: dataset and file of the row.
 
 ## Privacy
 
@@ -76,7 +76,7 @@ LEAK = """
 
 ID_TEXTS = {
     "pseudonyms": "keyed pseudonyms, as is the file name in `source`.",
-    "as published": "the pseudonyms that the data set was published with; dates in file names are replaced.",
+    "as published": "the pseudonyms that the dataset was published with; dates in file names are replaced.",
     "kept": "as in the source; they are **not** pseudonymised, nor are file names.",
 }
 

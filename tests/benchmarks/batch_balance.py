@@ -49,7 +49,7 @@ class BatchBalanceArguments:
 
 
 def main(args: BatchBalanceArguments) -> None:
-    """Measure each data set at each batch size and balance; print tables."""
+    """Measure each dataset at each batch size and balance; print tables."""
     rows_of = {Path(name).name: open_dataset(name)["train"] for name in args.datasets}
     if args.notes:
         rows_of["mendeley_notes"] = rows_of_notes(Path(args.notes))

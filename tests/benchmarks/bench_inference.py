@@ -67,7 +67,7 @@ class InferenceBenchArguments:
     """The settings of this benchmark."""
 
     checkpoint: str = field(default="runs/demo/checkpoint", metadata={"help": "Model that is measured and probed."})
-    dataset: str = field(default="data/synthetic", metadata={"help": "Data set whose training images are encoded."})
+    dataset: str = field(default="data/synthetic", metadata={"help": "Dataset whose training images are encoded."})
     towers: list[str] = field(
         default_factory=list, metadata={"help": f"timm names of further vision towers, random, {SIDE} px."}
     )

@@ -56,7 +56,7 @@ class ProbeBenchArguments:
     """The settings of this benchmark."""
 
     checkpoint: str = field(default="runs/demo/checkpoint", metadata={"help": "Model whose features are probed."})
-    dataset: str = field(default="data/synthetic", metadata={"help": "Data set with exclusive labels."})
+    dataset: str = field(default="data/synthetic", metadata={"help": "Dataset with exclusive labels."})
     batch_size: int = field(default=128, metadata={"help": "Images per forward pass."})
     encoding_epochs: int = field(default=2, metadata={"help": "Epochs of encoding to run, of the 50."})
     kept: list[float] = field(

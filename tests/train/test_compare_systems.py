@@ -136,7 +136,7 @@ def test_a_changed_setting_of_a_begun_run_is_refused(finished, tmp_path):
         run_here(changed)
     with pytest.raises(ValueError, match=r"ours-seed0 \(max_updates: None then, 1 now\).*--out"):
         run_here({**finished, "max_updates": 1})
-    with pytest.raises(ValueError, match="on the data set's own splits, and this one uses 3 folds.*--out"):
+    with pytest.raises(ValueError, match="on the dataset's own splits, and this one uses 3 folds.*--out"):
         run_here({**finished, "folds": 3})
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
@@ -173,7 +173,7 @@ def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path
 
 
 def changed_copy(source, folder, change):
-    """The data set with each row changed."""
+    """The dataset with each row changed."""
     (folder / "data").mkdir(parents=True)
     for split, rows in load_dataset(str(source)).items():
         rows.map(change, load_from_cache_file=False).to_parquet(folder / "data" / f"{split}.parquet")

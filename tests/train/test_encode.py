@@ -216,7 +216,7 @@ def test_chunks_of_other_settings_are_not_resumed(checkpoint, scans, tmp_path, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "either a folder with --images, or a data set"),
+        ({}, "either a folder with --images, or a dataset"),
         ({"images": "a", "dataset": "b"}, "either a folder"),
         ({"images": "a", "what": "reports"}, "--what must be images"),
         ({"images": "a", "batch_size": 0}, "at least 1"),

@@ -1,4 +1,4 @@
-"""The entry, from a checkpoint and a data set with masks to the report."""
+"""The entry, from a checkpoint and a dataset with masks to the report."""
 
 import json
 
@@ -14,7 +14,7 @@ from train.explain import ExplainArguments, main
 
 @pytest.fixture
 def masked_folder(tiny_dataset_folder, tmp_path):
-    """The tiny data set with a disc drawn into every mask."""
+    """The tiny dataset with a disc drawn into every mask."""
     mask = np.zeros((24, 40), dtype=np.uint8)
     mask[8:16, 10:30] = 1
     (tmp_path / "masked" / "data").mkdir(parents=True)

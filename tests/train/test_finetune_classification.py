@@ -137,7 +137,7 @@ def test_training_stops_and_keeps_the_weights_of_the_lowest_validation_loss(sett
 
 
 def with_grades(folder, **grades_of_split):
-    """The data set with grades of 1, 2 and 3, of which no training row has 3."""
+    """The dataset with grades of 1, 2 and 3, of which no training row has 3."""
     graded = load_dataset(folder)
     for split, rows in graded.items():
         grades = grades_of_split.get(split, [label for (label,) in rows["labels"]])

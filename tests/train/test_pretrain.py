@@ -283,7 +283,7 @@ def test_a_leaking_data_set_is_refused_unless_wanted(settings, tmp_path):
 
 
 def one_sequence(settings):
-    """The same data set with one sequence only."""
+    """The same dataset with one sequence only."""
     from datasets import load_dataset
 
     folder = Path(settings["output_dir"]).parent / "one"

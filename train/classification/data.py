@@ -126,7 +126,7 @@ def _warn_of_unlearned(data: ClassificationData) -> None:
     if not data.answerable("validation").any():
         raise ValueError(
             f"No validation row has a class that a training row has. Classes without a training row: "
-            f"{', '.join(unlearned)}. Rebuild the data set with more patients or another --seed."
+            f"{', '.join(unlearned)}. Rebuild the dataset with more patients or another --seed."
         )
     if unlearned:
         logger.warning(

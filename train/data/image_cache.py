@@ -45,7 +45,7 @@ class DecodedImages:
     """The images of a split as the image processor leaves them before rescaling and normalising.
 
     The cache identifies an image by its stored bytes and the settings of the processor, so that the folds of a
-    cross-validation share theirs and a rebuilt data set does not find old ones.
+    cross-validation share theirs and a rebuilt dataset does not find old ones.
     """
 
     def __init__(self, dataset: Dataset, image_processor: LumbarCLIPImageProcessor) -> None:

@@ -1,4 +1,4 @@
-"""From a data set to batches: images are decoded once, texts tokenised once, and random choices depend on the row.
+"""From a dataset to batches: images are decoded once, texts tokenised once, and random choices depend on the row.
 
 Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
 """
@@ -31,7 +31,7 @@ COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "s
 
 
 def open_dataset(name: str) -> DatasetDict:
-    """Read a data set of `data_scripts.build` from its folder or the Hub.
+    """Read a dataset of `data_scripts.build` from its folder or the Hub.
 
     Raises:
         ValueError: If there is none, or it lacks a split or a column that training needs.

@@ -63,7 +63,7 @@ class DataFacts:
 
 
 def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Describe a data set and what may be done with it, as its build recorded it; None where it did not.
+    """Describe a dataset and what may be done with it, as its build recorded it; None where it did not.
 
     Returns:
         `name`, `hub_id` (None for a folder), `synthetic`, `splits` (rows and patients of each), `planes` and
@@ -84,7 +84,7 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
 
 
 def describe_build(name: str) -> dict[str, Any]:
-    """Return what the build of a data set, a folder or Hub id, recorded under the names of `UNKNOWN`; else None."""
+    """Return what the build of a dataset, a folder or Hub id, recorded under the names of `UNKNOWN`; else None."""
     folder = Path(name)
     return {**UNKNOWN, **(_of_folder(folder) if folder.is_dir() else _of_hub(name))}
 
@@ -115,7 +115,7 @@ def _of_hub(name: str) -> dict[str, Any]:
         card = DatasetCard.load(name).data.to_dict()
     except HFValidationError:  # the name of rows made by a program
         return {}
-    except OSError:  # not reachable, but the data set is cached: train anyway
+    except OSError:  # not reachable, but the dataset is cached: train anyway
         return {"hub_id": name}
     license_id, passed = card.get("license"), card.get("deidentification_passed")
     return {

@@ -26,7 +26,7 @@ def augmented_texts(
     Args:
         reports: The rows' reports.
         rephrasings: The rows' rephrasings; a row may have none.
-        augmentation: `rephrasings`: those in the data set. `eda`: EDA variations of the report, with its facts. `both`:
+        augmentation: `rephrasings`: those in the dataset. `eda`: EDA variations of the report, with its facts. `both`:
             EDA variations of the rephrasings, or of the report if it has none. `none`.
         seed: Seed of the variations.
         show_progress: Whether to draw a progress bar.

@@ -18,14 +18,14 @@ def default_num_workers() -> int:
 
 @dataclass
 class EncodeArguments:
-    """Embed a folder of images or a data set."""
+    """Embed a folder of images or a dataset."""
 
     checkpoint: str = setting(MISSING, "Checkpoint folder, or Hub id.")
     out: str = setting(MISSING, "Parquet file to write.")
     images: str = setting("", "Folder of images and DICOM files, recognised by their content.")
     dataset: str = setting("", "Instead of images: folder of data_scripts.build, or a Hub id.")
-    split: list[str] = setting([], "Splits of the data set; all by default.")
-    what: What = setting("images", "What to embed from the data set.")
+    split: list[str] = setting([], "Splits of the dataset; all by default.")
+    what: What = setting("images", "What to embed from the dataset.")
     project: bool = setting(
         True, "Write unit-length embeddings of the shared space; otherwise the pooled outputs of the towers."
     )
@@ -43,7 +43,7 @@ class EncodeArguments:
         """Check the settings before anything is loaded."""
         out = Path(self.out)
         if bool(self.images) == bool(self.dataset):
-            raise ValueError("Name either a folder with --images, or a data set with --dataset.")
+            raise ValueError("Name either a folder with --images, or a dataset with --dataset.")
         if self.what not in WHAT or (self.images and self.what != "images"):
             raise ValueError(f"--what must be images or, with --dataset, reports; got {self.what!r}.")
         if self.int8 and not self.onnx:

@@ -52,7 +52,7 @@ def encode(args: EncodeArguments) -> None:
 
 
 def open_inputs(args: EncodeArguments, processor: LumbarCLIPProcessor) -> Inputs:
-    """Open the inputs; raise `ValueError` if there is nothing, or the data set has no such split."""
+    """Open the inputs; raise `ValueError` if there is nothing, or the dataset has no such split."""
     if args.images:
         return FolderImages(Path(args.images), processor.image_processor)
     dataset = open_dataset(args.dataset)

@@ -1,4 +1,4 @@
-"""Read the inputs of the bulk encoder in batches: images of a folder, or images or reports of a data set.
+"""Read the inputs of the bulk encoder in batches: images of a folder, or images or reports of a dataset.
 
 Shapes: B images or rows of a batch that can be read, C channels, S side of the image, U distinct texts, T tokens.
 """
@@ -25,7 +25,7 @@ from data_scripts.system.worker_pool import Announce
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
-COLUMNS = ("source", "patient_id", "report")  # of a data set, in addition to labels and split
+COLUMNS = ("source", "patient_id", "report")  # of a dataset, in addition to labels and split
 NO_CRASH: Mapping[int, str] = {}
 
 Reference = tuple[str, int]  # a file and the frame in it, or a split and the row in it
@@ -64,7 +64,7 @@ class FolderImages:
 
     def __init__(self, folder: Path, image_processor: LumbarCLIPImageProcessor) -> None:
         if not folder.is_dir():
-            raise ValueError(f"--images {folder} is not a folder. Name a data set with --dataset.")
+            raise ValueError(f"--images {folder} is not a folder. Name a dataset with --dataset.")
         self.folder, self.image_processor = folder, image_processor
         self.file_names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         self.num_files = len(self.file_names)
@@ -103,7 +103,7 @@ class FolderImages:
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number; attributes as in `FolderImages`."""
+    """Rows of a dataset, by split and number; attributes as in `FolderImages`."""
 
     schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()) | {"labels": pa.list_(pa.string()), "split": pa.string()})
     name = "rows"
@@ -138,7 +138,7 @@ class DatasetRows:
 
 
 class DatasetImages(DatasetRows):
-    """The images of a data set."""
+    """The images of a dataset."""
 
     def __init__(self, splits: Mapping[str, Dataset], image_processor: LumbarCLIPImageProcessor) -> None:
         super().__init__(splits)
@@ -168,7 +168,7 @@ class DatasetImages(DatasetRows):
 
 
 class DatasetReports(DatasetRows):
-    """The reports of a data set; one that several rows of a batch share is encoded once."""
+    """The reports of a dataset; one that several rows of a batch share is encoded once."""
 
     def __init__(self, splits: Mapping[str, Dataset], processor: LumbarCLIPProcessor) -> None:
         super().__init__(splits)

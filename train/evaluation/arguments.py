@@ -7,10 +7,10 @@ from data_scripts.system.command_line import MISSING, setting
 
 @dataclass
 class EvaluateArguments:
-    """Evaluate a LumbarCLIP checkpoint on the held-out patients of a data set."""
+    """Evaluate a LumbarCLIP checkpoint on the held-out patients of a dataset."""
 
     checkpoint: str = setting(MISSING, "Folder of a checkpoint, or a Hub id.")
-    dataset: str = setting(MISSING, "Folder that data_scripts.build wrote, or a Hub id of such a data set.")
+    dataset: str = setting(MISSING, "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
     split: str = setting("test", "Split to measure on. The probes are fitted on `train` and `validation`.")
     out: str = setting("", "Where to write; empty: the folder of the checkpoint.")
     batch_size: int = setting(64, "Images or texts per forward pass. Changes no metric.")

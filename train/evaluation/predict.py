@@ -1,4 +1,4 @@
-"""Let every protocol predict the test rows of a data set from one model, or from features that no run has learned.
+"""Let every protocol predict the test rows of a dataset from one model, or from features that no run has learned.
 
 A protocol that reads features is a probe: a function of features and targets by split that returns the probability of
 each label for the test rows, shape (N, K). A new one needs a file in `protocols/` and an entry in `PROBES`; it is then
@@ -47,7 +47,7 @@ PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """The embeddings that a model computes for a data set. D: width of the shared space."""
+    """The embeddings that a model computes for a dataset. D: width of the shared space."""
 
     # by space, by split: z_I (`unprojected`), (N, d_I); z'_I (`projected`), unit length, (N, D)
     features: Mapping[str, Features]
@@ -99,9 +99,9 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
     """Let every protocol predict the test split, without looking at the truth of test rows.
 
     Args:
-        encoded: The embeddings of the data set.
+        encoded: The embeddings of the dataset.
         targets: By split.
-        rows: Index of each test row in the whole data set. Shape (N,).
+        rows: Index of each test row in the whole dataset. Shape (N,).
         fold: Number of the fold; 0 where there is one split.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Predictions are arrays with one entry per row, by name. N rows, K labels, Q questions of C choices (see `questions.py`):
 
-    row, fold                              index in the whole data set; the fold whose models predicted    (N,)
+    row, fold                              index in the whole dataset; the fold whose models predicted    (N,)
     probe/PROBE/FEATURES                   probability of each label; NaN where it could not be learned    (N, K)
     grade/FEATURES                         grade; -1 where the row has none                                (N,)
     decision/paper_threshold/unprojected   1 where the label is predicted, by thresholds of validation rows (N, K)
@@ -118,7 +118,7 @@ def of_baselines(predictions: Mapping[str, Array]) -> dict[str, Predictions]:
 
 
 def pool(folds: Sequence[Predictions]) -> tuple[Predictions, list[str]]:
-    """Join the predictions of all folds, in the order of the data set.
+    """Join the predictions of all folds, in the order of the dataset.
 
     Returns:
         One prediction for each row, and the names that were left out because a fold lacks them, such as a grade.

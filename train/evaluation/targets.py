@@ -19,7 +19,7 @@ class Targets:
     split: str  # its name
     label_names: tuple[str, ...]  # K names
     labels: Array  # whether the row has the label; a row without labels is negative for all; (N, K), bool
-    exclusive: bool  # whether each row of the whole data set has exactly one label
+    exclusive: bool  # whether each row of the whole dataset has exactly one label
     grade_names: tuple[str, ...]  # ordinal scale, lowest first; empty for none
     grades: Array  # index on the scale, -1 where a row has no grade; (N,), integer
     patient_ids: Array  # (N,), string
@@ -54,7 +54,7 @@ def read_targets(dataset: DatasetDict | Mapping[str, Dataset]) -> dict[str, Targ
             found = {name: len(rows) for name, rows in dataset.items()}
             raise ValueError(
                 f"Evaluation needs rows in the splits {', '.join(SPLITS)}; `{split}` has none (found {found}). "
-                "Rebuild the data set with more patients or other --split_fractions."
+                "Rebuild the dataset with more patients or other --split_fractions."
             )
     targets = {split: read_rows(dataset[split], split) for split in SPLITS}
     exclusive = all(of_split.exclusive for of_split in targets.values())
@@ -62,7 +62,7 @@ def read_targets(dataset: DatasetDict | Mapping[str, Dataset]) -> dict[str, Targ
 
 
 def read_rows(rows: Dataset, split: str) -> Targets:
-    """Read the truth of rows that are a data set of their own, named `split`."""
+    """Read the truth of rows that are a dataset of their own, named `split`."""
     label_names = tuple(rows.features["labels"].feature.names)
     labels = np.zeros((len(rows), len(label_names)), dtype=bool)
     for row, present in enumerate(rows["labels"][:]):

@@ -29,7 +29,7 @@ CUT_SEED = 0
 class Fold:
     """The rows that one fold trains, validates and measures on."""
 
-    number: int  # 0 for the data set's own splits
+    number: int  # 0 for the dataset's own splits
     dataset: DatasetDict  # splits `train`, `validation` and `test`
     rows: Array  # index of each test row among all rows that the experiment measures; (N,)
 
@@ -46,12 +46,12 @@ class Fold:
 class ExperimentData:
     """The data of an experiment."""
 
-    name: str  # of the data set
+    name: str  # of the dataset
     folds: Sequence[Fold]  # at least one
     targets: Targets  # the truth of all rows that the experiment measures
     sources: Sequence[str]  # of the same rows
     leak: Mapping[str, Any] | None  # what the splits or folds share, where that was allowed
-    fold_of_row: Array | None  # the cut; None for the data set's own splits
+    fold_of_row: Array | None  # the cut; None for the dataset's own splits
 
     def describe(self) -> dict[str, Any]:
         """Describe the measured rows, for `results.json`."""
@@ -68,10 +68,10 @@ class ExperimentData:
 
 
 def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
-    """Read the data set, check that it has labels and does not leak, and cut it into folds.
+    """Read the dataset, check that it has labels and does not leak, and cut it into folds.
 
     Raises:
-        ValueError: If there is no such data set, it has no labels or too few patients, or it leaks.
+        ValueError: If there is no such dataset, it has no labels or too few patients, or it leaks.
     """
     dataset = open_dataset(experiment.dataset)
     if experiment.folds is None:
@@ -141,7 +141,7 @@ def keep_folds(data: ExperimentData, folder: Path) -> None:
     path = folder / FOLDS
     if path.exists() and json.loads(path.read_text()) != now:
         raise ValueError(
-            f"{path} was cut from other rows: the data set has been rebuilt since. Choose another folder, or start "
+            f"{path} was cut from other rows: the dataset has been rebuilt since. Choose another folder, or start "
             "again with --overwrite."
         )
     write_json(path, now)

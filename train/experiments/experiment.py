@@ -45,7 +45,7 @@ def run_experiment(experiment: ExperimentArguments) -> None:
     """Do every run that is not done, measure all of them together, write the report.
 
     Raises:
-        ValueError: If a setting cannot work, or the folder or the data set cannot be used.
+        ValueError: If a setting cannot work, or the folder or the dataset cannot be used.
         OSError: If the disk is full.
     """
     accelerator = Accelerator(kwargs_handlers=[waiting_process_group()])
@@ -79,7 +79,7 @@ def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
     if path.exists() and not experiment.overwrite:
         before = json.loads(path.read_text())["experiment"]["folds"]
         if before != experiment.folds:
-            cuts = [f"{folds} folds" if folds else "the data set's own splits" for folds in (before, experiment.folds)]
+            cuts = [f"{folds} folds" if folds else "the dataset's own splits" for folds in (before, experiment.folds)]
             raise ValueError(
                 f"{out} has an experiment on {cuts[0]}, and this one uses {cuts[1]}: name another folder with --out, "
                 "or start again with --overwrite."

@@ -46,7 +46,7 @@ SAID_BY_THE_EXPERIMENT = {
 
 @dataclass
 class ExperimentArguments:
-    """Pretrain and compare several systems on one data set."""
+    """Pretrain and compare several systems on one dataset."""
 
     description: str = setting("", "The question of the experiment, in a sentence or two; opens its report.")
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
@@ -56,7 +56,7 @@ class ExperimentArguments:
     out: str = setting("", "Folder of the experiment; empty: experiments/ and the name of the file.")
     seeds: list[int] = setting([0], "Seeds; each system is run with each of them.")
     folds: int | None = setting(
-        None, "Folds of the patients, at least 3, each the test split once; none: the data set's own splits."
+        None, "Folds of the patients, at least 3, each the test split once; none: the dataset's own splits."
     )
     settings: JsonMapping = setting(JsonMapping(), "Settings of train/pretrain.py that all runs share.")
     systems: JsonMapping = setting(
@@ -107,7 +107,7 @@ class ExperimentRun:
     title: str  # of the system in this experiment
     system: System
     seed: int  # of weights, order and choices
-    fold: int | None  # the fold it is measured on; None for the data set's own splits
+    fold: int | None  # the fold it is measured on; None for the dataset's own splits
     arguments: PretrainArguments  # settings of its pretraining
 
 

@@ -45,7 +45,7 @@ SYSTEMS: Mapping[str, System] = {
         "MedCLIP",
         {"objective": "medclip", "projection": "linear", "count_absences": False, **ORIGINAL_REPORTS},
         "Wang et al. 2022, arXiv 2210.10163",
-        "Targets compare the labels of the data set, not UMLS entities; no images or reports without their pair.",
+        "Targets compare the labels of the dataset, not UMLS entities; no images or reports without their pair.",
     ),
     "clip": System(
         "CLIP",

@@ -19,7 +19,7 @@ class DataArguments(shared.DataArguments):
     )
     text_augmentation: Literal["rephrasings", "eda", "both", "none"] = setting(
         "rephrasings",
-        "Augmented text of a pair, drawn each epoch. rephrasings: those in the data set; without any there is no "
+        "Augmented text of a pair, drawn each epoch. rephrasings: those in the dataset; without any there is no "
         "augmented loss. eda: one of four variations of the report that keep its facts (synonyms, swaps, deletions). "
         "both: such a variation of a rephrasing. none: same as alpha 1.",
     )

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainingTask(Task):
-    """Train both towers on the pairs of a data set."""
+    """Train both towers on the pairs of a dataset."""
 
     verb: ClassVar[str] = "pretraining"
     args: PretrainArguments

@@ -22,7 +22,7 @@ class PublishArguments:
         "", "Hub id of the checkpoint that these adapters were trained on, if that was a folder on this machine."
     )
     space: bool = setting(False, "Also publish a Space of the same id: the app with this model.")
-    index: str = setting("", "Parquet of a data set from train/encode.py: the app shows its nearest reports.")
+    index: str = setting("", "Parquet of a dataset from train/encode.py: the app shows its nearest reports.")
     dry_run: bool = setting(False, "Check, and write what would be sent, and card.html, to RUN/hub; send nothing.")
 
     def __post_init__(self) -> None:

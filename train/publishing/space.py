@@ -80,18 +80,18 @@ def licence_of_index(index: Path) -> str:
     if licence == NOT_STATED:
         raise ValueError(
             f"{index} has no licence for its reports, and everyone who opens the Space could read them. If you may "
-            "share them, build the data set with --license and encode it again."
+            "share them, build the dataset with --license and encode it again."
         )
     if about.get("may_be_shared") is None:
         raise ValueError(
             f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) allows "
-            "sharing, and everyone who opens the Space could read them. Build the data set with data_scripts.build, "
+            "sharing, and everyone who opens the Space could read them. Build the dataset with data_scripts.build, "
             "which records that, and encode it again."
         )
     if not about["may_be_shared"]:
         raise ValueError(
             f"The licence of the reports in {index} ({licence.removeprefix('other: ')}) does not allow sharing, and "
-            "everyone who opens the Space could read them. Encode another data set, or omit the index."
+            "everyone who opens the Space could read them. Encode another dataset, or omit the index."
         )
     return licence
 
@@ -100,14 +100,14 @@ def check_index_names_no_one(index: Path) -> None:
     """Check that no report and no source of an index seems to name a person, or a path on this machine.
 
     Raises:
-        ValueError: If one does, with the kind but not the passage; if its data set is not known to have passed the
+        ValueError: If one does, with the kind but not the passage; if its dataset is not known to have passed the
             de-identification check; or if the index cannot be read.
     """
     content = read_index(index)
     checked = _about(index).get("deidentification")
     if not (checked and checked["passed"]):
         raise ValueError(
-            f"The data set of {index} {'did not pass' if checked else 'is not known to have passed'} the "
+            f"The dataset of {index} {'did not pass' if checked else 'is not known to have passed'} the "
             "de-identification check, and everyone who opens the Space could read its reports. Build it with "
             "data_scripts.build, without --keep_ids, fix what build_report.json lists under `deidentification`, and "
             "encode it again."
@@ -119,7 +119,7 @@ def check_index_names_no_one(index: Path) -> None:
     if kinds:
         raise ValueError(
             f"{index} seems to name someone ({', '.join(sorted(kinds))}), and everyone who opens the Space could read "
-            "it. Build the data set with data_scripts.build, which removes such passages, and encode it again."
+            "it. Build the dataset with data_scripts.build, which removes such passages, and encode it again."
         )
 
 

@@ -32,9 +32,9 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate, as in `EvaluateArguments`; the name of the data set; `describe_start` of the run, if any."""
+    """How to evaluate, as in `EvaluateArguments`; the name of the dataset; `describe_start` of the run, if any."""
 
-    dataset_name: str = "data set"
+    dataset_name: str = "dataset"
     split: str = "test"
     batch_size: int = 64
     baselines: bool = True
@@ -66,7 +66,7 @@ def evaluate(
         ValueError: If a split is missing or empty, or the model's features are not finite.
     """
     if settings.split not in dataset:
-        raise ValueError(f"The data set has no split {settings.split!r}; it has {', '.join(dataset)}.")
+        raise ValueError(f"The dataset has no split {settings.split!r}; it has {', '.join(dataset)}.")
     used = {name: dataset[name] for name in ("train", "validation", settings.split) if name in dataset}
     facts = facts or DataFacts(settings.dataset_name, used)
     splits = {"test" if name == settings.split else name: rows for name, rows in used.items()}

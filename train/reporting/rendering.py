@@ -38,7 +38,7 @@ def fill_template(template: Path, values: Mapping[str, Any]) -> str:
 def html_page(report: str, title: str, folder: Path) -> str:
     """Turn a Markdown report with PNG images, named relative to `folder`, into one self-contained page.
 
-    The page runs no script and fetches nothing: text of a data set, such as its citation, may hold HTML.
+    The page runs no script and fetches nothing: text of a dataset, such as its citation, may hold HTML.
     """
     foldable = report.replace("<details>", '<details markdown="1">')  # Markdown inside it, as on the Hub
     body = markdown.markdown(foldable, extensions=["tables", "fenced_code", "md_in_html"])

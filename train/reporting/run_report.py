@@ -24,7 +24,7 @@ SYSTEM_NAMES = {
     "hog": "HOG",
     "no_pixels": "no pixels",
 }
-# Columns of the tables that compare systems; those missing from a data set are left out.
+# Columns of the tables that compare systems; those missing from a dataset are left out.
 COMPARED = ("macro_f1", "macro_auroc", "balanced_accuracy", "accuracy", "minority_recall", "grade_quadratic_kappa")
 # By `rows` of `run_folder.describe_start`: whether the starting weights may have seen the test patients.
 START_IN_WORDS = {
@@ -97,7 +97,7 @@ def start_warning(start: Mapping[str, Any] | None) -> str:
 
 
 def describe_dataset(data: Mapping[str, Any]) -> str:
-    """Name a data set, its split and its size, and say if it is synthetic.
+    """Name a dataset, its split and its size, and say if it is synthetic.
 
     Example:
         >>> describe_dataset({"name": "demo", "split": "test", "num_rows": 12, "num_patients": 2, "synthetic": True})
@@ -108,7 +108,7 @@ def describe_dataset(data: Mapping[str, Any]) -> str:
 
 
 def compared_metrics(results: Mapping[str, Any]) -> list[str]:
-    """List the metrics of the linear probe that compare systems on this data set."""
+    """List the metrics of the linear probe that compare systems on this dataset."""
     return [name for name in COMPARED if name in results["linear_probe"]]
 
 

@@ -13,7 +13,7 @@ from data_scripts.system.command_line import check_choices, setting
 class DataArguments:
     """Data."""
 
-    dataset: str = setting("", "Folder that data_scripts.build wrote, or Hub id of such a data set.")
+    dataset: str = setting("", "Folder that data_scripts.build wrote, or Hub id of such a dataset.")
     allow_leaks: bool = setting(
         False, "Accept splits that share patients, studies or (near-)identical images; all results are then marked."
     )

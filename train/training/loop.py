@@ -46,7 +46,7 @@ def run_task(
     `evaluate` is called on the first process with the model and the folder of the run.
 
     Raises:
-        ValueError: If the output folder holds something else, or the data set cannot be learned from.
+        ValueError: If the output folder holds something else, or the dataset cannot be learned from.
         FloatingPointError: If a loss or a gradient is NaN or infinite.
     """
     accelerator = Accelerator(

@@ -8,7 +8,7 @@ from data_scripts.sources.synthetic.findings import LevelFindings
 from data_scripts.sources.synthetic.source import draw_slice
 from train.web_app.uploads import Slice, Upload
 
-SEED = 2026  # data sets are built with the seed 0, so no training has seen these
+SEED = 2026  # datasets are built with the seed 0, so no training has seen these
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,12 +100,12 @@ def describe(options: ReadOptions) -> SourceInfo:
         summary=(
             f"Frontal radiographs of {len(knees)} knees with Kellgren-Lawrence grades. "
             f"Class `{OSTEOARTHRITIS}` is grade 2 and above, `{NO_FINDING}` grade 0; grade 1 (doubtful) has no class. "
-            f"The data set's own splits are {f'not used: {problem}' if problem else 'used'}."
+            f"The dataset's own splits are {f'not used: {problem}' if problem else 'used'}."
         ),
         label_names=LABEL_NAMES,
         grade_names=KL_GRADES,
         report_origin=(
-            "composed by a program from the Kellgren-Lawrence grade and the side, in varied wording; the data set has "
+            "composed by a program from the Kellgren-Lawrence grade and the side, in varied wording; the dataset has "
             "no written reports"
         ),
     )
@@ -114,7 +114,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     """Yield each image as a record or an exclusion; raise a ValueError as `describe` does.
 
-    The data set's own splits are kept if all three are there and no patient is in two of them.
+    The dataset's own splits are kept if all three are there and no patient is in two of them.
     """
     raw = _raw_folder(options)
     knees, exclusions = _sort_out(raw)
@@ -197,7 +197,7 @@ def _knee_or_exclusion(file: str) -> _Knee | Exclusion:
 
 
 def _problem_of_splits(knees: Sequence[_Knee]) -> str | None:
-    """Say why the data set's own splits cannot be used; None if they can."""
+    """Say why the dataset's own splits cannot be used; None if they can."""
     missing = [folder for folder, split in SPLIT_OF_FOLDER.items() if all(knee.split != split for knee in knees)]
     if missing:
         return f"no image in {' and '.join(missing)}"

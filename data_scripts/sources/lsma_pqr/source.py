@@ -63,7 +63,7 @@ HEIGHTS_NAME = "IVDHeights.csv"
 UNKNOWN_NAME = "unknown image name; expected T1_0042_D4.png or T1_0042_S8.png, with or without axial_ or sag_ before it"
 UNKNOWN_MASK_NAME = "unknown mask name; expected the name of its image"
 IN_SUB_FOLDER = "in a sub-folder; move it up"
-PIXEL_SPACING_MM = 0.6875  # as the data set states for all images, although it also says that it resampled them
+PIXEL_SPACING_MM = 0.6875  # as the dataset states for all images, although it also says that it resampled them
 
 # One vocabulary for both planes; the first three are the axial numbering.
 MASK_NAMES = ("background", "disc", "posterior element", "spinal canal", "vertebra", "sacrum")
@@ -94,7 +94,7 @@ def describe(options: ReadOptions) -> SourceInfo:
         grade_names=PFIRRMANN_GRADES if layout.grades else (),
         mask_names=MASK_NAMES if layout.masks else (),
         report_origin=(
-            "radiologist, with spelling corrected by a program of the data set's authors; a patient's images share it"
+            "radiologist, with spelling corrected by a program of the dataset's authors; a patient's images share it"
             if has_written_notes(layout.notes)
             else "composed by a program from the structured columns of the notes, which hold no text here"
         ),

@@ -1,4 +1,4 @@
-"""Compose captions from the stenosis grades of lumbar levels, for a data set without written reports.
+"""Compose captions from the stenosis grades of lumbar levels, for a dataset without written reports.
 
 A caption states the severity of each condition at each level, with the patient's side. The lowest grade, Normal/Mild,
 reads `no significant`. The wording is random, the facts are not.

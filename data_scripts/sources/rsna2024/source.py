@@ -106,7 +106,7 @@ def describe(options: ReadOptions) -> SourceInfo:
         label_names=(*LABEL_OF_CONDITION.values(), NO_FINDING),
         grade_names=SEVERITIES,
         report_origin=(
-            "composed by a program from the graders' severity of each condition, in varied wording; the data set has "
+            "composed by a program from the graders' severity of each condition, in varied wording; the dataset has "
             "no written reports"
         ),
     )

@@ -1,4 +1,4 @@
-"""Compose captions from the grades of discs, for a data set without written reports.
+"""Compose captions from the grades of discs, for a dataset without written reports.
 
 Wording and order are random, facts are not: all captions of one call state the same level, grade, findings and
 absences.

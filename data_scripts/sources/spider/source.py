@@ -105,7 +105,7 @@ def describe(options: ReadOptions) -> SourceInfo:
         mask_names=volumes.MASK_NAMES if form == "volumes" else (),
         report_origin=(
             "composed by a program from the radiologist's grades of each disc, in varied wording; "
-            "the data set has no written reports"
+            "the dataset has no written reports"
         ),
     )
 

@@ -231,7 +231,7 @@ def test_upsampling_without_labels_is_refused():
 
 @pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])
 def test_a_misspelled_folder_is_not_looked_for_on_the_hub_without_a_word(tmp_path, monkeypatch, offline):
-    """`data/smal` could be the id of a data set on the Hub, which then is out of reach."""
+    """`data/smal` could be the id of a dataset on the Hub, which then is out of reach."""
     (tmp_path / "data" / "small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.data.loaders.load_dataset", Mock(side_effect=offline))

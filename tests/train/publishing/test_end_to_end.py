@@ -47,7 +47,7 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
         assert set(model.files) == {*written, "README.md", ".gitattributes"}
         card = model.files["README.md"].decode()
         assert f'repo = "{MODEL}"' in card and str(tmp_path) not in card
-        assert "De-identification unknown" in card  # nobody built this data set with data_scripts: the card is stamped
+        assert "De-identification unknown" in card  # nobody built this dataset with data_scripts: the card is stamped
 
         train_adapters(tiny_dataset_folder, run / "checkpoint", adapters)
         train_classifier(tiny_dataset_folder, run / "checkpoint", classifier)

@@ -266,7 +266,7 @@ def test_an_experiment_is_told_as_other_runs(tmp_path):
 def test_training_is_told_in_words(tmp_path, processes, said):
     folder = change(made_run(tmp_path), "run.json", num_processes=processes, num_threads=2)
     words = " ".join(build_model_card(folder, REPO).text.split())
-    assert said in words and "Trained from random weights on the data set `made` with the objective" in words
+    assert said in words and "Trained from random weights on the dataset `made` with the objective" in words
 
 
 def test_energy_and_carbon_follow_from_time_power_and_grid(tmp_path):

@@ -59,7 +59,7 @@ def test_metrics_of_other_data_are_not_taken_for_those_of_the_training(tmp_path)
     folder = change(made_run(tmp_path), "metrics.json", dataset__name="elsewhere", dataset__rows_sha256={"test": "d"})
     change(folder, "run.json", data__hub_id="someone/made")
     card = build_model_card(folder, REPO)
-    assert "The training used another data set" in card.text
+    assert "The training used another dataset" in card.text
     assert {one.dataset_type for one in card.data.eval_results or []} == {"elsewhere"}
     assert card.data.datasets == "someone/made"
 
@@ -78,7 +78,7 @@ def test_the_same_data_are_those_with_the_same_rows(tmp_path, name, rows, is_els
     change(folder, "run.json", data__hub_id="someone/made")
     change(folder, "metrics.json", dataset__name=name, dataset__rows_sha256=rows)
     card = build_model_card(folder, REPO)
-    assert ("The training used another data set" in card.text) is is_elsewhere
+    assert ("The training used another dataset" in card.text) is is_elsewhere
     data_set = name if is_elsewhere else "someone/made"
     assert {one.dataset_type for one in card.data.eval_results or []} == {data_set}
 
