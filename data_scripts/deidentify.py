@@ -29,6 +29,7 @@ from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import publish, staging_folder
 from data_scripts.system.whole_files import write_json
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 WRITTEN = "written"
 _NUM_PRINTED = 10
 
@@ -45,6 +46,7 @@ class DeidentifyArguments:
 
 def main(args: DeidentifyArguments) -> None:
     """Copy, and print what was left out."""
+    check_folders(args.raw, args.out)  # before a key is made
     pseudonyms = Pseudonyms.from_file(args.key_file) if args.key_file else Pseudonyms.random()
     outcomes = deidentify_folder(args.raw, args.out, pseudonyms, keep_burnt_in=args.keep_burnt_in)
     counts = Counter(outcomes.values())
@@ -52,6 +54,16 @@ def main(args: DeidentifyArguments) -> None:
     for outcome, count in counts.most_common(_NUM_PRINTED):
         print(f"{count} {outcome}")
     print(f"{_list_path(args.out)} lists every file by its old name: keep that list to yourself.")
+
+
+def check_folders(raw: Path, out: Path) -> None:
+    """Raise a ValueError if files cannot be copied from one folder to the other."""
+    if not raw.is_dir():
+        raise ValueError(f"--raw {raw} is not a folder")
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another folder")
+    if raw.resolve() in out.resolve().parents:
+        raise ValueError(f"--out {out} lies within --raw, whose names must not be published; choose another folder")
 
 
 def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burnt_in: bool = False) -> dict[str, str]:
@@ -64,12 +76,7 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
     Raises:
         ValueError: If the folders cannot be used, or no file could be written; `out` does not exist then.
     """
-    if not raw.is_dir():
-        raise ValueError(f"--raw {raw} is not a folder")
-    if out.exists():
-        raise ValueError(f"--out {out} exists; choose another folder")
-    if raw.resolve() in out.resolve().parents:
-        raise ValueError(f"--out {out} lies within --raw, whose names must not be published; choose another folder")
+    check_folders(raw, out)
     paths = sorted(path for path in raw.rglob("*") if path.is_file())
     outcomes: dict[str, str] = {}
     with staging_folder(out) as staging:

@@ -28,6 +28,8 @@ from data_scripts.system.whole_files import write_json, write_text
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
+
 
 @dataclass(kw_only=True)
 class ParseArguments:
@@ -110,4 +112,4 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was written."))
+    sys.exit(run(main))

@@ -26,6 +26,10 @@ class PublishDatasetArguments:
     num_proc: int = setting(1, "Processes that decode images for the checks.")
     dry_run: bool = setting(False, "Check, and list what would be sent, without contacting the Hub.")
 
+    def __post_init__(self) -> None:
+        if self.num_proc < 1:
+            raise ValueError(f"--num_proc must be at least 1, got {self.num_proc}")
+
 
 def main(args: PublishDatasetArguments) -> None:
     """Check and publish."""

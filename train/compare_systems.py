@@ -16,6 +16,8 @@ import sys
 from data_scripts.system.command_line import run
 from train.experiments.spec import ExperimentArguments, default_folder, plan_runs
 
+WHEN_INTERRUPTED = "Rerun without --overwrite to resume."  # what Ctrl-C says
+
 
 def main(args: ExperimentArguments) -> None:
     """Name the folder, check all settings, run the experiment."""
@@ -31,4 +33,4 @@ def main(args: ExperimentArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun without --overwrite to resume."))
+    sys.exit(run(main))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RESULTS = "explanation.json"
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
+
 
 @dataclass
 class ExplainArguments:
@@ -123,4 +125,4 @@ def write(results: dict[str, Any], figure: "Figure", folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was written."))
+    sys.exit(run(main))

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from data_scripts.system.command_line import run, setting
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
+
 
 @dataclass
 class ExportArguments:
@@ -43,4 +45,4 @@ def main(args: ExportArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was written."))
+    sys.exit(run(main))

@@ -63,4 +63,4 @@ def finetune(
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun with --resume to continue."))
+    sys.exit(run(main))

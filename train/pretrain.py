@@ -111,4 +111,4 @@ def check_repository(args: PretrainArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun with --resume to continue."))
+    sys.exit(run(main))

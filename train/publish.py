@@ -15,6 +15,8 @@ import sys
 from data_scripts.system.command_line import run
 from train.publishing.arguments import PublishArguments
 
+WHEN_INTERRUPTED = "Rerun to send the rest."  # what Ctrl-C says
+
 
 def main(args: PublishArguments) -> None:
     """Check the run, write the folders, and send them."""
@@ -24,4 +26,4 @@ def main(args: PublishArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun to send the rest."))
+    sys.exit(run(main))

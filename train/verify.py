@@ -14,6 +14,8 @@ from dataclasses import MISSING, dataclass
 
 from data_scripts.system.command_line import run, setting
 
+WHEN_INTERRUPTED = "Nothing was verified."  # what Ctrl-C says
+
 
 @dataclass
 class VerifyArguments:
@@ -55,4 +57,4 @@ def main(args: VerifyArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was verified."))
+    sys.exit(run(main))

@@ -41,10 +41,10 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
-def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *, interrupted: str = "") -> int:
+def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command: parse its arguments, call it, print a user's error in one line.
 
-    `main` takes one dataclass, named by its annotation. Ctrl-C prints `interrupted` after "Interrupted.", by default
+    `main` takes one dataclass, named by its annotation. Ctrl-C prints its module's `WHEN_INTERRUPTED`, if there is one, or
     how to resume.
 
     Returns:
@@ -63,8 +63,9 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *,
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        option = " with --resume" if "resume" in {item.name for item in fields(arguments_class)} else ""
-        print(f"Interrupted. {interrupted or f'Rerun{option} to resume.'}", file=sys.stderr)
+        resumes = "resume" in {item.name for item in fields(arguments_class)}
+        how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
+        print(f"Interrupted. {getattr(sys.modules[main.__module__], 'WHEN_INTERRUPTED', how)}", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -107,6 +107,8 @@ class Workers:
     """
 
     def __init__(self, num_proc: int, item_seconds: float = ITEM_SECONDS, preload: Sequence[str] = ()) -> None:
+        if num_proc < 1:
+            raise ValueError(f"num_proc must be at least 1, got {num_proc}")
         self.num_proc = num_proc
         self.item_seconds = item_seconds
         self._preload = preload
@@ -146,6 +148,7 @@ class Workers:
         function: BatchFunction,
         batches: Iterable[Any],
         on_items: Callable[[int], object] = lambda _: None,
+        max_waiting: int | None = None,
     ) -> Iterator[Any]:
         """Apply a function to batches; yield the results in order.
 
@@ -154,9 +157,11 @@ class Workers:
                 function to call with the index of each item before touching it, and with None after the last.
             batches: Consumed only as fast as they are processed.
             on_items: Called with the number of items begun since the last call; negative when they are restarted.
+            max_waiting: Results in memory that may wait for an earlier one, for batches with large results.
 
         Raises:
-            RuntimeError: If a worker dies outside of any item.
+            RuntimeError: If workers die before the first item of a batch.
+            ValueError: If they die after the last.
         """
         tasks = map(_Task, count(), batches)
         results: dict[int, Any] = {}
@@ -164,7 +169,7 @@ class Workers:
         patience = min(1.0, self.item_seconds / 4)
         looked_at = time.monotonic()
         try:
-            while busy := self._hand_out(function, tasks, may_begin=len(results) < _MAX_WAITING):
+            while busy := self._hand_out(function, tasks, may_begin=len(results) < (max_waiting or _MAX_WAITING)):
                 for connection in wait(list(busy), timeout=patience):
                     self._listen(busy[connection], results, on_items)  # type: ignore[index]
                 while num_done in results:
@@ -225,6 +230,11 @@ class Workers:
         self._workers.remove(worker)
         task.deaths[task.item] += 1
         if task.deaths[task.item] >= NUM_DEATHS:
+            if task.item is None and task.num_announced:
+                raise ValueError(
+                    f"worker processes end after the last item of a batch ({_cause_of_death(exit_code)}): use fewer "
+                    "processes, or smaller batches."
+                )
             if task.item is None:
                 raise RuntimeError(
                     f"worker processes end before they begin ({_cause_of_death(exit_code)}). A script that starts "
@@ -253,6 +263,8 @@ def _apply(
 
 
 def _cause_of_death(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:  # as the system ends processes when memory runs out
+        return "SIGKILL, perhaps for lack of memory"
     return f"exit code {exit_code}" if exit_code is None or exit_code >= 0 else signal.Signals(-exit_code).name
 
 

@@ -63,7 +63,6 @@ def kept(results: dict[str, Any]) -> dict[str, Any]:
         },
         "baselines": {name: {"metrics": kept_metrics(baseline)} for name, baseline in results["baselines"].items()},
         "comparisons": results["comparisons"],
-        "card_text": results["card_text"],
         "dataset": results["dataset"],
         "seeds": results["experiment"]["seeds"],
         "folds": results["experiment"]["folds"],

@@ -141,6 +141,8 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
         with pytest.raises(ValueError, match=message):
             run(raw, out)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+    words = ["--raw", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--key_file", str(tmp_path / "key")]
+    assert command_line.run(main, words) == 2 and not (tmp_path / "key").exists()
     assert command_line.run(main, ["--raw", str(export), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "14 of 15 files written" in printed and "1 left out: not a DICOM file" in printed

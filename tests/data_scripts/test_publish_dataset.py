@@ -64,6 +64,13 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
     assert set(hub.dataset(REPO).tags) == {"v0.1"}
 
 
+@pytest.mark.parametrize("num_proc", ["0", "-1"])
+def test_no_process_is_no_check(study, built, tmp_path, hub, num_proc):
+    built(study(), **OPEN)
+    with pytest.raises(ValueError, match=f"--num_proc must be at least 1, got {num_proc}"):
+        publish(tmp_path / "out", "--dry_run", "--num_proc", num_proc)
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [

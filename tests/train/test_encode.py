@@ -276,7 +276,7 @@ def test_a_file_that_crashes_its_decoder_is_listed_and_the_rest_encoded(checkpoi
     whole = run(checkpoint, tmp_path / "whole.parquet", images=str(scans), batch_size=2)
     monkeypatch.setattr(bulk_encoding, "FolderImages", DeadlyImages)  # one in the first chunk, one in the second
     table = run(checkpoint, tmp_path / "out.parquet", images=str(scans), batch_size=2, num_workers=1)
-    reason = "reading it killed the process (SIGKILL)"
+    reason = "reading it killed the process (SIGKILL, perhaps for lack of memory)"
     assert json.loads((tmp_path / "out.parquet.json").read_text())["unreadable"] == [
         {"source": name, "frame": 0, "reason": reason} for name in ("2.png", "more/deep.png")
     ]

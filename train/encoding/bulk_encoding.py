@@ -97,7 +97,11 @@ def encode_chunks(inputs: Inputs, encoder: Encoder, chunks: EmbeddingChunks, bat
     batches = batches_of(inputs, batch_size, num_done)
     pool = Workers(num_workers, preload=(__name__,)) if num_workers else nullcontext()
     with pool as workers, tqdm(total=inputs.num_files, desc="encoding", unit=f" {inputs.name}") as progress:
-        read = workers.run(partial(read_in_worker, inputs), batches) if workers else map(inputs.read, batches)
+        read = (
+            workers.run(partial(read_in_worker, inputs), batches, max_waiting=2 * num_workers)
+            if workers
+            else map(inputs.read, batches)
+        )
         progress.update(min(num_done, inputs.num_files))
         while encoded := [
             encode_batch(batch, encoder, inputs.schema, progress) for batch in itertools.islice(read, BATCHES_OF_CHUNK)

@@ -34,6 +34,7 @@ from train.experiments.runner import (
 from train.experiments.spec import ExperimentArguments, ExperimentRun, plan_runs
 from train.reporting.experiment.report import write_report
 from train.training.distributed import waiting_process_group
+from train.training.run_folder import read_start
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ def run_experiment(experiment: ExperimentArguments) -> None:
     out, runs = Path(experiment.out), plan_runs(experiment)
     check_folder(out)
     check_same_folds(out, experiment)
+    if not experiment.overwrite:
+        check_predictions(runs)
     data = open_experiment_data(experiment, accelerator.is_main_process)
     with naming_a_full_disk(out):
         if experiment.dry_run:
@@ -84,6 +87,22 @@ def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
                 f"{out} has an experiment on {cuts[0]}, and this one uses {cuts[1]}: name another folder with --out, "
                 "or start again with --overwrite."
             )
+
+
+def check_predictions(runs: Sequence[ExperimentRun]) -> None:
+    """Check that finished runs have their predictions, before any other run is trained."""
+    done = [run for run in runs if (summary := read_summary(run)) is not None and summary["state"] == DONE]
+    if lacking := [folder_of(run) for run in done if not (folder_of(run) / PREDICTIONS).exists()]:
+        raise ValueError(
+            f"{', '.join(map(str, lacking))}: finished, but without {PREDICTIONS}; an earlier version made it, or the "
+            "file was deleted. Start again with --overwrite, or name another folder with --out."
+        )
+
+
+def worst_start(runs: Sequence[ExperimentRun]) -> dict[str, Any] | None:
+    """Find the starting weights most likely to have seen test patients; None if all runs began from towers."""
+    starts = [start for run in runs if (start := read_start(folder_of(run))) is not None]
+    return max(starts, key=lambda start: ("same", "unknown", "other").index(start["rows"]), default=None)
 
 
 def begin(
@@ -167,6 +186,7 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     measured = predictions, baselines, data.targets, summaries, resampling, experiment.headline, systems
     results = measure_experiment(*measured, experiment.reference or None)
     results |= describe(experiment, data) | {"left_out_predictions": left_out}
+    results["dataset"]["start"] = worst_start(runs)
     write_report(results, out)
     write_json(out / RESULTS, results)  # last: if it exists, so do the others
     print((out / "report.md").read_text())

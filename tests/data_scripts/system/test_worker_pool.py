@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from functools import partial
 
 import pyarrow.parquet as pq
@@ -40,7 +41,7 @@ def write(records, folder, *, num_proc=2, part_rows=4, row_seconds=60.0):
     ("killer", "cause"),
     [
         (partial(signal.raise_signal, signal.SIGSEGV), "SIGSEGV"),  # a crash in C
-        (partial(signal.raise_signal, signal.SIGKILL), "SIGKILL"),  # out of memory
+        (partial(signal.raise_signal, signal.SIGKILL), "SIGKILL, perhaps for lack of memory"),
         (partial(os._exit, 3), "exit code 3"),
     ],
 )
@@ -119,6 +120,22 @@ def test_a_death_between_items_costs_nothing_unless_it_repeats():
             else:
                 workers._replace(worker, lambda _: None, None)
         assert list(workers._retries) == [task] and not task.crashed
+
+
+def test_workers_that_die_after_the_last_item_are_told_apart():
+    task = workers_module._Task(0, "a batch", deaths=Counter({None: 1}), num_announced=3)
+    with POOL(1) as workers:
+        worker = workers_module._Worker()
+        workers._workers.append(worker)
+        worker.task = task
+        with pytest.raises(ValueError, match="after the last item of a batch .*fewer processes"):
+            workers._replace(worker, lambda _: None, None)
+
+
+@pytest.mark.parametrize("num_proc", [0, -1])
+def test_no_workers_are_an_error_and_not_an_empty_result(num_proc):
+    with pytest.raises(ValueError, match=f"num_proc must be at least 1, got {num_proc}"):
+        Workers(num_proc)
 
 
 def test_a_part_may_lose_all_its_rows(tmp_path):

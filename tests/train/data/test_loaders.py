@@ -258,3 +258,5 @@ def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
         ).to_parquet(tmp_path / "data" / f"{split}.parquet")
     with pytest.raises(ValueError, match="lacks the columns study_id"):
         open_dataset(str(tmp_path))
+    with pytest.raises(ValueError, match=r"has no data/\*\.parquet: it is not a dataset"):  # its parts would be joined
+        open_dataset(str(tmp_path / "data"))

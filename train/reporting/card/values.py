@@ -113,6 +113,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         and {
             **experiment,
             "where": describe_dataset(experiment["dataset"]),
+            "start_warning": start_warning(experiment["dataset"].get("start")),
             "table": comparison_table(experiment, experiment["headline"]["metric"]),
         },
         "training": _training_values(files),

@@ -83,7 +83,7 @@ def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     if "best" in found and found["best"]["first"] not in compared:
         of_baselines = found.get("baselines of the best", {"differences": {}})
         compared[found["best"]["first"]] = {**found["best"]["differences"], **of_baselines["differences"]}
-    group = next(entry["group"] for entry in found.values())
+    group = next(iter(found.values()), results["headline"])["group"]
     header, rows = ["system", metric_name(metric)], []
     for first in compared:
         header += [f"{first} − system", "p", "p after Holm"]

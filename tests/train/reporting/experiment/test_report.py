@@ -162,6 +162,20 @@ def table_lines(results):
     return comparison_table(results, "macro_f1").splitlines()
 
 
+def test_a_single_system_is_listed_without_comparison():
+    answers = {"LumbarCLIP": [class_answers(wrong=[0, 20])]}
+    results = described(answers, exclusive_targets(), {"LumbarCLIP": system()}, [summary("LumbarCLIP")])
+    assert not results["comparisons"]
+    header, _, row = table_lines(results)
+    assert header.count("|") == row.count("|") == 3 and "LumbarCLIP" in row
+
+
+def test_the_report_of_an_experiment_warns_of_its_starting_weights(whole):
+    assert "**Starting weights**" not in experiment_report(whole, [])
+    warned = whole | {"dataset": whole["dataset"] | {"start": {"rows": "other"}}}
+    assert "**Starting weights**: Its starting weights were trained on other rows" in experiment_report(warned, [])
+
+
 def test_sections_without_anything_to_show_are_left_out():
     targets = finding_targets()
     answers = {"LumbarCLIP": [finding_answers(targets)], "CLIP": [finding_answers(targets, seed=1)]}
