@@ -1,4 +1,4 @@
-"""What an experiment checks before it trains, and what it says of starting weights. Whole runs: test_compare_systems."""
+"""What an experiment checks before it trains, and says of starting weights; test_compare_systems does whole ones."""
 
 import json
 
