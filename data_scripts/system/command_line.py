@@ -44,8 +44,8 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
 def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command: parse its arguments, call it, print a user's error in one line.
 
-    `main` takes one dataclass, named by its annotation. Ctrl-C prints `WHEN_INTERRUPTED` of its module, if there is one,
-    or how to resume.
+    `main` takes one dataclass, named by its annotation. Ctrl-C prints `WHEN_INTERRUPTED` of its module, if there is
+    one, or how to resume.
 
     Returns:
         The exit code of `main`, whose None means success; 2 for an error; 130 after Ctrl-C.
