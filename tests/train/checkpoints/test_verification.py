@@ -295,7 +295,9 @@ def test_a_fresh_process_in_an_empty_folder_on_another_processor(checkpoint, tmp
     assert f"{checkpoint} is what was saved." in done.stdout
     # Code that answers in another way: found as a file, and as outputs where it is run.
     code = checkpoint / "modeling_lumbarclip.py"
-    code.write_text(code.read_text().replace("return F.normalize(embeds, dim=-1)", "return embeds"))
+    normalised = "F.normalize(self.image_projection(features), dim=-1)"
+    assert normalised in code.read_text()
+    code.write_text(code.read_text().replace(normalised, "self.image_projection(features)"))
     plain, trusting = run(tmp_path, str(checkpoint)), run(tmp_path, str(checkpoint), "--trust_remote_code")
     for done in (plain, trusting):
         assert done.returncode == 1 and "modeling_lumbarclip.py" in done.stdout
