@@ -17,16 +17,16 @@ from pathlib import Path
 from data_scripts.system.command_line import run, setting
 
 HERE = Path(__file__).parent
-INDEX = "index.parquet"  # beside this file, as `train/publish.py --space` puts it
+INDEX = "index.parquet"  # next to this file, where `train/publish.py --space` puts it
 
 
 @dataclass
 class AppArguments:
     """Try a LumbarCLIP checkpoint in the browser."""
 
-    checkpoint: str = setting("", "Checkpoint folder, or Hub id. Empty: $MODEL_ID, or the model of the Space.")
-    index: str = setting("", f"Parquet of train/encode.py with reports to search. Empty: {INDEX} beside app.py.")
-    port: int | None = setting(None, "Port to listen on; without one, the first free port from 7860.")
+    checkpoint: str = setting("", "Checkpoint folder, or Hub id; by default $MODEL_ID, or the model of the Space.")
+    index: str = setting("", f"Parquet of train/encode.py with reports to search; by default {INDEX} next to app.py.")
+    port: int | None = setting(None, "Port to listen on; by default the first free port from 7860.")
 
 
 def main(args: AppArguments) -> None:
@@ -58,7 +58,7 @@ def main(args: AppArguments) -> None:
 
 
 def model_of_space(readme: Path) -> tuple[str, str | None]:
-    """Read the first model on the card of a Space, empty if there is none, and its version; None for the newest."""
+    """Read the first model on the card of a Space, or an empty string, and its version; None for the newest."""
     from huggingface_hub import metadata_load
 
     from train.web_app.answers import MODEL_REVISION
@@ -69,7 +69,7 @@ def model_of_space(readme: Path) -> tuple[str, str | None]:
 
 
 def display_name(checkpoint: str) -> str:
-    """Name a checkpoint on the page: a Hub id as it is, a folder without its path."""
+    """Name a checkpoint on the page: a Hub id unchanged, a folder without its path."""
     folder = Path(checkpoint)
     if not folder.is_dir() and not folder.is_absolute():
         return checkpoint

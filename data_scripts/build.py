@@ -6,270 +6,68 @@
     python -m data_scripts.build --source spider --raw raw/spider_discs --out data/spider_discs
     python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
 
-The folder holds Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: everything is
-written into a hidden folder beside it first, `.NAME.partial`. A build that is interrupted or killed, or fails when
-images were written, leaves that folder, and the same command goes on where it stopped. Each row of the source is
-written or listed in the report with the reason why it was left out.
+The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: it is built
+in a hidden folder next to it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
+Each row of the source is written, or listed in the report with the reason it was left out.
 """
 
-import argparse
-import hashlib
-import json
 import shlex
-import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi
-from tqdm.auto import tqdm
+from data_scripts.system.command_line import INTERRUPTED, run
+from data_scripts.writing.build_arguments import BuildArguments
 
-from data_scripts.auditing.built_folder import shard_digests
-from data_scripts.hub.upload import Destination, check_destination
-from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
-from data_scripts.privacy.protection import pseudonymise, pseudonyms_of_public
-from data_scripts.privacy.pseudonyms import Pseudonyms
-from data_scripts.records import NUM_DRAWN_PATIENTS, ReadOptions, Record, SourceInfo
-from data_scripts.sources import SOURCES, list_sources
-from data_scripts.system.command_line import parse_arguments
-from data_scripts.system.staging import clear, publish, staging_folder, staging_path
-from data_scripts.system.worker_pool import Workers
-from data_scripts.writing.build_arguments import BuildArguments, check_numbers, check_options
-from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report, summary_lines
-from data_scripts.writing.dataset_card import card_text, without_paths
-from data_scripts.writing.parts import Part, any_finished, keep_finished, parts_of, read_result
-from data_scripts.writing.planning import (
-    assign_splits,
-    check_shards,
-    check_share_of_bad,
-    first_of,
-    shuffle_rows,
-    sort_out,
-    without,
-)
-from data_scripts.writing.shards import join_parts
+if TYPE_CHECKING:  # takes seconds to import, too long for --help
+    from data_scripts.hub.upload import Destination
 
 
-def build(args: BuildArguments, command: str) -> dict[str, Any]:
-    """Build the dataset at `args.out`.
+def main(args: BuildArguments) -> int | None:
+    """Build, and print what was built."""
+    from data_scripts.sources import SOURCES, list_sources
 
-    Args:
-        args: What to build.
-        command: The command line, for the card.
+    if args.list:
+        print(list_sources())
+        return None
 
-    Returns:
-        The build report, as written.
+    from huggingface_hub import HfApi
 
-    Raises:
-        ValueError: If an argument cannot be met, the source cannot be read or too many rows are bad; nothing is
-            left at `args.out` then, or the earlier build stays as it was.
-    """
-    check_numbers(args)
-    check_options(args, SOURCES[args.source].ABOUT)
-    with staging_folder(args.out) as staging:
-        _check_out(args)
-        try:
-            return _build_in(staging, args, command)
-        except ValueError as error:
-            if not any_finished(staging / "parts"):
-                clear(staging)
-                raise
-            # Hours of decoding, and the key of the pseudonyms, are not thrown away for a disk that was not mounted.
-            raise ValueError(
-                f"{error}\nThe images that were written stay in {staging}, and the next build of {args.out} goes on "
-                "from them; delete that folder to start over"
-            ) from error
+    from data_scripts.hub.dataset_publication import check_publishable_build
+    from data_scripts.hub.upload import Destination, check_destination
+    from data_scripts.writing.build_report import summary_lines
+    from data_scripts.writing.dataset_build import build
+    from data_scripts.writing.dataset_card import without_paths
+
+    destination = None
+    if args.push_to_hub:  # checked now, not after hours
+        check_publishable_build(args, SOURCES[args.source].ABOUT)
+        public_option = "data_scripts.publish_dataset --public"
+        destination = Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
+        check_destination(HfApi(), destination, is_new=True)
+    report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(sys.argv[1:])]))
+    print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
+    return _publish(args, destination) if destination else None
 
 
-def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, Any]:
-    source = SOURCES[args.source]
-    options = ReadOptions(
-        raw=args.raw,
-        seed=args.seed,
-        num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
-        notes=args.notes,
-        num_proc=args.num_proc,
-        license=args.license,
-    )
-    with Workers(args.num_proc) as workers:  # their imports run while the source is read
-        # Which rows, and which split each belongs to.
-        info = source.describe(options)
-        pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
-        records, exclusions = sort_out(source.read(options), info)
-        num_read = len(records) + len(exclusions)
-        check_share_of_bad(exclusions, num_read, args.max_bad)
-        records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
-        if args.streaming_shards:
-            check_shards(records_of_split, args.streaming_shards)
-            records_of_split = shuffle_rows(records_of_split, args.seed)
-        own_names = [record.source for record in _flat(records_of_split)]
-        if pseudonyms is not None:
-            records_of_split = pseudonymise(records_of_split, info.about, pseudonyms)
+def _publish(args: BuildArguments, destination: "Destination") -> int:
+    from huggingface_hub import HfApi
 
-        # Their images, in parts; those that an interrupted build finished are kept.
-        parts = _write_parts(workers, info, records_of_split, staging / "parts")
-    results = [read_result(part) for part in parts]
-    unusable = [exclusion for result in results for exclusion in result.exclusions]
-    own_name_of = dict(zip((record.source for record in _flat(records_of_split)), own_names, strict=True))
-    unusable_own = [replace(exclusion, source=own_name_of[exclusion.source]) for exclusion in unusable]
-    exclusions += unusable_own
-    check_share_of_bad(exclusions, num_read, args.max_bad)
+    from data_scripts.hub.dataset_publication import publish_dataset
 
-    # The dataset: shards, report and card, and only then its name.
-    written = without(unusable, records_of_split)
-    if empty := [split for split, records in written.items() if not records]:
-        named = ", ".join(empty)
-        raise ValueError(f"no usable image is left in the splits {named}; mend the rows. {first_of(unusable_own)}")
-    report = build_report(
-        info,
-        command=command,
-        arguments={name: str(value) if isinstance(value, Path) else value for name, value in asdict(args).items()},
-        num_read=num_read,
-        exclusions=exclusions,
-        records_of_split=written,
-        split_rule=split_rule,
-        deidentification=deidentification_report(
-            _flat(written),
-            has_public_ids=info.about.has_public_ids,
-            keep_ids=args.keep_ids,
-            replaced=sum((Counter(result.scrubbed) for result in results), Counter()),
-            left=sum((Counter(result.left_in_texts) for result in results), Counter()),
-            burnt_in_text=[source for result in results for source in result.burnt_in_text],
-            own_name_of=own_name_of,
-        ),
-        facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
-    )
-    dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
-    publish(dataset, args.out, staging)
-    return report
-
-
-def _pseudonyms(args: BuildArguments, info: SourceInfo, staging: Path) -> Pseudonyms:
-    if info.about.has_public_ids:
-        return pseudonyms_of_public(info.about)
-    if args.pseudonym_key is None:
-        # In the staging folder, which goes when the build is done, a build that is resumed finds its key again.
-        return Pseudonyms.from_file(staging / "pseudonym_key")
-    try:
-        return Pseudonyms.from_file(args.pseudonym_key)
-    except OSError as error:
-        raise ValueError(
-            f"--pseudonym_key {args.pseudonym_key} can be neither read nor made ({error.strerror}); give a file in a "
-            "folder that exists and may be written to"
-        ) from error
-
-
-def _flat(records_of_split: Mapping[str, Sequence[Record]]) -> Iterator[Record]:
-    return chain.from_iterable(records_of_split.values())
-
-
-def _check_out(args: BuildArguments) -> None:
-    """Refuse an output folder that exists, unless it is an earlier build that may be replaced."""
-    out = args.out.resolve()
-    if args.raw is not None and (args.raw.resolve() == out or out in args.raw.resolve().parents):
-        raise ValueError(f"--out {args.out} holds the raw data {args.raw}; choose another folder")
-    if not args.out.exists():
-        return
-    if not args.overwrite:
-        raise ValueError(f"--out {args.out} exists; choose another folder, or replace it with --overwrite")
-    is_build = args.out.is_dir() and ((args.out / REPORT_NAME).is_file() or not any(args.out.iterdir()))
-    if not is_build:
-        raise ValueError(f"--out {args.out} is no earlier build (it has no {REPORT_NAME}); remove it yourself")
-
-
-def _write_parts(
-    workers: Workers, info: SourceInfo, records_of_split: Mapping[str, Sequence[Record]], folder: Path
-) -> list[Part]:
-    folder.mkdir(exist_ok=True)
-    parts = parts_of(records_of_split, info, folder)
-    missing = keep_finished(parts, folder)
-    num_rows, num_missing = (sum(len(part.records) for part in some) for some in (parts, missing))
-    with tqdm(total=num_rows, initial=num_rows - num_missing, desc="images", unit=" images") as progress_bar:
-        workers.write(missing, info, on_rows=progress_bar.update)
-    return parts
-
-
-def _write_dataset(
-    folder: Path, info: SourceInfo, parts: Sequence[Part], report: Mapping[str, Any], num_shards: int | None
-) -> tuple[Path, dict[str, Any]]:
-    """Write shards, report and card; give the folder, and the report with the digests of the shards."""
-    if folder.exists():
-        shutil.rmtree(folder)  # an interrupted build was joining its parts
-    (folder / DATA_FOLDER).mkdir(parents=True)
-    splits = []
-    for split in report["splits"]:
-        paths = [part.path for part in parts if part.split == split]
-        splits.append(join_parts(paths, folder / DATA_FOLDER, split, dataset_features(info), num_shards))
-    digests = shard_digests(folder)
-    num_file_bytes = sum((folder / shard).stat().st_size for shard in digests)
-    sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
-    report = {**report, "shards": digests}
-    report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    # A name of a file may hold bytes that are no text: JSON has an escape for them.
-    (folder / REPORT_NAME).write_text(report_json, encoding="utf-8", errors="backslashreplace")
-    passed = report["deidentification"]["passed"]
-    head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
-    (folder / "README.md").write_text(head + card_text(info, report), encoding="utf-8")
-    return folder, report
-
-
-def _destination(args: BuildArguments) -> Destination:
-    assert args.push_to_hub is not None
-    public_option = "data_scripts.publish_dataset --public"
-    return Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
-
-
-def _publish(args: BuildArguments) -> None:
-    from data_scripts.publish_dataset import publish_dataset  # what its checks need, no worker does
-
-    destination = _destination(args)
     words = ["--dataset", str(args.out), "--repo_id", destination.repo_id, "--tag", args.tag]
     again = shlex.join(["python", "-m", "data_scripts.publish_dataset", *words])
     try:
         address = publish_dataset(HfApi(), args.out, destination, args.num_proc)
     except ValueError as error:
-        sys.exit(f"error: {args.out} is built, but was not published: {error} Once that is mended: `{again}`.")
+        raise ValueError(
+            f"{args.out} is built, but was not published: {error} Once that is fixed, run `{again}`."
+        ) from error
     except KeyboardInterrupt:
-        sys.exit(f"interrupted; {args.out} is built, and `{again}` goes on with what has not arrived")
+        print(f"Interrupted. {args.out} is built; run `{again}` to resume publishing.", file=sys.stderr)
+        return INTERRUPTED
     print(f"Published as {args.tag}: {address}")
-
-
-class _ListSources(argparse.Action):
-    """Like `--help`: prints and leaves, whatever else is or is not given."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(list_sources())
-        parser.exit()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, build, and say what was built."""
-    argv = sys.argv[1:] if argv is None else argv
-    if "--list" in argv:
-        print(list_sources())
-        return
-    try:
-        args = parse_arguments(BuildArguments, argv)
-        if args.push_to_hub:  # what is known now is not told after hours
-            from data_scripts.publish_dataset import check_publishable_build  # what its checks need, no worker does
-
-            check_publishable_build(args, SOURCES[args.source].ABOUT)
-            check_destination(HfApi(), _destination(args), is_new=True)
-        report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(argv)]))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(
-            f"interrupted; the same command goes on from here. To start over, delete {staging_path(args.out)} first"
-        )
-    print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
-    if args.push_to_hub:
-        _publish(args)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -2,20 +2,17 @@
 
     python -m data_scripts.deidentify --raw hospital_export --out deidentified --key_file study.key
 
-Headers are cleaned by the basic profile of the standard (`dicom_profile`), folders and files get new names, and what
-may hold text in its pixels is left out. Slices of a series stay together. With the same key file the same patient gets
-the same pseudonym another time; keep that file where only you can read it, or give none and no one can go back.
+Headers are cleaned by the basic profile of the standard, folders and files get new names, and files that may have text
+in their pixels are left out. Slices of a series stay together. With the same key file a patient gets the same pseudonym
+next time; keep that file where only you can read it. Without a key file, no one can trace the copies back.
 
-A list of what was done with each file lies beside the output, not in it: it holds the old names.
+`OUT.files.json` next to the output lists what was done with each file. It contains the old names: keep it to yourself.
 """
 
-import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import pydicom
@@ -28,69 +25,77 @@ from data_scripts.imaging.images import UnusableImageError
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_elements
 from data_scripts.privacy.pseudonyms import Pseudonyms
-from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import publish, staging_folder
+from data_scripts.system.whole_files import write_json
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 WRITTEN = "written"
 _NUM_PRINTED = 10
 
 
 @dataclass(kw_only=True)
 class DeidentifyArguments:
-    """What to copy, and where to."""
+    """Copy DICOM files without anything that identifies patients."""
 
-    raw: Path = field(metadata={"help": "Folder of DICOM files, with all folders in it."})
-    out: Path = field(metadata={"help": "Folder to make. It must not exist."})
-    key_file: Path | None = field(
-        default=None,
-        metadata={"help": "File of the secret key, made if it is not there. Without one the key is forgotten."},
-    )
-    keep_burnt_in: bool = field(
-        default=False, metadata={"help": "Copy files that may hold text in their pixels, too; look at them yourself."}
-    )
+    raw: Path = setting(MISSING, "Folder of DICOM files; its subfolders are copied, too.")
+    out: Path = setting(MISSING, "Folder to make. It must not exist.")
+    key_file: Path | None = setting(None, "File of the secret key, made if missing. Without one the key is discarded.")
+    keep_burnt_in: bool = setting(False, "Also copy files that may have text in their pixels; check them yourself.")
 
 
-def deidentify_folder(args: DeidentifyArguments) -> dict[str, str]:
-    """Copy every DICOM file below a folder, without what names anyone.
+def main(args: DeidentifyArguments) -> None:
+    """Copy, and print what was left out."""
+    check_folders(args.raw, args.out)  # before a key is made
+    pseudonyms = Pseudonyms.from_file(args.key_file) if args.key_file else Pseudonyms.random()
+    outcomes = deidentify_folder(args.raw, args.out, pseudonyms, keep_burnt_in=args.keep_burnt_in)
+    counts = Counter(outcomes.values())
+    print(f"{counts.pop(WRITTEN)} of {len(outcomes)} files written to {args.out}")
+    for outcome, count in counts.most_common(_NUM_PRINTED):
+        print(f"{count} {outcome}")
+    print(f"{_list_path(args.out)} lists every file by its old name: keep that list to yourself.")
 
-    Args:
-        args: What to copy, and where to.
+
+def check_folders(raw: Path, out: Path) -> None:
+    """Raise a ValueError if files cannot be copied from one folder to the other."""
+    if not raw.is_dir():
+        raise ValueError(f"--raw {raw} is not a folder")
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another folder")
+    if raw.resolve() in out.resolve().parents:
+        raise ValueError(f"--out {out} lies within --raw, whose names must not be published; choose another folder")
+
+
+def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burnt_in: bool = False) -> dict[str, str]:
+    """Copy every DICOM file below a folder, without anything that names a person.
 
     Returns:
-        What became of each file, by its path within `args.raw`: `written`, or why it was left out. Also in the list
-        beside the output.
+        The outcome of each file by its path within `raw`, `written` or the reason it was left out, as in the list
+        next to the output.
 
     Raises:
-        ValueError: If the folders cannot be used, or no file could be written; nothing is left at `args.out` then.
+        ValueError: If the folders cannot be used, or no file could be written; `out` does not exist then.
     """
-    if not args.raw.is_dir():
-        raise ValueError(f"--raw {args.raw} is no folder")
-    if args.out.exists():
-        raise ValueError(f"--out {args.out} exists; choose another folder")
-    if args.raw.resolve() in args.out.resolve().parents:
-        raise ValueError(
-            f"--out {args.out} lies within --raw, whose names must not be published; choose another folder"
-        )
-    pseudonyms = Pseudonyms.from_file(args.key_file) if args.key_file else Pseudonyms.random()
-    paths = sorted(path for path in args.raw.rglob("*") if path.is_file())
+    check_folders(raw, out)
+    paths = sorted(path for path in raw.rglob("*") if path.is_file())
     outcomes: dict[str, str] = {}
-    with staging_folder(args.out) as staging:
+    with staging_folder(out) as staging:
         copies = staging / "copies"
-        shutil.rmtree(copies, ignore_errors=True)  # of a run that was killed; its key may be lost
+        shutil.rmtree(copies, ignore_errors=True)  # left by a killed run; its key may be lost
         copies.mkdir()
         for path in tqdm(paths, desc="de-identifying", unit=" files"):
             try:
-                _copy_without_names(path, copies, pseudonyms, args.keep_burnt_in)
+                _copy_without_names(path, copies, pseudonyms, keep_burnt_in)
                 outcome = WRITTEN
             except UnusableImageError as error:
                 outcome = f"left out: {error}"
-            outcomes[path.relative_to(args.raw).as_posix()] = outcome
+            outcomes[path.relative_to(raw).as_posix()] = outcome
         if WRITTEN not in outcomes.values():
             shutil.rmtree(copies)
-            first = next(iter(outcomes.items()), ("no file", "the folder is empty"))
-            raise ValueError(f"nothing in {args.raw} could be de-identified; {first[0]}: {first[1]}")
-        publish(copies, args.out, staging)
-    _list_path(args.out).write_text(json.dumps(outcomes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            name, outcome = next(iter(outcomes.items()), ("no file", "the folder is empty"))
+            raise ValueError(f"nothing in {raw} could be de-identified; {name}: {outcome}")
+        publish(copies, out, staging)
+    write_json(_list_path(out), outcomes)
     return outcomes
 
 
@@ -100,8 +105,9 @@ def _list_path(out: Path) -> Path:
 
 def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_burnt_in: bool) -> None:
     if not is_dicom(path):
-        raise UnusableImageError("no DICOM file")
-    with _whole_dataset(path) as dataset:
+        raise UnusableImageError("not a DICOM file")
+    with open_dicom(path), path.open("rb") as file:  # errors inside become `UnusableImageError`
+        dataset = pydicom.dcmread(BoundedReader(file, path.name), force=True)
         cleaned = deidentify_dicom(dataset, pseudonyms)
         if left := identifying_elements(cleaned):
             raise UnusableImageError(f"elements that may name someone remain: {', '.join(left[:10])}")
@@ -114,48 +120,24 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
         cleaned.save_as(target)
 
 
-@contextmanager
-def _whole_dataset(path: Path) -> Iterator[Dataset]:
-    """Read a file with its pixels, within the bounds of `dicom_reading`; what goes wrong is an `UnusableImageError`."""
-    with open_dicom(path), path.open("rb") as file:
-        yield pydicom.dcmread(BoundedReader(file, path.name), force=True)
-
-
 def _check_letters(path: Path, dataset: Dataset) -> None:
-    way_out = "look at it, and give --keep_burnt_in if it names no one"
+    way_out = "check it, and add --keep_burnt_in if it names no one"
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise UnusableImageError(f"text is burnt into the pixels, says the header; {way_out}")
+        raise UnusableImageError(f"the header says that text is burnt into the pixels; {way_out}")
     for frame in range(num_frames(dataset)):
         if has_burnt_in_text(read_slice(path, frame)):
             raise UnusableImageError(f"text may be burnt into the pixels of frame {frame}; {way_out}")
 
 
 def _new_name(cleaned: Dataset, path: Path, pseudonyms: Pseudonyms) -> tuple[str, str, str, str]:
-    """Patient, study, series and file, of the new ids; files without an id keep apart by their old place."""
-
-    def of_folder(prefix: str) -> str:
-        return pseudonyms.of(str(path.parent), prefix=prefix)
-
-    patient = str(cleaned.get("PatientID") or of_folder("unknown"))
-    study = str(cleaned.get("StudyInstanceUID") or of_folder("study"))
-    series = str(cleaned.get("SeriesInstanceUID") or of_folder("series"))
+    """Return patient, study, series and file from the new ids; without an id, from the old place."""
+    folder = str(path.parent)
+    patient = str(cleaned.get("PatientID") or pseudonyms.of(folder, prefix="unknown"))
+    study = str(cleaned.get("StudyInstanceUID") or pseudonyms.of(folder, prefix="study"))
+    series = str(cleaned.get("SeriesInstanceUID") or pseudonyms.of(folder, prefix="series"))
     instance = str(cleaned.get("SOPInstanceUID") or pseudonyms.of(str(path), prefix="slice"))
     return patient, study, series, f"{instance}.dcm"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, copy, and say what was left out."""
-    try:
-        args = parse_arguments(DeidentifyArguments, argv)
-        outcomes = deidentify_folder(args)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    left_out = {name: outcome for name, outcome in outcomes.items() if outcome != WRITTEN}
-    print(f"{len(outcomes) - len(left_out)} of {len(outcomes)} files written to {args.out}")
-    for outcome, count in Counter(left_out.values()).most_common(_NUM_PRINTED):
-        print(f"{count} {outcome}")
-    print(f"Every file is listed in {_list_path(args.out)}, by its old name: keep that list to yourself.")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -1,8 +1,8 @@
-"""Records to a dataset: the schema, the rows, and the YAML head of the card that `load_dataset` reads."""
+"""Turn records into a dataset: schema, rows, and the YAML head of the card that `load_dataset` reads."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,11 @@ from data_scripts.privacy.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
 
 DATA_FOLDER = "data"
-WRITTEN_AT_ONCE = 32  # rows held in memory: a large radiograph is tens of MB, and each write costs as much as four rows
+WRITTEN_AT_ONCE = 32  # rows in memory: a large radiograph has tens of MB, and each write costs as much as four rows
 
 
 def dataset_features(info: SourceInfo) -> datasets.Features:
-    """The columns of a built dataset, the same for every source; only the vocabularies differ.
-
-    A source without labels or grades has a `ClassLabel` without names there, empty lists and nulls.
-    """
+    """Return the columns of a built dataset; sources differ only in vocabularies, which may be empty."""
     return datasets.Features(
         {
             "image": datasets.Image(),
@@ -50,11 +47,7 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
 
 
 def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Image | None]:
-    """The image of a record as it is stored, and its mask.
-
-    Raises:
-        UnusableImageError: If the image or the mask cannot be stored.
-    """
+    """Load a record's image and mask as they are stored; raise an UnusableImageError if they cannot be."""
     image = grey_8bit(record.load_image())
     if record.load_mask is None:
         return image, None
@@ -62,38 +55,31 @@ def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Im
 
 
 def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Image.Image | None) -> dict[str, Any]:
-    """The row of a record, with its pixels as `load_pixels` gives them."""
-    return {
+    """Make the row of a record, with the pixels of `load_pixels`."""
+    return {column: getattr(record, column, None) for column in dataset_features(info)} | {
         "image": {"bytes": png_bytes(image), "path": None},
-        "report": record.report,
         "rephrasings": list(record.rephrasings),
         "labels": sorted(set(record.labels), key=info.label_names.index),
-        "grade": record.grade,
-        "patient_id": record.patient_id,
-        "study_id": record.study_id,
-        "plane": record.plane,
-        "sequence": record.sequence,
-        "level": record.level,
-        "pixel_spacing_mm": record.pixel_spacing_mm,
-        "disc_height_mm": record.disc_height_mm,
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
-        "source": record.source,
     }
 
 
+@dataclass
+class Account:
+    """The outcome of the rows; lists of rows contain their `source`."""
+
+    exclusions: list[Exclusion] = field(default_factory=list)  # rows with an unusable image
+    scrubbed: Counter[str] = field(default_factory=Counter)  # passages replaced in texts, by kind
+    left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second check still finds, by kind
+    facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings afterwards
+    burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to contain text
+
+
 class LumbarReports(datasets.GeneratorBasedBuilder):
-    """Paired lumbar images and reports, built from records that are already assigned to splits.
+    """Writes the records of each split, loading one image at a time.
 
-    Images are loaded one at a time while the rows are written. A record whose image cannot be used is left out. What
-    may name a person is taken out of the texts; an image that seems to show letters is written, but named. The
-    accounts of this are complete once `download_and_prepare` has returned: `exclusions`, `scrubbed` (replaced passages
-    by kind), `left_in_texts` (those that a second look still finds), `facts_changed` (sources of the rows whose texts
-    state other findings since then) and `burnt_in_text` (sources of the images).
-
-    Args:
-        source_info: Vocabularies of the records.
-        records_of_split: The records of each split.
-        cache_dir: Folder for the library's lock files.
+    A record whose image is unusable is left out. Names are removed from the texts; an image that seems to contain text
+    is written, but listed. `account` is complete once `download_and_prepare` has returned.
     """
 
     def __init__(
@@ -101,11 +87,7 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
     ) -> None:
         self.source_info = source_info
         self.records_of_split = records_of_split
-        self.exclusions: list[Exclusion] = []
-        self.scrubbed: Counter[str] = Counter()
-        self.left_in_texts: Counter[str] = Counter()
-        self.facts_changed: list[str] = []
-        self.burnt_in_text: list[str] = []
+        self.account = Account()
         super().__init__(cache_dir=str(cache_dir), dataset_name="lumbar_reports", writer_batch_size=WRITTEN_AT_ONCE)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -123,50 +105,43 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
             try:
                 image, mask = load_pixels(record, self.source_info)
             except UnusableImageError as error:
-                self.exclusions.append(Exclusion(record.source, str(error)))
+                self.account.exclusions.append(Exclusion(record.source, str(error)))
                 continue
-            # Whatever a decoder raises on a damaged file: one row must not cost a build of hours.
+            # A decoder may raise anything for a damaged file: one row must not end a build of hours.
             except Exception as error:
                 reason = f"unreadable image: {type(error).__name__}: {error}"
-                self.exclusions.append(Exclusion(record.source, reason))
+                self.account.exclusions.append(Exclusion(record.source, reason))
                 continue
             if has_burnt_in_text(image):
-                self.burnt_in_text.append(record.source)
+                self.account.burnt_in_text.append(record.source)
             yield index, encode_record(self._without_names(record), self.source_info, image, mask)
 
     def _without_names(self, record: Record) -> Record:
         report, *rephrasings = map(scrub, (record.report, *record.rephrasings))
         for text in (report, *rephrasings):
-            self.scrubbed.update(text.replaced)
-            self.left_in_texts.update(text.left)
+            self.account.scrubbed.update(text.replaced)
+            self.account.left_in_texts.update(text.left)
         if any(text.facts_changed for text in (report, *rephrasings)):
-            self.facts_changed.append(record.source)
+            self.account.facts_changed.append(record.source)
         return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))
 
 
 def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
-    """The columns of a built dataset, and where it comes from."""
+    """Describe columns and origin of a built dataset."""
     about = info.about
     return datasets.DatasetInfo(
-        description=info.summary or about.summary,
-        citation=about.citation,
-        license=about.license,
-        features=dataset_features(info),
+        info.summary or about.summary, about.citation, license=about.license, features=dataset_features(info)
     )
 
 
 def card_metadata(
     info: SourceInfo, splits: Sequence[datasets.SplitInfo], num_file_bytes: int, sha256: str, *, passed: bool
 ) -> str:
-    """The YAML head of the dataset card: licence, features and files, so that any reader decodes them without our code.
+    """Write the YAML head of the dataset card: licence, features and files, to be read without our code.
 
-    Args:
-        info: The source.
-        splits: What was written.
-        num_file_bytes: Size of all shards.
-        sha256: Digest of all shards. `load_dataset` finds a folder in its cache by the folder's name and this head, not
-            by the files: without it, a rebuilt dataset would be read as it was before.
-        passed: Whether the dataset passed the de-identification check; the cards of models trained on it ask.
+    It has the digest of all shards, since `load_dataset` caches a folder by its name and this head, not by the files:
+    without it, a rebuilt dataset would be read as it was before. Cards of models trained on the dataset need `passed`,
+    whether it passed the de-identification check.
     """
     license_id, _, license_words = info.about.license.partition(": ")
     metadata = DatasetCardData(
@@ -196,14 +171,7 @@ def card_metadata(
 
 
 def read_mask_names(dataset: str | Path) -> tuple[str, ...]:
-    """Read the names of the mask classes from the card of a data set, background first.
-
-    Args:
-        dataset: Folder or Hub id.
-
-    Returns:
-        The names in the order of the class indices; empty if the card has none or cannot be found.
-    """
+    """Read the names of the mask classes, background first, from the card of a folder or Hub dataset; may be empty."""
     card_path = Path(dataset) / "README.md"
     if not card_path.is_file() and Path(dataset).exists():
         return ()

@@ -3,20 +3,18 @@
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.jsonl
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
 
-A line holds `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as it was
-typed) and `span` (the characters of `text` that state the kind: `text[span[0]:span[1]]`). Beside it,
-`findings_report.json` counts notes, findings and classes, and lists the notes that are empty or could not be read: none
-is lost.
+A line contains `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as
+typed) and `span` (the characters that state the kind: `text[span[0]:span[1]]`). `findings_report.json` next to
+it counts notes, findings and classes, and lists the notes that are empty or unreadable.
 """
 
 import csv
 import io
 import json
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,66 +23,58 @@ from tqdm import tqdm
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import Note, read_notes
-from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.command_line import run, setting
+from data_scripts.system.whole_files import write_json, write_text
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
+
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 
 
 @dataclass(kw_only=True)
 class ParseArguments:
-    """What to read, and where to write.
+    """Read a workbook of radiologists' notes into findings."""
 
-    Args:
-        notes: The workbook.
-        out: The table of findings.
-        overwrite: Whether an earlier table may be replaced.
-    """
-
-    notes: Path = field(metadata={"help": "Workbook (.xlsx) with a column `Patient ID` and one of notes."})
-    out: Path = field(
-        metadata={
-            "help": "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as it "
-            "was typed, `span` the characters of it that state the kind. NAME_report.json is written beside it."
-        }
+    notes: Path = setting(MISSING, "Workbook (.xlsx) with a column `Patient ID` and one with notes.")
+    out: Path = setting(
+        MISSING,
+        "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as typed, `span` the "
+        "characters of it that state the kind. NAME_report.json is written next to it.",
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace --out if it exists."})
+    overwrite: bool = setting(False, "Replace --out if it exists.")
 
 
-def findings_of(note: Note) -> list[dict[str, Any]]:
-    """The findings of a note as rows, in the order of the text."""
-    return [
-        {
-            "patient_id": note.patient_id,
-            "level": finding.level,
-            "kind": finding.kind,
-            "side": finding.side,
-            "severity": finding.severity,
-            "negated": finding.negated,
-            "span": list(finding.span),
-            "text": note.text,
-        }
-        for finding in report_findings(note.text)
-    ]
+def main(args: ParseArguments) -> None:
+    """Read the notes, write their findings, and print the counts."""
+    report = parse_reports(args)
+    print(
+        f"{report['notes_read']} notes read: {report['with_text']} with text, {report['empty']} empty, "
+        f"{report['left_out']} left out"
+    )
+    print(f"empty: {', '.join(report['empty_patient_ids']) or 'none'}")
+    for exclusion in report["exclusions"][:10]:
+        print(f"left out: {exclusion['source']}: {exclusion['reason']}")
+    print(f"{report['findings']} findings written to {args.out}")
+    print(", ".join(f"{count} {name}" for name, count in report["patients_by_class"].items()))
 
 
 def parse_reports(args: ParseArguments) -> dict[str, Any]:
-    """Write the findings of all notes, and a report beside them.
-
-    Returns:
-        The report, as written.
+    """Write the findings of all notes and a report next to them; return the report.
 
     Raises:
-        ValueError: If the workbook cannot be read, or `--out` exists or has another ending.
+        ValueError: If the workbook cannot be read, or `--out` exists or has another extension.
     """
     report_path = args.out.with_name(f"{args.out.stem}_report.json")
-    _check_out(args, report_path)
+    if args.out.suffix not in (".jsonl", ".csv"):
+        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
+    for path in (args.out, report_path):
+        if path.exists() and not args.overwrite:
+            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
     notes = read_notes(args.notes)
     usable = [note for note in notes if note.problem is None]
     with_text = [note for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
-    classes = Counter(
-        NO_FINDING if labels_from_report(note.text) == (NO_FINDING,) else LOW_BACK_PAIN for note in with_text
-    )
+    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is the patient's
     report = {
         "notes": str(args.notes),
         "notes_read": len(notes),
@@ -98,25 +88,20 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(args.out, _as_csv(rows) if args.out.suffix == ".csv" else _as_json_lines(rows))
-    _write_whole(report_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    as_lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
+    write_json(report_path, report)
     return report
 
 
-def _check_out(args: ParseArguments, report_path: Path) -> None:
-    if args.out.suffix not in (".jsonl", ".csv"):
-        raise ValueError(f"--out must end in .jsonl or .csv, got {args.out}")
-    for path in (args.out, report_path):
-        if path.exists() and not args.overwrite:
-            raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
-
-
-def _as_json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def findings_of(note: Note) -> list[dict[str, Any]]:
+    """List the findings of a note as rows, in the order of the text."""
+    rows = [{**asdict(note), **asdict(finding), "span": list(finding.span)} for finding in report_findings(note.text)]
+    return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV: empty for null, `true` or `false`, the span as `start-end`."""
+    """Write the rows as CSV: null as an empty cell, `true` or `false`, the span as `start-end`."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS)
     writer.writeheader()
@@ -126,33 +111,5 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
     return table.getvalue()
 
 
-def _write_whole(path: Path, content: str) -> None:
-    """Write a file that is complete or absent, whenever the process is killed."""
-    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        partial.write_text(content, encoding="utf-8", newline="")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, read the notes, and say what they state."""
-    try:
-        args = parse_arguments(ParseArguments, argv)
-        report = parse_reports(args)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(
-        f"{report['notes_read']} notes read: {report['with_text']} with text, {report['empty']} empty, "
-        f"{report['left_out']} left out"
-    )
-    print(f"empty: {', '.join(report['empty_patient_ids']) or 'none'}")
-    for exclusion in report["exclusions"][:10]:
-        print(f"left out: {exclusion['source']}: {exclusion['reason']}")
-    print(f"{report['findings']} findings written to {args.out}")
-    print(", ".join(f"{count} {name}" for name, count in report["patients_by_class"].items()))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

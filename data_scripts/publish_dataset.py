@@ -1,187 +1,51 @@
-"""Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or may not be passed on.
+"""Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or must not be shared.
 
     python -m data_scripts.build --source synthetic --out data/synthetic --push_to_hub me/lumbar-synthetic
     python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --dry_run
     python -m data_scripts.publish_dataset --dataset data/synthetic --repo_id me/lumbar-synthetic --public
 
-Shards and card are sent, in one commit; `build_report.json`, which names rows as the source does, stays here. Private
-unless --public. The token is that of `hf auth login` or of HF_TOKEN.
+Sends shards and card in one commit, but not `build_report.json`, which names rows as the source does. The repository
+is private unless you give --public. The token comes from `hf auth login` or HF_TOKEN.
 """
 
-import json
-import logging
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import HfApi
-
-from data_scripts.auditing.built_folder import check_shards_unchanged, opened_afresh
-from data_scripts.auditing.leaks import leaks_of
-from data_scripts.auditing.privacy_check import check_dataset
-from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
-from data_scripts.lumbar_builder import DATA_FOLDER
-from data_scripts.records import NOT_STATED, SourceAbout
-from data_scripts.system.command_line import parse_arguments
-from data_scripts.writing.build_arguments import BuildArguments
-from data_scripts.writing.build_report import REPORT_NAME
-
-CARD_NAME = "README.md"
-LEAK_STAMP = "> **Leak.**"
-KEPT_IDS = "ids of patients were kept as the source gives them (--keep_ids)"
+from data_scripts.system.command_line import run, setting
 
 
 @dataclass(kw_only=True)
 class PublishDatasetArguments:
-    """What to publish, and where."""
+    """Publish a built dataset on the Hub."""
 
-    dataset: Path = field(metadata={"help": "Folder that data_scripts.build wrote."})
-    repo_id: str = field(metadata={"help": "owner/name of the repository, made if it does not exist."})
-    public: bool = field(default=False, metadata={"help": "Let everybody see it. Without: only its owner."})
-    tag: str = field(default="v0.1", metadata={"help": "Name of this version; a repository has each once."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that decode images for the checks."})
-    dry_run: bool = field(default=False, metadata={"help": "Check, and name what would be sent; ask the Hub nothing."})
+    dataset: Path = setting(MISSING, "Folder that data_scripts.build wrote.")
+    repo_id: str = setting(MISSING, "owner/name of the repository, created if missing.")
+    public: bool = setting(False, "Let everybody see it; by default only its owner can.")
+    tag: str = setting("v0.1", "Name of this version, unique in the repository.")
+    num_proc: int = setting(1, "Processes that decode images for the checks.")
+    dry_run: bool = setting(False, "Check, and list what would be sent, without contacting the Hub.")
 
-
-def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
-    """Raise at the start of a build whose dataset `check_publishable` would refuse, whatever the rows are.
-
-    Args:
-        args: Of the build.
-        about: Its source.
-
-    Raises:
-        ValueError: If the licence of the source does not let the dataset be passed on and the user states no other, or
-            ids of a source that is no public data set are kept.
-    """
-    if args.license is None:
-        _check_licence(about.name, about.license, about.may_be_shared)
-    if args.keep_ids and not about.has_public_ids:
-        raise ValueError(
-            f"{args.out} would not pass the de-identification check: {KEPT_IDS}. Leave out --keep_ids or --push_to_hub."
-        )
+    def __post_init__(self) -> None:
+        if self.num_proc < 1:
+            raise ValueError(f"--num_proc must be at least 1, got {self.num_proc}")
 
 
-def check_publishable(folder: Path, num_proc: int = 1) -> None:
-    """Raise if a dataset must not be given to others.
+def main(args: PublishDatasetArguments) -> None:
+    """Check and publish."""
+    from huggingface_hub import HfApi
 
-    Beside what the build found, the rows are looked at again: the rules may be better now.
+    from data_scripts.hub.dataset_publication import check_publishable, files_to_send, publish_dataset
+    from data_scripts.hub.upload import Destination
 
-    Args:
-        folder: What `data_scripts.build` wrote.
-        num_proc: Processes that decode images.
-
-    Raises:
-        ValueError: If it is no build or its shards are others, its licence does not let it be passed on or was not
-            stated, it may name a person, or its splits share patients or images and the card does not say so.
-    """
-    report = _read_report(folder)
-    source = report["source"]
-    _check_licence(source["name"], source["license"], report["may_be_shared"])
-    _check_names(report["deidentification"], folder)
-    check_shards_unchanged(folder, report["shards"])
-    with opened_afresh(folder) as dataset:
-        checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
-    if not checked.passed:
-        first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
-        raise ValueError(
-            f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
-            f"{len(checked.burnt_in_text)} images that may hold letters. `python -m "
-            f"data_scripts.auditing.privacy_check --dataset {folder}` lists them."
-        )
-    if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
-        raise ValueError(
-            f"The splits of {folder} leak, and its card does not say so: {leaks.in_words()} `python -m "
-            f"data_scripts.audit --dataset {folder}` lists what is shared; build it again without the copies."
-        )
-
-
-def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
-    if may_be_shared:
+    destination = Destination(repo_id=args.repo_id, kind="dataset", private=not args.public, tag=args.tag)
+    if args.dry_run:
+        check_publishable(args.dataset, args.num_proc)
+        print(f"Dry run: nothing was sent to {args.repo_id}. It would get:", *files_to_send(args.dataset), sep="\n")
         return
-    if licence == NOT_STATED:
-        raise ValueError(
-            f"Nobody said under which licence the data of the source {source} stand: whoever may pass them on builds "
-            "the dataset with --license."
-        )
-    raise ValueError(
-        f"The licence of the source {source} ({licence.removeprefix('other: ')}) does not let others be given what was "
-        "made from it. Publish the command of the build instead."
-    )
-
-
-def _read_report(folder: Path) -> dict[str, Any]:
-    path = folder / REPORT_NAME
-    if not path.is_file():
-        raise ValueError(f"{folder} is no build: it has no {REPORT_NAME}. Name the folder that --out named.")
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
-        named = ", ".join(sorted(missing))
-        raise ValueError(f"{path} is of an earlier version and says nothing of {named}: build the dataset again.")
-    return report
-
-
-def _check_names(found: Mapping[str, Any], folder: Path) -> None:
-    if found["passed"]:
-        return
-    reasons = {
-        KEPT_IDS: found["ids"] == "kept",
-        f"texts: {found['left_in_texts']}": found["left_in_texts"],
-        f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
-        f"images that may hold letters: {len(found['burnt_in_text'])}": found["burnt_in_text"],
-    }
-    named = "; ".join(reason for reason, holds in reasons.items() if holds)
-    raise ValueError(f"{folder} did not pass the de-identification check: {named}. See {REPORT_NAME}.")
-
-
-def files_to_send(folder: Path) -> dict[str, Path]:
-    """The card and the shards, by their names in the repository.
-
-    Raises:
-        ValueError: If the card names a path of this machine.
-    """
-    card = folder / CARD_NAME
-    if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
-        raise ValueError(f"{card} names paths of this machine: {', '.join(local)}. Remove them.")
-    shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
-    return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
-
-
-def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:
-    """Check a built dataset and send it.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        ValueError: If it must not be given to others, or the Hub refuses, fails or cannot be reached.
-    """
-    check_destination(api, destination)
-    check_publishable(folder, num_proc)
-    (address,) = upload(api, {destination: files_to_send(folder)})
-    return address
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, check, and send."""
-    try:
-        args = parse_arguments(PublishDatasetArguments, argv)
-        destination = Destination(repo_id=args.repo_id, kind="dataset", private=not args.public, tag=args.tag)
-        if args.dry_run:
-            check_publishable(args.dataset, args.num_proc)
-            print(f"Dry run: nothing was sent to {args.repo_id}. It would get:", *files_to_send(args.dataset), sep="\n")
-            return
-        address = publish_dataset(HfApi(), args.dataset, destination, args.num_proc)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with what has not arrived")
+    address = publish_dataset(HfApi(), args.dataset, destination, args.num_proc)
     print(f"Published as {args.tag}: {address}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
-    main()
+    sys.exit(run(main))

@@ -1,7 +1,6 @@
-"""Which patient goes to which split or fold.
+"""Assign patients to splits and folds.
 
-All functions are pure, and the outcome depends on the ids, the labels and the seed only: not on the order of rows,
-nor on how many rows a patient has.
+The outcome depends on ids, labels and seed only, not on the order of rows or on how many rows a patient has.
 """
 
 import hashlib
@@ -19,54 +18,34 @@ def split_by_patient(
     *,
     fractions: Sequence[float] = DEFAULT_FRACTIONS,
     seed: int = 0,
+    unit: str = "patient",
 ) -> list[str]:
     """Assign rows to train, validation and test so that no patient is in two, stratified by the patients' labels.
 
-    Args:
-        patient_ids: Patient of each row.
-        labels: Classes present in each row; a patient counts as having every class of its rows.
-        fractions: Shares of the patients for train, validation and test. 0 leaves a split out.
-        seed: Another seed, another assignment.
+    Given row ids instead of patient ids, each row is assigned on its own, as in the LumbarCLIP paper: images of one
+    patient are then in several splits, and a model that remembers patients gets inflated test scores.
 
-    Returns:
-        Name of the split of each row.
+    A patient has every class of its rows. `fractions` are shares of the patients; 0 leaves a split out. `unit` names
+    what the ids identify, for messages.
 
     Raises:
-        ValueError: If the fractions are no shares, or there are fewer patients than splits.
+        ValueError: If the fractions do not sum to 1, or there are fewer patients than splits.
 
     Example:
         >>> split_by_patient(["a", "a", "b", "c"], [{"LBP"}, {"LBP"}, {"LBP"}, {"LBP"}], fractions=(0.5, 0.25, 0.25))
         ['train', 'train', 'validation', 'test']
     """
-    split_of = _split_groups(_labels_of_groups(patient_ids, labels), fractions, seed, "patient")
-    return [split_of[patient_id] for patient_id in patient_ids]
-
-
-def split_by_record(
-    record_ids: Sequence[str],
-    labels: Sequence[Collection[str]],
-    *,
-    fractions: Sequence[float] = DEFAULT_FRACTIONS,
-    seed: int = 0,
-) -> list[str]:
-    """Assign each row by itself, as the LumbarCLIP paper did: one patient's images then sit in several splits.
-
-    The test score is too good by what the model remembers of a patient; `num_shared_patients` counts the leak.
-
-    Args:
-        record_ids: Identity of each row, all different.
-        labels: Classes present in each row.
-        fractions: As in `split_by_patient`.
-        seed: As in `split_by_patient`.
-
-    Returns:
-        Name of the split of each row.
-
-    Raises:
-        ValueError: As in `split_by_patient`.
-    """
-    split_of = _split_groups(_labels_of_groups(record_ids, labels), fractions, seed, "record")
-    return [split_of[record_id] for record_id in record_ids]
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise ValueError(f"split fractions must be {len(SPLITS)} shares that sum to 1, got {list(fractions)}")
+    groups = _union_by_id(patient_ids, labels)
+    num_wanted = sum(fraction > 0 for fraction in fractions)
+    if len(groups) < num_wanted:
+        raise ValueError(
+            f"{len(groups)} {unit}s cannot fill {num_wanted} splits: one would be empty. "
+            f"Bring at least {num_wanted} {unit}s, or set the share of a split to 0."
+        )
+    split_of = _stratified_assignment(groups, _quotas(len(groups), fractions), seed)
+    return [SPLITS[split_of[patient_id]] for patient_id in patient_ids]
 
 
 def patient_folds(
@@ -74,17 +53,11 @@ def patient_folds(
 ) -> list[int]:
     """Assign rows to the folds of a cross-validation, by patient and stratified as in `split_by_patient`.
 
-    Args:
-        patient_ids: Patient of each row.
-        labels: Classes present in each row.
-        num_folds: Number of folds, at least 2; their sizes differ by one patient at most.
-        seed: Another seed, other folds.
-
     Returns:
-        Fold of each row, 0 to `num_folds` - 1.
+        Fold of each row, 0 to `num_folds` - 1. Folds differ by one patient at most.
 
     Raises:
-        ValueError: If there are fewer patients than folds.
+        ValueError: If there are fewer patients than folds, or fewer than two folds.
 
     Example:
         >>> patient_folds(["a", "b", "c", "c"], [{"x"}, {"x"}, {"y"}, {"y"}], num_folds=3)
@@ -92,7 +65,7 @@ def patient_folds(
     """
     if num_folds < 2:
         raise ValueError(f"num_folds must be at least 2, got {num_folds}")
-    groups = _labels_of_groups(patient_ids, labels)
+    groups = _union_by_id(patient_ids, labels)
     if len(groups) < num_folds:
         raise ValueError(f"{len(groups)} patients cannot fill {num_folds} folds; lower num_folds")
     quotas = _quotas(len(groups), [1 / num_folds] * num_folds)
@@ -101,12 +74,12 @@ def patient_folds(
 
 
 def check_given_splits(patient_ids: Sequence[str], splits: Sequence[str]) -> None:
-    """Refuse prescribed splits that put one patient in two of them.
+    """Check that prescribed splits put no patient in two of them.
 
     Raises:
         ValueError: Naming up to ten such patients and their splits.
     """
-    splits_of = _splits_of_patients(patient_ids, splits)
+    splits_of = _union_by_id(patient_ids, [{split} for split in splits])
     shared = sorted(patient_id for patient_id, names in splits_of.items() if len(names) > 1)
     if shared:
         listed = "; ".join(f"patient {name!r} in {' and '.join(sorted(splits_of[name]))}" for name in shared[:10])
@@ -123,38 +96,18 @@ def num_shared_patients(patient_ids: Sequence[str], splits: Sequence[str]) -> in
         >>> num_shared_patients(["a", "a", "b"], ["train", "test", "test"])
         1
     """
-    return sum(len(names) > 1 for names in _splits_of_patients(patient_ids, splits).values())
+    return sum(len(names) > 1 for names in _union_by_id(patient_ids, [{split} for split in splits]).values())
 
 
-def _splits_of_patients(patient_ids: Sequence[str], splits: Sequence[str]) -> dict[str, set[str]]:
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    for patient_id, split in zip(patient_ids, splits, strict=True):
-        splits_of[patient_id].add(split)
-    return splits_of
-
-
-def _labels_of_groups(group_ids: Sequence[str], labels: Sequence[Collection[str]]) -> dict[str, set[str]]:
-    labels_of: dict[str, set[str]] = defaultdict(set)
-    for group_id, row_labels in zip(group_ids, labels, strict=True):
-        labels_of[group_id].update(row_labels)
-    return labels_of
-
-
-def _split_groups(groups: Mapping[str, set[str]], fractions: Sequence[float], seed: int, unit: str) -> dict[str, str]:
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
-        raise ValueError(f"split fractions must be {len(SPLITS)} shares that sum to 1, got {list(fractions)}")
-    num_wanted = sum(fraction > 0 for fraction in fractions)
-    if len(groups) < num_wanted:
-        raise ValueError(
-            f"{len(groups)} {unit}s cannot fill {num_wanted} splits: one would be empty. "
-            f"Bring at least {num_wanted} {unit}s, or set the share of a split to 0."
-        )
-    quotas = _quotas(len(groups), fractions)
-    return {group: SPLITS[index] for group, index in _stratified_assignment(groups, quotas, seed).items()}
+def _union_by_id(ids: Sequence[str], members: Sequence[Collection[str]]) -> dict[str, set[str]]:
+    union_of: dict[str, set[str]] = defaultdict(set)
+    for one_id, of_row in zip(ids, members, strict=True):
+        union_of[one_id].update(of_row)
+    return union_of
 
 
 def _quotas(total: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers nearest to the fractions of `total` (largest remainders), none 0 unless its fraction is."""
+    """Round the fractions of `total` to whole numbers (largest remainders); only a fraction of 0 gives 0."""
     quotas = [max(int(total * fraction + 1e-9), int(fraction > 0)) for fraction in fractions]
     while sum(quotas) != total:
         step = 1 if sum(quotas) < total else -1
@@ -165,11 +118,10 @@ def _quotas(total: int, fractions: Sequence[float]) -> list[int]:
 
 
 def _stratified_assignment(groups: Mapping[str, set[str]], quotas: Sequence[int], seed: int) -> dict[str, int]:
-    """Spread the groups over bins of given sizes so that each label is spread as the sizes are.
+    """Distribute the groups over bins of given sizes, each label in proportion to the sizes.
 
-    Iterative stratification: the label with the fewest groups left goes first, since it leaves the least choice,
-    and each of its groups goes to the bin that lacks the label most. Bins are closed when full, so that
-    sizes are exact and labels are as even as that allows.
+    Iterative stratification: the label with the fewest groups left goes first, since it leaves the least choice, and
+    each of its groups goes to the bin that lacks the label most. A full bin is closed: sizes are exact.
 
     Source:
         Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011.

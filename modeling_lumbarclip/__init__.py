@@ -1,13 +1,12 @@
 """LumbarCLIP for transformers: configuration, processor and model.
 
-`from modeling_lumbarclip import` one of the classes makes the Auto classes know them all, and importing one from its
-own file, that one; `import modeling_lumbarclip` alone does not, since data preparation needs the text functions and no
-torch. A saved checkpoint carries these files along, so that it loads with `trust_remote_code=True` where the package is
-not installed. The files are therefore flat siblings that import each other and nothing else of the project.
+Importing a class from here registers all of them with the Auto classes; `import modeling_lumbarclip` alone does not,
+and does not import torch. A saved checkpoint carries these files, so that it loads with `trust_remote_code=True` where
+the package is not installed: they are flat siblings that import each other and nothing else of the project.
 """
 
 import importlib
-import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,28 +26,15 @@ __all__ = [
 ]
 
 
-# Each file registers its class when it is imported.
-MODULES = (
-    "configuration_lumbarclip",
-    "image_processing_lumbarclip",
-    "processing_lumbarclip",
-    "modeling_lumbarclip",
-    "modeling_lumbarclip_classification",
-)
-
-
-def register_auto_classes() -> None:
-    """Make the Auto classes of transformers know LumbarCLIP; from then on they override the code of checkpoints."""
-    for module in MODULES:
-        importlib.import_module(f"{__name__}.{module}")
+def register_auto_classes() -> list[ModuleType]:
+    """Register LumbarCLIP with the Auto classes, which then ignore the code of checkpoints; return the modules."""
+    names = ("configuration", "image_processing", "processing", "modeling")
+    modules = (*(f"{name}_lumbarclip" for name in names), "modeling_lumbarclip_classification")
+    return [importlib.import_module(f"{__name__}.{module}") for module in modules]  # each registers its class
 
 
 def __getattr__(name: str) -> Any:
-    """Load the classes when one is asked for."""
+    """Load the classes when one is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    register_auto_classes()
-    for module in MODULES:
-        if hasattr(sys.modules[f"{__name__}.{module}"], name):
-            return getattr(sys.modules[f"{__name__}.{module}"], name)
-    raise AssertionError(name)
+    return next(getattr(module, name) for module in register_auto_classes() if hasattr(module, name))

@@ -1,8 +1,8 @@
 """Calibrated zero-shot answers: from the embeddings of images and prompts to probabilities, sets and abstention.
 
-The numbers come with the checkpoint (`LumbarCLIPConfig.calibration`): for each question that prompts answer, a
-temperature and the thresholds of its prediction sets, fitted on patients that the model was not trained on. They hold
-for the prompts they were fitted with, which are kept beside them, and for patients like those they were fitted on.
+The checkpoint stores the numbers (`LumbarCLIPConfig.calibration`): for each question, a temperature and the thresholds
+of its prediction sets, fitted on patients that the model was not trained on. They are valid for the stored prompts and
+for patients like those they were fitted on.
 
 Shapes: B images, U texts, D width of the shared space, Q questions, C choices.
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .configuration_lumbarclip import ZeroShotCalibration
+from .configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 
 
 def prompt_texts(calibration: ZeroShotCalibration) -> list[str]:
@@ -26,11 +26,7 @@ def zero_shot_logits(
 ) -> Tensor:
     """Compare images with the choices of each question.
 
-    Args:
-        image_embeds: Unit length. Shape (B, D).
-        text_embeds: Of `prompt_texts`, unit length. Shape (U, D).
-        inverse_temperature: 1/τ of the model.
-        calibration: Whose prompts the texts are.
+    Embeddings have unit length; those of texts (U, D) belong to `prompt_texts`.
 
     Returns:
         Similarities to the mean prompt of each choice, times 1/τ; not calibrated yet. Shape (B, Q, C), float32.
@@ -44,8 +40,8 @@ def zero_shot_logits(
     sizes = [len(texts) for question in calibration.questions for texts in question.prompts]
     if len(text_embeds) != sum(sizes):
         raise ValueError(
-            f"The calibration has {sum(sizes)} prompts and there are {len(text_embeds)} text embeddings; encode the "
-            "texts of `processor.zero_shot_texts(model.config.calibration)`, all and in their order."
+            f"The calibration has {sum(sizes)} prompts and there are {len(text_embeds)} text embeddings; encode "
+            "all texts of `processor.zero_shot_texts(model.config.calibration)`, in their order."
         )
     ensembles = torch.stack([embeds.mean(dim=0) for embeds in text_embeds.float().split(sizes)])  # (Q C, D)
     similarities = image_embeds.float() @ F.normalize(ensembles, dim=-1).T
@@ -53,14 +49,7 @@ def zero_shot_logits(
 
 
 def calibrated_probabilities(logits: Tensor, calibration: ZeroShotCalibration) -> Tensor:
-    """Divide logits by the temperature of their question, and take the softmax over its choices.
-
-    Args:
-        logits: From `zero_shot_logits`. Shape (B, Q, C).
-        calibration: Of the same questions.
-
-    Returns:
-        Shape (B, Q, C); the choices of a question sum to 1.
+    """Divide `zero_shot_logits` (B, Q, C) by the temperature of their question, and take the softmax over its choices.
 
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, section 4.2.
@@ -70,17 +59,13 @@ def calibrated_probabilities(logits: Tensor, calibration: ZeroShotCalibration) -
 
 
 def prediction_sets(probabilities: Tensor, calibration: ZeroShotCalibration) -> Tensor:
-    """Collect the choices that cannot be ruled out.
+    """Mark the choices that cannot be ruled out, from `calibrated_probabilities` (B, Q, C).
 
-    A set holds the truth with at least `calibration.target_coverage`, for each choice that may be true, on a random
-    image of a new patient like those of the calibration. A set that holds not exactly one choice is no answer.
-
-    Args:
-        probabilities: From `calibrated_probabilities`. Shape (B, Q, C).
-        calibration: Of the same questions.
+    Each true choice is in the set with probability `calibration.target_coverage` or more, on a random image of a new
+    patient like those of the calibration. A set without exactly one choice gives no answer.
 
     Returns:
-        Whether the set holds the choice. Shape (B, Q, C), bool.
+        Whether the set contains the choice. Shape (B, Q, C), bool.
 
     Source:
         Angelopoulos & Bates, A Gentle Introduction to Conformal Prediction, 2021, sections 1 and 4.2.
@@ -92,32 +77,24 @@ def prediction_sets(probabilities: Tensor, calibration: ZeroShotCalibration) -> 
 def readable_answers(
     probabilities: Tensor, sets: Tensor, calibration: ZeroShotCalibration
 ) -> list[list[dict[str, Any]]]:
-    """Say in words what the tensors say.
-
-    Args:
-        probabilities: From `calibrated_probabilities`. Shape (B, Q, C).
-        sets: From `prediction_sets`. Shape (B, Q, C).
-        calibration: Of the same questions.
+    """Turn `calibrated_probabilities` and `prediction_sets`, both (B, Q, C), into answers.
 
     Returns:
-        For each image and question: `label`, the finding asked for, or None where the choices are exclusive classes;
-        `probabilities` by choice; `prediction_set`, the choices that remain; `answer`, the one that does, or None
-        where the model abstains.
+        For each image and question: `label`, the finding, or None where the choices are exclusive classes;
+        `probabilities` by choice; `prediction_set`, the choices that remain; `answer`, the only one that remains, or
+        None where the model abstains.
     """
+
+    def readable(question: CalibratedQuestion, probabilities: list[float], held: list[bool]) -> dict[str, Any]:
+        remaining = [choice for choice, is_held in zip(question.choices, held, strict=True) if is_held]
+        return {
+            "label": question.label,
+            "probabilities": dict(zip(question.choices, probabilities, strict=True)),
+            "prediction_set": remaining,
+            "answer": remaining[0] if len(remaining) == 1 else None,
+        }
+
     return [
-        [
-            _readable(question.label, question.choices, of_question.tolist(), held.tolist())
-            for question, of_question, held in zip(calibration.questions, of_image, sets_of_image, strict=True)
-        ]
-        for of_image, sets_of_image in zip(probabilities.cpu(), sets.cpu(), strict=True)
+        [readable(*of_question) for of_question in zip(calibration.questions, *of_image, strict=True)]
+        for of_image in zip(probabilities.tolist(), sets.tolist(), strict=True)
     ]
-
-
-def _readable(label: str | None, choices: list[str], probabilities: list[float], held: list[bool]) -> dict[str, Any]:
-    remaining = [choice for choice, is_held in zip(choices, held, strict=True) if is_held]
-    return {
-        "label": label,
-        "probabilities": dict(zip(choices, probabilities, strict=True)),
-        "prediction_set": remaining,
-        "answer": remaining[0] if len(remaining) == 1 else None,
-    }

@@ -1,4 +1,4 @@
-"""Configuration of LumbarCLIP: what fixes the architecture and the meaning of the weights."""
+"""Configuration of LumbarCLIP: the architecture and the meaning of the weights."""
 
 import math
 import os
@@ -12,13 +12,13 @@ from transformers.configuration_utils import PreTrainedConfig
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean")
 CLASSIFIER = "LumbarCLIPForImageClassification"
-# `register_for_auto_class` keeps one Auto class for each of ours; these are further ones.
+# `register_for_auto_class` keeps one Auto class for each of ours; these are the others.
 AUTO_MAP = {
     "AutoModelForZeroShotImageClassification": "modeling_lumbarclip.LumbarCLIPModel",
     "AutoModelForImageClassification": f"modeling_lumbarclip_classification.{CLASSIFIER}",
 }
-# By task: our pipeline and the Auto class of its model. transformers' own pipelines would show a 16-bit slice white,
-# ask in the words of photographs, and cut no long report.
+# By task: our pipeline and the Auto class of its model. transformers' own pipelines would turn a 16-bit slice white,
+# use prompts for photographs, and not truncate long reports.
 PIPELINES = {
     "zero-shot-image-classification": ("LumbarCLIPZeroShotPipeline", "AutoModelForZeroShotImageClassification"),
     "image-feature-extraction": ("LumbarCLIPImageFeaturePipeline", "AutoModel"),
@@ -29,15 +29,14 @@ PIPELINES = {
 
 @dataclass(frozen=True)
 class CalibratedQuestion:
-    """A question that prompts answer, and what was fitted for it.
+    """A zero-shot question and its calibration.
 
     Args:
-        label: The finding asked for, with the choices absent and present; None where the choices are exclusive
-            classes.
+        label: The finding, with the choices absent and present; None where the choices are exclusive classes.
         choices: At least two.
-        prompts: Of each choice, the sentences that state it.
-        temperature: What the logits are divided by, > 0.
-        score_thresholds: Of each choice: a prediction set holds it if 1 - probability is no greater. In [0, 1].
+        prompts: The sentences that state each choice.
+        temperature: Divisor of the logits, > 0.
+        score_thresholds: A prediction set contains a choice if 1 - probability is at most its threshold, in [0, 1].
     """
 
     label: str | None
@@ -47,7 +46,7 @@ class CalibratedQuestion:
     score_thresholds: list[float]
 
     def __post_init__(self) -> None:
-        """Refuse what could not be computed with."""
+        """Check shapes and ranges."""
         if len(self.choices) < 2 or len(set(self.choices)) < len(self.choices):
             raise ValueError(f"A calibrated question needs at least two different choices; got {self.choices}.")
         for name in ("prompts", "score_thresholds"):
@@ -66,13 +65,13 @@ class CalibratedQuestion:
 
 @dataclass(frozen=True)
 class ZeroShotCalibration:
-    """What makes zero-shot answers calibrated: `LumbarCLIPConfig.calibration`, read.
+    """`LumbarCLIPConfig.calibration`, parsed.
 
     Args:
-        questions: One for exclusive classes, one a finding otherwise; each with as many choices.
-        target_coverage: Share of the rows whose prediction sets are to hold the truth, in (0, 1).
-        fitted_on: On what: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and `reasons` for what could not be
-            fitted, by question.
+        questions: One for exclusive classes, else one per finding; all with the same number of choices.
+        target_coverage: Share of rows whose prediction set should contain the truth, in (0, 1).
+        fitted_on: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and the `reasons` why a question could not
+            be fitted.
     """
 
     questions: list[CalibratedQuestion]
@@ -80,37 +79,33 @@ class ZeroShotCalibration:
     fitted_on: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Refuse what could not be computed with."""
+        """Check shapes and ranges."""
         numbers = sorted({len(question.choices) for question in self.questions})
         if len(numbers) != 1:
-            raise ValueError(f"A calibration needs questions, all with as many choices; got numbers of {numbers}.")
+            raise ValueError(f"A calibration needs questions, all with the same number of choices; got {numbers}.")
         if not 0 < self.target_coverage < 1:
             raise ValueError(f"target_coverage is a share between 0 and 1, such as 0.9; got {self.target_coverage}.")
 
     @classmethod
     def from_dict(cls, calibration: dict[str, Any] | None) -> "ZeroShotCalibration":
-        """Read what a configuration holds.
+        """Parse the field of a configuration.
 
         Raises:
-            ValueError: If it holds no calibration, or not all of one.
+            ValueError: If it is None or incomplete.
         """
         if calibration is None:
             raise ValueError(
                 "This checkpoint has no calibration. Fit one on validation patients with "
-                "train.evaluation.checkpoint_calibration.fit_checkpoint_calibration, or use the logits as they are."
+                "train.evaluation.checkpoint_calibration.fit_checkpoint_calibration, or use the raw logits."
             )
         try:
             questions = [CalibratedQuestion(**question) for question in calibration["questions"]]
             return cls(**{**calibration, "questions": questions})
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"The calibration is incomplete or has fields too many ({error}); it needs `questions`, "
-                "`target_coverage` and `fitted_on`. Fit it again, or set it to None."
+                f"The calibration has missing or unknown fields ({error}); it needs `questions`, `target_coverage` and "
+                "`fitted_on`. Fit it again, or set it to None."
             ) from error
-
-
-# Weigh the loss, not the architecture.
-RUN_SETTINGS = {"alpha", "label_temperature", "learn_temperature"}
 
 
 @strict
@@ -120,7 +115,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     Args:
         vision_config: Configuration of the vision tower, or a dict with its `model_type`. Any vision model of
             transformers, or any of timm: `{"model_type": "timm_wrapper", "architecture": "resnet50"}`, with
-            `"model_args": {"img_size": 128}` for transformers whose size is fixed. None: timm's ResNet-50.
+            `"model_args": {"img_size": 128}` for vision transformers of fixed size. None: timm's ResNet-50.
         text_config: Configuration of the text encoder, or a dict with its `model_type`. None: BERT-base, the shape
             of BioClinicalBERT.
         projection: Heads on the pooled outputs: `none`, `linear`, or `nonlinear` (linear, ReLU, linear). With `none`
@@ -129,14 +124,14 @@ class LumbarCLIPConfig(PreTrainedConfig):
         projection_dim: Width of the shared space. Not used by `none`.
         text_pooling: `cls` takes the first token's last hidden state, `mean` the mean over the tokens.
         initial_temperature: Temperature τ at which training starts, > 0. CLIP's 0.07; the paper gives none.
-        max_inverse_temperature: Largest 1/τ that is used, so that the logits cannot run away.
-        calibration: `ZeroShotCalibration` as a dict: calibrated zero-shot answers and prediction sets of these very
-            weights; None before it is fitted. Weights that are trained on need it fitted anew.
-        class_temperatures: Of `LumbarCLIPForImageClassification`: what the logits of each class are divided by, fitted
-            on validation patients. Exclusive classes have one temperature, K times. None before they are fitted.
+        max_inverse_temperature: Upper bound of 1/τ, so that the logits cannot diverge.
+        calibration: `ZeroShotCalibration` as a dict, for exactly these weights: fit it again after more training. None
+            before fitting.
+        class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
+            patients. Exclusive classes share one temperature, repeated K times. None before fitting.
 
     Raises:
-        StrictDataclassClassValidationError: If a value makes no sense; the message names it and the way out.
+        StrictDataclassClassValidationError: If a value is invalid.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, sections 3.3 and 3.4.
@@ -150,7 +145,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     model_type = "lumbarclip"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - read by transformers
 
-    vision_config: Any = None  # given as a dict, a configuration or None; a configuration from then on
+    vision_config: Any = None  # given as a dict, a configuration or None; a configuration afterwards
     text_config: Any = None
     projection: str = "linear"
     projection_dim: int = 256
@@ -161,15 +156,11 @@ class LumbarCLIPConfig(PreTrainedConfig):
     class_temperatures: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Turn the dicts of a saved configuration into configurations.
-
-        Raises:
-            ValueError: If the configuration holds settings of a run, as checkpoints of an earlier layout do.
-        """
-        if settings := sorted(RUN_SETTINGS & kwargs.keys()):
+        """Turn the dicts of a saved configuration into configurations; raise a ValueError for run settings."""
+        if settings := sorted({"alpha", "label_temperature", "learn_temperature"} & kwargs.keys()):
             raise ValueError(
                 f"{', '.join(settings)}: set by train/pretrain.py, not by the configuration. A checkpoint with these "
-                "fields is of an earlier layout: train it again."
+                "fields has an earlier layout: train it again."
             )
         self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
         self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
@@ -177,12 +168,12 @@ class LumbarCLIPConfig(PreTrainedConfig):
         self._offer_all_classes()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Save, with the Auto classes and pipelines whose code is saved along."""
+        """Save, with references to our Auto classes and pipelines."""
         self._offer_all_classes()
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def _offer_all_classes(self) -> None:
-        # Ours last: loaded from the Hub, they name the repository they came from, and a copy must name itself.
+        # Ours last: entries loaded from the Hub name the repository they came from, and a copy must name itself.
         self.auto_map = {**getattr(self, "auto_map", {}), **AUTO_MAP}
 
     @property
@@ -192,14 +183,14 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """Our pipelines, which `transformers.pipeline` takes in place of its own; made anew, since it changes them."""
+        """Our replacements for the pipelines of transformers; a new dict each time, since transformers changes it."""
         return {
             task: {"impl": f"pipeline_lumbarclip.{pipeline}", "pt": (auto_class,)}
             for task, (pipeline, auto_class) in PIPELINES.items()
         }
 
     def validate_heads(self) -> None:
-        """Refuse a projection or pooling that does not exist."""
+        """Check projection, pooling and text tower."""
         if self.projection not in PROJECTIONS:
             raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}; got {self.projection!r}.")
         if self.text_pooling not in TEXT_POOLINGS:
@@ -207,11 +198,16 @@ class LumbarCLIPConfig(PreTrainedConfig):
         if self.projection_dim < 1:
             raise ValueError(
                 f"projection_dim must be at least 1 (256, 512 and 1024 in the paper); got {self.projection_dim}. "
-                "For no projection at all set projection='none'."
+                "For no projection, set projection='none'."
+            )
+        if self.text_config.is_encoder_decoder:
+            raise ValueError(
+                f"text_config {self.text_config.model_type!r} is an encoder-decoder; LumbarCLIP needs a text encoder "
+                "such as bert, roberta or distilbert."
             )
 
     def validate_temperatures(self) -> None:
-        """Refuse temperatures that are not positive or that contradict each other."""
+        """Check that the temperatures are positive and consistent."""
         if not self.initial_temperature > 0:
             raise ValueError(f"initial_temperature must be positive, such as 0.07; got {self.initial_temperature}.")
         if not 1 / self.initial_temperature <= self.max_inverse_temperature:
@@ -222,27 +218,16 @@ class LumbarCLIPConfig(PreTrainedConfig):
             )
 
     def validate_calibration(self) -> None:
-        """Refuse a calibration that could not be computed with."""
+        """Check the calibration of prompts, and one positive temperature per class."""
         if self.calibration is not None:
             ZeroShotCalibration.from_dict(self.calibration)
-
-    def validate_class_temperatures(self) -> None:
-        """Refuse temperatures that are not one positive number for each class."""
         temperatures = self.class_temperatures
-        if temperatures is None:
-            return
-        if len(temperatures) != self.num_labels or not all(0 < value < math.inf for value in temperatures):
+        if temperatures is not None and (
+            len(temperatures) != self.num_labels or not all(0 < value < math.inf for value in temperatures)
+        ):
             raise ValueError(
                 f"class_temperatures needs a positive number for each of the {self.num_labels} classes; got "
-                f"{temperatures}. Fit them anew, or set them to None."
-            )
-
-    def validate_text_tower(self) -> None:
-        """Refuse a text tower with a decoder."""
-        if self.text_config.is_encoder_decoder:
-            raise ValueError(
-                f"text_config {self.text_config.model_type!r} is an encoder-decoder; LumbarCLIP needs a text encoder "
-                "such as bert, roberta or distilbert."
+                f"{temperatures}. Fit them again, or set them to None."
             )
 
 
@@ -252,16 +237,15 @@ def _tower_config(
     if isinstance(tower, PreTrainedConfig):
         return tower
     arguments = dict(default if tower is None else tower)
-    model_type = arguments.pop("model_type", None)
-    if model_type is None:
+    if "model_type" not in arguments:
         raise ValueError(
             f"{name} needs a 'model_type', such as 'timm_wrapper', 'vit' or 'bert'; got the keys {sorted(arguments)}."
         )
-    return AutoConfig.for_model(model_type, **arguments)
+    return AutoConfig.for_model(**arguments)
 
 
 LumbarCLIPConfig.register_for_auto_class()
-# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoConfig.register("lumbarclip", LumbarCLIPConfig)
 

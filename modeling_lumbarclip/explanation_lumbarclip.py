@@ -1,7 +1,7 @@
-r"""Where in an image the model sees what a text says: similarity of each patch, and Grad-CAM.
+r"""Maps of where the model sees what a text describes: similarity of each patch, and Grad-CAM.
 
-A map is a picture of the model, not evidence of a finding: a network with random weights gives pretty maps, too
-(Adebayo et al. 2018). Score maps against masks and such a network before trusting them.
+A map describes the model and is not evidence of a finding: random weights give convincing maps too (Adebayo et al.
+2018). Score maps against masks, and against random weights, before trusting them.
 
 Shapes: B images, U texts, H × W pixels, P = h · w patches, D width of the shared space, C channels.
 """
@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image
 
@@ -21,24 +20,21 @@ from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_featu
 def text_to_patch_similarity(
     vision_model: PreTrainedModel, image_projection: nn.Module, pixel_values: Tensor, text_embeds: Tensor
 ) -> Tensor:
-    r"""Cosine of each patch with each text: every patch is embedded as if the whole image looked like it.
+    r"""Compute the cosine of each patch with each text, embedding a patch as if it filled the image.
 
-    The patches are those of the vision tower's last layer. Each goes alone through the tower's pooling and the
-    projection head, which were trained on whole images. How much this says of the answer depends on both:
+    The patches are those of the vision tower's last layer. Each passes on its own through the tower's pooling and
+    the projection head, which were trained on whole images. How faithful this is depends on both:
 
     - Exact with an average over patches (ResNet, Swin, timm's ViT with `global_pool="avg"` and no norm after it) and
-      the heads `linear` and `none`. They are linear, so the embedding of the image is the mean of the projected
-      patches $v_p$, and its similarity to a text the mean of those of the patches $s_p$, weighted by the length of
-      $v_p$: $s = \sum_p \lVert v_p \rVert s_p / \lVert \sum_p v_p \rVert$.
+      the heads `linear` and `none`. The image embedding is then the mean of the projected patches $v_p$, and its
+      similarity to a text the mean of the patch similarities $s_p$, weighted by the length of $v_p$:
+      $s = \sum_p \lVert v_p \rVert s_p / \lVert \sum_p v_p \rVert$.
     - A heuristic with the head `nonlinear`, and where a norm follows the average (ConvNeXt).
-    - A heuristic with a class token (timm's ViT as it comes, ViT, DINOv2 and CLIP of transformers): it alone was
-      trained to be projected, and the patches of the last layer take no part in the answer.
+    - A heuristic with a class token (timm's default ViT; ViT, DINOv2 and CLIP of transformers): only the token was
+      trained to be projected, and the last layer's patches do not affect the answer.
 
-    Args:
-        vision_model: The vision tower.
-        image_projection: Its projection head.
-        pixel_values: From the processor. Shape (B, 3, H, W).
-        text_embeds: Directions in the shared space, of unit length: embeddings of texts, or `contrast`. Shape (U, D).
+    `pixel_values` have shape (B, 3, H, W). `text_embeds` are unit-length directions in the shared space, (U, D):
+    embeddings of texts, or `contrast`.
 
     Returns:
         In [-1, 1]. Shape (B, U, h, w), float32.
@@ -48,15 +44,12 @@ def text_to_patch_similarity(
 
     Source:
         Zhou et al. 2022, "Extract Free Dense Labels from CLIP" (MaskCLIP), section 3.2.
-
-    Relations:
-        `grad_cam` asks what moves the answer, also through a class token.
     """
     with torch.no_grad():
-        outputs = vision_model(pixel_values=pixel_values)
-        patches = patch_features(vision_model, outputs)  # (B, P, C)
-        height, width = _grid(vision_model, outputs.last_hidden_state, patches.shape[1], pixel_values)
-        embeds = image_projection(_pool_each_alone(vision_model, outputs.last_hidden_state, patches.flatten(0, 1)))
+        hidden = vision_model(pixel_values=pixel_values).last_hidden_state
+        patches = patch_features(vision_model, hidden)  # (B, P, C)
+        height, width = _grid(vision_model, hidden, patches.shape[1], pixel_values)
+        embeds = image_projection(_pool_each_alone(vision_model, hidden, patches.flatten(0, 1)))
         embeds = F.normalize(embeds.float(), dim=-1).view(*patches.shape[:2], -1)  # (B, P, D)
         similarity = torch.einsum("bpd,ud->bup", embeds, text_embeds.float())
     return similarity.clamp(-1, 1).view(len(pixel_values), len(text_embeds), height, width)
@@ -65,64 +58,48 @@ def text_to_patch_similarity(
 def grad_cam(
     vision_model: PreTrainedModel, image_projection: nn.Module, pixel_values: Tensor, text_embeds: Tensor
 ) -> Tensor:
-    r"""Grad-CAM of the similarity between image and text: the channels that raise it, where they are active.
+    r"""Compute Grad-CAM of the similarity between image and text: the channels that raise it, where they are active.
 
     $\alpha_k = \frac{1}{P} \sum_p \partial s / \partial A_{kp}$ (eq. 1) and $L_p = \max(0, \sum_k \alpha_k A_{kp})$
     (eq. 2), with s the cosine of image and text, and A the last feature map that the answer depends on: the last layer,
-    as in the paper; of a tower with a class token, whose last patches reach no answer, the normalised input of the
-    last attention block. Parameters and their gradients are left alone, and a caller's `no_grad` makes no difference.
-
-    Args:
-        vision_model: The vision tower, in evaluation mode.
-        image_projection: Its projection head.
-        pixel_values: From the processor. Shape (B, 3, H, W).
-        text_embeds: Directions in the shared space: embeddings of texts, or `contrast`. Shape (U, D).
+    as in the paper; with a class token, which the last patches do not reach, the normalised input of the last attention
+    block. Takes the arguments of `text_to_patch_similarity`, with the tower in evaluation mode. Works under a caller's
+    `no_grad` and leaves parameters and their gradients unchanged.
 
     Returns:
-        At least 0, in no unit: compare places of one map, not maps. Shape (B, U, h, w), float32.
+        At least 0, without a unit: compare places within a map, not across maps. Shape (B, U, h, w), float32.
 
     Raises:
         ValueError: If the tower is in training mode, or its last attention block cannot be found.
 
     Source:
-        Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391, section 3. The score of a class there is a similarity here.
-
-    Relations:
-        With average pooling and a linear head, the product of each projected patch with the part of the text at right
-        angles to the image's embedding: unlike in `text_to_patch_similarity`, what all patches share does not count,
-        nor what speaks against the text.
+        Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391, section 3, with a similarity as the score of a class.
+        With average pooling and a linear head, it is the product of each projected patch with the part of the text
+        orthogonal to the image's embedding: unlike in `text_to_patch_similarity`, features that all patches
+        share or that contradict the text do not count.
     """
     if vision_model.training:
-        raise ValueError("Grad-CAM needs the model in evaluation mode, where images do not change each other: eval().")
+        raise ValueError("Grad-CAM needs the model in evaluation mode, where images are independent: call eval().")
     with torch.inference_mode(mode=False), torch.enable_grad():
-        # A copy, as what was made in inference mode takes no part in a gradient; with one, as a frozen tower has none.
+        # A copy, since inference-mode tensors have no gradient; it requires one, since a frozen tower does not.
         pixels = pixel_values.detach().clone().requires_grad_()
         outputs, feature_map = _forward_with_map(vision_model, pixels)
         embeds = F.normalize(image_projection(pooled_image(vision_model, outputs)).float(), dim=-1)
         similarity = embeds @ text_embeds.detach().clone().to(embeds).T  # (B, U)
-        # The sum over images is no mixture: each depends on its own pixels alone.
+        # Summing over images mixes nothing: each depends only on its own pixels.
         gradients = [torch.autograd.grad(of_text.sum(), feature_map, retain_graph=True)[0] for of_text in similarity.T]
-    activations = _as_patches(vision_model, feature_map.detach()).float()  # (B, P, C)
-    maps = []
-    for gradient in gradients:
-        weights = _as_patches(vision_model, gradient).float().mean(dim=1, keepdim=True)  # alpha, (B, 1, C)
-        maps.append((weights * activations).sum(dim=2).relu())
+    activations = patch_features(vision_model, feature_map.detach()).float()  # (B, P, C)
+    alphas = [patch_features(vision_model, gradient).float().mean(dim=1, keepdim=True) for gradient in gradients]
+    maps = [(alpha * activations).sum(dim=2).relu() for alpha in alphas]
     height, width = _grid(vision_model, feature_map, activations.shape[1], pixel_values)
     return torch.stack(maps, dim=1).view(len(pixel_values), len(text_embeds), height, width)
 
 
 def contrast(text_embeds: Tensor, denial_embeds: Tensor) -> Tensor:
-    """Direction from the texts that deny findings to the texts that state them.
+    """Return the direction from texts that deny findings to texts that state them, unit length, float32.
 
     "Disc bulge." and "No disc bulge." share most of their words and of their embedding; a map of the difference leaves
-    out what both see, such as that a disc is shown.
-
-    Args:
-        text_embeds: Shape (U, D), unit length.
-        denial_embeds: Row i denies text i. Shape (U, D), unit length.
-
-    Returns:
-        Unit length. Shape (U, D), float32.
+    out what they share, such as the disc itself. Row i of the denials denies text i; all shapes are (U, D).
 
     Example:
         >>> contrast(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
@@ -132,7 +109,7 @@ def contrast(text_embeds: Tensor, denial_embeds: Tensor) -> Tensor:
 
 
 def _forward_with_map(tower: PreTrainedModel, pixels: Tensor) -> tuple[Any, Tensor]:
-    """Run the tower, and keep the last feature map that its pooled output depends on."""
+    """Run the tower; also return the last feature map that its pooled output depends on."""
     if not num_prefix_tokens(tower):
         outputs = tower(pixel_values=pixels)
         return outputs, outputs.last_hidden_state
@@ -146,11 +123,8 @@ def _forward_with_map(tower: PreTrainedModel, pixels: Tensor) -> tuple[Any, Tens
 
 
 def _norm_before_last_attention(tower: PreTrainedModel) -> nn.Module:
-    """Find the first norm of the last transformer block.
-
-    Its output and not the block's input: a norm undoes the length of its input, so the gradient there is at right
-    angles to the activation, and their product would say nothing.
-    """
+    # Not the block's input: a norm removes the length of its input, so the gradient there is orthogonal to the
+    # activation, and their product says nothing.
     norms = []
     for block in tower.modules():
         children = dict(block.named_children())
@@ -159,40 +133,24 @@ def _norm_before_last_attention(tower: PreTrainedModel) -> nn.Module:
     if not norms:
         raise ValueError(
             f"Grad-CAM found no transformer block with a norm and an attention in a {tower.config.model_type} tower; "
-            "it needs a ResNet, ViT, Swin or alike. `text_to_patch_similarity` does without."
+            "it needs a ResNet, ViT, Swin or similar. `text_to_patch_similarity` works without them."
         )
     return norms[-1]
 
 
-def _as_patches(tower: PreTrainedModel, feature_map: Tensor) -> Tensor:
-    """Line up a feature map, or its gradient, as patches. Shape (B, P, C)."""
-    return patch_features(tower, ModelOutput(last_hidden_state=feature_map))
-
-
 def _pool_each_alone(tower: PreTrainedModel, hidden: Tensor, patches: Tensor) -> Tensor:
-    """Pool each patch as if it filled the image: what a timm tower does after its last layer may be more than a mean.
-
-    Args:
-        tower: The tower. Those of transformers pool with a class token or a mean, both of which a patch alone passes
-            unchanged; a norm that CLIP and ConvNeXt apply after it is left out.
-        hidden: The last layer's output, for its layout.
-        patches: Shape (B * P, C).
-
-    Returns:
-        Shape (B * P, d_I).
-    """
+    """Pool each patch (B * P, C), in the layout of the last layer, as if it filled the image; to (B * P, d_I)."""
     timm_model: Any = getattr(tower, "timm_model", None)
-    if timm_model is None:
+    if timm_model is None:  # class token or mean: one patch passes unchanged; the norm of CLIP, ConvNeXt is skipped
         return patches
     if hidden.ndim == 4:
         alone = patches[:, None, None, :] if has_channels_last(tower) else patches[:, :, None, None]
-    else:  # in the place of the class token, too
+    else:  # also in place of the class token
         alone = patches[:, None].expand(-1, num_prefix_tokens(tower) + 1, -1)
     return timm_model.forward_head(alone).flatten(1)
 
 
 def _grid(tower: PreTrainedModel, hidden: Tensor, num_patches: int, pixel_values: Tensor) -> tuple[int, int]:
-    """Rows and columns of the patches."""
     if hidden.ndim == 4:
         rows, columns = hidden.shape[1:3] if has_channels_last(tower) else hidden.shape[2:]
         return rows, columns
@@ -200,12 +158,7 @@ def _grid(tower: PreTrainedModel, hidden: Tensor, num_patches: int, pixel_values
 
 
 def patch_grid(num_patches: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of square patches that cover an image.
-
-    Args:
-        num_patches: Patches, without class tokens.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+    """Return rows and columns of the square patches, without class tokens, that cover an image of this size.
 
     Raises:
         ValueError: If no such grid has this many patches.
@@ -218,7 +171,7 @@ def patch_grid(num_patches: int, height: int, width: int) -> tuple[int, int]:
     columns = round(num_patches / max(rows, 1))
     if rows * columns != num_patches:
         raise ValueError(
-            f"{num_patches} patches do not cover an image of {height} x {width} pixels in rows and columns: make its "
-            "sides multiples of the patch size."
+            f"{num_patches} patches do not cover an image of {height} x {width} pixels: make its sides multiples of "
+            "the patch size."
         )
     return rows, columns

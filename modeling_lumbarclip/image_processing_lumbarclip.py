@@ -21,19 +21,18 @@ from transformers.utils import TensorType
 from .configuration_lumbarclip import LumbarCLIPConfig
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-# The padded square then has no more pixels than PIL opens without a warning. It takes a gigabyte of memory at 8 bits,
-# and three times as much at more.
+# The largest padded square that PIL opens without a warning: 1 GB at 8 bits, 3 GB beyond.
 MAX_SIDE = 9_459
-SMALLER = "Make it smaller first: a slice has a few hundred pixels a side, an X-ray a few thousand."
+SMALLER = "Shrink it first: a slice has a few hundred pixels a side, an X-ray a few thousand."
 
 
 class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
-    """Arguments beyond those of every image processor.
+    """Arguments on top of those of every image processor.
 
     Args:
-        do_pad_to_square: Whether the shorter side is padded with black, the image in the middle, before resizing.
-        do_window_eight_bit: Whether 8-bit images, too, are windowed between the percentiles of their slice, which
-            evens out scanners and exporters.
+        do_pad_to_square: Whether to centre the image in a black square before resizing.
+        do_window_eight_bit: Whether to window 8-bit images, too, between the percentiles of their slice, which evens
+            out differences between scanners and exporters.
     """
 
     do_pad_to_square: bool
@@ -44,10 +43,9 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
     Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size, and
-    files, URLs and base64, which `read_image` opens; PIL images and files are turned upright, as their EXIF says.
-    Values of 8 bits are taken as they are, unless `do_window_eight_bit`. Deeper integers, and floats beyond [0, 1], are
-    windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a 12-bit slice
-    white; floats in [0, 1] are scaled.
+    whatever `read_image` opens. 8-bit values are kept, unless `do_window_eight_bit`. Deeper integers, and floats beyond
+    [0, 1], are windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a
+    12-bit slice white; floats in [0, 1] are scaled.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.2. The paper does not name its window.
@@ -74,20 +72,14 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         super().__init__(**kwargs)  # type: ignore[misc]  # it reads `valid_kwargs`
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open files, turn images upright, and bring them to eight bits.
+        """Open files, turn images upright, and convert them to eight bits.
 
-        transformers would take an animation for several images, refuse grey arrays, and clip deep images.
-
-        Args:
-            image_url_or_urls: Images, and all that `read_image` opens, alone or in lists. An array or a tensor of four
-                dimensions is a list of images.
-
-        Returns:
-            PIL images and tensors, in lists as they were given.
+        transformers would split an animation into images, refuse grey arrays, and clip deep images. Takes
+        one image, lists, or an array or tensor of four dimensions.
 
         Raises:
             ValueError: If `read_image` or `to_eight_bits` refuses one.
-            TypeError: If something is no image.
+            TypeError: If something is not an image.
         """
         is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
         return self._fetch(list(image_url_or_urls) if is_batch else image_url_or_urls)
@@ -100,18 +92,14 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
         if len(images) == 0:
-            raise ValueError("There is no image: the list is empty. Pass an image, or a list of at least one.")
+            raise ValueError("The list of images is empty. Pass an image, or a list of at least one.")
         return images
 
     def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Lay maps of what the model saw over the image that was given: undo padding and resizing.
+        """Undo padding and resizing, so that maps fit the original image.
 
-        Args:
-            maps: Over the square that the model saw, such as `model.grad_cam(...)`. Shape (..., h, w), float.
-            image_size: Height and width of the image that was given to the processor, upright, in pixels.
-
-        Returns:
-            Bilinear between the middles of the cells. Shape (..., height, width).
+        The maps (..., h, w) cover the square that the model saw, such as those of `model.grad_cam(...)`; the size is
+        the height and width of the original image, upright. Returns (..., height, width), bilinear between cells.
 
         Example:
             >>> LumbarCLIPImageProcessor().unpad_maps(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), (2, 4))
@@ -121,7 +109,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         height, width = image_size
         side_rows, side_columns = (max(image_size), max(image_size)) if self.do_pad_to_square else image_size
         top, left = (side_rows - height) // 2, (side_columns - width) // 2  # as `_pad_to_square` does
-        # One axis after the other, and the padding never filled: the square of a long image may not fit the memory.
+        # Axis by axis, without the padding: the full square of a long image may not fit in memory.
         rows = _interpolation(maps.shape[-2], side_rows).to(maps)[top : top + height]
         columns = _interpolation(maps.shape[-1], side_columns).to(maps)[left : left + width]
         return rows @ maps @ columns.T
@@ -143,18 +131,14 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
 
 
 def read_image(image: Any, timeout: float | None = None) -> Any:
-    """Open an image as it is, upright; transformers' `load_image` would cut 16 bits to white.
+    """Open an image upright, at any depth; transformers' `load_image` would clip 16 bits to white.
 
-    Args:
-        image: A file, a URL, an image in base64 (a `data:` URL or bare), or an image already.
-        timeout: Seconds to wait for a URL; None: no limit.
-
-    Returns:
-        A PIL image of any depth; arrays and tensors unchanged.
+    `image` may be a file, a URL, base64 (a `data:` URL or bare), or an image; arrays and tensors are returned
+    unchanged. A URL times out after `timeout` seconds; None: never.
 
     Raises:
-        ValueError: If a text is none of these, or stands for no image; or the image is too large or has several frames.
-        PIL.UnidentifiedImageError: If the file is no image that PIL reads.
+        ValueError: If a string is none of these, or the image is too large or has several frames.
+        PIL.UnidentifiedImageError: If PIL cannot read the file.
     """
     if isinstance(image, str | os.PathLike):
         try:
@@ -163,7 +147,7 @@ def read_image(image: Any, timeout: float | None = None) -> Any:
             raise ValueError(f"{error} {SMALLER}") from error
     if not isinstance(image, Image.Image):
         return image
-    _check_no_pil_image(image)  # here, before it is decoded, and its frames forgotten
+    _check_pil_image(image)  # before it is decoded and its frames are lost
     return ImageOps.exif_transpose(image)
 
 
@@ -174,42 +158,31 @@ def _open(image: str | os.PathLike[str], timeout: float | None) -> Image.Image:
     elif isinstance(image, os.PathLike) or os.path.isfile(image):  # noqa: PTH113 - `Path` raises at a long text
         return Image.open(image)
     else:
-        content = _decoded(image)
+        try:  # base64, with line breaks or without, after a `data:` header or bare
+            content = base64.b64decode("".join(image.rpartition(",")[2].split()), validate=True)
+        except ValueError:
+            content = b""
     try:
         return Image.open(BytesIO(content))
     except UnidentifiedImageError:  # names the buffer
-        raise ValueError(
-            f"No image at {image[:100]!r}: it is neither a file nor the URL of an image nor an image in base64."
-        ) from None
-
-
-def _decoded(text: str) -> bytes:
-    """Decode base64, with line breaks or without, after a `data:` header or bare; empty where a text is none."""
-    try:
-        return base64.b64decode("".join(text.rpartition(",")[2].split()), validate=True)
-    except ValueError:
-        return b""
+        raise ValueError(f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image.") from None
 
 
 def to_eight_bits(image: Any) -> Any:
-    """Window a deep or float image to 8 bits; leave 8-bit images, and what is no image, as they are.
-
-    Args:
-        image: A PIL image, an array or a tensor; grey or colour, channels first or last.
+    """Window a deep or float image, PIL, array or tensor, grey or colour, channels first or last, to 8 bits.
 
     Returns:
-        A uint8 tensor with channels first, (1, H, W) or (3, H, W); 8-bit PIL images and unknown objects unchanged.
+        A uint8 tensor with channels first, (1, H, W) or (3, H, W); 8-bit PIL images and other objects unchanged.
 
     Raises:
-        ValueError: If the image has no pixel, a side beyond `MAX_SIDE`, several frames, or a dimension beyond a slice
-            with channels.
+        ValueError: If the image is empty, has a side beyond `MAX_SIDE`, several frames, or too many dimensions.
 
     Example:
         >>> to_eight_bits(np.array([[0, 2048, 4095]], dtype=np.uint16))
         tensor([[[  0, 128, 255]]], dtype=torch.uint8)
     """
     if isinstance(image, Image.Image):
-        _check_no_pil_image(image)
+        _check_pil_image(image)
         if image.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
             return image.convert("RGB")
         if not image.mode.startswith(("I", "F")):
@@ -226,28 +199,27 @@ def to_eight_bits(image: Any) -> Any:
         image = image.movedim(-1, 0)
     if image.shape[0] not in (1, 3, 4):
         raise ValueError(
-            f"An image has 1, 3 or 4 channels; got shape {tuple(image.shape)}. Of a volume, pass one slice at a time."
+            f"An image has 1, 3 or 4 channels; got shape {tuple(image.shape)}. Pass a volume one slice at a time."
         )
     _check_size(image.shape[-1], image.shape[-2])
     image = image[:3]
     return image if image.dtype == torch.uint8 else _window(image)
 
 
-def _check_no_pil_image(image: Image.Image) -> None:
+def _check_pil_image(image: Image.Image) -> None:
     _check_size(image.width, image.height)
-    # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
+    # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
     num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if num_frames > 1:
         named = f"The image {getattr(image, 'filename', '')}".rstrip()
         raise ValueError(
-            f"{named} has {num_frames} frames, and which of them is meant cannot be known: pass one, as by "
-            "`image.seek(0)` and `image.copy()`."
+            f"{named} has {num_frames} frames: pass one of them, for example with `image.seek(0)` and `image.copy()`."
         )
 
 
 def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise ValueError(f"The image has {width} x {height} pixels; a side may have {MAX_SIDE:,}. {SMALLER}")
+        raise ValueError(f"The image has {width} x {height} pixels; at most {MAX_SIDE:,} per side. {SMALLER}")
 
 
 def _window(image: Tensor) -> Tensor:
@@ -259,7 +231,7 @@ def _window(image: Tensor) -> Tensor:
         low, high = 0.0, 1.0
     else:
         low, high = np.percentile(finite.numpy(force=True), WINDOW_PERCENTILES)
-        if low == high:  # nearly constant: the percentiles hide what little there is
+        if low == high:  # nearly constant: the percentiles hide the few other values
             low, high = float(finite.min()), float(finite.max())
     scaled = (values - float(low)) * (255 / max(float(high) - float(low), 1e-6))
     return scaled.nan_to_num(0.0, 255.0, 0.0).clamp(0, 255).round().to(torch.uint8)
@@ -273,12 +245,12 @@ def _pad_to_square(image: Tensor) -> Tensor:
 
 
 def _interpolation(size: int, new_size: int) -> Tensor:
-    """Weights of `size` values in each of `new_size` values that linear interpolation makes of them."""
+    """Return the matrix of linear interpolation from `size` to `new_size` values."""
     return F.interpolate(torch.eye(size)[None], size=new_size, mode="linear")[0].T
 
 
 LumbarCLIPImageProcessor.register_for_auto_class()
-# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoImageProcessor.register(LumbarCLIPConfig, image_processor_classes={"torchvision": LumbarCLIPImageProcessor})
 

@@ -32,7 +32,7 @@ from .towers_lumbarclip import (
 )
 
 if TYPE_CHECKING:
-    # Never imported here. transformers reads imports as text, and so copies these files, too, beside the weights.
+    # transformers reads the imports in this file, and copies the imported files next to the weights.
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
     from .pipeline_lumbarclip import LumbarCLIPZeroShotPipeline  # noqa: F401
 
@@ -41,26 +41,26 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class LumbarCLIPOutput(ModelOutput):
-    """What `LumbarCLIPModel` returns; a field is None where its input was not given.
+    """Output of `LumbarCLIPModel`; a field is None if its input was not given.
 
-    The first field of images alone is `image_embeds`, of texts alone `text_embeds`: what pipelines of features return.
+    With a `text_index`, text fields but `text_features` have one row per pair. Given only images, the first field is
+    `image_embeds`, given only texts `text_embeds`, as the feature pipelines need.
 
     Args:
-        loss: Loss in nats, when asked for. Scalar.
-        logits_per_image: Similarities times the inverse temperature. Shape (B, U). None in training mode, where an
-            N × N matrix would be the largest tensor of all; the loss does without it.
+        loss: Loss in nats, if requested. Scalar.
+        logits_per_image: Similarities times the inverse temperature. Shape (B, U). None in training mode, where this
+            N × N matrix would be the largest tensor, and the loss works without it.
         logits_per_text: The same, transposed. Shape (U, B).
         image_embeds: Projected, unit-length z'_I. Shape (B, D).
-        text_embeds: Projected, unit-length z'_T. Shape (U, D), or one row a pair where a `text_index` was given.
+        text_embeds: Projected, unit-length z'_T. Shape (U, D).
         augmented_text_embeds: The same for the rephrasings.
         image_features: Pooled output z_I of the vision tower. Shape (B, d_I).
         text_features: Pooled output z_T of the text tower. Shape (U, d_T).
         inverse_temperature: 1/τ as used. Scalar.
-        patch_features: When local features were asked for: the vision tower's last layer at each patch, class tokens
-            left out. Shape (B, P, d_I); a few convolutional towers (MobileNet) widen only what they pool.
-        token_features: The same of the text tower at each token. Shape (U, T, d_T), or one row a pair where a
-            `text_index` was given.
-        token_mask: True for the tokens of words, False for padding, [CLS] and [SEP]. Shape (U, T), or a row a pair.
+        patch_features: If requested, the vision tower's last layer at each patch, without class tokens. Shape
+            (B, P, d_I); in a few convolutional towers (MobileNet) narrower than the pooled features.
+        token_features: If requested, the text tower's last layer at each token. Shape (U, T, d_T).
+        token_mask: True for the tokens of words, False for padding, [CLS] and [SEP]. Shape (U, T).
     """
 
     loss: Tensor | None = None
@@ -78,7 +78,7 @@ class LumbarCLIPOutput(ModelOutput):
 
 
 class LumbarCLIPPreTrainedModel(PreTrainedModel):
-    """What all LumbarCLIP models share: the configuration, the initialisation, and what the towers support."""
+    """Configuration, initialisation and tower features that all LumbarCLIP models share."""
 
     config_class = LumbarCLIPConfig
     base_model_prefix = "lumbarclip"
@@ -89,7 +89,7 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Recompute activations in backward, in both towers: transformers' own call does not reach timm."""
+        """Recompute activations in backward, in timm's towers too, which transformers' own call does not reach."""
         super().activation_checkpointing_enable(*args, **kwargs)
         self._set_timm_checkpointing(True)
 
@@ -105,7 +105,7 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # The towers initialise themselves; what remains is ours.
+        # The towers initialise themselves.
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
@@ -117,7 +117,7 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
 class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
     r"""Images and reports of the lumbar spine in one embedding space.
 
-    Built from a configuration, the weights are random; `from_vision_text_pretrained` brings in pretrained towers.
+    Weights are random; `from_vision_text_pretrained` takes pretrained towers.
 
     Raises:
         ValueError: If timm does not know the vision architecture, or the configuration is a classifier's.
@@ -139,24 +139,18 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         super().__init__(config)
         if config.is_classifier:
             raise ValueError(
-                "This checkpoint holds a classifier of images without a text tower: load it with "
-                "AutoModelForImageClassification."
+                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
             )
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
         vision_width, text_width = output_width(self.vision_model), config.text_config.hidden_size
-        if config.projection == "none":
-            self.image_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
-            self.text_projection: nn.Module = _PoolToWidth(min(vision_width, text_width))
-            if vision_width != text_width:
-                logger.warning(
-                    f"projection='none' with towers of width {vision_width} and {text_width}: the wider output is "
-                    f"average-pooled to {min(vision_width, text_width)}."
-                )
-        else:
-            head = _linear_head if config.projection == "linear" else _nonlinear_head
-            self.image_projection = head(vision_width, config.projection_dim)
-            self.text_projection = head(text_width, config.projection_dim)
+        if config.projection == "none" and vision_width != text_width:
+            logger.warning(
+                f"projection='none' with towers of width {vision_width} and {text_width}: the wider output is "
+                f"average-pooled to {min(vision_width, text_width)}."
+            )
+        self.image_projection = _head(config, vision_width, min(vision_width, text_width))
+        self.text_projection = _head(config, text_width, min(vision_width, text_width))
         # The logarithm, so that a step changes 1/τ by a factor and never its sign.
         self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
         self.post_init()
@@ -166,42 +160,25 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         """1/τ, at most `config.max_inverse_temperature`. Scalar, float32."""
         log_inverse = self.log_inverse_temperature.float()
         excess = (log_inverse - math.log(self.config.max_inverse_temperature)).clamp(min=0)
-        # Cut in value but not in gradient: a plain clamp would never let go of a temperature beyond the limit.
+        # Clamped in value but not in gradient: with a plain clamp, a temperature beyond the limit could not return.
         return (log_inverse - excess.detach()).exp()
 
     def get_image_features(self, pixel_values: Tensor, project: bool = True) -> Tensor:
-        """Embed images.
+        """Embed images (B, 3, H, W) as unit-length z'_I (B, D).
 
-        Args:
-            pixel_values: From the processor. Shape (B, 3, H, W).
-            project: True for the unit-length embedding z'_I of the shared space; False for the pooled output z_I of
-                the tower, which downstream tasks use.
-
-        Returns:
-            Shape (B, D), or (B, d_I) unprojected.
+        Unprojected: as the pooled output z_I of the tower (B, d_I), for downstream tasks.
         """
-        features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
-        return _unit_length(self.image_projection(features)) if project else features
+        return self._embed_images(pixel_values)["image_embeds" if project else "image_features"]
 
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, project: bool = True, **kwargs: Any
     ) -> Tensor:
-        """Embed texts.
+        """Embed texts (U, T) as unit-length z'_T (U, D).
 
-        Args:
-            input_ids: From the processor. Shape (U, T).
-            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
-            project: True for the unit-length embedding z'_T of the shared space; False for the pooled output z_T.
-            **kwargs: More inputs of the text tower, such as `token_type_ids`.
-
-        Returns:
-            Shape (U, D), or (U, d_T) unprojected.
+        Unprojected: as the pooled output z_T of the tower (U, d_T). The mask is 1 for tokens, 0 for padding. Further
+        inputs of the tower, such as `token_type_ids`, may follow.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        features = self._pool_text(hidden, attention_mask)
-        return _unit_length(self.text_projection(features)) if project else features
+        return self._embed_texts(input_ids, attention_mask, **kwargs)["text_embeds" if project else "text_features"]
 
     def text_to_patch_similarity(
         self,
@@ -213,61 +190,51 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         denial_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Cosine of each patch of each image with each text: where the model sees what a text says.
+        """Compute the cosine of each patch with each text; see `explanation_lumbarclip.text_to_patch_similarity`.
 
-        Exact where patches are averaged and the head is linear, a heuristic elsewhere; see
-        `explanation_lumbarclip.text_to_patch_similarity`. `processor.image_processor.unpad_maps` lays the maps over the
-        images.
+        `processor.image_processor.unpad_maps` fits the maps to the images.
 
         Args:
-            pixel_values: From the processor. Shape (B, 3, H, W).
-            input_ids: From the processor. Shape (U, T).
+            pixel_values: Shape (B, 3, H, W).
+            input_ids: Shape (U, T).
             attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
-            denial_input_ids: Texts that deny what the texts state, row by row; the map is then that of the direction
-                from the one to the other, which leaves out what both share. Shape (U, T').
+            denial_input_ids: Texts that deny the others, row by row; maps then show the direction between the two,
+                without what both share. Shape (U, T').
             denial_attention_mask: Their mask. Shape (U, T').
-            **kwargs: More inputs of the text tower, such as `token_type_ids`, for the texts that state.
+            **kwargs: More inputs of the text tower, such as `token_type_ids`, for the stating texts.
 
         Returns:
             In [-1, 1]. Shape (B, U, h, w), float32.
         """
-        directions = self._text_directions(input_ids, attention_mask, denial_input_ids, denial_attention_mask, **kwargs)
+        denial = {"denial_input_ids": denial_input_ids, "denial_attention_mask": denial_attention_mask}
+        directions = self._text_directions(input_ids, attention_mask, **denial, **kwargs)
         pixels = pixel_values.to(self.dtype)
         return text_to_patch_similarity(self.vision_model, self.image_projection, pixels, directions)
 
-    def grad_cam(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        denial_input_ids: Tensor | None = None,
-        denial_attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Grad-CAM of each image for each text: what raises their similarity; see `explanation_lumbarclip.grad_cam`.
+    def grad_cam(self, pixel_values: Tensor, *texts: Tensor, **text_inputs: Any) -> Tensor:
+        """Compute Grad-CAM of each image for each text; see `explanation_lumbarclip.grad_cam`.
 
-        Takes what `text_to_patch_similarity` takes, in evaluation mode (else a ValueError).
+        Takes the arguments of `text_to_patch_similarity`, in evaluation mode (else a ValueError).
 
         Returns:
-            At least 0, in no unit: compare places of one map. Shape (B, U, h, w), float32.
+            At least 0, without a unit: compare places within a map. Shape (B, U, h, w), float32.
         """
-        directions = self._text_directions(input_ids, attention_mask, denial_input_ids, denial_attention_mask, **kwargs)
+        directions = self._text_directions(*texts, **text_inputs)
         return grad_cam(self.vision_model, self.image_projection, pixel_values.to(self.dtype), directions)
 
     @torch.no_grad()
     def _text_directions(
         self,
         input_ids: Tensor,
-        mask: Tensor | None,
-        denial_input_ids: Tensor | None,
-        denial_mask: Tensor | None,
+        attention_mask: Tensor | None = None,
+        denial_input_ids: Tensor | None = None,
+        denial_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        text_embeds = self.get_text_features(input_ids, mask, **kwargs)
+        text_embeds = self.get_text_features(input_ids, attention_mask, **kwargs)
         if denial_input_ids is None:
             return text_embeds
-        return contrast(text_embeds, self.get_text_features(denial_input_ids, denial_mask))
+        return contrast(text_embeds, self.get_text_features(denial_input_ids, denial_attention_mask))
 
     def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.config.text_pooling == "cls":
@@ -289,30 +256,26 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         output_local_features: bool = False,
         **kwargs: Any,
     ) -> LumbarCLIPOutput:
-        """Embed images, texts, or both; compare them, and compute the loss if asked for.
+        """Embed images, texts, or both; compare them, and compute the loss if requested.
 
         Args:
-            pixel_values: Images. Shape (B, 3, H, W). None: texts alone.
-            input_ids: Reports. Shape (U, T). None: images alone.
+            pixel_values: Images. Shape (B, 3, H, W). None: texts only.
+            input_ids: Reports. Shape (U, T). None: images only.
             attention_mask: 1 for tokens, 0 for padding. Shape (U, T).
             augmented_input_ids: Rephrased reports. Shape (U', T').
             augmented_attention_mask: Their mask. Shape (U', T').
-            labels: Multi-hot classes of the pairs, for the soft targets. Shape (N, K). Without them a pair matches
-                only itself.
-            text_index: Row of `input_ids` that holds the report of each image. Shape (N,), integer. A report that
-                several images share is then encoded once. None: row i belongs to image i.
+            labels: Multi-hot classes of the pairs, for the soft targets. Shape (N, K). None: a pair matches only
+                itself.
+            text_index: Row of `input_ids` with the report of each image, so that a shared report is encoded once.
+                Shape (N,), integer. None: row i belongs to image i.
             augmented_text_index: The same for the rephrasings.
-            return_loss: Whether to compute the loss; None: when there are labels. It is `lumbarclip_loss` with the
-                paper's α = 0.5 on the pairs given here. Call that function for another α or label temperature, and,
-                across processes, on gathered embeddings.
+            return_loss: Whether to compute `lumbarclip_loss` with α = 0.5 on these pairs; None: if labels are given.
+                For another α or label temperature, or gathered embeddings, call that function.
             output_local_features: Whether to return the features of each patch and token too.
             **kwargs: More inputs of the text tower, for the reports.
 
-        Returns:
-            A `LumbarCLIPOutput`.
-
         Raises:
-            ValueError: If there are neither images nor texts, or a loss is asked for and they are not pairs.
+            ValueError: If there are neither images nor texts, or a loss is requested without pairs.
         """
         if pixel_values is None and input_ids is None:
             raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
@@ -320,15 +283,12 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         if pixel_values is not None:
             embeds |= self._embed_images(pixel_values, output_local_features)
         if input_ids is not None:
-            tower_inputs: dict[str, Tensor] = {
-                name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs
-            }
-            embeds |= self._embed_texts(input_ids, attention_mask, text_index, output_local_features, tower_inputs)
-        augmented_text_embeds = None
+            tower_inputs = {name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs}
+            embeds |= self._embed_texts(input_ids, attention_mask, text_index, output_local_features, **tower_inputs)
+        augmented = None
         if augmented_input_ids is not None:
-            augmented_text_embeds = self.get_text_features(augmented_input_ids, augmented_attention_mask)
-            if augmented_text_index is not None:
-                augmented_text_embeds = augmented_text_embeds[augmented_text_index]
+            texts = self._embed_texts(augmented_input_ids, augmented_attention_mask, augmented_text_index)
+            augmented = texts["text_embeds"]
 
         inverse_temperature = self.inverse_temperature
         paired = pixel_values is not None and input_ids is not None
@@ -337,11 +297,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             if not paired:
                 raise ValueError("A loss compares images with texts: give pixel_values and input_ids.")
             loss = lumbarclip_loss(
-                embeds["image_embeds"],
-                embeds["text_embeds"],
-                augmented_text_embeds,
-                inverse_temperature,
-                labels,
+                embeds["image_embeds"], embeds["text_embeds"], augmented, inverse_temperature, labels
             )
         logits = None
         if paired and not self.training:
@@ -350,32 +306,32 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             loss=loss,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
-            augmented_text_embeds=augmented_text_embeds,
+            augmented_text_embeds=augmented,
             inverse_temperature=inverse_temperature,
             **embeds,
         )
 
-    def _embed_images(self, pixel_values: Tensor, output_local_features: bool) -> dict[str, Tensor]:
+    def _embed_images(self, pixel_values: Tensor, output_local_features: bool = False) -> dict[str, Tensor]:
         vision = self.vision_model(pixel_values=pixel_values.to(self.dtype))
         features = pooled_image(self.vision_model, vision)
-        embeds = {"image_features": features, "image_embeds": _unit_length(self.image_projection(features))}
+        embeds = {"image_features": features, "image_embeds": F.normalize(self.image_projection(features), dim=-1)}
         if output_local_features:
-            embeds["patch_features"] = patch_features(self.vision_model, vision)
+            embeds["patch_features"] = patch_features(self.vision_model, vision.last_hidden_state)
         return embeds
 
     def _embed_texts(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
-        text_index: Tensor | None,
-        output_local_features: bool,
-        tower_inputs: dict[str, Tensor],
+        attention_mask: Tensor | None = None,
+        text_index: Tensor | None = None,
+        output_local_features: bool = False,
+        **tower_inputs: Any,
     ) -> dict[str, Tensor]:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **tower_inputs).last_hidden_state
         features = self._pool_text(hidden, attention_mask)
-        by_pair = {"text_embeds": _unit_length(self.text_projection(features))}
+        by_pair = {"text_embeds": F.normalize(self.text_projection(features), dim=-1)}
         if output_local_features:
             by_pair |= {"token_features": hidden, "token_mask": inner_tokens(attention_mask)}
         if text_index is not None:
@@ -401,22 +357,21 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             **config_kwargs: Fields of `LumbarCLIPConfig`, such as `projection_dim`.
 
         Returns:
-            The model, on the CPU, in evaluation mode, the heads untrained.
+            The model, on the CPU, in evaluation mode.
 
         Raises:
-            ValueError: If neither transformers nor timm knows the tower; the message names the nearest timm models.
+            ValueError: If neither transformers nor timm knows the tower.
         """
         vision_tower = load_vision_tower(str(vision), vision_model_args)
         text_tower = load_tower(str(text))
-        config = LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs)
-        model = cls(config)
+        model = cls(LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs))
         model.vision_model.load_state_dict(vision_tower.state_dict())
         model.text_model.load_state_dict(text_tower.state_dict())
         return model.eval()
 
 
 class _PoolToWidth(nn.Module):
-    """Average neighbouring features until `width` of them remain; nothing to do at equal width."""
+    """Average neighbouring features down to `width` of them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -426,20 +381,17 @@ class _PoolToWidth(nn.Module):
         return F.adaptive_avg_pool1d(features[:, None], self.width)[:, 0]
 
 
-def _linear_head(width: int, projection_dim: int) -> nn.Module:
-    return nn.Linear(width, projection_dim)
-
-
-def _nonlinear_head(width: int, projection_dim: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, projection_dim), nn.ReLU(), nn.Linear(projection_dim, projection_dim))
-
-
-def _unit_length(embeds: Tensor) -> Tensor:
-    return F.normalize(embeds, dim=-1)
+def _head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Module:
+    if config.projection == "none":
+        return _PoolToWidth(narrower_width)
+    linear = nn.Linear(width, config.projection_dim)
+    if config.projection == "linear":
+        return linear
+    return nn.Sequential(linear, nn.ReLU(), nn.Linear(config.projection_dim, config.projection_dim))
 
 
 LumbarCLIPModel.register_for_auto_class("AutoModel")
-# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoModel.register(LumbarCLIPConfig, LumbarCLIPModel)
     AutoModelForZeroShotImageClassification.register(LumbarCLIPConfig, LumbarCLIPModel)

@@ -1,4 +1,4 @@
-"""LumbarCLIP for image classification: the vision tower and a linear head; the text tower stays behind.
+"""LumbarCLIP for image classification: the vision tower and a linear head, without the text tower.
 
 Shapes: B images, H × W pixels, d_I width of the vision tower, D width of the shared space, K classes.
 """
@@ -17,10 +17,9 @@ from .towers_lumbarclip import build_tower, output_width, pooled_image
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     r"""A linear head on the pooled output z_I of the vision tower.
 
-    What the logits mean is `config.problem_type`, as everywhere in transformers: `single_label_classification`
-    (exclusive classes, softmax; also the grades of an ordinal scale, in their order) or `multi_label_classification`
-    (findings, a sigmoid each). Names of classes are `config.id2label`. Loaded from a pretrained checkpoint, the tower
-    keeps its weights and the head is new, which transformers reports.
+    `config.problem_type` is `single_label_classification` (exclusive classes, softmax; also ordinal grades, in order)
+    or `multi_label_classification` (findings, a sigmoid each). `config.id2label` names the classes. Loading a
+    pretrained checkpoint keeps the tower and makes a new head, which transformers reports.
 
     Source:
         The head of the paper's probe, LumbarCLIP, arXiv 2509.20813, section 4.2.
@@ -34,7 +33,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     """
 
     input_modalities = ["image"]  # noqa: RUF012 - read by transformers
-    # Of a pretrained checkpoint; what classification has no use for.
+    # Parts of a pretrained checkpoint that classification does not use.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
         r"^text_model\.",
         r"^(image|text)_projection\.",
@@ -44,20 +43,14 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
-        width: int = output_width(self.vision_model)
-        self.classifier = nn.Linear(width, cast(int, config.num_labels))
+        self.classifier = nn.Linear(output_width(self.vision_model), cast(int, config.num_labels))
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
-        """Classify images, and compute the loss if labels are given.
+        """Classify images (B, 3, H, W), and compute transformers' loss if labels are given.
 
-        Args:
-            pixel_values: From the image processor. Shape (B, 3, H, W).
-            labels: Classes of exclusive classes, (B,), integer; of findings multi-hot, (B, K), float.
-            **kwargs: Passed on to transformers' loss.
-
-        Returns:
-            `loss`, cross-entropy or its binary form, scalar; `logits`, calibrated where that was fitted, (B, K).
+        Labels are exclusive classes, (B,), integer, or multi-hot findings, (B, K), float. Logits (B, K) are calibrated
+        if the configuration has temperatures.
         """
         features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
         logits = self.classifier(features)
@@ -68,7 +61,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
 
 
 LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")
-# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoModelForImageClassification.register(LumbarCLIPConfig, LumbarCLIPForImageClassification)
 

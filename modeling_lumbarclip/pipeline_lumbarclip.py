@@ -1,12 +1,8 @@
-"""Pipelines of LumbarCLIP, which `transformers.pipeline` takes in place of its own for a checkpoint of ours.
+"""LumbarCLIP's pipelines, which `transformers.pipeline` uses instead of its own for our checkpoints.
 
-    classify = pipeline("zero-shot-image-classification", model=CHECKPOINT, trust_remote_code=True)
-    classify("slice.png")  # the questions of the checkpoint: calibrated, or no answer
-    classify("slice.png", candidate_labels=["disc bulge", "spinal canal stenosis"])
-
-They differ from transformers' where those go wrong on medical images without a word: slices of 16 bits stay what they
-are, classes are asked for in the words of reports, long reports are cut and not refused, a new head does not answer.
-They take PIL images, arrays, files, URLs and base64, alone or in lists, generators and data sets.
+They fix what transformers' pipelines silently get wrong on medical images: 16-bit slices keep their depth, prompts use
+the words of reports, long reports are truncated, and an untrained head is an error. They take PIL images, arrays,
+files, URLs and base64, singly or in lists, generators and datasets.
 """
 
 from typing import Any
@@ -39,11 +35,11 @@ class _ReadsImages:
 
 
 class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeline):  # type: ignore[misc]
-    """Classify images by prompts, in the words and with the calibration of the checkpoint.
+    """Classify images by prompts, with the words and the calibration of the checkpoint.
 
     Without candidates it answers the questions that the checkpoint was calibrated for: the choice among exclusive
-    classes, or one question for each finding. With candidates it chooses among them, each asked for by the processor's
-    `class_prompt_texts`; only the classes that the checkpoint was calibrated for, all of them, are calibrated then.
+    classes, or one question for each finding. With candidates it chooses among them by the processor's
+    `class_prompt_texts`; the answers are calibrated only if the candidates are all the classes of the calibration.
 
     Example (not run):
         >>> classify(image)  # doctest: +SKIP
@@ -51,7 +47,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     """
 
     _load_processor = True
-    _load_image_processor = False  # both are the processor's
+    _load_image_processor = False  # the processor has both
     _load_tokenizer = False
     processor: Any
 
@@ -62,22 +58,22 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         hypothesis_template: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Classify an image or several.
+        """Classify one image or several.
 
         Args:
             image: An image, or a list of images.
             candidate_labels: Names of exclusive classes, at least two; None: the questions of the checkpoint.
             hypothesis_template: Sentence with `{}` for the name, in place of the processor's prompts.
-            **kwargs: `batch_size`, `num_workers`, `timeout` of URLs; `images`, another name of `image`.
+            **kwargs: `batch_size`, `num_workers`, `timeout` of URLs; `images`, an alias of `image`.
 
         Returns:
-            For each image a list, the highest score first, of dicts with `label`; `score`, its probability among the
-            candidates, or of each finding by itself; and, where the answer is calibrated, `answer`: True or False if
-            the prediction set leaves only this, None where the model abstains. For research use only.
+            For each image a list of dicts, the highest score first: `label`; `score`, its probability among the
+            candidates, or of each finding on its own; if calibrated, `answer`: True or False if the prediction set
+            leaves one choice, None where the model abstains. For research use only.
 
         Raises:
-            ValueError: If there are no candidates and no calibration, or fewer than two candidates; or if the template
-                has no `{}`.
+            ValueError: If there are no candidates and no calibration, fewer than two candidates, or no `{}` in the
+                template.
         """
         image = kwargs.pop("images", image)
         if image is None:
@@ -93,7 +89,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def _questions(
         self, candidate_labels: list[str] | None, hypothesis_template: str | None
     ) -> tuple[ZeroShotCalibration, bool]:
-        """What is asked, and whether that was calibrated."""
+        """Return the questions, and whether they are calibrated."""
         fitted = self.model.config.calibration
         if candidate_labels is None:
             if fitted is None:
@@ -104,20 +100,22 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
             return ZeroShotCalibration.from_dict(fitted), True
         if isinstance(candidate_labels, str) or len(set(candidate_labels)) < 2:
             raise ValueError(
-                f"candidate_labels is a list of at least two names, among which the model chooses; got "
-                f"{candidate_labels!r}. Of one finding, pass its presence and its absence."
+                f"candidate_labels must be a list of at least two names; got {candidate_labels!r}. For one finding, "
+                "pass its presence and its absence."
             )
         if hypothesis_template is not None:
             if "{}" not in hypothesis_template:
                 raise ValueError(
-                    f"hypothesis_template has {{}} where the name of a candidate goes, such as 'There is {{}}.'; got "
+                    f"hypothesis_template needs {{}} for the name of a candidate, such as 'There is {{}}.'; got "
                     f"{hypothesis_template!r}."
                 )
             prompts = [[hypothesis_template.replace("{}", label)] for label in candidate_labels]
         else:
-            calibration = None if fitted is None else ZeroShotCalibration.from_dict(fitted)
-            if calibration is not None and _asks_for(calibration.questions[0], candidate_labels):
-                return calibration, True
+            if fitted is not None:
+                calibration = ZeroShotCalibration.from_dict(fitted)
+                first = calibration.questions[0]
+                if first.label is None and set(first.choices) == set(candidate_labels):
+                    return calibration, True
             prompts = [self.processor.class_prompt_texts(label) for label in candidate_labels]
         question = CalibratedQuestion(None, list(candidate_labels), prompts, 1.0, [IN_EVERY_SET] * len(prompts))
         return ZeroShotCalibration([question], target_coverage=0.5, fitted_on={}), False
@@ -130,13 +128,10 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         text_embeds: Tensor | None = None,
     ) -> Any:
         preprocess = {} if timeout is None else {"timeout": timeout}
-        if asked is None:  # at the start
+        if asked is None:  # when the pipeline is made
             return preprocess, {}, {}
-        return (
-            preprocess,
-            {"asked": asked, "text_embeds": text_embeds},
-            {"asked": asked, "is_calibrated": is_calibrated},
-        )
+        forward = {"asked": asked, "text_embeds": text_embeds}
+        return preprocess, forward, {"asked": asked, "is_calibrated": is_calibrated}
 
     def _forward(  # type: ignore[override]
         self, model_inputs: Any, asked: ZeroShotCalibration, text_embeds: Tensor
@@ -147,8 +142,8 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Tensor], asked: ZeroShotCalibration, is_calibrated: bool
     ) -> list[dict[str, Any]]:
-        """Turn logits into the entries of the answer."""
-        # As the thresholds were fitted: float32 holds no probability between 1 - 6e-8 and 1.
+        """Turn logits into answer entries."""
+        # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1.
         probabilities = calibrated_probabilities(model_outputs["logits"].double(), asked)
         sets = prediction_sets(probabilities, asked)
         entries = []
@@ -157,12 +152,8 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         return sorted(entries, key=lambda entry: -entry["score"])
 
 
-def _asks_for(question: CalibratedQuestion, labels: list[str]) -> bool:
-    return question.label is None and set(question.choices) == set(labels)
-
-
 def _entries(question: CalibratedQuestion, scores: list[float], held: list[bool] | None) -> list[dict[str, Any]]:
-    """One entry for each exclusive class, or one for a finding: that of its presence, the second choice."""
+    """List an entry for each exclusive class; for a finding, only that of its second choice, presence."""
     entries: list[dict[str, Any]] = [
         {"score": score, "label": choice} for score, choice in zip(scores, question.choices, strict=True)
     ]
@@ -173,10 +164,7 @@ def _entries(question: CalibratedQuestion, scores: list[float], held: list[bool]
 
 
 class LumbarCLIPImageFeaturePipeline(_ReadsImages, ImageFeatureExtractionPipeline):  # type: ignore[misc]
-    """Embed images: to `image_embeds`, the unit-length embedding of the shared space, (1, D) for each image.
-
-    With `pool=True` to `image_features`, the pooled output of the vision tower that downstream tasks use, (1, d_I).
-    """
+    """Embed an image: unit-length `image_embeds` (1, D), or with `pool=True` the tower's pooled output (1, d_I)."""
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
         output = self.model(**model_inputs)
@@ -184,13 +172,10 @@ class LumbarCLIPImageFeaturePipeline(_ReadsImages, ImageFeatureExtractionPipelin
 
 
 class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
-    """Embed texts: to `text_embeds`, the unit-length embedding of the shared space, (1, D) for each text.
-
-    Texts are cut after the processor's `max_length` tokens.
-    """
+    """Embed each text, truncated to the processor's `max_length`, as unit-length `text_embeds` (1, D)."""
 
     _load_processor = True
-    _load_tokenizer = False  # the processor's
+    _load_tokenizer = False  # the processor has it
     model: Any
     processor: Any
 
@@ -203,23 +188,19 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 
 
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
-    """Classify images with a fine-tuned `LumbarCLIPForImageClassification`: a score for every class or finding.
-
-    Raises:
-        ValueError: If the checkpoint is a pretrained one, whose classification head would be random.
-    """
+    """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.model.config.is_classifier:
             raise ValueError(
                 "This checkpoint has no classification head, and a new one would answer at random: fine-tune it with "
-                'train/finetune_classification.py, or take pipeline("zero-shot-image-classification").'
+                'train/finetune_classification.py, or use pipeline("zero-shot-image-classification").'
             )
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None
     ) -> Any:
-        """Turn logits into the entries of the answer: all, or the `top_k` highest; transformers' own gives five."""
+        """Turn logits into answer entries: all of them (transformers: five), or the `top_k` highest."""
         top_k = self.model.config.num_labels if top_k is None else top_k
         return super().postprocess(model_outputs, function_to_apply, top_k)

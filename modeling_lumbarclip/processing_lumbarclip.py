@@ -1,4 +1,4 @@
-"""Processor of LumbarCLIP: image processor, tokenizer, and the words a class is asked for with."""
+"""Processor of LumbarCLIP: image processor, tokenizer, and zero-shot prompts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import LumbarCLIPConfig, ZeroShotCalibration
 
-# What follows is prose of ours; the paper has no zero-shot prompts.
+# Our wording; the paper has no zero-shot prompts.
 DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
 DEFAULT_ABSENT_PROMPT_TEMPLATES = ("No {}.", "There is no {}.", "No evidence of {}.")
 # Classes whose names no report uses.
@@ -25,32 +25,31 @@ NORMAL = (
     "The spinal canal is patent. No nerve root compression.",
 )
 DEFAULT_CLASS_PROMPTS = {
-    "LBP": (*ABNORMAL, "The disc is dehydrated."),
-    "No Finding": NORMAL,
-    "Pfirrmann >= 4": ("Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."),
+    "LBP": [*ABNORMAL, "The disc is dehydrated."],
+    "No Finding": [*NORMAL],
+    "Pfirrmann >= 4": ["Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."],
 }
 DEFAULT_ABSENT_CLASS_PROMPTS = {
-    "LBP": NORMAL,
-    "No Finding": (*ABNORMAL, "The disc is dehydrated."),
-    "Pfirrmann >= 4": ("Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."),
+    "LBP": [*NORMAL],
+    "No Finding": [*ABNORMAL, "The disc is dehydrated."],
+    "Pfirrmann >= 4": ["Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."],
 }
 
 
 class LumbarCLIPProcessor(ProcessorMixin):
-    """Everything between a folder of slices and reports and the tensors of the model.
+    """Turn slices and reports into the tensors of the model.
 
-    Casing, padding, maximum length and prompts are saved with it, so that a checkpoint is asked in the words and the
-    form that it learned.
+    Casing, padding, maximum length and prompts are saved with a checkpoint, so that it is prompted as it was trained.
 
     Args:
         image_processor: Makes `pixel_values`.
         tokenizer: Makes `input_ids` and `attention_mask`.
-        max_length: Tokens after which a text is cut.
+        max_length: Tokens after which a text is truncated.
         prompt_templates: Sentences that state a class, with `{}` for its name.
         absent_prompt_templates: Sentences that deny it.
-        class_prompts: For a class whose name is no phrase of a report: the sentences that state it, in place of the
-            templates. Added to those of `LBP`, `No Finding` and `Pfirrmann >= 4`, or in their place.
-        absent_class_prompts: For such a class, the sentences that deny it.
+        class_prompts: Sentences that state a class whose name no report uses, in place of the templates. Merged with
+            those of `LBP`, `No Finding` and `Pfirrmann >= 4`.
+        absent_class_prompts: Sentences that deny such a class.
 
     Raises:
         ValueError: If a template lacks its `{}`, or `max_length` leaves no room for a word.
@@ -75,8 +74,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.prompt_templates = list(prompt_templates)
         self.absent_prompt_templates = list(absent_prompt_templates)
-        self.class_prompts = _as_lists(DEFAULT_CLASS_PROMPTS) | (class_prompts or {})
-        self.absent_class_prompts = _as_lists(DEFAULT_ABSENT_CLASS_PROMPTS) | (absent_class_prompts or {})
+        self.class_prompts = DEFAULT_CLASS_PROMPTS | (class_prompts or {})
+        self.absent_class_prompts = DEFAULT_ABSENT_CLASS_PROMPTS | (absent_class_prompts or {})
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -84,40 +83,32 @@ class LumbarCLIPProcessor(ProcessorMixin):
 
         Args:
             images: An image or a list of images, of any size and depth: PIL, array, tensor, file, URL or base64.
-            text: A text or a list of texts. Padded to the longest of the list and cut after `max_length` tokens,
-                unless `padding`, `truncation` or `max_length` say otherwise.
-            **kwargs: Passed on to the image processor and the tokenizer; `return_tensors="pt"` for tensors.
+            text: A text or a list of texts. Padded to the longest and truncated to `max_length` tokens, unless
+                `padding`, `truncation` or `max_length` say otherwise.
+            **kwargs: For the image processor and the tokenizer; `return_tensors="pt"` for tensors.
 
         Returns:
-            A batch with `pixel_values` (B, 3, H, W), `input_ids` and `attention_mask` (B, T), as far as asked for.
+            A batch with `pixel_values` (B, 3, H, W), and `input_ids` and `attention_mask` (B, T), if given.
 
         Raises:
-            ValueError: If a list is empty, or an image is none that the image processor takes.
+            ValueError: If a list is empty, or the image processor refuses an image.
         """
         if isinstance(text, list | tuple) and not text:
-            raise ValueError("There is no text: the list is empty. Pass a text, or a list of at least one.")
+            raise ValueError("The list of texts is empty. Pass a text, or a list of at least one.")
         if text is not None:
             kwargs = {"padding": True, "truncation": True, "max_length": self.max_length, **kwargs}
         return super().__call__(images=images, text=text, **kwargs)
 
     def class_prompt_texts(self, label: str) -> list[str]:
-        """Sentences that state a class; their mean embedding is its zero-shot classifier."""
-        templates = [template.replace("{}", label) for template in self.prompt_templates]
-        return self.class_prompts.get(label, [_capitalised(text) for text in templates])
+        """List sentences that state a class; their mean embedding is its zero-shot classifier."""
+        return self.class_prompts.get(label, _filled(self.prompt_templates, label))
 
     def absent_class_prompt_texts(self, label: str) -> list[str]:
-        """Sentences that deny a class."""
-        templates = [template.replace("{}", label) for template in self.absent_prompt_templates]
-        return self.absent_class_prompts.get(label, [_capitalised(text) for text in templates])
+        """List sentences that deny a class."""
+        return self.absent_class_prompts.get(label, _filled(self.absent_prompt_templates, label))
 
     def zero_shot_texts(self, calibration: dict[str, Any] | None) -> list[str]:
-        """List the prompts that a checkpoint was calibrated with.
-
-        Args:
-            calibration: `model.config.calibration`.
-
-        Returns:
-            The `text` to call the processor with, before `post_process_zero_shot`.
+        """List the prompts of `model.config.calibration`, to pass as `text` before `post_process_zero_shot`.
 
         Raises:
             ValueError: If the checkpoint has no calibration.
@@ -125,37 +116,28 @@ class LumbarCLIPProcessor(ProcessorMixin):
         return prompt_texts(ZeroShotCalibration.from_dict(calibration))
 
     def post_process_zero_shot(self, output: Any, calibration: dict[str, Any] | None) -> list[list[dict[str, Any]]]:
-        """Turn what the model returns into calibrated answers, or none where it has to abstain.
-
-        Args:
-            output: Of the model, for images and the texts of `zero_shot_texts`.
-            calibration: `model.config.calibration`.
+        """Turn the model's output for images and `zero_shot_texts` into calibrated answers. For research use only.
 
         Returns:
-            For each image and question: `label`, the finding asked for (None: the choices are exclusive classes);
-            `probabilities` by choice; `prediction_set`, the choices that cannot be ruled out; `answer`, if it is one,
-            else None. For research use only.
+            For each image and question, `readable_answers`: `label`, `probabilities`, `prediction_set` and `answer`.
 
         Raises:
             ValueError: If the checkpoint has no calibration, or the texts are not those of `zero_shot_texts`.
         """
         fitted = ZeroShotCalibration.from_dict(calibration)
         logits = zero_shot_logits(output.image_embeds, output.text_embeds, output.inverse_temperature, fitted)
-        # As the thresholds were fitted: float32 holds no probability between 1 - 6e-8 and 1. Not every GPU has float64.
+        # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1. Some GPUs lack float64.
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
 
 
-def _as_lists(prompts: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {label: list(sentences) for label, sentences in prompts.items()}
-
-
-def _capitalised(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _filled(templates: list[str], label: str) -> list[str]:
+    texts = [template.replace("{}", label) for template in templates]
+    return [text[0].upper() + text[1:] for text in texts]
 
 
 LumbarCLIPProcessor.register_for_auto_class()
-# The package alone: if a checkpoint's copy of this file did so, the next checkpoint would run its code.
+# Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):
     AutoProcessor.register(LumbarCLIPConfig, LumbarCLIPProcessor)
 

@@ -1,4 +1,4 @@
-r"""The soft contrastive loss in memory that grows with the pairs and not with their square: tiles, computed twice.
+r"""The soft contrastive loss in O(N) memory: tiles of the similarities, computed once forward and once backward.
 
 Shapes: N pairs, D width of the embeddings, K classes, P distinct label patterns.
 """
@@ -15,8 +15,6 @@ from torch.autograd.function import once_differentiable
 CPU_TILE = 1024
 ACCELERATOR_TILE = 8192
 
-Tile = tuple[slice, slice, Tensor]  # rows, columns, their logits
-
 
 def flat_soft_loss(
     image_embeds: Tensor,
@@ -26,19 +24,7 @@ def flat_soft_loss(
     label_temperature: Tensor,
     tile_size: int | None = None,
 ) -> Tensor:
-    """`losses_lumbarclip.soft_contrastive_loss` of inputs that it has checked, all of one float type and device.
-
-    Args:
-        image_embeds: Shape (N, D).
-        text_embeds: Shape (N, D).
-        scale: Factor on the similarities. Scalar.
-        labels: Multi-hot classes. Shape (N, K); None: a pair matches only itself.
-        label_temperature: Scalar, without gradient.
-        tile_size: Rows and columns of a tile; None chooses by device.
-
-    Returns:
-        The loss in nats. Scalar.
-    """
+    """Compute `losses_lumbarclip.soft_contrastive_loss` on checked inputs, all of one float type and device."""
     if tile_size is None:
         tile_size = CPU_TILE if image_embeds.device.type == "cpu" else ACCELERATOR_TILE
     if labels is None:
@@ -56,8 +42,8 @@ class _FlatSoftLoss(torch.autograd.Function):
     N times the loss is $\sum_i \log \sum_j e^{s\, a_i \cdot b_j} + \sum_j \log \sum_i e^{s\, a_i \cdot b_j}
     - s \sum_{ij} (T_{ij} + T_{ji})\, a_i \cdot b_j$. Backward computes the tiles of the log-sum-exps r and c again:
     with $G_{ij} = e^{\ell_{ij} - r_i} + e^{\ell_{ij} - c_j} - T_{ij} - T_{ji}$ the gradients are $s\,G b$,
-    $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$. One function and not a sum of two, whose gradients would lie
-    side by side.
+    $s\,G^\top a$ and $\sum_{ij} G_{ij}\, a_i \cdot b_j$. A sum of two functions would hold both gradients at
+    once.
 
     A unit-length pair cannot have a logit beyond ±s. While $e^{\pm s}$ is far from the ends of the number format,
     no maximum has to be subtracted, and one exponential serves rows and columns; otherwise each is stabilised.
@@ -138,33 +124,47 @@ def _slices(num_rows: int, tile_size: int) -> list[slice]:
     return [slice(start, start + tile_size) for start in range(0, num_rows, tile_size)]
 
 
-def _tiles(a: Tensor, b: Tensor, scale: Tensor, tile_size: int, buffer: Tensor) -> Iterator[Tile]:
-    """Yield every tile, all in the same buffer."""
-    num_pairs = len(a)
-    for top in range(0, num_pairs, tile_size):
-        i = slice(top, min(top + tile_size, num_pairs))
+def _tiles(
+    a: Tensor, b: Tensor, scale: Tensor, tile_size: int, buffer: Tensor
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows, columns and logits of every tile, all in the same buffer."""
+    for i in _slices(len(a), tile_size):
         scaled = a[i] * scale
-        for left in range(0, num_pairs, tile_size):
-            j = slice(left, min(left + tile_size, num_pairs))
-            shape = (i.stop - i.start, j.stop - j.start)
+        for j in _slices(len(a), tile_size):
+            shape = (len(scaled), len(b[j]))
             logits = buffer[: shape[0] * shape[1]].view(shape)
             torch.mm(scaled, b[j].T, out=logits)
             yield i, j, logits
 
 
-def _mix_by_targets(x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int) -> Tensor:
-    r"""$(W + W^\top) x$, where $W_{pq}$ is the target that a pair of pattern p gives to one pair of pattern q.
+def log_target_blocks(
+    patterns: Tensor, counts: Tensor, label_temperature: Tensor | float, max_targets: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Compute the logarithm of the soft targets between label patterns, a few rows at a time.
 
-    Rows are made a tile at a time, since a batch in which all labels differ has as many patterns as pairs.
+    A batch in which all labels differ has as many patterns as pairs.
+
+    Args:
+        patterns: Distinct multi-hot classes. Shape (P, K), float.
+        counts: Pairs of each pattern. Shape (P,).
+        label_temperature: > 0.
+        max_targets: Most targets in a block; a block has at least one row.
+
+    Yields:
+        p rows, and the log target that a pair of each gives to one pair of every pattern, shape (p, P).
     """
-    mixed = torch.zeros_like(x)
-    log_counts = counts.to(x.dtype).log()
-    rows_at_once = max(1, tile_size * tile_size // len(patterns))
-    for top in range(0, len(patterns), rows_at_once):
-        i = slice(top, top + rows_at_once)
+    log_counts = counts.to(patterns.dtype).log()
+    for i in _slices(len(patterns), max(1, max_targets // len(patterns))):
         overlap = patterns[i] @ patterns.T / label_temperature
         # Normalised over all pairs of the batch: a pattern counts as often as it occurs.
-        weights = (overlap - (overlap + log_counts).logsumexp(dim=1, keepdim=True)).exp()
+        yield i, overlap - (overlap + log_counts).logsumexp(dim=1, keepdim=True)
+
+
+def _mix_by_targets(x: Tensor, patterns: Tensor, counts: Tensor, label_temperature: Tensor, tile_size: int) -> Tensor:
+    r"""$(W + W^\top) x$, where $W_{pq}$ is the target that a pair of pattern p gives to one pair of pattern q."""
+    mixed = torch.zeros_like(x)
+    for i, log_targets in log_target_blocks(patterns, counts, label_temperature, tile_size * tile_size):
+        weights = log_targets.exp()
         mixed[i] += weights @ x
         mixed += weights.T @ x[i]
     return mixed

@@ -1,4 +1,4 @@
-"""Towers of any library: built, loaded, and their outputs read as pooled features and as patches.
+"""Build and load towers of transformers and timm, and read their outputs as pooled features and as patches.
 
 Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers.
 """
@@ -19,7 +19,7 @@ from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperMo
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights: those of its own library, not transformers' defaults."""
+    """Make a tower with random weights, drawn by its own library and not by transformers."""
     if config.model_type != "timm_wrapper":
         return AutoModel.from_config(config, **_without_pooler(config))
     if not timm.is_model(config.architecture):
@@ -33,15 +33,14 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """We pool ourselves, and a pooler that nothing uses breaks distributed training."""
+    """Leave out the pooler: we pool ourselves, and an unused one breaks distributed training."""
     model_class: Any = MODEL_MAPPING.get(type(config), None)
-    if model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters:
-        return {"add_pooling_layer": False}
-    return {}
+    has_pooler = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
+    return {"add_pooling_layer": False} if has_pooler else {}
 
 
 def output_width(tower: PreTrainedModel) -> int:
-    """Width of the pooled features of a vision tower."""
+    """Return the width of the pooled features of a vision tower."""
     if isinstance(tower, TimmWrapperModel):
         timm_model: Any = tower.timm_model
         return getattr(timm_model, "head_hidden_size", timm_model.num_features)
@@ -49,7 +48,7 @@ def output_width(tower: PreTrainedModel) -> int:
 
 
 def patch_width(tower: PreTrainedModel) -> int:
-    """Width of a patch, which in some convolutional towers is not that of the pooled features."""
+    """Return the width of a patch, which in some convolutional towers differs from `output_width`."""
     if isinstance(tower, TimmWrapperModel):
         timm_model: Any = tower.timm_model
         return timm_model.num_features
@@ -58,7 +57,7 @@ def patch_width(tower: PreTrainedModel) -> int:
 
 
 def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Pool what the tower returns, to (B, d_I): its own pooling, else the class token, else the mean over patches."""
+    """Pool the tower's outputs to (B, d_I): by its own pooling, else the class token, else the mean over patches."""
     if getattr(outputs, "pooler_output", None) is not None:
         return outputs.pooler_output.flatten(1)
     hidden = outputs.last_hidden_state
@@ -68,42 +67,30 @@ def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
     return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
 
 
-def patch_features(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Line up what a vision tower returns as patches, row by row, to (B, P, d_I); class and register tokens are none.
-
-    Args:
-        tower: The tower.
-        outputs: What it returned: a map with its channels first (ResNet, ConvNeXt) or last (timm's Swin), or tokens.
-    """
-    hidden = outputs.last_hidden_state
+def patch_features(tower: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Flatten a feature map or tokens of a vision tower to patches (B, P, d_I), without class tokens."""
     if hidden.ndim == 4:
         return hidden.flatten(1, 2) if has_channels_last(tower) else hidden.flatten(2).transpose(1, 2)
     return hidden[:, num_prefix_tokens(tower) :]
 
 
 def has_channels_last(tower: PreTrainedModel) -> bool:
-    """Whether a tower's feature maps are (B, H, W, C), as timm's Swin has them."""
+    """Whether a tower's feature maps are (B, H, W, C), as in timm's Swin."""
     return getattr(getattr(tower, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
 
 
 def num_prefix_tokens(tower: PreTrainedModel) -> int:
-    """Count the class, distillation and register tokens that a tower puts before its patches; none in most."""
+    """Count the class, distillation and register tokens before a tower's patches."""
     if isinstance(tower, TimmWrapperModel):
         return getattr(tower.timm_model, "num_prefix_tokens", 0)
-    # transformers has no common name for their number, but common names of their parameters.
+    # transformers has no common name for their number, only for their parameters.
     tokens = {name.rpartition(".")[2]: parameter for name, parameter in tower.named_parameters()}
     num_registers = tokens["register_tokens"].shape[1] if "register_tokens" in tokens else 0
     return num_registers + sum(name in tokens for name in ("cls_token", "class_embedding", "distillation_token"))
 
 
 def inner_tokens(attention_mask: Tensor) -> Tensor:
-    """Mark the tokens of the words: without padding and without the first and last token, [CLS] and [SEP] of BERT.
-
-    Args:
-        attention_mask: 1 for tokens, 0 for padding, on either side. Shape (U, T).
-
-    Returns:
-        Shape (U, T), bool.
+    """Mark the tokens of words, (U, T): all but padding and the first and last token, [CLS] and [SEP].
 
     Example:
         >>> inner_tokens(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int()
@@ -123,8 +110,8 @@ def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTraine
             pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder that holds "
-                "a saved tower, or take random weights: --no_pretrained in train/pretrain.py, or a model built from a "
+                f"No tower {name!r}: its pretrained weights could not be fetched ({error}). Name a folder with a saved "
+                "tower, or use random weights: --no_pretrained in train/pretrain.py, or a model built from a "
                 "LumbarCLIPConfig."
             ) from error
         tower.timm_model.load_state_dict(pretrained.state_dict())
@@ -138,10 +125,10 @@ def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"No tower {name!r}: it is neither a folder with a config.json nor a Hub id that can be reached. "
+            f"No tower {name!r}: it is neither a folder with a config.json nor a reachable Hub id. "
             f"{_nearest_timm_models(name)}"
         ) from error
-    config.dtype = None  # towers saved in half precision join heads in float32; cast the whole model afterwards
+    config.dtype = None  # towers saved in half precision must match float32 heads; cast the whole model afterwards
     return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
 
 

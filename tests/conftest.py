@@ -1,4 +1,4 @@
-"""What all tests share: tiny models, and a tiny paired data set on disk. Nothing here touches the network."""
+"""What all tests share: tiny models, and a tiny paired dataset on disk. Nothing here touches the network."""
 
 import atexit
 import os

@@ -228,7 +228,7 @@ def test_a_study_is_answered_slice_by_slice_and_for_the_patient(open_page, slice
     assert [row[1] for row in rows[1:]] == ["slice 0.png", "slice 1.png", "slice 2.png"]
     said = page.get_by_role("status").locator("visible=true")
     said.filter(has_text="This is not calibrated for patients.").wait_for()
-    said.filter(has_text="notes.png is no readable image").wait_for()
+    said.filter(has_text="notes.png is not a readable image").wait_for()
     assert page.locator(".lc-table .body-cell img").locator("visible=true").count() == 3
     page.screenshot(path=tmp_path / "study.png", full_page=True)
 
@@ -241,7 +241,7 @@ def test_a_text_that_is_called_png_is_refused_and_the_answers_before_it_are_gone
     choose_file(page, slices / "notes.png")
     alert = page.get_by_role("alert").filter(has_text="notes.png")
     alert.wait_for()
-    assert "no readable image" in alert.inner_text()
+    assert "not a readable image" in alert.inner_text()
     page.locator(".lc-figure").wait_for(state="detached")
     assert page.get_by_role("grid", name="Answers").count() == 0
     page.screenshot(path=tmp_path / "error.png")

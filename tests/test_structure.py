@@ -23,11 +23,14 @@ GLOSSARY = [
     (r"\brefuse", PACKAGES, "check_..."),
     (r"\bcontrols?\b", PACKAGES, "baseline"),
     (r"\bstud(y|ies)\b(?! id)", COMPARING, "experiment"),
+    (r"\banswers?\b", ("train/evaluation", "train/experiments"), "predictions"),
+    (r"\bfigures?\b", ("train/evaluation", "train/experiments", "train/training", "data_scripts"), "metrics"),
+    (r"\bremed(y|ies)\b", PACKAGES, "imbalance corrections"),
 ]
 ENTRIES = {
     *(Path("train") / f"{name}.py" for name in ("export", "verify", "publish")),
     *(Path("train") / f"{name}.py" for name in ("pretrain", "finetune_classification", "evaluate_model")),
-    *(Path("train") / f"{name}.py" for name in ("compare_systems", "cross_validate", "explain", "encode")),
+    *(Path("train") / f"{name}.py" for name in ("compare_systems", "explain", "encode")),
     *(Path("data_scripts") / f"{name}.py" for name in ("build", "audit", "deidentify", "paraphrase")),
     *(Path("data_scripts") / f"{name}.py" for name in ("parse_reports", "publish_dataset")),
 }
@@ -35,16 +38,54 @@ TESTS_OF_SEVERAL_FILES = {
     "data_scripts/test_build_hostile_tables.py",
     "data_scripts/test_build_interrupted.py",
     "data_scripts/test_build_privacy.py",
-    "train/evaluation/test_majority_baseline.py",
     "train/objectives/test_losses.py",
     "train/publishing/test_end_to_end.py",
-    "train/reporting/card/test_card_figures.py",
+    "train/reporting/card/test_card_metrics.py",
     "train/reporting/card/test_card_page.py",
     "train/test_accelerate_configs.py",
     "train/test_pretrain_objectives.py",
 }
-# Commands whose arguments are declared apart from the work.
-LIGHT = ("pretrain", "finetune", "encode", "explain", "verify", "export", "app")
+# Files that one sibling alone imports: each answers a question of its own. Any other is merged into that sibling.
+OWN_QUESTION = {
+    "data_scripts.auditing.near_duplicates": "which images are almost the same?",
+    "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.imaging.dicom_pixels": "may these bytes be decoded, and to what?",
+    "data_scripts.imaging.dicom_sequence": "which MR sequence is it?",
+    "data_scripts.imaging.dicom_window": "which grey values show the slice?",
+    "data_scripts.paraphrasing.phrases": "how else is a finding said?",
+    "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
+    "data_scripts.privacy.person_names": "is this word a person's name?",
+    "data_scripts.reports.modifiers": "denied, doubted, which side, level and severity?",
+    "data_scripts.sources.lsma_pqr.heights": "how high is each disc?",
+    "data_scripts.sources.rsna2024.tables": "what do the competition's tables say?",
+    "data_scripts.sources.spider.captions": "what caption do grades make?",
+    "data_scripts.sources.spider.volumes": "which slice of a volume shows the disc?",
+    "data_scripts.sources.synthetic.reports": "what report fits drawn findings?",
+    "data_scripts.sources.synthetic.scanner": "how does a scanner degrade a drawing?",
+    "data_scripts.sources.synthetic.surroundings": "what lies around the canal?",
+    "data_scripts.writing.parts": "which parts are written, and survive a kill?",
+    "modeling_lumbarclip.pipeline_lumbarclip": "how do pipelines of transformers use the model?",
+    "train.data.report_texts": "which text does an epoch show?",
+    "train.encoding.encoders": "torch or ONNX: what embeds a batch?",
+    "train.encoding.inputs": "what is embedded, and what cannot be read?",
+    "train.experiments.comparison": "which system leads, and by chance?",
+    "train.experiments.measures": "what is measured on one system's predictions?",
+    "train.experiments.plan": "what will an experiment cost?",
+    "train.experiments.results": "what do all runs say together?",
+    "train.experiments.systems": "which settings make a published system?",
+    "train.pretraining.batch_statistics": "what do batches look like to the loss?",
+    "train.publishing.checks": "may this be published?",
+    "train.publishing.clean_process": "does it load with nothing but its folder?",
+    "train.publishing.space": "what does a Space hold?",
+    "train.reporting.card.metadata": "what does the Hub read of a card?",
+    "train.reporting.card.origin": "where does a model come from?",
+    "train.reporting.card.tables": "which results does a card show?",
+    "train.reporting.card.values": "what does a card know of a run?",
+    "train.reporting.experiment.paper": "what did the paper report?",
+    "train.reporting.figures.gallery": "which images were right and wrong?",
+    "train.web_app.examples": "what can be tried without an upload?",
+    "train.web_app.views": "what does the page show for an upload?",
+}
 TOP_LEVEL = {"modeling_lumbarclip", "data_scripts", "train", "tests"}
 
 
@@ -123,6 +164,16 @@ def test_every_module_is_used():
     assert unused <= {"train.publishing.load_alone", "train.evaluation.lumbar_metrics"}  # run, and loaded, by path
 
 
+def test_a_file_that_one_sibling_imports_answers_a_question_of_its_own():
+    alone = {
+        name
+        for name, (importer, *others) in ((name, sorted(found)) for name, found in importers().items())
+        if not others and importer.rpartition(".")[0] == name.rpartition(".")[0]
+    }
+    inits = {module_of(path) for path in FILES if path.name == "__init__.py"}
+    assert alone - inits == OWN_QUESTION.keys()
+
+
 def test_main_of_an_entry_reads_at_a_glance():
     for path in ENTRIES:
         functions = [node for node in ast.parse(FILES[path]).body if isinstance(node, ast.FunctionDef)]
@@ -152,8 +203,7 @@ def test_help_imports_nothing_heavy():
         "import sys\nfrom importlib import import_module\n"
         "from data_scripts.system.command_line import arguments_class_of, build_parser\n"
         "from train.__main__ import COMMANDS\n"
-        f"for name in {LIGHT}:\n"
-        "    module = COMMANDS[name][0]\n"
+        "for module, _ in COMMANDS.values():\n"
         "    build_parser(arguments_class_of(import_module(module).main)).format_help()\n"
         "    heavy = {'torch', 'transformers', 'gradio', 'datasets'} & set(sys.modules)\n"
         "    assert not heavy, (module, heavy)\n"

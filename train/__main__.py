@@ -1,11 +1,11 @@
 # PYTHON_ARGCOMPLETE_OK
-"""One command for people: `lumbarclip NAME ...`, or `python -m train NAME ...`.
+"""One command line: `lumbarclip NAME ...`, or `python -m train NAME ...`.
 
     lumbarclip build --source synthetic --out data/synthetic
     lumbarclip pretrain train/configs/demo.yaml
     lumbarclip evaluate --help
 
-Each name is an entry that also runs by its path; several processes need `accelerate launch train/pretrain.py ...`.
+Each name is an entry that also runs by its path. For several processes: `accelerate launch train/pretrain.py ...`.
 For completion with Tab: `pip install argcomplete`, then `eval "$(register-python-argcomplete lumbarclip)"`.
 """
 
@@ -15,18 +15,17 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from inspect import signature
 
 from data_scripts.system.command_line import FAILED, arguments_class_of, build_parser, run
 
 # Name: module with `main(args)`, and what it does.
 COMMANDS = {
-    "build": ("data_scripts.build", "Build a data set from raw studies."),
-    "audit": ("data_scripts.audit", "Look for leaks between splits and for near duplicates."),
-    "deidentify": ("data_scripts.deidentify", "Copy DICOM files without what identifies patients."),
+    "build": ("data_scripts.build", "Build a dataset from raw studies."),
+    "audit": ("data_scripts.audit", "Look for leaks between splits, and for anything that may name a person."),
+    "deidentify": ("data_scripts.deidentify", "Copy DICOM files without anything that identifies patients."),
     "paraphrase": ("data_scripts.paraphrase", "Rephrase reports and check the facts."),
     "parse_reports": ("data_scripts.parse_reports", "Read the findings that reports state."),
-    "publish_dataset": ("data_scripts.publish_dataset", "Publish a data set on the Hub."),
+    "publish_dataset": ("data_scripts.publish_dataset", "Publish a dataset on the Hub."),
     "pretrain": ("train.pretrain", "Pretrain LumbarCLIP on images and reports."),
     "finetune": ("train.finetune_classification", "Fine-tune a classifier from a checkpoint."),
     "evaluate": ("train.evaluate_model", "Evaluate a checkpoint on held-out patients."),
@@ -41,11 +40,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names.
-
-    Returns:
-        Its exit code.
-    """
+    """Run the command that the first word names; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         _complete()
@@ -59,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {words[0]!r} is not a command.{hint} lumbarclip --help lists all.", file=sys.stderr)
         return FAILED
     sys.argv = [f"lumbarclip {name}", *words[1:]]  # what help and records of a run show
-    command = import_module(COMMANDS[name][0]).main
-    if "argv" in signature(command).parameters:  # parses its own words
-        return command(words[1:]) or 0
-    return run(command, words[1:])
+    return run(import_module(COMMANDS[name][0]).main, words[1:])
 
 
 def describe() -> str:
@@ -81,8 +73,8 @@ def _complete() -> None:
     typed = os.environ["COMP_LINE"].replace("-", "_").split()
     for name, (module, about) in COMMANDS.items():
         parser_of_command = of_commands.add_parser(name, help=about)
-        if name in typed and "argv" not in signature(command := import_module(module).main).parameters:
-            build_parser(arguments_class_of(command), parser_of_command)
+        if name in typed:
+            build_parser(arguments_class_of(import_module(module).main), parser_of_command)
     argcomplete.autocomplete(parser)
 
 

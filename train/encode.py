@@ -1,11 +1,11 @@
-"""Embed a folder of images, DICOM files included, or a data set: a Parquet file with one row an image.
+"""Embed a folder of images, DICOM files included, or a dataset, into a Parquet file with one row per image.
 
     python train/encode.py --checkpoint runs/demo/checkpoint --images scans --out embeddings.parquet
     python train/encode.py --checkpoint USER/MODEL --dataset data/synthetic --split train --out index.parquet
     python train/encode.py --checkpoint USER/MODEL --dataset data/synthetic --what reports --out reports.parquet
 
-Columns: `source`; of a folder `frame`; of a data set `patient_id`, `report`, `labels` and `split`; and `embedding`,
-float32. The schema's metadata record under `lumbarclip` which weights made them and, of a data set, its `license` and
+Columns: `source`; of a folder `frame`; of a dataset `patient_id`, `report`, `labels` and `split`; and `embedding`,
+float32. The schema's metadata record under `lumbarclip` which weights made them and, of a dataset, its `license` and
 whether it `may_be_shared` and passed `deidentification`. `OUT.parquet.json` lists every file that could not be read,
 with the reason.
 

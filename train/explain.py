@@ -2,10 +2,10 @@
 
     python train/explain.py --checkpoint runs/demo/checkpoint --dataset data/synthetic --out runs/demo/explanation
 
-Asks for every finding that a report affirms, draws text-to-patch similarity and Grad-CAM, and scores them against the
-mask of the finding's structure, beside the maps of models with random weights, a prior that points at the middle, and a
-constant map. Writes `explanation.json`, `explanation.md` and `explanation.png`. A map that does not beat these
-baselines is no evidence of where the model looks, however convincing it looks.
+Maps every finding that a report affirms, by text-to-patch similarity and Grad-CAM, and scores the maps against the mask
+of the finding's structure. Baselines are the maps of models with random weights, a prior that points at the middle, and
+a constant map: a map that does not beat them is not evidence of where the model looks, however convincing it looks.
+Writes `explanation.json`, `explanation.md` and `explanation.png`.
 """
 
 import io
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RESULTS = "explanation.json"
 
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
+
 
 @dataclass
 class ExplainArguments:
@@ -33,15 +35,15 @@ class ExplainArguments:
     out: str = setting(MISSING, "Folder to write to.")
     split: str = setting("test", "Split to measure on; one the model was not trained on.")
     mask_names: list[str] = setting(
-        [], "Names of the mask classes, background first; none: those of the data set's card."
+        [], "Names of the mask classes, background first; by default those of the dataset's card."
     )
     num_randomised: int = setting(5, "Models with random weights to compare with.")
-    batch_size: int = setting(32, "Images a forward pass; changes no number.")
+    batch_size: int = setting(32, "Images per forward pass; changes no result.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
     seed: int = setting(0, "Seed of the random weights, the resamples and the examples.")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
+        """Check the settings before anything is loaded."""
         for name in ("num_randomised", "batch_size", "num_resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
@@ -58,12 +60,12 @@ def main(args: ExplainArguments) -> None:
     from train.evaluation.protocols.finding_maps import finding_maps, masked_findings
     from train.evaluation.statistics.bootstrap import Resampling
     from train.reporting.figures.explanation import draw_examples, explanation_figure
-    from train.reporting.report import describe_dataset
+    from train.reporting.run_report import describe_dataset
 
     model, processor = cast(tuple[Any, Any], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)
     if args.split not in dataset:
-        raise ValueError(f"The data set has no split {args.split!r}; it has {', '.join(dataset)}.")
+        raise ValueError(f"The dataset has no split {args.split!r}; it has {', '.join(dataset)}.")
     rows = dataset[args.split]
     mask_names = mask_names_of(args)
     findings = masked_findings(rows, mask_names)
@@ -80,7 +82,7 @@ def main(args: ExplainArguments) -> None:
     results = {
         "dataset": describe_findings(rows, findings, mask_names, Path(args.dataset).name, args.split),
         "model": {
-            "vision": getattr(tower, "architecture", None) or tower.model_type,  # of timm, or of transformers
+            "vision": getattr(tower, "architecture", None) or tower.model_type,  # from timm, or from transformers
             "map_size": list(next(iter(trained.values()))[0].shape),
         },
         "num_randomised": args.num_randomised,
@@ -94,17 +96,13 @@ def main(args: ExplainArguments) -> None:
 
 
 def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
-    """Name the mask classes, background first: as given, or as the card of the data set says.
-
-    Raises:
-        ValueError: If neither names them.
-    """
+    """Name the mask classes, background first: from the settings, else from the dataset's card."""
     from data_scripts.lumbar_builder import read_mask_names
 
     if names := tuple(args.mask_names) or read_mask_names(args.dataset):
         return names
     raise ValueError(
-        f"The card of {args.dataset} names no mask classes. Build the data set again, or name them in order, such as "
+        f"The card of {args.dataset} names no mask classes. Build the dataset again, or name them in order, such as "
         "--mask_names background disc 'thecal sac' 'posterior element'."
     )
 
@@ -121,10 +119,10 @@ def write(results: dict[str, Any], figure: "Figure", folder: Path) -> None:
     write_bytes(folder / "explanation.png", png.getvalue())
     report = explanation_report(results)
     write_text(folder / "explanation.md", report)
-    write_json(folder / RESULTS, results)  # last: where it is, the others are
+    write_json(folder / RESULTS, results)  # last: if it exists, so do the others
     print(report)
     print(f"Wrote {folder}/{RESULTS}, explanation.md, explanation.png")
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was written."))
+    sys.exit(run(main))

@@ -5,10 +5,10 @@
     python train/export.py USER/MODEL --out onnx --int8
 
 Writes `vision_model.onnx` (`pixel_values` to `image_embeds` and `image_features`), `text_model.onnx` (`input_ids` and
-`attention_mask` to `text_embeds` and `text_features`), or of a classifier `vision_model.onnx` with `logits`; the files
-of the processor; and `export.json`: the inverse temperature, the calibration, how far the export is from the model, and
-size and SHA-256 of every ONNX file, by which `train/encode.py` recognises one that changed. --int8 adds a quantised
-copy of each. The folder appears when everything is written and checked, or not at all.
+`attention_mask` to `text_embeds` and `text_features`), or, for a classifier, `vision_model.onnx` with `logits`; the
+processor's files; and `export.json`: inverse temperature, calibration, how far the export is from the model, and
+size and SHA-256 of every ONNX file, from which `train/encode.py` detects changes. --int8 adds a quantised copy of each.
+The folder appears when everything is written and checked, or not at all.
 
 The numbers of images, texts and tokens are dynamic. The height and width of images are fixed: those that the
 checkpoint's processor makes.
@@ -19,6 +19,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from data_scripts.system.command_line import run, setting
+
+WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 
 
 @dataclass
@@ -43,4 +45,4 @@ def main(args: ExportArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was written."))
+    sys.exit(run(main))

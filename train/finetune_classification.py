@@ -3,9 +3,9 @@
     accelerate launch train/finetune_classification.py train/configs/finetune_spider.yaml
     accelerate launch train/finetune_classification.py train/configs/finetune_spider.yaml --target grade --resume
 
-Training stops when the validation loss no longer falls and keeps the weights with the lowest one. A temperature is
-fitted on the validation patients; the test patients are only measured. Writes a checkpoint for `pipeline(
-"image-classification", model="OUTPUT_DIR/checkpoint", trust_remote_code=True)`, `metrics.json` and `report.md`.
+Training stops when the validation loss no longer falls and keeps the weights with the lowest one. Then it fits a
+temperature on the validation patients and measures the test patients. Writes `metrics.json`, `report.md` and a
+checkpoint for `pipeline("image-classification", model="OUTPUT_DIR/checkpoint", trust_remote_code=True)`.
 """
 
 import sys
@@ -38,15 +38,9 @@ def main(args: FinetuneClassificationArguments) -> None:
 def finetune(
     args: FinetuneClassificationArguments, dataset: "DatasetDict", facts: "DataFacts | None" = None
 ) -> "LumbarCLIPForImageClassification":
-    """Do one run, from its folder to its evaluation. May be called many times in one process.
+    """Do one run, from its folder to its evaluation; may be called many times in one process.
 
-    Args:
-        args: Settings of the run; `args.dataset` only names the data set.
-        dataset: Splits `train`, `validation` and `test`.
-        facts: Of the data set; None: found when needed.
-
-    Returns:
-        The fine-tuned model.
+    `args.dataset` only names the dataset, whose splits are `train`, `validation` and `test`.
 
     Raises:
         ValueError: If the output folder holds something else, or there is nothing to learn.
@@ -69,4 +63,4 @@ def finetune(
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun with --resume to continue."))
+    sys.exit(run(main))

@@ -4,8 +4,8 @@
     accelerate launch train/pretrain.py train/configs/paper_resnet50.yaml --learning_rate 1e-4
     accelerate launch train/pretrain.py train/configs/demo.yaml --resume
 
-A step contrasts the pairs of all processes, but not those of earlier micro-batches: gradient accumulation averages
-losses, it adds no negatives. For more negatives, raise --batch_size; the loss itself needs little memory.
+A step contrasts the pairs of all processes. Gradient accumulation averages losses and adds no negatives; for more
+negatives, raise --batch_size, since the loss itself needs little memory.
 """
 
 import logging
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(args: PretrainArguments) -> None:
-    """Read the data set and check it for leaks; train, save, evaluate, publish."""
+    """Read the dataset and check it for leaks; train, save, evaluate, publish."""
     from accelerate import PartialState
 
     from train.data.loaders import open_dataset
@@ -43,24 +43,18 @@ def main(args: PretrainArguments) -> None:
         from train.publishing.publication import publish_model
 
         logger.info("Published: %s", publish_model(Path(args.output_dir), args.hub_repo_id, args.hub_tag))
-    PartialState().destroy_process_group()  # not in `pretrain`: an experiment does many runs in these processes
+    PartialState().destroy_process_group()  # not in `pretrain`: an experiment does many runs in one process
 
 
 def pretrain(
     args: PretrainArguments, dataset: "DatasetDict", facts: "DataFacts | None" = None
 ) -> "tuple[LumbarCLIPProcessor, LumbarCLIPModel]":
-    """Do one run, from its folder to its evaluation. May be called many times in one process.
+    """Do one run, from its folder to its evaluation; may be called many times in one process.
 
-    Args:
-        args: Settings of the run; `args.dataset` only names the data set.
-        dataset: Splits `train`, `validation` and `test`.
-        facts: Of the data set; None: found when needed.
-
-    Returns:
-        Processor and trained model.
+    `args.dataset` only names the dataset, whose splits are `train`, `validation` and `test`.
 
     Raises:
-        ValueError: If the output folder holds something else, or the data set cannot be learned from.
+        ValueError: If the output folder holds something else, or the dataset cannot be learned from.
         FloatingPointError: If a loss or a gradient is NaN or infinite.
     """
     from train.data.provenance import DataFacts
@@ -70,58 +64,39 @@ def pretrain(
     facts = facts or DataFacts(args.dataset, dataset)
     task = PretrainingTask(args, dataset, facts)
 
-    def evaluate(model: Any, folder: Path) -> None:
-        evaluate_and_calibrate(model, task.processor, dataset, facts, folder, args)
+    def evaluate_and_calibrate(model: Any, folder: Path) -> None:
+        from train.checkpoints.checkpoint import CHECKPOINT
+        from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
+        from train.evaluation.targets import read_targets
+        from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
+        from train.training.run_folder import read_start
 
-    model = cast("LumbarCLIPModel", run_task(task, args, facts, evaluate if args.evaluate else None))
-    return task.processor, model
+        settings = EvaluationSettings(
+            dataset_name=Path(args.dataset).name,
+            batch_size=args.batch_size,
+            baselines=args.baselines,
+            seed=args.seed,
+            start=read_start(folder),
+        )
+        evaluate(model, task.processor, dataset, folder, settings=settings, facts=facts)
+        calibration = fit_zero_shot_calibration(
+            model,
+            task.processor,
+            dataset["validation"],
+            read_targets(dataset)["validation"],
+            dataset_name=settings.dataset_name,
+            batch_size=args.batch_size,
+            cache_dir=folder / FEATURES,
+        )
+        write_calibration(folder / CHECKPOINT, calibration)
+        model.config.calibration = asdict(calibration)
 
-
-def evaluate_and_calibrate(
-    model: "LumbarCLIPModel",
-    processor: "LumbarCLIPProcessor",
-    dataset: "DatasetDict",
-    facts: "DataFacts",
-    folder: Path,
-    args: PretrainArguments,
-) -> None:
-    """Measure the test patients; fit temperature and prediction sets of the prompts on validation patients.
-
-    The calibration is saved with the checkpoint.
-    """
-    from train.checkpoints.checkpoint import CHECKPOINT
-    from train.evaluate_model import FEATURES, EvaluationSettings, evaluate
-    from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
-    from train.evaluation.targets import read_targets
-    from train.training.run_folder import read_start
-
-    settings = EvaluationSettings(
-        dataset_name=Path(args.dataset).name,
-        batch_size=args.batch_size,
-        baselines=args.baselines,
-        seed=args.seed,
-        start=read_start(folder),
-    )
-    evaluate(model, processor, dataset, folder, settings=settings, facts=facts)
-    calibration = fit_zero_shot_calibration(
-        model,
-        processor,
-        dataset["validation"],
-        read_targets(dataset)["validation"],
-        dataset_name=settings.dataset_name,
-        batch_size=args.batch_size,
-        cache_dir=folder / FEATURES,
-    )
-    write_calibration(folder / CHECKPOINT, calibration)
-    model.config.calibration = asdict(calibration)
+    model = run_task(task, args, facts, evaluate_and_calibrate if args.evaluate else None)
+    return task.processor, cast("LumbarCLIPModel", model)
 
 
 def check_repository(args: PretrainArguments) -> None:
-    """Check token and tag before the training.
-
-    Raises:
-        ValueError: If the repository cannot be written to, is public, or has the tag already.
-    """
+    """Check before the training that the repository can be written to, is private, and lacks the tag."""
     from huggingface_hub import HfApi
 
     from data_scripts.hub.upload import Destination, check_destination
@@ -136,4 +111,4 @@ def check_repository(args: PretrainArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Rerun with --resume to continue."))
+    sys.exit(run(main))

@@ -1,12 +1,12 @@
-"""Verify a checkpoint: its files are those that were saved, and it still gives the outputs that it gave then.
+"""Verify that the files of a checkpoint are those that were saved, and that its outputs are still the same.
 
     python train/verify.py runs/demo/checkpoint
     python train/verify.py USER/MODEL --revision v1.0
     python train/verify.py USER/MODEL --trust_remote_code
 
-Names each file, tensor or field that changed, each input and output that is no longer reproduced, and each library of
-another version. Exit code 1 says that something drifted, 2 that nothing could be verified. Other versions alone are a
-note, as long as the outputs stay the same.
+Lists each file, tensor or field that changed, each input and output that is not reproduced, and each library whose
+version differs. The exit code is 1 if something drifted, 2 if nothing could be verified. Other versions are only noted
+if the outputs stay the same.
 """
 
 import sys
@@ -14,15 +14,17 @@ from dataclasses import MISSING, dataclass
 
 from data_scripts.system.command_line import run, setting
 
+WHEN_INTERRUPTED = "Nothing was verified."  # what Ctrl-C says
+
 
 @dataclass
 class VerifyArguments:
-    """Verify that a checkpoint is what was saved, and gives the outputs that it gave then."""
+    """Verify that a checkpoint is what was saved, and gives the same outputs."""
 
     checkpoint: str = setting(MISSING, "Checkpoint folder, or Hub id.", positional=True)
-    revision: str = setting("", "Of a Hub id: branch, tag or commit; empty: main.")
+    revision: str = setting("", "Branch, tag or commit of a Hub id; empty: main.")
     trust_remote_code: bool = setting(
-        False, "Run the code in the checkpoint, as its users do, and not that of the installed package."
+        False, "Run the code in the checkpoint, as its users do, not that of the installed package."
     )
     tolerance: float = setting(
         1e-4,
@@ -31,17 +33,13 @@ class VerifyArguments:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
+        """Check the settings before anything is loaded."""
         if not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance must lie between 0 and 1, such as 1e-4; got {self.tolerance}.")
 
 
 def main(args: VerifyArguments) -> int:
-    """Verify, and print what was found.
-
-    Returns:
-        The exit code: 1 if anything drifted.
-    """
+    """Print what was found; return the exit code, 1 if anything drifted."""
     from transformers.utils import logging
 
     from train.checkpoints.verification import describe, verify_checkpoint
@@ -59,4 +57,4 @@ def main(args: VerifyArguments) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, interrupted="Nothing was verified."))
+    sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""A built dataset as its files are now: `load_dataset` alone may give the rows of an earlier load."""
+"""Read a built dataset from its current files; `load_dataset` may return the rows of an earlier load."""
 
 import hashlib
 import tempfile
@@ -7,28 +7,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+from datasets.exceptions import DatasetsError
 
 from data_scripts.lumbar_builder import DATA_FOLDER
 
 
+def check_is_dataset(folder: Path) -> None:
+    """Raise a ValueError for a folder without shards, whose subfolders `load_dataset` would join into one dataset."""
+    if not any((folder / DATA_FOLDER).glob("*.parquet")):
+        raise ValueError(
+            f"{folder} has no {DATA_FOLDER}/*.parquet: it is not a dataset. Name a folder that data_scripts.build made."
+        )
+
+
 @contextmanager
 def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
-    """Load a dataset from its files.
+    """Load a dataset from its files; raise a ValueError if it cannot be read.
 
-    `load_dataset` knows a folder by its name and the head of its card: a shard that was changed since somebody loaded
-    it would not be looked at. Here the rows lie in a cache of their own, which goes at the end.
-
-    Args:
-        folder: What `data_scripts.build` wrote.
+    `load_dataset` caches a folder by its name and the head of its card, and would miss a shard that was changed since.
+    Here the rows go to a temporary cache.
     """
-    shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk that has room for rows
+    check_is_dataset(folder)
+    shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk with room for rows
     shared_cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="checked-", dir=shared_cache) as cache:
-        yield datasets.load_dataset(str(folder), cache_dir=cache)
+        try:
+            dataset = datasets.load_dataset(str(folder), cache_dir=cache)
+        except DatasetsError as error:
+            raise ValueError(f"{folder} cannot be read as a dataset: {error}") from error
+        yield dataset
 
 
 def shard_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below `data`, by its name relative to the folder."""
+    """Compute the SHA-256 of each file below `data`, by its name relative to the folder."""
     digests = {}
     for path in sorted((folder / DATA_FOLDER).rglob("*")):
         if path.is_file():
@@ -38,21 +49,9 @@ def shard_digests(folder: Path) -> dict[str, str]:
 
 
 def check_shards_unchanged(folder: Path, built: Mapping[str, str]) -> None:
-    """Raise if the shards are not those that the build wrote, whose account and card would then be of other rows.
-
-    Args:
-        folder: What `data_scripts.build` wrote.
-        built: Their digests then, as in `build_report.json`.
-
-    Raises:
-        ValueError: If one was changed, removed or added; the message names all of them.
-    """
+    """Raise a ValueError naming shards that were changed, removed or added since the build, by its digests."""
     now = shard_digests(folder)
     if changed := sorted(name for name in built.keys() | now.keys() if built.get(name) != now.get(name)):
-        what = (
-            f"{name} was {'added' if name not in built else 'removed' if name not in now else 'changed'}"
-            for name in changed
-        )
-        raise ValueError(
-            f"{folder} is not what was built: {', '.join(what)}. Change the rows of the source, and build it again."
-        )
+        verbs = ("added" if name not in built else "removed" if name not in now else "changed" for name in changed)
+        what = ", ".join(f"{name} was {verb}" for name, verb in zip(changed, verbs, strict=True))
+        raise ValueError(f"{folder} was changed after the build: {what}. Change the source's rows, and build again.")

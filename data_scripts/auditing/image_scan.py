@@ -1,16 +1,16 @@
 """Apply a function to every image of a built dataset, in several processes and in bounded memory."""
 
 import io
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import datasets
 from PIL import Image
 from tqdm.auto import tqdm
 
 from data_scripts.imaging.images import grey_8bit
+from data_scripts.system.worker_pool import Crash, Workers
 
 Result = TypeVar("Result")
 
@@ -25,47 +25,33 @@ def scan_images(
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> list[Result]:
-    """Call a function with the file of each image, as it is stored.
-
-    Args:
-        split: Rows with a column `image`.
-        function: Of a module, so that worker processes find it.
-        description: For the progress bar.
-        num_proc: Worker processes; 1 works in this one.
-        show_progress: Whether to draw the bar.
-
-    Returns:
-        What the function gave, in the order of the rows.
-    """
+    """Call an importable function with the stored file of each image; return its results in the order of the rows."""
     with tqdm(total=len(split), desc=description, unit=" images", disable=not show_progress) as bar:
+        results = []
         if num_proc == 1:
-            return [_counted(function(file), bar) for file in _image_files(split)]
-        # `imap` hands files out no faster than they are worked off: only some of them are ever in memory.
-        with multiprocessing.get_context("spawn").Pool(num_proc) as pool:
-            results = pool.imap(function, _image_files(split), chunksize=_ROWS_AT_ONCE)
-            return [_counted(result, bar) for result in results]
+            for file in _image_files(split):
+                results.append(function(file))
+                bar.update()
+            return results
+        with Workers(num_proc, preload=(function.__module__,)) as workers:
+            for row, result in enumerate(workers.map(function, _image_files(split), bar.update)):
+                if isinstance(result, Crash):
+                    raise ValueError(f"the image of row {row} cannot be read: {result.reason}")
+                results.append(result)
+        return results
 
 
 def grey_image(file: bytes) -> Image.Image:
-    """Decode an image file to grey (mode `L`); more than 8 bits are windowed: a plain cast would turn them white."""
+    """Decode an image file to grey (mode `L`), windowed if it has more than 8 bits."""
     with Image.open(io.BytesIO(file)) as image:
         return grey_8bit(image)
-
-
-def _counted(result: Result, bar: tqdm) -> Result:
-    bar.update()
-    return result
 
 
 def _image_files(split: datasets.Dataset) -> Iterator[bytes]:
     stored = split.select_columns("image").cast_column("image", datasets.Image(decode=False))
     for batch in stored.iter(batch_size=_ROWS_AT_ONCE):
         for image in batch["image"]:
-            yield _file_of(image)
-
-
-def _file_of(image: dict[str, Any] | None) -> bytes:
-    """A dataset holds its images, or, as `datasets.load_dataset("imagefolder")` does, only where they lie."""
-    if image is None or (image["bytes"] is None and not image["path"]):
-        raise ValueError("a row has no image; build the dataset with data_scripts")
-    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+            if image is None or (image["bytes"] is None and not image["path"]):
+                raise ValueError("a row has no image; build the dataset with data_scripts")
+            # `load_dataset("imagefolder")` stores paths only.
+            yield Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]

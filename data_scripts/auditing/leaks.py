@@ -1,8 +1,9 @@
-"""What lies in more than one split: patients, studies, images. A test score is too good by each of them."""
+"""Find patients, studies and images that are in several splits: each inflates the test scores."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations, islice
 from typing import Any
 
@@ -14,42 +15,23 @@ from data_scripts.auditing.near_duplicates import Fingerprint, fingerprint, near
 LOOKED_FOR = ("patient", "study", "image", "near-identical image")
 
 _NUM_EXAMPLES = 10
-_PLURALS = {
-    "patient": "patients",
-    "study": "studies",
-    "image": "images",
-    "near-identical image": "near-identical images",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """One kind of thing that several splits share.
+    """Values of one kind that several splits share."""
 
-    Args:
-        kind: `patient`, `study`, `image` or `near-identical image`.
-        num_shared: How many of them, say patients.
-        rows: Rows of each split that hold a shared one.
-        examples: The first of them, with the splits or rows.
-    """
-
-    kind: str
-    num_shared: int
-    rows: dict[str, int]
-    examples: tuple[str, ...]
+    kind: str  # among `LOOKED_FOR`
+    num_shared: int  # shared values, such as patients
+    rows: dict[str, int]  # number of rows with a shared value, by split
+    examples: tuple[str, ...]  # the first shared values, with their splits or rows
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The leaks of a dataset.
-
-    Args:
-        leaks: One of each kind that was found.
-        looked_for: Kinds that were looked for.
-    """
+    """The leaks of a dataset, one for each kind found."""
 
     leaks: tuple[Leak, ...]
-    looked_for: tuple[str, ...]
 
     @property
     def found(self) -> bool:
@@ -57,35 +39,32 @@ class LeakReport:
         return bool(self.leaks)
 
     def in_words(self) -> str:
-        """One sentence.
+        """Summarise the leaks in one sentence.
 
         Example:
             >>> shared = Leak(kind="patient", num_shared=3, rows={"train": 7, "test": 4}, examples=())
-            >>> LeakReport((shared,), ("patient",)).in_words()
+            >>> LeakReport((shared,)).in_words()
             '3 patients in several splits (rows: train 7, test 4).'
         """
         if not self.leaks:
-            return f"No {', '.join(self.looked_for[:-1])} or {self.looked_for[-1]} is in two splits."
+            return f"No {', '.join(LOOKED_FOR[:-1])} or {LOOKED_FOR[-1]} is in two splits."
         parts = []
         for leak in self.leaks:
             rows = ", ".join(f"{split} {count}" for split, count in leak.rows.items())
-            nouns = leak.kind if leak.num_shared == 1 else _PLURALS[leak.kind]
+            nouns = leak.kind if leak.num_shared == 1 else "studies" if leak.kind == "study" else f"{leak.kind}s"
             parts.append(f"{leak.num_shared} {nouns} in several splits (rows: {rows})")
         return "; ".join(parts) + "."
 
     def as_dict(self) -> dict[str, Any]:
-        """Values for JSON, by kind."""
+        """Return JSON values by kind."""
         return {leak.kind: {key: value for key, value in asdict(leak).items() if key != "kind"} for leak in self.leaks}
 
 
 def leaks_of(dataset: Mapping[str, datasets.Dataset], show_progress: bool = True) -> LeakReport:
-    """Look for patients, studies, images and near-identical images that two splits share.
+    """Find patients, studies, images and near-identical images that two splits share.
 
-    Every image is decoded: a few milliseconds for a slice.
-
-    Args:
-        dataset: Splits with the columns `patient_id`, `study_id`, `source` and `image`.
-        show_progress: Whether to draw a progress bar.
+    Decodes every image, which takes a few milliseconds for a slice. Uses the columns `patient_id`, `study_id`, `source`
+    and `image`.
     """
     return leaks_of_fingerprints(dataset, read_fingerprints(dataset, show_progress=show_progress))
 
@@ -93,49 +72,30 @@ def leaks_of(dataset: Mapping[str, datasets.Dataset], show_progress: bool = True
 def read_fingerprints(
     dataset: Mapping[str, datasets.Dataset], num_proc: int = 1, show_progress: bool = True
 ) -> dict[str, list[Fingerprint]]:
-    """Decode and sum up the images of each split."""
-    return {
-        name: scan_images(
-            split,
-            fingerprint,
-            description=f"comparing images of {name}",
-            num_proc=num_proc,
-            show_progress=show_progress,
-        )
-        for name, split in dataset.items()
-    }
+    """Decode the images of each split and compute their fingerprints."""
+    scan = partial(scan_images, function=fingerprint, num_proc=num_proc, show_progress=show_progress)
+    return {name: scan(split, description=f"comparing images of {name}") for name, split in dataset.items()}
 
 
 def leaks_of_fingerprints(
     dataset: Mapping[str, datasets.Dataset], prints: Mapping[str, Sequence[Fingerprint]]
 ) -> LeakReport:
-    """`leaks_of` where the images have been read."""
-    digests = {name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()}
-    leaks = [*shared_ids(dataset), shared_images(digests, dataset), _near_identical(prints, dataset)]
-    return LeakReport(tuple(leak for leak in leaks if leak), LOOKED_FOR)
+    """Like `leaks_of`, for images that have been read."""
+    ids = [_shared_ids(kind, dataset) for kind in ("patient", "study")]
+    leaks = [*ids, _shared_images(prints, dataset), _near_identical(prints, dataset)]
+    return LeakReport(tuple(leak for leak in leaks if leak))
 
 
-def shared_ids(dataset: Mapping[str, datasets.Dataset]) -> list[Leak | None]:
-    """Patients and studies that two splits share; an empty id is unknown and equals no other."""
-    leaks = []
-    for kind, column in (("patient", "patient_id"), ("study", "study_id")):
-        places = _places_of_shared({name: split[column] for name, split in dataset.items()})
-        examples = [f"{value} in {' and '.join(dict(found))}" for value, found in places.items()]
-        leaks.append(_leak(kind, places, examples))
-    return leaks
+def _shared_ids(kind: str, dataset: Mapping[str, datasets.Dataset]) -> Leak | None:
+    places = _places_of_shared({name: split[f"{kind}_id"] for name, split in dataset.items()})
+    return _leak(kind, places, [f"{value} in {' and '.join(dict(found))}" for value, found in places.items()])
 
 
-def shared_images(digests: Mapping[str, Sequence[str]], dataset: Mapping[str, datasets.Dataset]) -> Leak | None:
-    """Images that two splits share.
-
-    Args:
-        digests: Of the pixels of each row, by split.
-        dataset: The splits, whose column `source` names the rows.
-    """
-    places = _places_of_shared(digests)
+def _shared_images(prints: Mapping[str, Sequence[Fingerprint]], dataset: Mapping[str, datasets.Dataset]) -> Leak | None:
+    places = _places_of_shared({name: [one.pixels_sha256 for one in of_split] for name, of_split in prints.items()})
     examples = []
     for found in islice(places.values(), _NUM_EXAMPLES):
-        row_of_split = dict(reversed(found))  # the first of each
+        row_of_split = dict(reversed(found))  # the first row of each
         named = [f"{split} {dataset[split][row]['source']}" for split, row in reversed(row_of_split.items())]
         examples.append(" = ".join(named))
     return _leak("image", places, examples)
@@ -165,7 +125,7 @@ Places = list[tuple[str, int]]
 
 
 def _places_of_shared(values: Mapping[str, Iterable[str]]) -> dict[str, Places]:
-    """Split and row of each value that occurs in more than one split."""
+    """Locate each value that occurs in more than one split; an empty id is unknown and equals no other."""
     places: dict[str, Places] = defaultdict(list)
     for split, of_rows in values.items():
         for row, value in enumerate(of_rows):

@@ -1,12 +1,9 @@
-"""Finds images that were stored anew: recompressed, resized, brightened, or the neighbouring slice of a thin series.
+"""Find near-identical images: recompressed, resized, brightened, mirrored, inverted, or the neighbour in a thin series.
 
-Perceptual hashes give candidates, the correlation of thumbnails decides. Chosen on real images: of 598,267 pairs of
-different patients (sagittal MR, discs, knee radiographs) 195 are candidates and none is called near-identical, while of
-1,800 made copies (JPEG quality 40, 0.7 of the size, brightness x1.2, gamma 0.8, noise) all but one or two are. Copies
-with left and right exchanged or with inverted grey values are found, too. Crops by 3 %, rotations by 2 degrees and
-added borders are not.
-
-Shapes: N, M images, D of the N distinct; T side of a thumbnail.
+Perceptual hashes give candidates, and the correlation of thumbnails decides. Thresholds were chosen on real images:
+among 598,267 pairs of different patients (sagittal MR, discs, knee radiographs), 195 are candidates and none is called
+near-identical; of 1,800 altered copies (JPEG quality 40, 0.7 of the size, brightness x1.2, gamma 0.8, noise), all but
+one or two are found. Crops by 3 %, rotations by 2 degrees and added borders are not found.
 """
 
 import hashlib
@@ -20,55 +17,43 @@ from PIL import Image, ImageOps
 
 from data_scripts.auditing.image_scan import grey_image
 
-MAX_HASH_DISTANCE = 8  # bits of 64
+MAX_HASH_DISTANCE = 8  # of 64 bits
 MIN_CORRELATION = 0.98
 
-_HASHED_SIDE = 32  # to which `imagehash.phash` resizes before its cosine transform
-_THUMBNAIL_SIDE = 32
+_SIDE = 32  # side of thumbnails, and of the images that `imagehash.phash` transforms
 _TILE = 256
 _ALL_BITS_BUT_MEAN = 2**63 - 1  # the mean is the first, highest bit
-_NEAREST = 8  # candidates compared with an image: blank images have thousands, which all say the same
+_NEAREST = 8  # candidates compared with an image: blank images have thousands of equal ones
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to compare it with others.
+    """A summary of an image to compare it with others."""
 
-    Args:
-        pixels_sha256: Of size and grey values: equal for the same pixels, however they are stored.
-        perceptual_hash: 64 bits.
-        mirrored_hash: The same of the image with left and right exchanged.
-        thumbnail: Shape (T, T), uint8.
-    """
-
-    pixels_sha256: str
-    perceptual_hash: int
-    mirrored_hash: int
-    thumbnail: np.ndarray
+    pixels_sha256: str  # digest of size and grey values: equal for the same pixels, however they are stored
+    perceptual_hash: int  # 64 bits
+    mirrored_hash: int  # hash of the mirrored image
+    thumbnail: np.ndarray  # shape (32, 32), uint8
 
     def mirrored(self) -> "Fingerprint":
-        """The fingerprint of the image with left and right exchanged, but for the digest, which stays."""
+        """Return the fingerprint of the image with left and right exchanged, with the same digest."""
         return Fingerprint(self.pixels_sha256, self.mirrored_hash, self.perceptual_hash, self.thumbnail[:, ::-1])
 
     def inverted(self) -> "Fingerprint":
-        """The fingerprint of the image with black and white exchanged (MONOCHROME1), but for the digest.
+        """Return the fingerprint of the image with black and white exchanged (MONOCHROME1), with the same digest.
 
-        Inversion turns the sign of every cosine coefficient but the mean, and so every bit but one.
+        Inversion flips the sign of every cosine coefficient but the mean, and so every bit but one.
         """
-        return Fingerprint(
-            self.pixels_sha256,
-            self.perceptual_hash ^ _ALL_BITS_BUT_MEAN,
-            self.mirrored_hash ^ _ALL_BITS_BUT_MEAN,
-            255 - self.thumbnail,
-        )
+        plain, mirrored = self.perceptual_hash ^ _ALL_BITS_BUT_MEAN, self.mirrored_hash ^ _ALL_BITS_BUT_MEAN
+        return Fingerprint(self.pixels_sha256, plain, mirrored, 255 - self.thumbnail)
 
 
 def fingerprint(file: bytes) -> Fingerprint:
-    """Decode an image file and sum it up: a few milliseconds for a slice."""
+    """Decode an image file and compute its fingerprint."""
     image = grey_image(file)
     digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-    hashed = image.resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.LANCZOS)
-    thumbnail = image.resize((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+    hashed = image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    thumbnail = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return Fingerprint(digest, _hash(hashed), _hash(ImageOps.mirror(hashed)), np.asarray(thumbnail))
 
 
@@ -78,33 +63,20 @@ def _hash(image: Image.Image) -> int:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """An image and the one most like it.
+    """An image and the one most similar to it."""
 
-    Args:
-        first: Index among the first images.
-        second: Index among the second.
-        correlation: Of their thumbnails, up to 1.
-    """
-
-    first: int
-    second: int
-    correlation: float
+    first: int  # index among the first images
+    second: int  # index among the second images
+    correlation: float  # correlation of their thumbnails
 
 
 def near_duplicates(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> list[NearDuplicate]:
-    """Find the second images that are near-identical to one of the first; the same pixels are not listed.
+    """Find, for each second image, the most similar near-identical one among the first; equal pixels do not count.
 
     All hashes are compared, in tiles: 10,000 with 40,000 take eight seconds.
-
-    Args:
-        first: N fingerprints.
-        second: M fingerprints.
-
-    Returns:
-        One for each second image that has a near-duplicate, the most similar, in order.
     """
     index_of_digest = {one.pixels_sha256: index for index, one in reversed(list(enumerate(first)))}
-    distinct = sorted(index_of_digest.values())  # many copies of one image would leave no room for other candidates
+    distinct = sorted(index_of_digest.values())  # copies of one image would crowd out other candidates
     best: dict[int, NearDuplicate] = {}
     inverted = [one.inverted() for one in second]
     for images in (second, [one.mirrored() for one in second], inverted, [one.mirrored() for one in inverted]):
@@ -119,7 +91,7 @@ def _most_similar(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -
     for start in range(0, len(second), _TILE):
         tile = second[start : start + _TILE]
         others = np.array([one.perceptual_hash for one in tile], dtype=np.uint64)
-        distances = np.bitwise_count(hashes[None, :] ^ others[:, None])  # (tile, D)
+        distances = np.bitwise_count(hashes[None, :] ^ others[:, None])  # (tile, first)
         for row in np.flatnonzero((distances <= MAX_HASH_DISTANCE).any(axis=1)).tolist():
             image = tile[row]
             candidates = np.flatnonzero(distances[row] <= MAX_HASH_DISTANCE)
@@ -133,7 +105,7 @@ def _most_similar(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -
 
 
 def thumbnail_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation coefficient of two thumbnails: brightness and contrast do not count. 0 when one is blank.
+    """Compute the correlation coefficient of two thumbnails, which ignores brightness and contrast; 0 if one is blank.
 
     Example:
         >>> ramp = np.arange(16, dtype=np.uint8).reshape(4, 4)

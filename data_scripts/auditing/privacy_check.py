@@ -1,90 +1,56 @@
-"""Check that a built dataset names no one: texts, ids, names of files, metadata of images, letters in pixels.
-
-    python -m data_scripts.auditing.privacy_check --dataset data/my_study
-
-Exit code 0 when it passes, 1 when it does not, 2 when it cannot be read.
-"""
+"""Check a built dataset for anything that may name a person: texts, ids, file names, image metadata, text in pixels."""
 
 import io
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import datasets
 from PIL import Image
 
-from data_scripts.auditing.built_folder import opened_afresh
 from data_scripts.auditing.image_scan import scan_images
 from data_scripts.imaging.images import grey_8bit
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
-from data_scripts.system.command_line import parse_arguments
 
-# A few slices of any set look as if they held letters (of 710 real ones, one); more than that is text.
+# A few slices of any set seem to contain text (one of 710 real ones); more than that do contain it.
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
-_WHAT_IN_ID = {
-    "DATE": "a date",
-    "NAME": "a person's name",
-    "EMAIL": "an address of mail",
-    "URL": "an address",
-    "PLACE": "a place",
-    "ID": "a labelled number",
-    "PHONE": "a telephone number",
-}
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
-_NUM_PRINTED = 20
 
 
 @dataclass(frozen=True)
 class IdentifyingRow:
-    """What names someone, and where; the passage itself is not repeated.
-
-    Args:
-        split: Name of the split.
-        row: Index in it.
-        column: Column of the dataset.
-        kind: Of the identifier, or `METADATA`.
-        excerpt: The text around it, with placeholders; or which metadata.
-    """
+    """Where a row may name someone; the passage itself is not repeated."""
 
     split: str
     row: int
     column: str
-    kind: str
-    excerpt: str
+    kind: str  # kind of identifier, or `METADATA`
+    excerpt: str  # the text around it, with placeholders; or which metadata
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeidentificationReport:
-    """Outcome of a check.
-
-    Args:
-        num_rows: Rows looked at.
-        findings: Whatever names someone.
-        burnt_in_text: Split and row of each image that may hold letters; to be looked at.
-    """
+    """Outcome of a check."""
 
     num_rows: int
     findings: tuple[IdentifyingRow, ...]
-    burnt_in_text: tuple[tuple[str, int], ...]
+    burnt_in_text: tuple[tuple[str, int], ...]  # split and row of each image that may contain text
 
     @property
     def passed(self) -> bool:
-        """Whether nothing names anyone, and no more images than by chance seem to hold letters."""
-        few_letters = len(self.burnt_in_text) <= max(1, MAX_SHARE_OF_LETTERS * self.num_rows)
-        return not self.findings and few_letters
+        """Whether nothing names a person, and no more images seem to contain text than by chance."""
+        return not self.findings and few_images_with_letters(len(self.burnt_in_text), self.num_rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
+        """Return JSON values."""
         return {
             "passed": self.passed,
             "num_rows": self.num_rows,
@@ -94,18 +60,18 @@ class DeidentificationReport:
         }
 
 
-def check_dataset(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> DeidentificationReport:
-    """Look at every text, id, file name and image of a built dataset.
+def few_images_with_letters(num_images: int, num_rows: int) -> bool:
+    """Whether the number of images that seem to contain text may be due to chance."""
+    return num_images <= max(1, MAX_SHARE_OF_LETTERS * num_rows)
 
-    Args:
-        dataset: Its splits.
-        num_proc: Processes that decode images.
-    """
+
+def check_dataset(dataset: Mapping[str, datasets.Dataset], num_proc: int = 1) -> DeidentificationReport:
+    """Check every text, id, file name and image of a built dataset."""
     findings: list[IdentifyingRow] = []
     letters: list[tuple[str, int]] = []
     for name, split in dataset.items():
         findings += _identifying_texts(name, split)
-        images = scan_images(split, _look_at_image, num_proc=num_proc, description=f"looking at {name}")
+        images = scan_images(split, _look_at_image, num_proc=num_proc, description=f"checking {name}")
         for row, (metadata, has_letters) in enumerate(images):
             if metadata:
                 findings.append(IdentifyingRow(name, row, "image", "METADATA", metadata))
@@ -123,19 +89,12 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
             for kind in kinds_in_id(column, value):
-                yield IdentifyingRow(name, row, column, kind, f"{_WHAT_IN_ID[kind]} in the name")
+                yield IdentifyingRow(name, row, column, kind, "part of the id")
 
 
 @lru_cache(maxsize=100_000)
 def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
-    """What names someone in an id or the name of a file, whose words and numbers no cue tells from a report's.
-
-    Args:
-        column: Of the dataset: `patient_id`, `study_id` or `source`.
-        value: The id.
-
-    Returns:
-        The kinds of identifiers, sorted.
+    """List the kinds of identifiers in an id or file name, by stricter rules than in a report, which gives cues.
 
     Example:
         >>> kinds_in_id("source", "SALEM^AHMAD/scan_20160312.png")
@@ -146,7 +105,7 @@ def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
     if "^" in value or (column == "patient_id" and re.search(r"[^\W\d_]\s+[^\W\d_]|,", value.strip())):
         kinds.add("NAME")  # SALEM^AHMAD, as in DICOM; Salem Ahmad
     for found in find_identifiers(value):
-        # Ids are numbers: only one with a label before it is another's, and only a whole year makes it a date.
+        # Ids are numbers: only a label before one makes it an identifier, and only a whole year makes it a date.
         is_labelled = value[: found.span[0]].rstrip()[-1:] in (":", "#", ".") or found.text.startswith(("+", "("))
         if (
             found.kind in ("NAME", "EMAIL", "URL", "PLACE")
@@ -169,7 +128,7 @@ def _excerpt(text: str, found: Identifier) -> str:
 
 
 def _look_at_image(file: bytes) -> tuple[str, bool]:
-    """Metadata that may name someone, by their keys; and whether there seem to be letters in the pixels."""
+    """Return the keys of metadata that may name someone, and whether the pixels seem to contain text."""
     with Image.open(io.BytesIO(file)) as image:
         image.load()
         texts = [key for key, value in image.info.items() if isinstance(value, str | bytes) and key not in _PIXEL_KEYS]
@@ -177,46 +136,3 @@ def _look_at_image(file: bytes) -> tuple[str, bool]:
 
 
 _PIXEL_KEYS = ("transparency", "icc_profile", "background")
-
-
-@dataclass(kw_only=True)
-class CheckArguments:
-    """Check that a built dataset names no one."""
-
-    dataset: Path = field(metadata={"help": "Folder that data_scripts.build wrote."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that decode images."})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check, and print what was found.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        args = parse_arguments(CheckArguments, argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        with opened_afresh(args.dataset) as dataset:
-            report = check_dataset(dataset, args.num_proc)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetGenerationError) as error:
-        print(f"error: {args.dataset} cannot be checked: {error}", file=sys.stderr)
-        return 2
-    for finding in report.findings[:_NUM_PRINTED]:
-        print(f"{finding.split} row {finding.row}, {finding.column}: {finding.kind}: {finding.excerpt}")
-    if len(report.findings) > _NUM_PRINTED:
-        print(f"... and {len(report.findings) - _NUM_PRINTED} more")
-    for split, row in report.burnt_in_text[:_NUM_PRINTED]:
-        print(f"{split} row {row}, image: may hold letters; look at it")
-    verdict = "passed" if report.passed else "not passed"
-    print(
-        f"{verdict}: {report.num_rows} rows, {len(report.findings)} identifiers, "
-        f"{len(report.burnt_in_text)} images that may hold letters"
-    )
-    return 0 if report.passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,17 +4,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from data_scripts.reports.text import report_facts
+from data_scripts.reports.text import replace_spans, report_facts
 
 ATTEMPTS = 4  # candidates for each number of changes, before fewer are tried
+_facts = lru_cache(maxsize=1024)(report_facts)  # the rows of a patient share their report
 
 # Only true synonyms share a group. A bulge, a protrusion, an extrusion and a herniation are different facts, as are
-# mild and minimal, or likely and probable: words of findings, severity, certainty, side, level, number and negation are
-# in no group. Unknown words are never touched: a misspelling may hide one of these.
+# mild and minimal, or likely and probable: no group has words of findings, severity, certainty, side, level, number
+# or negation. Unknown words are never changed: a misspelling may hide one of these.
 SYNONYM_GROUPS: tuple[tuple[str, ...], ...] = (
     # Anatomy. Terms after Fardon et al. 2014 ("Lumbar disc nomenclature: version 2.0") and the Terminologia Anatomica.
     ("disc", "disk"),
@@ -60,8 +60,8 @@ SYNONYM_GROUPS: tuple[tuple[str, ...], ...] = (
     ("LSS MRI", "lumbosacral MRI", "MRI of the lumbosacral spine", "MRI of the LSS"),
 )
 
-# Words to delete or swap: the sentence reads worse, as EDA intends, and says the same. Past forms (`was seen`) are not
-# here: they may tell an earlier finding from a present one.
+# Words to delete or swap: the sentence reads worse, as EDA intends, and means the same. Past forms (`was seen`) are
+# excluded: they may tell an earlier finding from a present one.
 FRAME_WORDS = frozenset(
     {"the", "a", "an", "is", "are", "there", "noted", "seen", "observed", "identified", "also", "which"}
 )
@@ -73,14 +73,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 
 # Longest first, so that "exit neural canals" is not read as something shorter within it. A hyphen or an apostrophe
-# continues a word: "disc-like" is no disc.
+# continues a word: "disc-like" is not a disc.
 PHRASE = re.compile(
     r"(?<![\w'’-])(?:"
     + "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(SYNONYMS, key=len, reverse=True))
     + r")(?![\w'’-])",
     re.IGNORECASE,
 )
-# The letter of "grade a" is no article, nor is a capital A that does not begin a sentence: "Schizas class A".
+# No article: the letter of "grade a", and a capital A within a sentence ("Schizas class A").
 WORD = re.compile(
     r"(?<![\w'’-])(?<!grade )(?<!type )(?<!class )(?<!stage )"
     r"(?:(?-i:(?!A(?!\w)))|(?<![\s\S])|(?<=[.!?]\s)|(?<=\n)|(?<=//)|(?<=//\s))"
@@ -92,7 +92,7 @@ _SENTENCE_END = re.compile(r"[.;:!?](?=\s)|\n|/{2,}")
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedText:
-    """A changed text and the operation that made it, one of `OPERATIONS`; None if no change was possible."""
+    """A changed text and the one of `OPERATIONS` that made it; None if no change was possible."""
 
     text: str
     operation: str | None = None
@@ -101,20 +101,15 @@ class AugmentedText:
 def augment_text(
     text: str, rng: np.random.Generator, alpha: float = 0.1, operations: Sequence[str] | None = None
 ) -> AugmentedText:
-    """Change a report by one random operation of EDA, and keep its facts.
+    """Change a report by one random EDA operation that keeps its facts.
 
-    `max(1, round(alpha * words))` changes are planned. Each candidate is parsed, and dropped unless its facts equal
-    the report's. After a few candidates fewer changes are tried, then another operation; the text may stay unchanged.
-
-    Args:
-        text: A report.
-        rng: Draws every choice.
-        alpha: Share of the words to change.
-        operations: Names among `OPERATIONS`; None for all.
+    `max(1, round(alpha * words))` changes are planned, by one of `operations` (None for all of `OPERATIONS`). Each
+    candidate is parsed, and dropped unless its facts equal the report's. After a few candidates fewer changes are
+    tried, then another operation; the text may stay unchanged.
 
     Source:
         EDA, Wei & Zou 2019; the LumbarCLIP paper names three of its four operations. Ours differs: only words
-        that state no fact are touched, while EDA draws from all words and WordNet and may delete a "no" or swap a
+        that state no fact are changed, while EDA draws from all words and WordNet and may delete a "no" or swap a
         "left"; the number of deletions is planned, while EDA deletes each word with a probability; swaps stay within
         a sentence.
 
@@ -135,20 +130,15 @@ def augment_text(
     return AugmentedText(text=text)
 
 
-@lru_cache(maxsize=1024)  # the rows of a patient share their report
-def _facts(text: str) -> frozenset[Any]:
-    return report_facts(text)
-
-
 def replace_synonyms(text: str, count: int, rng: np.random.Generator) -> str:
-    """Replace up to `count` phrases by a synonym, upper and lower case kept."""
+    """Replace up to `count` phrases with a synonym in the same case."""
     found = list(PHRASE.finditer(text))
     chosen = rng.permutation(len(found))[:count]
     edits = {}
     for match in (found[index] for index in chosen):
         synonyms = SYNONYMS[" ".join(match[0].casefold().split())]
         edits[match.span()] = _in_case_of(match[0], synonyms[rng.integers(len(synonyms))])
-    return _edited(text, edits)
+    return replace_spans(text, edits)
 
 
 def swap_words(text: str, count: int, rng: np.random.Generator) -> str:
@@ -171,11 +161,11 @@ def swap_words(text: str, count: int, rng: np.random.Generator) -> str:
         edits[partner] = _in_case_of(text[slice(*partner)], text[start:end])
         if len(edits) == 2 * count:
             break
-    return _edited(text, edits)
+    return replace_spans(text, edits)
 
 
 def delete_words(text: str, count: int, rng: np.random.Generator) -> str:
-    """Delete up to `count` frame words, each with the blank before it, or after it at the beginning of a line."""
+    """Delete up to `count` frame words, each with the blank before it, or after it where a line begins."""
     words = _frame_words(text)
     edits = {}
     for index in rng.permutation(len(words))[:count]:
@@ -185,7 +175,7 @@ def delete_words(text: str, count: int, rng: np.random.Generator) -> str:
             edits[start, len(text) - len(text[end:].lstrip(" \t"))] = ""
         else:
             edits[len(before), end] = ""
-    return _edited(text, edits)
+    return replace_spans(text, edits)
 
 
 OPERATIONS: dict[str, Callable[[str, int, np.random.Generator], str]] = {
@@ -205,12 +195,3 @@ def _in_case_of(model: str, word: str) -> str:
     if word[0].isupper() and word[1:2].isupper():  # an abbreviation
         return word
     return (word[0].upper() if model[0].isupper() else word[0].lower()) + word[1:]
-
-
-def _edited(text: str, edits: dict[tuple[int, int], str]) -> str:
-    """Replace spans of a text; two spans share at most a blank."""
-    pieces, position = [], 0
-    for (start, end), replacement in sorted(edits.items()):
-        pieces += [text[position:start], replacement]
-        position = end
-    return "".join([*pieces, text[position:]])

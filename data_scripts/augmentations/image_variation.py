@@ -1,7 +1,8 @@
 """Variations of a stored slice that change no finding: grey scale, bias field and pose. Pure functions of images.
 
-They change a dataset once, before training, masks included; pixels are 8-bit grey (mode `L`) as stored. The trainer's
-own variation (`--augment`) draws anew for each epoch, on batches of tensors at the model's size, and has no masks.
+They change a dataset once, before training, with its masks; pixels are 8-bit grey (mode `L`). The trainer's `--augment`
+draws them each epoch, on batches of tensors, without masks. torchvision's v2 transforms would bring torch into data
+scripts, and interpolate to other pixels.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-CENTRAL_SHARE = 0.7  # of width and height: where a lumbar slice shows disc and canal
+CENTRAL_SHARE = 0.7  # share of width and height that shows disc and canal in a lumbar slice
 
 
 def mirrored(image: Image.Image) -> Image.Image:
@@ -20,16 +21,10 @@ def mirrored(image: Image.Image) -> Image.Image:
 
 
 def with_grey_scale(image: Image.Image, log_gamma: float, log_contrast: float, brightness: float) -> Image.Image:
-    r"""Change gamma, contrast and brightness, as receiver gain and windowing do between scanners.
+    r"""Change gamma, contrast and brightness, as receiver gain and windowing differ between scanners.
 
-    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$; black stays black, since background and
-    padding hold no signal.
-
-    Args:
-        image: Mode `L`.
-        log_gamma: Natural logarithm of the exponent; above 0 the mid-tones darken.
-        log_contrast: Natural logarithm of the factor.
-        brightness: Added, as a share of the range.
+    $v' = \mathrm{clip}((v / 255)^\gamma \cdot c + b, 0, 1) \cdot 255$ with $\ln \gamma$, $\ln c$ and $b$ given; a
+    positive `log_gamma` darkens the mid-tones. Black stays black, since background and padding hold no signal.
 
     Example:
         >>> image = Image.fromarray(np.array([[0, 64, 255]], dtype=np.uint8))
@@ -46,11 +41,7 @@ def with_bias_field(image: Image.Image, coefficients: np.ndarray) -> Image.Image
     r"""Multiply by a smooth field, as the uneven sensitivity of a surface coil does.
 
     The logarithm of the field is a polynomial $\sum_{jk} c_{jk} x^j y^k$ with $x$ and $y$ from -1 to 1 over width
-    and height.
-
-    Args:
-        image: Mode `L`.
-        coefficients: $c_{jk}$. Shape (order + 1, order + 1).
+    and height. `coefficients` has the shape (order + 1, order + 1).
 
     Source:
         Van Leemput et al. 1999, as `RandomBiasField` of TorchIO simulates it (order 3).
@@ -67,7 +58,7 @@ def with_bias_field(image: Image.Image, coefficients: np.ndarray) -> Image.Image
 
 
 def random_bias_coefficients(rng: np.random.Generator, order: int, max_coefficient: float) -> np.ndarray:
-    """Coefficients for `with_bias_field`, uniform in ±`max_coefficient` up to the total order, without a constant."""
+    """Draw coefficients for `with_bias_field`: no constant, others up to the total order in ±`max_coefficient`."""
     coefficients = rng.uniform(-max_coefficient, max_coefficient, size=(order + 1, order + 1))
     degree = np.add.outer(np.arange(order + 1), np.arange(order + 1))
     return np.where((degree > 0) & (degree <= order), coefficients, 0.0)
@@ -75,31 +66,20 @@ def random_bias_coefficients(rng: np.random.Generator, order: int, max_coefficie
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """A turn, zoom and shift about the centre of the image. Angles and proportions of the anatomy stay true.
+    """A turn, zoom and shift about the centre of the image. Angles and proportions of the anatomy stay true."""
 
-    Args:
-        degrees: Clockwise turn, as seen.
-        zoom: Above 1 the anatomy grows and the border is cropped.
-        shift_right: In widths of the image.
-        shift_down: In heights of the image.
-    """
-
-    degrees: float = 0.0
-    zoom: float = 1.0
-    shift_right: float = 0.0
-    shift_down: float = 0.0
+    degrees: float = 0.0  # clockwise turn, as seen
+    zoom: float = 1.0  # above 1 the anatomy grows and the border is cropped
+    shift_right: float = 0.0  # in widths of the image
+    shift_down: float = 0.0  # in heights of the image
 
     def milder(self) -> "Pose":
-        """Half as far from the image as it was."""
-        return Pose(
-            degrees=self.degrees / 2,
-            zoom=math.sqrt(self.zoom),
-            shift_right=self.shift_right / 2,
-            shift_down=self.shift_down / 2,
-        )
+        """Halve the pose."""
+        right, down = self.shift_right / 2, self.shift_down / 2
+        return Pose(degrees=self.degrees / 2, zoom=math.sqrt(self.zoom), shift_right=right, shift_down=down)
 
     def matrix(self, size: tuple[int, int]) -> np.ndarray:
-        """Where a point of an image of this width and height goes, in pixels, homogeneous. Shape (3, 3).
+        """Return the map of points of an image of this width and height, in pixels, homogeneous. Shape (3, 3).
 
         Example:
             >>> (Pose(degrees=90).matrix((10, 10)) @ [10.0, 5.0, 1.0]).round(6).tolist()
@@ -112,29 +92,17 @@ class Pose:
 
 
 def posed(image: Image.Image, pose: Pose, resample: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
-    """Apply a pose; what comes from outside the image is black.
-
-    Args:
-        image: Image or, with `Image.Resampling.NEAREST`, mask.
-        pose: How to move it.
-        resample: How to read between pixels.
-    """
+    """Apply a pose to an image or, with `Image.Resampling.NEAREST`, a mask; pixels from outside are black."""
     # Pillow asks where each pixel of the result comes from.
     inverse = np.linalg.inv(pose.matrix(image.size))
     return image.transform(image.size, Image.Transform.AFFINE, inverse[:2].ravel().tolist(), resample)
 
 
 def pose_in_view(pose: Pose, points: np.ndarray, size: tuple[int, int], halvings: int = 6) -> Pose:
-    """The pose, made milder until every point stays in the image; no pose at all if that is never so.
-
-    Args:
-        pose: As drawn.
-        points: What must stay in view. Shape (N, 2).
-        size: Width and height of the image.
-        halvings: How often to halve before giving up.
-    """
+    """Halve a pose until every point, shape (N, 2), stays in the image; no pose at all after `halvings`."""
     for _ in range(halvings + 1):
-        moved = points @ pose.matrix(size)[:2, :2].T + pose.matrix(size)[:2, 2]
+        matrix = pose.matrix(size)
+        moved = points @ matrix[:2, :2].T + matrix[:2, 2]
         if ((moved >= 0) & (moved <= size)).all():
             return pose
         pose = pose.milder()
@@ -142,15 +110,10 @@ def pose_in_view(pose: Pose, points: np.ndarray, size: tuple[int, int], halvings
 
 
 def points_to_keep(size: tuple[int, int], mask: Image.Image | None, classes: Collection[int] | None) -> np.ndarray:
-    """What of a slice must stay in view: the corners of the central part, and of every pixel of the kept classes.
+    """List the points that must stay in view: corners of the central part, and of each pixel of the kept classes.
 
-    Args:
-        size: Width and height of the image.
-        mask: Class indices, or None.
-        classes: Indices that must stay; None for every class that is whole in the image, so touches no edge of it.
-
-    Returns:
-        x to the right and y down, in pixels; the first pixel covers 0 to 1. Shape (N, 2).
+    `classes` are indices in the mask; None for every class that touches no edge of the image. The points are x to the
+    right and y down, in pixels; the first pixel covers 0 to 1. Shape (N, 2).
     """
     low, high = 0.5 - CENTRAL_SHARE / 2, 0.5 + CENTRAL_SHARE / 2
     points = np.array([[x, y] for x in (low, high) for y in (low, high)]) * size

@@ -3,8 +3,8 @@
 import re
 from difflib import get_close_matches
 
-# https://huggingface.co/docs/hub/repositories-licenses, and what its check of cards listed in May 2026; without
-# `unknown`, which says nothing, and `other`, which wants words.
+# https://huggingface.co/docs/hub/repositories-licenses, and those that the Hub's card check listed in May 2026; without
+# `unknown` and `other`, which say nothing.
 _NAMES = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
@@ -21,14 +21,7 @@ MAX_NAME_LENGTH = 60
 
 
 def check_license(licence: str) -> None:
-    """Refuse what the Hub would not take, before a day of building and not after it.
-
-    Args:
-        licence: An id of the Hub, or `other: ` and words.
-
-    Raises:
-        ValueError: If it is neither; with the ids that look like it.
-    """
+    """Raise a ValueError, with similar ids, if a licence is neither an id of the Hub nor `other: ` and words."""
     if licence in HUB_LICENSES or re.fullmatch(r"other: .*\w.*", licence):
         return
     alike = get_close_matches(licence.lower(), sorted(HUB_LICENSES), n=3)
@@ -37,7 +30,7 @@ def check_license(licence: str) -> None:
 
 
 def license_name(words: str) -> str:
-    """A name in small letters, digits, hyphens and points, as the Hub shows beside `license: other`.
+    """Make a name of lower-case letters, digits, hyphens and points, which the Hub shows for `license: other`.
 
     Example:
         >>> license_name("non-commercial use, no redistribution (competition rules)")

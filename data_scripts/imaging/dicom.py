@@ -1,24 +1,29 @@
-"""A DICOM file, whatever its name, to an 8-bit grey slice with square pixels and the facts of its header.
+"""Read DICOM files, whatever their names, as 8-bit grey slices with square pixels and the facts of their headers.
 
-Built on pydicom and its decoders. Geometry is the patient's: x to the left, y to the back, z to the head, in mm.
+Built on pydicom and its decoders. Coordinates are the patient's: x to the left, y to the back, z to the head, in mm.
 """
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from pydicom import Dataset
 from pydicom.tag import Tag
+from tqdm.auto import tqdm
 
-from data_scripts.imaging.dicom_frames import frame_headers
 from data_scripts.imaging.dicom_pixels import PIXEL_TAGS, check_pixels, decode_frame
-from data_scripts.imaging.dicom_reading import finite_numbers, num_frames, open_dicom
+from data_scripts.imaging.dicom_reading import finite_numbers, frame_headers, num_frames, open_dicom
 from data_scripts.imaging.dicom_sequence import SEQUENCE_TAGS, mr_sequence
 from data_scripts.imaging.dicom_window import WINDOW_TAGS, grey_levels
 from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
+from data_scripts.system.worker_pool import Crash, Workers
 
-MAX_PIXEL_ASPECT = 20  # sides of a pixel; thicker ones are a broken header, and would be stretched to a huge image
+NUM_READ_HERE = 2048  # headers that this process reads itself: starting others takes as long
+MAX_PIXEL_ASPECT = 20  # ratio of a pixel's sides; a larger one is a broken header, and would make a huge image
 AXIAL_CONE_DEGREES = 55
 _COSINE_TOLERANCE = 0.05
 
@@ -27,11 +32,10 @@ _GEOMETRY_TAGS = (
     "ImagePositionPatient",
     "PixelSpacing",
     "ImagerPixelSpacing",
-    "SpacingBetweenSlices",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-_IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "InstanceNumber")
+_IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
 _HEADER_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *_IDENTITY_TAGS, *SEQUENCE_TAGS, *PIXEL_TAGS)]
 _SLICE_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *PIXEL_TAGS, *WINDOW_TAGS)]
 
@@ -40,69 +44,43 @@ _FIRST_GROUPS = (0x0002, 0x0008)  # file meta information; identification, where
 
 @dataclass(frozen=True, kw_only=True)
 class SliceHeader:
-    """What the header says of one frame. Ids and descriptions are as in the file: they may name a patient.
+    """What the header says about one frame; None or an empty text where it says nothing.
 
-    Args:
-        path: The file.
-        frame: Index of the frame in the file; 0 unless it holds several.
-        rows: Height as stored in the file, in pixels.
-        columns: Width as stored in the file, in pixels.
-        patient_id: `PatientID`; empty when missing.
-        study_id: `StudyInstanceUID`.
-        series_id: `SeriesInstanceUID`.
-        series_description: `SeriesDescription`; empty when missing.
-        plane: Among `records.PLANES`, see `plane_of`.
-        sequence: Among `records.SEQUENCES`, see `dicom_sequence.mr_sequence`.
-        orientation: Direction cosines of a row, then of a column; None when missing or no right angle.
-        corner_mm: Patient coordinates of the first pixel; None when missing.
-        pixel_spacing_mm: Between rows, between columns; None when missing.
-        spacing_between_slices_mm: As the header gives it; None when missing.
-        instance_number: The scanner's count within the series; None when missing. Not the order in space.
+    Ids and descriptions are as in the file: they may name a patient.
     """
 
     path: Path
-    frame: int
-    rows: int
+    frame: int  # index in the file
+    rows: int  # height as stored in the file, in pixels
     columns: int
     patient_id: str
-    study_id: str
-    series_id: str
-    series_description: str
-    plane: str
-    sequence: str
-    orientation: tuple[float, ...] | None
-    corner_mm: tuple[float, ...] | None
-    pixel_spacing_mm: tuple[float, float] | None
-    spacing_between_slices_mm: float | None
-    instance_number: int | None
+    study_id: str  # `StudyInstanceUID`
+    series_id: str  # `SeriesInstanceUID`
+    plane: str  # among `records.PLANES`, see `plane_of`
+    sequence: str  # among `records.SEQUENCES`, see `dicom_sequence.mr_sequence`
+    orientation: tuple[float, ...] | None  # direction cosines of a row, then of a column; None if not at a right angle
+    corner_mm: tuple[float, ...] | None  # patient coordinates of the first pixel
+    pixel_spacing_mm: tuple[float, float] | None  # between rows, between columns
+    instance_number: int | None  # the scanner's count within the series, not the order in space
 
     @property
     def normal(self) -> tuple[float, ...] | None:
-        """Unit vector across the slice: row × column. Axial slices have it to the head, sagittal to the right."""
+        """Unit vector across the slice, row × column: to the head for axial slices, to the right for sagittal ones."""
         return None if self.orientation is None else _normal(self.orientation)
-
-    @property
-    def position_mm(self) -> float | None:
-        """Place of the slice along its normal; None without orientation or position."""
-        if self.normal is None or self.corner_mm is None:
-            return None
-        return _dot(self.normal, self.corner_mm)
 
     @property
     def stored_spacing_mm(self) -> float | None:
         """Side of a pixel of `read_slice`'s image: the finer of the two spacings."""
         return None if self.pixel_spacing_mm is None else min(self.pixel_spacing_mm)
 
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Width and height of `read_slice`'s image."""
-        return square_pixel_size(self.rows, self.columns, self.pixel_spacing_mm)
+
+HeadersOrError = list[SliceHeader] | UnusableImageError
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file looks like DICOM: by its prefix, or by its first element where the prefix is missing.
+    """Whether a file starts like DICOM: with the prefix, or where that is missing, a first element.
 
-    Says nothing of whether it can be read. Reads 140 bytes.
+    Reads 140 bytes. The rest of the file may still be unreadable.
     """
     try:
         with path.open("rb") as file:
@@ -121,45 +99,81 @@ def read_headers(path: Path) -> list[SliceHeader]:
     """Read the header of each frame of a file; pixels are not read.
 
     Raises:
-        UnusableImageError: If the file is no DICOM file, holds no image, or an image that `read_slice` would refuse
-            by its header alone.
+        UnusableImageError: If the file is not DICOM, has no image, or has a header that `read_slice` would refuse.
     """
     with open_dicom(path, _HEADER_TAGS) as file:
         check_pixels(file)
-        frames = range(num_frames(file.header))
-        return [
-            _slice_header(path, frame, header)
-            for frame, header in zip(frames, frame_headers(file.header, frames), strict=True)
-        ]
+        headers = frame_headers(file.header, range(num_frames(file.header)))
+        return [_slice_header(path, frame, header) for frame, header in enumerate(headers)]
+
+
+def read_all_headers(paths: Sequence[Path], num_proc: int = 1) -> Iterator[HeadersOrError]:
+    """Read the headers of each file, in order, in several processes if there are many.
+
+    Yields:
+        The header of each frame of a file, or the error of `read_headers`.
+    """
+    if not paths:
+        return
+    num_read_here = NUM_READ_HERE if num_proc > 1 else len(paths)
+    here = map(_headers_or_error, paths[:num_read_here])
+    there = _read_in_workers(paths[num_read_here:], num_proc)
+    yield from tqdm(chain(here, there), total=len(paths), desc="headers", unit=" files")
+
+
+def _read_in_workers(paths: Sequence[Path], num_proc: int) -> Iterator[HeadersOrError]:
+    if paths:
+        with Workers(num_proc, preload=(__name__,)) as workers:
+            for outcome in workers.map(_headers_or_error, paths):
+                yield UnusableImageError(outcome.reason) if isinstance(outcome, Crash) else outcome
+
+
+def _headers_or_error(path: Path) -> HeadersOrError:
+    try:
+        return read_headers(path)
+    except UnusableImageError as error:
+        return error
 
 
 def read_slice(path: Path, frame: int = 0) -> Image.Image:
     """Decode one frame to 8-bit grey (mode `L`), windowed, with square pixels.
 
     The window is the file's (VOI LUT, or the first window) unless that shows nothing; otherwise it lies between the
-    0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is inverted, colour reduced to luminance. Where the spacing
-    of rows and columns differs, the coarser direction is interpolated to the finer spacing.
-
-    Args:
-        path: The file.
-        frame: Index of the frame.
+    0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is inverted, colour reduced to luminance. If the spacings of
+    rows and columns differ, the coarser direction is interpolated to the finer spacing.
 
     Raises:
-        UnusableImageError: If the file cannot be decoded to the size that its header states, within bounds.
+        UnusableImageError: If the file cannot be decoded, within bounds, to the size that its header states.
     """
     with open_dicom(path, _SLICE_TAGS) as file:
         check_pixels(file)
         count = num_frames(file.header)
         if not 0 <= frame < count:
-            raise UnusableImageError(f"no frame {frame}: the file holds {count}")
+            raise UnusableImageError(f"no frame {frame}: the file has {count}")
         header = next(frame_headers(file.header, range(frame, frame + 1)))
         size = square_pixel_size(header.Rows, header.Columns, _spacing(header))
         image = Image.fromarray(grey_levels(decode_frame(file, frame), header))
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
+def order_slices(headers: Iterable[SliceHeader]) -> list[SliceHeader]:
+    """Order slices along their normal: foot to head for axial ones, left to right for sagittal ones.
+
+    File names and instance numbers follow the scanner, which may interleave slices or number them from the head down;
+    they only break ties. Stacks through several discs, each with its own tilt, are ordered along their mean normal.
+    If a slice of the series has no position, all are ordered by instance number.
+    """
+    by_number = sorted(headers, key=lambda header: (header.instance_number or 0, str(header.path), header.frame))
+    placed = [(header.normal, header.corner_mm) for header in by_number if header.normal and header.corner_mm]
+    if not placed or len(placed) < len(by_number):
+        return by_number
+    normals, corners_mm = np.array(placed).transpose(1, 0, 2)
+    places_mm = corners_mm @ normals.sum(axis=0)
+    return [by_number[index] for index in np.argsort(places_mm, kind="stable")]
+
+
 def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] | None) -> tuple[int, int]:
-    """Width and height of an image once its pixels are squares of the finer spacing.
+    """Compute width and height of an image once its pixels are squares of the finer spacing.
 
     Raises:
         UnusableImageError: If the pixels are implausibly long, or the image would be too large.
@@ -180,14 +194,11 @@ def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] |
 
 
 def plane_of(orientation: tuple[float, ...] | None) -> str:
-    """Plane of a slice from its direction cosines.
+    """Name the plane of a slice from the direction cosines of its rows and columns.
 
-    Slices through a disc are tilted with it, L5/S1 by 50 degrees and more; they are axial all the same. So a slice is
-    sagittal if its normal is nearest to the left-right axis, else axial if its normal is within 55 degrees of
-    the head-foot axis, else coronal.
-
-    Args:
-        orientation: Of a row, then of a column; None when missing.
+    Slices through a disc are tilted with it, L5/S1 by 50 degrees and more, and still count as axial. So a slice is
+    sagittal if its normal is nearest to the left-right axis, else axial if its normal is within 55 degrees of the
+    head-foot axis, else coronal.
 
     Example:
         >>> plane_of((1, 0, 0, 0, 0.7, -0.714)), plane_of((0, 1, 0, 0, 0, -1)), plane_of((1, 0, 0, 0, 0, -1))
@@ -216,7 +227,6 @@ def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
     orientation = _orientation(header)
     spacing = _spacing(header)
     square_pixel_size(header.Rows, header.Columns, spacing)
-    between = _numbers(header, "SpacingBetweenSlices", 1)
     instance = _numbers(header, "InStackPositionNumber", 1) or _numbers(header, "InstanceNumber", 1)
     return SliceHeader(
         path=path,
@@ -226,19 +236,16 @@ def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
         patient_id=_text(header, "PatientID"),
         study_id=_text(header, "StudyInstanceUID"),
         series_id=_text(header, "SeriesInstanceUID"),
-        series_description=_text(header, "SeriesDescription"),
         plane=plane_of(orientation),
         sequence=mr_sequence(header),
         orientation=orientation,
         corner_mm=_numbers(header, "ImagePositionPatient", 3),
         pixel_spacing_mm=spacing,
-        spacing_between_slices_mm=between[0] if between else None,
         instance_number=int(instance[0]) if instance else None,
     )
 
 
 def _orientation(header: Dataset) -> tuple[float, ...] | None:
-    """Direction cosines, None unless they are two unit vectors at a right angle."""
     cosines = _numbers(header, "ImageOrientationPatient", 6)
     if cosines is None:
         return None
@@ -248,7 +255,7 @@ def _orientation(header: Dataset) -> tuple[float, ...] | None:
 
 
 def _spacing(header: Dataset) -> tuple[float, float] | None:
-    """Spacing in the patient; of the detector for a projection that was not calibrated."""
+    """Return the spacing in the patient, or that of the detector for an uncalibrated projection."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         spacing = _numbers(header, keyword, 2)
         if spacing is not None and min(spacing) > 0:
@@ -257,13 +264,11 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
 
 
 def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Numbers of an element; None when it is missing, or not that many finite numbers."""
+    """Return the numbers of an element; None unless there are `count`, all finite."""
     numbers = finite_numbers(header, keyword)
     return numbers if len(numbers) == count else None
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    """Text of an element in one line; empty when missing."""
     value = header.get(keyword)
-    text = "" if value is None else str(value)
-    return "".join(letter for letter in text if letter.isprintable()).strip()
+    return "" if value is None else "".join(filter(str.isprintable, str(value))).strip()

@@ -1,8 +1,8 @@
-"""Opens DICOM files that may be truncated or hostile: what is read, held and unpacked has bounds.
+"""Open DICOM files that may be truncated or hostile, within bounds of time and memory.
 
-pydicom believes a file: it reads as many bytes as an element claims, unpacks a deflated file whole, and makes an object
+pydicom trusts a file: it reads as many bytes as an element claims, unpacks a deflated file whole, and makes an object
 of a kilobyte for each eight bytes of an empty sequence item. Here it reads through `BoundedReader`, which stops at the
-end of the file and after a fixed amount of work, and pixels are left in the file until their frame is decoded.
+end of the file and after a fixed amount of work, and pixels stay in the file until their frame is decoded.
 """
 
 import io
@@ -10,54 +10,50 @@ import logging
 import math
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom.config
-from pydicom import Dataset
-from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom import Dataset, uid
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset, read_partial, read_preamble, read_sequence, read_sequence_item
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from data_scripts.imaging.images import UnusableImageError
 
 MAX_READS = 100_000  # two or three for an element or sequence item; an enhanced MR file needs 250 for a frame
-MAX_READ_BYTES = 2**27  # of one file: its header and one compressed frame
+MAX_READ_BYTES = 2**27  # for one file: its header and one compressed frame
 MAX_INFLATED_BYTES = 2**27
-MAX_VALUE_BYTES = 2**18  # of an element that is looked at: a lookup table of 65,536 entries, and to spare
+MAX_VALUE_BYTES = 2**18  # for an element that is used: twice a lookup table of 65,536 entries
 MAX_FRAMES = 4096
 
 PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
+# Macros of an enhanced file whose elements mean the same as in a file of one frame.
+_FUNCTIONAL_GROUPS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "MREchoSequence",
+    "MRTimingAndRelatedParametersSequence",
+    "FrameContentSequence",
+)
+_ITEM_HEADER_BYTES = 8
 _META_GROUP = 0x0002
 _LOGGER = logging.getLogger("pydicom")
 _SILENT = logging.CRITICAL + 1
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _GROUP_SEQUENCES = (Tag("SharedFunctionalGroupsSequence"), Tag("PerFrameFunctionalGroupsSequence"))
-_NATIVE_SYNTAX = {
-    (True, True): ImplicitVRLittleEndian,
-    (False, True): ExplicitVRLittleEndian,
-    (False, False): ExplicitVRBigEndian,
-}
 
 
 class BoundedReader:
-    """A binary file that ends where it ends, and that may be read so much and no more.
-
-    Args:
-        file: Open for reading, seekable.
-        name: For messages.
-    """
+    """A binary file that allows only a fixed amount of reading."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
@@ -69,11 +65,7 @@ class BoundedReader:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes, all that are left when negative.
-
-        Raises:
-            UnusableImageError: If more is asked for than an honest file needs.
-        """
+        """Read up to `size` bytes, or all if negative; raise an UnusableImageError beyond what an honest file needs."""
         left = max(0, self._num_bytes - self._file.tell())
         size = left if size < 0 else min(size, left)
         self._reads_left -= 1
@@ -84,43 +76,27 @@ class BoundedReader:
 
     @property
     def num_bytes_left(self) -> int:
-        """From here to the end of the file."""
+        """Number of bytes from here to the end of the file."""
         return self._num_bytes - self._file.tell()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DicomFile:
-    """An open file: its header, and where its pixels begin.
+    """An open file: its header, and where its pixels begin."""
 
-    Args:
-        header: Elements before the pixels; those of `tags` only where `open_dicom` was given some.
-        transfer_syntax: How the pixels are encoded.
-        stream: Positioned at the value of the pixel element.
-        pixel_keyword: Name of that element; empty when the file has none.
-        pixel_bytes: Its length; None when it is encapsulated in fragments.
-        pixel_vr: Its value representation (`OB`, `OW`).
-    """
-
-    header: Dataset
-    transfer_syntax: UID
-    stream: BoundedReader
-    pixel_keyword: str
-    pixel_bytes: int | None
-    pixel_vr: str
+    header: Dataset  # elements before the pixels
+    transfer_syntax: uid.UID  # how the pixels are encoded
+    stream: BoundedReader  # positioned at the value of the pixel element
+    pixel_keyword: str  # name of that element; empty if the file has none
+    pixel_bytes: int | None  # its length; None if it is encapsulated in fragments
+    pixel_vr: str  # its value representation (`OB`, `OW`)
 
 
 @contextmanager
 def open_dicom(path: Path, tags: Sequence[BaseTag] = ()) -> Iterator[DicomFile]:
-    """Open a file, whatever its name, and read its header; the pixels stay in the file.
+    """Open a file, whatever its name, and read its header, or faster, only the elements of `tags`.
 
-    Whatever goes wrong inside the `with` block, too, ends as an `UnusableImageError`.
-
-    Args:
-        path: The file.
-        tags: Elements to read, which is faster than all; all when empty.
-
-    Raises:
-        UnusableImageError: If the file is missing, no DICOM file or not within bounds.
+    The pixels stay in the file. Any error, also inside the `with` block, becomes an `UnusableImageError`.
     """
     if not path.is_file():
         raise UnusableImageError(f"missing image: no file {path.name!r}")
@@ -130,15 +106,13 @@ def open_dicom(path: Path, tags: Sequence[BaseTag] = ()) -> Iterator[DicomFile]:
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever a parser or decoder meets into a reason."""
+    """Turn any error of a parser or decoder into an `UnusableImageError`."""
     try:
         yield
-    except UnusableImageError:
+    except (UnusableImageError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # pydicom and its decoders raise whatever they meet: struct.error, KeyError, NotImplementedError, RecursionError,
-    # MemoryError; a panic of the RLE decoder derives from BaseException.
+    # pydicom and its decoders raise anything: struct.error, KeyError, NotImplementedError, RecursionError, MemoryError;
+    # a panic of the RLE decoder derives from BaseException.
     except BaseException as error:
         first_line = (str(error).replace(str(path), path.name).splitlines() or [""])[0][:300]
         raise UnusableImageError(f"unreadable DICOM: {type(error).__name__}: {first_line}") from error
@@ -146,11 +120,11 @@ def _refusing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep pydicom from warning, which it would do again for each of a scanner's ten thousand slices.
+    """Silence pydicom, which would repeat a warning for each of a scanner's ten thousand slices.
 
-    What it warns of is either harmless (a value longer than its type allows) or ends as an `UnusableImageError`.
+    Its warnings are harmless (a value longer than its type allows) or become an `UnusableImageError`.
     """
-    if _LOGGER.level != _SILENT:  # once and for good: a change of level empties the caches of all loggers
+    if _LOGGER.level != _SILENT:  # only once: a change of level empties the caches of all loggers
         _LOGGER.setLevel(_SILENT)
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
@@ -174,8 +148,8 @@ def _read_header(stream: BoundedReader, tags: Sequence[BaseTag]) -> DicomFile:
 
     read_preamble(stream, force=True)  # type: ignore[arg-type]
     meta = read_dataset(stream, False, True, stop_when=after_meta)  # type: ignore[arg-type]
-    syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
-    if syntax == DeflatedExplicitVRLittleEndian:
+    syntax = uid.UID(str(meta.get("TransferSyntaxUID") or ""))
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
         stream = BoundedReader(io.BytesIO(_inflate(stream.read())), stream.name)
     options: dict[str, Any] = {"stop_when": at_pixels, "specific_tags": list(tags) or None}
     header: Dataset
@@ -186,7 +160,8 @@ def _read_header(stream: BoundedReader, tags: Sequence[BaseTag]) -> DicomFile:
         header = read_partial(stream, force=True, **options)  # type: ignore[arg-type]
     if not syntax:
         implicit, little = header.original_encoding
-        syntax = _NATIVE_SYNTAX[bool(implicit), bool(little)]
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        syntax = uid.ImplicitVRLittleEndian if implicit else explicit
     tag, vr, length, start = pixel_elements[-1] if pixel_elements else (0, "", 0, 0)
     if pixel_elements:
         stream.seek(start)
@@ -201,7 +176,7 @@ def _read_header(stream: BoundedReader, tags: Sequence[BaseTag]) -> DicomFile:
 
 
 def _inflate(content: bytes) -> bytes:
-    """Unpack a deflated data set; a kilobyte can stand for a megabyte, so the result has a bound."""
+    """Unpack a deflated dataset up to a bound: a kilobyte can unpack to a megabyte."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(content, MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
@@ -212,25 +187,83 @@ def _inflate(content: bytes) -> bytes:
 
 
 def num_frames(header: Dataset) -> int:
-    """Number of frames, 1 unless stated.
-
-    Raises:
-        UnusableImageError: If it is not between 1 and `MAX_FRAMES`.
-    """
+    """Read the number of frames, 1 by default; raise an UnusableImageError unless it is between 1 and `MAX_FRAMES`."""
     value = header.get("NumberOfFrames")
     count = 1 if value in (None, "") else int(value)
     if not 1 <= count <= MAX_FRAMES:
-        raise UnusableImageError(f"DICOM file says {count} frames; 1 to {MAX_FRAMES} can be read")
+        raise UnusableImageError(f"DICOM file claims {count} frames; supported are 1 to {MAX_FRAMES}")
     return count
 
 
 def finite_numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
-    """Numbers of an element; none when it is missing, or when one of them is unreadable or not finite."""
+    """Read the numbers of an element; empty if it is missing, or one number is unreadable or not finite."""
     try:
         value = header.get(keyword)
         values = value if isinstance(value, MultiValue) else () if value is None else (value,)
         numbers = tuple(float(number) for number in values)
-    # What pydicom meets when it converts a damaged element: as good as none.
+    # What pydicom raises for a damaged element.
     except (ArithmeticError, LookupError, TypeError, ValueError, NotImplementedError):
         return ()
     return numbers if all(map(math.isfinite, numbers)) else ()
+
+
+def frame_headers(header: Dataset, frames: range) -> Iterator[Dataset]:
+    """Yield the header of each frame as if the frame were a file of its own.
+
+    The functional groups of an enhanced file, first the shared ones, then the frame's own, override the file's
+    elements. A file without groups yields its header for each frame.
+    """
+    if "PerFrameFunctionalGroupsSequence" not in header and "SharedFunctionalGroupsSequence" not in header:
+        yield from (header for _ in frames)
+        return
+    shared = _first_item(header, "SharedFunctionalGroupsSequence")
+    own = _items(header, "PerFrameFunctionalGroupsSequence")
+    for frame in frames:
+        flat = _copy(header)
+        for group in (shared, own[frame] if frame < len(own) else None):
+            if group is not None:
+                for macro in (_first_item(group, keyword) for keyword in _FUNCTIONAL_GROUPS):
+                    _lay_over(flat, macro or Dataset())
+        yield flat
+
+
+def _lay_over(header: Dataset, macro: Dataset) -> None:
+    for tag in macro.keys():  # noqa: SIM118 (iterating would convert)
+        element = macro.get_item(tag)
+        if isinstance(element, RawDataElement) and len(element.value or b"") > MAX_VALUE_BYTES:
+            raise UnusableImageError(f"DICOM element {tag} of {len(element.value or b'')} bytes in a functional group")
+        header[tag] = element
+
+
+def _copy(header: Dataset) -> Dataset:
+    """Copy a dataset's elements; `Dataset(header)` would share the dictionary that holds them."""
+    copied = Dataset({tag: header.get_item(tag) for tag in header.keys()})  # noqa: SIM118 (iterating would convert)
+    implicit, little = header.original_encoding
+    copied.set_original_encoding(implicit, little, header.original_character_set)
+    return copied
+
+
+def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    element = dataset.get_item(keyword)
+    if not isinstance(element, RawDataElement):
+        return [] if element is None else list(element.value or ())
+    stream = BoundedReader(io.BytesIO(element.value or b""), keyword)
+    return list(read_sequence(stream, *_encoding_of(element, dataset)))
+
+
+def _first_item(dataset: Dataset, keyword: str) -> Dataset | None:
+    """Parse the first item of a sequence, and no other."""
+    element = dataset.get_item(keyword)
+    if not isinstance(element, RawDataElement):
+        return None if element is None or not element.value else element.value[0]
+    if len(element.value or b"") < _ITEM_HEADER_BYTES:
+        return None
+    implicit, little, _, encoding = _encoding_of(element, dataset)
+    stream = BoundedReader(io.BytesIO(element.value), keyword)
+    return read_sequence_item(stream, implicit, little, encoding)
+
+
+def _encoding_of(element: RawDataElement, dataset: Dataset) -> tuple[bool, bool, int, str | MutableSequence[str]]:
+    """Return how the bytes of a sequence are written, in the argument order of `read_sequence`."""
+    encoding = dataset.original_character_set or "iso8859"
+    return element.is_implicit_VR, element.is_little_endian, len(element.value or b""), encoding

@@ -1,4 +1,4 @@
-"""Which MR sequence a DICOM header describes, in the names of `records.SEQUENCES`."""
+"""Name the MR sequence of a DICOM header as in `records.SEQUENCES`."""
 
 import re
 
@@ -18,7 +18,7 @@ SEQUENCE_TAGS = (
     "InversionTime",
 )
 
-# Looked for in this order in the names that people and scanners give. Underscores separate as blanks do.
+# Searched in this order in the names that people and scanners give. Underscores separate as blanks do.
 _NAMES: tuple[tuple[str, str], ...] = (
     ("other", r"LOCALI[SZ]ER|\bLOC\b|SCOUT|SURVEY|\b3 ?PL|MYELO|\bDWI|\bDIFF|\bADC\b|\bSUB\b|\bMAP\b|\bMIP\b"),
     ("other", r"\bT2 ?(\*|STAR)|\bMEDIC\b|\bMERGE\b|\bSWI\b"),
@@ -34,7 +34,7 @@ _NULLING_FAT_MS = (80, 260)  # inversion times from 0.2 to 3 tesla
 
 
 def mr_sequence(header: Dataset) -> str:
-    """Name the sequence: by the series' name where it tells, else by the timing of a spin echo.
+    """Name the sequence by the series' name, or else by the timing of a spin echo.
 
     1. Anything but MR is `other`; so are localizers.
     2. The first of series description, protocol and sequence name that holds exactly one weighting: `STIR` or `TIRM`;
@@ -43,27 +43,20 @@ def mr_sequence(header: Dataset) -> str:
        when the repetition takes at most 1,200 ms or an inversion precedes it, else `PD`; a later echo is `T2`.
     4. Other named sequences (gradient echo) are `other`; without names and times, `unknown`.
 
-    Args:
-        header: Of one frame, flat.
-
     Example:
         >>> mr_sequence(Dataset())
         'unknown'
     """
-    modality = _upper(header, "Modality")
-    if modality not in ("", "MR"):
-        return "other"
-    if "LOCALIZER" in _upper(header, "ImageType"):
+    if _upper(header, "Modality") not in ("", "MR") or "LOCALIZER" in _upper(header, "ImageType"):
         return "other"
     for keyword in ("SeriesDescription", "ProtocolName", "SequenceName"):
-        named = sequence_from_name(_upper(header, keyword))
-        if named is not None:
+        if named := sequence_from_name(_upper(header, keyword)):
             return named
     return _sequence_from_times(header)
 
 
 def sequence_from_name(name: str) -> str | None:
-    """Name the sequence of a series by what it is called; None when that does not tell.
+    """Name the MR sequence from the name of a series; None if that does not tell.
 
     Example:
         >>> [sequence_from_name(name) for name in ("T2_TSE_TRA_384", "Sag T1", "t2_spc_sag", "SAG STIR", "spine")]
@@ -78,14 +71,12 @@ def sequence_from_name(name: str) -> str | None:
 
 
 def _sequence_from_times(header: Dataset) -> str:
-    echo, repetition, inversion = (
-        _milliseconds(header, name) for name in ("EchoTime", "RepetitionTime", "InversionTime")
-    )
+    times_ms = (finite_numbers(header, name) for name in ("EchoTime", "RepetitionTime", "InversionTime"))
+    echo, repetition, inversion = (numbers[0] if len(numbers) == 1 else 0 for numbers in times_ms)
     scanning = _upper(header, "ScanningSequence")
-    is_spin_echo = "SE" in scanning or "IR" in scanning
-    if not is_spin_echo:
+    if "SE" not in scanning and "IR" not in scanning:
         return "other" if scanning else "unknown"
-    if inversion and _NULLING_FAT_MS[0] <= inversion <= _NULLING_FAT_MS[1]:
+    if _NULLING_FAT_MS[0] <= inversion <= _NULLING_FAT_MS[1]:
         return "STIR"
     if not echo or not repetition:
         return "unknown"
@@ -96,8 +87,3 @@ def _sequence_from_times(header: Dataset) -> str:
 
 def _upper(header: Dataset, keyword: str) -> str:
     return str(header.get(keyword) or "").upper()
-
-
-def _milliseconds(header: Dataset, keyword: str) -> float | None:
-    numbers = finite_numbers(header, keyword)
-    return numbers[0] or None if len(numbers) == 1 else None

@@ -1,4 +1,4 @@
-"""Stored values of a DICOM frame to 8-bit grey, as its header says they are to be shown."""
+"""Convert the stored values of a DICOM frame to 8-bit grey as its header prescribes."""
 
 import math
 
@@ -31,14 +31,7 @@ _ENOUGH_GREYS = 16
 
 
 def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Turn stored values into 8-bit grey.
-
-    Args:
-        stored: Stored values, shape (H, W), or (H, W, 3) in RGB.
-        header: Of the frame, flat.
-
-    Returns:
-        Grey values, uint8, shape (H, W).
+    """Turn stored values, shape (H, W), or (H, W, 3) in RGB, into grey, uint8, shape (H, W).
 
     Raises:
         UnusableImageError: If no value is finite, or all are padding.
@@ -51,20 +44,16 @@ def grey_levels(stored: np.ndarray, header: Dataset) -> np.ndarray:
         return np.asarray(Image.fromarray((stored >> surplus_bits).astype(np.uint8)).convert("L"))
     shown = ~_padding(stored, header)
     if not shown.any():
-        raise UnusableImageError("DICOM image holds padding alone")
+        raise UnusableImageError("DICOM image contains only padding")
     grey = np.zeros(stored.shape, dtype=np.uint8)
-    # Padding is no tissue: it is black, and has no say in where the window lies.
+    # Padding is black and does not influence the window.
     of_tissue = _windowed(stored if shown.all() else stored[shown][np.newaxis], header)
     grey[shown] = (255 - of_tissue if photometric == "MONOCHROME1" else of_tissue).ravel()
     return grey
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Where the image has `PixelPaddingValue`, or lies between it and `PixelPaddingRangeLimit`.
-
-    Returns:
-        Truth values, shape (H, W).
-    """
+    """Mark pixels of `PixelPaddingValue`, or between it and `PixelPaddingRangeLimit`; bool, shape (H, W)."""
     value = _stored_value(header, "PixelPaddingValue", stored.dtype)
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
@@ -74,9 +63,9 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
 
 
 def _stored_value(header: Dataset, keyword: str, dtype: np.dtype) -> int | None:
-    """An element that is of the type of the pixels, which scanners also write with the other sign: 63536 is -2000."""
+    """Read an element of the pixels' type, which scanners also write with the other sign: 63536 is -2000."""
     value = header.get(keyword)
-    if isinstance(value, bytes):  # of an implicit transfer syntax, where the type is the pixels'
+    if isinstance(value, bytes):  # an implicit transfer syntax, where the type is that of the pixels
         value = int.from_bytes(value, "little") if 0 < len(value) <= dtype.itemsize else None
     if not isinstance(value, int) or dtype.kind not in "iu":
         return None
@@ -84,7 +73,7 @@ def _stored_value(header: Dataset, keyword: str, dtype: np.dtype) -> int | None:
 
 
 def _windowed(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """By the header's window where it has one that shows something, else by percentiles."""
+    """Apply the header's window if it shows something, else one between percentiles."""
     if "VOILUTSequence" in header or "WindowWidth" in header:
         values, indices, counts = value_histogram(stored)
         table = _shown(values, header)
@@ -93,13 +82,13 @@ def _windowed(stored: np.ndarray, header: Dataset) -> np.ndarray:
     if "ModalityLUTSequence" in header:
         return window_to_uint8(_rescaled(stored, header))
     if stored.dtype == np.uint8 and "RescaleSlope" not in header:
-        return stored  # made for viewing, as any other 8-bit image
+        return stored  # like any other 8-bit image
     grey = window_to_uint8(stored)
     return 255 - grey if _number(header, "RescaleSlope", 1.0) < 0 else grey
 
 
 def _shown(values: np.ndarray, header: Dataset) -> np.ndarray | None:
-    """Grey of each stored value by the VOI LUT, or the first window; None when that cannot be applied."""
+    """Map each stored value to grey by the VOI LUT, or the first window; None if that cannot be applied."""
     rescaled = _rescaled(values, header)
     voi_lut = _lut_item(header, "VOILUTSequence")
     try:
@@ -107,14 +96,14 @@ def _shown(values: np.ndarray, header: Dataset) -> np.ndarray | None:
             shown = apply_voi(np.round(rescaled).astype(np.int64), header) * (255 / (2 ** voi_lut.LUTDescriptor[2] - 1))
         else:
             shown = apply_windowing(rescaled, _window_to_8_bits(header))
-    # What pydicom meets in a broken table or window: of no width, without data, of an unknown function.
+    # What pydicom raises for a broken table or window: no width, no data, an unknown function.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError):
         return None
     return np.round(shown).astype(np.uint8) if np.isfinite(shown).all() else None
 
 
 def _window_to_8_bits(header: Dataset) -> Dataset:
-    """The first window, as of an 8-bit image: `apply_windowing` scales to the range of the stored bits."""
+    """Copy the first window for an 8-bit image: `apply_windowing` scales to the range of the stored bits."""
     window = Dataset()
     window.PhotometricInterpretation = "MONOCHROME2"
     window.BitsStored, window.PixelRepresentation = 8, 0
@@ -124,28 +113,21 @@ def _window_to_8_bits(header: Dataset) -> Dataset:
 
 
 def _shows_enough(greys: np.ndarray) -> bool:
-    """Whether a window leaves anything to see: a grey for eight values that occur, 16 at most.
-
-    Args:
-        greys: Grey of each stored value that occurs.
-    """
+    """Whether a window gives the values that occur enough greys: one for each eight of them, at most 16."""
     return np.unique(greys).size >= min(_ENOUGH_GREYS, greys.size, 2 + greys.size // 8)
 
 
 def _rescaled(values: np.ndarray, header: Dataset) -> np.ndarray:
-    """Apply the modality LUT, or slope and intercept."""
     if _lut_item(header, "ModalityLUTSequence") is not None:
         return apply_modality_lut(values, header)
     return values * _number(header, "RescaleSlope", 1.0) + _number(header, "RescaleIntercept", 0.0)
 
 
 def _lut_item(header: Dataset, keyword: str) -> Dataset | None:
-    """First lookup table of a sequence."""
     items = header.get(keyword)
     return items[0] if items else None
 
 
 def _number(header: Dataset, keyword: str, default: float = math.nan) -> float:
-    """First number of an element."""
     numbers = finite_numbers(header, keyword)
     return numbers[0] if numbers else default

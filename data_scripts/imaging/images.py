@@ -1,4 +1,4 @@
-"""Any stored slice to the 8-bit grey PNG of the record, and any stored mask to its class indices."""
+"""Convert any stored slice to an 8-bit grey PNG, and any stored mask to class indices."""
 
 import struct
 import zlib
@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 WINDOW_PERCENTILES = (0.5, 99.5)
 MAX_PIXELS = 8192 * 8192  # twice the largest digital radiograph; above it a file is broken or hostile
 
-MAX_DECODED_BYTES = 2 * MAX_PIXELS  # as Pillow holds them: colour and 32 bits take four bytes a pixel
-# Pillow would also try formats that start another program (EPS: Ghostscript) or reach for further files.
+MAX_DECODED_BYTES = 2 * MAX_PIXELS  # in Pillow's memory: colour and 32 bits take four bytes a pixel
+# Pillow would also try formats that start another program (EPS: Ghostscript) or open other files.
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
 _BLOCK_PIXELS = 2**20
@@ -23,22 +23,18 @@ _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa", "P")
 
 
 class UnusableImageError(ValueError):
-    """An image that cannot become a row: its row is left out and listed, with this message as the reason."""
+    """An image cannot become a row; the row is excluded with this message as the reason."""
 
 
 class SeveralFramesError(UnusableImageError):
-    """An image file with several frames, none of which is more the slice than the others."""
+    """An image file has several frames, and any may be the slice."""
 
 
 def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
-    """Decode an image file whole, upright (EXIF orientation applied), in the mode in which it is stored.
-
-    Args:
-        path: The file.
-        first_of_several: Whether to take the first frame of a file that holds several.
+    """Decode an image file in its stored mode, upright (EXIF orientation applied).
 
     Raises:
-        SeveralFramesError: If the file holds several, and the first was not asked for.
+        SeveralFramesError: If the file has several frames, unless `first_of_several` takes the first.
         UnusableImageError: If the file is missing, in none of `IMAGE_FORMATS`, truncated, or larger than `MAX_PIXELS`
             or `MAX_DECODED_BYTES`.
     """
@@ -49,47 +45,36 @@ def read_image(path: Path, *, first_of_several: bool = False) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UnusableImageError(f"image too large: {width} x {height}, at most {MAX_PIXELS} pixels")
-            num_bytes = width * height * _bytes_per_pixel(image.mode)
+            bytes_per_pixel = 1 if image.mode in (*_GREY_MODES, "P") else 2 if image.mode.startswith("I;16") else 4
+            num_bytes = width * height * bytes_per_pixel
             if num_bytes > MAX_DECODED_BYTES:
                 raise UnusableImageError(
                     f"image too large: {width} x {height} of mode {image.mode!r} takes {num_bytes >> 20} MiB, at most "
                     f"{MAX_DECODED_BYTES >> 20}; store it as 8- or 16-bit grey"
                 )
-            # The further frames of MPO, in which phones store JPEG, are its depth or a smaller copy.
+            # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
             num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if num_frames > 1 and not first_of_several:
-                raise SeveralFramesError(f"image holds {num_frames} frames; store each slice as a file of its own")
+                raise SeveralFramesError(f"image has {num_frames} frames; store each slice as its own file")
             image.load()
             return ImageOps.exif_transpose(image)
     except UnusableImageError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own bound, in its words
+    except Image.DecompressionBombError as error:  # Pillow's own limit
         raise UnusableImageError(f"image too large, at most {MAX_PIXELS} pixels: {error}") from error
-    # Pillow's plug-ins raise whatever their parser meets (OSError, SyntaxError, struct.error, zlib.error, ...).
+    # Pillow's plug-ins raise anything (OSError, SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise UnusableImageError(
             f"unreadable image: {type(error).__name__}: {error}".replace(str(path), path.name)
         ) from error
 
 
-def _bytes_per_pixel(mode: str) -> int:
-    """As Pillow holds it once decoded."""
-    if mode in (*_GREY_MODES, "P"):
-        return 1
-    return 2 if mode.startswith("I;16") else 4
-
-
 def file_inside(folder: Path, name: str, what: str) -> Path:
-    r"""Path of a file that a table names, which must exist and lie inside the folder.
-
-    Args:
-        folder: Folder of the table.
-        name: Path relative to it; `\\` separates too, as in tables made on Windows.
-        what: What the file is, for the message.
+    r"""Resolve a file name in a table, relative to the table's folder; `\\` separates too, as on Windows.
 
     Raises:
-        UnusableImageError: If there is no such file, or it lies outside (a `..`, a link): a table from elsewhere
-            must not reach the rest of the disk.
+        UnusableImageError: If there is no such file, or it lies outside (a `..`, a link): a table from elsewhere must
+            not reach the rest of the disk.
     """
     if not name:
         raise UnusableImageError(f"missing {what}: no file name")
@@ -97,7 +82,7 @@ def file_inside(folder: Path, name: str, what: str) -> Path:
         path = (folder / name.replace("\\", "/")).resolve()
         found = path.is_file()
     except (OSError, ValueError) as error:  # too long a name, a null byte
-        raise UnusableImageError(f"missing {what}: {name[:60]!r} is no file name ({error})") from error
+        raise UnusableImageError(f"missing {what}: {name[:60]!r} is not a file name ({error})") from error
     if not path.is_relative_to(folder.resolve()):
         raise UnusableImageError(f"{what} {name!r} lies outside the folder; copy the file into it")
     if not found:
@@ -111,11 +96,8 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
     A plain cast would saturate 12-bit and 16-bit slices to white. The window ignores the few brightest pixels (fat
     next to the coil, metal) that would otherwise leave the spine dark. Non-finite pixels become black.
 
-    Args:
-        pixels: Intensities, any integer or float type. Shape (H, W).
-
     Returns:
-        Grey values, uint8, shape (H, W); all 0 when every pixel is the same.
+        Grey values, uint8, shape (H, W); all 0 if all pixels are the same.
 
     Raises:
         UnusableImageError: If no pixel is finite.
@@ -133,7 +115,7 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
         return look_up(_between(values.astype(np.float64), low, high), indices)
     finite = pixels[np.isfinite(pixels)].astype(np.float64)
     if finite.size == 0:
-        raise UnusableImageError("image without a finite pixel")
+        raise UnusableImageError("image has no finite pixel")
     low, high = np.percentile(finite, WINDOW_PERCENTILES, overwrite_input=True)
     if low == high:  # fewer than 0.5 % of the pixels differ from the background: keep those few visible
         low, high = finite.min(), finite.max()
@@ -151,18 +133,13 @@ def _between(intensities: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
-    """Rows of about `_BLOCK_PIXELS` pixels: what needs eight bytes a pixel is done on them, one after another."""
+    """Cut rows into blocks of about `_BLOCK_PIXELS` pixels, which bounds the memory of 64-bit work."""
     height = max(1, _BLOCK_PIXELS // max(1, shape[-1]))
     return [slice(row, row + height) for row in range(0, shape[0], height)]
 
 
 def look_up(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """`table[indices]`, without a copy of the indices in 64 bits.
-
-    Args:
-        table: Shape (V,).
-        indices: Shape (H, W), integer.
-    """
+    """Compute `table[indices]`, shapes (V,) and (H, W), without a 64-bit copy of the indices."""
     found = np.empty(indices.shape, dtype=table.dtype)
     for block in _row_blocks(indices.shape):
         found[block] = table[indices[block]]
@@ -170,17 +147,14 @@ def look_up(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The values of a slice, the index of each pixel's value among them, and how many pixels have each.
+    """Count the values of a slice.
 
-    A slice has a hundred thousand pixels but some thousand values: what maps the values, and looks the pixels up,
-    takes a tenth of the time.
-
-    Args:
-        pixels: Of any integer or float type, not empty. Shape (H, W).
+    A slice has a hundred thousand pixels but a few thousand values: mapping the values and looking the pixels up takes
+    a tenth of the time.
 
     Returns:
-        Ascending values, shape (V,); indices, shape (H, W), for `look_up`; counts, shape (V,), 0 where a value in the
-        range of a 16-bit image does not occur.
+        Ascending values, shape (V,); indices, shape (H, W), for `look_up`; counts, shape (V,), 0 for a value in the
+        range of a 16-bit image that does not occur.
 
     Example:
         >>> values, indices, counts = value_histogram(np.array([[7, 9], [9, 9]]))
@@ -190,7 +164,7 @@ def value_histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     if not _has_few_values(pixels):
         return np.unique(pixels, return_inverse=True, return_counts=True)
     low, high = int(pixels.min()), int(pixels.max())
-    # Modulo 65,536, which the differences are below: they need no wider type than the values have.
+    # Modulo 65,536, which exceeds the differences: they need no wider type than the values.
     indices = np.subtract(pixels, pixels.min(), dtype=np.uint16, casting="unsafe")
     values = np.arange(low, high + 1)
     counts = sum(np.bincount(indices[block].ravel(), minlength=values.size) for block in _row_blocks(indices.shape))
@@ -202,12 +176,7 @@ def _has_few_values(pixels: np.ndarray) -> bool:
 
 
 def _percentiles_of_counts(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """`WINDOW_PERCENTILES` as `numpy.percentile` gives them, without sorting the pixels.
-
-    Args:
-        values: Ascending. Shape (V,), integer.
-        counts: How often each occurs. Shape (V,).
-    """
+    """Compute `WINDOW_PERCENTILES` as `numpy.percentile` does, from ascending integers and their counts, shape (V,)."""
     last_rank = np.cumsum(counts)
     ranks = np.array(WINDOW_PERCENTILES) / 100 * (last_rank[-1] - 1)
     below = np.floor(ranks)
@@ -219,9 +188,8 @@ def _percentiles_of_counts(values: np.ndarray, counts: np.ndarray) -> tuple[floa
 def grey_8bit(image: Image.Image) -> Image.Image:
     """Turn an image of any mode into grey, 8 bit (mode `L`).
 
-    8-bit grey values stay as they are. More than 8 bits are windowed, colour is reduced to luminance, and what is
-    transparent becomes black, the background of a medical image. Only pixels pass: metadata, which may name a
-    patient, is left behind.
+    8-bit grey values stay as they are. More than 8 bits are windowed, colour is reduced to luminance, and transparency
+    becomes black, the background of a medical image. Metadata, which may name a patient, is dropped.
 
     Raises:
         UnusableImageError: If the mode is unknown or the image is empty.
@@ -234,11 +202,11 @@ def grey_8bit(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.asarray(image.convert("L")))
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(window_to_uint8(np.asarray(image)))
-    raise UnusableImageError(f"image mode {image.mode!r} is not known; store 8- or 16-bit grey")
+    raise UnusableImageError(f"image mode {image.mode!r} is not supported; store 8- or 16-bit grey")
 
 
 def _on_black(image: Image.Image) -> Image.Image:
-    """An image with transparency as grey over black, strip by strip: three copies in RGBA would be many bytes."""
+    """Blend an image with transparency over black, strip by strip, which saves three RGBA copies."""
     width, height = image.size
     grey = Image.new("L", image.size)
     strip_height = max(1, _BLOCK_PIXELS // width)
@@ -252,13 +220,10 @@ def _on_black(image: Image.Image) -> Image.Image:
 def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: int) -> Image.Image:
     """Check a mask and turn it into 8-bit class indices (mode `L`).
 
-    Args:
-        mask: Indices as grey or palette image.
-        image_size: Width and height that the mask must have, in pixels.
-        num_classes: Number of known classes; 0 when the source does not name them.
+    `num_classes` is 0 if the source does not name them.
 
     Raises:
-        UnusableImageError: If the size differs from the image's, or a pixel is no known class.
+        UnusableImageError: If the size differs from the image's, or a pixel is not a known class.
     """
     if mask.size != image_size:
         raise UnusableImageError(
@@ -270,19 +235,16 @@ def class_indices(mask: Image.Image, image_size: tuple[int, int], num_classes: i
     highest_known = (num_classes or 256) - 1
     unknown = indices[(indices < 0) | (indices > highest_known)]
     if unknown.size:
-        raise UnusableImageError(f"mask holds class {unknown[0]}; known are 0 to {highest_known}")
+        raise UnusableImageError(f"mask contains class {unknown[0]}; known are 0 to {highest_known}")
     return Image.fromarray(indices.astype(np.uint8))
 
 
 def png_bytes(image: Image.Image) -> bytes:
     """Encode an 8-bit grey image (mode `L`) as PNG, without metadata.
 
-    Half of what a build does is this. Pillow tries all five filters on each row and then looks for repeats that noise
-    does not have; here each row is stored as the difference from the one above, and only runs are looked for. That
-    takes a quarter of the time of Pillow's default, for about 5 % more bytes.
-
-    Raises:
-        ValueError: If the image has another mode.
+    Half of a build's time goes into this. Pillow tries all five filters on each row and then searches for repeats that
+    noise does not have; here each row is stored as the difference from the one above, and only runs are searched for.
+    That takes a quarter of the time of Pillow's default, for about 5 % more bytes.
     """
     if image.mode != "L":
         raise ValueError(f"image of mode {image.mode!r}; only 8-bit grey ('L') is written, see grey_8bit")
@@ -291,7 +253,7 @@ def png_bytes(image: Image.Image) -> bytes:
     rows = np.empty((height, 1 + width), dtype=np.uint8)
     rows[:, 0] = _PNG_UP_FILTER
     rows[0, 1:] = pixels[0]
-    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])  # modulo 256, as the standard has it
+    np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])  # modulo 256, as the standard says
     compressor = zlib.compressobj(strategy=zlib.Z_RLE)
     compressed = compressor.compress(rows.tobytes()) + compressor.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced

@@ -1,7 +1,7 @@
-"""A MetaImage volume (`.mha`) to an array whose axes run right, down and back, whatever the axes of the file.
+"""Read a MetaImage volume (`.mha`) as an array whose axes run right to left, down and back, whatever the file's axes.
 
-The file is decoded here, since SimpleITK's reader trusts it: it opens any other file that `ElementDataFile` names,
-takes as much memory as `DimSize` claims, and makes up the voxels of a damaged compressed volume without saying so.
+SimpleITK's reader trusts the file: it opens any other file that `ElementDataFile` names, takes as much memory as
+`DimSize` claims, and silently makes up the voxels of a damaged compressed volume.
 """
 
 import itertools
@@ -16,13 +16,13 @@ import numpy as np
 
 from data_scripts.imaging.images import UnusableImageError
 
-# Bounds on what a damaged or hostile file may cost. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
+# Limits on the cost of a damaged or hostile file. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
 # 16 bit) take 100 MiB.
 MAX_VOLUME_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**16
 _CHUNK_BYTES = 2**20
 
-# Sides of the patient towards which an axis runs. MetaImage counts millimetres to the left, back and head.
+# Sides of the patient towards which an axis runs. MetaImage coordinates grow to the left, back and head.
 _POSITIVE_SIDES, _NEGATIVE_SIDES = "LPS", "RAI"
 SAGITTAL_AXES = "LIP"  # to the left, downwards, backwards
 
@@ -40,39 +40,29 @@ _PIXEL_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeHeader:
-    """What the text at the head of the file says, checked.
+    """The checked header of a file, with axes i, j and k; i runs fastest."""
 
-    Args:
-        size: Voxels along the axes i, j and k of the file; i runs fastest.
-        spacing_mm: Distance of voxels along i, j and k.
-        axes: The side of the patient towards which i, j and k run, such as `LPS`: the nearest one where they
-            are oblique.
-        pixel_type: NumPy's type of a voxel, with its byte order.
-        is_compressed: Whether the voxels are deflated (zlib).
-        data_start: Where the voxels begin, in bytes.
-    """
-
-    size: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    axes: str
-    pixel_type: np.dtype
-    is_compressed: bool
-    data_start: int
+    size: tuple[int, int, int]  # voxels along i, j and k
+    spacing_mm: tuple[float, float, float]  # along i, j and k
+    axes: str  # side of the patient towards which i, j and k run, such as `LPS`; the nearest one of oblique axes
+    pixel_type: np.dtype  # with its byte order
+    is_compressed: bool  # voxels are deflated (zlib)
+    data_start: int  # first byte of the voxels
 
     @property
     def num_bytes(self) -> int:
-        """Size of the voxels once decoded."""
+        """Size of the decoded voxels."""
         return math.prod(self.size) * self.pixel_type.itemsize
 
     @property
     def sagittal_size(self) -> tuple[int, int, int]:
-        """Voxels from right to left, downwards and backwards."""
+        """Number of voxels from right to left, downwards and backwards."""
         across, down, back = (self.size[axis] for axis in _file_axes(self.axes))
         return across, down, back
 
     @property
     def sagittal_spacing_mm(self) -> tuple[float, float, float]:
-        """Distance of voxels from right to left, downwards and backwards."""
+        """Voxel spacing from right to left, downwards and backwards."""
         across, down, back = (self.spacing_mm[axis] for axis in _file_axes(self.axes))
         return across, down, back
 
@@ -81,19 +71,19 @@ def read_header(path: Path) -> VolumeHeader:
     """Read the header of a `.mha` file.
 
     Raises:
-        UnusableImageError: If the file is missing or its header is no three-dimensional volume of one known number a
-            voxel, kept in the same file, in at most `MAX_VOLUME_BYTES`.
+        UnusableImageError: If the file is missing or its header does not describe a three-dimensional volume of known
+            scalar type, stored in the same file, of at most `MAX_VOLUME_BYTES`.
     """
     with _opened(path) as file:
         return _header(*_header_fields(file))
 
 
 def read_sagittal_volume(path: Path) -> np.ndarray:
-    """Decode a `.mha` file, its axes put in order.
+    """Decode a `.mha` file and reorder its axes.
 
     Returns:
-        The voxels, shape (across, down, back): slice 0 lies at the patient's right, its row 0 the top, its
-        column 0 the front. A view of what was decoded: take the slice and copy that.
+        A view of the voxels, shape (across, down, back): slice 0 is the patient's right, row 0 the top, column 0 the
+        front. Copy the slice that you need.
 
     Raises:
         UnusableImageError: As in `read_header`, or if the voxels are damaged, too few or too many.
@@ -108,13 +98,8 @@ def read_sagittal_volume(path: Path) -> np.ndarray:
             raise UnusableImageError(_surplus(header.num_bytes))
     volume = np.frombuffer(voxels, header.pixel_type).reshape(header.size[::-1])  # (k, j, i)
     axes = _file_axes(header.axes)
-    volume = volume.transpose([2 - axis for axis in axes])
-    return volume[
-        tuple(
-            slice(None, None, 1 if header.axes[axis] == side else -1)
-            for axis, side in zip(axes, SAGITTAL_AXES, strict=True)
-        )
-    ]
+    opposed = tuple(at for at, axis in enumerate(axes) if header.axes[axis] != SAGITTAL_AXES[at])
+    return np.flip(volume.transpose([2 - axis for axis in axes]), opposed)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -125,13 +110,13 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _header_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
-    """The `name = value` lines up to `ElementDataFile`, and where they end."""
+    """Read the `name = value` lines up to `ElementDataFile`, and where they end."""
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields:
         line = file.readline(MAX_HEADER_BYTES - file.tell())
         name, equals, value = (part.strip() for part in line.decode("latin-1").partition("="))
         if not equals or not line.endswith(b"\n"):
-            raise UnusableImageError(f"no MetaImage: header line {line[:40]!r} is no 'name = value'")
+            raise UnusableImageError(f"not MetaImage: header line {line[:40]!r} is not 'name = value'")
         if name in fields:
             raise UnusableImageError(f"MetaImage header states {name[:40]!r} twice")
         fields[name] = value
@@ -149,7 +134,7 @@ def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
     most_significant_first = _truth(fields, "BinaryDataByteOrderMSB") or _truth(fields, "ElementByteOrderMSB")
     sizes = _numbers(fields, "DimSize", 3)
     if not all(size >= 1 and size == int(size) for size in sizes):
-        raise UnusableImageError(f"DimSize must be three whole numbers from 1, got {fields['DimSize'][:60]!r}")
+        raise UnusableImageError(f"DimSize must be three positive whole numbers, got {fields['DimSize'][:60]!r}")
     spacing = _numbers(fields, "ElementSpacing", 3)
     if min(spacing) <= 0:
         raise UnusableImageError(f"ElementSpacing must be positive, got {fields['ElementSpacing'][:60]!r}")
@@ -181,14 +166,14 @@ def _numbers(fields: dict[str, str], name: str, count: int) -> list[float]:
     try:
         numbers = [float(word) for word in fields.get(name, "").split()]
     except ValueError:
-        numbers = []  # refused below, with what was read
+        numbers = []
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise UnusableImageError(f"{name} must be {count} numbers, got {fields.get(name, '')[:60]!r}")
     return numbers
 
 
 def _axes(matrix: Sequence[float]) -> str:
-    """The sides towards which i, j and k run; the matrix lists their directions one after another.
+    """Name the sides towards which i, j and k run; the matrix lists their directions one after another.
 
     Example:
         >>> _axes([-0.0872, 0.9962, 0, 0, 0, -1, 0.9962, 0.0872, 0])
@@ -197,7 +182,7 @@ def _axes(matrix: Sequence[float]) -> str:
     directions = np.reshape(matrix, (3, 3))
     if not np.allclose(directions @ directions.T, np.eye(3), atol=0.01):
         raise UnusableImageError(f"TransformMatrix must be three perpendicular directions of length 1, got {matrix}")
-    # Oblique axes: the assignment that agrees best over all three, so that no side is taken twice.
+    # For oblique axes, the assignment that agrees best over all three, so that no side is taken twice.
     nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(directions[range(3), order]).sum())
     return "".join(
         (_POSITIVE_SIDES if direction[side] > 0 else _NEGATIVE_SIDES)[side]
@@ -206,13 +191,14 @@ def _axes(matrix: Sequence[float]) -> str:
 
 
 def _file_axes(axes: str) -> list[int]:
-    """Which axis of the file runs along each of `SAGITTAL_AXES`."""
-    opposite = dict(zip(_POSITIVE_SIDES + _NEGATIVE_SIDES, _NEGATIVE_SIDES + _POSITIVE_SIDES, strict=True))
-    return [next(axis for axis, to in enumerate(axes) if to in (side, opposite[side])) for side in SAGITTAL_AXES]
+    """Find the axis of the file that runs along each of `SAGITTAL_AXES`, in either direction."""
+    pairs = ["".join(pair) for pair in zip(_POSITIVE_SIDES, _NEGATIVE_SIDES, strict=True)]
+    along = [next(pair for pair in pairs if side in pair) for side in SAGITTAL_AXES]
+    return [next(axis for axis, to in enumerate(axes) if to in pair) for pair in along]
 
 
 def _inflate(file: BinaryIO, num_bytes: int) -> bytearray:
-    """Inflate at most the bytes that the header states: a small file can hold gigabytes of zeros."""
+    """Inflate at most the bytes that the header states: a small file can inflate to gigabytes."""
     inflater, voxels = zlib.decompressobj(), bytearray()
     try:
         while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(_CHUNK_BYTES)):
@@ -229,4 +215,4 @@ def _inflate(file: BinaryIO, num_bytes: int) -> bytearray:
 
 
 def _surplus(num_bytes: int) -> str:
-    return f"volume holds more than the {num_bytes} bytes that its header states"
+    return f"volume has more than the {num_bytes} bytes that its header states"

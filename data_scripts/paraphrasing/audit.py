@@ -1,11 +1,11 @@
-"""What became of the candidates of a rephrasing run, in numbers and examples."""
+"""Report which candidates of a rephrasing run were kept, in numbers and examples."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from data_scripts.paraphrasing.loop import ACCEPTED, CAUSES, Rephrased
+from data_scripts.paraphrasing.loop import CAUSES, Rephrased
 from data_scripts.reports.text import report_facts
 
 AUDIT_NAME = "paraphrase_audit"
@@ -15,43 +15,21 @@ NUM_EXAMPLES = 10
 def audit(
     rephrased: Sequence[Rephrased], *, model: str, num_rephrasings: int, splits: Sequence[str], command: str
 ) -> dict[str, Any]:
-    """Count verdicts, and pick ten examples of each.
-
-    Args:
-        rephrased: All reports.
-        model: As given to `--model`; of a folder its name.
-        num_rephrasings: Wanted for each report.
-        splits: Those whose reports were rephrased.
-        command: The command line.
-
-    Returns:
-        JSON values. `acceptance_rate` is that of the model's candidates, null if no model was asked.
-    """
+    """Count verdicts, and pick ten examples of each, as JSON values; without a model `acceptance_rate` is null."""
     candidates = [(entry.report, candidate) for entry in rephrased for candidate in entry.candidates]
     of_model = Counter(c.verdict.cause for _, c in candidates if c.origin == "model")
-    kept = Counter(c.origin for _, c in candidates if c.verdict.cause == ACCEPTED)
-    # Of the model before those of the embedded rephraser, and of as many reports as there are.
+    kept = Counter(c.origin for _, c in candidates if c.verdict.cause == "accepted")
+    # Examples of the model come first, and from as many reports as possible.
     nth = Counter[tuple[str, str, str]]()
     ranked = []
     for report, candidate in candidates:
-        group = (candidate.verdict.cause, candidate.origin, report)
-        ranked.append((candidate.origin != "model", nth[group], report, candidate))
-        nth[group] += 1
+        verdict, origin = candidate.verdict, candidate.origin
+        example: dict[str, Any] = {"report": report, "candidate": candidate.text, "origin": origin}
+        example |= {"missing": [*verdict.missing], "added": [*verdict.added]}
+        ranked.append((origin != "model", nth[verdict.cause, origin, report], verdict.cause, example))
+        nth[verdict.cause, origin, report] += 1
     ranked.sort(key=lambda item: item[:2])
-    examples = {
-        cause: [
-            {
-                "report": report,
-                "candidate": candidate.text,
-                "origin": candidate.origin,
-                "missing": list(candidate.verdict.missing),
-                "added": list(candidate.verdict.added),
-            }
-            for _, _, report, candidate in ranked
-            if candidate.verdict.cause == cause
-        ][:NUM_EXAMPLES]
-        for cause in CAUSES
-    }
+    examples = {cause: [item[3] for item in ranked if item[2] == cause][:NUM_EXAMPLES] for cause in CAUSES}
     return {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
@@ -60,9 +38,9 @@ def audit(
         "splits": list(splits),
         "reports": len(rephrased),
         "reports_without_finding": sum(not report_facts(entry.report) for entry in rephrased),
-        "reports_complete": sum(len(entry.texts) == num_rephrasings for entry in rephrased),
+        "reports_complete": sum(entry.is_complete for entry in rephrased),
         "candidates_of_model": of_model.total(),
-        "acceptance_rate": of_model[ACCEPTED] / of_model.total() if of_model else None,
+        "acceptance_rate": of_model["accepted"] / of_model.total() if of_model else None,
         "verdicts_of_model": {cause: of_model[cause] for cause in CAUSES},
         "kept": {origin: kept[origin] for origin in ("model", "embedded")},
         "examples": {cause: found for cause, found in examples.items() if found},
@@ -70,9 +48,9 @@ def audit(
 
 
 def audit_text(result: Mapping[str, Any]) -> str:
-    """The audit in Markdown."""
+    """Write the audit in Markdown."""
     lines = [
-        "# Rephrasings: what was kept, what was not",
+        "# Rephrasings: kept and rejected",
         "",
         f"{result['reports']} distinct reports, {result['reports_complete']} of them with all "
         f"{result['num_rephrasings']} rephrasings, {result['reports_without_finding']} without a finding that could "
@@ -100,22 +78,22 @@ def audit_text(result: Mapping[str, Any]) -> str:
 
 
 def card_paragraph(result: Mapping[str, Any]) -> str:
-    """How the rephrasings were made, for the dataset card."""
+    """Describe for the dataset card how the rephrasings were made."""
     if result["acceptance_rate"] is None:
-        made = "put together from the parsed findings of each report"
+        made = "composed from the parsed findings of each report"
     else:
         made = (
             f"proposed by `{result['model']}` ({100 * result['acceptance_rate']:.1f} % of "
             f"{result['candidates_of_model']} proposals accepted); {result['kept']['embedded']} of "
-            f"{sum(result['kept'].values())} were put together from the parsed findings where it gave too few"
+            f"{sum(result['kept'].values())} were composed from the parsed findings where it gave too few"
         )
     return f"""
 ## Rephrasings
 
 {result["num_rephrasings"]} for each report of {", ".join(result["splits"])}, {made}. Each was parsed again and kept
 only if its facts (finding, level, side, severity, negation) equal the report's; other splits keep what they had. The
-check knows what the report parser knows; nobody has read them all.
-`{AUDIT_NAME}.md` holds counts and examples. Made on {result["date"]} with
+check sees only what the report parser sees; nobody has read them all.
+`{AUDIT_NAME}.md` contains counts and examples. Made on {result["date"]} with
 
 ```sh
 {result["command"]}

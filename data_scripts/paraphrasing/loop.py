@@ -1,8 +1,9 @@
-"""Find checked rephrasings: ask the model, keep what states the report's facts, ask again, fill up without a model."""
+"""Find checked rephrasings: ask the model, keep those with the report's facts, ask again, fill gaps without a model."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -12,15 +13,10 @@ from data_scripts.paraphrasing.rephraser import comparable, rephrasings
 from data_scripts.reports.findings import Fact
 from data_scripts.reports.text import report_facts, report_measures
 
-ACCEPTED = "accepted"
-NO_TEXT = "no text"
-REPEATS_REPORT = "repeats the report"
-REPEATS_REPHRASING = "repeats a rephrasing"
-FACT_MISSING = "fact missing"
-FACT_ADDED = "fact added"
-FACT_CHANGED = "fact changed"
-NUMBER_ADDED = "number added"
-CAUSES = (ACCEPTED, NO_TEXT, REPEATS_REPORT, REPEATS_REPHRASING, FACT_MISSING, FACT_ADDED, FACT_CHANGED, NUMBER_ADDED)
+_Repeats = Literal["repeats the report", "repeats a rephrasing"]
+_Facts = Literal["fact missing", "fact added", "fact changed", "number added"]
+Cause = Literal["accepted", "no text", _Repeats, _Facts]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•]|sentence \d{1,2}:)\s+", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -28,50 +24,36 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether a candidate is used, and why.
+    """Whether a candidate is used, and why."""
 
-    Args:
-        cause: One of `CAUSES`.
-        missing: Facts of the report that the candidate does not state.
-        added: Facts or numbers that only the candidate states.
-    """
-
-    cause: str
-    missing: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
+    cause: Cause
+    missing: tuple[str, ...] = ()  # facts that only the report states
+    added: tuple[str, ...] = ()  # facts or numbers that only the candidate states
 
 
 def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
-    """Compare a candidate with its report.
+    """Compare a candidate with its report and the rephrasings `kept` before.
 
     The check sees what the report parser sees: kinds, levels, sides, severities and negations of findings. Numbers and
-    their units are compared, too: a model likes to invent measures. Other words may differ.
-
-    Args:
-        candidate: The proposed text.
-        report: What it rephrases.
-        kept: Rephrasings accepted before.
+    their units are compared, too: models tend to invent measurements. Other words may differ.
 
     Example:
         >>> judge("Right disc bulge at L4/L5.", "Left disc bulge at L4-5.", kept=())
         Verdict(cause='fact changed', missing=('left bulge at L4/L5',), added=('right bulge at L4/L5',))
     """
     if not candidate.strip():
-        return Verdict(cause=NO_TEXT)
+        return Verdict(cause="no text")
     if comparable(candidate) == comparable(report):
-        return Verdict(cause=REPEATS_REPORT)
+        return Verdict(cause="repeats the report")
     if comparable(candidate) in map(comparable, kept):
-        return Verdict(cause=REPEATS_REPHRASING)
+        return Verdict(cause="repeats a rephrasing")
     found, stated = report_facts(candidate), report_facts(report)
     missing, added = _in_words(stated - found), _in_words(found - stated)
-    if missing and added:
-        return Verdict(cause=FACT_CHANGED, missing=missing, added=added)
     if missing or added:
-        return Verdict(cause=FACT_MISSING if missing else FACT_ADDED, missing=missing, added=added)
-    numbers = report_measures(candidate) - report_measures(report)
-    if numbers:
-        return Verdict(cause=NUMBER_ADDED, added=tuple(sorted(numbers)))
-    return Verdict(cause=ACCEPTED)
+        cause: Cause = "fact changed" if missing and added else "fact missing" if missing else "fact added"
+        return Verdict(cause=cause, missing=missing, added=added)
+    numbers = tuple(sorted(report_measures(candidate) - report_measures(report)))
+    return Verdict(cause="number added" if numbers else "accepted", added=numbers)
 
 
 def _in_words(facts: Iterable[Fact]) -> tuple[str, ...]:
@@ -84,10 +66,7 @@ def _in_words(facts: Iterable[Fact]) -> tuple[str, ...]:
 
 
 def split_answer(answer: str, report: str) -> list[str]:
-    r"""Split a model's answer into candidates.
-
-    These are its numbered or bulleted items, else its lines. One line is cut into sentences if the report is a single
-    sentence.
+    r"""Split an answer into its items or lines, or a single line into sentences if the report is one sentence.
 
     Example:
         >>> split_answer('Sure:\n1. "No disc bulge."\n2. There is no bulge.', "No bulge.")
@@ -102,24 +81,17 @@ def split_answer(answer: str, report: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A text proposed for a report.
-
-    Args:
-        text: As proposed.
-        origin: `model` or `embedded`.
-        attempt: The model's attempt, from 1; 0 for the embedded rephraser.
-        verdict: Result of the check.
-    """
+    """A text proposed for a report."""
 
     text: str
-    origin: str
-    attempt: int
+    origin: str  # `model` or `embedded`
+    attempt: int  # the model's attempt, from 1; 0 for the embedded rephraser
     verdict: Verdict
 
 
 @dataclass(kw_only=True)
 class Rephrased:
-    """A report, the number of rephrasings wanted, and its candidates in the order in which they were judged."""
+    """A report, the number of rephrasings wanted, and its candidates in the order of judgement."""
 
     report: str
     wanted: int
@@ -128,11 +100,16 @@ class Rephrased:
     @property
     def texts(self) -> list[str]:
         """List the accepted rephrasings."""
-        return [candidate.text for candidate in self.candidates if candidate.verdict.cause == ACCEPTED]
+        return [candidate.text for candidate in self.candidates if candidate.verdict.cause == "accepted"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are enough rephrasings."""
+        return len(self.texts) == self.wanted
 
     def consider(self, text: str, origin: str, attempt: int = 0) -> None:
         """Judge a candidate, unless there are enough."""
-        if len(self.texts) < self.wanted:
+        if not self.is_complete:
             verdict = judge(text, self.report, self.texts)
             self.candidates.append(Candidate(text=text, origin=origin, attempt=attempt, verdict=verdict))
 
@@ -150,21 +127,14 @@ def rephrase_all(
 ) -> list[Rephrased]:
     """Find rephrasings of each report. One without a parsed finding gets none: nothing could be checked.
 
-    Args:
-        reports: Distinct texts. Their order decides the batches, and thus what a model samples.
-        image_of: Returns the image of a report.
-        answerer: The model; None for the embedded rephraser alone.
-        kept: Answers of earlier runs; new ones are added.
-        num_rephrasings: Number for each report.
-        max_attempts: How often the model is asked about a report.
-        batch_size: Reports in one request.
-        seed: Seed of the embedded rephraser.
+    The order of the reports, which are distinct, decides the batches, and thus what a model samples. Without an
+    answerer the embedded rephraser, whose seed is `seed`, writes all. New answers are added to `kept`.
     """
     rephrased = [Rephrased(report=report, wanted=num_rephrasings) for report in reports]
     with_facts = [entry for entry in rephrased if report_facts(entry.report)]
     if answerer is not None:
         for attempt in range(1, max_attempts + 1):
-            unfinished = [entry for entry in with_facts if len(entry.texts) < num_rephrasings]
+            unfinished = [entry for entry in with_facts if not entry.is_complete]
             batches = [unfinished[start : start + batch_size] for start in range(0, len(unfinished), batch_size)]
             for batch in tqdm(batches, desc=f"asking the model, attempt {attempt}", unit=" batches"):
                 asked = [entry.report for entry in batch]
@@ -176,17 +146,8 @@ def rephrase_all(
                     for text in split_answer(answer, entry.report):
                         entry.consider(text, "model", attempt)
     for entry in tqdm(with_facts, desc="filling up", unit=" reports"):
-        _fill_up(entry, seed)
+        known, embedded = set(map(comparable, entry.texts)), rephrasings(entry.report, seed)
+        while not entry.is_complete and (wording := next(embedded, None)) is not None:
+            if comparable(wording) not in known:
+                entry.consider(wording, "embedded")
     return rephrased
-
-
-def _fill_up(entry: Rephrased, seed: int) -> None:
-    """Add embedded rephrasings until there are enough or the wordings run out."""
-    if len(entry.texts) == entry.wanted:
-        return
-    known = set(map(comparable, entry.texts))
-    for text in rephrasings(entry.report, seed):
-        if comparable(text) not in known:
-            entry.consider(text, "embedded")
-        if len(entry.texts) == entry.wanted:
-            return

@@ -18,7 +18,7 @@ PROMPT = (
     "grades, narrowing, bulging, endplate changes) while varying the wording and structure. Ensure all sentences are "
     "concise and focus solely on the MRI findings. \n"
 )
-# For a processor without chat template: the format of Mistral, on which LLaVA-Med v1.5 rests.
+# For a processor without chat template: the format of Mistral, which LLaVA-Med v1.5 is based on.
 INSTRUCTION = "[INST] {prompt}{image_token} [/INST]"
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -29,17 +29,10 @@ class Decoding:
 
     The paper calls `temperature = 0.2, num_beams = 1, max_new_tokens = 1024` deterministic; LLaVA-Med's own code
     samples at any temperature above 0, and so do we, from a seed.
-
-    Args:
-        temperature: 0 takes the likeliest token.
-        top_p: Share of the probability to sample from; the paper states none, 1 is all of it.
-        num_beams: Beams of the search.
-        max_new_tokens: Length limit.
-        seed: Seed of the sampling.
     """
 
-    temperature: float = 0.2
-    top_p: float = 1.0
+    temperature: float = 0.2  # 0 takes the likeliest token
+    top_p: float = 1.0  # not stated in the paper
     num_beams: int = 1
     max_new_tokens: int = 1024
     seed: int = 0
@@ -66,11 +59,8 @@ def prompt_for(report: str, num_rephrasings: int) -> str:
 class KeptAnswers:
     """Answers on disk, one JSON line each, so that a rerun asks for none of them again.
 
-    Lines are synced after each batch; a last line that was cut short is dropped.
-
-    Args:
-        path: File of the answers; made when missing.
-        settings: All that decides an answer besides report and attempt.
+    Lines are synced after each batch; an incomplete last line is dropped. `settings` contains all that decides an
+    answer besides report and attempt.
 
     Raises:
         ValueError: If the file contains anything else.
@@ -83,30 +73,27 @@ class KeptAnswers:
         stored = path.read_bytes() if path.exists() else b""
         whole = stored[: stored.rfind(b"\n") + 1]
         if whole != stored:
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
+            os.truncate(path, len(whole))
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 entry = json.loads(line)
                 self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}, is not a kept answer; move the file away") from error
+                raise ValueError(f"{path}, line {number}, is not a saved answer; move the file away") from error
 
-    def key(self, report: str, attempt: int) -> str:
-        """Identify an answer."""
+    def _key(self, report: str, attempt: int) -> str:
         return hashlib.sha256(f"{self.settings}\0{attempt}\0{report}".encode()).hexdigest()
 
     def of(self, reports: Sequence[str], attempt: int) -> list[str] | None:
         """Return the answers of a batch, or None if one is missing."""
-        keys = [self.key(report, attempt) for report in reports]
+        keys = [self._key(report, attempt) for report in reports]
         return [self.answers[key] for key in keys] if all(key in self.answers for key in keys) else None
 
     def keep(self, reports: Sequence[str], attempt: int, answers: Sequence[str]) -> None:
         """Append the answers of a batch."""
-        entries = {self.key(report, attempt): answer for report, answer in zip(reports, answers, strict=True)}
+        entries = {self._key(report, attempt): answer for report, answer in zip(reports, answers, strict=True)}
         with self.path.open("a", encoding="utf-8") as file:
-            for key, answer in entries.items():
-                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
+            file.writelines(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in entries.items())
             file.flush()
             os.fsync(file.fileno())
         self.answers |= entries
@@ -119,12 +106,7 @@ def settings_of(model: str, decoding: Decoding, num_rephrasings: int, batch_size
 
 
 class ImageTextModel:
-    """Any image-text-to-text model of transformers.
-
-    Args:
-        name: Hub id or folder.
-        decoding: How to sample.
-        num_rephrasings: Number to ask for.
+    """Any image-text-to-text model of transformers; `name` is its Hub id or folder.
 
     Raises:
         ValueError: If transformers cannot load it, or it has neither a chat template nor an image token.
@@ -166,7 +148,8 @@ class ImageTextModel:
             return_tensors="pt",
         ).to(self.model.device, dtype=self.model.dtype)
         sampling = {"temperature": self.decoding.temperature, "top_p": self.decoding.top_p, "top_k": 0}
-        torch.manual_seed(_number_of(f"{self.decoding.seed}\0{attempt}\0" + "\0".join(reports)))
+        digest = hashlib.sha256("\0".join((str(self.decoding.seed), str(attempt), *reports)).encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
         with torch.inference_mode():
             tokens = self.model.generate(
                 **inputs,
@@ -184,7 +167,3 @@ class ImageTextModel:
             return INSTRUCTION.format(prompt=prompt, image_token=self.processor.image_token)
         content = [{"type": "text", "text": prompt}, {"type": "image"}]
         return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-
-
-def _number_of(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

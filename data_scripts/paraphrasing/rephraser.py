@@ -1,43 +1,51 @@
 """Rephrase a report from its parsed findings, without a model: other words in another order, the same facts.
 
-A rephrasing states what the parser found: kind, level, side, severity and negation of each finding, in the order of
-the report, and shape and zone of a disc's contour ("diffuse", "paracentral"). What the parser does not read (sizes,
-names of roots, advice) is left out. Every text is parsed again and kept only if its facts equal the report's.
+A rephrasing states kind, level, side, severity and negation of each finding, in the order of the report, and shape and
+zone of a disc's contour ("diffuse", "paracentral"). What the parser does not read (sizes, names of roots, advice) is
+left out. Every text is parsed again and kept only if its facts equal the report's.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from data_scripts.paraphrasing.groups import Group, Mention, read_groups, with_levels_merged
-from data_scripts.paraphrasing.phrases import CONTOURS, EFFECTS, OTHERS, SIDE_WORDS
+from data_scripts.paraphrasing.phrases import CONTOURS, EFFECTS, OTHERS, SHAPES, SIDE_WORDS, ZONES
 from data_scripts.reports.phrasing import ROMAN_NUMERALS, SEVERITY_WORDS, as_text, listed, one_of, with_article
-from data_scripts.reports.text import report_facts
+from data_scripts.reports.text import Finding, report_facts, report_findings
 
 MAX_DRAWS = 60
 
 
-def rephrase(report: str, count: int, seed: int = 0) -> tuple[str, ...]:
-    """Rephrase the findings of a report.
+@dataclass(frozen=True, kw_only=True)
+class Mention:
+    """A finding without its level, as `Finding`; shape and zone are not facts, but are kept."""
 
-    Args:
-        report: The text.
-        count: Number of texts.
-        seed: Decides the wording together with the report, and nothing else does.
+    kind: str
+    side: str | None
+    severity: str | None
+    shape: str = ""  # `diffuse`, `broad-based`, ... of a disc; `both` of endplates, which have no side
+    zone: str = ""  # `paracentral`, `paracentral and foraminal`, ...
 
-    Returns:
-        Up to `count` distinct texts with the facts of the report, none equal to it. Fewer if the wordings run out;
-        empty if the report states no finding.
-    """
-    return tuple(islice(rephrasings(report, seed), count))
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Distinct mentions in the report's order, at the same levels (empty: not stated), all affirmed or all denied."""
+
+    levels: tuple[str, ...]
+    mentions: tuple[Mention, ...]
+    negated: bool
 
 
 def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
-    """Yield distinct rephrasings with equal facts, until `MAX_DRAWS` draws in a row bring no new one."""
+    """Yield distinct texts with the facts of a report, until `MAX_DRAWS` draws in a row bring no new one.
+
+    Only report and seed decide the wording. A report without a finding has no rephrasing.
+    """
     groups, facts = read_groups(report), report_facts(report)
     if not groups:
         return
@@ -55,7 +63,7 @@ def rephrasings(report: str, seed: int = 0) -> Iterator[str]:
 
 
 def comparable(text: str) -> str:
-    """Ignore case and blanks: texts equal in this count as one rephrasing.
+    """Normalise case and blanks: texts that are then equal count as one rephrasing.
 
     Example:
         >>> comparable(" No  disc bulge.") == comparable("no disc bulge.")
@@ -65,16 +73,10 @@ def comparable(text: str) -> str:
 
 
 def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: bool = False) -> str:
-    """Word groups of findings in sentences; whether the facts are kept is for the parser to say.
-
-    Args:
-        groups: As `read_groups` returns them.
-        rng: Draws words and forms.
-        one_by_one: State each finding in its own sentence, those without a level first.
-    """
+    """Word groups as sentences, whose facts must be checked; `one_by_one` gives each finding a sentence of its own."""
     if one_by_one:
         groups = [
-            Group(levels=group.levels, mentions=(mention,), negated=group.negated)
+            replace(group, mentions=(mention,))
             for group in sorted(groups, key=lambda group: bool(group.levels))
             for mention in group.mentions
         ]
@@ -84,25 +86,93 @@ def word_groups(groups: Sequence[Group], rng: np.random.Generator, one_by_one: b
     return as_text([sentence for group in groups for sentence in sentences.of(group)])
 
 
+def read_groups(report: str) -> list[Group]:
+    """Group neighbouring findings that share levels and negation, each mentioned once.
+
+    Example:
+        >>> for group in read_groups("Lt foraminal protrusion at L4-5 & L5-S1. No spinal stenosis."):
+        ...     print(group.levels, *(mention.kind for mention in group.mentions), group.negated)
+        ('L4/L5', 'L5/S1') protrusion False
+        () stenosis True
+    """
+    said: dict[tuple[tuple[str, ...], bool, Mention], None] = {}
+    for _, same in groupby(report_findings(report), key=lambda finding: finding.span):
+        # A mention of several levels gives one finding each, not always with the same side.
+        levels_of: dict[tuple[bool, Mention], list[str]] = {}
+        for finding in same:
+            levels = levels_of.setdefault((finding.negated, _mention(report, finding)), [])
+            levels += [finding.level] if finding.level else []
+        said |= {(tuple(levels), negated, mention): None for (negated, mention), levels in levels_of.items()}
+    return [
+        Group(levels=levels, negated=negated, mentions=tuple(dict.fromkeys(mention for _, _, mention in members)))
+        for (levels, negated), members in groupby(said, key=lambda key: key[:2])
+    ]
+
+
+def with_levels_merged(groups: Sequence[Group]) -> list[Group]:
+    """Merge neighbouring groups that state the same about different levels."""
+    merged: list[Group] = []
+    for (has_levels, negated, mentions), same in groupby(groups, key=lambda g: (bool(g.levels), g.negated, g.mentions)):
+        levels = tuple(dict.fromkeys(level for group in same for level in group.levels)) if has_levels else ()
+        merged.append(Group(levels=levels, mentions=mentions, negated=negated))
+    return merged
+
+
+def _mention(report: str, finding: Finding) -> Mention:
+    shape, zone = "", ""
+    if finding.kind in CONTOURS:
+        shape, zone = describe_contour(report, finding.span[0], finding.side)
+    elif finding.kind == "endplate change" and _OF_BOTH.search(report[max(0, finding.span[0] - 20) : finding.span[0]]):
+        shape = "both"
+    return Mention(kind=finding.kind, side=finding.side, severity=finding.severity, shape=shape, zone=zone)
+
+
+_OF_BOTH = re.compile(r"\b(?:both|bilateral)\s+$", re.IGNORECASE)
+# Words allowed between a word for shape or zone and its finding.
+_PASSED = frozenset(
+    {"and", "to", "the", "more", "side", "sided", "disc", "discs", "disk", "disks", "degenerative", "annular"}
+    | {"left", "right", "lt", "rt", "both", "bilateral", "central", "posterior"}
+    | {"mild", "mildly", "small", "moderate", "severe", "large"}
+)
+
+
+def describe_contour(report: str, start: int, side: str | None) -> tuple[str, str]:
+    """Find the words for shape and zone right before a finding of a side, in our spelling.
+
+    Example:
+        >>> text = "Diffuse bulge. Central and Lt para-central/foraminal disc protrusion at L4-5"
+        >>> describe_contour(text, text.index("bulge"), None), describe_contour(text, text.index("protru"), "left")
+        (('diffuse', ''), ('', 'paracentral and foraminal'))
+    """
+    clause = re.split(r"[.:;\n]|//", report[max(0, start - 80) : start])[-1].casefold()
+    clause = re.sub(r"\b(?:broad|wide)[- ]based?\b", "broadbased", clause)
+    clause = re.sub(r"\bpara[- ]central\b", "paracentral", clause)
+    shapes: list[str] = []
+    zones: list[str] = []
+    for word in reversed(re.findall(r"[a-z]+", clause)):
+        if word in SHAPES:
+            shapes.insert(0, SHAPES[word])
+        elif word in ZONES and side != "central":
+            zones.insert(0, word)
+        elif word not in _PASSED:
+            break
+    return " ".join(dict.fromkeys(shapes)), " and ".join(dict.fromkeys(zones))
+
+
 class Phrase(NamedTuple):
-    """Words that name findings, and whether a verb after them (`is_plural`) or before them is in the plural."""
+    """Words that name findings."""
 
     text: str
-    is_plural: bool
-    begins_plural: bool
+    is_plural: bool  # whether a verb after them is plural
+    begins_plural: bool  # whether a verb before them is plural
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sentences:
-    """Writes sentences in drawn wordings.
-
-    Args:
-        rng: Draws every choice.
-        level_separator: `/` or `-`, between the vertebrae of a level.
-    """
+    """Writes sentences in random wordings."""
 
     rng: np.random.Generator
-    level_separator: str
+    level_separator: str  # `/` or `-`, between the vertebrae of a level
 
     def of(self, group: Group) -> list[str]:
         """Word a group in sentences without capital and full stop."""
@@ -131,10 +201,8 @@ class Sentences:
             f"there is no evidence of {names}{at}",
         ]
         if group.levels:
-            forms += [
-                f"{self._levels(group.levels)}: no {names}",
-                f"at {self._levels(group.levels)}, there is no {names}",
-            ]
+            levels = self._levels(group.levels)
+            forms += [f"{levels}: no {names}", f"at {levels}, there is no {names}"]
         return one_of(forms, self.rng)
 
     def _presence(self, levels: tuple[str, ...], mentions: Sequence[Mention]) -> str:
@@ -169,7 +237,7 @@ class Sentences:
         return one_of(forms, self.rng)
 
     def _actions(self, effects: Sequence[Mention], form: int) -> str:
-        """Name what is done to which structures; `form` is an index of `Effect.verbs`."""
+        """Name the effects and their structures; `form` is an index of `Effect.verbs`."""
         done = []
         for (verbs, severity), same in groupby(effects, key=lambda f: (EFFECTS[f.kind].verbs, f.severity)):
             verb = one_of(verbs, self.rng)[form]
@@ -180,9 +248,8 @@ class Sentences:
 
     def _names(self, levels: tuple[str, ...], mentions: Sequence[Mention]) -> Phrase:
         names = [self._name(mention, many=len(levels) > 1) for mention in mentions]
-        return Phrase(
-            listed([name.text for name in names], "and"), len(names) > 1 or names[0].is_plural, names[0].is_plural
-        )
+        is_plural = names[0].is_plural
+        return Phrase(listed([name.text for name in names], "and"), len(names) > 1 or is_plural, is_plural)
 
     def _name(self, mention: Mention, many: bool, article: bool = True) -> Phrase:
         severity = one_of(SEVERITY_WORDS[mention.severity], self.rng)[0] if mention.severity in SEVERITY_WORDS else ""
@@ -220,7 +287,7 @@ def _be(is_plural: bool) -> str:
 
 
 def _grade(mention: Mention) -> str:
-    """Spell a grade: `grade I`, `type II`; empty when there is none."""
+    """Spell a grade, as `grade I` or `type II`, if there is one."""
     if mention.severity is None or mention.severity in SEVERITY_WORDS:
         return ""
     scale, _, number = mention.severity.partition(" ")

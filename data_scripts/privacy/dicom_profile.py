@@ -1,8 +1,7 @@
-"""De-identifies a DICOM data set by the Basic Application Level Confidentiality Profile of the standard.
+"""De-identify a DICOM dataset by the standard's Basic Application Level Confidentiality Profile.
 
-Which attribute is removed, emptied or replaced is table E.1-1 of PS3.15, read from the package dicom-anonymizer, which
-keeps it up to date. Its actions are applied here, since that package leaves sequences as they are and gives each
-process other UIDs.
+Table E.1-1 of PS3.15 says which attribute is removed, emptied or replaced; the package dicom-anonymizer keeps it up to
+date. The actions are applied here, since that package does not clean sequences and gives each process different UIDs.
 """
 
 import copy
@@ -10,6 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
+from typing import Any
 
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
 from pydicom import DataElement, Dataset
@@ -24,33 +24,19 @@ from data_scripts.privacy.pseudonyms import Pseudonyms
 
 TABLE = "dicomfields_2026c"  # edition of the standard
 
-# What E.1-1 says: X remove, Z empty, D a dummy of the same type, U another UID. Of a choice (X/Z/D) the strictest that
-# an MR or X-ray image may take is chosen.
-_ACTION_OF_CATEGORY = {
-    "X_TAGS": "remove",
-    "X_Z_TAGS": "remove",
-    "X_D_TAGS": "remove",
-    "X_Z_D_TAGS": "remove",
-    "X_Z_U_STAR_TAGS": "remove",
-    "Z_TAGS": "empty",
-    "Z_D_TAGS": "dummy",
-    "D_TAGS": "dummy",
-    "U_TAGS": "new uid",
-}
-_DUMMY_OF_VR: dict[str, str | bytes] = {
-    "DA": "19000101",
-    "TM": "000000",
-    "DT": "19000101000000",
-    "AS": "000Y",
-    "OB": b"\0\0",
-    "UN": b"\0\0",
-}
+# X removes, Z empties, D gives a dummy of the same type, U another UID. A choice (X/Z/D) means the strictest that an MR
+# or X-ray image allows.
+_REMOVED_CATEGORIES = ("X_TAGS", "X_Z_TAGS", "X_D_TAGS", "X_Z_D_TAGS", "X_Z_U_STAR_TAGS")
+_ACTION_OF_CATEGORY = dict.fromkeys(_REMOVED_CATEGORIES, "remove")
+_ACTION_OF_CATEGORY |= {"Z_TAGS": "empty", "Z_D_TAGS": "dummy", "D_TAGS": "dummy", "U_TAGS": "new uid"}
+_DUMMY_OF_VR: dict[str, str | bytes] = {"DA": "19000101", "TM": "000000", "DT": "19000101000000", "AS": "000Y"}
+_DUMMY_OF_VR |= {"OB": b"\0\0", "UN": b"\0\0"}
 _DUMMY_TEXT = "ANONYMIZED"
 _TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 _PERSONAL_VRS = frozenset({"PN", "DA", "TM", "DT"})  # never needed to read an image, in the table or not
 _PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both become the pseudonym
-_DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table drops what is drawn, so the rest means nothing
+_DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table removes the drawing, so the rest means nothing
 _SERIES_DESCRIPTION = BaseTag(0x0008103E)
 _OWN_UID_ROOT = "2.25."
 
@@ -60,7 +46,7 @@ def _tags(keywords: str) -> frozenset[BaseTag]:
 
 
 # Free text and bytes may hold anything, so only these stay: what is needed to read the pixels and to know how they were
-# made. Texts among them are searched for names all the same.
+# made. Texts among them are still searched for names.
 _FILE_META_TAGS = _tags(
     "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID "
     "TransferSyntaxUID ImplementationClassUID"
@@ -80,7 +66,7 @@ _KEPT_TAGS = (
     )
 )
 
-# Of a series description these words stay: they say how an image was made. Everything else in it may name a person.
+# Words of a series description that say how an image was made; all others may name a person.
 _TECHNICAL_WORD = re.compile(
     r"T1|T2|W|PD|STIR|DIXON|FS|SPAIR|SPIR|FAT|SAT|SUPP?|TIRM|FLAIR|DWI|ADC|TSE|FSE|SE|GRE|FFE|FLASH|MEDIC|VIBE|HASTE|SPACE|"
     r"CISS|MYELO|MYELOGRAM|TRA|AX|AXIAL|SAG|SAGITTAL|COR|CORONAL|OBL|LOC|LOCALI[SZ]ER|SCOUT|SURVEY|3D|2D|ISO|GD|POST|PRE|"
@@ -89,23 +75,16 @@ _TECHNICAL_WORD = re.compile(
 
 
 def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
-    """Give a copy that names no one, at any depth of its sequences.
+    """Return a copy that names no one, at any depth of its sequences, and says how it was cleaned.
 
-    Pixels stay as they are: text burnt into them is found by `burnt_in_text`, not here. UIDs are replaced consistently,
-    so that slices of a series stay together, in every run with the same key. Name and id of the patient become one
-    pseudonym; private elements go; of the series description only technical words stay (`T2 TSE SAG`).
-
-    Args:
-        dataset: As read; not changed.
-        pseudonyms: Their key decides the new ids.
-
-    Returns:
-        The copy, with the method named in it as the standard asks.
+    Pixels stay: `burnt_in_text` finds text in them. UIDs are replaced consistently in every run with the same key, so
+    that slices of a series stay together. Name and id of the patient become one pseudonym, private elements are
+    removed, and the series description keeps only technical words (`T2 TSE SAG`).
 
     Source:
-        PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Beyond the profile, of dates,
-        times, names, free texts and bytes outside its table only technical ones stay, and every UID that is not of the
-        standard is replaced.
+        PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Stricter than the profile:
+        dates, times, names, free texts and bytes outside its table stay only if technical, and every UID that the
+        standard does not define is replaced.
     """
     cleaned = copy.deepcopy(dataset)
     # Patients without an id or a name must not become one patient.
@@ -126,9 +105,9 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
 
 def identifying_elements(dataset: Dataset) -> list[str]:
-    """List the elements that may name someone: keyword or tag, with the path of sequences above.
+    """List the elements that may name someone: keyword or tag, with the path of sequences above, without values.
 
-    Empty for what `deidentify_dicom` gives. Values are not shown, since the list ends up in reports.
+    Empty for what `deidentify_dicom` returns.
 
     Example:
         >>> dataset = Dataset()
@@ -144,18 +123,20 @@ def identifying_elements(dataset: Dataset) -> list[str]:
 
 @cache
 def _actions() -> dict[int, str]:
-    """Action of each tag of the table. Its tags with a mask, four numbers, are curves and overlays."""
+    """Return the action of each tag of the table. Its tags with a mask, four numbers, are curves and overlays."""
     table = dicom_anonymization_database_selector(TABLE)
-    single: dict[int, str] = {}
-    for category, action in _ACTION_OF_CATEGORY.items():
-        single |= {(tag[0] << 16) + tag[1]: action for tag in table[category] if len(tag) == 2}
-    return single
+    return {
+        (tag[0] << 16) + tag[1]: action
+        for category, action in _ACTION_OF_CATEGORY.items()
+        for tag in table[category]
+        if len(tag) == 2
+    }
 
 
 def _action(tag: BaseTag, vr: str) -> str:
-    """What the profile does to an element: `keep`, or an action of `_ACTION_OF_CATEGORY`."""
+    """Return what the profile does to an element: `keep`, or an action of `_ACTION_OF_CATEGORY`."""
     if vr == VR.UN or tag.group & 0xFF00 in _DRAWN_GROUPS or not dictionary_has_tag(tag):
-        return "remove"  # what is of an unknown meaning or type, as are private elements, cannot be checked
+        return "remove"  # an unknown meaning or type, as of private elements, cannot be checked
     if tag.group <= 0x0002 and tag not in _FILE_META_TAGS:
         return "remove"  # who sent and who received the file, and anything they added
     action = _actions().get(tag) or _action_outside_table(tag, vr)
@@ -187,7 +168,7 @@ def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
         elif action == "empty":
             element.clear()
         elif action == "dummy":
-            element.value = _dummy(element)
+            element.value = _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
         elif action == "new uid":
             element.value = _map_uids(element, pseudonyms)
         elif element.VR == VR.SQ:
@@ -198,17 +179,17 @@ def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
 
 
 def _readable_element(dataset: Dataset, tag: BaseTag) -> DataElement | None:
-    """The element, its value converted; None where it is not of its type: what cannot be read cannot be checked."""
+    """Return the element with its value converted; None if it cannot be read, and thus not checked."""
     try:
         element = dataset[tag]
     except Exception:  # a damaged value raises whatever its converter meets
         return None
-    # pydicom leaves text where a number should be as it is.
-    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    # pydicom does not convert text where a number should be.
     pattern = {VR.IS: "", VR.DS: "", VR.UI: r"[\d.]*"}.get(VR(element.VR))
-    if pattern is not None and any(type(value) in (str, UID) and not re.fullmatch(pattern, value) for value in values):
-        return None
-    return element
+    if pattern is None:
+        return element
+    texts = [value for value in _values(element) if type(value) in (str, UID)]
+    return element if all(re.fullmatch(pattern, text) for text in texts) else None
 
 
 def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
@@ -225,7 +206,7 @@ def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
 
 
 def _is_harmless(element: DataElement) -> bool:
-    """Whether an element, no sequence to look into, is as `deidentify_dicom` leaves it."""
+    """Whether an element, not a sequence, is as `deidentify_dicom` leaves it."""
     action = _action(element.tag, element.VR)
     if element.is_empty or str(element.value) in ("", "[]"):
         return dictionary_has_tag(element.tag)
@@ -234,9 +215,11 @@ def _is_harmless(element: DataElement) -> bool:
     if element.tag in _PATIENT_TAGS:
         return re.fullmatch(r"p-[0-9a-f]{16}", str(element.value)) is not None
     if action == "dummy":
-        return element.value == _dummy(element)
+        return element.value == _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
     if action == "new uid":
-        return all(uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in _uids(element))
+        return all(
+            uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in map(str, filter(None, _values(element)))
+        )
     return action == "keep" and not _names_someone(element)
 
 
@@ -250,18 +233,15 @@ def _technical_words(description: str) -> str:
     return " ".join(word for word in words if _TECHNICAL_WORD.fullmatch(word.upper()))
 
 
-def _dummy(element: DataElement) -> str | bytes:
-    return _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
-
-
-def _uids(element: DataElement) -> list[str]:
-    values = element.value if isinstance(element.value, MultiValue) else [element.value]
-    return [str(uid) for uid in values if uid]
+def _values(element: DataElement) -> list[Any]:
+    return [*element.value] if isinstance(element.value, MultiValue) else [element.value]
 
 
 def _map_uids(element: DataElement, pseudonyms: Pseudonyms) -> list[str] | str:
-    """Classes and encodings of the standard name no one; its root alone proves nothing."""
-    mapped = [uid if uid in UID_dictionary else pseudonyms.of_uid(uid) for uid in _uids(element)]
+    """Replace UIDs, except classes and encodings of the standard; its root alone proves nothing."""
+    mapped = [
+        uid if uid in UID_dictionary else pseudonyms.of_uid(uid) for uid in map(str, filter(None, _values(element)))
+    ]
     return mapped[0] if len(mapped) == 1 else mapped
 
 

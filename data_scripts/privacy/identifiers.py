@@ -1,40 +1,34 @@
-"""What in a report names a person: dates, names, numbers, addresses. Found by rules, replaced by placeholders.
+"""Find and replace what names a person in a report (dates, names, numbers, addresses), by rules.
 
-Rules, and no language model, since a report must come out with every medical word untouched: levels (`L4/5`), sizes
-(`3*2 cm`), grades and eponyms (Schmorl, Tarlov) look like dates, fractions and names. A name that stands alone,
-without a title, a label or a degree beside it, is not found: reports that hold such names need another tool, or eyes.
+No language model is used, since every medical word must stay: levels (`L4/5`), sizes (`3*2 cm`), grades and eponyms
+(Schmorl, Tarlov) look like dates, fractions and names. A name without a title, a label or a degree next to it is not
+found: reports that contain such names need another tool, or a reader.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-from data_scripts.privacy.person_names import find_institutions, find_names
-
-Span = tuple[int, int]
+from data_scripts.privacy.person_names import Span, find_institutions, find_names
+from data_scripts.reports.text import replace_spans
 
 KINDS = ("NAME", "DATE", "TIME", "AGE", "PHONE", "EMAIL", "URL", "ID", "PLACE")
 
 
 @dataclass(frozen=True)
 class Identifier:
-    """A passage that may name a person.
+    """A passage that may name a person."""
 
-    Args:
-        kind: One of `KINDS`. AGE: over 89.
-        span: Where the passage begins and ends in the text, as in a slice.
-        text: The passage.
-    """
-
-    kind: str
-    span: Span
+    kind: str  # one of `KINDS`; AGE: over 89
+    span: Span  # where it begins and ends in the text, as in a slice
     text: str
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
-    """Find what names a person, in the order of the text and without overlaps.
+    """Find passages that name a person, in the order of the text and without overlaps.
 
-    Labels stay outside: of `MRN: 12345` the number is found. Years alone and ages up to 89 are no identifiers.
+    Labels are left out: in `MRN: 12345` the number is found. Bare years and ages up to 89 are not identifiers.
 
     Source:
         The identifiers of the Safe Harbor method, 45 CFR 164.514(b)(2), as far as they occur in reports.
@@ -53,24 +47,19 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 
 def scrub_text(text: str) -> str:
-    """Replace what names a person by placeholders, and leave all else as it is.
+    """Replace passages that name a person with placeholders.
 
     Example:
         >>> scrub_text("Patient name: Ahmad Salem. MRN: 12345. Seen 12 Mar 2016: L4-5 bulge of 4.5 mm, Schmorl node")
         'Patient name: [NAME]. MRN: [ID]. Seen [DATE]: L4-5 bulge of 4.5 mm, Schmorl node'
     """
-    parts, position = [], 0
-    for identifier in find_identifiers(text):
-        start, end = identifier.span
-        parts += [text[position:start], f"[{identifier.kind}]"]
-        position = end
-    return "".join([*parts, text[position:]])
+    return replace_spans(text, {found.span: f"[{found.kind}]" for found in find_identifiers(text)})
 
 
 def _candidates(text: str) -> Iterator[tuple[str, Span]]:
-    """Passages by falling certainty: a later one that overlaps an earlier one gives way."""
-    for kind, pattern in _CERTAIN:
-        for match in pattern.finditer(text):
+    """Yield passages, the most certain first: a later one that overlaps an earlier one is dropped."""
+    for kind, patterns in _CERTAIN.items():
+        for match in chain.from_iterable(re.finditer(pattern, text) for pattern in patterns):
             yield kind, match.span("value")
     for match in _DATE.finditer(text):
         if _is_date(text, match):
@@ -78,17 +67,14 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     for match in _PHONE.finditer(text):
         if 7 <= sum(char.isdigit() for char in match[0]) <= 15:
             yield "PHONE", match.span()
-    for match in _LONG_NUMBER.finditer(text):
-        yield "ID", match.span()
-    for span in find_names(text):
-        yield "NAME", span
-    for span in find_institutions(text):
-        yield "PLACE", span
+    yield from (("ID", match.span()) for match in _LONG_NUMBER.finditer(text))
+    yield from (("NAME", span) for span in find_names(text))
+    yield from (("PLACE", span) for span in find_institutions(text))
 
 
 def _is_date(text: str, match: re.Match[str]) -> bool:
-    """Whether numbers that look like a date are one; with a year of four digits they are."""
-    if _FULL_YEAR.search(match[0]):
+    """Whether numbers that look like a date are one; with a four-digit year they are."""
+    if re.search(r"\d{4}", match[0]):
         return True
     before = text[max(0, match.start() - 40) : match.start()]
     if before[-1:].isalpha() or _UNIT_AFTER.match(text, match.end()):
@@ -97,8 +83,8 @@ def _is_date(text: str, match: re.Match[str]) -> bool:
     return not (is_numeric and (_LEVEL_BEFORE.search(before) or _MEASURE_BEFORE.search(before)))
 
 
-# Repetitions are bounded, so that the time for a hostile text grows with its length only. `\d` takes the digits of
-# every script, Arabic ones among them.
+# Repetitions are bounded, so the time for a hostile text is linear in its length. `\d` matches the digits of every
+# script, Arabic ones among them.
 _DAY = r"(?:0?[1-9]|[12]\d|3[01]|[٠-٩]{1,2})"
 _MONTH = r"(?:0?[1-9]|1[0-2]|[٠-٩]{1,2})"
 _YEAR = r"(?:(?:19|20)\d\d|[١٢][٠-٩]{3})"
@@ -121,7 +107,7 @@ _DATE = re.compile(
     )(?![\w/]|[.,*-]\d)""",
     re.VERBOSE,
 )
-# "levels 10/11/12" and "7-8-10 mm" are no dates.
+# "levels 10/11/12" and "7-8-10 mm" are not dates.
 _LEVEL_BEFORE = re.compile(
     r"(?:\b(?:levels?|discs?|disks?|vertebrae|(?<![/.])[LTDCS])[\s:]*|\d\s?[/&-]\s?)$", re.IGNORECASE
 )
@@ -131,7 +117,6 @@ _MEASURE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(r"\s?(?:(?:mm|cm|ml|cc|deg|degrees?)\b|%|°)", re.IGNORECASE)
-_FULL_YEAR = re.compile(r"\d{4}")
 
 _PHONE = re.compile(
     r"""(?<![\w.,/*+-])(?:
@@ -154,50 +139,42 @@ _WEEKDAY_OR_MONTH = (
 )
 _CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d"
 _OVER_89 = r"(?P<value>9\d|1[0-2]\d)"
-_CERTAIN: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("EMAIL", r"(?P<value>[\w.+-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,63})"),
-        ("URL", r"(?P<value>(?:(?:https?|ftp|file)://|\bwww\.)[^\s<>]*[^\s<>.,;:)])"),
-        (
-            "URL",
-            r"(?P<value>\b[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>]*[^\s<>.,;:)])?)",
-        ),
-        (
-            "PHONE",
-            r"(?i:\b(?:tel(?:ephone)?|phone|ph|mobile|mob|cell|fax|whatsapp|pager|hotline|call)\b\.?\s*(?:number|no|num)?\.?)"
-            r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s().-]{0,2}\d){4,14}(?:\s*(?i:ext|x)\.?\s*\d+)?)",
-        ),
-        (
-            "ID",
-            rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
-            r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
-        ),
-        (
-            "ID",
-            r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
-        ),  # SSN; UID, address in a network
-        (
-            "ID",  # without "no.": three digits at least
-            r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
-            r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
-        ),
-        (
-            "DATE",
-            r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
-            r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
-        ),
-        ("DATE", rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)"),
-        ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))"),
-        ("TIME", rf"(?<![\w:/.-])(?P<value>{_CLOCK}:[0-5]\d)(?![\w:])"),
-        ("TIME", rf"(?:(?i:\bat|\btime|\bhrs?)\W{{1,2}}|\d{{4}},?\s)(?P<value>{_CLOCK})(?![\w:])"),
-        ("AGE", rf"(?<![\w.,*/-]){_OVER_89}(?=[\s-]?(?i:years?|yrs?|yo|y\W?o|y)\b)"),
-        ("AGE", rf"(?i:\bage|\baged)\b[\s:]*(?:of\s)?{_OVER_89}\b"),
-        ("PLACE", r"(?i:\baddress)\s*:\s*(?P<value>[^\n;\[]*[^\s;.\[\]])"),
-        ("PLACE", r"(?P<value>\bP\.?\s?O\.?\s?Box\s*\d+)"),
-        (
-            "PLACE",
-            r"(?P<value>\b\d{1,5}\s(?:[A-Z][\w'’-]+\s){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b\.?)",
-        ),
-    )
-)
+_CERTAIN = {
+    "EMAIL": (r"(?P<value>[\w.+-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,63})",),
+    "URL": (
+        r"(?P<value>(?:(?:https?|ftp|file)://|\bwww\.)[^\s<>]*[^\s<>.,;:)])",
+        r"(?P<value>\b[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>]*[^\s<>.,;:)])?)",
+    ),
+    "PHONE": (
+        r"(?i:\b(?:tel(?:ephone)?|phone|ph|mobile|mob|cell|fax|whatsapp|pager|hotline|call)\b\.?\s*(?:number|no|num)?\.?)"
+        r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s().-]{0,2}\d){4,14}(?:\s*(?i:ext|x)\.?\s*\d+)?)",
+    ),
+    "ID": (
+        rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
+        r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
+        # SSN; UID, address in a network
+        r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
+        # without "no.": at least three digits
+        r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
+        r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
+    ),
+    "DATE": (
+        r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
+        r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
+        rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)",
+    ),
+    "TIME": (
+        rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))",
+        rf"(?<![\w:/.-])(?P<value>{_CLOCK}:[0-5]\d)(?![\w:])",
+        rf"(?:(?i:\bat|\btime|\bhrs?)\W{{1,2}}|\d{{4}},?\s)(?P<value>{_CLOCK})(?![\w:])",
+    ),
+    "AGE": (
+        rf"(?<![\w.,*/-]){_OVER_89}(?=[\s-]?(?i:years?|yrs?|yo|y\W?o|y)\b)",
+        rf"(?i:\bage|\baged)\b[\s:]*(?:of\s)?{_OVER_89}\b",
+    ),
+    "PLACE": (
+        r"(?i:\baddress)\s*:\s*(?P<value>[^\n;\[]*[^\s;.\[\]])",
+        r"(?P<value>\bP\.?\s?O\.?\s?Box\s*\d+)",
+        r"(?P<value>\b\d{1,5}\s(?:[A-Z][\w'’-]+\s){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b\.?)",
+    ),
+}

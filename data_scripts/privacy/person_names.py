@@ -1,25 +1,81 @@
-"""Where a report names a person or an institution: after a title, after a label, before a degree.
+"""Find where a report names a person or an institution: after a title, after a label, before a degree.
 
-A capital letter alone says nothing in reports (`Schmorl`, `Grade I`, `Diffuse`), so a name needs a cue beside it, and
+A capital letter alone means nothing in reports (`Schmorl`, `Grade I`, `Diffuse`), so a name needs a cue next to it, and
 it ends before the first word that reports use for something else.
 """
 
 import re
 from collections.abc import Iterator
 
-from data_scripts.privacy.name_words import (
-    ALSO_NAMES,
-    EPONYMS,
-    FUNCTION_WORDS,
-    MEDICAL_ENDING,
-    NOT_NAMES,
-    ORDINARY_ENDING,
-    ORDINARY_WORDS,
-    PARTICLES,
-)
-from data_scripts.reports.words import is_word_of_reports
+from data_scripts.reports.lexicon import word_set
+from data_scripts.reports.words import is_word_of_reports, known_forms
 
 Span = tuple[int, int]
+
+# Words of reports end a name; these are the ones that the lexicon lacks. Lower case.
+_OTHER_WORDS_OF_REPORTS = word_set("""
+abdomen abdominal according acute additional advice aera age aged anaemia anemia angle ankle appearances arm as asked
+assessment asthma avanto back backache base brain breast burning by cancer canon cc center chest claudication clinic
+clinical clinically clinician coccyx complain complaining complains complaint conclusion conditional consistent
+consultant coronal correlation ct date dated department details diabetic diagnosis diffusion disease diseases
+disturbance dixon doctor dr elbow emergency epileptic etc exam examination examined family female few foot gait ge gp
+hand has have he head heart her hernia hip his history hitachi hospital hyperintense hypertensive hypointense
+hypothyroid if image images imaging imp incidental incontinence indication internal it knee known kyphosis l leg limb
+liver location lower lss lumbago m male md medicine meningeal mr mri mrs ms my name nb neuro neurological neurology
+neurosurgeon neurosurgery new noticed numbness obese office operated orbit orthopaedic orthopaedics orthopedic
+orthopedics our outpatient pain perfusion philips phone physician physio physiotherapy please post pregnant private
+procedure prof prostate protocol pt radiculopathy radiologist radiology ray re reason recommend recommended referral
+referred referring regarding reported reporting request requested rheumatoid rheumatology sacrum safe sagittal said
+sciatic sciatica sclerosis sensory sequence sequences series sex she short shoulder showed siemens signed sir skyra
+smoker sphincter studies study suggested swelling syrinx t technique technologist tel tesla they thigh this thoracic
+time tingling today tomorrow toshiba trauma traumatic unit university urgent us venous ward we weakness which who whole
+wise wrist x xray year years yesterday
+""")
+PARTICLES = word_set("al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von")
+NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES
+# Endings of diseases, operations and examinations.
+MEDICAL_ENDING = re.compile(
+    r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
+    r"|grams?|osteal|listhesis|otensive|itic)|\w{4,}omas?"
+)
+# What patients and doctors are and do: in lower case, these words after "patient" or "Dr" begin no name. With a capital
+# they may (Young, Will).
+ORDINARY_WORDS = word_set("""
+able admits admitted after again agreed agrees alert allergic already always anxious anymore arrived asks attended
+autistic available awake aware bedridden before began bends between bound breathing brought called calls came can cared
+carries child chose claims claustrophobic comes comfortable comment compliant confidential confused consent consented
+consents continues cooperative could couldn cover cried data declined declines degraded demographics describes
+developed did didn died discharged discontinued discussed does doesn doing drowsy during ect elderly ended endorses
+ever every exercises expired factors failed fasting feels fell felt file first flow gave gets gives goes got group
+groups habitus had happy hasn haven here ids info information informed informs infused injured intubated isn items just
+keeps kept knows last later lay lies lifted list lives lost lying made make makes manages many may mentions middle
+might missed monitoring motion moved movement movements moves moving must near needed needs next non notified now obeys
+once onto opted orders outcomes over own paced perhaps positioning postop prefers preop prepared presenting prone put
+quite ran ready really received record recovered redacted refused refuses remained remains removed reports requests
+required requires responded responds restless returned returns review run safety sat satisfaction says see seems sent
+set setup shook should si sits sleeps slept slipped smokes some soon stable stands started stated states stayed steady
+stood stopped stops such suddenly suffered suffers supine takes that their them then thinks throughout thus till told
+tolerated too took transfer transferred tried tries turned twice unable unaware uncooperative under underwent unknown
+unless unstable until unwell uses usually verified very via visited waited walk walks wants wasn weak wears weighed
+weighs went weren wheelchair when whether will wished wishes withheld woke won works worried worse would wouldn young
+""")
+# Endings of verbs and adjectives; names end otherwise ("Ahmed", "Kelly", "King", "Clement").
+ORDINARY_ENDING = re.compile(
+    r"\w{4,}(?:ing|ive|ous|able|ible|ful|less|ness|tions?|ment|ance|ence|ities|ically|ally|ently|antly|edly)"
+    r"|\w{2,}(?:at|in|on|is|iz|ct|nt|rm|ss|rr|ov|uc|tt|rt|pp|uir|os|ain|or)ed"
+)
+# Words above that are family names after "Dr.".
+ALSO_NAMES = word_set(
+    """said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack
+    place face new old"""
+)
+FUNCTION_WORDS = word_set(
+    "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
+)
+EPONYMS = word_set(
+    """andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott
+    romanus scheuermann tarlov"""
+)
 
 _NAMED_AFTER = re.compile(
     r"(?:['’]s)?[ \t]+(?:type|grade|cysts?|nodes?|disease|lesions?|angle|changes?|syndrome|lymphoma|classification"
@@ -79,8 +135,7 @@ def find_names(text: str) -> Iterator[Span]:
     for match in _TITLE.finditer(text):
         cue = match["cue"] or match["other"]
         lower_case = 0 if match["sign"] or cue.casefold() == "doctor" else 2
-        is_resonance = cue in ("MR", "mr")  # or a man
-        yield from _name_at(text, match.end(), lower_case=lower_case, certain=not is_resonance)
+        yield from _name_at(text, match.end(), lower_case=lower_case, certain=cue not in ("MR", "mr"))  # resonance
     for match in _LABEL_OF_NAME.finditer(text):
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
     for match in _DONE_BY.finditer(text):
@@ -95,7 +150,7 @@ def find_names(text: str) -> Iterator[Span]:
         if text[match.end() : match.end() + 1].islower():
             fewest = 1 if match["colon"] else 2
             for start, end in _name_at(text, match.end(), fewest=fewest, lower_case=_MAX_WORDS - 1):
-                # One word and no end of the clause: rather a slip of the pen ("pt: nild bulge").
+                # One word within a clause is more likely a typo ("pt: nild bulge").
                 if " " in text[start:end] or not (text[end : end + 1].isspace() and _WORD.match(text, end + 1)):
                     yield start, end
     for match in _DEGREE.finditer(text):
@@ -122,16 +177,11 @@ def find_institutions(text: str) -> Iterator[Span]:
 def _name_at(
     text: str, start: int, *, fewest: int = 1, lower_case: int = 0, labelled: bool = False, certain: bool = False
 ) -> Iterator[Span]:
-    """Yield the name that begins at a position, if one does.
+    """Yield the name of at least `fewest` words that begins at a position, if one does.
 
-    Args:
-        text: The report.
-        start: Where the cue ends.
-        fewest: Words that make a name.
-        lower_case: How many words the name may have when typed in small letters. All but the first count only where
-            nothing but the end of a clause or a word of reports follows, lest a finding is taken.
-        labelled: Whether the text calls it a name: a comma may part family name and name, and any word may be one.
-        certain: Whether the cue leaves no doubt that a name follows, be it one that is a word as well ("Small").
+    In lower case a name may have `lower_case` words; all but the first count only before the end of a clause or a
+    word of reports, to spare findings. `labelled`: the text calls it a name, so a comma may separate family name
+    and name, and any word may be one. `certain`: a name follows, even one that is a word as well ("Small").
     """
     words: list[re.Match[str]] = []
     position = start
@@ -145,8 +195,7 @@ def _name_at(
     while words and words[-1][0] in PARTICLES:  # "Dr. Salem de"
         words.pop()
     if len(words) >= fewest and any(len(word[0]) > 1 for word in words):
-        end = words[-1].end()
-        yield start, end
+        yield start, words[-1].end()
 
 
 def _continues_name(
@@ -170,7 +219,7 @@ def _continues_name(
 
 
 def _ends_clause(text: str, position: int, num_more: int) -> bool:
-    """Whether a clause ends, or a word of reports follows, after no more than so many other words."""
+    """Whether a clause ends, or a word of reports follows, after at most `num_more` other words."""
     for _ in range(num_more + 1):
         following = _WORD.match(text, position + 1)
         if following is None or not text[position].isspace():
@@ -182,7 +231,7 @@ def _ends_clause(text: str, position: int, num_more: int) -> bool:
 
 
 def _is_no_name(word: re.Match[str], text: str) -> bool:
-    """Whether a word is one of reports, whole or in a part of it ("Post-laminectomy")."""
+    """Whether a word, or a part of it ("Post-laminectomy"), is a word of reports."""
     parts = [part for part in word[0].casefold().split("-") if len(part) > 2] or [word[0].casefold()]
     if any(part in EPONYMS for part in parts) and _NAMED_AFTER.match(text, word.end()):
         return True
@@ -193,7 +242,7 @@ def _is_no_name(word: re.Match[str], text: str) -> bool:
 
 
 def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
-    """Whether a word of reports is a name where it stands: no finding begins with it ("Dr. Salem. Small bulge")."""
+    """Whether a word of reports is a name here: no finding begins with it ("Dr. Salem. Small bulge")."""
     if word[0].casefold() not in ALSO_NAMES or word[0][0].islower():
         return False
     following = re.compile(r"[ \t]+([^\W\d_][\w'’-]*)").match(text, word.end())
@@ -205,7 +254,7 @@ def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
 
 
 def _next_word(text: str, word: re.Match[str], *, commas: bool) -> int:
-    """Where the next word of the name may begin; -1 where punctuation or a new line ends it."""
+    """Return where the next word of the name may begin; -1 if punctuation or a new line ends it."""
     abbreviated = len(word[0]) == 1 or word[0].casefold() in _ABBREVIATED
     pattern = r"[ \t^]+" + (r"|\.[ \t]*" if abbreviated else "") + (r"|,[ \t]*(?=[^\W\d_a-z])" if commas else "")
     gap = re.compile(pattern).match(text, word.end())
@@ -213,7 +262,7 @@ def _next_word(text: str, word: re.Match[str], *, commas: bool) -> int:
 
 
 def _last_known_word_end(text: str) -> int:
-    """Where the name begins: after the last word that is none."""
+    """Return where the name begins: after the last word of reports."""
     known = [word.end() for word in _WORD.finditer(text) if len(word[0]) > 1 and word[0].casefold() in NOT_NAMES]
     rest = _WORD.search(text, known[-1]) if known else _WORD.search(text)
     return rest.start() if rest else len(text)

@@ -1,4 +1,4 @@
-"""Names for patients, studies and files that say nothing, yet stay the same wherever the same key is used."""
+"""Pseudonyms of patients, studies and files: meaningless, and the same wherever the same key is used."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from pathlib import Path
 _MIN_KEY_BYTES = 16
 _NUM_HEX_DIGITS = 16  # 64 bits: among a million ids the chance of one collision is 3e-8
 
-# A date, and a time behind it, as scanners write them into names of folders: 20160309, 20160309_091629, 2016-03-09.
+# A date, perhaps with a time, as scanners write them into folder names: 20160309, 20160309_091629, 2016-03-09.
 _DATE_IN_NAME = re.compile(
     r"(?<!\d)(?:19|20)\d\d(?P<dash>-?)(?:0[1-9]|1[0-2])(?P=dash)(?:0[1-9]|[12]\d|3[01])(?:[_T.-]?[0-2]\d[0-5]\d[0-5]\d)?(?!\d)"
 )
@@ -25,12 +25,8 @@ class Pseudonyms:
 
     A plain hash would not do: whoever knows that ids are numbers could hash them all.
 
-    Args:
-        key: Secret, at least 16 random bytes. The same key gives the same pseudonyms; without it they cannot be made
-            again.
-
     Raises:
-        ValueError: If the key is too short.
+        ValueError: If the key has fewer than 16 bytes.
 
     Example:
         >>> pseudonyms = Pseudonyms(bytes(32))
@@ -46,38 +42,33 @@ class Pseudonyms:
 
     @classmethod
     def random(cls) -> "Pseudonyms":
-        """With a key that nobody keeps: the way back is gone when the program ends."""
+        """Draw a key that nobody keeps: no one can trace the pseudonyms back once the program ends."""
         return cls(secrets.token_bytes(32))
 
     @classmethod
     def from_file(cls, path: Path) -> "Pseudonyms":
-        """With the key in a file, which is made, readable by its owner alone, where there is none.
+        """Read the key from a file; if missing, make it, readable only by its owner.
 
         Raises:
-            ValueError: If the file holds no key.
+            ValueError: If the file contains no key.
         """
         if not path.exists():
             _make_key_file(path)
         try:
             return cls(bytes.fromhex(path.read_text(encoding="ascii")))
         except ValueError as error:
-            raise ValueError(f"{path} holds no pseudonym key: 64 hexadecimal digits are expected ({error})") from error
+            raise ValueError(f"{path} contains no pseudonym key: expected 64 hexadecimal digits ({error})") from error
 
     def of(self, identifier: str, prefix: str = "p") -> str:
-        """The pseudonym of an identifier.
-
-        Args:
-            identifier: As the source gives it.
-            prefix: What it names, so that a patient and a study of one number differ.
-        """
+        """Return the pseudonym of an identifier; `prefix` distinguishes a patient from a study of the same number."""
         return f"{prefix}-{self._digest(f'{prefix}:{identifier}').hex()[:_NUM_HEX_DIGITS]}"
 
     def of_uid(self, uid: str) -> str:
-        """The UID that takes another's place in a DICOM file, of the form that UUIDs have (PS3.5, B.2)."""
+        """Return the replacement of a UID in a DICOM file, in the form of a UUID (PS3.5, B.2)."""
         return f"2.25.{int.from_bytes(self._digest(f'uid:{uid}')[:16])}"
 
     def of_dates_in(self, name: str) -> str:
-        """The name of a file without the dates in it, and as unique as before.
+        """Replace the dates in a file name; it stays as unique as before.
 
         Example:
             >>> Pseudonyms(bytes(32)).of_dates_in("0001/L-SPINE_LSS_20160309_091629_240000/T2_0005_001.ima")
@@ -90,16 +81,16 @@ class Pseudonyms:
 
 
 def _make_key_file(path: Path) -> None:
-    """The file appears with the key in it, so that another process never reads it empty; the first to write wins."""
+    """Make the file with the key in it, so that no other process reads it empty; the first to write wins."""
     with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, prefix=f".{path.name}-") as file:
         file.write(secrets.token_hex(32) + "\n")
         file.flush()
-        with suppress(FileExistsError):  # of another process
-            os.link(file.name, path)  # the temporary file is readable by its owner alone, and so is this
+        with suppress(FileExistsError):  # another process was first
+            os.link(file.name, path)  # only its owner can read the temporary file, and so this one
 
 
 def holds_date(name: str) -> bool:
-    """Whether a file name or an id holds a date.
+    """Whether a file name or an id contains a date.
 
     Example:
         >>> holds_date("LSS_20160309_091629"), holds_date("9003175L.png")

@@ -1,4 +1,4 @@
-"""The words of lumbar reports: their forms, and what they say. Data only; the reading is done elsewhere.
+"""The words of lumbar reports: their forms, and what they mean. Data only.
 
 A report is read as lemmas. `FORMS` and `ACTION_FORMS` give the spellings of each lemma, `FINDING_PHRASES` and
 `STRUCTURE_PHRASES` are regular expressions over lemmas with single blanks between them, and `RELATIONS` says which
@@ -8,8 +8,13 @@ finding an action on a structure is.
 import re
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Split a list of words at its blanks."""
     return frozenset(text.split())
+
+
+def _kinds(text: str) -> frozenset[str]:
+    return frozenset(text.split(", "))
 
 
 # What acts on a structure: lemma → role → forms. "active" words look for their structure on the right ("compressing
@@ -22,11 +27,7 @@ ACTION_FORMS = {
         "passive": "compressed encroached impinged displaced obliterated effaced flattened compromised",
         "noun": "compression encroachment impingement displacement obliteration effacement",
     },
-    "indent": {
-        "active": "indent indents indenting intending",
-        "passive": "indented",
-        "noun": "indentation impression",
-    },
+    "indent": {"active": "indent indents indenting intending", "passive": "indented", "noun": "indentation impression"},
     "touch": {
         "active": "abut abuts abutting touch touches touching reach reaches reaching contact contacts contacting",
         "passive": "abutted touched contacted",
@@ -34,18 +35,14 @@ ACTION_FORMS = {
     },
     "narrow": {"active": "narrows narrowing", "passive": "narrow narrowed stenosed stenotic", "noun": "stenosis"},
     "reduce": {"active": "reducing", "passive": "reduced decreased diminished", "noun": "loss reduction decrease"},
-    "crowd": {"active": "crowding", "passive": "crowded", "noun": ""},
+    "crowd": {"active": "crowding", "passive": "crowded"},
     "thicken": {"active": "thickening", "passive": "hypertrophied thickened enlarged", "noun": "hypertrophy"},
-    "degrade": {"active": "", "passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
-    "spare": {
-        "active": "",
-        "passive": "adequate patent preserved open normal capacious maintained intact unremarkable",
-        "noun": "",
-    },
-    "free": {"active": "", "passive": "free", "noun": ""},
+    "degrade": {"passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
+    "spare": {"passive": "adequate patent preserved open normal capacious maintained intact unremarkable"},
+    "free": {"passive": "free"},
 }
 
-# lemma → forms. Words that say nothing here but look like one that does stand in `OTHER_WORDS`.
+# lemma → forms. Words without meaning that resemble one with a meaning are in `OTHER_WORDS`.
 FORMS = {
     "annular": "annular annulus",
     "appear": "appear appears appeared",
@@ -78,7 +75,6 @@ FORMS = {
     "left": "left leftward leftwards lt lft l't levo laevo",
     "level": "level levels",
     "ligament": "ligamentum ligament ligaments ligamenta",
-    "marrow": "marrow",
     "mass": "lesion lesions mass masses tumour tumor lipoma",
     "mild": "mild mildly slight slightly small",
     "minimal": "minimal minimally tiny",
@@ -87,10 +83,8 @@ FORMS = {
     "modic": "modic modec",
     "multilevel": "multilevel multilevels",
     "nerve": "nerve nerves",
-    "neural": "neural",
     "notable": "noticeably notably mainly mostly largest especially particularly predominantly worst maximal",
     "no": "no nil",
-    "none": "none",
     "not": "not cannot can't couldn't isn't aren't wasn't weren't doesn't don't didn't hasn't haven't hadn't "
     "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
@@ -121,38 +115,34 @@ FORMS = {
     "wedge": "wedge wedging wedged",
 }
 
-OTHER_WORDS = _words(
+# Known words with neither lemma nor meaning, except those that phrases and lists below contain.
+OTHER_WORDS = word_set(
     """
-    abnormal about above absent advised alone alongside among angular anterior anywhere apparent appearance area
-    arthritis arthrodesis associated asymmetric axial based below bodies body bone bony border broad bulk bulky
-    casts caudally caused causing centre cervical chance chances charge coding collection compared comparison
-    compatible component components compose composed compressive compressor comprised comprises comprising
-    conducted connected connecting connection connects constants contain contained containing contains content
-    contents contract contracted contracting contracts contrast conversion convex convexity cord correlate costs
-    cranial cropping crossing dedicated definite deformity degree degrees deleted density designated detached
-    diffuse diffusely direct display displayed displays distal dorsal dual enhancing epidural evidence except
-    exclude excludes excluding exclusion exist existed existing exists expansion extended extending extends
-    extension extensions extradural extraforaminal face faces fact factored facts feature features figures focal
-    follow forming freely general generalised grade height hypertension inadequate indeed infection inferior
-    inferiorly inflammatory injected injection inserted inserting insertion instance intended intensity
-    intervertebral intrathecal inverted involving join joined joins lateral leading leaving less lesser lever
-    likely limbus located longer lumbar lumbosacral marker masked material materials medial median medical minor
-    mixed mode model models modes modest multiple muscle muscles nature neutral never nodal node nodes nodule
-    nodules note nucleus obvious operator osteopenia osteopenic osteoporosis osteoporotic other otherwise outside
-    paracentral paramedian paraspinal parent part partial partially particular parts passing patient patients
-    pelvic pelvis period place placed places position positive possible posterior posteriorly posterolateral
-    preferred presented presents prevent previous prior probably process processing projection projections
-    protection pulposus radiating range rather reaction reactions reading receives recent recession reconversion
-    refusing region related relation relative relatively releases remaining renal report result rights sacral scan
-    secondary section sections septic serve several severed severity shall share shows sign signal signals similar
-    since sites size slip soft spinal spine spiral spondylitis spread subarachnoid subarticular suggestive superior
-    superiorly surface surgeon symmetric symmetrically teaching these thickness those three tissue torch toward
-    towards trace tract traction traversing treat treatment trees type uncompressed underlying upper vacuum variant
-    ventral view visualisation weighted weights while white wide widely width within without zone
+    abnormal about advised alone alongside among angular anterior anywhere apparent appearance area arthritis
+    arthrodesis associated asymmetric axial based bony broad bulk bulky casts caudally caused causing centre cervical
+    chance chances charge coding collection compared comparison compatible component components compose composed
+    compressive compressor comprised comprises comprising conducted connected connecting connection connects constants
+    contain contained containing contains content contents contract contracted contracting contracts conversion convex
+    convexity correlate costs cranial cropping crossing dedicated deformity degree degrees deleted density designated
+    diffuse diffusely direct display displayed displays distal dorsal dual enhancing epidural exclusion exist existed
+    existing exists expansion extension extensions extradural extraforaminal face faces fact factored facts feature
+    features figures focal follow forming freely general generalised grade hypertension inadequate indeed infection
+    inferior inferiorly inflammatory injected injection inserted inserting insertion instance intended intensity
+    inverted involving join joined joins leading leaving less lesser lever limbus located lumbosacral marker masked
+    materials medial median medical minor mixed mode model models modes modest muscles nature neutral nodal note
+    operator osteopenia osteopenic osteoporosis osteoporotic otherwise outside paramedian paraspinal parent part
+    particular parts passing patient patients pelvic pelvis period place placed places position positive possible
+    posterior posteriorly posterolateral preferred presented presents prevent previous prior process processing
+    projection projections protection pulposus radiating range rather reaction reactions reading receives recent
+    recession refusing region related relation relative releases remaining renal report result rights sacral scan
+    secondary section sections septic serve several severed severity shall share shows sign similar since sites size
+    soft spine spiral spondylitis spread superior superiorly surface surgeon symmetric symmetrically teaching these
+    thickness those three torch trace tract traction treat treatment trees uncompressed underlying upper variant ventral
+    view visualisation weighted weights white wide widely width
     """
 )
 
-# finding → the phrases, over lemmas, that state it by themselves. The first that matches wins, so longer ones lead.
+# finding → the phrases, over lemmas, that state it on their own. The first match wins, so longer ones come first.
 FINDING_PHRASES = {
     "bulge": r"bulge",
     "protrusion": r"protrude",
@@ -206,38 +196,33 @@ STRUCTURE_PHRASES = {
     "ligament": r"ligament(?: flavum)?|flavum",
 }
 
-# (action, structure) → finding. What is not listed says nothing ("the sac is reduced in area").
+# (action, structure) → finding. Other pairs mean nothing ("the sac is reduced in area").
 RELATIONS = {
-    ("compress", "thecal sac"): "thecal sac compression",
-    ("compress", "nerve root"): "nerve root compression",
-    ("compress", "cauda equina"): "nerve root compression",
-    ("compress", "spinal cord"): "spinal cord compression",
-    ("compress", "foramen"): "foraminal narrowing",
-    ("compress", "lateral recess"): "lateral recess narrowing",
-    ("compress", "spinal canal"): "stenosis",
-    ("compress", "CSF space"): "CSF space effacement",
-    ("indent", "thecal sac"): "thecal sac compression",
-    ("indent", "nerve root"): "nerve root compression",
-    ("indent", "spinal cord"): "spinal cord compression",
-    ("touch", "thecal sac"): "thecal sac contact",
-    ("touch", "nerve root"): "nerve root contact",
-    ("touch", "spinal cord"): "spinal cord contact",
-    ("touch", "foramen"): "foraminal contact",
-    ("narrow", "spinal canal"): "stenosis",
-    ("narrow", "thecal sac"): "thecal sac compression",
-    ("narrow", "foramen"): "foraminal narrowing",
-    ("narrow", "lateral recess"): "lateral recess narrowing",
-    ("narrow", "disc space"): "disc space narrowing",
-    ("narrow", "CSF space"): "CSF space effacement",
-    ("reduce", "disc space"): "disc space narrowing",
-    ("reduce", "vertebral height"): "vertebral height loss",
-    ("crowd", "cauda equina"): "nerve root crowding",
-    ("crowd", "nerve root"): "nerve root crowding",
-    ("thicken", "facet joint"): "facet hypertrophy",
-    ("thicken", "ligament"): "ligament hypertrophy",
-    ("degrade", "facet joint"): "facet arthropathy",
+    (action, structure): finding
+    for finding, actions, structure in (
+        ("thecal sac compression", "compress indent narrow", "thecal sac"),
+        ("nerve root compression", "compress indent", "nerve root"),
+        ("nerve root compression", "compress", "cauda equina"),
+        ("spinal cord compression", "compress indent", "spinal cord"),
+        ("foraminal narrowing", "compress narrow", "foramen"),
+        ("lateral recess narrowing", "compress narrow", "lateral recess"),
+        ("stenosis", "compress narrow", "spinal canal"),
+        ("CSF space effacement", "compress narrow", "CSF space"),
+        ("thecal sac contact", "touch", "thecal sac"),
+        ("nerve root contact", "touch", "nerve root"),
+        ("spinal cord contact", "touch", "spinal cord"),
+        ("foraminal contact", "touch", "foramen"),
+        ("disc space narrowing", "narrow reduce", "disc space"),
+        ("vertebral height loss", "reduce", "vertebral height"),
+        ("nerve root crowding", "crowd", "cauda equina"),
+        ("nerve root crowding", "crowd", "nerve root"),
+        ("facet hypertrophy", "thicken", "facet joint"),
+        ("ligament hypertrophy", "thicken", "ligament"),
+        ("facet arthropathy", "degrade", "facet joint"),
+    )
+    for action in actions.split()
 }
-# What a structure that is spared does not have ("adequate spinal canal").
+# Findings that a spared structure does not have ("adequate spinal canal").
 DENIED_BY_SPARING = {
     "thecal sac": "thecal sac compression",
     "nerve root": "nerve root compression",
@@ -251,7 +236,7 @@ DENIED_BY_SPARING = {
 SPARING_ACTIONS = ("spare", "free")
 
 # Findings whose words name a structure, so that it may be spared: "normal bone marrow signal".
-SPARABLE_KINDS = frozenset(("marrow change", "endplate change"))
+SPARABLE_KINDS = _kinds("marrow change, endplate change")
 
 DISC_CONTOUR_KINDS = ("bulge", "protrusion", "extrusion", "sequestration", "herniation")
 FINDING_KINDS = tuple(
@@ -259,55 +244,29 @@ FINDING_KINDS = tuple(
         (*(kind for kind in FINDING_PHRASES if kind != "hydration"), *RELATIONS.values(), *DENIED_BY_SPARING.values())
     )
 )
-# A disc and what it does to its surroundings: a trailing "more to the left" is about these.
-DISC_AND_EFFECT_KINDS = frozenset(
-    (
-        *DISC_CONTOUR_KINDS,
-        *(kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")),
-    )
+# A disc and what it does to its surroundings: a trailing "more to the left" refers to these.
+DISC_AND_EFFECT_KINDS = frozenset(DISC_CONTOUR_KINDS).union(
+    kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")
 )
-# Kinds that continue the level named last when a statement names none.
-CONTINUING_KINDS = DISC_AND_EFFECT_KINDS | {
-    "annular tear",
-    "disc migration",
-    "facet hypertrophy",
-    "ligament hypertrophy",
-    "endplate change",
-    "Modic change",
-    "nerve root crowding",
-    "Pfirrmann grade",
-    "spondylolisthesis",
-}
-WITHOUT_LEVEL = frozenset(("muscle spasm", "loss of lordosis", "scoliosis"))
-WITHOUT_SIDE = frozenset(
-    (
-        "stenosis",
-        "muscle spasm",
-        "loss of lordosis",
-        "dehydration",
-        "Pfirrmann grade",
-        "degenerative change",
-        "marrow change",
-        "spondylolisthesis",
-        "disc space narrowing",
-        "CSF space effacement",
-        "disc migration",
-    )
+# Kinds that refer to the level named last when a statement names none.
+CONTINUING_KINDS = DISC_AND_EFFECT_KINDS | _kinds(
+    "annular tear, disc migration, facet hypertrophy, ligament hypertrophy, endplate change, Modic change, "
+    "nerve root crowding, Pfirrmann grade, spondylolisthesis"
 )
-GRADED_KINDS = frozenset(("spondylolisthesis", "Pfirrmann grade", "Modic change", "endplate change"))
+WITHOUT_LEVEL = _kinds("muscle spasm, loss of lordosis, scoliosis")
+WITHOUT_SIDE = _kinds(
+    "stenosis, muscle spasm, loss of lordosis, dehydration, Pfirrmann grade, degenerative change, marrow change, "
+    "spondylolisthesis, disc space narrowing, CSF space effacement, disc migration"
+)
+GRADED_KINDS = _kinds("spondylolisthesis, Pfirrmann grade, Modic change, endplate change")
 
 SIDES = {"left": "left", "right": "right", "both": "bilateral", "central": "central"}
 SEVERITIES = ("minimal", "mild", "moderate", "severe")
 
-# Kinds that alone do not make a patient one with low back pain: posture, soft tissue, a scale without its verdict.
-NOT_LOW_BACK_PAIN = frozenset(("muscle spasm", "loss of lordosis", "Pfirrmann grade"))
+# Kinds that on their own do not count as low back pain: posture, soft tissue, a bare grade.
+NOT_LOW_BACK_PAIN = _kinds("muscle spasm, loss of lordosis, Pfirrmann grade")
 # kind → its class in the multi-label form, in column order; rarer kinds have none.
-LABEL_OF_KIND = {
-    "bulge": "disc bulge",
-    "protrusion": "disc protrusion",
-    "extrusion": "disc extrusion",
-    "sequestration": "disc sequestration",
-    "herniation": "disc herniation",
+LABEL_OF_KIND = {kind: f"disc {kind}" for kind in DISC_CONTOUR_KINDS} | {
     "annular tear": "annular tear",
     "dehydration": "disc dehydration",
     "disc space narrowing": "disc space narrowing",
@@ -326,10 +285,10 @@ LABEL_OF_KIND = {
     "fracture": "vertebral fracture",
 }
 
-NEGATIONS = _words("no none not without neither nor denied denies absence lack never")
-# Two words that deny what follows them; "free" by itself says it of what stands before.
+NEGATIONS = word_set("no none not without neither nor denied denies absence lack never")
+# Two words that deny what follows them; "free" on its own denies what precedes it.
 NEGATING_PAIRS = (("negative", "for"), ("free", "of"), ("free", "from"), ("resolution", "of"))
-# Phrases that look like a negation and are none: "no change in the protrusion" says that there still is one.
+# Phrases that look like a negation but are not: "no change in the protrusion" says that there still is one.
 _WAYS_OF_CHANGE = r"(?:change|increase|progression|progress|improvement|worsening|deterioration|enlargement)"
 NO_NEGATION = (
     r"(?:with or )?without (?:contrast|nuclear border|findings)|not only"
@@ -341,52 +300,45 @@ NO_NEGATION = (
     r"|(?:not|partially|partial|partly|incompletely|incomplete|nearly|almost) (?:be )?"
     r"(?:yet |completely |fully |entirely )?(?:resolve|resolution)"
 )
-# What cannot be excluded is queried: after these words, or before them.
+# Words that query a finding: it cannot be excluded.
 QUERYING = r"not (?:completely |entirely |fully |definitely )?(?:exclude|excludes|rule out)"
 QUERIED_BEFORE = r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:excluded|ruled out)"
-# Negations that stand behind what they deny.
+# Negations after what they deny.
 NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly )?noted|absent|excluded|ruled out|resolve"
-# What answers the heading before it: "herniation: none", "stenosis - absent".
+# Words that answer the heading before them: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
-END_OF_NEGATION = _words("but however although though except apart while yet where with noted ; : (")
-# What tells, after a comma, that a new statement begins and the denied list is over.
-AFFIRMING = _words("<level> there be a an noted mild moderate notable old probably likely suggestive")
+END_OF_NEGATION = word_set("but however although though except apart while yet where with noted ; : (")
+# After a comma, these begin a new statement and end a denied list.
+AFFIRMING = word_set("<level> there be a an noted mild moderate notable old probably likely suggestive")
 
-# What begins a statement where a line begins with it, in lower case, too.
+# At the beginning of a line these begin a statement, in lower case, too.
 STATEMENT_STARTS = NEGATIONS.union(
-    _words(
+    word_set(
         """the there evidence feature features appearance appearances spare free multilevel multiple diffuse wide
         minimal mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
     )
 )
 
-# What may stand within a list of structures, of sides and of levels.
-LIST_WORDS = _words(
+# Words that a list of structures, sides or levels may contain.
+LIST_WORDS = word_set(
     """and or nor , / ( ) the a an of on upon either neither both left right central side be appear also still not no
     <vertebra> mild moderate severe minimal traversing descending relatively any its"""
 )
-SIDE_LIST_WORDS = _words("and or to the more mild of toward towards paracentral side extending on ,")
-LEVEL_LIST_WORDS = _words(", and or the level at disc to through /")
-END_OF_STRUCTURES = _words(
+SIDE_LIST_WORDS = word_set("and or to the more mild of toward towards paracentral side extending on ,")
+LEVEL_LIST_WORDS = word_set(", and or the level at disc to through /")
+END_OF_STRUCTURES = word_set(
     """within in inside along through below above behind extending extended extends due into toward towards beyond
     without no not but however ; :"""
 )
-# What leaves out the levels that follow: "at all levels except L5-S1"; words that may stand between.
+# Words that exclude the levels that follow: "at all levels except L5-S1"; words that may stand between.
 EXCEPTING = (("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"))
-EXCEPTED_LEVEL_WORDS = _words("at the level for of")
+EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 # Words of statements about no level in particular.
-GENERAL = _words("multilevel elsewhere other multiple")
+GENERAL = word_set("multilevel elsewhere other multiple")
 
-# Words that are right as they are, whatever they resemble: those above that carry the grammar, too.
+# Words that are spelt right, whatever they resemble, including those of grammar and phrases.
 KNOWN_WORDS = OTHER_WORDS.union(
-    NEGATIONS,
-    END_OF_NEGATION,
-    AFFIRMING,
-    LIST_WORDS,
-    SIDE_LIST_WORDS,
-    LEVEL_LIST_WORDS,
-    END_OF_STRUCTURES,
-    GENERAL,
+    *(NEGATIONS, END_OF_NEGATION, AFFIRMING, LIST_WORDS, SIDE_LIST_WORDS, LEVEL_LIST_WORDS, END_OF_STRUCTURES, GENERAL),
     *(
         re.findall("[a-z]+", phrase)
         for phrase in (

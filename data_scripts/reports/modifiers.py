@@ -1,25 +1,11 @@
-"""What stands beside a finding and belongs to it: severity, grade, side and level."""
+"""Attach severity, grade, side and level to the findings of a statement."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
-from data_scripts.reports.lexicon import (
-    CONTINUING_KINDS,
-    DISC_AND_EFFECT_KINDS,
-    DISC_CONTOUR_KINDS,
-    EXCEPTED_LEVEL_WORDS,
-    EXCEPTING,
-    GENERAL,
-    GRADED_KINDS,
-    LEVEL_LIST_WORDS,
-    SEVERITIES,
-    SIDE_LIST_WORDS,
-    SIDES,
-    WITHOUT_LEVEL,
-    WITHOUT_SIDE,
-)
+from data_scripts.reports import lexicon
 from data_scripts.reports.mentions import Draft, Statement
 from data_scripts.reports.words import DISC_LEVELS
 
@@ -40,7 +26,7 @@ def attach_severities(statement: Statement) -> None:
     """Give each severity to the finding that follows it, else to the one before ("protrusion, mild in size")."""
     anchors = sorted({draft.anchor.first for draft in statement.drafts})
     for index, lemma in enumerate(statement.lemmas):
-        if lemma in SEVERITIES:
+        if lemma in lexicon.SEVERITIES:
             place = _next_anchor(statement, anchors, index)
             if place is None and statement.lemmas[index + 1 : index + 2] in _AFTER_TRAILING_SEVERITY:
                 place = max((first for first in anchors if first < index), default=None)
@@ -66,9 +52,9 @@ def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> in
 
 
 def attach_grades(statement: Statement) -> None:
-    """Give graded findings the number that stands within three words: "Modic type II", "grade I spondylolisthesis"."""
+    """Give graded findings the number within three words: "Modic type II", "grade I spondylolisthesis"."""
     for draft in statement.drafts:
-        if draft.kind in GRADED_KINDS:
+        if draft.kind in lexicon.GRADED_KINDS:
             first, last = draft.head.first, draft.head.last
             before = [*takewhile(_may_grade, reversed(statement.lemmas[max(0, first - 3) : first]))][::-1]
             after = takewhile(_may_grade, statement.lemmas[last + 1 : last + 4])
@@ -83,14 +69,14 @@ def _may_grade(lemma: str) -> bool:
 
 
 def attach_sides(statement: Statement) -> None:
-    """Give each side to one finding; a trailing "more to the left" leaves a side already stated as it is."""
+    """Give each side to one finding; a trailing "more to the left" does not change a stated side."""
     for group in _side_groups(statement.lemmas):
         draft = _owner_of_side(statement, group)
         if draft is None:
             continue
         trails = draft.head.first < group[0] and bool(set(draft.sides) - {"central"})
         if not trails:
-            draft.sides += [SIDES[statement.lemmas[index]] for index in group]
+            draft.sides += [lexicon.SIDES[statement.lemmas[index]] for index in group]
             if draft.kind in _ENDPLATE_KINDS:  # both endplates are the upper and the lower one
                 draft.sides = [side for side in draft.sides if side != "bilateral"]
     for before, after in pairwise(statement.drafts):
@@ -99,14 +85,14 @@ def attach_sides(statement: Statement) -> None:
 
 
 def _shares_side(statement: Statement, before: Draft, after: Draft) -> bool:
-    """Whether two structures are joined behind a word of side: "the left (thecal sac and exit root)"."""
+    """Whether a word of side applies to two joined structures: "the left (thecal sac and exit root)"."""
     between = statement.lemmas[before.head.last + 1 : after.head.first]
     leading = [*takewhile(lambda lemma: lemma in _AFTER_SHARED_SIDE, reversed(statement.lemmas[: before.head.first]))]
     place = before.head.first - len(leading) - 1
     return (
         before.action is not None
         and before.action is after.action
-        and after.kind not in WITHOUT_SIDE
+        and after.kind not in lexicon.WITHOUT_SIDE
         and "and" in between
         and {*between} <= {"and", "the", "<vertebra>"}
         and place >= 0
@@ -116,7 +102,7 @@ def _shares_side(statement: Statement, before: Draft, after: Draft) -> bool:
 
 def attach_sides_of_discs(statement: Statement) -> None:
     """Give a sequestration or extrusion the side of the disc it belongs to: "left protrusion, sequestrated"."""
-    contours = [draft for draft in statement.drafts if draft.kind in DISC_CONTOUR_KINDS and not draft.negated]
+    contours = [draft for draft in statement.drafts if draft.kind in lexicon.DISC_CONTOUR_KINDS and not draft.negated]
     for before, after in pairwise(contours):
         of_one_disc = after.kind in ("extrusion", "sequestration") and after.levels == before.levels
         if of_one_disc and not after.sides:
@@ -124,21 +110,19 @@ def attach_sides_of_discs(statement: Statement) -> None:
 
 
 def side_of(draft: Draft) -> str | None:
-    """The side that the words attached to a finding add up to; who denies it of both sides denies it altogether."""
-    sides = set(draft.sides) - (set() if draft.kind in DISC_CONTOUR_KINDS else {"central"})
+    """Combine the side words of a finding; one denied on both sides is denied altogether."""
+    sides = set(draft.sides) - (set() if draft.kind in lexicon.DISC_CONTOUR_KINDS else {"central"})
     if "bilateral" in sides or {"left", "right"} <= sides:
         return None if draft.negated else "bilateral"
     return next((side for side in ("left", "right", "central") if side in sides), None)
 
 
 def _side_groups(lemmas: Sequence[str]) -> list[list[int]]:
-    """Places of the words of side; "central and to the left" is one group."""
+    """Group the words of side; "central and to the left" is one group."""
     groups: list[list[int]] = []
-    for index, lemma in enumerate(lemmas):
-        if lemma not in SIDES:
-            continue
-        joined = groups and all(between in SIDE_LIST_WORDS for between in lemmas[groups[-1][-1] + 1 : index])
-        if joined and "central" in (lemmas[groups[-1][-1]], lemma):
+    for index in (index for index, lemma in enumerate(lemmas) if lemma in lexicon.SIDES):
+        joined = groups and all(between in lexicon.SIDE_LIST_WORDS for between in lemmas[groups[-1][-1] + 1 : index])
+        if joined and "central" in (lemmas[groups[-1][-1]], lemmas[index]):
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -146,17 +130,19 @@ def _side_groups(lemmas: Sequence[str]) -> list[list[int]]:
 
 
 def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
-    """The finding after the side ("left paracentral protrusion"), or before it ("bulge more to the left")."""
+    """Find the finding after the side ("left paracentral protrusion"), or before it ("bulge more to the left")."""
     lemmas, first = statement.lemmas, group[0]
     around = next((draft for draft in statement.drafts if draft.head.first <= first <= draft.head.last), None)
     if around is not None:  # "defect in the left pars", "central canal stenosis"
-        return around if around.kind not in WITHOUT_SIDE else None
-    earlier = [draft for draft in statement.drafts if draft.head.last < first and draft.kind not in WITHOUT_SIDE]
-    earlier_disc = [draft for draft in earlier if draft.kind in DISC_AND_EFFECT_KINDS]
+        return around if around.kind not in lexicon.WITHOUT_SIDE else None
+    earlier = [
+        draft for draft in statement.drafts if draft.head.last < first and draft.kind not in lexicon.WITHOUT_SIDE
+    ]
+    earlier_disc = [draft for draft in earlier if draft.kind in lexicon.DISC_AND_EFFECT_KINDS]
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
     is_next = following is not None and following.head.first == group[-1] + 1
     if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):
-        return following if following.kind not in WITHOUT_SIDE else None
+        return following if following.kind not in lexicon.WITHOUT_SIDE else None
     before = {*lemmas[max(0, first - 4) : first]}
     if lemmas[first] == "both":
         return None
@@ -164,7 +150,7 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
         earlier_disc = [draft for draft in earlier_disc if draft.kind not in _SAC_KINDS]
         earlier = earlier_disc or [draft for draft in earlier if draft.kind not in _SAC_KINDS]
     if _EXTENDING & before:  # it is the disc that extends, not what it compresses
-        earlier_disc = [draft for draft in earlier_disc if draft.kind in DISC_CONTOUR_KINDS] or earlier_disc
+        earlier_disc = [draft for draft in earlier_disc if draft.kind in lexicon.DISC_CONTOUR_KINDS] or earlier_disc
     elif "more" not in before and lemmas[first - 1] != "(":
         earlier_disc = earlier[-1:]
     return next(reversed(earlier_disc or earlier), None)
@@ -195,7 +181,7 @@ def _finding_after(statement: Statement, index: int, *, stop_at_comma: bool) -> 
 
 @dataclass(frozen=True)
 class _LevelGroup:
-    """Levels named together: "L3/L4 & L4/L5 levels"; indices of the first and last of these words."""
+    """Levels named together, "L3/L4 & L4/L5 levels", with the indices of the first and last word."""
 
     first: int
     last: int
@@ -204,22 +190,19 @@ class _LevelGroup:
 
 @dataclass(frozen=True)
 class LevelContext:
-    """The levels named last, whether they headed a paragraph of their own ("L4-L5:"), and whether they are normal.
-
-    What is denied after "L3-4: normal appearance." is denied of that level.
-    """
+    """The levels named last."""
 
     levels: tuple[str, ...] = ()
-    is_heading: bool = False
-    is_normal: bool = False
+    is_heading: bool = False  # whether they head a paragraph: "L4-L5:"
+    is_normal: bool = False  # denials after "L3-4: normal appearance." apply to that level
 
 
 def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
-    """Give each finding its levels: those named in the statement, or those named last when it goes on about the disc.
+    """Give each finding its levels: those named in the statement, or those named last if it continues about the disc.
 
-    Returns:
-        What the next statement may continue.
+    Returns the context of the next statement.
     """
+    denies_all = all(draft.negated and draft.kind in lexicon.CONTINUING_KINDS for draft in statement.drafts)
     all_groups = _level_groups(statement)
     groups = [group for group in all_groups if not _is_excepted(statement.lemmas, group)]
     if groups:
@@ -228,9 +211,9 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
         is_bare = not statement.drafts
         levels = _spread_levels(statement, groups)
         context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
-    elif GENERAL & {*statement.lemmas}:
+    elif lexicon.GENERAL & {*statement.lemmas}:
         context = LevelContext()
-    elif _continues(statement) or (context.is_normal and _denies_all(statement)):
+    elif _continues(statement) or (context.is_normal and denies_all):
         for draft in statement.drafts:
             draft.levels = context.levels
     elif all_groups:
@@ -239,19 +222,19 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
         if group not in groups:
             _except_levels(statement, group)
     for draft in statement.drafts:
-        if draft.kind in WITHOUT_LEVEL:
+        if draft.kind in lexicon.WITHOUT_LEVEL:
             draft.levels = ()
     return context
 
 
 def _is_excepted(lemmas: Sequence[str], group: _LevelGroup) -> bool:
-    between = [*takewhile(lambda lemma: lemma in EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
+    between = [*takewhile(lambda lemma: lemma in lexicon.EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
     before = lemmas[: group.first - len(between)]
-    return any(before[-len(words) :] == words for words in EXCEPTING)
+    return any(before[-len(words) :] == words for words in lexicon.EXCEPTING)
 
 
 def _except_levels(statement: Statement, group: _LevelGroup) -> None:
-    """Say the opposite of what stands before, at the levels left out; what "where" adds is found there."""
+    """Negate the findings before it at the excluded levels; those after "where" are found there."""
     before = [draft for draft in statement.drafts if draft.head.first < group.first]
     for draft in before:
         draft.levels = tuple(level for level in draft.levels if level not in group.levels)
@@ -262,21 +245,17 @@ def _except_levels(statement: Statement, group: _LevelGroup) -> None:
     statement.drafts += [
         replace(draft, negated=not draft.negated, severity=None, sides=[], levels=group.levels)
         for draft in before
-        if draft.kind not in WITHOUT_LEVEL
+        if draft.kind not in lexicon.WITHOUT_LEVEL
     ]
 
 
-def _denies_all(statement: Statement) -> bool:
-    return all(draft.negated and draft.kind in CONTINUING_KINDS for draft in statement.drafts)
-
-
 def _continues(statement: Statement) -> bool:
-    """Whether a statement without level goes on about the disc named last."""
+    """Whether a statement without level is about the disc named last."""
     text = " ".join(statement.lemmas)
     if re.search(r"(?<!\S)(?:(?:this|same|mentioned) (?:disc|level)|(?<!of )the disc (?!space))", text):
         return True
     elsewhere = re.search(r"<vertebra> (?:vertebra|body)", text)
-    first = next((draft for draft in statement.drafts if draft.kind in CONTINUING_KINDS), None)
+    first = next((draft for draft in statement.drafts if draft.kind in lexicon.CONTINUING_KINDS), None)
     return first is not None and not first.negated and not elsewhere
 
 
@@ -284,7 +263,7 @@ def _level_groups(statement: Statement) -> list[_LevelGroup]:
     groups: list[_LevelGroup] = []
     for index, levels in statement.levels.items():
         between = statement.lemmas[groups[-1].last + 1 : index] if groups else ()
-        if groups and all(lemma in LEVEL_LIST_WORDS for lemma in between):
+        if groups and all(lemma in lexicon.LEVEL_LIST_WORDS for lemma in between):
             is_range = "to" in between or "through" in between
             groups[-1] = _LevelGroup(groups[-1].first, index, _joined(groups[-1].levels, levels, is_range=is_range))
         else:
@@ -340,7 +319,7 @@ def _stands_out(lemmas: Sequence[str], group: _LevelGroup) -> bool:
 
 
 def _attach_clause(lemmas: Sequence[str], after: Sequence[Draft], group: _LevelGroup) -> None:
-    """Levels that stand out hold for a clause with "where", and for no more."""
+    """Attach levels that stand out to a clause with "where" only."""
     end = next((index for index in range(group.last, len(lemmas)) if lemmas[index] == ","), len(lemmas))
     if "where" in lemmas[group.last : end]:
         for draft in after:
@@ -349,8 +328,8 @@ def _attach_clause(lemmas: Sequence[str], after: Sequence[Draft], group: _LevelG
 
 
 def _described_by(lemmas: Sequence[str], between: Sequence[Draft]) -> Sequence[Draft]:
-    """Of the findings between two groups of levels, those that the later group is about."""
-    contours = [index for index, draft in enumerate(between) if draft.kind in DISC_CONTOUR_KINDS]
+    """Choose the findings between two groups of levels that the later group is about."""
+    contours = [index for index, draft in enumerate(between) if draft.kind in lexicon.DISC_CONTOUR_KINDS]
     if contours:
         return between[contours[0] :]
     start = len(between) - 1

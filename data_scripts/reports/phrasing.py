@@ -1,7 +1,6 @@
-"""Put phrases into sentences: what all composed reports share, of sources without reports and of the rephraser.
+"""Put phrases into sentences, for the rephraser and the sources that compose their reports.
 
-A source or the rephraser gives its own phrases; lists, levels, capitals and full stops are made here. Seeds of
-published data fix the order of the draws, so each caller draws with the generator it began with.
+Seeds of published data fix the order of the draws, so each caller keeps its kind of generator.
 """
 
 import random
@@ -73,7 +72,7 @@ def as_text(sentences: Sequence[str]) -> str:
 
 
 def distinct(compose: Callable[[], str], count: int) -> list[str]:
-    """Compose until there are `count` different texts. The wordings must allow far more than that."""
+    """Compose until there are `count` different texts; the wordings must allow far more."""
     texts: dict[str, None] = {}
     while len(texts) < count:
         texts[compose()] = None

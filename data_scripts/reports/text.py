@@ -1,12 +1,19 @@
-"""Pure functions on the text of a report: mend its blanks, cut it, exchange its sides, name its classes, read it."""
+"""Read, normalise, split and mirror the text of a report, and name its classes. Pure functions."""
 
 import re
 import unicodedata
-from itertools import pairwise
+from itertools import chain, pairwise
 
-from data_scripts.reports.findings import Finding, report_facts, report_findings, statement_spans
+from data_scripts.reports.findings import Finding, report_facts, report_findings
 from data_scripts.reports.lexicon import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
-from data_scripts.reports.words import DISC_LEVELS, Word, has_unclear_side, read_statements, starts_statement
+from data_scripts.reports.words import (
+    DISC_LEVELS,
+    Word,
+    has_unclear_side,
+    read_statements,
+    replace_spans,
+    starts_statement,
+)
 
 __all__ = [
     "DISC_LEVELS",
@@ -18,11 +25,11 @@ __all__ = [
     "labels_at_level",
     "labels_from_report",
     "normalise_report",
+    "replace_spans",
     "report_facts",
     "report_findings",
     "report_measures",
     "report_sentences",
-    "statement_spans",
 ]
 
 REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
@@ -31,10 +38,10 @@ REPORT_LABELS = ("LBP", *LABEL_OF_KIND.values(), "No Finding")
 _RUNS_ON = re.compile(r"(?:[,:;&(-]|\b(?:a|an|and|at|by|for|from|in|of|on|or|over|the|to|with))$", re.IGNORECASE)
 _CAPITAL = re.compile(r"[A-Z](?![0-9])")  # not that of a level
 _BULLET = re.compile(r"^\s*(?:[-*•]\s*)+")
-# What may stand between two statements, up to the first character that belongs to the second.
+# Separators of two statements, up to the first character that belongs to the second.
 _BETWEEN_STATEMENTS = re.compile(r"[.;•\r\n/\\]+[\s*•-]*")
 _CLOSING_BRACKET = re.compile(r"\)[.,;]*")
-# A statement of these and of numbers alone says nothing: it is a heading, a place in a list, a level, a sign.
+# A statement of only these and numbers says nothing: a heading, a place in a list, a level, a sign.
 _SAYS_NOTHING = {
     *("<level>", "<vertebra>", "level", "and", "at", *".,;:()&+?-"),
     *("findings", "conclusion", "opinion", "technique", "comparison", "indication", "comment", "report"),
@@ -43,17 +50,10 @@ _SAYS_NOTHING = {
 
 
 def normalise_report(text: str) -> str:
-    r"""Mend the separators and blanks of a report, and leave its words alone.
+    r"""Fix the separators and blanks of a report: one line of sentences with full stops between them.
 
     Reports are typed in a hurry: sentences end in `//`, a line break or nothing, and blanks are missing or
-    doubled. The result is one line of sentences with full stops between them. Spelling mistakes stay: they are the
-    author's text. Normalising twice changes nothing more.
-
-    Args:
-        text: A report as it was found.
-
-    Returns:
-        The report on one line; empty when nothing but separators was found.
+    doubled. Spelling mistakes stay: they are the author's text. Normalising twice changes nothing more.
 
     Example:
         >>> normalise_report("LSS MRI \r\n-Feature of muscle spasm. \r\n-Mild bulge at L4/L5 level , 4.5 mm")
@@ -76,10 +76,7 @@ def normalise_report(text: str) -> str:
 
 
 def _join_lines(lines: list[str]) -> str:
-    """Join lines: as sentences where a new one begins, by a blank where one runs on.
-
-    A bullet, a capital, a digit or a word that statements begin with tells that a new one begins.
-    """
+    """Join lines: sentences begin with a bullet, a capital, a digit or a word that starts statements."""
     joined = ""
     for line in lines:
         content = _BULLET.sub("", line).strip()
@@ -95,59 +92,42 @@ def _join_lines(lines: list[str]) -> str:
     return joined
 
 
-_OTHER_SIDE = {
-    "left": "right",
-    "leftward": "rightward",
-    "leftwards": "rightwards",
-    "levo": "dextro",
-    "lt": "rt",
-    "l't": "r't",
-    "l’t": "r’t",
-    "lft": "rght",
-    "l": "r",
-}
-_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()} | {"laevo": "dextro"}
+_LEFT, _RIGHT = "left leftward leftwards levo lt l't l’t lft l", "right rightward rightwards dextro rt r't r’t rght r"
+_OTHER_SIDE = dict(zip(f"{_LEFT} {_RIGHT} laevo".split(), f"{_RIGHT} {_LEFT} dextro".split(), strict=True))
 
 
 def exchange_sides(text: str) -> str:
-    """Exchange left and right, as a horizontally flipped image asks for.
+    """Exchange left and right, as a horizontally flipped image requires.
 
-    What the report reader takes for a side is exchanged in its own spelling and case, so that the findings of the
-    result are those of the text with the other side. Twice gives the text back, save that a misspelt side comes back
-    spelt right, and "laevo" as "levo". A bare R or L that is not known for a side stays: `has_unclear_side` tells.
-
-    Args:
-        text: A report.
+    Words that the report reader takes for a side are exchanged in their spelling and case, so only the findings' sides
+    change. Exchanging twice restores the text, except that a misspelt side comes back spelt right, and "laevo" as
+    "levo". A bare R or L that may not be a side stays; `has_unclear_side` finds it.
 
     Example:
         >>> exchange_sides("Rt paracentral protrusion at L4-5, LEFT-sided levoscoliosis, upright scan, R>L")
         'Lt paracentral protrusion at L4-5, RIGHT-sided dextroscoliosis, upright scan, L>R'
     """
-    places = [
-        (word.start, word.end, word.lemma)
-        for words in read_statements(text)
-        for word in words
-        if word.lemma in ("left", "right")
-    ]
-    for start, end, lemma in reversed(places):
-        found = text[start:end]
-        other = _OTHER_SIDE.get(found.lower(), _OTHER_SIDE[lemma])
-        if found.isupper():
-            other = other.upper()
-        elif found[0].isupper():
-            other = other[0].upper() + other[1:]
-        text = text[:start] + other + text[end:]
-    return text
+    exchanged = {}
+    for word in chain.from_iterable(read_statements(text)):
+        if word.lemma in ("left", "right"):
+            found = text[word.start : word.end]
+            other = _OTHER_SIDE.get(found.lower(), _OTHER_SIDE[word.lemma])
+            if found.isupper():
+                other = other.upper()
+            elif found[0].isupper():
+                other = other[0].upper() + other[1:]
+            exchanged[word.start, word.end] = other
+    return replace_spans(text, exchanged)
 
 
 def report_measures(text: str) -> frozenset[str]:
-    """The numbers and units of length in a report, without those of levels and vertebrae.
+    """Find the numbers and units of length in a report, without those of levels and vertebrae.
 
     Example:
         >>> sorted(report_measures("Bulge of 7x9mm and 4,50 mm at L4/5, S1 root"))
         ['4.5', '7', '9', 'mm']
     """
-    lemmas = [word.lemma.replace(",", ".") for words in read_statements(text) for word in words]
+    lemmas = [word.lemma.replace(",", ".") for word in chain.from_iterable(read_statements(text))]
     return frozenset(
         f"{float(lemma):g}" if lemma[0] in "0123456789" else lemma
         for lemma in lemmas
@@ -156,16 +136,10 @@ def report_measures(text: str) -> frozenset[str]:
 
 
 def report_sentences(text: str) -> tuple[str, ...]:
-    r"""Cut a report where the report reader sees its statements end; every word and sign stays, save separators.
+    r"""Split a report where the report reader sees its statements end; only separators are dropped.
 
     A list number, a heading or a bare level says nothing on its own: it stays with the sentence that follows, or at
     the end with the one before.
-
-    Args:
-        text: A report as it was typed, or normalised.
-
-    Returns:
-        The sentences in order; empty when the text has no word.
 
     Example:
         >>> report_sentences("-Mild bulge at L4-5, Rt. paracentral // no stenosis.\n- Loss of height >50%. Normal cord")
@@ -186,7 +160,7 @@ def report_sentences(text: str) -> tuple[str, ...]:
     parts.append(text[begin:].rstrip(" \t\r\n/\\"))
 
     sentences: list[str] = []
-    waiting = ""  # for a sentence to introduce
+    waiting = ""  # for the sentence that it introduces
     for part, words in zip(parts, statements, strict=True):
         part = _BULLET.sub("", part).strip()
         if sentences and not waiting and (closing := _CLOSING_BRACKET.match(part)):
@@ -196,10 +170,8 @@ def report_sentences(text: str) -> tuple[str, ...]:
         if not _says_nothing(part, words):
             sentences.append(waiting)
             waiting = ""
-    if waiting and sentences:
-        sentences[-1] = _join_sentences(sentences[-1], waiting)
-    elif waiting:
-        sentences.append(waiting)
+    if waiting:
+        sentences.append(_join_sentences(sentences.pop() if sentences else "", waiting))
     return tuple(sentences)
 
 
@@ -211,7 +183,7 @@ def _says_nothing(part: str, words: tuple[Word, ...]) -> bool:
 
 
 def _join_sentences(first: str, second: str) -> str:
-    """Join by a blank, and a full stop where nothing but a line break stood between."""
+    """Join by a blank, and a full stop where only a line break separated them."""
     stop = "." if first[-1:].isalnum() and second else ""
     return f"{first}{stop} {second}".strip()
 
@@ -221,10 +193,7 @@ def labels_from_report(text: str) -> tuple[str, ...]:
 
     `LBP` (low back pain) stands for any finding that the report affirms, except muscle spasm, loss of lordosis and a
     bare Pfirrmann grade: the paper does not say which it counts; these are ours. A report without any has
-    `No Finding` alone.
-
-    Returns:
-        Names among `REPORT_LABELS`, in that order.
+    only `No Finding`. The order is that of `REPORT_LABELS`.
 
     Example:
         >>> labels_from_report("Features of muscle spasm. Bulge at L4/L5 compressing the thecal sac. No stenosis.")
@@ -238,17 +207,15 @@ def labels_from_report(text: str) -> tuple[str, ...]:
 def labels_at_level(text: str, level: str) -> tuple[str, ...]:
     """Name the classes of one disc of a report.
 
-    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient carry them. The other classes
+    `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient have them. The other classes
     are those that the report affirms at this level; a finding without a level ("multilevel bulges") is at none.
 
     Raises:
-        ValueError: If the level is none of the spine's.
+        ValueError: If `level` is unknown.
 
     Example:
-        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L5/S1")
-        ('LBP', 'disc protrusion')
-        >>> labels_at_level("Bulge at L4/L5 compressing the thecal sac. Protrusion at L5/S1.", "L3/L4")
-        ('LBP',)
+        >>> [labels_at_level("Bulge at L4/L5. Protrusion at L5/S1.", level) for level in ("L5/S1", "L3/L4")]
+        [('LBP', 'disc protrusion'), ('LBP',)]
     """
     if level not in DISC_LEVELS:
         raise ValueError(f"level must be one of {', '.join(DISC_LEVELS)}, got {level!r}")

@@ -1,7 +1,8 @@
-"""From the text of a report to statements of words: spelling mistakes read through, disc levels recognised."""
+"""Split a report into statements of words, with spelling mistakes corrected and disc levels recognised."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -21,21 +22,13 @@ DISC_LEVELS = tuple(f"{upper}/{lower}" for upper, lower in pairwise(VERTEBRAE))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Word:
-    """A word, number, sign or level of a report.
-
-    Args:
-        start: Its first character in the text.
-        end: The character after its last.
-        lemma: The word as the lexicon knows it, or in lower case; `<level>` or `<vertebra>` for those.
-        role: Of an action: `active`, `passive` or `noun`; empty otherwise.
-        levels: Of a level: the discs it names, from the top downwards.
-    """
+    """A word, number, sign or level of a report; it covers `text[start:end]`."""
 
     start: int
     end: int
-    lemma: str
-    role: str = ""
-    levels: tuple[str, ...] = ()
+    lemma: str  # the word as the lexicon knows it, or in lower case; `<level>` or `<vertebra>` for those
+    role: str = ""  # role of an action: `active`, `passive` or `noun`
+    levels: tuple[str, ...] = ()  # discs that a level names, from the top down
 
 
 # A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
@@ -43,7 +36,7 @@ _START = r"(?:(?<![A-Za-z0-9])|(?<=[a-z])(?=[A-Z]))"
 _VERTEBRA = r"[CDTLcdtl]\s?[0-9]{1,2}|[Ss]\s?[1-5]"
 _JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
 _NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
-# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is no decimal where the vertebrae are neighbours.
+# What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is not a decimal if the vertebrae are neighbours.
 _NEIGHBOURS = "|".join(
     rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])" for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1))
 )
@@ -62,8 +55,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-# A bare letter is a side where it is compared with the other one, stands in brackets, after "more to", or before what
-# has a side; the letter of "L-spine" is none.
+# A bare letter is a side if compared with the other one, in brackets, after "more to", or before what has a side; that
+# of "L-spine" is not.
 _LETTER = r"(?<![A-Za-z0-9.'’])[LR](?![A-Za-z0-9'’])"
 _SIDE_LETTER = re.compile(
     rf"""
@@ -78,22 +71,21 @@ _COMPARED = re.compile(rf"{_LETTER}(?:\s?[<>=&+/]+\s?|\s(?:and|or|to|vs\.?|versu
 _LUMBAR_LETTER = re.compile(r"L(?=[.\s/-]{1,2}(?:S(?![a-rt-z0-9])|[Ss](?:pine|pinal|PINE|PINAL)))")
 _ANY_LETTER = re.compile(_LETTER)
 _ABBREVIATIONS = frozenset(("rt", "lt", "lft", "rght", "vs", "approx", "posterolat", "lat", "m", "c", "l", "r", "d"))
-# Words after which a statement ends in any case: what follows takes time with the square of its length.
-LONGEST_STATEMENT = 200
-LONGEST_WORD = 40  # longer ones are no words, and are left as they are
+LONGEST_STATEMENT = 200  # words; a longer one is cut, since reading takes time with the square of its length
+LONGEST_WORD = 40  # letters; a longer one is not a word and stays as it is
 _BULLETS = frozenset("-*•.")
 # A line that ends in one of these runs on.
 _RUNS_ON = {
     *("and", "or", "a", "an", "at", "by", "for", "from", "in", "involving", "of", "on", "over", "the", "to"),
     *("upon", "with", "causing", "exit", "both", "more", "no", "without"),
 }
-# A line that begins with one of these goes on with the last one.
+# A line that begins with one of these continues the last one.
 _GOES_ON = re.compile(r"(?:and|or|with)(?!\w)")
 _FIRST_WORD = re.compile(r"[^\W\d_]+")
 
 
 def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
-    """Split a report into statements: what stands between full stops, line breaks, `//`, bullets and "NB".
+    """Split a report into statements at full stops, line breaks, `//`, bullets and "NB".
 
     Example:
         >>> [[word.lemma for word in words] for words in read_statements("Diffuse bulgge at L4-5 // no stenosis")]
@@ -119,15 +111,24 @@ def read_statements(text: str) -> Iterator[tuple[Word, ...]]:
         yield tuple(statement)
 
 
+def replace_spans(text: str, replacements: Mapping[tuple[int, int], str]) -> str:
+    """Replace spans of a text, none of which begins before another ends."""
+    pieces, position = [], 0
+    for (start, end), replacement in sorted(replacements.items()):
+        pieces += [text[position:start], replacement]
+        position = end
+    return "".join([*pieces, text[position:]])
+
+
 def _side_letters(text: str) -> frozenset[int]:
-    """Places of the bare letters that are sides."""
+    """Return the places of the bare letters that are sides."""
     found = {match.start() for match in _SIDE_LETTER.finditer(text)}
     found |= {place for match in _COMPARED.finditer(text) for place in (match.start(), match.end())}
     return frozenset(start for start in found if not _LUMBAR_LETTER.match(text, start))
 
 
 def has_unclear_side(text: str) -> bool:
-    """Whether a bare R or L stands in a text that is not known for a side, nor for the letter of a vertebra.
+    """Whether a text contains a bare R or L that is neither clearly a side nor the letter of a vertebra.
 
     Example:
         >>> [has_unclear_side(text) for text in ("R more than L", "L 5 root", "L. spine", "Cyst R")]
@@ -139,7 +140,7 @@ def has_unclear_side(text: str) -> bool:
 
 
 def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool:
-    """Whether a full stop or line break is none of the statement's ends."""
+    """Whether a statement continues after a full stop or line break."""
     found, last = match.group(), statement[-1]
     if found == ".":
         after = text[match.end() : match.end() + 1]
@@ -147,26 +148,23 @@ def _runs_on(text: str, match: re.Match[str], statement: Sequence[Word]) -> bool
             return False
         in_a_row = last.end - last.start == 1 and (after.isalpha() or text[last.start - 1 : last.start] == ".")
         is_abbreviation = text[last.start : last.end].lower() in _ABBREVIATIONS  # "Rt. paracentral", not "to Rt. No"
-        return in_a_row or (is_abbreviation and not _begins_capital_statement(text, match.end()))
+        following = _FIRST_WORD.match(text, match.end() + 1)
+        begins = following is not None and following[0][0].isupper() and starts_statement(following[0])
+        return in_a_row or (is_abbreviation and not begins)
     if found[0] not in "\r\n":
         return False
     after = text[match.end() : match.end() + 2]
     if after[:1] in _BULLETS:
         return False
-    if last.lemma in (",", "("):  # a capital begins anew, unless it is that of a level
+    if last.lemma in (",", "("):  # a capital starts a new statement, unless it is that of a level
         return not after[:1].isupper() or after[1:].isdigit()
     if last.lemma == "no" and len(statement) > 1 and text[statement[-2].start] in ":-":  # "Herniation: no"
         return False
     return last.lemma in _RUNS_ON or last.role == "active" or bool(_GOES_ON.match(text, match.end()))
 
 
-def _begins_capital_statement(text: str, position: int) -> bool:
-    next_word = _FIRST_WORD.match(text, position + 1)
-    return next_word is not None and next_word.group()[0].isupper() and starts_statement(next_word.group())
-
-
 def starts_statement(line: str) -> bool:
-    """Whether the first word of a line is one that statements begin with, whatever its case.
+    """Whether a line begins with a word that starts statements, whatever its case.
 
     Example:
         >>> [starts_statement(line) for line in ("no stenosis", "dissicating disc", "compressing the sac", "4 mm")]
@@ -201,7 +199,7 @@ def _words(match: re.Match[str], kind: str) -> Iterator[Word]:
 
 
 def _named_levels(found: str) -> tuple[str, ...]:
-    """The discs between the first and the last vertebra named; empty when the order is impossible.
+    """Return the discs between the first and the last vertebra named; none if the order is impossible.
 
     Example:
         >>> _named_levels("D12-L1"), _named_levels("L4/5"), _named_levels("L3-S1"), _named_levels("L5-1")
@@ -212,12 +210,7 @@ def _named_levels(found: str) -> tuple[str, ...]:
     for letter, digits in re.findall(r"([CDTLS]?)\s?([0-9]{1,2})", found.upper().replace("LS", "L5")):
         region, last_region = {"D": "T", "": region}.get(letter, letter), region
         number = int(digits)
-        if (
-            not letter
-            and vertebrae
-            and (last_region, number) in (("L", 1), ("T", 1))
-            and number < int(vertebrae[-1][1:])
-        ):
+        if not letter and vertebrae and last_region in ("L", "T") and number == 1 < int(vertebrae[-1][1:]):
             region = {"L": "S", "T": "L"}[region]  # "L5-1", "D12-1"
         if region in "LS" and number > 9:
             number = int(digits[0])  # "L23-L3": one digit too many
@@ -233,8 +226,8 @@ Lemma = tuple[str, str, int]  # lemma, role, number of letters
 
 @lru_cache(maxsize=8192)
 def _lemmas(word: str) -> tuple[Lemma, ...]:
-    """The lemma of a word in lower case; of two words run together ("musclespasm") both."""
-    known = _known_forms()
+    """Return the lemma of a word in lower case; or both lemmas of two words run together ("musclespasm")."""
+    known = known_forms()
     if word in known or len(word) > LONGEST_WORD:
         return ((*known.get(word, (word, "")), len(word)),)
     for cut in range(2, len(word) - 3):
@@ -245,17 +238,18 @@ def _lemmas(word: str) -> tuple[Lemma, ...]:
 
 
 def is_word_of_reports(word: str) -> bool:
-    """Whether the reader knows a word, also one mistyped or two run together.
+    """Whether the reader knows a word, even one mistyped or two run together.
 
     Example:
         >>> [is_word_of_reports(word) for word in ("bulge", "Buldge", "musclespasm", "Salem")]
         [True, True, True, False]
     """
-    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in _known_forms()
+    return _lemmas(word.lower())[0][0] != word.lower() or word.lower() in known_forms()
 
 
 @cache
-def _known_forms() -> dict[str, tuple[str, str]]:
+def known_forms() -> dict[str, tuple[str, str]]:
+    """Map each form that the reader knows to its lemma and role."""
     known = {word: (word, "") for word in KNOWN_WORDS}
     for lemma, forms in FORMS.items():
         known |= dict.fromkeys(forms.split(), (lemma, ""))
@@ -265,29 +259,27 @@ def _known_forms() -> dict[str, tuple[str, str]]:
 
 
 @cache
-def _forms_by_first_letter() -> dict[str, tuple[str, ...]]:
-    by_letter: dict[str, list[str]] = {}
-    # Where two are as near, the one that says something wins: "compresing" is no "comprising".
-    for form in sorted(_known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
+def _forms_by_first_letter() -> dict[str, list[str]]:
+    by_letter = defaultdict[str, list[str]](list)
+    # Of two equally near ones, the one with a meaning wins: "compresing" is not "comprising".
+    for form in sorted(known_forms(), key=lambda form: (form in KNOWN_WORDS, form)):
         if len(form) >= 5:
-            by_letter.setdefault(form[0], []).append(form)
-    return {letter: tuple(forms) for letter, forms in by_letter.items()}
+            by_letter[form[0]].append(form)
+    return by_letter
 
 
 def _nearest_form(word: str) -> str | None:
-    """The known form that a typing slip or two turns into this word, or None.
+    """Return the known form that a typing slip or two turned into this word, or None.
 
     The first letter must be right: it tells "inadequate" and "dehydrated" from their opposites.
     """
     forms = _forms_by_first_letter().get(word[:1], ())
-    if len(word) < 5:  # too short for a guess, save that the last letter is missing
+    if len(word) < 5:  # too short to guess more than a missing last letter
         return next((form for form in forms if form[:-1] == word), None)
     best, best_distance = None, 3
     for form in forms:
         allowed = min(1 if len(form) < 8 else 2, best_distance - 1)
-        if (
-            abs(len(form) - len(word)) <= allowed
-            and (distance := OSA.distance(word, form, score_cutoff=allowed)) <= allowed
-        ):
-            best, best_distance = form, distance
+        if abs(len(form) - len(word)) <= allowed:
+            distance = OSA.distance(word, form, score_cutoff=allowed)
+            best, best_distance = (form, distance) if distance <= allowed else (best, best_distance)
     return best

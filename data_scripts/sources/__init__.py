@@ -1,7 +1,13 @@
-"""The sources: each module offers `describe(options) -> SourceInfo` and `read(options)`, yielding one item a row."""
+"""The sources of datasets.
+
+To add one: write `sources/NAME.py`, or `sources/NAME/source.py` next to its other files, with the three members of
+`Source`, and add it to `SOURCES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
+`data_scripts.imaging`; compose captions with `reports.phrasing`.
+"""
 
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from typing import Protocol
 
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
@@ -15,53 +21,37 @@ from data_scripts.sources.synthetic import source as synthetic
 
 
 class Source(Protocol):
-    """What a source module offers."""
+    """What a source module must define."""
 
     ABOUT: SourceAbout
 
     def describe(self, options: ReadOptions) -> SourceInfo:
-        """What the card says of the source, and the vocabularies of its records."""
+        """Describe the source for the card, with the vocabularies of its records."""
         ...
 
     def read(self, options: ReadOptions) -> Iterator[Record | Exclusion]:
-        """Yield each row of the source in its order: a record, or the reason why it is none."""
+        """Yield each row in the order of the source: a record, or an exclusion with its reason."""
         ...
 
 
-SOURCES: dict[str, Source] = {
-    "folder": folder,
-    "knee_kl": knee_kl,
-    "lsma_pqr": lsma_pqr,
-    "mendeley": mendeley,
-    "rsna2024": rsna2024,
-    "spider": spider,
-    "synthetic": synthetic,
-}
+_MODULES: tuple[Source, ...] = (folder, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic)
+SOURCES = {source.ABOUT.name: source for source in _MODULES}
 
 
 def list_sources() -> str:
-    """What each source is, its licence and size, where to get it and what to cite, for a terminal of 80 columns."""
+    """Describe each source for a terminal: what it is, licence, size, where to get it, what to cite."""
     return "\n\n".join(_describe(source.ABOUT) for source in SOURCES.values())
 
 
 def _describe(about: SourceAbout) -> str:
     license_words = about.license.removeprefix("other: ")
     lines = {
-        "Licence": license_words + ("" if about.may_be_shared else "; what is built from it must not be passed on"),
+        "Licence": license_words + ("" if about.may_be_shared else "; datasets built from it must not be shared"),
         "Size": about.size,
         "Get it": about.where,
         "Cite": about.citation,
     }
-    described = [textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")]
-    for name, words in lines.items():
-        described.append(
-            textwrap.fill(
-                words,
-                width=79,
-                initial_indent=f"  {name + ':':<9}",
-                subsequent_indent=" " * 11,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-    return "\n".join([about.name, *described])
+    fill = partial(textwrap.fill, width=79, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
+    described = [fill(words, initial_indent=f"  {name + ':':<9}") for name, words in lines.items()]
+    summary = textwrap.fill(about.summary, width=79, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([about.name, summary, *described])

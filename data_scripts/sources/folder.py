@@ -1,4 +1,4 @@
-"""Your own data: a table beside the images, one row an image.
+"""Your own data: a table next to the images, one row per image.
 
     my_study/
         metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
@@ -10,13 +10,13 @@
 lines) and `split`. Labels and splits are given for all rows or for none; in JSON lines an empty list says that none of
 the classes is present.
 
-An image may also be a DICOM file of one frame, whatever its name. Its header then states plane, sequence and pixel
-spacing where the table does not; who the patient is, the table alone says.
+An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
+spacing where the table does not, but never the patient.
 """
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from data_scripts.sources.tables import Row, columns_of, read_table
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table beside the images, one row an image.",
+    summary="Your own images and reports: a table next to the images, one row per image.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
@@ -69,12 +69,13 @@ def describe(options: ReadOptions) -> SourceInfo:
     """Collect the vocabularies of labels and grades from the table.
 
     Raises:
-        ValueError: If the folder or its table is missing, ambiguous or malformed, or a class or patient is spelled in
-            several ways.
+        ValueError: If the folder or its table is missing, ambiguous or malformed, or a class or patient has several
+            spellings.
     """
     records = [item for item in read(options) if isinstance(item, Record)]
     labels = {label for record in records for label in record.labels}
-    _check_lookalikes(labels)
+    if pair := _lookalikes(labels, str.casefold):
+        raise ValueError(f"labels {pair[0]!r} and {pair[1]!r} differ only in case; spell a class one way")
     return SourceInfo(
         about=replace(ABOUT, license=options.license, may_be_shared=True) if options.license else ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
@@ -84,32 +85,26 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each row of the table as a record, or as an exclusion with its reason.
-
-    Raises:
-        ValueError: As in `describe`.
-    """
+    """Yield each row of the table as a record or an exclusion; raise a ValueError as `describe` does."""
     raw, rows = _read_rows(options)
     needed = [column for column in ALL_OR_NONE_COLUMNS if any(_is_given(row, column) for row in rows)]
     for row in rows:
         try:
-            item: Record | Exclusion = _record(row, raw, needed)
+            yield _record(row, raw, needed)
         except ValueError as error:
-            item = Exclusion(row.where, str(error))
-        yield item
+            yield Exclusion(row.where, str(error))
 
 
 def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
-    if options.raw is None or not options.raw.is_dir():
-        raise ValueError(f"--raw must be an existing folder with images and a table, got {options.raw}")
-    raw = options.raw.resolve()
+    raw = options.raw_folder("images and a table").resolve()
     rows = read_table(_find_table(raw))
     columns = columns_of(rows)
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     unknown = [column for column in columns if column not in known]
     if missing or unknown:
-        hints = [f"{name!r}{_did_you_mean(name, known)}" for name in unknown]
+        nearest = {name: difflib.get_close_matches(name.lower(), known, n=1) for name in unknown}
+        hints = [f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name) for name, close in nearest.items()]
         raise ValueError(
             f"the table of {raw} "
             + " and ".join(
@@ -119,7 +114,13 @@ def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
             + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}; "
             "CSV fields are separated by commas."
         )
-    _check_lookalike_patients(rows)
+    ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}
+    # They would count as two patients, and could go to two splits.
+    if pair := _lookalikes((patient_id for patient_id in ids if not is_unknown_patient(patient_id)), _patient_key):
+        raise ValueError(
+            f"patient_id {pair[0]!r} and {pair[1]!r} differ only in case, leading zeros or '.0'; spell a patient one "
+            "way, and give different patients more distinct ids"
+        )
     return raw, rows
 
 
@@ -128,13 +129,8 @@ def _find_table(raw: Path) -> Path:
     tables = named or sorted(path for path in raw.iterdir() if path.suffix in (".csv", ".jsonl"))
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
-        raise ValueError(f"{raw} must hold exactly one table, metadata.csv or metadata.jsonl; found: {found}")
+        raise ValueError(f"{raw} must contain exactly one table, metadata.csv or metadata.jsonl; found: {found}")
     return tables[0]
-
-
-def _did_you_mean(name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _is_given(row: Row, column: str) -> bool:
@@ -172,19 +168,15 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
 
 
 def _dicom_header(path: Path) -> SliceHeader | None:
-    """The header of a DICOM file; None of any other image.
-
-    Raises:
-        UnusableImageError: If the file cannot be read or holds several frames: a row is of one slice.
-    """
+    """Read the header of a DICOM file of one frame; None for any other image."""
     if not is_dicom(path):
         return None
-    headers = read_headers(path)
-    if len(headers) != 1:
+    header, *others = read_headers(path)
+    if others:
         raise UnusableImageError(
-            f"DICOM file {path.name!r} holds {len(headers)} frames; store each slice as a file of its own"
+            f"DICOM file {path.name!r} has {1 + len(others)} frames; store each slice as its own file"
         )
-    return headers[0]
+    return header
 
 
 def _labels(row: Row) -> tuple[str, ...]:
@@ -192,29 +184,16 @@ def _labels(row: Row) -> tuple[str, ...]:
     return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
 
 
-def _check_lookalikes(labels: set[str]) -> None:
+def _lookalikes(names: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
     spellings: dict[str, str] = {}
-    for label in sorted(labels):
-        other = spellings.setdefault(label.casefold(), label)
-        if other != label:
-            raise ValueError(f"labels {other!r} and {label!r} differ only in case; spell a class one way")
-
-
-def _check_lookalike_patients(rows: list[Row]) -> None:
-    """One patient in two spellings would be two, and could go to two splits."""
-    spellings: dict[str, str] = {}
-    ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}
-    for patient_id in sorted(patient_id for patient_id in ids if not is_unknown_patient(patient_id)):
-        other = spellings.setdefault(_patient_key(patient_id), patient_id)
-        if other != patient_id:
-            raise ValueError(
-                f"patient_id {other!r} and {patient_id!r} differ only in case, leading zeros or '.0'; spell a patient "
-                "one way, and give two patients ids that differ in more"
-            )
+    for name in sorted(names):
+        if (other := spellings.setdefault(key(name), name)) != name:
+            return other, name
+    return None
 
 
 def _patient_key(patient_id: str) -> str:
-    """What the spellings of an id have in common.
+    """Reduce an id to the part that its spellings share.
 
     Example:
         >>> [_patient_key(patient_id) for patient_id in ("P001", "p1", "0010", "10.0", "1.2.0", "a-05")]
@@ -238,7 +217,7 @@ def _number_or_none(row: Row, column: str) -> float | None:
 
 
 def _grade_order(grade: str) -> tuple[float, str]:
-    """Sort key: numbers by value, then the rest by spelling."""
+    """Sort numbers by value, then the rest by spelling."""
     try:
         return float(grade), grade
     except ValueError:

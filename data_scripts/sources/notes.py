@@ -1,4 +1,4 @@
-"""Radiologists' notes: read a workbook of them, one row a patient, and pair them with images."""
+"""Read a workbook of radiologists' notes, one row per patient, and pair them with images."""
 
 import re
 import zipfile
@@ -12,10 +12,10 @@ import openpyxl
 
 from data_scripts.records import Exclusion
 from data_scripts.reports.text import normalise_report
-from data_scripts.sources.tables import mark_repeated
+from data_scripts.sources.tables import PatientRow, mark_repeated
 
-# Bounds on what a damaged or hostile file may cost. The published workbook unpacks to under 1 MiB; one of 16 MiB
-# is read in some 0.5 GiB of memory.
+# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB; one of 16 MiB
+# is read in about 0.5 GiB of memory.
 MAX_UNPACKED_BYTES = 16 * 2**20
 MAX_ROWS = 2**20
 MAX_COLUMNS = 256
@@ -27,35 +27,22 @@ _COLUMNS = (
 _KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
 
 
-_normalise = lru_cache(maxsize=1024)(normalise_report)  # the images of a patient, up to hundreds, share the note
+_normalise = lru_cache(maxsize=1024)(normalise_report)  # up to hundreds of images of a patient share a note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
-    """A row of the workbook.
+class Note(PatientRow):
+    """A row of the workbook."""
 
-    Args:
-        where: File and number of the row, as the spreadsheet counts it.
-        patient_id: Four digits or more, as in the image names (`0001`); empty when the row names none.
-        text: The note as it was typed; empty when the cell is.
-        problem: Why the row cannot be used, or None. An empty text is no problem of the row.
-    """
-
-    where: str
-    patient_id: str = ""
-    text: str = ""
-    problem: str | None = None
+    text: str = ""  # as typed; an empty note is no `problem`
 
 
 def read_notes(path: Path) -> list[Note]:
-    """Read the first sheet of an `.xlsx` file: a header, then a patient a row.
-
-    The columns are found by name: one `Patient ID`, one whose name holds `Notes`. Rows that repeat a patient are all
-    marked as problems, since nobody knows which of them is true.
+    """Read the first sheet of an `.xlsx` file: a header with `Patient ID` and `Notes`, then a row per patient.
 
     Raises:
-        ValueError: If the file is no workbook, unpacks to more than `MAX_UNPACKED_BYTES`, lacks one of the columns or
-            has it twice, or holds no row.
+        ValueError: If the file is not a workbook, unpacks to more than `MAX_UNPACKED_BYTES`, does not have each column
+            once, or has no row.
     """
     rows = _read_rows(path)
     header = [str(value).strip() if _is_text(kind) else "" for kind, value in next(rows, [])]
@@ -66,7 +53,7 @@ def read_notes(path: Path) -> list[Note]:
         if patient[1] is not None or text[1] is not None:
             notes.append(_read_note(f"{path.name} row {number}", patient, text))
     if not notes:
-        raise ValueError(f"{path} holds no rows below its header")
+        raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
 
 
@@ -77,7 +64,7 @@ def _read_rows(path: Path) -> Iterator[list[Cell]]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked_bytes = sum(member.file_size for member in archive.infolist())
-    # NotImplementedError: packed in a way that `zipfile` does not know, or says so because a byte is wrong.
+    # NotImplementedError: packed in a way that `zipfile` does not know, or damaged so that it seems to be.
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be read as an .xlsx workbook: {error}") from error
     if unpacked_bytes > MAX_UNPACKED_BYTES:
@@ -88,12 +75,12 @@ def _read_rows(path: Path) -> Iterator[list[Cell]]:
         workbook = openpyxl.load_workbook(path, read_only=True)
         try:
             sheet = workbook.worksheets[0]
-            sheet.reset_dimensions()  # the size that a sheet states may be a lie, and padding to it endless
+            sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
             for row in sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS):
                 yield [(cell.data_type, cell.value) for cell in row]
         finally:
             workbook.close()
-    except Exception as error:  # whatever a damaged member provokes in openpyxl: KeyError, ParseError, zlib.error, ...
+    except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
         raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
 
 
@@ -125,7 +112,7 @@ def _read_note(where: str, patient: Cell, text: Cell) -> Note:
 
 
 def _patient_id(kind: str, value: object) -> str:
-    """The ID as in the image names; empty when it is no whole number from 1."""
+    """Return the ID as in the image names; empty if it is not a whole number from 1."""
     digits = ""
     if kind == "n" and isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):
         digits = str(int(value))
@@ -135,13 +122,9 @@ def _patient_id(kind: str, value: object) -> str:
 
 
 def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
-    """The report of an image from the note of its patient, or the reason why there is none.
+    """Return the report of an image from its patient's note, or an exclusion.
 
-    An empty or missing note is a gap of the data set, left out by rule; a row that cannot be read is a bad one.
-
-    Args:
-        note: The patient's note, if the table has one.
-        source: The image, as in `Record`.
+    An empty or missing note is a gap of the dataset, excluded by rule; an unreadable row is a defect.
 
     Example:
         >>> report_or_exclusion(Note(where="row 2", patient_id="0001", text="Mild bulge.//No stenosis"), "a.png")
@@ -150,14 +133,14 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
         Exclusion(source='b.png', reason='empty note', by_rule=True)
     """
     if note is None:
-        return Exclusion(source, "no note of its patient", by_rule=True)
+        return Exclusion(source, "the patient has no note", by_rule=True)
     if note.problem:
         return Exclusion(source, f"{note.where}: {note.problem}")
     return _normalise(note.text) or Exclusion(source, "empty note", by_rule=True)
 
 
 def notes_left_over(notes: Iterable[Note], patients_with_images: Collection[str]) -> Iterator[Exclusion]:
-    """List each note that no image can use: unreadable, empty, or of a patient without images.
+    """List each unused note: unreadable, empty, or of a patient without images.
 
     Example:
         >>> notes = [Note(where="row 2", patient_id="0001"), Note(where="row 3", patient_id="0002", text="Bulge.")]

@@ -1,7 +1,7 @@
-"""Slice files named by sequence, patient and place: `T1_0001_D3.png`, `axial_T2_0042_D5.png`, `sag_T2_0001_S8.png`.
+"""Slice names of the lumbar sets on Mendeley Data: `T1_0001_D3.png`, `axial_T2_0042_D5.png`, `sag_T2_0001_S8.png`.
 
-The lumbar sets on Mendeley Data name their images so. `D3`, `D4` and `D5` are axial slices through a disc, `S8` is the
-eighth sagittal slice.
+They state sequence, patient and place: `D3`, `D4` and `D5` are axial slices through a disc, `S8` is the eighth sagittal
+slice.
 """
 
 import filecmp
@@ -14,36 +14,30 @@ from data_scripts.records import Exclusion
 
 LEVEL_OF_DISC = {"D3": "L3/L4", "D4": "L4/L5", "D5": "L5/S1"}
 
-# Other forms of an image: under the name of a slice it is one that is not read, and is said to be.
+# Image formats that are not read: a slice stored in one of them is listed as excluded.
 OTHER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
-NOT_PNG = "not a PNG file; store it as one, under the same name"
+NOT_PNG = "not a PNG file; convert it, and keep its name"
 
-# ASCII only: a digit of another script would pass as `\d` and name a patient that no table knows.
+# ASCII only: `\d` matches digits of other scripts, which no table has.
 _AXIAL = re.compile(r"(?:axial_)?(T[12])_([0-9]{4})_(D[345])\.png", re.IGNORECASE | re.ASCII)
 _SAGITTAL = re.compile(r"(?:sag_)?(T[12])_([0-9]{4})_(S[0-9]{1,2})\.png", re.IGNORECASE | re.ASCII)
 
 
 class SliceName(NamedTuple):
-    """What the name of a slice file says.
+    """Facts in the name of a slice file."""
 
-    Args:
-        patient: Four digits, as in the notes.
-        place: The disc (`D3` to `D5`) of an axial slice, the number (`S8`) of a sagittal one.
-        sequence: `T1` or `T2`.
-    """
-
-    patient: str
-    place: str
-    sequence: str
+    patient: str  # four digits, as in the notes
+    place: str  # the disc (`D3` to `D5`) of an axial slice, the number (`S8`) of a sagittal one
+    sequence: str  # `T1` or `T2`
 
     @property
     def plane(self) -> str:
-        """As in the record."""
+        """Plane as in the record."""
         return "axial" if self.place in LEVEL_OF_DISC else "sagittal"
 
     @property
     def level(self) -> str:
-        """As in the record: a sagittal slice shows several discs."""
+        """Level as in the record: a sagittal slice shows several discs."""
         return LEVEL_OF_DISC.get(self.place, "several")
 
 
@@ -70,15 +64,8 @@ def one_file_each(
 ) -> tuple[dict[SliceName, Path], list[Exclusion]]:
     """Choose the file of each slice.
 
-    Copies that are equal to the byte are left out by rule. Files that differ are all left out, and count as bad rows:
-    nobody knows which of them shows the slice.
-
-    Args:
-        files_of: The files of each slice, at least one.
-        source_of: Gives the `source` of a file, as in `Record`.
-
-    Returns:
-        The file of each slice that has one, and what was left out.
+    Identical copies are excluded by rule. Files that differ are all excluded as defects: we cannot know which one shows
+    the slice. `source_of` names a file as in `Record`.
     """
     chosen: dict[SliceName, Path] = {}
     exclusions: list[Exclusion] = []
@@ -87,13 +74,13 @@ def one_file_each(
             chosen[name] = first
             exclusions += [Exclusion(source_of(other), "copy of another file", by_rule=True) for other in others]
         else:
-            reason = f"{1 + len(others)} files that differ claim to be {'_'.join(name)}; keep one"
+            reason = f"{1 + len(others)} different files are named {'_'.join(name)}; keep one"
             exclusions += [Exclusion(source_of(path), reason) for path in (first, *others)]
     return chosen, exclusions
 
 
 def group_by_name(paths: Iterable[Path]) -> tuple[dict[SliceName, list[Path]], list[Path]]:
-    """Sort files by the slice that their name states; those that name none come second."""
+    """Group files by the slice that they name; also list the files without such a name."""
     files_of: dict[SliceName, list[Path]] = {}
     others = []
     for path in paths:
@@ -108,5 +95,5 @@ def group_by_name(paths: Iterable[Path]) -> tuple[dict[SliceName, list[Path]], l
 def _is_copy(first: Path, second: Path) -> bool:
     try:
         return filecmp.cmp(first, second, shallow=False)
-    except OSError:  # a broken link, a file without permission: not known to be equal
+    except OSError:  # a broken link, no permission
         return False

@@ -1,1 +1,1 @@
-"""What every command needs of the machine: its command line, worker processes, and files that are whole or absent."""
+"""What every command needs from the system: a command line, worker processes, and files that are whole or absent."""

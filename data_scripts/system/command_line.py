@@ -1,12 +1,13 @@
-"""A command line from a dataclass: settings, the YAML file that may hold them, help, errors in one line.
+"""A command line from a dataclass: settings, an optional YAML file of them, help, errors in one line.
 
-`argparse` does the parsing. `transformers.HfArgumentParser` reads dataclasses, too, but importing it costs a second and
-200 MB, which `--help` should not.
+`transformers.HfArgumentParser` reads dataclasses, too, but importing it costs a second and 200 MB, also for `--help`.
 """
 
 import argparse
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -17,9 +18,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 ArgumentsT = TypeVar("ArgumentsT")
-USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # told in one line; all others are bugs
-FAILED, INTERRUPTED = 2, 130  # exit codes; 130 as shells say that Ctrl-C ended a command
-NOISY = ("accelerate", "httpx2")  # a line for each saved state, and for each request
+USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed in one line; all others are bugs
+FAILED, INTERRUPTED = 2, 130  # exit codes; shells use 130 for Ctrl-C
+NOISY = ("accelerate", "httpx2")  # log a line for each saved state, and for each request
 
 
 class JsonMapping(dict[str, Any]):
@@ -30,12 +31,9 @@ class JsonMapping(dict[str, Any]):
 
 
 def setting(default: Any, text: str, **metadata: Any) -> Any:
-    """Declare a setting of a dataclass with its meaning, which `--help` shows.
+    """Declare a setting of a dataclass with its help text.
 
-    Args:
-        default: Its default; `MISSING` for a setting that must be given.
-        text: What it means.
-        metadata: `choices`, where the type is no `Literal`; `positional=True` for a word without an option.
+    The default is `MISSING` for a required setting; `positional=True` makes it a positional argument.
     """
     metadata["help"] = text
     if isinstance(default, dict | list):
@@ -43,16 +41,14 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
-def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *, interrupted: str = "") -> int:
-    """Run a command: parse its arguments, call it, tell what went wrong in one line.
+def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command: parse its arguments, call it, print a user's error in one line.
 
-    Args:
-        main: Takes one dataclass, named by its annotation; returns an exit code, or None for success.
-        argv: Words of the command line; None: those of the process.
-        interrupted: What Ctrl-C says after "Interrupted."; empty: how to resume.
+    `main` takes one dataclass, named by its annotation. Ctrl-C prints `WHEN_INTERRUPTED` of its module, if there is
+    one, or how to resume.
 
     Returns:
-        The exit code: that of `main`; 2 for an error; 130 after Ctrl-C.
+        The exit code of `main`, whose None means success; 2 for an error; 130 after Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY:
@@ -60,17 +56,21 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None, *,
     arguments_class = arguments_class_of(main)
     try:
         return main(parse_arguments(arguments_class, argv)) or 0
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        option = " with --resume" if "resume" in {item.name for item in fields(arguments_class)} else ""
-        print(f"Interrupted. {interrupted or f'Rerun{option} to resume.'}", file=sys.stderr)
+        resumes = "resume" in {item.name for item in fields(arguments_class)}
+        how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
+        print(f"Interrupted. {getattr(sys.modules[main.__module__], 'WHEN_INTERRUPTED', how)}", file=sys.stderr)
         return INTERRUPTED
 
 
 def arguments_class_of(main: Callable[[Any], Any]) -> type:
-    """Find the dataclass that a command takes."""
+    """Return the dataclass that a command takes."""
     (arguments_class,) = (hint for name, hint in get_type_hints(main).items() if name != "return")
     return arguments_class
 
@@ -80,23 +80,17 @@ def parse_arguments(
     argv: Sequence[str] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> ArgumentsT:
-    """Read `[config.yaml] [--name value ...]`; the command line wins.
-
-    Args:
-        arguments_class: Dataclass of the settings.
-        argv: Words of the command line; None: those of the process.
-        defaults: Take the place of those of the dataclass, as read from YAML.
-
-    Returns:
-        The settings.
+    """Read `[config.yaml] [--name value ...]`; the command line wins over YAML, and YAML over `defaults`.
 
     Raises:
-        ValueError: If a word or a key of the YAML names no setting (the message names the nearest one), a value is not
-            of the setting's type or choices, or the YAML cannot be read (the message names the line).
-        FileNotFoundError: If there is no such YAML file.
+        ValueError: If a word or a YAML key names no setting (the message names the nearest one), a value is not of the
+            setting's type or choices, or the YAML cannot be read (the message names the line).
+        FileNotFoundError: If the YAML file is missing.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(arguments_class)
+    if not parser._get_positional_actions():  # for the help: it is read before the options are
+        parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="Settings in YAML; options win over them.")
     given = dict(defaults or {})
     if words and words[0].endswith((".yaml", ".yml")):
         given |= read_settings(Path(words.pop(0)), arguments_class)
@@ -108,21 +102,18 @@ def parse_arguments(
         known = [option for action in parser._actions for option in action.option_strings]
         nearest = get_close_matches(unknown[0].partition("=")[0], known, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all.")
+        raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all settings.")
     values = vars(namespace)
-    # A default that was not given is left to the dataclass, which makes a new list or mapping each time.
+    if word := values.pop("config", None):
+        raise ValueError(f"{word} is neither an option nor a .yaml file of settings. --help lists all settings.")
+    # Defaults are left to the dataclass, which makes a new list or mapping each time.
     settings = arguments_class(**{name: value for name, value in values.items() if value is not MISSING})
     check_choices(settings)
     return settings
 
 
 def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
-    """Make the parser of a dataclass; the fields that it inherits stand in a group for each dataclass it inherits from.
-
-    Args:
-        arguments_class: Dataclass of the settings; its docstring opens the help.
-        parser: The parser to add to; None for a new one.
-    """
+    """Make, or extend, the parser of a dataclass, with a group for each dataclass that it inherits from."""
     about = (arguments_class.__doc__ or "").split("\n\n")[0]
     parser = parser or _Parser(description=about, allow_abbrev=False, formatter_class=_HelpFormatter)
     groups: dict[str, Any] = {}
@@ -137,14 +128,10 @@ def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None =
 
 
 def check_choices(settings: Any) -> None:
-    """Check that settings with choices hold one of them, wherever the values come from.
-
-    Raises:
-        ValueError: If one does not; the message names it, its value and the choices.
-    """
+    """Raise a ValueError if a setting with choices holds another value, wherever it comes from."""
     hints = get_type_hints(type(settings))
     for item in fields(settings):
-        choices = _choices(item, hints[item.name])
+        choices = _choices(hints[item.name])
         value = getattr(settings, item.name)
         for one in value if isinstance(value, list) else [value]:
             if choices and one is not None and one not in choices:
@@ -154,31 +141,29 @@ def check_choices(settings: Any) -> None:
 def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
     """Read settings from a YAML file.
 
-    Args:
-        path: The file.
-        arguments_class: Dataclass that knows their names and types.
-
     Raises:
-        ValueError: If it cannot be read, names a setting that does not exist, or gives one a value of another type.
+        ValueError: If it cannot be read, or a key or the type of its value does not fit the dataclass.
     """
     import yaml
 
     class UniqueKeysLoader(yaml.SafeLoader):
-        """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+        """Refuses a repeated key; YAML would silently keep its last value."""
 
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            """Check the keys as written, before those of `<<` are merged in: these may be written over."""
+            """Check the keys as written, before those of `<<`, which may be overridden, are merged in."""
             node = super().compose_mapping_node(anchor)
             scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             seen = set()
             for key in (key for key in scalars if not key.tag.endswith(":merge")):
                 if (key.tag, key.value) in seen:
                     raise yaml.MarkedYAMLError(
-                        problem=f"{key.value!r} stands twice in one mapping; leave one", problem_mark=key.start_mark
+                        problem=f"{key.value!r} is given twice in one mapping; remove one", problem_mark=key.start_mark
                     )
                 seen.add((key.tag, key.value))
             return node
 
+    if not path.is_file():
+        raise FileNotFoundError(f"No settings file {path}. Examples are in train/configs.")
     try:
         settings = yaml.load(path.read_text(), UniqueKeysLoader) or {}
     except yaml.MarkedYAMLError as error:
@@ -192,7 +177,7 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
         if name not in hints:
             nearest = get_close_matches(name, hints, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
-            raise ValueError(f"{path} sets {name!r}, which is no setting.{hint}")
+            raise ValueError(f"{path} sets {name!r}, which is not a setting.{hint}")
         kind = None if _is_list(hints[name]) else _one_type(hints[name])
         if kind is str and not isinstance(value, str | NoneType):
             raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
@@ -203,8 +188,6 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows the default of each setting that has one."""
-
     def _get_help_string(self, action: argparse.Action) -> str:
         shown = action.help or ""
         default = getattr(action, "shown_default", None)
@@ -215,10 +198,13 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print with the usage."""
+    """Raises errors that argparse would print with the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}. --help lists all settings.")
+        hint, choice = "", re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if choice and (nearest := get_close_matches(choice[1], re.findall(r"[^', ]+", choice[2]), n=1)):
+            hint = f" Did you mean {nearest[0]}?"
+        raise ValueError(f"{message}.{hint} --help lists all settings.")
 
 
 class _OnOrOff(argparse.Action):
@@ -234,7 +220,7 @@ class _OnOrOff(argparse.Action):
 def _add_setting(parser: Any, item: Field[Any], hint: Any) -> None:
     default = item.default_factory() if item.default_factory is not MISSING else item.default
     words: dict[str, Any] = {"help": item.metadata.get("help", "").replace("%", "%%"), "default": MISSING}
-    kind, choices = _one_type(hint), _choices(item, hint)
+    kind, choices = _one_type(hint), _choices(hint)
     if item.metadata.get("positional"):
         parser.add_argument(item.name, help=words["help"], **({} if default is MISSING else {"nargs": "?"}))
         return
@@ -250,12 +236,11 @@ def _add_setting(parser: Any, item: Field[Any], hint: Any) -> None:
 
 
 def _owner(arguments_class: type, name: str) -> type:
-    """The dataclass that declares a field."""
     return next(cls for cls in arguments_class.__mro__ if is_dataclass(cls) and name in get_annotations(cls))
 
 
 def _one_type(hint: Any) -> Any:
-    """The type of a value, or of an element of a list; without `None`."""
+    """Return the type of a value, or of an element of a list, without `None`."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (one for one in get_args(hint) if one is not NoneType)
     if get_origin(hint) in (list, tuple):
@@ -269,10 +254,5 @@ def _is_list(hint: Any) -> bool:
     return get_origin(hint) in (list, tuple)
 
 
-def _choices(item: Field[Any], hint: Any) -> list[Any] | None:
-    if "choices" in item.metadata:
-        return list(item.metadata["choices"])
-    for one in (hint, *get_args(hint)):
-        if get_origin(one) is Literal:
-            return list(get_args(one))
-    return None
+def _choices(hint: Any) -> list[Any] | None:
+    return next((list(get_args(one)) for one in (hint, *get_args(hint)) if get_origin(one) is Literal), None)

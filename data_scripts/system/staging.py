@@ -1,4 +1,4 @@
-"""The hidden folder in which a build grows until it is whole, and where an interrupted one is found again."""
+"""The hidden folder in which a build grows until it is complete, and from which an interrupted one resumes."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _REPLACED_NAME = "replaced"
 
 
 def staging_path(out: Path) -> Path:
-    """Folder beside `out` in which it is built.
+    """Return the folder next to `out` in which it is built.
 
     Example:
         >>> staging_path(Path("data/my_study")).as_posix()
@@ -24,21 +24,21 @@ def staging_path(out: Path) -> Path:
 
 @contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
-    """Hold the folder in which `out` is built; no other process can meanwhile. It stays only if something is in it.
+    """Lock and yield the folder in which `out` is built. It is kept only if something is in it.
 
     Raises:
         ValueError: If another build of `out` is running.
     """
     folder = staging_path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it when its holder dies, however
+    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it however its holder dies
     try:
         lock.acquire()
     except Timeout:
         raise ValueError(f"another build of --out {out} is running; wait for it, or choose another folder") from None
     try:
         if out.exists():
-            _remove_earlier(folder)  # killed in `publish`, when the new one had its name
+            _remove_earlier(folder)  # killed in `publish`, after the new one got its name
         elif (folder / EARLIER_NAME).exists():
             (folder / EARLIER_NAME).rename(out)  # killed between the two renames of `publish`
         yield folder
@@ -49,12 +49,12 @@ def staging_folder(out: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a staging folder with all that is in it; the lock on it is held until it is released."""
+    """Remove a staging folder and its content; its lock stays held until released."""
     shutil.rmtree(folder)
 
 
 def publish(dataset: Path, out: Path, folder: Path) -> None:
-    """Move a finished dataset out of its staging folder to its place; an earlier one is removed only after that."""
+    """Move a finished dataset from its staging folder to its place; an earlier one is removed only after that."""
     if out.exists():
         out.rename(folder / EARLIER_NAME)
     dataset.rename(out)
@@ -63,9 +63,9 @@ def publish(dataset: Path, out: Path, folder: Path) -> None:
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Remove the earlier output under another name: what is deleted by halves must never be put back in its place."""
-    if (folder / _REPLACED_NAME).exists():
-        shutil.rmtree(folder / _REPLACED_NAME)
-    if (folder / EARLIER_NAME).exists():
-        (folder / EARLIER_NAME).rename(folder / _REPLACED_NAME)
-        shutil.rmtree(folder / _REPLACED_NAME)
+    """Remove the earlier output under another name: a half-deleted one must never be restored."""
+    earlier, replaced = folder / EARLIER_NAME, folder / _REPLACED_NAME
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    if earlier.exists():
+        shutil.rmtree(earlier.rename(replaced))

@@ -10,17 +10,13 @@ from typing import Any
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` to write to; the file takes its own name when the body of `with` succeeds.
-
-    Raises:
-        OSError: If the file cannot be written, on a full disk for example; what was written of it is removed.
-    """
+    """Yield a hidden name next to `path` to write to; rename it when the `with` block succeeds, else remove it."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         yield unfinished
         unfinished.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)  # on a full disk it would only take room
+        unfinished.unlink(missing_ok=True)
         raise
 
 
@@ -41,19 +37,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder under a hidden name, and give it its own name when it is complete.
-
-    Args:
-        folder: The folder; replaced if it exists.
-        fill: Writes the content into the folder that it is given.
-    """
+    """Let `fill` write into a hidden folder, and rename that to `folder`, replacing it, when it is complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         fill(unfinished)
     except Exception:
-        shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk its first files only take room
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():

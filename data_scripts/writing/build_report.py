@@ -1,4 +1,4 @@
-"""What a build did, as `build_report.json` keeps it: every row of the source is written, or listed with its reason."""
+"""The content of `build_report.json`: every row of the source is written, or listed with a reason."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from data_scripts.auditing.privacy_check import MAX_SHARE_OF_LETTERS
+from data_scripts.auditing.privacy_check import few_images_with_letters
 from data_scripts.privacy.pseudonyms import holds_date
 from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.splits import num_shared_patients
@@ -27,19 +27,7 @@ def build_report(
     deidentification: Mapping[str, Any],
     facts_changed: Sequence[str],
 ) -> dict[str, Any]:
-    """Account for all rows.
-
-    Args:
-        info: The source.
-        command: The command line.
-        arguments: The arguments as parsed, JSON values.
-        num_read: Rows that the source gave.
-        exclusions: Those left out.
-        records_of_split: Those written.
-        split_rule: How they were split, in words.
-        deidentification: As `deidentification_report` gives it.
-        facts_changed: What the user calls the rows in which a finding was taken for a name and replaced.
-    """
+    """Account for all rows; `facts_changed` names those in which a finding was taken for a name and replaced."""
     written = [record for records in records_of_split.values() for record in records]
     assert num_read == len(written) + len(exclusions)
     patient_ids = [record.patient_id for record in written]
@@ -79,20 +67,14 @@ def deidentification_report(
     burnt_in_text: Sequence[str],
     own_name_of: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What was done, and whether the written rows pass: publishing refuses those that do not.
+    """Summarise the de-identification, and whether the written rows pass, as publishing requires.
 
-    Args:
-        written: The records as they were written.
-        has_public_ids: Whether the ids are pseudonyms that a public data set gave.
-        keep_ids: Whether they were to be left as they are.
-        replaced: Passages of texts that were replaced, by kind.
-        left: Passages that were still found after that, by kind.
-        burnt_in_text: Sources of the images that seem to show letters.
-        own_name_of: What the user calls a row, by its source as written, so that it can be found.
+    Passages `replaced` in texts, or still `left`, are counted by kind. `burnt_in_text` lists the sources of images that
+    seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
     dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
-    few_letters = len(burnt_in_text) <= max(1, MAX_SHARE_OF_LETTERS * len(records))
+    few_letters = few_images_with_letters(len(burnt_in_text), len(records))
     return {
         "passed": not left and not dates and few_letters and (has_public_ids or not keep_ids),
         "ids": "kept" if keep_ids else "as published" if has_public_ids else "pseudonyms",
@@ -104,7 +86,7 @@ def deidentification_report(
 
 
 def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
-    """Rows, patients and rows of each label, by split."""
+    """Count rows, patients and rows of each label, by split."""
     return {
         split: {
             "rows": len(records),
@@ -116,7 +98,7 @@ def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, d
 
 
 def rule_summary(exclusions: Sequence[Mapping[str, Any]]) -> str:
-    """The rows left out by rule in one line, by reason; empty when there are none.
+    """Summarise the rows left out by rule in one line, by reason; empty if there are none.
 
     Example:
         >>> rule_summary([{"source": "a", "reason": "empty note", "by_rule": True}] * 60)
@@ -132,21 +114,21 @@ def rule_summary(exclusions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
-    """What the terminal shows at the end."""
+    """List what the terminal shows at the end."""
     bad = [exclusion for exclusion in report["exclusions"] if not exclusion["by_rule"]]
     lines = [
-        f"{name:>10}: {split['rows']} rows of {split['patients']} patients" for name, split in report["splits"].items()
+        f"{name:>10}: {split['rows']} rows, {split['patients']} patients" for name, split in report["splits"].items()
     ]
     lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
-    lines += [line for line in [rule_summary(report["exclusions"])] if line]
+    lines += filter(None, [rule_summary(report["exclusions"])])
     if letters := len(report["deidentification"]["burnt_in_text"]):
-        lines.append(f"images that may hold letters: {letters}; look at those that {REPORT_NAME} names")
+        lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")
     if changed := report["facts_changed"]["count"]:
         lines.append(
             f"warning: rows whose findings changed when names were replaced: {changed}; {REPORT_NAME} names the first"
         )
     if not report["deidentification"]["passed"]:
-        lines.append(f"not to be shared: the rows may name a person, see deidentification in {REPORT_NAME}")
+        lines.append(f"do not share: the rows may name a person, see deidentification in {REPORT_NAME}")
     lines += [f"left out: {exclusion['source']}: {exclusion['reason']}" for exclusion in bad[:NUM_PRINTED]]
     if len(bad) > NUM_PRINTED:
         lines.append(f"... and {len(bad) - NUM_PRINTED} more in {REPORT_NAME}")

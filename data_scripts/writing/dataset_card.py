@@ -1,9 +1,10 @@
-"""The dataset card in words: what the set is, where it comes from, how it was split, what it may be used for."""
+"""The text of the dataset card: content, origin, splits and permitted use of the set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.records import NOT_STATED, SourceInfo
+from data_scripts.system.markdown import markdown_table
 from data_scripts.writing.build_report import rule_summary
 
 CARD = """\
@@ -27,21 +28,21 @@ CARD = """\
 
 ## Labels
 
-Rows that hold each class, by split. A row may hold several classes or none.
+Number of rows with each class, by split. A row may have several classes or none.
 
 {label_table}
 
 ## Columns
 
-- `image`: the slice, 8-bit grey PNG; more than 8 bits are windowed: DICOM by the window in its header where that
-  shows something, all else between the 0.5 and 99.5 percentiles of the slice.
-- `report`: the text, separators and blanks mended, spelling kept. `rephrasings`: other wordings of the same facts.
+- `image`: the slice, 8-bit grey PNG. More than 8 bits are windowed: DICOM by the window in its header if that shows
+  something, all else between the 0.5 and 99.5 percentiles of the slice.
+- `report`: the text, separators and blanks corrected, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present. `grade`: {grade_text}
-- `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` where the source does not say.
+- `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` if the source does not say.
 - `pixel_spacing_mm`: of the stored image. `disc_height_mm`: of the disc at `level`, as the source measured it. Both are
-  null where unknown.
+  null if unknown.
 - `mask`: {mask_text}
-- `source`: data set and file of the row.
+- `source`: dataset and file of the row.
 
 ## Privacy
 
@@ -58,62 +59,51 @@ with its reason. Made on {date} with
 """
 
 SHARING = """
-> **Not to be shared.** The licence of the source does not let others be given what was made from it. Each user
-> gets the source and builds this set anew.
+> **Not to be shared.** The licence of the source forbids sharing anything made from it. Get the source, and build
+> this set yourself.
 """
 
 NOBODY_SAID = """
-> **Not to be shared.** Nobody said under which licence the data stand. Whoever may pass them on builds this set
-> with `--license`.
+> **Not to be shared.** The data have no stated licence. If you may share them, build this set with `--license`.
 """
 
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
-> in more than one split. Test scores are too good by what a model remembers of a patient. Use them only to
-> compare with the paper.
+> in more than one split. A model that remembers patients gets inflated test scores. Use them only to compare with
+> the paper.
 """
 
 
 ID_TEXTS = {
-    "pseudonyms": "keyed pseudonyms; so is the name of the file in `source`.",
-    "as published": "the pseudonyms that the data set was published with; dates in names of files are replaced.",
-    "kept": "as the source gives them; they are **not** pseudonymised, nor are names of files.",
+    "pseudonyms": "keyed pseudonyms, as is the file name in `source`.",
+    "as published": "the pseudonyms that the dataset was published with; dates in file names are replaced.",
+    "kept": "as in the source; they are **not** pseudonymised, nor are file names.",
 }
 
-# A folder may be called by the name of a patient.
+# A folder may have the name of a patient.
 _PATH_OPTIONS = ("raw", "out", "notes", "pseudonym_key")
 
 
 def without_paths(argv: Sequence[str], path_options: Sequence[str] = _PATH_OPTIONS) -> list[str]:
-    """The arguments of a command with placeholders for its paths, which say nothing to others and may name someone.
+    """Replace the paths in a command's arguments with placeholders: they help no reader and may name someone.
 
     Example:
-        >>> without_paths(["--raw", "studies/SMITH_JOHN", "--num_proc", "4", "--pseudonym-key=keys/ours"])
-        ['--raw', 'RAW', '--num_proc', '4', '--pseudonym-key=PSEUDONYM_KEY']
+        >>> without_paths(["--raw", "studies/SMITH_JOHN", "--num_proc", "4", "--pseudonym_key=keys/ours"])
+        ['--raw', 'RAW', '--num_proc', '4', '--pseudonym_key=PSEUDONYM_KEY']
     """
+    placeholders = {f"--{name}": name.upper() for name in path_options}
     shown: list[str] = []
     for word in argv:
-        before = _path_option(shown[-1], path_options) if shown else None
         option, equals, _ = word.partition("=")
-        if before:
-            shown.append(before.upper())
-        elif equals and (name := _path_option(option, path_options)):
-            shown.append(f"{option}={name.upper()}")
+        if shown and shown[-1] in placeholders:
+            shown.append(placeholders[shown[-1]])
         else:
-            shown.append(word)
+            shown.append(f"{option}={placeholders[option]}" if equals and option in placeholders else word)
     return shown
 
 
-def _path_option(word: str, path_options: Sequence[str]) -> str | None:
-    """The option for a path that a word is, in any of its spellings: `--pseudonym-key`, `--ps`."""
-    name = word.removeprefix("--").replace("-", "_")
-    if name == word or not name:
-        return None
-    return next((option for option in path_options if option.startswith(name)), None)
-
-
 def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
-    """The prose of the card, from the source's description and the build report."""
+    """Write the card from the source's description and the build report."""
     splits = report["splits"]
     labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
     return CARD.format(
@@ -125,11 +115,10 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         license=info.about.license.removeprefix("other: "),
         citation=info.about.citation,
         split_text=report["split_rule"],
-        split_table=_table(
-            ["split", "rows", "patients"],
-            [[name, split["rows"], split["patients"]] for name, split in splits.items()],
+        split_table=markdown_table(
+            ["split", "rows", "patients"], [[name, split["rows"], split["patients"]] for name, split in splits.items()]
         ),
-        label_table=_table(["class", *splits], labels) if labels else "The source has no labels.",
+        label_table=markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
         grade_text=f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
         id_text=ID_TEXTS[report["deidentification"]["ids"]],
         privacy_text=_privacy_text(report),
@@ -147,12 +136,11 @@ def _privacy_text(report: Mapping[str, Any]) -> str:
     found = report["deidentification"]
     counts = ", ".join(f"{count} {kind}" for kind, count in found["replaced_in_texts"].items()) or "none"
     letters = len(found["burnt_in_text"])
-    verdict = "passed" if found["passed"] else "**did not pass**: the set is not to be shared"
+    verdict = "passed" if found["passed"] else "**did not pass**: do not share the set"
     return f"""\
-Dates, names, numbers and addresses that may point to a person were looked for in the texts by rules and replaced by
-placeholders such as `[DATE]`: {counts}. Images that may hold burnt-in letters: {letters}. The check of the written
-rows {verdict}. Rules miss things: read before you share. `build_report.json` names rows as the source does, and stays
-with whoever built the set."""
+Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
+Images that may contain burnt-in text: {letters}. The check of the written rows {verdict}. Rules miss things: read
+before you share. Do not share `build_report.json`, which names rows as the source does."""
 
 
 def _mask_text(info: SourceInfo, num_masks: int) -> str:
@@ -162,8 +150,3 @@ def _mask_text(info: SourceInfo, num_masks: int) -> str:
         return f"8-bit class indices, {num_masks} rows; the source does not name the classes."
     names = ", ".join(f"{index} {name}" for index, name in enumerate(info.mask_names))
     return f"8-bit class indices, {num_masks} rows: {names}."
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,76 +1,60 @@
-"""Parts of a dataset: rows that are written together, and found done when an interrupted build is resumed.
+"""Parts of a dataset, which workers write and a resumed build keeps, and the shards made of them.
 
-The name of a part's file is the fingerprint of all that decides its content: the records, the files behind their
-pixels (size and time of change), the vocabularies and this code. A part that lies in the folder is therefore the
-right one, whatever else has changed since.
+A part's file is named by a fingerprint of what decides its content: the records, the files behind their pixels
+(size and time of change), the vocabularies and this code. A part that exists is therefore the right one.
 """
 
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.arrow_writer import ParquetWriter
 from PIL import Image
 
 from data_scripts.imaging.images import UnusableImageError
-from data_scripts.lumbar_builder import LumbarReports
+from data_scripts.lumbar_builder import Account, LumbarReports
 from data_scripts.records import Exclusion, Record, SourceInfo
+from data_scripts.system.worker_pool import Announce
 
-PART_ROWS = 64  # below a second of work for slices: little is lost by an interruption, and all processes end together
+MAX_SHARD_BYTES = 500_000_000  # the default of `datasets`
+ROW_GROUP_ROWS = 100  # rows decoded at once: a compromise between random access and speed
+ROW_GROUP_BYTES = 64 * 2**20
+PART_ROWS = 64  # less than a second of work: an interruption loses little, and all processes end together
 
 _LIBRARIES = ("datasets", "numpy", "pillow", "pyarrow", "pydicom")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Rows of one split, in order.
-
-    Args:
-        split: Their split.
-        records: The rows.
-        path: The Parquet file to write; what was left out goes into a `.json` file beside it.
-    """
+    """Rows of one split, in order."""
 
     split: str
     records: tuple[Record, ...]
-    path: Path
+    path: Path  # the Parquet file to write
 
     @property
     def result_path(self) -> Path:
-        """Written last: the part is done when it exists."""
+        """File of the outcome of the rows; written last, when the part is done."""
         return self.path.with_suffix(".json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartResult:
-    """What became of the rows of a part.
-
-    Args:
-        exclusions: Rows whose image could not be used.
-        scrubbed: Number of passages in texts that were replaced, by kind.
-        left_in_texts: The same of those that were found when they were looked for again.
-        facts_changed: Sources of the rows whose texts state other facts since then.
-        burnt_in_text: Sources of the rows whose image seems to hold letters.
-    """
-
-    exclusions: tuple[Exclusion, ...]
-    scrubbed: Mapping[str, int]
-    left_in_texts: Mapping[str, int]
-    facts_changed: tuple[str, ...]
-    burnt_in_text: tuple[str, ...]
 
 
 def parts_of(
     records_of_split: Mapping[str, Sequence[Record]], info: SourceInfo, folder: Path, part_rows: int = PART_ROWS
 ) -> list[Part]:
-    """Cut the rows of each split into parts, whose files lie in `folder`."""
+    """Cut the rows of each split into parts with files in `folder`."""
     vocabularies = repr((info.label_names, info.grade_names, info.mask_names))
     parts = []
     for split, records in records_of_split.items():
@@ -83,7 +67,7 @@ def parts_of(
 
 
 def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
-    """Empty the folder of all but finished parts of this build; give the parts that are still to be written."""
+    """Remove all but this build's finished parts from the folder; return the parts still to be written."""
     finished = [part for part in parts if part.result_path.is_file() and part.path.is_file()]
     kept = {path for part in finished for path in (part.path, part.result_path)}
     for path in folder.iterdir():
@@ -91,65 +75,44 @@ def keep_finished(parts: Sequence[Part], folder: Path) -> list[Part]:
             shutil.rmtree(path)
         elif path not in kept:
             path.unlink()
-    finished_paths = {part.path for part in finished}
-    return [part for part in parts if part.path not in finished_paths]
+    return [part for part in parts if part.path not in kept]
 
 
 def any_finished(folder: Path) -> bool:
-    """Whether a part in the folder is done, of whichever build."""
+    """Whether the folder has a finished part of any build."""
     return any(path.with_suffix(".parquet").is_file() for path in folder.glob("*.json"))
 
 
-def write_part(
-    part: Part, info: SourceInfo, skipped: Mapping[int, str], announce: Callable[[int | None], None]
-) -> None:
-    """Write the rows of a part; the files appear whole or not at all.
-
-    Args:
-        part: What to write.
-        info: The source of the records.
-        skipped: Reasons by index of the rows that are not to be touched.
-        announce: Called with the index of each row before it is touched, and with None after the last.
-    """
+def write_part(info: SourceInfo, part: Part, crashed: Mapping[int, str], announce: Announce) -> None:
+    """Write the rows of a part; the files appear whole or not at all. Runs in a worker, see `Workers.run`."""
+    datasets.disable_progress_bars()
 
     def rows() -> Iterator[Record]:
         for index, record in enumerate(part.records):
             announce(index)
-            refused = partial(_raise_unusable, skipped.get(index, ""))
-            yield replace(record, load_image=refused, load_mask=None) if index in skipped else record
+            unusable = partial(_raise_unusable, crashed.get(index, ""))
+            yield replace(record, load_image=unusable, load_mask=None) if index in crashed else record
         announce(None)
 
     scratch = part.path.with_suffix(f".{os.getpid()}")
     builder = LumbarReports(info, {part.split: rows()}, cache_dir=scratch / "cache")
     builder.download_and_prepare(str(scratch / "data"), file_format="parquet", max_shard_size=sys.maxsize)
-    result = {
-        "exclusions": [[exclusion.source, exclusion.reason] for exclusion in builder.exclusions],
-        "scrubbed": builder.scrubbed,
-        "left_in_texts": builder.left_in_texts,
-        "facts_changed": builder.facts_changed,
-        "burnt_in_text": builder.burnt_in_text,
-    }
-    (scratch / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    account = {**vars(builder.account), "exclusions": [asdict(exclusion) for exclusion in builder.account.exclusions]}
+    (scratch / "result.json").write_text(json.dumps(account), encoding="utf-8")
     (written,) = (scratch / "data").glob("*.parquet")
     written.replace(part.path)
     (scratch / "result.json").replace(part.result_path)
     shutil.rmtree(scratch)
 
 
-def read_result(part: Part) -> PartResult:
-    """What became of the rows of a finished part."""
+def read_result(part: Part) -> Account:
+    """Read the outcome of the rows of a finished part."""
     result = json.loads(part.result_path.read_text(encoding="utf-8"))
-    return PartResult(
-        exclusions=tuple(Exclusion(source, reason) for source, reason in result["exclusions"]),
-        scrubbed=result["scrubbed"],
-        left_in_texts=result["left_in_texts"],
-        facts_changed=tuple(result["facts_changed"]),
-        burnt_in_text=tuple(result["burnt_in_text"]),
-    )
+    return Account(**{**result, "exclusions": [Exclusion(**exclusion) for exclusion in result["exclusions"]]})
 
 
 def record_fingerprint(record: Record) -> str:
-    """All that decides the row of a record, as text; for files that its functions are bound to, size and time."""
+    """Describe everything that decides a record's row; for files that its functions are bound to, size and time."""
     return repr([_value_fingerprint(getattr(record, column.name)) for column in fields(record)])
 
 
@@ -167,7 +130,7 @@ def _value_fingerprint(value: Any) -> str:
 
 @cache
 def code_fingerprint() -> str:
-    """Changes with every change of this package's code and of the libraries that decide what is written."""
+    """Fingerprint this package's code and the versions of libraries that decide what is written."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         code.update(path.read_bytes())
@@ -177,3 +140,72 @@ def code_fingerprint() -> str:
 
 def _raise_unusable(reason: str) -> Image.Image:
     raise UnusableImageError(reason)
+
+
+def shard_lengths(num_rows: int, num_shards: int) -> list[int]:
+    """Spread rows over shards whose lengths differ by at most one.
+
+    Example:
+        >>> shard_lengths(11, 4)
+        [3, 3, 3, 2]
+    """
+    fewest, rest = divmod(num_rows, num_shards)
+    return [fewest + (index < rest) for index in range(num_shards)]
+
+
+def check_shards(split: str, num_rows: int, num_shards: int) -> None:
+    """Raise a ValueError if a split has fewer rows than shards."""
+    if num_shards > num_rows:
+        raise ValueError(
+            f"--streaming_shards {num_shards} is more than the {num_rows} rows of {split}; give at most {num_rows}"
+        )
+
+
+def join_parts(
+    parts: Sequence[Path], folder: Path, split: str, features: datasets.Features, num_shards: int | None = None
+) -> datasets.SplitInfo:
+    """Write the rows of the parts, in order, into shards `SPLIT-00000-of-0000N.parquet`.
+
+    The same rows give the same bytes, whichever processes wrote the parts. Without `num_shards`, there are as many as
+    keep a shard below 500 MB.
+
+    Returns:
+        The split as the dataset card describes it.
+
+    Raises:
+        ValueError: If there are fewer rows than shards.
+    """
+    num_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+    num_bytes = sum(part.stat().st_size for part in parts)
+    num_shards = num_shards or math.ceil(num_bytes / MAX_SHARD_BYTES)
+    check_shards(split, num_rows, num_shards)
+    group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES * num_rows // num_bytes))
+    lengths = shard_lengths(num_rows, num_shards)
+    group_lengths = [[min(group_rows, length - at) for at in range(0, length, group_rows)] for length in lengths]
+    groups = _row_groups(parts, chain.from_iterable(group_lengths), group_rows)
+    arrow_bytes = 0
+    for index, lengths_of_shard in enumerate(group_lengths):
+        path = folder / f"{split}-{index:05d}-of-{num_shards:05d}.parquet"
+        with ParquetWriter(features=features, path=str(path)) as writer:
+            for group in islice(groups, len(lengths_of_shard)):
+                writer.write_table(group, writer_batch_size=group_rows)
+            arrow_bytes += writer.finalize()[1]
+    return datasets.SplitInfo(split, num_bytes=arrow_bytes, num_examples=num_rows, shard_lengths=lengths)
+
+
+def _row_groups(paths: Sequence[Path], lengths: Iterable[int], batch_rows: int) -> Iterator[pa.Table]:
+    """Read the rows of several Parquet files as tables of given lengths."""
+    batches = chain.from_iterable(_batches(path, batch_rows) for path in paths)
+    rest = pa.table({})
+    for length in lengths:
+        pieces = [rest] if rest.num_rows else []
+        while sum(piece.num_rows for piece in pieces) < length:
+            pieces.append(pa.Table.from_batches([next(batches)]))
+        table = pa.concat_tables(pieces)
+        yield table.slice(0, length)
+        rest = table.slice(length)
+
+
+def _batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_rows)

@@ -1,8 +1,8 @@
-"""What the batches of an epoch are like under each `--balance`: duplicates, targets, classes.
+"""Measure the batches of an epoch under each `--balance`: duplicates, targets, classes.
 
     python tests/benchmarks/batch_balance.py --datasets data/synthetic data/spider_discs --notes FILE.xlsx
 
-Nothing is trained: the batches are those that `train/pretrain.py` would take, and the statistics those that it logs.
+Nothing is trained: the batches are those that `train/pretrain.py` would use, and the statistics those that it logs.
 With the notes of the Mendeley set, the rows of the paper are measured without its images: each note six times (three
 discs, T1 and T2), LBP or No Finding as the parser reads it.
 """
@@ -23,9 +23,9 @@ from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, normalise_report
 from data_scripts.sources.notes import read_notes
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from train.data.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining.batch_statistics import BatchStatistics
-from train.reporting.tables import markdown_table
 
 IMAGES_OF_A_NOTE = 6
 WAYS: dict[str, list[str]] = {
@@ -38,18 +38,18 @@ WAYS: dict[str, list[str]] = {
 
 @dataclass
 class BatchBalanceArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     datasets: list[str] = field(default_factory=list, metadata={"help": "Folders that data_scripts.build wrote."})
     notes: str = field(default="", metadata={"help": "Workbook of the Mendeley notes; nothing when empty."})
-    batch_size: list[int] = field(default_factory=lambda: [32, 128], metadata={"help": "Pairs of a step."})
+    batch_size: list[int] = field(default_factory=lambda: [32, 128], metadata={"help": "Pairs per step."})
     epochs: int = field(default=5, metadata={"help": "Epochs to average over."})
-    label_temperature: float = field(default=0.07, metadata={"help": "Of the soft targets; the paper starts there."})
+    label_temperature: float = field(default=0.07, metadata={"help": "Label temperature; the paper starts there."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
 
 
 def main(args: BatchBalanceArguments) -> None:
-    """Measure each data set at each batch size under each way; print tables."""
+    """Measure each dataset at each batch size and balance; print tables."""
     rows_of = {Path(name).name: open_dataset(name)["train"] for name in args.datasets}
     if args.notes:
         rows_of["mendeley_notes"] = rows_of_notes(Path(args.notes))
@@ -74,7 +74,7 @@ def main(args: BatchBalanceArguments) -> None:
 
 
 def rows_of_notes(path: Path) -> Dataset:
-    """The rows of the paper without their images: every note six times."""
+    """Build the rows of the paper without their images: every note six times."""
     notes = [note for note in read_notes(path) if not note.problem and note.text]
     names = [LOW_BACK_PAIN, NO_FINDING]
     labels = [[name for name in labels_from_report(note.text) if name in names] for note in notes]
@@ -89,7 +89,7 @@ def rows_of_notes(path: Path) -> Dataset:
 
 
 def measure(train: Dataset, balance: list[str], batch_size: int, args: BatchBalanceArguments) -> dict[str, float]:
-    """Mean statistics over the batches of some epochs, and the share of the rarest and the commonest class."""
+    """Average statistics over the batches of some epochs, with the shares of the rarest and the commonest class."""
     batches = plan_batches(train, balance, batch_size, seed=0)
     statistics = BatchStatistics(*text_and_patient_ids(train), target_classes(train, ["labels"]))
     counts = np.zeros(len(train), dtype=int)

@@ -1,10 +1,10 @@
-"""Time of a build from DICOM slices beside a plain pydicom loop in one process, in one run.
+"""Time a build from DICOM slices against a plain pydicom loop in one process, in one run.
 
     python -m tests.benchmarks.bench_build
 
-Both read the same made studies, half of the slices RLE-compressed and half not, and write Parquet; each turn is a fresh
-process, imports included. They take turns, and the fastest turn of each counts. The plain loop decodes, windows between
-two percentiles with numpy and encodes PNG as Pillow does by default; it does none of a build's checks, splits,
+Both read the same generated studies, half of them RLE-compressed, and write Parquet; each turn is a fresh process,
+imports included. They take turns, and the fastest turn of each counts. The plain loop decodes, windows between two
+percentiles with numpy and encodes PNG as Pillow does by default; it does none of a build's checks, splits,
 de-identification or card.
 """
 
@@ -31,7 +31,7 @@ SLICES_OF_A_PATIENT = 50
 
 @dataclass
 class BenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     slices: int = field(default=2000, metadata={"help": "Slices; a multiple of 50."})
     size: int = field(default=320, metadata={"help": "Rows and columns."})
@@ -82,7 +82,7 @@ def make_studies(raw: Path, args: BenchArguments) -> None:
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of a process."""
+    """Measure the wall time of a process."""
     start = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Images a second of the bulk encoder, of transformers' pipeline, and of the forward pass: eager, ONNX and int8.
+"""Measure images per second of the bulk encoder, transformers' pipeline, and the forward pass: eager, ONNX and int8.
 
     make demo
     python -m tests.benchmarks.bench_inference --out tests/benchmarks/results/inference.json
@@ -9,9 +9,9 @@ machine is noisy for all: a ratio is taken within each turn, and the median over
 loaded, and everything has run once, before the clock starts.
 
 The pipeline is the one that `pipeline("image-feature-extraction", model=CHECKPOINT)` gives, one image at a time (its
-default) and in batches; with a worker process that decodes, too.
+default) and in batches; also with a worker process that decodes.
 
-Then the price of int8: a linear probe on the pooled features of both exports, on the same rows, with the difference.
+Then the cost of int8: a linear probe on the pooled features of both exports, on the same rows, with the difference.
 """
 
 import json
@@ -37,6 +37,7 @@ from transformers import pipeline
 from transformers.utils import logging
 
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import export
@@ -44,11 +45,10 @@ from train.checkpoints.onnx_graphs import VISION_MODEL, int8_name, open_session
 from train.data.loaders import open_dataset
 from train.encoding import bulk_encoding
 from train.encoding.arguments import EncodeArguments
-from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.label_metrics import label_difference, label_estimates
+from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics.bootstrap import Estimate, Resampling
-from train.evaluation.suite import label_difference
 from train.evaluation.targets import read_targets
-from train.reporting.tables import markdown_table
 
 RATIOS = {
     "encode / pipeline, batch 1": ("encode", "pipeline, batch 1"),
@@ -64,21 +64,21 @@ SIDE = 224
 
 @dataclass
 class InferenceBenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     checkpoint: str = field(default="runs/demo/checkpoint", metadata={"help": "Model that is measured and probed."})
-    dataset: str = field(default="data/synthetic", metadata={"help": "Data set whose training images are encoded."})
+    dataset: str = field(default="data/synthetic", metadata={"help": "Dataset whose training images are encoded."})
     towers: list[str] = field(
-        default_factory=list, metadata={"help": f"Further vision towers, random, {SIDE} px: names of timm."}
+        default_factory=list, metadata={"help": f"timm names of further vision towers, random, {SIDE} px."}
     )
-    num_images: int = field(default=512, metadata={"help": "Images of a turn."})
-    tower_images: int = field(default=64, metadata={"help": "Images of a turn, of the further towers."})
+    num_images: int = field(default=512, metadata={"help": "Images per turn."})
+    tower_images: int = field(default=64, metadata={"help": "Images per turn for the further towers."})
     turns: int = field(default=5, metadata={"help": "Turns of each system."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
 
 
 def main(args: InferenceBenchArguments) -> None:
-    """Measure the checkpoint, further towers, and the price of int8."""
+    """Measure the checkpoint, further towers, and the cost of int8."""
     disable_progress_bars()
     logging.disable_progress_bar()
     bulk_encoding.tqdm = partial(tqdm, disable=True)
@@ -111,7 +111,7 @@ def main(args: InferenceBenchArguments) -> None:
 
 
 def random_model(architecture: str, config: LumbarCLIPConfig) -> LumbarCLIPModel:
-    """A model with another vision tower; speed does not depend on what weights say."""
+    """Build a model with another vision tower; speed does not depend on the weights."""
     torch.manual_seed(0)
     vision = {"model_type": "timm_wrapper", "architecture": architecture}
     return LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=config.text_config.to_dict())).eval()
@@ -125,7 +125,7 @@ def measure_tower(
     turns: int,
     work: Path,
 ) -> dict[str, Any]:
-    """Images per second of every system, in turns."""
+    """Measure images per second of every system, in turns."""
     save_checkpoint(model, processor, work / "checkpoint")
     exported = export(work / "checkpoint", work / "onnx", int8=True)
     (work / "png").mkdir()
@@ -155,7 +155,7 @@ def measure_tower(
 
 
 def systems_of(model: LumbarCLIPModel, paths: list[str], pixels: Tensor, work: Path) -> dict[str, Callable[[], Any]]:
-    """Everything that is timed; a call embeds all images."""
+    """Collect everything that is timed; a call embeds all images."""
     checkpoint = work / "checkpoint"
     pipe = pipeline("image-feature-extraction", model=str(checkpoint), trust_remote_code=True, device="cpu")
     sessions = {
@@ -174,7 +174,7 @@ def systems_of(model: LumbarCLIPModel, paths: list[str], pixels: Tensor, work: P
 
 
 def bulk_encoder(checkpoint: Path, work: Path, **settings: Any) -> Callable[[], None]:
-    """`train/encode.py` from the files to the Parquet file, the checkpoint loaded once."""
+    """Run `train/encode.py` from the files to the Parquet file, loading the checkpoint once."""
     loaded = load_checkpoint(checkpoint)
     args = EncodeArguments(
         checkpoint=str(checkpoint), images=str(work / "png"), out=str(work / "out.parquet"), overwrite=True, **settings
@@ -192,13 +192,13 @@ def bulk_encoder(checkpoint: Path, work: Path, **settings: Any) -> Callable[[], 
 
 @torch.inference_mode()
 def eager(model: LumbarCLIPModel, pixels: Tensor, batch_size: int) -> None:
-    """The forward pass of the vision tower and its head, as the model comes."""
+    """Run the vision tower and its head in PyTorch."""
     for batch in pixels.split(batch_size):
         model.get_image_features(batch)
 
 
 def onnx(session: Any, pixels: Any, batch_size: int) -> None:
-    """The same through ONNX Runtime."""
+    """Run the same through ONNX Runtime."""
     for start in range(0, len(pixels), batch_size):
         session.run(["image_embeds"], {"pixel_values": pixels[start : start + batch_size]})
 
@@ -216,14 +216,14 @@ def price_of_int8(args: InferenceBenchArguments, onnx_folder: Path, work: Path) 
         rows = pq.read_table(out)
         splits = np.array(rows["split"].to_pylist())
         embeddings = np.array(rows["embedding"].to_pylist(), dtype=np.float32)
-        probe = linear_probe({split: embeddings[splits == split] for split in targets}, targets)
-        probabilities[name], figures[name] = probe.probabilities, probe.estimates
+        probabilities[name] = logistic_probe({split: embeddings[splits == split] for split in targets}, targets)
+        figures[name] = label_estimates(targets["test"], probabilities[name], Resampling())
     difference = label_difference(targets["test"], probabilities["int8"], probabilities["float32"], Resampling())
     return {name: {key: each[key] for key in difference} for name, each in figures.items()} | {"difference": difference}
 
 
 def table(result: dict[str, Any]) -> str:
-    """Medians over the turns."""
+    """Tabulate medians over the turns."""
     speeds = [[name, f"{statistics.median(of_turns):.1f}"] for name, of_turns in result["images_per_second"].items()]
     ratios = [[name, f"{statistics.median(of_turns):.2f}"] for name, of_turns in result["ratios"].items()]
     return f"{markdown_table(['system', 'images/s'], speeds)}\n\n{markdown_table(['ratio', ''], ratios)}"

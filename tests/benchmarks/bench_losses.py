@@ -1,8 +1,8 @@
-"""Time and peak memory of the flat soft loss beside the dense one and open_clip's ClipLoss, in one run.
+"""Measure time and memory of the flat soft loss against the dense one and open_clip's ClipLoss, in one run.
 
     python tests/benchmarks/bench_losses.py
 
-Each measurement is a process of its own, so that no allocator remembers its neighbour; the three losses of one size
+Each measurement has its own process, so that no allocator keeps earlier memory; the three losses of one size
 run one after another, and the ratios are between neighbours. Memory is the rise of the peak resident size above the
 inputs, during forward and backward.
 """
@@ -25,7 +25,7 @@ SYSTEMS = ("flat", "dense", "open_clip")
 
 @dataclass
 class BenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     pairs: list[int] = field(
         default_factory=lambda: [1024, 2048, 4096, 8192, 16384, 32768],

@@ -1,16 +1,16 @@
-"""The paper's probe: cached features against encoding in every epoch, and imbalance corrections for a rare class.
+"""Measure the paper's probe: cached features against encoding in every epoch, and corrections for a rare class.
 
     make demo
     python tests/benchmarks/bench_probe.py --out tests/benchmarks/results/probe.json
 
 The tower is that of `make demo`, and so are the synthetic images. With the cache the training images are encoded once,
 which is counted, and the probe's 50 epochs run on the features; without it the images are encoded in each of the 50
-epochs. Of these `--encoding_epochs` are run and timed, and their mean stands for the others: they do the same.
+epochs. Only `--encoding_epochs` of these are run and timed; the others, doing the same, count with their mean.
 
-The corrections are compared on the demo's features as they are, and with the rarer class thinned out for the probe (the
-tower was pretrained on all rows). Of the test split every row is kept, but those of the rarer class weigh as much less
-as there are fewer to learn from, so that the figures belong to patients among whom the class is as rare as in training.
-Figures are means over seeds, each with its own draw of rows, first weights and order.
+The corrections are compared on the demo's unchanged features, and with the rarer class thinned out for the probe (the
+tower was pretrained on all rows). Every test row is kept, but those of the rarer class weigh less by the same share, so
+that the figures describe patients among whom the class is as rare as in training. Figures are means over seeds, each
+with its own draw of rows, initial weights and order.
 """
 
 import json
@@ -29,6 +29,7 @@ import numpy as np
 from datasets import disable_progress_bars
 
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.loaders import open_dataset
 from train.evaluation.features import encode_images
@@ -40,7 +41,6 @@ from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, read_targets
-from train.reporting.tables import markdown_table
 
 THINNED_SPLITS = ("train", "validation")
 FIGURES = {
@@ -53,11 +53,11 @@ FIGURES = {
 
 @dataclass
 class ProbeBenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     checkpoint: str = field(default="runs/demo/checkpoint", metadata={"help": "Model whose features are probed."})
-    dataset: str = field(default="data/synthetic", metadata={"help": "Data set with exclusive labels."})
-    batch_size: int = field(default=128, metadata={"help": "Images a forward pass."})
+    dataset: str = field(default="data/synthetic", metadata={"help": "Dataset with exclusive labels."})
+    batch_size: int = field(default=128, metadata={"help": "Images per forward pass."})
     encoding_epochs: int = field(default=2, metadata={"help": "Epochs of encoding to run, of the 50."})
     kept: list[float] = field(
         default_factory=lambda: [1.0, 0.1, 0.05],
@@ -107,14 +107,14 @@ def main(args: ProbeBenchArguments) -> None:
 
 
 def seconds_of(work: Any) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def compare(encoding_seconds: list[float], fitting_seconds: float, num_images: int) -> dict[str, float]:
-    """Seconds of the 50 epochs both ways, and their ratio."""
+    """Measure the seconds of the 50 epochs both ways, and their ratio."""
     encoding = statistics.mean(encoding_seconds)
     cached, encoding_each_epoch = encoding + fitting_seconds, EPOCHS * encoding + fitting_seconds
     return {
@@ -144,12 +144,12 @@ def thin(
 
 
 def rarer_class(targets: Mapping[str, Targets]) -> int:
-    """The class with the fewest test rows, whose recall `minority_recall` is."""
+    """Find the class with the fewest test rows, for `minority_recall`."""
     return int(targets["test"].labels.sum(0).argmin())
 
 
 def count_rows(targets: Mapping[str, Targets], share: float) -> dict[str, int]:
-    """Training rows of each class after thinning."""
+    """Count the training rows of each class after thinning."""
     train = targets["train"]
     kept = {name: int(count) for name, count in zip(train.label_names, train.labels.sum(0), strict=True)}
     rarer = train.label_names[rarer_class(targets)]
@@ -157,18 +157,18 @@ def count_rows(targets: Mapping[str, Targets], share: float) -> dict[str, int]:
 
 
 def answers_of_probes(features: dict[str, Array], targets: dict[str, Targets], seed: int) -> dict[str, Array]:
-    """What each probe answers for the test rows: probabilities, or decisions. Shape (N, K)."""
+    """Predict the test rows with each probe: probabilities, or decisions. Shape (N, K)."""
     fitted = {name: paper_probe(features, targets, loss, seed=seed) for name, loss in PROBE_LOSSES.items()}
     return {
         **{name: probe.probabilities["test"] for name, probe in fitted.items()},
         "paper_threshold": threshold_decisions(fitted["paper"].probabilities, targets),
-        "logistic": logistic_probe(features, targets).probabilities,
-        "knn": nearest_neighbour_probe(features, targets).probabilities,
+        "logistic": logistic_probe(features, targets),
+        "knn": nearest_neighbour_probe(features, targets),
     }
 
 
 def measure(answers: Array, targets: Mapping[str, Targets], share: float) -> dict[str, float]:
-    """The figures of one probe, test rows of the rarer class weighing `share` each."""
+    """Compute the figures of one probe, test rows of the rarer class weighing `share` each."""
     truth, num_classes = targets["test"].classes, len(targets["test"].label_names)
     weights = np.where(truth == rarer_class(targets), share, 1.0)
     predicted = answers.argmax(1)
@@ -176,7 +176,7 @@ def measure(answers: Array, targets: Mapping[str, Targets], share: float) -> dic
 
 
 def summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of each figure."""
+    """Compute mean and standard deviation over seeds of each figure."""
     values = {name: [run[name] for run in runs] for name in FIGURES}
     return {
         name: {"mean": statistics.mean(of_runs), "standard_deviation": statistics.stdev(of_runs)}

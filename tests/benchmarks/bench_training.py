@@ -1,11 +1,11 @@
-"""Pairs per second of our trainer, of a bare loop, and of transformers' dual encoder with its Trainer, in one run.
+"""Measure pairs per second of our trainer, a bare loop, and transformers' dual encoder with its Trainer, in one run.
 
     python tests/benchmarks/bench_training.py
 
 All three train the same towers (a small ViT, a small BERT) on the same synthetic pairs, on the CPU, in float32. They
 take turns, so that a noisy machine is noisy for all, and the ratios are of medians over the turns. The bare loop holds
-its tensors in memory and pads each batch to its longest text. Transformers' model is used as its contrastive example
-uses it: images transformed as they are read, texts padded to 128 tokens.
+its tensors in memory and pads each batch to its longest text. Transformers' model is used as in its contrastive
+example: images transformed as they are read, texts padded to 128 tokens.
 """
 
 import json
@@ -35,8 +35,9 @@ from transformers import (
     set_seed,
 )
 
-from data_scripts.build import main as build
 from data_scripts.system.command_line import run
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset
@@ -53,11 +54,11 @@ TEXT_LENGTH_OF_THE_EXAMPLE = 128
 
 @dataclass
 class BenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     num_patients: int = field(default=64, metadata={"help": "Synthetic patients, six images each."})
-    batch_size: int = field(default=32, metadata={"help": "Pairs of a step."})
-    updates: int = field(default=6, metadata={"help": "Timed steps of a turn, after two that are not."})
+    batch_size: int = field(default=32, metadata={"help": "Pairs per step."})
+    updates: int = field(default=6, metadata={"help": "Timed steps per turn, after two warm-up steps."})
     turns: int = field(default=3, metadata={"help": "Turns of each system."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
 
@@ -67,7 +68,7 @@ def main(args: BenchArguments) -> None:
     disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        build(["--source", "synthetic", "--num_patients", str(args.num_patients), "--out", str(work / "data")])
+        build(BuildArguments(source="synthetic", num_patients=args.num_patients, out=work / "data"), command="")
         dataset = open_dataset(str(work / "data"))
         save_towers(dataset, work)
         settings = pretrain_settings(args, work)
@@ -124,7 +125,7 @@ def save_towers(dataset: DatasetDict, work: Path) -> None:
 
 
 def pretrain_settings(args: BenchArguments, work: Path) -> PretrainArguments:
-    """Settings of a run of a few updates."""
+    """Make the settings of a run of a few updates."""
     return PretrainArguments(
         dataset=str(work / "data"),
         output_dir=str(work / "run"),
@@ -143,7 +144,7 @@ def pretrain_settings(args: BenchArguments, work: Path) -> PretrainArguments:
 
 
 def our_trainer(settings: PretrainArguments, args: BenchArguments) -> float:
-    """Pairs per second as the trainer logs them: loader, loss, gradient, clipping, optimizer, schedule."""
+    """Read pairs per second as the trainer logs them: loader, loss, gradient, clipping, optimizer, schedule."""
     pretrain.main(settings)
     lines = [json.loads(line) for line in (Path(settings.output_dir) / HISTORY).read_text().splitlines()]
     return args.updates / sum(1 / line["pairs_per_second"] for line in lines[2:])
@@ -152,7 +153,7 @@ def our_trainer(settings: PretrainArguments, args: BenchArguments) -> float:
 def bare_loop(
     settings: PretrainArguments, dataset: DatasetDict, args: BenchArguments, studies_together: bool, distinct: bool
 ) -> float:
-    """Pairs per second of forward, loss, backward and step on batches made beforehand."""
+    """Measure pairs per second of forward, loss, backward and step on batches made beforehand."""
     set_seed(0)
     processor, model = build_model(settings, dataset["train"])
     rows = PairedRows(dataset["train"], processor, ["labels"], seed=0, text_augmentation="none", show_progress=False)
@@ -189,7 +190,7 @@ def one_text_a_pair(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def dual_encoder(dataset: DatasetDict, work: Path, args: BenchArguments) -> float:
-    """Pairs per second of VisionTextDualEncoderModel under Trainer, on the reports alone."""
+    """Measure pairs per second of VisionTextDualEncoderModel under Trainer, on only the reports."""
     set_seed(0)
     model = VisionTextDualEncoderModel.from_vision_text_pretrained(str(work / "vision"), str(work / "text"))
     tokenizer = AutoTokenizer.from_pretrained(work / "text")
@@ -223,7 +224,7 @@ def dual_encoder(dataset: DatasetDict, work: Path, args: BenchArguments) -> floa
 
 
 def example_transform(rows: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """What the contrastive example does to a row: resize, crop and normalise the image, pad the text to 128."""
+    """Prepare a row as the contrastive example does: resize, crop and normalise the image, pad the text to 128."""
     from torchvision.transforms import v2
 
     transform = v2.Compose(

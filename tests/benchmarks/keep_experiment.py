@@ -1,4 +1,4 @@
-"""Keep of a finished experiment what the results page shows: a small JSON file and one figure.
+"""Keep what the results page shows of a finished experiment: a small JSON file and one figure.
 
     python -m tests.benchmarks.keep_experiment --experiment experiments/small_cpu
 
@@ -16,7 +16,7 @@ from typing import Any
 from data_scripts.system.command_line import run
 
 RESULTS = Path(__file__).parent / "results"
-# Groups whose metrics are kept beside those of the headline probe.
+# Groups whose metrics are kept in addition to those of the headline probe.
 GROUPS = ("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected", "zero_shot")
 RETRIEVAL = "retrieval/report"
 KEPT = ("value", "low", "high", "n", "reason", "standard_deviation_of_seeds")
@@ -24,7 +24,7 @@ KEPT = ("value", "low", "high", "n", "reason", "standard_deviation_of_seeds")
 
 @dataclass
 class KeepArguments:
-    """Keep of a finished experiment what the results page shows."""
+    """Keep what the results page shows of a finished experiment."""
 
     experiment: str = field(metadata={"help": "Folder of the experiment, which holds results.json."})
 
@@ -42,7 +42,7 @@ def main(args: KeepArguments) -> None:
 
 
 def kept(results: dict[str, Any]) -> dict[str, Any]:
-    """The part of the results that the results page shows."""
+    """Select the part of the results that the page shows."""
     headline = results["headline"]["group"]
 
     def kept_metrics(system: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,6 @@ def kept(results: dict[str, Any]) -> dict[str, Any]:
         },
         "baselines": {name: {"metrics": kept_metrics(baseline)} for name, baseline in results["baselines"].items()},
         "comparisons": results["comparisons"],
-        "card_text": results["card_text"],
         "dataset": results["dataset"],
         "seeds": results["experiment"]["seeds"],
         "folds": results["experiment"]["folds"],

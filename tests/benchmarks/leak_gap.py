@@ -1,11 +1,11 @@
-"""How much better a model looks when it has seen its test patients: SPIDER discs split by record and by patient.
+"""Measure how much better a model looks on patients that it has seen: SPIDER discs split by record and by patient.
 
     python tests/benchmarks/leak_gap.py --out tests/benchmarks/results/leak_gap.json
     python tests/benchmarks/leak_gap.py --pretrained_cuts 1 --out tests/benchmarks/results/leak_gap.json
 
 The discs are cut into five folds twice, by record and by patient, with the stratification of `data_scripts.build`, and
-each fold is answered by what was fitted on three others (a fourth one validates), so that both ways every disc is
-answered once, from as many rows. The differences are paired, disc by disc; their intervals are over patients, and the
+each fold is predicted by models fitted on three others (a fourth validates), so that both ways predict every disc
+once, from as many rows. The differences are paired, disc by disc; their intervals are over patients, and the
 figures are means over several cuts. The splits that `--split_by record` and `--split_by patient` make are measured,
 too. The second command pretrains LumbarCLIP in every fold, about 3 minutes each; finished folds are not repeated.
 """
@@ -22,28 +22,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from datasets import Dataset, DatasetDict, concatenate_datasets, disable_progress_bars
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from sklearn.neighbors import KNeighborsClassifier
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from data_scripts.build import main as build
 from data_scripts.splits import patient_folds
 from data_scripts.system.command_line import parse_arguments
-from train.cross_validate import CrossValidateArguments, answer_fold, fold_splits
+from data_scripts.system.markdown import markdown_table
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from train.data.loaders import open_dataset, rows_sha256
 from train.evaluation.baselines import THUMBNAIL_SIZE, describing_features, pca_features
-from train.evaluation.out_of_fold import MODEL, ranks_within_folds
+from train.evaluation.predictions import PREDICTIONS, pool, ranks_within_folds, read_predictions
 from train.evaluation.protocols.grade_probe import grade_probe
-from train.evaluation.protocols.linear_probe import linear_probe
+from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampling, paired_difference, patient_bootstrap
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, read_rows, read_targets
+from train.experiments.data import Fold, fold_splits
+from train.experiments.runner import predict_fold
+from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
 from train.reporting.figures.plots import interval_chart
-from train.reporting.tables import format_entry, markdown_table
+from train.reporting.tables import format_entry
 
 CONFIG = Path(__file__).parents[2] / "train" / "configs" / "spider.yaml"
 UNITS = ("record", "patient")
@@ -52,16 +57,15 @@ NEIGHBOURS = 5
 MIN_PATIENTS = 2 * NUM_FOLDS
 LUMBARCLIP = "LumbarCLIP, linear probe"
 FIGURES = {"macro_auroc": "macro AUROC", "grade_quadratic_kappa": "grade kappa"}
-ONE_CUT = Resampling(num_resamples=1)  # answers are kept; intervals are drawn over all cuts together
 
 
 @dataclass
 class LeakGapArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     raw: str = field(default="../shared/data/spider_discs", metadata={"help": "Folder with discs.csv."})
     work: str = field(default="runs/leak_gap", metadata={"help": "Folder for built data, pretraining runs, figure."})
-    cuts: int = field(default=5, metadata={"help": "Cuts into folds, each with a seed of its own."})
+    cuts: int = field(default=5, metadata={"help": "Cuts into folds, each with its own seed."})
     pretrained_cuts: int = field(default=0, metadata={"help": "Cuts in whose folds LumbarCLIP is pretrained."})
     num_resamples: int = field(default=1000, metadata={"help": "Bootstrap resamples of patients."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
@@ -69,10 +73,10 @@ class LeakGapArguments:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one system answers for N rows.
+    """Predictions of one system for N rows.
 
     Args:
-        scores: Of each label, comparable over rows; NaN where a label could not be learned. Shape (N, K).
+        scores: One for each label, comparable over rows; NaN where a label could not be learned. Shape (N, K).
         grades: Grade indices. Shape (N,).
     """
 
@@ -81,9 +85,9 @@ class Answer:
 
 
 def main(args: LeakGapArguments) -> None:
-    """Build, answer, compare, write."""
+    """Build, predict, compare, write."""
     disable_progress_bars()
-    logging.disable(logging.WARNING)  # a fold that lacks a rare finding would say so for each system
+    logging.disable(logging.WARNING)  # a fold that lacks a rare finding would warn for each system
     work, resampling = Path(args.work), Resampling(args.num_resamples)
     built = {unit: built_splits(args, unit) for unit in UNITS}
     rows = concatenate_datasets([built["patient"][split] for split in SPLITS])
@@ -97,7 +101,7 @@ def main(args: LeakGapArguments) -> None:
             systems = answer_by_pixels(rows, targets, thumbnails, fold_of_row)
             if seed < args.pretrained_cuts:
                 folder = work / rows_sha256(rows)[:12] / f"{unit}-{seed}"
-                systems[LUMBARCLIP] = answer_by_lumbarclip(args, rows, targets, fold_of_row, folder, seed)
+                systems[LUMBARCLIP] = answer_by_lumbarclip(args, rows, fold_of_row, folder, seed)
             for name, answer in systems.items():
                 answers.setdefault(name, {}).setdefault(unit, []).append(answer)
 
@@ -122,12 +126,13 @@ def main(args: LeakGapArguments) -> None:
 def built_splits(args: LeakGapArguments, unit: str) -> Mapping[str, Dataset]:
     """Build the discs with `--split_by record` or `patient`."""
     folder = Path(args.work) / f"by_{unit}"
-    build(["--source", "spider", "--raw", args.raw, "--split_by", unit, "--out", str(folder), "--overwrite"])
+    settings = BuildArguments(source="spider", raw=Path(args.raw), split_by=unit, out=folder, overwrite=True)
+    build(settings, command="")
     return open_dataset(str(folder))
 
 
 def read_thumbnails(rows: Dataset) -> tuple[Array, Array]:
-    """Grey images of one size, shape (N, 64, 64), and the sizes they had, shape (N, 2)."""
+    """Read grey images of one size, shape (N, 64, 64), and their original sizes, shape (N, 2)."""
     images = [row["image"] for row in rows.select_columns("image")]
     side = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     padded = [np.asarray(ImageOps.pad(image.convert("L"), side, Image.Resampling.BILINEAR)) for image in images]
@@ -135,7 +140,7 @@ def read_thumbnails(rows: Dataset) -> tuple[Array, Array]:
 
 
 def cut(targets: Targets, rows: Dataset, unit: str, seed: int) -> Array:
-    """Assign rows to folds, each row by itself or each patient with all rows. Shape (N,)."""
+    """Assign rows to folds, row by row or patient by patient. Shape (N,)."""
     labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
     ids = rows["source"][:] if unit == "record" else rows["patient_id"][:]
     return np.array(patient_folds(ids, labels, NUM_FOLDS, seed))
@@ -144,7 +149,7 @@ def cut(targets: Targets, rows: Dataset, unit: str, seed: int) -> Array:
 def answer_by_pixels(
     rows: Dataset, targets: Targets, thumbnails: tuple[Array, Array], fold_of_row: Array
 ) -> dict[str, Answer]:
-    """Answer every fold from features that are not learned from reports."""
+    """Predict every fold from features that are not learned from reports."""
     images, sizes = thumbnails
     described = describing_features(rows, sizes)
     folds: dict[str, list[Answer]] = {}
@@ -168,7 +173,7 @@ def answer_by_pixels(
 def pixel_systems(
     components: Mapping[str, Array], described: Mapping[str, Array], targets: Mapping[str, Targets]
 ) -> dict[str, Answer]:
-    """Answer one test split from pixels and, as a control, without them."""
+    """Predict one test split from pixels and, as a baseline, without them."""
     return {
         "pixel PCA, nearest neighbours": neighbour_answer(components, targets),
         "pixel PCA, linear probe": probe_answer(components, targets),
@@ -177,14 +182,14 @@ def pixel_systems(
 
 
 def probe_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
-    """Answer the test split with the probes of the evaluation."""
-    grades = grade_probe(features, targets, ONE_CUT)
-    assert grades is not None and len(grades.predicted) == len(targets["test"])  # every disc has a grade
-    return Answer(linear_probe(features, targets, ONE_CUT).probabilities, grades.predicted)
+    """Predict the test split with the probes of the evaluation."""
+    grades = grade_probe(features, targets)
+    assert grades is not None and (grades >= 0).all()  # every disc has a grade
+    return Answer(logistic_probe(features, targets), grades)
 
 
 def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Answer:
-    """Answer each row of the test split as the most similar rows of the others were labelled."""
+    """Predict each row of the test split from the labels of the most similar other rows."""
     known = np.concatenate([features["train"], features["validation"]])
     labels = np.concatenate([targets["train"].labels, targets["validation"].labels]).astype(int)
     grades = np.concatenate([targets["train"].grades, targets["validation"].grades])
@@ -198,23 +203,28 @@ def neighbour_answer(features: Mapping[str, Array], targets: Mapping[str, Target
     return Answer(np.stack(scores, axis=1), nearest().fit(known, grades).predict(features["test"]))
 
 
-def answer_by_lumbarclip(
-    args: LeakGapArguments, rows: Dataset, targets: Targets, fold_of_row: Array, folder: Path, seed: int
-) -> Answer:
-    """Pretrain in every fold, and answer it with the linear probe on the frozen encoder."""
-    words = [str(CONFIG), "--dataset", args.raw, "--output_dir", str(folder), "--seed", str(seed)]
-    recipe = parse_arguments(CrossValidateArguments, [*words, "--folds", str(NUM_FOLDS), "--no_baselines"])
-    folds = [answer_fold(recipe, rows, fold_of_row, fold) for fold in range(NUM_FOLDS)]
-    order = np.argsort(np.concatenate([answers["row"] for answers in folds]))
-    scores = np.concatenate([answers[f"probe/{MODEL}"] for answers in folds])[order]
-    grades = np.concatenate([answers[f"grade/{MODEL}"] for answers in folds])[order]
-    return Answer(ranks_within_folds(scores, fold_of_row), grades)
+def answer_by_lumbarclip(args: LeakGapArguments, rows: Dataset, fold_of_row: Array, folder: Path, seed: int) -> Answer:
+    """Pretrain in every fold, and predict it with the linear probe on the frozen encoder."""
+    words = [str(CONFIG), "--dataset", args.raw, "--seed", str(seed), "--no_evaluate", "--resume"]
+    folds = []
+    for number in range(NUM_FOLDS):
+        path = folder / f"fold-{number}" / PREDICTIONS
+        if not path.exists():
+            recipe = parse_arguments(PretrainArguments, [*words, "--output_dir", str(path.parent)])
+            splits = fold_splits(fold_of_row, number)
+            dataset = DatasetDict({split: rows.select(indices) for split, indices in splits.items()})
+            processor, model = pretrain(recipe, dataset)
+            predict_fold(model, processor, Fold(number, dataset, splits["test"]), path, recipe.batch_size)
+        folds.append(read_predictions(path)[0])
+    pooled, _ = pool(folds)
+    scores = ranks_within_folds(pooled["probe/logistic/unprojected"], fold_of_row)
+    return Answer(scores, pooled["grade/unprojected"])
 
 
 def compare(
     answers: Mapping[str, Mapping[str, list[Answer]]], targets: Targets, findings: list[int], resampling: Resampling
 ) -> dict[str, Any]:
-    """Measure both ways of cutting and by how much the first exceeds the second, for each system."""
+    """Measure both ways of cutting, and how much the first exceeds the second, for each system."""
     compared = {}
     for name, ways in answers.items():
         ours, theirs = (metric_inputs(targets, ways[unit], findings) for unit in UNITS)
@@ -247,14 +257,14 @@ def measure_split(splits: Mapping[str, Dataset], findings: list[int], resampling
 
 
 def common_findings(targets: Targets) -> list[int]:
-    """Columns of the findings that enough patients have for every fold to learn and to test them."""
+    """Find the columns of findings that enough patients have to learn and test them in every fold."""
     return [k for k in targets.findings if len(np.unique(targets.patient_ids[targets.labels[:, k]])) >= MIN_PATIENTS]
 
 
 def estimates(
     targets: Targets, answers: list[Answer], findings: list[int], resampling: Resampling
 ) -> dict[str, dict[str, Any]]:
-    """Figures with intervals over patients, means over the cuts that were answered."""
+    """Compute figures with intervals over patients, means over the predicted cuts."""
     return {
         figure: patient_bootstrap(metric, arrays, targets.patient_ids, resampling).as_dict()
         for figure, (metric, arrays) in metric_inputs(targets, answers, findings).items()
@@ -264,7 +274,7 @@ def estimates(
 def metric_inputs(
     targets: Targets, answers: list[Answer], findings: list[int]
 ) -> dict[str, tuple[metrics.Metric, list[Array]]]:
-    """What is measured: by name, a metric and the arrays that it takes."""
+    """List what is measured: by name, a metric and the arrays that it takes."""
     kappa = partial(metrics.quadratic_kappa, num_classes=len(targets.grade_names))
     scores = [targets.labels[:, findings], *(answer.scores[:, findings] for answer in answers)]
     grades = [targets.grades, *(answer.grades for answer in answers)]
@@ -282,7 +292,7 @@ def mean_over_cuts(
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """Write the measurements as Markdown."""
     folds, single = [], []
     for figure, words in FIGURES.items():
         for name, compared in results["cross_validated"].items():
@@ -299,7 +309,7 @@ def tables(results: Mapping[str, Any]) -> str:
 
 
 def draw(results: Mapping[str, Any]) -> Figure:
-    """Both ways beside each other, system by system."""
+    """Draw both ways side by side, system by system."""
     dataset = results["dataset"]
     entries = {
         f"{words}\n{name}": {f"split by {unit}": compared[unit][figure] for unit in UNITS}

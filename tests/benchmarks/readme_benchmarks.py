@@ -1,21 +1,22 @@
-"""Sections of the results page on data and speed: what the benchmarks measured, as Markdown."""
+"""Write the sections of the results page on data and speed, as Markdown."""
 
 import statistics
 from typing import Any
 
-from train.reporting.tables import format_entry, markdown_table, readable
+from data_scripts.system.markdown import markdown_table
+from train.reporting.tables import format_entry, readable
 
 MEGABYTE = 1e6
 
 LABEL_SETS = {
     "development": "development: known when the rules were written",
-    "held_out": "held out, after what it showed was mended",
+    "held_out": "held out, after its errors were fixed",
     "second": "second: read for the rules, labelled later",
 }
 
 
 def reading_section(first: dict[str, Any], now: dict[str, Any]) -> str:
-    """How well reports are read: at first, and after what that showed was mended."""
+    """Describe how well reports are read: at first, and after errors were fixed."""
     rows = []
     for name, title in LABEL_SETS.items():
         if name == "held_out":
@@ -27,13 +28,13 @@ def reading_section(first: dict[str, Any], now: dict[str, Any]) -> str:
 
 Radiologists' notes of the Mendeley lumbar set: {notes["all"]} = {notes["with_text"]} with text and \
 {notes["all"] - notes["with_text"]} empty ones. Findings (bulge, protrusion, extrusion, sequestration, herniation, \
-compression of sac and roots, stenosis, foraminal narrowing) against labels made by reading. What the first reading of \
-the held-out notes got wrong was then mended, so their second row is no test.
+compression of sac and roots, stenosis, foraminal narrowing) against labels made by reading. Errors in the first \
+reading of the held-out notes were then fixed, so their second row is not a test.
 
 {markdown_table(header, rows)}
 
-{patients["LBP"]} patients are LBP, {patients["No Finding"]} No Finding (the paper: 2,868 and 492 images, about six a \
-patient). All notes in {now["seconds"]:.1f} s.
+{patients["LBP"]} patients are LBP, {patients["No Finding"]} No Finding (the paper: 2,868 and 492 images, about six \
+per patient). All notes in {now["seconds"]:.1f} s.
 
 `python -m tests.benchmarks.report_reading --notes "Radiologists Report.xlsx"`, {now["date"]}, \
 `results/report_reading.json`."""
@@ -51,7 +52,7 @@ def _reading_row(title: str, scores: dict[str, Any]) -> list[str]:
 
 
 def leak_section(content: dict[str, Any]) -> str:
-    """What a split by record adds to the scores."""
+    """Describe what a split by record adds to the scores."""
     rows = [
         [f"{system}, {readable(metric)}"]
         + [format_entry(results[split][metric]) for split in ("record", "patient", "difference")]
@@ -63,8 +64,8 @@ def leak_section(content: dict[str, Any]) -> str:
 
 The same probes on {data["num_rows"]} SPIDER discs of {data["num_patients"]} patients, {content["num_folds"]} folds by \
 record and by patient, {content["arguments"]["cuts"]} times; 95 % intervals over patients. Pixel features are fixed; \
-LumbarCLIP was pretrained anew in every fold of {content["arguments"]["pretrained_cuts"]} of the cuts, under either \
-split.
+LumbarCLIP was pretrained from scratch in every fold of {content["arguments"]["pretrained_cuts"]} of the cuts, under \
+either split.
 
 {markdown_table(["system", "by record", "by patient", "difference"], rows)}
 
@@ -73,7 +74,7 @@ split.
 
 
 def balance_section(content: dict[str, Any]) -> str:
-    """What the ways to balance do to batches."""
+    """Describe what the ways to balance do to batches."""
     rows = [
         [f"`{balance}`"]
         + [f"{100 * values[name]:.1f} %" for name in ("duplicate_text_rate", "duplicate_patient_rate")]
@@ -92,12 +93,12 @@ negatives of each other; repeating the rare class makes more of them.
 
 
 def build_section(content: dict[str, Any]) -> str:
-    """What the benchmark of the build measured."""
+    """Describe what the benchmark of the build measured."""
     arguments, build, loop = content["arguments"], content["seconds"]["build"], content["seconds"]["plain loop"]
     return f"""### The build
 
-{arguments["slices"]:,} made DICOM slices of {arguments["size"]} x {arguments["size"]}, 16 bit, half of them RLE: the \
-build with `--num_proc {arguments["num_proc"]}` takes {min(build):.1f} s, a plain pydicom loop in one process \
+{arguments["slices"]:,} generated DICOM slices of {arguments["size"]} x {arguments["size"]}, 16 bit, half of them RLE: \
+the build with `--num_proc {arguments["num_proc"]}` takes {min(build):.1f} s, a plain pydicom loop in one process \
 (percentiles, PNG, Parquet) {min(loop):.1f} s, {content["ratio"]:.2f} times as long. The build also checks, splits, \
 looks for names and letters, and writes the card.
 
@@ -105,7 +106,7 @@ looks for names and letters, and writes the card.
 
 
 def losses_section(content: dict[str, Any]) -> str:
-    """What the benchmark of the losses measured."""
+    """Describe what the benchmark of the losses measured."""
     results, rows = content["results"], []
     for pairs in content["arguments"]["pairs"]:
         flat, dense, clip = (results[f"{system} {pairs}"] for system in ("flat", "dense", "open_clip"))
@@ -124,7 +125,7 @@ def losses_section(content: dict[str, Any]) -> str:
 
 
 def training_section(content: dict[str, Any]) -> str:
-    """What the benchmark of the trainer measured."""
+    """Describe what the benchmark of the trainer measured."""
     rows = [[name, f"{value:.2f}"] for name, value in content["ratios"].items()]
     return (
         "### The trainer\n\nRatios of pairs per second, same towers, same machine, in turns.\n\n"
@@ -134,9 +135,9 @@ def training_section(content: dict[str, Any]) -> str:
 
 
 def inference_section(content: dict[str, Any]) -> str:
-    """What the benchmark of inference measured."""
+    """Describe what the benchmark of inference measured."""
     towers = content["towers"]
-    header = ["ratio of images a second", *(f"{name}, {tower['image_size']} px" for name, tower in towers.items())]
+    header = ["ratio of images per second", *(f"{name}, {tower['image_size']} px" for name, tower in towers.items())]
     ratios = next(iter(towers.values()))["ratios"]
     rows = [[name, *(_median_and_range(tower["ratios"][name]) for tower in towers.values())] for name in ratios]
     sizes = [f"{name} {_megabytes(tower, '')} ({_megabytes(tower, '_int8')})" for name, tower in towers.items()]
@@ -146,7 +147,7 @@ def inference_section(content: dict[str, Any]) -> str:
         "### Inference\n\n`encode` is the bulk encoder from PNG files to Parquet, decoding included; `pipeline` is "
         f'`pipeline("image-feature-extraction")` on the same files; {content["num_threads"]} threads. Every system in '
         f"turn, {content['arguments']['turns']} turns: median of the ratio within a turn, with the smallest and the "
-        "largest. On a CPU nearly all of a large tower's time is its forward pass, of which batching saves little.\n\n"
+        "largest. On a CPU nearly all of a large tower's time is its forward pass, and batching saves little of it.\n\n"
         f"{markdown_table(header, rows)}\n\n"
         f"Vision tower and head as ONNX, and in int8: {', '.join(sizes)}. Linear probe on the test split, "
         f"{readable(metric)}: {probe['float32']} in float32, {probe['int8']} in int8, difference "

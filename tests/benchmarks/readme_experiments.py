@@ -1,9 +1,10 @@
-"""Sections of the results page on models: experiments, probes and maps, as Markdown."""
+"""Write the sections of the results page on models: experiments, probes and maps, as Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from train.reporting.tables import format_entry, markdown_table, readable
+from data_scripts.system.markdown import markdown_table
+from train.reporting.tables import format_entry, readable
 
 LEVEL = 0.05  # of Holm's correction
 SYSTEM_NAMES = {"majority": "majority class", "pixel_pca": "pixel PCA", "hog": "HOG", "no_pixels": "no pixels"}
@@ -28,10 +29,10 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
     """Write one experiment: its table, which system leads, and a picture.
 
     Args:
-        name: Of the study's files in `tests/benchmarks/results`.
-        title: Of the section.
+        name: Name of the experiment's files in `tests/benchmarks/results`.
+        title: Title of the section.
         introduction: What was compared.
-        closing: What a reader has to bear in mind; may be empty.
+        closing: Caveats; may be empty.
         results: What `keep_experiment.py` kept.
 
     Returns:
@@ -77,7 +78,7 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
 
 
 def probe_section(results: dict[str, Any]) -> str:
-    """What caching features is worth, and what imbalance corrections do for a rare class."""
+    """Describe what caching features is worth, and what imbalance corrections do for a rare class."""
     speed = results["speed"]
     kept = {share: results["training_rows"][share] for share in results["corrections"]}
     header = ["probe", *(f"{min(rows.values())} of {sum(rows.values())} training rows rare" for rows in kept.values())]
@@ -98,27 +99,27 @@ def probe_section(results: dict[str, Any]) -> str:
         f"{speed['cached_seconds']:.0f} s with encoding; encoding again in each epoch takes "
         f"{speed['encoding_each_epoch_seconds']:,.0f} s ({speed['ratio']:.0f} times as long; "
         f"{results['arguments']['encoding_epochs']} of the 50 encodings were timed).\n\n"
-        "The rare class thinned for the probe alone; macro F1 / minority recall on the synthetic test patients, mean "
-        f"of {results['arguments']['seeds']} draws. The paper's probe, 50 epochs at 1e-4, gives a rare class up; its "
+        "The rare class thinned only for the probe; macro F1 / minority recall on the synthetic test patients, mean "
+        f"of {results['arguments']['seeds']} draws. The paper's probe, 50 epochs at 1e-4, gives up a rare class; its "
         f"features do not.\n\n{markdown_table(header, rows)}\n\n"
         f"`{results['command']}`, {results['date']}, `results/probe.json`."
     )
 
 
 def _differences(results: dict[str, Any], metric: str) -> dict[str, str]:
-    """The reference less each other system and baseline, by the headline metric."""
+    """Select the reference less each other system and baseline, by the headline metric."""
     found = [entry for entry in results["comparisons"] if entry["metric"] == metric and entry["to"] != "best"]
     return {name: format_entry(entry) for comparison in found for name, entry in comparison["differences"].items()}
 
 
 def explanation_section(content: dict[str, Any], others: Mapping[str, dict[str, Any]]) -> str:
-    """Where maps of the demo's model fall, beside their baselines; and those of other towers, by their result files."""
+    """Describe where maps of the demo's model fall, with baselines; and those of other towers, by result file."""
     data, model = content["dataset"], content["model"]
     rows, columns = model["map_size"]
     verdicts = "\n".join(f"- {verdict(name, groups)}" for name, groups in content["methods"].items())
     return f"""### Where the model looks, synthetic
 
-{data["num_maps"]} findings that the reports of {data["num_patients"]} unseen patients affirm, each asked for with its \
+{data["num_maps"]} findings that the reports of {data["num_patients"]} unseen patients affirm, each mapped with its \
 prompts; the masks of the drawn structures are known. Pointing game: share of the maps whose maximum lies in the \
 structure. Inside-mask energy: share of their non-negative mass there. Randomised: the same maps by \
 {content["num_randomised"]} models with random weights; rank correlation: with these. *Less its denial*: the direction \
@@ -200,11 +201,11 @@ def verdict(name: str, groups: Mapping[str, Any]) -> str:
     title = f"{name[0].upper()}{name[1:]}"
     if not unmet:
         return f"{title} beats every baseline by both scores."
-    return f"{title} is no evidence of where the model looks: it does not beat {_listed(unmet)}."
+    return f"{title} is not evidence of where the model looks: it does not beat {_listed(unmet)}."
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
-    """Set each kind of map beside the same by randomised models, and beside maps that need no model."""
+    """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
     systems = {}
     for name, groups in results["methods"].items():
         systems[f"**{name}**"] = groups["trained"]

@@ -4,13 +4,14 @@
 
 Reads `tests/benchmarks/results/`: `demo.json` and `spider_cross_validation.json` are the `metrics.json` of those runs,
 the others what the benchmarks wrote with `--out`; `report_reading_first.json` is the first reading of the held-out
-notes, before the errors that it showed were fixed. A test compares both pages with them.
+notes, before the errors that it found were fixed. A test compares both pages with them.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+from data_scripts.system.markdown import markdown_table
 from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
@@ -27,7 +28,7 @@ from tests.benchmarks.readme_experiments import (
     lead_in_words,
     probe_section,
 )
-from train.reporting.tables import format_entry, markdown_table, systems_table
+from train.reporting.tables import format_entry, systems_table
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "tests" / "benchmarks" / "results"
@@ -44,13 +45,13 @@ ABLATION_CAVEAT = (
     "ones may behave differently."
 )
 
-# Name, title, what was compared, what a reader has to bear in mind.
+# Name, title, what was compared, caveats.
 EXPERIMENTS = [
     (
         "small_cpu",
         "The paper's systems, small, on the synthetic set",
-        "Seven systems of the paper's Table 2 with small towers, beside CLIP, SigLIP, a tower taught by the labels "
-        "alone and an untrained one; the same pairs, passes and loop. The tables lead with a logistic regression on "
+        "Seven systems of the paper's Table 2 with small towers, plus CLIP, SigLIP, a tower trained on only the "
+        "labels and an untrained one; the same pairs, passes and loop. The tables lead with a logistic regression on "
         "frozen image features.",
         "One seed: the intervals do not cover another training run. Eight passes over 1,260 images are too few for the "
         "small ViT and Swin.",
@@ -61,19 +62,19 @@ EXPERIMENTS = [
         "One small tower from random weights for all systems, 15 passes over the training patients of each fold; "
         "captions are composed from the grades. The tables lead with a logistic regression on frozen image features.",
         "One seed. LumbarCLIP and MedCLIP compare the grade as well as the labels in their targets, Supervised learns "
-        "the labels alone. That LumbarCLIP counts absences, and its label temperature, were chosen earlier on folds of "
+        "only the labels. That LumbarCLIP counts absences, and its label temperature, were chosen earlier on folds of "
         "these same patients, which flatters it; *LumbarCLIP as published* was not tuned. A comparison of small towers "
-        "and short training: at full size it may come out otherwise.",
+        "and short training: results may differ at full size.",
     ),
     (
         "ablation_targets",
         "What soft targets do, synthetic",
-        "Each pair matches itself alone (hard), or all pairs by the overlap of their classes at a label temperature, "
+        "Each pair matches only itself (hard), or all pairs by the overlap of their classes at a label temperature, "
         "or each pair of the batch is judged on its own (sigmoid). Ten passes over few patients, many test patients, "
-        "the original reports alone.",
-        "Soft targets read the classes far better than hard ones, at every temperature tried, and which "
-        "temperature hardly matters. They pay with retrieval: where reports of one class are right answers for each "
-        "other, nothing asks which report is the patient's own. " + ABLATION_CAVEAT,
+        "only the original reports.",
+        "Soft targets separate the classes far better than hard ones, at every temperature tried, and which "
+        "temperature hardly matters. They weaken retrieval: if reports of one class are right answers for each "
+        "other, nothing rewards finding the patient's own report. " + ABLATION_CAVEAT,
     ),
     (
         "ablation_text",
@@ -88,21 +89,21 @@ EXPERIMENTS = [
         "What projection heads do, synthetic",
         "No heads (the wider pooled feature is averaged down to the narrower), linear and non-linear ones of two "
         "widths. Ten passes over few patients, many test patients.",
-        "No head is better than none for what is read of the tower's own features; the widest non-linear head is "
-        "a little worse by logistic regression, and after Holm's correction not certainly so. " + ABLATION_CAVEAT,
+        "No head is better than none for probes of the tower's own features; the widest non-linear head is a "
+        "little worse by logistic regression, though not certainly so after Holm's correction. " + ABLATION_CAVEAT,
     ),
 ]
 
 
 def main() -> None:
-    """Replace what stands between the marks of both pages."""
+    """Replace the text between the marks of both pages."""
     for path, text in pages().items():
         before, rest = path.read_text().split(BEGIN)
         path.write_text(before + BEGIN + text + END + rest.split(END)[1])
 
 
 def pages() -> dict[Path, str]:
-    """What stands between the marks, by page."""
+    """Write the text between the marks, by page."""
     return {
         PROJECT / "README.md": "\n" + headline(read("experiment_spider")) + "\n",
         PROJECT / "tests" / "benchmarks" / "README.md": render(),
@@ -110,7 +111,7 @@ def pages() -> dict[Path, str]:
 
 
 def render() -> str:
-    """The results as Markdown."""
+    """Write the results as Markdown."""
     shown = [demo_section(read("demo")), spider_section(read("spider_cross_validation"))]
     experiments = [experiment_section(*words, read(f"experiment_{words[0]}")) for words in EXPERIMENTS]
     shown, sections = shown + experiments[:2], experiments[2:]
@@ -130,7 +131,7 @@ def folded(section: str) -> str:
 
 
 def read(name: str) -> dict[str, Any]:
-    """One file of measurements."""
+    """Read one file of measurements."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
@@ -141,19 +142,19 @@ def systems_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def demo_section(results: dict[str, Any]) -> str:
-    """What `make demo` measured."""
+    """Describe what `make demo` measured."""
     data, zero_shot = results["dataset"], results["zero_shot"]["balanced_accuracy"]
     table = systems_table(systems_of(results), ["macro_f1", "balanced_accuracy", "grade_quadratic_kappa"])
     return (
         f"### Synthetic, `make demo`\n\nLow back pain or no finding on {data['num_rows']} drawn slices of "
         f"{data['num_patients']} patients never seen in training; linear probe on frozen image features, 95 % "
-        f"intervals over patients. Zero-shot balanced accuracy, by prompts alone: {format_entry(zero_shot)}.\n\n{table}"
+        f"intervals over patients. Zero-shot balanced accuracy, by prompts: {format_entry(zero_shot)}.\n\n{table}"
         f"\n\n`{results['command']}`, {results['date'][:10]}, `results/demo.json`."
     )
 
 
 def spider_section(results: dict[str, Any]) -> str:
-    """What the cross-validation on real discs measured."""
+    """Describe what the cross-validation on real discs measured."""
     data, metrics = results["dataset"], ["macro_auroc", "grade_quadratic_kappa"]
     systems = {**systems_of(results), "LumbarCLIP, zero-shot": results["zero_shot"]}
     ours = results["linear_probe"]
@@ -186,14 +187,14 @@ def spider_section(results: dict[str, Any]) -> str:
             f"{format_entry(retrieval['text_to_image_recall_at_10'])} "
             f"(chance {retrieval['text_to_image_chance_at_10']['value']:.3f}).",
             "One seed. The recipe was chosen on folds of another division of the same patients, so it has seen them in "
-            "a sense; the baselines' probe was chosen so too. Spondylolisthesis has 7 images of 4 patients.",
+            "a sense; the baselines' probe was chosen the same way. Spondylolisthesis has 7 images of 4 patients.",
             f"`{results['command']}`, {results['date'][:10]}, `results/spider_cross_validation.json`.",
         ]
     )
 
 
 def headline(results: dict[str, Any]) -> str:
-    """The table of the README at the top: every system on real discs, with command, data and date."""
+    """Write the table at the top of the README: every system on real discs, with command, data and date."""
     metric, group = results["headline"]["metric"], results["headline"]["group"]
     columns = {
         "macro AUROC": (group, metric),

@@ -1,4 +1,4 @@
-"""How well reports are read: findings against labels made by reading the notes, and the time it takes.
+"""Measure report reading: findings against labels made by reading the notes, and the time it takes.
 
     python -m tests.benchmarks.report_reading --notes "Radiologists Report.xlsx" --out FILE.json
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import read_notes
 from data_scripts.system.command_line import run
+from data_scripts.system.markdown import markdown_table
 from tests.data_scripts.reports.report_scores import read_labels, score_reports
-from train.reporting.tables import markdown_table
 
 LABELS = Path(__file__).parents[1] / "data_scripts" / "reports"
 SETS = ("development", "held_out", "second")
@@ -27,7 +27,7 @@ SETS = ("development", "held_out", "second")
 
 @dataclass
 class BenchArguments:
-    """What to measure."""
+    """The settings of this benchmark."""
 
     notes: str = field(metadata={"help": "Workbook of the Mendeley notes."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})

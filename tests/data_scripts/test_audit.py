@@ -1,9 +1,15 @@
 """Leaks that were made on purpose, each of its kind."""
 
+import subprocess
+import sys
+
 import datasets
 import pytest
 
-from data_scripts.audit import audit, main
+from data_scripts.audit import main
+from data_scripts.auditing.audit_report import audit
+from data_scripts.system.command_line import run
+from tests.conftest import PROJECT
 from tests.data_scripts.made_rows import LEAKS, dataset_of, row, splits
 
 
@@ -53,9 +59,9 @@ def test_an_unexpected_error_does_not_exit_like_a_leak(tmp_path, monkeypatch, ca
     splits()["train"].to_parquet(tmp_path / "data" / "train.parquet")
     blocked = tmp_path / "a_file"
     blocked.write_text("")
-    assert main(["--dataset", str(tmp_path), "--out", str(blocked / "audit.json")]) == 2
-    monkeypatch.setattr("data_scripts.audit.audit", fail)
-    assert main(["--dataset", str(tmp_path)]) == 2
+    assert run(main, ["--dataset", str(tmp_path), "--out", str(blocked / "audit.json")]) == 2
+    monkeypatch.setattr("data_scripts.auditing.audit_report.audit", fail)
+    assert run(main, ["--dataset", str(tmp_path)]) == 2
     assert "ZeroDivisionError: made up" in capsys.readouterr().err
 
 
@@ -72,24 +78,28 @@ def test_images_kept_as_paths_are_read(tmp_path):
 
 
 def test_command_line(tmp_path, capsys):
-    for name, data in (("clean", splits()), ("leaking", splits(**LEAKS["patient"]))):
+    named = dataset_of(train=[row(1)], test=[row(2, report="Dr. Salem: bulge at L4/L5.")])
+    for name, data in (("clean", splits()), ("leaking", splits(**LEAKS["patient"])), ("named", named)):
         for split, rows in data.items():
             (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
             rows.to_parquet(tmp_path / name / "data" / f"{split}.parquet")
-    assert main(["--dataset", str(tmp_path / "clean")]) == 0
-    assert main(["--dataset", str(tmp_path / "leaking"), "--out", str(tmp_path / "audit.json")]) == 1
+    assert run(main, ["--dataset", str(tmp_path / "clean")]) == 0
+    assert run(main, ["--dataset", str(tmp_path / "leaking"), "--out", str(tmp_path / "audit.json")]) == 1
     printed = capsys.readouterr().out
-    assert "p3 in train and test" in printed and "no leak" in printed
+    assert "p3 in train and test" in printed and "no leak" in printed and "No passage names a person" in printed
     assert (tmp_path / "audit.md").read_text() in printed
     assert '"clean": false' in (tmp_path / "audit.json").read_text()
+    assert run(main, ["--dataset", str(tmp_path / "named")]) == 1
+    printed = capsys.readouterr().out
+    assert "- test row 0, report: NAME: Dr. [NAME]: bulge at L4/L5" in printed and "Salem" not in printed
     (tmp_path / "broken" / "data").mkdir(parents=True)
     (tmp_path / "broken" / "data" / "train.parquet").write_bytes(b"PAR1 no")
     lacking = tmp_path / "lacking" / "data"
     lacking.mkdir(parents=True)
     datasets.Dataset.from_dict({"report": ["x"]}).to_parquet(lacking / "train.parquet")
     for name in ("absent", "broken", "lacking"):
-        assert main(["--dataset", str(tmp_path / name)]) == 2
-    assert main(["--dataset", str(tmp_path / "clean"), "--num_proc", "0"]) == 2
+        assert run(main, ["--dataset", str(tmp_path / name)]) == 2
+    assert run(main, ["--dataset", str(tmp_path / "clean"), "--num_proc", "0"]) == 2
     assert "lacks the columns" in capsys.readouterr().err
 
 
@@ -97,3 +107,9 @@ def test_command_line(tmp_path, capsys):
 def test_two_processes_say_the_same():
     leaking = splits(**LEAKS["near-identical image"])
     assert audit(leaking, num_proc=2) == audit(leaking)
+
+
+@pytest.mark.slow
+def test_the_exit_code_reaches_the_shell(tmp_path):
+    command = [sys.executable, "-m", "data_scripts.audit", "--dataset", str(tmp_path / "absent")]
+    assert subprocess.run(command, cwd=PROJECT, capture_output=True).returncode == 2

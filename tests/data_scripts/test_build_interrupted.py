@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_scripts import build as build_module
 from data_scripts.system.staging import publish, staging_folder, staging_path
 from data_scripts.system.worker_pool import Workers
+from data_scripts.writing import dataset_build
 from tests.data_scripts.built_folders import ROOT, bytes_of, leftovers
 
 
@@ -23,7 +23,7 @@ def test_an_interrupted_build_keeps_the_earlier_one(study, built, tmp_path, monk
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_module, "card_text", interrupt)
+    monkeypatch.setattr(dataset_build, "card_text", interrupt)
     with pytest.raises(KeyboardInterrupt):
         built(raw, overwrite=True, seed=5)
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
@@ -36,9 +36,9 @@ def test_an_interrupted_build_keeps_the_earlier_one(study, built, tmp_path, monk
 def test_a_killed_build_leaves_no_half_dataset_and_is_resumed(study, built, tmp_path, monkeypatch):
     # The child stops just before the finished folder would be renamed, the latest moment to be killed at.
     code = (
-        "import sys, time; from data_scripts import build;"
-        "build.publish = lambda *_: (print('staged', flush=True), time.sleep(600));"
-        "build.main(sys.argv[1:])"
+        "import time; from data_scripts.build import main, run; from data_scripts.writing import dataset_build;"
+        "dataset_build.publish = lambda *_: (print('staged', flush=True), time.sleep(600));"
+        "run(main)"
     )
     raw = study()
     arguments = ["--source", "folder", "--raw", str(raw), "--out", str(tmp_path / "out"), "--keep_ids"]
@@ -55,9 +55,9 @@ def test_a_killed_build_leaves_no_half_dataset_and_is_resumed(study, built, tmp_
 
     built(raw, out=tmp_path / "uninterrupted")
     given = []
-    write = Workers.write
+    run = Workers.run
     monkeypatch.setattr(
-        Workers, "write", lambda self, parts, *rest, **kw: given.extend(parts) or write(self, parts, *rest, **kw)
+        Workers, "run", lambda self, write, parts, **kw: given.extend(parts) or run(self, write, parts, **kw)
     )
     built(raw)
     assert given == [] and leftovers(tmp_path) == ["uninterrupted"]

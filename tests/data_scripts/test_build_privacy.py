@@ -10,6 +10,7 @@ from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import ReadOptions, Record
 from data_scripts.sources import SOURCES, list_sources
 from data_scripts.sources.rsna2024 import source as rsna2024
+from data_scripts.system.command_line import run
 from data_scripts.writing.build_report import summary_lines
 
 
@@ -130,11 +131,11 @@ def test_letters_in_images_are_named(study, built, tmp_path):
     found = built(raw, keep_ids=False)["deidentification"]  # by the names that the user knows
     assert sorted(found["burnt_in_text"]) == ["study/images/4_T2.png", "study/images/7_T2.png"]
     assert found["passed"] is False
-    assert "Images that may hold burnt-in letters: 2" in (tmp_path / "out/README.md").read_text()
+    assert "Images that may contain burnt-in text: 2" in (tmp_path / "out/README.md").read_text()
 
 
 def test_the_list_says_what_each_source_is(capsys):
-    main(["--list"])
+    assert run(main, ["--list"]) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == list_sources()
     for line in printed.splitlines():
@@ -164,7 +165,7 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
     report = built(study())
     card = (tmp_path / "out/README.md").read_text()
     assert report["may_be_shared"] is False and "may_be_shared: false" in card
-    assert "Nobody said under which licence the data stand." in card
+    assert "The data have no stated licence." in card
     for licence, head in (
         ("cc-by-4.0", "license: cc-by-4.0\n"),
         ("other: of our own", "license_name: of-our-own\nlicense_details: of our own\n"),
@@ -181,8 +182,8 @@ def test_your_own_data_may_be_shared_when_you_say_so(study, built, tmp_path):
         ({"license": "All rights reserved"}, "--license must be like cc-by-4.0 or 'other: our own words', got 'All"),
         ({"license": "other: "}, "--license must be like cc-by-4.0"),
         ({"license": "CC-BY-4"}, r"got 'CC-BY-4'. Did you mean .*cc-by-4.0"),
-        ({"source": "knee_kl", "license": "mit"}, "knee_kl stands under its own, leave it out"),
-        ({"num_patients": 400}, "--num_patients says how many to draw; folder takes all that --raw holds"),
+        ({"source": "knee_kl", "license": "mit"}, "knee_kl has its own licence; leave the option out"),
+        ({"num_patients": 400}, "the source folder takes all patients in --raw; leave --num_patients out"),
     ],
 )
 def test_options_that_the_source_would_not_heed(study, built, arguments, message):

@@ -15,9 +15,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_scripts.deidentify import DeidentifyArguments, deidentify_folder, main
+from data_scripts.deidentify import deidentify_folder, main
 from data_scripts.imaging.dicom import SliceHeader, read_headers, read_slice
 from data_scripts.privacy.dicom_profile import identifying_elements
+from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.system import command_line
 from tests.data_scripts.imaging.dicom_files import make_dicom
 
 SYNTAXES = [
@@ -53,8 +55,9 @@ def export(tmp_path) -> Path:
     return raw
 
 
-def run(raw: Path, out: Path, **arguments) -> dict[str, str]:
-    return deidentify_folder(DeidentifyArguments(raw=raw, out=out, **arguments))
+def run(raw: Path, out: Path, key_file: Path | None = None, **options) -> dict[str, str]:
+    pseudonyms = Pseudonyms.from_file(key_file) if key_file else Pseudonyms.random()
+    return deidentify_folder(raw, out, pseudonyms, **options)
 
 
 def series_below(folder: Path) -> dict[tuple[str, ...], list[SliceHeader]]:
@@ -67,7 +70,7 @@ def series_below(folder: Path) -> dict[tuple[str, ...], list[SliceHeader]]:
 
 def test_copies_name_no_one_and_show_the_same(export, tmp_path):
     outcomes = run(export, tmp_path / "out")
-    assert outcomes.pop("list.txt") == "left out: no DICOM file"
+    assert outcomes.pop("list.txt") == "left out: not a DICOM file"
     assert set(outcomes.values()) == {"written"} and len(outcomes) == 14
     copies = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(copies) == 14
@@ -107,7 +110,7 @@ def test_text_in_the_pixels_is_left_out_unless_wanted(tmp_path):
     make_dicom(raw / "clean.dcm", PIXELS)
     outcomes = run(raw, tmp_path / "out")
     assert "text may be burnt into the pixels of frame 0" in outcomes["drawn.dcm"]
-    assert "says the header" in outcomes["said.dcm"] and outcomes["clean.dcm"] == "written"
+    assert "the header says" in outcomes["said.dcm"] and outcomes["clean.dcm"] == "written"
     assert set(run(raw, tmp_path / "all", keep_burnt_in=True).values()) == {"written"}
 
 
@@ -130,7 +133,7 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     (tmp_path / "empty").mkdir()
     for raw, out, message in (
-        (tmp_path / "none", tmp_path / "out", "is no folder"),
+        (tmp_path / "none", tmp_path / "out", "is not a folder"),
         (export, tmp_path / "there", "exists"),
         (export, export / "out", "lies within --raw"),
         (tmp_path / "empty", tmp_path / "out", "the folder is empty"),
@@ -138,7 +141,9 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
         with pytest.raises(ValueError, match=message):
             run(raw, out)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
-    main(["--raw", str(export), "--out", str(tmp_path / "out")])
+    words = ["--raw", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--key_file", str(tmp_path / "key")]
+    assert command_line.run(main, words) == 2 and not (tmp_path / "key").exists()
+    assert command_line.run(main, ["--raw", str(export), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "14 of 15 files written" in printed and "1 left out: no DICOM file" in printed
+    assert "14 of 15 files written" in printed and "1 left out: not a DICOM file" in printed
     assert "Salem" not in printed

@@ -26,6 +26,7 @@ from data_scripts.paraphrasing.loop import judge, rephrase_all, split_answer
 from data_scripts.paraphrasing.model import Decoding, ImageTextModel, KeptAnswers, prompt_for
 from data_scripts.paraphrasing.rephraser import comparable
 from data_scripts.reports.text import report_facts
+from data_scripts.system.command_line import run
 from data_scripts.system.staging import staging_path
 
 
@@ -174,6 +175,17 @@ def dataset_folder(tiny_dataset_folder, tmp_path):
     return folder
 
 
+@pytest.fixture
+def command_line(monkeypatch):
+    """Run the command as from a shell; the words are in `sys.argv`, too, for the card."""
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["paraphrase", *words])
+        return run(main)
+
+    return call
+
+
 def arguments(folder, out, **fields):
     return ParaphraseArguments(**{"dataset": folder, "out": out, "model": "embedded", **fields})
 
@@ -232,8 +244,9 @@ def test_an_interrupted_run_leaves_no_dataset_and_goes_on(dataset_folder, tmp_pa
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"splits": ["train", "dev"]}, "unknown: ['dev']"),
-        ({"num_rephrasings": 0}, "--num_rephrasings 0"),
+        ({"splits": ["train", "dev"]}, "splits must be one of train, validation, test; got 'dev'"),
+        ({"splits": []}, "--splits names no split"),
+        ({"num_rephrasings": 0}, "--num_rephrasings must be 1 or more, got 0"),
     ],
 )
 def test_bad_arguments_are_refused(dataset_folder, tmp_path, fields, message):
@@ -241,29 +254,29 @@ def test_bad_arguments_are_refused(dataset_folder, tmp_path, fields, message):
         arguments(dataset_folder, tmp_path / "out", **fields)
 
 
-def test_folders_that_do_not_fit_are_refused(dataset_folder, tmp_path, capsys):
+def test_folders_that_do_not_fit_are_refused(dataset_folder, tmp_path, capsys, command_line):
     out = tmp_path / "out"
     out.mkdir()
     for folder, target, message in [
-        (tmp_path / "nothing", tmp_path / "new", "is no built dataset"),
+        (tmp_path / "nothing", tmp_path / "new", "is not a built dataset"),
         (dataset_folder, dataset_folder, "give another folder"),
         (dataset_folder, out, "exists; choose another folder"),
     ]:
-        with pytest.raises(SystemExit, match=message):
-            main(["--dataset", str(folder), "--out", str(target), "--model", "embedded"])
-    with pytest.raises(ValueError, match="is no earlier build"):
+        assert command_line("--dataset", str(folder), "--out", str(target), "--model", "embedded") == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is not an earlier build"):
         paraphrase(arguments(dataset_folder, out, overwrite=True), command="")
-    with pytest.raises(SystemExit, match="cannot load it"):
-        main(["--dataset", str(dataset_folder), "--out", str(tmp_path / "new"), "--model", str(out)])
+    assert command_line("--dataset", str(dataset_folder), "--out", str(tmp_path / "new"), "--model", str(out)) == 2
+    assert "cannot load it" in capsys.readouterr().err
     assert not (tmp_path / "new").exists() and not list(out.iterdir())
 
 
-def test_command_line(dataset_folder, tmp_path, capsys):
+def test_command_line(dataset_folder, tmp_path, capsys, command_line):
     out = tmp_path / "out"
     command = ["--dataset", str(dataset_folder), "--out", str(out), "--model", "embedded", "--num_rephrasings", "2"]
-    main(command)
+    assert command_line(*command) == 0
     assert "4 distinct reports, 4 of them with all 2 rephrasings" in capsys.readouterr().out
-    main([*command, "--overwrite", "--splits", "validation"])
+    assert command_line(*command, "--overwrite", "--splits", "validation") == 0
     assert len(load_dataset(str(out))["validation"][0]["rephrasings"]) == 2
     assert (
         "--dataset DATASET --out OUT --model embedded --num_rephrasings 2 --overwrite"
@@ -314,13 +327,13 @@ def tiny_image_text_model(tmp_path):
     return folder
 
 
-def test_a_tiny_random_model_drives_the_whole_path(dataset_folder, tiny_image_text_model, tmp_path):
+def test_a_tiny_random_model_drives_the_whole_path(dataset_folder, tiny_image_text_model, tmp_path, command_line):
     """Its babble is refused, and the embedded rephraser fills up; the same command gives the same dataset."""
     command = ["--dataset", str(dataset_folder), "--model", str(tiny_image_text_model), "--batch_size", "3"]
     command += ["--max_attempts", "1", "--temperature", "1.0", "--max_new_tokens", "8"]
     logs = []
     for name in ("one", "two"):
-        main([*command, "--out", str(tmp_path / name)])
+        assert command_line(*command, "--out", str(tmp_path / name)) == 0
         logs.append((tmp_path / name / "paraphrase_log.jsonl").read_text())
     assert logs[0] == logs[1]
     result = json.loads((tmp_path / "one" / "paraphrase_audit.json").read_text())
@@ -330,7 +343,7 @@ def test_a_tiny_random_model_drives_the_whole_path(dataset_folder, tiny_image_te
     dataset = load_dataset(str(tmp_path / "one"))["train"]
     for report, rephrasings in zip(dataset["report"], dataset["rephrasings"], strict=True):
         assert {report_facts(text) for text in rephrasings} == {report_facts(report)}
-    assert "were put together from the parsed findings" in (tmp_path / "one" / "README.md").read_text()
+    assert "were composed from the parsed findings" in (tmp_path / "one" / "README.md").read_text()
     assert result["model"] == tiny_image_text_model.name and "--model MODEL --batch_size 3" in result["command"]
     assert not [path for path in (tmp_path / "one").glob("*.*") if str(tmp_path) in path.read_text()]
 

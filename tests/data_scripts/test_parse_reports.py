@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from data_scripts.parse_reports import COLUMNS, ParseArguments, main, parse_reports
+from data_scripts.system.command_line import run
 from tests.data_scripts.sources.test_notes import write_workbook
 
 ROWS = [
@@ -73,7 +74,7 @@ def test_what_exists_is_replaced_only_when_asked(notes, tmp_path):
 
 
 def test_command_line(notes, tmp_path, capsys):
-    main(["--notes", str(notes), "--out", str(tmp_path / "findings.jsonl")])
+    assert run(main, ["--notes", str(notes), "--out", str(tmp_path / "findings.jsonl")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "5 notes read: 2 with text, 2 empty, 1 left out",
         "empty: 0002, 0005",
@@ -85,8 +86,8 @@ def test_command_line(notes, tmp_path, capsys):
         (["--notes", str(notes), "--out", "findings.txt"], "must end in .jsonl or .csv"),
         (["--notes", str(tmp_path / "none.xlsx"), "--out", str(tmp_path / "new.csv")], "none.xlsx cannot be read"),
     ):
-        with pytest.raises(SystemExit, match=message):
-            main(arguments)
+        assert run(main, arguments) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "new.csv").exists()
 
 

@@ -8,12 +8,16 @@ import subprocess
 import sys
 
 import datasets
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 from PIL import Image, ImageDraw
 
 from data_scripts import build, publish_dataset
 from data_scripts.auditing.built_folder import shard_digests
+from data_scripts.publish_dataset import PublishDatasetArguments
+from data_scripts.system.command_line import parse_arguments
+from data_scripts.writing.build_arguments import BuildArguments
 from tests.loopback_hub import LoopbackHub
 
 REPO = "lumbar-lab/study"
@@ -24,19 +28,20 @@ OPEN = {"license": "cc-by-4.0", "keep_ids": False}
 def hub(monkeypatch):
     with LoopbackHub() as hub:
         hub.connect(monkeypatch)
-        for module in (build, publish_dataset):
-            monkeypatch.setattr(module, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
         yield hub
 
 
 def publish(folder, *words):
-    publish_dataset.main(["--dataset", str(folder), "--repo_id", REPO, *words])
+    """Publish; raise what the command would print."""
+    publish_dataset.main(
+        parse_arguments(PublishDatasetArguments, ["--dataset", str(folder), "--repo_id", REPO, *words])
+    )
 
 
 def assert_refused(folder, hub, said):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(ValueError, match=said):
         publish(folder)
-    assert re.search(said, str(left.value)), left.value
     assert not hub.repositories
 
 
@@ -59,11 +64,21 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
     assert set(hub.dataset(REPO).tags) == {"v0.1"}
 
 
+@pytest.mark.parametrize("num_proc", ["0", "-1"])
+def test_no_process_is_no_check(study, built, tmp_path, hub, num_proc):
+    built(study(), **OPEN)
+    with pytest.raises(ValueError, match=f"--num_proc must be at least 1, got {num_proc}"):
+        publish(tmp_path / "out", "--dry_run", "--num_proc", num_proc)
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ({"keep_ids": False}, "Nobody said under which licence the data of the source folder stand.*--license"),
-        ({"license": "cc-by-4.0", "keep_ids": True}, r"did not pass the de-identification check: ids .*--keep_ids"),
+        ({"keep_ids": False}, "The data of the source folder have no stated licence.*--license"),
+        (
+            {"license": "cc-by-4.0", "keep_ids": True},
+            r"did not pass the de-identification check: patient ids .*--keep_ids",
+        ),
     ],
 )
 def test_what_the_build_knows_is_enough_to_refuse(study, built, tmp_path, hub, arguments, said):
@@ -78,7 +93,9 @@ def test_a_licence_that_forbids_it(study, built, tmp_path, hub):
         may_be_shared=False,
         source={"name": "rsna2024", "license": "other: non-commercial, no copies"},
     )
-    assert_refused(tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) does not let")
+    assert_refused(
+        tmp_path / "out", hub, r"licence of the source rsna2024 \(non-commercial, no copies\) forbids sharing"
+    )
 
 
 def name_someone_in(shard):
@@ -98,7 +115,7 @@ def test_rows_are_looked_at_again_as_they_lie_in_the_files(study, built, tmp_pat
     datasets.load_dataset(str(tmp_path / "out"))  # now in the cache, which would hide the change
     name_someone_in(next((tmp_path / "out" / "data").glob("train-*.parquet")))
     change_report(tmp_path / "out", shards=shard_digests(tmp_path / "out"))
-    assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*letters")
+    assert_refused(tmp_path / "out", hub, r"may name a person: \d+ passages \(train row 0, report: NAME;.*contain text")
 
 
 def test_shards_that_were_not_built_are_named(study, built, tmp_path, hub):
@@ -107,7 +124,7 @@ def test_shards_that_were_not_built_are_named(study, built, tmp_path, hub):
     shard = next(data.glob("train-*.parquet"))
     whole = shard.read_bytes()
     name_someone_in(shard)
-    assert_refused(tmp_path / "out", hub, rf"is not what was built: data/{shard.name} was changed\. ")
+    assert_refused(tmp_path / "out", hub, rf"was changed after the build: data/{shard.name} was changed\. ")
     shard.rename(data / "extra.parquet")  # no split of the card: no check would read it, but it would be sent
     assert_refused(tmp_path / "out", hub, rf"data/extra\.parquet was added, data/{shard.name} was removed\. ")
     (data / "extra.parquet").unlink()
@@ -127,24 +144,25 @@ def test_a_leak_that_the_card_does_not_tell(study, built, tmp_path, hub):
 
 
 def test_no_build_and_an_old_build(study, built, tmp_path, hub):
-    assert_refused(tmp_path, hub, "is no build: it has no build_report.json")
+    assert_refused(tmp_path, hub, "is not a build: it has no build_report.json")
     built(study(), **OPEN)
     path = tmp_path / "out" / "build_report.json"
     report = json.loads(path.read_text())
     del report["deidentification"]
     path.write_text(json.dumps(report))
-    assert_refused(tmp_path / "out", hub, "of an earlier version and says nothing of deidentification")
+    assert_refused(tmp_path / "out", hub, "build_report.json lacks deidentification")
 
 
 def build_and_push(raw, out, *words, source="folder"):
-    build.main(["--source", source, "--raw", str(raw), "--out", str(out), "--push_to_hub", REPO, *words])
+    words = ["--source", source, "--raw", str(raw), "--out", str(out), "--push_to_hub", REPO, *words]
+    build.main(parse_arguments(BuildArguments, words))
 
 
 def test_a_build_is_published_at_its_end_and_a_wrong_token_told_at_its_start(study, tmp_path, hub, monkeypatch):
     build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0")
     assert hub.dataset(REPO).messages == ["Publish v0.1"]
-    monkeypatch.setattr(build, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token="hf_wrong"))
-    with pytest.raises(SystemExit, match="The Hub refuses the token"):
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token="hf_wrong"))
+    with pytest.raises(ValueError, match="The Hub refuses the token"):
         build_and_push(study(), tmp_path / "other", "--license", "cc-by-4.0")
     assert not (tmp_path / "other").exists()
 
@@ -153,10 +171,10 @@ def test_the_next_build_is_published_under_a_tag_of_its_own(study, tmp_path, hub
     build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0")
     seen = len(hub.requests)
     for tag, said in (
-        ("v0.1", r"study has a version v0\.1, .*: give another --tag\."),
-        ("v 2", "--tag 'v 2' is no tag"),
+        ("v0.1", r"study already has a version v0\.1, .*: give another --tag\."),
+        ("v 2", "--tag 'v 2' is not a tag"),
     ):
-        with pytest.raises(SystemExit, match=said):
+        with pytest.raises(ValueError, match=said):
             build_and_push(study(), tmp_path / "next", "--license", "cc-by-4.0", "--tag", tag)
     assert all(line.startswith("GET") for line in hub.requests[seen:]) and not (tmp_path / "next").exists()
     build_and_push(study(num_patients=15), tmp_path / "next", "--license", "cc-by-4.0", "--tag", "v0.2")
@@ -172,17 +190,17 @@ def test_a_tag_is_of_no_use_to_a_build_that_stays_here(study, built):
 @pytest.mark.parametrize(
     "source, words, said",
     [
-        ("folder", [], "Nobody said under which licence the data of the source folder stand.*--license"),
-        ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) does not let others be given"),
+        ("folder", [], "The data of the source folder have no stated licence.*--license"),
+        ("rsna2024", [], r"licence of the source rsna2024 \(non-commercial use, .*\) forbids sharing"),
         (
             "folder",
             ["--license", "cc-by-4.0", "--keep_ids"],
-            r"not pass the de-identification check: ids of patients were kept as the source gives them \(--keep_ids\)",
+            r"not pass the de-identification check: patient ids were kept \(--keep_ids\)",
         ),
     ],
 )
 def test_what_no_row_can_change_is_refused_before_the_build(tmp_path, hub, source, words, said):
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(ValueError, match=said):
         build_and_push(tmp_path / "never_looked_at", tmp_path / "out", *words, source=source)
     assert not hub.requests and not list(tmp_path.iterdir())
 
@@ -193,7 +211,7 @@ def test_rows_that_may_name_someone_are_built_and_stay_here(study, tmp_path, hub
     ImageDraw.Draw(image).text((4, 4), "SALEM 12.3.61", fill=255, font_size=16)
     for patient in (4, 7):
         image.save(raw / f"images/{patient}_T2.png")
-    with pytest.raises(SystemExit, match="did not pass the de-identification check: images that may hold letters: 2"):
+    with pytest.raises(ValueError, match="did not pass the de-identification check: images that may contain text: 2"):
         build_and_push(raw, tmp_path / "out", "--license", "cc-by-4.0")
     assert not hub.repositories and all(line.startswith("GET") for line in hub.requests)
     assert datasets.load_dataset(str(tmp_path / "out"))["train"].num_rows
@@ -201,10 +219,10 @@ def test_rows_that_may_name_someone_are_built_and_stay_here(study, tmp_path, hub
 
 def test_a_build_that_the_hub_did_not_take_names_the_command_that_sends_it(study, tmp_path, hub):
     hub.misbehave("/commit/", status=403)
-    with pytest.raises(SystemExit, match="is built, but was not published: This token may not write") as left:
+    with pytest.raises(ValueError, match="is built, but was not published: This token may not write") as left:
         build_and_push(study(), tmp_path / "out", "--license", "cc-by-4.0", "--tag", "v0.2")
     command = re.search(r"`python -m data_scripts\.publish_dataset (.*?)`", str(left.value))
-    publish_dataset.main(shlex.split(command[1]))
+    publish_dataset.main(parse_arguments(PublishDatasetArguments, shlex.split(command[1])))
     assert set(hub.dataset(REPO).tags) == {"v0.2"}
 
 

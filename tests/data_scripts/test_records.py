@@ -32,7 +32,7 @@ RECORD = Record(
         ({"level": "C5/C6"}, "unknown level 'C5/C6'; allowed: T10/T11"),
         ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
         ({"labels": ("LPB",)}, "unknown label 'LPB'; allowed: LBP, No Finding"),
-        ({"labels": ("LBP", "No Finding")}, "contradictory labels: 'No Finding' beside ['LBP']"),
+        ({"labels": ("LBP", "No Finding")}, "contradictory labels: 'No Finding' together with ['LBP']"),
         ({"grade": "3"}, "unknown grade '3'; allowed: 1, 2"),
         ({"split": "holdout"}, "unknown split 'holdout'; allowed: train, validation, test"),
         ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm must be a positive number"),

@@ -9,7 +9,6 @@ from data_scripts.splits import (
     num_shared_patients,
     patient_folds,
     split_by_patient,
-    split_by_record,
 )
 
 LABELS = ("bulge", "herniation", "stenosis", "No Finding")
@@ -100,7 +99,7 @@ def test_fractions_must_be_shares(fractions):
 
 def test_by_record_shares_patients_and_counts_them():
     patient_ids, labels = random_rows(3, 40)
-    splits = split_by_record([f"r{row}" for row in range(len(patient_ids))], labels)
+    splits = split_by_patient([f"r{row}" for row in range(len(patient_ids))], labels)
     assert abs(splits.count("train") - 0.7 * len(splits)) < 1.5
     seen = defaultdict(set)
     for patient_id, split in zip(patient_ids, splits, strict=True):

@@ -79,7 +79,7 @@ def test_a_calibration_survives_a_round_trip(tmp_path):
         ({"score_thresholds": [0.5, 1.5]}, r"lie in \[0, 1\]; got \[0.5, 1.5\]"),
         ({"prompts": [["No."], []]}, "at least one prompt"),
         ({"choices": ["present", "present"]}, "two different choices"),
-        ({"threshold": 1}, "incomplete or has fields too many.*threshold"),
+        ({"threshold": 1}, "missing or unknown fields.*threshold"),
     ],
 )
 def test_a_calibration_that_cannot_be_computed_with_is_refused(change, message):
@@ -92,7 +92,7 @@ def test_a_calibration_that_cannot_be_computed_with_is_refused(change, message):
     [
         ({**CALIBRATION, "target_coverage": 90}, "between 0 and 1, such as 0.9; got 90"),
         ({**CALIBRATION, "questions": []}, "needs questions"),
-        ({"target_coverage": 0.9}, "incomplete.*'questions'"),
+        ({"target_coverage": 0.9}, "missing or unknown.*'questions'"),
     ],
 )
 def test_half_a_calibration_is_refused(calibration, message):

@@ -107,7 +107,7 @@ def test_what_cannot_be_asked_is_said(classify, tiny_model):
     with pytest.raises(ValueError, match="without an image"):
         classify(candidate_labels=["bulge", "normal"])
     for template in ("a lumbar slice", "{x}", ""):
-        with pytest.raises(ValueError, match=f"hypothesis_template has {{}} where.*got '{template}'"):
+        with pytest.raises(ValueError, match=f"hypothesis_template needs {{}} for.*got '{template}'"):
             classify(RAMP, candidate_labels=["bulge", "normal"], hypothesis_template=template)
     with pytest.raises(TypeError, match="template"):
         classify(RAMP, candidate_labels=["bulge", "normal"], template="{}")

@@ -1,4 +1,4 @@
-"""An experiment end to end: nothing runs twice, one bad run stops no other, errors name the way out."""
+"""An experiment end to end: nothing is done twice, one bad run stops no other, errors name the way out."""
 
 import errno
 import json
@@ -14,25 +14,24 @@ import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
-from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 
 from tests.train.experiments.experiment_settings import SMALL, experiment_settings
-from train import compare_systems
-from train.experiments import runner
+from train.evaluation.predictions import read_predictions
+from train.experiments import experiment, runner
 from train.experiments.runner import is_disk_full
 from train.experiments.spec import ExperimentArguments
 from train.training.history import read_history
 
 PROJECT = Path(__file__).parents[2]
-BEGUN = ("answers.safetensors", "history.jsonl", "run.json", "summary.json")
+BEGUN = ("predictions.parquet", "history.jsonl", "run.json", "summary.json")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run_here(settings):
-    compare_systems.main(ExperimentArguments(**settings))
+    experiment.run_experiment(ExperimentArguments(**settings))
 
 
 def results_of(settings):
@@ -54,37 +53,37 @@ def written_at(settings, run_id):
     return [(folder / name).stat().st_mtime_ns for name in BEGUN if (folder / name).exists()]
 
 
-def figures_of(settings):
+def metrics_of(settings):
     return {title: system["metrics"] for title, system in results_of(settings)["systems"].items()}
 
 
-def assert_same_figures(one, other):
+def assert_same_metrics(one, other):
     """Of floats in nested mappings."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for name in one:
-            assert_same_figures(one[name], other[name])
+            assert_same_metrics(one[name], other[name])
     elif isinstance(one, list):
         for left, right in zip(one, other, strict=True):
-            assert_same_figures(left, right)
+            assert_same_metrics(left, right)
     else:
         assert one == (pytest.approx(other, abs=1e-4) if isinstance(other, float) else other)
 
 
-def assert_same_answers(settings, other):
+def assert_same_predictions(settings, other):
     """Of what follows smoothly from the weights. Figures may jump where a last digit moves a row over an edge."""
-    runs = [path.parent for path in sorted(Path(settings["out"]).glob("runs/*/answers.safetensors"))]
+    runs = [path.parent for path in sorted(Path(settings["out"]).glob("runs/*/predictions.parquet"))]
     assert runs
     for folder in runs:
-        one = load_file(folder / "answers.safetensors")
-        two = load_file(Path(other["out"]) / "runs" / folder.name / "answers.safetensors")
+        one = read_predictions(folder / "predictions.parquet")[0]
+        two = read_predictions(Path(other["out"]) / "runs" / folder.name / "predictions.parquet")[0]
         assert one.keys() == two.keys()
         np.testing.assert_array_equal(one["row"], two["row"])
         for name in ("zero_shot", "probe/paper/unprojected", "probe/paper/projected"):
             np.testing.assert_allclose(one[name], two[name], atol=1e-3)
-    assert {title: list(of) for title, of in figures_of(settings).items()} == {
-        title: list(of) for title, of in figures_of(other).items()
+    assert {title: list(of) for title, of in metrics_of(settings).items()} == {
+        title: list(of) for title, of in metrics_of(other).items()
     }
 
 
@@ -97,7 +96,7 @@ def finished(tiny_dataset_folder, tmp_path_factory):
     return settings
 
 
-def test_a_experiment_leaves_a_report_that_its_answers_bear_out(finished, tiny_dataset_folder):
+def test_an_experiment_leaves_a_report_that_its_predictions_bear_out(finished, tiny_dataset_folder):
     out, results = Path(finished["out"]), results_of(finished)
     assert {path.name for path in out.iterdir()} == {
         *("experiment.json", "results.json", "report.md", "report.html", "progress.md"),
@@ -106,15 +105,15 @@ def test_a_experiment_leaves_a_report_that_its_answers_bear_out(finished, tiny_d
     assert not list(out.rglob("*unfinished*")) and not list(out.rglob("checkpoint"))
     truth = np.array([labels[0] for labels in load_dataset(str(tiny_dataset_folder), split="test")["labels"]])
     for title in ("Ours", "Untrained"):
-        answers = load_file(out / "runs" / f"{title.lower()}-seed0" / "answers.safetensors")
-        expected = f1_score(truth, answers["zero_shot"].argmax(1), average="macro")
-        assert figures_of(finished)[title]["zero_shot"]["macro_f1"]["value"] == pytest.approx(expected)
+        predictions = read_predictions(out / "runs" / f"{title.lower()}-seed0" / "predictions.parquet")[0]
+        expected = f1_score(truth, predictions["zero_shot"].argmax(1), average="macro")
+        assert metrics_of(finished)[title]["zero_shot"]["macro_f1"]["value"] == pytest.approx(expected)
     assert results["baselines"]["majority"]["metrics"]["probe/logistic/unprojected"]["auroc"]["value"] == 0.5
     ours, untrained = summaries_of(finished)["ours-seed0"], summaries_of(finished)["untrained-seed0"]
     assert (ours["updates"], ours["pairs_seen"], untrained["updates"]) == (10, 80, 0)
     assert ours["pairs_per_second"] * ours["seconds"] == pytest.approx(80)
     assert "| Ours " in (out / "progress.md").read_text() and "2 of 2 runs" in (out / "progress.md").read_text()
-    assert "Research use only" in (out / "report.md").read_text() and results["card_text"]
+    assert "Research use only" in (out / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -122,13 +121,13 @@ def test_a_finished_experiment_repeats_nothing_and_may_grow(finished, tmp_path):
     grown = {**finished, "out": str(tmp_path / "s")}
     shutil.copytree(finished["out"], grown["out"])
     before = [written_at(grown, run_id) for run_id in ("ours-seed0", "untrained-seed0")]
-    figures = figures_of(grown)
+    metrics = metrics_of(grown)
     run_here({**grown, "num_resamples": 30, "systems": {**grown["systems"], "Too": {"system": "untrained"}}})
     assert [written_at(grown, run_id) for run_id in ("ours-seed0", "untrained-seed0")] == before
-    after = figures_of(grown)
+    after = metrics_of(grown)
     value = after["Too"]["zero_shot"]["accuracy"]["value"]
     assert value == after["Untrained"]["zero_shot"]["accuracy"]["value"]  # the same seed, the same weights
-    assert after["Ours"]["zero_shot"]["accuracy"]["value"] == figures["Ours"]["zero_shot"]["accuracy"]["value"]
+    assert after["Ours"]["zero_shot"]["accuracy"]["value"] == metrics["Ours"]["zero_shot"]["accuracy"]["value"]
 
 
 def test_a_changed_setting_of_a_begun_run_is_refused(finished, tmp_path):
@@ -137,19 +136,17 @@ def test_a_changed_setting_of_a_begun_run_is_refused(finished, tmp_path):
         run_here(changed)
     with pytest.raises(ValueError, match=r"ours-seed0 \(max_updates: None then, 1 now\).*--out"):
         run_here({**finished, "max_updates": 1})
-    with pytest.raises(
-        ValueError, match="an experiment of the data set's own splits, and this one is of 3 folds.*--out"
-    ):
+    with pytest.raises(ValueError, match="on the dataset's own splits, and this one uses 3 folds.*--out"):
         run_here({**finished, "folds": 3})
     (tmp_path / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="is no experiment.*--out"):
+        with pytest.raises(ValueError, match="is not an experiment.*--out"):
             run_here({**finished, "out": str(tmp_path), "overwrite": overwrite})
     assert (tmp_path / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize("killed_at", ["keep_folds", "delete"])
-def test_a_experiment_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_path, monkeypatch, killed_at):
+def test_an_experiment_killed_at_its_start_or_its_end_is_known_as_one(finished, tmp_path, monkeypatch, killed_at):
     out = tmp_path / "s"
 
     def kill(*args):
@@ -162,11 +159,11 @@ def test_a_experiment_killed_at_its_start_or_its_end_is_known_as_one(finished, t
         unlink = Path.unlink
         monkeypatch.setattr(Path, "unlink", lambda path: kill() if path.name == "experiment.json" else unlink(path))
     else:
-        monkeypatch.setattr(compare_systems, "keep_folds", kill)
+        monkeypatch.setattr(experiment, "keep_folds", kill)
     with pytest.raises(KeyboardInterrupt):
         run_here({**finished, "out": str(out), "overwrite": True})
     assert [path.name for path in out.iterdir()] == ["experiment.json"]
-    compare_systems.check_folder(out)
+    experiment.check_folder(out)
 
 
 def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path):
@@ -176,7 +173,7 @@ def test_an_unknown_data_set_is_refused_with_the_command_that_builds_it(tmp_path
 
 
 def changed_copy(source, folder, change):
-    """The data set with each row changed."""
+    """The dataset with each row changed."""
     (folder / "data").mkdir(parents=True)
     for split, rows in load_dataset(str(source)).items():
         rows.map(change, load_from_cache_file=False).to_parquet(folder / "data" / f"{split}.parquet")
@@ -199,7 +196,7 @@ def test_a_class_absent_from_the_test_split_is_null_with_the_reason(tiny_dataset
     )
     settings = experiment_settings(one_class, tmp_path / "s", max_updates=1)
     run_here(settings)
-    entry = figures_of(settings)["Ours"]["probe/logistic/unprojected"]["macro_f1"]
+    entry = metrics_of(settings)["Ours"]["probe/logistic/unprojected"]["macro_f1"]
     assert entry["value"] is None and "No Finding" in entry["reason"]
     assert "No Finding" in (tmp_path / "s" / "report.md").read_text()
 
@@ -220,12 +217,10 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
     assert "convnext_tiny" in summaries["misspelt-seed0"]["reason"]
     report = (tmp_path / "s" / "report.md").read_text()
     assert "diverged" in report and "convnext_tinny" in report
-    assert figures_of(settings)["Hot"] == {} and figures_of(settings)["Ours"]
+    assert metrics_of(settings)["Hot"] == {} and metrics_of(settings)["Ours"]
 
     done = []
-    monkeypatch.setattr(
-        compare_systems, "do_run", lambda run, *rest: done.append(run.run_id) or runner.do_run(run, *rest)
-    )
+    monkeypatch.setattr(experiment, "do_run", lambda run, *rest: done.append(run.run_id) or runner.do_run(run, *rest))
     before = written_at(settings, "ours-seed0")
     run_here(settings)
     assert done == []  # they ended, if badly
@@ -236,9 +231,9 @@ def test_a_bad_run_stops_no_other_and_may_be_tried_again(tiny_dataset_folder, tm
 
 
 @pytest.mark.slow
-def test_a_experiment_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
+def test_an_experiment_that_nothing_comes_of_says_so(tiny_dataset_folder, tmp_path):
     systems = {"Misspelt": {"system": "clip", "vision": "convnext_tinny"}}
-    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
+    with pytest.raises(ValueError, match="No system has a finished run.*--retry_failed"):
         run_here(experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems))
 
 
@@ -255,25 +250,25 @@ def full_after(written, substring):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["answers", "report.html", "results.json"])
+@pytest.mark.parametrize("file", ["predictions", "report.html", "results.json"])
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path, file):
-    """At the answers of a run, and at the report; with room again the experiment goes on."""
+    """At the predictions of a run, and at the report; with room again the experiment goes on."""
     settings = {**finished, "out": str(tmp_path / "s")}
     shutil.copytree(finished["out"], settings["out"])
     out = tmp_path / "s"
     (out / "results.json").unlink()
-    if file == "answers":
+    if file == "predictions":
         shutil.rmtree(out / "runs" / "untrained-seed0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_bytes", full_after(Path.write_bytes, file))
-        with pytest.raises(OSError, match=r"The disk that holds .*s is full.*make room") as raised:
+        with pytest.raises(OSError, match=r"The disk of .*s is full.*make room") as raised:
             run_here(settings)
     assert raised.value.errno == errno.ENOSPC
     assert not list(out.rglob("*unfinished*")) and not (out / "results.json").exists()
     before = written_at(settings, "ours-seed0")
     run_here(settings)
     assert set(states_of(settings).values()) == {"done"} and written_at(settings, "ours-seed0") == before
-    assert_same_figures(figures_of(settings), figures_of(finished))
+    assert_same_metrics(metrics_of(settings), metrics_of(finished))
 
 
 def test_a_full_disk_is_known_behind_the_errors_of_libraries():
@@ -313,9 +308,10 @@ def in_folds(tiny_dataset_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_folds_answer_for_every_row_once(in_folds, tiny_dataset_folder):
+def test_folds_predict_every_row_once(in_folds, tiny_dataset_folder):
     out = Path(in_folds["out"])
-    rows = [load_file(out / "runs" / f"gloria-seed0-fold{fold}" / "answers.safetensors")["row"] for fold in range(3)]
+    runs = [out / "runs" / f"gloria-seed0-fold{fold}" for fold in range(3)]
+    rows = [read_predictions(run / "predictions.parquet")[0]["row"] for run in runs]
     assert sorted(np.concatenate(rows)) == list(range(64))
     cut = json.loads((out / "folds.json").read_text())["fold_of_patient"]
     patients = np.concatenate([rows["patient_id"] for rows in load_dataset(str(tiny_dataset_folder)).values()])
@@ -325,14 +321,18 @@ def test_folds_answer_for_every_row_once(in_folds, tiny_dataset_folder):
     assert results["dataset"]["num_patients"] == 16
     assert results["systems"]["Ours"]["metrics"]["zero_shot"]["accuracy"]["n"] == 64
     assert results["systems"]["Ours"]["cost"]["num_finished"] == 3
-    with pytest.raises(
-        ValueError, match="holds an experiment of 3 folds, and this one is of 4 folds.*--out.*--overwrite"
-    ):
+    of_runs = [read_predictions(run / "predictions.parquet") for run in runs]
+    accuracies = [(of["zero_shot"].argmax(1) == truth.classes).mean() for of, truth in of_runs]
+    mean = results["systems"]["GLoRIA"]["mean_over_folds"]["zero_shot"]["accuracy"]
+    assert (mean["value"], mean["n"]) == (pytest.approx(np.mean(accuracies)), 3)
+    assert mean["standard_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert [fold["num_rows"]["test"] for fold in results["dataset"]["folds"]] == [len(truth) for _, truth in of_runs]
+    with pytest.raises(ValueError, match="has an experiment on 3 folds, and this one uses 4 folds.*--out.*--overwrite"):
         run_here({**in_folds, "folds": 4})
 
 
 @pytest.mark.slow
-def test_a_killed_experiment_repeats_no_finished_run_and_gives_the_same_answers(in_folds, tmp_path):
+def test_a_killed_experiment_repeats_no_finished_run_and_gives_the_same_predictions(in_folds, tmp_path):
     settings = {**in_folds, "out": str(tmp_path / "s")}
     second = Path(settings["out"]) / "runs" / "gloria-seed0-fold0"
     process = launch(settings, tmp_path)
@@ -353,7 +353,7 @@ def test_a_killed_experiment_repeats_no_finished_run_and_gives_the_same_answers(
     assert [line["update"] for line in history] == list(range(1, 1 + len(history)))
     uninterrupted = read_history(Path(in_folds["out"]) / "runs" / second.name)
     assert [line["loss"] for line in history] == pytest.approx([line["loss"] for line in uninterrupted], abs=1e-5)
-    assert_same_answers(settings, in_folds)
+    assert_same_predictions(settings, in_folds)
 
 
 @pytest.mark.slow
@@ -376,7 +376,7 @@ def test_two_processes_give_the_experiment_of_one(tiny_dataset_folder, tmp_path)
     run = json.loads((tmp_path / "two" / "runs" / "ours-seed0" / "run.json").read_text())
     assert run["num_processes"] == 2
     assert states_of(halved) == states_of(settings) and states_of(settings)["hot-seed0"] == "diverged"
-    assert_same_answers(halved, settings)
+    assert_same_predictions(halved, settings)
     assert summaries_of(halved)["ours-seed0"]["pairs_seen"] == 80
 
 

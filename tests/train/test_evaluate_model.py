@@ -10,7 +10,10 @@ from data_scripts.system.command_line import parse_arguments
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.loaders import rows_sha256
-from train.evaluate_model import EvaluateArguments, EvaluationSettings, evaluate, main
+from train.evaluate_model import main
+from train.evaluation.arguments import EvaluateArguments
+from train.evaluation.predictions import of_baselines, read_predictions
+from train.reporting.evaluation import EvaluationSettings, evaluate
 
 BASELINES = ["majority", "untrained", "pixel_pca", "hog", "no_pixels"]
 
@@ -64,6 +67,12 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     assert majority["linear_probe"]["balanced_accuracy"]["value"] == 0.5
     difference = results["linear_probe"]["macro_f1"]["value"] - majority["linear_probe"]["macro_f1"]["value"]
     assert majority["difference"]["macro_f1"]["value"] == pytest.approx(difference)
+
+    predictions, truth = read_predictions(tmp_path / "predictions.parquet")
+    assert len(truth) == 12 and truth.exclusive
+    accuracy = (predictions["probe/logistic/unprojected"].argmax(1) == truth.classes).mean()
+    assert results["linear_probe"]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert set(of_baselines(predictions)) == set(BASELINES)
 
     report = (tmp_path / "report.md").read_text()
     assert "Research use only" in report

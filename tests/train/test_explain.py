@@ -1,4 +1,4 @@
-"""The entry, from a checkpoint and a data set with masks to the report."""
+"""The entry, from a checkpoint and a dataset with masks to the report."""
 
 import json
 
@@ -14,7 +14,7 @@ from train.explain import ExplainArguments, main
 
 @pytest.fixture
 def masked_folder(tiny_dataset_folder, tmp_path):
-    """The tiny data set with a disc drawn into every mask."""
+    """The tiny dataset with a disc drawn into every mask."""
     mask = np.zeros((24, 40), dtype=np.uint8)
     mask[8:16, 10:30] = 1
     (tmp_path / "masked" / "data").mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_a_checkpoint_is_scored_beside_its_baselines(tiny_model, tiny_processor,
         assert less == pytest.approx(groups["trained"]["pointing_game"]["value"] - 1)
     report = (tmp_path / "out" / "explanation.md").read_text()
     assert report in capsys.readouterr().out
-    assert report.count("is no evidence of where the model looks") == 1
+    assert report.count("is not evidence of where the model looks") == 1
     assert "| disc bulge (disc)" in report and "](explanation.png)" in report
     with Image.open(tmp_path / "out" / "explanation.png") as figure:
         assert figure.width > 500

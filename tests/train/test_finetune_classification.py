@@ -81,7 +81,7 @@ def test_the_checkpoint_answers_as_was_measured(settings):
     names = test.features["labels"].feature.names
     answers = classify(list(test["image"]))
     right = [answer[0]["label"] == names[label] for answer, (label,) in zip(answers, test["labels"], strict=True)]
-    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert metrics["by_system"]["fine_tuned"]["accuracy"]["value"] == pytest.approx(np.mean(right))
     assert np.mean(right) > 0.9  # a bright disc bulges
     truths = [names[label] for (label,) in test["labels"]]
     scores = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
@@ -113,7 +113,7 @@ def test_a_run_killed_between_epochs_resumes_to_the_same_weights(settings, tmp_p
     expected = weights(settings)
     for name, value in weights(killed).items():
         assert torch.equal(value, expected[name]), name
-    assert read_json(killed, "metrics.json")["figures"] == read_json(settings, "metrics.json")["figures"]
+    assert read_json(killed, "metrics.json")["by_system"] == read_json(settings, "metrics.json")["by_system"]
     lines = [timeless_history(tmp_path / name) for name in ("run", "killed")]
     assert lines[0] == lines[1] and len(lines[0]) == 3
     run(killed, resume=True)  # nothing left to train: measured again
@@ -137,7 +137,7 @@ def test_training_stops_and_keeps_the_weights_of_the_lowest_validation_loss(sett
 
 
 def with_grades(folder, **grades_of_split):
-    """The data set with grades of 1, 2 and 3, of which no training row has 3."""
+    """The dataset with grades of 1, 2 and 3, of which no training row has 3."""
     graded = load_dataset(folder)
     for split, rows in graded.items():
         grades = grades_of_split.get(split, [label for (label,) in rows["labels"]])
@@ -169,7 +169,7 @@ def test_errors_on_a_class_without_training_rows_count_on_the_test_split(setting
     finetune(FinetuneClassificationArguments(**{**settings, "epochs": 1}, target="grade"), dataset)
     metrics = read_json(settings, "metrics.json")
     assert metrics["dataset"]["num_rows"] == 12 and metrics["dataset"]["labels"]["3"]["rows"] == 4
-    assert metrics["figures"]["fine_tuned"]["accuracy"]["value"] <= 8 / 12
+    assert metrics["by_system"]["fine_tuned"]["accuracy"]["value"] <= 8 / 12
 
 
 def test_validation_rows_of_which_none_can_be_answered_are_refused(tiny_dataset_folder):
@@ -281,7 +281,7 @@ def test_whether_the_starting_weights_saw_the_test_patients_is_told(settings):
     start = {"checkpoint": settings["checkpoint"], "is_folder": True, "rows": "unknown"}
     assert read_json(settings, "run.json")["start"] == start
     assert read_json(settings, "metrics.json")["dataset"]["start"] == start
-    said = "**Starting weights**: Whether its starting weights saw these test patients is unknown."
+    said = "**Starting weights**: It is unknown whether its starting weights saw these test patients."
     assert said in (Path(settings["output_dir"]) / "report.md").read_text()
 
 
@@ -314,7 +314,7 @@ def test_every_loss_learns_findings(settings, loss):
     assert model.config.problem_type == "multi_label_classification"
     metrics = read_json(settings, "metrics.json")
     assert model.config.class_temperatures == list(metrics["class_temperatures"].values())
-    assert metrics["figures"]["fine_tuned"]["macro_auroc"]["value"] > 0.9
+    assert metrics["by_system"]["fine_tuned"]["macro_auroc"]["value"] > 0.9
 
 
 def test_grades_are_exclusive_classes_of_the_graded_rows(tiny_dataset_folder):
@@ -339,7 +339,7 @@ def test_grades_are_exclusive_classes_of_the_graded_rows(tiny_dataset_folder):
         ({"target": "level"}, "labels, grade; got 'level'"),
         ({"loss": "focal"}, "plain, class_balanced, logit_adjusted; got 'focal'"),
         ({"layer_decay": 0.0}, r"in \(0, 1\]"),
-        ({"freeze_tower": True, "lora_rank": 4}, "freeze_tower trains nothing"),
+        ({"freeze_tower": True, "lora_rank": 4}, "freeze_tower does not train the tower"),
         ({"patience": 0}, "patience must be at least 1; got 0"),
         ({"resume": True, "overwrite": True}, "choose one"),
     ],
@@ -356,5 +356,5 @@ def test_a_start_that_is_none_is_refused(settings, tmp_path):
     with pytest.raises(ValueError, match="Did you mean "):
         run({**settings, "checkpoint": str(Path(settings["checkpoint"]).parent)})
     run({**settings, "epochs": 1})
-    with pytest.raises(ValueError, match="is a classifier already"):
+    with pytest.raises(ValueError, match="is already a classifier"):
         run({**settings, "checkpoint": f"{settings['output_dir']}/checkpoint", "output_dir": str(tmp_path / "second")})

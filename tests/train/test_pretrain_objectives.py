@@ -84,7 +84,7 @@ def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(setting
 
 
 def relabelled(settings, tmp_path, labels):
-    """The same data set, all rows of which have these labels."""
+    """The same dataset, all rows of which have these labels."""
     folder = tmp_path / "relabelled"
     (folder / "data").mkdir(parents=True)
     for split, rows in load_dataset(settings["dataset"]).items():

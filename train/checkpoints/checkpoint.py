@@ -1,4 +1,4 @@
-"""Save and load checkpoints and training states: each is complete or absent."""
+"""Save and load checkpoints and training states, each complete or absent."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
     `AutoModel.from_pretrained(folder, trust_remote_code=True)` reads it.
 
     Raises:
-        ValueError: If the outputs of what loads from it differ from those of the model.
+        ValueError: If the reloaded model's outputs differ from those of the saved one.
     """
 
     def fill(unfinished: Path) -> None:
@@ -36,7 +36,7 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
 
 
 def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
-    """Save a processor, its tokenizer if it has one, and their code."""
+    """Save a processor, its tokenizer if any, and their code."""
     processor.save_pretrained(folder)
     tokenizer_file, image_file = folder / "tokenizer_config.json", folder / "preprocessor_config.json"
     if tokenizer_file.exists():
@@ -46,7 +46,7 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
         write_json(tokenizer_file, settings)
     if isinstance(processor, BaseImageProcessor):
         settings = json.loads(image_file.read_text())
-        settings["auto_map"].pop("AutoProcessor", None)  # of the processor it was loaded from, whose code is not here
+        settings["auto_map"].pop("AutoProcessor", None)  # the class it was loaded from, whose code is not here
         write_json(image_file, settings)
 
 
@@ -55,14 +55,14 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
 
     Args:
         name: Checkpoint folder, or Hub id.
-        revision: Of a Hub id: branch, tag or commit; None: the newest.
+        revision: Branch, tag or commit of a Hub id; None: the newest.
 
     Raises:
-        ValueError: If there is no such checkpoint, its weights are incomplete, or it is of another kind.
+        ValueError: If there is no such checkpoint, or its weights are incomplete.
     """
     check_not_parent_of_checkpoint(Path(name))
     try:
-        # Without it AutoModel would complain of an unknown model.
+        # Without it AutoModel would complain about an unknown model.
         if cached_file(name, CONFIG_NAME, revision=revision) is None:
             raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
         model, loading = AutoModel.from_pretrained(
@@ -84,13 +84,7 @@ def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreT
 
 
 def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
-    """Save everything a run needs to resume, then delete the previous state.
-
-    Args:
-        accelerator: Knows model, optimizer and schedule.
-        output_dir: Folder of the run.
-        update: Optimizer updates done.
-    """
+    """Save everything a run needs to resume after `update` optimizer updates, then delete the previous state."""
     folder = output_dir / STATES / f"update-{update:08d}"
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     if accelerator.is_main_process:
@@ -107,11 +101,7 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
 
 
 def load_state(accelerator: Accelerator, output_dir: Path) -> int:
-    """Load the newest complete state.
-
-    Returns:
-        Optimizer updates done; 0 when there is no state.
-    """
+    """Load the newest complete state; return its optimizer updates, 0 without a state."""
     folders = sorted((output_dir / STATES).glob("update-*"))
     if not folders:
         return 0

@@ -1,8 +1,6 @@
-"""Write golden outputs: a few small inputs and a checkpoint's outputs on them, kept beside its weights.
+"""Write golden outputs: a checkpoint's outputs on a few small inputs, kept with its weights.
 
-Whoever loads the checkpoint later, on another machine or with other library versions, can check whether it is still
-what was saved: `python train/verify.py FOLDER_OR_ID`.
-
+`python train/verify.py FOLDER_OR_ID` compares with them later, on another machine or with other library versions.
 `golden_outputs.safetensors` contains the images as given, the tensors that the processor made of images and texts, and
 the outputs of the model; `golden_outputs.json` the texts, a record of every file, and the library versions.
 """
@@ -12,7 +10,7 @@ import inspect
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,18 +25,18 @@ from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 import modeling_lumbarclip
 from data_scripts.system.whole_files import write_bytes, write_json
-from train.checkpoints.manifest import Drift, compare_files, record_file, record_files
+from train.checkpoints.manifest import compare_files, record_file, record_files
 
 GOLDEN = "golden_outputs.json"
 GOLDEN_TENSORS = "golden_outputs.safetensors"
 PACKAGES = ("lumbarclip", "torch", "torchvision", "timm", "transformers", "tokenizers", "numpy", "pillow")
-# How far an output may move, in lengths of its vector; for embeddings, of length 1, the distance itself. Other numbers
-# of threads and other instruction sets move it by some 1e-6, weights rounded to float16 by 7e-4.
+# How far an output may move, relative to the length of its vector. Other numbers of threads and other instruction sets
+# move it by about 1e-6, weights rounded to float16 by 7e-4.
 TOLERANCE = 1e-4
 # The same for the pixels of an image. Processors without AVX2 round a resized 8-bit image differently, by a grey level
 # here and there, which moves it by 0.009; nearest-neighbour interpolation moves it by 0.12, a mean of 0.5 by 0.27.
 PIXEL_TOLERANCE = 0.02
-# A side, a negation: what no drift may blur.
+# Sides and negations, which no drift may blur.
 SENTENCES = (
     "Left paracentral disc protrusion at L4/L5 with compression of the left L5 nerve root.",
     "Right paracentral disc protrusion at L4/L5 with compression of the right L5 nerve root.",
@@ -52,15 +50,15 @@ Arrays = dict[str, NDArray[Any]]
 def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> None:
     """Write golden outputs into a checkpoint. Write them last: they record every other file.
 
-    They come from the folder, loaded anew as users will load it, on the CPU in float32.
+    They come from the folder, loaded as users will load it, on the CPU in float32.
 
     Args:
-        folder: A checkpoint with its processor: `LumbarCLIPModel` or another model of the package.
+        folder: A checkpoint with its processor.
         saved: The model that was saved there, whose outputs must be the same; None to skip this check.
 
     Raises:
-        ValueError: If the folder has golden outputs already and its files have changed since; if outputs contain NaN or
-            Inf; or if what loads from the folder does not give the outputs of `saved`.
+        ValueError: If the files have changed since earlier golden outputs; if outputs contain NaN or Inf; or if the
+            reloaded model's outputs differ from those of `saved`.
     """
     if (folder / GOLDEN).exists():
         check_drift(folder)
@@ -70,21 +68,30 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
     expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
-    _check_finite(expected)
-    _check_same_outputs(folder, outputs, expected)
+    if names := [name for name, value in expected.items() if not np.isfinite(value).all()]:
+        raise ValueError(
+            f"The model's outputs contain NaN or Inf: {', '.join(names)}. Its weights are damaged, or training "
+            "diverged: resume from an earlier state with a lower learning rate."
+        )
+    for name, value in outputs.items():
+        if not (distance := deviation(expected[name], value)) <= TOLERANCE:
+            raise ValueError(
+                f"The model loaded from {folder} is not the saved one: {name} differs by {distance:.2g} of its length. "
+                "A part of it was not saved, such as a non-persistent buffer or a setting."
+            )
     tensors = {f"image.{index}": image for index, image in enumerate(images)}
     tensors |= {f"input.{name}": value for name, value in inputs.items()}
     tensors |= {f"output.{name}": value for name, value in outputs.items()}
     write_bytes(folder / GOLDEN_TENSORS, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
     golden = {
-        "about": f"What this checkpoint answers to the inputs in {GOLDEN_TENSORS}, to tell later whether it has "
-        "changed: python train/verify.py FOLDER_OR_ID",
+        "about": f"This checkpoint's outputs for the inputs in {GOLDEN_TENSORS}, to detect later changes: "
+        "python train/verify.py FOLDER_OR_ID",
         "texts": texts,
         "python": platform.python_version(),
         "packages": package_versions(),
         "files": record_files(folder, left_out=(GOLDEN,)),
     }
-    write_json(folder / GOLDEN, golden)  # last: where it is, the tensors are
+    write_json(folder / GOLDEN, golden)  # last: if it exists, so do the tensors
 
 
 def golden_images() -> list[NDArray[Any]]:
@@ -97,13 +104,13 @@ def golden_images() -> list[NDArray[Any]]:
 
     wide = smooth(48, 80, 255).astype(np.uint8)
     tall = smooth(300, 210, 3000).astype(np.uint16)
-    tall[10:14, 20:24] = 60_000  # a few bright pixels, as of metal: without a window the rest would be black
+    tall[10:14, 20:24] = 60_000  # a few bright pixels, like metal: without a window the rest would be black
     colour = np.stack([smooth(64, 64, 255) for _ in range(3)], axis=-1).astype(np.uint8)
     return [wide, tall, colour]
 
 
 def golden_texts(processor: Any) -> list[str]:
-    """List texts in which a side, a negation and the cut after `max_length` tokens matter; none without a tokenizer."""
+    """List texts that test sides, negations and truncation at `max_length` tokens; none without a tokenizer."""
     if getattr(processor, "tokenizer", None) is None:
         return []
     words = " ".join(SENTENCES).split()
@@ -112,14 +119,14 @@ def golden_texts(processor: Any) -> list[str]:
 
 
 def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> Arrays:
-    """Turn images, and texts if there are any, into the model's inputs."""
+    """Turn images, and texts if any, into the model's inputs."""
     text = {"text": texts} if texts else {}
     return {name: value.numpy() for name, value in processor(images=images, return_tensors="pt", **text).items()}
 
 
 @torch.inference_mode()
 def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Compute every tensor that a model returns for those of the inputs that its `forward` names; scalars as (1,)."""
+    """Compute all tensors that a model returns for the inputs that its `forward` names; scalars as (1,)."""
     named = inspect.signature(model.forward).parameters
     outputs = model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
@@ -129,38 +136,33 @@ def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) ->
 def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[PreTrainedModel, Any]:
     """Load model and processor in float32 on the CPU.
 
-    Args:
-        folder: A checkpoint.
-        trust_remote_code: Whether to run the code in the folder, not the package, which must not be imported then.
+    `trust_remote_code` runs the code in the folder instead of the package, which must not have been imported.
     """
     if not trust_remote_code:
         modeling_lumbarclip.register_auto_classes()  # not above: it would override the code in the folder
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = _auto_class(config).from_pretrained(folder, trust_remote_code=trust_remote_code, dtype=torch.float32)
-    # A classifier may have been saved with its image processor alone.
+    (architecture,) = config["architectures"]  # several models share a configuration
+    names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
+    auto_model = getattr(transformers, names[0] if names else "AutoModel")
+    model = auto_model.from_pretrained(folder, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    # A classifier may have been saved with only its image processor.
     auto_processor = AutoProcessor if (folder / "processor_config.json").exists() else AutoImageProcessor
     return model, auto_processor.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
 def package_versions() -> dict[str, str]:
     """List the versions of the libraries that outputs depend on."""
-
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    return {name: installed(name) for name in PACKAGES}
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
-    """Measure the largest distance between a recorded row and the same row now, in lengths of the recorded row.
+    """Measure the largest distance between a recorded row and the same row now, relative to the recorded row's length.
 
-    For unit-length embeddings it is the distance itself.
-
-    Returns:
-        At least 0; infinite if shapes differ or a value is NaN or Inf. The first axis counts images or texts.
+    The first axis counts rows. The result is infinite if shapes differ or a value is NaN or Inf.
 
     Example:
         >>> deviation(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[3.0, 4.5], [1.0, 0.0]]))
@@ -177,16 +179,12 @@ def deviation(recorded: NDArray[Any], now: NDArray[Any]) -> float:
 
 
 def read_golden_outputs(folder: Path) -> dict[str, Any]:
-    """Read `golden_outputs.json`.
-
-    Raises:
-        ValueError: If there is none, or it cannot be read.
-    """
+    """Read `golden_outputs.json`; raise `ValueError` if there is none, or it cannot be read."""
     path = folder / GOLDEN
     if not path.exists():
         raise ValueError(
             f"{folder} has no {GOLDEN}: it was saved without golden outputs, so changes cannot be detected. If you "
-            "trust it as it is, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
+            "trust it, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
         )
     try:
         golden = json.loads(path.read_text(encoding="utf-8"))
@@ -203,13 +201,16 @@ def check_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None
         may_differ: A JSON file and a field of it that may have changed.
 
     Raises:
-        ValueError: If one has changed, or the checkpoint has no golden outputs.
+        ValueError: If a file has changed, or the checkpoint has no golden outputs.
     """
+    file, field = may_differ or ("", "")
     drifts = compare_files(folder, read_golden_outputs(folder)["files"])
-    if changed := [drift for drift in drifts if not _is_field(drift, may_differ)]:
+    if changed := [
+        drift for drift in drifts if drift.file != file or not f"{drift.what}.".startswith(f"field {field}.")
+    ]:
         shown = "; ".join(f"{drift.file}: {drift.what} {drift.detail}" for drift in changed[:5])
         raise ValueError(
-            f"{folder} is not as it was saved ({shown}). Fetch or save it again; if you meant the change, delete "
+            f"{folder} is not what was saved ({shown}). Fetch or save it again; if you meant the change, delete "
             f"{GOLDEN} and call write_golden_outputs(folder)."
         )
 
@@ -242,34 +243,3 @@ def _copy_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     for buffer in model.buffers():
         copies[id(buffer)] = buffer.to("cpu", torch.float32 if buffer.is_floating_point() else buffer.dtype)
     return copy.deepcopy(model, copies)
-
-
-def _check_finite(outputs: Arrays) -> None:
-    if names := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
-        raise ValueError(
-            f"The model's outputs contain NaN or Inf: {', '.join(names)}. Its weights are damaged, or training "
-            "diverged: resume from an earlier state with a lower learning rate."
-        )
-
-
-def _check_same_outputs(folder: Path, loaded: Arrays, saved: Arrays) -> None:
-    for name, value in loaded.items():
-        if not (distance := deviation(saved[name], value)) <= TOLERANCE:
-            raise ValueError(
-                f"What loads from {folder} is not what was saved: {name} differs by {distance:.2g} of its length. "
-                "A part of the model was not saved: a buffer that is not persistent, or a setting."
-            )
-
-
-def _auto_class(config: dict[str, Any]) -> Any:
-    """Find the Auto class of the model that was saved; several models share a configuration."""
-    (architecture,) = config["architectures"]
-    names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
-    return getattr(transformers, names[0] if names else "AutoModel")
-
-
-def _is_field(drift: Drift, file_and_field: tuple[str, str] | None) -> bool:
-    if file_and_field is None or drift.file != file_and_field[0]:
-        return False
-    name = f"field {file_and_field[1]}"
-    return drift.what == name or drift.what.startswith(f"{name}.")

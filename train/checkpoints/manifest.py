@@ -1,8 +1,9 @@
-"""Record the files of a checkpoint, and find which file, tensor or field has changed since."""
+"""Record the files of a checkpoint, and find which file, tensor or field has changed."""
 
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,52 +17,33 @@ from transformers.utils import CONFIG_NAME
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
 READ_WHEN_LOADING = (
-    "*.py",
-    "*.safetensors",
-    "*.bin",
-    "*.index.json",
-    "*config.json",
-    "tokenizer*.json",
-    "*tokens*.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
+    *("*.py", "*.safetensors", "*.bin", "*.index.json", "*config.json"),
+    *("tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt", "chat_template*"),
 )
-MAX_ENTRIES = 100  # of a JSON object or array whose entries are compared one by one; a vocabulary is one field
-MAX_CHARACTERS = 200  # of a JSON value that is kept; of a longer one, its digest
+MAX_ENTRIES = 100  # larger JSON objects and arrays, such as a vocabulary, count as one field
+MAX_CHARACTERS = 200  # of longer JSON values only the digest is kept
 
 
 @dataclass(frozen=True)
 class Drift:
     """A difference between a checkpoint and its record.
 
-    Args:
-        what: Kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
-            `input pixel_values`, `output image_embeds`, `package torch`.
-        file: The file that holds it, relative to the folder; empty for a package.
-        detail: What it was and what it is.
+    `what` is kind and name: `file`, `tensor vision_model.norm.weight`, `field image_processor.image_mean`,
+    `input pixel_values`, `output image_embeds`, `package torch`.
     """
 
     what: str
-    file: str
-    detail: str
+    file: str  # relative to the folder; empty for a package
+    detail: str  # before and after
 
 
 def record_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Record every file of a folder, except hidden ones and the model card.
-
-    Args:
-        folder: A checkpoint.
-        left_out: Names of further files to leave out.
-
-    Returns:
-        By path relative to the folder, the result of `record_file`.
-    """
+    """Record every file of a checkpoint by relative path, except hidden ones, the model card, and those `left_out`."""
     return {name: record_file(folder / name) for name in _file_names(folder) if name not in (*FREE_FILES, *left_out)}
 
 
 def record_file(path: Path) -> dict[str, Any]:
-    """Record a file: `bytes`, `sha256` and, of weights and JSON, `tensors` or `fields` by name.
+    """Record a file: `bytes`, `sha256` and, for weights and JSON, `tensors` or `fields` by name.
 
     The digest of the whole file finds any change; those of the parts only name it.
     """
@@ -74,22 +56,15 @@ def record_file(path: Path) -> dict[str, Any]:
 
 
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
-    """List recorded files, tensors and fields that are missing or have changed.
+    """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 
-    A new layout of the same weights or JSON is no change.
-
-    Args:
-        folder: The checkpoint as it is now.
-        recorded: Result of `record_files` when it was written.
-
-    Returns:
-        One drift a missing or unreadable file, or a changed tensor or field.
+    Rewriting the same weights or JSON in another layout is not a change.
     """
     return [drift for name, record in recorded.items() for drift in _compare_file(folder, name, record)]
 
 
 def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[str]:
-    """List files that loading may read, but that were added after the checkpoint was written."""
+    """List files added after the checkpoint was written that loading may read."""
     return [
         name
         for name in added_files(folder, recorded)
@@ -105,7 +80,7 @@ def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """List the values of a JSON document under dotted names.
 
-    A short value stands for itself, a long one (a vocabulary) for its digest.
+    A long value, such as a vocabulary, is replaced by its digest.
 
     Example:
         >>> dict(json_fields({"image_processor": {"image_mean": [0.5, 0.5], "do_resize": True}}))
@@ -128,15 +103,11 @@ def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_not_parent_of_checkpoint(folder: Path) -> None:
-    """Raise if the config of a checkpoint lies not in a folder but in one inside it, as in the folder of a run.
-
-    Raises:
-        ValueError: With the folder to name instead.
-    """
+    """Raise `ValueError` if a folder, such as that of a run, has no config but contains a checkpoint; name that one."""
     if (folder / CONFIG_NAME).exists():
         return
     if inside := sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}")):
-        raise ValueError(f"{folder} is no checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
+        raise ValueError(f"{folder} is not a checkpoint: it has no {CONFIG_NAME}. Did you mean {inside[0]}?")
 
 
 def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift]:
@@ -149,7 +120,7 @@ def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift
     sizes = f"{size:,} bytes" if size == record["bytes"] else f"{record['bytes']:,} bytes when recorded, {size:,} now"
     try:
         now = record_file(path)
-    except (SafetensorError, ValueError, OSError) as error:  # ValueError: no JSON, or no UTF-8
+    except (SafetensorError, ValueError, OSError) as error:  # ValueError: not JSON, or not UTF-8
         return [Drift("file", name, f"cannot be read; {sizes}: cut off or overwritten ({error})")]
     for parts, kind in (("tensors", "tensor"), ("fields", "field")):
         if parts in record:
@@ -190,7 +161,7 @@ def _shown(value: Any) -> str:
 
 def _tensor_digests(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with safe_open(path, framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118 - a file, no dict
+        for name in weights.keys():  # noqa: SIM118 - a file, not a dict
             tensor = weights.get_tensor(name)
             values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
             dtype = str(tensor.dtype).removeprefix("torch.")
@@ -204,8 +175,5 @@ def _sha256_of_file(path: Path) -> str:
 
 def _file_names(folder: Path) -> list[str]:
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    return sorted(name.as_posix() for name in names if not _is_hidden(name))
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    is_hidden = re.compile(r"\.|__pycache__$").match
+    return sorted(name.as_posix() for name in names if not any(map(is_hidden, name.parts)))

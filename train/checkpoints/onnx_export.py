@@ -1,4 +1,4 @@
-"""Write a checkpoint as ONNX, and read what was written. `train/export.py` is the command."""
+"""Write a checkpoint as ONNX for `train/export.py`, and read what was written."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ from train.checkpoints.onnx_graphs import (
 from train.checkpoints.verification import find_checkpoint
 
 EXPORT = "export.json"
-# Beside the graphs: what makes their inputs, and says what they are.
+# Files next to the graphs that make their inputs and describe them.
 COPIED = (
     "config.json",
     "*processor_config.json",
@@ -42,19 +42,16 @@ COPIED = (
 
 
 def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[str, Any]:
-    """Write a checkpoint as ONNX.
+    """Write a `LumbarCLIPModel` or `LumbarCLIPForImageClassification` as ONNX to a new folder; return `export.json`.
 
     Args:
-        folder_or_id: A `LumbarCLIPModel` or `LumbarCLIPForImageClassification`.
-        out: New folder to write.
+        folder_or_id: Checkpoint folder, or Hub id.
+        out: New folder.
         int8: Whether to write quantised copies, too.
-
-    Returns:
-        The content of `export.json`.
 
     Raises:
         ImportError: If the packages of the extra `export` are missing.
-        ValueError: If `out` exists, there is no such checkpoint, or what ONNX computes differs from what torch does.
+        ValueError: If `out` exists, there is no such checkpoint, or the outputs of ONNX and torch differ.
     """
     require_packages()
     if out.exists():
@@ -65,9 +62,8 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
 
     def fill(folder: Path) -> None:
         description.update(_write(model, processor, folder, int8))
-        for pattern in COPIED:
-            for path in checkpoint.glob(pattern):
-                shutil.copy(path, folder)
+        for path in (path for pattern in COPIED for path in checkpoint.glob(pattern)):
+            shutil.copy(path, folder)
         write_json(folder / EXPORT, description)
 
     write_folder(out, fill)
@@ -99,23 +95,21 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> 
 
 
 def read_export(folder: Path) -> dict[str, Any]:
-    """Read what `export` returned when it wrote a folder.
-
-    Raises:
-        ValueError: If it has no `export.json`, or a broken one.
-    """
+    """Read `export.json`; raise `ValueError` if it is missing or broken."""
     path = folder / EXPORT
     if not path.exists():
         raise ValueError(
             f"{folder} has no {EXPORT}. Export a checkpoint: python train/export.py CHECKPOINT --out {folder}"
         )
     try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")))
+        description = json.loads(path.read_text(encoding="utf-8"))
+        _check_description(description)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
+    return description
 
 
-def _checked(description: Any) -> dict[str, Any]:
+def _check_description(description: Any) -> None:
     if not isinstance(description, dict) or not isinstance(description.get("weights_sha256"), str):
         raise ValueError("it lacks weights_sha256")
     files = description.get("files")
@@ -124,7 +118,6 @@ def _checked(description: Any) -> dict[str, Any]:
     for name, entry in files.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("parts"), dict) or name not in entry["parts"]:
             raise ValueError(f"it has no digest of {name}")
-    return description
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -139,7 +132,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def summary(name: str, entry: dict[str, Any]) -> str:
-    """Say in a line how large a file is and how far it is from the model.
+    """Describe in a line the size of a file and how far its outputs are from the model's.
 
     Example:
         >>> entry = {"bytes": 5157793, "deviation": {"image_embeds": 2.5e-07}, "operations": {"Conv": 14, "Gemm": 1}}

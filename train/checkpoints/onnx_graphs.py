@@ -5,14 +5,12 @@ K classes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -28,88 +26,47 @@ QUANTISED = ["MatMul", "Gemm", "Conv"]
 MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the rest of the graph needs room, too
 
 
-@dataclass(frozen=True)
-class Graph:
-    """A part of a model that becomes one ONNX file.
+class Graph(nn.Module):
+    """A part of a model that becomes one ONNX file: its outputs of these names, for inputs with these dynamic axes."""
 
-    Args:
-        file: Its name.
-        module: Takes the inputs, and returns the outputs, in their order.
-        dynamic: By input, the names of its dynamic axes, by axis.
-        outputs: Their names.
-    """
-
-    file: str
-    module: nn.Module
-    dynamic: dict[str, dict[int, str]]
-    outputs: tuple[str, ...]
-
-
-class VisionEncoder(nn.Module):
-    """`pixel_values` (B, 3, H, W) to `image_embeds` (B, D) and `image_features` (B, d_I)."""
-
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self, file: str, model: nn.Module, dynamic: dict[str, dict[int, str]], outputs: tuple[str, ...]
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.file, self.model, self.dynamic, self.outputs = file, model, dynamic, outputs
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed images."""
-        features = self.model.get_image_features(pixel_values, project=False)
-        return F.normalize(self.model.image_projection(features), dim=-1), features
-
-
-class TextEncoder(nn.Module):
-    """`input_ids` and `attention_mask` (U, T) to `text_embeds` (U, D) and `text_features` (U, d_T)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed texts."""
-        features = self.model.get_text_features(input_ids, attention_mask, project=False)
-        return F.normalize(self.model.text_projection(features), dim=-1), features
-
-
-class Classifier(nn.Module):
-    """`pixel_values` (B, 3, H, W) to `logits` (B, K)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor]:
-        """Classify images."""
-        return (self.model(pixel_values=pixel_values).logits,)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs for the inputs, both in their order."""
+        output = self.model(**dict(zip(self.dynamic, inputs, strict=True)))
+        return tuple(output[name] for name in self.outputs)
 
 
 def graphs_of(model: PreTrainedModel) -> list[Graph]:
-    """List the graphs of a model: its two towers, or the one of a classifier."""
-    images = {"pixel_values": {0: "images"}}
+    """List the graphs of a model: its two towers with their heads, or the one of a classifier.
+
+    `pixel_values` (B, 3, H, W) become `image_embeds` (B, D) and `image_features` (B, d_I), or `logits` (B, K);
+    `input_ids` and `attention_mask` (U, T) become `text_embeds` (U, D) and `text_features` (U, d_T).
+    """
+    images, texts = {"pixel_values": {0: "images"}}, {0: "texts", 1: "tokens"}
     if model.config.is_classifier:
-        return [Graph(VISION_MODEL, Classifier(model), images, ("logits",))]
-    axes = {0: "texts", 1: "tokens"}
+        return [Graph(VISION_MODEL, model, images, ("logits",))]
+    tokens = {"input_ids": texts, "attention_mask": texts}
     return [
-        Graph(VISION_MODEL, VisionEncoder(model), images, ("image_embeds", "image_features")),
-        Graph(
-            TEXT_MODEL,
-            TextEncoder(model),
-            {"input_ids": axes, "attention_mask": axes},
-            ("text_embeds", "text_features"),
-        ),
+        Graph(VISION_MODEL, model, images, ("image_embeds", "image_features")),
+        Graph(TEXT_MODEL, model, tokens, ("text_embeds", "text_features")),
     ]
 
 
 def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
     """Trace a graph with sample inputs, and write it."""
-    num_bytes = sum(parameter.nbytes for parameter in graph.module.parameters())
+    num_bytes = sum(parameter.nbytes for parameter in graph.parameters())
     torch.onnx.export(
-        graph.module.eval(),
+        graph.eval(),
         tuple(sample.values()),
         path,
         input_names=list(sample),
         output_names=list(graph.outputs),
-        dynamic_shapes=[dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in graph.dynamic.values()],
+        dynamic_shapes=(tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in graph.dynamic.values()),),
         dynamo=True,
         external_data=num_bytes > MAX_SINGLE_FILE_BYTES,
         verbose=False,
@@ -118,11 +75,11 @@ def write_onnx(graph: Graph, sample: dict[str, Tensor], path: Path) -> None:
 
 @torch.inference_mode()
 def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -> dict[str, float]:
-    """Measure by output the largest distance of a row of an ONNX file from that of PyTorch, in lengths of the row."""
+    """Measure for each output the largest distance of an ONNX row from PyTorch's, relative to the row's length."""
     session = open_session(path)
     moved = dict.fromkeys(graph.outputs, 0.0)
     for sample in samples:
-        expected = [output.numpy() for output in graph.module(**sample)]
+        expected = [output.numpy() for output in graph(*sample.values())]
         given = session.run(list(graph.outputs), {name: value.numpy() for name, value in sample.items()})
         for name, before, after in zip(graph.outputs, expected, given, strict=True):
             moved[name] = max(moved[name], deviation(before, after))
@@ -130,25 +87,21 @@ def deviations(graph: Graph, samples: Sequence[dict[str, Tensor]], path: Path) -
 
 
 def check_deviation(file: str, moved: dict[str, float]) -> None:
-    """Check that outputs are those of PyTorch.
-
-    Raises:
-        ValueError: If one has moved by more than `TOLERANCE`.
-    """
+    """Raise if an output differs from PyTorch's by more than `TOLERANCE`."""
     for name, distance in moved.items():
         if not distance <= TOLERANCE:
             raise ValueError(
-                f"{file} does not compute what the model does: {name} differs by {distance:.2g} of its length, "
+                f"{file} does not match the model: {name} differs by {distance:.2g} of its length, "
                 f"{TOLERANCE:g} allowed. Nothing was written. Try other versions of torch or onnxscript."
             )
 
 
 def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
-    """Describe an ONNX file with its `deviations`.
+    """Describe an ONNX file with its `deviations`, for `export.json`.
 
     Returns:
-        `bytes`; `parts`, with `bytes` and `sha256` by name of the file and of that of its weights, if any; the
-        `deviation` from the model; and the number of `operations` that have weights, by kind.
+        `bytes`; `parts`, the records of the file and of its weights file, if any, by name; the `deviation` from the
+        model; and the number of `operations` that have weights, by kind.
     """
     import onnx
 
@@ -185,14 +138,14 @@ def quantise(path: Path, quantised: Path) -> None:
     """Write a copy with 8-bit weights; activations are quantised at run time.
 
     The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
-    On most processors the copy is slower than the original where convolutions prevail.
+    On most processors the copy is slower than the original if convolutions dominate.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(path)
-    del model.graph.value_info[:]  # shapes that the quantiser infers anew; those noted for its rewritten products clash
+    del model.graph.value_info[:]  # the quantiser infers shapes again; the old ones clash with its rewritten products
     with TemporaryDirectory() as folder:
         plain, fused = Path(folder) / "plain.onnx", Path(folder) / "fused.onnx"
         is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
@@ -205,20 +158,16 @@ def quantise(path: Path, quantised: Path) -> None:
 
 
 def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
-    """Open an ONNX file after checking that it has not changed since it was exported.
-
-    Args:
-        path: The file.
-        parts: Those of `describe_file`.
+    """Open an ONNX file after checking by its `parts` that it has not changed since it was exported.
 
     Raises:
         ImportError: If ONNX Runtime is missing.
-        ValueError: If the file or that of its weights is missing or has changed, or ONNX Runtime cannot open it.
+        ValueError: If the file or its weights file is missing or has changed, or ONNX Runtime cannot open it.
     """
     again = export_again(path.parent, parts)
     if drifts := compare_files(path.parent, parts):
         changes = ", ".join(f"{drift.file} ({drift.detail})" for drift in drifts)
-        raise ValueError(f"Not as it was exported: {changes}. {again}")
+        raise ValueError(f"Changed since the export: {changes}. {again}")
     try:
         return open_session(path)
     except ValueError as error:
@@ -226,7 +175,7 @@ def open_unchanged(path: Path, parts: dict[str, dict[str, Any]]) -> Any:
 
 
 def export_again(folder: Path, files: Iterable[str] = ()) -> str:
-    """Say how to replace an export that cannot be used, with the `files` that it had beside those still there.
+    """Say how to replace an export that cannot be used; it had these `files` and those still there.
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
@@ -256,7 +205,7 @@ def open_session(path: Path) -> Any:
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # those of ONNX Runtime have no class in common
+    except Exception as error:  # ONNX Runtime's errors share no base class
         reason = " ".join(str(error).split())  # ends in a line break
         raise ValueError(
             f"onnxruntime {onnxruntime.__version__} cannot open {path}: {reason}. Update it: pip install -U "
@@ -265,11 +214,7 @@ def open_session(path: Path) -> Any:
 
 
 def require_packages() -> None:
-    """Check that the packages of the extra `export` are installed.
-
-    Raises:
-        ImportError: If one is missing; the message says how to install it.
-    """
+    """Raise if a package of the extra `export` is missing."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise ImportError(f"ONNX needs the packages {', '.join(missing)}: pip install lumbarclip[export]")
 

@@ -1,4 +1,4 @@
-"""Compare a checkpoint with the golden outputs that were saved with it. `train/verify.py` is the command."""
+"""Compare a checkpoint with its golden outputs, for `train/verify.py`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,21 +36,15 @@ MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for eac
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
-
-    Args:
-        drifts: What has changed; empty for a checkpoint that is what was saved.
-        notes: Differences that changed no output: library versions, files added since.
-        deviations: By output, how far it moved, in lengths of the vector; empty if nothing could be computed.
-    """
+    """The differences found."""
 
     drifts: list[Drift]
-    notes: list[Drift]
-    deviations: dict[str, float]
+    notes: list[Drift]  # differences that changed no output: library versions, files added since
+    deviations: dict[str, float]  # by output, relative to its length; empty if nothing could be computed
 
 
 def check_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> list[Drift]:
-    """List what drifted in a checkpoint since it was saved; empty if nothing did. See `verify_checkpoint`."""
+    """List what drifted in a checkpoint since it was saved, as in `verify_checkpoint`."""
     return verify_checkpoint(folder_or_id, revision=revision).drifts
 
 
@@ -68,10 +62,10 @@ def verify_checkpoint(
 
     Args:
         folder_or_id: Checkpoint folder, or Hub id.
-        revision: Of a Hub id: branch, tag or commit.
+        revision: Branch, tag or commit of a Hub id.
         trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
-            has imported the package runs the package in any case; a note says so.
-        tolerance: How far an output may move, in lengths of its vector. Pixels may move by `PIXEL_TOLERANCE`.
+            has imported the package runs the package in any case, and a note says so.
+        tolerance: How far an output may move, relative to its length. Pixels may move by `PIXEL_TOLERANCE`.
 
     Raises:
         ValueError: If there is no such checkpoint, or it was saved without golden outputs.
@@ -91,7 +85,7 @@ def verify_checkpoint(
         images = _group(recorded, "image")
         inputs = processed(processor, [images[str(number)] for number in range(len(images))], golden["texts"])
         outputs = model_outputs(model, _group(recorded, "input"))
-    except Exception as error:  # files and code of the checkpoint may be broken in any way: that is what is asked
+    except Exception as error:  # files and code of the checkpoint may be broken in any way
         failed = Drift("outputs", GOLDEN_TENSORS, f"cannot be computed: {type(error).__name__}: {error}")
         return Verification([*drifts, failed], notes + list(_other_versions(golden)), {})
     if not type(model).__module__.startswith("transformers_modules."):
@@ -114,10 +108,10 @@ def verify_checkpoint(
 
 
 def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Path:
-    """Find the folder of a checkpoint; one on the Hub is downloaded.
+    """Find the folder of a checkpoint, or download it from the Hub.
 
     Raises:
-        ValueError: If neither such a folder nor such a model exists, or the checkpoint lies in a folder below.
+        ValueError: If neither such a folder nor such a model exists, or the checkpoint is in a subfolder.
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
@@ -167,7 +161,7 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
 
 
 def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    """List code files that differ from those of the package, whose code was run."""
+    """List code files that differ from those of the package, which was run."""
     for name in golden["files"]:
         installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
         if not name.endswith(".py") or not (folder / name).is_file():

@@ -1,1 +1,1 @@
-"""The classification system: arguments, data, evaluation."""
+"""The classification system: arguments, data, task, evaluation."""

@@ -11,7 +11,9 @@ from train.training import arguments as shared
 class DataArguments(shared.DataArguments):
     """Data."""
 
-    target: Literal["labels", "grade"] = setting("labels", "What to learn: labels (classes or findings), or the grade.")
+    target: Literal["labels", "grade"] = setting(
+        "labels", "What to predict: labels (classes or findings), or the grade."
+    )
     augment: bool = setting(True, "Vary training images: pose, contrast, illumination, blur, noise. No flips.")
 
 
@@ -20,7 +22,7 @@ class ModelArguments(shared.ModelArguments):
     """Model."""
 
     checkpoint: str = setting("", "LumbarCLIP checkpoint to start from: a folder, or a Hub id.")
-    freeze_tower: bool = setting(False, "Train the head alone; batch statistics stay those of pretraining.")
+    freeze_tower: bool = setting(False, "Train only the head; batch statistics stay those of pretraining.")
 
 
 @dataclass
@@ -29,12 +31,13 @@ class OptimisationArguments(shared.OptimisationArguments):
 
     loss: Literal["plain", "class_balanced", "logit_adjusted"] = setting(
         "class_balanced",
-        "plain neglects rare classes; class_balanced weighs them up; logit_adjusted asks for a wider margin.",
+        "plain neglects rare classes; class_balanced gives them more weight; logit_adjusted a wider margin.",
     )
     layer_decay: float = setting(
-        1.0, "Factor in (0, 1] on the learning rate from each layer of a timm tower to the one before; 1: all alike."
+        1.0,
+        "Factor in (0, 1] on the learning rate from each layer of a timm tower to the one before; 1: the same for all.",
     )
-    epochs: int = setting(30, "Most passes over the training images.")
+    epochs: int = setting(30, "Maximum number of passes over the training images.")
     patience: int = setting(5, "Stop after this many epochs without a lower validation loss; keep the best weights.")
     batch_size: int = setting(32, "Images per step in each process.")
     learning_rate: float = setting(1e-4, "Peak learning rate of AdamW.")
@@ -44,7 +47,7 @@ class OptimisationArguments(shared.OptimisationArguments):
 class OutputArguments(shared.OutputArguments):
     """Output."""
 
-    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line an epoch.")
+    log_every: int = setting(0, "Updates between lines of history.jsonl; 0: one line per epoch.")
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
 
 
@@ -69,4 +72,4 @@ class FinetuneClassificationArguments(
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is a factor in (0, 1], such as 0.75; got {self.layer_decay}.")
         if self.freeze_tower and (self.lora_rank or self.layer_decay < 1):
-            raise ValueError("freeze_tower trains nothing of the tower: leave out lora_rank and layer_decay.")
+            raise ValueError("freeze_tower does not train the tower: leave out lora_rank and layer_decay.")

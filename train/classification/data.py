@@ -1,4 +1,4 @@
-"""What a classifier learns from a data set: its classes, the rows that have one, and their images.
+"""The classes, rows and images that a classifier learns from.
 
 Shapes: R rows of a split, B images of a batch, K classes, S side of the image.
 """
@@ -28,8 +28,8 @@ class ClassificationData:
     """Classes and rows.
 
     Args:
-        targets: The truth by split; grades are exclusive classes here, in their order.
-        rows: The rows that have a class, by split, in the order of the targets.
+        targets: The truth by split; grades are exclusive classes, in order.
+        rows: The rows with a class, by split, in the order of the targets.
         is_grade: Whether the classes are grades.
     """
 
@@ -49,64 +49,57 @@ class ClassificationData:
 
     @property
     def problem_type(self) -> str:
-        """What transformers calls it."""
+        """The type in transformers' terms."""
         return "single_label_classification" if self.exclusive else "multi_label_classification"
 
     def multi_hot(self, split: str) -> Tensor:
-        """Classes of the rows of a split. Shape (R, K), float32."""
+        """Return the classes of the rows of a split. Shape (R, K), float32."""
         return torch.from_numpy(self.targets[split].labels).float()
 
     def answerable(self, split: str) -> Tensor:
-        """Rows of a split that have no class without a training row. Shape (R,), bool."""
+        """Mark the rows of a split whose classes all have training rows. Shape (R,), bool."""
         unlearned = ~self.targets["train"].labels.any(0)
         return torch.from_numpy(~self.targets[split].labels[:, unlearned].any(1))
 
 
 def read_data(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> ClassificationData:
-    """Read what a classifier is to learn.
+    """Read what a classifier should learn from the splits `train`, `validation` and `test`.
 
     Args:
-        dataset: Splits `train`, `validation` and `test`.
-        target: `labels`: exclusive classes if every row has one label, else findings; findings that no or every
-            training row has are left out. `grade`: the rows with a grade. An exclusive class without a training row
-            stays: its test rows are errors.
-
-    Returns:
-        Classes and rows.
+        dataset: The splits.
+        target: `labels`: exclusive classes if every row has one label, else findings, without those that no or every
+            training row has. `grade`: the rows with a grade. An exclusive class without a training row stays: its
+            test rows count as errors.
 
     Raises:
         ValueError: If there is nothing to learn, or a split has no row for it.
     """
     targets = read_targets(dataset)
-    data = _grades(dataset, targets) if target == "grade" else _labels(dataset, targets)
+    if target == "grade":
+        data = _grades(dataset, targets)
+    else:
+        targets = targets if targets["train"].exclusive else _learnable(targets)
+        data = ClassificationData(targets, {split: dataset[split] for split in targets}, is_grade=False)
     if data.exclusive:
-        _tell_unlearned(data)
+        if len(np.unique(data.targets["train"].classes)) < 2:
+            kind = "grade" if data.is_grade else "class"
+            raise ValueError(f"All training rows have the same {kind}: there is nothing to tell apart.")
+        _warn_of_unlearned(data)
     return data
-
-
-def _labels(dataset: DatasetDict | Mapping[str, Dataset], targets: dict[str, Targets]) -> ClassificationData:
-    if not targets["train"].exclusive:
-        targets = _learnable(targets)
-    elif len(np.unique(targets["train"].classes)) < 2:
-        raise ValueError("All training rows have the same class: there is nothing to tell apart.")
-    return ClassificationData(targets, {split: dataset[split] for split in targets}, is_grade=False)
 
 
 def _grades(dataset: DatasetDict | Mapping[str, Dataset], targets: Mapping[str, Targets]) -> ClassificationData:
     names = targets["train"].grade_names
     graded = {split: np.flatnonzero(of_split.grades >= 0) for split, of_split in targets.items()}
     if without := [split for split, rows in graded.items() if not len(rows)]:
-        raise ValueError(f"--target grade: no row of {', '.join(without)} has a grade. Learn --target labels.")
+        raise ValueError(f"--target grade: no row of {', '.join(without)} has a grade. Use --target labels.")
     as_classes = {}
     for split, rows in graded.items():
         selected = targets[split].select(rows, split)
         labels = np.eye(len(names), dtype=bool)[selected.grades]
         as_classes[split] = replace(selected, label_names=names, labels=labels, exclusive=True)
-    if len(np.unique(as_classes["train"].classes)) < 2:
-        raise ValueError("All training rows have the same grade: there is nothing to tell apart.")
-    return ClassificationData(
-        as_classes, {split: dataset[split].select(rows) for split, rows in graded.items()}, is_grade=True
-    )
+    rows_of_split = {split: dataset[split].select(rows) for split, rows in graded.items()}
+    return ClassificationData(as_classes, rows_of_split, is_grade=True)
 
 
 def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
@@ -123,7 +116,7 @@ def _learnable(targets: Mapping[str, Targets]) -> dict[str, Targets]:
     }
 
 
-def _tell_unlearned(data: ClassificationData) -> None:
+def _warn_of_unlearned(data: ClassificationData) -> None:
     rows = {split: of_split.labels.sum(0) for split, of_split in data.targets.items()}
     unlearned = [
         f"`{name}` ({rows['validation'][k]} validation rows, {rows['test'][k]} test rows)"
@@ -133,7 +126,7 @@ def _tell_unlearned(data: ClassificationData) -> None:
     if not data.answerable("validation").any():
         raise ValueError(
             f"No validation row has a class that a training row has. Classes without a training row: "
-            f"{', '.join(unlearned)}. Rebuild the data set with more patients or another --seed."
+            f"{', '.join(unlearned)}. Rebuild the dataset with more patients or another --seed."
         )
     if unlearned:
         logger.warning(
@@ -144,16 +137,7 @@ def _tell_unlearned(data: ClassificationData) -> None:
 
 
 class LabelledImages(TorchDataset):
-    """The images of a split, in memory, indexed by (epoch, row).
-
-    Args:
-        rows: With the column `image`.
-        labels: Shape (R, K), float32.
-        image_processor: Of the model.
-        seed: Of the augmentation, which depends on seed, epoch and row alone.
-        augment: Whether to vary the images.
-        show_progress: Whether to draw a progress bar.
-    """
+    """The images of a split, in memory, indexed by (epoch, row); these and the seed decide the augmentation."""
 
     def __init__(
         self,

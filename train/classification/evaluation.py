@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data_scripts.system.whole_files import write_folder, write_json, write_text
+from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
@@ -21,30 +21,29 @@ from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
-from train.evaluation.protocols.calibration import confidence_of_answers, fit_calibration
-from train.evaluation.protocols.fine_tuned import ClassifierFigures, measure_classifier
+from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.protocols.fine_tuned import ClassifierMetrics, measure_classifier
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets, count_labels
-from train.reporting.classification_report import classification_report
-from train.reporting.figures.calibration import reliability_before_and_after
+from train.reporting.classifier_report import classifier_report
+from train.reporting.figures.calibration import reliability_diagrams
 from train.reporting.figures.plots import confusion_matrix
-from train.reporting.report import describe_dataset
+from train.reporting.figures.style import save_figures
+from train.reporting.run_report import describe_dataset
 from train.training.history import read_history
 from train.training.run_folder import read_start
 
 REPORT = "report.md"
-CALIBRATION_BINS = 10
 
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) -> Floats:
-    """Compute the logits of all images of a split, not calibrated. Shape (R, K), float64."""
+    """Compute the logits of all images of a split. Shape (R, K), float64."""
     model.eval()
-    return np.concatenate(
-        [model(pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
-    )
+    logits = [model(pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
+    return np.concatenate(logits)
 
 
 @torch.inference_mode()
@@ -62,16 +61,6 @@ def _batches(model: nn.Module, images: LabelledImages, batch_size: int) -> Itera
         yield images.__getitems__(rows)["pixel_values"].to(device)
 
 
-def calibrate(
-    model: LumbarCLIPForImageClassification, data: ClassificationData, validation: LabelledImages, batch_size: int
-) -> None:
-    """Fit temperatures on the validation rows and set them in the configuration, where the model reads them."""
-    model.config.class_temperatures = None
-    logits = predict_logits(model, validation, batch_size)
-    fitted = fit_calibration(logits, data.targets["validation"]).temperatures.tolist()
-    model.config.class_temperatures = fitted * len(data.class_names) if data.exclusive else fitted
-
-
 def evaluate_classifier(
     model: LumbarCLIPForImageClassification,
     data: ClassificationData,
@@ -79,20 +68,9 @@ def evaluate_classifier(
     facts: DataFacts,
     output_dir: Path,
 ) -> dict[str, Any]:
-    """Measure a calibrated classifier, and write `metrics.json`, `report.md` and `figures/`.
-
-    Args:
-        model: Fine-tuned and calibrated.
-        data: What it learned.
-        args: Settings of the run.
-        facts: Of the data set.
-        output_dir: Folder of the run.
-
-    Returns:
-        The content of `metrics.json`.
-    """
+    """Measure a calibrated classifier; write `metrics.json`, whose content is returned, `report.md` and `figures/`."""
     start = LumbarCLIPForImageClassification.from_pretrained(args.checkpoint)
-    start.to(model.device)  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
+    start.to(model.device)  # type: ignore[arg-type]  # transformers hides the signature
     image_processor = LumbarCLIPImageProcessor.from_pretrained(output_dir / CHECKPOINT)
     images = {
         split: LabelledImages(
@@ -101,42 +79,19 @@ def evaluate_classifier(
         for split, rows in data.rows.items()
     }
     temperatures = np.array(model.config.class_temperatures)
+    measured_splits = ("validation", "test")
     measured = measure_classifier(
-        {
-            split: predict_logits(model, images[split], args.batch_size) * temperatures
-            for split in ("validation", "test")
-        },
+        {split: predict_logits(model, images[split], args.batch_size) * temperatures for split in measured_splits},
         {split: tower_features(start, of_split, args.batch_size) for split, of_split in images.items()},
         data.targets,
         Resampling(args.num_resamples, args.seed),
         data.is_grade,
     )
-    results = as_results(measured, data, args, facts, temperatures, output_dir) | {
-        "weights_sha256": weights_sha256(model)
-    }
-    figures = draw_figures(measured, data.targets["test"], describe_dataset(results["dataset"]))
-    (output_dir / METRICS).unlink(missing_ok=True)
-    write_folder(output_dir / "figures", lambda folder: _save_figures(figures, folder))
-    captions = {name: caption for name, (_, caption) in figures.items()}
-    write_text(output_dir / REPORT, classification_report(results, captions))
-    write_json(output_dir / METRICS, results)  # last: where it is, the others are
-    return results
-
-
-def as_results(
-    measured: ClassifierFigures,
-    data: ClassificationData,
-    args: FinetuneClassificationArguments,
-    facts: DataFacts,
-    temperatures: Array,
-    output_dir: Path,
-) -> dict[str, Any]:
-    """Arrange what was measured as `metrics.json`."""
     test = data.targets["test"]
     losses = [line["validation_loss"] for line in read_history(output_dir) if "validation_loss" in line]
-    return {
+    results: dict[str, Any] = {
         "target": args.target,
-        "figures": {name: as_entries(figures) for name, figures in measured.figures.items()},
+        "by_system": {name: as_entries(entries) for name, entries in measured.metrics.items()},
         "difference": as_entries(measured.difference),
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
@@ -154,31 +109,27 @@ def as_results(
         },
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": weights_sha256(model),
     }
+    figures = draw_figures(measured, test, describe_dataset(results["dataset"]))
+    (output_dir / METRICS).unlink(missing_ok=True)
+    save_figures(figures, output_dir)
+    write_text(output_dir / REPORT, classifier_report(results, figures))
+    write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
+    return results
 
 
-def draw_figures(measured: ClassifierFigures, targets: Targets, where: str) -> dict[str, tuple[Figure, str]]:
-    """Draw what the report shows: figures with their captions, by file name."""
+def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, Figure]:
+    """Draw what the report shows, by file name."""
     names, figures = targets.label_names, {}
-    confidence, correct = confidence_of_answers(targets, measured.probabilities)
+    confidence, correct = confidence_and_correctness(targets, measured.probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
-    panel = confidence, correct, metrics.calibration_bins(confidence, CALIBRATION_BINS)
     counted = "images" if targets.exclusive else "answers"
-    figures["reliability.png"] = (
-        reliability_before_and_after(
-            {f"calibrated: error {error:.3f}": panel}, CALIBRATION_BINS, counted, f"Classifier\n{where}"
-        ),
-        "Reliability of the calibrated classifier",
+    title = f"Classifier\n{where}"
+    figures["reliability.png"] = reliability_diagrams(
+        {f"calibrated: error {error:.3f}": (confidence, correct)}, counted, title
     )
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, measured.probabilities.argmax(1), len(names))
-        figures["confusion.png"] = (
-            confusion_matrix(counts, names, "class", f"Classifier\n{where}"),
-            "Confusion matrix of the classifier",
-        )
+        figures["confusion.png"] = confusion_matrix(counts, names, "class", title)
     return figures
-
-
-def _save_figures(figures: dict[str, tuple[Figure, str]], folder: Path) -> None:
-    for name, (figure, _) in figures.items():
-        figure.savefig(folder / name)

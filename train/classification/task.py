@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -17,11 +17,12 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassificati
 from train.checkpoints.manifest import check_not_parent_of_checkpoint
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
-from train.classification.evaluation import calibrate, predict_logits
+from train.classification.evaluation import predict_logits
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
+from train.evaluation.protocols.calibration import fit_calibration
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
-from train.reporting.report import START_IN_WORDS
+from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
 from train.training.optimization import build_layerwise_optimizer
 from train.training.run_folder import describe_start
@@ -30,21 +31,10 @@ from train.training.task import Task
 logger = logging.getLogger(__name__)
 
 LOSSES = {"plain": "paper", "class_balanced": "paper_balanced", "logit_adjusted": "paper_logit_adjusted"}
-# Of logits and labels, both (B, K).
-RunLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class ClassificationTask(Task):
-    """Train the vision tower of a checkpoint, with a new head, to classify images.
-
-    Args:
-        args: Settings of the run.
-        dataset: Splits `train`, `validation` and `test`.
-        facts: Of the data set.
-
-    Raises:
-        ValueError: If there is nothing to learn.
-    """
+    """Train the vision tower of a checkpoint, with a new head, to classify images."""
 
     verb: ClassVar[str] = "fine-tuning"
     args: FinetuneClassificationArguments
@@ -59,7 +49,6 @@ class ClassificationTask(Task):
         self._losses: list[float] = []
 
     def build_model(self) -> nn.Module:
-        """See `Task.build_model`."""
         args = self.args
         self.model, self.processor = load_pretrained(args.checkpoint, self.data)
         self.model.vision_model.requires_grad_(not args.freeze_tower)
@@ -72,17 +61,11 @@ class ClassificationTask(Task):
         return add_adapters(self.model, args.lora_rank) if args.lora_rank else self.model
 
     def batches(self, process_index: int, num_processes: int) -> tuple[LabelledImages, EpochBatches]:
-        """See `Task.batches`."""
         args = self.args
         self.order = EpochBatches(len(self.train_rows), args.batch_size, args.seed, process_index, num_processes)
         return self.train_rows, self.order
 
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
-        """Build AdamW, with a rate for each layer of the tower if asked for.
-
-        Raises:
-            ValueError: If the rates differ by layer and the tower is not one of timm, which knows its layers.
-        """
         args = self.args
         if args.layer_decay == 1:
             return super().build_optimizer(trained)
@@ -92,43 +75,38 @@ class ClassificationTask(Task):
         return build_layerwise_optimizer(trained, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
 
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """See `Task.loss`; a frozen tower keeps its batch statistics and drops nothing out."""
         if self.args.freeze_tower:
-            self.model.vision_model.eval()
+            self.model.vision_model.eval()  # keeps batch statistics; no dropout
         return self.run_loss(prepared(batch["pixel_values"]).logits.float(), batch["labels"])
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
-        """See `Task.validate`; rows of classes that no training row has would only add noise."""
         logits = torch.from_numpy(predict_logits(trained, self.validation_rows, self.args.batch_size)).float()
+        # Rows of classes without a training row would only add noise.
         answerable = self.data.answerable("validation")
         return self.run_loss(logits[answerable], self.validation_rows.labels[answerable]).item()
 
     def model_in(self, trained: nn.Module) -> PreTrainedModel:
-        """See `Task.model_in`."""
         return cast(PreTrainedModel, trained)
 
     def load(self, checkpoint: Path) -> PreTrainedModel:
-        """See `Task.load`."""
         self.processor = LumbarCLIPImageProcessor.from_pretrained(checkpoint)
         return LumbarCLIPForImageClassification.from_pretrained(checkpoint)
 
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
-        """See `Task.seed_of_step`; epoch and step of the epoch."""
         return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
 
     def observe(self, rows: Tensor, loss: float) -> None:
-        """See `Task.observe`."""
         self._losses.append(loss)
 
     def statistics(self) -> dict[str, float]:
-        """See `Task.statistics`; the mean loss takes the place of the last one."""
-        mean = sum(self._losses) / len(self._losses)
-        self._losses.clear()
-        return {"loss": mean}
+        losses, self._losses = self._losses, []
+        return {"loss": sum(losses) / len(losses)}  # the mean instead of the last one
 
     def calibrate(self, model: PreTrainedModel) -> None:
-        """See `Task.calibrate`."""
-        calibrate(cast(Any, model), self.data, self.validation_rows, self.args.batch_size)
+        model.config.class_temperatures = None
+        logits = predict_logits(model, self.validation_rows, self.args.batch_size)
+        fitted = fit_calibration(logits, self.data.targets["validation"]).temperatures.tolist()
+        model.config.class_temperatures = fitted * len(self.data.class_names) if self.data.exclusive else fitted
 
 
 def load_pretrained(
@@ -144,14 +122,14 @@ def load_pretrained(
     try:
         if LumbarCLIPConfig.from_pretrained(checkpoint).is_classifier:
             raise ValueError(
-                f"{checkpoint} is a classifier already; start from the pretrained checkpoint it came from."
+                f"{checkpoint} is already a classifier; start from the pretrained checkpoint it came from."
             )
         model, loading = cast(Any, LumbarCLIPForImageClassification).from_pretrained(
             checkpoint,
             id2label=names,
             label2id={name: index for index, name in names.items()},
             problem_type=data.problem_type,
-            calibration=None,  # of prompts
+            calibration=None,
             class_temperatures=None,
             output_loading_info=True,
         )
@@ -167,8 +145,8 @@ def load_pretrained(
     return model, processor
 
 
-def build_loss(name: str, data: ClassificationData) -> RunLoss:
-    """Build the loss of that name, which knows how many training rows each class has."""
+def build_loss(name: str, data: ClassificationData) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the loss of logits and labels, both (B, K), from the training rows of each class."""
     loss = PROBE_LOSSES[LOSSES[name]]
     of_task = loss.of_classes if data.exclusive else loss.of_findings
     of_training = data.multi_hot("train")

@@ -1,1 +1,1 @@
-"""From a data set to batches: rows, sampler, image cache, augmentation, leak check, provenance."""
+"""From a dataset to batches: rows, sampler, image cache, augmentation, leak check, provenance."""

@@ -1,7 +1,6 @@
-"""Which training pairs an epoch holds, and which of them meet in a batch.
+"""The training pairs of an epoch and their batches, which depend only on seed and epoch.
 
-Everything here depends on the seed and the epoch alone. Shapes: R rows of the split, K classes, S steps of an epoch,
-B pairs of a step in all processes together.
+Shapes: R rows of the split, K classes, S steps of an epoch, B pairs of a step in all processes together.
 """
 
 from collections.abc import Iterator
@@ -12,18 +11,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 Indices = NDArray[np.int64]
-# A row as the sampler names it: the epoch decides how it is augmented.
-EpochAndRow = tuple[int, int]
+EpochAndRow = tuple[int, int]  # the epoch decides how a row is augmented
 
 
 @dataclass(frozen=True)
 class Upsampling:
-    """How often an epoch repeats the rows of each class.
-
-    Args:
-        class_of_row: The one class that a row counts for. Shape (R,).
-        rows_of_class: Rows that each class has in an epoch, its repetitions included. Shape (K,).
-    """
+    """The one class that each row counts for (R,), and the rows of each class in an epoch, with repetitions (K,)."""
 
     class_of_row: Indices
     rows_of_class: Indices
@@ -33,7 +26,7 @@ class Upsampling:
         return int(self.rows_of_class.sum())
 
     def draw(self, random: np.random.Generator) -> Indices:
-        """Draw the rows of an epoch: of each class all rows equally often, or once more for some drawn anew.
+        """Draw the rows of an epoch: those of a class equally often, give or take one.
 
         Example:
             >>> upsampling = Upsampling(np.array([0, 0, 0, 1, 1]), rows_of_class=np.array([3, 3]))
@@ -50,21 +43,15 @@ class Upsampling:
 def upsample_minorities(classes: NDArray[np.bool_]) -> Upsampling:
     r"""Plan an epoch in which rare classes weigh more.
 
-    Where each row has one class, all classes get as many rows as the largest. Where rows have several, no repetition
-    can make all equal, and copying the rows of a rare finding copies the common ones beside it. A row then counts for
-    the rarest of its classes and is repeated $\sqrt{n_\mathrm{max} / n_k}$ times, $n_k$ being the rows with class k.
+    If each row has one class, all classes get as many rows as the largest. If rows have several, no repetition can
+    equalise them, since copying the rows of a rare finding copies the common ones with it. A row then counts for the
+    rarest of its classes and is repeated $\sqrt{n_\mathrm{max} / n_k}$ times, $n_k$ being the rows with class k.
 
     Args:
-        classes: Multi-hot classes, at least one in each row. Shape (R, K).
-
-    Returns:
-        The plan.
-
-    Raises:
-        ValueError: If a row has no class.
+        classes: Multi-hot classes, at least one in each row (else a ValueError). Shape (R, K).
 
     Source:
-        LumbarCLIP, arXiv 2509.20813, section 4.1: "upsampling to address imbalance", no more is said; equal numbers
+        LumbarCLIP, arXiv 2509.20813, section 4.1: "upsampling to address imbalance", without details; equal numbers
         are our reading for its two classes. Several classes: the repeat factors of LVIS, Gupta et al. 2019, with the
         largest class as threshold.
 
@@ -76,7 +63,7 @@ def upsample_minorities(classes: NDArray[np.bool_]) -> Upsampling:
     """
     if without := int((~classes.any(axis=1)).sum()):
         raise ValueError(f"{without} of {len(classes)} rows have no class; give such rows a class of their own.")
-    counts = np.maximum(classes.sum(axis=0), 1)  # a class without rows repeats nothing
+    counts = np.maximum(classes.sum(axis=0), 1)  # no division by zero
     class_of_row = np.where(classes, counts, len(classes) + 1).argmin(axis=1)
     factors = counts.max() / counts
     if (classes.sum(axis=1) > 1).any():
@@ -88,13 +75,12 @@ def upsample_minorities(classes: NDArray[np.bool_]) -> Upsampling:
 def deal(rows: Indices, text_ids: Indices, patient_ids: Indices, num_batches: int) -> Indices:
     """Spread the pairs of one report, and then those of one patient, over the batches.
 
-    Two pairs of one report are false negatives of each other. The rows are sorted so that those of a report lie side
-    by side, and dealt out in turn like cards: a report of n rows comes into each batch n / S times, rounded down or up,
-    hence never twice where that can be avoided and as evenly as can be where not. Reports of one patient lie side by
-    side, too, so that patients are spread likewise, save where they share a report.
+    Two pairs of one report are false negatives of each other. Rows are sorted so that those of a report are neighbours,
+    and dealt in turn like cards: each batch gets n / S pairs of a report with n rows, rounded up or down. Reports of
+    one patient are neighbours, too, so that patients are spread the same way, unless they share a report.
 
     Args:
-        rows: What to deal, in random order. Shape (S * B,).
+        rows: Rows in random order. Shape (S * B,).
         text_ids: Equal for rows of the split with the same report. Shape (R,).
         patient_ids: Equal for rows of the same patient. Shape (R,).
         num_batches: S.
@@ -109,13 +95,13 @@ def deal(rows: Indices, text_ids: Indices, patient_ids: Indices, num_batches: in
     """
     patients = patient_ids[rows]
     text, patient = _first_places(text_ids[rows]), _first_places(patients)
-    owner = _first_places(patients[text])  # of a report that several patients share, the one with its first row
-    order = np.lexsort((patient, text, owner))  # the last key leads
+    owner = _first_places(patients[text])  # if patients share a report, the one with its first row
+    order = np.lexsort((patient, text, owner))  # the last key comes first
     return rows[order].reshape(-1, num_batches).T
 
 
 def _first_places(ids: Indices) -> Indices:
-    """Replace each id by the place where it first appears: in random rows, an order of the ids that is random, too.
+    """Replace each id by the index of its first row, which gives random rows a random order of ids.
 
     Example:
         >>> _first_places(np.array([7, 3, 7, 5])).tolist()
@@ -127,23 +113,20 @@ def _first_places(ids: Indices) -> Indices:
 
 @dataclass
 class EpochBatches(Sampler[list[EpochAndRow]]):
-    """The batches of one process, in an order that depends on seed and epoch alone.
+    """The batches of one process, in an order that depends only on seed and epoch.
 
-    An epoch is cut into batches of all processes together, and each process takes its share of every batch. One process
-    with a batch of 2 B thus sees the same pairs in a step as two processes with B. Rows that do not fill the last batch
-    wait for another epoch, since a smaller batch has fewer negatives.
+    An epoch is cut into batches of all processes together, and each process takes its share of every batch: one process
+    with a batch of 2 B sees the same pairs in a step as two processes with B. Rows beyond the last full batch wait for
+    another epoch, since a smaller batch has fewer negatives.
 
     Args:
-        num_rows: Rows of the split.
+        num_rows: Rows of the split; a ValueError if they do not fill one batch.
         batch_size: Pairs of a step in each process.
         seed: Seed of the order.
         process_index: This process.
         num_processes: All processes.
-        upsampling: Which rows an epoch repeats; None: it holds each row once.
-        text_and_patient_ids: What `deal` spreads over the batches, each of shape (R,); None: batches are drawn.
-
-    Raises:
-        ValueError: If the rows do not fill one batch.
+        upsampling: Which rows an epoch repeats; None: each row once.
+        text_and_patient_ids: What `deal` spreads over the batches, each of shape (R,); None: batches are random.
     """
 
     num_rows: int
@@ -168,7 +151,7 @@ class EpochBatches(Sampler[list[EpochAndRow]]):
         return num_rows // (self.batch_size * self.num_processes)
 
     def __iter__(self) -> Iterator[list[EpochAndRow]]:
-        """Yield this process's rows of every step from `first_step` on, epoch after epoch, without end."""
+        """Yield this process's rows of every step from `first_step` on, without end."""
         epoch, position = divmod(self.first_step, len(self))
         share = slice(self.process_index * self.batch_size, (self.process_index + 1) * self.batch_size)
         while True:
@@ -177,12 +160,12 @@ class EpochBatches(Sampler[list[EpochAndRow]]):
             epoch, position = epoch + 1, 0
 
     def batches_of_epoch(self, epoch: int) -> Indices:
-        """The batches of all processes together. Shape (S, B)."""
+        """Draw the batches of all processes together. Shape (S, B)."""
         random = np.random.default_rng([self.seed, epoch])
         rows = random.permutation(self.num_rows if self.upsampling is None else self.upsampling.draw(random))
         rows = rows[: len(self) * self.batch_size * self.num_processes]
         if self.text_and_patient_ids is None:
             return rows.reshape(len(self), -1)
         dealt = deal(rows, *self.text_and_patient_ids, num_batches=len(self))
-        # Neighbours of the deal would meet in neighbouring steps, and the same places be filled by the same processes.
+        # Otherwise the same patients would appear in neighbouring steps, and in the same processes.
         return random.permuted(dealt, axis=1)[random.permutation(len(self))]

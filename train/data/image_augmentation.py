@@ -1,6 +1,6 @@
-"""Variation of training images that changes no finding: pose, contrast, bias field and noise; never a flip.
+"""Variation of training images that changes no finding: pose, contrast, bias field and noise.
 
-A flip would exchange left and right while the report does not, so it is not here.
+Never a flip: it would exchange left and right, but not in the report.
 """
 
 import math
@@ -23,11 +23,11 @@ BLUR_PROBABILITY = 0.5
 
 
 def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-    """Turn, shift, scale, and change contrast, illumination, sharpness and noise, each image by its own generator.
+    """Vary pose, contrast, illumination, sharpness and noise of images, each by its own generator.
 
     Args:
-        images: Grey values of 0 to 255. Shape (B, S, S), float.
-        generators: One a row.
+        images: Grey values from 0 to 255. Shape (B, S, S), float.
+        generators: One per image.
 
     Returns:
         Shape (B, S, S), float, in 0 to 255.
@@ -41,8 +41,8 @@ def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Te
     grey = grey * (MAX_LOG_BIAS / 2 * (across * ramp + down * ramp[:, None])).exp()
     grey = torch.where(sharpness > 1 - 2 * BLUR_PROBABILITY, _blurred(grey), grey)
     varied = 255 * grey + MAX_NOISE * level.abs() * torch.from_numpy(noise)
-    # What padding made black stays black: the tower shall not learn from it. A ramp and not a threshold, which would
-    # turn the rounding of a border pixel into a pixel of noise and make batches of two sizes differ.
+    # Black padding stays black, so that the tower cannot learn from it. A ramp instead of a threshold, which would turn
+    # the rounding of a border pixel into a pixel of noise, so that results depended on the batch size.
     return varied.clamp(0, 255) * posed.clamp(0, 1)
 
 

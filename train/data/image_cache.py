@@ -1,4 +1,4 @@
-"""Images decoded, padded and resized once in a process, however many runs, folds and evaluations look at them.
+"""Decode, pad and resize images once per process, for all runs, folds and evaluations.
 
 Shapes: R rows of a split, B images of a batch, C channels, S side of the image.
 """
@@ -15,16 +15,11 @@ from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor
 
-# Ten thousand slices of 224 pixels.
-MAX_CACHE_BYTES = 512 * 1024**2
+MAX_CACHE_BYTES = 512 * 1024**2  # ten thousand slices of 224 pixels
 
 
 class ImageCache:
-    """The images used last, up to a number of bytes.
-
-    Args:
-        max_bytes: Beyond it, the images used longest ago are forgotten.
-    """
+    """The most recently used images, up to a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -32,7 +27,7 @@ class ImageCache:
         self._num_bytes = 0
 
     def get(self, key: str, make: Callable[[], Tensor]) -> Tensor:
-        """Return the image of a key, made at need; it must not be written to."""
+        """Return the image of a key, made if needed; do not write to it."""
         if key in self._images:
             self._images.move_to_end(key)
             return self._images[key]
@@ -49,12 +44,8 @@ _CACHE = ImageCache(MAX_CACHE_BYTES)
 class DecodedImages:
     """The images of a split as the image processor leaves them before rescaling and normalising.
 
-    An image is known by its stored bytes and the settings of the processor: the folds of a cross-validation share
-    theirs, and a data set that was built anew does not find the old ones.
-
-    Args:
-        dataset: A split with the column `image`.
-        image_processor: Whose size, padding and windowing apply.
+    The cache identifies an image by its stored bytes and the settings of the processor, so that the folds of a
+    cross-validation share theirs and a rebuilt dataset does not find old ones.
     """
 
     def __init__(self, dataset: Dataset, image_processor: LumbarCLIPImageProcessor) -> None:
@@ -67,29 +58,23 @@ class DecodedImages:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> Tensor:
-        """The image of a row, uint8. Shape (1, S, S) where it is grey, (3, S, S) where it has colours."""
+        """Return the image of a row, uint8. Shape (1, S, S) if grey, (3, S, S) if in colour."""
         stored = self._rows[row]["image"]
-        if stored["bytes"] is None:  # the file of a path may change
+        if stored["bytes"] is None:  # a path, whose file may change
             return self._decoded(stored)
         key = hashlib.sha256(self._settings + stored["bytes"]).hexdigest()
         return _CACHE.get(key, lambda: self._decoded(stored))
 
     def _decoded(self, stored: dict[str, Any]) -> Tensor:
         image = self._feature.decode_example(stored)
-        (pixels,) = self.image_processor(
-            image, do_rescale=False, do_normalize=False, return_tensors="pt"
-        ).pixel_values.to(torch.uint8)
+        made = self.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+        (pixels,) = made.pixel_values.to(torch.uint8)
         is_grey = torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2])
         return pixels[:1].clone() if is_grey else pixels
 
 
 def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, show_progress: bool = True) -> Tensor:
-    """Decode, pad and resize every image of a split, the expensive part of the processor that no augmentation changes.
-
-    Args:
-        dataset: A split.
-        image_processor: Whose size and padding apply.
-        show_progress: Whether to draw a progress bar.
+    """Decode, pad and resize every image of a split, the slow part of the processor, before any augmentation.
 
     Returns:
         Grey images. Shape (R, S, S), uint8: a thousand slices of 224 pixels are 50 MB.
@@ -108,15 +93,7 @@ def decode_images(dataset: Dataset, image_processor: LumbarCLIPImageProcessor, s
 
 
 def normalise(images: Tensor, image_processor: LumbarCLIPImageProcessor) -> Tensor:
-    """Finish what decoding began: values of 0 to 255 to what the vision tower expects.
-
-    Args:
-        images: Shape (B, C, S, S), uint8 or float; C is 1 or 3.
-        image_processor: Whose mean and standard deviation apply.
-
-    Returns:
-        Shape (B, 3, S, S), float32; equal to the processor's own `pixel_values`.
-    """
+    """Rescale and normalise images (B, 1 or 3, S, S) from 0 to 255 to `pixel_values` (B, 3, S, S), float32."""
     return image_processor.rescale_and_normalize(
         images.expand(-1, 3, -1, -1).float(),
         image_processor.do_rescale,

@@ -1,4 +1,4 @@
-"""From a dataset to batches: images decoded once, texts tokenised once, every random choice tied to its row.
+"""From a dataset to batches: images are decoded once, texts tokenised once, and random choices depend on the row.
 
 Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T tokens, S side of the image.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from data_scripts.auditing.built_folder import check_is_dataset
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
@@ -30,18 +31,23 @@ COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "s
 
 
 def open_dataset(name: str) -> DatasetDict:
-    """Read a dataset that `data_scripts.build` wrote, from its folder or from the Hub.
+    """Read a dataset of `data_scripts.build` from its folder or the Hub.
 
     Raises:
         ValueError: If there is none, or it lacks a split or a column that training needs.
     """
+    if Path(name).is_dir():
+        check_is_dataset(Path(name))
     try:
         dataset = load_dataset(name)
     except (FileNotFoundError, DatasetNotFoundError, ConnectionError) as error:  # offline: a ConnectionError
-        unasked = " (The Hub could not be asked for it.)" if isinstance(error, ConnectionError) else ""
+        path, offline = Path(name), " (The Hub could not be reached.)" if isinstance(error, ConnectionError) else ""
+        siblings = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+        nearest = difflib.get_close_matches(path.name, set(siblings) - {path.name}, n=1)
+        hint = f" Did you mean {path.with_name(nearest[0])}?" if nearest else ""
         raise ValueError(
             f"No dataset {name!r}: make one with `python -m data_scripts.build --source ... --out {name}`."
-            f"{_folder_of_like_name(Path(name))}{unasked}"
+            f"{hint}{offline}"
         ) from error
     missing = [split for split in ("train", "validation", "test") if split not in dataset]
     if missing:
@@ -51,15 +57,8 @@ def open_dataset(name: str) -> DatasetDict:
     return dataset
 
 
-def _folder_of_like_name(path: Path) -> str:
-    """Name the folder beside a missing one that may have been meant, if there is one."""
-    beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
-    nearest = difflib.get_close_matches(path.name, set(beside) - {path.name}, n=1)
-    return f" Did you mean {path.with_name(nearest[0])}?" if nearest else ""
-
-
 def rows_sha256(split: Dataset) -> str:
-    """Identity of the rows of a split, in order: of their sources and reports."""
+    """Identify the rows of a split, in order, by their sources and reports."""
     rows = "\n".join(f"{source}\t{report}" for source, report in zip(split["source"], split["report"], strict=True))
     return hashlib.sha256(rows.encode()).hexdigest()
 
@@ -67,23 +66,22 @@ def rows_sha256(split: Dataset) -> str:
 def target_classes(
     dataset: Dataset, columns: Sequence[str], count_absences: bool = False, even_if_none: bool = False
 ) -> Tensor | None:
-    """Classes of each row over the named columns, side by side; the soft targets compare these.
+    """Return the classes of each row over the named columns, side by side, which the soft targets compare.
 
-    A row without any class would overlap with no other row and be drawn to all of them alike; such rows get a class
-    of their own, "none of these", so that they resemble each other.
+    Rows without any class get the class "none of these", so that they resemble each other instead of every row.
 
     Args:
         dataset: A split whose columns hold `ClassLabel` or lists of them.
         columns: Columns to use.
         count_absences: False as in the paper: the overlap of two rows counts the classes that both have, so that a
-            disc with one finding resembles one with six as much as its like. True: the classes that both lack count
-            too, and of an ordinal grade every threshold that both pass or both miss; the overlap then is the number
-            of classes less the Hamming distance. Ours.
-        even_if_none: Whether a split in which no row has a class gets its classes all the same, those of rows
-            without any. For the validation of a training split that has classes.
+            disc with one finding resembles one with six as much as another with one. True, ours: classes that both
+            lack count, too, and every threshold of an ordinal grade that both pass or both miss; the overlap is then
+            the number of classes minus the Hamming distance.
+        even_if_none: Whether to return classes for a split in which no row has one, for the validation of a training
+            split that has classes.
 
     Returns:
-        Shape (R, K), float32; None without columns, or when no row has a class.
+        Shape (R, K), float32; None without columns, or if no row has a class.
     """
     blocks, any_class = [], torch.zeros(len(dataset), dtype=torch.bool)
     for column in columns:
@@ -108,11 +106,7 @@ def target_classes(
 
 
 def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
-    """Number the reports and the patients of a split; reports that differ in blanks or case alone are the same.
-
-    Returns:
-        Two arrays of shape (R,), equal where two rows share their report, or their patient.
-    """
+    """Number the reports, ignoring blanks and case, and the patients of a split: two arrays of shape (R,)."""
     distinct, text_of_row = np.unique(dataset["report"][:], return_inverse=True)
     _, id_of_text = np.unique([normalise_report(text).casefold() for text in distinct], return_inverse=True)
     _, patient_ids = np.unique(dataset["patient_id"][:], return_inverse=True)
@@ -129,14 +123,7 @@ def plan_batches(
 ) -> EpochBatches:
     """Plan the batches of a training split.
 
-    Args:
-        dataset: The split.
-        balance: `upsample` repeats the rows of rare labels, see `upsample_minorities`; `sampler` spreads reports and
-            patients over the batches, see `deal`. Both, one or none.
-        batch_size: Pairs of a step in each process.
-        seed: Seed of the order.
-        process_index: This process.
-        num_processes: All processes.
+    `balance` may hold `upsample`, see `upsample_minorities`, and `sampler`, see `deal`.
 
     Raises:
         ValueError: If the rows do not fill a batch, or there is nothing to balance by.
@@ -147,10 +134,7 @@ def plan_batches(
 
 
 def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
-    """Classes of each row that upsampling evens out: the paper's pair where it divides the rows, else all labels.
-
-    Returns:
-        Shape (R, K), at least one in each row.
+    """Return the classes that upsampling balances (R, K): the paper's pair if each row has one of it, else all labels.
 
     Raises:
         ValueError: If no row has a label.
@@ -159,7 +143,7 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
     if classes is None:
         raise ValueError(
             f"--balance upsample repeats the pairs of rare labels, but none of the {len(dataset)} training pairs has a "
-            "label: label the data, or leave it out."
+            "label: label the data, or leave upsample out."
         )
     names = dataset.features["labels"].feature.names
     pair = [names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in names]
@@ -168,20 +152,9 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
 
 
 class PairedRows(TorchDataset):
-    """The pairs of a split, in memory, indexed by (epoch, row).
+    """The pairs of a split, in memory, indexed by (epoch, row); these and the seed decide every random choice.
 
-    Args:
-        dataset: A split.
-        processor: Processor of the model.
-        target_columns: Columns that make the soft targets.
-        seed: Seed of every random choice. What a row becomes depends on seed, epoch and row alone: not on the
-            process, the worker, the batch, or where a run was resumed.
-        count_absences: See `target_classes`.
-        classes_even_if_none: See `target_classes`.
-        augment: Whether to vary the images.
-        text_unit: Whether a pair shows its whole `report`, or a `sentence` of it drawn for each epoch.
-        text_augmentation: Second text of a pair: see `augmented_texts`.
-        show_progress: Whether to draw a progress bar.
+    `target_classes` explains the options of classes, `parts_of_texts` and `augmented_texts` those of texts.
     """
 
     def __init__(
@@ -220,8 +193,8 @@ class PairedRows(TorchDataset):
 
         Returns:
             `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
-            `input_ids` for each pair; the same with the prefix `augmented_` where there are augmented texts;
-            `labels` (B, K) where it has classes; `rows` (B,).
+            `input_ids` for each pair; with augmented texts the same with the prefix `augmented_`; with classes
+            `labels` (B, K); `rows` (B,).
         """
         index = torch.tensor([row for _, row in rows])
         images = self.images[index]
@@ -230,7 +203,7 @@ class PairedRows(TorchDataset):
             images = vary_images(images.float(), generators)
         pixel_values = normalise(images[:, None], self.processor.image_processor)
         batch = {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "rows": index}
-        # Drawn in this order, what is asked for in addition leaves the draws before it as they are.
+        # In this order, an additional option leaves the earlier draws unchanged.
         if self.has_augmented_texts:
             augmented = [self._augmented(row, random) for (_, row), random in zip(rows, generators, strict=True)]
             batch |= self._distinct_texts(augmented, "augmented_")
@@ -249,11 +222,10 @@ class PairedRows(TorchDataset):
         return parts[random.integers(len(parts))] if len(parts) > 1 else parts[0]
 
     def _distinct_texts(self, texts: list[str], prefix: str) -> Batch:
-        """T1 and T2 of one level share their report: encode it once."""
+        # T1 and T2 of one level share their report: encode it once.
         row_of_text = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        padded = self.processor.tokenizer.pad(
-            {"input_ids": [self.token_ids[text] for text in row_of_text]}, return_tensors="pt"
-        )
+        token_ids = [self.token_ids[text] for text in row_of_text]
+        padded = self.processor.tokenizer.pad({"input_ids": token_ids}, return_tensors="pt")
         return {
             f"{prefix}input_ids": padded["input_ids"],
             f"{prefix}attention_mask": padded["attention_mask"],

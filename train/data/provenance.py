@@ -1,4 +1,4 @@
-"""What a run knows of its data: identity of the rows, leaks between splits, licence and origin; no row itself."""
+"""Facts of a run's data: identity of the rows, leaks between splits, licence and origin."""
 
 import json
 from collections import Counter
@@ -16,29 +16,15 @@ from data_scripts.auditing.leaks import LeakReport, leaks_of
 from data_scripts.writing.build_report import REPORT_NAME
 from train.data.loaders import rows_sha256
 
-UNKNOWN: dict[str, Any] = {
-    "hub_id": None,
-    "source": None,
-    "license": None,
-    "citation": None,
-    "summary": None,
-    "report_origin": None,
-    "may_be_shared": None,
-    "split_rule": None,
-    "split_by": None,
-    "deidentification": None,
-}
+ABOUT = ("license", "citation", "summary", "report_origin")
+UNKNOWN: dict[str, Any] = dict.fromkeys(
+    ("hub_id", "source", *ABOUT, "may_be_shared", "split_rule", "split_by", "deidentification")
+)
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts of the splits of a run, each computed once, when first asked for, and passed on to whoever needs it.
-
-    Args:
-        name: Folder or Hub id that the splits were read from.
-        splits: Splits, or folds.
-        show_progress: Whether the search for leaks, which decodes every image, draws a progress bar.
-    """
+    """Facts of the splits or folds of a run, each computed once, when needed; `name` is their folder or Hub id."""
 
     name: str
     splits: Mapping[str, Dataset]
@@ -46,7 +32,7 @@ class DataFacts:
 
     @cached_property
     def rows_sha256(self) -> dict[str, str]:
-        """Identity of the rows of each split, in order: of their sources and reports."""
+        """Identity of the rows of each split."""
         return {name: rows_sha256(rows) for name, rows in self.splits.items()}
 
     @cached_property
@@ -56,49 +42,37 @@ class DataFacts:
 
     @property
     def leak_stamp(self) -> dict[str, Any] | None:
-        """What `metrics.json` says of leaks: what is shared, by kind, and a sentence; None if nothing is."""
+        """The leaks, by kind and in words, for `metrics.json`; None if there are none."""
         return {"in_words": self.leaks.in_words(), **self.leaks.as_dict()} if self.leaks.found else None
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """See `describe_data`."""
+        """Result of `describe_data`."""
         return describe_data(self.name, self.splits)
 
     def check_leaks(self, allow_leaks: bool) -> None:
-        """Check that no patient, study, image or near-identical image is in two splits.
-
-        Args:
-            allow_leaks: Skip the check, for example to compare with a paper that split by record.
-
-        Raises:
-            ValueError: If the splits share something.
-        """
+        """Raise ValueError if splits share a patient, study or (near-)identical image, unless leaks are allowed."""
         if not allow_leaks and self.leaks.found:
             examples = "; ".join(leak.examples[0] for leak in self.leaks.leaks)
             raise ValueError(
                 f"The dataset leaks: {self.leaks.in_words()} For example: {examples}. Scores would be too good. "
                 "Rebuild it with --split_by patient. If images are still shared, give their rows one patient_id or "
-                "remove the copies (`python -m data_scripts.audit` lists them). To use the data as it is, pass "
+                "remove the copies (`python -m data_scripts.audit` lists them). To use the data anyway, pass "
                 "--allow_leaks; all results are then marked."
             )
 
 
 def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Say what a data set is and what may be done with it, as its build wrote down; None where nobody did.
-
-    Args:
-        name: Folder or Hub id that the splits were read from.
-        dataset: The splits that a run uses.
+    """Describe a dataset and what may be done with it, as its build recorded it; None where it did not.
 
     Returns:
         `name`, `hub_id` (None for a folder), `synthetic`, `splits` (rows and patients of each), `planes` and
-        `sequences` (rows of each in the training split); and what the build knew: `source`, `license`, `citation`,
+        `sequences` (rows of each in the training split); and from the build `source`, `license`, `citation`,
         `summary`, `report_origin`, `may_be_shared`, `split_rule`, `split_by` and `deidentification` (whether its
         check `passed`, and what was done with `ids`).
     """
-    folder = Path(name)
     return {
-        "name": folder.name,
+        "name": Path(name).name,
         "synthetic": all(source.startswith("synthetic") for split in dataset.values() for source in split["source"]),
         "splits": {
             split: {"rows": len(rows), "patients": len(set(rows["patient_id"]))} for split, rows in dataset.items()
@@ -110,11 +84,7 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
 
 
 def describe_build(name: str) -> dict[str, Any]:
-    """Say what the build of a data set wrote down, under the names of `UNKNOWN`; None where nobody did.
-
-    Args:
-        name: Folder or Hub id.
-    """
+    """Return what the build of a dataset, a folder or Hub id, recorded under the names of `UNKNOWN`; else None."""
     folder = Path(name)
     return {**UNKNOWN, **(_of_folder(folder) if folder.is_dir() else _of_hub(name))}
 
@@ -129,10 +99,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     report = json.loads(path.read_text())
-    about, found = report.get("source", {}), report.get("deidentification")  # reports of earlier builds lack them
+    about, found = report.get("source", {}), report.get("deidentification")
     return {
         "source": about.get("name", report["arguments"]["source"]),
-        **{key: about.get(key) for key in ("license", "citation", "summary", "report_origin")},
+        **{key: about.get(key) for key in ABOUT},
         "may_be_shared": report.get("may_be_shared"),
         "split_rule": report["split_rule"],
         "split_by": report["arguments"]["split_by"],
@@ -141,12 +111,11 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 
 def _of_hub(name: str) -> dict[str, Any]:
-    """What the head of a data set's card says; the account of its build stays with whoever built it."""
-    try:
+    try:  # the card's metadata; the build report is not published
         card = DatasetCard.load(name).data.to_dict()
-    except HFValidationError:  # the name of rows that a program made
+    except HFValidationError:  # the name of rows made by a program
         return {}
-    except OSError:  # not reachable, while the data set itself is in the cache: no reason not to train
+    except OSError:  # not reachable, but the dataset is cached: train anyway
         return {"hub_id": name}
     license_id, passed = card.get("license"), card.get("deidentification_passed")
     return {

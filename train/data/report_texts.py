@@ -1,4 +1,4 @@
-"""Which text of a report a pair shows: the whole or a sentence, as it was written or varied."""
+"""Choose the text that a pair shows: the whole report or a sentence, original or varied."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -11,9 +11,7 @@ from data_scripts.reports.text import report_sentences
 
 TEXT_UNITS = ("report", "sentence")
 TEXT_AUGMENTATIONS = ("rephrasings", "eda", "both", "none")
-
-# Of each text, by EDA: a text of thirty words has three of them changed, so that there are not many more to find.
-VARIATIONS = 4
+VARIATIONS = 4  # per text; EDA changes three of thirty words, so few more exist
 
 
 def augmented_texts(
@@ -23,24 +21,21 @@ def augmented_texts(
     seed: int,
     show_progress: bool = True,
 ) -> list[list[str]]:
-    """Collect the texts that may stand for each report in the loss on augmented texts.
+    """Collect the texts that may replace each report in the loss on augmented texts.
 
     Args:
-        reports: Of the rows.
-        rephrasings: Of the rows; a row may have none.
-        augmentation: `rephrasings`: those that the data set holds. `eda`: variations of the report by EDA, with its
-            facts. `both`: variations of the rephrasings by EDA, or of the report where it has none. `none`.
-        seed: Of the variations.
+        reports: The rows' reports.
+        rephrasings: The rows' rephrasings; a row may have none.
+        augmentation: `rephrasings`: those in the dataset. `eda`: EDA variations of the report, with its facts. `both`:
+            EDA variations of the rephrasings, or of the report if it has none. `none`.
+        seed: Seed of the variations.
         show_progress: Whether to draw a progress bar.
 
     Returns:
-        Texts for each row; none where its report has to stand for itself.
+        Texts for each row; none if its report is used itself.
 
     Raises:
         ValueError: If the augmentation is unknown.
-
-    Relations:
-        `data_scripts.augmentations.map_functions.EDA` makes one variation of each text, and a data set of them.
     """
     if augmentation not in TEXT_AUGMENTATIONS:
         raise ValueError(f"text_augmentation must be one of {', '.join(TEXT_AUGMENTATIONS)}; got {augmentation!r}.")
@@ -58,9 +53,9 @@ def augmented_texts(
     return [[variation for text in texts for variation in variations[text]] for texts in varied]
 
 
-@lru_cache(maxsize=65536)  # the runs of a study vary the same texts
+@lru_cache(maxsize=65536)  # the runs of an experiment vary the same texts
 def eda_variations(text: str, seed: int) -> tuple[str, ...]:
-    """Vary a text four times by EDA; each has the facts of the text, and is the text itself where none can be found.
+    """Vary a text four times by EDA, keeping its facts; the text itself where no variation is found.
 
     Example:
         >>> eda_variations("There is a mild disc bulge at L4/L5.", seed=0)[:2]
@@ -71,14 +66,7 @@ def eda_variations(text: str, seed: int) -> tuple[str, ...]:
 
 
 def parts_of_texts(texts: Iterable[str], unit: str) -> dict[str, tuple[str, ...]]:
-    """Cut texts into what the text tower sees at once.
-
-    Args:
-        texts: Reports and their variations.
-        unit: `report`, the whole, or `sentence`.
-
-    Returns:
-        The parts of each distinct text, at least one.
+    """Cut each text into parts, at least one: the whole `report`, or each `sentence`.
 
     Raises:
         ValueError: If the unit is unknown.

@@ -1,1 +1,1 @@
-"""The bulk encoder: what it reads, what it encodes with, and how an interrupted run goes on."""
+"""The bulk encoder: its inputs, its encoders, and its resumable output."""

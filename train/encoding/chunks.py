@@ -1,4 +1,4 @@
-"""Write a file of embeddings in chunks that survive a kill, and join them: the file is complete or absent."""
+"""Write embeddings in chunks that survive a kill, and join them to a file that is complete or absent."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_scripts.system.staging import LOCK_NAME, clear, staging_folder
 from data_scripts.system.whole_files import unfinished_file, write_json
+from train.checkpoints.manifest import json_fields
 
 METADATA = b"lumbarclip"
 SETTINGS = "settings.json"
@@ -23,10 +24,7 @@ UNREADABLE = b"unreadable"
 class EmbeddingChunks:
     """The chunks written so far, each a Parquet file that also lists its unreadable files; see `open_chunks`.
 
-    Args:
-        folder: Where they are.
-        settings: Of the run.
-        is_resumed: Whether an earlier run was interrupted, even before its first chunk.
+    `is_resumed` says whether an earlier run was interrupted, even before its first chunk.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], is_resumed: bool) -> None:
@@ -47,10 +45,7 @@ class EmbeddingChunks:
         return [entry for chunk in chunks for entry in json.loads(chunk)]
 
     def join(self, out: Path) -> int:
-        """Join the chunks, one in memory at a time, and list in `OUT.parquet.json` what was left out.
-
-        Returns:
-            Number of rows.
+        """Join the chunks, one in memory at a time, and list what was left out; return the number of rows.
 
         Raises:
             ValueError: If nothing could be read.
@@ -75,25 +70,27 @@ class EmbeddingChunks:
 
 @contextmanager
 def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[EmbeddingChunks]:
-    """Lock the hidden folder beside `out` in which chunks are written, with those of an interrupted run.
+    """Lock the hidden folder next to `out` that holds the chunks, those of an interrupted run included.
 
     Args:
         out: The file to be made.
-        settings: Everything the embeddings depend on; kept beside the chunks.
+        settings: Everything the embeddings depend on; kept with the chunks.
         overwrite: Whether to drop the chunks of a run with other settings.
 
     Raises:
-        ValueError: If another process uses the folder, or its chunks are of a run with other settings.
+        ValueError: If another process uses the folder, or its chunks are from a run with other settings.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(out) as folder:
         before = json.loads((folder / SETTINGS).read_text()) if (folder / SETTINGS).exists() else None
         if before is not None and before != settings:
             if not overwrite:
+                then, now = dict(json_fields(before)), dict(json_fields(settings))
+                names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+                changed = "; ".join(f"{name}: {then.get(name)} then, {now.get(name)} now" for name in names)
                 raise ValueError(
-                    f"{folder} contains an interrupted run with other settings "
-                    f"({'; '.join(changed_settings(before, settings))}). Rerun with those to resume it, "
-                    "or drop it with --overwrite."
+                    f"{folder} contains an interrupted run with other settings ({changed}). Rerun with those to resume "
+                    "it, or drop it with --overwrite."
                 )
             for path in folder.iterdir():
                 if path.name != LOCK_NAME:
@@ -103,44 +100,13 @@ def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterato
         clear(folder)  # not if the run failed or was interrupted: the next one resumes it
 
 
-def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested settings.
-
-    Example:
-        >>> changed_settings({"a": 8, "inputs": {"num_files": 3}}, {"a": 8, "inputs": {"num_files": 4}})
-        ['inputs.num_files: 3 then, 4 now']
-    """
-    changed = []
-    for name in sorted(before.keys() | now.keys()):
-        then, today = before.get(name), now.get(name)
-        if isinstance(then, dict) and isinstance(today, dict):
-            changed += changed_settings(then, today, f"{prefix}{name}.")
-        elif then != today:
-            changed.append(f"{prefix}{name}: {then} then, {today} now")
-    return changed
-
-
 def report_path(out: Path) -> Path:
-    """Name the file that lists the settings of an encoding and what it left out.
-
-    Example:
-        >>> report_path(Path("runs/embeddings.parquet")).as_posix()
-        'runs/embeddings.parquet.json'
-    """
+    """Name the file that lists the settings of an encoding and what it left out: `OUT.parquet.json`."""
     return out.with_name(f"{out.name}.json")
 
 
 def as_table(columns: dict[str, list[Any]], embeddings: NDArray[np.float32], schema: pa.Schema) -> pa.Table:
-    """Lay columns and embeddings side by side.
-
-    Args:
-        columns: Values by name.
-        embeddings: Shape (rows, D).
-        schema: Of the columns.
-
-    Returns:
-        The columns, and `embedding`, a list of float32.
-    """
+    """Join the columns of a schema with a column `embedding`, lists of float32, from embeddings (rows, D)."""
     offsets = np.arange(len(embeddings) + 1, dtype=np.int32) * embeddings.shape[1]
     lists = pa.ListArray.from_arrays(offsets, np.ascontiguousarray(embeddings, dtype=np.float32).ravel())
     return pa.table(columns, schema=schema).append_column("embedding", lists)

@@ -16,6 +16,7 @@ from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPModel
 from train.checkpoints.onnx_export import read_export
 from train.checkpoints.onnx_graphs import TEXT_MODEL, VISION_MODEL, export_again, int8_name, open_unchanged
 from train.data.image_cache import normalise
+from train.encoding.arguments import EncodeArguments
 
 Embeddings = NDArray[np.float32]
 # 8 images of 224 x 224: the allocator does not reuse larger activations, which costs a ResNet-50 a third of its speed
@@ -25,13 +26,7 @@ Encoder = Callable[[dict[str, Tensor]], Embeddings]  # from the tensors of a `Re
 
 
 class ModelEncoder:
-    """Encodes with the model, on the GPU where there is one.
-
-    Args:
-        model: In evaluation mode.
-        image_processor: Its image processor.
-        project: Whether to return unit-length embeddings of the shared space, or the pooled outputs of the towers.
-    """
+    """Encodes with the model, on the GPU if there is one; see `EncodeArguments` for `project`."""
 
     def __init__(self, model: LumbarCLIPModel, image_processor: LumbarCLIPImageProcessor, project: bool) -> None:
         device: Any = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,45 +57,35 @@ class OnnxEncoder:
     """Encodes with what `python train/export.py` wrote.
 
     Args:
-        folder: Of the export.
-        image_processor: Of the checkpoint.
-        project: As of `ModelEncoder`.
-        weights_sha256: Of the checkpoint, which must be the one that was exported.
-        what: `images` or `reports`.
-        int8: Whether to take the quantised copy.
+        args: The folder, and what to encode how.
+        image_processor: The checkpoint's.
+        weights_sha256: The checkpoint's, which must be the one that was exported.
 
     Raises:
         ValueError: If the folder has no export, no quantised copy, or one of another checkpoint or image size; or if
             the file has changed since it was exported.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        image_processor: LumbarCLIPImageProcessor,
-        project: bool,
-        weights_sha256: str,
-        what: str,
-        int8: bool = False,
-    ) -> None:
+    def __init__(self, args: EncodeArguments, image_processor: LumbarCLIPImageProcessor, weights_sha256: str) -> None:
+        folder = Path(args.onnx)
         exported = read_export(folder)
         if exported["weights_sha256"] != weights_sha256:
             raise ValueError(
                 f"--onnx {folder} was exported from other weights than those of --checkpoint; export these, or name "
                 "the checkpoint that was exported."
             )
-        name, kind = (VISION_MODEL, "image") if what == "images" else (TEXT_MODEL, "text")
-        file = int8_name(name) if int8 else name
+        name, kind = (VISION_MODEL, "image") if args.what == "images" else (TEXT_MODEL, "text")
+        file = int8_name(name) if args.int8 else name
         if file not in exported["files"]:
             raise ValueError(f"--onnx {folder} has no {file}: export again with --int8, or encode without it.")
         self.session = open_unchanged(folder / file, exported["files"][file]["parts"])
         height, width = image_processor.size["height"], image_processor.size["width"]
-        if what == "images" and (made_for := self.session.get_inputs()[0].shape[2:]) != [height, width]:
+        if args.what == "images" and (made_for := self.session.get_inputs()[0].shape[2:]) != [height, width]:
             raise ValueError(
                 f"--onnx {folder} takes images of {' x '.join(map(str, made_for))}, the processor of --checkpoint "
                 f"makes them {height} x {width}. {export_again(folder)}"
             )
-        self.output = f"{kind}_embeds" if project else f"{kind}_features"
+        self.output = f"{kind}_embeds" if args.project else f"{kind}_features"
         self.image_processor = image_processor
 
     def __call__(self, tensors: dict[str, Tensor]) -> Embeddings:

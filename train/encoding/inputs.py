@@ -1,10 +1,10 @@
-"""Read what the bulk encoder encodes: images of a folder, or images or reports of a data set, a batch at a time.
+"""Read the inputs of the bulk encoder in batches: images of a folder, or images or reports of a dataset.
 
 Shapes: B images or rows of a batch that can be read, C channels, S side of the image, U distinct texts, T tokens.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor
 from data_scripts.imaging.dicom import is_dicom, read_slice
 from data_scripts.imaging.dicom_reading import num_frames, open_dicom
 from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError, read_image
+from data_scripts.system.worker_pool import Announce
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
-COLUMNS = ("source", "patient_id", "report")  # of a data set, beside labels and split
-CRASHED = "unreadable image: its decoder crashed"
+COLUMNS = ("source", "patient_id", "report")  # of a dataset, in addition to labels and split
+NO_CRASH: Mapping[int, str] = {}
 
 Reference = tuple[str, int]  # a file and the frame in it, or a split and the row in it
 
@@ -35,7 +36,7 @@ class ReadBatch:
     """A batch that was read.
 
     Args:
-        columns: Written beside the embeddings: by name, a value for each of the B that could be read.
+        columns: By name, a value for each of the B that could be read.
         tensors: `images`, uint8, (B, C, S, S), where C is 1 if all are grey and else 3; or `input_ids` and
             `attention_mask`, (U, T), and `text_index`, (B,), the text of each row. Empty if B is 0.
         unreadable: What could not be read, with its `reason`.
@@ -43,7 +44,7 @@ class ReadBatch:
     """
 
     columns: dict[str, list[Any]]
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Any]
     unreadable: list[dict[str, Any]]
     num_files: int
 
@@ -51,8 +52,8 @@ class ReadBatch:
 class FolderImages:
     """The images in a folder and its subfolders, recognised by their content, whatever their names.
 
-    Each frame of a DICOM file is an image. Files that are no images are listed as unreadable. `schema` is that of the
-    columns beside the embeddings; `crashing` are images that crashed their decoder: not read again, but listed.
+    Each frame of a DICOM file is an image. Other files are listed as unreadable. `schema` describes the columns next to
+    the embeddings. `read` follows `data_scripts.system.worker_pool.BatchFunction`.
 
     Raises:
         ValueError: If there is no such folder, or no file in it.
@@ -63,11 +64,10 @@ class FolderImages:
 
     def __init__(self, folder: Path, image_processor: LumbarCLIPImageProcessor) -> None:
         if not folder.is_dir():
-            raise ValueError(f"--images {folder} is no folder. Name a data set with --dataset.")
+            raise ValueError(f"--images {folder} is not a folder. Name a dataset with --dataset.")
         self.folder, self.image_processor = folder, image_processor
         self.file_names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         self.num_files = len(self.file_names)
-        self.crashing: set[Reference] = set()
         if not self.file_names:
             raise ValueError(f"--images {folder} is empty.")
 
@@ -83,14 +83,16 @@ class FolderImages:
         """List each frame of each file, the files by name."""
         return ((name, frame) for name in self.file_names for frame in range(_num_frames(self.folder / name)))
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def load(self, name: str, frame: int) -> Image.Image:
+        """Decode one frame."""
+        path = self.folder / name
+        return read_slice(path, frame) if is_dicom(path) else read_image(path)
+
+    def read(
+        self, references: list[Reference], crashed: Mapping[int, str] = NO_CRASH, announce: Announce = lambda _: None
+    ) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-
-        def load(name: str, frame: int) -> Image.Image:
-            path = self.folder / name
-            return read_slice(path, frame) if is_dicom(path) else read_image(path)
-
-        images, reasons = _decode(references, self.crashing, load)
+        images, reasons = _decode(self.load, references, crashed, announce)
         columns: dict[str, list[Any]] = {
             "source": [name for name, _ in images],
             "frame": [frame for _, frame in images],
@@ -101,20 +103,13 @@ class FolderImages:
 
 
 class DatasetRows:
-    """Rows of a data set, by split and number. See `FolderImages` for what they share."""
+    """Rows of a dataset, by split and number; attributes as in `FolderImages`."""
 
-    schema = pa.schema(
-        [
-            *((name, pa.string()) for name in COLUMNS),
-            ("labels", pa.list_(pa.string())),
-            ("split", pa.string()),
-        ]
-    )
+    schema = pa.schema(dict.fromkeys(COLUMNS, pa.string()) | {"labels": pa.list_(pa.string()), "split": pa.string()})
     name = "rows"
 
     def __init__(self, splits: Mapping[str, Dataset]) -> None:
         self.num_files = sum(map(len, splits.values()))
-        self.crashing: set[Reference] = set()
         self._fingerprints = {split: [len(rows), rows._fingerprint] for split, rows in splits.items()}
         self._rows = {
             split: rows.with_format(None).select_columns([*COLUMNS, "labels"]) for split, rows in splits.items()
@@ -122,7 +117,7 @@ class DatasetRows:
         self._label_names = {split: rows.features["labels"].feature.names for split, rows in splits.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Length and fingerprint of each split, which `datasets` keeps from load to load."""
+        """List length and fingerprint of each split, which `datasets` keeps from load to load."""
         return {"splits": self._fingerprints}
 
     def references(self) -> Iterator[Reference]:
@@ -130,7 +125,7 @@ class DatasetRows:
         return ((split, row) for split, rows in self._rows.items() for row in range(len(rows)))
 
     def columns(self, references: list[Reference]) -> dict[str, list[Any]]:
-        """Read what is written beside the embeddings."""
+        """Read the columns next to the embeddings."""
         rows = [self._rows[split][row] for split, row in references]
         return {
             **{name: [row[name] for row in rows] for name in COLUMNS},
@@ -143,7 +138,7 @@ class DatasetRows:
 
 
 class DatasetImages(DatasetRows):
-    """The images of a data set."""
+    """The images of a dataset."""
 
     def __init__(self, splits: Mapping[str, Dataset], image_processor: LumbarCLIPImageProcessor) -> None:
         super().__init__(splits)
@@ -154,13 +149,15 @@ class DatasetImages(DatasetRows):
             for split, rows in splits.items()
         }
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def load(self, split: str, row: int) -> Image.Image:
+        """Decode the image of a row."""
+        return self._feature[split].decode_example(self._stored[split][row]["image"])
+
+    def read(
+        self, references: list[Reference], crashed: Mapping[int, str] = NO_CRASH, announce: Announce = lambda _: None
+    ) -> ReadBatch:
         """Decode images, bring them to 8 bits, pad and resize them."""
-
-        def load(split: str, row: int) -> Image.Image:
-            return self._feature[split].decode_example(self._stored[split][row]["image"])
-
-        images, reasons = _decode(references, self.crashing, load)
+        images, reasons = _decode(self.load, references, crashed, announce)
         sources = self.columns([*reasons])["source"]
         unreadable = [
             {"source": source, "split": split, "reason": reason}
@@ -171,13 +168,15 @@ class DatasetImages(DatasetRows):
 
 
 class DatasetReports(DatasetRows):
-    """The reports of a data set; one that several rows of a batch share is encoded once."""
+    """The reports of a dataset; one that several rows of a batch share is encoded once."""
 
     def __init__(self, splits: Mapping[str, Dataset], processor: LumbarCLIPProcessor) -> None:
         super().__init__(splits)
         self.processor = processor
 
-    def __getitem__(self, references: list[Reference]) -> ReadBatch:
+    def read(
+        self, references: list[Reference], _: Mapping[int, str] = NO_CRASH, __: Announce = lambda _: None
+    ) -> ReadBatch:
         """Tokenise reports."""
         columns = self.columns(references)
         row_of_text = {text: row for row, text in enumerate(dict.fromkeys(columns["report"]))}
@@ -190,27 +189,29 @@ Inputs = FolderImages | DatasetImages | DatasetReports
 
 
 def _decode(
-    references: list[Reference], crashing: Collection[Reference], load: Callable[[str, int], Image.Image]
+    load: Callable[[str, int], Image.Image],
+    references: list[Reference],
+    crashed: Mapping[int, str],
+    announce: Announce,
 ) -> tuple[dict[Reference, Tensor], dict[Reference, str]]:
-    """Load images as `eight_bits`; give those that can be read, and the reasons of the others."""
+    """Load images as `eight_bits`; return those that can be read, and why the others cannot."""
     images, reasons = {}, {}
-    for reference in references:
+    for index, reference in enumerate(references):
+        announce(index)
         try:
-            if reference in crashing:
-                raise UnusableImageError(CRASHED)
+            if index in crashed:
+                raise UnusableImageError(crashed[index])
             images[reference] = eight_bits(load(*reference))
         except ValueError as error:
             reasons[reference] = str(error)
         except Exception as error:  # Pillow's plug-ins raise anything
             reasons[reference] = f"{type(error).__name__}: {error}"
+    announce(None)
     return images, reasons
 
 
 def eight_bits(image: Image.Image) -> Tensor:
-    """Bring an image to 8 bits, as the image processor does.
-
-    Returns:
-        Shape (1, H, W) where it is stored in grey, else (3, H, W); uint8.
+    """Bring an image to 8 bits, as the image processor does: (1, H, W) if it is stored in grey, else (3, H, W).
 
     Raises:
         ValueError: If it is empty, without a finite pixel, or too long to be padded to a square.
@@ -226,14 +227,10 @@ def eight_bits(image: Image.Image) -> Tensor:
 
 
 def resized(images: Sequence[Tensor], image_processor: LumbarCLIPImageProcessor) -> dict[str, Tensor]:
-    """Pad and resize images, those of one size together and grey ones in one channel; a third of the work.
+    """Pad and resize images, (1, H, W) or (3, H, W), to `images`, (B, C, S, S), uint8; nothing if there are none.
 
-    Args:
-        images: Each (1, H, W) or (3, H, W), uint8.
-        image_processor: Whose settings apply. Rescaling and normalisation are left to the encoder.
-
-    Returns:
-        `images`, (B, C, S, S), uint8; nothing if there are none.
+    Images of one size go together, grey ones in one channel, a third of the work. The encoder
+    rescales and normalises.
     """
     if not images:
         return {}

@@ -1,8 +1,8 @@
-"""Baselines for the linear probe: what pixels, sizes and an untrained tower already tell.
+"""Baselines of the linear probe: what pixels, image sizes and an untrained tower already tell.
 
-A pretrained encoder has learned something only where the same probe reads more from its features than from these.
-Each baseline is a feature matrix by split; whatever has to be fitted (the principal components) sees the training
-split alone.
+A pretrained encoder has learned something only if the same probe reads more from its features than from these.
+Each baseline is a feature matrix by split, shape (N, D); the principal components are fitted on only the
+training split.
 """
 
 import copy
@@ -17,39 +17,53 @@ from skimage.feature import hog
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
-from modeling_lumbarclip import LumbarCLIPModel
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation.features import encode_images
 from train.evaluation.statistics.metrics import Array
 
 THUMBNAIL_SIZE = 64
-# The probe standardises: beyond the first few, components are noise blown up to the size of the signal. On the SPIDER
-# discs 32 do best or nearly so (macro AUROC 0.78 over five folds; 128: 0.72), and a baseline should be at its best.
+# The probe standardises, which amplifies later components, noise, to the size of the signal. On the SPIDER discs 32 are
+# (nearly) the best number: macro AUROC over five folds is 0.78, with 128 it is 0.72. A baseline should be at its best.
 MAX_COMPONENTS = 32
 ROWS_OF_A_COMPONENT = 10
 BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
 DESCRIBING_COLUMNS = ("sequence", "level", "plane")
 
 
+def baseline_features(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, dataset: Mapping[str, Dataset], batch_size: int, seed: int
+) -> dict[str, dict[str, Array]]:
+    """Compute the features of every baseline in `BASELINES`; `seed` is that of the untrained weights.
+
+    Returns:
+        By baseline, by split. Shape (N, D).
+    """
+    splits = {split: rows.with_format(None) for split, rows in dataset.items()}
+    untrained = untrained_model(model, seed)
+    encoded = {
+        split: encode_images(
+            untrained, processor, rows, batch_size=batch_size, description=f"Untrained encoder, {split}"
+        )["image_features"]
+        for split, rows in splits.items()
+    }
+    return {"majority": constant_features(splits), "untrained": encoded, **pixel_features(splits)}
+
+
 def constant_features(splits: Mapping[str, Dataset]) -> dict[str, Array]:
-    """No information at all: the probe answers the majority class, whatever the image. Shape (N, 1)."""
+    """No information: the probe predicts the majority class for every image. Shape (N, 1)."""
     return {name: np.zeros((len(rows), 1), dtype=np.float32) for name, rows in splits.items()}
 
 
 def pixel_features(splits: Mapping[str, Dataset]) -> dict[str, dict[str, Array]]:
-    """Compute every baseline that needs the images, decoding each once.
-
-    Args:
-        splits: By name, with the columns of the record; `train` among them.
+    """Compute the baselines that need the images, decoding each image once.
 
     Returns:
         `pixel_pca`, `hog` and `no_pixels`, each by split, shape (N, D).
     """
     thumbnails, sizes = {}, {}
     for name, rows in splits.items():
-        images = rows.select_columns("image")
-        pairs = []
-        for index in tqdm(range(len(images)), desc=f"Pixels, {name}", unit=" images"):
-            image = images[index]["image"]
-            pairs.append((_thumbnail(image), image.size))
+        images = tqdm(rows.select_columns("image"), desc=f"Pixels, {name}", unit=" images")
+        pairs = [(_thumbnail(row["image"]), row["image"].size) for row in images]
         thumbnails[name] = np.stack([thumbnail for thumbnail, _ in pairs])
         sizes[name] = np.array([size for _, size in pairs], dtype=np.float32)
     return {
@@ -60,10 +74,7 @@ def pixel_features(splits: Mapping[str, Dataset]) -> dict[str, dict[str, Array]]
 
 
 def pca_features(thumbnails: Mapping[str, Array]) -> dict[str, Array]:
-    """Project grey thumbnails onto the principal components of the training ones.
-
-    Args:
-        thumbnails: By split, shape (N, H, W), 8-bit; `train` among them.
+    """Project grey 8-bit thumbnails, shape (N, H, W), onto the principal components of the training ones.
 
     Returns:
         By split, shape (N, C); C is 32, or fewer for less than 320 training images.
@@ -75,13 +86,10 @@ def pca_features(thumbnails: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def hog_features(thumbnails: Array) -> Array:
-    """Histograms of oriented gradients of grey thumbnails: 8-pixel cells, 2 x 2 blocks, 9 orientations.
-
-    Args:
-        thumbnails: Shape (N, H, W), 8-bit.
+    """Compute histograms of oriented gradients: 8-pixel cells, 2 x 2 blocks, 9 orientations.
 
     Returns:
-        Shape (N, 1764) for 64 x 64 thumbnails.
+        Shape (N, 1764) for grey 8-bit thumbnails of shape (N, 64, 64).
 
     Source:
         Dalal and Triggs, Histograms of Oriented Gradients for Human Detection, 2005.
@@ -92,11 +100,7 @@ def hog_features(thumbnails: Array) -> Array:
 
 
 def describing_features(rows: Dataset, sizes: Array) -> Array:
-    """What is known of an image without looking: sequence, level, plane, and its size.
-
-    Args:
-        rows: With the columns `sequence`, `level` and `plane`.
-        sizes: Width and height of the stored images in pixels. Shape (N, 2).
+    """Describe images without looking at them: sequence, level, plane, and `sizes`, shape (N, 2) in pixels.
 
     Returns:
         One-hot columns, then width, height and width / height. Shape (N, D).
@@ -106,15 +110,7 @@ def describing_features(rows: Dataset, sizes: Array) -> Array:
 
 
 def untrained_model(model: LumbarCLIPModel, seed: int) -> Any:
-    """Build the same architecture with fresh random weights, on the same device.
-
-    Args:
-        model: The trained model; it is not touched.
-        seed: Seed of the weights; the global random state is left as it was.
-
-    Returns:
-        A model of the same class and configuration.
-    """
+    """Build the same architecture with fresh random weights, on the same device; touches no global random state."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model_class: Any = type(model)  # of our package or, for a checkpoint off the Hub, of its own code

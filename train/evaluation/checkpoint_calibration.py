@@ -1,6 +1,6 @@
-"""Calibrate the zero-shot answers of a checkpoint, and keep what was fitted in its `config.json`.
+"""Calibrate the zero-shot predictions of a checkpoint, and keep what was fitted in its `config.json`.
 
-Whoever loads the checkpoint then has calibrated probabilities, prediction sets and abstention without this package:
+Users of the checkpoint then get calibrated probabilities, prediction sets and abstention without this package:
 
     texts = processor.zero_shot_texts(model.config.calibration)
     output = model(**processor(images=images, text=texts, return_tensors="pt"))
@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -32,26 +32,11 @@ CODE = "calibration_lumbarclip.py"
 
 
 def fit_checkpoint_calibration(
-    folder: str | Path,
-    rows: Dataset,
-    targets: Targets,
-    *,
-    dataset_name: str,
-    batch_size: int,
-    target_coverage: float = TARGET_COVERAGE,
+    folder: str | Path, rows: Dataset, targets: Targets, **options: Any
 ) -> ZeroShotCalibration:
     """Fit the zero-shot calibration of a checkpoint on validation rows, and write it into its configuration.
 
-    Args:
-        folder: Holds the checkpoint. Its weights stay untouched; a calibration that it has is replaced.
-        rows: Of the validation split, with the column `image`.
-        targets: Their truth.
-        dataset_name: Kept with the calibration.
-        batch_size: Images or texts a forward pass.
-        target_coverage: What the prediction sets promise, in (0, 1).
-
-    Returns:
-        What was written.
+    An earlier calibration is replaced; the weights stay untouched. Options as for `fit_zero_shot_calibration`.
 
     Raises:
         ValueError: If there is no checkpoint, or it cannot take a calibration: see `check_can_be_calibrated`.
@@ -59,15 +44,7 @@ def fit_checkpoint_calibration(
     if Path(folder, "config.json").exists():
         check_can_be_calibrated(Path(folder))
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
-    calibration = fit_zero_shot_calibration(
-        model,
-        processor,
-        rows,
-        targets,
-        dataset_name=dataset_name,
-        batch_size=batch_size,
-        target_coverage=target_coverage,
-    )
+    calibration = fit_zero_shot_calibration(model, processor, rows, targets, **options)
     write_calibration(Path(folder), calibration)
     return calibration
 
@@ -83,20 +60,17 @@ def fit_zero_shot_calibration(
     target_coverage: float = TARGET_COVERAGE,
     cache_dir: Path | None = None,
 ) -> ZeroShotCalibration:
-    """Fit the calibration of a model's zero-shot answers, in the words of its processor.
+    """Fit the calibration of a model's zero-shot predictions, and leave the model unchanged.
 
     Args:
-        model: A LumbarCLIP model; left as it was.
-        processor: Its processor. Classes are asked for with its prompts, which are kept with the calibration.
-        rows: Of the validation split, with the column `image`.
+        model: A LumbarCLIP model.
+        processor: Its processor, whose prompts ask for the classes and are kept with the calibration.
+        rows: Rows of the validation split, with the column `image`.
         targets: Their truth.
         dataset_name: Kept with the calibration.
-        batch_size: Images or texts a forward pass.
+        batch_size: Images or texts per forward pass.
         target_coverage: What the prediction sets promise, in (0, 1).
         cache_dir: Where an evaluation of the same model has kept the encoded rows; None to encode them.
-
-    Returns:
-        The calibration.
     """
     asked = ZeroShotCalibration(_questions(processor, targets), target_coverage, fitted_on={})
     # The logits that the checkpoint's users divide by the temperature.
@@ -137,25 +111,24 @@ def write_calibration(folder: Path, calibration: ZeroShotCalibration) -> None:
 
 
 def _questions(processor: LumbarCLIPProcessor, targets: Targets) -> list[CalibratedQuestion]:
-    """What is asked, not calibrated yet."""
     choices, names = list(choice_names(targets)), targets.label_names
+    uncalibrated = 1.0, [IN_EVERY_SET] * len(choices)
     stated = [processor.class_prompt_texts(name) for name in names]
     if targets.exclusive:
-        return [CalibratedQuestion(None, choices, stated, 1.0, [IN_EVERY_SET] * len(choices))]
+        return [CalibratedQuestion(None, choices, stated, *uncalibrated)]
+    denied = [processor.absent_class_prompt_texts(name) for name in names]
     return [
-        CalibratedQuestion(
-            name, choices, [processor.absent_class_prompt_texts(name), present], 1.0, [IN_EVERY_SET] * len(choices)
-        )
-        for name, present in zip(names, stated, strict=True)
+        CalibratedQuestion(name, choices, [absent, present], *uncalibrated)
+        for name, absent, present in zip(names, denied, stated, strict=True)
     ]
 
 
 def check_can_be_calibrated(folder: Path) -> None:
-    """Raise if a checkpoint cannot take a calibration.
+    """Check that a checkpoint can take a calibration.
 
     Raises:
-        ValueError: If it was saved without the code that reads a calibration, or anything but its calibration is no
-            longer what its golden outputs record: what was fitted would be of other weights than the card says.
+        ValueError: If it was saved without the code that reads a calibration, or if more than its calibration differs
+            from its golden outputs: the calibration would be fitted on other weights than the card describes.
     """
     _check_code(folder)
     if (folder / GOLDEN).exists():
@@ -165,6 +138,6 @@ def check_can_be_calibrated(folder: Path) -> None:
 def _check_code(folder: Path) -> None:
     if not (folder / CODE).exists():
         raise ValueError(
-            f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated, and whoever loads it could "
-            "not use the result. Save it anew with train.checkpoints.checkpoint.save_checkpoint."
+            f"{folder} has no {CODE}: it was saved before checkpoints could be calibrated. "
+            "Save it again with train.checkpoints.checkpoint.save_checkpoint."
         )

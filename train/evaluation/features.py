@@ -30,13 +30,6 @@ def encode_images(
 ) -> dict[str, Array]:
     """Encode the images of a split.
 
-    Args:
-        model: A LumbarCLIP model, on any device.
-        processor: Its processor.
-        rows: With the column `image`.
-        batch_size: Images a forward pass.
-        description: Shown beside the progress bar.
-
     Returns:
         `image_features`, the pooled output z_I of the vision tower, shape (N, d_I), and `image_embeds`, projected and
         of unit length, shape (N, D); float32.
@@ -63,26 +56,16 @@ def encode_texts(
     batch_size: int,
     description: str | None = None,
 ) -> Array:
-    """Encode texts, those that repeat only once.
-
-    Args:
-        model: A LumbarCLIP model, on any device.
-        processor: Its processor.
-        texts: N texts.
-        batch_size: Texts a forward pass.
-        description: Shown beside the progress bar; no bar when None.
+    """Encode N texts, those that repeat only once; without `description` there is no progress bar.
 
     Returns:
         Projected embeddings of unit length. Shape (N, D), float32.
     """
     distinct, text_of_row = group_texts(texts)
-    by_length = np.argsort([len(text) for text in distinct], kind="stable")  # like lengths share a batch: less padding
+    by_length = np.argsort([len(text) for text in distinct], kind="stable")  # batch similar lengths: less padding
     embeds: list[Array] = []
-    disable = description is None
-    with (
-        _evaluation_mode(model),
-        tqdm(total=len(distinct), desc=description, unit=" texts", disable=disable) as progress,
-    ):
+    progress = tqdm(total=len(distinct), desc=description, unit=" texts", disable=description is None)
+    with _evaluation_mode(model), progress:
         for start in range(0, len(distinct), batch_size):
             chunk = [distinct[i] for i in by_length[start : start + batch_size]]
             tokens = processor(text=chunk, return_tensors="pt").to(model.device)
@@ -93,27 +76,18 @@ def encode_texts(
     return in_order[text_of_row]
 
 
-def cached(path: Path | None, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-    """Read arrays from a file, or make them and write it. The file is complete or absent; a damaged one is made again.
-
-    Args:
-        path: A safetensors file that may exist; None to keep nothing.
-        make: Makes the arrays.
-
-    Returns:
-        The arrays by name.
-    """
-    if path is not None and path.exists():
+def cached(path: Path, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+    """Read arrays from a safetensors file, or make and write them. A damaged file is made again; writing is atomic."""
+    if path.exists():
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            logger.warning("The cached features %s cannot be read (%s); they are made again.", path, error)
+            logger.warning("Cannot read the cached features %s (%s); computing them again.", path, error)
     arrays = make()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
-        unfinished.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
+    unfinished.replace(path)
     return arrays
 
 
@@ -126,32 +100,21 @@ def encode_images_once(
     batch_size: int,
     cache_dir: Path | None,
 ) -> dict[str, Array]:
-    """Encode the images of a split, unless the cache holds them.
+    """Call `encode_images`, unless `cache_dir` has its result."""
 
-    Args:
-        model: As for `encode_images`.
-        processor: Its processor.
-        rows: With the column `image`.
-        split: Name of the split.
-        batch_size: Images a forward pass.
-        cache_dir: Where encoded splits are kept; None to keep none.
+    def make() -> dict[str, Array]:
+        return encode_images(model, processor, rows, batch_size=batch_size, description=f"Images, {split}")
 
-    Returns:
-        What `encode_images` returns.
-    """
-    path = cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors" if cache_dir else None
-    description = f"Images, {split}"
-    return cached(path, lambda: encode_images(model, processor, rows, batch_size=batch_size, description=description))
+    if cache_dir is None:
+        return make()
+    return cached(cache_dir / f"{cache_key(model, processor, rows, split)}.safetensors", make)
 
 
 def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Dataset, split: str) -> str:
-    """Name that changes with anything the embeddings depend on: weights, processor, rows and split.
+    """Make a name that changes with anything the embeddings depend on.
 
-    Args:
-        model: Its weights are hashed, not its path: training goes on in the same folder.
-        processor: Its settings are hashed (image size, maximum length).
-        rows: Their fingerprint, which `datasets` keeps from load to load.
-        split: Name of the split.
+    The weights are hashed, not their path, since training continues in the same folder; so are the settings of the
+    processor, and the fingerprint that `datasets` keeps for rows.
     """
     digest = hashlib.sha256(processor.to_json_string().encode())
     digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
@@ -163,7 +126,7 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
 
 @contextmanager
 def _evaluation_mode(model: LumbarCLIPModel) -> Iterator[None]:
-    """Switch dropout and batch statistics off, and back to what they were."""
+    """Switch dropout and batch statistics off for a while."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,7 @@
-"""The figures reported of any classifier, probe or zero-shot: one table for exclusive classes, one for findings."""
+"""Metrics of a classifier of labels, whichever protocol predicts: one table for exclusive classes, one for findings.
+
+Shapes: N rows, K labels.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,26 +11,71 @@ import numpy as np
 
 from data_scripts.records import NO_FINDING
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Estimate, Resampling, patient_bootstrap
+from train.evaluation.statistics.bootstrap import (
+    Estimate,
+    Measure,
+    Resampling,
+    estimates_of,
+    paired_difference,
+    undefined_estimate,
+)
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.statistics.resampled import Measure
 from train.evaluation.targets import Targets
 
 
-def exclusive_class_estimates(
-    targets: Targets, probabilities: Array, resampling: Resampling, scores: Array | None = None
-) -> dict[str, Estimate]:
-    """Measure a classifier of classes of which each row has exactly one: `exclusive_class_measures`, with intervals."""
-    return _estimates(exclusive_class_measures(targets, probabilities, scores), resampling)
+def label_estimates(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
+    """Estimate the metrics of `label_measures`."""
+    return estimates_of(label_measures(targets, probabilities), resampling)
 
 
-def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Array | None = None) -> dict[str, Measure]:
-    """Say what the figures of a classifier are computed of, for classes of which each row has exactly one.
+def label_measures(
+    targets: Targets,
+    probabilities: Array,
+    *,
+    scores: Array | None = None,
+    said: Array | None = None,
+    unlearned: Mapping[int, str] | None = None,
+) -> dict[str, Measure]:
+    """Collect the metrics of predicted labels, not computed yet.
+
+    Args:
+        targets: The truth.
+        probabilities: One for each label; NaN where a finding could not be learned. Shape (N, K).
+        scores: What `auroc` and `average_precision` rank rows by; None: the probabilities. Shape (N, K).
+        said: Whether a finding is predicted to be present, bool; None: where its probability exceeds one half.
+            Exclusive classes take the likeliest. Shape (N, K).
+        unlearned: Columns of findings to leave out, with the reason; None: those with NaN.
+
+    Returns:
+        The metrics of `exclusive_class_measures` or of `finding_measures`.
+    """
+    scores = probabilities if scores is None else scores
+    if targets.exclusive:
+        return exclusive_class_measures(targets, probabilities, scores)
+    said = probabilities > 0.5 if said is None else said
+    unlearned = unlearned_columns(targets, probabilities) if unlearned is None else unlearned
+    return finding_measures(targets, scores, said, unlearned)
+
+
+def unlearned_columns(targets: Targets, probabilities: Array, folds: Array | None = None) -> dict[int, str]:
+    """Find the columns of findings with NaN, which could not be learned; the reason names the `folds`, if any."""
+    unlearned: dict[int, str] = {}
+    if targets.exclusive:
+        return unlearned
+    for k in np.flatnonzero(np.isnan(probabilities).any(0)).tolist():
+        without = [] if folds is None else np.unique(folds[np.isnan(probabilities[:, k])]).tolist()
+        of_folds = f" (fold {', '.join(map(str, without))})" if len(without) else ""
+        unlearned[k] = f"the patients to learn `{targets.label_names[k]}` from all have it or all lack it{of_folds}"
+    return unlearned
+
+
+def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Array) -> dict[str, Measure]:
+    """Collect the metrics of a classifier of exclusive classes.
 
     Args:
         targets: The truth; exclusive labels.
-        probabilities: Of each class; the largest is the answer. Shape (N, K), rows sum to 1.
-        scores: What `auroc` and `average_precision` rank rows by; None: the probabilities. Shape (N, K).
+        probabilities: One for each class; the likeliest is predicted. Shape (N, K), rows sum to 1.
+        scores: What `auroc` and `average_precision` rank rows by. Shape (N, K).
 
     Returns:
         `accuracy`, `macro_f1`, `balanced_accuracy`, `minority_recall`, `expected_calibration_error`; for two classes
@@ -44,92 +92,84 @@ def exclusive_class_measures(targets: Targets, probabilities: Array, scores: Arr
     measures["expected_calibration_error"] = measure(
         metrics.expected_calibration_error, [probabilities.max(1), predicted == truth]
     )
-    by_class = (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class)
     if num_classes != 2:
         for k, name in enumerate(targets.label_names):
             measures[f"f1/{name}"] = measure(_of_class(metrics.f1_by_class, k, num_classes), [truth, predicted])
         return measures
-    finding = finding_of_two(targets)
-    for function in by_class:
+    finding = targets.findings[0]  # the first class that is not `No Finding` is the positive one
+    for function in (metrics.precision_by_class, metrics.recall_by_class, metrics.f1_by_class):
         name = function.__name__.removesuffix("_by_class")
         measures[name] = measure(_of_class(function, finding, num_classes), [truth, predicted])
-    ranked = [truth == finding, (probabilities if scores is None else scores)[:, finding]]
+    ranked = [truth == finding, scores[:, finding]]
     measures["auroc"] = measure(metrics.auroc, ranked)
     measures["average_precision"] = measure(metrics.average_precision, ranked)
     return measures
 
 
-def finding_of_two(targets: Targets) -> int:
-    """Column of the class that counts as positive among two: the first that is not `No Finding`."""
-    return targets.findings[0]
-
-
-def finding_estimates(
-    targets: Targets,
-    scores: Array,
-    answered: Array,
-    resampling: Resampling,
-    undefined: dict[int, str] | None = None,
-) -> dict[str, Estimate]:
-    """Measure how well scores tell rows with a finding from those without: `finding_measures`, with intervals."""
-    return _estimates(finding_measures(targets, scores, answered, undefined), resampling)
-
-
-def finding_measures(
-    targets: Targets, scores: Array, answered: Array, undefined: Mapping[int, str] | None = None
-) -> dict[str, Measure]:
-    """Say what the figures of scores are computed of, for labels that need not exclude each other.
+def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Mapping[int, str]) -> dict[str, Measure]:
+    """Collect the metrics of labels that need not exclude each other.
 
     Args:
-        targets: The truth; labels need not exclude each other.
+        targets: The truth.
         scores: Higher means more likely present. Shape (N, K).
-        answered: Whether the finding is said to be present. Shape (N, K), bool.
-        undefined: Columns that have no scores (the training split lacks the class), with the reason.
+        said: Whether the finding is predicted to be present. Shape (N, K), bool.
+        undefined: Columns without scores, with the reason.
 
     Returns:
-        `macro_auroc`, `macro_average_precision`, `macro_f1`, `balanced_accuracy`: means over the findings that are
-        defined, `No Finding` left out (it is the absence of the others); `macro_auroc_with_no_finding`: the mean over
-        all labels; then `auroc/LABEL` and `average_precision/LABEL` of each.
+        `macro_auroc`, `macro_average_precision`, `macro_f1`, `balanced_accuracy`: means over the defined findings
+        without `No Finding`, the absence of the others; `macro_auroc_with_no_finding`: the mean over all labels; then
+        `auroc/LABEL` and `average_precision/LABEL` of each.
     """
-    reasons = _reasons_without_rows(targets) | dict(undefined or {})
+    reasons = _reasons_without_rows(targets) | dict(undefined)
     measure = partial(Measure, patient_ids=targets.patient_ids)
 
-    def macro(metric: metrics.Metric, answers: Array, columns: list[int]) -> Measure:
+    def macro(metric: metrics.Metric, predicted: Array, columns: list[int]) -> Measure:
         kept = [k for k in columns if k not in reasons]
         if not kept:
             return _undefined(targets, "; ".join(reasons.values()))
-        return measure(partial(metrics.mean_over_findings, metric), [targets.labels[:, kept], answers[:, kept]])
+        return measure(partial(metrics.mean_over_findings, metric), [targets.labels[:, kept], predicted[:, kept]])
 
     measures = {
         "macro_auroc": macro(metrics.auroc, scores, targets.findings),
         "macro_average_precision": macro(metrics.average_precision, scores, targets.findings),
-        "macro_f1": macro(metrics.presence_f1, answered, targets.findings),
-        "balanced_accuracy": macro(metrics.presence_balanced_accuracy, answered, targets.findings),
+        "macro_f1": macro(metrics.presence_f1, said, targets.findings),
+        "balanced_accuracy": macro(metrics.presence_balanced_accuracy, said, targets.findings),
     }
     if NO_FINDING in targets.label_names:
-        every_label = list(range(len(targets.label_names)))
-        measures["macro_auroc_with_no_finding"] = macro(metrics.auroc, scores, every_label)
+        measures["macro_auroc_with_no_finding"] = macro(metrics.auroc, scores, list(range(scores.shape[1])))
     for k, name in enumerate(targets.label_names):
         for metric in (metrics.auroc, metrics.average_precision):
-            measures[f"{metric.__name__}/{name}"] = (
-                _undefined(targets, reasons[k])
-                if k in reasons
-                else measure(metric, [targets.labels[:, k], scores[:, k]])
-            )
+            defined = measure(metric, [targets.labels[:, k], scores[:, k]])
+            measures[f"{metric.__name__}/{name}"] = _undefined(targets, reasons[k]) if k in reasons else defined
     return measures
 
 
-def _estimates(measures: Mapping[str, Measure], resampling: Resampling) -> dict[str, Estimate]:
-    return {
-        name: patient_bootstrap(
-            measure.metric, measure.arrays, measure.patient_ids, resampling, measure.reason_if_undefined
-        )
-        for name, measure in measures.items()
-    }
+def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: Resampling) -> dict[str, Estimate]:
+    """Measure how much better one system predicts labels than another, on the same resampled patients.
+
+    Args:
+        targets: The truth.
+        ours: Probabilities of exclusive labels; otherwise what ranks the rows, label by label; NaN where a label could
+            not be learned. Shape (N, K).
+        theirs: The same of the other system.
+        resampling: How intervals are drawn.
+
+    Returns:
+        `macro_f1` (exclusive labels) or `macro_auroc` (findings that are learned, present and absent).
+    """
+    if targets.exclusive:
+        metric = partial(metrics.macro_f1, num_classes=len(targets.label_names))
+        arrays, others = ([targets.classes, one.argmax(1)] for one in (ours, theirs))
+        return {"macro_f1": paired_difference(metric, arrays, others, targets.patient_ids, resampling)}
+    undefined = _reasons_without_rows(targets) | unlearned_columns(targets, ours)
+    defined = [k for k in targets.findings if k not in undefined]
+    if not defined:
+        return {"macro_auroc": undefined_estimate(len(targets), "no finding is learned, present and absent")}
+    arrays, others = ([targets.labels[:, defined], one[:, defined]] for one in (ours, theirs))
+    return {"macro_auroc": paired_difference(metrics.macro_auroc, arrays, others, targets.patient_ids, resampling)}
 
 
 def _undefined(targets: Targets, reason: str) -> Measure:
-    """A figure that no metric could compute: too little is there."""
     return Measure(lambda *_, **__: np.array(math.nan), [targets.patient_ids], targets.patient_ids, reason)
 
 

@@ -1,9 +1,9 @@
-"""The figures of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
+"""The metrics of `metrics.json` for predictions of any model, as a metric of Hugging Face `evaluate`.
 
-    metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; findings: "multi_label" after it
+    metric = evaluate.load("train/evaluation/lumbar_metrics.py")  # exclusive classes; for findings add "multi_label"
     metric.compute(predictions=probabilities, references=classes, patient_ids=patients, label_names=names)
 
-Needs this package installed, and no network. `evaluate` copies this file alone into its cache.
+Needs this package installed, but no network. `evaluate` copies only this file into its cache.
 """
 
 from typing import Any
@@ -12,32 +12,32 @@ import datasets
 import evaluate
 import numpy as np
 
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Resampling, as_entries
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Resampling, as_entries, estimates_of
 from train.evaluation.targets import Targets
 
-DESCRIPTION = "Figures of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
+DESCRIPTION = "Metrics of a classifier of lumbar images, with 95 % intervals over resampled patients, not images."
 INPUTS = """
 Args:
-    predictions: Probabilities of the K labels for each image. Of `single_label`, they sum to 1.
-    references: Of `single_label`, the index of the class; of `multi_label`, 0 or 1 for each of the K labels.
+    predictions: Probabilities of the K labels for each image. With `single_label`, they sum to 1.
+    references: With `single_label`, the index of the class; with `multi_label`, K values of 0 or 1.
     patient_ids: Patient of each image. Images of one patient are drawn together.
-    label_names: Names of the K labels. `No Finding` is no finding: of two classes the other one is positive.
-    threshold: Of `multi_label`: probability above which a label counts as answered. 0.5.
-    num_resamples: Bootstrap resamples of patients. 1000.
-    seed: Seed of the resamples. 0.
+    label_names: Names of the K labels. `No Finding` is the absence of findings; of two classes, the other is positive.
+    threshold: With `multi_label`, the probability above which a label counts as present. Default: 0.5.
+    num_resamples: Bootstrap resamples of patients. Default: 1000.
+    seed: Seed of the resamples. Default: 0.
 Returns:
-    For each figure, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
-    the rows do not define is None, with the `reason`.
+    For each metric, such as `macro_f1`, a dict with `value`, the interval `low` and `high`, and the images `n`. What
+    the rows leave undefined is None, with the `reason`.
 Example:
     >>> metric = evaluate.load("train/evaluation/lumbar_metrics.py", "single_label")
-    >>> figures = metric.compute(
+    >>> metrics = metric.compute(
     ...     predictions=[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]],
     ...     references=[0, 0, 1],
     ...     patient_ids=["a", "b", "b"],
     ...     label_names=["LBP", "No Finding"],
     ... )
-    >>> figures["balanced_accuracy"]["value"]
+    >>> metrics["balanced_accuracy"]["value"]
     0.75
 """
 CITATION = "LumbarCLIP, arXiv 2509.20813"
@@ -49,24 +49,20 @@ REFERENCES = {
 
 
 class LumbarMetrics(evaluate.Metric):
-    """Figures of one split; `config_name` says whether the labels exclude each other."""
+    """Metrics of one split; `config_name` says whether the labels exclude each other."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in REFERENCES:
             raise ValueError(
-                f"The configurations are single_label, the default, and multi_label; got {self.config_name!r}."
+                f"The configuration must be single_label (the default) or multi_label; got {self.config_name!r}."
             )
         features = {
             "predictions": datasets.Sequence(datasets.Value("float64")),
             "references": REFERENCES[self.config_name],
             "patient_ids": datasets.Value("string"),
         }
-        return evaluate.MetricInfo(
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=datasets.Features(features),
-        )
+        texts = {"description": DESCRIPTION, "citation": CITATION, "inputs_description": INPUTS}
+        return evaluate.MetricInfo(**texts, features=datasets.Features(features))
 
     def _compute(
         self,
@@ -90,25 +86,21 @@ class LumbarMetrics(evaluate.Metric):
             grades=np.full(len(references), -1),
             patient_ids=np.array(patient_ids),
         )
-        resampling = Resampling(num_resamples, seed)
-        if exclusive:
-            estimates = exclusive_class_estimates(targets, probabilities, resampling)
-        else:
-            estimates = finding_estimates(targets, probabilities, probabilities > threshold, resampling)
-        return as_entries(estimates)
+        measures = label_measures(targets, probabilities, said=probabilities > threshold)
+        return as_entries(estimates_of(measures, Resampling(num_resamples, seed)))
 
 
 def check_probabilities(probabilities: np.ndarray, num_labels: int, exclusive: bool) -> None:
-    """Refuse what is no probability of each label, such as logits.
+    """Check that there is a probability for each label, not a logit.
 
     Raises:
-        ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels sums to less
-            or more than 1.
+        ValueError: If the shape is not (N, K), a value is outside [0, 1], or a row of exclusive labels does not sum to
+            1.
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != num_labels:
         raise ValueError(
-            f"predictions need {num_labels} probabilities for each image, one for each of label_names; got an array of "
-            f"shape {probabilities.shape}."
+            f"predictions need {num_labels} probabilities for each image, one for each of label_names; got shape "
+            f"{probabilities.shape}."
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("predictions are probabilities in [0, 1]; apply a softmax or sigmoid to logits first.")
@@ -120,7 +112,7 @@ def multi_hot(references: list[Any], num_labels: int, exclusive: bool) -> np.nda
     """Turn class indices, or rows of 0 and 1, into a boolean matrix.
 
     Raises:
-        ValueError: If a reference is no class, or no row of 0 and 1 for each label.
+        ValueError: If a reference is not a class, or not a row of 0 and 1 for each label.
 
     Example:
         >>> multi_hot([1, 0], 2, exclusive=True).astype(int).tolist()

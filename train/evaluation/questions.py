@@ -1,9 +1,9 @@
-"""Labels as questions: one question for exclusive classes, a question for each finding otherwise.
+"""Labels as questions, so that both kinds are calibrated by the same code.
 
-Both kinds of labels are then calibrated by the same code.
+Exclusive classes are one question, whose choices are the classes: Q = 1, C = K. Each finding is a question of its own
+with the choices absent and present: Q = K, C = 2.
 
-Shapes: N rows, K labels, Q questions, C choices. Exclusive classes: Q = 1, C = K. Findings: Q = K, C = 2, the choices
-absent and present.
+Shapes: N rows, K labels, Q questions, C choices.
 """
 
 import numpy as np
@@ -16,33 +16,26 @@ ABSENT_OR_PRESENT = ("absent", "present")
 
 def as_questions(probabilities: Array, targets: Targets) -> Floats:
     """Arrange probabilities of labels, shape (N, K), as questions and their choices, shape (N, Q, C)."""
-    if targets.exclusive:
-        return np.asarray(probabilities, dtype=np.float64)[:, None, :]
     present = np.asarray(probabilities, dtype=np.float64)
-    return np.stack([1 - present, present], axis=2)
+    return present[:, None, :] if targets.exclusive else np.stack([1 - present, present], axis=2)
 
 
 def logits_as_questions(logits: Array, targets: Targets) -> Floats:
-    """Arrange logits of labels as logits of questions, whose softmax over the choices gives the probabilities.
+    """Arrange logits of labels, shape (N, K), as logits of questions, shape (N, Q, C), for a softmax over choices.
 
-    Args:
-        logits: Of exclusive classes, those of a softmax; of a finding, its log-odds. Shape (N, K).
-        targets: What the labels are.
-
-    Returns:
-        Shape (N, Q, C). The logit of absence is 0.
+    The logits are those of a softmax for exclusive classes, log-odds for a finding; the logit of absence is 0.
     """
     of_labels = np.asarray(logits, dtype=np.float64)
     return of_labels[:, None, :] if targets.exclusive else np.stack([np.zeros_like(of_labels), of_labels], axis=2)
 
 
 def as_label_logits(by_question: Array, targets: Targets) -> Array:
-    """Arrange logits of questions, shape (N, Q, C), as logits of labels: `logits_as_questions` undone. Shape (N, K)."""
+    """Undo `logits_as_questions`: from shape (N, Q, C) to (N, K)."""
     return by_question[:, 0] if targets.exclusive else by_question[..., 1] - by_question[..., 0]
 
 
 def as_label_probabilities(by_question: Array, targets: Targets) -> Array:
-    """Arrange probabilities of questions, shape (N, Q, C), as probabilities of labels again. Shape (N, K)."""
+    """Undo `as_questions`: from shape (N, Q, C) to (N, K)."""
     return by_question[:, 0] if targets.exclusive else by_question[..., 1]
 
 
@@ -61,11 +54,12 @@ def question_names(targets: Targets) -> tuple[str, ...]:
     return ("classes",) if targets.exclusive else targets.label_names
 
 
-def counted_questions(targets: Targets) -> list[int]:
-    """Questions that macro figures count: all but whether there is `No Finding`, the absence of the others."""
-    return [0] if targets.exclusive else targets.findings
-
-
 def learned_questions(by_question: Array) -> Array:
-    """Whether each question has probabilities, or logits: a label that was not learned is NaN. Shape (Q,), bool."""
+    """Tell whether each question has probabilities, or logits: one that was not learned is NaN. Shape (Q,), bool."""
     return np.array([not np.isnan(of_question).any() for of_question in by_question.swapaxes(0, 1)])
+
+
+def counted_questions(probabilities: Array, targets: Targets) -> list[int]:
+    """Learned questions that macro means count: not `No Finding`, the absence of the others. Takes shape (N, K)."""
+    learned = learned_questions(as_questions(probabilities, targets))
+    return [question for question in ([0] if targets.exclusive else targets.findings) if learned[question]]

@@ -1,6 +1,6 @@
-"""What all runs of an experiment share: the rows, the folds they are measured on, and the baselines of each fold."""
+"""The data that all runs of an experiment share: the rows, the folds, and the baselines of each fold."""
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,63 +8,53 @@ from typing import Any
 
 import numpy as np
 from datasets import DatasetDict, concatenate_datasets
-from safetensors import safe_open
-from safetensors.numpy import save
 
-from data_scripts.system.whole_files import write_bytes
+from data_scripts.splits import patient_folds
+from data_scripts.system.whole_files import write_json
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import DataFacts
 from train.evaluation.baselines import pixel_features
-from train.evaluation.out_of_fold import Answers
-from train.evaluation.predictions import baseline_answers
+from train.evaluation.predict import predict_baselines, predict_majority
+from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.targets import Targets, read_rows, read_targets
-from train.experiments.folds import FOLDS, cut, fold_splits, keep_cut
+from train.evaluation.targets import Targets, count_labels, read_rows, read_targets
 from train.experiments.spec import ExperimentArguments
 
-logger = logging.getLogger(__name__)
-
-# Of the cut alone: all seeds are measured on the same folds, so that their answers can be compared row by row.
+FOLDS = "folds.json"
+# Seeds only the cut: all seeds of an experiment share the folds, so their predictions compare row by row.
 CUT_SEED = 0
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold trains, validates and measures on.
+    """The rows that one fold trains, validates and measures on."""
 
-    Args:
-        number: 0 where the data set's own splits are used.
-        dataset: Splits `train`, `validation` and `test`.
-        rows: Index of each test row among all rows that the experiment measures. Shape (N,).
-    """
+    number: int  # 0 for the dataset's own splits
+    dataset: DatasetDict  # splits `train`, `validation` and `test`
+    rows: Array  # index of each test row among all rows that the experiment measures; (N,)
 
-    number: int
-    dataset: DatasetDict
-    rows: Array
+    def describe(self) -> dict[str, Any]:
+        """Count the rows and patients of the splits."""
+        return {
+            "fold": self.number,
+            "num_rows": {split: len(rows) for split, rows in self.dataset.items()},
+            "num_patients": {split: len(set(rows["patient_id"][:])) for split, rows in self.dataset.items()},
+        }
 
 
 @dataclass(frozen=True)
 class ExperimentData:
-    """The data of an experiment.
+    """The data of an experiment."""
 
-    Args:
-        name: Of the data set.
-        folds: At least one.
-        targets: The truth of all rows that the experiment measures.
-        sources: Of the same rows.
-        leak: What the splits or folds share, where that was allowed; else None.
-        fold_of_row: The cut; None where the data set's own splits are used.
-    """
-
-    name: str
-    folds: Sequence[Fold]
-    targets: Targets
-    sources: Sequence[str]
-    leak: Mapping[str, Any] | None
-    fold_of_row: Array | None
+    name: str  # of the dataset
+    folds: Sequence[Fold]  # at least one
+    targets: Targets  # the truth of all rows that the experiment measures
+    sources: Sequence[str]  # of the same rows
+    leak: Mapping[str, Any] | None  # what the splits or folds share, where that was allowed
+    fold_of_row: Array | None  # the cut; None for the dataset's own splits
 
     def describe(self) -> dict[str, Any]:
-        """Say what is measured on, as `results.json` keeps it."""
+        """Describe the measured rows, for `results.json`."""
         targets = self.targets
         return {
             "name": self.name,
@@ -73,25 +63,15 @@ class ExperimentData:
             "num_patients": len(set(targets.patient_ids)),
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
-            "labels": {
-                name: {"rows": int(present.sum()), "patients": len(set(targets.patient_ids[present]))}
-                for name, present in zip(targets.label_names, targets.labels.T, strict=True)
-            },
-        }
+            "labels": count_labels(targets),
+        } | ({} if self.fold_of_row is None else {"folds": [fold.describe() for fold in self.folds]})
 
 
 def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
-    """Read the data set, refuse one that leaks or has no labels, and cut it into folds.
-
-    Args:
-        experiment: The experiment.
-        show_progress: Whether to draw a progress bar.
-
-    Returns:
-        The data.
+    """Read the dataset, check that it has labels and does not leak, and cut it into folds.
 
     Raises:
-        ValueError: If there is no such data set, it has no labels or too few patients, or it leaks.
+        ValueError: If there is no such dataset, it has no labels or too few patients, or it leaks.
     """
     dataset = open_dataset(experiment.dataset)
     if experiment.folds is None:
@@ -110,8 +90,8 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     if not targets.labels.any():
         raise ValueError(
-            f"None of the {len(targets)} rows that {experiment.dataset} is to be measured on has a label, so there is "
-            "nothing to measure: label the data (`python -m data_scripts.parse_reports` reads findings from reports)."
+            f"None of the {len(targets)} rows of {experiment.dataset} to measure has a label: label the data "
+            "(`python -m data_scripts.parse_reports` reads findings from reports)."
         )
     facts = DataFacts(experiment.dataset, parts, show_progress)
     facts.check_leaks(experiment.allow_leaks)
@@ -125,56 +105,66 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
     )
 
 
-def keep_folds(data: ExperimentData, out: Path) -> None:
-    """Record the cut in the experiment's folder; refuse to go on with another one.
+def cut(targets: Targets, num_folds: int, seed: int) -> Array:
+    """Assign rows to folds by patient, stratified by label. Shape (N,)."""
+    labels = [[targets.label_names[k] for k in np.flatnonzero(present)] for present in targets.labels]
+    return np.array(patient_folds(targets.patient_ids.tolist(), labels, num_folds, seed))
+
+
+def fold_splits(fold_of_row: Array, fold: int) -> dict[str, Array]:
+    """Select the rows of each split of a fold: the fold itself is the test, the next validates, the others train.
+
+    Example:
+        >>> {split: rows.tolist() for split, rows in fold_splits(np.array([0, 1, 2, 2, 0]), 2).items()}
+        {'train': [1], 'validation': [0, 4], 'test': [2, 3]}
+    """
+    next_fold = (fold + 1) % (fold_of_row.max() + 1)
+    return {
+        "train": np.flatnonzero((fold_of_row != fold) & (fold_of_row != next_fold)),
+        "validation": np.flatnonzero(fold_of_row == next_fold),
+        "test": np.flatnonzero(fold_of_row == fold),
+    }
+
+
+def keep_folds(data: ExperimentData, folder: Path) -> None:
+    """Record the cut in the experiment's folder, or check that the one there is the same.
 
     Raises:
-        ValueError: If the folder's runs were measured on folds of other rows.
+        ValueError: If the folder's runs were measured on folds of other rows, or of the same rows in another order.
     """
-    if data.fold_of_row is not None:
-        rows = concatenate_datasets([fold.dataset["test"] for fold in data.folds])
-        order = np.argsort(np.concatenate([fold.rows for fold in data.folds]))
-        keep_cut(out / FOLDS, data.targets, data.fold_of_row, rows.select(order))
+    if data.fold_of_row is None:
+        return
+    rows = concatenate_datasets([fold.dataset["test"] for fold in data.folds])
+    order = np.argsort(np.concatenate([fold.rows for fold in data.folds]))
+    patients = zip(data.targets.patient_ids.tolist(), data.fold_of_row.tolist(), strict=True)
+    now = {"rows_sha256": rows_sha256(rows.select(order)), "fold_of_patient": dict(sorted(patients))}
+    path = folder / FOLDS
+    if path.exists() and json.loads(path.read_text()) != now:
+        raise ValueError(
+            f"{path} was cut from other rows: the dataset has been rebuilt since. Choose another folder, or start "
+            "again with --overwrite."
+        )
+    write_json(path, now)
 
 
-def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Answers]:
-    """Answer a fold's rows from features that no run has learned, or read the answers from an earlier start.
+def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Predictions]:
+    """Predict a fold's rows with each baseline, or read the predictions of an earlier start for the same rows.
 
-    Args:
-        fold: The fold.
-        names: Baselines.
-        folder: Where the answers are kept, in a file for each fold, which names the rows that it is of.
-
-    Returns:
-        Answers by baseline.
+    The file of a fold in `folder` keeps the hash of the rows.
     """
-    path, rows = folder / f"{fold.number}.safetensors", rows_of_splits(fold)
-    answers = read_baselines(path, rows)
-    if set(names) - set(answers):
+    path, rows = folder / f"{fold.number}.parquet", rows_of_splits(fold)
+    found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
+    if set(names) - set(found):
         targets = read_targets(fold.dataset)
-        features = pixel_features(fold.dataset) if set(names) - {"majority"} else {}
-        answers = baseline_answers(features, targets, fold.rows, fold.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        flat = {
-            f"{name}/{key}": np.ascontiguousarray(array) for name, of in answers.items() for key, array in of.items()
-        }
-        write_bytes(path, save(flat, metadata=rows))
-    return {name: answers[name] for name in names}
-
-
-def read_baselines(path: Path, rows: Mapping[str, str]) -> dict[str, Answers]:
-    """Read the answers of baselines; none if there is no file, or it is of other rows."""
-    if not path.exists():
-        return {}
-    answers: dict[str, Answers] = {}
-    with safe_open(path, "numpy") as kept:
-        if kept.metadata() == rows:
-            for name in kept.keys():  # noqa: SIM118 -- it cannot be iterated over
-                baseline, _, key = name.partition("/")
-                answers.setdefault(baseline, {})[key] = kept.get_tensor(name)
-    return answers
+        predictions = predict_majority(targets)
+        if set(names) - {"majority"}:
+            predictions |= predict_baselines(pixel_features(fold.dataset), targets)
+        write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:], rows)
+        found = of_baselines(predictions)
+    of_rows = {"row": fold.rows, "fold": np.full(len(fold.rows), fold.number)}
+    return {name: of_rows | found[name] for name in names}
 
 
 def rows_of_splits(fold: Fold) -> dict[str, str]:
-    """Identity of the rows of each split."""
+    """Hash the rows of each split."""
     return {split: rows_sha256(rows) for split, rows in fold.dataset.items()}

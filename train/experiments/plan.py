@@ -1,4 +1,4 @@
-"""The dry run of an experiment: what each run comes to, and how long it would take on this machine."""
+"""The dry run of an experiment: the updates of each run, and how long it would take on this machine."""
 
 import json
 import logging
@@ -13,25 +13,25 @@ from accelerate.utils import send_to_device, set_seed
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from data_scripts.system.markdown import markdown_table
 from train.data.loaders import plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
 from train.experiments.spec import ExperimentRun
 from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.data import build_rows
 from train.pretraining.initial_model import build_model
-from train.reporting.tables import markdown_table
+from train.pretraining.task import build_rows
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 
 logger = logging.getLogger(__name__)
 
 TIMED_UPDATES = 2
-# Where a batch this small takes longer than this, one of the paper's size would take minutes, at hardly another speed.
+# If a batch this small takes longer than this, one of the paper's size would take minutes, at about the same speed.
 SMALL_BATCH_SIZE = 8
 SLOW_SECONDS = 1.0
-# What the time of a pair depends on; heads, temperatures and learning rates are nothing beside the towers.
+# The settings that decide the speed; heads, temperatures and learning rates cost nothing compared with the towers.
 SPEED_SETTINGS = (
     "objective",
     "vision",
@@ -50,19 +50,14 @@ SPEED_SETTINGS = (
 )
 
 
-def plan_experiment(
+def estimate_runs(
     runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator
 ) -> list[dict[str, Any]]:
     """Count the updates of each run and estimate its time from a few measured steps of each kind of run.
 
-    Args:
-        runs: Of the experiment.
-        folds: Of the experiment, in order.
-        accelerator: Knows processes, device and precision.
-
     Returns:
         For each run its `run`, `updates`, `pairs`, `pairs_per_second` and `seconds`; all 0 or None where nothing is
-        trained. Decoding, validation and answering come on top.
+        trained. Decoding, validation and predicting are not counted.
     """
     speeds: dict[str, float] = {}
     planned = []
@@ -75,44 +70,31 @@ def plan_experiment(
         if kind not in speeds:
             speeds[kind] = pairs_per_second(args, dataset["train"], accelerator)
         share = accelerator.process_index, accelerator.num_processes
-        updates = count_updates(
-            args, len(plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share))
-        )
+        batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
+        updates = count_updates(args, len(batches))
         pairs = updates * args.gradient_accumulation_steps * args.batch_size * accelerator.num_processes
-        planned.append(
-            {
-                "run": run.run_id,
-                "updates": updates,
-                "pairs": pairs,
-                "pairs_per_second": speeds[kind],
-                "seconds": pairs / speeds[kind],
-            }
-        )
+        time_of_run = {"pairs_per_second": speeds[kind], "seconds": pairs / speeds[kind]}
+        planned.append({"run": run.run_id, "updates": updates, "pairs": pairs, **time_of_run})
     return planned
 
 
 def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator: Accelerator) -> float:
     """Time a few updates, after one that warms up: towers of the run's size, on rows of its data.
 
-    Where pretrained towers cannot be reached, random ones of the text tower's usual shape stand in for them. Batches
-    are those of the run, or small ones where even these take seconds.
-
-    Args:
-        args: Settings of the run.
-        train_split: Its training split.
-        accelerator: Knows processes, device and precision.
+    If pretrained towers cannot be reached, random ones with the text tower's usual shape replace them. Batches are
+    those of the run, or small ones where even these take seconds.
 
     Returns:
-        Pairs a second of all processes together.
+        Pairs per second of all processes together.
     """
     few = train_split.select(range(min(args.batch_size, len(train_split))))
     set_seed(args.seed)
     try:
         processor, model = build_model(args, few)
-    except (OSError, ValueError):  # of both kinds, as the Hub or a tower's loader says it
+    except (OSError, ValueError):  # the Hub raises one, a tower's loader the other
         if not args.pretrained:
             raise
-        logger.warning("%s or %s cannot be fetched: random towers are timed.", args.vision, args.text)
+        logger.warning("Cannot fetch %s or %s; timing random towers instead.", args.vision, args.text)
         processor, model = build_model(replace(args, pretrained=False), few)
     rows, _ = build_rows(args, {"train": few, "validation": few}, processor, show_progress=False)
     step = ModelWithObjective(model, build_objective(args.objective, model, rows.labels)).to(accelerator.device)
@@ -135,8 +117,7 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
 
     seconds_of_update(SMALL_BATCH_SIZE)  # the first one allocates
     small = torch.tensor(seconds_of_update(SMALL_BATCH_SIZE), device=accelerator.device)
-    is_slow = accelerator.reduce(small, "mean").item() > SLOW_SECONDS  # alike on all processes, which gather together
-    if is_slow:
+    if accelerator.reduce(small, "mean").item() > SLOW_SECONDS:  # the same on all processes, which gather together
         return SMALL_BATCH_SIZE * accelerator.num_processes / small.item()
     seconds = sum(seconds_of_update(args.batch_size) for _ in range(TIMED_UPDATES))
     return TIMED_UPDATES * args.batch_size * accelerator.num_processes / seconds
@@ -155,7 +136,6 @@ def plan_table(planned: Sequence[dict[str, Any]]) -> str:
         for of_run in planned
     ]
     total = {name: sum(of_run[name] for of_run in planned) for name in ("updates", "pairs", "seconds")}
-    rows.append(
-        [f"{len(planned)} runs", f"{total['updates']:,}", f"{total['pairs']:,}", "", in_words(total["seconds"])]
-    )
+    sums = f"{total['updates']:,}", f"{total['pairs']:,}", "", in_words(total["seconds"])
+    rows.append([f"{len(planned)} runs", *sums])
     return markdown_table(["run", "updates", "pairs", "pairs/s", "training"], rows)

@@ -1,32 +1,26 @@
-"""How far an experiment is: a table of its systems and an estimate of the time that is left."""
+"""The progress of an experiment: a table of its systems and an estimate of the time left."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from train.evaluation.statistics import metrics
+from data_scripts.system.markdown import markdown_table
+from train.evaluation.label_metrics import label_measures
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 from train.experiments.runner import DONE, Summary
 from train.experiments.spec import ExperimentRun
-from train.reporting.tables import markdown_table
 
 Summaries = Mapping[str, Summary]
 
 
 def progress_table(
-    runs: Sequence[ExperimentRun], summaries: Summaries, figures: Mapping[str, float], metric: str
+    runs: Sequence[ExperimentRun], summaries: Summaries, values_of_runs: Mapping[str, float | None], metric: str
 ) -> str:
-    """Lay out what each system has done, one line a system.
+    """Lay out the progress of each system, one per line, as a Markdown table.
 
-    Args:
-        runs: Of the experiment.
-        summaries: By run id, of the runs that have ended.
-        figures: By run id, of the runs that have one: see `quick_figure`.
-        metric: What the figures are.
-
-    Returns:
-        A Markdown table: runs done, those that ended badly, the mean figure of those done, and the seconds of a run.
+    It shows runs done, those that ended badly, the mean of `values_of_runs` (`quick_metric` by run id, called
+    `metric`), and the seconds of a run.
     """
     rows = []
     for title in dict.fromkeys(run.title for run in runs):
@@ -34,7 +28,7 @@ def progress_table(
         ended = [summaries[run_id] for run_id in of_title if run_id in summaries]
         done = [summary for summary in ended if summary["state"] == DONE]
         badly = sorted({summary["state"] for summary in ended} - {DONE})
-        values = [figures[run_id] for run_id in of_title if run_id in figures]
+        values = [value for run_id in of_title if (value := values_of_runs.get(run_id)) is not None]
         rows.append(
             [
                 title,
@@ -48,17 +42,9 @@ def progress_table(
 
 
 def remaining_seconds(runs: Sequence[ExperimentRun], summaries: Summaries) -> float | None:
-    """Estimate the time that the runs which have not ended will take.
+    """Estimate the time that the runs which have not ended will take; None before the first run is done.
 
-    A run is taken to last as long as those of its system did on average, or as those of all systems before there is
-    one of its own.
-
-    Args:
-        runs: Of the experiment.
-        summaries: By run id, of the runs that have ended.
-
-    Returns:
-        Seconds; None before the first run is done.
+    A run is assumed to take the average of its system's finished runs, or of all finished runs if its system has none.
     """
     done = [summary for summary in summaries.values() if summary["state"] == DONE]
     if not done:
@@ -72,12 +58,12 @@ def remaining_seconds(runs: Sequence[ExperimentRun], summaries: Summaries) -> fl
 
 
 def run_seconds(summary: Summary) -> float:
-    """Seconds of training and answering."""
-    return summary["seconds"] + summary["answering_seconds"]
+    """Add the seconds of training and predicting."""
+    return summary["seconds"] + summary["predicting_seconds"]
 
 
 def in_words(seconds: float) -> str:
-    """Say a duration as a person would.
+    """Format a duration in its largest unit.
 
     Example:
         >>> in_words(45), in_words(700), in_words(9000), in_words(400000)
@@ -89,27 +75,14 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def quick_figure(answers: Mapping[str, Array], targets: Targets, headline: str) -> float | None:
-    """What the headline probe of one run scores, without an interval.
-
-    Args:
-        answers: Of N rows.
-        targets: Their truth.
-        headline: Probe and features, as PROBE/FEATURES.
+def quick_metric(predictions: Mapping[str, Array], targets: Targets, headline: str) -> float | None:
+    """Measure the headline probe, named PROBE/FEATURES, of one run, without an interval.
 
     Returns:
-        Macro F1 of exclusive classes, macro AUROC of findings, over those that the rows define; None without any.
+        Macro F1 of exclusive classes, macro AUROC of the findings that the rows define; None without any.
     """
-    probabilities = answers.get(f"probe/{headline}")
+    probabilities = predictions.get(f"probe/{headline}")
     if probabilities is None:
         return None
-    if targets.exclusive:
-        figure = metrics.macro_f1(targets.classes, probabilities.argmax(1), len(targets.label_names))
-    else:
-        positives = targets.labels.sum(0)
-        defined = (positives > 0) & (positives < len(targets)) & ~np.isnan(probabilities).any(0)
-        kept = [k for k in targets.findings if defined[k]]
-        if not kept:
-            return None
-        figure = metrics.macro_auroc(targets.labels[:, kept], probabilities[:, kept])
-    return None if np.isnan(figure) else float(figure)
+    value = label_measures(targets, probabilities)["macro_f1" if targets.exclusive else "macro_auroc"].value()
+    return None if np.isnan(value) else value

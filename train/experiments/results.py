@@ -1,7 +1,7 @@
-"""All figures of an experiment: what every system scores, by how much systems differ, what each cost.
+"""All metrics of an experiment: the scores of every system, their differences, and the cost of each.
 
-The figures of a system are means over its seeds; their intervals are over patients, the same resampled ones for every
-system and seed. The spread of the seeds stands beside them as a standard deviation.
+The metrics of a system are means over its seeds; their intervals are over patients, the same resampled ones for every
+system and seed. The spread of the seeds is given as a standard deviation.
 """
 
 import math
@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from train.evaluation.out_of_fold import Answers
+from train.evaluation.predictions import Predictions
+from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Resampling
-from train.evaluation.statistics.resampled import Resampled, resample
+from train.evaluation.statistics.bootstrap import Resampled, Resampling, resample
 from train.evaluation.targets import Targets
-from train.experiments.comparison import Figures, best_systems, compare
-from train.experiments.measures import CALIBRATED, answer_measures, confident_answers, unlearned_by_group
+from train.experiments.comparison import Metrics, best_systems, compare
+from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group
+from train.experiments.runner import DONE
 
 CALIBRATION_BINS = 10
-# Retrieval among hardly more candidates than are counted says nothing: everything is found.
+# With hardly more candidates than places counted, retrieval finds everything and says nothing.
 CERTAIN_CHANCE = 0.99
-DONE = "done"
-# What is compared pair by pair beside the headline, if the experiment has it: group and metric.
+# Groups and metrics that are also compared pair by pair, if measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
     ("retrieval/report", "image_to_text_recall_at_10"),
@@ -32,8 +33,8 @@ ALSO_COMPARED = (
 
 
 def measure_experiment(
-    answers: Mapping[str, Mapping[int, Answers]],
-    baselines: Mapping[str, Answers],
+    predictions: Mapping[str, Mapping[int, Predictions]],
+    baselines: Mapping[str, Predictions],
     targets: Targets,
     summaries: Sequence[Mapping[str, Any]],
     resampling: Resampling,
@@ -44,53 +45,50 @@ def measure_experiment(
     """Measure every system of an experiment on the same rows.
 
     Args:
-        answers: By title of the system, pooled answers by seed; none where no run of it was finished.
-        baselines: Pooled answers from features that no run has learned; probes and grades alone.
-        targets: The truth of the rows, in the order of the answers.
-        summaries: Of every run: `system` (its title), `seed`, `fold`, `state`, and what it cost.
+        predictions: By title of the system, pooled over the folds, by seed; empty where no run of it has finished.
+        baselines: Pooled predictions from features that no run has learned; only probes and grades.
+        targets: The truth of the rows, in the order of the predictions.
+        summaries: For every run: `system` (its title), `seed`, `fold`, `state`, and its cost.
         resampling: How intervals are drawn.
         headline: The probe that leads the tables, as `PROBE/FEATURES`.
-        systems: What each title stands for: `system`, `vision`, `projection`, `projection_dim`.
+        systems: For each title: `system`, `vision`, `projection`, `projection_dim`.
         reference: Title that the others are subtracted from, chosen before anything was measured; None: the first
-            LumbarCLIP of `systems`, or the first of all if there is none. If it has not finished, differences are to
-            the best alone.
+            LumbarCLIP of `systems`, or else the first of all. If it has not finished, differences are to the best.
 
     Returns:
         A JSON value: `headline`, `systems`, `baselines`, `comparisons`, `runs`.
 
     Raises:
-        ValueError: If a system answers for other rows than the targets, or no system has finished.
+        ValueError: If a system predicts other rows than the targets, or no system has finished.
     """
-    every_seed = [(title, of_seed) for title, seeds in answers.items() for of_seed in seeds.values()]
+    every_seed = [(title, of_seed) for title, seeds in predictions.items() for of_seed in seeds.values()]
     every_seed += baselines.items()
     _check_rows(every_seed, targets)
     unlearned = unlearned_by_group([of_seed for _, of_seed in every_seed], targets)
 
-    def figures_of(every_answer: Sequence[Answers], seeds: Sequence[int] = ()) -> dict[str, dict[str, Resampled]]:
-        measures = [answer_measures(of_seed, targets, headline, unlearned) for of_seed in every_answer]
+    def metrics_of(every: Sequence[Predictions], seeds: Sequence[int] = ()) -> dict[str, dict[str, Resampled]]:
+        measures = [measures_of(of_seed, targets, headline, unlearned) for of_seed in every]
         return {
-            group: {
-                name: resample([of_seed[group][name] for of_seed in measures], resampling, seeds) for name in figures
-            }
-            for group, figures in measures[0].items()
+            group: {name: resample([of_seed[group][name] for of_seed in measures], resampling, seeds) for name in names}
+            for group, names in measures[0].items()
             if all(group in of_seed for of_seed in measures)
         }
 
-    bar = tqdm(answers.items(), desc="Measuring", unit=" systems", delay=5)
-    finished = {title: figures_of(list(seeds.values()), list(seeds)) for title, seeds in bar if seeds}
-    measured_baselines = {name: figures_of([of_baseline]) for name, of_baseline in baselines.items()}
+    bar = tqdm(predictions.items(), desc="Measuring", unit=" systems", delay=5)
+    finished = {title: metrics_of(list(seeds.values()), list(seeds)) for title, seeds in bar if seeds}
+    measured_baselines = {name: metrics_of([of_baseline]) for name, of_baseline in baselines.items()}
     if not finished:
         raise ValueError(
-            "No system of the experiment has a finished run, in all folds if it has folds; the reasons are in "
-            "runs/*/summary.json. Mend them, and give the same command with --retry_failed."
+            "No system has a finished run, in all folds if there are any. Fix the errors in "
+            "runs/*/summary.json, then rerun with --retry_failed."
         )
     group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
-    if not any(metric in figures.get(group, {}) for figures in finished.values()):
-        found = sorted({name.removeprefix("probe/") for figures in finished.values() for name in figures})
-        raise ValueError(f"headline is {headline!r}, but no system was probed so; choose one of {', '.join(found)}.")
+    if not any(metric in of_system.get(group, {}) for of_system in finished.values()):
+        found = sorted({name.removeprefix("probe/") for of_system in finished.values() for name in of_system})
+        raise ValueError(f"headline is {headline!r}, but no system has this probe; choose one of {', '.join(found)}.")
     if reference is None:
         ours = [title for title, settings in systems.items() if settings["system"] == "lumbarclip"]
-        reference = next(iter([*ours, *systems]))
+        reference = [*ours, *systems][0]
     return {
         "headline": {
             "group": group,
@@ -105,30 +103,34 @@ def measure_experiment(
                 "settings": dict(systems[title]),
                 "num_seeds": len(seeds),
                 "metrics": _entries(finished.get(title, {})),
+                **_over_folds(list(seeds.values()), targets, headline),
                 "reliability": _reliability(list(seeds.values()), targets),
                 "cost": _cost(title, summaries),
             }
-            for title, seeds in answers.items()
+            for title, seeds in predictions.items()
         },
-        "baselines": {name: {"metrics": _entries(figures)} for name, figures in measured_baselines.items()},
+        "baselines": {
+            name: {"metrics": _entries(measured), **_over_folds([baselines[name]], targets, headline)}
+            for name, measured in measured_baselines.items()
+        },
         "comparisons": _comparisons(finished, measured_baselines, group, metric, reference),
         "runs": [dict(summary) for summary in summaries],
     }
 
 
-def _check_rows(every_seed: Sequence[tuple[str, Answers]], targets: Targets) -> None:
+def _check_rows(every_seed: Sequence[tuple[str, Predictions]], targets: Targets) -> None:
     for title, of_seed in every_seed:
         if len(of_seed["row"]) != len(targets) or not np.array_equal(of_seed["row"], every_seed[0][1]["row"]):
             raise ValueError(
-                f"{title} answers for {len(of_seed['row'])} rows that are not the {len(targets)} rows of the other "
+                f"{title} predicts {len(of_seed['row'])} rows that are not the {len(targets)} rows of the other "
                 "systems, in their order; systems can only be compared on the same rows."
             )
 
 
 def _comparisons(
-    systems: Mapping[str, Figures], baselines: Mapping[str, Figures], group: str, metric: str, reference: str
+    systems: Mapping[str, Metrics], baselines: Mapping[str, Metrics], group: str, metric: str, reference: str
 ) -> list[dict[str, Any]]:
-    """For each compared figure: the reference and the best, each less every system and less every baseline."""
+    """For each compared metric: the reference and the best, each less every system and less every baseline."""
     comparisons = []
     for pair in ((group, metric), *ALSO_COMPARED):
         best = best_systems(systems, *pair)
@@ -146,34 +148,71 @@ def _comparisons(
     return [comparison for comparison in comparisons if comparison["differences"]]
 
 
-def _is_certain(figures: Mapping[str, Resampled], metric: str) -> bool:
-    """Whether chance alone retrieves nearly all."""
-    chance = figures.get(metric.replace("_recall_", "_chance_"))
+def _is_certain(of_group: Mapping[str, Resampled], metric: str) -> bool:
+    """Whether chance retrieves nearly all."""
+    chance = of_group.get(metric.replace("_recall_", "_chance_"))
     return "_recall_" in metric and chance is not None and chance.value >= CERTAIN_CHANCE
 
 
-def _entries(figures: Figures) -> dict[str, dict[str, Any]]:
-    return {group: {name: _entry(figure) for name, figure in of_group.items()} for group, of_group in figures.items()}
+def _over_folds(seeds: Sequence[Predictions], targets: Targets, headline: str) -> dict[str, Any]:
+    """Average each metric over the folds that define it, seeds together; empty where there is one split.
+
+    A fold compares predictions of one model only, but on few patients. Its macro means leave out what it lacks.
+
+    Returns:
+        `mean_over_folds`: by group, by name, `value`, `standard_deviation` (null for fewer than two folds) and `n`, the
+        folds averaged.
+    """
+    folds = {int(fold) for of_seed in seeds for fold in of_seed["fold"]}
+    if len(folds) < 2:
+        return {}
+    values: dict[tuple[str, str], list[float]] = {}
+    for fold in sorted(folds):
+        of_seeds: dict[tuple[str, str], list[float]] = {}
+        for predictions in seeds:
+            rows = predictions["fold"] == fold
+            of_fold = {name: array[rows] for name, array in predictions.items()}
+            truth = targets.select(rows, f"fold {fold}")
+            groups = measures_of(of_fold, truth, headline, unlearned_by_group([of_fold], truth))
+            for group, measures in groups.items():
+                for name, measure in measures.items():
+                    of_seeds.setdefault((group, name), []).append(measure.value())
+        for key, of_key in of_seeds.items():
+            values.setdefault(key, []).append(float(np.mean(of_key)))
+    means: dict[str, dict[str, Any]] = {}
+    for (group, name), of_folds in values.items():
+        defined = [value for value in of_folds if not math.isnan(value)]
+        means.setdefault(group, {})[name] = {
+            "value": float(np.mean(defined)) if defined else None,
+            "standard_deviation": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+            "n": len(defined),
+        }
+    return {"mean_over_folds": means}
 
 
-def _entry(figure: Resampled) -> dict[str, Any]:
-    """The estimate as JSON, with what the single seeds scored."""
-    spread = figure.standard_deviation
+def _entries(measured: Metrics) -> dict[str, dict[str, Any]]:
+    return {group: {name: _entry(one) for name, one in of_group.items()} for group, of_group in measured.items()}
+
+
+def _entry(measured: Resampled) -> dict[str, Any]:
+    """The estimate as JSON, with the score of each seed."""
+    spread = measured.standard_deviation
     return {
-        **figure.estimate().as_dict(),
-        "by_seed": [None if math.isnan(value) else value for value in figure.by_seed],
+        **measured.estimate().as_dict(),
+        "by_seed": [None if math.isnan(value) else value for value in measured.by_seed],
         "standard_deviation_of_seeds": None if math.isnan(spread) else spread,
     }
 
 
-def _reliability(seeds: Sequence[Answers], targets: Targets) -> dict[str, Any]:
-    """Claimed and achieved shares of each bin of confidence, seeds together; before and after temperature scaling."""
+def _reliability(seeds: Sequence[Predictions], targets: Targets) -> dict[str, Any]:
+    """Confidence and accuracy of each bin, seeds together; before and after temperature scaling."""
     curves = {}
     for when, name in (("before", f"probe/{CALIBRATED}"), ("after", f"calibrated/{CALIBRATED}")):
-        answered = [confident_answers(targets, of_seed[name]) for of_seed in seeds if name in of_seed]
-        if not answered:
+        every = [of_seed[name] for of_seed in seeds if name in of_seed]
+        if not every:
             continue
-        confidence, correct = (np.concatenate([parts[i] for parts in answered]) for i in (0, 1))
+        predicted = [confidence_and_correctness(targets, of, counted_questions(of, targets)) for of in every]
+        confidence, correct = (np.concatenate(parts) for parts in zip(*predicted, strict=True))
         bins = metrics.calibration_bins(confidence, CALIBRATION_BINS)
         counts = np.bincount(bins, minlength=CALIBRATION_BINS)
         filled = counts > 0
@@ -189,9 +228,8 @@ def _cost(title: str, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over the finished runs of a system, and how many there are."""
     runs = [summary for summary in summaries if summary["system"] == title]
     done = [summary for summary in runs if summary["state"] == DONE]
-    names = ("updates", "pairs_seen", "seconds", "pairs_per_second")
     means = {}
-    for name in names:
+    for name in ("updates", "pairs_seen", "seconds", "pairs_per_second"):
         values = [summary[name] for summary in done if summary.get(name) is not None]
         means[name] = float(np.mean(values)) if values else None
     return {"num_runs": len(runs), "num_finished": len(done), **means}

@@ -1,6 +1,6 @@
-"""One run of an experiment: train, answer for the test rows, and say how it ended. A run is finished, or it goes on.
+"""One run of an experiment: train, predict the test rows, and record how it ended.
 
-A run's folder is that of any pretraining. Finished, it holds `answers.safetensors` as well, and then `summary.json`.
+A run's folder is that of any pretraining; `predictions.parquet` and then `summary.json` mark it as finished.
 """
 
 import errno
@@ -15,16 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.numpy import save
 
-from data_scripts.system.whole_files import write_bytes, write_json
+from data_scripts.system.whole_files import write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
-from train.evaluation.predictions import answer_run
+from train.evaluation.predict import encode, predict
+from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.targets import read_targets
 from train.experiments.data import Fold, rows_of_splits
 from train.experiments.spec import ExperimentRun
 from train.pretrain import pretrain
@@ -34,7 +34,6 @@ from train.training.run_folder import RUN, changed_settings, check_output, descr
 
 logger = logging.getLogger(__name__)
 
-ANSWERS = "answers.safetensors"
 SUMMARY = "summary.json"
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
 
@@ -42,47 +41,35 @@ Summary = dict[str, Any]
 
 
 def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkpoint: bool) -> Summary:
-    """Train a run from where it stands, and let the first process answer and write its summary.
-
-    Args:
-        run: The run.
-        fold: What it trains and is measured on.
-        accelerator: Knows the processes; each run makes its own for training.
-        keep_checkpoint: Whether to keep the weights.
-
-    Returns:
-        The summary.
+    """Train a run from its last state, predict on the first process, and write and return the summary.
 
     Raises:
-        OSError: If the disk is full. Whatever else stops a run is written into its summary.
+        OSError: If the disk is full. Any other error is recorded in the run's summary.
     """
     folder = folder_of(run)
     if accelerator.is_main_process and not (folder / RUN).exists():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it had begun, or never built
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it began
     accelerator.wait_for_everyone()
-    state, reason, answering = DONE, None, 0.0
+    state, reason, predicting = DONE, None, 0.0
     try:
         processor, model = learned_model(run, fold, accelerator)
         if accelerator.is_main_process:
             started = time.perf_counter()
-            answers = answer_run(
-                model, processor, fold.dataset, fold.rows, fold.number, batch_size=run.arguments.batch_size
-            )
-            answering = time.perf_counter() - started
-            write_bytes(folder / ANSWERS, save({name: np.ascontiguousarray(of) for name, of in answers.items()}))
+            predict_fold(model, processor, fold, folder / PREDICTIONS, run.arguments.batch_size)
+            predicting = time.perf_counter() - started
         del processor, model
     except FloatingPointError as error:
         state, reason = DIVERGED, str(error)
-    except Exception as error:  # whatever stops one run, the others of the night should go on
+    except Exception as error:  # whatever stops one run, the others should run
         if is_disk_full(error):
             raise
         logger.warning("%s failed.", run.run_id, exc_info=True)
         state, reason = FAILED, f"{type(error).__name__}: {error}"
     if accelerator.is_main_process:
-        summary = summarise(run, accelerator, state, reason) | {"answering_seconds": answering}
+        summary = summarise(run, accelerator, state, reason) | {"predicting_seconds": predicting}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SUMMARY, summary)
-        if state == DONE and not keep_checkpoint:  # if only the answering failed, it need not be trained again
+        if state == DONE and not keep_checkpoint:  # if only predicting failed, it need not be trained again
             shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     gc.collect()
     torch.cuda.empty_cache()
@@ -92,10 +79,20 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     return written
 
 
+def predict_fold(
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, fold: Fold, path: Path, batch_size: int
+) -> None:
+    """Predict the test rows of a fold by every protocol, and write the predictions."""
+    targets = read_targets(fold.dataset)
+    encoded = encode(model, processor, fold.dataset, targets, batch_size=batch_size)
+    predictions = predict(encoded, targets, fold.rows, fold.number)
+    write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:])
+
+
 def learned_model(
     run: ExperimentRun, fold: Fold, accelerator: Accelerator
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Train the model of a run, or build it as its seed initialises it where the system is not trained."""
+    """Train the model of a run, or build it as its seed initialises it if the system is not trained."""
     if run.system.trained:
         return pretrain(run.arguments, fold.dataset)
     folder = folder_of(run)
@@ -109,7 +106,7 @@ def learned_model(
 
 
 def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: str | None) -> Summary:
-    """Say how a run ended and what it cost. Seconds are those of training alone, before an interruption too."""
+    """Describe how a run ended and its cost; seconds count only training, also before an interruption."""
     history = read_history(folder_of(run))
     pairs_of_update = run.arguments.batch_size * accelerator.num_processes * run.arguments.gradient_accumulation_steps
     updates = history[-1]["update"] if history else 0
@@ -130,31 +127,26 @@ def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: 
 
 
 def read_summary(run: ExperimentRun) -> Summary | None:
-    """How a run ended; None while it has not."""
+    """Read how a run ended; None while it has not."""
     path = folder_of(run) / SUMMARY
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def forget(run: ExperimentRun) -> None:
-    """Forget how a run that did not end well ended; if it was trained, it only answers again, else it starts again."""
+    """Forget how a failed run ended. If it was trained, it only predicts again; else it starts again."""
     folder = folder_of(run)
     if (folder / CHECKPOINT).exists():
-        for name in (SUMMARY, ANSWERS):
+        for name in (SUMMARY, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)
     else:
         shutil.rmtree(folder)
 
 
 def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
-    """Raise if a run was begun with other settings or rows: its metrics would belong to another experiment.
-
-    Args:
-        runs: Of the experiment.
-        folds: Of the experiment, in order.
-        accelerator: Knows the processes.
+    """Check that the runs that have begun have the settings and rows that they began with.
 
     Raises:
-        ValueError: If so; the message names each run and what has changed.
+        ValueError: If one has not; the message names each run and what has changed.
     """
     changed = {}
     rows = [rows_of_splits(fold) for fold in folds]
@@ -166,23 +158,23 @@ def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], a
                 changed[run.run_id] = "; ".join(changes)
     if changed:
         raise ValueError(
-            f"{len(changed)} runs have begun with other settings than the experiment now gives them: "
+            f"{len(changed)} runs have begun with other settings than they now have: "
             + ", ".join(f"{run_id} ({changes})" for run_id, changes in list(changed.items())[:5])
-            + ". Give back the old settings, give changed systems another title, name another folder with --out, or "
-            "start all over with --overwrite."
+            + ". Restore the old settings, give changed systems another title, name another folder with --out, or "
+            "start over with --overwrite."
         )
 
 
 def folder_of(run: ExperimentRun) -> Path:
-    """Where a run writes."""
+    """Name the output folder of a run."""
     return Path(run.arguments.output_dir)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing more can be written; libraries wrap the system's own error."""
+    """Tell whether an error means a full disk; libraries wrap the system's own error."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
-    # As safetensors says it, the system, and the writer of torch.save, which forgets why a file could not be written.
+    # The words of safetensors, of the system, and of torch.save (the last two), which does not pass on the cause.
     if any(words in str(error) for words in ("os error 28", "No space left", "iostream error", "unexpected pos")):
         return True
     cause = error.__cause__ or error.__context__
@@ -198,7 +190,6 @@ def naming_a_full_disk(folder: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise OSError(
                 errno.ENOSPC,
-                f"The disk that holds {folder} is full. What is finished is whole and kept: make room "
-                "and give the same command again",
+                f"The disk of {folder} is full. Finished runs are kept: make room and rerun the same command",
             ) from error
         raise

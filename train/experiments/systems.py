@@ -1,4 +1,4 @@
-"""The systems that an experiment compares: they share towers, data, budget and loop; only what is below differs."""
+"""The systems that an experiment compares. Towers, data, budget and loop are those of the experiment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,24 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """A way of pretraining, as settings of `PretrainArguments`.
+    """A way of pretraining, as settings of `PretrainArguments`."""
 
-    Args:
-        name: As in the literature.
-        settings: What makes a run this system. They win over the settings of the whole experiment.
-        source: Where it was published.
-        deviations: What differs here from the publication, beyond towers, data and budget.
-        trained: False for the reference that is measured as it was initialised.
-    """
-
-    name: str
+    name: str  # as in the literature
+    # the settings that define the system; they override the experiment's
     settings: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    deviations: str = ""
-    trained: bool = True
+    source: str = ""  # where it was published
+    deviations: str = ""  # from the publication, other than towers, data and budget
+    trained: bool = True  # False for the reference that is measured untrained
 
 
-# The paper trains the baselines on the original reports alone: no rephrasings.
+# The paper trains the baselines on only the original reports: no rephrasings.
 ORIGINAL_REPORTS = {"alpha": 1.0}
 
 SYSTEMS: Mapping[str, System] = {
@@ -40,19 +33,19 @@ SYSTEMS: Mapping[str, System] = {
             **ORIGINAL_REPORTS,
         },
         "Zhang et al. 2022, arXiv 2010.00747",
-        "Images vary as the experiment says, not by ConVIRT's crops and flips: a flip would exchange left and right.",
+        "Images are varied as in all systems, not by ConVIRT's crops and flips: a flip would exchange left and right.",
     ),
     "gloria": System(
         "GLoRIA",
         {"objective": "gloria", "projection": "linear", **ORIGINAL_REPORTS},
         "Huang et al., ICCV 2021",
-        "Word pieces are not merged into words, and of the text tower the last layer alone is used.",
+        "Word pieces are not merged into words, and only the last layer of the text tower is used.",
     ),
     "medclip": System(
         "MedCLIP",
         {"objective": "medclip", "projection": "linear", "count_absences": False, **ORIGINAL_REPORTS},
         "Wang et al. 2022, arXiv 2210.10163",
-        "Targets compare the labels of the data set, not UMLS entities; no images or reports without their pair.",
+        "Targets compare the labels of the dataset, not UMLS entities; no images or reports without their pair.",
     ),
     "clip": System(
         "CLIP",
@@ -69,11 +62,5 @@ SYSTEMS: Mapping[str, System] = {
         {"objective": "supervised", "projection": "linear", **ORIGINAL_REPORTS},
         deviations="Reference: the vision tower learns the labels themselves, with the same budget and no reports.",
     ),
-    "untrained": System(
-        "Untrained",
-        deviations="Reference: the model as its seed initialises it.",
-        trained=False,
-    ),
+    "untrained": System("Untrained", deviations="Reference: the model as its seed initialises it.", trained=False),
 }
-
-__all__ = ["SYSTEMS", "System"]

@@ -1,4 +1,4 @@
-"""Training objectives, one file each: a pure loss function, and an `Objective` that feeds it."""
+"""Training objectives: a pure loss function, and an `Objective` that feeds it."""
 
 from torch import Tensor
 
@@ -31,26 +31,14 @@ def build_objective(
     alpha: float = 0.5,
     label_temperature: float | None = None,
 ) -> Objective:
-    """Make the objective of a run.
-
-    Args:
-        name: One of `OBJECTIVES`.
-        model: What is trained; parts that the objective does not use are frozen.
-        train_labels: Multi-hot classes of the training pairs. Shape (R, K); None: they have none.
-        alpha: Of `lumbarclip`: weight of the reports' loss, in [0, 1]; 1 - alpha weighs that of their augmented texts.
-        label_temperature: Of `lumbarclip`: temperature of the soft targets, > 0; None: the learned one.
-
-    Returns:
-        The objective, on the CPU, with parameters of its own where it needs any.
+    """Make the objective of a run, on the CPU; see `Objective`.
 
     Raises:
         ValueError: If there is no such objective, or it needs classes and there are none.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {name!r}.")
-    if name == "lumbarclip":
-        return LumbarCLIPObjective(model, train_labels, alpha=alpha, label_temperature=label_temperature)
-    return OBJECTIVES[name](model, train_labels)
+    return OBJECTIVES[name](model, train_labels, alpha=alpha, label_temperature=label_temperature)
 
 
 __all__ = ["OBJECTIVES", "ModelWithObjective", "Objective", "build_objective"]

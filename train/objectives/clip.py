@@ -1,4 +1,4 @@
-"""CLIP: each image has one right report in the batch, and each report one right image."""
+"""CLIP: contrastive learning in which an image matches only its own report."""
 
 from torch import Tensor
 
@@ -13,11 +13,7 @@ class CLIPObjective(Objective):
 
     Source:
         CLIP, Radford et al. 2021, figure 3; see `info_nce_loss`.
-
-    Relations:
-        Half of the LumbarCLIP loss without labels and without rephrasings. ConVIRT weighs its two directions.
     """
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        """See `Objective.forward`."""
         return info_nce_loss(*gather_pairs(output, gather))

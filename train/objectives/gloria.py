@@ -3,13 +3,15 @@
 Shapes: N images, M texts, D width of the local embeddings, P regions of an image, T words of a text.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from modeling_lumbarclip.losses_lumbarclip import info_nce_loss
+from modeling_lumbarclip.losses_lumbarclip import contrast_both_ways, info_nce_loss
 from modeling_lumbarclip.towers_lumbarclip import patch_width
 from train.objectives.objective import Gather, Objective, gather_pairs, in_full_precision
 from train.training.distributed import gather_with_gradient
@@ -25,21 +27,21 @@ MAX_BLOCK_NUMBERS = 16_777_216
 def word_region_scores(
     regions: Tensor, words: Tensor, word_mask: Tensor, max_block_numbers: int = MAX_BLOCK_NUMBERS
 ) -> Tensor:
-    r"""Score every text against every image: how well does each word find itself in the image?
+    r"""Score every text against every image: how well do the regions match each word?
 
-    A word w attends to the regions r of an image, the regions it resembles make its context c, and the cosines of
-    the words with their contexts are pooled by a soft maximum:
+    A word w attends to the regions r of an image, their weighted sum is its context c, and the cosines of the words
+    with their contexts are pooled by a soft maximum:
 
     $$a_{tp} = \mathrm{softmax}_p(\tau_1\, w_t \cdot r_p), \qquad c_t = \sum_p a_{tp} r_p, \qquad
       Z = \log \sum_t e^{\tau_2 \cos(c_t, w_t)}$$
 
-    The N × M × T × P attention is never held: texts are taken in blocks, whose inner tensors backward makes again.
+    The N × M × T × P attention is never held in memory: texts come in blocks, which backward recomputes.
 
     Args:
         regions: Unit-length embeddings of image regions. Shape (N, P, D), float.
         words: Unit-length embeddings of words. Shape (M, T, D), float.
         word_mask: True for words, False for padding and special tokens. Shape (M, T), bool or integer.
-        max_block_numbers: Limit to the numbers of a block's attention; at least one text is taken.
+        max_block_numbers: Largest attention of a block of texts; a block has at least one text.
 
     Returns:
         The scores Z. Shape (N, M), float32 (float64 for float64 inputs).
@@ -50,7 +52,7 @@ def word_region_scores(
     Source:
         GLoRIA, Huang et al. ICCV 2021, equations 3 to 6. Deviations: the local embeddings have unit length, which
         bounds $\tau_1\, w \cdot r$, where the authors' code takes a softmax over the words before that over the
-        regions; word pieces are words, not merged. As in the paper a sum over words: longer texts score higher.
+        regions; word pieces count as words. As in the paper a sum over words: longer texts score higher.
 
     Example:
         >>> regions, words = torch.eye(2)[None], torch.tensor([[[1.0, 0.0]]])
@@ -65,7 +67,7 @@ def word_region_scores(
         )
     if not word_mask.any(dim=1).all():
         text = int((~word_mask.any(dim=1)).nonzero()[0])
-        raise ValueError(f"Text {text} has no word: word_mask is False throughout. Leave out empty reports.")
+        raise ValueError(f"Text {text} has no word: its word_mask is all False. Leave out empty reports.")
     regions, words = in_full_precision(regions), in_full_precision(words)
     (num_images, num_regions, _), num_words = regions.shape, words.shape[1]
     texts_at_once = max(1, max_block_numbers // (num_images * num_words * num_regions))
@@ -80,7 +82,7 @@ def word_region_scores(
 def _scores_of_block(regions: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
     similarity = torch.einsum("npd,mtd->nmtp", regions, words)
     attention = (ATTENTION_SHARPNESS * similarity).softmax(dim=3)
-    # The cosine of context and word without the contexts, whose D is mostly larger than P: c·w = Σ_p a_p (r_p·w) and
+    # The cosine of context and word without the contexts, whose D is usually larger than P: c·w = Σ_p a_p (r_p·w) and
     # |c|² = Σ_pq a_p a_q (r_p·r_q).
     context_dot_word = (attention * similarity).sum(dim=3)  # (N, M, T)
     region_products = regions @ regions.mT  # (N, P, P)
@@ -94,18 +96,15 @@ def _scores_of_block(regions: Tensor, words: Tensor, word_mask: Tensor) -> Tenso
 def gloria_loss(
     image_embeds: Tensor, text_embeds: Tensor, inverse_temperature: Tensor | float, local_scores: Tensor
 ) -> Tensor:
-    r"""Global and local contrast, both in both directions.
+    r"""Compute global plus local contrast, each in both directions.
 
     $$\mathcal L = \mathcal L_g^{v|t} + \mathcal L_g^{t|v} + \mathcal L_l^{v|t} + \mathcal L_l^{t|v}, \qquad
       \mathcal L_l^{t|v} = -\frac1N \sum_i \log \frac{e^{\tau_3 Z_{ii}}}{\sum_j e^{\tau_3 Z_{ij}}}$$
 
     and $\mathcal L_g$ is InfoNCE on the pooled embeddings.
 
-    Args:
-        image_embeds: Unit-length image embeddings. Shape (N, D), float.
-        text_embeds: Unit-length text embeddings, row i paired with image i. Shape (N, D), float.
-        inverse_temperature: Factor on the cosine similarities of the pooled embeddings, > 0. Scalar; 10 in GLoRIA.
-        local_scores: Z of image i and text j, from `word_region_scores`. Shape (N, N), float.
+    Embeddings have unit length, (N, D); GLoRIA's s is 10. `local_scores` are Z of image i and text j, (N, N), from
+    `word_region_scores`.
 
     Returns:
         The loss in nats. Scalar.
@@ -126,29 +125,29 @@ def gloria_loss(
     global_loss = 2 * info_nce_loss(image_embeds, text_embeds, inverse_temperature)
     with torch.autocast(local_scores.device.type, enabled=False):
         logits = SCORE_SHARPNESS * in_full_precision(local_scores)
-        own_pair = torch.arange(num_pairs, device=logits.device)
-        return global_loss + F.cross_entropy(logits, own_pair) + F.cross_entropy(logits.T, own_pair)
+        image_to_text, text_to_image = contrast_both_ways(logits)
+        return global_loss + image_to_text + text_to_image
 
 
 class GLoRIAObjective(Objective):
     """GLoRIA on all pairs, with a linear head for the regions and one for the words.
 
     Source:
-        GLoRIA, section 3. Deviations: regions are the last feature map of the tower and not a middle one, words are
-        the last layer of the text tower and not the sum of four; the global temperature is that of the model,
-        learned unless the run fixes it.
+        GLoRIA, section 3. Deviations: regions are the last feature map of the tower, not a middle one; words are the
+        last layer of the text tower, not the sum of four; the global temperature is the model's, learned unless the
+        run fixes it.
     """
 
     inputs = frozenset({"local_features"})
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
-        super().__init__(model, train_labels)
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
+        super().__init__(model, train_labels, **settings)
         width = model.config.projection_dim
         self.region_projection = nn.Linear(patch_width(model.vision_model), width, bias=False)
         self.word_projection = nn.Linear(model.config.text_config.hidden_size, width, bias=False)
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        """See `Objective.forward`; each process scores its own texts, whose lengths then need not agree."""
+        # Each process scores its own texts, whose lengths may differ.
         assert output.patch_features is not None and output.token_features is not None
         assert output.token_mask is not None
         regions = F.normalize(self.region_projection(output.patch_features), dim=2)

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPOutput
-from train.objectives.objective import Gather, Objective, gather_pairs, similarity_logits
+from modeling_lumbarclip.losses_lumbarclip import similarity_logits
+from train.objectives.objective import Gather, Objective, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 
@@ -16,7 +17,7 @@ def medclip_loss(
     image_labels: Tensor,
     text_labels: Tensor,
 ) -> Tensor:
-    r"""Semantic matching loss: an image is drawn to every text with like labels, its own or not.
+    r"""Compute the semantic matching loss: an image matches every text with similar labels, its own or not.
 
     $$q_{ij} = \frac{l_i \cdot m_j}{\lVert l_i \rVert \lVert m_j \rVert}, \qquad
       y_{ij} = \mathrm{softmax}_j(q_{ij}), \qquad \hat y_{ij} = \mathrm{softmax}_j(s\, v_i \cdot t_j), \qquad
@@ -26,12 +27,11 @@ def medclip_loss(
     the mean of both. Images and texts may come from different pools.
 
     Args:
-        image_embeds: Unit-length image embeddings. Shape (N, D), float.
-        text_embeds: Unit-length text embeddings. Shape (M, D), float.
-        inverse_temperature: Factor on the cosine similarities of the embeddings, $s = 1 / \tau$, > 0. Scalar.
-        image_labels: Multi-hot classes of the images. Shape (N, K), bool, integer or float. A row without any has no
-            angle to others: it is equally similar, 0, to all, and its target is uniform. Give such rows a class of
-            their own if that is not meant.
+        image_embeds: Unit length. Shape (N, D).
+        text_embeds: Unit length. Shape (M, D).
+        inverse_temperature: $s = 1 / \tau$, > 0. Scalar.
+        image_labels: Multi-hot classes of the images. Shape (N, K). A row without a class has similarity 0 to all and a
+            uniform target; to avoid that, give such rows a class of their own.
         text_labels: The same of the texts. Shape (M, K).
 
     Returns:
@@ -42,10 +42,7 @@ def medclip_loss(
 
     Source:
         MedCLIP, Wang et al. 2022 (arXiv 2210.10163), equations 1 to 5. No gradient flows through the targets, which
-        have no temperature of their own: labels that differ in all still get $e^{-1}$ of the weight of equal ones.
-
-    Relations:
-        LumbarCLIP's soft targets take the number of common classes instead of the cosine, and a temperature.
+        have no temperature: labels without a common class still get $e^{-1}$ of the weight of equal ones.
 
     Example:
         >>> classes = torch.tensor([[1, 0], [0, 1]])
@@ -58,7 +55,7 @@ def medclip_loss(
                 f"{name}_labels must be multi-hot, a row for each of the {len(embeds)} {name}s and as many classes as "
                 f"the other labels; got {tuple(labels.shape)}, image_labels being {tuple(image_labels.shape)}."
             )
-    logits = similarity_logits(image_embeds, text_embeds, inverse_temperature)  # (N, M)
+    logits = similarity_logits(image_embeds, text_embeds, inverse_temperature, paired=False)  # (N, M)
     with torch.autocast(logits.device.type, enabled=False):
         label_similarity = F.normalize(image_labels.to(logits)) @ F.normalize(text_labels.to(logits)).T  # (N, M)
         image_to_text = F.cross_entropy(logits, label_similarity.softmax(dim=1))
@@ -78,15 +75,12 @@ class MedCLIPObjective(Objective):
     inputs = frozenset({"labels"})
 
     def target_vectors(self, labels: Tensor) -> Tensor:
-        """Give the classes unit length: their dot products are cosines."""
-        return F.normalize(labels)
+        return F.normalize(labels)  # dot products are cosines
 
     def target_temperature(self, inverse_temperature: float) -> float:
-        """Return 1: the cosines themselves are the logits of the targets."""
         return 1.0
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        """See `Objective.forward`."""
         assert labels is not None
         labels = gather(labels)
         return medclip_loss(*gather_pairs(output, gather), labels, labels)

@@ -1,4 +1,6 @@
-"""SigLIP: every image with every report, one yes-or-no question each."""
+"""SigLIP: every pair is judged on its own, as a match or not."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +18,14 @@ class SigLIPObjective(Objective):
     """The sigmoid loss on all pairs, with a learned bias on the logits.
 
     Source:
-        SigLIP, Zhai et al. 2023 (arXiv 2303.15343), equation 1; see `sigmoid_loss`. It starts from a temperature of
-        0.1, which is a setting of the run (`initial_temperature`), and from a bias of -10. The bias belongs to the
-        objective, not to the model: rankings do not depend on it.
+        SigLIP, Zhai et al. 2023 (arXiv 2303.15343), equation 1; see `sigmoid_loss`. Its initial temperature of 0.1 is
+        a setting of the run (`initial_temperature`). The bias, initially -10, belongs to the objective, not to the
+        model: rankings do not depend on it.
     """
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
-        super().__init__(model, train_labels)
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
+        super().__init__(model, train_labels, **settings)
         self.bias = nn.Parameter(torch.tensor(INITIAL_BIAS))
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        """See `Objective.forward`."""
         return sigmoid_loss(*gather_pairs(output, gather), self.bias)

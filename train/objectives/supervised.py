@@ -1,5 +1,7 @@
 """Supervised reference: the vision tower learns the labels themselves, with the same data and budget."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,16 +13,13 @@ from train.training.distributed import gather_with_gradient
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
-    r"""Cross-entropy of class logits: over exclusive classes, or of each finding on its own.
+    r"""Compute the cross-entropy of class logits: over exclusive classes, or of each finding on its own.
 
     Args:
-        logits: Of each class. Shape (N, K), float.
-        labels: Multi-hot classes. Shape (N, K), bool, integer or float.
-        exclusive: True: a row has exactly one class, and the logits are those of a softmax over the classes. False:
-            each class is present or absent on its own (sigmoid); the mean over rows and classes.
-
-    Returns:
-        The loss in nats. Scalar.
+        logits: Shape (N, K).
+        labels: Multi-hot classes. Shape (N, K).
+        exclusive: True: exactly one class per row (softmax). False: each class is present or absent on its own
+            (sigmoid); the mean over rows and classes.
 
     Raises:
         ValueError: If the shapes differ.
@@ -40,37 +39,34 @@ def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
 
 
 class SupervisedObjective(Objective):
-    """A linear head on the pooled image features learns the classes of the column `labels`; texts teach nothing.
+    """Learn the classes of the column `labels` with a linear head on the pooled image features, without texts.
 
-    The reference of the study for what the labels alone teach a tower of equal budget. Only the vision tower and the
-    head learn. The text tower, the projection heads and the temperature stay as they are: projected features,
-    zero-shot answers and retrieval of such a model are those of chance.
+    A reference for what only the labels teach a tower on the same budget. Only the vision tower and the head learn:
+    projected features, zero-shot answers and retrieval of such a model are at chance level.
 
-    The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). Where some
-    pairs have none at all, "none of these" is one more class, see `train.data.loaders.target_classes`.
+    The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). If some pairs
+    have none, "none of these" is another class, see `train.data.loaders.target_classes`.
     """
 
     inputs = frozenset({"labels"})
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None) -> None:
-        super().__init__(model, train_labels)
+    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
+        super().__init__(model, train_labels, **settings)
         assert train_labels is not None
         self.exclusive = bool((train_labels.sum(dim=1) == 1).all())
         self.class_head = nn.Linear(output_width(model.vision_model), train_labels.shape[1])
         learned = [parameter for parameter in model.vision_model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
-        for parameter in learned:  # of a tower with adapters, these alone
+        for parameter in learned:  # in a tower with adapters, only these
             parameter.requires_grad_(True)
 
     @classmethod
     def label_settings(cls, target_columns: list[str], count_absences: bool) -> tuple[list[str], bool]:
-        """Take the column `labels` as it is, whatever the run's soft targets would be made of."""
         return ["labels"], False
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        """See `Objective.forward`; classes that no training pair has are not asked for."""
         assert output.image_features is not None and labels is not None
         num_classes = self.class_head.out_features
-        # Another split may lack the class "none of these", or alone have it.
+        # Another split may lack the class "none of these", or have it although training lacks it.
         labels = F.pad(labels, (0, num_classes - labels.shape[1]))
         return supervised_loss(gather(self.class_head(output.image_features)), gather(labels), self.exclusive)

@@ -1,1 +1,1 @@
-"""The pretraining system: arguments, data, starting model, targets, validation."""
+"""The pretraining system: arguments, initial model, task, statistics of batches."""

@@ -14,14 +14,14 @@ class DataArguments(shared.DataArguments):
 
     text_unit: Literal["report", "sentence"] = setting(
         "report",
-        "What of a text a pair shows: the whole report, or one sentence, drawn for each pair and epoch, as in ConVIRT. "
-        "Sentences make steps faster, but one sentence rarely names the level that the next one refers to.",
+        "Text of a pair: the whole report, or one sentence, drawn for each pair and epoch, as in ConVIRT. Sentences "
+        "are faster, but a sentence rarely names the level that the next one refers to.",
     )
     text_augmentation: Literal["rephrasings", "eda", "both", "none"] = setting(
         "rephrasings",
-        "Augmented text of a pair, drawn each epoch. rephrasings: those in the data set; if it has none, there is no "
+        "Augmented text of a pair, drawn each epoch. rephrasings: those in the dataset; without any there is no "
         "augmented loss. eda: one of four variations of the report that keep its facts (synonyms, swaps, deletions). "
-        "both: such a variation of a rephrasing. none: as alpha 1.",
+        "both: such a variation of a rephrasing. none: same as alpha 1.",
     )
     target_columns: list[Literal["labels", "grade", "level", "sequence", "none"]] = setting(
         ["labels"], "Columns whose classes make the soft targets; none: plain InfoNCE."
@@ -31,10 +31,9 @@ class DataArguments(shared.DataArguments):
     )
     balance: list[Literal["upsample", "sampler", "none"]] = setting(
         ["none"],
-        "upsample: repeat pairs of rare labels until all labels have as many (LBP and No Finding, if each pair has one "
-        "of them); if pairs have several labels, the rarest counts, and its pairs are repeated by the root of its "
-        "rarity. sampler: avoid two pairs of one report, then of one patient, in a batch. Both may be given. none: "
-        "each pair once, shuffled.",
+        "upsample: repeat pairs of rare labels until labels are balanced (LBP and No Finding, if each pair has one of "
+        "them); with several labels per pair, the rarest counts, and its pairs are repeated by the root of its rarity. "
+        "sampler: avoid pairs of one report, then of one patient, in a batch. Both are possible. none: each pair once.",
     )
 
 
@@ -50,20 +49,20 @@ class ModelArguments(shared.ModelArguments):
     text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
     text_config: JsonMapping = setting(
         JsonMapping(),
-        "Shape of an untrained text tower (model_type bert unless given), instead of text. Replaces that of a YAML.",
+        "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
     )
     pretrained: bool = setting(
         True, "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports."
     )
     init_checkpoint: str = setting(
         "",
-        "Start from this LumbarCLIP checkpoint, a folder or Hub id. Its towers, heads, tokenizer and image size win "
-        "over the settings.",
+        "Start from this LumbarCLIP checkpoint, a folder or Hub id. Its towers, heads, tokenizer and image size "
+        "override the settings.",
     )
     vocabulary_size: int = setting(4000, "Largest vocabulary without pretrained towers, in word pieces.")
     image_size: int = setting(224, "Side of the square image, in pixels; timm transformers are built for it.")
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
-    max_text_length: int = setting(128, "Cut reports after this many tokens.")
+    max_text_length: int = setting(128, "Truncate reports to this many tokens.")
     class_prompts: JsonMapping = setting(
         JsonMapping(), 'Zero-shot sentences that state a class: \'{"LBP": ["There is a disc bulge."]}\'.'
     )
@@ -80,10 +79,10 @@ class OptimisationArguments(shared.OptimisationArguments):
     """Optimisation."""
 
     objective: Literal["lumbarclip", "clip", "siglip", "convirt", "gloria", "medclip", "supervised"] = setting(
-        "lumbarclip", "Loss to minimise; one file each in train/objectives."
+        "lumbarclip", "Loss to minimise; see train/objectives."
     )
     alpha: float = setting(
-        0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts, which 1 leaves out."
+        0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
@@ -96,7 +95,7 @@ class OutputArguments(shared.OutputArguments):
     evaluate: bool = setting(True, "Evaluate the test split at the end: metrics.json, report.md, figures.")
     baselines: bool = setting(True, "Evaluate baselines, too: untrained encoder, pixel PCA, HOG, no pixels.")
     power_watts: float | None = setting(
-        None, "Power of the whole machine in training, in watts, measured or from its data sheet; for the model card."
+        None, "Power of the whole machine in training, in watts, measured or from a data sheet; for the model card."
     )
     carbon_intensity: float | None = setting(
         None, "Grams of CO2eq per kWh of its grid. With power_watts, the card states the emissions."
@@ -105,7 +104,7 @@ class OutputArguments(shared.OutputArguments):
         False, "Publish the run at the end, as a private repository; train/publish.py can do so later."
     )
     hub_repo_id: str = setting("", "owner/name of the repository to publish in.")
-    hub_tag: str = setting("v0.1", "Version to publish as; a repository has each version once.")
+    hub_tag: str = setting("v0.1", "Version to publish as; a repository takes each version once.")
 
 
 @dataclass

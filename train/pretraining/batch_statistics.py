@@ -1,4 +1,4 @@
-"""Statistics of the batches of a run: duplicate pairs, and how soft the targets of the contrastive loss are.
+"""Statistics of the batches of a run: duplicate pairs, and the softness of the targets of the contrastive loss.
 
 Flat targets teach nothing; hard ones leave the labels unused. Shapes: R rows of the split, N pairs of a batch (of all
 processes), K classes, P distinct label patterns.
@@ -6,38 +6,33 @@ processes), K classes, P distinct label patterns.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from modeling_lumbarclip.tiled_loss_lumbarclip import log_target_blocks
 from train.data.batch_sampler import Indices
 
 # Target probabilities held at once: 16 MiB.
 MAX_TARGETS_IN_MEMORY = 4_194_304
-# Of ln N: targets of a higher entropy are nearly flat.
-FLAT_ENTROPY = 0.95
-# Targets that leave more than this to the own pair, although others share its classes, are nearly hard.
-HARD_OWN_TARGET = 0.95
+FLAT_ENTROPY = 0.95  # of ln N: targets of a higher entropy are nearly flat
+HARD_OWN_TARGET = 0.95  # an own target above it, although others share its classes: nearly hard
 BISECTIONS = 30  # halvings of the range of the temperature's logarithm
 
 
 def target_statistics(labels: Tensor | None, label_temperature: float) -> dict[str, float]:
-    r"""How soft the soft targets $T_{ij}$ of a batch are, from its label patterns and never from N × N targets.
+    r"""Measure how soft the soft targets $T_{ij}$ of a batch are, from its label patterns instead of N × N targets.
 
     Args:
-        labels: Multi-hot classes of each pair, or any vectors whose dot products are the overlaps. Shape (N, K); None:
-            a pair matches only itself.
+        labels: Multi-hot classes of each pair, or other vectors whose dot products are the overlaps. Shape (N, K);
+            None: a pair matches only itself.
         label_temperature: Temperature of the targets, > 0.
 
     Returns:
         `target_entropy`: the mean of $-\sum_j T_{ij} \log T_{ij}$ over the pairs, in nats; 0 for hard targets, ln N
-        for flat ones. `same_class_mass`: the mean share of a target that falls on pairs with the very same classes.
-
-    Relations:
-        `modeling_lumbarclip.losses_lumbarclip.soft_targets` gives the targets themselves.
+        for flat ones. `same_class_mass`: the mean share of a target that falls on pairs with exactly the same classes.
 
     Example:
         >>> statistics = target_statistics(torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]]), label_temperature=1.0)
@@ -48,48 +43,25 @@ def target_statistics(labels: Tensor | None, label_temperature: float) -> dict[s
         return {"target_entropy": 0.0, "same_class_mass": 1.0}
     patterns, counts = labels.float().unique(dim=0, return_counts=True)  # (P, K), (P,)
     entropy, same_class_mass = torch.zeros(()), torch.zeros(())
-    for own, log_targets in log_targets_of_patterns(patterns, counts, label_temperature):
+    for own, log_targets in log_target_blocks(patterns, counts, label_temperature, MAX_TARGETS_IN_MEMORY):
         mass = log_targets.exp() * counts  # of all pairs of a pattern
         entropy -= (counts[own] * (mass * log_targets).sum(dim=1)).sum()
-        same_class_mass += (counts[own] * mass[torch.arange(len(own)), own]).sum()
+        same_class_mass += (counts[own] * mass.diagonal(own.start)).sum()
     return {"target_entropy": float(entropy / len(labels)), "same_class_mass": float(same_class_mass / len(labels))}
-
-
-def log_targets_of_patterns(
-    patterns: Tensor, counts: Tensor, label_temperature: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Compute the logarithm of the soft targets between label patterns, some rows at a time.
-
-    Args:
-        patterns: Distinct multi-hot classes. Shape (P, K), float.
-        counts: Pairs of each pattern. Shape (P,).
-        label_temperature: Temperature of the targets, > 0.
-
-    Yields:
-        Indices of p patterns, shape (p,); the log target that a pair of each of them gives to one pair of every
-        pattern, shape (p, P).
-    """
-    rows_at_once = max(1, MAX_TARGETS_IN_MEMORY // len(patterns))
-    for top in range(0, len(patterns), rows_at_once):
-        own = torch.arange(top, min(top + rows_at_once, len(patterns)))
-        overlap = patterns[own] @ patterns.T / label_temperature
-        yield own, overlap - (overlap + counts.log()).logsumexp(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetJudgement:
-    """How soft the targets of a batch are.
+    """Result of `judge_targets`.
 
     Args:
-        verdict: `soft` is as it should be; `flat`: nearly every report is a right answer for every image; `hard`:
-            nearly as without labels.
+        verdict: `soft` is good; `flat`: nearly every report matches every image; `hard`: nearly as without labels.
         entropy: Mean entropy of the targets, in nats; at most ln `num_pairs`.
-        own_target: Mean target that the pairs which share a class with another one leave to themselves.
-        num_pairs: Of the batch.
-        label_temperature: Which was judged.
-        better_temperature: At which the entropy lies halfway between that of the hardest targets these labels allow
-            and nearly flat ones; None where the verdict is `soft`, or no temperature makes them less than nearly flat,
-            or it is no setting.
+        own_target: Mean target that pairs which share a class with another keep for themselves.
+        num_pairs: Pairs of the batch.
+        label_temperature: The one that was judged.
+        better_temperature: Its entropy is halfway between the hardest targets of these labels and nearly flat ones;
+            None if the verdict is `soft`, no temperature helps, or it is not a setting.
         has_label_temperature: Whether the temperature is a setting.
     """
 
@@ -103,7 +75,7 @@ class TargetJudgement:
 
     @property
     def warning(self) -> str | None:
-        """What a user should know, and do; None where the targets are soft."""
+        """The problem and what to do about it; None if the targets are soft."""
         if self.verdict == "soft":
             return None
         figures = (
@@ -111,7 +83,7 @@ class TargetJudgement:
             f"label temperature of {self.label_temperature:.3g}"
         )
         if self.verdict == "flat":
-            problem = f"The soft targets are nearly flat: {figures}, so most reports are right answers for most images."
+            problem = f"The soft targets are nearly flat: {figures}, so most reports match most images."
         else:
             problem = (
                 f"The soft targets are nearly hard: {figures}, and a pair that shares classes with others keeps "
@@ -119,8 +91,8 @@ class TargetJudgement:
             )
         if not self.has_label_temperature:
             return (
-                f"{problem} The objective fixes this temperature, no setting changes it: --objective lumbarclip has a "
-                "--label_temperature, --objective clip does without classes."
+                f"{problem} The objective fixes this temperature: --objective lumbarclip has a --label_temperature, "
+                "--objective clip needs no classes."
             )
         if self.better_temperature is None:
             return (
@@ -131,20 +103,17 @@ class TargetJudgement:
 
 
 def judge_targets(labels: Tensor, label_temperature: float, has_label_temperature: bool = True) -> TargetJudgement:
-    r"""Judge the soft targets of a batch, and find a better temperature where they are nearly flat or nearly hard.
+    r"""Judge the soft targets of a batch, and find a better temperature if they are nearly flat or nearly hard.
 
     Args:
-        labels: Multi-hot classes of each pair, or vectors whose dot products are the overlaps. Shape (N, K).
+        labels: As in `target_statistics`. Shape (N, K).
         label_temperature: Temperature of the targets, > 0.
-        has_label_temperature: Whether it is a setting; no better one is looked for otherwise.
+        has_label_temperature: Whether it is a setting; if not, no better one is searched for.
 
     Returns:
         The judgement. `flat`: the entropy is above 0.95 ln N though labels differ. `hard`: the own target is above
-        0.95 though other pairs share classes. Pairs with the very same classes always share their target evenly, so
-        targets are never hard where those are many.
-
-    Relations:
-        `target_statistics` gives the figures that the history shows.
+        0.95 though other pairs share classes. Pairs with exactly the same classes share their target evenly, so a
+        batch with many of them never has hard targets.
 
     Example:
         >>> labels = torch.eye(4).repeat(8, 1)
@@ -173,19 +142,19 @@ def judge_targets(labels: Tensor, label_temperature: float, has_label_temperatur
 
 
 def _own_target(patterns: Tensor, counts: Tensor, label_temperature: float) -> float:
-    """Mean target of the own pair, over the pairs that share a class with another one; 0 where none does."""
+    """Average the target of the own pair over the pairs that share a class with another one; 0 if none does."""
     total, num_sharing = 0.0, 0
-    for own, log_targets in log_targets_of_patterns(patterns, counts, label_temperature):
+    for own, log_targets in log_target_blocks(patterns, counts, label_temperature, MAX_TARGETS_IN_MEMORY):
         pairs_with_shared_class = ((patterns[own] @ patterns.T > 0) * counts).sum(dim=1)
-        shares = pairs_with_shared_class > 1  # beside the pair itself
-        total += float((log_targets[torch.arange(len(own)), own].exp() * counts[own] * shares).sum())
+        shares = pairs_with_shared_class > 1  # it counts itself
+        total += float((log_targets.diagonal(own.start).exp() * counts[own] * shares).sum())
         num_sharing += int((counts[own] * shares).sum())
     return total / num_sharing if num_sharing else 0.0
 
 
 def _temperature_in_between(labels: Tensor) -> float | None:
-    """Find the temperature whose entropy is halfway from the hardest to nearly flat targets; it grows steadily."""
-    # Overlaps are whole numbers: a hundredth is as good as zero, and a hundred times the largest as good as infinity.
+    """Find the temperature with an entropy halfway between the hardest and nearly flat targets, by bisection."""
+    # Overlaps are integers: a hundredth is as good as zero, and a hundred times the largest as good as infinity.
     low, high = 0.01, 100 * float(labels.sum(dim=1).max())
     hardest, flat = target_statistics(labels, low)["target_entropy"], FLAT_ENTROPY * math.log(len(labels))
     if hardest >= flat:
@@ -200,13 +169,7 @@ def _temperature_in_between(labels: Tensor) -> float | None:
 
 
 def duplicate_rate(ids: Tensor) -> float:
-    """Share of the pairs of a batch whose id occurs at another pair, too.
-
-    Args:
-        ids: Equal for pairs with the same report, or of the same patient. Shape (N,), integer.
-
-    Returns:
-        A share in [0, 1].
+    """Return the share of pairs whose id, such as that of a report or a patient (N,), occurs more than once.
 
     Example:
         >>> duplicate_rate(torch.tensor([4, 7, 4, 5]))
@@ -219,12 +182,8 @@ def duplicate_rate(ids: Tensor) -> float:
 class BatchStatistics:
     """Means of the statistics over the batches since the last line of the history.
 
-    Args:
-        text_ids: Equal for rows of the training split with the same report. Shape (R,).
-        patient_ids: Equal for rows of the same patient. Shape (R,).
-        labels: Multi-hot classes of the rows, or vectors made of them (`Objective.target_vectors`). Shape (R, K);
-            None: a pair matches only itself.
-        has_label_temperature: Whether the temperature of the targets is a setting, which a warning may advise.
+    Ids are equal for rows of the training split (R,) with the same report, or of the same patient; labels (R, K) are
+    those of `Objective.target_vectors`.
     """
 
     def __init__(
@@ -237,12 +196,7 @@ class BatchStatistics:
         self._has_warned = False
 
     def add(self, rows: Tensor, label_temperature: float | None) -> None:
-        """Count a batch.
-
-        Args:
-            rows: Its rows of all processes. Shape (N,), integer.
-            label_temperature: Of its targets; None: the objective has none like these, and they are not counted.
-        """
+        """Add the batch of these rows of all processes (N,); without a label temperature it has no soft targets."""
         rows = rows.cpu()
         self._values["duplicate_text_rate"].append(duplicate_rate(self.text_ids[rows]))
         self._values["duplicate_patient_rate"].append(duplicate_rate(self.patient_ids[rows]))
@@ -254,7 +208,7 @@ class BatchStatistics:
             self._values[name].append(value)
 
     def target_warning(self) -> str | None:
-        """Say what is wrong with the soft targets of the last batch, once; None if nothing, or it has been said."""
+        """Return a warning if the soft targets of the last batch are bad; once."""
         if self._has_warned or self._last_targets is None:
             return None
         warning = judge_targets(*self._last_targets, has_label_temperature=self.has_label_temperature).warning
@@ -262,7 +216,7 @@ class BatchStatistics:
         return warning
 
     def take(self) -> dict[str, float]:
-        """Return the means of the batches since the last call, and forget them.
+        """Return the means of the batches since the last call, and reset them.
 
         Example:
             >>> import numpy as np

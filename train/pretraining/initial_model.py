@@ -22,15 +22,13 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Build processor and model from a checkpoint, or from pretrained or random towers; then add adapters.
 
-    Args:
-        args: Settings of the model.
-        train_split: Its reports give the vocabulary if the towers are not pretrained.
+    Without pretrained towers, the reports of the training split give the vocabulary.
 
     Returns:
-        Processor and model, on the CPU. With `lora_rank` the model is wrapped by peft, which passes everything on.
+        Processor and model, on the CPU. With `lora_rank`, peft wraps the model.
 
     Raises:
-        ValueError: If a tower is unknown (the message names the nearest ones), or the checkpoint is not LumbarCLIP's.
+        ValueError: If a tower is unknown, or the checkpoint is not LumbarCLIP's.
     """
     processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
     model.log_inverse_temperature.requires_grad_(args.learn_temperature)
@@ -46,8 +44,8 @@ def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCL
     model, processor = load_checkpoint(args.init_checkpoint)
     if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
         raise ValueError(
-            f"init_checkpoint {args.init_checkpoint} is a {type(model).__name__}; it must be a LumbarCLIP checkpoint, "
-            "as pretraining writes it. To start from a tower, pass --vision or --text."
+            f"init_checkpoint {args.init_checkpoint} is a {type(model).__name__}; it must be a LumbarCLIP checkpoint "
+            "from pretraining. To start from a tower, pass --vision or --text."
         )
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
@@ -56,29 +54,25 @@ def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCL
 
 def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, pretrained or random, with new heads."""
-    heads: dict[str, Any] = {
-        "projection": args.projection,
-        "projection_dim": args.projection_dim,
-        "text_pooling": args.text_pooling,
-        "initial_temperature": args.initial_temperature,
-    }
+    names = ("projection", "projection_dim", "text_pooling", "initial_temperature")
+    heads: dict[str, Any] = {name: getattr(args, name) for name in names}
+    vision_args = timm_arguments(args) or None
     if args.pretrained:
         model = LumbarCLIPModel.from_vision_text_pretrained(
-            args.vision, args.text, vision_model_args=timm_arguments(args) or None, **heads
+            args.vision, args.text, vision_model_args=vision_args, **heads
         )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text)
     else:
-        tokenizer = learn_tokenizer(_texts(train_split), args.vocabulary_size)
-        vision = {"architecture": args.vision, "model_args": timm_arguments(args) or None}
+        rephrasings = (text for texts in train_split["rephrasings"] for text in texts)
+        tokenizer = learn_tokenizer([*train_split["report"], *rephrasings], args.vocabulary_size)
+        vision = {"model_type": "timm_wrapper", "architecture": args.vision, "model_args": vision_args}
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        config = LumbarCLIPConfig(
-            vision_config=AutoConfig.for_model("timm_wrapper", **vision), text_config=text, **heads
-        )
+        config = LumbarCLIPConfig(vision_config=vision, text_config=text, **heads)
         try:
             model = LumbarCLIPModel(config)
-        except TypeError as error:  # of timm, which passes on whatever it is given
+        except TypeError as error:  # from timm, which passes its arguments on
             raise ValueError(
                 f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Change them, or "
                 "remove them: --vision_model_args '{}'."
@@ -97,11 +91,7 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
 
 
 def check_text_settings(settings: Mapping[str, Any]) -> None:
-    """Check that an untrained text tower knows each of its settings: it would ignore the others.
-
-    Raises:
-        ValueError: If it does not; the message names the nearest setting.
-    """
+    """Raise ValueError for a setting that an untrained text tower does not have, and would ignore."""
     kind = settings.get("model_type", "bert")
     known = AutoConfig.for_model(kind).to_dict()
     for name in settings:
@@ -112,16 +102,16 @@ def check_text_settings(settings: Mapping[str, Any]) -> None:
 
 
 def timm_arguments(args: ModelArguments) -> dict[str, Any]:
-    """Return the arguments of `timm.create_model`: those given, and the image size for towers built for one.
+    """Return the arguments of `timm.create_model`, with the image size for towers that need it.
 
     Raises:
-        ValueError: If they set another image size than that of the images.
+        ValueError: If they set an image size other than `image_size`.
     """
     given: dict[str, Any] = dict(args.vision_model_args)
     if given.get("img_size", args.image_size) not in (args.image_size, [args.image_size] * 2):
         raise ValueError(
             f"vision_model_args build {args.vision} for images of {given['img_size']} pixels, and image_size is "
-            f"{args.image_size}: leave img_size out, it follows image_size."
+            f"{args.image_size}: leave img_size out; it follows image_size."
         )
     default = timm.get_pretrained_cfg(args.vision) if timm.is_model(args.vision) else None
     if default is not None and default.fixed_input_size and default.input_size[-1] != args.image_size:
@@ -130,16 +120,13 @@ def timm_arguments(args: ModelArguments) -> dict[str, Any]:
 
 
 def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
-    """Make a lower-case WordPiece tokenizer of the most frequent words, with single characters for all others.
+    """Make a lower-case WordPiece tokenizer (BERT) of the most frequent words, and single characters for all others.
 
     The trainer of `tokenizers` breaks ties by the order of a hash table: each process would get its own vocabulary.
 
     Args:
         texts: Reports of the training split.
         vocabulary_size: Largest number of pieces.
-
-    Returns:
-        A BERT tokenizer.
 
     Example:
         >>> tokenizer = learn_tokenizer(["Disc bulge at L4/L5.", "No bulge."], 60)
@@ -152,7 +139,3 @@ def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     words = sorted(counts, key=lambda word: (-counts[word], word))
     pieces = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *words])
     return BertTokenizer(vocab={piece: index for index, piece in enumerate(list(pieces)[:vocabulary_size])})
-
-
-def _texts(split: Dataset) -> list[str]:
-    return [*split["report"], *(text for rephrasings in split["rephrasings"] for text in rephrasings)]

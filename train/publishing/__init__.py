@@ -1,1 +1,1 @@
-"""What stands between a finished run and the Hub: checks, a clean process, the card, the upload, a Space."""
+"""Publish a finished run on the Hub: checks, a clean process, the upload, a Space."""

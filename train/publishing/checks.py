@@ -1,4 +1,4 @@
-"""What is wrong with a folder that is to be published: weights that run code, code that is missing, local paths."""
+"""Check a folder before it is published: weights that run code, missing code, local paths."""
 
 import ast
 import json
@@ -12,43 +12,40 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from data_scripts.hub.upload import paths_of_this_machine
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
-# How a folder was loaded, not what it is: a loader that reads them would look for files of this machine.
+# They record how a folder was loaded: a loader that reads them would look for files on this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
 _ABSOLUTE = re.compile(r"(?:file://|~/|[A-Za-z]:[\\/]|/[^/]+/).*")  # names of folders may have blanks
 
 
 def check_fit(folder: Path) -> None:
-    """Raise if a folder must not be published as it is.
-
-    Args:
-        folder: A checkpoint or an adapter, with or without its card.
+    """Check that a checkpoint or an adapter, with or without its card, is fit to be published.
 
     Raises:
-        ValueError: If anything is wrong; the message lists all of it, with file and value.
+        ValueError: If anything is wrong; the message lists every file and value.
     """
     problems = [*unsafe_files(folder), *missing_code(folder), *local_paths(folder)]
     if problems:
-        raise ValueError(f"{folder} is not fit to be published:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise ValueError(f"{folder} cannot be published:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 def unsafe_files(folder: Path) -> Iterator[str]:
-    """Name files whose loading can run code, by name and by content, and a folder without any safetensors."""
+    """List files that can run code when loaded, by name and by content; require safetensors."""
     for path in _files(folder):
         if path.suffix in PICKLE_SUFFIXES or _is_pickled(path):
             yield (
-                f"{_name(path, folder)} may run code when it is loaded: only safetensors are published. Remove it, or "
+                f"{_name(path, folder)} may run code when it is loaded; only safetensors are published. Remove it, or "
                 "save the checkpoint again."
             )
     if not any(path.suffix == ".safetensors" for path in _files(folder)):
-        yield "there are no weights: no file is named *.safetensors."
+        yield "the folder has no weights: no file is named *.safetensors."
 
 
 def missing_code(folder: Path) -> Iterator[str]:
-    """Name what of the code is not there that `trust_remote_code=True` would look for."""
+    """List code that `trust_remote_code=True` would look for and not find."""
     for path in folder.glob("*config.json"):
         for auto_class, references in _read(path).get("auto_map", {}).items():
-            # A tokenizer has two, the second or the first of which may be null.
+            # A tokenizer has two, and one of them may be null.
             for reference in references if isinstance(references, list) else [references]:
                 if reference is not None:
                     yield from _missing_of(folder, f"{path.name}: auto_map: {auto_class}: {reference}", reference)
@@ -59,51 +56,51 @@ def missing_code(folder: Path) -> Iterator[str]:
 
 def _missing_of(folder: Path, entry: str, reference: str) -> Iterator[str]:
     if "--" in reference:
-        yield f"{entry}: the code lies in another repository, which may change; save it with the weights."
+        yield f"{entry}: the code is in another repository, which may change; save it with the weights."
         return
     module, _, class_name = reference.rpartition(".")
     file = folder / f"{module}.py"
     if not file.exists():
         yield f"{entry}: {file.name} is missing."
         return
-    if class_name not in _classes(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if class_name not in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}:
         yield f"{entry}: {file.name} defines no class {class_name}."
     try:
         imported = get_relative_import_files(file)
     except FileNotFoundError as error:  # of one of them
-        yield f"{entry}: {Path(error.filename).name} is missing, which is imported."
+        yield f"{entry}: {Path(error.filename).name} is imported but missing."
         return
     for path in map(Path, imported):
         if not path.exists():
-            yield f"{entry}: {path.name} is missing, which is imported."
+            yield f"{entry}: {path.name} is imported but missing."
 
 
 def local_paths(folder: Path) -> Iterator[str]:
-    """Name each value of a JSON file, and each path in the card, that is one of this or another machine."""
+    """List values of JSON files, and paths in the card, that are paths of a machine."""
     for path in _files(folder):
         name = _name(path, folder)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
             for key, value in _values(_read(path)):
                 last = key.rpartition(".")[2]
                 if last in STRAY_KEYS:
-                    yield f"{name}: {key} = {value!r} says how it was loaded here: remove it."
+                    yield f"{name}: {key} = {value!r} records how it was loaded here: remove it."
                 elif isinstance(value, str) and _is_local(last, value):
-                    yield f"{name}: {key} = {value!r} is a path of this machine: give a Hub id, or remove it."
+                    yield f"{name}: {key} = {value!r} is a path on this machine: use a Hub id, or remove it."
         elif path.name == "README.md":
             for found in paths_of_this_machine(path.read_text(encoding="utf-8")):
-                yield f"{name}: {found!r} is a path of this machine: remove it."
+                yield f"{name}: {found!r} is a path on this machine: remove it."
 
 
 def _is_local(key: str, value: str) -> bool:
     if key.endswith("name_or_path"):
-        return bool(value) and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
-    if _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value):
-        return True
-    return "/" in value and len(value) < 256 and Path(value).exists()
+        return value != "" and (bool(_ABSOLUTE.match(value)) or value.startswith(".") or Path(value).exists())
+    is_path = _ABSOLUTE.fullmatch(value) or paths_of_this_machine(value)
+    return bool(is_path) or ("/" in value and len(value) < 256 and Path(value).exists())
 
 
 def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every value of a JSON document under its dotted key."""
+    """Yield every value of a JSON document with its dotted key."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _values(value, f"{key}.{name}" if key else name)
@@ -120,12 +117,7 @@ def _is_pickled(path: Path) -> bool:
         return False  # starts with a length, which may be any bytes; loading it finds out
     with path.open("rb") as file:
         start = file.read(4)
-    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def _classes(file: Path) -> set[str]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return start == b"PK\x03\x04" or start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -140,6 +132,4 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"{path} is no JSON ({error}): the copy was cut off, or it was edited. Save it again."
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}): it was cut off or edited. Save it again.") from error

@@ -1,4 +1,4 @@
-"""Whether a checkpoint works for someone who has it and not this project."""
+"""Check that a checkpoint works without this project."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ SCRIPT = Path(__file__).with_name("load_alone.py")
 
 
 def check_loadable(folder: Path, golden: Path) -> None:
-    """Load a checkpoint with its own code in a new process, where our package cannot be imported, and compare answers.
+    """Load a checkpoint with its own code in a new process that cannot import our packages, and compare its outputs.
 
     Args:
         folder: A checkpoint, or an adapter whose base is on the Hub.
-        golden: Golden outputs that it must give: its own; of an adapter, those of the checkpoint it was merged into.
+        golden: Its golden outputs; for an adapter, those of the checkpoint it was merged into.
 
     Raises:
-        ValueError: If it does not load there, or answers the golden inputs in another way.
+        ValueError: If it does not load there, or its outputs differ from the golden ones.
     """
     with tempfile.TemporaryDirectory() as empty:
         answers = Path(empty, "answers.safetensors")
@@ -43,15 +43,15 @@ def check_loadable(folder: Path, golden: Path) -> None:
             raise ValueError(f"{folder} does not load in a process that has only this folder: {reason.strip()}")
         recorded, answered = load_file(golden), load_file(answers)
     way_out = (
-        "the base on the Hub is not the one that it was trained on. Publish that one, and name it by --adapter_base."
+        "the base on the Hub is not the one it was trained on. Publish that one, and name it with --adapter_base."
         if is_adapter
-        else "the code in it is of another version. Save it again with the code of this version."
+        else "its code is from another version. Save it again with this version."
     )
     for name in sorted(name.removeprefix("output.") for name in recorded if name.startswith("output.")):
         value = answered.get(name)
         distance = float("inf") if value is None else deviation(recorded[f"output.{name}"], value)
         if not distance <= TOLERANCE:
             raise ValueError(
-                f"{folder} answers in another way where only this folder is: its {name} differs by {distance:.2g} of "
-                f"its length from {golden}; {way_out}"
+                f"{folder} gives other outputs in a process that has only this folder: its {name} differs by "
+                f"{distance:.2g} of its length from {golden}; {way_out}"
             )

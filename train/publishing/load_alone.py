@@ -1,8 +1,8 @@
-"""Load a checkpoint as a stranger does: its own code, an empty folder, nothing of this project to import.
+"""Load a checkpoint as its users do: its own code, an empty folder, nothing of this project to import.
 
     python -P load_alone.py CHECKPOINT GOLDEN ANSWERS
 
-Run by `clean_process`. Loads model and processor, or an adapter on its base, and writes to ANSWERS what they make of
+Run by `clean_process`. Loads model and processor, or an adapter on its base, and writes to ANSWERS their outputs for
 the recorded inputs in GOLDEN.
 """
 
@@ -16,18 +16,16 @@ PROJECT = ("modeling_lumbarclip", "data_scripts", "train")
 
 
 class HiddenProject:
-    """Finds none of our packages, though they are installed where this runs."""
+    """Hides our packages, although they are installed here."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Refuse our packages; leave all others to the next finder."""
+        """Raise for our packages; leave all others to the next finder."""
         if name.partition(".")[0] in PROJECT:
-            raise ModuleNotFoundError(
-                f"No module named {name!r}: whoever loads the checkpoint has not got it", name=name
-            )
+            raise ModuleNotFoundError(f"No module named {name!r}: users of the checkpoint do not have it", name=name)
 
 
 def main(checkpoint: Path, golden: Path, answers: Path) -> None:
-    """Load, and answer the golden inputs."""
+    """Load the model, and compute its outputs for the golden inputs."""
     import numpy as np
     import torch
     from safetensors.numpy import load_file, save_file
@@ -37,7 +35,7 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
     model = (load_adapter if is_adapter else load_checkpoint)(checkpoint)
     auto_processor = AutoProcessor if (checkpoint / "processor_config.json").exists() else AutoImageProcessor
     auto_processor.from_pretrained(checkpoint, trust_remote_code=True)
-    # The recorded tensors and not images processed anew: older kinds of CPU resize a little differently.
+    # The recorded tensors, not newly processed images: older CPUs resize slightly differently.
     recorded = load_file(golden)
     inputs = {name.removeprefix("input."): value for name, value in recorded.items() if name.startswith("input.")}
     named = inspect.signature(model.forward).parameters
@@ -48,7 +46,7 @@ def main(checkpoint: Path, golden: Path, answers: Path) -> None:
 
 
 def load_adapter(folder: Path) -> Any:
-    """Load an adapter on its base, as the Hub has it, and give the model with the adapters in it."""
+    """Load an adapter on its base from the Hub; return the model with the adapters in it."""
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoModel
@@ -61,7 +59,7 @@ def load_adapter(folder: Path) -> Any:
 
 
 def load_checkpoint(folder: Path) -> Any:
-    """Load the model that a checkpoint is of; exit if weights are missing, left over or of another shape."""
+    """Load the model of a checkpoint; exit if weights are missing, left over or of another shape."""
     import torch
     import transformers
 

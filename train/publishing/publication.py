@@ -1,139 +1,144 @@
-"""From the folder of a run to a repository of the Hub: look at everything, and write the folder that is sent."""
+"""Publish the folder of a run on the Hub: check it, write the folders that are sent, and send them."""
 
 import json
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
-from data_scripts.hub.upload import Destination, asked_again, files_below, hub_errors, upload
-from data_scripts.system.whole_files import write_folder
+from data_scripts.hub.upload import Destination, asked_again, check_destination, files_below, hub_errors, upload
+from data_scripts.system.whole_files import write_folder, write_text
 from modeling_lumbarclip import LumbarCLIPConfig
 from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
 from train.checkpoints.manifest import added_files
 from train.checkpoints.onnx_export import weights_sha256
 from train.checkpoints.verification import check_checkpoint
+from train.publishing.arguments import PublishArguments
 from train.publishing.checks import check_fit
 from train.publishing.clean_process import check_loadable
 from train.publishing.space import prepare_space
 from train.reporting.card.model_card import build_model_card
+from train.reporting.rendering import html_page
 from train.training.adapters import ADAPTER, check_adapter_base, set_adapter_base
 from train.web_app.report_index import read_index
 
 HUB = "hub"  # below the folder of the run: exactly what is sent
+CARD_PAGE = "card.html"
 NUM_SHOWN = 5
 ADAPTER_FILES = (ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME)
 
 
-def prepare_model(
-    run: Path,
-    repo_id: str,
-    *,
-    public: bool = False,
-    experiment: Path | None = None,
-    allow_unmeasured: bool = False,
-) -> Path:
-    """Check a run's checkpoint and write the folder that is published: the checkpoint and its card.
-
-    Args:
-        run: What `train/pretrain.py` or `train/finetune_classification.py` wrote.
-        repo_id: Where the model will be; the card says how to load it from there.
-        public: Whether all may see it, which the card must not forbid.
-        experiment: Folder of an experiment whose result the card tells, too.
-        allow_unmeasured: Whether a model without `metrics.json` may be published; its card says so.
-
-    Returns:
-        `RUN/hub/model`.
+def publish(args: PublishArguments) -> None:
+    """Check the run, write the folders, and send them.
 
     Raises:
-        ValueError: If the run is not finished or not measured, or its checkpoint is not fit to be used by others.
+        ValueError: If the run is not fit to be published, or the Hub refuses, fails or cannot be reached.
     """
-    source = run / CHECKPOINT
+    api, model = HfApi(), Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
+    if not args.dry_run:
+        check_destination(api, model)  # reports a wrong token before minutes of checks
+    (Path(args.run) / HUB / CARD_PAGE).unlink(missing_ok=True)  # of an earlier dry run, perhaps with another card
+    folders = {model: prepare_adapter(args, api) if args.adapter else prepare_model(args)}
+    if args.space:
+        folders[replace(model, kind="space")] = prepare_app(args)
+    files = {destination: files_below(folder) for destination, folder in folders.items()}
+    for destination, folder in folders.items():
+        size = sum(path.stat().st_size for path in files[destination].values())
+        print(f"{destination.kind} {destination.repo_id}: {folder}, {size / 1e6:.1f} MB")
+    if args.dry_run:
+        page = card_page(folders[model], args.repo_id)
+        print(f"Dry run: nothing was sent. The card as a page, which is not part of the repository: {page}")
+        return
+    for destination, address in zip(files, upload(api, files), strict=True):
+        print(f"Published {destination.kind} {args.tag}: {address}")
+
+
+def card_page(model: Path, title: str) -> Path:
+    """Write the card of a prepared folder as the page `CARD_PAGE` next to that folder; return its path."""
+    page = model.with_name(CARD_PAGE)
+    write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
+    return page
+
+
+def prepare_model(args: PublishArguments) -> Path:
+    """Check a run's checkpoint, and write it with its card to `RUN/hub/model`.
+
+    Raises:
+        ValueError: If the run is not finished or not measured, or others could not use its checkpoint.
+    """
+    run = Path(args.run)
+    source, folder = run / CHECKPOINT, run / HUB / "model"
     if not source.is_dir():
-        raise ValueError(f"{source} is missing: --run names the folder of a finished run.")
-    card = build_model_card(run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured)
-    if public:
-        check_may_be_public(run)
+        raise ValueError(f"{source} is missing: set --run to the folder of a finished run.")
+    card = _checked_card(args)
     check_fit(source)
     check_drift(source)
     check_nothing_added(source, read_golden_outputs(source)["files"])
     check_loadable(source, source / GOLDEN_TENSORS)
-    folder = run / HUB / "model"
     write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
     check_fit(folder)  # now with its card
     return folder
 
 
-def prepare_adapter(
-    run: Path,
-    repo_id: str,
-    *,
-    api: HfApi,
-    base: str = "",
-    public: bool = False,
-    experiment: Path | None = None,
-    allow_unmeasured: bool = False,
-) -> Path:
-    """Check a run's low-rank adapters and write the folder that is published: them, the name of their base, a card.
+def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
+    """Check a run's low-rank adapters, and write them with the name of their base and a card to `RUN/hub/model`.
 
-    With the base as it is on the Hub now, they must give the golden outputs of the run's own checkpoint: those of
-    another base, or of other weights of it, would differ.
-
-    Args:
-        run: Of `train/pretrain.py` with `--lora_rank`.
-        repo_id: Where the adapters will be.
-        api: Client of the Hub.
-        base: Hub id of the checkpoint that they were trained on; empty: as the run named it.
-        public: As in `prepare_model`.
-        experiment: As in `prepare_model`.
-        allow_unmeasured: As in `prepare_model`.
-
-    Returns:
-        `RUN/hub/model`.
+    On the base now on the Hub, the adapters must reproduce the golden outputs of the run's own checkpoint; on another
+    base, or with other weights, the outputs would differ.
 
     Raises:
         ValueError: If the run has no adapters, their base is not on the Hub, or others could not use them with it.
     """
-    source, golden = run / ADAPTER, run / CHECKPOINT / GOLDEN_TENSORS
+    run = Path(args.run)
+    source, golden, folder = run / ADAPTER, run / CHECKPOINT / GOLDEN_TENSORS, run / HUB / "model"
     if not source.is_dir() or not golden.exists():
         raise ValueError(
-            f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: --run names the folder of a finished run with "
+            f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: set --run to the folder of a finished run with "
             "--lora_rank."
         )
     if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
         raise ValueError(
-            f"{run} is a classifier: an adapter does not keep the names of its classes. Publish it whole, without "
+            f"{run} is a classifier, and adapters do not contain the names of its classes: publish it whole, without "
             "--adapter."
         )
     check_nothing_added(source, [*read_golden_outputs(run / CHECKPOINT)["files"], *ADAPTER_FILES])
-    base = base or check_adapter_base(source)
+    base = args.adapter_base or check_adapter_base(source)
     with hub_errors(api, base):
         found = asked_again(lambda: api.model_info(base))
-    if public and (found.private or found.gated):
+    if args.public and (found.private or found.gated):
         raise ValueError(
-            f"The base {base} is {'private' if found.private else 'gated'}, so that others could not use the adapters "
-            "alone: publish them without --public, or the run's whole checkpoint."
+            f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the "
+            "adapters: publish them without --public, or publish the run's whole checkpoint."
         )
-    card = build_model_card(
-        run, repo_id, experiment_folder=experiment, allow_unmeasured=allow_unmeasured, adapter_base=(base, found.sha)
-    )
-
-    if public:
-        check_may_be_public(run)
+    card = _checked_card(args, (base, found.sha))
 
     def fill(unfinished: Path) -> None:
         _fill(unfinished, source, card)
         set_adapter_base(unfinished, base, found.sha)
 
-    folder = run / HUB / "model"
     write_folder(folder, fill)
     check_fit(folder)
     check_loadable(folder, golden)
     return folder
+
+
+def _checked_card(args: PublishArguments, adapter_base: tuple[str, str | None] | None = None) -> ModelCard:
+    """Write the card, and check that it does not forbid what `--public` asks for."""
+    card = build_model_card(
+        Path(args.run),
+        args.repo_id,
+        experiment_folder=Path(args.experiment) if args.experiment else None,
+        allow_unmeasured=args.allow_unmeasured,
+        adapter_base=adapter_base,
+    )
+    if args.public:
+        check_may_be_public(Path(args.run))
+    return card
 
 
 def _fill(folder: Path, source: Path, card: ModelCard) -> None:
@@ -142,86 +147,71 @@ def _fill(folder: Path, source: Path, card: ModelCard) -> None:
 
 
 def publish_model(run: Path, repo_id: str, tag: str) -> str:
-    """Publish a run that has just ended, private.
-
-    Args:
-        run: As in `prepare_model`.
-        repo_id: Where the model will be.
-        tag: Name of this version, which the repository does not have yet.
-
-    Returns:
-        Address of the commit.
+    """Publish a run that has just ended, in a private repository; return the address of the commit.
 
     Raises:
-        ValueError: If it is not fit to be used by others, or the Hub refuses, fails or cannot be reached; the run stays
-            as it is.
+        ValueError: If others could not use it, or the Hub refuses, fails or cannot be reached; the run is unchanged.
     """
     try:
-        destination = Destination(repo_id=repo_id, tag=tag)
-        (address,) = upload(HfApi(), {destination: files_below(prepare_model(run, repo_id))})
+        files = files_below(prepare_model(PublishArguments(run=str(run), repo_id=repo_id, tag=tag)))
+        (address,) = upload(HfApi(), {Destination(repo_id=repo_id, tag=tag): files})
     except ValueError as error:
         again = f"python train/publish.py --run {run} --repo_id {repo_id} --tag {tag}"
         raise ValueError(
-            f"The run is complete, but it was not published: {error} Once that is mended: `{again}`."
+            f"The run is complete, but it was not published: {error} Fix that, then run `{again}`."
         ) from error
     return address
 
 
-def prepare_app(run: Path, repo_id: str, index: Path | None, tag: str | None = None) -> Path:
-    """Write the Space that runs the app on a published model.
-
-    Args:
-        run: Folder of the run.
-        repo_id: Where the model will be.
-        index: Parquet of reports and their images, for the nearest reports; None: without them.
-        tag: Version of the model that the app keeps to; None: the newest.
-
-    Returns:
-        `RUN/hub/space`.
+def prepare_app(args: PublishArguments) -> Path:
+    """Write the Space that runs the app on the published model to `RUN/hub/space`.
 
     Raises:
         ValueError: If the run is a classifier, or the index cannot be read, was not encoded by this run's checkpoint,
             or may not be shown to all.
     """
+    run, index = Path(args.run), Path(args.index) if args.index else None
     if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
-        raise ValueError(f"{run} is a classifier, and the app asks models that compare images with texts: no --space.")
+        raise ValueError(
+            f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
+        )
     if index is not None:
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
     folder = run / HUB / "space"
-    write_folder(folder, lambda unfinished: prepare_space(unfinished, repo_id, index, tag=tag))
+    write_folder(folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag))
     return folder
 
 
 def check_may_be_public(run: Path) -> None:
-    """Raise if the card of a run forbids to pass the model on."""
-    data = json.loads((run / "run.json").read_text()).get("data", {})
-    if data.get("may_be_shared") is False:
-        why = f"the licence of its training data does not let others have what was made of them ({data['license']})"
-    elif not data.get("synthetic") and (data.get("deidentification") or {}).get("passed") is False:
-        why = "its training data did not pass the check of de-identification"
+    """Raise if the card of a run forbids sharing the model."""
+    data = json.loads((run / "run.json").read_text())["data"]
+    if data["may_be_shared"] is False:
+        why = f"the licence of its training data does not allow sharing what was made from them ({data['license']})"
+    elif not data["synthetic"] and data["deidentification"] and not data["deidentification"]["passed"]:
+        why = "its training data failed the de-identification check"
     else:
         return
-    raise ValueError(f"{run} is not for everybody, and its card says so: {why}. Publish it without --public.")
+    raise ValueError(f"{run} must not be public, as its card says: {why}. Publish it without --public.")
 
 
 def check_nothing_added(folder: Path, recorded: Collection[str]) -> None:
-    """Raise if a folder holds more than was saved there: it would be published, and may be anybody's data."""
+    """Raise if a folder contains files that were not saved with the checkpoint: they would be published, too."""
     if added := added_files(folder, [*recorded, GOLDEN]):
         raise ValueError(
-            f"{folder} holds what was not saved with the checkpoint: {', '.join(added[:NUM_SHOWN])}"
-            f"{f' and {len(added) - NUM_SHOWN} more' if len(added) > NUM_SHOWN else ''}. Move it elsewhere: all of the "
-            "folder is published."
+            f"{folder} contains files that were not saved with the checkpoint: {', '.join(added[:NUM_SHOWN])}"
+            f"{f' and {len(added) - NUM_SHOWN} more' if len(added) > NUM_SHOWN else ''}. Move them elsewhere: the "
+            "whole folder is published."
         )
 
 
 def check_drift(checkpoint: Path) -> None:
-    """Raise if a checkpoint is no longer what was saved, or no longer gives the answers it gave then."""
+    """Raise if a checkpoint is no longer what was saved, or its outputs have changed."""
     drifts = check_checkpoint(checkpoint)
     if drifts:
         shown = "; ".join(f"{drift.file} {drift.what} {drift.detail}".strip() for drift in drifts[:NUM_SHOWN])
         more = f"; and {len(drifts) - NUM_SHOWN} more" if len(drifts) > NUM_SHOWN else ""
         raise ValueError(
-            f"{checkpoint} is not what was saved: {shown}{more}. `python train/verify.py {checkpoint}` "
-            "lists all; save the checkpoint again, or publish the one that was measured."
+            f"{checkpoint} is not what was saved: {shown}{more}. `python train/verify.py {checkpoint}` lists all "
+            "changes. Save the checkpoint again, or publish the one that was measured."
         )

@@ -1,6 +1,6 @@
-"""A Hub Space that runs the app: its code, its requirements and its card, in a folder ready to be uploaded.
+"""Prepare a Hub Space that runs the app: its code, requirements and card, in a folder ready to be uploaded.
 
-The Space holds no weights and no pictures: it loads the model from the Hub, and its examples are drawn when asked for.
+The Space contains no weights and no pictures: it loads the model from the Hub, and draws its examples on request.
 """
 
 import json
@@ -19,6 +19,7 @@ from data_scripts.auditing.privacy_check import kinds_in_id
 from data_scripts.privacy.identifiers import find_identifiers
 from data_scripts.records import NOT_STATED
 from train.encoding.chunks import METADATA
+from train.reporting.rendering import TEMPLATES, fill_template
 from train.web_app.answers import MODEL_REVISION
 from train.web_app.report_index import COLUMNS, read_index
 
@@ -26,105 +27,90 @@ PROJECT = Path(__file__).parents[2]
 APP = "app.py"
 INDEX = "index.parquet"
 PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
-SUFFIXES = (".py", ".css")
+SUFFIXES = (".py", ".css", ".jinja")
 LICENSE = "apache-2.0"
-CARD = """
-# LumbarCLIP: try [{model_id}](https://huggingface.co/{model_id})
-
-Upload a slice of a lumbar spine, or take a drawn example: the app says which findings fit, how sure the model is, and
-when it does not know. **Research use only.** Not a medical device; not for diagnosis, and not for any decision about a
-patient.
-
-A file is deleted as soon as it is read. It is sent to this Space nevertheless: upload nothing that names a patient, and
-nothing that you may not pass on. To read such slices, run the app on your own machine: `python app.py --checkpoint
-{model_id}`.
-{reports}
-The model is the first under `models` above, in the version `model_revision`; the variable `MODEL_ID` of the Space goes
-before both, with the newest version. A private model needs
-the secret `HF_TOKEN` with the right to read it.
-"""
-REPORTS = """
-The reports of similar images that it shows are those of a data set, whose licence is: {license}.
-"""
+CARD = "space_card.md.jinja"
 
 
 def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag: str | None = None) -> None:
     """Write what a Space needs to run the app for a model of the Hub.
 
     Args:
-        folder: Written to; must not exist, or be empty.
-        model_id: Id of the model on the Hub, as `org/name`.
-        tag: Version of the model that the Space keeps to, whatever is published later; None: the newest.
-        index: Parquet file of `train/encode.py`, whose reports everyone who opens the Space can read; None for none.
+        folder: A new or empty folder.
+        model_id: Hub id of the model, as `org/name`.
+        index: Parquet file of `train/encode.py`, if any; everyone who opens the Space can read its reports.
+        tag: Version of the model that the Space loads, whatever is published later; None: the newest.
 
     Raises:
-        ValueError: If the folder holds something, the id is none, the project is not there as a whole, or the index
-            cannot be read, may not be passed on, or seems to name someone.
+        ValueError: If the folder is not empty, the id is not valid, the project is incomplete, or the index cannot be
+            read, may not be shared, or seems to name someone.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty: a Space is written into a new folder.")
+        raise ValueError(f"{folder} is not empty: name a new folder.")
     if model_id.count("/") != 1:
-        raise ValueError(f"A Space loads its model from the Hub and needs its id, as org/name; got {model_id!r}.")
+        raise ValueError(f"A Space loads its model from the Hub and needs its id as org/name; got {model_id!r}.")
     validate_repo_id(model_id)
     if missing := [name for name in (APP, "setup.cfg", *PACKAGES) if not (PROJECT / name).exists()]:
         raise ValueError(f"{PROJECT} lacks {', '.join(missing)}: prepare a Space from a clone of the project.")
-    reports = ""
+    licence = ""
     if index is not None:
         check_index_names_no_one(index)
-        reports = REPORTS.format(license=licence_of_index(index).removeprefix("other: "))
+        licence = licence_of_index(index).removeprefix("other: ")
 
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT / APP, folder / APP)
-    for package in PACKAGES:
-        _copy_code(PROJECT / package, folder / package)
+    code = (path for package in PACKAGES for path in (PROJECT / package).rglob("*") if path.suffix in SUFFIXES)
+    for path in (PROJECT / APP, *code):
+        target = folder / path.relative_to(PROJECT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
-    _write_card(folder / "README.md", model_id, reports, tag)
+    _write_card(folder / "README.md", model_id, licence, tag)
 
 
 def licence_of_index(index: Path) -> str:
-    """Read under which licence the reports of an index stand, as `train/encode.py` wrote it down.
+    """Read the licence of the reports of an index, as `train/encode.py` recorded it.
 
     Raises:
-        ValueError: If it is not stated, or whether it lets them be passed on; or if it does not.
+        ValueError: If the licence, or whether it allows sharing, is not recorded; or if it does not allow sharing.
     """
     about = _about(index)
     licence = str(about.get("license") or NOT_STATED)
     if licence == NOT_STATED:
         raise ValueError(
-            f"{index} does not say under which licence its reports stand, and everyone who opens the Space could read "
-            "them. Whoever may pass them on builds the data set with --license and encodes it again."
+            f"{index} has no licence for its reports, and everyone who opens the Space could read them. If you may "
+            "share them, build the dataset with --license and encode it again."
         )
     if about.get("may_be_shared") is None:
         raise ValueError(
-            f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) lets them be "
-            "passed on, and everyone who opens the Space could read them. Build the data set with data_scripts.build, "
-            "which writes that down, and encode it again."
+            f"{index} does not say whether the licence of its reports ({licence.removeprefix('other: ')}) allows "
+            "sharing, and everyone who opens the Space could read them. Build the dataset with data_scripts.build, "
+            "which records that, and encode it again."
         )
     if not about["may_be_shared"]:
         raise ValueError(
-            f"{index} holds reports whose licence ({licence.removeprefix('other: ')}) does not let them be passed on, "
-            "and everyone who opens the Space could read them. Encode another data set, or give no index."
+            f"The licence of the reports in {index} ({licence.removeprefix('other: ')}) does not allow sharing, and "
+            "everyone who opens the Space could read them. Encode another dataset, or omit the index."
         )
     return licence
 
 
 def check_index_names_no_one(index: Path) -> None:
-    """Raise if a report or a source of an index seems to name someone, or a place on this machine.
+    """Check that no report and no source of an index seems to name a person, or a path on this machine.
 
     Raises:
-        ValueError: If so, with what was found but not the passage itself; if its data set did not pass the check of
-            de-identification, or that is not known; or if the index cannot be read.
+        ValueError: If one does, with the kind but not the passage; if its dataset is not known to have passed the
+            de-identification check; or if the index cannot be read.
     """
     content = read_index(index)
     checked = _about(index).get("deidentification")
     if not (checked and checked["passed"]):
         raise ValueError(
-            f"The data set of {index} {'did not pass' if checked else 'is not known to have passed'} the check of "
-            "de-identification, and everyone who opens the Space could read its reports. Build it with "
-            "data_scripts.build, without --keep_ids, mend what build_report.json then names under `deidentification`, "
-            "and encode it again."
+            f"The dataset of {index} {'did not pass' if checked else 'is not known to have passed'} the "
+            "de-identification check, and everyone who opens the Space could read its reports. Build it with "
+            "data_scripts.build, without --keep_ids, fix what build_report.json lists under `deidentification`, and "
+            "encode it again."
         )
     kinds = {found.kind for text in set(content.reports) for found in find_identifiers(text)}
     kinds |= {kind for source in set(content.sources) for kind in kinds_in_id("source", source)}
@@ -133,18 +119,16 @@ def check_index_names_no_one(index: Path) -> None:
     if kinds:
         raise ValueError(
             f"{index} seems to name someone ({', '.join(sorted(kinds))}), and everyone who opens the Space could read "
-            "it. Build the dataset with data_scripts.build, which takes such passages out, and encode it again."
+            "it. Build the dataset with data_scripts.build, which removes such passages, and encode it again."
         )
 
 
 def _about(index: Path) -> dict[str, Any]:
-    """What `train/encode.py` wrote down of an index."""
-    about: dict[str, Any] = json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
-    return about
+    return json.loads((pq.read_schema(index).metadata or {}).get(METADATA, b"{}"))
 
 
 def requirements(extra: str) -> Iterator[str]:
-    """Yield what `pip install lumbarclip[extra]` would install, by setup.cfg; our own extras are resolved.
+    """Yield what `pip install lumbarclip[extra]` installs, from setup.cfg with our own extras resolved.
 
     Example:
         >>> next(requirement for requirement in requirements("app") if requirement.startswith("gradio"))
@@ -152,29 +136,17 @@ def requirements(extra: str) -> Iterator[str]:
     """
     settings = ConfigParser()
     settings.read(PROJECT / "setup.cfg", encoding="utf-8")
-    yield from _lines(settings["options"]["install_requires"])
-    for requirement in _lines(settings["options.extras_require"][extra]):
+    yield from settings["options"]["install_requires"].strip().splitlines()
+    for requirement in settings["options.extras_require"][extra].strip().splitlines():
         if requirement.startswith("lumbarclip["):
             yield from requirements(requirement.removeprefix("lumbarclip[").removesuffix("]"))
         else:
             yield requirement
 
 
-def _lines(value: str) -> list[str]:
-    return [line.strip() for line in value.splitlines() if line.strip()]
-
-
-def _copy_code(package: Path, copy: Path) -> None:
-    for path in sorted(package.rglob("*")):
-        if path.suffix in SUFFIXES and "__pycache__" not in path.parts:
-            target = copy / path.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-
-
-def _write_card(path: Path, model_id: str, reports: str, tag: str | None) -> None:
-    """Write the card, whose head tells the Hub how to run the Space."""
-    path.write_text(CARD.format(model_id=model_id, reports=reports))
+def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> None:
+    """Write the card; its head tells the Hub how to run the Space."""
+    path.write_text(fill_template(TEMPLATES / CARD, {"model_id": model_id, "reports_licence": licence}) + "\n")
     head = {
         "title": "LumbarCLIP",
         "emoji": "🩻",

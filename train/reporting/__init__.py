@@ -1,1 +1,1 @@
-"""What a run shows of itself: tables and figures."""
+"""Reports, cards and figures of runs and experiments."""

@@ -1,53 +1,31 @@
-"""Write `explanation.json` as words and tables."""
+"""Write the report of `explanation.json`."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from train.reporting.report import describe_dataset
-from train.reporting.tables import format_entry, markdown_table
+from data_scripts.system.markdown import markdown_table
+from train.reporting.rendering import TEMPLATES, fill_template
+from train.reporting.run_report import describe_dataset
+from train.reporting.tables import format_entry
 
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
 BASELINES = ("randomised model", "centre prior", "uniform map")
 
 
 def explanation_report(results: Mapping[str, Any]) -> str:
-    """Write the report.
-
-    Args:
-        results: The content of `explanation.json`.
-
-    Returns:
-        Markdown.
-    """
-    data, model = results["dataset"], results["model"]
-    rows, columns = model["map_size"]
-    synthetic = "The images are drawn by a program, not taken from patients.\n\n" if data["synthetic"] else ""
-    sections = [
-        f"# Where the model looks: {describe_dataset(data)}",
-        "Research use only: not for diagnosis, and not for any decision about a patient.",
-        f"{synthetic}{data['num_maps']} maps, one for each finding that a report affirms and whose structure the mask "
-        f"shows. Vision tower {model['vision']}: a map has {rows} x {columns} cells, drawn bilinear over the image.",
-        "## Scores",
-        "Pointing game: share of the maps whose maximum lies inside the mask. Inside-mask energy: share of a map's "
-        "non-negative mass inside it. Rank correlation: Spearman's, of the trained model's maps with those of "
-        f"{results['num_randomised']} models with random weights; near 0 if the weights decide what a map shows. "
-        '*Less its denial*: the map of the direction from "No disc bulge." to "Disc bulge.". Brackets hold 95 % '
-        "intervals over patients.",
-        scores_table(results),
-        "## Differences on the same maps",
-        "Above 0, the map falls on the structure more than the baseline does. A map whose intervals do not all lie "
-        "above 0 is no evidence of where the model looks.",
-        differences_table(results),
-        "## By finding",
-        f"{SCORES['pointing_game'].capitalize()} / {SCORES['inside_energy']}.",
-        findings_table(results),
-        "![Examples, one a finding, picked at random.](explanation.png)",
-        f"## Command\n\n```sh\n{results['command']}\n```\n\n{results['date']}",
-    ]
-    return "\n\n".join(sections) + "\n"
+    """Write the content of `explanation.json` as Markdown."""
+    values = {
+        "where": describe_dataset(results["dataset"]),
+        "data": results["dataset"],
+        "scores_table": _scores_table(results),
+        "differences_table": _differences_table(results),
+        "findings_table": _findings_table(results),
+        **{name: results[name] for name in ("model", "num_randomised", "command", "date")},
+    }
+    return fill_template(TEMPLATES / "explanation_report.md.jinja", values) + "\n"
 
 
-def scores_table(results: Mapping[str, Any]) -> str:
+def _scores_table(results: Mapping[str, Any]) -> str:
     """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
     systems = {}
     for name, groups in results["methods"].items():
@@ -60,7 +38,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
     return markdown_table(["map", *SCORES.values(), "rank correlation"], rows)
 
 
-def differences_table(results: Mapping[str, Any]) -> str:
+def _differences_table(results: Mapping[str, Any]) -> str:
     """Tabulate by how much each kind of map exceeds each baseline."""
     rows = [
         [f"{name}, {words}", *(format_entry(groups[f"less {baseline}"][score]) for baseline in BASELINES)]
@@ -70,7 +48,7 @@ def differences_table(results: Mapping[str, Any]) -> str:
     return markdown_table(["map", *(f"less {baseline}" for baseline in BASELINES)], rows)
 
 
-def findings_table(results: Mapping[str, Any]) -> str:
+def _findings_table(results: Mapping[str, Any]) -> str:
     """Tabulate both scores of each finding, without intervals."""
     header = ["finding (structure)", "maps, patients", *results["methods"], *results["baselines"]]
     rows = []

@@ -1,23 +1,18 @@
-"""Tables of metrics as Markdown, from the entries of `metrics.json`.
+"""Write tables of metrics in Markdown.
 
-An entry is `{"value", "low", "high", "n"}` in which null stands for undefined, with a `reason` beside it.
+An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null means undefined, with a `reason`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from data_scripts.system.markdown import markdown_table
 
 Entry = Mapping[str, Any]
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> str:
-    """Write one figure with its interval.
-
-    Args:
-        entry: A figure, or None where a system does not have it.
-        decimals: Digits after the point.
-
-    Returns:
-        The figure as text.
+    """Write one metric with its interval; `-` for None, if a system lacks it.
 
     Example:
         >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
@@ -35,61 +30,21 @@ def format_entry(entry: Entry | None, decimals: int = 3) -> str:
     return f"{value} [{entry['low']:.{decimals}f}, {entry['high']:.{decimals}f}]"
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""Lay out a Markdown table; every column but the first is right-aligned.
-
-    Example:
-        >>> print(markdown_table(["system", "AUROC"], [["ours", "0.9"], ["a|b", "0.8"]]))
-        | system | AUROC |
-        |:-------|------:|
-        | ours   |   0.9 |
-        | a\|b   |   0.8 |
-    """
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = "|:" + "-" * (widths[0] + 1) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
 def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> str:
-    """Set systems beside each other.
-
-    Args:
-        systems: Entries by metric, by system.
-        metrics: Metrics to show, one a column.
-
-    Returns:
-        One row a system, Markdown.
-    """
+    """Compare systems, one per row, by some of their metrics, one per column."""
     rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
     return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
-    """List metrics, one a row, with a column for each group of entries.
-
-    Args:
-        columns: Entries by metric, by heading. A metric that a column lacks is shown as `-`.
-
-    Returns:
-        The table, Markdown.
-    """
+    """List metrics, one per row, with a column for each heading and its entries by metric."""
     names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
     rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
     return markdown_table(["metric", *columns], rows)
 
 
 def retrieval_table(entries: Mapping[str, Entry]) -> str:
-    """List recall at each depth beside chance, and the median rank, for both directions."""
+    """List recall at each depth with chance, and the median rank, for both directions."""
     rows = []
     for direction in ("image_to_text", "text_to_image"):
         cells = {name.removeprefix(f"{direction}_"): e for name, e in entries.items() if name.startswith(direction)}
@@ -103,15 +58,19 @@ def retrieval_table(entries: Mapping[str, Entry]) -> str:
     return markdown_table(["direction", "metric", "value", "chance"], rows)
 
 
-def undefined_notes(groups: Mapping[str, Mapping[str, Entry]]) -> list[str]:
-    """Say why figures are undefined, each reason once, in order of appearance."""
-    reasons: dict[str, list[str]] = {}
-    for entries in groups.values():
+def counts_table(counted: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """List the images and patients of each `label` or `split`."""
+    rows = [[name, str(of["rows"]), str(of["patients"])] for name, of in counts.items()]
+    return markdown_table([counted, "images", "patients"], rows)
+
+
+def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[str]:
+    """Say why metrics are undefined: each reason once, in order of appearance, with the metrics it applies to."""
+    reasons: dict[str, dict[str, None]] = {}
+    for entries in groups:
         for name, entry in entries.items():
             if entry["value"] is None:
-                names = reasons.setdefault(entry["reason"], [])
-                if name not in names:
-                    names.append(name)
+                reasons.setdefault(entry["reason"], {})[name] = None
     return [f"{', '.join(f'`{name}`' for name in names)}: {reason}." for reason, names in reasons.items()]
 
 

@@ -1,1 +1,1 @@
-"""What every training run shares: run folder, history, optimisation, adapters, processes."""
+"""Shared by all training runs: run folder, history, optimisation, adapters, processes."""

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA): train a few numbers of large towers, keep them in a small folder, merge them again.
+"""Low-rank adapters (LoRA): train a few parameters of large towers, save them in a small folder, merge them.
 
-What is not a tower, the heads and the temperature, is trained whole and kept with the adapters. The towers keep their
-weights and their batch-norm statistics, so that the base and the adapter folder together are the trained model.
+Heads and temperature are trained in full and saved with the adapters. The towers keep their weights and batch-norm
+statistics, so that the base and the adapter folder together are the trained model.
 """
 
 import json
@@ -34,18 +34,14 @@ ADAPTER_NAME = "default"  # peft's
 
 
 def add_adapters(model: ModelT, rank: int) -> ModelT:
-    """Freeze the towers and put adapters beside their layers; whatever else the model has stays trainable.
+    """Freeze the towers and add adapters to their layers; whatever else the model has stays trainable.
 
-    Of a tower with attention, all linear layers of the attention are adapted; of one without, such as a ResNet, all
-    convolutions and linear layers. Batch norm keeps the statistics of the base: they are no parameters, so that an
-    adapter could not carry them, and a few patients estimate them badly.
+    In a tower with attention, all its linear layers are adapted; in one without, such as a ResNet, all convolutions and
+    linear layers. Batch norm keeps the statistics of the base: an adapter could not store them, and a few patients
+    give poor estimates.
 
-    Args:
-        model: A LumbarCLIP model, pretrained; changed in place.
-        rank: Rank r of the updates. Their scale is 2, whatever the rank.
-
-    Returns:
-        The model wrapped in a `PeftModel`, which is called and asked for attributes like the model itself.
+    The model, which must be pretrained, is changed in place and returned wrapped in a `PeftModel`, which works like the
+    model itself. The scale of the updates is 2, whatever the rank.
 
     Raises:
         ValueError: If a tower has no layer that can be adapted, or batch norm that cannot be frozen.
@@ -57,9 +53,7 @@ def add_adapters(model: ModelT, rank: int) -> ModelT:
     for name in towers:
         freeze_batch_norm_2d(model.get_submodule(name))
         if any(isinstance(module, _BatchNorm) for module in model.get_submodule(name).modules()):
-            raise ValueError(
-                f"{name} has batch norm that is not of images, which adapters cannot keep: train it whole."
-            )
+            raise ValueError(f"{name} has batch norm that adapters cannot freeze: train it whole, without lora_rank.")
     heads = [name for name, child in model.named_children() if name not in towers and [*child.parameters()]]
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters(recurse=False)}
     config = LoraConfig(
@@ -73,28 +67,13 @@ def add_adapters(model: ModelT, rank: int) -> ModelT:
         model.get_parameter(name).requires_grad_(requires_grad)
     if PartialState().is_main_process:
         learned, total = adapted.get_nb_trainable_parameters()
-        logger.info(
-            "Adapters of rank %d: %s of %s parameters are trained (%.1f %%).",
-            rank,
-            f"{learned:,}",
-            f"{total:,}",
-            100 * learned / total,
-        )
+        share = f"{learned:,} of {total:,} parameters are trained ({100 * learned / total:.1f} %)"
+        logger.info("Adapters of rank %d: %s.", rank, share)
     return cast(ModelT, adapted)
 
 
 def adapted_layers(model: nn.Module, tower: str) -> list[str]:
-    """Name the layers of a tower that get adapters.
-
-    Args:
-        model: The model.
-        tower: Name of the tower in it.
-
-    Returns:
-        Names in the model.
-
-    Raises:
-        ValueError: If there are none.
+    """Name the layers of a tower that get adapters, or raise ValueError if there are none.
 
     Example:
         >>> block = nn.ModuleDict({"attn": nn.ModuleDict({"qkv": nn.Linear(4, 12)}), "mlp": nn.Linear(4, 4)})
@@ -104,7 +83,7 @@ def adapted_layers(model: nn.Module, tower: str) -> list[str]:
         >>> adapted_layers(nn.ModuleDict({"vision_model": stem}), "vision_model")
         ['vision_model.0']
     """
-    # Not subclasses: those that standardise their weights or pad by themselves do more than the layer peft knows.
+    # Not subclasses: peft does not know those that standardise their weights or pad themselves.
     # Not grouped convolutions: each of their small kernels has full rank already.
     layers = [
         f"{tower}.{name}"
@@ -118,21 +97,15 @@ def adapted_layers(model: nn.Module, tower: str) -> list[str]:
 
 
 def save_adapters(model: PreTrainedModel, processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
-    """Write adapters, heads, temperature and processor: what `PeftModel.from_pretrained(base, folder)` reads.
-
-    Args:
-        model: From `add_adapters`.
-        processor: Its processor.
-        folder: The folder; replaced if it exists.
-    """
+    """Write adapters, heads, temperature and processor, for `PeftModel.from_pretrained(base, folder)`."""
     adapted = cast(PeftModel, model)
     base = adapted.get_base_model()
     weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    # Parameters of the model itself, not of a module in it: peft reads them, but does not write them.
+    # The model's own parameters, not those of a module in it: peft reads them, but does not write them.
     weights |= {f"base_model.model.{name}": parameter.detach() for name, parameter in base.named_parameters("", False)}
     config = copy(cast(LoraConfig, adapted.peft_config[ADAPTER_NAME]))
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules or [])  # a set, whose order is another in each process
+    config.target_modules = sorted(config.target_modules or [])  # a set, whose order differs between processes
 
     def fill(unfinished: Path) -> None:
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
@@ -144,63 +117,39 @@ def save_adapters(model: PreTrainedModel, processor: ProcessorMixin | BaseImageP
 
 
 def merge_adapters(model: ModelT) -> ModelT:
-    """Add the adapters to the weights they adapt.
-
-    Args:
-        model: From `add_adapters`; not to be used afterwards.
-
-    Returns:
-        A plain model with the same outputs, to rounding, in evaluation mode.
-    """
+    """Return a plain model with the adapters added to its weights, in evaluation mode; drop the adapted one."""
     merged = cast(ModelT, cast(PeftModel, model).merge_and_unload())
     return unfreeze_batch_norm_2d(merged).eval()
 
 
-def save_and_merge_adapters(
-    model: ModelT, processor: ProcessorMixin | BaseImageProcessor, folder: Path | None
-) -> ModelT:
-    """Write the adapters to a folder, unless it is None, and merge them."""
-    if folder is not None:
-        save_adapters(model, processor, folder)
-    return merge_adapters(model)
-
-
 def check_adapter_base(folder: Path) -> str:
-    """Return the Hub id of the checkpoint that an adapter belongs to.
-
-    Args:
-        folder: What `save_adapters` wrote.
+    """Return the Hub id of the base of an adapter that `save_adapters` wrote.
 
     Raises:
-        ValueError: If the base is none of the Hub: others could not load the adapter.
+        ValueError: If the base is not on the Hub: others could not load the adapter.
     """
     base = json.loads((folder / CONFIG_NAME).read_text())["base_model_name_or_path"]
     if not base:
         raise ValueError(
             f"{folder} has no base: its run started from two towers (no --init_checkpoint). Publish the merged "
-            "checkpoint beside it instead."
+            "checkpoint instead."
         )
     if _is_local(base):
         raise ValueError(
-            f"The base of {folder} is {base}, no model of the Hub. Publish that checkpoint first, then give its id as "
-            "--adapter_base org/name; or publish the merged checkpoint instead, without --adapter."
+            f"The base of {folder} is {base}, which is not on the Hub. Publish that checkpoint first, then pass its id "
+            "as --adapter_base org/name; or publish the merged checkpoint instead, without --adapter."
         )
     return base
 
 
 def set_adapter_base(folder: Path, repo_id: str, revision: str | None = None) -> None:
-    """Name the model of the Hub that holds the base of an adapter trained on a local copy of it.
-
-    Args:
-        folder: What `save_adapters` wrote.
-        repo_id: Such as `org/name`.
-        revision: Its commit, so that a later version of the base is not taken for it.
+    """Set the Hub id, and the commit, of the base of an adapter that was trained on a local copy of it.
 
     Raises:
-        ValueError: If `repo_id` is none.
+        ValueError: If `repo_id` is not a Hub id.
     """
     if _is_local(repo_id):
-        raise ValueError(f"The base of an adapter is a model of the Hub, such as org/name; got {repo_id!r}.")
+        raise ValueError(f"The base of an adapter must be a Hub id, such as org/name; got {repo_id!r}.")
     path = folder / CONFIG_NAME
     write_json(path, {**json.loads(path.read_text()), "base_model_name_or_path": repo_id, "revision": revision})
 

@@ -13,7 +13,7 @@ from data_scripts.system.command_line import check_choices, setting
 class DataArguments:
     """Data."""
 
-    dataset: str = setting("", "Folder that data_scripts.build wrote, or Hub id of such a data set.")
+    dataset: str = setting("", "Folder that data_scripts.build wrote, or Hub id of such a dataset.")
     allow_leaks: bool = setting(
         False, "Accept splits that share patients, studies or (near-)identical images; all results are then marked."
     )
@@ -27,8 +27,8 @@ class ModelArguments:
 
     lora_rank: int = setting(
         0,
-        "Train low-rank adapters of this rank, such as 8, and the heads instead of whole towers: a small file beside "
-        "a large base, and less memory. 0: train whole towers.",
+        "Train low-rank adapters of this rank, such as 8, and the heads instead of whole towers: less memory, and a "
+        "small file in addition to a large base. 0: train whole towers.",
     )
 
 
@@ -45,7 +45,7 @@ class OptimisationArguments:
     gradient_accumulation_steps: int = setting(1, "Steps per update. Averages losses; adds no negatives.")
     learning_rate: float = setting(2e-5, "Peak learning rate of AdamW.")
     weight_decay: float = setting(1e-4, "Weight decay of matrices and kernels.")
-    warmup_ratio: float = setting(0.1, "Share of the updates that warms up; a cosine follows.")
+    warmup_ratio: float = setting(0.1, "Share of the updates for the warm-up; a cosine follows.")
     max_grad_norm: float = setting(1.0, "Scale gradients down to this norm.")
     weight_average: float = setting(
         0.0, "Publish a moving average of the weights with this decay, such as 0.99; 0: the last weights."
@@ -60,14 +60,14 @@ class OutputArguments:
     output_dir: str = setting("", "Folder of the run: checkpoint, run.json, metrics.json, report.md, figures.")
     resume: bool = setting(False, "Resume the run in output_dir; start it if there is none.")
     overwrite: bool = setting(False, "Delete output_dir first, if it exists.")
-    log_every: int = setting(10, "Updates between lines of history.jsonl; 0: one line an epoch.")
-    save_every: int = setting(0, "Updates between resumable states; 0: one state an epoch.")
+    log_every: int = setting(10, "Updates between lines of history.jsonl; 0: one line per epoch.")
+    save_every: int = setting(0, "Updates between resumable states; 0: one state per epoch.")
     report_to: str = setting("tensorboard", "Tracker of Accelerate: tensorboard, wandb, ..., or none.")
 
 
 @dataclass
 class TrainingArguments(OutputArguments, OptimisationArguments, ModelArguments, DataArguments):
-    """Everything that the training loop asks for."""
+    """The settings that the training loop reads."""
 
     SYSTEM: ClassVar[str] = ""  # written to run.json; a run is only resumed by its own system
 

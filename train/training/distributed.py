@@ -1,4 +1,4 @@
-"""What the processes of a run do for each other: gather pairs, share batch statistics, wait."""
+"""Communication between the processes of a run: gather pairs, share batch statistics, wait."""
 
 import logging
 from datetime import timedelta
@@ -16,10 +16,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def waiting_process_group() -> InitProcessGroupKwargs:
-    """Let the other processes wait for hours while the first one evaluates; torch gives up after ten minutes on GPUs.
+    """Set a timeout of hours, while the first process evaluates; torch's default on GPUs is ten minutes.
 
     Returns:
-        One of `kwargs_handlers` of the first `Accelerator` of a process; later ones find the group made.
+        For the `kwargs_handlers` of the first `Accelerator` of a process; later ones reuse its group.
     """
     return InitProcessGroupKwargs(timeout=timedelta(hours=6))
 
@@ -27,22 +27,19 @@ def waiting_process_group() -> InitProcessGroupKwargs:
 def gather_with_gradient(local: Tensor) -> Tensor:
     """Concatenate a tensor of all processes along its first dimension, in rank order.
 
-    Each process then computes the loss of the whole batch. Backward sums what the processes found for a row, which is
-    the world size times its gradient; distributed data parallel divides by the world size again.
+    Each process then computes the loss of the whole batch. Backward sums the gradients of all processes, which is the
+    world size times the gradient; distributed data parallel divides by the world size again. `accelerator.gather` has
+    no gradient, and putting the local part back into its result loses that of the other processes' losses.
 
     Args:
         local: This process's part. Shape (n, ...), equal on all processes.
 
     Returns:
         Shape (world size × n, ...). In a single process `local` itself.
-
-    Relations:
-        `accelerator.gather` has no gradient. Putting the own part back into its result loses the gradient that flows
-        through the other processes' losses.
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return local
-    from torch.distributed.nn.functional import all_gather  # a torch without distributed cannot import it
+    from torch.distributed.nn.functional import all_gather  # fails in a torch without distributed
 
     return torch.cat(all_gather(local.contiguous()))
 
@@ -55,14 +52,14 @@ def share_batch_statistics(model: Model, accelerator: Accelerator) -> Model:
         return convert_sync_batchnorm(model)  # timm's: torch's own drops the activation of a fused norm
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         logger.warning(
-            "The vision tower has batch norm, and on this device each process computes its own statistics: losses "
-            "will differ from those of one process. Towers without batch norm give equal losses."
+            "On this device each process computes its own batch-norm statistics: losses will differ from those of one "
+            "process. Towers without batch norm give equal losses."
         )
     return model
 
 
 @torch.no_grad()
 def take_buffers_of_first_process(model: nn.Module) -> None:
-    """Copy the buffers of the first process to all: after a step, batch statistics are of each process's own rows."""
+    """Copy the buffers of the first process to all, since each has the batch statistics of its own rows."""
     for buffer in model.buffers():
         broadcast(buffer)  # in place

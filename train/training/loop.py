@@ -1,7 +1,7 @@
 """The training loop of every system: one run, from its folder to its checkpoint.
 
-An update is one step of the optimizer, on one or several micro-batches. Every random choice depends on the seed and on
-where the run stands, never on how it came there: a resumed run repeats the numbers of one that was never interrupted.
+An update is one step of the optimizer, on one or several micro-batches. Random choices depend only on the seed and the
+step: a resumed run gives the same numbers as an uninterrupted one.
 """
 
 import json
@@ -16,8 +16,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device, set_seed
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -26,7 +24,7 @@ from transformers import PreTrainedModel
 from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
-from train.training.adapters import ADAPTER, save_and_merge_adapters
+from train.training.adapters import ADAPTER, merge_adapters, save_adapters
 from train.training.arguments import TrainingArguments
 from train.training.distributed import share_batch_statistics, take_buffers_of_first_process, waiting_process_group
 from train.training.history import HISTORY
@@ -45,17 +43,10 @@ def run_task(
 ) -> PreTrainedModel:
     """Do one run of a system: train, or load the finished checkpoint, then evaluate. May be called many times.
 
-    Args:
-        task: The system.
-        args: Settings of the run.
-        facts: Of the data set.
-        evaluate: Called on the first process with the model and the folder of the run.
-
-    Returns:
-        The trained model.
+    `evaluate` is called on the first process with the model and the folder of the run.
 
     Raises:
-        ValueError: If the output folder holds something else, or the data set cannot be learned from.
+        ValueError: If the output folder holds something else, or the dataset cannot be learned from.
         FloatingPointError: If a loss or a gradient is NaN or infinite.
     """
     accelerator = Accelerator(
@@ -69,7 +60,7 @@ def run_task(
     run |= {"data": facts.description, "start": task.start}
     check_output(output_dir, run, args)
     if args.resume and (output_dir / CHECKPOINT).exists():
-        logger.info("%s has a finished checkpoint; nothing is left to train.", output_dir)
+        logger.info("%s has a finished checkpoint: skipping training.", output_dir)
         model = task.load(output_dir / CHECKPOINT)
         model.to(accelerator.device)
     else:
@@ -85,11 +76,7 @@ def run_task(
 
 
 def count_updates(args: TrainingArguments, steps_of_epoch: int) -> int:
-    """Count the optimizer updates of a run.
-
-    Raises:
-        ValueError: If there is not one.
-    """
+    """Count the optimizer updates of a run; raise ValueError if there are none."""
     num_updates = args.epochs * steps_of_epoch // args.gradient_accumulation_steps
     if num_updates < 1:
         raise ValueError(
@@ -100,7 +87,7 @@ def count_updates(args: TrainingArguments, steps_of_epoch: int) -> int:
 
 
 class BestWeights:
-    """The weights of the epoch with the lowest validation loss; saved with the states of a run."""
+    """The weights of the epoch with the lowest validation loss, which `accelerate` saves with the states of a run."""
 
     def __init__(self) -> None:
         self.epoch, self.loss = 0, float("inf")
@@ -113,21 +100,17 @@ class BestWeights:
             self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `accelerate` saves."""
-        return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
+        """Return all attributes."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `accelerate` saved."""
-        self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+        """Restore all attributes."""
+        vars(self).update(state)
 
 
 class Training:
-    """Train from the start, or from where the run was interrupted, and save the checkpoint."""
+    """Train from the start or an interruption, and save the checkpoint."""
 
-    optimizer: Optimizer
-    schedule: LRScheduler
-    rows: TrainingRows
-    order: EpochBatches
     average: AveragedModel | None = None
 
     def __init__(self, task: Task, args: TrainingArguments, accelerator: Accelerator, run: dict[str, Any]) -> None:
@@ -137,7 +120,9 @@ class Training:
     def run(self) -> PreTrainedModel:
         """Train, save, and return the model."""
         num_updates = self._prepare()
-        first_update = self._resume()
+        first_update = load_state(self.accelerator, self.output_dir)  # 0 without a state to resume
+        keep_history(self.output_dir / HISTORY, first_update, self.accelerator)
+        self.accelerator.init_trackers("logs", config={})
         args, accelerator = self.args, self.accelerator
         self.order.first_step = first_update * args.gradient_accumulation_steps
         rows_of_update = args.batch_size * accelerator.num_processes * args.gradient_accumulation_steps
@@ -176,7 +161,7 @@ class Training:
         return self._finish()
 
     def _prepare(self) -> int:
-        """Build what is trained, on what, and how it learns; return the number of updates."""
+        """Build model, data and optimizer; return the number of updates."""
         args, accelerator, task = self.args, self.accelerator, self.task
         set_seed(args.seed)
         self.trained = share_batch_statistics(task.build_model(), accelerator)
@@ -197,13 +182,6 @@ class Training:
             accelerator.register_for_checkpointing(self.best)
         return num_updates
 
-    def _resume(self) -> int:
-        """Load the newest state, if there is one, and return the updates it has done."""
-        first_update = load_state(self.accelerator, self.output_dir)
-        keep_history(self.output_dir / HISTORY, first_update, self.accelerator)
-        self.accelerator.init_trackers("logs", config={})
-        return first_update
-
     def _update(self, update: int, batches: Any) -> float:
         """Do one update and return its loss, the mean over its micro-batches."""
         args, accelerator = self.args, self.accelerator
@@ -213,8 +191,8 @@ class Training:
             batch = send_to_device(next(batches), accelerator.device)
             rows = batch.pop("rows")
             sources = [self.rows.sources[row] for row in rows.tolist()]
-            place = self.task.seed_of_step(update, micro_step)
-            torch.manual_seed(hash((args.seed, *place, accelerator.process_index)))  # of dropout
+            step = self.task.seed_of_step(update, micro_step)
+            torch.manual_seed(hash((args.seed, *step, accelerator.process_index)))  # for dropout
             with accelerator.accumulate(self.prepared):
                 micro_loss = self.task.loss(self.prepared, batch)
                 check_finite("loss", micro_loss.item(), update, self.optimizer, sources)
@@ -234,7 +212,7 @@ class Training:
     def _validate(self, update: int) -> float:
         """Compute the validation loss, the same on every process, and keep the best weights."""
         take_buffers_of_first_process(self.published)
-        # One loss for all: if one process stopped at its own, the others would wait for it.
+        # One loss for all: a process that stops early on its own would leave the others waiting.
         (loss,) = broadcast_object_list([self.task.validate(self.published, self.accelerator)])
         check_finite("validation loss", loss, update, self.optimizer)
         if self.args.patience:
@@ -245,14 +223,15 @@ class Training:
         return update * self.args.gradient_accumulation_steps // len(self.order)
 
     def _finish(self) -> PreTrainedModel:
-        """Save the checkpoint, and the adapters beside it; remove the states."""
+        """Save the checkpoint and the adapters; remove the states."""
         show = self.accelerator.is_main_process
         if self.best.weights:
             self.published.load_state_dict(self.best.weights)
         final = cast(PreTrainedModel, self.task.model_in(self.published).eval())
         if self.args.lora_rank:
-            folder = self.output_dir / ADAPTER if show else None
-            final = save_and_merge_adapters(final, self.task.processor, folder)
+            if show:
+                save_adapters(final, self.task.processor, self.output_dir / ADAPTER)
+            final = merge_adapters(final)
         self.task.calibrate(final)
         if show:
             save_checkpoint(final, self.task.processor, self.output_dir / CHECKPOINT)
@@ -262,23 +241,22 @@ class Training:
 
 
 def build_loader(rows: TrainingRows, order: EpochBatches, num_workers: int) -> DataLoader[Any]:
-    """Join rows and order; worker processes are optional, since a batch is only indexing and augmentation."""
+    """Join rows and order; workers are optional, since a batch is only indexing and augmentation."""
     return DataLoader(
         cast(Any, rows),
         batch_sampler=order,
-        collate_fn=_as_made,
+        collate_fn=_identity,  # the rows make batches themselves
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _as_made(batch: Any) -> Any:
-    """The rows have made the batch already."""
+def _identity(batch: Any) -> Any:
     return batch
 
 
 def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) -> None:
-    """Add a line to the history, the trackers and the progress bar."""
+    """Add a line to history, trackers and progress bar."""
     accelerator.log({name: value for name, value in line.items() if name != "update"}, step=int(line["update"]))
     if accelerator.is_main_process:
         with path.open("a") as history:

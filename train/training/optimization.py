@@ -1,7 +1,7 @@
-"""Optimizer, learning-rate schedule, the average of the weights, and a guard against numbers that are none."""
+"""Optimizers, learning-rate schedule, the average of the weights, and a guard against NaN and infinity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from timm.optim import param_groups_layer_decay
@@ -15,54 +15,34 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
-    """AdamW that decays matrices and kernels only, not biases, norms or the temperature.
-
-    Args:
-        model: What is trained; frozen parameters are left out.
-        learning_rate: Peak learning rate.
-        weight_decay: Decoupled weight decay.
-
-    Returns:
-        The optimizer.
+    """Build AdamW that decays only matrices and kernels, not biases, norms or the temperature.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 4.1 (AdamW, 2e-5, 1e-4). Sparing one-dimensional parameters is ours.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return AdamW(_groups_by_decay(model.parameters(), weight_decay), lr=learning_rate)
+
+
+def _groups_by_decay(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     decayed = [parameter for parameter in trained if parameter.ndim > 1]
     spared = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return AdamW(groups, lr=learning_rate)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
 def build_schedule(optimizer: Optimizer, num_updates: int, warmup_ratio: float) -> LRScheduler:
-    """Linear warm-up, then half a cosine to zero.
+    """Build a linear warm-up over a share `warmup_ratio` of the updates, followed by half a cosine to zero.
 
     The paper warms up over the first 10 % of the steps and does not say what follows; the cosine is ours.
-
-    Args:
-        optimizer: Whose learning rate is scheduled.
-        num_updates: Optimizer updates of the whole run.
-        warmup_ratio: Share of them that warms up, in [0, 1].
-
-    Returns:
-        The schedule, to be stepped once an update.
     """
     return get_cosine_schedule_with_warmup(optimizer, round(num_updates * warmup_ratio), num_updates)
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """Begin an exponential moving average of weights and batch-norm statistics.
+    """Begin an exponential moving average of weights and batch-norm statistics, updated once per optimizer update.
 
-    What is no real number, such as the position ids of a text tower, is copied: torch would average it in integers,
-    which rounds every position down.
-
-    Args:
-        model: What is trained.
-        decay: Share of the average that an update keeps, in (0, 1).
-
-    Returns:
-        The average, whose `update_parameters(model)` is to be called once an update.
+    Integer buffers, such as the position ids of a text tower, are copied: torch's average would round them down. An
+    update keeps `decay`, in (0, 1), of the average.
     """
     average_reals = get_ema_multi_avg_fn(decay)
 
@@ -79,50 +59,26 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
 def build_layerwise_optimizer(
     model: nn.Module, tower: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float
 ) -> AdamW:
-    """AdamW whose rate falls from the head down: what the first layers of a pretrained tower know, suits most tasks.
+    """Build AdamW with a learning rate that falls from the head to the first layers.
 
-    Args:
-        model: What is trained; frozen parameters are left out.
-        tower: A timm model within it, which knows its layers. The rest of the model learns at the full rate.
-        learning_rate: Peak learning rate of the head and the tower's last layer.
-        weight_decay: Decoupled weight decay of matrices and kernels.
-        layer_decay: Factor from a layer to the one before it, in (0, 1].
-
-    Returns:
-        The optimizer.
+    `layer_decay`, in (0, 1], is the factor from a layer of the timm `tower` to the one before it. Its last layer and
+    the rest of the model learn at the full rate.
 
     Source:
         BEiT, Bao et al. 2022; the groups are timm's.
     """
     groups = param_groups_layer_decay(tower, weight_decay=weight_decay, layer_decay=layer_decay)
     in_tower = {parameter for group in groups for parameter in group["params"]}
-    head = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter not in in_tower]
-    for decay, parameters in (
-        (weight_decay, [parameter for parameter in head if parameter.ndim > 1]),
-        (0.0, [parameter for parameter in head if parameter.ndim <= 1]),
-    ):
-        groups.append({"params": parameters, "weight_decay": decay, "lr_scale": 1.0})
+    head = (parameter for parameter in model.parameters() if parameter not in in_tower)
+    groups += [{**group, "lr_scale": 1.0} for group in _groups_by_decay(head, weight_decay)]
+    names = ("params", "weight_decay")
     return AdamW(
-        [
-            {"params": group["params"], "weight_decay": group["weight_decay"], "lr": learning_rate * group["lr_scale"]}
-            for group in groups
-        ]
+        [{name: group[name] for name in names} | {"lr": learning_rate * group["lr_scale"]} for group in groups]
     )
 
 
 def check_finite(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
-    """Raise at the first loss or gradient that is no number, before it reaches a weight or a file.
-
-    Args:
-        name: What the number is of.
-        value: The number.
-        update: Where the run stands.
-        optimizer: Whose learning rate is told.
-        sources: Rows of the step, of which the first are told; none if it is of no step.
-
-    Raises:
-        FloatingPointError: If the value is infinite or NaN.
-    """
+    """Raise FloatingPointError for a NaN or infinite loss or gradient, before it reaches a weight or a file."""
     if not math.isfinite(value):
         rows = f" Rows of this step: {', '.join(sources[:8])}, ..." if sources else ""
         raise FloatingPointError(

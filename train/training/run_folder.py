@@ -1,4 +1,4 @@
-"""The folder of a run: what started it, its history, and whether it may be resumed."""
+"""The folder of a run: its settings and start, its history, and whether it may be resumed."""
 
 import json
 import platform
@@ -19,59 +19,35 @@ from train.training.arguments import TrainingArguments
 
 RUN = "run.json"
 PACKAGES = (
-    "lumbarclip",
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "datasets",
-    "accelerate",
-    "tokenizers",
-    "numpy",
+    *("lumbarclip", "torch", "torchvision", "timm", "transformers", "datasets"),
+    *("accelerate", "tokenizers", "numpy"),
 )
-# Settings that may change between a run and its resumption, because no trained weight depends on them.
+# Settings that may change when a run is resumed, because no trained weight depends on them.
 FREE_SETTINGS = (
-    "resume",
-    "overwrite",
-    "output_dir",
-    "dataset",
-    "num_workers",
-    "save_every",
-    "report_to",
-    "evaluate",
-    "baselines",
-    "push_to_hub",
-    "hub_repo_id",
-    "hub_tag",
-    "num_resamples",
+    *("resume", "overwrite", "output_dir", "dataset", "num_workers", "save_every", "report_to", "evaluate"),
+    *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
-    """Check that a run may write to a folder, before anything is loaded; changes nothing.
+    """Check that a run may write to a folder, before anything is loaded; change nothing.
 
     Raises:
         ValueError: If it is not empty and neither --resume nor --overwrite was given, if the run to resume has other
-            settings or is of an older layout, or if what --overwrite would delete is not a run.
+            settings, or if what --overwrite would delete is not a run.
     """
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return
     if args.resume and (output_dir / RUN).exists():
-        before = json.loads((output_dir / RUN).read_text())
-        if "system" not in before:
-            raise ValueError(
-                f"{output_dir} is a run of an older version, which cannot be resumed: choose another --output_dir, or "
-                "--overwrite it."
-            )
-        check_same_settings(before, run, output_dir)
+        check_same_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
     elif not args.overwrite:
         raise ValueError(f"{output_dir} is not empty: --resume continues the run in it, --overwrite deletes it.")
     elif not (output_dir / RUN).exists():
-        raise ValueError(f"{output_dir} is not a run (it has no {RUN}), so --overwrite keeps it; remove it yourself.")
+        raise ValueError(f"{output_dir} is not a run (no {RUN}), so --overwrite keeps it; remove it yourself.")
 
 
 def make_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments, accelerator: Accelerator) -> None:
-    """Make the folder of the run, or keep the one to resume; `check_output` has allowed it."""
+    """Make the folder of the run, or keep the one to resume, after `check_output`."""
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
         if args.overwrite:
@@ -83,13 +59,8 @@ def make_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments, 
 
 
 def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
-    """Describe everything that is needed to repeat the run.
-
-    Args:
-        args: Settings.
-        accelerator: Knows processes and precision.
-        rows_of_split: Identity of the rows of each split.
-    """
+    """Describe everything needed to repeat the run; `rows_of_split` identifies the rows of each split."""
+    device = accelerator.device
     return {
         "system": args.SYSTEM,
         "command": shlex.join(["python", *sys.argv]),
@@ -98,8 +69,9 @@ def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_spli
         "rows_sha256": rows_of_split,
         "num_processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
-        "device": accelerator.device.type,
-        "device_name": device_name(accelerator.device),
+        "device": device.type,
+        # Python knows the architecture of a CPU everywhere, but not its model.
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "num_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
@@ -107,42 +79,25 @@ def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_spli
 
 
 def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, Any]:
-    """Say what the weights that a run starts from were trained on, according to the run beside them.
-
-    Args:
-        checkpoint: Folder, or Hub id.
-        rows_sha256: Identity of the rows of each split of this run.
+    """Describe the checkpoint, a folder or Hub id, that a run starts from, and the rows it was trained on.
 
     Returns:
-        `checkpoint`; `is_folder`, since `demo/checkpoint` may be a folder or a Hub id, which nobody can tell later; and
-        `rows`: `same` if its run, and what that run started from, had the same splits, so that no test patient was
+        `checkpoint`; `is_folder`, since `demo/checkpoint` could later be either; and `rows`, from the run next to the
+        checkpoint: `same` if it, and the run it started from, had the splits `rows_sha256`, so that no test patient was
         learned from; `other` if the splits differ; `unknown` without such a run.
     """
     folder = Path(checkpoint).resolve()
-    return {"checkpoint": checkpoint, "is_folder": folder.is_dir(), "rows": _compare_rows(folder, rows_sha256)}
-
-
-def _compare_rows(checkpoint: Path, rows_sha256: dict[str, str]) -> str:
-    """`rows` of `describe_start`."""
-    path = checkpoint.parent / RUN
-    if not checkpoint.is_dir() or not path.exists():
-        return "unknown"
-    run = json.loads(path.read_text())
-    if run.get("rows_sha256") != rows_sha256:
-        return "other"
-    start = run.get("start")
-    return str(start["rows"]) if start else "same"
+    path, rows = folder.parent / RUN, "unknown"
+    if folder.is_dir() and path.exists():
+        run = json.loads(path.read_text())
+        rows = (run.get("start") or {"rows": "same"})["rows"] if run.get("rows_sha256") == rows_sha256 else "other"
+    return {"checkpoint": checkpoint, "is_folder": folder.is_dir(), "rows": rows}
 
 
 def read_start(output_dir: Path) -> dict[str, Any] | None:
-    """Read what `describe_start` found when a run began; None if it began from towers, or there is no run."""
+    """Read what `describe_start` found when a run began; None if it began from towers or there is no run."""
     path = output_dir / RUN
     return json.loads(path.read_text()).get("start") if path.exists() else None
-
-
-def device_name(device: torch.device) -> str:
-    """Name a GPU by its model, a CPU by its architecture, which Python knows everywhere."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def check_same_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
@@ -155,23 +110,27 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any], output_dir:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List the differences between two runs, as `describe_run` gives them, that would change the weights.
+    """List the differences between two runs, from `describe_run`, that would change the weights.
 
     Example:
         >>> run = {"arguments": {"batch_size": 8, "seed": 0}, "num_processes": 1, "rows_sha256": {}}
         >>> changed_settings(run, {**run, "arguments": {"batch_size": 8, "seed": 1}})
         ['seed: 0 then, 1 now']
     """
-    old = {**before["arguments"], "pairs of a step": before["num_processes"] * before["arguments"]["batch_size"]}
-    new = {**now["arguments"], "pairs of a step": now["num_processes"] * now["arguments"]["batch_size"]}
-    ignored = {*FREE_SETTINGS, "batch_size"}  # two processes with half the batch are the same run
+    # Two processes with half the batch are the same run.
+    old, new = (
+        {**run["arguments"], "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"]}
+        for run in (before, now)
+    )
     changed = [
-        f"{key}: {old.get(key)!r} then, {new[key]!r} now" for key in new.keys() - ignored if old.get(key) != new[key]
+        f"{key}: {old.get(key)!r} then, {new[key]!r} now"
+        for key in new.keys() - {*FREE_SETTINGS, "batch_size"}
+        if old.get(key) != new[key]
     ]
     if before.get("system") != now.get("system"):
         changed.append(f"system: {before.get('system')} then, {now.get('system')} now")
     changed += [
-        f"rows of {split}: others"
+        f"rows of {split}: changed"
         for split, rows in now["rows_sha256"].items()
         if before["rows_sha256"].get(split) != rows
     ]
@@ -182,6 +141,6 @@ def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None
     """Remove the lines of updates that the resumed run will repeat."""
     if accelerator.is_main_process and path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have torn the last one
+        whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have cut the last one
         kept = [line for line in whole if json.loads(line)["update"] <= last_update]
         write_text(path, "".join(f"{line}\n" for line in kept))

@@ -1,4 +1,4 @@
-"""What a system must provide to be trained by the loop."""
+"""The interface between the training loop and a system."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -28,13 +28,10 @@ class TrainingRows(Protocol):
 class Task(ABC):
     """A system, as the loop in `train.training.loop` sees it.
 
-    Args:
-        args: Settings of the run.
-
     Attributes:
-        verb: What the progress bar says.
-        start: What `describe_start` says of the checkpoint that the run starts from; None if there is none.
-        processor: Saved beside the model; set by `build_model`.
+        verb: Label of the progress bar.
+        start: `describe_start` of the initial checkpoint; None if there is none.
+        processor: Saved with the model; set by `build_model`.
     """
 
     verb: ClassVar[str]
@@ -46,7 +43,7 @@ class Task(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """Build what is trained, on the CPU, and read the rows it learns from. Called once, after seeding."""
+        """Build the module to train, on the CPU, and read its rows. Called once, after seeding."""
 
     @abstractmethod
     def batches(self, process_index: int, num_processes: int) -> tuple[TrainingRows, EpochBatches]:
@@ -54,28 +51,15 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            prepared: What `build_model` built, as Accelerate has wrapped it; in training mode.
-            batch: From the training rows, without `rows`.
-
-        Returns:
-            The loss of the pairs of all processes, or of this one. Scalar.
-        """
+        """Compute the scalar loss of a batch without its `rows`, with the module that Accelerate has wrapped."""
 
     @abstractmethod
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
-        """Compute the loss on the validation split.
-
-        Args:
-            trained: What `build_model` built, or the average of its weights. Left in evaluation mode.
-            accelerator: Knows device, precision and processes.
-        """
+        """Compute the loss on the validation split with the module, or its average; leave it in evaluation mode."""
 
     @abstractmethod
     def model_in(self, trained: nn.Module) -> PreTrainedModel:
-        """Return the part of what was trained that is published."""
+        """Return the part of the trained module that is published."""
 
     @abstractmethod
     def load(self, checkpoint: Path) -> PreTrainedModel:
@@ -83,29 +67,19 @@ class Task(ABC):
 
     @abstractmethod
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
-        """Return two numbers that differ for every step, for the seed of dropout.
-
-        Args:
-            update: From 1.
-            micro_step: Within the update, from 0.
-        """
+        """Return two numbers that differ for every step, for the seed of dropout; updates count from 1."""
 
     @abstractmethod
     def observe(self, rows: Tensor, loss: float) -> None:
-        """Take note of a step, for `statistics`.
-
-        Args:
-            rows: Rows of all processes. Shape (N,).
-            loss: As `loss` returned it.
-        """
+        """Record a step for `statistics`: the rows of all processes (N,), and its loss."""
 
     @abstractmethod
     def statistics(self) -> dict[str, float]:
-        """Return what the next line of the history says beside the loop's own numbers, and forget the steps."""
+        """Return what the next line of the history adds to the loop's own numbers, and reset."""
 
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
-        """Build the optimizer of what is trained."""
+        """Build the optimizer."""
         return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
 
-    def calibrate(self, model: PreTrainedModel) -> None:  # noqa: B027 -- most systems need none before the saving
-        """Fit on the validation split what is saved in the configuration of the trained model."""
+    def calibrate(self, model: PreTrainedModel) -> None:  # noqa: B027 - most systems need none before saving
+        """Fit on the validation split what the configuration of the trained model stores."""

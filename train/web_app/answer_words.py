@@ -1,4 +1,4 @@
-"""Write answers in plain words: sentences, and the rows of the page's tables. All of it is text, never HTML."""
+"""Write answers in plain words: sentences, and the rows of the page's tables. All is text, never HTML."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ REPORTS_NOTE = {
 
 
 def percent(probability: float) -> str:
-    """Write a probability as nobody would misread it: never 0 % or 100 %.
+    """Write a probability, but never as 0 % or 100 %.
 
     Example:
         >>> percent(0.834), percent(0.9992), percent(0.001)
@@ -50,17 +50,12 @@ def long_name(name: str) -> str:
 
 
 def question_name(question: CalibratedQuestion) -> str:
-    """Name a question, as the head of its row or column."""
+    """Name a question, for its row or column."""
     return "What does the slice show?" if question.label is None else f"{long_name(question.label)}?"
 
 
 def answer_rows(answers: Sequence[Answer], calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the answers of one slice under `ANSWER_HEADERS`, a row a question.
-
-    Args:
-        answers: One a question.
-        calibration: Of the same questions.
-    """
+    """List the answers of one slice under `ANSWER_HEADERS`, one for each question of the calibration."""
     return [
         [
             question_name(question),
@@ -73,7 +68,7 @@ def answer_rows(answers: Sequence[Answer], calibration: ZeroShotCalibration) -> 
 
 
 def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the sentences that stand for each choice of each question, under `WORDING_HEADERS`."""
+    """List the sentences that represent each choice of each question, under `WORDING_HEADERS`."""
     return [
         [question_name(question), long_name(choice), " ".join(sentences)]
         for question in calibration.questions
@@ -82,7 +77,7 @@ def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
 
 
 def own_rows(own: OwnAnswer) -> list[list[str]]:
-    """Set a user's finding against its denial, under `OWN_HEADERS`."""
+    """Compare a user's finding with its denial, under `OWN_HEADERS`."""
     return [
         ["More like “present”", percent(own.probability), " ".join(own.statements)],
         ["More like “absent”", percent(1 - own.probability), " ".join(own.denials)],
@@ -93,8 +88,8 @@ def own_notes(own: OwnAnswer) -> list[str]:
     """Say how to read the answer to a user's finding, which words are unknown, and which side is which."""
     has_side = exchange_sides(own.finding) != own.finding
     return [
-        f"{long_name(own.finding)}? Not calibrated: this compares sentences. {percent(own.probability)} does not mean "
-        "that so many of a hundred such slices show it.",
+        f"{long_name(own.finding)}? Not calibrated: this compares sentences. {percent(own.probability)} is "
+        "not the share of such slices that show it.",
         *([unknown_words_note(own.unknown_words)] if own.unknown_words else []),
         *([SIDES] if has_side else []),
     ]
@@ -107,10 +102,11 @@ def unknown_words_note(words: Sequence[str]) -> str:
         >>> unknown_words_note(["qwerty"])
         'The model does not know the word “qwerty”, so the answer may not be about it.'
     """
-    named = ", ".join(f"“{word}”" for word in words)
-    if len(words) == 1:
-        return f"The model does not know the word {named}, so the answer may not be about it."
-    return f"The model does not know the words {named}, so the answer may not be about them."
+    named, (noun, them) = (
+        ", ".join(f"“{word}”" for word in words),
+        ("word", "it") if len(words) == 1 else ("words", "them"),
+    )
+    return f"The model does not know the {noun} {named}, so the answer may not be about {them}."
 
 
 def report_rows(reports: Sequence[NearReport]) -> list[list[str]]:
@@ -124,7 +120,7 @@ def study_headers(calibration: ZeroShotCalibration) -> list[str]:
 
 
 def study_rows(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the mean over a patient's slices, then each slice, under `study_headers`. The first cell alone is HTML."""
+    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML."""
     means = [
         percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
         for question, pooled in zip(calibration.questions, study.pooled, strict=True)
@@ -148,7 +144,7 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
 def calibrated_on(calibration: ZeroShotCalibration | None) -> str:
     """Say what the answers were calibrated on, in one line."""
     if calibration is None:
-        return "not calibrated: it can be asked in your own words only"
+        return "not calibrated: it answers only questions in your own words"
     fitted = calibration.fitted_on
     if not {"dataset", "split", "num_rows", "num_patients"} <= fitted.keys():
         return "calibrated"
@@ -176,11 +172,7 @@ def verdict(answer: Answer) -> str:
 
 
 def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str:
-    """Say in words what the mean over a patient's slices names, and what single slices show beside it.
-
-    Args:
-        study: The answer for the patient. The calibration is that of single slices.
-        calibration: Of the same questions.
+    """Say what the mean over a patient's slices names, and what else single slices show.
 
     Example:
         >>> asked = CalibratedQuestion("disc bulge", ["absent", "present"], [["normal"], ["bulge"]], 1.0, [1.0, 1.0])
@@ -189,7 +181,6 @@ def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str
         'In the mean over the slices, more likely than not: disc bulge. This is not calibrated for patients.'
     """
     likely, close = _likely_and_close(study.pooled, calibration)
-    in_words = _class_words if calibration.questions[0].label is None else _finding_words
     of_slices = [
         _likely_and_close([answer["probabilities"] for answer in answers], calibration)[0]
         for answers in study.of_slices
@@ -199,8 +190,17 @@ def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str
         for name, count in Counter(chain.from_iterable(of_slices)).most_common()
         if name not in (*likely, *close, NO_FINDING)
     ]
+    likely_names, close_names = [*map(_in_sentence, likely)], [*map(_in_sentence, close)]
+    if calibration.questions[0].label is not None:
+        named = {"more likely than not": likely_names, "too close to say": close_names}
+        findings = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
+        mean = findings or "none of the findings is more likely than not"
+    elif close:
+        mean = f"no answer: {' and '.join(close_names)} are about as probable"
+    else:
+        mean = f"most probable: {likely_names[0]}"
     said = [
-        f"In the mean over the slices, {in_words([*map(_in_sentence, likely)], [*map(_in_sentence, close)])}",
+        f"In the mean over the slices, {mean}",
         *([f"On single slices: {', '.join(single)}"] if single else []),
         "This is not calibrated for patients.",
     ]
@@ -218,26 +218,14 @@ def _likely_and_close(
         if question.label is None:
             likely += [] if is_close else [first]
             close += [first, second] if is_close else []
-        elif question.label != NO_FINDING:  # which is said by naming no other
+        elif question.label != NO_FINDING:  # which naming no other implies
             likely += [question.label] if first == question.choices[1] and not is_close else []
             close += [question.label] if is_close else []
     return likely, close
 
 
-def _class_words(likely: Sequence[str], close: Sequence[str]) -> str:
-    if close:
-        return f"no answer: {' and '.join(close)} are about as probable"
-    return f"most probable: {likely[0]}"
-
-
-def _finding_words(likely: Sequence[str], close: Sequence[str]) -> str:
-    named = (("more likely than not", likely), ("too close to say", close))
-    said = [f"{what}: {', '.join(names)}" for what, names in named if names]
-    return "; ".join(said) or "none of the findings is more likely than not"
-
-
 def _in_sentence(name: str) -> str:
-    """A class within a sentence: "No Finding" as "no finding", and "Pfirrmann >= 4" as it is."""
+    """Name a class within a sentence: "No Finding" as "no finding", "Pfirrmann >= 4" unchanged."""
     return _LONG_NAMES[name].replace("A ", "a ").replace("No ", "no ") if name in _LONG_NAMES else name
 
 
@@ -246,7 +234,7 @@ def _probabilities(probabilities: Mapping[str, float]) -> str:
 
 
 def _cell(answer: Answer) -> str:
-    """A question of a slice: the answer, or that there is none, and the probability that goes with it."""
+    """Write the answer to a question, or that there is none, with its probability."""
     shown = answer["answer"] or max(answer["probabilities"], key=answer["probabilities"].get)
     words = long_name(shown) if answer["answer"] else f"No answer (rather {_in_sentence(shown)})"
     return f"{words}, {percent(answer['probabilities'][shown])}"

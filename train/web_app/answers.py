@@ -1,7 +1,7 @@
-"""Ask a checkpoint about slices, without any user interface.
+"""Ask a checkpoint about slices, without a user interface.
 
-Calibrated questions come with the checkpoint; a finding in the user's own words is compared with its denial, and that
-comparison is not calibrated.
+Calibrated questions come with the checkpoint. A finding in the user's own words is compared with its denial, which is
+not calibrated.
 
 Shapes: B slices, D width of the shared space.
 """
@@ -30,18 +30,14 @@ MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version 
 BATCH_SIZE = 16
 BLANKS = ("▁", "Ġ")  # the pieces that SentencePiece and byte-level BPE write for a blank
 
-Answer = dict[str, Any]  # of a question, as `LumbarCLIPProcessor.post_process_zero_shot` gives it
+Answer = dict[str, Any]  # to one question, as `LumbarCLIPProcessor.post_process_zero_shot` returns it
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A checkpoint that is ready to read slices.
+    """A checkpoint in evaluation mode, ready to read slices.
 
-    Args:
-        model: In evaluation mode.
-        processor: Its processor.
-        calibration: Of its questions; None if it has none.
-        prompt_embeds: Of the prompts of the calibration, in their order. Shape (prompts, D).
+    `prompt_embeds`, (prompts, D), embed the prompts of the calibration, in their order.
     """
 
     model: LumbarCLIPModel
@@ -52,31 +48,20 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAnswer:
-    """How much more a slice is like the statements of a finding than like its denials.
-
-    Args:
-        finding: As asked.
-        probability: Softmax over the two. Not calibrated: 0.9 does not mean nine of ten.
-        statements: Sentences that state the finding.
-        denials: Sentences that deny it.
-        unknown_words: Its words that the model does not know.
-    """
+    """How much more a slice is like the statements of a finding than like its denials."""
 
     finding: str
-    probability: float
+    probability: float  # softmax over the two; not calibrated: 0.9 does not mean nine of ten
     statements: list[str]
     denials: list[str]
-    unknown_words: list[str]
+    unknown_words: list[str]  # of the finding, to the model
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyAnswer:
-    """Answers for each slice of a patient, and their mean.
+    """Answers for each slice of a patient by question, and by question the mean probability of each choice.
 
-    Args:
-        of_slices: Answers of each slice, question by question.
-        pooled: By question, the mean probability of each choice over the slices. The calibration, made for single
-            slices, promises nothing for it.
+    The calibration, made for single slices, promises nothing for the mean.
     """
 
     of_slices: list[list[Answer]]
@@ -94,13 +79,9 @@ def open_reader(name: str, revision: str | None = None) -> Reader:
 
 
 def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: str = "The model") -> Reader:
-    """Prepare a model for reading.
-
-    Raises:
-        ValueError: If it does not compare images with texts.
-    """
+    """Prepare a model for reading; raise `ValueError` if it does not compare images with texts."""
     if not hasattr(model, "text_to_patch_similarity"):
-        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel, of train/pretrain.py.")
+        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel from train/pretrain.py.")
     stored = model.config.calibration
     calibration = None if stored is None else ZeroShotCalibration.from_dict(stored)
     texts = [] if calibration is None else prompt_texts(calibration)
@@ -128,11 +109,7 @@ def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
 
 
 def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer]]:
-    """Answer the checkpoint's own questions, slice by slice and question by question.
-
-    Raises:
-        ValueError: If the checkpoint has no calibration.
-    """
+    """Answer the checkpoint's own questions for each slice; raise `ValueError` if it has no calibration."""
     output = LumbarCLIPOutput(
         image_embeds=image_embeds,
         text_embeds=reader.prompt_embeds,
@@ -142,7 +119,7 @@ def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer
 
 
 def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
-    """Answer for a patient: each slice, and the mean of their probabilities."""
+    """Answer for a patient: for each slice, and by the mean of their probabilities."""
     of_slices = calibrated_answers(reader, image_embeds)
     probabilities = np.array([[list(answer["probabilities"].values()) for answer in row] for row in of_slices])
     (means,) = mean_over_patients(probabilities, np.zeros(len(of_slices), dtype=int))
@@ -152,10 +129,7 @@ def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
 
 
 def own_finding(processor: LumbarCLIPProcessor, text: str) -> str:
-    """Check a finding that a user wrote.
-
-    Returns:
-        The finding without surrounding blanks and full stop.
+    """Check a finding that a user wrote; return it without surrounding blanks and full stop.
 
     Raises:
         ValueError: If it is empty, too long, denies something, or the model knows no word of it.
@@ -197,7 +171,7 @@ def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]
 
 
 def _is_spelled(word: str, num_tokens: int) -> bool:
-    """Tell whether a word was split into letters or bytes. A Chinese letter is a word by itself."""
+    """Whether a word was split into letters or bytes. A Chinese character is a word."""
     if not word.isalpha():
         return False
     is_chinese = all(unicodedata.name(letter, "").startswith("CJK ") for letter in word)
@@ -205,7 +179,7 @@ def _is_spelled(word: str, num_tokens: int) -> bool:
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
-    """Make an uncalibrated question, absent or present, of a finding."""
+    """Make an uncalibrated question about a finding: absent or present."""
     prompts = [processor.absent_class_prompt_texts(finding), processor.class_prompt_texts(finding)]
     return CalibratedQuestion(finding, list(ABSENT_OR_PRESENT), prompts, 1.0, [1.0, 1.0])
 

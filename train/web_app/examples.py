@@ -1,4 +1,4 @@
-"""Draw slices to try the app with: of no patient, and known to show certain findings."""
+"""Draw slices of no patient, with known findings, to try the app with."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from data_scripts.sources.synthetic.findings import LevelFindings
 from data_scripts.sources.synthetic.source import draw_slice
 from train.web_app.uploads import Slice, Upload
 
-SEED = 2026  # the datasets that are built here have the seed 0: no training has seen these
+SEED = 2026  # datasets are built with the seed 0, so no training has seen these
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A slice that can be drawn: the name of its button, the number of the drawn patient, and what is drawn."""
+    """A slice to draw: the name of its button, the number of the patient, and the findings."""
 
     name: str
     patient: int
@@ -23,11 +23,7 @@ class Example:
 
 EXAMPLES = (
     Example(name="Normal disc", patient=1, findings=LevelFindings(level="L3/L4")),
-    Example(
-        name="Disc bulge",
-        patient=2,
-        findings=LevelFindings(level="L4/L5", bulge="severe", dehydration=True),
-    ),
+    Example(name="Disc bulge", patient=2, findings=LevelFindings(level="L4/L5", bulge="severe", dehydration=True)),
     Example(
         name="Left protrusion",
         patient=3,

@@ -1,7 +1,4 @@
-"""Map where in a slice the model sees an answer, as a picture to lay over the slice.
-
-A map is a picture of the model, not evidence of a finding.
-"""
+"""Map where in a slice the model sees an answer: a picture of the model, not evidence of a finding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
 
 METHODS: dict[str, Callable[..., Tensor]] = {
-    # First what beat a randomised model in tests/benchmarks/results/explanation.json; the next where that is blank.
+    # The first beat a randomised model in tests/benchmarks/results/explanation.json; the next is used if it is blank.
     "Grad-CAM": grad_cam,
     "Text-to-patch similarity": text_to_patch_similarity,
 }
@@ -29,7 +26,7 @@ MAX_MAP_SIDE = 512  # pixels; a map is smooth, and the browser stretches it over
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What a map can explain: a choice of a question, by its index, against the others."""
+    """What a map can explain: a choice of a question, by index, against the others."""
 
     name: str
     question: CalibratedQuestion
@@ -70,10 +67,10 @@ def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method
 
 
 def heat_picture(values: np.ndarray) -> Image.Image | None:
-    """Colour a map, (height, width), the more opaque the higher; None if it is constant or nowhere above 0.
+    """Colour a map, (height, width), more opaque where higher; None if it is constant or nowhere above 0.
 
     Values below 0 speak for the other choice, and stay transparent. The scale is that of this map, from its lowest
-    value that is not negative to its highest. Mode `RGBA`.
+    non-negative value to its highest. Mode `RGBA`.
     """
     low, high = max(float(values.min()), 0.0), float(values.max())
     if not high > low:

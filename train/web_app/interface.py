@@ -1,8 +1,7 @@
 """Lay out the page: what a user chooses, and where the answers appear. `views` computes what is shown.
 
-Uploads are deleted as soon as they are read, whatever comes of them. The slices live in the memory of the session,
-which `serving` forgets, and the page carries its pictures itself, so nothing of them is written to a disk. Nothing is
-fetched from elsewhere.
+Uploads are deleted as soon as they are read. The slices live in the memory of the session, which `serving` forgets, and
+the page carries its pictures itself, so that none of it is written to disk. Nothing is fetched from elsewhere.
 """
 
 from collections.abc import Callable
@@ -38,19 +37,17 @@ from train.web_app.views import Rows, view_slice, view_study
 
 SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
 SUGGESTED_FINDINGS = (
-    "disc bulge",
-    "disc protrusion",
-    "spinal canal stenosis",
-    "foraminal narrowing",
-    "nerve root compression",
-    "disc dehydration",
-    "disc space narrowing",
-    "endplate changes",
-    "spondylolisthesis",
+    *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
+    *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
 )
 NOTICE = (
     '<div role="note"><b>Research use only.</b> Not a medical device; not for diagnosis, and not for any decision '
     "about a patient.</div>"
+)
+HEAD = (
+    "<h1>LumbarCLIP</h1><p>Show it a slice of a lumbar spine. It compares the picture with sentences of radiology "
+    "reports and says which fit, how sure it is, and when it does not know.</p>"
+    '<p class="lc-small">Model: {}, {}</p><p class="lc-small">{}</p>'
 )
 EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
@@ -60,8 +57,8 @@ NO_CALIBRATION = (
     "finding in your own words, about one slice."
 )
 NO_EVIDENCE = (
-    "<b>A map is no evidence of a finding.</b> It is a picture of the model, and a network that learned nothing gives "
-    "maps as pretty. In our measurement on drawn slices no map did better than pointing at the middle of the picture."
+    "<b>A map is not evidence of a finding.</b> It is a picture of the model, and a network that learned nothing "
+    "gives equally pretty maps. In our measurement on drawn slices no map beat pointing at the middle of the picture."
 )
 PRIVACY = (
     "No upload is kept: a file is deleted as soon as it is read. The slice and its answers leave memory at most "
@@ -69,7 +66,7 @@ PRIVACY = (
     "numbers in a DICOM header are not shown. Letters burnt into the picture are."
 )
 MEAN = (
-    "The mean is that of the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
+    "The mean averages the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
     "sets are made for single slices, so the mean has none."
 )
 SMALL = '<p class="lc-small">{}</p>'
@@ -77,31 +74,17 @@ SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opa
 
 
 def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
-    """Build the page for a checkpoint.
-
-    Args:
-        reader: The checkpoint.
-        model_name: How to call it.
-        index: Reports to search; None for none.
-    """
+    """Build the page for a checkpoint, called `model_name` there, and an index of reports, if any."""
     with gr.Blocks(title="LumbarCLIP", analytics_enabled=False, delete_cache=SECONDS_OF_STRAY_FILES) as page:
         gr.HTML(NOTICE, elem_id="notice")
-        gr.HTML(_head(reader, model_name), elem_classes="lc-head")
+        calibrated = escape(calibrated_on(reader.calibration))
+        gr.HTML(HEAD.format(escape(model_name), calibrated, escape(SIDES)), elem_classes="lc-head")
         with gr.Tab("One slice"):
             _slice_tab(reader, index)
         with gr.Tab("Study of one patient"):
             _study_tab(reader)
         gr.HTML(SMALL.format(PRIVACY))
     return page
-
-
-def _head(reader: Reader, model_name: str) -> str:
-    return (
-        "<h1>LumbarCLIP</h1><p>Show it a slice of a lumbar spine. It compares the picture with sentences of radiology "
-        "reports and says which fit, how sure it is, and when it does not know.</p>"
-        f'<p class="lc-small">Model: {escape(model_name)}, {escape(calibrated_on(reader.calibration))}</p>'
-        f'<p class="lc-small">{escape(SIDES)}</p>'
-    )
 
 
 def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
@@ -129,12 +112,8 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
             _reading_aid(reader)
             with gr.Group():
-                own_text = gr.Dropdown(
-                    suggested,
-                    value="",
-                    allow_custom_value=True,
-                    label="A finding of your own: pick one, or write it in a few words",
-                )
+                label = "A finding of your own: pick one, or write it in a few words"
+                own_text = gr.Dropdown(suggested, value="", allow_custom_value=True, label=label)
                 ask = gr.Button("Ask", variant="primary")
             refusal = gr.HTML()
             own_note = gr.HTML()
@@ -181,7 +160,7 @@ def _study_tab(reader: Reader) -> None:
 def _table(
     label: str, headers: list[str], widths: list[str] | None = None, datatype: str | list[str] = "str", **how: Any
 ) -> gr.Dataframe:
-    """Make a table whose cells are text, whatever comes from a data set; hidden until it has rows."""
+    """Make a table whose cells are text, never HTML; hidden until it has rows."""
     return gr.Dataframe(
         headers=headers,
         datatype=cast(Any, datatype),
@@ -196,17 +175,17 @@ def _table(
 
 
 def _reading_aid(reader: Reader) -> None:
-    """Say what a prediction set promises, and by which sentences each choice is asked for."""
+    """Say what a prediction set promises, and which sentences represent each choice."""
     if not reader.calibration:
         gr.HTML(message_html([NO_CALIBRATION], "note"))
         return
     gr.HTML(SMALL.format(escape(coverage_words(reader.calibration))))
     with gr.Accordion("Sentences of each choice", open=False):
         wording = wording_rows(reader.calibration)
-        _table("What stands for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
+        _table("Sentences for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
 
 
-# One thing at a time goes through the model, whichever control asked for it.
+# The model answers one request at a time, whichever control sent it.
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
 
@@ -215,9 +194,9 @@ def _on(event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], o
 
 
 def uploaded_paths(sent: dict[str, Any] | list[dict[str, Any]]) -> list[Path]:
-    """Where uploaded files lie, as the page says; what lies elsewhere is not looked at.
+    """List the paths of uploaded files; paths outside the folder of uploads are left out.
 
-    The library would hand on paths that it has checked itself, but leave an empty file behind for each.
+    Gradio would check the paths itself, but leave an empty file behind for each.
     """
     folder = Path(get_upload_folder()).resolve()
     paths = [Path(file["path"]).resolve() for file in (sent if isinstance(sent, list) else [sent])]
@@ -229,7 +208,7 @@ def _take_file(sent: dict[str, Any]) -> tuple[Any, ...]:
     try:
         return _taken(read_upload(paths[0]))
     except UnusableUploadError as error:
-        # The slice before is gone too: its answers must not stand beside the name of another file.
+        # Drop the previous slice, too: its answers must not appear next to the name of another file.
         return _taken(None, str(error))
     finally:
         forget(paths, Path(get_upload_folder()))

@@ -1,7 +1,7 @@
 """Pictures and messages as HTML.
 
-Gradio's own pictures are files that its server delivers. Ours carry their pixels along, so that nothing of an upload is
-written to be shown. Whatever comes from a file or a user is escaped.
+Gradio's own pictures are files that its server delivers. Ours carry their pixels along, so that showing an upload
+writes nothing to disk. Whatever comes from a file or a user is escaped.
 """
 
 import base64
@@ -13,32 +13,26 @@ from PIL import Image
 
 from train.web_app.uploads import Slice
 
-MAX_SHOWN_SIDE = 768  # pixels; what is sent to the browser of a large radiograph
+MAX_SHOWN_SIDE = 768  # pixels; a large radiograph is sent to the browser at this size
 THUMBNAIL_SIDE = 56
 
 
 def message_html(messages: Sequence[str], kind: str = "error") -> str:
-    """Say what went wrong (`error`, read out at once) or what to know (`note`)."""
+    """Show messages: an `error`, which a screen reader reads out at once, or a `note`."""
     role = "alert" if kind == "error" else "status"
     said = "".join(f"<p>{escape(message)}</p>" for message in messages)
     return f'<div class="lc-message lc-{kind}" role="{role}">{said}</div>' if messages else ""
 
 
 def thumbnail_html(image: Image.Image) -> str:
-    """Show a slice small; its name stands beside it."""
+    """Show a small slice, without a name."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return f'<img src="{_data_uri(small)}" alt="" width="{small.width}" height="{small.height}">'
 
 
 def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
-    """Show a slice, a map over it, and what both are.
-
-    Args:
-        slice_: The slice.
-        heat: The map, mode `RGBA`, over the whole slice; None for none.
-        about_map: What the map shows, or why there is none; may be empty.
-    """
+    """Show a slice, a map over it (mode `RGBA`) if any, and what the map shows or why there is none."""
     shown = slice_.image.copy()
     shown.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE), Image.Resampling.LANCZOS)
     facts = f" · {escape(slice_.facts)}" if slice_.facts else ""
@@ -53,7 +47,7 @@ def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
 
 
 def _data_uri(image: Image.Image) -> str:
-    """An image as a `data:` address, PNG without metadata."""
+    """Write an image as a `data:` address, PNG without metadata."""
     buffer = io.BytesIO()
     Image.Image.copy(image).save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -18,7 +18,7 @@ COMMAND = "python train/encode.py --checkpoint CHECKPOINT --dataset DATASET --wh
 
 @dataclass(frozen=True, kw_only=True)
 class NearReport:
-    """A report of the index, the cosine of its embedding and the image, and where it is from."""
+    """A report of the index, its source, and the cosine between its embedding and the image."""
 
     similarity: float
     report: str
@@ -27,13 +27,9 @@ class NearReport:
 
 @dataclass(frozen=True)
 class ReportIndex:
-    """Embeddings, of unit length, and the report of each.
+    """Unit-length embeddings, (rows, D), with the report and the source of each row.
 
-    Args:
-        embeds: Shape (rows, D), float32.
-        reports: Of each row.
-        sources: Of each row.
-        what: What was embedded: the `images` of the reports, or the `reports`.
+    `what` was embedded: the `images` of the reports, or the `reports`.
     """
 
     embeds: np.ndarray
@@ -42,7 +38,7 @@ class ReportIndex:
     what: str
 
     def nearest(self, embed: np.ndarray, count: int) -> list[NearReport]:
-        """Find the reports, at most `count`, whose embeddings are most similar to one of unit length, (D,), each once.
+        """Find at most `count` distinct reports whose embeddings are most similar to one of unit length, (D,).
 
         Example:
             >>> reports, sources = ["Bulge.", "Bulge.", "Normal."], ["a", "b", "c"]
@@ -62,11 +58,7 @@ class ReportIndex:
 
 
 def read_index(path: Path, weights: str | None = None) -> ReportIndex:
-    """Read an index that `train/encode.py` wrote of a dataset.
-
-    Args:
-        path: Parquet file with the columns `embedding`, `report` and `source`.
-        weights: `weights_sha256` of the model that will search it; None not to check.
+    """Read an index that `train/encode.py` wrote, for a model with these `weights_sha256`; None not to check them.
 
     Raises:
         ValueError: If it cannot be read, lacks a column, or was made by another or an unknown model.
@@ -86,7 +78,7 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
     made = _made_by(path, schema)
     if weights is not None and made["weights_sha256"] != weights:
         raise ValueError(
-            f"{path} was encoded with {made.get('checkpoint', 'a checkpoint')} of weights "
+            f"{path} was encoded by {made.get('checkpoint', 'a checkpoint')} with weights "
             f"{made['weights_sha256'][:12]}, but this model has weights {weights[:12]}: their embeddings cannot be "
             f"compared. Encode again with the checkpoint of the app: {COMMAND.format(what=made['what'])}"
         )
@@ -96,7 +88,7 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
 
 
 def _made_by(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    """Read what made the embeddings of a file, and check that they are of the shared space."""
+    """Read which model made the embeddings of a file, and check that they are of the shared space."""
     made = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
     if not made.get("weights_sha256") or made.get("what") not in WHAT:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Serve the page: limit what the browser may fetch, and forget visits.
 
-Gradio expires states only. It would keep the last value of every component, pictures among them, until the app ends,
+Gradio expires only states. It would keep the last value of every component, pictures among them, until the app ends,
 and also what could not be delivered to a page that was closed.
 """
 
@@ -20,13 +20,13 @@ SECONDS_KEPT = 1800  # since the page was last used, at most
 SECONDS_BETWEEN_LOOKS = 60
 FONTS = ["system-ui", "sans-serif"]
 MAX_FILE_SIZE = "200mb"
-MAX_SESSIONS = 100  # in memory at once; the one that was not used for the longest time goes first
-# The browser itself then refuses whatever a page or a library might fetch from elsewhere, or send there.
+MAX_SESSIONS = 100  # in memory at once; the least recently used goes first
+# With it the browser refuses to fetch from elsewhere, or to send there, whatever a page or a library tries.
 CONTENT_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 def launch_settings() -> dict[str, Any]:
-    """Give what `launch` needs so that the page stays on this machine and keeps nothing.
+    """Collect the settings of `launch` that keep the page on this machine and nothing on disk.
 
     Without the last three, Gradio would record each run in the browser, with what was uploaded, link to a page with the
     runs, and start a second server on a Space.
@@ -66,7 +66,7 @@ class _OwnSourcesOnly:
 async def forgetting(app: App) -> AsyncIterator[None]:
     """Forget unused sessions while an app runs; its `lifespan`.
 
-    On the event loop of the app, so that no session is taken away while it is being looked up.
+    This runs on the event loop of the app, so that no session disappears while it is being looked up.
     """
 
     async def look_regularly() -> None:
@@ -82,9 +82,9 @@ async def forgetting(app: App) -> AsyncIterator[None]:
 
 
 def forget_unused(app: App, now: datetime) -> None:
-    """Drop what the app keeps of pages that were closed, or unused for so long that the next look would be too late.
+    """Drop what the app keeps of pages that were closed, or unused too long to wait for the next check.
 
-    Whoever is being answered keeps the page. Whoever uses the page after that has an empty one.
+    A page that waits for an answer is kept.
     """
     holder, queue = app.state_holder, app.get_blocks()._queue
     answering = {event.session_hash for event in queue.event_ids_to_events.values()}

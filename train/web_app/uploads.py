@@ -1,7 +1,6 @@
 """Read uploads into grey slices in memory, and delete the files at once.
 
-Of a DICOM header only plane, sequence and pixel spacing are kept. A patient's id is compared within a study and
-forgotten.
+From a DICOM header, only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
 """
 
 import logging
@@ -15,8 +14,8 @@ from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read
 from data_scripts.imaging.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
 
 MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
-MAX_FRAMES = 300  # of one upload, held in memory
-MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, a byte each
+MAX_FRAMES = 300  # per upload, held in memory
+MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, one byte each
 
 _KINDS = "DICOM, PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000"
 _LOGGER = logging.getLogger(__name__)
@@ -28,17 +27,11 @@ class UnusableUploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One slice as the model gets it.
+    """One slice as the model gets it."""
 
-    Args:
-        name: Of its file, with the frame if there are several.
-        image: Grey, 8 bit (mode `L`).
-        facts: Plane, sequence and pixel spacing, if the header has them.
-    """
-
-    name: str
-    image: Image.Image
-    facts: str = ""
+    name: str  # of its file, with the frame if there are several
+    image: Image.Image  # grey, 8 bit (mode `L`)
+    facts: str = ""  # plane, sequence and pixel spacing, as far as they are known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,7 @@ def read_upload(path: Path) -> Upload:
 
 
 def read_study(paths: Sequence[Path]) -> Upload:
-    """Read the slices of one patient; unreadable files are left out and listed.
+    """Read the slices of one patient; list unreadable files in the notes.
 
     Raises:
         UnusableUploadError: If none can be read, there are too many, or the headers name several patients.
@@ -96,7 +89,7 @@ def read_study(paths: Sequence[Path]) -> Upload:
 
 
 def forget(paths: Sequence[Path], folder: Path) -> None:
-    """Delete uploaded files and their emptied folders; nothing outside the folder of uploads is touched."""
+    """Delete uploaded files and their emptied folders, but nothing outside the folder of uploads."""
     for path in (path.resolve() for path in paths):
         if folder.resolve() not in path.parents:
             continue
@@ -160,4 +153,4 @@ def _plain_words(path: Path, reason: str) -> str:
         return (
             f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or contains no slice."
         )
-    return f"{path.name} is no readable image: it is damaged, or its content is not {_KINDS}."
+    return f"{path.name} is not a readable image: it is damaged, or its content is not {_KINDS}."

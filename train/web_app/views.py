@@ -1,7 +1,7 @@
 """Compute what the page shows for what a user chose; knows nothing of Gradio."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from train.web_app.answer_words import answer_rows, own_notes, own_rows, patient_verdict, report_rows, study_rows
 from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
@@ -17,25 +17,15 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class SliceView:
-    """What the page shows of a slice.
+    """What the page shows of a slice; rows are empty where there is nothing to show."""
 
-    Args:
-        picture: The slice and its map, as HTML.
-        subject: What the map explains.
-        subjects: What it could.
-        answers: Rows of the checkpoint's questions; empty without a calibration.
-        own: Rows of the user's own finding; empty without one.
-        own_notes: How to read those.
-        reports: Rows of the nearest reports; empty without an index.
-    """
-
-    picture: str
-    subject: str
-    subjects: list[str]
+    picture: str  # the slice and its map, as HTML
+    subject: str  # what the map explains
+    subjects: list[str]  # what it could explain
     answers: Rows
-    own: Rows = field(default_factory=list)
-    own_notes: list[str] = field(default_factory=list)
-    reports: Rows = field(default_factory=list)
+    own: Rows  # of the user's own finding
+    own_notes: list[str]
+    reports: Rows
 
 
 def view_slice(
@@ -51,11 +41,11 @@ def view_slice(
 
     Args:
         reader: The checkpoint.
-        index: Reports to search; None for none.
+        index: Reports to search, if any.
         slice_: The slice.
-        finding: The user's own, from `own_finding`; empty for none.
-        subject: Name of what the map explains; any that does not exist means the likeliest answer.
-        method: How; where it shows nothing, the next of `METHODS`. A name that is no method means no map.
+        finding: The user's own, from `own_finding`; may be empty.
+        subject: Name of what the map explains; an unknown one means the likeliest answer.
+        method: One of `METHODS`, followed by the next ones where it shows nothing. Another name means no map.
     """
     embeds = embed_slices(reader, [slice_.image])
     answers = calibrated_answers(reader, embeds)[0] if reader.calibration else []
@@ -75,7 +65,7 @@ def view_slice(
 
 
 def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
-    """Answer for a patient, from several slices: a sentence, and rows of the mean and of each slice.
+    """Answer for a patient with a sentence, and rows of the mean and of each slice.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
@@ -118,7 +108,6 @@ def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: 
             said.append(f"No {tried}: {error}")
             continue
         if heat is not None:
-            said.append(f"{tried} for “{subject}”, on its own scale:")
-            return slice_html(slice_, heat, " ".join(said))
+            return slice_html(slice_, heat, " ".join([*said, f"{tried} for “{subject}”, on its own scale:"]))
         said.append(f"{tried} for “{subject}” is blank: no place of the slice speaks for it more than others.")
     return slice_html(slice_, None, " ".join(said))

@@ -1,7 +1,7 @@
 """Knee radiographs with their Kellgren-Lawrence grade: `train/2/9003175L.png`, in folders of split and grade.
 
 The first seven digits of a name are the patient, `L` or `R` is the knee. The set has no written reports: captions are
-composed from the grade and the side (see `knee_captions`).
+composed from the grade and the side (see `compose_knee_captions`).
 """
 
 import random
@@ -82,7 +82,7 @@ CAPTIONS = (
 
 
 class _Knee(NamedTuple):
-    """An image whose place and name tell all there is to know."""
+    """Facts in the path of an image."""
 
     file: str
     split: str
@@ -92,11 +92,7 @@ class _Knee(NamedTuple):
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Say what was found, and whose splits are used.
-
-    Raises:
-        ValueError: If the folder holds none of the folders of splits.
-    """
+    """Describe what was found, and whose splits are used; raise a ValueError for a folder without splits."""
     knees, _ = _sort_out(_raw_folder(options))
     problem = _problem_of_splits(knees)
     return SourceInfo(
@@ -104,25 +100,21 @@ def describe(options: ReadOptions) -> SourceInfo:
         summary=(
             f"Frontal radiographs of {len(knees)} knees with Kellgren-Lawrence grades. "
             f"Class `{OSTEOARTHRITIS}` is grade 2 and above, `{NO_FINDING}` grade 0; grade 1 (doubtful) has no class. "
-            f"The data set's own splits are {f'not used: {problem}' if problem else 'used'}."
+            f"The dataset's own splits are {f'not used: {problem}' if problem else 'used'}."
         ),
         label_names=LABEL_NAMES,
         grade_names=KL_GRADES,
         report_origin=(
-            "composed by a program from the Kellgren-Lawrence grade and the side, in varied wording; the data set has "
+            "composed by a program from the Kellgren-Lawrence grade and the side, in varied wording; the dataset has "
             "no written reports"
         ),
     )
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each image as a record, or as an exclusion with its reason.
+    """Yield each image as a record or an exclusion; raise a ValueError as `describe` does.
 
-    The data set's own splits are kept when all three are there and no patient is in two of them; otherwise patients
-    are split anew.
-
-    Raises:
-        ValueError: As in `describe`.
+    The dataset's own splits are kept if all three are there and no patient is in two of them.
     """
     raw = _raw_folder(options)
     knees, exclusions = _sort_out(raw)
@@ -148,14 +140,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def compose_knee_captions(grade: str, side: str, wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct captions of one knee that all state the same facts.
-
-    Args:
-        grade: Among `KL_GRADES`.
-        side: The patient's: `left` or `right`.
-        wording: Where the choices come from; the same state gives the same captions.
-        num_captions: Number of captions.
-    """
+    """Compose distinct captions of the patient's `left` or `right` knee that all state the same facts."""
     return distinct(lambda: _caption(grade, side, wording), num_captions)
 
 
@@ -169,7 +154,6 @@ def _caption(grade: str, side: str, wording: random.Random) -> str:
 
 
 def _labels(grade: str) -> tuple[str, ...]:
-    """Osteoarthritis is defined by grade 2; of grade 1, doubtful, neither class is true."""
     if int(grade) >= 2:
         return (OSTEOARTHRITIS,)
     return (NO_FINDING,) if grade == "0" else ()
@@ -178,12 +162,11 @@ def _labels(grade: str) -> tuple[str, ...]:
 def _raw_folder(options: ReadOptions) -> Path:
     raw = options.raw
     if raw is None or not any((raw / folder).is_dir() for folder in SPLIT_OF_FOLDER):
-        raise ValueError(f"--raw must hold the folders {', '.join(SPLIT_OF_FOLDER)} with 0 to 4 in each, got {raw}")
+        raise ValueError(f"--raw must contain the folders {', '.join(SPLIT_OF_FOLDER)} with 0 to 4 in each, got {raw}")
     return raw
 
 
 def _sort_out(raw: Path) -> tuple[list[_Knee], list[Exclusion]]:
-    """Tell the images from what is none, by their names alone."""
     knees_of_name: dict[str, list[_Knee]] = defaultdict(list)
     exclusions = []
     for file in sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if not path.is_dir()):
@@ -195,9 +178,8 @@ def _sort_out(raw: Path) -> tuple[list[_Knee], list[Exclusion]]:
     for repeated in knees_of_name.values():
         if len(repeated) > 1:
             files = " and ".join(knee.file for knee in repeated)
-            exclusions += [
-                Exclusion(f"knee_kl/{knee.file}", f"one knee in several files: {files}") for knee in repeated
-            ]
+            reason = f"several files of one knee: {files}; keep one"
+            exclusions += [Exclusion(f"knee_kl/{knee.file}", reason) for knee in repeated]
     return [knees[0] for knees in knees_of_name.values() if len(knees) == 1], exclusions
 
 
@@ -205,19 +187,19 @@ def _knee_or_exclusion(file: str) -> _Knee | Exclusion:
     source = f"knee_kl/{file}"
     folders, name = Path(file).parts[:-1], Path(file)
     if not folders or folders[0] not in SPLIT_OF_FOLDER or name.name.startswith("."):
-        return Exclusion(source, f"outside {', '.join(SPLIT_OF_FOLDER)}, or hidden: not part of the set", by_rule=True)
+        return Exclusion(source, f"hidden, or outside the folders {', '.join(SPLIT_OF_FOLDER)}", by_rule=True)
     knee = _KNEE_NAME.fullmatch(name.stem)
     if knee is None or name.suffix.lower() not in IMAGE_SUFFIXES:
-        return Exclusion(source, f"an image is named by 7 digits and L or R, as 9003175L.png, got {name.name!r}")
+        return Exclusion(source, f"unknown image name {name.name!r}; expected 7 digits and L or R, as 9003175L.png")
     if len(folders) != 2 or folders[1] not in KL_GRADES:
-        return Exclusion(source, f"an image lies in the folder of its grade, 0 to 4, got {'/'.join(folders)!r}")
+        return Exclusion(source, f"unknown folder {'/'.join(folders)!r}; expected a grade, 0 to 4")
     return _Knee(file, SPLIT_OF_FOLDER[folders[0]], folders[1], knee[1], _SIDES[knee[2]])
 
 
 def _problem_of_splits(knees: Sequence[_Knee]) -> str | None:
-    """Why the data set's own splits cannot serve; None when they can."""
+    """Say why the dataset's own splits cannot be used; None if they can."""
     missing = [folder for folder, split in SPLIT_OF_FOLDER.items() if all(knee.split != split for knee in knees)]
     if missing:
-        return f"there is no image in {' and '.join(missing)}"
+        return f"no image in {' and '.join(missing)}"
     num_shared = num_shared_patients([knee.patient for knee in knees], [knee.split for knee in knees])
     return f"{num_shared} patients are in more than one of them" if num_shared else None

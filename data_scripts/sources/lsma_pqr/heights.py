@@ -1,4 +1,4 @@
-"""The disc heights of LSMA-PQR: a height for each patient and disc, in mm."""
+"""Read the disc heights of LSMA-PQR in mm, one for each patient and disc."""
 
 import math
 import re
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from data_scripts.records import LEVELS, Exclusion, normalise_level
 from data_scripts.sources.lsma_pqr.tables import LEVEL_OF_ANY_DISC, cell_text, id_column_of, patient_id_of
-from data_scripts.sources.tables import Row, columns_of, read_table
+from data_scripts.sources.tables import PatientRow, Row, columns_of, read_table
 
-# What a disc can measure. The published heights lie between 1.26 and 15.25 mm; a pixel count or a slip lies beyond.
+# Plausible heights. The published ones are between 1.26 and 15.25 mm; others are pixel counts or slips.
 LOWEST_MM, HIGHEST_MM = 1.0, 25.0
 MM_PER_UNIT = {"": 1.0, "mm": 1.0, "cm": 10.0}  # the documents of the set give the unit as mm
 
@@ -22,41 +22,28 @@ _LEVEL_COLUMNS = ("level", "disc", "disclevel", "ivd", "ivdlevel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscHeight:
-    """The height of a disc.
+class DiscHeight(PatientRow):
+    """The height of a disc; `where` also names the column if the row has several heights."""
 
-    Args:
-        where: File, row and, of a row with several heights, column.
-        patient_id: Four digits; empty when the row names no patient.
-        level: As in the record.
-        height_mm: Between `LOWEST_MM` and `HIGHEST_MM`; None when there is a problem.
-        problem: Why there is no height, or None.
-    """
-
-    where: str
-    patient_id: str = ""
-    level: str = ""
-    height_mm: float | None = None
-    problem: str | None = None
+    level: str = ""  # as in the record
+    height_mm: float | None = None  # between `LOWEST_MM` and `HIGHEST_MM`; None if there is a problem
 
 
 @dataclass(frozen=True)
 class _HeightColumn:
-    """Where heights stand, of which level (empty: another column names it), and what one is in mm."""
-
     name: str
-    level: str
+    level: str  # empty if another column states it
     mm_per_unit: float
 
 
 def read_disc_heights(path: Path) -> list[DiscHeight]:
-    """Read the heights, as published a column for each disc (`D3_Ht`), or a row for each (`Level`, `Height_mm`).
+    """Read the heights from one column per disc, as published (`D3_Ht`), or one row per disc (`Level`, `Height_mm`).
 
-    A blank cell is no height. A height that cannot be used says why in its `problem`; so do all that a patient has
-    at one disc where there are several, since nobody knows which of them is true.
+    Blank cells are skipped. An unusable height states its `problem`, as do several heights of one disc: we cannot know
+    which one is right.
 
     Raises:
-        ValueError: If the file is no table, lacks a column, or gives heights in a unit that is neither mm nor cm.
+        ValueError: If the file is not a table, lacks a column, or gives heights in a unit that is neither mm nor cm.
     """
     rows = read_table(path)
     id_column = id_column_of(path, rows, ())
@@ -66,9 +53,9 @@ def read_disc_heights(path: Path) -> list[DiscHeight]:
     wide = [column for column in height_columns if column.level]
     long = [column for column in height_columns if not column.level]
     if wide and len({column.level for column in wide}) == len(wide) and not long:
-        heights = [height for row in rows for height in _heights_of_patient(row, id_column, wide)]
+        heights = [height for row in rows for height in _heights_of_row(row, id_column, wide, None)]
     elif len(long) == len(level_columns) == 1 and not wide:
-        heights = [height for row in rows for height in _height_at_level(row, id_column, level_columns[0], long[0])]
+        heights = [height for row in rows for height in _heights_of_row(row, id_column, long, level_columns[0])]
     else:
         raise ValueError(
             f"{path} must have one column of heights for each disc (D3_Ht, D4_Ht, D5_Ht), or the columns Level and "
@@ -84,11 +71,11 @@ def read_disc_heights(path: Path) -> list[DiscHeight]:
 
 
 def height_left_over(height: DiscHeight, has_images: bool) -> Exclusion | None:
-    """What is listed of a height that no image has: one with a problem, or of a patient without images.
+    """Exclude a height with a problem, or of a patient without images; None for any other.
 
     Example:
-        >>> height_left_over(DiscHeight(where="row 1, D3_Ht", problem="no number: 'x'"), has_images=True)
-        Exclusion(source='row 1, D3_Ht', reason="no number: 'x'; images stay without it", by_rule=False)
+        >>> height_left_over(DiscHeight(where="row 1, D3_Ht", problem="not a number: 'x'"), has_images=True)
+        Exclusion(source='row 1, D3_Ht', reason="not a number: 'x'; images stay without it", by_rule=False)
     """
     if height.problem:
         return Exclusion(height.where, f"{height.problem}; images stay without it")
@@ -96,10 +83,7 @@ def height_left_over(height: DiscHeight, has_images: bool) -> Exclusion | None:
 
 
 def height_in_mm(text: str, mm_per_unit: float) -> float:
-    """Read a height.
-
-    Raises:
-        ValueError: If the text is no number, or none that a disc can measure.
+    """Read a height; raise a ValueError for a text that is not a number, or not a plausible height.
 
     Example:
         >>> height_in_mm("9.87", mm_per_unit=1.0), height_in_mm("1.1", mm_per_unit=10.0)
@@ -114,38 +98,28 @@ def height_in_mm(text: str, mm_per_unit: float) -> float:
     return height
 
 
-def _heights_of_patient(row: Row, id_column: str, columns: list[_HeightColumn]) -> Iterator[DiscHeight]:
-    height = DiscHeight(where=row.where)
+def _heights_of_row(
+    row: Row, id_column: str, columns: list[_HeightColumn], level_column: str | None
+) -> Iterator[DiscHeight]:
+    """Read the heights of a row, whose level is that of each height's column or in its own column."""
     try:
-        height = replace(height, patient_id=patient_id_of(row, id_column))
+        patient_id = patient_id_of(row, id_column)
+        level_of_row = _level(row.text(level_column)) if level_column else ""
     except ValueError as error:
-        yield replace(height, problem=str(error))
+        yield DiscHeight(where=row.where, problem=str(error))
         return
     for column in columns:
-        at_disc = replace(height, where=f"{row.where}, {column.name}", level=column.level)
-        yield from _with_value(at_disc, row, column)
-
-
-def _height_at_level(row: Row, id_column: str, level_column: str, column: _HeightColumn) -> Iterator[DiscHeight]:
-    height = DiscHeight(where=row.where)
-    try:
-        height = replace(height, patient_id=patient_id_of(row, id_column), level=_level(row.text(level_column)))
-    except ValueError as error:
-        yield replace(height, problem=str(error))
-        return
-    yield from _with_value(height, row, column)
-
-
-def _with_value(height: DiscHeight, row: Row, column: _HeightColumn) -> Iterator[DiscHeight]:
-    try:
-        if text := cell_text(row, column.name):
-            yield replace(height, height_mm=height_in_mm(text, column.mm_per_unit))
-    except ValueError as error:
-        yield replace(height, problem=str(error))
+        where = row.where if level_column else f"{row.where}, {column.name}"
+        height = DiscHeight(where=where, patient_id=patient_id, level=level_of_row or column.level)
+        try:
+            if text := cell_text(row, column.name):
+                yield replace(height, height_mm=height_in_mm(text, column.mm_per_unit))
+        except ValueError as error:
+            yield replace(height, problem=str(error))
 
 
 def _height_column(path: Path, name: str) -> _HeightColumn | None:
-    """What a column holds, from its name: `D3_Ht`, `L4-L5 height (cm)`, `Height_mm`; None where no heights stand."""
+    """Recognise a column of heights by its name: `D3_Ht`, `L4-L5 height (cm)`, `Height_mm`."""
     match = _LEVEL_AND_UNIT.fullmatch(_letters(_DISC_WORDS.sub("", _HEIGHT.sub("", name))))
     names_height = _HEIGHT.search(name) is not None
     if match is None or not (names_height or match[1]):

@@ -7,12 +7,12 @@
     PfirrmannGrade.csv                  or PfirrmannGrades.csv: grades at D3, D4, D5
     IVDHeights.csv                      heights at D3, D4, D5, in mm
 
-The documents of the set disagree on these names: all are taken, also mixed. Masks, grades and heights may be missing
-as a whole. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which
-repeat the masks.
+The documents of the set disagree on these names: all are accepted, even mixed. Masks, grades and heights may be
+missing. Not used: the points between which heights were measured, polygons (`labels_yolo`) and overlays, which repeat
+the masks.
 
-A slice has the whole note of its patient. How labels come from the columns of the notes: `StructuredNote.labels_at`.
-Patients are those of the `mendeley` source, under the same ids, so that the two cannot be mixed up across splits.
+A slice has the whole note of its patient; for its labels see `StructuredNote.labels_at`. Patients have the same ids as
+in the `mendeley` source, so that splits of both cannot leak into each other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,14 +61,13 @@ NOTES_NAMES = ("structured_notes.csv", "RadiologicalNotes.csv")
 GRADES_NAMES = ("PfirrmannGrade.csv", "PfirrmannGrades.csv")
 HEIGHTS_NAME = "IVDHeights.csv"
 UNKNOWN_NAME = "unknown image name; expected T1_0042_D4.png or T1_0042_S8.png, with or without axial_ or sag_ before it"
-UNKNOWN_MASK_NAME = "unknown mask name; expected that of its image"
+UNKNOWN_MASK_NAME = "unknown mask name; expected the name of its image"
 IN_SUB_FOLDER = "in a sub-folder; move it up"
-PIXEL_SPACING_MM = 0.6875  # as the data set states for all images, although it also says that it resampled them
+PIXEL_SPACING_MM = 0.6875  # as the dataset states for all images, although it also says that it resampled them
 
 # One vocabulary for both planes; the first three are the axial numbering.
 MASK_NAMES = ("background", "disc", "posterior element", "spinal canal", "vertebra", "sacrum")
-# index in the file → index here. The documents number sagittal classes from 1 or, so that no class means two things,
-# on from the axial ones.
+# Index in the file → index here. The documents number sagittal classes from 1, or continue from the axial ones.
 MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
     "axial": ({1: 1, 2: 2, 3: 3},),
     "sagittal": ({1: 4, 2: 1, 3: 5, 4: 3}, {4: 4, 5: 1, 6: 5, 7: 3}),
@@ -77,7 +76,7 @@ MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Where things lie; None for what is missing."""
+    """Paths of the parts; None for missing ones."""
 
     images: Path
     masks: Path | None
@@ -87,11 +86,7 @@ class _Layout:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe what the folder holds.
-
-    Raises:
-        ValueError: If images or notes are missing, or a table is there in both namings.
-    """
+    """Describe the folder; raise a ValueError if images or notes are missing, or a table has both names."""
     layout = _layout(options)
     return SourceInfo(
         about=ABOUT,
@@ -99,7 +94,7 @@ def describe(options: ReadOptions) -> SourceInfo:
         grade_names=PFIRRMANN_GRADES if layout.grades else (),
         mask_names=MASK_NAMES if layout.masks else (),
         report_origin=(
-            "radiologist, with spelling corrected by a program of the data set's authors; a patient's images share it"
+            "radiologist, with spelling corrected by a program of the dataset's authors; a patient's images share it"
             if has_written_notes(layout.notes)
             else "composed by a program from the structured columns of the notes, which hold no text here"
         ),
@@ -107,7 +102,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each image as a record, or as an exclusion with its reason; then the notes and rows left over.
+    """Yield each image as a record or an exclusion, then exclusions of unused notes and rows.
 
     Raises:
         ValueError: As in `describe`, or if a table lacks columns.
@@ -117,10 +112,8 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     note_of = {note.patient_id: note for note in notes if note.patient_id}
     grades = read_pfirrmann_grades(layout.grades) if layout.grades else []
     grades_of = {row.patient_id: row for row in grades if row.patient_id}
-
     heights = read_disc_heights(layout.heights) if layout.heights else []
     height_of = {(height.patient_id, height.level): height.height_mm for height in heights}
-
     images, exclusions = _png_files(layout.images)
     yield from exclusions
     files_of, unnamed = group_by_name(images)
@@ -134,14 +127,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         masks_of, unnamed = group_by_name(masks)
         yield from (Exclusion(_source(path), UNKNOWN_MASK_NAME) for path in unnamed)
     for name, path in image_of.items():
-        yield _record_or_exclusion(
-            name,
-            path,
-            note_of.get(name.patient),
-            grades_of.get(name.patient),
-            masks_of,
-            height_of.get((name.patient, name.level)),
-        )
+        note, grades_of_patient = note_of.get(name.patient), grades_of.get(name.patient)
+        height_mm = height_of.get((name.patient, name.level))
+        yield _record_or_exclusion(name, path, note, grades_of_patient, masks_of, height_mm)
     for name, of_slice in (masks_of or {}).items():
         if name not in files_of:
             yield from (Exclusion(_source(mask), "mask without an image") for mask in of_slice)
@@ -153,7 +141,6 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def _grades_left_over(row: DiscGrades) -> Exclusion:
-    """A row of a patient without images, or of no patient."""
     if row.problem:
         return Exclusion(row.where, row.problem)
     try:
@@ -167,11 +154,11 @@ def load_mask(path: Path, plane: str) -> Image.Image:
     """Load a mask with the indices of `MASK_NAMES`.
 
     Raises:
-        UnusableImageError: If the file is no mask, or its classes fit no numbering of the plane, or two of them.
+        UnusableImageError: If the file is not a mask, or its classes do not fit exactly one numbering of the plane.
     """
     mask = np.asarray(read_image(path))
     if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise UnusableImageError("mask is no 8-bit grey or palette image of class indices")
+        raise UnusableImageError("mask must be an 8-bit grey or palette image of class indices")
     classes = set(np.unique(mask).tolist()) - {0}
     fitting = [numbering for numbering in MASK_NUMBERINGS[plane] if classes <= numbering.keys()]
     if not fitting or (classes and len(fitting) > 1):
@@ -184,14 +171,12 @@ def load_mask(path: Path, plane: str) -> Image.Image:
 
 
 def _layout(options: ReadOptions) -> _Layout:
-    raw = options.raw
-    if raw is None or not raw.is_dir():
-        raise ValueError(f"--raw must be an existing folder with LSMA-PQR, got {raw}")
+    raw = options.raw_folder("LSMA-PQR")
     if not (raw / "images_png").is_dir():
-        raise ValueError(f"{raw} holds no folder images_png; give the unpacked folder that does, with {NOTES_NAMES[0]}")
+        raise ValueError(f"{raw} has no folder images_png; give the unpacked folder, with {NOTES_NAMES[0]}")
     notes = options.notes or _either(raw, NOTES_NAMES)
     if notes is None or not notes.is_file() or notes.suffix != ".csv":
-        raise ValueError(f"{raw} must hold {' or '.join(NOTES_NAMES)}, or --notes name a .csv file; got {notes}")
+        raise ValueError(f"{raw} must contain {' or '.join(NOTES_NAMES)}, or --notes a .csv file; got {notes}")
     masks = raw / "masks_indexed"
     return _Layout(
         images=raw / "images_png",
@@ -205,12 +190,11 @@ def _layout(options: ReadOptions) -> _Layout:
 def _either(raw: Path, names: Sequence[str]) -> Path | None:
     found = [raw / name for name in names if (raw / name).is_file()]
     if len(found) > 1:
-        raise ValueError(f"{raw} holds both {' and '.join(names)}; keep one of them")
+        raise ValueError(f"{raw} contains both {' and '.join(names)}; keep one of them")
     return found[0] if found else None
 
 
 def _png_files(folder: Path) -> tuple[list[Path], list[Exclusion]]:
-    """The PNG files of a folder, and the images in it that are none or lie deeper."""
     images = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in (".png", *OTHER_IMAGE_SUFFIXES) and path.is_file()
     )
@@ -268,7 +252,7 @@ def _record_or_exclusion(
 
 def _only_mask(name: SliceName, masks_of: dict[SliceName, list[Path]]) -> Path:
     if name not in masks_of:
-        raise ValueError(f"missing mask: masks_indexed holds none for {'_'.join(name)}")
+        raise ValueError(f"missing mask: masks_indexed has none for {'_'.join(name)}")
     chosen, exclusions = one_file_each({name: masks_of[name]}, _source)
     if not chosen:
         raise ValueError(f"ambiguous mask: {exclusions[0].reason}")

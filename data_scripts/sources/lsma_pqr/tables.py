@@ -1,4 +1,4 @@
-"""The tables of LSMA-PQR: structured notes and Pfirrmann grades, one row a patient, in either of their namings."""
+"""Read the tables of LSMA-PQR: structured notes and Pfirrmann grades, one row per patient."""
 
 import re
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from data_scripts.reports.phrasing import as_text
 from data_scripts.reports.text import labels_from_report
 from data_scripts.sources.notes import Note
 from data_scripts.sources.slice_names import LEVEL_OF_DISC
-from data_scripts.sources.tables import Row, columns_of, mark_repeated, read_table
+from data_scripts.sources.tables import PatientRow, Row, check_one_of, columns_of, mark_repeated, read_table
 
 PATIENT_COLUMNS = ("PatientID", "Patient_ID")
 TEXT_COLUMN = "ClinicalNotes"
-# Muscle spasm is no class: it is at no level, and by itself no finding of low back pain (see `labels_from_report`).
+# Muscle spasm is not a class: it has no level, and is no low back pain on its own (see `labels_from_report`).
 LABEL_OF_COLUMN = {
     "DiscBulge": "disc bulge",
     "Herniation": "disc herniation",
@@ -27,32 +27,25 @@ SEVERITIES = ("normal", "mild", "moderate", "severe", "unknown")
 NERVE_SIDES = ("left", "right", "bilateral", "none")
 PFIRRMANN_GRADES = ("1", "2", "3", "4", "5")
 
-# Discs above the three imaged ones may be named, too.
+# Notes may also name discs above the three imaged ones.
 LEVEL_OF_ANY_DISC = {"D1": "L1/L2", "D2": "L2/L3", **LEVEL_OF_DISC}
 _EMPTY_CELLS = ("", "nan", "none", "null", "n/a")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredNote(Note):
-    """A row of the notes: the text, and what the authors' program read from it.
+    """A row of the notes: the text, and what the authors' program read from it."""
 
-    Args:
-        severity: One of `SEVERITIES`.
-        findings: Labels of the columns that hold 1.
-        levels: Discs named as affected.
-    """
-
-    severity: str = "unknown"
-    findings: tuple[str, ...] = ()
-    levels: tuple[str, ...] = ()
+    severity: str = "unknown"  # one of `SEVERITIES`
+    findings: tuple[str, ...] = ()  # labels of the columns that hold 1
+    levels: tuple[str, ...] = ()  # affected
 
     def labels_at(self, level: str) -> tuple[str, ...]:
-        """Classes of an image at a disc, or of one that shows `several`.
+        """Return the classes of an image at a disc, or of one that shows `several`.
 
-        The table does not say which finding is at which disc: each is taken to hold at every affected one, and at
-        no other. `LBP` and `No Finding` are of the patient, as in the paper: `LBP` with any of these findings; without
-        them the text decides, so that `No Finding` stands beside no report of one. Where the columns say normal and the
-        text affirms a finding, they contradict each other, and neither label is claimed.
+        The table does not say which finding is at which disc: each counts at every affected disc, and at no other.
+        `LBP` and `No Finding` are the patient's, as in the paper: `LBP` with any finding, else as the text says. If the
+        columns say normal and the text affirms a finding, the image gets neither label.
 
         Example:
             >>> note = StructuredNote(where="", findings=("disc bulge",), levels=("L4/L5",))
@@ -71,15 +64,15 @@ class StructuredNote(Note):
 
 
 def has_written_notes(path: Path) -> bool:
-    """Whether the notes hold the radiologist's text, or its structured reading alone."""
+    """Whether the notes contain the radiologist's text, and not only its structured reading."""
     return TEXT_COLUMN in columns_of(read_table(path))
 
 
 def read_structured_notes(path: Path) -> list[StructuredNote]:
-    """Read the notes; a row that cannot be used says why in its `problem`.
+    """Read the notes; an unusable row states its `problem`.
 
     Raises:
-        ValueError: If the file is no table or lacks a column. `ClinicalNotes` may be missing: then each text is
+        ValueError: If the file is not a table or lacks a column other than `ClinicalNotes`, without which each text is
             composed from the other columns (see `compose_report`).
     """
     rows = read_table(path)
@@ -89,26 +82,16 @@ def read_structured_notes(path: Path) -> list[StructuredNote]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscGrades:
-    """Pfirrmann grades of a patient's three lowest discs.
+class DiscGrades(PatientRow):
+    """Pfirrmann grades of a patient's three lowest discs."""
 
-    Args:
-        where: File and number of the row.
-        patient_id: Four digits; empty when the row names no patient.
-        cells: The cell of each disc (`D3` to `D5`), as written; empty when it is.
-        problem: Why the row cannot be used, or None.
-    """
-
-    where: str
-    patient_id: str = ""
-    cells: Mapping[str, str] = field(default_factory=dict)
-    problem: str | None = None
+    cells: Mapping[str, str] = field(default_factory=dict)  # as written, by disc (`D3` to `D5`); may be empty
 
     def grade_at(self, place: str) -> str | None:
-        """The grade of a disc, or the worst of the three for a sagittal slice; None where a cell is blank.
+        """Return the grade of a disc, or the worst of three for a sagittal slice; None if a cell is blank.
 
         Raises:
-            ValueError: If the row cannot be used, or a cell holds no grade.
+            ValueError: If the row is unusable, or a cell holds something else.
 
         Example:
             >>> grades = DiscGrades(where="row 1", cells={"D3": "2", "D4": "4.0", "D5": ""})
@@ -131,11 +114,7 @@ class DiscGrades:
 
 
 def read_pfirrmann_grades(path: Path) -> list[DiscGrades]:
-    """Read the grades; a row that cannot be used says why in its `problem`.
-
-    Raises:
-        ValueError: If the file is no table or lacks a column.
-    """
+    """Read the grades; raise a ValueError for a missing column; an unusable row states its `problem`."""
     rows = read_table(path)
     id_column = id_column_of(path, rows, tuple(LEVEL_OF_DISC))
     return mark_repeated([_read_grades(row, id_column) for row in rows])
@@ -146,9 +125,8 @@ def _read_grades(row: Row, id_column: str) -> DiscGrades:
         patient_id = patient_id_of(row, id_column)
     except ValueError as error:
         return DiscGrades(where=row.where, problem=str(error))
-    return DiscGrades(
-        where=row.where, patient_id=patient_id, cells={disc: cell_text(row, disc) for disc in LEVEL_OF_DISC}
-    )
+    cells = {disc: cell_text(row, disc) for disc in LEVEL_OF_DISC}
+    return DiscGrades(where=row.where, patient_id=patient_id, cells=cells)
 
 
 def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
@@ -161,20 +139,17 @@ def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
             findings=tuple(label for column, label in LABEL_OF_COLUMN.items() if _is_set(row, column)),
             levels=_affected_levels(row),
         )
-        return replace(note, text=cell_text(row, TEXT_COLUMN) if is_written else _composed(row, note))
+        if is_written:
+            return replace(note, text=cell_text(row, TEXT_COLUMN))
+        nerve_side = _one_of(row, "NerveInvolvement", NERVE_SIDES, if_blank="none")
+        has_spasm = _is_set(row, SPASM_COLUMN)
+        return replace(note, text=compose_report(note, nerve_side=nerve_side, has_spasm=has_spasm))
     except ValueError as error:
         return replace(note, problem=str(error))
 
 
 def compose_report(note: StructuredNote, *, nerve_side: str = "none", has_spasm: bool = False) -> str:
-    """State a row in words, for a table without the radiologist's text.
-
-    Each finding is said to be at every affected level, as in `StructuredNote.labels_at`.
-
-    Args:
-        note: The row.
-        nerve_side: One of `NERVE_SIDES`.
-        has_spasm: Whether muscle spasm was noted.
+    """Put a row into words, each finding at every affected level, for a table without the radiologist's text.
 
     Example:
         >>> note = StructuredNote(where="", findings=("disc bulge", "compression"), levels=("L4/L5", "L5/S1"))
@@ -192,17 +167,8 @@ def compose_report(note: StructuredNote, *, nerve_side: str = "none", has_spasm:
     return as_text((*present, *absent, spasm))
 
 
-def _composed(row: Row, note: StructuredNote) -> str:
-    nerve_side = _one_of(row, "NerveInvolvement", NERVE_SIDES, if_blank="none")
-    return compose_report(note, nerve_side=nerve_side, has_spasm=_is_set(row, SPASM_COLUMN))
-
-
 def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
-    """The column of patients, in either spelling.
-
-    Raises:
-        ValueError: If there is none or two, or one of the other columns that the table needs is missing.
-    """
+    """Find the column of patients; raise a ValueError if there is not exactly one, or another column is missing."""
     columns = columns_of(rows)
     found = [column for column in PATIENT_COLUMNS if column in columns]
     missing = [column for column in others if column not in columns]
@@ -215,11 +181,7 @@ def id_column_of(path: Path, rows: list[Row], others: tuple[str, ...]) -> str:
 
 
 def patient_id_of(row: Row, column: str) -> str:
-    """The patient as in the image names: four digits.
-
-    Raises:
-        ValueError: If the row could not be read, or names no patient.
-    """
+    """Return the patient as in the image names, four digits; raise a ValueError if the row names none."""
     if row.problem:
         raise ValueError(row.problem)
     number = _without_decimals(row.text(column))
@@ -229,21 +191,18 @@ def patient_id_of(row: Row, column: str) -> str:
 
 
 def _without_decimals(number: str) -> str:
-    """`3.0`, as pandas writes a column of whole numbers with gaps, is 3."""
+    """Turn `3.0`, as pandas writes whole numbers in a column with gaps, into `3`."""
     return re.sub(r"\.0+$", "", number)
 
 
 def cell_text(row: Row, column: str) -> str:
-    """The cell; empty where programs write a word for nothing (`NaN`)."""
+    """Return the text of a cell; empty for what programs write into blank cells (`NaN`)."""
     text = row.text(column)
     return "" if text.casefold() in _EMPTY_CELLS else text
 
 
 def _one_of(row: Row, column: str, allowed: tuple[str, ...], if_blank: str) -> str:
-    value = cell_text(row, column).lower() or if_blank
-    if value not in allowed:
-        raise ValueError(f"unknown {column} {value[:40]!r}; allowed: {', '.join(allowed)}")
-    return value
+    return check_one_of(column, cell_text(row, column).lower() or if_blank, allowed)
 
 
 def _is_set(row: Row, column: str) -> bool:

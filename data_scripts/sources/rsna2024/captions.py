@@ -1,7 +1,7 @@
-"""Captions composed from the stenosis grades of lumbar levels, for a data set without written reports.
+"""Compose captions from the stenosis grades of lumbar levels, for a dataset without written reports.
 
-A caption states only what the grades say: the severity of each condition at each level, with the patient's side. The
-lowest grade, Normal/Mild, is worded as `no significant`. The wording is drawn at random, the facts are not.
+A caption states the severity of each condition at each level, with the patient's side. The lowest grade, Normal/Mild,
+reads `no significant`. The wording is random, the facts are not.
 """
 
 import random
@@ -31,14 +31,9 @@ _SIDED_WORDS = {
 def compose_stenosis_captions(
     grades_of_level: Mapping[str, Grades], wording: random.Random, num_captions: int
 ) -> list[str]:
-    """Compose distinct captions that all state the same grades, level by level.
+    """Compose distinct captions that all state the same grades, level by level from top to bottom.
 
     Neighbouring levels of equal grades share a sentence.
-
-    Args:
-        grades_of_level: From the top of the spine downwards; at least one condition at each level.
-        wording: Where the choices come from; the same state gives the same captions.
-        num_captions: Number of captions.
     """
     groups = [
         ([level for level, _ in members], grades)
@@ -69,7 +64,7 @@ def _sentence(levels: str, grades: Grades, wording: random.Random) -> str:
 
 
 def _worded(grades: Grades, wording: random.Random) -> list[tuple[str, str]]:
-    """Severity and words of each condition; two sides of one severity are worded as one."""
+    """Word each condition with its severity; two sides of one severity share the words."""
     worded = [(grades[CANAL], wording.choice(_CANAL_WORDS))] if CANAL in grades else []
     for (left, right), words in _SIDED_WORDS.items():
         if left in grades and grades.get(left) == grades.get(right):

@@ -5,13 +5,13 @@
     train_label_coordinates.csv     where each label was read: series, instance, condition, level
     train_images/STUDY/SERIES/INSTANCE.dcm
 
-With `train_label_coordinates.csv`, each image that labels point at becomes a record. Its report states the
-conditions that were read there; on axial images, also the canal and the recesses of both sides at that level. Without
-that file nobody knows which level an axial image shows: then the middle image of each sagittal series becomes a
-record, and its report states all grades of the study, also of what lies beside that image (the foramina).
+With `train_label_coordinates.csv`, each image that labels point at becomes a record. Its report states the conditions
+graded there; on axial images, also the canal and both recesses at that level. Without that file the level of an axial
+image is unknown: then the middle image of each sagittal series becomes a record, and its report states all grades of
+the study, even those of structures outside that image (the foramina).
 
-The set has no written reports: captions are composed from the grades (see `rsna_captions`). It names no patients;
-each study counts as one.
+The set has no written reports: captions are composed from the grades (see `captions.py`). It has no patient ids: each
+study counts as a patient.
 """
 
 import random
@@ -21,9 +21,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
-from data_scripts.imaging.dicom import SliceHeader, read_slice
-from data_scripts.imaging.dicom_headers import HeadersOrError, read_all_headers
-from data_scripts.imaging.dicom_series import order_slices
+from data_scripts.imaging.dicom import HeadersOrError, SliceHeader, order_slices, read_all_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources.rsna2024.captions import (
@@ -77,7 +75,7 @@ NUM_REPHRASINGS = 4
 
 
 class View(NamedTuple):
-    """What a series description says: the plane, the sequences it may be, and what each image of it shows anyway."""
+    """What a series description says: plane, possible sequences, and what each image shows."""
 
     plane: str
     sequences: tuple[str, ...]
@@ -92,11 +90,7 @@ VIEWS = {
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Say which images are taken.
-
-    Raises:
-        ValueError: If the folder is not in the layout of the download.
-    """
+    """Describe which images are used; raise a ValueError if the folder does not have the layout of the download."""
     raw = _raw_folder(options)
     images = (
         "Images of lumbar MRI at which a graded label points"
@@ -112,14 +106,14 @@ def describe(options: ReadOptions) -> SourceInfo:
         label_names=(*LABEL_OF_CONDITION.values(), NO_FINDING),
         grade_names=SEVERITIES,
         report_origin=(
-            "composed by a program from the graders' severity of each condition, in varied wording; the data set has "
+            "composed by a program from the graders' severity of each condition, in varied wording; the dataset has "
             "no written reports"
         ),
     )
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield the images of each series as records, and what is left out with its reason.
+    """Yield the images of each series as records, and exclusions.
 
     Raises:
         ValueError: As in `describe`, or if a table lacks columns.
@@ -128,9 +122,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     tables = read_tables(raw)
     yield from tables.exclusions
     has_labels = (raw / LABELS_TABLE).is_file()
-    files_of, images_of = (_labelled_files, _labelled_images) if has_labels else (_sagittal_files, _middle_image)
+    images_of = _labelled_images if has_labels else _middle_image
     files_of_series = [
-        files_of(series, raw) if series.study in tables.grades_of_study else [] for series in tables.series
+        _files_of(series, raw, has_labels) if series.study in tables.grades_of_study else [] for series in tables.series
     ]
     headers = read_all_headers([path for files in files_of_series for path in files], options.num_proc)
     for series, files in zip(tables.series, files_of_series, strict=True):
@@ -138,38 +132,33 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
             read_files = list(zip(files, islice(headers, len(files)), strict=True))
             yield from images_of(series, read_files, tables.grades_of_study[series.study], options.seed)
         else:
-            yield Exclusion(_source(series), f"no usable row of study {series.study} in {GRADES_TABLE}")
+            yield Exclusion(_source(series), f"{GRADES_TABLE} has no usable row for study {series.study}")
     for study in sorted(tables.grades_of_study.keys() - {series.study for series in tables.series}):
-        yield Exclusion(f"RSNA2024/{study}", f"no series of this study in {SERIES_TABLE}", by_rule=True)
+        yield Exclusion(f"RSNA2024/{study}", f"{SERIES_TABLE} has no series for this study", by_rule=True)
 
 
 def _raw_folder(options: ReadOptions) -> Path:
     raw = options.raw
     if raw is None or not all((raw / name).exists() for name in (GRADES_TABLE, SERIES_TABLE, IMAGES_FOLDER)):
-        raise ValueError(f"--raw must hold {GRADES_TABLE}, {SERIES_TABLE} and {IMAGES_FOLDER}/, got {raw}")
+        raise ValueError(f"--raw must contain {GRADES_TABLE}, {SERIES_TABLE} and {IMAGES_FOLDER}/, got {raw}")
     return raw
 
 
 ReadFiles = list[tuple[Path, HeadersOrError]]
 
 
-def _labelled_files(series: Series, raw: Path) -> list[Path]:
+def _files_of(series: Series, raw: Path, has_labels: bool) -> list[Path]:
     folder = raw / IMAGES_FOLDER / series.study / series.series
-    return [folder / f"{instance}.dcm" for instance in sorted(series.labels_of_instance)]
-
-
-def _sagittal_files(series: Series, raw: Path) -> list[Path]:
-    if VIEWS[series.description].plane != "sagittal":
-        return []
-    return sorted((raw / IMAGES_FOLDER / series.study / series.series).glob("*.dcm"))
+    if has_labels:
+        return [folder / f"{instance}.dcm" for instance in sorted(series.labels_of_instance)]
+    return sorted(folder.glob("*.dcm")) if VIEWS[series.description].plane == "sagittal" else []
 
 
 def _labelled_images(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
-    """Each image that a label points at."""
     if not series.labels_of_instance:
-        yield Exclusion(_source(series), f"no label of {LABELS_TABLE} points at this series", by_rule=True)
+        yield Exclusion(_source(series), f"no label in {LABELS_TABLE} points at this series", by_rule=True)
     for (path, headers), (_, pointed) in zip(read_files, sorted(series.labels_of_instance.items()), strict=True):
         if isinstance(headers, UnusableImageError):
             yield Exclusion(_source(series, path.name), str(headers))
@@ -181,9 +170,9 @@ def _labelled_images(
 def _middle_image(
     series: Series, read_files: ReadFiles, grades: Mapping[Label, str], seed: int
 ) -> Iterator[Record | Exclusion]:
-    """The middle image of a sagittal series, in the order of their places; files that cannot be read are listed."""
+    """Yield the middle image of a sagittal series by position, and list unreadable files."""
     if VIEWS[series.description].plane != "sagittal":
-        reason = f"which level an axial image shows is not known without {LABELS_TABLE}"
+        reason = f"the level of an axial image is unknown without {LABELS_TABLE}"
         yield Exclusion(_source(series), reason, by_rule=True)
         return
     headers: list[SliceHeader] = []
@@ -193,7 +182,7 @@ def _middle_image(
         else:
             headers += headers_of_file
     if not headers:
-        yield Exclusion(_source(series), "no image of this series that can be read")
+        yield Exclusion(_source(series), "no image of this series is readable")
         return
     middle = order_slices(headers)[len(headers) // 2]
     yield _record_or_exclusion(series, middle, set(product(CONDITIONS, LEVELS)), grades, seed)
@@ -202,27 +191,20 @@ def _middle_image(
 def _record_or_exclusion(
     series: Series, header: SliceHeader, labels: Set[Label], grades: Mapping[Label, str], seed: int
 ) -> Record | Exclusion:
-    """An image with the grades of the labels that it shows."""
     source, view = _source(series, header.path.name), VIEWS[series.description]
-    grades_of_level = {
-        level: {
-            condition: grades[condition, level]
-            for condition in CONDITIONS
-            if (condition, level) in labels & grades.keys()
-        }
-        for level in LEVELS
-    }
-    grades_of_level = {level: graded for level, graded in grades_of_level.items() if graded}
+    grades_of_level: dict[str, dict[str, str]] = {}
+    for level, condition in product(LEVELS, CONDITIONS):
+        if (condition, level) in labels & grades.keys():
+            grades_of_level.setdefault(level, {})[condition] = grades[condition, level]
     if not grades_of_level:
-        return Exclusion(source, "none of the conditions that this image shows is graded", by_rule=True)
+        return Exclusion(source, "no condition on this image is graded", by_rule=True)
     report, *rephrasings = compose_stenosis_captions(
         grades_of_level, random.Random(f"{seed}/{source}"), 1 + NUM_REPHRASINGS
     )
-    stated = [severity for graded in grades_of_level.values() for severity in graded.values()]
-    narrowed = {
-        condition for graded in grades_of_level.values() for condition, severity in graded.items() if severity != NORMAL
-    }
+    stated = [item for graded in grades_of_level.values() for item in graded.items()]
+    narrowed = {condition for condition, severity in stated if severity != NORMAL}
     is_normal = not narrowed and labels <= grades.keys()
+    sequence = view.sequences[0] if len(view.sequences) == 1 else header.sequence
     return Record(
         load_image=partial(read_slice, header.path, header.frame),
         report=report,
@@ -230,20 +212,15 @@ def _record_or_exclusion(
         labels=(NO_FINDING,)
         if is_normal
         else tuple(LABEL_OF_CONDITION[name] for name in CONDITIONS if name in narrowed),
-        grade=max(stated, key=SEVERITIES.index),
+        grade=max((severity for _, severity in stated), key=SEVERITIES.index),
         patient_id=f"rsna-{series.study}",
         study_id=f"rsna-{series.study}",
         plane=view.plane,
-        sequence=view.sequences[0] if len(view.sequences) == 1 else _sequence(header, view),
+        sequence=sequence if sequence in view.sequences else "unknown",
         level=next(iter(grades_of_level)) if len(grades_of_level) == 1 else "several",
         pixel_spacing_mm=header.stored_spacing_mm,
         source=source,
     )
-
-
-def _sequence(header: SliceHeader, view: View) -> str:
-    """The header's sequence, where the description leaves a choice and the header agrees with it."""
-    return header.sequence if header.sequence in view.sequences else "unknown"
 
 
 def _source(series: Series, file: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The tables of the RSNA 2024 lumbar set: grades of each study, descriptions of each series, and where labels point."""
+"""Read the tables of the RSNA 2024 lumbar set: grades of studies, descriptions of series, positions of labels."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_scripts.records import Exclusion
 from data_scripts.sources.rsna2024.captions import CONDITIONS, SEVERITIES
-from data_scripts.sources.tables import Row, columns_of, read_table
+from data_scripts.sources.tables import Row, check_one_of, read_table
 
 LEVELS = ("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1")
 DESCRIPTIONS = ("Sagittal T1", "Sagittal T2/STIR", "Axial T2")
@@ -27,42 +27,25 @@ _LABEL_OF_COLUMN = {column: label for label, column in _COLUMN_OF_LABEL.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A series of a study.
-
-    Args:
-        study: Its study.
-        series: Its own id.
-        description: Among `DESCRIPTIONS`.
-        labels_of_instance: The labels that point at each image, by instance number.
-    """
+    """A series of a study."""
 
     study: str
-    series: str
-    description: str
-    labels_of_instance: dict[int, set[Label]] = field(default_factory=dict)
+    series: str  # its own id
+    description: str  # among `DESCRIPTIONS`
+    labels_of_instance: dict[int, set[Label]] = field(default_factory=dict)  # labels that point at each image
 
 
 @dataclass(frozen=True)
 class RsnaTables:
-    """What the tables say.
+    """The contents of the tables."""
 
-    Args:
-        grades_of_study: Severity of each graded label; a label that was not graded is left out.
-        series: In the order of their table.
-        exclusions: Rows that cannot be used.
-    """
-
-    grades_of_study: dict[str, dict[Label, str]]
-    series: list[Series]
-    exclusions: list[Exclusion]
+    grades_of_study: dict[str, dict[Label, str]]  # severity of each graded label
+    series: list[Series]  # in the order of their table
+    exclusions: list[Exclusion]  # unusable rows
 
 
 def read_tables(raw: Path) -> RsnaTables:
-    """Read the tables of a download.
-
-    Raises:
-        ValueError: If a table lacks a column or cannot be read.
-    """
+    """Read the tables of a download; raise a ValueError if one lacks a column or cannot be read."""
     tables = RsnaTables({}, [], [])
     _read_grades(raw / GRADES_TABLE, tables)
     series_of_id = _read_series(raw / SERIES_TABLE, tables)
@@ -78,7 +61,7 @@ def _read_grades(path: Path, tables: RsnaTables) -> None:
             study = _id(row, "study_id")
             if study in row_of_study:
                 tables.grades_of_study.pop(study, None)
-                raise ValueError(f"study {study} stands in {row_of_study[study].where}, too; keep one")
+                raise ValueError(f"study {study} is repeated, first in {row_of_study[study].where}; keep one row")
             row_of_study[study] = row
             tables.grades_of_study[study] = _grades(row)
         except ValueError as error:
@@ -90,7 +73,7 @@ def _grades(row: Row) -> dict[Label, str]:
     for label, column in _COLUMN_OF_LABEL.items():
         severity = row.text(column)
         if severity and severity not in SEVERITIES:
-            raise ValueError(f"unknown {column} {severity!r}; allowed: {', '.join(SEVERITIES)} or nothing")
+            raise ValueError(f"unknown {column} {severity!r}; allowed: {', '.join(SEVERITIES)} or blank")
         if severity:
             grades[label] = severity
     return grades
@@ -103,7 +86,7 @@ def _read_series(path: Path, tables: RsnaTables) -> dict[tuple[str, str], Series
             series = Series(
                 study=_id(row, "study_id"),
                 series=_id(row, "series_id"),
-                description=_one_of(row, "series_description", DESCRIPTIONS),
+                description=check_one_of("series_description", row.text("series_description"), DESCRIPTIONS),
             )
             if (series.study, series.series) in series_of_id:
                 raise ValueError(f"series {series.series} of study {series.study} is described twice")
@@ -131,7 +114,7 @@ def _read_labels(path: Path, series_of_id: dict[tuple[str, str], Series], tables
 
 
 def _label(condition: str, level: str) -> Label:
-    """Read `Left Neural Foraminal Narrowing` and `L4/L5` as the columns of the grades are spelt."""
+    """Read `Left Neural Foraminal Narrowing` and `L4/L5` as the grades' columns spell them."""
     column = re.sub(r"[ /]", "_", f"{condition} {level}").lower()
     if column not in _LABEL_OF_COLUMN:
         raise ValueError(f"unknown condition and level {condition[:60]!r}, {level[:20]!r}")
@@ -139,11 +122,7 @@ def _label(condition: str, level: str) -> Label:
 
 
 def _usable_rows(path: Path, columns: tuple[str, ...], tables: RsnaTables) -> Iterator[Row]:
-    rows = read_table(path)
-    missing = [column for column in columns if column not in columns_of(rows)]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    for row in rows:
+    for row in read_table(path, columns):
         if row.problem:
             tables.exclusions.append(Exclusion(row.where, row.problem))
         else:
@@ -154,11 +133,4 @@ def _id(row: Row, column: str) -> str:
     text = row.text(column)
     if not _ID.fullmatch(text):
         raise ValueError(f"{column} must be letters and digits, got {text[:40]!r}")
-    return text
-
-
-def _one_of(row: Row, column: str, allowed: tuple[str, ...]) -> str:
-    text = row.text(column)
-    if text not in allowed:
-        raise ValueError(f"unknown {column} {text[:40]!r}; allowed: {', '.join(allowed)}")
     return text

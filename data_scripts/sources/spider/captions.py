@@ -1,7 +1,7 @@
-"""Captions composed from the grades of a disc, for a data set without written reports.
+"""Compose captions from the grades of discs, for a dataset without written reports.
 
-A caption states only what the grades say. The wording is drawn at random, the facts are not: all captions of one
-call state the same level, grade, findings and absences, in other words and another order.
+Wording and order are random, facts are not: all captions of one call state the same level, grade, findings and
+absences.
 """
 
 import random
@@ -24,7 +24,7 @@ LEVEL_OF_IVD_LABEL = {
     9: "T9/T10",
 }
 
-# Each phrase belongs to one Pfirrmann grade only, so that the words alone still tell the grade.
+# Each phrase belongs to one Pfirrmann grade only, so that the words still tell the grade without its number.
 DEGENERATION = {
     1: ("a bright homogeneous nucleus", "a homogeneous nucleus of high signal", "no disc degeneration"),
     2: (
@@ -63,7 +63,7 @@ NORMAL = ("the disc is unremarkable", "normal disc", "healthy disc without findi
 
 @dataclass(frozen=True)
 class DiscGrades:
-    """Grades of one disc. `pfirrmann` is 1 (healthy) to 5, `modic` 0 (none) to 3; the rest is present or not."""
+    """Grades of one disc: `pfirrmann` 1 (healthy) to 5, `modic` 0 (no change) to 3, the rest present or not."""
 
     level: str
     pfirrmann: int
@@ -77,26 +77,15 @@ class DiscGrades:
 
 
 def compose_disc_captions(disc: DiscGrades, wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct captions of one disc, below 60 words each, that all state the same facts.
-
-    Args:
-        disc: The grades.
-        wording: Where the choices come from; the same state gives the same captions.
-        num_captions: Number of captions.
-    """
+    """Compose distinct captions of one disc, under 60 words each, that all state the same facts."""
     absent = _some(_absent_findings([disc]), wording)
     return distinct(lambda: _disc_caption(disc, absent, wording), num_captions)
 
 
 def compose_spine_captions(discs: Sequence[DiscGrades], wording: random.Random, num_captions: int) -> list[str]:
-    """Compose distinct reports of a whole slice, level by level and below 200 words each.
+    """Compose distinct reports of a whole slice, under 200 words each, from the discs from top to bottom.
 
-    Neighbouring discs of equal grades share a sentence. What no disc shows is denied once, for the whole spine.
-
-    Args:
-        discs: The grades, from the top of the spine downwards.
-        wording: As in `compose_disc_captions`.
-        num_captions: Number of reports.
+    Neighbouring discs of equal grades share a sentence. Absent findings are denied once, for the whole spine.
     """
     absent = _some(_absent_findings(discs), wording)
     return distinct(lambda: _spine_caption(discs, absent, wording), num_captions)
@@ -149,7 +138,6 @@ def _degeneration_phrase(pfirrmann: int, wording: random.Random) -> str:
 
 
 def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
-    """Phrases of the findings present, in random order."""
     both_endplates = disc.upper_endplate and disc.lower_endplate
     present = {
         "narrowing": disc.narrowing,
@@ -168,11 +156,7 @@ def _present_findings(disc: DiscGrades, wording: random.Random) -> list[str]:
 
 
 def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
-    """Findings that none of the discs shows.
-
-    Endplate and Modic change lie side by side: one is not denied where the other is present, since a reader would
-    take it for a contradiction.
-    """
+    """List the findings that no disc has; denying only one of endplate and Modic change would be a contradiction."""
     endplates_or_modic = any(disc.upper_endplate or disc.lower_endplate or disc.modic for disc in discs)
     present = {
         "narrowing": any(disc.narrowing for disc in discs),
@@ -186,7 +170,7 @@ def _absent_findings(discs: Sequence[DiscGrades]) -> list[str]:
 
 
 def _some(names: list[str], wording: random.Random) -> list[str]:
-    """Up to four of the names: a report denies what was looked for, not all that is missing."""
+    """Draw up to four names: a report denies what was looked for, not everything absent."""
     return wording.sample(names, k=min(len(names), wording.choice((1, 2, 3, 4))))
 
 

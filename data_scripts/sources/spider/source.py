@@ -1,11 +1,11 @@
 """SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of three forms recognised by their files.
 
-- Volumes, as published: `images/1_t1.mha`, `masks/1_t1.mha`, and `radiological_gradings.csv`, one row a disc. One
+- Volumes, as published: `images/1_t1.mha`, `masks/1_t1.mha`, and `radiological_gradings.csv`, one row per disc. One
   slice of each volume is taken, through the middle of the spine. `overview.csv` is not needed.
-- Mid-sagittal slices: `series.csv`, one row a slice, and `radiological_gradings.csv`.
-- Disc crops: `discs.csv`, one row a crop with that disc's grades.
+- Mid-sagittal slices: `series.csv`, one row per slice, and `radiological_gradings.csv`.
+- Disc crops: `discs.csv`, one row per crop with that disc's grades.
 
-The set has no written reports: captions are composed from the grades (see `spider_captions`).
+The set has no written reports: captions are composed from the grades (see `captions.py`).
 """
 
 import random
@@ -28,7 +28,7 @@ from data_scripts.sources.spider.captions import (
     compose_disc_captions,
     compose_spine_captions,
 )
-from data_scripts.sources.tables import Row, columns_of, read_table
+from data_scripts.sources.tables import Row, read_table
 
 ABOUT = SourceAbout(
     name="spider",
@@ -57,18 +57,16 @@ LABEL_NAMES = (
 GRADE_NAMES = ("1", "2", "3", "4", "5")
 NUM_REPHRASINGS = 4
 
-GRADE_COLUMNS = (
-    "Patient",
-    "IVD label",
-    "Modic",
-    "UP endplate",
-    "LOW endplate",
-    "Spondylolisthesis",
-    "Disc herniation",
-    "Disc narrowing",
-    "Disc bulging",
-    "Pfirrman grade",  # spelt so in the source
-)
+FINDING_COLUMNS = {
+    "upper_endplate": "UP endplate",
+    "lower_endplate": "LOW endplate",
+    "spondylolisthesis": "Spondylolisthesis",
+    "herniation": "Disc herniation",
+    "narrowing": "Disc narrowing",
+    "bulging": "Disc bulging",
+}
+# The source spells it "Pfirrman".
+GRADE_COLUMNS = ("Patient", "IVD label", "Modic", *FINDING_COLUMNS.values(), "Pfirrman grade")
 _VOLUME_NAME = re.compile(r"([1-9][0-9]{0,5})_(t1|t2|t2_SPACE)\.mha")
 SEQUENCE_NAMES = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2_SPACE"}
 
@@ -86,7 +84,7 @@ GradingsOf = Mapping[str, Sequence[Row]]  # rows of radiological_gradings.csv by
 
 @dataclass(frozen=True, kw_only=True)
 class _Picture:
-    """A crop or slice before its grades are known; `file`, `patient` and `sequence` as the source spells them."""
+    """A crop or slice without its grades; `file`, `patient` and `sequence` as the source spells them."""
 
     file: str
     patient: str
@@ -97,11 +95,7 @@ class _Picture:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe the form found in the folder.
-
-    Raises:
-        ValueError: If the folder holds none of the forms.
-    """
+    """Describe the form found in the folder; raise a ValueError if there is none or several."""
     _, form = _find_form(options)
     return SourceInfo(
         about=ABOUT,
@@ -111,30 +105,30 @@ def describe(options: ReadOptions) -> SourceInfo:
         mask_names=volumes.MASK_NAMES if form == "volumes" else (),
         report_origin=(
             "composed by a program from the radiologist's grades of each disc, in varied wording; "
-            "the data set has no written reports"
+            "the dataset has no written reports"
         ),
     )
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each crop, slice or volume as a record, or as an exclusion with its reason.
+    """Yield each crop, slice or volume as a record or an exclusion.
 
     Raises:
-        ValueError: If the folder holds none of the forms, or a table lacks columns.
+        ValueError: As in `describe`, or if a table lacks columns.
     """
     raw, form = _find_form(options)
     if form == "discs":
-        for row in _read_columns(raw / "discs.csv", ("file", "sequence", *GRADE_COLUMNS)):
+        for row in read_table(raw / "discs.csv", ("file", "sequence", *GRADE_COLUMNS)):
             yield _row_item(row, raw, options.seed, None)
         return
     gradings_of: dict[str, list[Row]] = defaultdict(list)
-    for row in _read_columns(raw / "radiological_gradings.csv", GRADE_COLUMNS):
+    for row in read_table(raw / "radiological_gradings.csv", GRADE_COLUMNS):
         if row.problem:
             yield Exclusion(row.where, row.problem)
         else:
             gradings_of[row.text("Patient")].append(row)
     if form == "slices":
-        for row in _read_columns(raw / "series.csv", ("file", "patient", "sequence")):
+        for row in read_table(raw / "series.csv", ("file", "patient", "sequence")):
             yield _row_item(row, raw, options.seed, gradings_of)
     else:
         for path in sorted((raw / "images").glob("*.mha")):
@@ -142,10 +136,10 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
-    """Classes present in at least one of the discs.
+    """List the classes that at least one of the discs shows.
 
-    `No Finding` needs discs without any finding and with a Pfirrmann grade of 2 or better: a disc of grade 3 without
-    other findings is neither healthy nor a finding, and has no class at all.
+    `No Finding` means discs of Pfirrmann grade 1 or 2 without any finding. A disc of grade 3 without other findings is
+    neither healthy nor a finding, and has no class.
 
     Example:
         >>> present_labels([DiscGrades(level="L4/L5", pfirrmann=4, modic=2)])
@@ -167,10 +161,7 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
 
 
 def _find_form(options: ReadOptions) -> tuple[Path, str]:
-    """The folder and the name of the form in it, a key of `SUMMARIES`."""
-    raw = options.raw
-    if raw is None or not raw.is_dir():
-        raise ValueError(f"--raw must be an existing folder with a form of SPIDER, got {raw}")
+    raw = options.raw_folder("discs.csv, or radiological_gradings.csv and images/ or series.csv")
     is_graded = (raw / "radiological_gradings.csv").is_file()
     is_found = {
         "discs": (raw / "discs.csv").is_file(),
@@ -187,16 +178,8 @@ def _find_form(options: ReadOptions) -> tuple[Path, str]:
     return raw, found[0]
 
 
-def _read_columns(path: Path, columns: Sequence[str]) -> list[Row]:
-    rows = read_table(path)
-    missing = [column for column in columns if column not in columns_of(rows)]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    return rows
-
-
 def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) -> Record | Exclusion:
-    """A slice, or a crop of one disc where no gradings of patients are given."""
+    """Make a record of a slice or, without `gradings_of`, of the crop of one disc."""
     try:
         if row.problem:
             raise ValueError(row.problem)
@@ -231,18 +214,19 @@ def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> R
         return Exclusion(f"SPIDER/{file}", str(error))
 
 
-def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
-    disc = _disc_grades(row)
-    captions = compose_disc_captions(disc, _wording(seed, picture), 1 + NUM_REPHRASINGS)
-    return _record(picture, [disc], captions, level=disc.level)
-
-
 def _spine_record(picture: _Picture, seed: int, gradings_of: GradingsOf) -> Record:
     if picture.patient not in gradings_of:
         raise ValueError(f"no gradings for patient {picture.patient!r} in radiological_gradings.csv")
     discs = _discs_from_top(gradings_of[picture.patient])
-    captions = compose_spine_captions(discs, _wording(seed, picture), 1 + NUM_REPHRASINGS)
+    # Seeded by the file, so that the wording does not depend on other rows.
+    captions = compose_spine_captions(discs, random.Random(f"{seed}/{picture.file}"), 1 + NUM_REPHRASINGS)
     return _record(picture, discs, captions, level="several")
+
+
+def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
+    disc = _disc_grades(row)
+    captions = compose_disc_captions(disc, random.Random(f"{seed}/{picture.file}"), 1 + NUM_REPHRASINGS)
+    return _record(picture, [disc], captions, level=disc.level)
 
 
 def _record(picture: _Picture, discs: Sequence[DiscGrades], captions: Sequence[str], level: str) -> Record:
@@ -271,24 +255,11 @@ def _discs_from_top(gradings: Sequence[Row]) -> list[DiscGrades]:
     return [disc_of_level[level] for level in reversed(LEVEL_OF_IVD_LABEL.values()) if level in disc_of_level]
 
 
-def _wording(seed: int, picture: _Picture) -> random.Random:
-    """The source of the wording of a picture: the same whatever others surround it."""
-    return random.Random(f"{seed}/{picture.file}")
-
-
 def _disc_grades(row: Row) -> DiscGrades:
     ivd_label = _grade(row, "IVD label", range(min(LEVEL_OF_IVD_LABEL), max(LEVEL_OF_IVD_LABEL) + 1))
-    return DiscGrades(
-        level=LEVEL_OF_IVD_LABEL[ivd_label],
-        pfirrmann=_grade(row, "Pfirrman grade", range(1, 6)),
-        modic=_grade(row, "Modic", range(4)),
-        upper_endplate=bool(_grade(row, "UP endplate", range(2))),
-        lower_endplate=bool(_grade(row, "LOW endplate", range(2))),
-        spondylolisthesis=bool(_grade(row, "Spondylolisthesis", range(2))),
-        herniation=bool(_grade(row, "Disc herniation", range(2))),
-        narrowing=bool(_grade(row, "Disc narrowing", range(2))),
-        bulging=bool(_grade(row, "Disc bulging", range(2))),
-    )
+    pfirrmann, modic = _grade(row, "Pfirrman grade", range(1, 6)), _grade(row, "Modic", range(4))
+    findings = {name: bool(_grade(row, column, range(2))) for name, column in FINDING_COLUMNS.items()}
+    return DiscGrades(LEVEL_OF_IVD_LABEL[ivd_label], pfirrmann, modic, **findings)
 
 
 def _grade(row: Row, column: str, allowed: range) -> int:

@@ -1,4 +1,4 @@
-"""The mid-sagittal slice of a SPIDER volume and of its mask, upright, the front at the left, in square pixels."""
+"""Take the mid-sagittal slice of a SPIDER volume and its mask: upright, front at the left, square pixels."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from data_scripts.imaging.metaimage import VolumeHeader, read_header, read_sagit
 MASK_NAMES = ("background", "vertebra", "disc", "spinal canal")
 _VERTEBRA, _DISC, _CANAL = 1, 2, 3
 
-# SPIDER numbers each structure from the bottom: vertebrae 1 = L5, those that the image cuts off from 101, discs
-# 201 = L5/S1. Index: number in the file; value: index in `MASK_NAMES`, or `_UNKNOWN`.
+# SPIDER numbers each structure from the bottom: vertebrae from 1 = L5, or from 101 if the image cuts them off, discs
+# from 201 = L5/S1. Index: number in the file; value: index in `MASK_NAMES`, or `_UNKNOWN`.
 _UNKNOWN = 255
 _CLASS_OF_NUMBER = np.full(256, _UNKNOWN, np.uint8)
 _CLASS_OF_NUMBER[0] = 0
@@ -34,24 +34,23 @@ class Slice(NamedTuple):
 
 
 def load_image(volume: Path, mask: Path | None) -> Image.Image:
-    """The mid-sagittal slice, 8-bit grey, windowed between percentiles of the slice."""
+    """Load the mid-sagittal slice, 8-bit grey, windowed between percentiles of the slice."""
     return load_slice(volume, mask).image
 
 
 def load_mask(volume: Path, mask: Path) -> Image.Image:
-    """The same slice of the mask: indices of `MASK_NAMES`."""
+    """Load the same slice of the mask: indices of `MASK_NAMES`."""
     sliced = load_slice(volume, mask).mask
     assert sliced is not None
     return sliced
 
 
-@lru_cache(maxsize=1)  # a record's mask is asked for right after its image
+@lru_cache(maxsize=1)  # a record's mask is loaded right after its image
 def load_slice(volume: Path, mask: Path | None) -> Slice:
     """Take the slice through the middle of the spine.
 
-    With a mask, that is the slice of the middle third (from the patient's right to the left) that shows most of
-    the spinal canal, or most of the spine where no canal is marked: scoliosis and an oblique position move the spine
-    out of the middle of the volume. Without a mask it is the middle slice.
+    With a mask, take the slice of the middle third that shows most of the spinal canal, or of the spine if no canal is
+    marked: scoliosis moves the spine out of the middle of the volume. Without a mask, take the middle slice.
 
     Raises:
         UnusableImageError: If a file cannot be read, the mask does not fit the volume or holds unknown numbers.
@@ -65,16 +64,12 @@ def load_slice(volume: Path, mask: Path | None) -> Slice:
 
 
 def stored_spacing_mm(header: VolumeHeader) -> float:
-    """Side of a pixel of the stored slice: the finer of the two in-plane spacings, so that no detail is lost."""
-    _, down, back = header.sagittal_spacing_mm
-    return min(down, back)
+    """Return the side of a stored pixel: the finer in-plane spacing."""
+    return min(header.sagittal_spacing_mm[1:])
 
 
 def middle_of_spine(numbers: np.ndarray) -> int:
-    """The slice of the middle third with most of the canal, else with most of any structure, else the middle one.
-
-    Args:
-        numbers: Mask as SPIDER numbers it. Shape (across, down, back).
+    """Find the slice of a mask, shape (across, down, back), with most of the canal, else of any structure.
 
     Example:
         >>> numbers = np.zeros((9, 2, 2), int)
@@ -98,7 +93,7 @@ def middle_of_spine(numbers: np.ndarray) -> int:
 
 
 def _middle_of_mask(path: Path) -> tuple[int, np.ndarray]:
-    """The slice to take and what the mask holds there; the rest of the mask is let go before the volume is read."""
+    """Find the slice and copy it, so that the rest of the mask is freed before the volume is read."""
     numbers = read_sagittal_volume(path)
     index = middle_of_spine(numbers)
     return index, numbers[index].copy()
@@ -109,7 +104,7 @@ def _check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
         mask.sagittal_spacing_mm, volume.sagittal_spacing_mm, rtol=_SAME_SPACING
     ):
         raise UnusableImageError(
-            f"the mask does not fit: {mask.sagittal_size} voxels of {mask.sagittal_spacing_mm} mm, "
+            f"the mask does not fit: it has {mask.sagittal_size} voxels of {mask.sagittal_spacing_mm} mm, "
             f"the volume {volume.sagittal_size} of {volume.sagittal_spacing_mm} mm"
         )
 
@@ -121,16 +116,14 @@ def _grey(volume: Path, index: int, header: VolumeHeader) -> Image.Image:
 
 def _class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:
     if not np.isin(numbers, np.arange(256)).all():
-        raise UnusableImageError("mask holds values that are no whole numbers from 0 to 255")
+        raise UnusableImageError("mask values must be whole numbers from 0 to 255")
     indices = _CLASS_OF_NUMBER[numbers.astype(np.uint8)]
     if (indices == _UNKNOWN).any():
         unknown = numbers[indices == _UNKNOWN].flat[0]
-        raise UnusableImageError(f"mask holds {unknown}; known are 0 to 25, 100 to 125 and 201 to 225")
+        raise UnusableImageError(f"unknown mask value {unknown}; allowed: 0 to 25, 100 to 125, 201 to 225")
     mask = Image.fromarray(indices)
     return mask.resize(_square_size(mask.size, header), Image.Resampling.NEAREST)
 
 
 def _square_size(size: tuple[int, int], header: VolumeHeader) -> tuple[int, int]:
-    """Width and height of a slice in square pixels."""
-    _, down, back = header.sagittal_spacing_mm
-    return square_pixel_size(size[1], size[0], (down, back))
+    return square_pixel_size(size[1], size[0], header.sagittal_spacing_mm[1:])

@@ -1,8 +1,4 @@
-"""The lumbar level itself: disc, spinal canal and posterior elements, with what each finding does to them.
-
-Coordinates and sides are those of `synthetic_canvas`: millimetres from the middle of the normal posterior disc
-margin, x to the image's right (the patient's LEFT), y to the back.
-"""
+"""Disc, spinal canal and posterior elements, and what each finding does to them, in the coordinates of `canvas.py`."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_scripts.sources.synthetic.canvas import Canvas, Field, capsule, ellipse, radial_distance, smooth_noise, union
-from data_scripts.sources.synthetic.findings import LevelFindings
+from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS, LevelFindings
 
 MASK_NAMES = (
     "background",
@@ -38,42 +34,26 @@ HYPERTROPHY_MM = {"mild": 0.9, "moderate": 1.5, "severe": 2.0}
 
 @dataclass(frozen=True, kw_only=True)
 class LevelShape:
-    """Normal measures of one level of one patient, in mm unless said otherwise.
+    """Normal measures of one level of one patient, in mm unless said otherwise; widths run left to right."""
 
-    Args:
-        level: `L3/L4`, `L4/L5` or `L5/S1`.
-        disc_half_width: Left to right.
-        disc_half_depth: Front to back.
-        concavity: How far the middle of a normal posterior margin lies in front of its sides.
-        sac_half_width: Left to right.
-        sac_half_depth: Front to back.
-        sac_triangularity: 0 is an ellipse, 0.2 a rounded triangle with its apex behind.
-        sac_gap: Epidural fat between disc and sac.
-        facet_offset: From the midline to the middle of a facet joint.
-        facet_turn: Angle of the joint line to the sagittal plane, in radians.
-        facet_tropism: Difference between the left and the right joint line, in radians.
-        intrusion_share: Position of each finding within the range of its severity, 0 to 1.
-        hydration: Water signal of a healthy nucleus, 0 to 1.
-    """
-
-    level: str
+    level: str  # one of `SYNTHETIC_LEVELS`
     disc_half_width: float
     disc_half_depth: float
-    concavity: float
+    concavity: float  # how far the middle of a normal posterior margin lies in front of its sides
     sac_half_width: float
     sac_half_depth: float
-    sac_triangularity: float
-    sac_gap: float
-    facet_offset: float
-    facet_turn: float
-    facet_tropism: float
-    intrusion_share: float
-    hydration: float
+    sac_triangularity: float  # 0 is an ellipse, 0.2 a rounded triangle with its apex behind
+    sac_gap: float  # epidural fat between disc and sac
+    facet_offset: float  # from the midline to the middle of a facet joint
+    facet_turn: float  # angle of the joint line to the sagittal plane, in radians
+    facet_tropism: float  # difference between the left and the right joint line, in radians
+    intrusion_share: float  # position of each finding within the range of its severity, 0 to 1
+    hydration: float  # water signal of a healthy nucleus, 0 to 1
 
 
 def sample_shape(level: str, size: float, rng: np.random.Generator) -> LevelShape:
-    """Draw the normal measures of a level; `size` is the patient's, about 1. Findings play no part in it."""
-    index = ("L3/L4", "L4/L5", "L5/S1").index(level)
+    """Draw the normal measures of a level, whatever its findings; `size` is the patient's, about 1."""
+    index = SYNTHETIC_LEVELS.index(level)
     canal = size * rng.uniform(0.94, 1.06)
     return LevelShape(
         level=level,
@@ -93,7 +73,7 @@ def sample_shape(level: str, size: float, rng: np.random.Generator) -> LevelShap
 
 
 def posterior_shift(x: Field | float, shape: LevelShape, findings: LevelFindings) -> Field:
-    """How far the posterior disc margin lies behind a plain oval at x, in mm; below 0 where it is concave."""
+    """Measure how far the posterior disc margin lies behind a plain oval at x, in mm; below 0 where it is concave."""
     x = np.asarray(x, np.float32)
     bulge = _extent(BULGE_MM, findings.bulge, shape)
     flattened = shape.concavity * (0.15 if findings.bulge else 1.0)
@@ -121,7 +101,7 @@ def _hypertrophy(findings: LevelFindings) -> float:
 
 
 def disc_distance(x: Field, y: Field, shape: LevelShape, findings: LevelFindings) -> tuple[Field, Field]:
-    """Signed distance to the disc's outline in mm, and the relative radius (0 centre, 1 outline)."""
+    """Return the signed distance to the disc's outline in mm, and the relative radius (0 centre, 1 outline)."""
     bulge = _extent(BULGE_MM, findings.bulge, shape)
     half_width, half_depth = shape.disc_half_width + 0.35 * bulge, shape.disc_half_depth
     back = np.clip(1.5 * (y + half_depth) / half_depth, 0.0, 1.0)
@@ -134,7 +114,7 @@ def disc_distance(x: Field, y: Field, shape: LevelShape, findings: LevelFindings
 
 
 def sac_frame(shape: LevelShape, findings: LevelFindings) -> tuple[float, float, float]:
-    """Half width, half depth and y of the middle of the thecal sac, in mm.
+    """Return half width, half depth and y of the middle of the thecal sac, in mm.
 
     A stenotic sac loses more of its depth than of its width. Without stenosis an intruding disc flattens the sac and
     pushes it back into the epidural fat, but takes little of its area: the canal stays wide enough.
@@ -148,7 +128,7 @@ def sac_frame(shape: LevelShape, findings: LevelFindings) -> tuple[float, float,
 
 
 def sac_distance(x: Field, y: Field, shape: LevelShape, findings: LevelFindings, disc: Field) -> Field:
-    """Signed distance to the thecal sac in mm; it yields to the disc, whose distance is `disc`."""
+    """Return the signed distance to the thecal sac in mm; it yields to the disc, whose distance is `disc`."""
     half_width, half_depth, middle = sac_frame(shape, findings)
     triangularity = shape.sac_triangularity + 0.12 * (1.0 - SAC_SHARE[findings.stenosis])
     angle = np.arctan2((y - middle) / half_depth, x / half_width)
@@ -158,7 +138,7 @@ def sac_distance(x: Field, y: Field, shape: LevelShape, findings: LevelFindings,
 
 
 def paint_level(canvas: Canvas, shape: LevelShape, findings: LevelFindings, rng: np.random.Generator) -> None:
-    """Paint canal, posterior elements, disc and sac onto muscles and fat that are there already."""
+    """Paint canal, posterior elements, disc and sac onto the surroundings."""
     _paint_canal_fat(canvas, shape, findings)
     _paint_posterior_elements(canvas, shape, findings)
     _paint_flava(canvas, shape, findings)
@@ -180,7 +160,7 @@ def _paint_canal_fat(canvas: Canvas, shape: LevelShape, findings: LevelFindings)
 
 
 def _paint_posterior_elements(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> None:
-    """Facet joints, laminae and spinous process: marrow inside a dark cortical line."""
+    """Paint facet joints, laminae and spinous process: marrow inside a dark cortical line."""
     where = canvas.window(0, 28, 34)
     x, y = canvas.x[where], canvas.y[where]
     grown = _hypertrophy(findings)
@@ -218,7 +198,7 @@ def _paint_flava(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> 
 
 
 def _paint_roots(canvas: Canvas, shape: LevelShape, findings: LevelFindings) -> None:
-    """Exiting roots in the foramina and traversing roots in the recesses; a disc that reaches them pushes them back."""
+    """Paint exiting roots in the foramina, traversing roots in the recesses; a disc that reaches them shifts them."""
     for side in (-1, 1):
         for x, y, radius in (
             (side * (shape.facet_offset + 4.5), -0.5, 2.7),
@@ -271,7 +251,7 @@ def _paint_sac(canvas: Canvas, shape: LevelShape, findings: LevelFindings, rng: 
 def _rootlets(
     x: Field, y: Field, sac: Field, shape: LevelShape, findings: LevelFindings, rng: np.random.Generator
 ) -> Field:
-    """Share of the cauda equina in each pixel: a crescent at the back of a wide sac, spread out in a tighter one."""
+    """Compute the share of cauda equina per pixel: a crescent at the back of a wide sac, spread out in a tight one."""
     half_width, half_depth, _ = sac_frame(shape, findings)
     turn, depth = rng.uniform(0, 2 * np.pi, ROOTLETS), np.sqrt(rng.uniform(0.2, 0.85, ROOTLETS))
     across = 0.85 * depth * np.cos(turn)

@@ -31,12 +31,8 @@ class Pose:
 class Canvas:
     """An image and its mask, painted together so that they agree pixel by pixel.
 
-    Args:
-        size: Side of the image in pixels.
-        spacing_mm: Side of a pixel.
-        pose: Where the patient's coordinates lie.
-        signal: Brightness of each tissue, fat near 1.
-        rng: Bends the coordinates by about `WARP_MM`, so that no outline is a drawn curve.
+    `signal` is the brightness of each tissue, fat near 1; `rng` bends the coordinates by about `WARP_MM`, so that no
+    outline is a drawn curve.
     """
 
     def __init__(
@@ -52,15 +48,11 @@ class Canvas:
         self.y: Field = y + amplitude * smooth_noise(rng, size, WARP_CELL_MM / spacing_mm)
         self.image: Field = np.zeros((size, size), np.float32)
         self.mask = np.zeros((size, size), np.uint8)
-        self.spacing_mm = spacing_mm
-        self.signal = signal
+        self.spacing_mm, self.signal = spacing_mm, signal
         self._pose, self._cosine, self._sine = pose, cosine, sine
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Rows and columns of the square around (x, y) that holds everything within `reach` mm.
-
-        Small shapes are computed in their window only; that is most of the speed.
-        """
+        """Return the rows and columns around (x, y) that contain everything within `reach` mm, to compute less."""
         column = self._pose.column + (self._cosine * x - self._sine * y) / self.spacing_mm
         row = self._pose.row + (self._cosine * y + self._sine * x) / self.spacing_mm
         pixels = (reach + 3 * WARP_MM) / self.spacing_mm + 2
@@ -77,15 +69,11 @@ class Canvas:
         opacity: float = 1.0,
         mask: int | None = None,
     ) -> None:
-        """Cover the inside of a shape (`distance` < 0) with a tissue.
+        """Cover the inside of a shape with a tissue, and write `mask` where it covers more than half of a pixel.
 
-        Args:
-            distance: Signed distance to the outline in mm over `where`.
-            tissue: Name in the signal table, or brightness by pixel over `where`.
-            where: Part of the canvas that `distance` covers.
-            blur_mm: Softens the outline beyond the partial volume of one pixel.
-            opacity: Share of the tissue in what is seen.
-            mask: Index written where the shape covers more than half of a pixel; None leaves the mask alone.
+        `distance` is the signed distance to the outline in mm, below 0 inside, and `tissue` a name in the signal table
+        or the brightness of each pixel, both over the part `where` of the canvas. `blur_mm` softens the outline beyond
+        the partial volume of one pixel.
         """
         cover = np.clip(0.5 - distance / (self.spacing_mm + blur_mm), 0.0, 1.0)
         value = self.signal[tissue] if isinstance(tissue, str) else tissue
@@ -95,23 +83,17 @@ class Canvas:
 
 
 def radial_distance(dx: Field, dy: Field, level: Field, radius: float) -> Field:
-    """Distance to the outline `level` = 1 along the ray from the centre, in mm; below 0 inside.
+    """Measure the distance to an outline along the ray from the centre, in mm; below 0 inside.
 
-    Args:
-        dx: Millimetres from the centre, to the right.
-        dy: Millimetres from the centre, down.
-        level: Relative radius: 0 at the centre, 1 on the outline, growing in proportion along each ray.
-        radius: Distance from centre to outline, which the centre itself is given.
-
-    Returns:
-        Distances of the shape of `level`.
+    `dx` and `dy` lead from the centre, `level` grows along each ray from 0 there to 1 on the outline, and `radius` is
+    the distance from centre to outline, used at the centre.
     """
     # The small terms carry the centre, where reach and level are both 0; they move the outline by a thousandth.
     return (np.sqrt(dx * dx + dy * dy) + 1e-3 * radius) * (1.0 - 1.0 / (level + 1e-3))
 
 
 def ellipse(x: Field, y: Field, center: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Field:
-    """Radial distance to an ellipse turned by `angle` radians, in mm.
+    """Measure the radial distance to an ellipse turned by `angle` radians, in mm.
 
     Example:
         >>> ellipse(np.float32([0, 3, 5]), np.float32([0, 0, 0]), (0, 0), (3, 2)).round(1).tolist()
@@ -126,7 +108,7 @@ def ellipse(x: Field, y: Field, center: tuple[float, float], radii: tuple[float,
 
 
 def capsule(x: Field, y: Field, start: tuple[float, float], end: tuple[float, float], radius: float) -> Field:
-    """Signed distance to a thick line from `start` to `end`, in mm.
+    """Measure the signed distance to a thick line from `start` to `end`, in mm.
 
     Example:
         >>> capsule(np.float32([0, 5]), np.float32([3, 0]), (-1, 0), (1, 0), 1).tolist()
@@ -140,7 +122,7 @@ def capsule(x: Field, y: Field, start: tuple[float, float], end: tuple[float, fl
 
 
 def union(first: Field, second: Field, fillet_mm: float) -> Field:
-    """Distance to two shapes at once, their seam rounded over about `fillet_mm`.
+    """Measure the distance to the union of two shapes, their seam rounded over about `fillet_mm`.
 
     Example:
         >>> union(np.float32([5, 1]), np.float32([1, 1]), 2.0).tolist()
@@ -151,7 +133,7 @@ def union(first: Field, second: Field, fillet_mm: float) -> Field:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cell: float, cell_across: float | None = None) -> Field:
-    """Noise of mean 0 and deviation near 1 that varies over about `cell` pixels (rows) and `cell_across` (columns).
+    """Draw noise of mean 0 and deviation near 1 that varies over about `cell` rows and `cell_across` columns.
 
     Random numbers on a coarse grid, enlarged by Pillow: as smooth as a Gaussian filter and ten times as fast.
     """

@@ -1,30 +1,24 @@
-"""Which findings a synthetic patient has, level by level: the facts that the pictures and the reports share."""
+"""The findings of a synthetic patient, level by level: the facts that pictures and reports share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 Severity = Literal["mild", "moderate", "severe"]
-Site = Literal["central", "left paracentral", "right paracentral", "left foraminal", "right foraminal"]
 Option = TypeVar("Option")
+Site = Literal["central", "left paracentral", "right paracentral", "left foraminal", "right foraminal"]
 
 SYNTHETIC_LEVELS = ("L3/L4", "L4/L5", "L5/S1")
-SEVERITIES: tuple[Severity, ...] = ("mild", "moderate", "severe")
-PROTRUSION_SITES: tuple[Site, ...] = (
-    "central",
-    "left paracentral",
-    "right paracentral",
-    "left foraminal",
-    "right foraminal",
-)
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+PROTRUSION_SITES: tuple[Site, ...] = get_args(Site)
 STENOSIS_GRADES = ("A", "B", "C", "D")
 
 NO_FINDING_SHARE = 0.15
 AFFECTED_SHARE = {"L3/L4": 0.40, "L4/L5": 0.78, "L5/S1": 0.70}  # among patients who have a finding somewhere
-DEHYDRATION_SHARE = 0.7  # of the levels with another finding
-HYPERTROPHY_SHARE = 0.6  # of the stenotic levels
+DEHYDRATION_SHARE = 0.7  # among levels with another finding
+HYPERTROPHY_SHARE = 0.6  # among stenotic levels
 
 # The finding that leads an affected level. Dehydration alone is nearly invisible on T1, hence rare.
 LEADS = ("bulge", "protrusion", "bulge and protrusion", "hypertrophy", "dehydration")
@@ -44,15 +38,6 @@ STENOSIS_SHARES = {
 class LevelFindings:
     """Everything abnormal at one disc level; the default is a normal level.
 
-    Args:
-        level: `L3/L4`, `L4/L5` or `L5/S1`.
-        bulge: Symmetric extension of the whole posterior margin.
-        protrusion: Focal extension at `protrusion_site`; the two are given together.
-        protrusion_site: Where; left and right are the patient's.
-        stenosis: Narrowing of the spinal canal: the thecal sac loses area.
-        hypertrophy: Thickened ligamenta flava and facet joints; only with stenosis.
-        dehydration: The nucleus has lost its water signal.
-
     Raises:
         ValueError: If the level is not drawn here, a protrusion lacks its site, or hypertrophy comes without stenosis.
 
@@ -62,32 +47,30 @@ class LevelFindings:
         ('left', 'left L5', 'A', False)
     """
 
-    level: str
-    bulge: Severity | None = None
-    protrusion: Severity | None = None
-    protrusion_site: Site | None = None
-    stenosis: Severity | None = None
-    hypertrophy: bool = False
-    dehydration: bool = False
+    level: str  # one of `SYNTHETIC_LEVELS`
+    bulge: Severity | None = None  # symmetric extension of the whole posterior margin
+    protrusion: Severity | None = None  # focal extension; given together with its site
+    protrusion_site: Site | None = None  # left and right are the patient's
+    stenosis: Severity | None = None  # narrowing of the spinal canal: the thecal sac loses area
+    hypertrophy: bool = False  # thickened ligamenta flava and facet joints; only with stenosis
+    dehydration: bool = False  # the nucleus has lost its water signal
 
     def __post_init__(self) -> None:
         if self.level not in SYNTHETIC_LEVELS:
             raise ValueError(f"level {self.level!r} is not drawn; choose one of {SYNTHETIC_LEVELS}")
         if (self.protrusion is None) != (self.protrusion_site is None):
-            raise ValueError(
-                f"protrusion {self.protrusion!r} with site {self.protrusion_site!r}: give both of them or neither"
-            )
+            raise ValueError(f"protrusion {self.protrusion!r} with site {self.protrusion_site!r}: give both or neither")
         if self.hypertrophy and self.stenosis is None:
             raise ValueError("hypertrophy=True without stenosis is not drawn; give a stenosis severity with it")
 
     @property
     def is_normal(self) -> bool:
-        """Whether nothing abnormal is drawn at this level."""
+        """Whether the level is drawn normal."""
         return not (self.bulge or self.protrusion or self.stenosis or self.dehydration)
 
     @property
     def grade(self) -> str:
-        """Letter of the stenosis: A none, B mild, C moderate, D severe.
+        """Grade the stenosis: A none, B mild, C moderate, D severe.
 
         Drawn after the signs of Schizas et al. 2010 (A: CSF around the rootlets; B: rootlets fill the sac; C: rootlets
         no longer told apart; D: posterior epidural fat gone too). Letter by severity is our simplification.
@@ -96,17 +79,17 @@ class LevelFindings:
 
     @property
     def protrusion_side(self) -> str | None:
-        """`left`, `right` or `central`; None without a protrusion."""
+        """Name the side, `left`, `right` or `central`; None without a protrusion."""
         return self.protrusion_site.split()[0] if self.protrusion_site else None
 
     @property
     def foraminal_side(self) -> str | None:
-        """Side whose neural foramen the protrusion fills, or None."""
+        """Name the side whose neural foramen the protrusion fills, or None."""
         return self.protrusion_side if self.protrusion_site and "foraminal" in self.protrusion_site else None
 
     @property
     def compressed_root(self) -> str | None:
-        """Side and name of the root that a moderate or severe lateral protrusion compresses, as `left L5`.
+        """Name side and root that a moderate or severe lateral protrusion compresses, as `left L5`.
 
         A paracentral protrusion meets the traversing root (named after the lower vertebra), a foraminal one the
         exiting root (after the upper).
@@ -118,13 +101,12 @@ class LevelFindings:
 
 
 def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
-    """The findings of one patient, one entry for each of `SYNTHETIC_LEVELS`."""
+    """Draw the findings of one patient, one entry for each of `SYNTHETIC_LEVELS`."""
     if rng.random() < NO_FINDING_SHARE:
         return tuple(LevelFindings(level=level) for level in SYNTHETIC_LEVELS)
-    while True:  # a patient with findings has one at least; 4 % of the draws are repeated
+    affected: list[bool] = []
+    while not any(affected):  # a patient with findings has at least one; 4 % of the draws are repeated
         affected = [rng.random() < AFFECTED_SHARE[level] for level in SYNTHETIC_LEVELS]
-        if any(affected):
-            break
     return tuple(
         sample_level(level, rng) if hit else LevelFindings(level=level)
         for level, hit in zip(SYNTHETIC_LEVELS, affected, strict=True)
@@ -132,7 +114,7 @@ def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
 
 
 def sample_level(level: str, rng: np.random.Generator) -> LevelFindings:
-    """The findings of an affected level."""
+    """Draw the findings of an affected level."""
     lead = _choose(LEADS, LEAD_SHARES, rng)
     if lead == "dehydration":
         return LevelFindings(level=level, dehydration=True)
@@ -163,8 +145,7 @@ def _sample_stenosis(
     if not intrusions:  # a foraminal protrusion leaves the canal alone
         return None
     worst = max(intrusions, key=SEVERITIES.index)
-    severities: tuple[Severity | None, ...] = (None, *SEVERITIES)
-    return _choose(severities, STENOSIS_SHARES[worst], rng)
+    return _choose((None, *SEVERITIES), STENOSIS_SHARES[worst], rng)
 
 
 def _choose(options: Sequence[Option], shares: Sequence[float], rng: np.random.Generator) -> Option:

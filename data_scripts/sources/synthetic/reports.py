@@ -11,168 +11,108 @@ from data_scripts.sources.synthetic.findings import LevelFindings
 
 Statement = tuple[str, dict[str, str]]  # a key of CLAUSES, and what fills its blanks
 
+# Zone → adjective and place of each wording.
 SITE_WORDS = {
     "central": (("central", "in the midline"), ("midline", "centrally")),
-    "left paracentral": (
-        ("left paracentral", "in the left paracentral zone"),
-        ("left paramedian", "left of the midline"),
+    "paracentral": (
+        ("{side} paracentral", "in the {side} paracentral zone"),
+        ("{side} paramedian", "{side} of the midline"),
     ),
-    "right paracentral": (
-        ("right paracentral", "in the right paracentral zone"),
-        ("right paramedian", "right of the midline"),
-    ),
-    "left foraminal": (
-        ("left foraminal", "in the left foraminal zone"),
-        ("left-sided foraminal", "in the left foramen"),
-    ),
-    "right foraminal": (
-        ("right foraminal", "in the right foraminal zone"),
-        ("right-sided foraminal", "in the right foramen"),
+    "foraminal": (
+        ("{side} foraminal", "in the {side} foraminal zone"),
+        ("{side}-sided foraminal", "in the {side} foramen"),
     ),
 }
+# ` | ` separates the wordings.
 OPENINGS = (
-    "{level}: {clause}",
-    "At {level}, {clause}",
-    "At the {level} level, {clause}",
-    "{level} disc level: {clause}",
-    "Findings at {level}: {clause}",
-    "{clause} at {level}",
-    "Axial section through {level}: {clause}",
+    "{level}: {clause} | At {level}, {clause} | At the {level} level, {clause} | {level} disc level: {clause} | "
+    "Findings at {level}: {clause} | {clause} at {level} | Axial section through {level}: {clause}"
 )
 CLAUSES = {
     "bulge": (
-        "there is a {severity} diffuse disc bulge",
-        "{severity} diffuse bulging of the disc is seen",
-        "the disc bulges {adverb} and symmetrically",
-        "{severity} circumferential disc bulge",
-        "the posterior disc margin shows {severity} diffuse bulging",
-        "{severity} generalised bulging of the annulus",
-        "a {severity} symmetric bulge of the disc abuts the thecal sac",
-        "{severity} diffuse disc bulge in contact with the thecal sac",
+        "there is a {severity} diffuse disc bulge | {severity} diffuse bulging of the disc is seen | "
+        "the disc bulges {adverb} and symmetrically | {severity} circumferential disc bulge | "
+        "the posterior disc margin shows {severity} diffuse bulging | {severity} generalised bulging of the annulus | "
+        "a {severity} symmetric bulge of the disc abuts the thecal sac | "
+        "{severity} diffuse disc bulge in contact with the thecal sac"
     ),
     "protrusion": (
-        "there is a {severity} {site} disc protrusion",
-        "{severity} {site} protrusion of the disc",
-        "a {severity} focal disc protrusion lies {place}",
-        "the disc protrudes {adverb} {place}",
-        "a {severity} {site} protrusion is noted",
-        "focal {site} disc protrusion, {severity} in size",
-        "{severity} protrusion of disc material {place}",
+        "there is a {severity} {site} disc protrusion | {severity} {site} protrusion of the disc | "
+        "a {severity} focal disc protrusion lies {place} | the disc protrudes {adverb} {place} | "
+        "a {severity} {site} protrusion is noted | focal {site} disc protrusion, {severity} in size | "
+        "{severity} protrusion of disc material {place}"
     ),
     "superimposed protrusion": (
-        "a {severity} {site} protrusion is superimposed",
-        "superimposed {severity} {site} disc protrusion",
-        "on top of this a {severity} focal protrusion lies {place}",
-        "in addition the disc protrudes {adverb} {place}",
-        "there is an additional {severity} {site} protrusion",
+        "a {severity} {site} protrusion is superimposed | superimposed {severity} {site} disc protrusion | "
+        "on top of this a {severity} focal protrusion lies {place} | in addition the disc protrudes {adverb} {place} | "
+        "there is an additional {severity} {site} protrusion"
     ),
     "normal contour": (
-        "no disc bulge or protrusion",
-        "the disc neither bulges nor protrudes",
-        "there is no disc bulge and no protrusion",
-        "disc contour is normal, without bulge or protrusion",
-        "the posterior disc margin is preserved, with no bulge or protrusion",
+        "no disc bulge or protrusion | the disc neither bulges nor protrudes | "
+        "there is no disc bulge and no protrusion | disc contour is normal, without bulge or protrusion | "
+        "the posterior disc margin is preserved, with no bulge or protrusion"
     ),
     "dehydration": (
-        "the disc is dehydrated",
-        "disc desiccation is present",
-        "the disc is desiccated",
-        "dehydration of the nucleus pulposus",
-        "the nucleus pulposus is dehydrated",
-        "desiccated disc material is noted",
+        "the disc is dehydrated | disc desiccation is present | the disc is desiccated | "
+        "dehydration of the nucleus pulposus | the nucleus pulposus is dehydrated | desiccated disc material is noted"
     ),
     "hydration": (
-        "the disc is well hydrated",
-        "no disc desiccation",
-        "the disc is not dehydrated",
-        "hydration of the nucleus is preserved",
+        "the disc is well hydrated | no disc desiccation | the disc is not dehydrated | "
+        "hydration of the nucleus is preserved"
     ),
     "stenosis": (
-        "there is {severity} spinal canal stenosis",
-        "{severity} central canal stenosis",
-        "the spinal canal is {adverb} narrowed",
-        "{severity} narrowing of the spinal canal",
-        "{severity} canal stenosis with a smaller thecal sac",
-        "the thecal sac is {adverb} reduced in area by canal stenosis",
+        "there is {severity} spinal canal stenosis | {severity} central canal stenosis | "
+        "the spinal canal is {adverb} narrowed | {severity} narrowing of the spinal canal | "
+        "{severity} canal stenosis with a smaller thecal sac | "
+        "the thecal sac is {adverb} reduced in area by canal stenosis"
     ),
     "hypertrophy": (
-        "the ligamenta flava and facet joints are hypertrophied",
-        "facet and ligamentum flavum hypertrophy contributes",
-        "thickened ligamenta flava with enlarged facet joints",
-        "hypertrophy of the facets and ligamenta flava is noted",
+        "the ligamenta flava and facet joints are hypertrophied | "
+        "facet and ligamentum flavum hypertrophy contributes | thickened ligamenta flava with enlarged facet joints | "
+        "hypertrophy of the facets and ligamenta flava is noted"
     ),
     "no stenosis": (
-        "no significant canal stenosis",
-        "there is no spinal canal stenosis",
-        "the spinal canal is adequate",
-        "the spinal canal is of normal width",
-        "no narrowing of the spinal canal",
+        "no significant canal stenosis | there is no spinal canal stenosis | the spinal canal is adequate | "
+        "the spinal canal is of normal width | no narrowing of the spinal canal"
     ),
     "root": (
-        "the {side} {root} nerve root is compressed",
-        "compression of the {side} {root} nerve root",
-        "there is compression of the {root} root on the {side}",
-        "the {root} nerve root on the {side} side is compressed",
+        "the {side} {root} nerve root is compressed | compression of the {side} {root} nerve root | "
+        "there is compression of the {root} root on the {side} | the {root} nerve root on the {side} side is compressed"
     ),
     "crowding": (
-        "the cauda equina roots are crowded",
-        "crowding of the cauda equina roots",
-        "the intrathecal roots are crowded together",
+        "the cauda equina roots are crowded | crowding of the cauda equina roots | "
+        "the intrathecal roots are crowded together"
     ),
     "no root": (
-        "nerve roots are not compressed",
-        "no nerve root compression",
-        "there is no compression of the nerve roots",
-        "the nerve roots are free",
+        "nerve roots are not compressed | no nerve root compression | there is no compression of the nerve roots | "
+        "the nerve roots are free"
     ),
     "foramen": (
-        "the {side} neural foramen is narrowed",
-        "narrowing of the {side} neural foramen",
-        "the neural foramen is narrowed on the {side}",
+        "the {side} neural foramen is narrowed | narrowing of the {side} neural foramen | "
+        "the neural foramen is narrowed on the {side}"
     ),
-    "no foramen": (
-        "the neural foramina are patent",
-        "no foraminal narrowing",
-        "both neural foramina are open",
-    ),
-    "normal": (
-        "normal appearance",
-        "this level is unremarkable",
-        "no abnormality is seen",
-        "normal study of this level",
-    ),
+    "no foramen": "the neural foramina are patent | no foraminal narrowing | both neural foramina are open",
+    "normal": "normal appearance | this level is unremarkable | no abnormality is seen | normal study of this level",
 }
 
 
 def write_reports(findings: LevelFindings, rng: np.random.Generator, count: int = 5) -> tuple[str, ...]:
-    """Word the findings of one level `count` times: distinct texts that state the same facts.
-
-    Args:
-        findings: What is drawn.
-        rng: Chooses the negations that all texts state, then words and order of each.
-        count: Number of texts.
-
-    Returns:
-        The report, then its rephrasings.
-    """
+    """Word the findings of one level `count` times: a report and its rephrasings, distinct, of the same facts."""
     disc, rest = plan_statements(findings, rng)
     return tuple(distinct(lambda: _word(findings.level, disc, rest, rng), count))
 
 
 def plan_statements(findings: LevelFindings, rng: np.random.Generator) -> tuple[list[Statement], list[Statement]]:
-    """What to state of the disc, and of canal, roots and foramina.
+    """Choose what to state about the disc, and about canal, roots and foramina.
 
-    Every finding is stated, and so are a canal and roots that are free. Whether a patent foramen or a hydrated disc
-    is worth a word is left to chance, as it is between radiologists.
+    Every finding is stated, and so are a normal canal and free roots. Whether a patent foramen or a hydrated disc is
+    mentioned is left to chance, as it is between radiologists.
     """
-    disc: list[Statement] = []
-    if findings.bulge:
-        disc.append(("bulge", {"severity": findings.bulge}))
+    disc: list[Statement] = [("bulge", {"severity": findings.bulge})] if findings.bulge else []
     if findings.protrusion and findings.protrusion_site:
         key = "superimposed protrusion" if findings.bulge else "protrusion"
         disc.append((key, {"severity": findings.protrusion, "site": findings.protrusion_site}))
-    if not disc:
-        disc.append(("normal contour", {}))
+    disc = disc or [("normal contour", {})]
     if findings.is_normal and rng.random() < 0.4:
         disc.insert(0, ("normal", {}))
     if findings.dehydration:
@@ -200,7 +140,7 @@ def plan_statements(findings: LevelFindings, rng: np.random.Generator) -> tuple[
 
 
 def spell_level(level: str, rng: np.random.Generator) -> str:
-    """One of the usual spellings: `L4/L5`, `L4-L5`, `L4/5`, `L4-5`; `L5/S1` keeps its S."""
+    """Draw one of the usual spellings: `L4/L5`, `L4-L5`, `L4/5`, `L4-5`; `L5/S1` keeps its S."""
     upper, lower = level.split("/")
     lowers = (lower,) if lower.startswith("S") else (lower, lower[1:])
     return f"{upper}{one_of(('/', '-'), rng)}{one_of(lowers, rng)}"
@@ -209,16 +149,16 @@ def spell_level(level: str, rng: np.random.Generator) -> str:
 def _word(level: str, disc: list[Statement], rest: list[Statement], rng: np.random.Generator) -> str:
     rest = [rest[index] for index in rng.permutation(len(rest))]
     ordered = disc + rest if rng.random() < 0.75 else rest + disc
-    clauses = [_fill(statement, rng) for statement in ordered]
-    clauses[0] = one_of(OPENINGS, rng).format(level=spell_level(level, rng), clause=clauses[0])
+    clauses = [_fill(key, facts, rng) for key, facts in ordered]
+    clauses[0] = one_of(OPENINGS.split(" | "), rng).format(level=spell_level(level, rng), clause=clauses[0])
     return as_text(clauses)
 
 
-def _fill(statement: Statement, rng: np.random.Generator) -> str:
-    key, facts = statement
+def _fill(key: str, facts: dict[str, str], rng: np.random.Generator) -> str:
     blanks = dict(facts)
     if "severity" in facts:
         blanks["severity"], blanks["adverb"] = one_of(SEVERITY_WORDS[facts["severity"]], rng)
     if "site" in facts:
-        blanks["site"], blanks["place"] = one_of(SITE_WORDS[facts["site"]], rng)
-    return one_of(CLAUSES[key], rng).format(**blanks)
+        side, _, zone = facts["site"].rpartition(" ")
+        blanks["site"], blanks["place"] = (words.format(side=side) for words in one_of(SITE_WORDS[zone], rng))
+    return one_of(CLAUSES[key].split(" | "), rng).format(**blanks)

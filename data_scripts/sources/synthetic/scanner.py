@@ -26,25 +26,15 @@ SIGNAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scanner:
-    """What one examination's scanner and protocol do to every slice; independent of findings.
+    """What one examination's scanner and protocol do to every slice; independent of findings."""
 
-    Args:
-        spacing_mm: Side of a pixel.
-        blur_pixels: Width of the point spread.
-        noise: Deviation of the noise in each channel, fat near 1.
-        coil_fall_mm: Depth over which the surface coil loses a factor of e.
-        contrast: Exponent on the brightness; above 1 darkens the middle greys.
-        exposure: Grey level of fat at the spine, of 1.
-        saturation_mm: How far before the disc the anterior saturation band ends.
-    """
-
-    spacing_mm: float
-    blur_pixels: float
-    noise: float
-    coil_fall_mm: float
-    contrast: float
-    exposure: float
-    saturation_mm: float
+    spacing_mm: float  # side of a pixel
+    blur_pixels: float  # width of the point spread
+    noise: float  # deviation of the noise in each channel, fat near 1
+    coil_fall_mm: float  # depth over which the surface coil loses a factor of e
+    contrast: float  # exponent on the brightness; above 1 darkens the middle greys
+    exposure: float  # grey level of fat at the spine, of 1
+    saturation_mm: float  # how far in front of the disc the anterior saturation band ends
 
 
 def sample_scanner(rng: np.random.Generator) -> Scanner:
@@ -63,18 +53,9 @@ def sample_scanner(rng: np.random.Generator) -> Scanner:
 def expose(
     image: Field, x: Field, y: Field, disc_front: float, scanner: Scanner, rng: np.random.Generator
 ) -> np.ndarray:
-    """Turn painted tissue into the 8-bit slice that the scanner delivers.
+    """Turn painted tissue (fat near 1) into the 8-bit slice that the scanner delivers. Shapes (H, W).
 
-    Args:
-        image: Brightness of the tissue, fat near 1. Shape (H, W).
-        x: Millimetres to the patient's left of each pixel. Shape (H, W).
-        y: Millimetres behind the posterior disc margin. Shape (H, W).
-        disc_front: y of the anterior disc margin, in mm.
-        scanner: The examination's scanner.
-        rng: Source of the noise.
-
-    Returns:
-        Grey levels. Shape (H, W), uint8.
+    `x` and `y` are the pixels' coordinates, `disc_front` is y of the anterior disc margin, all in mm.
     """
     size = image.shape[0]
     image = gaussian_filter(image, scanner.blur_pixels)

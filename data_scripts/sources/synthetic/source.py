@@ -1,14 +1,14 @@
 """The embedded source: axial T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
 
-A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT lies on the image's
-RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing follows from (seed, patient): the
-same patient looks the same whatever the number of patients, the process or the order of reading. What the findings
-are and how often they come: `synthetic_findings`. Results on these data are results on synthetic data.
+A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT is on the image's
+RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing depends only on (seed, patient): the
+same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
+which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,24 +24,23 @@ from data_scripts.sources.synthetic.surroundings import Build, paint_surrounding
 ABOUT = SourceAbout(
     name="synthetic",
     summary=(
-        "Axial T1 and T2 slices drawn from anatomy, six a patient, with reports that state what was drawn: disc bulge, "
-        "protrusion, canal stenosis, dehydration or no finding. No real patient."
+        "Axial T1 and T2 slices drawn from anatomy, six per patient, with reports that state what was drawn: disc "
+        "bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
     ),
     license="cc0-1.0",
     citation="Drawn by data_scripts.sources.synthetic.source of LumbarCLIP.",
     size="nothing to download",
-    where="drawn here; --raw is left out, --num_patients says how many",
+    where="drawn here; leave out --raw; --num_patients says how many",
     draws_patients=True,
 )
 IMAGE_SIZE = 192
 SYNTHETIC_SEQUENCES = ("T1", "T2")
 
-# Streams of random numbers. Each purpose has its own, so that no finding can shift the draws behind another thing.
+# Streams of random numbers. Each purpose has its own, so that a finding cannot shift other draws.
 _FINDINGS, _PATIENT, _SHAPE, _TEXTURE, _EXPOSURE, _WORDING = range(6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
+class Slice(NamedTuple):
     """A drawn slice: grey levels and mask indices, both (H, W) uint8."""
 
     image: np.ndarray
@@ -49,7 +48,7 @@ class Slice:
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """What the dataset card says of the synthetic set."""
+    """Describe the synthetic set for the card."""
     return SourceInfo(
         about=ABOUT,
         summary=(
@@ -64,7 +63,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield six records a patient: T1 and T2 of each level, which share their report.
+    """Yield six records per patient: T1 and T2 of each level, which share their report.
 
     Raises:
         ValueError: If `raw` is given or `num_patients` is below 1.
@@ -73,49 +72,45 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         raise ValueError(f"raw={str(options.raw)!r} is not read: the synthetic source draws its studies; leave raw out")
     if options.num_patients < 1:
         raise ValueError(f"num_patients={options.num_patients} draws nothing; give 1 or more")
+    seed = options.seed
     for patient in range(1, options.num_patients + 1):
-        yield from _read_patient(options.seed, patient)
-
-
-def _read_patient(seed: int, patient: int) -> Iterator[Record]:
-    patient_id = f"synthetic-{patient:04d}"
-    _, scanner = _sample_patient_looks(seed, patient)
-    for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
-        report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
-        for sequence in SYNTHETIC_SEQUENCES:
-            yield Record(
-                load_image=partial(load_image, seed, patient, findings, sequence),
-                load_mask=partial(load_mask, seed, patient, findings, sequence),
-                report=report,
-                rephrasings=tuple(rephrasings),
-                labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
-                grade=findings.grade,
-                patient_id=patient_id,
-                study_id=f"{patient_id}-study",
-                source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
-                plane="axial",
-                sequence=sequence,
-                level=findings.level,
-                pixel_spacing_mm=scanner.spacing_mm,
-            )
+        patient_id = f"synthetic-{patient:04d}"
+        _, scanner = _sample_patient_looks(seed, patient)
+        for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
+            report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
+            for sequence in SYNTHETIC_SEQUENCES:
+                yield Record(
+                    load_image=partial(load_image, seed, patient, findings, sequence),
+                    load_mask=partial(load_mask, seed, patient, findings, sequence),
+                    report=report,
+                    rephrasings=tuple(rephrasings),
+                    labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
+                    grade=findings.grade,
+                    patient_id=patient_id,
+                    study_id=f"{patient_id}-study",
+                    source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
+                    plane="axial",
+                    sequence=sequence,
+                    level=findings.level,
+                    pixel_spacing_mm=scanner.spacing_mm,
+                )
 
 
 def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """The slice, 8-bit grey."""
+    """Draw the slice, 8-bit grey."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).image)
 
 
 def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """The mask indices of the slice, named by `MASK_NAMES`."""
+    """Draw the mask of the slice, indices of `MASK_NAMES`."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
 
 
-@lru_cache(maxsize=1)  # a record's mask is asked for right after its image
+@lru_cache(maxsize=1)  # a record's mask is loaded right after its image
 def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Slice:
-    """Draw one slice of a patient with the given findings.
+    """Draw one slice of a patient with the given findings, which change the level's own pixels and nothing else.
 
-    Findings change the level's own pixels only: build, texture, noise and scanner come from streams that do not
-    know them, so the same patient can be drawn with and without a finding and compared.
+    Build, texture, noise and scanner come from other streams, so a patient can be drawn with and without a finding.
     """
     build, scanner = _sample_patient_looks(seed, patient)
     shape_rng = _stream(seed, patient, _SHAPE, findings.level)
@@ -125,7 +120,7 @@ def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) 
         column=0.5 * IMAGE_SIZE + shape_rng.normal(0.0, 3.0),
         row=0.52 * IMAGE_SIZE + shape_rng.normal(0.0, 3.0),
     )
-    texture_rng = _stream(seed, patient, _TEXTURE, findings.level)  # equal for T1 and T2: it is the same tissue
+    texture_rng = _stream(seed, patient, _TEXTURE, findings.level)  # the same for T1 and T2: it is the same tissue
     canvas = Canvas(IMAGE_SIZE, scanner.spacing_mm, pose, SIGNAL[sequence], texture_rng)
     paint_surroundings(canvas, shape, build, texture_rng)
     paint_level(canvas, shape, findings, texture_rng)
@@ -143,7 +138,7 @@ def _sample_patient_looks(seed: int, patient: int) -> tuple[Build, Scanner]:
 def _stream(
     seed: int, patient: int, purpose: int, level: str | None = None, sequence: str | None = None
 ) -> np.random.Generator:
-    """The random numbers of one purpose; the key is of fixed length, since NumPy takes trailing zeros as absent."""
+    """Make the generator of one purpose; the key has a fixed length, since NumPy ignores trailing zeros."""
     level_key = 1 + SYNTHETIC_LEVELS.index(level) if level else 9
     sequence_key = 1 + SYNTHETIC_SEQUENCES.index(sequence) if sequence else 9
     return np.random.default_rng([seed, patient, purpose, level_key, sequence_key])

@@ -1,7 +1,4 @@
-"""What lies around the spine on an axial slice: skin, fat, muscles, pelvis, vessels and bowel.
-
-Coordinates and sides are those of `synthetic_canvas`.
-"""
+"""Skin, fat, muscles, pelvis, vessels and bowel around the spine, in the coordinates of `canvas.py`."""
 
 import math
 from dataclasses import dataclass
@@ -10,25 +7,18 @@ import numpy as np
 
 from data_scripts.sources.synthetic.anatomy import PARASPINAL_MUSCLE, PSOAS, LevelShape
 from data_scripts.sources.synthetic.canvas import Canvas, Field, capsule, ellipse, radial_distance, smooth_noise
+from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """The build of a patient: equal at all levels, and independent of findings.
+    """The build of a patient: the same at all levels, and independent of findings."""
 
-    Args:
-        size: Scale of the skeleton, about 1.
-        fat_mm: Subcutaneous fat behind the muscles.
-        muscle: Scale of the muscles, about 1.
-        fatty_streaks: Share of fat in the paraspinal muscles, 0 to 1.
-        lean: How much the spine's surroundings differ from left to right, in mm.
-    """
-
-    size: float
-    fat_mm: float
-    muscle: float
-    fatty_streaks: float
-    lean: float
+    size: float  # scale of the skeleton, about 1
+    fat_mm: float  # subcutaneous fat behind the muscles
+    muscle: float  # scale of the muscles, about 1
+    fatty_streaks: float  # share of fat in the paraspinal muscles, 0 to 1
+    lean: float  # how much the spine's surroundings differ from left to right, in mm
 
 
 def sample_build(rng: np.random.Generator) -> Build:
@@ -56,7 +46,7 @@ def paint_surroundings(canvas: Canvas, shape: LevelShape, build: Build, rng: np.
 
 
 def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
-    """Fat inside a skin line; the midline furrow follows the spinous processes."""
+    """Paint fat inside a skin line; the midline furrow follows the spinous processes."""
     x, y, size = canvas.x, canvas.y, canvas.image.shape[0]
     furrow = 4.0 * np.exp(-((x / 14.0) ** 2))
     back = 60.0 * build.size + build.fat_mm - furrow - 0.0016 * x * x
@@ -69,12 +59,11 @@ def _paint_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     canvas.paint(y - back, "skin")
     canvas.paint(y - back + 2.0, fat)
     canvas.paint(y - 45.0 + 0.006 * x * x, deep_fat, blur_mm=6.0)
-    fascia = np.abs(y - (back - 0.45 * build.fat_mm)) - 0.35
-    canvas.paint(fascia, "fascia", opacity=0.5)
+    canvas.paint(np.abs(y - (back - 0.45 * build.fat_mm)) - 0.35, "fascia", opacity=0.5)
 
 
 def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
-    """Erector spinae and multifidus: one compartment a side, feathered with fat, in a thin fascia."""
+    """Paint erector spinae and multifidus: one compartment per side, feathered with fat, in a thin fascia."""
     size = canvas.image.shape[0]
     narrow = {"L3/L4": 1.0, "L4/L5": 0.96, "L5/S1": 0.84}[shape.level] * build.muscle * build.size
     wide, deep = 35.0 * narrow, 23.0 * narrow
@@ -95,7 +84,7 @@ def _paint_back_muscles(canvas: Canvas, shape: LevelShape, build: Build, rng: np
 
 
 def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Build, rng: np.random.Generator) -> Field:
-    """Share of fat in a paraspinal muscle: septa that fan out from the facet, most beside the spine."""
+    """Compute the share of fat in a paraspinal muscle: septa that fan out from the facet, most near the spine."""
     turn = np.arctan2(y - 17.0, lateral - 10.0) + 0.07 * noise
     fan = np.interp(turn, np.linspace(-1.2, 3.2, 90), rng.standard_normal(90)).astype(np.float32)
     septa = np.exp(-((fan / 0.30) ** 2)) * np.clip(0.45 + 0.6 * patches, 0.0, 1.0)
@@ -108,7 +97,7 @@ def _fat_share(lateral: Field, y: Field, noise: Field, patches: Field, build: Bu
 
 
 def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random.Generator) -> None:
-    index = ("L3/L4", "L4/L5", "L5/S1").index(shape.level)
+    index = SYNTHETIC_LEVELS.index(shape.level)
     wide, deep = (x * build.muscle * build.size for x in ((13.5, 20.0), (17.0, 22.0), (15.5, 21.0))[index])
     veins = np.exp(-((smooth_noise(rng, canvas.image.shape[0], 8.0, 5.0) / 0.07) ** 2))
     for side in (-1, 1):
@@ -123,7 +112,7 @@ def _paint_psoas(canvas: Canvas, shape: LevelShape, build: Build, rng: np.random
 
 
 def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build) -> None:
-    """Quadratus lumborum, and the top of the iliac crest at L4/L5."""
+    """Paint quadratus lumborum, and the top of the iliac crest at L4/L5."""
     for side in (-1, 1):
         center, wide = (side * 60.0 * build.size, 4.5), 27.0 * build.muscle
         where = canvas.window(*center, wide + 4)
@@ -135,7 +124,7 @@ def _paint_flank(canvas: Canvas, shape: LevelShape, build: Build) -> None:
 
 
 def _paint_pelvis(canvas: Canvas, build: Build) -> None:
-    """Iliac wings with iliacus before and gluteus behind them, and the fading sacral ala."""
+    """Paint iliac wings with iliacus in front and gluteus behind, and the fading sacral ala."""
     for side in (-1, 1):
         iliacus, gluteus, ala = (side * 92.0, -16.0), (side * 100.0, 40.0), (side * 40.0, 7.0)
         for center, radii, turn, tissue, blur, opacity in (
@@ -158,7 +147,7 @@ def _paint_bone_bar(canvas: Canvas, start: tuple[float, float], end: tuple[float
 
 
 def _paint_vessels(canvas: Canvas, shape: LevelShape, rng: np.random.Generator) -> None:
-    """Aorta on the patient's left and cava on the right; below L4 the iliac vessels."""
+    """Paint the aorta on the patient's left and cava on the right; below L4 the iliac vessels."""
     front = -2.0 * shape.disc_half_depth
     vessels = {
         "L3/L4": [(8, -9, 8.0, 8.0), (-15, -8, 10.5, 7.5)],
@@ -177,7 +166,7 @@ def _paint_vessels(canvas: Canvas, shape: LevelShape, rng: np.random.Generator) 
 
 
 def _paint_bowel(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
-    """Loops of grey content before the spine, colon on both flanks, gas in some."""
+    """Paint loops of grey content in front of the spine, colon on both flanks, gas in some."""
     texture = smooth_noise(rng, canvas.image.shape[0], 5.0)
     loops = [(side * 76.0, -36.0, 15.0) for side in (-1, 1)]
     loops += [(rng.uniform(-70, 70), rng.uniform(-78, -58), rng.uniform(8, 14)) for _ in range(5)]
@@ -186,9 +175,8 @@ def _paint_bowel(canvas: Canvas, build: Build, rng: np.random.Generator) -> None
         radii = (reach * rng.uniform(0.8, 1.2), reach * rng.uniform(0.8, 1.2))
         gas = rng.random() < 0.25
         where = canvas.window(*center, 1.3 * reach + 3)
-        distance = (
-            ellipse(canvas.x[where], canvas.y[where], center, radii, rng.uniform(-0.6, 0.6)) + 1.2 * texture[where]
-        )
+        distance = ellipse(canvas.x[where], canvas.y[where], center, radii, rng.uniform(-0.6, 0.6))
+        distance = distance + 1.2 * texture[where]
         canvas.paint(distance, "bowel", where=where, blur_mm=1.0)
         value: str | Field = "air" if gas else canvas.signal["bowel"] * (1.0 + 0.22 * texture[where])
         canvas.paint(distance + 2.0, value, where=where, blur_mm=1.0)

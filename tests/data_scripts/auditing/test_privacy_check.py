@@ -1,13 +1,10 @@
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from data_scripts.auditing.privacy_check import check_dataset, main
-from tests.conftest import PROJECT
+from data_scripts.auditing.privacy_check import check_dataset
 from tests.data_scripts.made_rows import dataset_of, png, row, slice_of
 
 
@@ -90,22 +87,3 @@ def test_numbers_and_pseudonyms_pass_as_ids(ids):
 def test_two_processes_say_the_same():
     data = dataset_of(train=[row(n, image={"bytes": with_letters(n), "path": None}) for n in range(5)])
     assert check_dataset(data, num_proc=2) == check_dataset(data)
-
-
-def test_command_line(tmp_path, capsys):
-    for name, report in (("clean", "Bulge at L4/L5."), ("named", "Dr. Salem: bulge at L4/L5.")):
-        (tmp_path / name / "data").mkdir(parents=True)
-        dataset_of(train=[row(1, report=report)])["train"].to_parquet(tmp_path / name / "data" / "train.parquet")
-    assert main(["--dataset", str(tmp_path / "clean")]) == 0
-    assert main(["--dataset", str(tmp_path / "named")]) == 1
-    assert main(["--dataset", str(tmp_path / "absent")]) == 2
-    printed = capsys.readouterr()
-    assert "train row 0, report: NAME: Dr. [NAME]: bulge at L4/L5" in printed.out and "Salem" not in printed.out
-    assert "cannot be checked" in printed.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["auditing.privacy_check", "audit"])
-def test_the_exit_code_reaches_the_shell(module, tmp_path):
-    command = [sys.executable, "-m", f"data_scripts.{module}", "--dataset", str(tmp_path / "absent")]
-    assert subprocess.run(command, cwd=PROJECT, capture_output=True).returncode == 2

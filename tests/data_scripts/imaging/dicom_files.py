@@ -55,7 +55,7 @@ def make_dicom(
     bits_stored: int | None = None,
     **tags: Any,
 ) -> Dataset:
-    """Write a file and return its data set, as it was before compression.
+    """Write a file and return its dataset, as it was before compression.
 
     Args:
         path: File to write; missing folders are made.

@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_scripts.imaging.dicom import read_headers, read_slice
+from data_scripts.imaging.dicom import read_headers, read_slice, square_pixel_size
 from data_scripts.imaging.images import UnusableImageError
 from tests.data_scripts.imaging.dicom_files import make_dicom
 
@@ -109,8 +109,9 @@ def outcome(path: Path) -> str:
     try:
         for header in read_headers(path)[:3]:
             image = read_slice(path, header.frame)
-            if (image.size, image.mode) != (header.stored_size, "L"):
-                return f"{image.mode} image of {image.size} instead of {header.stored_size}"
+            expected = square_pixel_size(header.rows, header.columns, header.pixel_spacing_mm)
+            if (image.size, image.mode) != (expected, "L"):
+                return f"{image.mode} image of {image.size} instead of {expected}"
     except UnusableImageError as error:
         return "unusable" if str(path.parent) not in str(error) else f"names a folder: {error}"
     except Exception as error:

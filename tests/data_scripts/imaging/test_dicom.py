@@ -1,4 +1,7 @@
+import multiprocessing
+import os
 import pickle
+import signal
 import warnings
 from functools import partial
 
@@ -14,8 +17,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_scripts.imaging.dicom import is_dicom, plane_of, read_headers, read_slice
+from data_scripts.imaging import dicom
+from data_scripts.imaging.dicom import is_dicom, order_slices, plane_of, read_all_headers, read_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError
+from data_scripts.system.worker_pool import Workers
 from tests.data_scripts.imaging.dicom_files import AXIAL, CORONAL, SAGITTAL, draw_pixels, make_dicom, tilted
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -31,12 +36,12 @@ def test_pixels_become_squares_of_the_finer_spacing(tmp_path):
     make_dicom(tmp_path / "a", rows, spacing=(1.5, 0.5))
     (header,) = read_headers(tmp_path / "a")
     assert (header.rows, header.columns, header.pixel_spacing_mm) == (3, 5, (1.5, 0.5))
-    assert header.stored_size == (5, 9) and header.stored_spacing_mm == 0.5
+    assert header.stored_spacing_mm == 0.5
     # Linear between the centres of the rows, which lie at 1, 4 and 7.
     assert grey(tmp_path / "a")[:, 2].tolist() == [0, 0, 33, 67, 100, 133, 167, 200, 200]
     make_dicom(tmp_path / "b", rows, spacing=(0.6875, 0.6875))
     (header,) = read_headers(tmp_path / "b")
-    assert header.stored_size == (5, 3) and header.stored_spacing_mm == 0.6875
+    assert header.stored_spacing_mm == 0.6875
 
 
 @pytest.mark.parametrize(
@@ -51,10 +56,9 @@ def test_pixels_become_squares_of_the_finer_spacing(tmp_path):
     ],
 )
 def test_spacing(tmp_path, tags, spacing):
-    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), spacing=(0.5, 0.75), SpacingBetweenSlices=4.4, **tags)
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), spacing=(0.5, 0.75), **tags)
     (header,) = read_headers(tmp_path / "a")
     assert header.pixel_spacing_mm == spacing
-    assert header.spacing_between_slices_mm == 4.4
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,11 @@ def test_plane_from_cosines(tmp_path, orientation, plane):
         assert plane_of(orientation) == plane
 
 
-def test_position_is_along_the_normal(tmp_path):
+def position_mm(header):
+    return None if header.corner_mm is None else np.dot(header.normal, header.corner_mm)
+
+
+def test_the_normal_points_to_the_right_or_the_head(tmp_path):
     for orientation, position, expected in [
         (AXIAL, (1, 2, 30), 30),
         (SAGITTAL, (5, 2, 3), -5),
@@ -93,7 +101,7 @@ def test_position_is_along_the_normal(tmp_path):
         (tilted(20, (1, 2)), (0, 10, 100), 100 * np.cos(np.radians(20)) - 10 * np.sin(np.radians(20))),
     ]:
         make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), orientation=orientation, position=position)
-        assert read_headers(tmp_path / "a")[0].position_mm == pytest.approx(expected, abs=1e-3)
+        assert position_mm(read_headers(tmp_path / "a")[0]) == pytest.approx(expected, abs=1e-3)
 
 
 def enhanced_groups(undefined_length):
@@ -109,7 +117,7 @@ def enhanced_groups(undefined_length):
         return group
 
     shared = macro("PlaneOrientationSequence", ImageOrientationPatient=list(SAGITTAL))
-    shared.update(macro("PixelMeasuresSequence", PixelSpacing=[0.5, 0.5], SpacingBetweenSlices=3.3))
+    shared.update(macro("PixelMeasuresSequence", PixelSpacing=[0.5, 0.5]))
     shared.update(macro("MRTimingAndRelatedParametersSequence", RepetitionTime=3000))
     frames = []
     for number in range(3):
@@ -132,28 +140,24 @@ def test_enhanced_multi_frame(tmp_path, syntax, undefined_length):
     )  # fmt: skip
     headers = read_headers(tmp_path / "a")
     assert [header.frame for header in headers] == [0, 1, 2]
-    assert [header.position_mm for header in headers] == pytest.approx([-10, -6, -2])
+    assert [position_mm(header) for header in headers] == pytest.approx([-10, -6, -2])
     for header in headers:
-        assert (header.plane, header.pixel_spacing_mm, header.spacing_between_slices_mm) == (
-            "sagittal",
-            (0.5, 0.5),
-            3.3,
-        )
+        assert (header.plane, header.pixel_spacing_mm) == ("sagittal", (0.5, 0.5))
         # Rescaling and window of a frame cancel; those of another frame would not.
         assert np.array_equal(grey(header.path, header.frame), pixels[header.frame])
     # What a frame lacks, it does not take from the one before.
     groups = enhanced_groups(undefined_length)
     del groups["PerFrameFunctionalGroupsSequence"][1].PlanePositionSequence
     make_dicom(tmp_path / "b", pixels, transfer_syntax=syntax, position=None, **groups)
-    assert [header.position_mm for header in read_headers(tmp_path / "b")] == [-10, None, -2]
-    with pytest.raises(UnusableImageError, match="no frame 3: the file holds 3"):
+    assert [position_mm(header) for header in read_headers(tmp_path / "b")] == [-10, None, -2]
+    with pytest.raises(UnusableImageError, match="no frame 3: the file has 3"):
         read_slice(tmp_path / "a", 3)
 
 
 def test_header_facts(tmp_path):
     make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), patient_id=" 0042 ", InstanceNumber=7)
     (header,) = read_headers(tmp_path / "a")
-    assert (header.patient_id, header.series_description, header.instance_number) == ("0042", "T2_TSE_TRA_384", 7)
+    assert (header.patient_id, header.instance_number) == ("0042", 7)
     make_dicom(tmp_path / "b", draw_pixels(np.uint8, 8), PatientID=None, InstanceNumber=None)
     (header,) = read_headers(tmp_path / "b")
     assert (header.patient_id, header.instance_number) == ("", None)
@@ -207,3 +211,57 @@ def test_reader_can_be_sent_to_a_worker(tmp_path):
     make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8))
     load = pickle.loads(pickle.dumps(partial(read_slice, tmp_path / "a", 0)))
     assert load().tobytes() == read_slice(tmp_path / "a").tobytes()
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, tilted(20, (1, 2))])
+def test_slices_are_ordered_by_place(tmp_path, orientation):
+    normal = np.cross(orientation[:3], orientation[3:])
+    shuffled = np.random.default_rng(1).permutation(9)
+    names = np.random.default_rng(2).permutation(9)
+    for place, number, name in zip(range(9), shuffled, names, strict=True):
+        make_dicom(
+            tmp_path / f"{name}.ima", draw_pixels(np.uint8, 8), orientation=orientation, position=4.4 * place * normal,
+            InstanceNumber=int(number),
+        )  # fmt: skip
+    headers = [header for path in sorted(tmp_path.iterdir()) for header in read_headers(path)]
+    assert [header.path.stem for header in order_slices(headers)] == [str(name) for name in names]
+    # Without the place of one slice, the scanner's count.
+    make_dicom(tmp_path / f"{names[0]}.ima", draw_pixels(np.uint8, 8), position=None, InstanceNumber=int(shuffled[0]))
+    headers = [header for path in sorted(tmp_path.iterdir()) for header in read_headers(path)]
+    assert [header.instance_number for header in order_slices(headers)] == list(range(9))
+
+
+def test_several_processes_give_what_one_gives_in_order(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{number:03}.ima" for number in range(12)]
+    for number, path in enumerate(paths):
+        make_dicom(path, draw_pixels(np.uint8, 8), InstanceNumber=number + 1, series_description=f"T2 {number}")
+    paths[1].write_bytes(b"no DICOM")
+    paths[9].write_bytes(paths[9].read_bytes()[:-700])
+    paths.insert(11, tmp_path / "missing.ima")
+    # Two files here, the others in two processes.
+    monkeypatch.setattr(dicom, "NUM_READ_HERE", 2)
+    alone = list(read_all_headers(paths, 1))
+    with Workers(2):  # as in a build: their server, which lasts, has imported everything
+        together = list(read_all_headers(paths, 2))
+    assert [str(outcome) for outcome in together] == [str(outcome) for outcome in alone]
+    for path, outcome in zip(paths, together, strict=True):
+        if path.name in ("001.ima", "009.ima", "missing.ima"):
+            assert isinstance(outcome, UnusableImageError)
+        else:
+            assert outcome == read_headers(path)
+    assert "truncated" in str(together[9])
+
+
+def test_no_files_need_no_process():
+    assert list(read_all_headers([], 8)) == []
+
+
+def test_a_killed_process_costs_no_header(tmp_path, monkeypatch):
+    path = tmp_path / "0.ima"
+    make_dicom(path, draw_pixels(np.uint8, 8))
+    monkeypatch.setattr(dicom, "NUM_READ_HERE", 1)
+    before = set(multiprocessing.active_children())
+    outcomes = read_all_headers([path] * 2_000, 2)
+    assert [next(outcomes), next(outcomes)] == 2 * [read_headers(path)]  # one of this process, one of the others
+    os.kill((set(multiprocessing.active_children()) - before).pop().pid, signal.SIGKILL)
+    assert list(outcomes) == 1_998 * [read_headers(path)]

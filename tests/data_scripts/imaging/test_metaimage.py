@@ -97,9 +97,9 @@ def test_byte_order(tmp_path):
         ({"NDims": None}, "NDims must be 3, got ''"),
         ({"DimSize": "1000000000 1000000000 1000000000"}, "volume too large"),
         ({"DimSize": "4 3"}, "DimSize must be 3 numbers, got '4 3'"),
-        ({"DimSize": "4 3 0"}, "DimSize must be three whole numbers from 1"),
-        ({"DimSize": "-4 3 -2"}, "DimSize must be three whole numbers from 1"),
-        ({"DimSize": "4 3 2.5"}, "DimSize must be three whole numbers from 1"),
+        ({"DimSize": "4 3 0"}, "DimSize must be three positive whole numbers"),
+        ({"DimSize": "-4 3 -2"}, "DimSize must be three positive whole numbers"),
+        ({"DimSize": "4 3 2.5"}, "DimSize must be three positive whole numbers"),
         ({"DimSize": "4 3 nan"}, "DimSize must be 3 numbers"),
         ({"ElementSpacing": "0.5 0 4"}, "ElementSpacing must be positive"),
         ({"ElementSpacing": "0.5 inf 4"}, "ElementSpacing must be 3 numbers"),
@@ -114,7 +114,7 @@ def test_byte_order(tmp_path):
         ({"ElementDataFile": "../other.raw"}, "ElementDataFile must be LOCAL"),
         ({"ElementDataFile": "LIST"}, "ElementDataFile must be LOCAL"),
         ({"DimSize": "4 3 3"}, "truncated volume: 24 bytes of 36"),
-        ({"DimSize": "4 3 1"}, "holds more than the 12 bytes"),
+        ({"DimSize": "4 3 1"}, "has more than the 12 bytes"),
         ({"CompressedData": "True"}, "damaged volume"),
     ],
 )
@@ -126,12 +126,12 @@ def test_a_header_that_lies_is_refused(tmp_path, changes, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no MetaImage: header line b''"),
+        (b"", "not MetaImage: header line b''"),
         (b"NDims = 3\n" * 2, "states 'NDims' twice"),
-        (b"NDims = 3", "no MetaImage"),
-        (b"x" * 100_000, "no MetaImage"),
-        (b"".join(b"a%d = 1\n" % number for number in range(20_000)), "no MetaImage"),
-        (bytes(range(256)) * 8, "no MetaImage"),
+        (b"NDims = 3", "not MetaImage"),
+        (b"x" * 100_000, "not MetaImage"),
+        (b"".join(b"a%d = 1\n" % number for number in range(20_000)), "not MetaImage"),
+        (bytes(range(256)) * 8, "not MetaImage"),
     ],
 )
 def test_what_is_no_header_is_refused(tmp_path, content, reason):
@@ -151,8 +151,8 @@ def test_damaged_compressed_voxels_are_refused(tmp_path):
     for voxels, reason in (
         (compressed[:-6], "has no end"),
         (wrong_checksum, "incorrect data check"),
-        (compressed + b"\0", "holds more"),
-        (zlib.compress(VOXELS + b"\0"), "holds more"),
+        (compressed + b"\0", "has more"),
+        (zlib.compress(VOXELS + b"\0"), "has more"),
         (zlib.compress(VOXELS[:-1]), "truncated volume: 23 bytes of 24"),
         (b"", "has no end"),
     ):
@@ -164,7 +164,7 @@ def test_a_bomb_is_defused(tmp_path):
     path = written(tmp_path / "volume.mha", zlib.compress(bytes(2**27), 1), CompressedData="True")
     tracemalloc.start()
     try:
-        with pytest.raises(UnusableImageError, match="holds more than the 24 bytes"):
+        with pytest.raises(UnusableImageError, match="has more than the 24 bytes"):
             read_sagittal_volume(path)
         assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:

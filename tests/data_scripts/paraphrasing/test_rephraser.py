@@ -1,11 +1,12 @@
 """Rephrasings say what the report says, or are not kept."""
 
 import re
+from itertools import islice
 
 import pytest
 
 from data_scripts.paraphrasing.phrases import CONTOURS, EFFECTS, OTHERS
-from data_scripts.paraphrasing.rephraser import comparable, rephrase, word_groups
+from data_scripts.paraphrasing.rephraser import comparable, rephrasings, word_groups
 from data_scripts.records import ReadOptions
 from data_scripts.reports.text import FINDING_KINDS, report_facts, report_findings
 from data_scripts.sources.notes import read_notes
@@ -16,6 +17,10 @@ REPORT = (
     "Lt paracentral disc protrusion at L5-S1 compressing the left S1 nerve root and narrowing both neural foramina. "
     "Modic type II noted at L5/S1. No significant spinal canal stenosis."
 )
+
+
+def rephrase(report, count, seed=0):
+    return tuple(islice(rephrasings(report, seed), count))
 
 
 def test_rephrasings_keep_what_plain_reading_finds():

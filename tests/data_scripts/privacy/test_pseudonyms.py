@@ -36,7 +36,7 @@ def test_the_key_file_is_made_private_and_read_again(tmp_path):
     assert path.stat().st_mode & 0o077 == 0
     assert Pseudonyms.from_file(path) == first
     path.write_text("no key\n")
-    with pytest.raises(ValueError, match="holds no pseudonym key"):
+    with pytest.raises(ValueError, match="contains no pseudonym key"):
         Pseudonyms.from_file(path)
     path.write_text("abcd\n")
     with pytest.raises(ValueError, match="at least 16 bytes"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_scripts.reports.lexicon import CONTINUING_KINDS, FINDING_KINDS, LABEL_OF_KIND
-from data_scripts.reports.text import DISC_LEVELS, report_facts, report_findings, statement_spans
+from data_scripts.reports.text import DISC_LEVELS, report_facts, report_findings
 from data_scripts.reports.words import LONGEST_STATEMENT, read_statements
 from data_scripts.sources.notes import read_notes
 from data_scripts.sources.spider.captions import LEVEL_OF_IVD_LABEL, DiscGrades, compose_disc_captions
@@ -309,7 +309,7 @@ def hostile_texts():
 def test_any_text_is_read_and_spans_lie_within_it():
     for text in hostile_texts():
         findings = report_findings(text)
-        statements = statement_spans(text)
+        statements = [(words[0].start, words[-1].end) for words in read_statements(text)]
         assert all(len(words) <= LONGEST_STATEMENT + 1 for words in read_statements(text))  # a word may be two
         assert all(start < end for start, end in statements)
         assert all(before[1] <= after[0] for before, after in pairwise(statements))

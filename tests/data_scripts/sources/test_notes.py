@@ -55,9 +55,9 @@ def test_a_row_that_cannot_be_used_says_why_and_the_others_are_read(tmp_path, ro
 def test_all_rows_of_a_repeated_patient_are_problems(tmp_path):
     notes = read_notes(write_workbook(tmp_path / "notes.xlsx", [(1, "bulge"), (2, "cyst"), ("01", "stenosis")]))
     assert [note.problem for note in notes] == [
-        "patient 0001 stands in 2 rows; keep one",
+        "patient 0001 has 2 rows; keep one",
         None,
-        "patient 0001 stands in 2 rows; keep one",
+        "patient 0001 has 2 rows; keep one",
     ]
 
 

@@ -1,9 +1,15 @@
-"""Commands refuse what they do not know, without a traceback, and name what may have been meant."""
+"""Commands reject what they do not know, without a traceback, and name what may have been meant."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 from data_scripts import audit, build, deidentify, paraphrase, parse_reports, publish_dataset
-from data_scripts.auditing import privacy_check
+from data_scripts.system.command_line import parse_arguments, run, setting
+from tests.conftest import PROJECT
 
 NEEDED = {
     build: ["--source", "folder", "--out", "x"],
@@ -11,7 +17,6 @@ NEEDED = {
     audit: ["--dataset", "x"],
     paraphrase: ["--dataset", "x", "--out", "y", "--model", "embedded"],
     deidentify: ["--raw", "x", "--out", "y"],
-    privacy_check: ["--dataset", "x"],
     parse_reports: ["--notes", "x", "--out", "y"],
 }
 MISSPELT = {build: ("--licence", "--license"), publish_dataset: ("--num_procs", "--num_proc")}
@@ -20,13 +25,50 @@ MISSPELT = {build: ("--licence", "--license"), publish_dataset: ("--num_procs", 
 @pytest.mark.parametrize("command", NEEDED, ids=lambda command: command.__name__.rpartition(".")[2])
 def test_an_option_that_does_not_exist(command, capsys):
     option, meant = MISSPELT.get(command, ("--outt", ""))
-    words = [*NEEDED[command], option, "value"]
-    if command in (audit, privacy_check):  # they return the exit code
-        assert command.main(words) == 2
-        said = capsys.readouterr().err
-    else:
-        with pytest.raises(SystemExit) as left:
-            command.main(words)
-        said = str(left.value)
-    assert f"error: {option} value: no such setting." in said
+    assert run(command.main, [*NEEDED[command], option, "value"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {option}: no such setting." in said
     assert f"Did you mean {meant}?" in said or not meant
+
+
+@dataclass
+class Colours:
+    """Choose colours."""
+
+    colour: Literal["red", "green"] = setting("red", "Of the sky.")
+    resume: bool = setting(False, "Go on.")
+
+
+def paint(args: Colours) -> None:
+    raise KeyboardInterrupt
+
+
+def test_settings_files_are_in_the_help_and_missing_ones_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(Colours, ["--help"])
+    assert "[CONFIG.yaml]" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=r"No settings file nowhere\.yaml\."):
+        parse_arguments(Colours, ["nowhere.yaml"])
+    with pytest.raises(ValueError, match=r"config is neither an option nor a \.yaml file"):
+        parse_arguments(Colours, ["config"])
+
+
+def test_a_misspelt_choice_names_the_nearest():
+    with pytest.raises(ValueError, match=r"invalid choice: 'gren' .*Did you mean green\?"):
+        parse_arguments(Colours, ["--colour", "gren"])
+
+
+def test_ctrl_c_says_what_the_command_leaves(monkeypatch, capsys):
+    assert run(paint, []) == 130
+    monkeypatch.setitem(globals(), "WHEN_INTERRUPTED", "Nothing was painted.")
+    assert run(paint, []) == 130
+    assert (
+        capsys.readouterr().err == "Interrupted. Rerun with --resume to continue.\nInterrupted. Nothing was painted.\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m data_scripts.build --list | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "folder\n", "")

@@ -98,7 +98,7 @@ def test_no_weight_is_copied_where_it_lies(tiny_model, tiny_processor, tmp_path,
 def test_a_buffer_that_is_not_saved_is_told(tiny_model, tiny_processor, tmp_path):
     embeddings = tiny_model.text_model.embeddings
     embeddings.register_buffer("position_ids", embeddings.position_ids.flip(1), persistent=False)
-    with pytest.raises(ValueError, match="is not what was saved.*a buffer that is not persistent"):
+    with pytest.raises(ValueError, match="is not the saved one.*a non-persistent buffer"):
         save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
 
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_loads_as_another_model_is_not_saved(tiny_model, tiny_
         super(LumbarCLIPModel, other).save_pretrained(folder)
 
     monkeypatch.setattr(LumbarCLIPModel, "save_pretrained", forgetful)
-    with pytest.raises(ValueError, match=r"is not what was saved: \w+ differs by"):
+    with pytest.raises(ValueError, match=r"is not the saved one: \w+ differs by"):
         save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
 
@@ -128,7 +128,7 @@ def test_they_are_not_renewed_over_a_weight_that_has_drifted(checkpoint):
     weights = load_weights(checkpoint / "model.safetensors")
     weights["image_projection.weight"][3, 5] += 1e-2
     save_weights(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="is not as it was saved .model.safetensors: tensor image_projection.weight"):
+    with pytest.raises(ValueError, match="is not what was saved .model.safetensors: tensor image_projection.weight"):
         write_golden_outputs(checkpoint)
     assert read(checkpoint)[0] == before
     (checkpoint / "golden_outputs.json").unlink()  # the way out that the message gives

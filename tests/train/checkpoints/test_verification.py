@@ -256,7 +256,7 @@ def test_what_cannot_be_verified(words, message, capsys):
 
 def test_the_folder_of_a_run_is_not_taken_for_its_checkpoint(checkpoint, capsys):
     assert command_line.run(main, [str(checkpoint.parent)]) == 2
-    assert f"{checkpoint.parent} is no checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
+    assert f"{checkpoint.parent} is not a checkpoint: it has no config.json. Did you mean {checkpoint}?" in (
         capsys.readouterr().err
     )
 
@@ -295,7 +295,9 @@ def test_a_fresh_process_in_an_empty_folder_on_another_processor(checkpoint, tmp
     assert f"{checkpoint} is what was saved." in done.stdout
     # Code that answers in another way: found as a file, and as outputs where it is run.
     code = checkpoint / "modeling_lumbarclip.py"
-    code.write_text(code.read_text().replace("return F.normalize(embeds, dim=-1)", "return embeds"))
+    normalised = "F.normalize(self.image_projection(features), dim=-1)"
+    assert normalised in code.read_text()
+    code.write_text(code.read_text().replace(normalised, "self.image_projection(features)"))
     plain, trusting = run(tmp_path, str(checkpoint)), run(tmp_path, str(checkpoint), "--trust_remote_code")
     for done in (plain, trusting):
         assert done.returncode == 1 and "modeling_lumbarclip.py" in done.stdout

@@ -38,7 +38,7 @@ def test_folds_runs_and_evaluations_share_what_is_decoded(decodings, tiny_proces
     fold = decode_images(rows.select([4, 1, 1]), processor, show_progress=False)
     assert torch.equal(fold, first[[4, 1, 1]])
     again = LumbarCLIPImageProcessor.from_dict(processor.to_dict())
-    assert torch.equal(DecodedImages(images_of([5]), again)[0][0], first[5])  # the same image in another data set
+    assert torch.equal(DecodedImages(images_of([5]), again)[0][0], first[5])  # the same image in another dataset
     assert len(decodings) == 6
 
 

@@ -231,7 +231,7 @@ def test_upsampling_without_labels_is_refused():
 
 @pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])
 def test_a_misspelled_folder_is_not_looked_for_on_the_hub_without_a_word(tmp_path, monkeypatch, offline):
-    """`data/smal` could be the id of a data set on the Hub, which then is out of reach."""
+    """`data/smal` could be the id of a dataset on the Hub, which then is out of reach."""
     (tmp_path / "data" / "small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("train.data.loaders.load_dataset", Mock(side_effect=offline))
@@ -258,3 +258,5 @@ def test_missing_data_sets_and_splits_are_named(tmp_path, tiny_dataset_folder):
         ).to_parquet(tmp_path / "data" / f"{split}.parquet")
     with pytest.raises(ValueError, match="lacks the columns study_id"):
         open_dataset(str(tmp_path))
+    with pytest.raises(ValueError, match=r"has no data/\*\.parquet: it is not a dataset"):  # its parts would be joined
+        open_dataset(str(tmp_path / "data"))

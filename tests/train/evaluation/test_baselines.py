@@ -5,18 +5,18 @@ from datasets import load_dataset
 from train.evaluation.baselines import constant_features, pca_features, pixel_features, untrained_model
 
 
-def test_pixel_baselines_have_a_row_for_each_image(tiny_dataset_folder):
+def test_pixel_controls_have_a_row_for_each_image(tiny_dataset_folder):
     splits = dict(load_dataset(str(tiny_dataset_folder)))
-    baselines = pixel_features(splits)
-    assert set(baselines) == {"pixel_pca", "hog", "no_pixels"}
-    for features in baselines.values():
+    controls = pixel_features(splits)
+    assert set(controls) == {"pixel_pca", "hog", "no_pixels"}
+    for features in controls.values():
         for split, rows in splits.items():
             assert features[split].shape == (len(rows), features["train"].shape[1])
             assert np.isfinite(features[split]).all()
     # Images of 40 x 24 pixels: width, height and their ratio come last.
-    np.testing.assert_allclose(baselines["no_pixels"]["test"][:, -3:], [[40, 24, 40 / 24]] * len(splits["test"]))
+    np.testing.assert_allclose(controls["no_pixels"]["test"][:, -3:], [[40, 24, 40 / 24]] * len(splits["test"]))
     num_sequences = splits["test"].features["sequence"].num_classes
-    one_hot = baselines["no_pixels"]["test"][:, :num_sequences]
+    one_hot = controls["no_pixels"]["test"][:, :num_sequences]
     assert one_hot.argmax(1).tolist() == splits["test"]["sequence"][:]
 
 

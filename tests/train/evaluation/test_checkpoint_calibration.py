@@ -93,7 +93,7 @@ def test_a_checkpoint_without_the_code_is_refused(checkpoint, validation):
     written = fit(checkpoint, *validation)
     (checkpoint / "calibration_lumbarclip.py").unlink()
     for attempt in (lambda: fit(checkpoint, *validation), lambda: write_calibration(checkpoint, written)):
-        with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it anew"):
+        with pytest.raises(ValueError, match="saved before checkpoints could be calibrated.*Save it again"):
             attempt()
     save_checkpoint(*load_checkpoint(checkpoint), checkpoint)  # the way out
     fit(checkpoint, *validation)
@@ -106,7 +106,7 @@ def test_drifted_weights_are_not_calibrated_and_stay_drifted(checkpoint, validat
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     before = (checkpoint / "config.json").read_text()
     for attempt in (lambda: fit(checkpoint, *validation), lambda: write_calibration(checkpoint, written)):
-        with pytest.raises(ValueError, match="is not as it was saved.*tensor text_projection.bias"):
+        with pytest.raises(ValueError, match="is not what was saved.*tensor text_projection.bias"):
             attempt()
     assert (checkpoint / "config.json").read_text() == before
     assert "tensor text_projection.bias" in {drift.what for drift in check_checkpoint(checkpoint)}

@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from train.evaluation import lumbar_metrics
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.label_metrics import label_estimates, label_measures
+from train.evaluation.statistics.bootstrap import Resampling, estimates_of
 from train.evaluation.targets import Targets
 
 PATH = lumbar_metrics.__file__
@@ -48,7 +48,7 @@ def as_dicts(estimates):
 def test_exclusive_classes_get_the_figures_of_our_evaluation(exclusive):
     figures = evaluate.load(PATH, "single_label").compute(**exclusive, label_names=NAMES, num_resamples=50, seed=3)
     truth = targets(NAMES, np.eye(2)[exclusive["references"]], exclusive["patient_ids"], exclusive=True)
-    assert figures == as_dicts(exclusive_class_estimates(truth, exclusive["predictions"], Resampling(50, 3)))
+    assert figures == as_dicts(label_estimates(truth, exclusive["predictions"], Resampling(50, 3)))
     predicted = exclusive["predictions"].argmax(1)
     assert figures["balanced_accuracy"]["value"] == pytest.approx(
         balanced_accuracy_score(exclusive["references"], predicted)
@@ -71,7 +71,7 @@ def test_findings_get_the_figures_of_our_evaluation():
         )
     figures = metric.compute(label_names=FINDINGS, threshold=0.3, num_resamples=50)
     truth = targets(FINDINGS, references, patients, exclusive=False)
-    assert figures == as_dicts(finding_estimates(truth, predictions, predictions > 0.3, Resampling(50)))
+    assert figures == as_dicts(estimates_of(label_measures(truth, predictions, said=predictions > 0.3), Resampling(50)))
     expected = np.mean([roc_auc_score(references[:, k], predictions[:, k]) for k in (0, 1)])
     assert figures["macro_auroc"]["value"] == pytest.approx(expected)
 
@@ -105,7 +105,7 @@ def test_without_a_configuration_the_classes_exclude_each_other(exclusive):
 
 
 def test_a_configuration_that_is_none():
-    with pytest.raises(ValueError, match="single_label, the default, and multi_label; got 'findings'"):
+    with pytest.raises(ValueError, match=r"single_label \(the default\) or multi_label; got 'findings'"):
         evaluate.load(PATH, "findings")
 
 

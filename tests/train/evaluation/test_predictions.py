@@ -1,163 +1,71 @@
-"""Each name holds what its protocol answers when it is called by hand, and the truth of test rows reaches no answer."""
-
-from dataclasses import replace
-from functools import partial
+"""The Parquet of a run gives back what was written; folds put together are fair to systems of other scales."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import torch
-from datasets import load_dataset
-from scipy.special import expit, softmax
+from sklearn.metrics import roc_auc_score
 
-from modeling_lumbarclip.calibration_lumbarclip import zero_shot_logits
-from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
-from train.evaluation import predictions
-from train.evaluation.features import encode_images, encode_texts
-from train.evaluation.predictions import answer_run, calibrated_answers, prompt_logits
-from train.evaluation.protocols.attention_pooling import attention_pooling
-from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
-from train.evaluation.protocols.decision_threshold import threshold_decisions
-from train.evaluation.protocols.grade_probe import grade_probe
-from train.evaluation.protocols.linear_probe import logistic_probe
-from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
-from train.evaluation.protocols.paper_probe import paper_probe
-from train.evaluation.protocols.probe_losses import PROBE_LOSSES
-from train.evaluation.protocols.retrieval import RANKINGS, rank_queries
-from train.evaluation.statistics.bootstrap import Resampling
-from train.evaluation.targets import read_targets
-
-SPACES = {"unprojected": "image_features", "projected": "image_embeds"}
-FITTED_ONCE = {"paper_probe": 4, "logistic_probe": 2, "nearest_neighbour_probe": 2, "grade_probe": 2}  # calls
+from tests.train.experiments.made_experiment import finding_targets
+from train.evaluation.predictions import pool, ranks_within_folds, read_about, read_predictions, write_predictions
 
 
-def graded(row, index, exclusive):
-    """Levels stand in for grades, which every third row lacks; of findings, every fifth row has none."""
-    labels = row["labels"] if exclusive or index % 5 else []
-    return {"grade": row["level"] if index % 3 else None, "labels": labels}
-
-
-def other_truth(row):
-    return {"labels": [1 - label for label in row["labels"]], "grade": None if row["grade"] is None else 0}
-
-
-@pytest.fixture(params=[True, False], ids=["exclusive", "findings"])
-def dataset(request, tiny_dataset_folder):
-    rows = load_dataset(str(tiny_dataset_folder))
-    features = rows["train"].features.copy()
-    features["grade"] = features["level"]
-    options = {"with_indices": True, "fn_kwargs": {"exclusive": request.param}, "features": features}
-    return {split: rows[split].map(graded, **options) for split in rows}
-
-
-@pytest.fixture(autouse=True)
-def few_epochs(monkeypatch):
-    monkeypatch.setattr("train.evaluation.protocols.attention_pooling.MAX_EPOCHS", 2)
-    monkeypatch.setattr("train.evaluation.protocols.paper_probe.EPOCHS", 20)
-
-
-@pytest.fixture
-def answer(tiny_model, tiny_processor):
-    return partial(answer_run, tiny_model, tiny_processor, batch_size=5)
-
-
-def test_every_name_is_the_protocol_called_by_hand(dataset, answer, tiny_model, tiny_processor, monkeypatch):
-    calls = dict.fromkeys(FITTED_ONCE, 0)
-
-    def counted(name, probe):
-        def count(*args, **kwargs):
-            calls[name] += 1
-            return probe(*args, **kwargs)
-
-        return count
-
-    for name in FITTED_ONCE:
-        monkeypatch.setattr(predictions, name, counted(name, getattr(predictions, name)))
-    rows = np.arange(12)[::-1] + 100
-    answers = answer(dataset, rows, 3)
-    assert calls == FITTED_ONCE
-
-    targets, (model, processor) = read_targets(dataset), (tiny_model, tiny_processor)
-    encoded = {
-        split: encode_images(model, processor, dataset[split], batch_size=5, description="") for split in dataset
+def test_a_file_gives_back_predictions_and_truth(tmp_path):
+    targets, rng = finding_targets(), np.random.default_rng(0)
+    targets.grades[3] = -1
+    written = {
+        "row": np.arange(24),
+        "probe/paper/unprojected": rng.random((24, 4)),
+        "zero_shot": rng.random((24, 4)).astype(np.float32),
+        "grade/unprojected": rng.integers(-1, 2, 24),
+        "sets/zero_shot": rng.random((24, 8)) < 0.5,
     }
-    expected = {"row": rows, "fold": np.full(12, 3)}
-    for space, name in SPACES.items():
-        features = {split: arrays[name] for split, arrays in encoded.items()}
-        expected[f"probe/paper/{space}"] = paper_probe(features, targets, seed=0).probabilities["test"]
-        expected[f"probe/logistic/{space}"] = logistic_probe(features, targets).probabilities
-        expected[f"probe/knn/{space}"] = nearest_neighbour_probe(features, targets).probabilities
-        graded = targets["test"].grades >= 0
-        expected[f"grade/{space}"] = np.full(12, -1)
-        expected[f"grade/{space}"][graded] = grade_probe(features, targets, Resampling(1)).predicted
-    features = {split: arrays["image_features"] for split, arrays in encoded.items()}
-    for name in ("paper_balanced", "paper_logit_adjusted"):
-        probe = paper_probe(features, targets, PROBE_LOSSES[name], seed=0)
-        expected[f"probe/{name}/unprojected"] = probe.probabilities["test"]
-    paper = paper_probe(features, targets, seed=0)
-    expected["decision/paper_threshold/unprojected"] = threshold_decisions(paper.probabilities, targets)
-    calibration = fit_calibration(paper.logits["validation"], targets["validation"])
-    calibrated = apply_calibration(calibration, paper.logits["test"], targets["test"])[0]
-    expected["calibrated/paper/unprojected"] = calibrated
-    expected["patient_attention"] = attention_pooling(features, targets, 0)
-    texts = list(dataset["test"]["report"][:])
-    embeds = encoded["test"]["image_embeds"], texts, encode_texts(model, processor, texts, batch_size=5)
-    for hits in RANKINGS:
-        for direction, asked in rank_queries(*embeds, hits).items():
-            for name in ("ranks", "num_hits", "num_candidates"):
-                expected[f"retrieval/{hits}/{direction}/{name.replace('ranks', 'rank')}"] = getattr(asked, name)
-    encode = partial(encode_texts, model, processor, batch_size=5)
-    stated = {name: encode(processor.class_prompt_texts(name)) for name in targets["test"].label_names}
-    denied = {name: encode(processor.absent_class_prompt_texts(name)) for name in targets["test"].label_names}
-    logits = prompt_logits(embeds[0], stated, denied, model.inverse_temperature.item(), targets["test"])
-    expected["zero_shot"] = softmax(logits, axis=1) if targets["test"].exclusive else expit(logits)
-    assert set(answers) == set(expected)
-    for name, array in expected.items():
-        np.testing.assert_allclose(answers[name], array, rtol=1e-6, err_msg=name)
-    for protocol in ("probe/paper", "probe/logistic"):
-        difference = answers[f"{protocol}/unprojected"] - answers[f"{protocol}/projected"]
-        assert np.abs(difference).max() > 1e-4  # so that a swap of the spaces is seen
-    for space in SPACES:
-        np.testing.assert_array_equal(answers[f"grade/{space}"] == -1, np.arange(12) % 3 == 0)
+    written["probe/paper/unprojected"][:, 2] = np.nan
+    path = tmp_path / "run" / "predictions.parquet"
+    write_predictions(path, written, targets, [f"{row}.png" for row in range(24)], {"train": "abc"})
+    predictions, truth = read_predictions(path)
+    assert predictions.keys() == written.keys() and read_about(path) == {"train": "abc"}
+    for name, array in written.items():
+        np.testing.assert_array_equal(predictions[name], array)
+        assert predictions[name].dtype == array.dtype
+    for name in ("labels", "grades", "patient_ids"):
+        np.testing.assert_array_equal(getattr(truth, name), getattr(targets, name))
+    for name in ("split", "label_names", "exclusive", "grade_names"):
+        assert getattr(truth, name) == getattr(targets, name)
+    rows = pq.read_table(path).to_pylist()
+    assert len(rows) == 24 and rows[3]["source"] == "3.png" and rows[3]["grade"] == -1
+    assert rows[5]["truth"] == targets.labels[5].tolist()
 
 
-@pytest.mark.parametrize("dataset", [False], indirect=True)
-def test_the_truth_of_test_rows_changes_no_answer(dataset, answer):
-    changed = dataset | {"test": dataset["test"].map(other_truth, features=dataset["test"].features)}
-    truth = [read_targets(of)["test"] for of in (dataset, changed)]
-    assert (truth[0].labels != truth[1].labels).any()
-    assert (truth[0].grades != truth[1].grades).any()
-    before, after = (answer(of, np.arange(12), 0) for of in (dataset, changed))
-    assert list(before) == list(after)
-    for name, array in before.items():
-        np.testing.assert_array_equal(after[name], array, err_msg=name)
+def test_there_may_be_no_file(tmp_path):
+    assert read_about(tmp_path / "none.parquet") == {}
 
 
-def test_calibrated_answers_depend_on_validation_rows_and_on_no_test_row(planted):
-    features, targets = planted
-    paper = paper_probe(features, targets, seed=0)
-    name = "calibrated/paper/unprojected"
-    answers = calibrated_answers(targets, paper)[name]
-    flipped = {split: replace(of, labels=~of.labels) for split, of in targets.items()}
-    np.testing.assert_array_equal(calibrated_answers(targets | {"test": flipped["test"]}, paper)[name], answers)
-    other = calibrated_answers(targets | {"validation": flipped["validation"]}, paper)[name]
-    assert np.abs(other - answers).max() > 1e-3
+def test_a_prediction_that_knows_nothing_is_at_chance_and_not_below():
+    rng = np.random.default_rng(0)
+    present, fold = rng.random(120) < 0.5, np.arange(120) // 40
+    majority = np.array([[present[fold != number].mean()] for number in fold])
+    assert roc_auc_score(present, majority[:, 0]) < 0.49  # pooled as they are
+    assert roc_auc_score(present, ranks_within_folds(majority, fold)[:, 0]) == 0.5
 
 
-@pytest.mark.parametrize("dataset", [True], indirect=True)
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_prompts_answer_as_users_of_the_checkpoint_ask_them(dataset, tiny_model, tiny_processor, exclusive):
-    targets = replace(read_targets(dataset)["test"], exclusive=exclusive)
-    names, encode = targets.label_names, partial(encode_texts, tiny_model, tiny_processor, batch_size=5)
-    stated = [tiny_processor.class_prompt_texts(name) for name in names]
-    denied = [tiny_processor.absent_class_prompt_texts(name) for name in names]
-    prompts = [stated] if exclusive else [list(pair) for pair in zip(denied, stated, strict=True)]
-    asked = ZeroShotCalibration([CalibratedQuestion(None, ["a", "b"], of, 1.0, [1.0, 1.0]) for of in prompts], 0.9, {})
-    texts = [text for of_question in prompts for of_choice in of_question for text in of_choice]
-    images = encode_images(tiny_model, tiny_processor, dataset["test"], batch_size=5, description="")["image_embeds"]
-    inverse_temperature = tiny_model.inverse_temperature.item()
-    tensors = torch.from_numpy(images), torch.from_numpy(encode(texts))
-    by_question = zero_shot_logits(*tensors, inverse_temperature, asked).detach().numpy()
-    expected = by_question[:, 0] if exclusive else by_question[..., 1] - by_question[..., 0]
-    embeds = [{name: encode(of_label) for name, of_label in zip(names, of, strict=True)} for of in (stated, denied)]
-    logits = prompt_logits(images, *embeds, inverse_temperature, targets)
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+def test_ranks_ignore_the_scale_of_a_fold_and_keep_what_it_could_not_learn():
+    scores, fold = np.random.default_rng(1).random((30, 2)), np.arange(30) // 10
+    squeezed = scores.copy()
+    squeezed[fold == 1] *= 0.01
+    np.testing.assert_array_equal(ranks_within_folds(scores, fold), ranks_within_folds(squeezed, fold))
+    scores[fold == 2, 1] = np.nan
+    assert np.isnan(ranks_within_folds(scores, fold))[:, 1].sum() == 10
+
+
+def test_what_a_fold_lacks_is_left_out_and_named():
+    folds = [{"row": np.array([1]), "a": np.array([5]), "b": np.array([6])}, {"row": np.array([0]), "a": np.array([7])}]
+    for order in (folds, folds[::-1]):
+        pooled, left_out = pool(order)
+        assert left_out == ["b"] and pooled.keys() == {"row", "a"} and pooled["a"].tolist() == [7, 5]
+
+
+def test_folds_that_do_not_fit_together_are_refused():
+    fold = {"row": np.array([0, 1, 2])}
+    for folds in ([fold, fold], [{"row": np.array([1])}]):
+        with pytest.raises(ValueError, match="but not each row once.*--overwrite"):
+            pool(folds)

@@ -1,4 +1,4 @@
-"""The baselines of a fold are answered once for the same rows, and again for others."""
+"""The baselines of a fold are predicted once for the same rows, and again for others."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from train.evaluation.predictions import PROBES
+from train.evaluation.predict import PROBES
 from train.experiments import data
 from train.experiments.data import Fold, baselines_of
 
@@ -19,8 +19,8 @@ def fold(tiny_dataset_folder):
 
 def test_baselines_of_other_rows_are_answered_anew(fold, tmp_path, monkeypatch):
     asked = []
-    answer = data.baseline_answers
-    monkeypatch.setattr(data, "baseline_answers", lambda *args: asked.append(len(args[2])) or answer(*args))
+    predict = data.predict_majority
+    monkeypatch.setattr(data, "predict_majority", lambda of: asked.append(len(of["test"])) or predict(of))
     first = baselines_of(fold, ["majority"], tmp_path)["majority"]
     again = baselines_of(fold, ["majority"], tmp_path)["majority"]
     assert asked == [12] and first.keys() == again.keys()

@@ -7,10 +7,10 @@ from accelerate import Accelerator
 from datasets import load_dataset
 
 from tests.train.experiments.experiment_settings import experiment_settings
-from train.compare_systems import PLAN, main
 from train.experiments import plan
 from train.experiments.data import open_experiment_data
-from train.experiments.plan import pairs_per_second, plan_experiment, plan_table
+from train.experiments.experiment import PLAN, run_experiment
+from train.experiments.plan import estimate_runs, pairs_per_second, plan_table
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.pretrain import pretrain
 from train.training.history import read_history
@@ -27,7 +27,7 @@ def test_updates_are_those_of_the_run(tiny_dataset_folder, tmp_path, monkeypatch
     systems = {"A": {"system": "clip", **settings}, "B": {"system": "clip", "max_updates": 2}}
     experiment = experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems)
     runs, data = plan_runs(experiment), open_experiment_data(experiment, show_progress=False)
-    planned = plan_experiment(runs, data.folds, Accelerator())
+    planned = estimate_runs(runs, data.folds, Accelerator())
     for run, of_run in zip(runs, planned, strict=True):
         pretrain(run.arguments, data.folds[0].dataset)
         history = read_history(tmp_path / "s" / "runs" / run.run_id)
@@ -51,7 +51,7 @@ def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypa
         "D": {"system": "gloria"},
         "E": {"system": "untrained"},
     }
-    main(experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems, seeds=[0, 1], dry_run=True))
+    run_experiment(experiment_of(tiny_dataset_folder, tmp_path / "s", systems=systems, seeds=[0, 1], dry_run=True))
     assert timed == [("lumbarclip", 32), ("lumbarclip", 48), ("gloria", 32)]
     assert [path.name for path in (tmp_path / "s").iterdir()] == [PLAN]  # nothing is trained
     planned = json.loads((tmp_path / "s" / PLAN).read_text())["runs"]

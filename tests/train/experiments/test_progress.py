@@ -6,7 +6,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from tests.train.experiments.experiment_settings import experiment_settings
 from train.evaluation.targets import Targets
-from train.experiments.progress import progress_table, quick_figure, remaining_seconds
+from train.experiments.progress import progress_table, quick_metric, remaining_seconds
 from train.experiments.spec import ExperimentArguments, plan_runs
 
 
@@ -16,7 +16,7 @@ def runs():
 
 
 def ended(title, seconds, state="done"):
-    return {"system": title, "state": state, "seconds": seconds, "answering_seconds": 10.0}
+    return {"system": title, "state": state, "seconds": seconds, "predicting_seconds": 10.0}
 
 
 def test_a_system_has_one_line(runs):
@@ -48,24 +48,24 @@ def made_targets(labels, exclusive):
     return Targets("test", names, labels, exclusive, (), np.full(len(labels), -1), np.arange(len(labels)).astype(str))
 
 
-def test_the_quick_figure_is_that_of_scikit_learn():
+def test_the_quick_metric_is_that_of_scikit_learn():
     generator = np.random.default_rng(0)
     probabilities = generator.random((20, 2))
     truth = generator.integers(2, size=20)
     targets = made_targets(np.eye(2, dtype=bool)[truth], exclusive=True)
     expected = f1_score(truth, probabilities.argmax(1), average="macro")
-    assert quick_figure({"probe/p/f": probabilities}, targets, "p/f") == pytest.approx(expected)
-    assert quick_figure({"probe/p/f": probabilities}, targets, "other/f") is None
+    assert quick_metric({"probe/p/f": probabilities}, targets, "p/f") == pytest.approx(expected)
+    assert quick_metric({"probe/p/f": probabilities}, targets, "other/f") is None
 
 
-def test_the_quick_figure_leaves_out_what_the_rows_do_not_define():
+def test_the_quick_metric_leaves_out_what_the_rows_do_not_define():
     generator = np.random.default_rng(0)
     labels = generator.random((20, 3)) < 0.5
     probabilities = generator.random((20, 3))
     targets = made_targets(labels, exclusive=False)
 
     def figure():
-        return quick_figure({"probe/p/f": probabilities}, targets, "p/f")
+        return quick_metric({"probe/p/f": probabilities}, targets, "p/f")
 
     both = [roc_auc_score(labels[:, k], probabilities[:, k]) for k in range(2)]
     assert figure() == pytest.approx(np.mean(both))

@@ -242,13 +242,13 @@ def test_cost_and_failed_runs_are_told():
 
 def test_what_cannot_be_compared_is_refused():
     shuffled = class_answers() | {"row": np.arange(NUM_ROWS)[::-1]}
-    with pytest.raises(ValueError, match="CLIP answers for 24 rows that are not the 24 rows"):
+    with pytest.raises(ValueError, match="CLIP predicts 24 rows that are not the 24 rows"):
         measured({"LumbarCLIP": [class_answers()], "CLIP": [shuffled]}, exclusive_targets())
-    with pytest.raises(ValueError, match="No system of the experiment has a finished run.*--retry_failed"):
+    with pytest.raises(ValueError, match="No system has a finished run.*--retry_failed"):
         measured({"LumbarCLIP": []}, exclusive_targets())
     asked = class_answers()
     asked["probe/knn/projected"] = asked.pop(HEADLINE)
-    with pytest.raises(ValueError, match="no system was probed so; choose one of knn/projected"):
+    with pytest.raises(ValueError, match="no system has this probe; choose one of knn/projected"):
         measured({"LumbarCLIP": [asked]}, exclusive_targets())
 
 

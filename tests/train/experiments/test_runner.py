@@ -1,4 +1,4 @@
-"""A run whose answering failed keeps what it has learned."""
+"""A run whose predicting failed keeps what it has learned."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,10 @@ from train.experiments.spec import ExperimentArguments, plan_runs
 from train.training import loop
 
 
-def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
+def test_a_failed_predicting_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):
     systems = {"Ours": {"system": "lumbarclip"}}
-    experiment = ExperimentArguments(
-        **experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1)
-    )
+    settings = experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1)
+    experiment = ExperimentArguments(**settings)
     (run,) = plan_runs(experiment)
     (fold,) = open_experiment_data(experiment, False).folds
     folder = Path(run.arguments.output_dir)
@@ -26,16 +25,16 @@ def test_a_failed_answering_is_tried_again_without_training_again(tiny_dataset_f
     def fail(*args, **kwargs):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runner, "answer_run", fail)
+    monkeypatch.setattr(runner, "predict_fold", fail)
     summary = do_run(run, fold, Accelerator(), keep_checkpoint=False)
     assert (summary["state"], summary["reason"]) == ("failed", "RuntimeError: out of memory")
     assert (folder / "checkpoint").exists()
     trained = json.loads((folder / "run.json").read_text())["date"]
-    (folder / "answers.safetensors").write_text("of an earlier start")
+    (folder / "predictions.parquet").write_text("of an earlier start")
 
     forget(run)
-    assert read_summary(run) is None and not (folder / "answers.safetensors").exists()
-    monkeypatch.setattr(runner, "answer_run", lambda *args, **kwargs: {"row": fold.rows})
+    assert read_summary(run) is None and not (folder / "predictions.parquet").exists()
+    monkeypatch.setattr(runner, "predict_fold", lambda *args: None)
     monkeypatch.setattr(loop, "Training", fail)
     assert do_run(run, fold, Accelerator(), keep_checkpoint=False)["state"] == "done"
     assert json.loads((folder / "run.json").read_text())["date"] == trained

@@ -1,12 +1,16 @@
-"""An experiment file becomes runs; whatever in it is unknown is refused by name before anything is trained."""
+"""A experiment file becomes runs; whatever in it is unknown is refused by name before anything is trained."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from data_scripts.system.command_line import parse_arguments
 from tests.train.experiments.experiment_settings import experiment_settings
-from train.experiments.spec import HEADLINES, ExperimentArguments, plan_runs, read_experiment
+from train.evaluation import baselines
+from train.evaluation.predict import PROBES
+from train.experiments.spec import BASELINES, ExperimentArguments, Headline, default_folder, plan_runs
 from train.experiments.systems import SYSTEMS
 from train.pretraining.arguments import PretrainArguments
 
@@ -16,6 +20,14 @@ EXPERIMENTS = sorted((Path(__file__).parents[3] / "train" / "configs" / "experim
 def write(path, **changed):
     path.write_text(yaml.safe_dump(experiment_settings("data/x", "") | changed, sort_keys=False))
     return str(path)
+
+
+def read_experiment(words):
+    """As the command reads it."""
+    experiment = parse_arguments(ExperimentArguments, words)
+    experiment.out = experiment.out or default_folder(words)
+    plan_runs(experiment)
+    return experiment
 
 
 def by_id(experiment):
@@ -35,7 +47,7 @@ def test_settings_of_the_experiment_the_system_the_entry_and_the_command_line_wi
         1e-4,
         8,
         1e-3,
-    )  # default, experiment, experiment
+    )  # default, shared, shared
     assert (plain.initial_temperature, plain.projection, plain.alpha) == (0.1, "nonlinear", 1.0)  # of the system
     assert (cold.initial_temperature, cold.epochs, plain.epochs) == (0.05, 9, 2)  # of the entry
     assert plain.output_dir == "experiments/mine/runs/convirt-seed0" and plain.resume and not plain.evaluate
@@ -60,8 +72,8 @@ def test_every_system_has_its_turn_before_any_has_its_second():
     [
         ({"systems": {"A": {"system": "medclp"}}}, "'A' names the system 'medclp'.*Did you mean medclip"),
         ({"systems": {"A": {"system": "ConVIRT"}}}, "'A' names the system 'ConVIRT'.*Did you mean convirt"),
-        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but is given.*'siglip'"),
-        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but is given the objective 'clip'"),
+        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but sets.*'siglip'"),
+        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but sets the objective 'clip'"),
         ({"systems": {"A": {"system": "xyz"}}}, "Known: lumbarclip, convirt"),
         ({"systems": {"A": {}}}, "'A' must be a mapping with `system`"),
         ({"systems": {"A": "clip"}}, "'A' must be a mapping with `system`.*got 'clip'"),
@@ -71,9 +83,9 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"overrides": {"batchsize": 3}}, "overrides sets 'batchsize'.*Did you mean batch_size"),
         (
             {"systems": {"A": {"system": "clip", "seed": 3}}},
-            "'seed', which an experiment says once for all runs: seeds",
+            "'seed', which an experiment sets once",
         ),
-        ({"settings": {"resume": True}}, "an experiment always goes on"),
+        ({"settings": {"resume": True}}, "an experiment always resumes"),
         ({"systems": {"A": {"system": "clip", "batch_size": 0}}}, "'A' cannot be run: batch_size must be at least 1"),
         ({"settings": {"epochs": "many"}}, "cannot be run: .*invalid int value: 'many'"),
         ({"systems": {"A b": {"system": "clip"}, "a-B": {"system": "clip"}}}, "share the folder name a-b"),
@@ -83,14 +95,14 @@ def test_every_system_has_its_turn_before_any_has_its_second():
         ({"seeds": []}, "seeds must be one or more"),
         ({"seeds": [1, 1]}, r"different numbers; got \[1, 1\]"),
         ({"folds": 2}, "folds must be at least 3.*got 2"),
-        ({"baselines": ["hogg"]}, "baselines 'hogg'.*Did you mean hog"),
-        ({"headline": "logistic"}, "PROBE/FEATURES.*got 'logistic'"),
-        ({"headline": "magic/unprojected"}, "headline 'magic/unprojected', which is not known"),
-        ({"headline": "logistics/projected"}, "Did you mean logistic/projected"),
-        ({"headline": "paper_balanced/projected"}, "Did you mean paper_balanced/unprojected"),
+        ({"baselines": ["hogg"]}, "baselines must be one of majority.*got 'hogg'"),
+        ({"headline": "logistic"}, "headline must be one of .*got 'logistic'"),
+        ({"headline": "magic/unprojected"}, "headline must be one of .*got 'magic/unprojected'"),
+        ({"headline": "logistics/projected"}, "headline must be one of .*logistic/projected"),
+        ({"headline": "paper_balanced/projected"}, "headline must be one of .*paper_balanced/unprojected"),
         ({"reference": "Our"}, "reference 'Our'.*Did you mean Ours"),
         ({"num_resamples": 0}, "num_resamples must be at least 1"),
-        ({"sistems": {}}, "sets 'sistems', which is no setting. Did you mean systems"),
+        ({"sistems": {}}, "sets 'sistems', which is not a setting. Did you mean systems"),
     ],
 )
 def test_what_is_unknown_or_cannot_work_is_refused(tmp_path, changed, message):
@@ -100,12 +112,14 @@ def test_what_is_unknown_or_cannot_work_is_refused(tmp_path, changed, message):
 
 def test_every_headline_that_runs_answer_by_is_known():
     """That they do answer by each is seen in the tests of the experiment."""
-    assert set(HEADLINES) == {
+    assert set(get_args(Headline)) == {
         *(f"{probe}/{space}" for probe in ("paper", "logistic", "knn") for space in ("unprojected", "projected")),
         "paper_balanced/unprojected",
         "paper_logit_adjusted/unprojected",
     }
-    for headline in HEADLINES:
+    assert {f"{probe}/{space}" for probe in PROBES for space in ("unprojected", "projected")} <= set(get_args(Headline))
+    assert set(BASELINES) == set(baselines.BASELINES) - {"untrained"}
+    for headline in get_args(Headline):
         assert ExperimentArguments(**experiment_settings("d", "s", headline=headline)).headline == headline
 
 
@@ -118,7 +132,7 @@ def test_a_experiment_without_a_file_needs_a_folder():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_systems_are_settings_of_pretraining(name):
-    """The paper trains baselines on the original reports alone, so that only LumbarCLIP sees augmented ones."""
+    """The paper trains baselines on only the original reports, so that only LumbarCLIP sees augmented ones."""
     experiment = ExperimentArguments(**experiment_settings("d", "s", systems={"A": {"system": name}}))
     (run,) = plan_runs(experiment)
     assert set(SYSTEMS[name].settings) <= set(PretrainArguments.__dataclass_fields__)

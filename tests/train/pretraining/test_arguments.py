@@ -49,8 +49,8 @@ def test_an_unknown_setting_names_the_nearest(tmp_path):
     ("text", "message"),
     [
         ("epochs: 3\nvision_model_args: {img_size: 96\nseed: 1\n", "run.yaml, line 3: while parsing a flow mapping"),
-        ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' stands twice in one mapping"),
-        ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' stands twice"),
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "run.yaml, line 3: 'epochs' is given twice in one mapping"),
+        ("vision_model_args: {depth: 2, dim: 3, depth: 4}\n", "line 1: 'depth' is given twice"),
         ("seed: \x07\n", "run.yaml is not valid YAML: .*not allowed"),
         ("hub_tag: 0.2\n", "sets hub_tag to 0.2, which YAML does not read as text: put it in quotes"),
         ("vision: no\n", "sets vision to False, .*put it in quotes"),

@@ -51,7 +51,7 @@ def test_targets_of_medclip_are_those_of_its_cosines(tiny_model):
     labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]).repeat(8, 1)
     objective = build_objective("medclip", tiny_model, labels)
     vectors = objective.target_vectors(labels)
-    statistics = BatchStatistics(np.arange(32), np.arange(32), vectors, objective.has_label_temperature)
+    statistics = BatchStatistics(np.arange(32), np.arange(32), vectors, "label_temperature" in objective.inputs)
     statistics.add(torch.arange(32), objective.target_temperature(inverse_temperature=14.0))
     lengths = labels.norm(dim=1)
     targets = (labels @ labels.T / (lengths[:, None] * lengths).clamp_min(1)).softmax(dim=1)

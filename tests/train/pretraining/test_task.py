@@ -12,8 +12,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from tests.conftest import TINY_TEXT
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.data import build_rows
-from train.pretraining.task import validation_loss
+from train.pretraining.task import build_rows, validation_loss
 
 TINY_RESNET = {
     "model_type": "timm_wrapper",

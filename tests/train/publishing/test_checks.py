@@ -29,7 +29,7 @@ def change_json(path, **fields):
 
 
 def problems(folder):
-    with pytest.raises(ValueError, match="is not fit to be published:\n- ") as raised:
+    with pytest.raises(ValueError, match="cannot be published:\n- ") as raised:
         check_fit(folder)
     return str(raised.value).splitlines()[1:]
 
@@ -43,20 +43,20 @@ def test_weights_that_run_code(checkpoint, name):
     (checkpoint / name).parent.mkdir(exist_ok=True)
     torch.save({"a": torch.zeros(2)}, checkpoint / name)
     (problem,) = problems(checkpoint)
-    assert problem.startswith(f"- {name} may run code when it is loaded: only safetensors are published.")
+    assert problem.startswith(f"- {name} may run code when it is loaded; only safetensors are published.")
 
 
 def test_no_weights(checkpoint):
     for path in checkpoint.glob("*.safetensors"):
         path.unlink()
-    assert problems(checkpoint) == ["- there are no weights: no file is named *.safetensors."]
+    assert problems(checkpoint) == ["- the folder has no weights: no file is named *.safetensors."]
 
 
 def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
     (checkpoint / "tiled_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
     found = problems(checkpoint)
     assert any("config.json: auto_map: AutoModel: modeling_lumbarclip.LumbarCLIPModel" in line for line in found)
-    assert all("tiled_loss_lumbarclip.py is missing, which is imported" in line for line in found)
+    assert all("tiled_loss_lumbarclip.py is imported but missing" in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
     [
         ("modeling_gone.LumbarCLIPModel", "modeling_gone.py is missing."),
         ("modeling_lumbarclip.Gone", "modeling_lumbarclip.py defines no class Gone."),
-        ("me/other--modeling_lumbarclip.LumbarCLIPModel", "the code lies in another repository"),
+        ("me/other--modeling_lumbarclip.LumbarCLIPModel", "the code is in another repository"),
     ],
 )
 def test_an_entry_of_auto_map_that_leads_nowhere(checkpoint, reference, said):
@@ -91,8 +91,12 @@ def test_no_auto_map(checkpoint):
         ("config.json", {"note": "from /mnt/smith/mri"}, "note = 'from /mnt/smith/mri' is a path"),
         ("processor_config.json", {"data": "~/mri/lumbar"}, "data = '~/mri/lumbar'"),
         ("processor_config.json", {"data": "file:///mri"}, "data = 'file:///mri'"),
-        ("tokenizer_config.json", {"is_local": True}, "is_local = True says how it was loaded here"),
-        ("tokenizer_config.json", {"local_files_only": False}, "local_files_only = False says how it was loaded here"),
+        ("tokenizer_config.json", {"is_local": True}, "is_local = True records how it was loaded here"),
+        (
+            "tokenizer_config.json",
+            {"local_files_only": False},
+            "local_files_only = False records how it was loaded here",
+        ),
     ],
 )
 def test_local_paths(checkpoint, file, fields, said):
@@ -107,14 +111,14 @@ def test_a_folder_that_looks_like_a_hub_id(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "runs" / "of_nobody").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert problems(checkpoint) == [
-        "- config.json: _name_or_path = 'runs/of_nobody' is a path of this machine: give a Hub id, or remove it."
+        "- config.json: _name_or_path = 'runs/of_nobody' is a path on this machine: use a Hub id, or remove it."
     ]
 
 
 def test_a_path_in_the_card(checkpoint, tmp_path):
     card = checkpoint / "README.md"
     card.write_text(f"See https://huggingface.co{tmp_path} and L4/L5; /no/such/folder. Trained by `run {tmp_path}`.")
-    assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path of this machine: remove it."]
+    assert problems(checkpoint) == [f"- README.md: {str(tmp_path)!r} is a path on this machine: remove it."]
 
 
 @pytest.mark.parametrize("place, separator", [("/home", "/"), ("/Users", "/"), ("/mnt", "/"), (r"C:\Users", "\\")])
@@ -122,13 +126,13 @@ def test_a_path_in_the_card(checkpoint, tmp_path):
 def test_a_path_of_whatever_machine_in_the_card(checkpoint, place, separator, text):
     path = separator.join([place, "John Smith", "scans of May.dcm"])
     (checkpoint / "README.md").write_text(f"A model.\n{text.format(path)}\nA disc.")
-    assert problems(checkpoint) == [f"- README.md: {path!r} is a path of this machine: remove it."]
+    assert problems(checkpoint) == [f"- README.md: {path!r} is a path on this machine: remove it."]
 
 
 def test_a_folder_of_this_machine_with_a_blank(checkpoint, tmp_path):
     (tmp_path / "my scans").mkdir()
     (checkpoint / "README.md").write_text(f"`--raw '{tmp_path}/my scans'`")
-    assert f"- README.md: '{tmp_path}/my scans' is a path of this machine: remove it." in problems(checkpoint)
+    assert f"- README.md: '{tmp_path}/my scans' is a path on this machine: remove it." in problems(checkpoint)
 
 
 def test_all_problems_are_told_at_once(checkpoint):
@@ -140,5 +144,5 @@ def test_all_problems_are_told_at_once(checkpoint):
 def test_a_truncated_json(checkpoint):
     path = checkpoint / "config.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r"config.json is no JSON .*Save it again"):
+    with pytest.raises(ValueError, match=r"config.json is not valid JSON .*Save it again"):
         check_fit(checkpoint)

@@ -23,7 +23,8 @@ from train.data.loaders import open_dataset
 from train.finetune_classification import finetune
 from train.pretrain import pretrain
 from train.pretraining.arguments import PretrainArguments
-from train.publish import PublishArguments
+from train.publishing import publication
+from train.publishing.arguments import PublishArguments
 
 PROJECT = Path(__file__).parents[3]
 MODEL, ADAPTER, CLASSIFIER = "lumbar-lab/tiny", "lumbar-lab/tiny-adapter", "lumbar-lab/tiny-classifier"
@@ -46,15 +47,15 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
         assert set(model.files) == {*written, "README.md", ".gitattributes"}
         card = model.files["README.md"].decode()
         assert f'repo = "{MODEL}"' in card and str(tmp_path) not in card
-        assert "De-identification unknown" in card  # nobody built this data set with data_scripts: the card is stamped
+        assert "De-identification unknown" in card  # nobody built this dataset with data_scripts: the card is stamped
 
         train_adapters(tiny_dataset_folder, run / "checkpoint", adapters)
         train_classifier(tiny_dataset_folder, run / "checkpoint", classifier)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)  # for the processes that publishing starts
         hub.connect(monkeypatch)
-        monkeypatch.setattr(publish, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
-        with pytest.raises(ValueError, match=f"{MODEL} has a version v0.1"):
+        monkeypatch.setattr(publication, "HfApi", lambda: HfApi(endpoint=hub.endpoint, token=hub.token))
+        with pytest.raises(ValueError, match=f"{MODEL} already has a version v0.1"):
             publish.main(PublishArguments(run=str(classifier), repo_id=MODEL))  # other files
         as_adapter = PublishArguments(
             run=str(adapters), repo_id=ADAPTER, adapter=True, adapter_base=MODEL, allow_unmeasured=True
@@ -76,7 +77,7 @@ def test_published_models_are_what_was_trained(tiny_dataset_folder, tmp_path, mo
 
         # Another model of the same shapes: the adapter loads on it, and gives other answers.
         model.commit("Other weights", model.commits[-1][2] | {WEIGHTS: (negated(model.files[WEIGHTS]), True)})
-        with pytest.raises(ValueError, match="the base on the Hub is not the one that it was trained on"):
+        with pytest.raises(ValueError, match="the base on the Hub is not the one it was trained on"):
             publish.main(replace(as_adapter, dry_run=True))
 
         printed += "".join(capsys.readouterr())

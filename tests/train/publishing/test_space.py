@@ -30,7 +30,7 @@ def test_the_card_tells_the_hub_how_to_run_it(tmp_path):
 def test_it_holds_code_and_words_alone(tmp_path):
     prepare_space(tmp_path / "space", "org/lumbar")
     files = [path.relative_to(tmp_path / "space") for path in (tmp_path / "space").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".py", ".css", ".md", ".txt"}
+    assert {path.suffix for path in files} == {".py", ".css", ".jinja", ".md", ".txt"}
     assert {path.parts[0] for path in files} == {
         "app.py",
         "README.md",
@@ -53,7 +53,7 @@ def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
 def test_an_index_is_copied_without_what_the_app_does_not_show(tmp_path):
     write_index(tmp_path / "mine.parquet", np.eye(4), ["No disc bulge."] * 4, patient_id=["p"] * 4)
     prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
-    assert "whose licence is: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
+    assert "with this licence: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
     assert pq.read_schema(tmp_path / "space" / "index.parquet").names == ["embedding", "report", "source"]
 
 
@@ -85,8 +85,8 @@ def test_an_index_whose_source_names_someone_or_this_machine_is_refused(tmp_path
 @pytest.mark.parametrize(
     "deidentification, said",
     [
-        ({"passed": False, "ids": "kept"}, "did not pass the check.*without --keep_ids"),
-        (None, "is not known to have passed the check"),
+        ({"passed": False, "ids": "kept"}, "did not pass the de-identification check.*without --keep_ids"),
+        (None, "is not known to have passed the de-identification check"),
     ],
 )
 def test_an_index_of_a_dataset_that_did_not_pass_the_check_of_names_is_refused(tmp_path, deidentification, said):
@@ -99,10 +99,10 @@ def test_an_index_of_a_dataset_that_did_not_pass_the_check_of_names_is_refused(t
 @pytest.mark.parametrize(
     "about, said",
     [
-        ({"license": None, "may_be_shared": None}, "does not say under which licence"),  # of no build
-        ({"license": "other: not stated", "may_be_shared": False}, "does not say under which licence.*--license"),
-        ({"license": "other: no copies", "may_be_shared": False}, r"\(no copies\) does not let them be passed on"),
-        ({"license": "mit", "may_be_shared": None}, r"does not say whether the licence.*\(mit\) lets them"),
+        ({"license": None, "may_be_shared": None}, "has no licence for its reports"),  # of no build
+        ({"license": "other: not stated", "may_be_shared": False}, "has no licence for its reports.*--license"),
+        ({"license": "other: no copies", "may_be_shared": False}, r"\(no copies\) does not allow sharing"),
+        ({"license": "mit", "may_be_shared": None}, r"does not say whether the licence.*\(mit\) allows sharing"),
     ],
 )
 def test_an_index_of_reports_that_may_not_be_passed_on_is_refused(tmp_path, about, said):
@@ -112,16 +112,9 @@ def test_an_index_of_reports_that_may_not_be_passed_on_is_refused(tmp_path, abou
     assert not (tmp_path / "space").exists()
 
 
-def test_an_index_of_an_earlier_version_says_nothing_of_its_licence(tmp_path):
-    earlier = {name: value for name, value in MADE.items() if name not in ("license", "may_be_shared")}
-    write_index(tmp_path / "mine.parquet", np.eye(1), ["Disc bulge."], earlier)
-    with pytest.raises(ValueError, match="does not say under which licence"):
-        prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
-
-
 @pytest.mark.parametrize("model_id", ["lumbar", "/srv/runs/demo", "org/lum bar", "a/b/c"])
 def test_what_is_no_id_of_the_hub_is_refused(tmp_path, model_id):
-    with pytest.raises(ValueError, match=r"needs its id, as org/name|alphanumeric"):
+    with pytest.raises(ValueError, match=r"needs its id as org/name|alphanumeric"):
         prepare_space(tmp_path / "space", model_id)
 
 

@@ -1,6 +1,6 @@
+from data_scripts.system.markdown import markdown_table
 from train.reporting.tables import (
     format_entry,
-    markdown_table,
     metrics_table,
     retrieval_table,
     systems_table,
@@ -45,7 +45,7 @@ def test_a_figure_without_interval_stands_alone():
 
 def test_each_reason_is_said_once():
     groups = {"probe": {"macro_f1": UNDEFINED, "recall": UNDEFINED}, "zero_shot": {"macro_f1": UNDEFINED}}
-    assert undefined_notes(groups) == ["`macro_f1`, `recall`: no row of `LBP`."]
+    assert undefined_notes(groups.values()) == ["`macro_f1`, `recall`: no row of `LBP`."]
 
 
 def test_all_lines_of_a_table_are_equally_long():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from train import compare_systems
+from train.experiments import experiment
 from train.training import loop
 
 
@@ -15,7 +15,7 @@ class BegunError(Exception):
 
 @pytest.mark.parametrize(
     ("module", "begin"),
-    [(loop, lambda args: loop.run_task(None, args, None)), (compare_systems, compare_systems.main)],
+    [(loop, lambda args: loop.run_task(None, args, None)), (experiment, experiment.run_experiment)],
 )
 def test_processes_wait_for_hours_while_the_first_one_evaluates(module, begin, monkeypatch):
     def accelerator(kwargs_handlers=(), **_):

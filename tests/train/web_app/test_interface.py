@@ -52,4 +52,4 @@ def test_a_checkpoint_without_calibration_can_be_asked_in_own_words_only(uncalib
     shown = [component["props"].get("value") for component in config["components"]]
     assert len([value for value in shown if isinstance(value, str) and NO_CALIBRATION in value]) == 2  # in each tab
     labels = [component["props"].get("label") for component in config["components"]]
-    assert "Slice by slice" not in labels and "What stands for each choice" not in labels
+    assert "Slice by slice" not in labels and "Sentences for each choice" not in labels

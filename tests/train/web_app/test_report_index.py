@@ -17,7 +17,7 @@ from train.publishing.space import prepare_space
 from train.web_app.report_index import read_index
 
 MADE = {"checkpoint": "tiny", "weights_sha256": "a" * 64, "what": "images", "projected": True}
-MADE |= {"license": "cc-by-4.0", "may_be_shared": True}  # of the data set
+MADE |= {"license": "cc-by-4.0", "may_be_shared": True}  # of the dataset
 MADE |= {"deidentification": {"passed": True, "ids": "pseudonyms"}}
 
 

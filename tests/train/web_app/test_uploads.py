@@ -76,11 +76,11 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.png", b"The disc is normal.", "no readable image"),
+        ("notes.png", b"The disc is normal.", "not a readable image"),
         ("huge.png", png_of(20_000, 20_000), "too large"),
         ("large.png", png_of(9_000, 9_000), "too large"),
         ("cut.png", png_of(64, 64), "damaged"),
-        ("empty.dcm", b"", "no readable image"),
+        ("empty.dcm", b"", "not a readable image"),
         ("broken.dcm", b"\0" * 128 + b"DICM" + b"\x08\0\x05\0CS\x0a\0ISO_IR", "is DICOM, but"),
     ],
     ids=["text", "20,000 x 20,000", "9,000 x 9,000", "cut off", "empty", "broken DICOM"],
@@ -117,7 +117,7 @@ def test_a_study_lists_what_it_leaves_out(tmp_path):
     upload = read_study(sorted(tmp_path.iterdir()))
     assert [slice_.name for slice_ in upload.slices] == ["1.dcm", "2.dcm"]
     assert len(upload.notes) == 1
-    assert upload.notes[0].startswith("notes.png is no readable image")
+    assert upload.notes[0].startswith("notes.png is not a readable image")
 
 
 def test_a_study_of_two_patients_is_refused_without_naming_them(tmp_path):
@@ -139,7 +139,7 @@ def test_a_study_has_a_bound(tmp_path, monkeypatch, limit, value):
 
 def test_a_study_without_a_slice_says_why(tmp_path):
     (tmp_path / "notes.png").write_text("normal")
-    with pytest.raises(UnusableUploadError, match=r"None of the files.*notes.png is no readable image"):
+    with pytest.raises(UnusableUploadError, match=r"None of the files.*notes.png is not a readable image"):
         read_study([tmp_path / "notes.png"])
 
 

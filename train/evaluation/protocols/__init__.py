@@ -1,1 +1,1 @@
-"""Evaluation protocols, one a file."""
+"""Evaluation protocols, one per file."""

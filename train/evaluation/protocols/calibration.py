@@ -1,26 +1,26 @@
-"""Calibration: do the probabilities mean what they say, before and after one number is fitted on validation patients?
+"""Calibration: do probabilities mean what they say, before and after a temperature is fitted on validation patients?
 
-Temperature scaling divides the logits by a temperature T: exclusive classes share one, findings have one each, since
-each finding is a classifier of its own, of its own scale. Few validation patients make it a noisy number: whether it
-helped is measured, not assumed. Answers and ranks stay as they are; what moves is how sure the model says it is.
+Temperature scaling divides the logits by a temperature T: exclusive classes share one; each finding, a classifier of
+its own scale, has its own. Predicted choices and ranks stay as they are; only the confidence changes. Few validation
+patients make T noisy, so whether it helps is measured.
 
-Logits come in, not probabilities: those of a sharp classifier are rounded to 0 and 1, and a temperature fitted on what
-is left of them is not that of the logits that users divide.
+The input is logits, not probabilities: a sharp classifier's probabilities round to 0 and 1, and a temperature fitted on
+those is not that of the logits that users divide.
 
 Prediction sets (`conformal.py`) are then fitted on the calibrated probabilities of the same rows: for two choices that
-changes no set, because T keeps the order, and for more a single number fitted on all rows leaves the promise nearly
-untouched.
+changes no set, because T keeps the order; for more, one number fitted on all rows hardly affects the promise.
 
-The validation logits must come from a classifier that was not fitted on the validation rows; one that was has
-no errors left there to be calibrated by.
+The validation logits must come from a classifier that was not fitted on the validation rows; otherwise it has no errors
+there to be calibrated by.
 
 Shapes: N rows, K labels, Q questions, C choices, as in `train.evaluation.protocols.conformal`.
 """
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -45,14 +45,7 @@ from train.evaluation.questions import (
     true_choices,
 )
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import (
-    DEFAULT_RESAMPLING,
-    Estimate,
-    Resampling,
-    paired_difference,
-    patient_bootstrap,
-    warn_once,
-)
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, paired_difference, patient_bootstrap, warn_once
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
 
@@ -64,66 +57,40 @@ TARGET_COVERAGE = 0.9
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on validation rows.
+    """Temperatures and thresholds fitted on validation rows."""
 
-    Args:
-        temperatures: One a question. Shape (Q,).
-        thresholds: Of the sets that promise coverage for each choice. Shape (Q, C).
-        marginal_thresholds: Of the sets that promise coverage on average. Shape (Q, C).
-        target_coverage: What both promise.
-        reasons: Why a temperature was left at 1 or stands at its bound, or a choice is in every set; by question, and
-            by `QUESTION: CHOICE`.
-    """
-
-    temperatures: Floats
-    thresholds: Floats
-    marginal_thresholds: Floats
-    target_coverage: float
+    temperatures: Floats  # one per question; (Q,)
+    thresholds: Floats  # of the sets that promise coverage for each choice; (Q, C)
+    marginal_thresholds: Floats  # of the sets that promise coverage on average; (Q, C)
+    # why T is 1 or at its bound, or a choice is in every set; by question and by `QUESTION: CHOICE`
     reasons: dict[str, str]
 
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Calibration fitted on validation rows and measured on test rows.
-
-    Args:
-        calibration: What was fitted.
-        probabilities: Of the test rows, calibrated. Shape (N, K).
-        sets: Of the test rows, class-conditional. Shape (N, Q, C), bool.
-        marginal_sets: The same with one threshold a question.
-        estimates: The figures of `calibration_estimates`.
-    """
+    """A calibration fitted on validation rows and measured on test rows."""
 
     calibration: Calibration
-    probabilities: Array
-    sets: Array
-    marginal_sets: Array
-    estimates: dict[str, Estimate]
+    probabilities: Array  # of the test rows, calibrated; (N, K)
+    sets: Array  # of the test rows, class-conditional; (N, Q, C), bool
+    marginal_sets: Array  # the same with one threshold per question
+    estimates: dict[str, Estimate]  # the metrics of `calibration_estimates`
 
 
-def calibration_figures(
-    validation_logits: Array,
-    validation: Targets,
-    test_logits: Array,
-    test: Targets,
-    resampling: Resampling = DEFAULT_RESAMPLING,
-    target_coverage: float = TARGET_COVERAGE,
+def measure_calibration(
+    validation_logits: Array, validation: Targets, test_logits: Array, test: Targets, resampling: Resampling
 ) -> CalibrationResult:
     """Fit temperatures and prediction sets on validation rows, and measure them on test rows.
 
     Args:
-        validation_logits: Of each label, by a classifier that was not fitted on these rows: of exclusive classes those
-            of a softmax, of a finding its log-odds. Shape (N_v, K); a column that could not be learned is NaN.
+        validation_logits: One for each label, from a classifier that was not fitted on these rows: softmax logits of
+            exclusive classes, log-odds of a finding. Shape (N_v, K); a column that could not be learned is NaN.
         validation: The truth of the same rows.
-        test_logits: By the same classifier. Shape (N, K).
+        test_logits: From the same classifier. Shape (N, K).
         test: The truth of the same rows.
         resampling: How intervals are drawn.
-        target_coverage: What the prediction sets promise.
-
-    Returns:
-        What was fitted, the calibrated probabilities and sets of the test rows, and the figures.
     """
-    calibration = fit_calibration(validation_logits, validation, target_coverage)
+    calibration = fit_calibration(validation_logits, validation)
     probabilities, sets, marginal_sets = apply_calibration(calibration, test_logits, test)
     uncalibrated = as_label_probabilities(softmax(logits_as_questions(test_logits, test), axis=2), test)
     estimates = calibration_estimates(test, uncalibrated, probabilities, sets, marginal_sets, resampling)
@@ -134,20 +101,18 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     """Fit the temperature with the least negative log-likelihood.
 
     Args:
-        logits: Any that give the probabilities by softmax. Shape (N, C); -inf of a choice that cannot be answered.
-        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be answered, at no temperature, is
-            left out.
+        logits: Any whose softmax gives the probabilities. Shape (N, C); -inf for a choice that cannot be predicted.
+        truth: True choices. Shape (N,), in [0, C). A row whose true choice cannot be predicted is left out.
 
     Returns:
-        T in [0.01, 100], and a reason where the rows do not settle it. T is then 1, where one choice is true of all
-        rows or all rows are answered right (the smaller T, the better, without end, and no evidence for so much
-        certainty), or 100, where the logits tell nothing.
+        T in [0.01, 100], and a reason where the rows do not settle it. T is then 1 if one choice is true of all rows or
+        all rows are predicted right (the loss falls with T without end), or 100 if the logits tell nothing.
 
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, section 4.2.
 
     Relations:
-        Platt scaling adds an offset for each class. It would also move answers, and fits twice the numbers.
+        Platt scaling adds an offset for each class, which doubles the numbers to fit and changes predictions.
 
     Example:
         >>> fit_temperature(np.array([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]]), np.array([0, 1, 0, 0]))
@@ -156,12 +121,12 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     possible = np.isfinite(np.take_along_axis(logits, truth[:, None], axis=1)[:, 0])
     logits, truth = logits[possible], truth[possible]
     if not len(truth):
-        return 1.0, "T left at 1: the true choice of no validation row can be answered"
+        return 1.0, "T left at 1: the true choice of no validation row can be predicted"
     if len(np.unique(truth)) < 2:
         return 1.0, f"T left at 1: one choice is true of all {len(truth)} validation rows"
     of_truth = np.take_along_axis(logits, truth[:, None], axis=1)
     if ((logits < of_truth).sum(1) == logits.shape[1] - 1).all():
-        return 1.0, f"T left at 1: all {len(truth)} validation rows are answered right"
+        return 1.0, f"T left at 1: all {len(truth)} validation rows are predicted right"
 
     def loss(log_temperature: float) -> float:
         log_probabilities = log_softmax(logits * math.exp(-log_temperature), axis=1)
@@ -173,19 +138,12 @@ def fit_temperature(logits: Array, truth: Array) -> tuple[float, str | None]:
     if temperature > 0.999 * MAX_TEMPERATURE:
         return MAX_TEMPERATURE, f"T at its bound {MAX_TEMPERATURE:g}: the probabilities tell nothing on validation rows"
     if temperature < 1.001 * MIN_TEMPERATURE:
-        return MIN_TEMPERATURE, f"T at its bound {MIN_TEMPERATURE:g}: errors on validation rows are by a hair's breadth"
+        return MIN_TEMPERATURE, f"T at its bound {MIN_TEMPERATURE:g}: all errors on validation rows are near misses"
     return temperature, None
 
 
 def scale(logits: Array, temperatures: Array) -> Floats:
-    """Divide logits by the temperatures, and take the softmax over the choices.
-
-    Args:
-        logits: Shape (N, Q, C). NaN stays NaN.
-        temperatures: Shape (Q,), > 0.
-
-    Returns:
-        Probabilities. Shape (N, Q, C).
+    """Divide logits, shape (N, Q, C), by the temperatures, shape (Q,), and take the softmax over the choices.
 
     Example:
         >>> odds_of_4 = np.log([[[1.0, 4.0]]])
@@ -199,12 +157,10 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
     """Fit temperatures, and the thresholds of prediction sets, on validation rows.
 
     Args:
-        logits: Of each label, as in `calibration_figures`. Shape (N, K); a column that could not be learned is NaN.
+        logits: One for each label, as in `measure_calibration`. Shape (N, K). A column of NaN, which could not be
+            learned, gets T = 1 and thresholds of 1.
         targets: The truth of the same rows.
         target_coverage: What the sets promise, in (0, 1).
-
-    Returns:
-        The calibration. A column that is NaN has T = 1 and thresholds of 1.
     """
     by_question, truth = logits_as_questions(logits, targets), true_choices(targets)
     choices, names = choice_names(targets), question_names(targets)
@@ -230,16 +186,11 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
         )
     for name, reason in reasons.items():
         warn_once(logger, f"Calibration of {name}: {reason}.")
-    return Calibration(temperatures, thresholds, marginal, target_coverage, reasons)
+    return Calibration(temperatures, thresholds, marginal, reasons)
 
 
 def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
-    """Calibrate the answers for rows that were not fitted on.
-
-    Args:
-        calibration: Fitted on validation rows.
-        logits: Of each label, as in `calibration_figures`. Shape (N, K).
-        targets: Of the same rows; only what the labels are is read.
+    """Calibrate the predictions of rows that were not fitted on, without looking at their truth.
 
     Returns:
         Calibrated probabilities (N, K), class-conditional and marginal prediction sets (N, Q, C).
@@ -253,87 +204,72 @@ def apply_calibration(calibration: Calibration, logits: Array, targets: Targets)
 
 
 def calibration_estimates(
-    targets: Targets,
-    uncalibrated: Array,
-    calibrated: Array,
-    sets: Array,
-    marginal_sets: Array,
-    resampling: Resampling = DEFAULT_RESAMPLING,
+    targets: Targets, uncalibrated: Array, calibrated: Array, sets: Array, marginal_sets: Array, resampling: Resampling
 ) -> dict[str, Estimate]:
-    """Measure probabilities before and after calibration, and prediction sets; of one test split or of pooled folds.
+    """Measure probabilities before and after calibration, and prediction sets; on one test split or pooled folds.
 
     Args:
         targets: The truth.
         uncalibrated: Shape (N, K).
         calibrated: Shape (N, K).
         sets: Class-conditional. Shape (N, Q, C), bool.
-        marginal_sets: The same with one threshold a question.
+        marginal_sets: The same with one threshold per question.
         resampling: How intervals are drawn.
 
     Returns:
         `expected_calibration_error`, `brier_score` and `negative_log_likelihood`, each as `uncalibrated/`,
         `calibrated/` and `change/` (calibrated less uncalibrated on the same resampled patients: below 0 is better);
-        the figures of `conformal.set_estimates` as `class_conditional/` and `marginal/`. For findings
-        all are means over the findings that have probabilities, `No Finding` left out, and there is
-        `calibrated/expected_calibration_error/FINDING` of each beside that of `uncalibrated/`. Empty where nothing has
-        probabilities.
+        the metrics of `conformal.set_estimates` as `class_conditional/` and `marginal/`. For findings all are means
+        over the findings that have probabilities, without `No Finding`, and each finding has its own
+        `STATE/expected_calibration_error/FINDING`. Empty where nothing has probabilities.
     """
-    before, after = as_questions(uncalibrated, targets), as_questions(calibrated, targets)
-    learned = [question for question in counted_questions(targets) if learned_questions(before)[question]]
+    learned = counted_questions(uncalibrated, targets)
     if not learned:
         return {}
-    truth = true_choices(targets)[:, learned]
-    before, after = before[:, learned], after[:, learned]
-    patients, estimates = targets.patient_ids, {}
-    for metric in (confidence_error, metrics.brier_score, metrics.negative_log_likelihood):
-        name = "expected_calibration_error" if metric is confidence_error else metric.__name__
-        over_questions = _over_questions(metric)
-        for state, probabilities in (("uncalibrated", before), ("calibrated", after)):
-            estimates[f"{state}/{name}"] = patient_bootstrap(
-                over_questions, [truth, probabilities], patients, resampling
-            )
-        estimates[f"change/{name}"] = paired_difference(
-            over_questions, [truth, after], [truth, before], patients, resampling
-        )
+    truth, drawn = true_choices(targets)[:, learned], (targets.patient_ids, resampling)
+    before, after = (as_questions(of_labels, targets)[:, learned] for of_labels in (uncalibrated, calibrated))
+    states = {"uncalibrated": before, "calibrated": after}
+    estimates = {}
+    for metric in (expected_calibration_error, metrics.brier_score, metrics.negative_log_likelihood):
+        over_questions = partial(metrics.mean_over_findings, metric)
+        for state, probabilities in states.items():
+            estimates[f"{state}/{metric.__name__}"] = patient_bootstrap(over_questions, [truth, probabilities], *drawn)
+        change = paired_difference(over_questions, [truth, after], [truth, before], *drawn)
+        estimates[f"change/{metric.__name__}"] = change
     if not targets.exclusive:
-        names = question_names(targets)
-        for state, probabilities in (("uncalibrated", before), ("calibrated", after)):
+        for state, probabilities in states.items():
             for column, question in enumerate(learned):
-                estimates[f"{state}/expected_calibration_error/{names[question]}"] = patient_bootstrap(
-                    confidence_error, [truth[:, column], probabilities[:, column]], patients, resampling
-                )
+                arrays = [truth[:, column], probabilities[:, column]]
+                error = patient_bootstrap(expected_calibration_error, arrays, *drawn)
+                estimates[f"{state}/expected_calibration_error/{targets.label_names[question]}"] = error
     for kind, of_kind in (("class_conditional", sets), ("marginal", marginal_sets)):
-        figures = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), patients, resampling)
-        estimates |= {f"{kind}/{name}": figure for name, figure in figures.items()}
+        of_sets = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), *drawn)
+        estimates |= {f"{kind}/{name}": estimate for name, estimate in of_sets.items()}
     return estimates
 
 
-def confidence_error(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
+def expected_calibration_error(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
     """Expected calibration error of the likeliest choice. Shapes (N,), (N, C)."""
     correct = probabilities.argmax(1) == truth
     return metrics.expected_calibration_error(probabilities.max(1), correct, weights=weights)
 
 
-def confidence_of_answers(targets: Targets, probabilities: Array) -> tuple[Floats, Array]:
-    """List what a reliability diagram or a risk-coverage curve is drawn from.
+def confidence_and_correctness(
+    targets: Targets, probabilities: Array, questions: Sequence[int] | None = None
+) -> tuple[Floats, Array]:
+    """Compute what a reliability diagram or a risk-coverage curve is drawn from.
 
     Args:
         targets: The truth.
-        probabilities: Of each label. Shape (N, K); NaN where a label could not be learned.
+        probabilities: One for each label; NaN where it could not be learned. Shape (N, K).
+        questions: Which questions count; None: all that were learned.
 
     Returns:
-        Probability of the likeliest choice, and whether it is the true one. One entry for each row of exclusive
-        classes; for each row and learned label otherwise.
+        Probability of the likeliest choice, and whether it is the true one; one entry for each row and question, row
+        by row. Exclusive classes are one question.
     """
     by_question = as_questions(probabilities, targets)
-    learned = learned_questions(by_question)
-    answers = by_question[:, learned]
-    correct = answers.argmax(2) == true_choices(targets)[:, learned]
-    return answers.max(2).ravel(), correct.ravel()
-
-
-def _over_questions(metric: metrics.Metric) -> Callable[..., Floats]:
-    def over_questions(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
-        return metrics.mean_over_findings(metric, truth, probabilities, weights)
-
-    return over_questions
+    asked = learned_questions(by_question) if questions is None else questions
+    predicted = by_question[:, asked]
+    correct = predicted.argmax(2) == true_choices(targets)[:, asked]
+    return predicted.max(2).ravel(), correct.ravel()

@@ -1,21 +1,22 @@
 """Prediction sets that hold the truth as often as promised, and the right to abstain.
 
-Split conformal prediction: the score of a choice is 1 less its probability. A threshold is read off the scores of the
-true choices of validation rows, and a test row's set holds every choice whose score is no greater. A set of one choice
-is an answer; any other set, empty or of several, means that the model abstains.
+Split conformal prediction: the score of a choice is 1 less its probability. A threshold is taken from the scores of the
+true choices of validation rows, and a test row's set holds every choice whose score does not exceed it. A set of one
+choice is an answer; with any other set, empty or of several, the model abstains.
 
-One threshold for all classes promises coverage on the average row, and pays for the majority's with the minority's. A
-threshold for each class, from the rows of that class alone, promises it class by class.
+One threshold for all classes promises coverage on average, at the minority's expense. A threshold for each class, from
+its own rows, promises it class by class.
 
-The promise rests on exchangeability, which does not hold for rows: images of one patient resemble each other, so a
-thousand of them say less than a thousand patients. Patients are exchangeable. Each therefore counts as one here, its
-mass of 1 spread evenly over its rows, and what is promised is coverage of a random row of a new patient drawn from the
-same clinic and scanner; not of all rows of that patient at once, and nowhere else. It holds on average over validation
-sets: the coverage that one of them gives varies, the more the fewer its patients.
+The promise needs exchangeability. Rows of one patient resemble each other and are not exchangeable; patients are. Each
+patient therefore has a mass of 1, spread evenly over its rows, and the promise is coverage of a random row of a new
+patient from the same clinic and scanner; not of all rows of that patient at once. It holds on average over validation
+sets: the coverage that a single one gives varies, the more the fewer its patients.
 
 Shapes: N rows, Q questions, C choices. Exclusive classes are one question with the classes for choices; findings are a
 question each, with the choices absent and present.
 """
+
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +33,16 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
     """Find the score up to which a choice belongs to a set.
 
     The weighted quantile of the scores in which each of n patients has mass 1 / (n + 1), spread evenly over its rows,
-    and the new patient, of whom the worst is assumed, has the rest. With one row a patient it is the usual
+    and the new patient, for whom the worst is assumed, has the rest. With one row per patient it is the usual
     ceil((n + 1) target) / n quantile.
 
     Args:
-        scores: Of the true choices. Shape (N,), in [0, 1].
-        patient_ids: Patient of each row. Shape (N,).
+        scores: Scores of the true choices. Shape (N,), in [0, 1].
+        patient_ids: Shape (N,).
         target_coverage: In (0, 1).
 
     Returns:
-        The threshold; 1, at which every set holds the choice, where there are fewer patients than `patients_needed`.
+        The threshold; 1, at which every set holds the choice, for fewer patients than `patients_needed`.
 
     Raises:
         ValueError: If the target is not between 0 and 1.
@@ -51,9 +52,9 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
         in Lee, Barber & Willett, Distribution-free inference with hierarchical data, 2023, section 3.
 
     Relations:
-        Each row with the same mass promises nothing where rows of a patient resemble each other. The greatest score
-        of each patient in place of its rows' would promise that all rows of a new patient are covered at once, with
-        larger sets; the mean of its scores promises nothing for a row.
+        The same mass for each row promises nothing where rows of a patient resemble each other. Each patient's greatest
+        score would promise to cover all rows of a new patient at once, with larger sets; the mean score promises
+        nothing for a row.
 
     Example:
         >>> conformal_threshold(np.arange(1, 10) / 10, np.arange(9), 0.8)
@@ -62,7 +63,7 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
         0.8
     """
     if not 0 < target_coverage < 1:
-        raise ValueError(f"target_coverage is a share between 0 and 1, such as 0.9; got {target_coverage}.")
+        raise ValueError(f"target_coverage must be between 0 and 1, such as 0.9; got {target_coverage}.")
     patients, patient_of_row, rows_of_patient = np.unique(patient_ids, return_inverse=True, return_counts=True)
     mass = 1 / ((len(patients) + 1) * rows_of_patient[patient_of_row])
     order = np.argsort(scores, kind="stable")
@@ -71,7 +72,7 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
 
 
 def patients_needed(target_coverage: float) -> int:
-    """Least number of patients whose scores can promise the coverage.
+    """Compute the least number of patients whose scores can promise the coverage.
 
     Example:
         >>> patients_needed(0.9), patients_needed(0.95)
@@ -81,17 +82,7 @@ def patients_needed(target_coverage: float) -> int:
 
 
 def marginal_thresholds(probabilities: Array, truth: Array, patient_ids: Array, target_coverage: float) -> Floats:
-    """Find one threshold a question, the same for all its choices.
-
-    Args:
-        probabilities: Of validation rows. Shape (N, Q, C).
-        truth: True choice of each row and question. Shape (N, Q), integer.
-        patient_ids: Shape (N,).
-        target_coverage: Share of rows whose set shall hold the truth, in (0, 1).
-
-    Returns:
-        Shape (Q, C).
-    """
+    """Find one threshold per question for all its choices, as `class_conditional_thresholds`. Shape (Q, C)."""
     scores = _scores_of_truth(probabilities, truth)
     of_questions = [conformal_threshold(of_question, patient_ids, target_coverage) for of_question in scores.T]
     return np.repeat(np.array(of_questions)[:, None], probabilities.shape[2], axis=1)
@@ -100,16 +91,16 @@ def marginal_thresholds(probabilities: Array, truth: Array, patient_ids: Array, 
 def class_conditional_thresholds(
     probabilities: Array, truth: Array, patient_ids: Array, target_coverage: float
 ) -> Floats:
-    """Find a threshold for each choice, from the rows of which it is the truth (Mondrian conformal prediction).
+    """Find a threshold for each choice, from the rows where it is the truth (Mondrian conformal prediction).
 
     Args:
-        probabilities: Of validation rows. Shape (N, Q, C).
+        probabilities: Those of validation rows. Shape (N, Q, C).
         truth: True choice of each row and question. Shape (N, Q), integer.
         patient_ids: Shape (N,).
-        target_coverage: Share of each choice's rows whose set shall hold it, in (0, 1).
+        target_coverage: Share of each choice's rows whose set should hold it, in (0, 1).
 
     Returns:
-        Shape (Q, C); 1 for a choice with fewer patients than `patients_needed`, which then is in every set.
+        Shape (Q, C); 1, which puts the choice into every set, for fewer patients than `patients_needed`.
 
     Source:
         Vovk, Conditional validity of inductive conformal predictors, 2012; Angelopoulos & Bates 2021, section 4.2.
@@ -123,14 +114,7 @@ def class_conditional_thresholds(
 
 
 def prediction_sets(probabilities: Array, thresholds: Array) -> NDArray[np.bool_]:
-    """List the choices that each set holds; none where the probabilities are NaN.
-
-    Args:
-        probabilities: Shape (N, Q, C).
-        thresholds: Shape (Q, C).
-
-    Returns:
-        Shape (N, Q, C), bool.
+    """Tell which choices are in each set, shape (N, Q, C); none where the probabilities are NaN.
 
     Example:
         >>> prediction_sets(np.array([[[0.3, 0.7]], [[0.9, 0.1]]]), np.array([[0.4, 0.4]])).tolist()
@@ -158,43 +142,48 @@ def set_estimates(
         resampling: How intervals are drawn.
 
     Returns:
-        Means over the questions: `coverage` (share of sets that hold the truth), `coverage/CHOICE` (of the rows of
-        which the choice is true), `set_size`, `answered` (share of sets with one choice, the others abstain),
-        `accuracy_if_answered` and `accuracy_of_all` (of the likeliest choice, answered or not). A question whose rows
-        do not define a figure is left out of it.
+        Means over the questions that define the metric: `coverage` (share of sets that hold the truth),
+        `coverage/CHOICE` (for the rows where the choice is true), `set_size`, `answered` (share of sets with one
+        choice; the others abstain), `accuracy_if_answered` and `accuracy_of_all` (of the likeliest choice, answered or
+        not).
     """
     held = np.take_along_axis(sets, truth[..., None], axis=2)[..., 0]
     sizes = sets.sum(2)
     correct = probabilities.argmax(2) == truth
     everywhere = np.ones_like(held)
 
-    def mean_over_questions(selected: Array, values: Array, reason: str) -> Estimate:
-        defined = selected.any(0)
+    mean_of_means = partial(metrics.mean_over_findings, _mean_where)
+
+    def mean_over_questions(values: Array, where: Array = everywhere, reason: str = "there is no question") -> Estimate:
+        defined = where.any(0)
         if not defined.any():
             return undefined_estimate(len(truth), reason)
-        arrays = [selected[:, defined], values[:, defined]]
-        return patient_bootstrap(_mean_of_mean_where, arrays, patient_ids, resampling, reason)
+        return patient_bootstrap(
+            mean_of_means, [where[:, defined], values[:, defined]], patient_ids, resampling, reason
+        )
 
-    estimates = {"coverage": mean_over_questions(everywhere, held, "there is no question")}
-    for choice, name in enumerate(choices):
-        estimates[f"coverage/{name}"] = mean_over_questions(truth == choice, held, f"`{name}` is true of no row")
-    estimates["set_size"] = mean_over_questions(everywhere, sizes, "there is no question")
-    estimates["answered"] = mean_over_questions(everywhere, sizes == 1, "there is no question")
-    estimates["accuracy_if_answered"] = mean_over_questions(sizes == 1, correct, "every set abstains")
-    estimates["accuracy_of_all"] = mean_over_questions(everywhere, correct, "there is no question")
-    return estimates
+    return {
+        "coverage": mean_over_questions(held),
+        **{
+            f"coverage/{name}": mean_over_questions(held, truth == choice, f"`{name}` is true of no row")
+            for choice, name in enumerate(choices)
+        },
+        "set_size": mean_over_questions(sizes),
+        "answered": mean_over_questions(sizes == 1),
+        "accuracy_if_answered": mean_over_questions(correct, sizes == 1, "every set abstains"),
+        "accuracy_of_all": mean_over_questions(correct),
+    }
 
 
 def risk_coverage(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
-    """Trace how accurate the answers are when only the most confident rows are answered.
+    """Trace how accurate predictions are when only the most confident rows are predicted.
 
     Args:
         confidence: Probability given to the predicted class. Shape (N,).
         correct: Whether that class is the true one. Shape (N,), 0/1 or bool.
 
     Returns:
-        Share of the rows answered, rising to 1, and the accuracy on them; one entry for each distinct confidence,
-        since rows of equal confidence are answered together.
+        Share of the rows predicted, rising to 1, and the accuracy on them; one entry for each distinct confidence.
 
     Source:
         El-Yaniv & Wiener, On the Foundations of Noise-free Selective Classification, 2010; risk is 1 - accuracy.
@@ -207,18 +196,14 @@ def risk_coverage(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
     order = np.argsort(-np.asarray(confidence), kind="stable")
     descending = np.asarray(confidence)[order]
     last_of_ties = np.flatnonzero(np.append(np.diff(descending) != 0, True))
-    answered = last_of_ties + 1
+    kept = last_of_ties + 1
     right = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[last_of_ties]
-    return answered / len(order), right / answered
+    return kept / len(order), right / kept
 
 
 def _scores_of_truth(probabilities: Array, truth: Array) -> Floats:
     """Score of the true choice of each row and question. Shape (N, Q)."""
     return 1 - np.take_along_axis(probabilities, truth[..., None], axis=2)[..., 0]
-
-
-def _mean_of_mean_where(selected: Array, values: Array, weights: Array | None = None) -> Floats:
-    return metrics.mean_over_findings(_mean_where, selected, values, weights)
 
 
 def _mean_where(selected: Array, values: Array, weights: Array | None = None) -> Floats:

@@ -1,8 +1,8 @@
-"""Decision thresholds chosen on validation patients: what a probability must exceed for a label to be answered.
+"""Decision thresholds chosen on validation patients: what a probability must exceed for a label to be predicted.
 
-A rare label's probability seldom exceeds one half, however well it ranks the rows. The threshold is moved instead of
-the model: it is chosen where balanced accuracy on the validation patients is best. Balanced accuracy, unlike F1, does
-not depend on how frequent the label is, so the choice holds for test patients of whom more or fewer have it.
+A rare label's probability seldom exceeds one half, however well it ranks the rows. Each label's threshold is the one
+with the best balanced accuracy on the validation patients, which, unlike F1, does not depend on how frequent the label
+is: the choice holds for test patients with another share of it.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,18 @@ from train.evaluation.targets import Targets
 
 
 def threshold_decisions(probabilities: Mapping[str, Array], targets: Mapping[str, Targets]) -> Floats:
-    """Answer the test rows at thresholds chosen on the validation rows.
+    """Predict the test rows at thresholds chosen on the validation rows.
 
-    A label that no validation row carries, or every one, has no threshold of its own: a finding keeps one half, and an
+    A label that all validation rows carry, or none, has no threshold of its own: a finding keeps one half, and an
     exclusive class 1 / K.
 
     Args:
-        probabilities: Splits `validation` and `test`, of one model that was fitted on neither. Shape (N, K).
-        targets: By split; test rows are not looked at.
+        probabilities: Splits `validation` and `test`, from one model that was fitted on neither. Shape (N, K).
+        targets: By split; the truth of test rows is not used.
 
     Returns:
-        1 where the label is answered, else 0; NaN where it has no probability. Of exclusive classes each row gets
-        one, whose probability exceeds its threshold by the largest factor: with two classes, whichever exceeds its
-        own. Shape (N, K).
+        1 where the label is predicted, else 0; NaN where it has no probability. Each row gets one exclusive class: the
+        one whose probability exceeds its threshold by the largest factor. Shape (N, K).
     """
     validation, asked = targets["validation"], probabilities["test"]
     num_labels = len(validation.label_names)
@@ -45,7 +44,7 @@ def choose_threshold(probabilities: Array, truth: Array) -> float:
     """Find the threshold with the best balanced accuracy of "present if the probability exceeds it".
 
     Candidates lie halfway between neighbouring probabilities, and between the outer ones and 0 and 1. Of several best
-    the middle one is taken (the lower of two in the middle): the outer ones lose first when patients change.
+    the (lower) middle one is taken: the outer ones lose first when patients change.
 
     Args:
         probabilities: Shape (N,), in [0, 1].

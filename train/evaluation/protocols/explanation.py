@@ -1,8 +1,8 @@
-"""Score whether maps of what a model saw fall on the structure that a text is about, and whether baselines do as well.
+"""Score whether saliency maps fall on the structure that a text is about, and whether baselines do as well.
 
-A map that looks right proves little: a tower with random weights draws maps, too, and the structure in question often
-lies in the middle of the image. So each score is compared with those of the same map from randomised models, of a prior
-that always points at the middle, and of a constant map (Adebayo et al. 2018, "Sanity Checks for Saliency Maps").
+A plausible map proves little: a tower with random weights draws maps, too, and the structure often lies in the middle
+of the image. So each score is compared with the same map of randomised models, of a prior that always points at the
+middle, and of a constant map (Adebayo et al. 2018, "Sanity Checks for Saliency Maps").
 
 Shapes: M maps, one for each finding of an image; H × W pixels of the image; h × w cells of a map; R randomised models.
 """
@@ -38,17 +38,10 @@ TIE_TOLERANCE = 1e-6
 
 
 def pointing_game(saliency: Array, inside: NDArray[np.bool_]) -> float:
-    """Tell whether the maximum of a map lies inside a mask.
+    """Tell whether the maximum of a map, shape (H, W), lies inside a mask, shape (H, W). In [0, 1].
 
-    If several pixels share the maximum, it is the chance that one of them, drawn at random, lies inside: a constant map
-    scores the area of the mask, not 1 because its first pixel happens to lie inside.
-
-    Args:
-        saliency: Shape (H, W).
-        inside: The mask. Shape (H, W).
-
-    Returns:
-        In [0, 1].
+    If several pixels share the maximum, the value is the share of them inside: a constant map scores the area of the
+    mask, not 1 because its first pixel happens to lie inside.
 
     Source:
         Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop", section 4.2; without its tolerance of
@@ -65,14 +58,9 @@ def pointing_game(saliency: Array, inside: NDArray[np.bool_]) -> float:
 
 
 def inside_energy(saliency: Array, inside: NDArray[np.bool_]) -> float:
-    """Measure the share of a map's mass inside a mask; negative values have no mass.
+    """Measure the share of a map's mass, in [0, 1], inside a mask; both of shape (H, W).
 
-    Args:
-        saliency: Shape (H, W).
-        inside: The mask. Shape (H, W).
-
-    Returns:
-        In [0, 1]. For a map without mass, the area of the mask: it favours no place.
+    Negative values have no mass. A map without mass scores the area of the mask: it favours no place.
 
     Source:
         Wang et al. 2020, "Score-CAM", section 4.3: energy-based pointing game.
@@ -88,7 +76,7 @@ def inside_energy(saliency: Array, inside: NDArray[np.bool_]) -> float:
 
 
 def centre_map(height: int, width: int) -> Array:
-    """Draw a map that only knows the middle of an image: a Gaussian, a quarter of each side wide.
+    """Draw a Gaussian in the middle of an image, a quarter of each side wide.
 
     Example:
         >>> centre_map(1, 5).round(2).tolist()
@@ -101,16 +89,9 @@ def centre_map(height: int, width: int) -> Array:
 
 
 def rank_correlation(one: Array, other: Array) -> float:
-    """Correlate two maps over their cells (Spearman); NaN if one of them is constant.
+    """Correlate two maps, shape (h, w), over their cells (Spearman); NaN if one of them is constant.
 
     Near 0, the weights decide what the map shows; near 1, the image and the architecture do.
-
-    Args:
-        one: Shape (h, w).
-        other: Shape (h, w).
-
-    Returns:
-        In [-1, 1].
 
     Source:
         Adebayo et al. 2018, section 3.
@@ -131,33 +112,27 @@ def score_map(saliency: Array, inside: NDArray[np.bool_]) -> Array:
 
 @dataclass(frozen=True)
 class MapScores:
-    """Scores of one method's maps, and of the same maps by models with random weights.
+    """Scores of one method's maps, and of the same maps by models with random weights."""
 
-    Args:
-        trained: A row a map, a column a score. Shape (M, 2).
-        randomised: Shape (R, M, 2).
-        rank_correlation: Of each map with those of the randomised models; NaN for constant maps. Shape (R, M).
-    """
-
-    trained: Array
-    randomised: Array
-    rank_correlation: Array
+    trained: Array  # one row per map, one column per score; (M, 2)
+    randomised: Array  # (R, M, 2)
+    rank_correlation: Array  # of each map with those of the randomised models; NaN for constant maps; (R, M)
 
 
 def method_estimates(
     scores: MapScores, baselines: Mapping[str, Array], patient_ids: Sequence[str] | Array, resampling: Resampling
 ) -> dict[str, dict[str, Estimate]]:
-    """Measure a method, and by how much it exceeds each baseline on the same maps.
+    """Measure a method, and how much it exceeds each baseline on the same maps.
 
     Args:
-        scores: Of the method.
+        scores: The method's.
         baselines: By name, the scores of maps that need no model. Shape (M, 2).
         patient_ids: Patient of each map. Shape (M,).
         resampling: How intervals are drawn.
 
     Returns:
-        `trained`, `randomised` and `less BASELINE` for the randomised model and the others: estimates by score.
-        `trained` also has the mean `rank_correlation` over the maps that have one.
+        Estimates by score for `trained`, `randomised model`, and `less BASELINE` of it and the others. `trained` also
+        has the mean `rank_correlation` over the maps that have one.
     """
     randomised = scores.randomised.mean(axis=0)  # over the models, so that a map counts once
     groups = {
@@ -174,7 +149,7 @@ def method_estimates(
         correlations = np.nanmean(scores.rank_correlation[:, has_one], axis=0)
         estimate = patient_bootstrap(mean, [correlations], np.asarray(patient_ids)[has_one], resampling)
     else:
-        estimate = undefined_estimate(len(patient_ids), "every map is constant, and has no ranks")
+        estimate = undefined_estimate(len(patient_ids), "every map is constant and has no ranks")
     groups["trained"]["rank_correlation"] = estimate
     return groups
 
@@ -191,14 +166,7 @@ def score_methods(
     findings: Sequence[MaskedFinding],
     image_processor: LumbarCLIPImageProcessor,
 ) -> tuple[dict[str, MapScores], dict[str, Array]]:
-    """Score maps at the pixels of the stored images, where the masks were drawn.
-
-    Args:
-        trained: Of the model in question.
-        randomised: Of models of its architecture with random weights.
-        rows: With the column `mask`.
-        findings: Of these rows.
-        image_processor: That of the model.
+    """Score the maps of a trained and of randomised models at the pixels of the stored images, which have the masks.
 
     Returns:
         The scores by method, and those of maps that need no model, shape (M, 2), by name.
@@ -217,12 +185,9 @@ def score_methods(
     by_method = {}
     for method, of_findings in scores.items():
         by_model: Array = np.swapaxes(np.array(of_findings), 0, 1)  # (1 + R, M, 2)
+        pairs = [zip(trained[method], maps[method], strict=True) for maps in randomised]
         correlations = [
-            [
-                rank_correlation(map_.numpy(), other.numpy())
-                for map_, other in zip(trained[method], maps[method], strict=True)
-            ]
-            for maps in randomised
+            [rank_correlation(map_.numpy(), other.numpy()) for map_, other in of_model] for of_model in pairs
         ]
         by_method[method] = MapScores(by_model[0], by_model[1:], np.array(correlations))
     return by_method, {name: np.array(of_findings) for name, of_findings in baselines.items()}

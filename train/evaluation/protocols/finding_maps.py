@@ -47,28 +47,22 @@ Maps: TypeAlias = dict[str, list[Tensor]]  # by method, the map of each finding,
 
 @dataclass(frozen=True)
 class MaskedFinding:
-    """A finding that the report of a row affirms.
+    """A finding that the report of a row affirms."""
 
-    Args:
-        row: Of the split.
-        label: The finding.
-        mask_index: The class of the row's mask that the map should fall on.
-    """
-
-    row: int
-    label: str
-    mask_index: int
+    row: int  # of the split
+    label: str  # the finding
+    mask_index: int  # the class of the row's mask that the map should fall on
 
 
 def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFinding]:
     """List the findings whose structure the mask of their row shows, in the order of the rows.
 
-    A report's findings at the level of its row count, or all of them if the row has no level. On a sagittal slice the
+    Counts a report's findings at the level of its row, or all of them if the row has no level. On a sagittal slice the
     mask "disc" covers all discs, so a map at the wrong level goes unnoticed.
 
     Args:
         rows: With the columns `report`, `level` and `mask`.
-        mask_names: Of the classes of the masks, background first.
+        mask_names: Names of the mask classes, background first.
 
     Raises:
         ValueError: If there is no such finding, or no class is a structure that findings are seen in.
@@ -77,15 +71,14 @@ def masked_findings(rows: Dataset, mask_names: Sequence[str]) -> list[MaskedFind
     if structures.isdisjoint(mask_names):
         raise ValueError(
             f"None of the mask classes, {', '.join(mask_names)}, is a structure that findings are seen in: "
-            f"{', '.join(sorted(structures))}. Name them so with --mask_names, in the order of the classes."
+            f"{', '.join(sorted(structures))}. Name the classes in their order with --mask_names."
         )
     findings = []
     level_name = rows.features["level"].int2str
     for index, row in enumerate(rows.select_columns(["report", "level", "mask"])):
         if row["mask"] is None:
             continue
-        level, classes = level_name(row["level"]), set(np.unique(row["mask"]).tolist())
-        report = row["report"]
+        level, classes, report = level_name(row["level"]), set(np.unique(row["mask"]).tolist()), row["report"]
         labels = labels_at_level(report, level) if level in DISC_LEVELS else labels_from_report(report)
         for label in labels:
             shown = [mask_names.index(name) for name in STRUCTURES.get(label, ()) if name in mask_names]
@@ -107,15 +100,9 @@ def finding_maps(
     batch_size: int,
     description: str,
 ) -> Maps:
-    """Draw the maps of every method for every finding, each asked for with the mean of its prompts.
+    """Draw the maps of every method for every finding of `rows`, each asked for with the mean of its prompts.
 
-    Args:
-        model: In evaluation mode, on any device.
-        processor: Its processor; holds the prompts.
-        rows: With the column `image`.
-        findings: Of these rows.
-        batch_size: Images a forward pass.
-        description: Shown beside the progress bar.
+    The model must be in evaluation mode; it may be on any device.
 
     Returns:
         By method, the map of each finding over the input of the model.
@@ -149,12 +136,12 @@ def text_directions(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, labe
     Returns:
         In the order of `WAYS_TO_ASK`. Shape (2, labels, D).
     """
-    asked: dict[str, list[Array]] = {"present": [], "absent": []}
-    for label in labels:
-        for state, prompts in (
-            ("present", processor.class_prompt_texts(label)),
-            ("absent", processor.absent_class_prompt_texts(label)),
-        ):
-            asked[state].append(prompt_ensemble(encode_texts(model, processor, prompts, batch_size=len(prompts))))
-    present, absent = (torch.from_numpy(np.stack(embeds)).to(model.device) for embeds in asked.values())
+
+    def ensemble(prompts: list[str]) -> Array:
+        return prompt_ensemble(encode_texts(model, processor, prompts, batch_size=len(prompts)))
+
+    present, absent = (
+        torch.from_numpy(np.stack([ensemble(prompts_of(label)) for label in labels])).to(model.device)
+        for prompts_of in (processor.class_prompt_texts, processor.absent_class_prompt_texts)
+    )
     return torch.stack([present, contrast(present, absent)])

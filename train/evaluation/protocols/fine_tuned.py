@@ -1,41 +1,32 @@
-"""What a fine-tuned classifier answers for test patients, beside a linear probe of the tower it started from.
+"""Measure a fine-tuned classifier on test patients, next to a linear probe of the tower it started from.
 
 Shapes: N rows, K classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.protocols.calibration import CalibrationResult, calibration_figures
-from train.evaluation.protocols.grade_probe import grade_result
+from train.evaluation.label_metrics import label_difference, label_estimates
+from train.evaluation.protocols.calibration import CalibrationResult, measure_calibration
+from train.evaluation.protocols.grade_probe import grade_estimates
 from train.evaluation.protocols.linear_probe import logistic_probe
-from train.evaluation.protocols.patient_level import patient_figures
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.protocols.patient_level import patient_measures
+from train.evaluation.statistics.bootstrap import Estimate, Resampling, estimates_of
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.suite import label_difference
 from train.evaluation.targets import Targets
 
 
 @dataclass(frozen=True)
-class ClassifierFigures:
-    """Figures of the test split.
+class ClassifierMetrics:
+    """Metrics of the test split."""
 
-    Args:
-        probabilities: Calibrated. Shape (N, K).
-        figures: By system (`fine_tuned`, `linear_probe`, `majority`), each by name.
-        difference: The fine-tuned classifier less the linear probe, on the same resampled patients.
-        patients: Of the fine-tuned classifier, patient by patient.
-        calibration: What was fitted on validation patients, and what it changes on test patients.
-    """
-
-    probabilities: Array
-    figures: dict[str, dict[str, Estimate]]
-    difference: dict[str, Estimate]
-    patients: dict[str, Estimate]
-    calibration: CalibrationResult
+    probabilities: Array  # calibrated; (N, K)
+    metrics: dict[str, dict[str, Estimate]]  # by system (`fine_tuned`, `linear_probe`, `majority`), each by name
+    difference: dict[str, Estimate]  # the fine-tuned classifier less the linear probe, on the same resampled patients
+    patients: dict[str, Estimate]  # of the fine-tuned classifier, patient by patient
+    calibration: CalibrationResult  # fitted on validation patients, measured on test patients
 
 
 def measure_classifier(
@@ -44,49 +35,33 @@ def measure_classifier(
     targets: Mapping[str, Targets],
     resampling: Resampling,
     is_grade: bool,
-) -> ClassifierFigures:
+) -> ClassifierMetrics:
     """Measure a classifier on the test split.
 
     Args:
-        logits: Before calibration, of the splits `validation` and `test`. Shape (N, K).
+        logits: Splits `validation` and `test`, before calibration. Shape (N, K).
         start_features: Pooled output of the tower before fine-tuning, by split. Shape (N, D).
-        targets: The truth by split.
+        targets: By split.
         resampling: How intervals are drawn.
         is_grade: Whether the classes are grades, in their order.
-
-    Returns:
-        The figures.
     """
     test = targets["test"]
-    calibration = calibration_figures(
-        logits["validation"], targets["validation"], logits["test"], test, resampling=resampling
-    )
-    probe = logistic_probe(start_features, targets).probabilities
+    calibration = measure_calibration(logits["validation"], targets["validation"], logits["test"], test, resampling)
+    probe = logistic_probe(start_features, targets)
     shares = np.broadcast_to(targets["train"].labels.mean(0), probe.shape)
-    figures = {
-        name: _figures(test, probabilities, resampling, is_grade)
-        for name, probabilities in (
-            ("fine_tuned", calibration.probabilities),
-            ("linear_probe", probe),
-            ("majority", shares),
-        )
-    }
-    return ClassifierFigures(
+    systems = {"fine_tuned": calibration.probabilities, "linear_probe": probe, "majority": shares}
+    return ClassifierMetrics(
         probabilities=calibration.probabilities,
-        figures=figures,
+        metrics={name: _estimates(test, of_system, resampling, is_grade) for name, of_system in systems.items()},
         difference=label_difference(test, calibration.probabilities, probe, resampling),
-        patients=patient_figures(test, calibration.probabilities, resampling),
+        patients=estimates_of(patient_measures(test, calibration.probabilities), resampling),
         calibration=calibration,
     )
 
 
-def _figures(targets: Targets, probabilities: Array, resampling: Resampling, is_grade: bool) -> dict[str, Estimate]:
-    if not targets.exclusive:
-        return finding_estimates(targets, probabilities, probabilities > 0.5, resampling)
-    estimates = exclusive_class_estimates(targets, probabilities, resampling)
-    if is_grade:
-        graded = grade_result(
-            targets.classes, probabilities.argmax(1), targets.patient_ids, len(targets.label_names), resampling
-        )
-        estimates |= graded.estimates
+def _estimates(targets: Targets, probabilities: Array, resampling: Resampling, is_grade: bool) -> dict[str, Estimate]:
+    estimates = label_estimates(targets, probabilities, resampling)
+    if is_grade:  # the classes are the grades
+        graded = replace(targets, grades=targets.classes, grade_names=targets.label_names)
+        estimates |= grade_estimates(graded, probabilities.argmax(1), resampling)
     return estimates

@@ -3,8 +3,8 @@ r"""Nearest-neighbour probe: which labels the most similar images carry.
 Nothing is fitted to the labels, so it tells whether a neighbourhood in the embedding space means the same findings,
 where a linear probe tells whether some direction does. Similarity is the cosine; a neighbour at similarity $s$ votes
 with the weight $\exp(s / 0.07)$, for every label it carries. The number of neighbours is the one with the least
-squared error on the validation patients among the training rows; then training and validation rows are the neighbours
-of the test rows.
+squared error on the validation patients, with the training rows for neighbours; then training and validation rows are
+the neighbours of the test rows.
 
 Source:
     Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018, section 3.4, for the
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from train.evaluation.protocols.linear_probe import ProbeAnswers
 from train.evaluation.protocols.probe_inputs import check_features, unlearnable_findings
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
@@ -25,16 +24,12 @@ NUM_NEIGHBOURS = (5, 10, 20, 50)
 VOTE_TEMPERATURE = 0.07
 
 
-def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> ProbeAnswers:
-    """Answer the test rows by their neighbours.
-
-    Args:
-        features: By split, shape (N, D); projected or not.
-        targets: By split, row by row with the features.
+def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
+    """Predict the test rows from their neighbours in features, by split of shape (N, D).
 
     Returns:
-        Probabilities of the test rows. A finding that all neighbours carry, or none of them, is NaN; an exclusive
-        class that none of them carries has probability 0.
+        Probabilities of the test rows. A finding that all known rows carry, or none of them, is NaN; an exclusive class
+        that no neighbour carries has probability 0. Shape (N, K).
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -49,19 +44,19 @@ def nearest_neighbour_probe(features: Mapping[str, Array], targets: Mapping[str,
     known = np.concatenate([features["train"], features["validation"]])
     labels = np.concatenate([train.labels, validation.labels])
     probabilities = neighbour_votes(known, labels, features["test"], [chosen])[chosen]
-    undefined = {} if targets["test"].exclusive else unlearnable_findings(labels, train.label_names)
-    probabilities[:, list(undefined)] = np.nan
-    return ProbeAnswers(probabilities, undefined)
+    if not targets["test"].exclusive:
+        probabilities[:, list(unlearnable_findings(labels, train.label_names))] = np.nan
+    return probabilities
 
 
 def neighbour_votes(known: Array, labels: Array, queries: Array, numbers: Sequence[int]) -> dict[int, Floats]:
-    """Share of each label in the votes of the nearest rows.
+    """Compute the share of each label in the votes of the nearest rows.
 
     Args:
-        known: Features of rows that vote. Shape (N, D).
+        known: Features of the rows that vote. Shape (N, D).
         labels: Whether they carry each label. Shape (N, K).
-        queries: Features of rows that ask. Shape (Q, D).
-        numbers: How many neighbours vote; several answers cost one search.
+        queries: Features of the rows to predict. Shape (Q, D).
+        numbers: Numbers of neighbours, all from one search.
 
     Returns:
         By number of neighbours, shape (Q, K), in [0, 1].

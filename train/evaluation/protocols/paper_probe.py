@@ -1,9 +1,7 @@
 """The paper's probe: one linear layer on frozen features, trained by AdamW.
 
-50 epochs at a learning rate of 1e-4 on the training split alone; the validation split chooses nothing here, and is
-answered so that a decision threshold or a temperature can be chosen on it. Features are taken as they are.
-
-An epoch of a few thousand cached rows takes milliseconds, since the encoder is asked once and not in every epoch.
+50 epochs at a learning rate of 1e-4 on only the training split; the validation split chooses nothing, and is predicted
+so that a decision threshold or a temperature can be chosen on it. Features are not standardised.
 
 Source:
     LumbarCLIP, section 4.2. The paper states the linear layer, the epochs and the learning rate; the batch of 128,
@@ -12,12 +10,12 @@ Source:
 
 Relations:
     `linear_probe` finds the optimum of a standardised logistic regression, whatever the scale of the features. This
-    probe takes steps of 1e-4 and stops before it gets there where features are small or rows few, which is part of
-    what the paper reports.
+    probe takes steps of 1e-4 and stops short of it where features are small or rows few, which is part of what the
+    paper reports.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,18 +35,11 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class PaperProbe:
-    """What the paper's probe answers.
+    """The predictions of the paper's probe."""
 
-    Args:
-        logits: Of the splits `validation` and `test`. Shape (N, K). Of exclusive classes, one without a training row
-            has -inf; a finding that could not be learned is NaN.
-        exclusive: Whether the labels exclude each other.
-        undefined: Columns that could not be learned, with the reason; findings only.
-    """
-
+    # of `validation` and `test`, (N, K); -inf for a class without a training row, NaN for an unlearned finding
     logits: dict[str, Floats]
     exclusive: bool
-    undefined: dict[int, str] = field(default_factory=dict)
 
     @property
     def probabilities(self) -> dict[str, Floats]:
@@ -59,22 +50,15 @@ class PaperProbe:
 
 
 def paper_probe(
-    features: Mapping[str, Array],
-    targets: Mapping[str, Targets],
-    loss: ProbeLoss = PROBE_LOSSES["paper"],
-    *,
-    seed: int,
+    features: Mapping[str, Array], targets: Mapping[str, Targets], loss: ProbeLoss = PROBE_LOSSES["paper"], *, seed: int
 ) -> PaperProbe:
-    """Fit the paper's probe on the training split and answer the other two.
+    """Fit the paper's probe on the training split and predict the other two.
 
     Args:
         features: Splits `train`, `validation` and `test`, shape (N, D); projected or not.
         targets: By split, row by row with the features.
-        loss: Trained with; the paper's, or a remedy of `PROBE_LOSSES`.
-        seed: Of the initial weights and of the order of rows. The same for all losses, they differ in nothing else.
-
-    Returns:
-        The answers.
+        loss: The paper's, or an imbalance correction of `PROBE_LOSSES`.
+        seed: Seed of the initial weights and the order of rows, the same for all losses.
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -82,9 +66,9 @@ def paper_probe(
     check_features(features, targets)
     train_labels, exclusive = targets["train"].labels, targets["test"].exclusive
     label_names = targets["train"].label_names
-    undefined = {} if exclusive else unlearnable_findings(train_labels, label_names)
-    learned = [k for k in range(len(label_names)) if train_labels[:, k].any() and k not in undefined]
-    answers = {
+    unlearnable = {} if exclusive else unlearnable_findings(train_labels, label_names)
+    learned = [k for k in range(len(label_names)) if train_labels[:, k].any() and k not in unlearnable]
+    logits_of = {
         split: np.full((len(targets[split]), len(label_names)), -np.inf if exclusive else np.nan)
         for split in ("validation", "test")
     }
@@ -96,22 +80,15 @@ def paper_probe(
             seed,
         )
         weight, bias = (parameter.detach().double().numpy() for parameter in (layer.weight, layer.bias))
-        for split, logits in answers.items():
+        for split, logits in logits_of.items():
             logits[:, learned] = features[split] @ weight.T + bias
-    return PaperProbe(answers, exclusive, undefined)
+    return PaperProbe(logits_of, exclusive)
 
 
 def fit_linear_layer(features: Tensor, labels: Tensor, loss: Loss, seed: int) -> nn.Linear:
-    """Train one linear layer, all labels at once. The global random state is left as it was.
+    """Train one linear layer, all labels at once. The global random state is unchanged.
 
-    Args:
-        features: Shape (N, D), float.
-        labels: 0.0 or 1.0, each label in at least one row. Shape (N, K), float.
-        loss: Of a batch.
-        seed: Of the initial weights and of the order of rows.
-
-    Returns:
-        The layer.
+    Features have shape (N, D); labels, 0.0 or 1.0, shape (N, K), and each is in at least one row.
     """
     counts, num_rows = labels.sum(0), len(labels)
     with torch.random.fork_rng(devices=[]):

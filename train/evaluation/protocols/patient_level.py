@@ -1,12 +1,11 @@
 """Patients instead of images: what several slices, levels and sequences of one patient say together.
 
-A patient's truth, from that of the rows: a finding is present if any row shows it, and `No Finding` holds if no row
-shows a finding. Of exclusive findings the patient takes the one of most rows (the first in the list of labels on a
-tie), the grade is the highest of the rows.
+A patient has a finding if any row shows it, `No Finding` if no row shows a finding, the exclusive finding of most rows
+(the first in the list of labels on a tie), and the highest grade of the rows.
 
-A patient's answer is the mean of the probabilities of the rows; `attention_pooling` is the alternative that learns
-which rows matter. Where a single row of many carries the finding, the mean stays below one half: yes-no figures fall,
-while AUROC does not depend on where the cut lies.
+A patient's prediction is the mean of the probabilities of the rows; `attention_pooling` learns instead which rows
+matter. Where a single row of many carries the finding, the mean stays below one half: yes-no metrics fall, while AUROC
+does not depend on the cut.
 
 Shapes: N rows, P patients in order of their ids, K labels.
 """
@@ -16,20 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from data_scripts.records import NO_FINDING
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 
 def number_patients(patient_ids: Array) -> tuple[Array, Array]:
-    """Number patients in order of their ids.
-
-    Args:
-        patient_ids: Patient of each row. Shape (N,).
-
-    Returns:
-        The P patients, and the index of each row's patient among them, shape (N,).
+    """Number patients in order of their ids: the P patients, and the index of each row's patient, shape (N,).
 
     Example:
         >>> number_patients(np.array(["b", "a", "b"]))[1]
@@ -39,14 +32,7 @@ def number_patients(patient_ids: Array) -> tuple[Array, Array]:
 
 
 def mean_over_patients(values: Array, patient_ids: Array) -> Array:
-    """Average the rows of each patient: probabilities, or features.
-
-    Args:
-        values: Shape (N, ...).
-        patient_ids: Patient of each row. Shape (N,).
-
-    Returns:
-        Shape (P, ...); NaN where a row is.
+    """Average the rows, shape (N, ...), of each patient, shape (P, ...); NaN where a row is.
 
     Example:
         >>> mean_over_patients(np.array([[0.2], [0.9], [0.4]]), np.array(["b", "a", "b"])).round(3).tolist()
@@ -60,21 +46,14 @@ def mean_over_patients(values: Array, patient_ids: Array) -> Array:
 
 
 def patient_targets(targets: Targets) -> Targets:
-    """The truth of each patient, by the rule at the head of this file.
-
-    Args:
-        targets: The truth of the rows.
-
-    Returns:
-        One row a patient, in order of their ids.
-    """
+    """Derive the truth of each patient by the rule at the top of this file, in order of the patients' ids."""
     patients, patient_of_row = number_patients(targets.patient_ids)
     rows_with_label = np.zeros((len(patients), len(targets.label_names)), dtype=int)
     np.add.at(rows_with_label, patient_of_row, targets.labels.astype(int))
     findings = rows_with_label.copy()
     findings[:, [k for k, name in enumerate(targets.label_names) if name == NO_FINDING]] = 0
     any_finding = np.any(findings, axis=1, keepdims=True)
-    # Of a patient with findings, `No Finding` of other rows no longer counts.
+    # If a patient has findings, `No Finding` of other rows no longer counts.
     counts = np.where(any_finding, findings, rows_with_label)
     one_label = np.eye(len(targets.label_names), dtype=bool)[counts.argmax(1)]
     labels = one_label if targets.exclusive else counts > 0
@@ -83,23 +62,12 @@ def patient_targets(targets: Targets) -> Targets:
     return replace(targets, labels=labels, grades=grades, patient_ids=patients)
 
 
-def patient_figures(targets: Targets, probabilities: Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure answers patient by patient, with the figures that `classification` reports of images.
+def patient_measures(targets: Targets, probabilities: Array) -> dict[str, Measure]:
+    """Collect `label_measures` with one row per patient.
 
     Args:
         targets: The truth of the rows.
-        probabilities: Of each row, averaged over the patient's; or of its patient, the same in all the patient's rows
+        probabilities: Those of each row, averaged over the patient's; or its patient's, the same in all rows
             (attention pooling). A column with NaN could not be learned. Shape (N, K).
-        resampling: How intervals are drawn.
-
-    Returns:
-        The figures; `n` counts patients.
     """
-    of_patients = patient_targets(targets)
-    pooled = mean_over_patients(probabilities, targets.patient_ids)
-    if targets.exclusive:
-        return exclusive_class_estimates(of_patients, pooled, resampling)
-    unlearned = {
-        k: f"`{targets.label_names[k]}` could not be learned" for k in np.flatnonzero(np.isnan(pooled).any(0)).tolist()
-    }
-    return finding_estimates(of_patients, pooled, pooled > 0.5, resampling, unlearned)
+    return label_measures(patient_targets(targets), mean_over_patients(probabilities, targets.patient_ids))

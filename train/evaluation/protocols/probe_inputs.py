@@ -1,4 +1,4 @@
-"""What every label probe asks of its inputs: features that match their rows, and labels that can be learned."""
+"""Checks of the inputs of label probes: features that match their rows, and labels that can be learned."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,7 @@ from train.evaluation.targets import Targets
 
 
 def check_features(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> None:
-    """Refuse features that a probe cannot be fitted on.
-
-    Args:
-        features: By split, shape (N, D).
-        targets: By split, row by row with the features.
+    """Check the features of a probe, shape (N, D), split by split.
 
     Raises:
         ValueError: If the rows of features and targets differ, or a feature is not finite.
@@ -26,16 +22,12 @@ def check_features(features: Mapping[str, Array], targets: Mapping[str, Targets]
         if len(bad_rows):
             raise ValueError(
                 f"{len(bad_rows)} of {num_rows} feature rows of the {split} split are not finite, the first is row "
-                f"{bad_rows[0]}; the checkpoint may have diverged: look at its training curves."
+                f"{bad_rows[0]}; the checkpoint may have diverged: check its training curves."
             )
 
 
 def unlearnable_findings(labels: Array, label_names: tuple[str, ...]) -> dict[int, str]:
-    """Find the labels that all rows to learn from carry, or none of them.
-
-    Args:
-        labels: Of the rows to learn from. Shape (N, K), bool.
-        label_names: Of the K columns.
+    """Find the labels, shape (N, K), that all rows to learn from carry, or none of them.
 
     Returns:
         Columns, each with the reason.

@@ -1,16 +1,16 @@
-r"""Losses of the paper's probe: its own, and two remedies for the class that it misses.
+"""Losses of the paper's probe: its own, and two corrections for the class that it misses.
 
-The paper reports a macro F1 far below its accuracy and names class imbalance as the cause. A probe that is trained by
-plain cross-entropy learns how rare a class is before it learns what it looks like. The remedies change the loss alone,
-so a difference between two probes is the loss's doing.
+The paper reports a macro F1 far below its accuracy and names class imbalance as the cause: a probe trained by plain
+cross-entropy learns how rare a class is before it learns what it looks like. The corrections change only the loss, so a
+difference between two probes is due to the loss.
 
-Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and what the training split holds:
-`counts` (K,), its rows of each class, and `num_rows`. The first three suit exclusive classes, one label in each row, of
-which some may have no training row; the last three suit findings, of which each column is a problem of its own: a mean
-over rows, summed over columns. Of findings every count is above 0 and below `num_rows`.
+Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and of the training split `counts`
+(K,), its rows of each class, and `num_rows`. The first three are for exclusive classes, some of which may have no
+training row; the last three are for findings, where each column is a problem of its own: a mean over rows, summed over
+columns. Every count of a finding is above 0 and below `num_rows`.
 
-The probabilities of a remedied probe belong to classes of equal frequency. They find rare classes and rank rows as
-well as others, but are no estimates of how often a finding is present; calibrate them before reading them so.
+A corrected probe's probabilities assume classes of equal frequency. They find rare classes and rank rows as well as
+others, but calibrate them before reading them as frequencies.
 
 Shapes: B rows, K classes.
 """
@@ -30,7 +30,7 @@ EFFECTIVE_NUMBER_BETA = 0.999
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """Softmax cross-entropy, the paper's; the counts do not enter.
+    """Softmax cross-entropy, as in the paper; the counts are not used.
 
     Example:
         >>> cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
@@ -48,8 +48,8 @@ def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, equation 10, β = 0.999.
 
     Relations:
-        Weights stop mattering once the training rows are told apart; `logit_adjusted_cross_entropy` goes on asking
-        for a wider margin around the rarer class.
+        Weights stop mattering once the training rows are separated; `logit_adjusted_cross_entropy` keeps asking for a
+        wider margin around the rarer class.
 
     Example:
         >>> class_balanced_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), torch.tensor([9.0, 1.0]), 10)
@@ -64,8 +64,8 @@ def class_balanced_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
 def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
     r"""Cross-entropy of the logits plus $\tau \log \pi_y$, where $\pi_y$ is the share of class $y$ in training.
 
-    In training the frequency of a class is thus given and need not be learned; in testing it is left out. A class
-    without a training row counts as one of a single row: with a share of 0, its logit would learn nothing.
+    The frequency of a class is thus given in training and need not be learned; in testing it is left out. A class
+    without a training row counts as if it had one: with a share of 0, its logit would learn nothing.
 
     Source:
         Menon et al., Long-Tail Learning via Logit Adjustment, 2021, equation 10, τ = 1.
@@ -78,7 +78,7 @@ def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor,
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """Sigmoid cross-entropy of each finding; the paper has exclusive classes only."""
+    """Sigmoid cross-entropy of each finding; the paper has only exclusive classes."""
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(0).sum()
 
 
@@ -87,7 +87,7 @@ def class_balanced_binary_cross_entropy(logits: Tensor, labels: Tensor, counts: 
 
     Source:
         Cui et al. 2019, as `class_balanced_cross_entropy`, for the two classes of each finding. Ours: rows without
-        the finding keep the weight 1, since the scale of a column's loss is nothing to AdamW.
+        the finding keep the weight 1, since AdamW does not depend on the scale of a column's loss.
     """
     rarity = effective_number(num_rows - counts) / effective_number(counts)
     losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=rarity, reduction="none")
@@ -105,10 +105,7 @@ def logit_adjusted_binary_cross_entropy(logits: Tensor, labels: Tensor, counts: 
 
 
 def effective_number(counts: Tensor) -> Tensor:
-    """Rows that a class is worth, the overlap of its rows considered: at most 1 / (1 - β) = 1,000.
-
-    Args:
-        counts: Rows of each class. Shape (K,).
+    """Compute how many rows a class of `counts` overlapping rows is worth: at most 1 / (1 - β) = 1,000. Shape (K,).
 
     Example:
         >>> effective_number(torch.tensor([1.0, 100.0, 1000.0, 100000.0]))
@@ -120,12 +117,7 @@ def effective_number(counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ProbeLoss:
-    """One idea in its two forms.
-
-    Args:
-        of_classes: For exclusive classes.
-        of_findings: For findings.
-    """
+    """A loss in its two forms, for exclusive classes and for findings."""
 
     of_classes: Loss
     of_findings: Loss

@@ -1,30 +1,27 @@
 """Zero-shot classification: similarity of an image to sentences that state a class, no training on the task.
 
-Each class is asked for with several sentences, and their mean embedding is its classifier. On the five folds of the
-SPIDER discs (demo-sized towers) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence
-of each class in place of the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
+The mean embedding of several sentences is the classifier of a class. On the five folds of the SPIDER discs (demo-sized
+towers) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence of each class instead of
+the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
+
+Shapes: N rows, K labels, D width of the shared space. Prompts are embeddings by label, shape (prompts, D); `stated`
+ones state the label, `denied` ones deny it and are used for findings only.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from modeling_lumbarclip import LumbarCLIPProcessor
-from train.evaluation.label_metrics import exclusive_class_estimates, finding_estimates
-from train.evaluation.statistics.bootstrap import Estimate, Resampling
+from train.evaluation.label_metrics import label_measures
+from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 
 def prompt_ensemble(prompt_embeds: Array) -> Array:
-    """Average the unit-length embeddings of several wordings of one statement, and renormalise.
-
-    Args:
-        prompt_embeds: Shape (prompts, D), any length of the rows.
-
-    Returns:
-        Shape (D,), unit length.
+    """Average the embeddings of several wordings of one statement, shape (prompts, D), to unit length, shape (D,).
 
     Raises:
         ValueError: If the embeddings cancel out or there is none.
@@ -45,27 +42,12 @@ def prompt_ensemble(prompt_embeds: Array) -> Array:
     return mean / length
 
 
-def first_prompts(prompt_embeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Keep one wording of each statement, for a comparison with the ensemble.
-
-    Args:
-        prompt_embeds: By label, embeddings of its prompts. Shape (prompts, D).
-
-    Returns:
-        By label. Shape (1, D).
-    """
-    return {name: embeds[:1] for name, embeds in prompt_embeds.items()}
-
-
 def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str, dict[str, list[str]]]:
-    """List the sentences that `zero_shot` rests on, for the record.
-
-    Args:
-        processor: Holds the prompts.
-        targets: Names the labels. Exclusive ones compete with each other, so none is denied.
+    """List the sentences that zero-shot classification uses, for the record.
 
     Returns:
-        By label, the sentences that state it (`present`), and those that deny it (`absent`) where they are used.
+        By label, the sentences that state it (`present`), and for findings those that deny it (`absent`); exclusive
+        classes compete with each other, so none is denied.
     """
     asked = {name: {"present": processor.class_prompt_texts(name)} for name in targets.label_names}
     if not targets.exclusive:
@@ -74,61 +56,65 @@ def prompts_asked(processor: LumbarCLIPProcessor, targets: Targets) -> dict[str,
     return asked
 
 
-def zero_shot_probabilities(image_embeds: Array, class_embeds: Array, inverse_temperature: float) -> Array:
-    """Softmax of the scaled cosine similarities to the classes.
-
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        class_embeds: One ensemble a class, unit length. Shape (K, D).
-        inverse_temperature: Factor on the cosine similarities, as learned.
-
-    Returns:
-        Shape (N, K), rows sum to 1.
-    """
-    return softmax(inverse_temperature * image_embeds @ class_embeds.T, axis=1)
-
-
-def zero_shot_scores(image_embeds: Array, present_embeds: Array, absent_embeds: Array) -> Array:
-    """Similarity to the statements that a finding is present, less that to the statements that it is absent.
-
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        present_embeds: One ensemble a label. Shape (K, D).
-        absent_embeds: One ensemble a label. Shape (K, D).
-
-    Returns:
-        Shape (N, K), in [-2, 2]. The softmax over the two statements is a rising function of it, so ranks are the
-        same.
-    """
-    return image_embeds @ (present_embeds - absent_embeds).T
-
-
-def zero_shot(
+def zero_shot_logits(
     image_embeds: Array,
-    present_embeds: Mapping[str, Array],
-    absent_embeds: Mapping[str, Array],
+    stated: Mapping[str, Array],
+    denied: Mapping[str, Array],
     inverse_temperature: float,
     targets: Targets,
-    resampling: Resampling,
-) -> tuple[dict[str, Estimate], Array]:
-    """Classify the images of a split by prompts alone.
-
-    Args:
-        image_embeds: Unit length. Shape (N, D).
-        present_embeds: By label, embeddings of its prompts. Shape (prompts, D).
-        absent_embeds: By label, embeddings of the prompts that deny it. Used for labels that are not exclusive.
-        inverse_temperature: As learned; it moves the calibration, not the answers.
-        targets: The truth.
-        resampling: How intervals are drawn.
+) -> Array:
+    """Compare images, unit-length embeddings of shape (N, D), with prompts.
 
     Returns:
-        The figures, and probabilities (exclusive classes) or scores (findings), shape (N, K).
+        Logits of a softmax for exclusive classes, log-odds for findings. Shape (N, K).
     """
-    names = targets.label_names
-    present = np.stack([prompt_ensemble(present_embeds[name]) for name in names])
     if targets.exclusive:
-        probabilities = zero_shot_probabilities(image_embeds, present, inverse_temperature)
-        return exclusive_class_estimates(targets, probabilities, resampling), probabilities
-    absent = np.stack([prompt_ensemble(absent_embeds[name]) for name in names])
-    scores = zero_shot_scores(image_embeds, present, absent)
-    return finding_estimates(targets, scores, scores > 0, resampling), scores
+        return inverse_temperature * image_embeds @ _ensembles(stated, targets).T
+    return inverse_temperature * zero_shot_margins(image_embeds, stated, denied, targets)
+
+
+def zero_shot_margins(
+    image_embeds: Array, stated: Mapping[str, Array], denied: Mapping[str, Array], targets: Targets
+) -> Array:
+    """Similarity to the statements that a finding is present, less that to the statements that it is absent.
+
+    The softmax over the two statements is a rising function of it, so ranks are the same. Shape (N, K), in [-2, 2].
+    """
+    return image_embeds @ (_ensembles(stated, targets) - _ensembles(denied, targets)).T
+
+
+def zero_shot_predictions(
+    image_embeds: Array,
+    stated: Mapping[str, Array],
+    denied: Mapping[str, Array],
+    inverse_temperature: float,
+    targets: Targets,
+) -> dict[str, Array]:
+    """Predict the labels of images from all prompts, and from the first of each statement.
+
+    Returns:
+        `zero_shot`, probabilities; `zero_shot_margins` and `zero_shot_first_margins` of findings, or
+        `zero_shot_first`, probabilities, of exclusive classes. Shape (N, K) each.
+    """
+    first_stated, first_denied = ({name: of[:1] for name, of in prompts.items()} for prompts in (stated, denied))
+    logits = zero_shot_logits(image_embeds, stated, denied, inverse_temperature, targets)
+    if targets.exclusive:
+        first = zero_shot_logits(image_embeds, first_stated, first_denied, inverse_temperature, targets)
+        return {"zero_shot": softmax(logits, axis=1), "zero_shot_first": softmax(first, axis=1)}
+    return {
+        "zero_shot": expit(logits),
+        "zero_shot_margins": zero_shot_margins(image_embeds, stated, denied, targets),
+        "zero_shot_first_margins": zero_shot_margins(image_embeds, first_stated, first_denied, targets),
+    }
+
+
+def zero_shot_measures(predictions: Mapping[str, Array], targets: Targets, which: str) -> dict[str, Measure]:
+    """Collect `label_measures` of `zero_shot`, or `zero_shot_first` for the first prompt; margins rank findings."""
+    if targets.exclusive:
+        return label_measures(targets, predictions[which])
+    margins = predictions[f"{which}_margins"]
+    return label_measures(targets, margins, said=margins > 0)
+
+
+def _ensembles(prompts: Mapping[str, Array], targets: Targets) -> Array:
+    return np.stack([prompt_ensemble(prompts[name]) for name in targets.label_names])

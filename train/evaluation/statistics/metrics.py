@@ -1,13 +1,14 @@
-r"""Metrics as pure functions of arrays, for one weighting of the rows or for thousands at once.
+"""Metrics as pure functions of arrays, for one weighting of the rows or for thousands at once.
 
-Every metric takes `weights` of shape (..., N) and answers with shape (...): without weights one number, with the
-(R, N) multiplicities of R bootstrap resamples R numbers. scikit-learn computes the same figures one weighting at a
-time, which makes a thousand resamples of every metric of every system a matter of minutes instead of seconds; the
-tests hold each function equal to scikit-learn's.
+Every metric takes `weights` of shape (..., N), the multiplicity of each row, and returns shape (...): one number
+without weights, R numbers with the (R, N) multiplicities of R bootstrap resamples. scikit-learn has the same metrics
+for one weighting at a time: a thousand resamples would take minutes instead of seconds. Tests compare each function
+with it.
 
-A figure that the rows do not define (a class without a row) is NaN, never 0 or 1.
+A metric that the rows do not define (a class without a row) is NaN, never 0 or 1.
 
-Shapes: N rows, K classes, F findings, R resamples.
+Shapes: N rows, K classes, F findings, R resamples. Classes are indices in [0, K), shape (N,); probabilities have shape
+(N, K), and their rows sum to 1; `positive` and `correct`, shape (N,), are 0/1 or bool.
 """
 
 from collections.abc import Callable
@@ -22,16 +23,7 @@ Metric: TypeAlias = Callable[..., Floats]
 
 
 def confusion_counts(truth: Array, predicted: Array, num_classes: int, weights: Array | None = None) -> Floats:
-    """Count rows by true class (axis -2) and predicted class (axis -1).
-
-    Args:
-        truth: True class indices. Shape (N,), in [0, K).
-        predicted: Predicted class indices. Shape (N,), in [0, K).
-        num_classes: K.
-        weights: Multiplicity of each row, >= 0; ones when None. Shape (..., N).
-
-    Returns:
-        Weighted counts. Shape (..., K, K).
+    """Count rows by true class (axis -2) and predicted class (axis -1). Shape (..., K, K).
 
     Example:
         >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -56,7 +48,7 @@ def recall_by_class(truth: Array, predicted: Array, num_classes: int, weights: A
 
 
 def precision_by_class(truth: Array, predicted: Array, num_classes: int, weights: Array | None = None) -> Floats:
-    """Share of each class's predictions that are right: 0 if none is made, NaN for a class without a row."""
+    """Share of each class's predictions that are right: 0 if it is never predicted, NaN for a class without a row."""
     counts = confusion_counts(truth, predicted, num_classes, weights)
     right, made = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-2)
     precision = np.divide(right, made, out=np.zeros_like(right), where=made > 0)
@@ -82,7 +74,7 @@ def macro_f1(truth: Array, predicted: Array, num_classes: int, weights: Array | 
 
 
 def balanced_accuracy(truth: Array, predicted: Array, num_classes: int, weights: Array | None = None) -> Floats:
-    """Mean recall over all classes; NaN if one of them has no row. A constant answer scores 1 / K."""
+    """Mean recall over all classes; NaN if one of them has no row. A constant prediction scores 1 / K."""
     return recall_by_class(truth, predicted, num_classes, weights).mean(-1)
 
 
@@ -110,13 +102,7 @@ def quadratic_kappa(truth: Array, predicted: Array, num_classes: int, weights: A
 def auroc(positive: Array, scores: Array, weights: Array | None = None) -> Floats:
     """Area under the ROC curve: the chance that a positive row outscores a negative one, ties counting half.
 
-    Args:
-        positive: Whether the finding is present. Shape (N,), 0/1 or bool.
-        scores: Higher means more likely present. Shape (N,).
-        weights: Multiplicity of each row; ones when None. Shape (..., N).
-
-    Returns:
-        Shape (...), in [0, 1]; NaN without a positive or without a negative row.
+    NaN without a positive or without a negative row.
 
     Example:
         >>> float(auroc(np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.4, 0.1])))
@@ -142,22 +128,13 @@ def average_precision(positive: Array, scores: Array, weights: Array | None = No
     return _ratio((present * precision).sum(-1), both)
 
 
-def mean_over_findings(metric: Metric, positive: Array, answers: Array, weights: Array | None = None) -> Floats:
-    """Mean of a metric over findings; NaN if the rows do not define it for one of them.
+def mean_over_findings(metric: Metric, positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
+    """Mean of a metric over findings, columns of both arrays; NaN if the rows do not define it for one of them.
 
-    Leaving an undefined finding out here would let a resample answer another question than the full sample does:
-    leave it out beforehand, for all.
-
-    Args:
-        metric: Called as `metric(positive, answers, weights=...)` with one column each.
-        positive: Whether each finding is present. Shape (N, F).
-        answers: Scores or answers. Shape (N, F).
-        weights: Multiplicity of each row; ones when None. Shape (..., N).
-
-    Returns:
-        Shape (...).
+    Leave an undefined finding out before the call: left out here, a resample would measure other findings than the full
+    sample. The metric is called as `metric(positive, predicted, weights=...)` with one column each.
     """
-    return np.mean([metric(positive[:, f], answers[:, f], weights=weights) for f in range(positive.shape[1])], axis=0)
+    return np.mean([metric(positive[:, f], predicted[:, f], weights=weights) for f in range(positive.shape[1])], axis=0)
 
 
 def macro_auroc(positive: Array, scores: Array, weights: Array | None = None) -> Floats:
@@ -165,32 +142,23 @@ def macro_auroc(positive: Array, scores: Array, weights: Array | None = None) ->
     return mean_over_findings(auroc, positive, scores, weights)
 
 
-def presence_f1(positive: Array, answered: Array, weights: Array | None = None) -> Floats:
-    """F1 of a finding from yes-no answers, shapes (N,); NaN if it is present in no row."""
-    return f1_by_class(positive.astype(int), answered.astype(int), 2, weights)[..., 1]
+def presence_f1(positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
+    """F1 of a finding from yes and no, shapes (N,); NaN if it is present in no row."""
+    return f1_by_class(positive.astype(int), predicted.astype(int), 2, weights)[..., 1]
 
 
-def presence_balanced_accuracy(positive: Array, answered: Array, weights: Array | None = None) -> Floats:
-    """Mean of sensitivity and specificity of yes-no answers, shapes (N,); NaN unless both occur in `positive`."""
-    return balanced_accuracy(positive.astype(int), answered.astype(int), 2, weights)
+def presence_balanced_accuracy(positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
+    """Mean of sensitivity and specificity of yes and no, shapes (N,); NaN unless both occur in `positive`."""
+    return balanced_accuracy(positive.astype(int), predicted.astype(int), 2, weights)
 
 
 def expected_calibration_error(
     confidence: Array, correct: Array, num_bins: int = 10, weights: Array | None = None
 ) -> Floats:
-    """Mean distance between what a classifier claims and what it achieves.
+    """Mean distance between the confidence of a classifier, in [0, 1], and its accuracy.
 
     Rows are put into `num_bins` bins of equal width over [0, 1], each closed on the right (the first on both sides);
     the distances |accuracy - mean confidence| of the bins are averaged by their numbers of rows.
-
-    Args:
-        confidence: Probability given to the predicted class. Shape (N,), in [0, 1].
-        correct: Whether that class is the true one. Shape (N,), 0/1 or bool.
-        num_bins: Number of bins.
-        weights: Multiplicity of each row; ones when None. Shape (..., N).
-
-    Returns:
-        Shape (...), in [0, 1].
 
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
@@ -206,7 +174,7 @@ def expected_calibration_error(
 
 
 def calibration_bins(confidence: Array, num_bins: int = 10) -> Array:
-    """Bin of each confidence, as `expected_calibration_error` defines the bins.
+    """Find the bin of each confidence, as `expected_calibration_error` defines the bins.
 
     Example:
         >>> calibration_bins(np.array([0.0, 0.1, 0.11, 1.0])).tolist()
@@ -217,17 +185,9 @@ def calibration_bins(confidence: Array, num_bins: int = 10) -> Array:
 
 
 def brier_score(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
-    """Mean squared distance between the probabilities of the classes and what is true.
+    """Mean squared distance between class probabilities and the truth, in [0, 2]; in [0, 1] for two classes.
 
-    Of two classes only one counts, as usual, which makes the score half of the sum over both.
-
-    Args:
-        truth: True class indices. Shape (N,), in [0, C).
-        probabilities: Of each class. Shape (N, C), rows sum to 1.
-        weights: Multiplicity of each row; ones when None. Shape (..., N).
-
-    Returns:
-        Shape (...), in [0, 1] for two classes, in [0, 2] for more.
+    With two classes only one counts, as usual: half the sum over both.
 
     Example:
         >>> round(float(brier_score(np.array([1, 0]), np.array([[0.2, 0.8], [0.6, 0.4]]))), 4)
@@ -240,14 +200,6 @@ def brier_score(truth: Array, probabilities: Array, weights: Array | None = None
 
 def negative_log_likelihood(truth: Array, probabilities: Array, weights: Array | None = None) -> Floats:
     """Mean of -log(probability of the true class), in nats. A probability of 0 counts as 2.2e-16.
-
-    Args:
-        truth: True class indices. Shape (N,), in [0, C).
-        probabilities: Of each class. Shape (N, C), rows sum to 1.
-        weights: Multiplicity of each row; ones when None. Shape (..., N).
-
-    Returns:
-        Shape (...), >= 0.
 
     Example:
         >>> round(float(negative_log_likelihood(np.array([1, 0]), np.array([[0.2, 0.8], [0.6, 0.4]]))), 4)
@@ -298,6 +250,6 @@ def _counts_by_score(positive: Array, scores: Array, weights: Array | None) -> t
     row_weights = _weights(weights, len(order))[..., order]
     present_weights = row_weights * present
     absent_weights = row_weights - present_weights
-    if len(starts) == len(order):  # no ties, as of most probabilities: nothing to add up
+    if len(starts) == len(order):  # no ties, as usual for probabilities: nothing to add up
         return present_weights, absent_weights
     return np.add.reduceat(present_weights, starts, axis=-1), np.add.reduceat(absent_weights, starts, axis=-1)

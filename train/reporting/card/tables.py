@@ -1,16 +1,15 @@
-"""The tables of a model card, from `metrics.json`: one short table in front, the others behind it."""
+"""Lay out the tables of a model card from `metrics.json`: a short one first, then the others."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from train.reporting.classification_report import SYSTEMS
-from train.reporting.experiment.cells import cell, title_of
-from train.reporting.further_sections import STATES, prompts_list
-from train.reporting.report import MODEL, SYSTEM_NAMES
+from data_scripts.system.markdown import markdown_table
+from train.reporting.classifier_report import SYSTEMS
+from train.reporting.run_report import MODEL, STATES, probe_differences, probe_metrics
 from train.reporting.tables import (
     Entry,
+    counts_table,
     format_entry,
-    markdown_table,
     metrics_table,
     readable,
     retrieval_table,
@@ -20,17 +19,6 @@ from train.reporting.tables import (
 
 ZERO_SHOT = f"{MODEL}, zero-shot"
 SCALED = ("expected_calibration_error", "brier_score")
-# Placeholders of the card, in the order of `result_tables`.
-RESULT_TABLES = (
-    "headline_table",
-    "headline_notes",
-    "all_figures_table",
-    "differences_table",
-    "retrieval_table",
-    "label_table",
-    "prompts",
-    "undefined",
-)
 IN_SETS = {
     "coverage": "truth in the prediction set",
     "answered": "answered (one choice in the set)",
@@ -39,50 +27,41 @@ IN_SETS = {
 }
 
 
-def result_tables(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Lay out the figures of an evaluation, by placeholder of the card."""
-    probes = {MODEL: metrics["linear_probe"]} | {
-        SYSTEM_NAMES[name]: entry["linear_probe"] for name, entry in metrics["baselines"].items()
-    }
-    differences = {
-        f"{MODEL} − {SYSTEM_NAMES[name]}": entry["difference"] for name, entry in metrics["baselines"].items()
-    }
-    columns = headline_metrics(metrics["linear_probe"])
+def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out the metrics of an evaluation, by name in the card."""
+    (first, of_model), *others = probe_metrics(metrics).items()
+    differences = probe_differences(metrics)
     compared = list(dict.fromkeys(metric for entries in differences.values() for metric in entries))
-    notes = undefined_notes({"linear_probe": metrics["linear_probe"], "zero_shot": metrics["zero_shot"]})
-    first, *others = probes.items()
-    tables = (
-        systems_table({**dict([first]), ZERO_SHOT: metrics["zero_shot"], **dict(others)}, columns),
-        _about_baselines(metrics["baselines"]),
-        metrics_table({"linear probe": metrics["linear_probe"], "zero-shot": metrics["zero_shot"]}),
-        systems_table(differences, compared) if differences else "",
-        retrieval_table(metrics["retrieval"]),
-        _label_table(metrics["dataset"]["labels"]),
-        prompts_list(metrics["prompts"]),
-        "\n".join(f"- {note}" for note in notes),
-    )
-    return dict(zip(RESULT_TABLES, tables, strict=True))
-
-
-def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Lay out the figures of a fine-tuned classifier, by placeholder of the card."""
-    figures = metrics["figures"]
-    notes = undefined_notes({"fine_tuned": figures["fine_tuned"]})
     return {
         "headline_table": systems_table(
-            {words: figures[name] for name, words in SYSTEMS.items()}, headline_metrics(figures["fine_tuned"])
+            {first: of_model, ZERO_SHOT: metrics["zero_shot"], **dict(others)}, headline_metrics(of_model)
         ),
-        "all_figures_table": metrics_table({"images": figures["fine_tuned"], "patients": metrics["patients"]}),
-        "differences_table": systems_table(
-            {"fine-tuned − linear probe": metrics["difference"]}, list(metrics["difference"])
-        ),
-        "label_table": _label_table(metrics["dataset"]["labels"]),
-        "undefined": "\n".join(f"- {note}" for note in notes),
+        "baselines": list(metrics["baselines"]),
+        "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
+        "differences_table": systems_table(differences, compared) if differences else "",
+        "retrieval_table": retrieval_table(metrics["retrieval"]),
+        "label_table": counts_table("label", metrics["dataset"]["labels"]),
+        "prompts": metrics["prompts"],
+        "undefined": undefined_notes([of_model, metrics["zero_shot"]]),
+    }
+
+
+def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out the metrics of a fine-tuned classifier, by name in the card."""
+    by_system = {words: metrics["by_system"][name] for name, words in SYSTEMS.items()}
+    fine_tuned, difference = metrics["by_system"]["fine_tuned"], metrics["difference"]
+    return {
+        "headline_table": systems_table(by_system, headline_metrics(fine_tuned)),
+        "all_metrics_table": metrics_table({"images": fine_tuned, "patients": metrics["patients"]}),
+        "differences_table": systems_table({"fine-tuned − linear probe": difference}, list(difference)),
+        "label_table": counts_table("label", metrics["dataset"]["labels"]),
+        **{"baselines": [], "retrieval_table": "", "prompts": {}},
+        "undefined": undefined_notes([fine_tuned]),
     }
 
 
 def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
-    """Choose the figures that a card leads with: of findings that exclude nothing the AUROC, else F1 and accuracy.
+    """Choose the metrics that a card leads with: AUROC for independent findings, else F1 and accuracy.
 
     Example:
         >>> entry = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
@@ -98,7 +77,7 @@ def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:
-    """What scaling and prediction sets did on the measured patients: of a classifier, else of the prompts' answers."""
+    """Show the effect of scaling and prediction sets on the measured patients, for a classifier or the prompts."""
     entries = metrics["calibration"] if "calibration" in metrics else metrics["further"].get("calibration/zero_shot")
     if not entries:
         return ""
@@ -109,39 +88,4 @@ def calibration_table(metrics: Mapping[str, Any]) -> str:
         for when, state in (("before", before), ("after", after))
     ]
     in_sets = [[words, format_entry(entries.get(f"class_conditional/{name}"))] for name, words in IN_SETS.items()]
-    return markdown_table(["answers", "figure"], [*scaled, *in_sets])
-
-
-def experiment_table(results: Mapping[str, Any]) -> str:
-    """The headline figure of an experiment, system by system.
-
-    Args:
-        results: The content of an experiment's `results.json`.
-    """
-    group, metric = results["headline"]["group"], results["headline"]["metric"]
-    systems = {**results["systems"], **results["baselines"]}
-    rows = [[title_of(title, system), cell(system, group, metric)] for title, system in systems.items()]
-    return markdown_table(["system", readable(metric)], rows)
-
-
-def splits_table(splits: Mapping[str, Mapping[str, int]] | None) -> str:
-    """Rows and patients of each split; empty where the run did not record them."""
-    if splits is None:
-        return ""
-    return markdown_table(
-        ["split", "images", "patients"], [[name, str(n["rows"]), str(n["patients"])] for name, n in splits.items()]
-    )
-
-
-def _label_table(labels: Mapping[str, Mapping[str, int]]) -> str:
-    rows = [[name, str(n["rows"]), str(n["patients"])] for name, n in labels.items()]
-    return markdown_table(["label", "images", "patients"], rows)
-
-
-def _about_baselines(baselines: Mapping[str, Any]) -> str:
-    said = {
-        "untrained": "*Untrained encoder*: the same tower with random weights.",
-        "pixel_pca": "*Pixel PCA* and *HOG*: of the grey image alone.",
-        "no_pixels": "*No pixels*: sequence, level, plane and size of the image.",
-    }
-    return " ".join(words for name, words in said.items() if name in baselines)
+    return markdown_table(["answers", "metric"], [*scaled, *in_sets])

@@ -1,55 +1,20 @@
-"""The report of an experiment: `results.json` in words, tables and figures, as Markdown and as one HTML page."""
+"""Write the report of an experiment from its `results.json`: tables and figures, as Markdown and as one HTML page."""
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_scripts.system.whole_files import write_folder, write_text
-from train.reporting.experiment.charts import draw_charts
-from train.reporting.experiment.html import html_page
-from train.reporting.experiment.protocol_sections import (
-    calibration_section,
-    cost_section,
-    failures_section,
-    label_section,
-    minority_section,
-    patients_section,
-    probes_section,
-    retrieval_section,
-    undefined_section,
-    zero_shot_section,
-)
-from train.reporting.experiment.sections import differences_section, headline_section, heads_section, table_2_section
-from train.reporting.experiment.words import seeds_in_words, who_wins
-from train.reporting.report import describe_dataset, warnings_of
+from data_scripts.system.whole_files import write_text
+from train.reporting.experiment import tables
+from train.reporting.figures.experiment import draw_charts
+from train.reporting.figures.style import save_figures
+from train.reporting.rendering import TEMPLATES, fill_template, html_page
+from train.reporting.run_report import opening_values
+from train.reporting.tables import undefined_notes
 
-SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "Systems": headline_section,
-    "Differences": differences_section,
-    "As in Table 2 of the paper": table_2_section,
-    "Projection heads, as in figures 3 and 4 of the paper": heads_section,
-    "Findings": label_section,
-    "Probes": probes_section,
-    "The rare class": minority_section,
-    "Zero-shot": zero_shot_section,
-    "Retrieval": retrieval_section,
-    "Patients": patients_section,
-    "Calibration": calibration_section,
-    "Cost": cost_section,
-    "Runs that did not finish": failures_section,
-    "Undefined figures": undefined_section,
-}
-# Where each figure stands: under the heading of a section.
-CHARTS = {
-    "Systems": {"systems.png": "Systems and baselines with their intervals"},
-    "Differences": {"differences.png": "Differences of the reference to the others"},
-    "Projection heads, as in figures 3 and 4 of the paper": {
-        "no_heads.png": "Without heads, by backbone",
-        "heads.png": "Heads by kind, width and backbone",
-    },
-    "Calibration": {"reliability.png": "Reliability before and after temperature scaling"},
-    "Cost": {"cost.png": "Score and training time"},
-}
+LEVEL = 0.05
+WITHOUT_TEXTS = ("supervised", "untrained")  # kinds of systems whose image and text spaces were never matched
 
 
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
@@ -57,68 +22,67 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 
     Args:
         results: The content of `results.json`: what `measure_experiment` returns, with `experiment` (`name`,
-            `description`, `seeds`, `folds`), `dataset` (as `metrics.json` of a cross-validation describes it),
-            `command` and `date`.
-        folder: Of the experiment.
+            `description`, `seeds`, `folds`), `dataset`, `left_out_predictions`, `command` and `date`.
+        folder: Folder of the experiment.
     """
     charts = draw_charts(results)
-
-    def draw(unfinished: Path) -> None:
-        for name, figure in charts.items():
-            figure.savefig(unfinished / name)
-
-    write_folder(folder / "figures", draw)
+    save_figures(charts, folder)
     report = experiment_report(results, charts)
     write_text(folder / "report.html", html_page(report, f"Experiment {results['experiment']['name']}", folder))
     write_text(folder / "report.md", report)
 
 
-def experiment_report(results: Mapping[str, Any], charts: Collection[str]) -> str:
-    """Write the report of an experiment.
-
-    Args:
-        results: The content of `results.json`.
-        charts: File names in `figures/`.
-
-    Returns:
-        Markdown.
-    """
-    sections = {heading: section(results) for heading, section in SECTIONS.items()}
-    parts = [
-        f"# Experiment `{results['experiment']['name']}`",
-        "Research use only: not for diagnosis, and not for any decision about a patient.",
-        warnings_of(results["dataset"]),
-        _what_was_compared(results),
-        _verdict(results),
-    ]
-    for heading, section in sections.items():
-        shown = [f"![{caption}](figures/{n})" for n, caption in CHARTS.get(heading, {}).items() if n in charts]
-        if section or shown:
-            parts += [f"## {heading}", section, *shown]
-    parts.append(f"## Command\n\n```sh\n{results['command']}\n```\n\n{results['date']}")
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _what_was_compared(results: Mapping[str, Any]) -> str:
-    experiment, group = results["experiment"], results["headline"]["group"]
-    _, probe, features = group.split("/")
-    cut = f"{experiment['folds']} folds of the patients" if experiment["folds"] else "the splits of the data set"
-    return " ".join(
-        [
-            experiment["description"],
-            f"{len(results['systems'])} systems with the same data, towers, budget and loop unless a setting of their "
-            f"own says otherwise; {describe_dataset(results['dataset'])}; {cut}; "
-            f"{seeds_in_words(experiment['seeds'])}.",
-            f"The tables lead with the probe `{probe}` on `{features}` image features, frozen. Brackets hold 95 % "
-            f"intervals: {results['num_resamples']} bootstrap resamples of patients, the same for every system and "
-            "seed. They do not cover another training run; the standard deviation over seeds does, where there are "
-            "several. Differences are paired on the same resampled patients.",
-        ]
-    ).strip()
-
-
-def _verdict(results: Mapping[str, Any]) -> str:
-    """Who wins by each compared figure, the headline first."""
-    metrics = dict.fromkeys(comparison["metric"] for comparison in results["comparisons"])
-    sentences = [f"- {who_wins(results, metric)}" for metric in metrics]
-    return "**Who wins**\n\n" + "\n".join(sentences) if sentences else ""
+def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """Write the content of `results.json` as Markdown, with the figures that were drawn in `figures/`."""
+    experiment, headline, systems = results["experiment"], results["headline"], results["systems"]
+    _, probe, features = headline["group"].split("/")
+    most = max((comparison["num_comparisons"] for comparison in results["comparisons"]), default=0)
+    table_2, shows_paper = tables.table_2(results)
+    means_table, folds_table = tables.fold_tables(results)
+    values = {
+        **opening_values(results),
+        "experiment": experiment,
+        "num_systems": len(systems),
+        "probe": probe,
+        "features": features,
+        "metric": tables.metric_name(headline["metric"]),
+        "num_resamples": results["num_resamples"],
+        "resamples_needed": math.ceil(2 * most / LEVEL),  # the least p is 2 / (resamples + 1); Holm multiplies it
+        "reference": headline["reference"],
+        "reference_measured": bool(systems.get(headline["reference"], {}).get("metrics")),
+        "fewer_seeds": {
+            title: system["num_seeds"]
+            for title, system in systems.items()
+            if system["num_seeds"] < len(experiment["seeds"])
+        },
+        "without_texts": [
+            title
+            for title, system in systems.items()
+            if system["settings"]["system"] in WITHOUT_TEXTS and system["metrics"]
+        ],
+        "drawn": drawn,
+        "comparison_tables": {
+            tables.metric_name(metric): tables.comparison_table(results, metric)
+            for metric in dict.fromkeys(comparison["metric"] for comparison in results["comparisons"])
+        },
+        "means_table": means_table,
+        "folds_table": folds_table,
+        "table_2": table_2,
+        "shows_paper": shows_paper,
+        "headline_table": tables.headline_table(results),
+        "heads_table": tables.heads_table(results),
+        "findings_table": tables.findings_table(results),
+        "probes_table": tables.probes_table(results),
+        "imbalance_tables": tables.imbalance_tables(results),
+        "zero_shot_table": tables.zero_shot_table(results),
+        "retrieval_tables": tables.retrieval_tables(results),
+        "patients_tables": tables.patients_tables(results),
+        "calibration_tables": tables.calibration_tables(results),
+        "cost_table": tables.cost_table(systems),
+        "failures_table": tables.failures_table(results["runs"]),
+        "undefined": undefined_notes(
+            metrics for system in tables.everything(results).values() for metrics in system["metrics"].values()
+        ),
+        "left_out": results["left_out_predictions"],
+    }
+    return fill_template(TEMPLATES / "experiment_report.md.jinja", values) + "\n"

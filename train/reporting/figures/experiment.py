@@ -1,16 +1,102 @@
-"""Figures of an experiment: systems beside each other, their differences, heads, calibration, cost."""
+"""Draw the figures of an experiment from `results.json`: systems, their differences, heads, calibration, cost."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
+from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
 
 ROW_HEIGHT = 0.3
+
+
+def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw the figures of `results.json` that have something to show, by file name.
+
+    They are `systems.png`, `differences.png`, `no_heads.png` (the paper's figure 3), `heads.png` (its figure 4),
+    `reliability.png` and `cost.png`.
+    """
+    where = describe_dataset(results["dataset"])
+    headline = results["headline"]
+    metric, reference = headline["metric"], headline["reference"]
+    words = metric_name(metric)
+    group = headline["group"]
+    systems, baselines = (
+        {
+            SYSTEM_NAMES.get(title, title): system["metrics"][group][metric]
+            for title, system in results[part].items()
+            if metric in system["metrics"].get(group, {})
+        }
+        for part in ("systems", "baselines")
+    )
+    chance = None if headline["exclusive"] else 0.5
+    charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
+    differences = {
+        SYSTEM_NAMES.get(title, title): entry
+        for comparison in results["comparisons"]
+        if comparison["to"] in ("systems", "baselines") and comparison["metric"] == metric
+        for title, entry in comparison["differences"].items()
+    }
+    if any(entry["value"] is not None for entry in differences.values()):
+        title = f"{reference} against the others\n{where}"
+        charts["differences.png"] = difference_chart(differences, reference, words, title)
+    charts |= _head_charts(results, where)
+    if reliability := _reliability(results, where):
+        charts["reliability.png"] = reliability
+    costs = {
+        title: (results["systems"][title]["cost"]["seconds"], entry)
+        for title, entry in systems.items()
+        if entry["value"] is not None and results["systems"][title]["cost"]["seconds"]
+    }
+    if len(costs) > 1:
+        charts["cost.png"] = cost_chart(costs, reference, words, f"{words} and training time\n{where}")
+    return charts
+
+
+def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
+    arranged = systems_by_head(results)
+    metrics = {name: metric_name(name) for name in head_metrics(results)}
+    charts = {}
+    without = arranged.get("none", {})
+    if len(without) > 1:
+        panel = {"no heads": {name: {name: next(iter(widths.values()))} for name, widths in without.items()}}
+        charts["no_heads.png"] = heads_chart(panel, metrics, "backbone", f"No projection heads\n{where}")
+    with_heads = {head: arranged[head] for head in HEADS if head in arranged}
+    widths = {width for backbones in with_heads.values() for of_backbone in backbones.values() for width in of_backbone}
+    if len(with_heads) > 1 or len(widths) > 1:
+        charts["heads.png"] = heads_chart(with_heads, metrics, "width of the heads", f"Projection heads\n{where}")
+    return charts
+
+
+@rc_context(STYLE)
+def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
+    """Draw accuracy over confidence of the reference before and after temperature scaling, if it was scaled."""
+    reference, calibrated = results["headline"]["reference"], results["headline"]["calibrated"]
+    system = results["systems"][reference]
+    curves = system["reliability"]
+    if "after" not in curves:
+        return None
+    figure = new_figure(7.5, 3.9, f"{reference}: temperature scaling of the paper's probe\n{where}")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (when, curve) in zip(panels, curves.items(), strict=True):
+        group = f"probe/{calibrated}" if when == "before" else f"calibrated/{calibrated}"
+        entry = metric_of(system, group, "expected_calibration_error")
+        error = "undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}"
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+        axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
+        sizes = [12 + 300 * count / sum(curve["counts"]) for count in curve["counts"]]
+        axes.scatter(curve["claimed"], curve["achieved"], s=sizes, color=BLUE, alpha=0.85, zorder=3)
+        axes.set(title=f"{when}: error {error}", xlabel="confidence in the answer", xlim=(0, 1.03), ylim=(0, 1.03))
+    panels[0].set_ylabel("share correct")
+    panels[0].legend(loc="upper left")
+    counted = "images" if results["headline"]["exclusive"] else "answers"
+    figure.supxlabel(f"area of a point: its share of the {counted}", fontsize=9)
+    return figure
 
 
 @rc_context(STYLE)
@@ -22,18 +108,9 @@ def forest_chart(
     title: str,
     chance: float | None = None,
 ) -> Figure:
-    """Draw one figure of every system with its interval, the best on top; baselines below, in grey.
+    """Draw a metric of every system with its interval, the best on top, and of the baselines below, in grey.
 
-    Args:
-        systems: Entries of `results.json` by title. Undefined ones are left out.
-        baselines: The same of the baselines.
-        highlighted: Title of the system that the experiment is about.
-        axis_label: What the axis measures.
-        title: What was measured, on what.
-        chance: Where a dashed line marks the level of chance.
-
-    Returns:
-        The figure.
+    Undefined entries are left out. A dashed line marks the level of chance.
     """
     rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
     rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
@@ -49,24 +126,9 @@ def forest_chart(
 
 @rc_context(STYLE)
 def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: str, title: str) -> Figure:
-    """Draw what one system has more than each other; intervals that exclude zero are coloured.
-
-    Args:
-        differences: Entries of a comparison of `results.json` by title of the other system.
-        first: The system in question.
-        axis_label: What the axis measures.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
-    colours = {None: GREY, False: GREY, True: BLUE}
+    """Draw the differences of the `first` system to each other one; colour intervals that exclude zero."""
     rows = [
-        (
-            f"− {name}",
-            entry,
-            ORANGE if entry["excludes_zero"] and entry["value"] < 0 else colours[entry["excludes_zero"]],
-        )
+        (f"− {name}", entry, GREY if not entry["excludes_zero"] else ORANGE if entry["value"] < 0 else BLUE)
         for name, entry in _best_first(differences)
     ]
     figure = new_figure(7.5, 1.7 + ROW_HEIGHT * len(rows), title)
@@ -81,21 +143,21 @@ def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: s
 def heads_chart(
     panels: Mapping[str, Mapping[str, Mapping[str, Entry]]], metrics: Mapping[str, str], axis_label: str, title: str
 ) -> Figure:
-    """Draw figures over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
+    """Draw metrics over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
 
     Args:
-        panels: By panel (kind of head), by series (backbone), by position (width): figures by metric.
+        panels: By panel (kind of head), by series (backbone), by position (width): entries by metric.
         metrics: Shown metrics with their names; one column of panels each.
-        axis_label: What the positions are.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
+        axis_label: Meaning of the positions.
+        title: The measurement and its data.
     """
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    positions = _in_order(position for series in panels.values() for points in series.values() for position in points)
+    # Widths by their number, names as they come.
+    positions = list(dict.fromkeys(at for series in panels.values() for points in series.values() for at in points))
+    if all(position.isdigit() for position in positions):
+        positions.sort(key=int)
     crowded = any(
         sum(position in points for points in panels[p].values()) > 1 for p in panels for position in positions
     )
@@ -105,7 +167,7 @@ def heads_chart(
                 index = names.index(name)
                 # Moved aside, so that none hides another.
                 aside = 0.5 * ((index + 0.5) / len(names) - 0.5) if crowded else 0.0
-                places = {positions.index(position) + aside: figures for position, figures in points.items()}
+                places = {positions.index(position) + aside: entries for position, entries in points.items()}
                 _draw_series(axes, index, name, places, metric)
             axes.set(title=f"{panel}: {words}", xlabel=axis_label, xlim=(-0.5, len(positions) - 0.5))
             axes.set_xticks(range(len(positions)), positions)
@@ -116,48 +178,8 @@ def heads_chart(
 
 
 @rc_context(STYLE)
-def reliability_pair(
-    curves: Mapping[str, Mapping[str, Any]], errors: Mapping[str, str], counted: str, title: str
-) -> Figure:
-    """Draw accuracy over confidence before and after temperature scaling, side by side.
-
-    Args:
-        curves: `before` and `after`: `counts`, `claimed`, `achieved` of the filled bins.
-        errors: Calibration error of each, in words.
-        counted: What is counted: `images`.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(7.5, 3.9, title)
-    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    for axes, (when, curve) in zip(panels, curves.items(), strict=True):
-        total = sum(curve["counts"])
-        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
-        axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
-        sizes = [12 + 300 * count / total for count in curve["counts"]]
-        axes.scatter(curve["claimed"], curve["achieved"], s=sizes, color=BLUE, alpha=0.85, zorder=3)
-        axes.set(title=f"{when}: {errors[when]}", xlabel="confidence in the answer", xlim=(0, 1.03), ylim=(0, 1.03))
-    panels[0].set_ylabel("share correct")
-    panels[0].legend(loc="upper left")
-    figure.supxlabel(f"area of a point: its share of the {counted}", fontsize=9)
-    return figure
-
-
-@rc_context(STYLE)
 def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis_label: str, title: str) -> Figure:
-    """Draw what a system scores over the seconds that it trained, each by its own mark.
-
-    Args:
-        points: Seconds and entry of each system.
-        highlighted: Title of the system that the experiment is about.
-        axis_label: What is scored.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
-    """
+    """Draw the metric of each system over its seconds of training, from `points`: seconds and entry."""
     figure = new_figure(7.5, max(4.2, 0.8 + 0.23 * len(points)), title)  # room for the legend
     axes = figure.subplots()
     for index, (name, (seconds, entry)) in enumerate(points.items()):
@@ -189,16 +211,10 @@ def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:
 
 def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mapping[str, Entry]], metric: str) -> None:
     drawn = {
-        place: figures[metric] for place, figures in places.items() if figures.get(metric, {}).get("value") is not None
+        place: entries[metric] for place, entries in places.items() if entries.get(metric, {}).get("value") is not None
     }
     for place, entry in drawn.items():
         if entry["low"] is not None:
             axes.plot([place] * 2, [entry["low"], entry["high"]], color=PALETTE[index], linewidth=1.6)
     values = [entry["value"] for entry in drawn.values()]
     axes.plot(list(drawn), values, color=PALETTE[index], marker=MARKERS[index], linewidth=0.8, label=name)
-
-
-def _in_order(positions: Iterable[str]) -> list[str]:
-    """Each once; widths by their number, names as they come."""
-    distinct = list(dict.fromkeys(positions))
-    return sorted(distinct, key=int) if all(position.isdigit() for position in distinct) else distinct

@@ -1,4 +1,4 @@
-"""Show maps over their images: those of a finding, and those of random weights in their place."""
+"""Draw maps of findings over their images, next to those of models with random weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from modeling_lumbarclip import LumbarCLIPProcessor
 from train.evaluation.protocols.finding_maps import LESS_DENIAL, Maps, MaskedFinding
 from train.evaluation.statistics.metrics import Array
-from train.reporting.figures.style import GREEN, STYLE, new_figure, without_frame
+from train.reporting.figures.style import GREEN, STYLE, new_figure, show_slice
 
 OPACITY = 0.5
 DRAWN = (f"text to patch{LESS_DENIAL}", f"Grad-CAM{LESS_DENIAL}")  # by the trained and by a randomised model
@@ -22,14 +22,7 @@ DRAWN = (f"text to patch{LESS_DENIAL}", f"Grad-CAM{LESS_DENIAL}")  # by the trai
 
 @dataclass(frozen=True)
 class Example:
-    """One finding of one image.
-
-    Args:
-        title: The finding, and the structure outlined.
-        image: Grey. Shape (H, W), 8-bit.
-        inside: The structure. Shape (H, W).
-        maps: By title, over the image. Shape (H, W).
-    """
+    """One finding of one image: the 8-bit grey image, where the structure is, and maps by title, all (H, W)."""
 
     title: str
     image: NDArray[Any]
@@ -51,8 +44,7 @@ def draw_examples(
     chosen = []
     for label in dict.fromkeys(finding.label for finding in findings):
         number = int(rng.choice([number for number, finding in enumerate(findings) if finding.label == label]))
-        finding = findings[number]
-        row = rows[finding.row]
+        finding, row = findings[number], rows[findings[number].row]
         mask = np.asarray(row["mask"])
 
         def over_image(maps: Maps, method: str, number: int = number, size: tuple[int, int] = mask.shape) -> Array:
@@ -86,13 +78,12 @@ def explanation_figure(examples: Sequence[Example], title: str) -> Figure:
     for axes, name in zip(grid[0], ["image", *maps], strict=True):
         axes.set_title(name.replace(", ", ",\n"), fontsize=8.5, fontweight="normal", loc="center")
     figure.supxlabel(
-        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples: one a finding, at random.",
+        "Outlined: where the finding is. Bright: high, on each map's own scale. Examples: one per finding, at random.",
         fontsize=8.5,
     )
     return figure
 
 
 def _show(axes: Axes, example: Example) -> None:
-    without_frame(axes)
-    axes.imshow(example.image, cmap="gray", vmin=0, vmax=255)
+    show_slice(axes, example.image)
     axes.contour(example.inside, levels=[0.5], colors=[GREEN], linewidths=1.0)

@@ -1,15 +1,13 @@
-"""Galleries of retrieval: what the model puts first, and whether it is right."""
+"""Draw galleries of retrieval: what the model puts first, and whether it is right: `HIT`, `ALIKE` or `MISS`."""
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from train.reporting.figures.style import AMBER, BLACK, GREEN, GREY, STYLE, new_figure, without_frame
+from train.reporting.figures.style import AMBER, BLACK, GREEN, GREY, STYLE, new_figure, show_slice, without_frame
 
 HIT, ALIKE, MISS = "hit", "alike", "miss"
 MARKS = {HIT: ("✓", GREEN), ALIKE: ("≈", AMBER), MISS: ("✗", GREY)}
@@ -25,24 +23,13 @@ def image_to_text_gallery(
     verdicts: Sequence[Sequence[str]],
     title: str,
 ) -> Figure:
-    """Draw each query image with its own report and the texts found for it.
-
-    Args:
-        images: Q query images.
-        reports: Their reports.
-        found_texts: For each query, the first texts, best first.
-        verdicts: For each of these `hit`, `alike` or `miss`.
-        title: What was searched.
-
-    Returns:
-        The figure.
-    """
+    """Draw each query image with its own report and the texts found for it, best first, each with a verdict."""
     figure = new_figure(11, 0.8 + 2.5 * len(images), title)
     grid = figure.subplots(len(images), 2, width_ratios=[1, 4], squeeze=False)
     for (picture, words), image, report, texts, row_verdicts in zip(
         grid, images, reports, found_texts, verdicts, strict=True
     ):
-        _show(picture, image)
+        show_slice(picture, image)
         without_frame(words)
         words.set(xlim=(0, 1), ylim=(0, 1))
         words.text(0, 0.99, _wrapped(f"Its report: {report}"), va="top", fontsize=9, fontweight="bold", color=BLACK)
@@ -62,17 +49,7 @@ def text_to_image_gallery(
     verdicts: Sequence[Sequence[str]],
     title: str,
 ) -> Figure:
-    """Draw each query text with the images found for it.
-
-    Args:
-        texts: Q query texts.
-        found_images: For each query, the first images, best first.
-        verdicts: For each of these `hit`, `alike` or `miss`.
-        title: What was searched.
-
-    Returns:
-        The figure.
-    """
+    """Draw each query text with the images found for it, best first, each with a verdict."""
     columns = len(found_images[0])
     tallest = max(image.height / image.width for images in found_images for image in images)
     figure = new_figure(11, 0.9 + (0.85 + 2.1 * tallest) * len(texts), title)
@@ -82,17 +59,12 @@ def text_to_image_gallery(
         axes_of_row = panel.subplots(1, columns, squeeze=False)[0]
         for place, axes in enumerate(axes_of_row):
             mark, colour = MARKS[verdicts[row][place]]
-            _show(axes, found_images[row][place])
+            show_slice(axes, found_images[row][place])
             axes.set_xlabel(f"{place + 1} {mark}", color=colour, fontsize=11, fontweight="bold")
             for spine in axes.spines.values():
                 spine.set(visible=True, color=colour, linewidth=2.5)
     figure.supxlabel(KEY, fontsize=9)
     return figure
-
-
-def _show(axes: Axes, image: Any) -> None:
-    without_frame(axes)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
 def _wrapped(text: str) -> str:

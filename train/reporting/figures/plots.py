@@ -1,4 +1,4 @@
-"""Figures of numbers: training curves, confusion, comparison of systems, map of the embeddings."""
+"""Draw training curves, confusion, a comparison of systems, and a map of the embeddings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,34 +11,14 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from train.reporting.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    MARKERS,
-    ORANGE,
-    PALETTE,
-    PINK,
-    SKY,
-    STYLE,
-    new_figure,
-)
+from train.reporting.figures.style import BLACK, GREY, MARKERS, PALETTE, STYLE, new_figure
 
 MAX_MAP_POINTS = 1500
 
 
 @rc_context(STYLE)
 def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Draw loss, inverse temperature, learning rate and what batches were like over the optimizer updates.
-
-    Args:
-        history: One mapping a logged update: `update`, and any of `loss`, `validation_loss`, `inverse_temperature`,
-            `learning_rate`, `duplicate_text_rate`, `same_class_mass`.
-        title: What was trained, on what.
-
-    Returns:
-        The figure.
+    """Draw loss, inverse temperature, learning rate and the batch statistics of a history over its updates.
 
     Raises:
         ValueError: If the history is empty.
@@ -47,13 +27,14 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         raise ValueError("The history is empty; nothing was logged before the run ended.")
     figure = new_figure(14, 3.6, title)
     panels = figure.subplots(1, 4)
+    blue, orange, green, pink, sky, *_ = PALETTE
     drawn = (
-        (panels[0], "loss", BLUE, "training"),
-        (panels[0], "validation_loss", ORANGE, "validation, all its pairs contrasted at once"),
-        (panels[1], "inverse_temperature", GREEN, None),
+        (panels[0], "loss", blue, "training"),
+        (panels[0], "validation_loss", orange, "validation, all its pairs contrasted at once"),
+        (panels[1], "inverse_temperature", green, None),
         (panels[2], "learning_rate", GREY, None),
-        (panels[3], "duplicate_text_rate", PINK, "pairs whose report is there twice"),
-        (panels[3], "same_class_mass", SKY, "target on the same classes"),
+        (panels[3], "duplicate_text_rate", pink, "pairs whose report occurs twice"),
+        (panels[3], "same_class_mass", sky, "target on the same classes"),
     )
     for axes, name, colour, label in drawn:
         points = [(row["update"], row[name]) for row in history if row.get(name) is not None]
@@ -80,12 +61,9 @@ def confusion_matrix(counts: NDArray[Any], names: Sequence[str], what: str, titl
 
     Args:
         counts: Rows by true class (axis 0) and predicted class (axis 1). Shape (K, K).
-        names: Of the K classes.
-        what: What the classes are: `class`, `Pfirrmann grade`.
-        title: What was measured, on what.
-
-    Returns:
-        The figure.
+        names: Names of the K classes.
+        what: `class`, or `grade`.
+        title: The measurement and its data.
     """
     side = 2.6 + 0.75 * len(names)
     figure = new_figure(side + 1.2, side, title)
@@ -111,14 +89,7 @@ def interval_chart(
 ) -> Figure:
     """Compare systems: a point with its 95 % interval for each system, row by row.
 
-    Args:
-        rows: Entries of `metrics.json` by system, by row (a metric or a finding). Undefined entries are left out.
-        axis_label: What the horizontal axis measures.
-        title: What was measured, on what.
-        chance: Where a dashed line marks the level of chance.
-
-    Returns:
-        The figure.
+    `rows` are entries by system, by metric or finding; undefined ones are left out. A dashed line marks chance.
     """
     systems = list(dict.fromkeys(system for entries in rows.values() for system in entries))
     figure = new_figure(8.5, 1.5 + len(rows) * (0.25 + 0.13 * len(systems)), title)
@@ -160,19 +131,16 @@ def embedding_map(
     """Draw images and distinct reports on one two-dimensional map, coloured by label.
 
     The mean of the images and that of the reports are subtracted first: the two kinds lie apart in any contrastive
-    model (Liang et al. 2022, "Mind the gap"), and the question here is whether like findings lie together. PCA and
+    model (Liang et al. 2022, "Mind the gap"), and the question here is whether similar findings lie together. PCA and
     t-SNE follow. Neighbours on the map are neighbours in the space; distances between clusters mean little.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
-        text_embeds: Of the reports of the same rows. Shape (N, D).
-        groups: Group of each row, as an index. Shape (N,).
+        text_embeds: The same rows' reports, of unit length. Shape (N, D).
+        groups: Index of each row in `group_names`. Shape (N,).
         group_names: Names of the groups.
-        title: What was embedded.
-        seed: Seed of the selection and the layout.
-
-    Returns:
-        The figure. Of more than 1,500 rows, as many are drawn at random.
+        title: The embedded data.
+        seed: Seed of the layout, and of the choice of `MAX_MAP_POINTS` rows.
     """
     rng = np.random.default_rng(seed)
     kept = np.sort(rng.permutation(len(image_embeds))[:MAX_MAP_POINTS])
@@ -209,7 +177,7 @@ def embedding_map(
 
 
 def _two_dimensions(points: NDArray[Any], seed: int) -> NDArray[Any]:
-    """PCA to at most 50 dimensions, then t-SNE; too few points for neighbourhoods stay with PCA."""
+    """Reduce by PCA to at most 50 dimensions, then by t-SNE; by only PCA with too few points for neighbours."""
     reduced = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
     if len(points) < 10:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]

@@ -1,11 +1,15 @@
 """One look for all figures: fonts, palette, axes."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart with every common form of colour blindness, and in print.
+from data_scripts.system.whole_files import write_folder
+
+# Okabe and Ito (2008): distinguishable with every common form of colour blindness, and in print.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, GREY, BLACK = "#56B4E9", "#E69F00", "#8A8A8A", "#222222"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY, BLACK)
@@ -35,6 +39,22 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Replace `folder/figures` by these figures, PNG by file name: all or none."""
+
+    def fill(unfinished: Path) -> None:
+        for name, figure in figures.items():
+            figure.savefig(unfinished / name)
+
+    write_folder(folder / "figures", fill)
+
+
+def show_slice(axes: Axes, image: Any) -> None:
+    """Show an 8-bit grey image without ticks, grid and spines."""
+    without_frame(axes)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
 def without_frame(axes: Axes) -> None:

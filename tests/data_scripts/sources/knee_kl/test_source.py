@@ -68,24 +68,28 @@ def test_the_set_s_own_splits_are_kept_only_where_they_can_serve(knees):
     (raw / "test/2/9000002R.png").unlink()
     assert {item.split for item in read(raw) if isinstance(item, Record)} == {"train", "validation", "test"}
     (raw / "test/0/9000004R.png").unlink()
-    assert "not used: there is no image in test" in knee_kl.describe(ReadOptions(raw=raw)).summary
+    assert "not used: no image in test" in knee_kl.describe(ReadOptions(raw=raw)).summary
     assert {item.split for item in read(raw) if isinstance(item, Record)} == {None}
 
 
 @pytest.mark.parametrize(
     ("file", "reason", "by_rule"),
     [
-        ("train/5/9000009L.png", "lies in the folder of its grade, 0 to 4, got 'train/5'", False),
-        ("train/9000009L.png", "lies in the folder of its grade, 0 to 4, got 'train'", False),
-        ("train/2/more/9000009L.png", "lies in the folder of its grade", False),
-        ("train/2/900009L.png", "named by 7 digits and L or R, as 9003175L.png, got '900009L.png'", False),
-        ("train/2/9000009.png", "named by 7 digits", False),
-        ("train/2/9000009l.png", "named by 7 digits", False),
-        ("train/2/٩٠٠٠٠٠٩L.png", "named by 7 digits", False),
-        ("train/2/9000009L.gif", "named by 7 digits", False),
-        ("train/2/.DS_Store", "not part of the set", True),
-        ("auto_test/2/9000009L.png", "not part of the set", True),
-        ("README.txt", "not part of the set", True),
+        ("train/5/9000009L.png", "unknown folder 'train/5'; expected a grade, 0 to 4", False),
+        ("train/9000009L.png", "unknown folder 'train'; expected a grade, 0 to 4", False),
+        ("train/2/more/9000009L.png", "unknown folder 'train/2/more'", False),
+        (
+            "train/2/900009L.png",
+            "unknown image name '900009L.png'; expected 7 digits and L or R, as 9003175L.png",
+            False,
+        ),
+        ("train/2/9000009.png", "expected 7 digits and L or R", False),
+        ("train/2/9000009l.png", "expected 7 digits and L or R", False),
+        ("train/2/٩٠٠٠٠٠٩L.png", "expected 7 digits and L or R", False),
+        ("train/2/9000009L.gif", "expected 7 digits and L or R", False),
+        ("train/2/.DS_Store", "hidden, or outside the folders train, val, test", True),
+        ("auto_test/2/9000009L.png", "hidden, or outside the folders train, val, test", True),
+        ("README.txt", "hidden, or outside the folders train, val, test", True),
     ],
 )
 def test_files_out_of_place_are_listed(knees, file, reason, by_rule):
@@ -96,7 +100,7 @@ def test_files_out_of_place_are_listed(knees, file, reason, by_rule):
 
 def test_a_knee_in_two_files_is_left_out_of_both(knees):
     first, second, *records = read(knees((*FILES, "train/4/9000002L.jpg")))
-    reason = "one knee in several files: train/2/9000002L.png and train/4/9000002L.jpg"
+    reason = "several files of one knee: train/2/9000002L.png and train/4/9000002L.jpg; keep one"
     assert first == Exclusion("knee_kl/train/2/9000002L.png", reason)
     assert second == Exclusion("knee_kl/train/4/9000002L.jpg", reason)
     assert len(records) == len(FILES) - 1
@@ -104,7 +108,7 @@ def test_a_knee_in_two_files_is_left_out_of_both(knees):
 
 def test_a_folder_without_splits_is_refused(tmp_path):
     for raw in (None, tmp_path, tmp_path / "none"):
-        with pytest.raises(ValueError, match="--raw must hold the folders train, val, test with 0 to 4 in each"):
+        with pytest.raises(ValueError, match="--raw must contain the folders train, val, test with 0 to 4 in each"):
             knee_kl.describe(ReadOptions(raw=raw))
 
 

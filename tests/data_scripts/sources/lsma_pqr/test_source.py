@@ -68,7 +68,7 @@ class TestMasks:
             ("axial", [[0, 4]], r"classes \[4\] is unknown in axial masks"),
             ("sagittal", [[1, 7]], r"classes \[1, 7\] is unknown in sagittal masks"),
             ("sagittal", [[0, 4]], r"classes \[4\] fits two numberings of sagittal masks"),
-            ("axial", [[[1, 1, 1]]], "no 8-bit grey or palette image"),
+            ("axial", [[[1, 1, 1]]], "must be an 8-bit grey or palette image"),
         ],
     )
     def test_what_is_no_mask(self, tmp_path, plane, pixels, reason):
@@ -89,10 +89,10 @@ class TestMasks:
         records, exclusions = read(raw)
         assert len(records) == 5
         assert exclusions == [
-            Exclusion("LSMA-PQR/images_png/T1_0001_D3.png", "missing mask: masks_indexed holds none for 0001_D3_T1"),
+            Exclusion("LSMA-PQR/images_png/T1_0001_D3.png", "missing mask: masks_indexed has none for 0001_D3_T1"),
             Exclusion(
                 "LSMA-PQR/images_png/T1_0001_D4.png",
-                "ambiguous mask: 2 files that differ claim to be 0001_D4_T1; keep one",
+                "ambiguous mask: 2 different files are named 0001_D4_T1; keep one",
             ),
             Exclusion("LSMA-PQR/masks_indexed/T2_0001_S8.png", "mask without an image"),
         ]
@@ -126,19 +126,19 @@ class TestFolder:
         assert Counter(exclusion.reason.split(";")[0] for exclusion in exclusions) == {
             "unknown image name": 5,
             "copy of another file": 1,
-            "2 files that differ claim to be 0001_D4_T1": 2,
+            "2 different files are named 0001_D4_T1": 2,
         }
 
     def test_images_and_notes_are_needed(self, lsma, tmp_path):
-        with pytest.raises(ValueError, match="--raw must be an existing folder with LSMA-PQR, got None"):
+        with pytest.raises(ValueError, match="--raw is not given. Name the folder with LSMA-PQR"):
             lsma_pqr.describe(ReadOptions(raw=None))
-        with pytest.raises(ValueError, match="holds no folder images_png"):
+        with pytest.raises(ValueError, match="has no folder images_png"):
             lsma_pqr.describe(ReadOptions(raw=tmp_path))
         raw = lsma()
         (raw / "structured_notes.csv").rename(tmp_path / "elsewhere.csv")
-        with pytest.raises(ValueError, match=r"must hold structured_notes\.csv or RadiologicalNotes\.csv.*got None"):
+        with pytest.raises(ValueError, match=r"must contain structured_notes\.csv or RadiologicalNotes\.csv.*got None"):
             lsma_pqr.describe(ReadOptions(raw=raw))
-        with pytest.raises(ValueError, match=r"--notes name a \.csv file; got .*nowhere\.csv"):
+        with pytest.raises(ValueError, match=r"--notes a \.csv file; got .*nowhere\.csv"):
             lsma_pqr.describe(ReadOptions(raw=raw, notes=tmp_path / "nowhere.csv"))
         assert len(read(raw, notes=tmp_path / "elsewhere.csv")[0]) == 8
 
@@ -146,7 +146,7 @@ class TestFolder:
     def test_a_table_in_both_namings(self, lsma, key):
         raw = lsma()
         (raw / LONG_NAMES[key]).write_bytes((raw / SHORT_NAMES[key]).read_bytes())
-        with pytest.raises(ValueError, match=f"holds both {SHORT_NAMES[key]} and {LONG_NAMES[key]}; keep one"):
+        with pytest.raises(ValueError, match=f"contains both {SHORT_NAMES[key]} and {LONG_NAMES[key]}; keep one"):
             lsma_pqr.describe(ReadOptions(raw=raw))
 
     def test_missing_columns_are_named(self, lsma):

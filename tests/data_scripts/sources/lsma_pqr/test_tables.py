@@ -61,7 +61,7 @@ class TestGrades:
         assert exclusion == Exclusion("PfirrmannGrade.csv row 2", "the patient ID must be a whole number, got 'x'")
         records, exclusions = read(lsma(grades=[GRADES, {**GRADES, "PatientID": "0001.0"}]))
         assert records == [] and len(exclusions) == 8
-        assert "patient 0001 stands in 2 rows; keep one" in exclusions[0].reason
+        assert "patient 0001 has 2 rows; keep one" in exclusions[0].reason
 
     def test_either_id_column(self, lsma):
         note = {"Patient_ID": NOTE["PatientID"], **{key: value for key, value in NOTE.items() if key != "PatientID"}}
@@ -82,7 +82,7 @@ class TestNotes:
         assert Counter(record.patient_id for record in records) == {"mendeley-0001": 8, "mendeley-0002": 8}
         assert reasons(exclusions) == {
             ("empty note", True): 8 + 2,
-            ("no note of its patient", True): 8,
+            ("the patient has no note", True): 8,
             ("note without an image", True): 1,
         }
         report = built(raw, source="lsma_pqr", split_fractions=[0.5, 0.5, 0.0])

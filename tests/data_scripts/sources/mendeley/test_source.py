@@ -91,7 +91,7 @@ class TestSlices:
         (raw / "._T1_0001_D3.png").write_bytes(b"left by another system")
         records, exclusions = read(raw)
         assert len(records) == 6 and all("_Output/" in record.source for record in records)
-        assert reasons(exclusions) == {("label image, no slice", True): 5}
+        assert reasons(exclusions) == {("label image, not a slice", True): 5}
 
     @pytest.mark.parametrize("folder", ["labels", "Ground Truth", "composite", "masks"])
     def test_slices_come_before_label_images_of_the_same_name(self, tmp_path, folder):
@@ -100,7 +100,7 @@ class TestSlices:
         write_png(tmp_path / folder / "T1_0001_D3.png", 2)
         (record,), (exclusion,) = read(tmp_path)
         assert record.source == "Mendeley/slices/T1_0001_D3.png"
-        assert exclusion == Exclusion(f"Mendeley/{folder}/T1_0001_D3.png", "label image, no slice", by_rule=True)
+        assert exclusion == Exclusion(f"Mendeley/{folder}/T1_0001_D3.png", "label image, not a slice", by_rule=True)
 
     @pytest.mark.parametrize(
         "name",
@@ -140,7 +140,7 @@ class TestSlices:
         assert [record.source for record in records] == ["Mendeley/a/T1_0001_D3.png"]
         assert reasons(exclusions) == {
             ("copy of another file", True): 2,
-            ("2 files that differ claim to be 0001_D4_T1; keep one", False): 2,
+            ("2 different files are named 0001_D4_T1; keep one", False): 2,
         }
 
 
@@ -156,9 +156,9 @@ class TestNotes:
         assert reasons(exclusions) == {
             ("empty note", True): 6 + 6 + 3,  # images of 3 and 7; notes of 3, 4 and 7
             ("note without an image", True): 1,
-            ("no note of its patient", True): 6,
-            ("patient 0008 stands in 2 rows; keep one", False): 2,
-            (f"{NOTES_NAME} row 9: patient 0008 stands in 2 rows; keep one", False): 1,
+            ("the patient has no note", True): 6,
+            ("patient 0008 has 2 rows; keep one", False): 2,
+            (f"{NOTES_NAME} row 9: patient 0008 has 2 rows; keep one", False): 1,
         }
         report = built(tmp_path / "raw", source="mendeley", split_fractions=[0.5, 0.5, 0.0], max_bad=0.1)
         assert (report["rows_read"], report["rows_written"]) == (37, 12)
@@ -185,7 +185,7 @@ class TestNotes:
 
     @pytest.mark.parametrize("raw", [None, Path("nowhere")])
     def test_the_folder_must_exist(self, raw):
-        with pytest.raises(ValueError, match="--raw must be an existing folder with label images"):
+        with pytest.raises(ValueError, match="Name the folder with label images"):
             mendeley.describe(ReadOptions(raw=raw))
 
     def test_neither_form_or_both(self, tmp_path):
@@ -246,7 +246,7 @@ class TestRawStudies:
         path = studies / "01_MRI_Data/0001" / STUDY / "T2_TSE_TRA_384_0005/slice_2.ima"
         np.testing.assert_array_equal(np.asarray(axial.load_image()), np.asarray(read_slice(path)))
         patient = "Mendeley/0001/study-1"
-        other = "no axial or sagittal T1 or T2 series"
+        other = "not an axial or sagittal T1 or T2 series"
         assert exclusions == [
             Exclusion(f"{patient}/LOCALIZER_0001 (2 files)", other, by_rule=True),
             Exclusion(f"{patient}/POSDISP_[4]_T2_TSE_TRA_384_5001 (1 files)", other, by_rule=True),
@@ -274,7 +274,7 @@ class TestRawStudies:
             "Mendeley/0001/study-1/T2_TSE_TRA_384_0005/noise.ima",
             "Mendeley/01_MRI_Data/stray.ima",
         }
-        assert "not in a folder PATIENT/STUDY/SERIES" in bad["Mendeley/01_MRI_Data/stray.ima"]
+        assert "outside a folder PATIENT/STUDY/SERIES" in bad["Mendeley/01_MRI_Data/stray.ima"]
 
     def test_build(self, studies, built):
         write_notes(studies, [(1, BULGE), (2, NORMAL), (3, "")])

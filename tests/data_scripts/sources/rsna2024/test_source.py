@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 
-from data_scripts.imaging import dicom_headers
+from data_scripts.imaging import dicom
 from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
 from data_scripts.sources.rsna2024 import source as rsna2024
 from data_scripts.sources.rsna2024.captions import CONDITIONS
@@ -143,7 +143,7 @@ def test_without_coordinates_the_middle_image_of_each_sagittal_series_states_all
     for words in ("canal", "foramin", "severe left"):
         assert words in first.report.lower()
     assert {name: item.by_rule for name, item in exclusions.items()} == {"RSNA2024/1/13": True, "RSNA2024/2/13": True}
-    assert "not known without train_label_coordinates.csv" in exclusions["RSNA2024/1/13"].reason
+    assert "unknown without train_label_coordinates.csv" in exclusions["RSNA2024/1/13"].reason
 
 
 @pytest.mark.parametrize("has_labels", [True, False])
@@ -154,7 +154,7 @@ def test_several_processes_read_what_one_reads(download, monkeypatch, has_labels
     raw = download(grades, labels if has_labels else None)
     (raw / "train_images/1/11/1.dcm").write_bytes(b"broken")
     alone = [repr(item) for item in read(raw)]
-    monkeypatch.setattr(dicom_headers, "NUM_READ_HERE", 2)
+    monkeypatch.setattr(dicom, "NUM_READ_HERE", 2)
     with Workers(2):  # as in a build: their server, which lasts, has imported everything
         together = [repr(item) for item in rsna2024.read(ReadOptions(raw=raw, num_proc=2))]
     assert together == alone and any("Record(" in item for item in alone)
@@ -179,10 +179,10 @@ def test_what_nothing_points_at_or_nobody_graded_is_left_out_by_rule(download):
     write_csv(raw / "train.csv", [{"study_id": study, **blank} for study in "123"], ["study_id", *NORMAL])
     records, exclusions = split(read(raw))
     assert not records and all(item.by_rule for item in exclusions.values())
-    assert "none of the conditions that this image shows is graded" in exclusions["RSNA2024/2/12/3.dcm"].reason
+    assert "no condition on this image is graded" in exclusions["RSNA2024/2/12/3.dcm"].reason
     assert (
         "no label" in exclusions["RSNA2024/1/11"].reason
-        and "no series of this study" in exclusions["RSNA2024/3"].reason
+        and "has no series for this study" in exclusions["RSNA2024/3"].reason
     )
     assert len(exclusions) == 7
 
@@ -195,7 +195,7 @@ def test_what_nothing_points_at_or_nobody_graded_is_left_out_by_rule(download):
             {"study_id": "3", **NORMAL, "spinal_canal_stenosis_l1_l2": "Mild"},
             "unknown spinal_canal_stenosis_l1_l2",
         ),
-        ("train.csv", {"study_id": "1", **NORMAL}, "study 1 stands in train.csv row 1, too"),
+        ("train.csv", {"study_id": "1", **NORMAL}, "study 1 is repeated, first in train.csv row 1"),
         ("train.csv", {"study_id": "../1", **NORMAL}, "study_id must be letters and digits, got '../1'"),
         ("train_series_descriptions.csv", ("1", "11", "Sagittal T1"), "series 11 of study 1 is described twice"),
         ("train_series_descriptions.csv", ("1", "14", "Coronal"), "unknown series_description 'Coronal'"),
@@ -253,13 +253,13 @@ def test_unreadable_images_are_listed(download):
         path.unlink()
     records, exclusions = split(read(raw))
     assert list(records) == ["RSNA2024/1/12/3.dcm"]  # 1, 2, 3 and 5 can be read; the later of the two in the middle
-    assert exclusions["RSNA2024/1/11"].reason == "no image of this series that can be read"
+    assert exclusions["RSNA2024/1/11"].reason == "no image of this series is readable"
 
 
 def test_a_folder_in_another_layout_is_refused(tmp_path, download):
     for raw in (None, tmp_path):
         with pytest.raises(
-            ValueError, match="--raw must hold train.csv, train_series_descriptions.csv and train_images/"
+            ValueError, match="--raw must contain train.csv, train_series_descriptions.csv and train_images/"
         ):
             rsna2024.describe(ReadOptions(raw=raw))
     raw = download({"1": {}})

@@ -154,7 +154,7 @@ def test_slices_without_usable_gradings_become_exclusions(sagittal_folder):
 
 
 def test_the_form_must_be_clear(tmp_path, disc_folder):
-    with pytest.raises(ValueError, match="existing folder"):
+    with pytest.raises(ValueError, match="--raw is not given"):
         spider.describe(ReadOptions(raw=None))
     with pytest.raises(ValueError, match="one form of SPIDER, found: none"):
         spider.describe(ReadOptions(raw=tmp_path))

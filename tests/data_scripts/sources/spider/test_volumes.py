@@ -150,11 +150,11 @@ def test_broken_volumes_are_listed_when_read_or_when_loaded(volumes):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"pixels": np.zeros((9, 20, 15), np.uint8)}, r"the mask does not fit: \(9, 20, 15\) voxels"),
+        ({"pixels": np.zeros((9, 20, 15), np.uint8)}, r"the mask does not fit: it has \(9, 20, 15\) voxels"),
         ({"spacing": (0.6, 1.0, 4.0)}, "the mask does not fit"),
-        ({"pixels": np.full(SHAPE, 57, np.uint8)}, "mask holds 57; known are 0 to 25, 100 to 125 and 201 to 225"),
-        ({"pixels": np.full(SHAPE, 300, np.int16)}, "no whole numbers from 0 to 255"),
-        ({"pixels": np.full(SHAPE, 1.5, np.float32)}, "no whole numbers from 0 to 255"),
+        ({"pixels": np.full(SHAPE, 57, np.uint8)}, "unknown mask value 57; allowed: 0 to 25, 100 to 125, 201 to 225"),
+        ({"pixels": np.full(SHAPE, 300, np.int16)}, "must be whole numbers from 0 to 255"),
+        ({"pixels": np.full(SHAPE, 1.5, np.float32)}, "must be whole numbers from 0 to 255"),
     ],
 )
 def test_masks_that_cannot_be_right_are_refused(volumes, change, reason):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from train.evaluation.label_metrics import label_estimates
 from train.evaluation.protocols.attention_pooling import GatedAttention, attention_pooling
-from train.evaluation.protocols.linear_probe import linear_probe
-from train.evaluation.protocols.patient_level import mean_over_patients, patient_figures, patient_targets
+from train.evaluation.protocols.linear_probe import logistic_probe
+from train.evaluation.protocols.patient_level import mean_over_patients, patient_measures, patient_targets
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import Targets
 
@@ -46,10 +47,10 @@ def answers(one_of_six):
 
 def test_attention_finds_the_one_slice_that_the_mean_drowns(one_of_six, answers):
     features, targets = one_of_six
-    attended = patient_figures(targets["test"], answers, FEW)["auroc"].value
+    attended = patient_measures(targets["test"], answers)["auroc"].value()
     pooled = {split: mean_over_patients(rows, targets[split].patient_ids) for split, rows in features.items()}
     of_patients = {split: patient_targets(of_rows) for split, of_rows in targets.items()}
-    mean = linear_probe(pooled, of_patients, FEW).estimates["auroc"].value
+    mean = label_estimates(of_patients["test"], logistic_probe(pooled, of_patients), FEW)["auroc"].value
     assert attended > 0.9
     assert mean < 0.75
 
@@ -140,7 +141,7 @@ def test_a_finding_that_no_training_patient_has_is_nan(planted):
     answers = attention_pooling(features, without)
     assert np.isnan(answers[:, 1]).all()
     assert np.isfinite(answers[:, [0, 2]]).all()
-    assert patient_figures(targets["test"], answers, FEW)["auroc/bulge"].value > 0.8
+    assert patient_measures(targets["test"], answers)["auroc/bulge"].value() > 0.8
 
 
 def test_constant_features_are_no_crash(planted, few_epochs):

@@ -10,10 +10,10 @@ from scipy.special import expit, log_softmax, softmax
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prediction_sets
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from train.evaluation.protocols.calibration import (
-    calibration_figures,
-    confidence_of_answers,
+    confidence_and_correctness,
     fit_calibration,
     fit_temperature,
+    measure_calibration,
     scale,
 )
 from train.evaluation.statistics.bootstrap import Resampling
@@ -60,7 +60,7 @@ def test_a_choice_that_cannot_be_answered_is_left_out():
     assert fit_temperature(with_third, truth) == expected
     more = np.r_[with_third, with_third[:5]], np.r_[truth, np.full(5, 3)]  # five rows of which it is the truth
     assert fit_temperature(*more) == expected
-    assert "no validation row can be answered" in fit_temperature(with_third[:5], np.full(5, 3))[1]
+    assert "no validation row can be predicted" in fit_temperature(with_third[:5], np.full(5, 3))[1]
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
@@ -81,7 +81,7 @@ def test_sharp_logits_are_calibrated_as_users_apply_them(make_targets, exclusive
     assert targets["test"].exclusive == exclusive
     test, two_logits = targets["test"], {split: np.c_[np.zeros(2000), of[:, -1]] for split, of in logits.items()}
     truth = {split: of.labels[:, -1].astype(int) for split, of in targets.items()}
-    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], test, FEW)
+    result = measure_calibration(logits["validation"], targets["validation"], logits["test"], test, FEW)
     temperature, reason = fit_temperature(two_logits["validation"], truth["validation"])
     assert reason is None
     assert temperature == pytest.approx(30, rel=0.15)
@@ -103,7 +103,7 @@ def test_sharp_logits_are_calibrated_as_users_apply_them(make_targets, exclusive
     "logits, truth, temperature, reason",
     [
         ([[2.0, 0.0], [0.0, 1.0]], [0, 0], 1.0, "one choice is true of all 2"),
-        ([[2.0, 0.0], [0.0, 0.1]], [0, 1], 1.0, "all 2 validation rows are answered right"),
+        ([[2.0, 0.0], [0.0, 0.1]], [0, 1], 1.0, "all 2 validation rows are predicted right"),
         ([[2.0, 0.0], [0.0, 1.0]], [1, 0], 100.0, "tell nothing"),
         ([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], [0, 1, 1], None, None),
     ],
@@ -131,7 +131,7 @@ def overconfident(make_targets):
 def test_calibration_of_exclusive_classes_helps_and_keeps_the_answers(overconfident):
     logits, targets = overconfident
     test = targets["test"]
-    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], test, FEW)
+    result = measure_calibration(logits["validation"], targets["validation"], logits["test"], test, FEW)
     assert result.calibration.temperatures[0] == pytest.approx(3, rel=0.15)
     assert result.calibration.reasons == {}
     np.testing.assert_array_equal(result.probabilities.argmax(1), logits["test"].argmax(1))
@@ -142,7 +142,7 @@ def test_calibration_of_exclusive_classes_helps_and_keeps_the_answers(overconfid
     for name in ("expected_calibration_error", "brier_score", "negative_log_likelihood"):
         assert result.estimates[f"change/{name}"].high < 0
         assert values[f"change/{name}"] == pytest.approx(values[f"calibrated/{name}"] - values[f"uncalibrated/{name}"])
-    confidence, correct = confidence_of_answers(test, result.probabilities)
+    confidence, correct = confidence_and_correctness(test, result.probabilities)
     assert values["calibrated/expected_calibration_error"] == expected_calibration_error(confidence, correct)
     assert values["class_conditional/coverage"] == pytest.approx(0.9, abs=0.03)
     for name in test.label_names:
@@ -164,7 +164,7 @@ def made_findings(make_targets, size=400):
 
 def test_each_finding_has_its_temperature(make_targets):
     logits, targets = made_findings(make_targets)
-    result = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+    result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
     np.testing.assert_allclose(result.calibration.temperatures, [4, 0.25, 1], rtol=0.35)
     for name in ("bulge", "stenosis"):
         before, after = (
@@ -183,7 +183,7 @@ def test_the_temperature_changes_no_set_of_two_choices(make_targets):
     logits, targets = made_findings(make_targets)
     sharpened = {split: 3 * of_split for split, of_split in logits.items()}
     sets = [
-        calibration_figures(of["validation"], targets["validation"], of["test"], targets["test"], FEW).sets
+        measure_calibration(of["validation"], targets["validation"], of["test"], targets["test"], FEW).sets
         for of in (logits, sharpened)
     ]
     np.testing.assert_array_equal(*sets)
@@ -193,7 +193,7 @@ def test_the_truth_of_test_rows_changes_no_answer(make_targets):
     logits, targets = made_findings(make_targets)
     other = targets["test"].select(np.arange(400)[::-1], "reversed")
     results = [
-        calibration_figures(logits["validation"], targets["validation"], logits["test"], truth, FEW)
+        measure_calibration(logits["validation"], targets["validation"], logits["test"], truth, FEW)
         for truth in (targets["test"], other)
     ]
     np.testing.assert_array_equal(results[0].probabilities, results[1].probabilities)
@@ -207,7 +207,7 @@ def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monke
         logits[split][:, 0] = np.nan
     targets["validation"].labels[:, 1] = False
     with caplog.at_level(logging.WARNING):
-        result = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+        result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
     reasons = result.calibration.reasons
     assert reasons["bulge"] == "there are no probabilities to calibrate"
     assert "one choice is true of all 80 validation rows" in reasons["stenosis"]
@@ -215,7 +215,7 @@ def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monke
     assert "Calibration of stenosis" in caplog.text
     told = caplog.messages.copy()
     with caplog.at_level(logging.WARNING):
-        again = calibration_figures(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+        again = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
     assert again.calibration.reasons == reasons and caplog.messages == told
     assert np.isnan(result.probabilities[:, 0]).all()
     np.testing.assert_allclose(result.probabilities[:, 1], expit(logits["test"][:, 1]))
@@ -228,7 +228,7 @@ def test_answers_that_are_all_equally_sure(make_targets):
     labels = {split: np.eye(2)[np.arange(80) % 2] for split in ("train", "validation", "test")}
     targets = make_targets(labels, ["LBP", "No Finding"])
     sure = 50 * np.eye(2)[(np.arange(80) % 4 != 0).astype(int)]  # right on three of four
-    result = calibration_figures(sure, targets["validation"], sure, targets["test"], FEW)
+    result = measure_calibration(sure, targets["validation"], sure, targets["test"], FEW)
     assert np.isfinite(result.probabilities).all()
     assert result.probabilities.max(1)[0] == pytest.approx((sure.argmax(1) == np.arange(80) % 2).mean(), abs=0.01)
     assert result.estimates["calibrated/expected_calibration_error"].value < 0.02
@@ -238,5 +238,5 @@ def test_nothing_learned_gives_no_figures(make_targets):
     labels = {split: np.tile([1, 0, 0], (40, 1)) + np.eye(40, 3) > 0 for split in ("train", "validation", "test")}
     targets = make_targets(labels, ["bulge", "stenosis", "No Finding"])
     nothing = np.full((40, 3), np.nan)
-    assert calibration_figures(nothing, targets["validation"], nothing, targets["test"], FEW).estimates == {}
+    assert measure_calibration(nothing, targets["validation"], nothing, targets["test"], FEW).estimates == {}
     assert fit_calibration(nothing, targets["validation"]).thresholds.min() == 1

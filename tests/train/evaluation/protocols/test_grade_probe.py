@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from train.evaluation.protocols.grade_probe import fit_grader, grade_probe
-from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.protocols.grade_probe import fit_grader, grade_measures, grade_probe
 
 NAMES = tuple("12345")
 
@@ -23,10 +22,12 @@ def graded(make_targets):
 
 def test_reads_a_planted_grade_and_leaves_ungraded_rows_out(graded):
     features, targets = graded
-    result = grade_probe(features, targets, Resampling(100))
-    assert len(result.truth) == result.estimates["grade_quadratic_kappa"].n == 360
-    assert result.estimates["grade_quadratic_kappa"].value > 0.85
-    assert result.estimates["grade_mean_absolute_error"].value < 0.4
+    predicted = grade_probe(features, targets)
+    np.testing.assert_array_equal(predicted == -1, np.arange(400) % 10 == 0)
+    measures = grade_measures(targets["test"], predicted)
+    assert len(measures["quadratic_kappa"].patient_ids) == 360
+    assert measures["quadratic_kappa"].value() > 0.85
+    assert measures["mean_absolute_error"].value() < 0.4
 
 
 def test_gives_each_grade_about_as_often_as_it_occurs(graded):
@@ -34,8 +35,8 @@ def test_gives_each_grade_about_as_often_as_it_occurs(graded):
     features, targets = graded
     rng = np.random.default_rng(1)
     weak = {split: rows + rng.normal(0, 8, rows.shape) for split, rows in features.items()}
-    result = grade_probe(weak, targets, Resampling(10))
-    shares = np.bincount(result.predicted, minlength=5) / len(result.predicted)
+    predicted = grade_probe(weak, targets)
+    shares = np.bincount(predicted[predicted >= 0], minlength=5) / 360
     np.testing.assert_allclose(shares, [0.1, 0.2, 0.4, 0.2, 0.1], atol=0.06)
     assert shares[0] > 0
     assert shares[4] > 0
@@ -53,12 +54,12 @@ def test_never_sees_test_rows_in_fitting(graded):
 def test_no_information_gives_no_kappa(graded):
     _, targets = graded
     constant = {split: np.zeros((len(split_targets), 1)) for split, split_targets in targets.items()}
-    assert grade_probe(constant, targets, Resampling(10)).estimates["grade_quadratic_kappa"].value == 0
+    assert grade_measures(targets["test"], grade_probe(constant, targets))["quadratic_kappa"].value() == 0
 
 
 def test_without_grades_there_is_no_probe(planted):
     features, targets = planted
-    assert grade_probe(features, targets, Resampling(10)) is None
+    assert grade_probe(features, targets) is None
 
 
 def test_a_grade_beyond_all_that_occur_is_never_answered(graded):

@@ -7,10 +7,10 @@ from sklearn.metrics import roc_auc_score
 
 from train.evaluation.protocols.patient_level import (
     mean_over_patients,
-    patient_figures,
+    patient_measures,
     patient_targets,
 )
-from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.statistics.bootstrap import Resampling, estimates_of
 
 FEW = Resampling(50)
 
@@ -51,13 +51,13 @@ def test_a_patient_has_the_highest_grade_of_the_rows(make_targets):
     assert patient_targets(of_patients(targets, "aaabc")).grades.tolist() == [3, -1, 0]
 
 
-def test_figures_count_patients_and_equal_sklearn(make_targets):
+def test_metrics_count_patients_and_equal_sklearn(make_targets):
     rng = np.random.default_rng(0)
     patient_ids = np.repeat([f"p{i:02d}" for i in range(20)], 3)
     labels = np.eye(2)[rng.integers(0, 2, 60) | rng.integers(0, 2, 60)]
     targets = of_patients(make_targets({"test": labels}, ["LBP", "No Finding"])["test"], patient_ids)
     probabilities = rng.dirichlet([1, 1], 60)
-    figures = patient_figures(targets, probabilities, FEW)
+    figures = estimates_of(patient_measures(targets, probabilities), FEW)
     positive = labels[:, 0].reshape(20, 3).any(1)
     pooled = probabilities[:, 0].reshape(20, 3).mean(1)
     assert figures["auroc"].n == 20
@@ -70,12 +70,12 @@ def test_answers_for_the_patient_are_measured_as_they_are(make_targets):
     rng = np.random.default_rng(1)
     targets = make_targets({"test": rng.random((40, 2)) < 0.3}, ["bulge", "stenosis"])["test"]
     of_patient = rng.random((10, 2))
-    rows = patient_figures(targets, of_patient[np.repeat(np.argsort(np.arange(10).astype(str)), 4)], FEW)
+    rows = patient_measures(targets, of_patient[np.repeat(np.argsort(np.arange(10).astype(str)), 4)])
     order = rng.permutation(40)
-    shuffled = patient_figures(
-        targets.select(order, "test"), of_patient[np.repeat(np.argsort(np.arange(10).astype(str)), 4)][order], FEW
+    shuffled = patient_measures(
+        targets.select(order, "test"), of_patient[np.repeat(np.argsort(np.arange(10).astype(str)), 4)][order]
     )
-    assert {name: e.value for name, e in rows.items()} == pytest.approx({n: e.value for n, e in shuffled.items()})
+    assert {name: e.value() for name, e in rows.items()} == pytest.approx({n: e.value() for n, e in shuffled.items()})
 
 
 def test_a_finding_that_could_not_be_learned_is_nan_with_its_name(make_targets):
@@ -83,7 +83,7 @@ def test_a_finding_that_could_not_be_learned_is_nan_with_its_name(make_targets):
     targets = of_patients(make_targets({"test": labels}, ["bulge", "stenosis"])["test"], "abcd" * 4)
     probabilities = np.where(labels, 0.9, 0.2).astype(float)
     probabilities[:, 1] = np.nan
-    figures = patient_figures(targets, probabilities, FEW)
+    figures = estimates_of(patient_measures(targets, probabilities), FEW)
     assert figures["macro_auroc"].value == figures["auroc/bulge"].value == 1
     assert math.isnan(figures["auroc/stenosis"].value)
-    assert figures["auroc/stenosis"].reason == "`stenosis` could not be learned"
+    assert "`stenosis`" in figures["auroc/stenosis"].reason

@@ -9,9 +9,10 @@ from train.evaluation.protocols.retrieval import (
     group_facts,
     group_texts,
     rank_queries,
-    retrieval,
+    retrieval_measures,
+    retrieval_predictions,
 )
-from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.statistics.bootstrap import Resampling, estimates_of
 
 DISTINCT_REPORTS = [
     "Mild disc bulge at L4/L5.",
@@ -24,6 +25,11 @@ DISTINCT_REPORTS = [
     "Thank you.",
 ]
 FACTS_OF_REPORT = [0, 0, 1, 2, 3, 4, 5, 6]
+
+
+def retrieval(images, texts, text_embeds, patient_ids, hits="report"):
+    predictions = retrieval_predictions(images, texts, text_embeds)
+    return estimates_of(retrieval_measures(predictions, f"retrieval/{hits}", patient_ids), Resampling(10))
 
 
 def duplicated_rows(num_rows=40, seed=0):
@@ -84,7 +90,7 @@ def test_ranks_equal_the_obvious_loop(hits, block, monkeypatch):
 def test_a_model_that_answers_everything_alike_scores_nothing(hits):
     alike = np.ones((30, 4), dtype=np.float32) / 2
     texts = [f"Report number {i} is ready." for i in range(30)]
-    result = retrieval(alike, texts, alike, np.arange(30).astype(str), Resampling(10), hits)
+    result = retrieval(alike, texts, alike, np.arange(30).astype(str), hits)
     assert result["image_to_text_recall_at_10"].value == 0
     assert result["text_to_image_recall_at_10"].value == 0
 
@@ -112,7 +118,7 @@ def test_a_perfect_model_finds_everything_and_duplicates_count():
     texts = ["same", "same", "other"]
     text_embeds = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
     image_embeds = np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32)
-    result = retrieval(image_embeds, texts, text_embeds, np.array(list("aab")), Resampling(10))
+    result = retrieval(image_embeds, texts, text_embeds, np.array(list("aab")))
     assert result["image_to_text_recall_at_1"].value == pytest.approx(2 / 3)
     assert result["image_to_text_chance_at_1"].value == pytest.approx(1 / 2)  # of two distinct texts
     # "other" ties between image 2 (its own) and image 1 (not): a tie counts as a miss.
@@ -129,7 +135,7 @@ def test_chance_is_what_random_embeddings_reach(hits):
     recalls, chances = [], []
     for _ in range(60):
         images, text_embeds = rng.normal(size=(40, 8)), rng.normal(size=(len(DISTINCT_REPORTS), 8))[text_of_row]
-        result = retrieval(images, texts, text_embeds, text_of_row.astype(str), Resampling(2), hits)
+        result = retrieval(images, texts, text_embeds, text_of_row.astype(str), hits)
         names = ("image_to_text_{}_at_5", "text_to_image_{}_at_5")
         recalls.append([result[name.format("recall")].value for name in names])
         chances.append([result[name.format("chance")].value for name in names])

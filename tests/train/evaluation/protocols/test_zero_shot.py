@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from train.evaluation.protocols.zero_shot import (
-    first_prompts,
     prompt_ensemble,
     prompts_asked,
-    zero_shot,
-    zero_shot_probabilities,
-    zero_shot_scores,
+    zero_shot_margins,
+    zero_shot_measures,
+    zero_shot_predictions,
 )
-from train.evaluation.statistics.bootstrap import Resampling
 
 EAST, NORTH = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
 
@@ -26,14 +24,23 @@ def test_ensemble_of_nothing_is_refused(prompts):
         prompt_ensemble(prompts)
 
 
-def test_probabilities_by_hand():
+def values(images, stated, denied, factor, targets, which="zero_shot"):
+    predictions = zero_shot_predictions(images, stated, denied, factor, targets)
+    return {name: measure.value() for name, measure in zero_shot_measures(predictions, targets, which).items()}
+
+
+def test_probabilities_by_hand(make_targets):
     # Similarities 0.6 and 0.8, times 10: odds e^2.
-    probabilities = zero_shot_probabilities(np.array([[0.6, 0.8]]), np.eye(2), 10.0)
-    np.testing.assert_allclose(probabilities, [[1 / (1 + math.e**2), math.e**2 / (1 + math.e**2)]])
+    targets = make_targets({"test": np.eye(2)[[0]]}, ["east", "north"])["test"]
+    prompts = {"east": EAST, "north": NORTH}
+    found = zero_shot_predictions(np.array([[0.6, 0.8]]), prompts, prompts, 10.0, targets)["zero_shot"]
+    np.testing.assert_allclose(found, [[1 / (1 + math.e**2), math.e**2 / (1 + math.e**2)]])
 
 
-def test_scores_by_hand():
-    np.testing.assert_allclose(zero_shot_scores(np.array([[0.6, 0.8]]), EAST, NORTH), [[-0.2]])
+def test_margins_by_hand(make_targets):
+    targets = make_targets({"test": np.ones((1, 1))}, ["bulge"])["test"]
+    margins = zero_shot_margins(np.array([[0.6, 0.8]]), {"bulge": EAST}, {"bulge": NORTH}, targets)
+    np.testing.assert_allclose(margins, [[-0.2]])
 
 
 def test_exclusive_classes_take_the_nearest_prompt(make_targets):
@@ -41,10 +48,11 @@ def test_exclusive_classes_take_the_nearest_prompt(make_targets):
     images = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     targets = make_targets({"test": np.eye(2)[[0, 0, 1, 1]]}, ["LBP", "No Finding"])["test"]
     prompts = {"LBP": EAST, "No Finding": NORTH}
-    estimates, probabilities = zero_shot(images, prompts, prompts, 5.0, targets, Resampling(10))
+    probabilities = zero_shot_predictions(images, prompts, prompts, 5.0, targets)["zero_shot"]
     assert probabilities.argmax(1).tolist() == [0, 0, 1, 0]
-    assert estimates["balanced_accuracy"].value == 0.75
-    assert estimates["auroc"].value == 1.0
+    measured = values(images, prompts, prompts, 5.0, targets)
+    assert measured["balanced_accuracy"] == 0.75
+    assert measured["auroc"] == 1.0
 
 
 def test_findings_are_present_where_the_stating_prompts_are_nearer(make_targets):
@@ -53,12 +61,14 @@ def test_findings_are_present_where_the_stating_prompts_are_nearer(make_targets)
     labels = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
     targets = make_targets({"test": labels}, ["bulge", "stenosis"])["test"]
     stating, denying = {"bulge": EAST, "stenosis": EAST}, {"bulge": NORTH, "stenosis": NORTH}
-    estimates, scores = zero_shot(images, stating, denying, 5.0, targets, Resampling(10))
-    assert (scores > 0).tolist() == [[True, True], [True, True], [False, False], [False, False]]
-    assert estimates["auroc/stenosis"].value == 1.0
-    assert estimates["auroc/bulge"].value == 0.75  # ranks 1 and 3 of 4
-    assert estimates["macro_auroc"].value == 0.875
-    assert estimates["balanced_accuracy"].value == (0.5 + 1.0) / 2
+    predictions = zero_shot_predictions(images, stating, denying, 5.0, targets)
+    present = [[True, True], [True, True], [False, False], [False, False]]
+    assert (predictions["zero_shot_margins"] > 0).tolist() == (predictions["zero_shot"] > 0.5).tolist() == present
+    measured = values(images, stating, denying, 5.0, targets)
+    assert measured["auroc/stenosis"] == 1.0
+    assert measured["auroc/bulge"] == 0.75  # ranks 1 and 3 of 4
+    assert measured["macro_auroc"] == 0.875
+    assert measured["balanced_accuracy"] == (0.5 + 1.0) / 2
 
 
 def test_the_temperature_moves_no_answer(make_targets):
@@ -66,9 +76,9 @@ def test_the_temperature_moves_no_answer(make_targets):
     images = rng.normal(size=(20, 4))
     targets = make_targets({"test": np.eye(2)[rng.integers(0, 2, 20)]}, ["LBP", "No Finding"])["test"]
     prompts = {"LBP": rng.normal(size=(3, 4)), "No Finding": rng.normal(size=(2, 4))}
-    cold, warm = (zero_shot(images, prompts, prompts, factor, targets, Resampling(10))[0] for factor in (1.0, 50.0))
-    assert cold["balanced_accuracy"].value == warm["balanced_accuracy"].value
-    assert cold["expected_calibration_error"].value != warm["expected_calibration_error"].value
+    cold, warm = (values(images, prompts, prompts, factor, targets) for factor in (1.0, 50.0))
+    assert cold["balanced_accuracy"] == warm["balanced_accuracy"]
+    assert cold["expected_calibration_error"] != warm["expected_calibration_error"]
 
 
 def test_the_ensemble_is_compared_with_the_first_wording(make_targets):
@@ -76,10 +86,11 @@ def test_the_ensemble_is_compared_with_the_first_wording(make_targets):
     images = np.eye(3)[[0, 0, 1, 1]]
     targets = make_targets({"test": np.eye(2)[[0, 0, 1, 1]]}, ["LBP", "No Finding"])["test"]
     prompts = {"LBP": np.array([[0.0, 0.8, 0.6], [1.0, 0.0, 0.0]]), "No Finding": np.array([[0.0, 0.6, 0.8]])}
-    ensemble, _ = zero_shot(images, prompts, prompts, 5.0, targets, Resampling(10))
-    single, _ = zero_shot(images, first_prompts(prompts), first_prompts(prompts), 5.0, targets, Resampling(10))
-    assert ensemble["auroc"].value == 1.0
-    assert single["auroc"].value == 0.0
+    ensemble, single = (
+        values(images, prompts, prompts, 5.0, targets, which) for which in ("zero_shot", "zero_shot_first")
+    )
+    assert ensemble["auroc"] == 1.0
+    assert single["auroc"] == 0.0
     assert prompts["LBP"].shape == (2, 3)
 
 

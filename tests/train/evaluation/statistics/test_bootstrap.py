@@ -5,9 +5,22 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score, roc_auc_score
 
 from train.evaluation.statistics import bootstrap, metrics
-from train.evaluation.statistics.bootstrap import Resampling, paired_difference, patient_bootstrap, undefined_estimate
+from train.evaluation.statistics.bootstrap import (
+    Measure,
+    Resampling,
+    difference,
+    paired_difference,
+    patient_bootstrap,
+    resample,
+    undefined_estimate,
+)
+
+RESAMPLING = Resampling(40, seed=3)
+PATIENT_IDS = np.repeat([f"p{patient}" for patient in range(12)], 5)
+MACRO_F1 = partial(metrics.macro_f1, num_classes=2)
 
 
 def clustered_rows(rng, num_patients=30, rows_of_patient=20, between=1.0, within=1.0):
@@ -67,7 +80,7 @@ def test_the_same_gap_is_told_once_and_what_was_silenced_is_not_told(caplog, mon
         undefined_estimate(4, "no row with `x`")
     with caplog.at_level(logging.WARNING, bootstrap.__name__):
         estimates = [undefined_estimate(4, f"no row with `{name}`") for name in "xyx"]
-    assert caplog.messages == [f"A figure is undefined: no row with `{name}`." for name in "xy"]
+    assert caplog.messages == [f"A metric is undefined: no row with `{name}`." for name in "xy"]
     assert [estimate.reason for estimate in estimates] == [f"no row with `{name}`" for name in "xyx"]
 
 
@@ -121,3 +134,102 @@ def test_paired_difference_of_equal_systems_is_zero():
 def test_lengths_that_do_not_fit_are_refused(values, patient_ids):
     with pytest.raises(ValueError, match="one patient id for each row"):
         patient_bootstrap(metrics.mean, [np.array(values)], patient_ids)
+
+
+@pytest.fixture
+def truth():
+    return np.random.default_rng(0).integers(0, 2, len(PATIENT_IDS))
+
+
+def answered(truth, seed, share_right):
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(len(truth)) < share_right, truth, 1 - truth)
+
+
+def rows_of_resamples():
+    """The rows of each resample, copied as often as their patient was drawn."""
+    patients = np.unique(PATIENT_IDS)
+    rng = np.random.default_rng(RESAMPLING.seed)
+    for draw in rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), RESAMPLING.num_resamples):
+        yield np.concatenate(
+            [np.flatnonzero(p == PATIENT_IDS) for p, times in zip(patients, draw, strict=True) for _ in range(times)]
+        )
+
+
+def test_mean_over_seeds_equals_a_slow_loop_with_scikit_learn(truth):
+    seeds = [answered(truth, seed, 0.8) for seed in range(3)]
+    figure = resample([Measure(MACRO_F1, [truth, predicted], PATIENT_IDS) for predicted in seeds], RESAMPLING)
+    slow = [
+        np.mean([f1_score(truth[rows], predicted[rows], average="macro") for predicted in seeds])
+        for rows in rows_of_resamples()
+    ]
+    np.testing.assert_allclose(figure.resampled, slow)
+    by_seed = [f1_score(truth, predicted, average="macro") for predicted in seeds]
+    assert figure.by_seed == pytest.approx(by_seed)
+    assert figure.standard_deviation == pytest.approx(np.std(by_seed, ddof=1))
+    estimate = figure.estimate()
+    assert (estimate.value, estimate.n) == (pytest.approx(np.mean(by_seed)), 60)
+    assert [estimate.low, estimate.high] == pytest.approx(np.percentile(slow, [2.5, 97.5]))
+
+
+def test_difference_of_means_equals_a_slow_loop_with_scikit_learn(truth):
+    rng = np.random.default_rng(5)
+    ours, theirs = ([truth + rng.normal(0, noise, len(truth)) for _ in range(2)] for noise in (0.8, 1.2))
+    pair = difference(
+        *(
+            resample([Measure(metrics.auroc, [truth, scores], PATIENT_IDS) for scores in seeds], RESAMPLING)
+            for seeds in (ours, theirs)
+        )
+    )
+    slow = [
+        np.mean([roc_auc_score(truth[rows], scores[rows]) for scores in ours])
+        - np.mean([roc_auc_score(truth[rows], scores[rows]) for scores in theirs])
+        for rows in rows_of_resamples()
+    ]
+    np.testing.assert_allclose(pair.resampled, slow)
+
+
+def test_of_one_seed_it_is_the_paired_difference(truth):
+    ours, theirs = answered(truth, 1, 0.9), answered(truth, 2, 0.7)
+    pair = difference(
+        *(resample([Measure(MACRO_F1, [truth, answers], PATIENT_IDS)], RESAMPLING) for answers in (ours, theirs))
+    )
+    expected = paired_difference(MACRO_F1, [truth, ours], [truth, theirs], PATIENT_IDS, RESAMPLING)
+    assert pair.estimate() == expected
+
+
+def test_a_difference_is_of_the_seeds_that_both_have(truth):
+    measures = [Measure(MACRO_F1, [truth, answered(truth, seed, 0.8)], PATIENT_IDS) for seed in range(4)]
+    ours, theirs = resample(measures[:3], RESAMPLING, [0, 1, 2]), resample(measures[2:], RESAMPLING, [1, 5])
+    alone = [resample([measures[place]], RESAMPLING) for place in (1, 2)]
+    np.testing.assert_array_equal(difference(ours, theirs).resampled, alone[0].resampled - alone[1].resampled)
+    control = resample([measures[3]], RESAMPLING)
+    np.testing.assert_array_equal(difference(ours, control).resampled, ours.resampled - control.resampled)
+    without = difference(ours, resample(measures[:1], RESAMPLING, [9])).estimate()
+    assert math.isnan(without.value) and without.reason == "the two have no seed in common"
+
+
+def test_a_seed_that_is_undefined_makes_the_mean_so_with_its_reason():
+    nothing, something = np.zeros(60, dtype=int), np.arange(60) % 2
+    seeds = [Measure(metrics.auroc, [p, np.arange(60.0)], PATIENT_IDS, "no row of `LBP`") for p in (something, nothing)]
+    estimate = resample(seeds, RESAMPLING).estimate()
+    assert math.isnan(estimate.value) and math.isnan(estimate.low)
+    assert estimate.reason == "no row of `LBP`"
+    defined = resample(seeds[:1], RESAMPLING)
+    for pair in (
+        difference(defined, resample(seeds[1:], RESAMPLING)),
+        difference(resample(seeds[1:], RESAMPLING), defined),
+    ):
+        assert pair.estimate().reason == "no row of `LBP`"
+        assert np.isnan(pair.resampled).all()
+
+
+def test_what_was_measured_on_other_rows_is_refused(truth):
+    one = Measure(metrics.mean, [truth], PATIENT_IDS)
+    with pytest.raises(ValueError, match="rows of different patients"):
+        resample([one, Measure(metrics.mean, [truth], PATIENT_IDS[::-1])], RESAMPLING)
+    shorter = Measure(metrics.mean, [truth[:50]], PATIENT_IDS[:50])
+    with pytest.raises(ValueError, match="cannot be paired"):
+        difference(resample([one], RESAMPLING), resample([shorter], RESAMPLING))
+    with pytest.raises(ValueError, match="one patient id for each row"):
+        resample([Measure(metrics.mean, [np.arange(61)], PATIENT_IDS[:59])], RESAMPLING)

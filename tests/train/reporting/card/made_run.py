@@ -77,6 +77,7 @@ def made_metrics(numbers: Numbers, *, findings: bool = False) -> dict[str, Any]:
             "synthetic": False,
             "labels": {label: {"rows": numbers.count(), "patients": numbers.count()} for label in labels},
         },
+        "weights_sha256": "made",
         "command": COMMAND,
         "date": "2031-01-31T01:02:03+00:00",
     }
@@ -147,6 +148,8 @@ def made_run_json(numbers: Numbers) -> dict[str, Any]:
             "split_by": "patient",
             "deidentification": {"passed": True, "ids": "pseudonyms"},
         },
+        "rows_sha256": {},
+        "start": None,
         "num_processes": 3,
         "mixed_precision": "bf16",
         "device": "cpu",
@@ -204,6 +207,12 @@ def made_run(folder: Path, *, start: int = 0, findings: bool = False) -> Path:
     lines = [json.dumps(line) for line in made_history(numbers)]
     (folder / "history.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def started_from(folder: Path, checkpoint: str, *, is_folder: bool = False, rows: str = "same") -> Path:
+    """Let a run start from a checkpoint, trained on the `same`, `other` or `unknown` rows."""
+    start = {"checkpoint": checkpoint, "is_folder": is_folder, "rows": rows}
+    return change(folder, "run.json", arguments__init_checkpoint=checkpoint, start=start)
 
 
 def change(folder: Path, file: str, **values: Any) -> Path:

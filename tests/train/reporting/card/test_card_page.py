@@ -8,10 +8,10 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.browser import CHROMIUM, browser_test
-from train.publish import card_page
+from train.publishing.publication import card_page
 from train.reporting.card import model_card
 from train.reporting.card.model_card import build_model_card
-from train.reporting.experiment.html import html_page
+from train.reporting.rendering import html_page
 
 RUNS = Path(__file__).parent / "runs"
 

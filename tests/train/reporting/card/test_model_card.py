@@ -12,16 +12,18 @@ from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPModel
 from tests.train.reporting.card.card_tracing import REPO, read_run
-from tests.train.reporting.card.made_run import Numbers, change, made_calibration, made_run
+from tests.train.reporting.card.made_run import Numbers, change, made_calibration, made_run, started_from
+from tests.train.reporting.card.test_card_metrics import made_experiment
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
-from train.reporting.card.model_card import build_model_card, fill_template
+from train.reporting.card.model_card import build_model_card
 from train.reporting.card.values import OF_THE_PLACE, card_values
+from train.reporting.rendering import fill_template
 
 LEAK = {"in_words": "7 patients in several splits (rows: train 9, test 8)."}
 
 
-DRAWN = "**Synthetic data.** The images and reports that this model was"
+DRAWN = "**Synthetic data.** A program drew the images and wrote the reports that this model was"
 
 
 RESTRICTED = {"data__may_be_shared": False, "data__license": "other: no redistribution"}
@@ -30,13 +32,13 @@ RESTRICTED = {"data__may_be_shared": False, "data__license": "other: no redistri
 @pytest.mark.parametrize(
     ("file", "values", "stamp"),
     [
-        ("metrics.json", {"dataset__synthetic": True}, f"{DRAWN} measured on were drawn"),
-        ("run.json", {"data__synthetic": True}, f"{DRAWN} trained on were drawn"),
+        ("metrics.json", {"dataset__synthetic": True}, f"{DRAWN} measured on."),
+        ("run.json", {"data__synthetic": True}, f"{DRAWN} trained on."),
         ("metrics.json", {"dataset__leak": LEAK}, "**Leak.** 7 patients in several splits (rows: train 9, test 8)."),
         ("run.json", {"data__split_by": "record"}, "**Leak.** The splits are by record"),
         ("run.json", {"data__deidentification": {"passed": False, "ids": "kept"}}, "**De-identification failed.**"),
         ("run.json", {"data__deidentification": None}, "**De-identification unknown.**"),
-        ("run.json", RESTRICTED, "what was made from them: no redistribution."),
+        ("run.json", RESTRICTED, "anything made from them: no redistribution."),
         ("run.json", {}, None),
     ],
 )
@@ -53,11 +55,11 @@ def test_what_a_reader_must_know_stands_in_front(tmp_path, file, values, stamp):
     assert ("model-index" in card.data.to_dict()) is not has_leak  # no leaderboard reads figures that are too good
 
 
-def test_figures_of_other_data_are_not_taken_for_those_of_the_training(tmp_path):
-    folder = change(made_run(tmp_path), "metrics.json", dataset__name="elsewhere")
+def test_metrics_of_other_data_are_not_taken_for_those_of_the_training(tmp_path):
+    folder = change(made_run(tmp_path), "metrics.json", dataset__name="elsewhere", dataset__rows_sha256={"test": "d"})
     change(folder, "run.json", data__hub_id="someone/made")
     card = build_model_card(folder, REPO)
-    assert "another data set than that of the training" in card.text
+    assert "The training used another dataset" in card.text
     assert {one.dataset_type for one in card.data.eval_results or []} == {"elsewhere"}
     assert card.data.datasets == "someone/made"
 
@@ -69,41 +71,30 @@ def test_figures_of_other_data_are_not_taken_for_those_of_the_training(tmp_path)
         ("moved", {"train": "a", "test": "c"}, False),  # the same rows in another folder
         ("made", {"train": "a", "test": "d"}, True),  # another build in a folder of the same name
         ("made", {"train": "a", "external": "e"}, True),
-        ("made", None, False),
-        ("moved", None, True),
     ],
 )
 def test_the_same_data_are_those_with_the_same_rows(tmp_path, name, rows, is_elsewhere):
     folder = change(made_run(tmp_path), "run.json", rows_sha256={"train": "a", "validation": "b", "test": "c"})
     change(folder, "run.json", data__hub_id="someone/made")
-    change(folder, "metrics.json", dataset__name=name, **({"dataset__rows_sha256": rows} if rows else {}))
+    change(folder, "metrics.json", dataset__name=name, dataset__rows_sha256=rows)
     card = build_model_card(folder, REPO)
-    assert ("another data set than that of the training" in card.text) is is_elsewhere
+    assert ("The training used another dataset" in card.text) is is_elsewhere
     data_set = name if is_elsewhere else "someone/made"
     assert {one.dataset_type for one in card.data.eval_results or []} == {data_set}
 
 
-START = {"checkpoint": "someone/base", "rows": "same"}
-
-
 @pytest.mark.parametrize(
-    ("checkpoint", "start", "said"),
+    ("rows", "said"),
     [
-        ("", None, None),
-        ("someone/base", START, None),
-        (
-            "someone/base",
-            START | {"rows": "other"},
-            "were trained on other rows of unknown overlap: they may have seen",
-        ),
-        ("someone/base", START | {"rows": "unknown"}, "whether they have seen these test patients is unknown"),
-        ("someone/base", None, "whether they have seen these test patients is unknown"),  # an earlier run
+        (None, None),
+        ("same", None),
+        ("other", "which may include these test patients"),
+        ("unknown", "unknown whether its starting weights saw these test patients"),
     ],
 )
-def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, checkpoint, start, said):
-    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint)
-    change(folder, "run.json", start=start)
-    card = build_model_card(folder, REPO)
+def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, rows, said):
+    folder = made_run(tmp_path)
+    card = build_model_card(started_from(folder, "someone/base", rows=rows) if rows else folder, REPO)
     limits, results = (
         card.text.partition(f"## {here}\n")[2].partition(f"## {there}\n")[0]
         for here, there in (("Limits", "Data"), ("Results", "Calibration and abstention"))
@@ -111,9 +102,12 @@ def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, checkpoi
     shown = re.compile(r"\| LumbarCLIP +\| \d")
     assert shown.search(results)
     assert ("model-index" in card.data.to_dict()) is (said is None)
-    assert ("Starting weights" in limits) is ("May be too good" in results) is (said is not None)
+    assert ("Starting weights" in limits) is ("May be inflated" in results) is (said is not None)
     if said:
         assert said in limits and said in results[: shown.search(results).start()]  # type: ignore[union-attr]
+
+
+START = {"checkpoint": "a/b", "is_folder": False, "rows": "same"}
 
 
 @pytest.mark.parametrize(
@@ -127,8 +121,13 @@ def test_a_start_that_may_have_seen_the_test_patients_is_told(tmp_path, checkpoi
             "other",
             "of the data and those of the weights of `resnet10t` and",
         ),
-        ("cc0-1.0", {"arguments__init_checkpoint": "a/b"}, "other", "of the data and those of the weights of `a/b`."),
-        ("cc-by-4.0", {}, "other", "of the data. That of the data asks for attribution: name their source"),
+        (
+            "cc0-1.0",
+            {"arguments__init_checkpoint": "a/b", "start": START},
+            "other",
+            "of the data and those of the weights of `a/b`.",
+        ),
+        ("cc-by-4.0", {}, "other", "of the data. The licence of the data asks for attribution: credit their source"),
         ("mit", {}, "other", "none of its own"),
         (None, {}, "other", "none of its own"),
     ],
@@ -141,19 +140,17 @@ def test_licence_follows_from_data_and_starting_weights(tmp_path, data, more, li
     assert said in line and ("attribution" in line) is (data == "cc-by-4.0")
 
 
-def test_figures_of_other_weights_are_refused(tmp_path, tiny_model: LumbarCLIPModel, tiny_processor):
-    folder = made_run(tmp_path)
-    not_recorded = "That these are the figures of these very weights was not recorded."
-    assert not_recorded in build_model_card(folder, REPO).text
-    change(folder, "metrics.json", weights_sha256=weights_sha256(tiny_model))
+def test_metrics_of_other_weights_are_refused(tmp_path, monkeypatch, tiny_model: LumbarCLIPModel, tiny_processor):
+    monkeypatch.undo()
+    folder = change(made_run(tmp_path), "metrics.json", weights_sha256=weights_sha256(tiny_model))
     with pytest.raises(ValueError, match=r"checkpoint cannot be loaded, .*Unrecognized model"):
         build_model_card(folder, REPO)
     save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
-    assert not_recorded not in build_model_card(folder, REPO).text
+    build_model_card(folder, REPO)
     tiny_model.text_projection.weight.data[0, 0] += 1e-3
     save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
     with pytest.raises(
-        ValueError, match=r"metrics\.json holds figures of other weights than those in .*evaluate_model"
+        ValueError, match=r"metrics\.json has the metrics of other weights than those in .*evaluate_model"
     ):
         build_model_card(folder, REPO)
 
@@ -169,16 +166,11 @@ def test_unmeasured_model_says_so_or_has_no_card(tmp_path):
     assert "model-index" not in card.data.to_dict() and results.strip() == "Not measured."
 
 
-def test_run_that_recorded_nothing_of_its_data(tmp_path):
-    folder = made_run(tmp_path)
-    run = json.loads((folder / "run.json").read_text())
-    for later in ("data", "device_name", "num_threads"):
-        del run[later]
-    for later in ("allow_leaks", "init_checkpoint", "lora_rank"):
-        del run["arguments"][later]
-    (folder / "run.json").write_text(json.dumps(run))
-    card = build_model_card(folder, REPO)
-    assert "Licence: not recorded." in card.text and "Leaks: not recorded." in card.text
+def test_unknown_facts_of_the_data_are_told_as_not_recorded(tmp_path):
+    unknown = {f"data__{name}": None for name in ("license", "citation", "summary", "report_origin", "split_rule")}
+    card = build_model_card(change(made_run(tmp_path), "run.json", **unknown, data__deidentification=None), REPO)
+    for name in ("Reports", "Licence", "Cite", "Splits", "De-identification"):
+        assert f"- {name}: not recorded.\n" in card.text
     assert "**De-identification unknown.**" in card.text and card.data.license == "other"
 
 
@@ -187,15 +179,17 @@ def test_run_that_recorded_nothing_of_its_data(tmp_path):
     [
         (
             "{{ metadata }} {{ accuracy }} {% if false %}{{ auroc }}{% endif %}",
-            "asks for accuracy, auroc, .*are: .*leak",
+            "unknown placeholders: accuracy, auroc.*Known: .*leak",
         ),
-        ("{{ calibration.sharpness }}", r"sharpness.*Known are"),
+        ("{{ calibration.sharpness }}", r"sharpness.*Known"),
         ("one\n{% if leak %}", r"line 2: .*(endif|end of template)"),
     ],
 )
 def test_template_that_cannot_be_filled(tmp_path, template, message):
+    path = tmp_path / "template.md"
+    path.write_text(template)
     with pytest.raises(ValueError, match=message):
-        fill_template(template, card_values(read_run(made_run(tmp_path)), REPO))
+        fill_template(path, card_values(read_run(made_run(tmp_path)), REPO))
 
 
 @pytest.mark.parametrize("missing", ["run.json", "checkpoint/config.json", "checkpoint/processor_config.json"])
@@ -210,17 +204,17 @@ def test_missing_file_is_named(tmp_path, missing):
     ("file", "content", "said"),
     [
         ("metrics.json", '{"linear_probe": {"acc', r"metrics\.json cannot be read \(.*evaluate_model\.py"),
-        ("metrics.json", "{}", r"metrics\.json has no dataset, command, date; .*evaluate_model\.py"),
+        ("metrics.json", "{}", r"metrics\.json has no dataset, weights_sha256, command, date; .*evaluate_model\.py"),
         ("metrics.json", "[]", r"metrics\.json has no dataset"),
         (
             "metrics.json",
-            '{"dataset": {}, "command": "", "date": "", "figures": {}}',
+            '{"dataset": {}, "weights_sha256": "", "command": "", "date": "", "by_system": {}}',
             r"has no difference, patients, ca",
         ),
         (
             "run.json",
             '{"command": "pyt',
-            r"run\.json cannot be read \(.*Name the folder that pretraining or fine-tuning",
+            r"run\.json cannot be read \(.*Name the whole folder that pretraining or fine-tuning",
         ),
         ("run.json", "null", r"run\.json has no command, date"),
         ("checkpoint/config.json", "{", r"config\.json cannot be read \("),
@@ -238,27 +232,24 @@ def test_damaged_file_is_named_with_the_way_out(tmp_path, file, content, said):
 @pytest.mark.parametrize(
     ("file", "values", "lacks"),
     [
-        ("run.json", {"arguments": {}}, "KeyError: 'dataset'"),
+        ("run.json", {"arguments": {}}, "KeyError: 'allow_leaks'"),
         ("run.json", {"data": []}, "TypeError: "),
-        ("metrics.json", {"dataset": {}}, "KeyError: 'synthetic'"),
+        ("metrics.json", {"dataset": {}}, "KeyError: 'leak'"),
         ("metrics.json", {"dataset__labels": {}}, "ZeroDivisionError: "),
         ("metrics.json", {"linear_probe": []}, "AttributeError: "),
         ("metrics.json", {"linear_probe__macro_f1__low": "0.5"}, "ValueError: .*'str'"),
         ("checkpoint/config.json", {"vision_config": {}}, "KeyError: 'model_type'"),
-        ("../experiment/results.json", {"headline": {}}, "KeyError: 'group'"),
+        ("../experiment/results.json", {"headline": {}}, "KeyError: 'metric'"),
     ],
 )
 def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, values, lacks):
     folder, experiment = made_run(tmp_path / "run"), tmp_path / "experiment"
     experiment.mkdir()
-    headline = {"group": "zero_shot", "metric": "macro_f1"}
-    (experiment / "results.json").write_text(
-        json.dumps({"headline": headline, "systems": {}, "baselines": {}, "card_text": "A experiment."})
-    )
+    (experiment / "results.json").write_text(json.dumps(made_experiment()))
     build_model_card(folder, REPO, experiment_folder=experiment)
     change(folder, file, **values)
     message = (
-        rf"A file of .*run or .*experiment lacks .*\({lacks}.*Name the folder .*evaluate_model\.py.*--experiment names"
+        rf"A file of .*run or .*experiment lacks .*\({lacks}.*Name the whole .*evaluate_model\.py.*--experiment to"
     )
     with pytest.raises(ValueError, match=message):
         build_model_card(folder, REPO, experiment_folder=experiment)
@@ -270,20 +261,22 @@ def test_file_that_lacks_an_inner_part_is_told_with_the_way_out(tmp_path, file, 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_figure_that_is_no_number_is_refused(tmp_path, value):
+def test_metric_that_is_not_a_number_is_refused(tmp_path, value):
     folder = change(made_run(tmp_path), "metrics.json", linear_probe__macro_f1__value=value)
-    with pytest.raises(ValueError, match=r"metrics\.json cannot be read \(it holds (NaN|Infinity), .*evaluate_model"):
+    with pytest.raises(
+        ValueError, match=r"metrics\.json cannot be read \(it contains (NaN|Infinity), .*evaluate_model"
+    ):
         build_model_card(folder, REPO)
 
 
-def test_wrong_experiment_is_told_how_to_name_one(tmp_path):
+def test_a_wrong_experiment_is_told_how_to_name_one(tmp_path):
     folder = made_run(tmp_path / "run")
     with pytest.raises(
-        ValueError, match=r"nope.results\.json is missing; .*--experiment names the folder of a finished exp"
+        ValueError, match=r"nope.results\.json is missing.*--experiment to the folder of a finished exp"
     ):
         build_model_card(folder, REPO, experiment_folder=tmp_path / "nope")
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"results\.json has no headline, .*--experiment names"):
+    with pytest.raises(ValueError, match=r"results\.json has no headline, .*--experiment to"):
         build_model_card(folder, REPO, experiment_folder=tmp_path)
 
 
@@ -301,14 +294,14 @@ def test_nothing_of_the_machine_is_on_the_card(tmp_path):
 @pytest.mark.parametrize("checkpoint", ["runs/demo/checkpoint", "../demo/checkpoint/", "/mnt/smith/demo/checkpoint"])
 def test_checkpoint_of_a_folder_is_told_by_name_as_not_on_the_hub(tmp_path, checkpoint):
     words = f"python train/pretrain.py demo.yaml --init_checkpoint {checkpoint} --lora_rank=8"
-    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=checkpoint, command=words)
+    folder = change(started_from(made_run(tmp_path), checkpoint, is_folder=True), "run.json", command=words)
     card = build_model_card(folder, REPO)
     assert "demo/checkpoint" not in str(card) and card.data.base_model is None
     not_on_hub = "the weights of `checkpoint` (a checkpoint that is not on the Hub)"
     assert " ".join(card.text.split()).count(not_on_hub) == 2  # what it was trained from, and its licence
     assert "python train/pretrain.py demo.yaml --init_checkpoint checkpoint --lora_rank=8\n" in card.text
     assert "\ninit_checkpoint: checkpoint (not on the Hub)\n" in card.text
-    on_hub = change(folder, "run.json", arguments__init_checkpoint="a/b", command=words.replace(checkpoint, "a/b"))
+    on_hub = change(started_from(folder, "a/b"), "run.json", command=words.replace(checkpoint, "a/b"))
     text = build_model_card(on_hub, REPO).text
     assert "the weights of `a/b`" in text and "--init_checkpoint a/b" in text and "\ninit_checkpoint: a/b\n" in text
     assert "not on the Hub" not in text
@@ -352,7 +345,7 @@ def test_arguments_repeat_the_run(tmp_path):
 
 def test_low_rank_adapters_name_their_base(tmp_path):
     base = "someone/base-model"
-    folder = change(made_run(tmp_path), "run.json", arguments__init_checkpoint=base, arguments__lora_rank=8)
+    folder = change(started_from(made_run(tmp_path), base), "run.json", arguments__lora_rank=8)
     merged = build_model_card(folder, REPO)
     assert (
         merged.data.base_model == [base] and "lora" in merged.data.tags and merged.data.library_name == "transformers"
@@ -365,10 +358,10 @@ def test_low_rank_adapters_name_their_base(tmp_path):
     assert [line for line in use if line.startswith(("base", "model"))] == [
         f'base = AutoModel.from_pretrained("{base}", revision=commit, trust_remote_code=True)',
         "model = PeftModel.from_pretrained(base, repo).eval()",
-        "model.config.calibration = None  # that of the base, which does not hold with the adapters",
+        "model.config.calibration = None  # it is that of the base, and not valid with the adapters",
     ]
     # The run's own checkpoint was calibrated; its adapters do not carry that.
-    assert "The checkpoint carries a temperature" in merged.text and "The checkpoint carries" not in adapter.text
+    assert "The checkpoint contains a temperature" in merged.text and "The checkpoint contains" not in adapter.text
     assert "set `model.config.calibration = None` after" in adapter.text
     own = "The run's checkpoint, with the adapters merged, has its own."
     assert own in " ".join(adapter.text.split())

@@ -1,4 +1,4 @@
-"""An experiment's report from made-up answers: its tables, what it leaves out, its page."""
+"""The report of an experiment from made-up predictions: its tables, what it leaves out, its page."""
 
 import json
 import re
@@ -18,11 +18,10 @@ from tests.train.experiments.made_experiment import (
 )
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.results import measure_experiment
-from train.reporting.experiment.charts import draw_charts, systems_by_head
-from train.reporting.experiment.protocol_sections import cost_section
+from train.reporting.experiment.paper import TABLE_2, paper_row
 from train.reporting.experiment.report import experiment_report, write_report
-from train.reporting.figures.experiment import cost_chart
-from train.reporting.figures.paper import TABLE_2, paper_row
+from train.reporting.experiment.tables import comparison_table, cost_table, fold_tables, systems_by_head
+from train.reporting.figures.experiment import cost_chart, draw_charts
 
 HEADLINE = "probe/paper/unprojected"
 
@@ -37,14 +36,14 @@ def described(answers, targets, systems, summaries=(), baselines=None, seeds=(0,
         "dataset": of_data | {"labels": labels},
         "command": "accelerate launch train/compare_systems.py tiny.yaml",
         "date": "2026-11-22T10:00:00+00:00",
-        "left_out_answers": {},
+        "left_out_predictions": {},
     }
     return json.loads(json.dumps(results, allow_nan=False))
 
 
 @pytest.fixture(scope="module")
 def whole():
-    """An experiment with everything: three seeds, heads, remedies, patients, a baseline, a diverged system."""
+    """An experiment with everything: seeds, heads, imbalance corrections, patients, a baseline, a diverged system."""
     probabilities = class_answers(wrong=[0, 20])[HEADLINE]
     more = {
         "probe/paper_balanced/unprojected": probabilities,
@@ -95,7 +94,16 @@ def test_tables_say_what_the_results_say(whole):
     assert table_row(report, "Systems", "MedCLIP")[-1] == f"{entry['macro_f1']['standard_deviation_of_seeds']:.3f}"
     assert table_row(report, "Systems", "SigLIP (0 of 3 runs)")[1] == "-"
     assert table_row(report, "Systems", "HOG")[1].startswith("0.7")
-    assert table_row(report, "Differences", "LumbarCLIP − MedCLIP")[2] in ("yes", "no")
+    (difference,) = (
+        entry["differences"]["MedCLIP"]
+        for entry in whole["comparisons"]
+        if entry["to"] == "systems" and entry["metric"] == "macro_f1"
+    )
+    shown = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**difference)
+    assert table_row(report, "Differences", "MedCLIP")[2:5] == [
+        shown,
+        *(f"{difference[p]:.3f}" for p in ("p", "p_holm")),
+    ]
     assert table_row(report, "Retrieval", "chance")[1] == f"{1 / 24:.3f}"
     assert table_row(report, "Cost", "MedCLIP")[1:] == ["3 of 3", "10", "320", "6.0", "64"]
     assert table_row(report, "Runs that did not finish", "SigLIP")[3:] == [
@@ -105,14 +113,67 @@ def test_tables_say_what_the_results_say(whole):
     assert table_row(report, "Projection heads, as in figures 3 and 4 of the paper", "ViT")[1:3] == ["none", "-"]
 
 
-def test_the_report_warns_names_the_winner_and_marks_what_is_the_papers(whole):
+def test_the_report_warns_and_marks_what_is_the_papers(whole):
     report = experiment_report(whole, [])
     assert report.startswith("# Experiment `tiny`\n\nResearch use only")
-    assert "The images and reports are synthetic" in report and "mean over 3 seeds" in report
-    assert "**LumbarCLIP** has the highest macro F1" in report
-    assert "**The last columns are the paper's own figures**" in report and "an accuracy of 87.50" in report
-    assert report.index("Who wins") < report.index("## Systems")
+    assert "synthetic" in report.partition("## Systems")[0] and "3 seeds, averaged" in report
+    assert "**The last columns are the paper's own numbers**" in report and "87.50" in report
+    assert "It has no finished seed" not in report
+    assert "With 60 resamples, no p-value after Holm can fall below 0.05: that takes 160." in " ".join(report.split())
     assert report.rstrip().endswith("2026-11-22T10:00:00+00:00")
+
+
+def pair(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 9, "p": 0.5, "p_holm": 1.0}
+
+
+def compared(to, first, **differences):
+    group, metric = "probe/paper/unprojected", "macro_f1"
+    return {"to": to, "first": first, "group": group, "metric": metric, "tied": [], "differences": differences}
+
+
+def test_the_highest_stands_beside_the_reference_with_its_baselines():
+    def scored(value):
+        return {"metrics": {HEADLINE: {"macro_f1": {"value": value, "low": None, "high": None, "n": 9}}}}
+
+    results = {
+        "headline": {"reference": "Ours"},
+        "systems": {"Ours": scored(0.7), "A": scored(0.8), "Failed": {"metrics": {}}},
+        "baselines": {"hog": scored(0.9)},
+        "comparisons": [
+            compared("best", "A", Ours=pair(0.1)),
+            compared("baselines of the best", "A", hog=pair(-0.1)),
+            compared("systems", "Ours", A=pair(-0.1)),
+            compared("baselines", "Ours", hog=pair(-0.2)),
+        ],
+    }
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table_lines(results))
+    assert header == ["system", "macro F1", "Ours − system", "p", "p after Holm", "A − system", "p", "p after Holm"]
+    assert [[row[0], row[1], row[2][:6], row[5][:6]] for row in rows] == [
+        ["Ours", "0.700", "-", "0.100 "],
+        ["A", "0.800", "-0.100", "-"],
+        ["HOG", "0.900", "-0.200", "-0.100"],
+    ]
+    results["comparisons"] = results["comparisons"][:2]  # the reference has no finished seed
+    assert "Ours − system" not in table_lines(results)[0] and "A − system" in table_lines(results)[0]
+
+
+def table_lines(results):
+    return comparison_table(results, "macro_f1").splitlines()
+
+
+def test_a_single_system_is_listed_without_comparison():
+    answers = {"LumbarCLIP": [class_answers(wrong=[0, 20])]}
+    results = described(answers, exclusive_targets(), {"LumbarCLIP": system()}, [summary("LumbarCLIP")])
+    assert not results["comparisons"]
+    header, _, row = table_lines(results)
+    assert header.count("|") == row.count("|") == 3 and "LumbarCLIP" in row
+
+
+def test_the_report_of_an_experiment_warns_of_its_starting_weights(whole):
+    assert "**Starting weights**" not in experiment_report(whole, [])
+    warned = whole | {"dataset": whole["dataset"] | {"start": {"rows": "other"}}}
+    assert "**Starting weights**: Its starting weights were trained on other rows" in experiment_report(warned, [])
 
 
 def test_sections_without_anything_to_show_are_left_out():
@@ -122,8 +183,8 @@ def test_sections_without_anything_to_show_are_left_out():
     results = described(answers, targets, systems, [summary(title) for title in answers], folds=2)
     report = experiment_report(results, [])
     headings = re.findall(r"^## (.*)$", report, flags=re.M)
-    assert headings == ["Systems", "Differences", "Findings", "Patients", "Cost", "Undefined figures", "Command"]
-    assert "2 folds of the patients; one seed" in report
+    assert headings == ["Systems", "Differences", "Findings", "Patients", "Cost", "Undefined metrics", "Command"]
+    assert "2 folds of the patients; 1 seed." in " ".join(report.split())
     assert "SD of seeds" not in report and "grade quadratic kappa" in report
     assert table_row(report, "Findings", "Modic change")[2:] == ["undefined", "undefined"]
     assert "`auroc/Modic change`: `Modic change` has 0 positive rows of 24 in the test split." in report
@@ -133,7 +194,7 @@ def test_sections_without_anything_to_show_are_left_out():
 def test_seconds_are_whole_from_ten_on_and_the_last_mark_of_the_cost_chart_is_whole():
     costs = {name: {"seconds": seconds} for name, seconds in (("a", 2.34), ("b", 1234.5), ("c", None))}
     of_all = {"num_runs": 1, "num_finished": 1, "updates": 4, "pairs_seen": 3200, "pairs_per_second": 5.5}
-    table = cost_section({"systems": {name: {"cost": of_all | cost} for name, cost in costs.items()}})
+    table = cost_table({name: {"cost": of_all | cost} for name, cost in costs.items()})
     assert [line.split("|")[5].strip() for line in table.splitlines()[-3:]] == ["2.3", "1,234", "-"]
     entry = {"value": 0.5, "low": None, "high": None}
     axes = cost_chart({"a": (100.0, entry), "b": (100.1, entry)}, "a", "score", "title").axes[0]
@@ -169,7 +230,7 @@ def test_heads_are_arranged_by_kind_backbone_and_width(whole):
 
 
 @pytest.mark.slow
-def test_undefined_and_uncertain_figures_can_be_drawn(whole):
+def test_undefined_and_uncertain_metrics_can_be_drawn(whole):
     results = json.loads(json.dumps(whole))
     figures = results["systems"]["MedCLIP"]["metrics"][HEADLINE]["macro_f1"]
     figures |= {"value": None, "low": None, "high": None, "reason": "no row"}
@@ -213,19 +274,31 @@ def test_a_row_of_the_paper_stands_beside_one_system(whole):
     results["systems"]["MedCLIP"]["settings"] = results["systems"]["LumbarCLIP"]["settings"] = system()
     results["systems"]["LumbarCLIP 64"]["settings"] = system()
     report = experiment_report(results, [])
-    assert "the paper's own figures" not in report
+    assert "the paper's own numbers" not in report
     assert len(table_row(report, "As in Table 2 of the paper", "MedCLIP")) == 5
 
 
 def test_what_is_missing_is_told(whole):
     report = experiment_report(whole, [])
-    assert "Fewer seeds than asked (3) have finished of SigLIP (0)." in report
-    assert "bring images and texts together" not in report
-    results = json.loads(json.dumps(whole)) | {"left_out_answers": {"MedCLIP": ["grade/unprojected"]}}
+    assert "Finished fewer than 3 seeds: SigLIP (0)." in report
+    assert "never trained to match" not in report
+    results = json.loads(json.dumps(whole)) | {"left_out_predictions": {"MedCLIP": ["grade/unprojected"]}}
     for title, kind in (("LumbarCLIP 64", "supervised"), ("No heads", "untrained"), ("SigLIP", "untrained")):
         results["systems"][title]["settings"]["system"] = kind
     report = experiment_report(results, [])
-    sentence = "LumbarCLIP 64 and No heads have not learned to bring images and texts together: their rows show chance."
     for heading in ("Zero-shot", "Retrieval"):
-        assert sentence in report.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    assert "MedCLIP: left out, since not all folds have it: `grade/unprojected`." in report
+        section = report.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        assert "LumbarCLIP 64, No heads: never trained to match images and texts" in section
+    assert "- MedCLIP: not in all folds, so left out: `grade/unprojected`." in report
+
+
+def test_means_over_folds_stand_in_a_table_of_their_own(whole):
+    assert fold_tables(whole) == ("", "")
+    results = json.loads(json.dumps(whole))
+    sizes = {"train": 16, "validation": 4, "test": 4}
+    results["dataset"]["folds"] = [{"fold": 0, "num_rows": sizes, "num_patients": sizes}] * 2
+    mean = {"value": 0.5, "standard_deviation": 0.125, "n": 2}
+    results["systems"]["MedCLIP"]["mean_over_folds"] = {HEADLINE: {"macro_f1": mean}}
+    report = experiment_report(results, [])
+    assert table_row(report, "Folds", "MedCLIP")[1] == "0.500 ± 0.125"
+    assert table_row(report, "Folds", "0 ")[1:] == ["16 (16)", "4 (4)", "4 (4)"]

@@ -5,17 +5,17 @@ import numpy as np
 from train.reporting.figures import calibration as plots
 
 
-def test_reliability_diagram_draws_accuracy_over_mean_confidence():
+def test_a_diagram_draws_accuracy_over_mean_confidence():
     confidence, correct = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1])
-    figure = plots.reliability_diagram(confidence, correct, np.array([7, 7, 9]), 10, "images", "error", "title")
+    figure = plots.reliability_diagrams({"error": (confidence, correct)}, "images", "title")
     np.testing.assert_allclose(figure.axes[0].lines[1].get_xydata(), [[0.75, 0.5], [0.95, 1.0]])
     assert [bar.get_height() for bar in figure.axes[1].patches] == [0] * 7 + [2, 0, 1]
 
 
 def test_before_and_after_share_their_axes():
-    confidence, correct, bins = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1]), np.array([7, 7, 9])
-    panels = {"before": (confidence, correct, bins), "after": (confidence - 0.2, correct, bins - 2)}
-    figure = plots.reliability_before_and_after(panels, 10, "images", "title")
+    confidence, correct = np.array([0.72, 0.78, 0.95]), np.array([1, 0, 1])
+    panels = {"before": (confidence, correct), "after": (confidence - 0.2, correct)}
+    figure = plots.reliability_diagrams(panels, "images", "title")
     before, after, counts, _ = figure.axes
     np.testing.assert_allclose(before.lines[1].get_xydata(), [[0.75, 0.5], [0.95, 1.0]])
     np.testing.assert_allclose(after.lines[1].get_xydata(), [[0.55, 0.5], [0.75, 1.0]])

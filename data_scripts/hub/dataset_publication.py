@@ -1,0 +1,122 @@
+"""Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or must not be shared."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from data_scripts.auditing.built_folder import check_shards_unchanged, opened_afresh
+from data_scripts.auditing.leaks import leaks_of
+from data_scripts.auditing.privacy_check import check_dataset
+from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
+from data_scripts.lumbar_builder import DATA_FOLDER
+from data_scripts.records import NOT_STATED, SourceAbout
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.build_report import REPORT_NAME
+
+CARD_NAME = "README.md"
+LEAK_STAMP = "> **Leak.**"
+KEPT_IDS = "patient ids were kept (--keep_ids)"
+
+
+def check_publishable_build(args: BuildArguments, about: SourceAbout) -> None:
+    """Check, before a build, the conditions of publishing that do not depend on its rows.
+
+    Raises:
+        ValueError: If the licence of the source forbids sharing and the user states no other, or the ids of a private
+            source are kept.
+    """
+    if args.license is None:
+        _check_licence(about.name, about.license, about.may_be_shared)
+    if args.keep_ids and not about.has_public_ids:
+        raise ValueError(
+            f"{args.out} would not pass the de-identification check: {KEPT_IDS}. Leave out --keep_ids or --push_to_hub."
+        )
+
+
+def check_publishable(folder: Path, num_proc: int = 1) -> None:
+    """Check that a dataset may be shared, by its build report and its current rows.
+
+    Raises:
+        ValueError: If it is not a build, its shards were changed, its licence forbids sharing or is not stated, it may
+            name a person, or its splits leak and the card does not say so.
+    """
+    report = _read_report(folder)
+    source = report["source"]
+    _check_licence(source["name"], source["license"], report["may_be_shared"])
+    _check_names(report["deidentification"], folder)
+    check_shards_unchanged(folder, report["shards"])
+    with opened_afresh(folder) as dataset:
+        checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
+    if not checked.passed:
+        first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
+        raise ValueError(
+            f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
+            f"{len(checked.burnt_in_text)} images that may contain text. `python -m "
+            f"data_scripts.audit --dataset {folder}` lists them."
+        )
+    if leaks.found and LEAK_STAMP not in (folder / CARD_NAME).read_text(encoding="utf-8"):
+        raise ValueError(
+            f"The splits of {folder} leak, and its card does not say so: {leaks.in_words()} `python -m "
+            f"data_scripts.audit --dataset {folder}` lists what is shared; build it again without the copies."
+        )
+
+
+def _check_licence(source: str, licence: str, may_be_shared: bool) -> None:
+    if may_be_shared:
+        return
+    if licence == NOT_STATED:
+        raise ValueError(
+            f"The data of the source {source} have no stated licence: if you may share them, build the dataset with "
+            "--license."
+        )
+    raise ValueError(
+        f"The licence of the source {source} ({licence.removeprefix('other: ')}) forbids sharing anything made from "
+        "it. Publish the build command instead."
+    )
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    path = folder / REPORT_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a build: it has no {REPORT_NAME}. Give the folder that `--out` named.")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: build the dataset again.")
+    return report
+
+
+def _check_names(found: Mapping[str, Any], folder: Path) -> None:
+    if found["passed"]:
+        return
+    reasons = {
+        KEPT_IDS: found["ids"] == "kept",
+        f"texts: {found['left_in_texts']}": found["left_in_texts"],
+        f"names with dates: {len(found['dates_in_names'])}": found["dates_in_names"],
+        f"images that may contain text: {len(found['burnt_in_text'])}": found["burnt_in_text"],
+    }
+    named = "; ".join(reason for reason, holds in reasons.items() if holds)
+    raise ValueError(f"{folder} did not pass the de-identification check: {named}. See {REPORT_NAME}.")
+
+
+def files_to_send(folder: Path) -> dict[str, Path]:
+    """List the card and the shards by their names in the repository; raise a ValueError for a card with local paths."""
+    card = folder / CARD_NAME
+    if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
+        raise ValueError(f"{card} contains paths of this machine: {', '.join(local)}. Remove them.")
+    shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
+    return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
+
+
+def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:
+    """Check a built dataset and send it; return the address of the commit.
+
+    Raises:
+        ValueError: If it must not be shared, or the Hub refuses, fails or cannot be reached.
+    """
+    check_destination(api, destination)
+    check_publishable(folder, num_proc)
+    (address,) = upload(api, {destination: files_to_send(folder)})
+    return address

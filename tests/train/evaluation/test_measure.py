@@ -1,0 +1,77 @@
+"""The metrics of a run: which there are, each from its own predictions, equal to scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from train.evaluation.label_metrics import label_estimates
+from train.evaluation.measure import measure
+from train.evaluation.predict import Encoded, predict, predict_baselines
+from train.evaluation.statistics.bootstrap import Resampling, as_entries
+
+FEW = Resampling(num_resamples=5)
+
+
+@pytest.fixture
+def asked(planted, monkeypatch):
+    """What the protocols predict; projected features lack what is planted."""
+    monkeypatch.setattr("train.evaluation.protocols.attention_pooling.MAX_EPOCHS", 2)
+    features, targets = planted
+    rng = np.random.default_rng(1)
+    for of_split in targets.values():
+        object.__setattr__(of_split, "grade_names", ("1", "2"))
+        object.__setattr__(of_split, "grades", of_split.labels[:, 0].astype(int))
+    embeds = {split: of_split[:, 4:] for split, of_split in features.items()}
+    names = targets["test"].label_names
+    stated, denied = ({name: rng.normal(size=(2, 8)) for name in names} for _ in range(2))
+    texts, text_embeds = [f"Report {row // 2}." for row in range(80)], rng.normal(size=(40, 8)).repeat(2, axis=0)
+    spaces = {"unprojected": features, "projected": embeds}
+    encoded = Encoded(spaces, texts, text_embeds, stated, denied, inverse_temperature=2.0)
+    predictions = predict(encoded, targets, np.arange(80))
+    return predictions | predict_baselines({"hog": embeds}, targets, ["logistic"]), targets["test"]
+
+
+def test_the_protocols_of_a_run(asked):
+    further = measure(*asked, FEW)["further"]
+    of_paper = [f"probe/{name}/unprojected" for name in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")]
+    assert sorted(further) == sorted(
+        [
+            *of_paper,
+            *(f"probe/{name}/projected" for name in ("paper", "logistic", "knn")),
+            "decision/paper_threshold/unprojected",  # and no logistic probe of unprojected features: the headline
+            "patients/mean",
+            "patients/attention",
+            "retrieval/pair",
+            "retrieval/facts",
+            "calibration/paper",
+            "calibration/zero_shot",
+        ]
+    )
+    decision = further["decision/paper_threshold/unprojected"]
+    assert set(decision) & {"macro_auroc", "auroc/bulge", "macro_auroc_with_no_finding"} == set()
+    assert "macro_f1" in decision
+
+
+def test_each_metric_is_of_its_own_predictions(asked):
+    predictions, targets = asked
+    results = measure(predictions, targets, FEW)
+    for space in ("unprojected", "projected"):
+        name = f"probe/paper/{space}"
+        assert results["further"][name] == as_entries(label_estimates(targets, predictions[name], FEW))
+    of_bulge = [
+        results["further"][f"probe/paper/{space}"]["auroc/bulge"]["value"] for space in ("unprojected", "projected")
+    ]
+    assert abs(of_bulge[0] - of_bulge[1]) > 0.1  # so that a swap of the spaces is seen
+    headline = predictions["probe/logistic/unprojected"]
+    expected = [roc_auc_score(targets.labels[:, k], headline[:, k]) for k in (0, 1)]
+    assert results["linear_probe"]["macro_auroc"]["value"] == pytest.approx(np.mean(expected))
+    kappa = cohen_kappa_score(targets.grades, predictions["grade/unprojected"], weights="quadratic")
+    assert results["linear_probe"]["grade_quadratic_kappa"]["value"] == pytest.approx(kappa)
+
+
+def test_baselines_stand_beside_with_the_difference(asked):
+    results = measure(*asked, FEW)
+    hog = results["baselines"]["hog"]
+    for name in ("macro_auroc", "grade_quadratic_kappa"):
+        expected = results["linear_probe"][name]["value"] - hog["linear_probe"][name]["value"]
+        assert hog["difference"][name]["value"] == pytest.approx(expected)

@@ -1,0 +1,222 @@
+"""Let every protocol predict the test rows of a dataset from one model, or from features that no run has learned.
+
+A protocol that reads features is a probe: a function of features and targets by split that returns the probability of
+each label for the test rows, shape (N, K). A new one needs a file in `protocols/` and an entry in `PROBES`; it is then
+predicted from both spaces of features, kept, measured and reported. `predict` calls what needs more than features.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from scipy.special import softmax
+
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.evaluation.features import encode_images_once, encode_texts
+from train.evaluation.predictions import Predictions
+from train.evaluation.protocols.attention_pooling import attention_pooling
+from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
+from train.evaluation.protocols.decision_threshold import threshold_decisions
+from train.evaluation.protocols.grade_probe import grade_probe
+from train.evaluation.protocols.linear_probe import logistic_probe
+from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.protocols.paper_probe import PaperProbe, paper_probe
+from train.evaluation.protocols.probe_losses import PROBE_LOSSES
+from train.evaluation.protocols.retrieval import retrieval_predictions
+from train.evaluation.protocols.zero_shot import zero_shot_logits, zero_shot_predictions
+from train.evaluation.questions import as_label_probabilities, logits_as_questions
+from train.evaluation.statistics.metrics import Array
+from train.evaluation.targets import SPLITS, Targets
+
+Features: TypeAlias = Mapping[str, Array]  # by split, shape (N, D)
+TargetsBySplit: TypeAlias = Mapping[str, Targets]
+
+UNPROJECTED, PROJECTED = "unprojected", "projected"
+PROBE_SEED = 0  # the same for all runs: seeds of an experiment are those of pretraining
+
+PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
+    "paper": lambda features, targets: paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
+    "logistic": logistic_probe,
+    "knn": nearest_neighbour_probe,
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The embeddings that a model computes for a dataset. D: width of the shared space."""
+
+    # by space, by split: z_I (`unprojected`), (N, d_I); z'_I (`projected`), unit length, (N, D)
+    features: Mapping[str, Features]
+    texts: list[str]  # reports of the test rows
+    text_embeds: Array  # theirs, unit length; (N, D)
+    stated: Mapping[str, Array]  # by label, embeddings of the prompts that state it; (prompts, D)
+    denied: Mapping[str, Array]  # by label, embeddings of the prompts that deny it; (prompts, D)
+    inverse_temperature: float  # factor on the cosine similarities, as learned
+
+    @property
+    def image_embeds(self) -> Array:
+        """Embeddings of the test rows, unit length. Shape (N, D)."""
+        return self.features[PROJECTED]["test"]
+
+
+def encode(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: DatasetDict | Mapping[str, Dataset],
+    targets: TargetsBySplit,
+    *,
+    batch_size: int,
+    cache_dir: Path | None = None,
+) -> Encoded:
+    """Encode the images of the three splits, the reports of the test split and the prompts, each once.
+
+    The model is left unchanged, and only the targets' label names are read. `cache_dir` keeps encoded splits.
+    """
+    images = {
+        split: encode_images_once(model, processor, dataset[split], split, batch_size=batch_size, cache_dir=cache_dir)
+        for split in SPLITS
+    }
+    embed = partial(encode_texts, model, processor, batch_size=batch_size)
+    names, texts = targets["test"].label_names, list(dataset["test"]["report"][:])
+    return Encoded(
+        features={
+            UNPROJECTED: {split: of_split["image_features"] for split, of_split in images.items()},
+            PROJECTED: {split: of_split["image_embeds"] for split, of_split in images.items()},
+        },
+        texts=texts,
+        text_embeds=embed(texts, description="Reports, test"),
+        stated={name: embed(processor.class_prompt_texts(name)) for name in names},
+        denied={name: embed(processor.absent_class_prompt_texts(name)) for name in names},
+        inverse_temperature=model.inverse_temperature.item(),
+    )
+
+
+def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
+    """Let every protocol predict the test split, without looking at the truth of test rows.
+
+    Args:
+        encoded: The embeddings of the dataset.
+        targets: By split.
+        rows: Index of each test row in the whole dataset. Shape (N,).
+        fold: Number of the fold; 0 where there is one split.
+
+    Raises:
+        ValueError: If a feature is not finite: the run has diverged.
+    """
+    features, test = encoded.features[UNPROJECTED], targets["test"]
+    paper = paper_probe(features, targets, seed=PROBE_SEED)
+    predictions = {"row": rows, "fold": np.full(len(rows), fold)}
+    fitted = {UNPROJECTED: {"paper": paper.probabilities["test"]}}
+    for space, by_split in encoded.features.items():
+        predictions |= probe_predictions(by_split, targets, space, fitted=fitted.get(space))
+    predictions |= imbalance_corrections(features, targets, paper)
+    predictions["patient_attention"] = attention_pooling(features, targets, PROBE_SEED)
+
+    prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
+    predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
+    predictions |= retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
+
+    by_prompts = {split: zero_shot_logits(encoded.features[PROJECTED][split], *prompts) for split in paper.logits}
+    for name, logits in {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}.items():
+        predictions |= calibrated_predictions(name, logits, targets)
+    return predictions
+
+
+def predict_baselines(
+    features: Mapping[str, Features], targets: TargetsBySplit, probes: Sequence[str] = tuple(PROBES)
+) -> Predictions:
+    """Let probes predict the test split from the features of each baseline.
+
+    Returns:
+        `baselines/NAME/probe/PROBE/unprojected` and, with grades, `baselines/NAME/grade/unprojected`.
+    """
+    return {
+        f"baselines/{baseline}/{name}": array
+        for baseline, by_split in features.items()
+        for name, array in probe_predictions(by_split, targets, UNPROJECTED, probes).items()
+    }
+
+
+def predict_majority(targets: TargetsBySplit) -> Predictions:
+    """Predict every row by how frequent labels and grades are in training, whichever the probe.
+
+    On constant features, 50 epochs of the paper's probe would hardly move its random initial bias, which may favour the
+    rarer class.
+
+    Returns:
+        What `predict_baselines` returns, for the baseline `majority`.
+    """
+    train, test = targets["train"], targets["test"]
+    frequencies = np.tile(train.labels.mean(0), (len(test), 1))
+    predictions = {f"baselines/majority/probe/{probe}/{UNPROJECTED}": frequencies for probe in PROBES}
+    if all((of_split.grades >= 0).any() for of_split in targets.values()):
+        commonest = np.bincount(train.grades[train.grades >= 0]).argmax()
+        predictions[f"baselines/majority/grade/{UNPROJECTED}"] = np.where(test.grades >= 0, commonest, -1)
+    return predictions
+
+
+def probe_predictions(
+    features: Features,
+    targets: TargetsBySplit,
+    space: str,
+    probes: Sequence[str] = tuple(PROBES),
+    fitted: Predictions | None = None,
+) -> Predictions:
+    """Fit probes on one space of features, and let them predict the test split.
+
+    Args:
+        features: By split, shape (N, D).
+        targets: By split.
+        space: Name of the features.
+        probes: Names of the probes.
+        fitted: Predictions that are known already, by probe.
+
+    Returns:
+        `probe/PROBE/SPACE`, and `grade/SPACE` where there are grades.
+    """
+    known = fitted or {}
+    predictions = {
+        f"probe/{name}/{space}": known[name] if name in known else PROBES[name](features, targets) for name in probes
+    }
+    grades = grade_probe(features, targets)
+    return predictions if grades is None else predictions | {f"grade/{space}": grades}
+
+
+def imbalance_corrections(features: Features, targets: TargetsBySplit, paper: PaperProbe) -> Predictions:
+    """Predict by the paper's probe with each correction of its bias to frequent classes.
+
+    Returns:
+        `probe/CORRECTION/unprojected` and `decision/paper_threshold/unprojected`.
+    """
+    predictions = {
+        f"probe/{name}/{UNPROJECTED}": paper_probe(features, targets, loss, seed=PROBE_SEED).probabilities["test"]
+        for name, loss in PROBE_LOSSES.items()
+        if name != "paper"
+    }
+    return predictions | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
+
+
+def calibrated_predictions(name: str, logits: Mapping[str, Array], targets: TargetsBySplit) -> Predictions:
+    """Calibrate a classifier on validation rows, and predict the test rows before and after.
+
+    Args:
+        name: Name of the classifier.
+        logits: Splits `validation` and `test`, from a classifier that was fitted on neither. Shape (N, K).
+        targets: By split.
+
+    Returns:
+        `uncalibrated/NAME`, `calibrated/NAME`, `sets/NAME` and `marginal_sets/NAME`.
+    """
+    test, calibration = targets["test"], fit_calibration(logits["validation"], targets["validation"])
+    calibrated, sets, marginal_sets = apply_calibration(calibration, logits["test"], test)
+    uncalibrated = softmax(logits_as_questions(logits["test"], test), axis=2)
+    return {
+        f"uncalibrated/{name}": as_label_probabilities(uncalibrated, test),
+        f"calibrated/{name}": calibrated,
+        f"sets/{name}": sets.reshape(len(test), -1),
+        f"marginal_sets/{name}": marginal_sets.reshape(len(test), -1),
+    }

@@ -1,0 +1,45 @@
+"""Write the report of a fine-tuned classifier from its `metrics.json`."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from data_scripts.system.markdown import markdown_table
+from train.reporting.rendering import TEMPLATES, fill_template
+from train.reporting.run_report import COMPARED, SCALED, STATES, opening_values
+from train.reporting.tables import format_entry, metrics_table, readable, systems_table, undefined_notes
+
+SYSTEMS = {"fine_tuned": "fine-tuned", "linear_probe": "linear probe before fine-tuning", "majority": "majority class"}
+COMPARED_OF_CLASSIFIER = (*COMPARED, "grade_mean_absolute_error")
+IN_SETS = ("coverage", "answered", "accuracy_if_answered")
+
+
+def classifier_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
+    """Write the content of `metrics.json` as Markdown, with the figures that were drawn in `figures/`."""
+    by_system = {words: results["by_system"][name] for name, words in SYSTEMS.items()}
+    fine_tuned, patients = results["by_system"]["fine_tuned"], results["patients"]
+    compared = [name for name in COMPARED_OF_CLASSIFIER if name in fine_tuned]
+    temperatures = [f"{name} {value:.3g}" for name, value in results["class_temperatures"].items()]
+    values = {
+        **opening_values(results),
+        "target": results["target"],
+        "training": results["training"],
+        "systems_table": systems_table(by_system, compared),
+        "difference_table": metrics_table({"difference": results["difference"]}),
+        "patients_table": systems_table(
+            {SYSTEMS["fine_tuned"]: patients}, [name for name in compared if name in patients]
+        ),
+        "temperatures": ", ".join(temperatures),
+        "calibration_table": _calibration_table(results["calibration"]),
+        "metrics_table": metrics_table(by_system),
+        "undefined": undefined_notes([fine_tuned]),
+        "drawn": drawn,
+    }
+    return fill_template(TEMPLATES / "classifier_report.md.jinja", values) + "\n"
+
+
+def _calibration_table(entries: Mapping[str, Any]) -> str:
+    """List calibration on the test patients before and after scaling, and what the prediction sets contain."""
+    scaled = {f"{state} {readable(metric)}": entries.get(f"{state}/{metric}") for metric in SCALED for state in STATES}
+    in_sets = {f"class conditional {readable(name)}": entries.get(f"class_conditional/{name}") for name in IN_SETS}
+    rows = [[words, format_entry(entry)] for words, entry in (scaled | in_sets).items() if entry]
+    return markdown_table(["metric", "test patients"], rows)

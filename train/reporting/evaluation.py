@@ -1,0 +1,109 @@
+"""Evaluate a model: predict, measure, and write `predictions.parquet`, `metrics.json`, the report and the figures."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+
+from data_scripts.system.whole_files import write_json, write_text
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.checkpoints.onnx_export import weights_sha256
+from train.data.provenance import DataFacts
+from train.evaluation import METRICS
+from train.evaluation.baselines import baseline_features
+from train.evaluation.measure import measure
+from train.evaluation.predict import encode, predict, predict_baselines
+from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.protocols.zero_shot import prompts_asked
+from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.targets import count_labels, read_targets
+from train.reporting.figures.evaluation import draw_figures
+from train.reporting.figures.style import save_figures
+from train.reporting.run_report import run_report
+from train.training.history import read_history
+
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How to evaluate, as in `EvaluateArguments`; the name of the dataset; `describe_start` of the run, if any."""
+
+    dataset_name: str = "dataset"
+    split: str = "test"
+    batch_size: int = 64
+    baselines: bool = True
+    num_resamples: int = 1000
+    seed: int = 0
+    start: dict[str, str] | None = None
+
+
+def evaluate(
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    dataset: DatasetDict,
+    out_dir: Path,
+    *,
+    settings: EvaluationSettings,
+    facts: DataFacts | None = None,
+) -> dict[str, Any]:
+    """Measure a model, write `predictions.parquet`, `metrics.json`, `report.md` and `figures/`; return the metrics.
+
+    Args:
+        model: On any device.
+        processor: Its processor.
+        dataset: Splits `train`, `validation` and the one to measure on.
+        out_dir: Where to write. A `history.jsonl` there is drawn as training curves.
+        settings: How to evaluate.
+        facts: Facts of these splits, if already known.
+
+    Raises:
+        ValueError: If a split is missing or empty, or the model's features are not finite.
+    """
+    if settings.split not in dataset:
+        raise ValueError(f"The dataset has no split {settings.split!r}; it has {', '.join(dataset)}.")
+    used = {name: dataset[name] for name in ("train", "validation", settings.split) if name in dataset}
+    facts = facts or DataFacts(settings.dataset_name, used)
+    splits = {"test" if name == settings.split else name: rows for name, rows in used.items()}
+    targets, sources = read_targets(splits), splits["test"]["source"][:]
+
+    # Predict: encode once, fit the probes of the model and of the baselines.
+    encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
+    predictions = predict(encoded, targets, np.arange(len(sources)))
+    if settings.baselines:
+        baselines = baseline_features(model, processor, splits, settings.batch_size, settings.seed)
+        predictions |= predict_baselines(baselines, targets, ["logistic"])
+
+    # Measure.
+    results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
+        "prompts": prompts_asked(processor, targets["test"]),
+        "dataset": {
+            "name": settings.dataset_name,
+            "split": settings.split,
+            "num_rows": len(sources),
+            "num_patients": len(set(targets["test"].patient_ids)),
+            "rows_sha256": facts.rows_sha256,
+            "leak": facts.leak_stamp,
+            "start": settings.start,
+            "synthetic": all(source.startswith("synthetic") for source in sources),
+            "labels": count_labels(targets["test"]),
+        },
+        "weights_sha256": weights_sha256(model),
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    history = read_history(out_dir)
+    figures = draw_figures(predictions, targets["test"], encoded, results, splits["test"], history, settings.seed)
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / METRICS).unlink(missing_ok=True)
+    write_predictions(out_dir / PREDICTIONS, predictions, targets["test"], sources)
+    save_figures(figures, out_dir)
+    write_text(out_dir / "report.md", run_report(results, figures))
+    write_json(out_dir / METRICS, results)  # last: if it exists, so do the others
+    return results
