@@ -23,6 +23,7 @@ from train.checkpoints.onnx_export import weights_sha256
 from train.classification import evaluation, task
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import read_data
+from train.evaluation.predictions import read_predictions
 from train.finetune_classification import finetune
 from train.training import loop
 from train.training.loop import BestWeights
@@ -88,6 +89,11 @@ def test_the_checkpoint_answers_as_was_measured(settings):
     likelihood = -np.mean([math.log(score[truth]) for score, truth in zip(scores, truths, strict=True)])
     calibrated = metrics["calibration"]["calibrated/negative_log_likelihood"]["value"]
     assert calibrated == pytest.approx(likelihood, rel=1e-3)
+    predictions, truth = read_predictions(Path(settings["output_dir"]) / "predictions.parquet")
+    for system in ("fine_tuned", "linear_probe", "majority"):
+        accuracy = (predictions[system].argmax(1) == truth.classes).mean()
+        assert metrics["by_system"][system]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert predictions["fine_tuned"][0] == pytest.approx([scores[0][name] for name in names], rel=1e-3)
     report = (Path(settings["output_dir"]) / "report.md").read_text()
     assert "| fine-tuned " in report and "Research use only" in report
 

@@ -21,6 +21,7 @@ from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
+from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.fine_tuned import ClassifierMetrics, measure_classifier
 from train.evaluation.statistics import metrics
@@ -113,6 +114,8 @@ def evaluate_classifier(
     }
     figures = draw_figures(measured, test, describe_dataset(results["dataset"]))
     (output_dir / METRICS).unlink(missing_ok=True)
+    rows = {"row": np.arange(len(test)), "fold": np.zeros(len(test), dtype=int)}
+    write_predictions(output_dir / PREDICTIONS, rows | measured.predictions, test, data.rows["test"]["source"][:])
     save_figures(figures, output_dir)
     write_text(output_dir / REPORT, classifier_report(results, figures))
     write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
@@ -121,8 +124,8 @@ def evaluate_classifier(
 
 def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> dict[str, Figure]:
     """Draw what the report shows, by file name."""
-    names, figures = targets.label_names, {}
-    confidence, correct = confidence_and_correctness(targets, measured.probabilities)
+    names, figures, probabilities = targets.label_names, {}, measured.predictions["fine_tuned"]
+    confidence, correct = confidence_and_correctness(targets, probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
     counted = "images" if targets.exclusive else "answers"
     title = f"Classifier\n{where}"
@@ -130,6 +133,6 @@ def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> d
         {f"calibrated: error {error:.3f}": (confidence, correct)}, counted, title
     )
     if targets.exclusive:
-        counts = metrics.confusion_counts(targets.classes, measured.probabilities.argmax(1), len(names))
+        counts = metrics.confusion_counts(targets.classes, probabilities.argmax(1), len(names))
         figures["confusion.png"] = confusion_matrix(counts, names, "class", title)
     return figures

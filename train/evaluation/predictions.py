@@ -14,6 +14,7 @@ Predictions are arrays with one entry per row, by name. N rows, K labels, Q ques
                                            temperature fitted on validation rows                           (N, K)
     sets/CLASSIFIER, marginal_sets/CLASSIFIER       whether a prediction set holds a choice, flat          (N, Q C)
     baselines/NAME/probe/..., baselines/NAME/grade/...      from features that no run has learned
+    fine_tuned, linear_probe, majority     of a run that fine-tunes a classifier: probability of each class (N, K)
 
 PROBE is `paper`, `logistic` or `knn`, or the paper's with an imbalance correction, `paper_balanced` and
 `paper_logit_adjusted`. FEATURES: `unprojected` is z_I, what downstream tasks use; `projected` is z'_I of the shared

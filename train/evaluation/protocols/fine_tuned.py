@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from train.evaluation.label_metrics import label_difference, label_estimates
+from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.calibration import CalibrationResult, measure_calibration
 from train.evaluation.protocols.grade_probe import grade_estimates
 from train.evaluation.protocols.linear_probe import logistic_probe
@@ -22,8 +23,8 @@ from train.evaluation.targets import Targets
 class ClassifierMetrics:
     """Metrics of the test split."""
 
-    probabilities: Array  # calibrated; (N, K)
-    metrics: dict[str, dict[str, Estimate]]  # by system (`fine_tuned`, `linear_probe`, `majority`), each by name
+    predictions: Predictions  # probabilities by system (`fine_tuned`, calibrated; `linear_probe`, `majority`); (N, K)
+    metrics: dict[str, dict[str, Estimate]]  # by system, each by name
     difference: dict[str, Estimate]  # the fine-tuned classifier less the linear probe, on the same resampled patients
     patients: dict[str, Estimate]  # of the fine-tuned classifier, patient by patient
     calibration: CalibrationResult  # fitted on validation patients, measured on test patients
@@ -48,10 +49,10 @@ def measure_classifier(
     test = targets["test"]
     calibration = measure_calibration(logits["validation"], targets["validation"], logits["test"], test, resampling)
     probe = logistic_probe(start_features, targets)
-    shares = np.broadcast_to(targets["train"].labels.mean(0), probe.shape)
+    shares = np.tile(targets["train"].labels.mean(0), (len(test), 1))
     systems = {"fine_tuned": calibration.probabilities, "linear_probe": probe, "majority": shares}
     return ClassifierMetrics(
-        probabilities=calibration.probabilities,
+        predictions=systems,
         metrics={name: _estimates(test, of_system, resampling, is_grade) for name, of_system in systems.items()},
         difference=label_difference(test, calibration.probabilities, probe, resampling),
         patients=estimates_of(patient_measures(test, calibration.probabilities), resampling),
