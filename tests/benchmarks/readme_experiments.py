@@ -183,11 +183,13 @@ def lead_in_words(results: Mapping[str, Any], metric: str) -> str:
         lost = [name for name in sure if name not in kept]
         sentences.append(f"After Holm's correction, so may its lead over {_listed(lost)}.")
     if kept:
-        sentences.append(f"It leads {_listed(kept)}, also after Holm's correction for {best['num_comparisons']} tests.")
+        tests = best["num_comparisons"]
+        holm = f", also after Holm's correction for {tests} tests" if tests > 1 else ""
+        sentences.append(f"It leads {_listed(kept)}{holm}.")
     if metric == results["headline"]["metric"]:
         by_paper = {name: system["metrics"][PAPER][metric] for name, system in results["systems"].items()}
         highest = max(by_paper, key=lambda name: by_paper[name]["value"])
-        sentences.append(f"By the paper's own probe, {highest} is highest, {format_entry(by_paper[highest])}.")
+        sentences.append(f"With the paper's probe, {highest} scores highest, {format_entry(by_paper[highest])}.")
     return " ".join(sentences)
 
 
