@@ -54,7 +54,7 @@ EXPERIMENTS = [
         "composed from the grades, since SPIDER has no reports. The table leads with a logistic regression on frozen "
         "image features.",
         "One seed: the intervals do not cover another training run. The recipe was chosen on folds of another division "
-        "of the same patients, which flatters it; the baselines' probe was chosen the same way. Spondylolisthesis has 7 "
+        "of the same patients, which flatters it; so was the baselines' probe. Spondylolisthesis has 7 "
         "images of 4 patients.",
     ),
     (
