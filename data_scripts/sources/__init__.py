@@ -1,7 +1,7 @@
 """The sources of datasets.
 
 To add one: write `sources/NAME.py`, or `sources/NAME/source.py` next to its other files, with the three members of
-`Source`, and add it to `SOURCES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
+`Source`, and add it to `_MODULES`. Read tables with `sources.tables`, notes with `sources.notes`, images and DICOM with
 `data_scripts.imaging`; compose captions with `reports.phrasing`.
 """
 
