@@ -1,12 +1,13 @@
 """Settings come from YAML, the command line wins, and every shipped YAML is right."""
 
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
-from data_scripts.system.command_line import parse_arguments
-from train.classification.arguments import FinetuneClassificationArguments
+from data_scripts.system.command_line import arguments_class_of, parse_arguments
 from train.pretraining.arguments import PretrainArguments
 
 CONFIGS = sorted((Path(__file__).parents[3] / "train" / "configs").glob("*.yaml"))
@@ -108,10 +109,8 @@ def test_every_objective_is_a_choice():
 def test_every_config_parses_and_opens_with_its_command(config):
     first_lines = config.read_text().splitlines()[:6]
     assert first_lines[0].startswith("# ")
-    finetunes = config.name.startswith("finetune_")
-    script = "finetune_classification.py" if finetunes else "pretrain.py"
-    assert any(f"accelerate launch train/{script}" in line and config.name in line for line in first_lines)
-    arguments_class = FinetuneClassificationArguments if finetunes else PretrainArguments
+    (script,) = re.findall(rf"accelerate launch train/(\w+)\.py train/configs/{config.name}", "\n".join(first_lines))
+    arguments_class = arguments_class_of(import_module(f"train.{script}").main)
     parse_arguments(arguments_class, [str(config)])
     assert set(yaml.safe_load(config.read_text())) <= set(arguments_class.__dataclass_fields__)
 
