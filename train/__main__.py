@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 from data_scripts.system.command_line import FAILED, arguments_class_of, build_parser, run
 
@@ -42,6 +43,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    sys.path.append(str(Path(__file__).parents[1]))  # app.py is next to the packages, not in one
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     if not words or words[0] in ("-h", "--help"):

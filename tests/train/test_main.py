@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_a_command_gets_its_own_words_and_its_exit_code(capsys, monkeypatch):
         main(["build", "--help"])
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith("usage: lumbarclip build")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_console_script_finds_every_command_from_any_folder(name, tmp_path):
+    script = Path(sys.executable).with_name("lumbarclip")
+    if not script.exists():
+        pytest.skip("LumbarCLIP is not installed in this environment")
+    done = subprocess.run([script, name, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: lumbarclip {name}"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
