@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -19,7 +20,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 
 ArgumentsT = TypeVar("ArgumentsT")
 USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed in one line; all others are bugs
-FAILED, INTERRUPTED = 2, 130  # exit codes; shells use 130 for Ctrl-C
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
 NOISY = ("accelerate", "httpx2")  # log a line for each saved state, and for each request
 
 
@@ -48,18 +49,20 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
     one, or how to resume.
 
     Returns:
-        The exit code of `main`, whose None means success; 2 for an error; 130 after Ctrl-C.
+        The exit code of `main`, whose None means success; 2 for an error; 130 after Ctrl-C; 141 if nobody reads what
+        is printed any more, as after `| head`.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     arguments_class = arguments_class_of(main)
     try:
-        return main(parse_arguments(arguments_class, argv)) or 0
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = main(parse_arguments(arguments_class, argv)) or 0
+        sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
+        return code
     except USER_ERRORS as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return PIPE_CLOSED
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -67,6 +70,16 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
         how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
         print(f"Interrupted. {getattr(sys.modules[main.__module__], 'WHEN_INTERRUPTED', how)}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is standard output that is closed, not another pipe; if so, what is left to print goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def arguments_class_of(main: Callable[[Any], Any]) -> type:
@@ -89,7 +102,7 @@ def parse_arguments(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(arguments_class)
-    if not parser._get_positional_actions():  # for the help: it is read before the options are
+    if all(action.option_strings for action in parser._actions):  # for the help: words[0] is read before the options
         parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="Settings in YAML; options win over them.")
     given = dict(defaults or {})
     if words and words[0].endswith((".yaml", ".yml")):

@@ -1,5 +1,6 @@
 """Commands reject what they do not know, without a traceback, and name what may have been meant."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -67,8 +68,29 @@ def test_ctrl_c_says_what_the_command_leaves(monkeypatch, capsys):
     )
 
 
-@pytest.mark.slow
-def test_a_reader_that_has_enough_is_no_error():
-    command = f"{sys.executable} -m data_scripts.build --list | head -1"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=PROJECT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "folder\n", "")
+SCRIPT = """
+import sys
+from dataclasses import dataclass
+from data_scripts.system.command_line import run, setting
+
+@dataclass
+class Arguments:
+    pipe: str = setting("stdout", "Which pipe is closed.")
+
+def main(args: Arguments) -> None:
+    print("a line")
+    if args.pipe == "another":
+        raise BrokenPipeError("the Hub hung up")
+
+sys.exit(run(main))
+"""
+
+
+@pytest.mark.parametrize(("pipe", "code", "said"), [("stdout", 141, ""), ("another", 2, "error: the Hub hung up\n")])
+def test_only_a_reader_that_has_enough_ends_a_command_silently(pipe, code, said):
+    reading, writing = os.pipe()
+    if pipe == "stdout":
+        os.close(reading)
+    command = [sys.executable, "-c", SCRIPT, "--pipe", pipe]
+    done = subprocess.run(command, cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (code, said)

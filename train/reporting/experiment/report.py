@@ -60,6 +60,11 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
             for title, system in systems.items()
             if system["settings"]["system"] in WITHOUT_TEXTS and system["metrics"]
         ],
+        "tied": {
+            tables.metric_name(comparison["metric"]): [comparison["first"], *comparison["tied"]]
+            for comparison in results["comparisons"]
+            if comparison.get("tied")
+        },
         "drawn": drawn,
         "comparison_tables": {
             tables.metric_name(metric): tables.comparison_table(results, metric)

@@ -170,6 +170,14 @@ def test_a_single_system_is_listed_without_comparison():
     assert header.count("|") == row.count("|") == 3 and "LumbarCLIP" in row
 
 
+def test_systems_that_share_the_highest_are_named(whole):
+    assert "share the highest macro F1" not in experiment_report(whole, [])
+    (best,) = (entry for entry in whole["comparisons"] if (entry["to"], entry["metric"]) == ("best", "macro_f1"))
+    others = [entry for entry in whole["comparisons"] if entry is not best]
+    tied = whole | {"comparisons": [best | {"first": "LumbarCLIP", "tied": ["CLIP"]}, *others]}
+    assert "LumbarCLIP, CLIP share the highest macro F1; the first" in " ".join(experiment_report(tied, []).split())
+
+
 def test_the_report_of_an_experiment_warns_of_its_starting_weights(whole):
     assert "**Starting weights**" not in experiment_report(whole, [])
     warned = whole | {"dataset": whole["dataset"] | {"start": {"rows": "other"}}}
