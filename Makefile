@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=passive $(BIN)
 .DEFAULT_GOAL := help
 
-.PHONY: help demo app test check format bench smoke clean
+.PHONY: help demo app test check format bench smoke pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +44,25 @@ bench: .venv/installed-dev ## Benchmark loss, trainer, build and probe against a
 	$(BIN)/python -m tests.benchmarks.bench_build
 	$(BIN)/python tests/benchmarks/bench_probe.py  # needs the checkpoint of `make demo`
 
+# Cython builds pyjpegls where it has no wheel (Python 3.14).
+PIN_ARGS ?= --upgrade
+pins: | $(BIN)/python ## Renew constraints.txt: the newest versions that setup.cfg allows; PIN_ARGS= keeps those that fit
+	$(call install_pinned,uv)
+	printf 'cython\nuv\n' | $(BIN)/uv pip compile --quiet $(PIN_ARGS) --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-annotate --custom-compile-command 'make pins' \
+		setup.cfg --extra dev - --output-file constraints.txt
+
 clean: ## Remove .venv, data, runs and experiments
 	rm -rf .venv data runs experiments
 
-.venv/installed-%: setup.cfg constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+# constraints.txt holds the hash of every file that pip installs or builds with. --require-hashes would want one for the
+# project's folder too; --no-require-hashes checks those that are there, from pip 26.3 on: before it, it checks none.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+install_pinned = sed -n '/^$(1)==/,/[^\\]$$/p' constraints.txt | $(PIP) --require-hashes --requirement /dev/stdin
+.venv/installed-%: setup.cfg constraints.txt | $(BIN)/python
+	$(call install_pinned,pip)
+	$(PIP) --quiet --no-require-hashes --constraint constraints.txt --build-constraint constraints.txt --editable '.[$*]'
 	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv

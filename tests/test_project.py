@@ -5,10 +5,14 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
+from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [
@@ -145,3 +149,66 @@ def test_make_help_lists_the_targets():
     shown = subprocess.run(["make", "help"], capture_output=True, text=True, cwd=PROJECT, check=True).stdout
     for target in ("demo", "test", "check", "bench", "smoke"):
         assert re.search(rf"make {target} +\S", shown)
+
+
+@pytest.fixture(scope="module")
+def bounds():
+    """Return the specifier of each package that setup.cfg or the build asks for."""
+    settings = ConfigParser()
+    settings.read(PROJECT / "setup.cfg")
+    texts = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
+    build = tomllib.loads((PROJECT / "pyproject.toml").read_text())["build-system"]["requires"]
+    requirements = [Requirement(line) for line in (*"\n".join(texts).split(), *build)]
+    return {canonicalize_name(asked.name): asked.specifier for asked in requirements if asked.name != "lumbarclip"}
+
+
+def test_every_package_is_pinned_once_with_hashes_and_without_a_host():
+    text = (PROJECT / "constraints.txt").read_text()
+    lines = re.sub(r"^#.*\n", "", text, flags=re.M)
+    pin = r"([a-z0-9-]+)==[\w.+!-]+(?: ; [^\n]+?)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    names = re.findall(f"^{pin}", lines, flags=re.M)
+    assert re.fullmatch(f"(?:{pin})+", lines), "run make pins"
+    assert len(names) == len(set(names)) > 100
+    assert "://" not in text
+
+
+def test_every_pin_is_within_the_bound_of_setup_cfg(bounds):
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (PROJECT / "constraints.txt").read_text(), flags=re.M))
+    assert {"torch", "pydicom", "gradio", "onnx", "pytest", "setuptools"} <= set(bounds)
+    assert not [f"{name}=={pins.get(name)}" for name in bounds if not bounds[name].contains(pins.get(name, "0"))]
+
+
+@pytest.mark.parametrize(
+    "last_bad",
+    [
+        "gradio==6.23.1",  # does not know `run_history`
+        "gradio==6.29.0",  # refuses huggingface_hub 2
+        "safetensors==0.7.0",  # transformers refuses it
+        "pip==26.2.1",  # ignores the hashes of constraints beside an editable project
+        # Published flaws; setup.cfg names them.
+        "torch==2.9.1",
+        "pillow==12.2.0",
+        "datasets==5.1.0",
+        "filelock==4.2.0",
+        "pydicom==3.0.1",
+        "tqdm==4.66.2",
+        "accelerate==1.14.0",
+        "jinja2==3.1.5",
+        "markdown==3.8",
+        "onnx==1.20.1",
+        "pytest==9.0.2",
+    ],
+)
+def test_a_version_that_is_known_to_be_bad_is_refused(bounds, last_bad):
+    name, version = last_bad.split("==")
+    assert not bounds[name].contains(version)
+
+
+def test_make_installs_and_builds_with_pinned_files_alone():
+    told = ["make", "--dry-run", "--always-make", ".venv/installed-train"]
+    recipe = subprocess.run(told, capture_output=True, text=True, cwd=PROJECT, check=True).stdout
+    pip, project = (line for line in recipe.splitlines() if "pip install" in line)
+    assert "--require-hashes" in pip
+    assert {"--constraint constraints.txt", "--build-constraint constraints.txt"} <= set(
+        re.findall(r"--\S*constraint \S+", project)
+    )
