@@ -4,10 +4,10 @@ The Space contains no weights and no pictures: it loads the model from the Hub, 
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from configparser import ConfigParser
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from train.web_app.report_index import COLUMNS, read_index
 
 PROJECT = Path(__file__).parents[2]
 APP = "app.py"
+PINS = "constraints.txt"
+PYTHON = "3.11"  # for which the pins are resolved
 INDEX = "index.parquet"
 PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
 SUFFIXES = (".py", ".css", ".jinja")
@@ -50,7 +52,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
     if model_id.count("/") != 1:
         raise ValueError(f"A Space loads its model from the Hub and needs its id as org/name; got {model_id!r}.")
     validate_repo_id(model_id)
-    if missing := [name for name in (APP, "setup.cfg", *PACKAGES) if not (PROJECT / name).exists()]:
+    if missing := [name for name in (APP, "setup.cfg", PINS, *PACKAGES) if not (PROJECT / name).exists()]:
         raise ValueError(f"{PROJECT} lacks {', '.join(missing)}: prepare a Space from a clone of the project.")
     licence = ""
     if index is not None:
@@ -128,20 +130,30 @@ def _about(index: Path) -> dict[str, Any]:
 
 
 def requirements(extra: str) -> Iterator[str]:
-    """Yield what `pip install lumbarclip[extra]` installs, from setup.cfg with our own extras resolved.
+    """Yield what `pip install lumbarclip[extra]` asks for, at the versions that the tests ran with.
+
+    Without the hashes of these versions: a Space installs more than we name, and pip would refuse the rest.
 
     Example:
         >>> next(requirement for requirement in requirements("app") if requirement.startswith("gradio"))
-        'gradio>=...'
+        'gradio==...'
     """
+    pins = pinned_versions()
     settings = ConfigParser()
     settings.read(PROJECT / "setup.cfg", encoding="utf-8")
-    yield from settings["options"]["install_requires"].strip().splitlines()
-    for requirement in settings["options.extras_require"][extra].strip().splitlines():
-        if requirement.startswith("lumbarclip["):
-            yield from requirements(requirement.removeprefix("lumbarclip[").removesuffix("]"))
+    extras = settings["options.extras_require"]
+    lines = [*settings["options"]["install_requires"].split(), *extras[extra].split()]
+    for line in lines:
+        if line.startswith("lumbarclip["):
+            yield from requirements(line.removeprefix("lumbarclip[").removesuffix("]"))
         else:
-            yield requirement
+            name = line.split(">=")[0]
+            yield f"{name}=={pins[name.lower().replace('_', '-')]}"
+
+
+def pinned_versions() -> dict[str, str]:
+    """Read the version of each package, by its name in lower case with hyphens, from constraints.txt."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / PINS).read_text(), flags=re.MULTILINE))
 
 
 def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> None:
@@ -153,8 +165,8 @@ def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> Non
         "colorFrom": "blue",
         "colorTo": "gray",
         "sdk": "gradio",
-        "sdk_version": version("gradio"),
-        "python_version": "3.11",
+        "sdk_version": pinned_versions()["gradio"],
+        "python_version": PYTHON,
         "app_file": APP,
         "pinned": False,
         "license": LICENSE,

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +18,8 @@ def test_the_card_tells_the_hub_how_to_run_it(tmp_path):
     prepare_space(tmp_path / "space", "org/lumbar")
     head = metadata_load(tmp_path / "space" / "README.md")
     assert head["sdk"] == "gradio"
-    assert head["sdk_version"] == version("gradio")
+    assert f"gradio=={head['sdk_version']}" in (tmp_path / "space" / "requirements.txt").read_text().splitlines()
+    assert head["python_version"] == "3.11"
     assert head["app_file"] == "app.py"
     assert head["models"] == ["org/lumbar"]
     assert head["license"] == "apache-2.0"
@@ -45,7 +45,7 @@ def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
     prepare_space(tmp_path / "space", "org/lumbar")
     lines = (tmp_path / "space" / "requirements.txt").read_text().split()
     assert lines == sorted(set(requirements("app")))
-    names = {re.match(r"[\w-]+", line)[0] for line in lines}
+    names = {re.fullmatch(r"([\w-]+)==[\d.]+", line)[1] for line in lines}  # the versions that the tests ran with
     assert {"torch", "transformers", "gradio", "pydicom", "matplotlib"} <= names  # of four levels of extras
     assert "lumbarclip" not in names
 
