@@ -206,7 +206,7 @@ def _end_of_bare_host(text: str, start: int, found: str) -> int:
     return path_end if len(labels[-1]) == 2 and (has_path or is_long) else 0
 
 
-_NAME = r"[^\W\d_a-z][\w'’.-]{1,40}"
+_NAME = r"(?:St\.[ ])?[^\W\d_a-z][\w'’-]{1,40}"
 _TOWN = rf"{_NAME}(?:[ ](?:am|an[ ]der|im|in[ ]der|bei|a\.|sur|les|de|la|upon)[ ]{_NAME})?"
 _STREET = re.compile(
     rf"""
@@ -223,7 +223,7 @@ _STREET = re.compile(
 # Streets whose number follows, and a part of each: few reports have one.
 _STREET_FIRST = re.compile(
     rf"""
-    (?:\b{_NAME}[ ]){{0,2}}(?<!\w)[\w.-]{{0,30}}
+    (?P<before>(?:\b{_NAME}[ ]){{0,2}})(?<!\w)[\w.-]{{0,30}}
         (?:[Ss]tr(?:\.|a(?:ss|ß)e)|gasse|[a-zäöü]{{3}}(?:weg|platz|ufer|damm)|allee|chaussee|promenade
         |\b{_NAME}[ ](?:Gasse|Weg|Platz|Allee|Damm|Ufer|Ring|Markt))
         (?:\sdes\s\d\d\.\s\w{{3,12}})?\s{{0,2}}\d{{1,4}}(?!\d|[.,]\d{{1,3}}(?!\d)|\s?[mc]m\b)(?:\s?[a-z]\b)?
@@ -283,7 +283,9 @@ def find_places(text: str) -> Iterator[Span]:
     if any(part in lowered for part in _OF_STREET_FIRST):
         for match in _STREET_FIRST.finditer(text):
             if not (match["first"] and match["first"].casefold() in NOT_NAMES):  # "Via Posterior approach 2"
-                yield match.span()
+                words = re.finditer(r"\S+ ", match["before"] or "")
+                known = [word.end() for word in words if word[0].strip().casefold() in NOT_NAMES]  # "Bulge Hauptstr. 5"
+                yield match.start() + (known[-1] if known else 0), match.end()
     for match in _BRITISH_POSTCODE.finditer(text):
         town = _TOWN_BEFORE.search(text[max(0, match.start() - 44) : match.start()])
         if not _VERTEBRA.match(match[0]) or (town and town[1].casefold() not in NOT_NAMES):

