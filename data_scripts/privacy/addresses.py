@@ -143,9 +143,11 @@ def _start_of_local(text: str, end: int, *, earliest: int, is_split: bool) -> in
         return end  # "stenosis at klinik.de"
     start = end - len(".".join(parts))
     for _ in range(3 if len(parts[0]) and start == end - len(local) else 0):
+        if not is_split and not text.endswith(".\n", 0, start):
+            break
         begin = max(earliest, start - _MAX_LOCAL)
         part = _SPLIT_LOCAL.search(text[begin:start])
-        if part is None or not (is_split or part[0].endswith(".\n")):
+        if part is None:
             break
         word = re.split(r"[\s.\[(]", part[0], maxsplit=1)[0]
         if len(word) > 1 and _is_word(word):
