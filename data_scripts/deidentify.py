@@ -27,7 +27,7 @@ from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_ele
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import publish, staging_folder
-from data_scripts.system.whole_files import write_json
+from data_scripts.system.whole_files import write_private_json
 
 WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 WRITTEN = "written"
@@ -95,7 +95,7 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
             name, outcome = next(iter(outcomes.items()), ("no file", "the folder is empty"))
             raise ValueError(f"nothing in {raw} could be de-identified; {name}: {outcome}")
         publish(copies, out, staging)
-    write_json(_list_path(out), outcomes)
+    write_private_json(_list_path(out), outcomes)
     return outcomes
 
 

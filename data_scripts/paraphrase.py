@@ -29,7 +29,7 @@ from data_scripts.paraphrasing.model import Answerer, Decoding, ImageTextModel, 
 from data_scripts.records import SPLITS
 from data_scripts.system.command_line import check_choices, run, setting
 from data_scripts.system.staging import publish, staging_folder
-from data_scripts.system.whole_files import write_json, write_text
+from data_scripts.system.whole_files import write_json, write_private_json, write_text
 
 if TYPE_CHECKING:  # takes seconds to import, which --help should not
     from datasets import Dataset
@@ -160,7 +160,7 @@ def _rows_of_reports(folder: Path, splits: Sequence[str]) -> "dict[str, tuple[Da
 
 def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrased], result: Mapping[str, Any]) -> None:
     """Copy the dataset with new rephrasings, and add audit and log."""
-    shutil.copytree(args.dataset, folder, ignore=shutil.ignore_patterns("*.parquet"))
+    shutil.copytree(args.dataset, folder, ignore=shutil.ignore_patterns("*.parquet", REPORT_NAME))
     texts = {entry.report: entry.texts for entry in rephrased}
     for shard in sorted(args.dataset.rglob("*.parquet")):
         split = re.search(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", shard.name)
@@ -169,9 +169,9 @@ def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrase
             copy_with_rephrasings(shard, target, texts)
         else:
             shutil.copyfile(shard, target)
-    report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    report = json.loads((args.dataset / REPORT_NAME).read_text(encoding="utf-8"))
     report["rephrasings"] = {key: value for key, value in result.items() if key != "examples"}
-    write_json(folder / REPORT_NAME, report)
+    write_private_json(folder / REPORT_NAME, report)
     write_json(folder / f"{AUDIT_NAME}.json", result)
     write_text(folder / f"{AUDIT_NAME}.md", audit_text(result))
     log = [{"report": entry.report, **asdict(candidate)} for entry in rephrased for candidate in entry.candidates]

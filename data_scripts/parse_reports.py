@@ -4,8 +4,9 @@
     python -m data_scripts.parse_reports --notes "Radiologists Report.xlsx" --out findings.csv --overwrite
 
 A line contains `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as
-typed) and `span` (the characters that state the kind: `text[span[0]:span[1]]`). `findings_report.json` next to
-it counts notes, findings and classes, and lists the notes that are empty or unreadable.
+typed, with placeholders for names, dates and numbers) and `span` (the characters that state the kind:
+`text[span[0]:span[1]]`). `findings_report.json` next to it counts notes, findings and classes, and lists the notes that
+are empty or unreadable.
 """
 
 import csv
@@ -14,12 +15,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from data_scripts.privacy.identifiers import scrub_text
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import Note, read_notes
@@ -38,8 +40,8 @@ class ParseArguments:
     notes: Path = setting(MISSING, "Workbook (.xlsx) with a column `Patient ID` and one with notes.")
     out: Path = setting(
         MISSING,
-        "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as typed, `span` the "
-        "characters of it that state the kind. NAME_report.json is written next to it.",
+        "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as typed, but for "
+        "placeholders, `span` the characters of it that state the kind. NAME_report.json is written next to it.",
     )
     overwrite: bool = setting(False, "Replace --out if it exists.")
 
@@ -72,7 +74,7 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
             raise ValueError(f"{path} exists; choose another --out, or replace it with --overwrite")
     notes = read_notes(args.notes)
     usable = [note for note in notes if note.problem is None]
-    with_text = [note for note in usable if note.text]
+    with_text = [replace(note, text=scrub_text(note.text)) for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
     classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is the patient's
     report = {

@@ -54,7 +54,7 @@ class Record:
     """
 
     load_image: Callable[[], Image.Image]  # grey, 8 bit (mode `L`) or 16 bit (`I;16`, windowed when written)
-    report: str  # the original text; not empty
+    report: str  # the text as typed, which the build scrubs and then normalises; not empty
     patient_id: str  # pseudonym; everything of one patient goes to one split
     study_id: str  # pseudonym of one examination
     source: str  # dataset and file, unique: the record's identity in `build_report.json`
@@ -113,9 +113,14 @@ def is_unknown_patient(patient_id: str) -> bool:
     return patient_id.strip().casefold() in _UNKNOWN_PATIENTS
 
 
+def says_anything(text: str) -> bool:
+    """Whether a text has a letter or a digit."""
+    return any(map(str.isalnum, text))
+
+
 def record_problem(record: Record, info: SourceInfo) -> str | None:
     """Say why a record's fields cannot be written; None if they can. Pixels are checked later, when loaded."""
-    if not record.report.strip():
+    if not says_anything(record.report):
         return "empty report"
     if is_unknown_patient(record.patient_id):
         return f"unknown patient: patient_id is {record.patient_id!r}"

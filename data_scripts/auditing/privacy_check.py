@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,7 @@ from data_scripts.privacy.pseudonyms import holds_date
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
+_NAMED_COLUMNS = ("labels", "grade")  # their names of classes are the user's
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 
@@ -30,7 +31,7 @@ class IdentifyingRow:
     """Where a row may name someone; the passage itself is not repeated."""
 
     split: str
-    row: int
+    row: int  # -1 for a column's names of classes, which belong to no row
     column: str
     kind: str  # kind of identifier, or `METADATA`
     excerpt: str  # the text around it, with placeholders; or which metadata
@@ -86,10 +87,20 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
         for column, text in (("report", report), *(("rephrasings", text) for text in rephrasings)):
             for found in _identifiers(text):
                 yield IdentifyingRow(name, row, column, found.kind, _excerpt(text, found))
+    for column in _NAMED_COLUMNS:
+        for value, class_name in enumerate(_class_names(split.features.get(column))):
+            for found in _identifiers(class_name):
+                yield IdentifyingRow(name, -1, column, found.kind, f"name of class {value}")
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
             for kind in kinds_in_id(column, value):
                 yield IdentifyingRow(name, row, column, kind, "part of the id")
+
+
+def _class_names(feature: Any) -> Sequence[str]:
+    """Return the names of the classes of a column, or of those in its lists; none if it has no classes."""
+    names: Sequence[str] = getattr(getattr(feature, "feature", feature), "names", None) or ()
+    return names
 
 
 @lru_cache(maxsize=100_000)

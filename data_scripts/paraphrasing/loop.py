@@ -10,12 +10,13 @@ from tqdm.auto import tqdm
 
 from data_scripts.paraphrasing.model import Answerer, KeptAnswers
 from data_scripts.paraphrasing.rephraser import comparable, rephrasings
+from data_scripts.privacy.identifiers import find_identifiers
 from data_scripts.reports.findings import Fact
 from data_scripts.reports.text import report_facts, report_measures
 
 _Repeats = Literal["repeats the report", "repeats a rephrasing"]
 _Facts = Literal["fact missing", "fact added", "fact changed", "number added"]
-Cause = Literal["accepted", "no text", _Repeats, _Facts]
+Cause = Literal["accepted", "no text", "names a person", _Repeats, _Facts]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•]|sentence \d{1,2}:)\s+", re.IGNORECASE)
@@ -43,6 +44,8 @@ def judge(candidate: str, report: str, kept: Collection[str]) -> Verdict:
     """
     if not candidate.strip():
         return Verdict(cause="no text")
+    if find_identifiers(candidate):
+        return Verdict(cause="names a person")
     if comparable(candidate) == comparable(report):
         return Verdict(cause="repeats the report")
     if comparable(candidate) in map(comparable, kept):

@@ -6,7 +6,8 @@ date. The actions are applied here, since that package does not clean sequences 
 
 import copy
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -39,12 +40,19 @@ _PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both 
 _DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table removes the drawing, so the rest means nothing
 _SERIES_DESCRIPTION = BaseTag(0x0008103E)
 _OWN_UID_ROOT = "2.25."
+_OWN_PSEUDONYM = re.compile(r"p-[0-9a-f]{16}")
 
 
 def _tags(keywords: str) -> frozenset[BaseTag]:
     return frozenset(BaseTag(tag) for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
 
 
+# Besides names of persons, what says who and where; their words are searched for in the texts that stay.
+_NAMING_TAGS = _tags(
+    "PatientID OtherPatientIDs IssuerOfPatientID AccessionNumber StudyID AdmissionID InstitutionName "
+    "InstitutionAddress InstitutionalDepartmentName PatientAddress PatientTelephoneNumbers ReferringPhysicianAddress "
+    "MedicalRecordLocator RequestingService PersonAddress PersonTelephoneNumbers PatientBirthDate"
+)
 # Free text and bytes may hold anything, so only these stay: what is needed to read the pixels and to know how they were
 # made. Texts among them are still searched for names.
 _FILE_META_TAGS = _tags(
@@ -74,12 +82,17 @@ _TECHNICAL_WORD = re.compile(
 )
 
 
+_WORD_OR_NUMBER = re.compile(r"[^\W\d_]+|\d+")
+_UMLAUTS = (("ä", "ae"), ("ö", "oe"), ("ü", "ue"))
+
+
 def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     """Return a copy that names no one, at any depth of its sequences, and says how it was cleaned.
 
     Pixels stay: `burnt_in_text` finds text in them. UIDs are replaced consistently in every run with the same key, so
     that slices of a series stay together. Name and id of the patient become one pseudonym, private elements are
-    removed, and the series description keeps only technical words (`T2 TSE SAG`).
+    removed, and the series description keeps only technical words (`T2 TSE SAG`). A text that stays loses them, or is
+    emptied, if it has a word of a name that was removed, even one that means something else there (`Long`, `Spine`).
 
     Source:
         PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Stricter than the profile:
@@ -90,9 +103,10 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     # Patients without an id or a name must not become one patient.
     identity = str(dataset.get("PatientID") or dataset.get("PatientName") or "")
     patient = pseudonyms.of(identity) if identity else ""
-    _clean(cleaned, patient, pseudonyms)
+    names = _names_in(cleaned)
+    _clean(cleaned, patient, names, pseudonyms)
     if hasattr(cleaned, "file_meta"):
-        _clean(cleaned.file_meta, patient, pseudonyms)
+        _clean(cleaned.file_meta, patient, names, pseudonyms)
     cleaned.preamble = None if getattr(dataset, "preamble", None) is None else bytes(128)
     cleaned.PatientIdentityRemoved = "YES"
     cleaned.LongitudinalTemporalInformationModified = "REMOVED"
@@ -118,7 +132,8 @@ def identifying_elements(dataset: Dataset) -> list[str]:
         []
     """
     datasets = [dataset, *([dataset.file_meta] if hasattr(dataset, "file_meta") else [])]
-    return list(chain.from_iterable(_identifying(each, "") for each in datasets))
+    names = _names_in(dataset)
+    return list(chain.from_iterable(_identifying(each, "", names) for each in datasets))
 
 
 @cache
@@ -152,7 +167,58 @@ def _action_outside_table(tag: BaseTag, vr: str) -> str:
     return "empty" if vr in _PERSONAL_VRS or is_free_text else "keep"
 
 
-def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
+def _names_in(dataset: Dataset) -> frozenset[str]:
+    """Collect the words of all names, places and ids at any depth, in the spelling of `_words`.
+
+    A family name may be a technical word; that of an institution ("Spine Centre") is then not a name.
+    """
+    names: set[str] = set()
+    for tag in list(dataset.keys()):
+        element = _readable_element(dataset, tag)
+        if element is None:
+            continue
+        if element.VR == VR.SQ:
+            for item in element.value:
+                names |= _names_in(item)
+        elif element.VR == VR.PN or tag in _NAMING_TAGS:
+            for text in map(str, filter(None, _values(element))):
+                if not _OWN_PSEUDONYM.fullmatch(text) and text not in (_DUMMY_TEXT, *_DUMMY_OF_VR.values()):
+                    is_of_person = element.VR == VR.PN or tag in _PATIENT_TAGS
+                    names |= {
+                        word for word in _words(text) if is_of_person or not _TECHNICAL_WORD.fullmatch(word.upper())
+                    }
+    return frozenset(names)
+
+
+def _words(text: str) -> set[str]:
+    """Return the words and numbers of a text without case and accents; also those with a hyphen in one piece.
+
+    Words have three characters or more, but in a script without case two or more.
+
+    Example:
+        >>> sorted(_words("Müller-Long^Ann"))
+        ['ann', 'long', 'mueller', 'muller', 'mullerlong']
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    spellings = (folded, *(folded.replace(*pair) for pair in _UMLAUTS if pair[0] in folded))
+    words: set[str] = set()
+    for spelling in spellings:
+        plain = "".join(char for char in unicodedata.normalize("NFKD", spelling) if not unicodedata.combining(char))
+        words |= {*_WORD_OR_NUMBER.findall(plain), *_WORD_OR_NUMBER.findall(re.sub(r"['’-]", "", plain))}
+    return {word for word in words if len(word) >= (2 if _is_without_case(word) else 3)}
+
+
+def _is_without_case(word: str) -> bool:
+    return word.isalpha() and word.upper() == word.lower()
+
+
+def _has_name(text: str, names: Iterable[str]) -> bool:
+    """Whether a text has a word of a name; where words are not separated, whether it has its characters."""
+    words = _words(text)
+    return any(name in words or (_is_without_case(name) and any(name in word for word in words)) for name in names)
+
+
+def _clean(dataset: Dataset, patient: str, names: frozenset[str], pseudonyms: Pseudonyms) -> None:
     for tag in list(dataset.keys()):
         element = _readable_element(dataset, tag)
         if element is None:
@@ -160,7 +226,7 @@ def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
             continue
         action = _action(tag, element.VR)
         if tag == _SERIES_DESCRIPTION:
-            element.value = _technical_words(str(element.value or ""))
+            element.value = _technical_words(str(element.value or ""), names)
         elif tag in _PATIENT_TAGS:
             element.value = patient
         elif action == "remove" or (action != "keep" and element.VR == VR.SQ):
@@ -173,8 +239,8 @@ def _clean(dataset: Dataset, patient: str, pseudonyms: Pseudonyms) -> None:
             element.value = _map_uids(element, pseudonyms)
         elif element.VR == VR.SQ:
             for item in element.value:
-                _clean(item, patient, pseudonyms)
-        elif _names_someone(element):
+                _clean(item, patient, names, pseudonyms)
+        elif _names_someone(element, names):
             element.clear()
 
 
@@ -192,7 +258,7 @@ def _readable_element(dataset: Dataset, tag: BaseTag) -> DataElement | None:
     return element if all(re.fullmatch(pattern, text) for text in texts) else None
 
 
-def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
+def _identifying(dataset: Dataset, path: str, names: frozenset[str]) -> Iterator[str]:
     for tag in list(dataset.keys()):
         element = _readable_element(dataset, tag)
         name = path + ((element.keyword if element is not None else "") or str(tag))
@@ -200,37 +266,39 @@ def _identifying(dataset: Dataset, path: str) -> Iterator[str]:
             yield name
         elif element.VR == VR.SQ and _action(tag, element.VR) == "keep":
             for item in element.value:
-                yield from _identifying(item, f"{name}.")
-        elif not _is_harmless(element):
+                yield from _identifying(item, f"{name}.", names)
+        elif not _is_harmless(element, names):
             yield name
 
 
-def _is_harmless(element: DataElement) -> bool:
+def _is_harmless(element: DataElement, names: frozenset[str]) -> bool:
     """Whether an element, not a sequence, is as `deidentify_dicom` leaves it."""
     action = _action(element.tag, element.VR)
     if element.is_empty or str(element.value) in ("", "[]"):
         return dictionary_has_tag(element.tag)
     if element.tag == _SERIES_DESCRIPTION:
-        return str(element.value) == _technical_words(str(element.value))
+        return str(element.value) == _technical_words(str(element.value), names)
     if element.tag in _PATIENT_TAGS:
-        return re.fullmatch(r"p-[0-9a-f]{16}", str(element.value)) is not None
+        return _OWN_PSEUDONYM.fullmatch(str(element.value)) is not None
     if action == "dummy":
         return element.value == _DUMMY_OF_VR.get(element.VR, _DUMMY_TEXT)
     if action == "new uid":
         return all(
             uid in UID_dictionary or uid.startswith(_OWN_UID_ROOT) for uid in map(str, filter(None, _values(element)))
         )
-    return action == "keep" and not _names_someone(element)
+    return action == "keep" and not _names_someone(element, names)
 
 
-def _names_someone(element: DataElement) -> bool:
-    is_text = element.VR in _TEXT_VRS or element.VR == VR.CS
-    return element.tag not in _CODES and is_text and bool(find_identifiers(str(element.value or "")))
+def _names_someone(element: DataElement, names: frozenset[str]) -> bool:
+    if element.VR not in _TEXT_VRS and element.VR != VR.CS:
+        return False
+    texts = [str(value) for value in _values(element) if value]
+    return any(_has_name(text, names) or (element.tag not in _CODES and find_identifiers(text)) for text in texts)
 
 
-def _technical_words(description: str) -> str:
+def _technical_words(description: str, names: frozenset[str]) -> str:
     words = re.split(r"[^A-Za-z0-9]+", description)
-    return " ".join(word for word in words if _TECHNICAL_WORD.fullmatch(word.upper()))
+    return " ".join(word for word in words if _TECHNICAL_WORD.fullmatch(word.upper()) and not _has_name(word, names))
 
 
 def _values(element: DataElement) -> list[Any]:

@@ -5,11 +5,15 @@ No language model is used, since every medical word must stay: levels (`L4/5`), 
 found: reports that contain such names need another tool, or a reader.
 """
 
+import html
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
+from data_scripts.privacy.addresses import find_mail_addresses, find_places, find_web_addresses
 from data_scripts.privacy.person_names import Span, find_institutions, find_names
 from data_scripts.reports.text import replace_spans
 
@@ -28,6 +32,8 @@ class Identifier:
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Find passages that name a person, in the order of the text and without overlaps.
 
+    Look-alikes count: full-width letters, invisible characters, other blanks, `&#64;`.
+
     Labels are left out: in `MRN: 12345` the number is found. Bare years and ages up to 89 are not identifiers.
 
     Source:
@@ -38,12 +44,59 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
         [('NAME', 'A. Salem'), ('DATE', '12/03/2016')]
     """
     kept: list[Identifier] = []
-    taken = bytearray(len(text))
-    for kind, (start, end) in _candidates(text):
+    plain, places = _plain_spelling(text)
+    taken = bytearray(len(plain))
+    for kind, (start, end) in _candidates(plain):
         if not any(taken[start:end]):
             taken[start:end] = bytes([1]) * (end - start)
-            kept.append(Identifier(kind, (start, end), text[start:end]))
+            span = (places[start][0], places[end - 1][1]) if places else (start, end)
+            kept.append(Identifier(kind, span, text[slice(*span)]))
     return tuple(sorted(kept, key=lambda identifier: identifier.span))
+
+
+def _plain_spelling(text: str) -> tuple[str, list[Span]]:
+    """Replace look-alikes of letters, signs and blanks, and drop what cannot be seen.
+
+    Returns:
+        The text, and the passage of the original behind each of its characters; none if nothing changed.
+    """
+    if "&" not in text and all(_plain_char(char) == char and not unicodedata.combining(char) for char in set(text)):
+        return text, []
+    plain: list[str] = []
+    places: list[Span] = []
+    for start, end, chars in _decoded(text):
+        for char in filter(None, map(_plain_char, chars)):
+            joined = unicodedata.normalize("NFC", plain[-1] + char) if plain and unicodedata.combining(char) else ""
+            if len(joined) == 1:  # an accent
+                plain[-1], places[-1] = joined, (places[-1][0], end)
+            else:
+                plain.append(char)
+                places.append((start, end))
+    return "".join(plain), places
+
+
+def _decoded(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield each character, or reference to one as in HTML, with where it begins and ends."""
+    position = 0
+    for match in _HTML_REFERENCE.finditer(text):
+        yield from ((at, at + 1, text[at]) for at in range(position, match.start()))
+        yield match.start(), match.end(), html.unescape(f"&{match[1]};")
+        position = match.end()
+    yield from ((at, at + 1, text[at]) for at in range(position, len(text)))
+
+
+@lru_cache(maxsize=4096)
+def _plain_char(char: str) -> str:
+    """Return the usual form of a character; empty for an invisible one."""
+    if char.isascii():
+        return char
+    if unicodedata.category(char) == "Cf":
+        return ""
+    if char in _DOTS:
+        return "."
+    form, _, _ = unicodedata.decomposition(char).partition(" ")
+    usual = unicodedata.normalize("NFKC", char)
+    return usual if form in _LOOKALIKE_FORMS and len(usual) == 1 else char
 
 
 def scrub_text(text: str) -> str:
@@ -58,15 +111,19 @@ def scrub_text(text: str) -> str:
 
 def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     """Yield passages, the most certain first: a later one that overlaps an earlier one is dropped."""
+    yield from (("EMAIL", span) for span in find_mail_addresses(text))
+    yield from (("URL", span) for span in find_web_addresses(text))
     for kind, patterns in _CERTAIN.items():
         for match in chain.from_iterable(re.finditer(pattern, text) for pattern in patterns):
             yield kind, match.span("value")
-    for match in _DATE.finditer(text):
+    for match in _DATE.finditer(text) if _SIGN_OF_DATE.search(text) else ():
         if _is_date(text, match):
             yield "DATE", match.span()
     for match in _PHONE.finditer(text):
-        if 7 <= sum(char.isdigit() for char in match[0]) <= 15:
+        num_digits = sum(char.isdigit() for char in match[0])
+        if (9 if match["groups"] else 7) <= num_digits <= 15:
             yield "PHONE", match.span()
+    yield from (("PLACE", span) for span in find_places(text))
     yield from (("ID", match.span()) for match in _LONG_NUMBER.finditer(text))
     yield from (("NAME", span) for span in find_names(text))
     yield from (("PLACE", span) for span in find_institutions(text))
@@ -82,6 +139,10 @@ def _is_date(text: str, match: re.Match[str]) -> bool:
     is_numeric = not any(char.isalpha() for char in match[0])
     return not (is_numeric and (_LEVEL_BEFORE.search(before) or _MEASURE_BEFORE.search(before)))
 
+
+_HTML_REFERENCE = re.compile(r"&(?:amp;){0,3}(#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,16});")
+_DOTS = "\u2024\u3002\uff61"  # of other scripts
+_LOOKALIKE_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<small>", "<font>", "<compat>")
 
 # Repetitions are bounded, so the time for a hostile text is linear in its length. `\d` matches the digits of every
 # script, Arabic ones among them.
@@ -107,6 +168,10 @@ _DATE = re.compile(
     )(?![\w/]|[.,*-]\d)""",
     re.VERBOSE,
 )
+# Every date has one of these; looking for them first saves most of the time.
+_SIGN_OF_DATE = re.compile(
+    rf"\d\s{{0,2}}[-/.\\]\s{{0,2}}\d{{1,4}}\s{{0,2}}[-/.\\]|[-/.]{_YEAR}|\d{{8}}|(?<![^\W\d_]){_MONTH_NAME}"
+)
 # "levels 10/11/12" and "7-8-10 mm" are not dates.
 _LEVEL_BEFORE = re.compile(
     r"(?:\b(?:levels?|discs?|disks?|vertebrae|(?<![/.])[LTDCS])[\s:]*|\d\s?[/&-]\s?)$", re.IGNORECASE
@@ -120,9 +185,10 @@ _UNIT_AFTER = re.compile(r"\s?(?:(?:mm|cm|ml|cc|deg|degrees?)\b|%|°)", re.IGNOR
 
 _PHONE = re.compile(
     r"""(?<![\w.,/*+-])(?:
-      \+\s?\d[\d\s().-]{5,20}\d | 00\d[\d\s().-]{6,20}\d                  # +962 6 535 3666
-    | \(\d{2,4}\)\s?\d{3,4}[\s.-]?\d{3,4}                                 # (06) 535 3666
+      \+\s?\d[\d\s().\u2013/-]{5,20}\d | 00\d[\d\s().\u2013/-]{6,20}\d            # +962 6 535 3666, +49 (0)761 270-1234
+    | \(\d{2,5}\)\s?\d{2,4}(?:[\s.-]?\d{2,4}){1,3}                        # (06) 535 3666
     | \d{3}[\s.-]\d{3}[\s.-]\d{4} | 0\d{1,3}[\s-]\d{3,4}[\s-]?\d{3,4}     # 555-123-4567
+    | (?P<groups>0[1-9]\d{0,4}(?:\s?[\s./\u2013-]\s?\d{2,8}){1,5})         # 0761/270 12 34, 01 42 34 56 78
     )(?![\w*]|[./-]\d)""",
     re.VERBOSE,
 )
@@ -130,36 +196,42 @@ _LONG_NUMBER = re.compile(r"(?<![\w.,])[A-Za-z]{0,4}-?\d{6,}[A-Za-z]?(?!\w|\.\d)
 
 _ID_LABEL = (
     r"(?:m\.?r\.?n\.?|(?:patient|pt\.?|study|exam(?:ination)?|case|file|chart|report|order|request|visit|admission|ref"
-    r"(?:erence)?|accession|insurance|policy|passport|national|serial|device|licen[cs]e|medical\s+record|hospital)"
-    r"\s*(?:id\b|i\.d\.|identifier|number|num\b\.?|no\.|no\b|\#)|accession|acc\.?\s*\#|ssn|s/n|i\.d\.|id(?:\s*no\b\.?|\#)?)"
+    r"(?:erence)?|accession|insurance|policy|passport|national|serial|device|licen[cs]e|medical\s+record|hospital|nhs|chi|emirates)"
+    r"\s*(?:id\b|i\.d\.|identifier|number|num\b\.?|no\.|no\b|\#)"
+    r"|(?:pat(?:ienten)?|fall|vers(?:icher(?:ten|ungs))?|kv|ahv|sv|auftrags?|aufnahme|untersuchungs|akten|zugangs|befund)"
+    r"[.\s-]{0,3}(?:nr|nummer|id)\b|(?:ahv|nhs|ipp|nir)\b|n[°º]\s?(?:de\s)?(?:dossier|patient|s[ée]curit[ée]\ssociale)"
+    r"|accession|acc\.?\s*\#|ssn|s/n|i\.d\.|id(?:\s*no\b\.?|\#)?)"
 )
 _WEEKDAY_OR_MONTH = (
     r"(?:(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
     r"|January|February|March|April|May|June|July|August|September|October|November|December)"
 )
 _CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d"
+_NOT_MEASURED = r"(?!\s?(?:(?:mm|cm|ms|x|deg|years?|y)\b|[*%°])|[.,]\d)"
 _OVER_89 = r"(?P<value>9\d|1[0-2]\d)"
 _CERTAIN = {
-    "EMAIL": (r"(?P<value>[\w.+-]{1,64}\s?@\s?[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[A-Za-z]{2,63})",),
-    "URL": (
-        r"(?P<value>(?:(?:https?|ftp|file)://|\bwww\.)[^\s<>]*[^\s<>.,;:)])",
-        r"(?P<value>\b[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}\.(?:com|org|net|edu|gov|info)\b(?:/[^\s<>]*[^\s<>.,;:)])?)",
-    ),
     "PHONE": (
-        r"(?i:\b(?:tel(?:ephone)?|phone|ph|mobile|mob|cell|fax|whatsapp|pager|hotline|call)\b\.?\s*(?:number|no|num)?\.?)"
-        r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s().-]{0,2}\d){4,14}(?:\s*(?i:ext|x)\.?\s*\d+)?)",
+        r"(?i:\b(?:tel(?:e(?:phone|fon))?|t[ée]l(?:[ée]phone)?|phone|ph|fon|mobile?|mob|cell|handy|natel|fax|telefax|whatsapp"
+        r"|hotline|call|r[üu]ckruf(?:nummer)?)\b\.?[\s-]{0,2}(?:number|no|num|nr|nummer)?\.?)"
+        r"\s*[:#=-]?\s*(?P<value>[+(]?\d(?:[\s()./\u2013-]{0,3}\d){4,14}(?:\s*(?i:ext|x|dw)\.?\s*\d+)?)",
+        r"(?i:\b(?:dect|pager|bleep|beeper|piepser|funk|durchwahl|nebenstelle|apparat|ext(?=\.|:))\b\.?"
+        rf"\s?(?:number|no|nr)?\.?)\s?[:#=-]?\s?(?P<value>[*#]?\d(?:[\s/-]?\d){{2,9}})\b{_NOT_MEASURED}",
     ),
     "ID": (
         rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
-        r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*)",
-        # SSN; UID, address in a network
+        r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*"
+        rf"(?: \d{{3,4}}\b{_NOT_MEASURED}(?: \d{{2,4}}\b{_NOT_MEASURED}){{0,3}})?)",
+        # Swiss, French and British numbers; SSN; UID, address in a network
+        r"(?<![\w.])(?P<value>756[. -]?\d{4}[. -]?\d{4}[. -]?\d\d)(?!\.?\d)",
+        r"(?<![\w.])(?P<value>[12] \d\d (?:0[1-9]|1[0-2]) \d[\dAB] \d{3} \d{3}(?: \d\d)?)(?!\.?\d)",
+        r"(?<![\w.-])(?P<value>(?:[\dA-F]{2}[:-]){5}[\dA-F]{2})(?![\w:-])",
         r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
         # without "no.": at least three digits
         r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
         r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
     ),
     "DATE": (
-        r"(?i:\b(?:d\.?o\.?b|date|birth|born))[\s:.]*"
+        r"(?i:\b(?:d\.?o\.?b|date|birth|born|geb(?:oren|urtsdatum)?|né|née|naissance))[\s:.]*(?:(?:am|le)\s)?"
         r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
         rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)",
     ),
@@ -175,6 +247,5 @@ _CERTAIN = {
     "PLACE": (
         r"(?i:\baddress)\s*:\s*(?P<value>[^\n;\[]*[^\s;.\[\]])",
         r"(?P<value>\bP\.?\s?O\.?\s?Box\s*\d+)",
-        r"(?P<value>\b\d{1,5}\s(?:[A-Z][\w'’-]+\s){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Boulevard|Blvd)\b\.?)",
     ),
 }

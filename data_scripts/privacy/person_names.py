@@ -18,20 +18,23 @@ abdomen abdominal according acute additional advice aera age aged anaemia anemia
 assessment asthma avanto back backache base brain breast burning by cancer canon cc center chest claudication clinic
 clinical clinically clinician coccyx complain complaining complains complaint conclusion conditional consistent
 consultant coronal correlation ct date dated department details diabetic diagnosis diffusion disease diseases
-disturbance dixon doctor dr elbow emergency epileptic etc exam examination examined family female few foot gait ge gp
-hand has have he head heart her hernia hip his history hitachi hospital hyperintense hypertensive hypointense
-hypothyroid if image images imaging imp incidental incontinence indication internal it knee known kyphosis l leg limb
-liver location lower lss lumbago m male md medicine meningeal mr mri mrs ms my name nb neuro neurological neurology
-neurosurgeon neurosurgery new noticed numbness obese office operated orbit orthopaedic orthopaedics orthopedic
-orthopedics our outpatient pain perfusion philips phone physician physio physiotherapy please post pregnant private
-procedure prof prostate protocol pt radiculopathy radiologist radiology ray re reason recommend recommended referral
-referred referring regarding reported reporting request requested rheumatoid rheumatology sacrum safe sagittal said
-sciatic sciatica sclerosis sensory sequence sequences series sex she short shoulder showed siemens signed sir skyra
-smoker sphincter studies study suggested swelling syrinx t technique technologist tel tesla they thigh this thoracic
-time tingling today tomorrow toshiba trauma traumatic unit university urgent us venous ward we weakness which who whole
-wise wrist x xray year years yesterday
+disturbance dixon doctor dr elbow emergency epileptic erector etc exam examination examined family female few foot
+gait ge gluteus gp hand has have he head heart her hernia hip his history hitachi hospital hyperintense hypertensive
+hypointense hypothyroid if iliacus iliopsoas image images imaging imp incidental incontinence indication internal it
+knee known kyphosis l leg limb liver location lower lss lumbago m male matrix md medicine meningeal mr mri mrs ms
+multifidus my name nb neuro neurological neurology neurosurgeon neurosurgery new noticed numbness obese office
+operated orbit orthopaedic orthopaedics orthopedic orthopedics our outpatient pain perfusion philips phone physician
+physio physiotherapy piriformis please post pregnant private procedure prof prostate protocol psoas pt quadratus
+radiculopathy radiologist radiology ray re reason recommend recommended referral referred referring regarding reported
+reporting request requested rheumatoid rheumatology sacrum safe sagittal said sciatic sciatica sclerosis sensory
+sequence sequences series sex she short shoulder showed siemens signed sir skyra smoker sphincter studies study
+suggested swelling syrinx t technique technologist tel tesla they thigh this thoracic time tingling today tomorrow
+toshiba trapezius trauma traumatic unit university urgent us venous ward we weakness which who whole wise wrist x xray
+year years yesterday
 """)
-PARTICLES = word_set("al el abu abd abdel ben bin bint ibn da de del della der di du la le ten ter ul van von")
+PARTICLES = word_set(
+    "al el abu abd abdel ben bin bint ibn da das de del della den der di dos du la le ten ter ul van vom von zu zum zur"
+)
 NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES
 # Endings of diseases, operations and examinations.
 MEDICAL_ENDING = re.compile(
@@ -84,28 +87,43 @@ _NAMED_AFTER = re.compile(
 )
 
 # "Dr/ Salem" and "Dr - Salem" are written, too; "MR - lumbar spine" names no one.
+_DEGREES = r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c|Dr|Prof)\.[ \t]*){0,5}"
 _TITLE = re.compile(
-    r"\b(?:(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor)\b\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
-    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)"
-    r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c)\.[ \t]*){0,4}"
+    r"\b(?:(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor|Dres|(?:Dipl\.?-?[ \t]?)(?:Med|Ing|Psych)"
+    r"|Priv\.-Doz)\b\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
+    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)" + _DEGREES
+)
+# Some are abbreviations of other words, too: "M. psoas", "Fr. L1".
+_FOREIGN_TITLE = re.compile(
+    r"(?<![\w.])(?:Herrn?|HERRN?|Frau|FRAU|Mme|MME|Mlle|MLLE|Monsieur|MONSIEUR|Madame|MADAME|Mademoiselle|Signora?|Se[ñn]ora?"
+    r"|Sra|Dott|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ)(?=\.|[ \t]+Dr\b))\b\.?[ \t]*"
+    + _DEGREES
 )
 _LABEL_OF_NAME = re.compile(
     r"\b(?:(?:patient|pt|client|mother|father|husband|wife|doctor|physician|radiologist)(?:['’]?s)?\.?\s+)?"
-    r"(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur)?names?(?:\s+of\s+(?:the\s+)?patient)?"
+    r"(?:(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur|vor|nach)?names?(?:\s+of\s+(?:the\s+)?patient)?|pr[ée]nom|nom"
+    r"|apellidos?|nombre|cognome)"
     r"\s*(?:[:=]|\bis\b|\s-\s)\s*",
     re.IGNORECASE,
 )
 _PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
 _DONE_BY = re.compile(
-    r"\b(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
-    r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated)"
-    r"\s+by\b\s*:?\s*",
+    r"\b(?:(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
+    r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated|written"
+    r"|edited|released|co-?signed)(?:\s+(?:electronically|digitally))?\s+by"
+    r"|(?:befundet|diktiert|geschrieben|unterschrieben|unterzeichnet|freigegeben|validiert|vidiert|erstellt|untersucht"
+    r"|[üu]berwiesen|zugewiesen|gesehen|gelesen|angefordert|signiert)\s+(?:von|durch)|gez\b\.?|sgd\b\.?"
+    r"|(?:dict[ée]e?|lue?|valid[ée]e?|sign[ée]e?|r[ée]dig[ée]e?|adress[ée]e?|interpr[ée]t[ée]e?)\s+par"
+    r"|(?:firmado|informado|dictado|validado)\s+por|(?:refertato|dettato|firmato)\s+da)\b\.?\s*:?\s*(?:[a-z]{2,4}/)?"
+    r"|(?<!\w)/s/\s*",
     re.IGNORECASE,
 )
 _ROLE = re.compile(
     r"\b(?:radiologist|consultant|physician|surgeon|resident|registrar|fellow|technician|technologist|operator|attending"
-    r"|clinician|doctor|reporter|referrer|referring\s\w+|patient|pt|signature|signed|attn|attention|sincerely|regards)"
-    r"\s*[:,]\s*",
+    r"|clinician|doctor|reporter|referrer|referring\s\w+|patientin|patient|pt|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
+    r"|einsender(?:in)?|[üu]berweiser(?:in)?|hausarzt|m[ée]decin|radiologue|radi[oó]logo|m[ée]dico|radiologe|radiologin|arzt"
+    r"|[äa]rztin|gr(?:[üu](?:ss|ß)en?))"
+    r"\s*[:,]\s*|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
     re.IGNORECASE,
 )
 _PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|[Rr]e:|RE:)[ \t]+")
@@ -114,6 +132,9 @@ _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
     r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
 )
+# A part of each, which few reports have.
+_OF_DONE_BY = (" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/")
+_OF_DEGREE = ("MD", "M.D", "MB", "M.B", "FR", "F.R", "Ph", "D.O.", "MRCP", "MSc")
 _INSTITUTION = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[A-Z][\w'’-]{0,40}[ \t]{1,3}(?:(?:of|and|for)[ \t]{1,3})?){1,5})"
     r"(?:Hospital|Infirmary|Clinics?|University"
@@ -122,6 +143,8 @@ _INSTITUTION = re.compile(
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
+_AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # who typed: "Dr. Salem/abc"
+_ANOTHER = re.compile(r"[ \t]*(?:[,;&/]|\b(?:and|und|et)\b)[ \t]*")
 
 
 def find_names(text: str) -> Iterator[Span]:
@@ -138,7 +161,8 @@ def find_names(text: str) -> Iterator[Span]:
         yield from _name_at(text, match.end(), lower_case=lower_case, certain=cue not in ("MR", "mr"))  # resonance
     for match in _LABEL_OF_NAME.finditer(text):
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
-    for match in _DONE_BY.finditer(text):
+    lowered = text.casefold()
+    for match in _DONE_BY.finditer(text) if any(part in lowered for part in _OF_DONE_BY) else ():
         yield from _name_at(text, match.end(), certain=True)
     for match in _ROLE.finditer(text):
         yield from _name_at(text, match.end())
@@ -153,10 +177,12 @@ def find_names(text: str) -> Iterator[Span]:
                 # One word within a clause is more likely a typo ("pt: nild bulge").
                 if " " in text[start:end] or not (text[end : end + 1].isspace() and _WORD.match(text, end + 1)):
                     yield start, end
-    for match in _DEGREE.finditer(text):
+    for match in _DEGREE.finditer(text) if any(part in text for part in _OF_DEGREE) else ():
         start = _last_known_word_end(match["name"])
         if start < len(match["name"]) and not match["name"][start].islower():
             yield match.start("name") + start, match.end("name")
+    for match in _FOREIGN_TITLE.finditer(text):
+        yield from _name_at(text, match.end())
 
 
 def find_institutions(text: str) -> Iterator[Span]:
@@ -196,6 +222,16 @@ def _name_at(
         words.pop()
     if len(words) >= fewest and any(len(word[0]) > 1 for word in words):
         yield start, words[-1].end()
+        if (after := _AFTER_SLASH.match(text, words[-1].end())) and not _is_known(after["name"]):
+            yield after.span("name")
+        if another := _ANOTHER.match(text, words[-1].end()):
+            for span in _name_at(text, another.end(), fewest=2):
+                if not any(map(_is_known, _WORD.findall(text, *span))):
+                    yield span
+
+
+def _is_known(word: str) -> bool:
+    return word.casefold() in NOT_NAMES or is_word_of_reports(word)
 
 
 def _continues_name(

@@ -1,19 +1,20 @@
 """Remove names from texts, and a hospital's ids from records, before they are written."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from data_scripts.privacy.identifiers import find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import Pseudonyms
-from data_scripts.records import Record, SourceAbout
-from data_scripts.reports.text import report_facts
+from data_scripts.records import Record, SourceAbout, SourceInfo
+from data_scripts.reports.text import normalise_report, report_facts
 
 
 @dataclass(frozen=True)
 class ScrubbedText:
-    """A text with placeholders for what may name a person."""
+    """A text as it is stored: normalised, with placeholders for what may name a person."""
 
     text: str
     replaced: tuple[str, ...] = ()  # kinds of the passages that were replaced
@@ -23,20 +24,38 @@ class ScrubbedText:
 
 @lru_cache(maxsize=10_000)  # the images of a study share their report
 def scrub(text: str) -> ScrubbedText:
-    """Replace passages that may name a person, and check again.
+    r"""Replace passages that may name a person, then normalise, and check again.
+
+    In this order, since normalising splits addresses and moves names away from the words next to them. Whatever only
+    shows afterwards is replaced, too.
 
     Example:
-        >>> scrub("Seen 12 Mar 2016: bulge at L4-5")
-        ScrubbedText(text='Seen [DATE]: bulge at L4-5', replaced=('DATE',), left=(), facts_changed=False)
+        >>> scrub("12 Mar 2016:\nbulge ,see a.b@klinik.de")
+        ScrubbedText(text='[DATE]: bulge, see [EMAIL]', replaced=('DATE', 'EMAIL'), left=(), facts_changed=False)
     """
-    if not (replaced := _kinds_in(text)):
-        return ScrubbedText(text)
-    clean = scrub_text(text)
-    return ScrubbedText(clean, replaced, _kinds_in(clean), report_facts(clean) != report_facts(text))
+    replaced = _kinds_in(text)
+    clean = normalise_report(scrub_text(text) if replaced else text)
+    if replaced_later := _kinds_in(clean):
+        clean = scrub_text(clean)
+    if not (replaced + replaced_later):
+        return ScrubbedText(clean)
+    facts_changed = report_facts(clean) != report_facts(normalise_report(text))
+    return ScrubbedText(clean, replaced + replaced_later, _kinds_in(clean), facts_changed)
 
 
 def _kinds_in(text: str) -> tuple[str, ...]:
     return tuple(found.kind for found in find_identifiers(text))
+
+
+def kinds_in_names(info: SourceInfo) -> Counter[str]:
+    """Count, by kind, what may name a person in the names of classes and grades, which no one scrubs.
+
+    Example:
+        >>> about = SourceAbout(name="", summary="", license="", citation="", size="", where="")
+        >>> kinds_in_names(SourceInfo(about=about, label_names=("disc bulge", "seen by Dr. Salem")))
+        Counter({'NAME': 1})
+    """
+    return Counter(kind for name in (*info.label_names, *info.grade_names) for kind in _kinds_in(name))
 
 
 def pseudonyms_of_public(about: SourceAbout) -> Pseudonyms:

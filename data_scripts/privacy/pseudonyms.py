@@ -47,13 +47,15 @@ class Pseudonyms:
 
     @classmethod
     def from_file(cls, path: Path) -> "Pseudonyms":
-        """Read the key from a file; if missing, make it, readable only by its owner.
+        """Read the key from a file; if missing, make it. Only its owner can read it then.
 
         Raises:
             ValueError: If the file contains no key.
         """
         if not path.exists():
             _make_key_file(path)
+        with suppress(PermissionError):  # another's file: its owner decides
+            path.chmod(0o600)
         try:
             return cls(bytes.fromhex(path.read_text(encoding="ascii")))
         except ValueError as error:

@@ -69,7 +69,7 @@ def normalise_report(text: str) -> str:
     text = _join_lines(text.splitlines())
     text = "".join(" " if unicodedata.category(char) in ("Cc", "Zs") else char for char in text)
     text = re.sub(r"\s*\.(?:\s*\.)+", ". ", text)
-    text = re.sub(r"([a-z]{2}|[0-9)]|\s)\.(?=[A-Za-z])", r"\1. ", text)  # "canal.No", but not "i.e." or "4.5"
+    text = re.sub(r"([a-z]{2}|[0-9)\]]|\s)\.(?=[A-Za-z])", r"\1. ", text)  # "canal.No", but not "i.e." or "4.5"
     text = re.sub(r"([,;])(?=[A-Za-z])", r"\1 ", text)
     text = re.sub(r"\s+(?=[.,;:](?:\s|$))", "", text)
     return re.sub(r"\s+", " ", text).strip().lstrip(".,;:/-*• ")

@@ -35,7 +35,6 @@ from data_scripts.records import (
     is_unknown_patient,
     normalise_level,
 )
-from data_scripts.reports.text import normalise_report
 from data_scripts.sources.tables import Row, columns_of, read_table
 
 ABOUT = SourceAbout(
@@ -151,8 +150,8 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
     return Record(
         load_image=partial(read_slice if header else read_image, image_path),
         load_mask=partial(read_image, file_inside(raw, mask_name, "mask")) if mask_name else None,
-        report=normalise_report(row.text("report")),
-        rephrasings=tuple(normalise_report(text) for text in row.texts("rephrasings", "|")),
+        report=row.text("report"),
+        rephrasings=row.texts("rephrasings", "|"),
         labels=_labels(row),
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),

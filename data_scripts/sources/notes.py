@@ -4,14 +4,12 @@ import re
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import openpyxl
 
-from data_scripts.records import Exclusion
-from data_scripts.reports.text import normalise_report
+from data_scripts.records import Exclusion, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
 
 # Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB; one of 16 MiB
@@ -25,9 +23,6 @@ _COLUMNS = (
     (re.compile(r"\bnotes?\b", re.IGNORECASE), "Clinician's Notes"),
 )
 _KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
-
-
-_normalise = lru_cache(maxsize=1024)(normalise_report)  # up to hundreds of images of a patient share a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +123,7 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
 
     Example:
         >>> report_or_exclusion(Note(where="row 2", patient_id="0001", text="Mild bulge.//No stenosis"), "a.png")
-        'Mild bulge. No stenosis'
+        'Mild bulge.//No stenosis'
         >>> report_or_exclusion(Note(where="row 3", patient_id="0002"), "b.png")
         Exclusion(source='b.png', reason='empty note', by_rule=True)
     """
@@ -136,7 +131,7 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
         return Exclusion(source, "the patient has no note", by_rule=True)
     if note.problem:
         return Exclusion(source, f"{note.where}: {note.problem}")
-    return _normalise(note.text) or Exclusion(source, "empty note", by_rule=True)
+    return note.text if says_anything(note.text) else Exclusion(source, "empty note", by_rule=True)
 
 
 def notes_left_over(notes: Iterable[Note], patients_with_images: Collection[str]) -> Iterator[Exclusion]:

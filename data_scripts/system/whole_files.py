@@ -1,6 +1,7 @@
 """Write a file or a folder whole, or not at all."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,18 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_private_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all, which only its owner can read, at no moment anyone else.
+
+    File names may contain bytes that are not text; JSON escapes them.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with unfinished_file(path) as unfinished:
+        unfinished.unlink(missing_ok=True)  # left by a killed process, perhaps readable by others
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode(errors="backslashreplace"))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

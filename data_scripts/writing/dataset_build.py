@@ -1,7 +1,6 @@
 """Build a dataset from the rows of a source: shards, report and card, in a staging folder that survives a kill."""
 
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import shard_digests
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
-from data_scripts.privacy.protection import pseudonymise, pseudonyms_of_public
+from data_scripts.privacy.protection import kinds_in_names, pseudonymise, pseudonyms_of_public
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import (
     NUM_DRAWN_PATIENTS,
@@ -30,7 +29,7 @@ from data_scripts.records import (
 from data_scripts.sources import SOURCES
 from data_scripts.splits import DEFAULT_FRACTIONS, check_given_splits, split_by_patient
 from data_scripts.system.staging import clear, publish, staging_folder
-from data_scripts.system.whole_files import write_bytes, write_text
+from data_scripts.system.whole_files import write_private_json, write_text
 from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_options
 from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report
@@ -130,7 +129,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             has_public_ids=info.about.has_public_ids,
             keep_ids=args.keep_ids,
             replaced=sum((Counter(result.scrubbed) for result in results), Counter()),
-            left=sum((Counter(result.left_in_texts) for result in results), Counter()),
+            left=sum((Counter(result.left_in_texts) for result in results), kinds_in_names(info)),
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
             own_name_of=own_name_of,
         ),
@@ -300,9 +299,7 @@ def _write_dataset(
     num_file_bytes = sum((folder / shard).stat().st_size for shard in digests)
     sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
     report = {**report, "shards": digests}
-    report_json = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    # File names may contain bytes that are not text; JSON escapes them.
-    write_bytes(folder / REPORT_NAME, report_json.encode(errors="backslashreplace"))
+    write_private_json(folder / REPORT_NAME, report)  # it names rows as the source does
     passed = report["deidentification"]["passed"]
     head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
     write_text(folder / "README.md", head + card_text(info, report))

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,29 @@ def test_copies_name_no_one_and_show_the_same(export, tmp_path):
     )
     assert shown(tmp_path / "out") == shown(export)
     assert json.loads((tmp_path / "out.files.json").read_text())["list.txt"].startswith("left out")
+
+
+def test_only_the_owner_reads_the_list_of_old_names_at_any_moment(export, tmp_path, monkeypatch):
+    """Not even while it is written, nor if an older list, or what a killed run left of one, was open to all."""
+    for name in ("out.files.json", ".out.files.json.unfinished"):
+        (tmp_path / name).write_text("old")
+        (tmp_path / name).chmod(0o644)
+    modes = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: modes.append(path.stat().st_mode) or replace(path, to))
+    umask = os.umask(0)
+    try:
+        run(export, tmp_path / "out")
+    finally:
+        os.umask(umask)
+    assert [mode & 0o777 for mode in (*modes, (tmp_path / "out.files.json").stat().st_mode)] == [0o600, 0o600]
+
+
+def test_a_name_that_is_not_text_is_listed(export, tmp_path):
+    name = os.fsdecode(b"Sal\xe9m")
+    (export / name).write_bytes(b"no slice")
+    assert run(export, tmp_path / "out")[name].startswith("left out")
+    assert json.loads((tmp_path / "out.files.json").read_text())[name].startswith("left out")
 
 
 def test_series_stay_together_and_the_key_gives_the_same_names(export, tmp_path):

@@ -35,6 +35,7 @@ from data_scripts.system.staging import staging_path
     [
         ("At L4-L5 a left-sided disc protrusion of 4.5 mm. There is no stenosis.", "accepted", [], []),
         ("", "no text", [], []),
+        ("Dr. Smith saw a left disc bulge at L4/L5.", "names a person", [], []),
         ("LEFT disc protrusion at L4/L5,  4.5 mm. No stenosis.", "repeats the report", [], []),
         ("no stenosis. left protrusion at L4/L5.", "repeats a rephrasing", [], []),
         ("Left disc protrusion at L4/L5.", "fact missing", ["no stenosis"], []),
@@ -212,6 +213,7 @@ def test_embedded_rephrasings_of_a_dataset(dataset_folder, tmp_path):
     assert result["kept"] == {"model": 0, "embedded": 16}
     report = json.loads((out / "build_report.json").read_text())
     assert report["rows_written"] == 64 and report["rephrasings"]["kept"] == result["kept"]
+    assert (out / "build_report.json").stat().st_mode & 0o777 == 0o600
     card = (out / "README.md").read_text()
     assert "# Tiny" in card and "the command" in card and "path: data/train.parquet" in card
     log = [json.loads(line) for line in (out / "paraphrase_log.jsonl").read_text().splitlines()]

@@ -17,6 +17,14 @@ ROWS = [
 ]
 
 
+def test_names_in_notes_are_not_written(tmp_path):
+    notes = write_workbook(tmp_path / "notes.xlsx", [(1, "Dr. Salem, a.b@klinik.de 12/03/2016: disc bulge at L4/L5.")])
+    parse_reports(ParseArguments(notes=notes, out=tmp_path / "findings.jsonl"))
+    (row,) = map(json.loads, (tmp_path / "findings.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row["text"] == "Dr. [NAME], [EMAIL] [DATE]: disc bulge at L4/L5."
+    assert row["text"][slice(*row["span"])] == "bulge"
+
+
 @pytest.fixture
 def notes(tmp_path):
     return write_workbook(tmp_path / "notes.xlsx", ROWS)

@@ -98,7 +98,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_NAME
     if not path.exists():
         return {}
-    report = json.loads(path.read_text())
+    try:
+        report = json.loads(path.read_text())
+    except PermissionError:  # only its owner reads it, since it names rows as the source does
+        return {}
     about, found = report.get("source", {}), report.get("deidentification")
     return {
         "source": about.get("name", report["arguments"]["source"]),

@@ -21,7 +21,7 @@ from pathlib import Path
 from data_scripts.imaging.dicom import SliceHeader, read_all_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError, read_image
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
-from data_scripts.reports.text import REPORT_LABELS, labels_at_level, labels_from_report
+from data_scripts.reports.text import REPORT_LABELS, labels_at_level, labels_from_report, normalise_report
 from data_scripts.sources.notes import Note, notes_left_over, read_notes, report_or_exclusion
 from data_scripts.sources.slice_names import (
     NOT_PNG,
@@ -139,6 +139,7 @@ def labels_of(report: str, level: str) -> tuple[str, ...]:
 
     At an unknown level, only the patient's class as in the paper: `LBP` or `No Finding`.
     """
+    report = normalise_report(report)  # as it is stored
     if level == "several":
         return labels_from_report(report)
     if level == "unknown":

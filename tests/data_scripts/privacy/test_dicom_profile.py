@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 from dicomanonymizer.dicomfields_selector import dicom_anonymization_database_selector
-from pydicom import Dataset, FileMetaDataset
+from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -183,3 +183,66 @@ def test_an_unreadable_element_is_removed():
     assert {str(Tag(keyword)) for keyword in bad} <= set(named) and str(Tag(good)) not in named
     assert not any(keyword in cleaned for keyword in bad)
     assert cleaned.EchoTime == 112 and cleaned[good].value == 12.5
+
+
+@pytest.mark.parametrize(
+    ("keyword", "name", "kept", "word"),
+    [
+        ("PatientName", "Long^Ahmad", "LONG coil", "long"),
+        ("PatientName", "Müller-Lüdenscheidt^Jürg", "coil of MULLER", "muller"),
+        ("PatientName", "Müller^Jürg", "Mueller 3", "mueller"),
+        ("PatientName", "O'Brien^Ann", "OBRIEN_coil", "obrien"),
+        ("PatientName", "Yamada^Tarou=山田^太郎=やまだ^たろう", "coil 山田太郎", "山田"),
+        ("PatientName", "Salem^Ahmad=أحمد سالم", "سالم", "سالم"),
+        ("OtherPatientNames", ["Haddad^Omar", "Khalil^Omar"], "khalil", "khalil"),
+        ("ReferringPhysicianName", "Keller^Ann", "Keller's", "keller"),
+        ("OperatorsName", "rossi", "coil-Rossi-2", "rossi"),
+        ("PerformingPhysicianName", "Weber", "weber", "weber"),
+        ("RequestingPhysician", "Huber^Eva", "HUBER", "huber"),
+        ("InstitutionName", "Klinik Sonnenhof", "sonnenhof 2", "sonnenhof"),
+        ("PatientID", "PAT-88421", "coil 88421", "88421"),
+        ("AccessionNumber", "A77812", "x77812", "77812"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_kept_text_with_a_word_of_a_removed_name_goes(keyword, name, kept, word, depth):
+    """Wherever the name and the text are, and whatever the words mean otherwise."""
+    named = Dataset()
+    setattr(named, keyword, name)
+    dataset = header()
+    dataset.ReceiveCoilName, dataset.SoftwareVersions = kept, ["B17", kept]
+    dataset.ScanOptions = kept.upper() if kept.isascii() else "FS"
+    dataset.ReferencedImageSequence = [nested(named, depth)]
+    for element in nested(named, depth) if depth == 0 else []:
+        dataset[element.tag] = element
+    assert {"ReceiveCoilName", "SoftwareVersions"} <= set(identifying_elements(dataset))
+    cleaned = deidentify_dicom(dataset, PSEUDONYMS)
+    assert not any(word in str(element.value).casefold() for element in cleaned.iterall())
+    assert identifying_elements(cleaned) == []
+    assert not cleaned.ReceiveCoilName and not cleaned.SoftwareVersions and cleaned.Manufacturer == "SIEMENS"
+
+
+def test_a_technical_word_in_a_series_description_goes_if_it_is_a_family_name_but_not_if_of_a_clinic():
+    dataset = header()
+    dataset.PatientName, dataset.InstitutionName = "Whole^Ann", "Lumbar Spine Centre"
+    dataset.SeriesDescription = "T2 WHOLE SPINE sag"
+    assert "SeriesDescription" in identifying_elements(dataset)
+    assert deidentify_dicom(dataset, PSEUDONYMS).SeriesDescription == "T2 SPINE sag"
+
+
+@pytest.mark.parametrize(
+    ("charset", "name", "kept"),
+    [
+        ("ISO_IR 100", "Müller^Jürg", "coil Müller"),
+        ("ISO_IR 192", "Ünal^Şule", "SULE 2"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう", "coil 山田"),
+        (["", "ISO 2022 IR 127"], "Salem^Ahmad=سالم", "coil سالم"),
+    ],
+)
+def test_names_are_searched_for_in_every_character_set(charset, name, kept, tmp_path):
+    dataset = header()
+    dataset.SpecificCharacterSet, dataset.PatientName, dataset.ReceiveCoilName = charset, name, kept
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    read = dcmread(tmp_path / "a.dcm")
+    assert "ReceiveCoilName" in identifying_elements(read)
+    assert not deidentify_dicom(read, PSEUDONYMS).ReceiveCoilName

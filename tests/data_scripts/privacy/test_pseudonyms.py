@@ -34,7 +34,9 @@ def test_the_key_file_is_made_private_and_read_again(tmp_path):
     path = tmp_path / "study.key"
     first = Pseudonyms.from_file(path)
     assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o644)  # copied, perhaps
     assert Pseudonyms.from_file(path) == first
+    assert path.stat().st_mode & 0o077 == 0
     path.write_text("no key\n")
     with pytest.raises(ValueError, match="contains no pseudonym key"):
         Pseudonyms.from_file(path)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.records import Exclusion, ReadOptions, record_problem
+from data_scripts.reports.text import normalise_report
 from data_scripts.sources.lsma_pqr import source as lsma_pqr
 from data_scripts.sources.lsma_pqr.source import MASK_NAMES
 from tests.data_scripts.sources.lsma_pqr.lsma_folder import (
@@ -36,7 +37,9 @@ def test_eight_images_of_a_patient_in_every_naming(lsma, names, image_prefixes, 
     for record in records:
         assert record_problem(record, info) is None
         assert (record.patient_id, record.pixel_spacing_mm) == ("mendeley-0001", 0.6875)
-        assert record.report == ("Diffuse disc bulge at L3-L4 and L4-L5, compressing the thecal sac. Muscle spasm")
+        assert normalise_report(record.report) == (
+            "Diffuse disc bulge at L3-L4 and L4-L5, compressing the thecal sac. Muscle spasm"
+        )
         expected = SAGITTAL_MASK if record.plane == "sagittal" else AXIAL_MASK
         assert record.load_mask().size == record.load_image().size == expected.shape[::-1]
     name = f"{image_prefixes[0]}T2_0001_D4.png"

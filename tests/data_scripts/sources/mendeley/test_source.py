@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_scripts.imaging.dicom import read_slice
 from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
-from data_scripts.reports.text import labels_at_level, labels_from_report
+from data_scripts.reports.text import labels_at_level, labels_from_report, normalise_report
 from data_scripts.sources.mendeley import source as mendeley
 from data_scripts.sources.slice_names import LEVEL_OF_DISC
 from tests.data_scripts.imaging.dicom_files import AXIAL, SAGITTAL, make_dicom
@@ -60,7 +60,7 @@ class TestSlices:
             itertools.product(("T1", "T2"), ("L3/L4", "L4/L5", "L5/S1"))
         )
         for record in records:
-            assert record.report == "Mild disc bulge at L4/L5 level. No stenosis"
+            assert normalise_report(record.report) == "Mild disc bulge at L4/L5 level. No stenosis"
             assert (record.patient_id, record.study_id, record.plane) == ("mendeley-0001", "mendeley-0001", "axial")
             assert (record.grade, record.pixel_spacing_mm, record.load_mask, record.split) == (None, None, None, None)
         assert records[4].source == "Mendeley/T2_0001_D4.png"
