@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import CONFIG_NAME
 
+import modeling_lumbarclip
+
 # May be written after the checkpoint: the card is edited on the Hub, and no output depends on it.
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
@@ -77,6 +79,17 @@ def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
     return [name for name in _file_names(folder) if name not in (*FREE_FILES, *recorded)]
 
 
+def other_code(folder: Path) -> list[str]:
+    """List the Python files in a folder that differ from those of the installed package, by name."""
+    installed = Path(str(modeling_lumbarclip.__file__)).parent
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return [
+        name
+        for name in names
+        if not (installed / name).is_file() or _sha256_of_file(installed / name) != _sha256_of_file(folder / name)
+    ]
+
+
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """List the values of a JSON document under dotted names.
 
@@ -120,7 +133,7 @@ def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift
     sizes = f"{size:,} bytes" if size == record["bytes"] else f"{record['bytes']:,} bytes when recorded, {size:,} now"
     try:
         now = record_file(path)
-    except (SafetensorError, ValueError, OSError) as error:  # ValueError: not JSON, or not UTF-8
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:  # ValueError: not JSON, or not UTF-8
         return [Drift("file", name, f"cannot be read; {sizes}: cut off or overwritten ({error})")]
     for parts, kind in (("tensors", "tensor"), ("fields", "field")):
         if parts in record:
@@ -156,7 +169,7 @@ def _is_digest(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"{value['entries']} entries" if _is_digest(value) else json.dumps(value, ensure_ascii=False)
+    return f"{value.get('entries')} entries" if _is_digest(value) else json.dumps(value, ensure_ascii=False)
 
 
 def _tensor_digests(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.golden_outputs import load_for_golden_outputs
+from train.checkpoints.loading import find_checkpoint
 from train.checkpoints.onnx_graphs import (
     PACKAGES,
     check_deviation,
@@ -26,7 +27,6 @@ from train.checkpoints.onnx_graphs import (
     sample_inputs,
     write_onnx,
 )
-from train.checkpoints.verification import find_checkpoint
 
 EXPORT = "export.json"
 # Files next to the graphs that make their inputs and describe them.
