@@ -57,6 +57,16 @@ def record_file(path: Path) -> dict[str, Any]:
     return record
 
 
+def check_records(recorded: Any) -> None:
+    """Raise `TypeError` unless what was read has the form of `record_files`, and names files inside the folder."""
+    for name, record in recorded.items() if isinstance(recorded, dict) else [("", None)]:
+        is_record = isinstance(record, dict) and type(record.get("bytes")) is int and "sha256" in record
+        if not is_record or not all(isinstance(record.get(kind, {}), dict) for kind in ("tensors", "fields")):
+            raise TypeError(f"the record of {name!r} is {_shown(record)[:100]}")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise TypeError(f"{name!r} is not in the folder")
+
+
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
     """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 

@@ -333,6 +333,12 @@ def test_of_a_hub_model_nothing_runs_and_no_pickle_is_fetched(checkpoint, tmp_pa
         load = "from train.checkpoints.checkpoint import load_checkpoint as l\nprint(l('tester/a')[0].name_or_path)"
         done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and "tester/a" in done.stdout, done.stderr
+        _, _, files = hub.model("tester/a").commits[-1]
+        hub.model("tester/a").commit(
+            "pickles only", {name: files[name] for name in files if name != "model.safetensors"}
+        )
+        done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
+        assert "no model.safetensors. pytorch_model.bin may run code when read" in done.stderr, done.stderr
         assert not (tmp_path / "ran").exists()
         assert not any("GET" in line and "pytorch_model.bin" in line for line in hub.requests)
 
