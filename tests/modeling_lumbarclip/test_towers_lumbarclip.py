@@ -1,7 +1,5 @@
 """Patches and tokens of any tower, in order and without class tokens, padding or special tokens."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import (
@@ -16,6 +14,7 @@ from transformers import (
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from modeling_lumbarclip.towers_lumbarclip import PICKLED_TOWERS, inner_tokens, load_tower, patch_width
+from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
@@ -113,16 +112,6 @@ def test_local_features_are_left_out_unless_asked_for(tiny_model, tiny_inputs):
     with_local = tiny_model(**tiny_inputs, output_local_features=True)
     assert torch.equal(with_local.image_embeds, output.image_embeds)
     assert torch.equal(with_local.text_embeds, output.text_embeds)
-
-
-class Marks:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
 
 
 def save_pickled_tower(folder):

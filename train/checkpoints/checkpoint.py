@@ -88,7 +88,7 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
         return 0
     try:
         for path in folders[-1].glob("custom_checkpoint_*.pkl"):
-            torch.load(path, map_location="cpu", weights_only=True)  # accelerate would run what else is pickled in it
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run all that is in it
         accelerator.load_state(str(folders[-1]))
     except Exception as error:  # torch, accelerate and safetensors raise anything for a damaged file
         reason = " ".join(str(error).split())

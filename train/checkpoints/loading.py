@@ -112,9 +112,8 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
     try:
         processor = processor_class.from_pretrained(folder, trust_remote_code=False)
         text = {"text": ["disc"]} if hasattr(processor, "tokenizer") else {}
-        processor(
-            images=[np.arange(64, dtype=np.uint8).reshape(8, 8)], return_tensors="pt", **text
-        )  # a wrong type shows only in use
+        image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+        processor(images=[image], return_tensors="pt", **text)  # a setting of a wrong type shows only in use
         return processor
     except Exception as error:  # files of anyone break the libraries in any way
         raise _unreadable(folder, _damaged_file_of_processor(folder), error) from error

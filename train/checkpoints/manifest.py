@@ -59,9 +59,11 @@ def record_file(path: Path) -> dict[str, Any]:
 
 def check_records(recorded: Any) -> None:
     """Raise `TypeError` unless what was read has the form of `record_files`, and names files inside the folder."""
-    for name, record in recorded.items() if isinstance(recorded, dict) else [("", None)]:
+    if not isinstance(recorded, dict):
+        raise TypeError(f"the records are {_shown(recorded)[:100]}")
+    for name, record in recorded.items():
         is_record = isinstance(record, dict) and type(record.get("bytes")) is int and "sha256" in record
-        if not is_record or not all(isinstance(record.get(kind, {}), dict) for kind in ("tensors", "fields")):
+        if not is_record or any(not isinstance(record.get(kind, {}), dict) for kind in ("tensors", "fields")):
             raise TypeError(f"the record of {name!r} is {_shown(record)[:100]}")
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise TypeError(f"{name!r} is not in the folder")

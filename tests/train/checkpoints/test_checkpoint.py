@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch.optim import SGD
 
 from data_scripts.system.whole_files import write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPProcessor
+from tests.conftest import Marks
 from train.checkpoints.checkpoint import load_checkpoint, load_state, save_checkpoint, save_processor, save_state
 from train.training.loop import BestWeights
 
@@ -57,16 +57,6 @@ def test_json_is_whole_or_old(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"value": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1}
-
-
-class Marks:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
 
 
 @pytest.mark.parametrize("name", ["custom_checkpoint_0.pkl", "optimizer.bin", "random_states_0.pkl"])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor, LumbarCLIPModel
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Marks
 from tests.loopback_hub import LoopbackHub
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.golden_outputs import load_for_golden_outputs
@@ -252,16 +252,6 @@ def test_a_wrong_type_is_called_so(checkpoint, change):
     change(checkpoint)
     with pytest.raises(ValueError, match=r"(config|processor_config|tokenizer_config)\.json"):
         load_checkpoint(checkpoint)
-
-
-class Marks:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
