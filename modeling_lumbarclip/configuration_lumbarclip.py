@@ -26,6 +26,10 @@ PIPELINES = {
     "image-classification": ("LumbarCLIPImageClassificationPipeline", "AutoModelForImageClassification"),
 }
 
+# Settings with which transformers would run code, or read other files than the checkpoint's; and arguments of timm.
+NOT_OF_A_TOWER = ("auto_map", "quantization_config", "transformers_weights", "attn_implementation")
+NOT_OF_TIMM = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
 
 @dataclass(frozen=True)
 class CalibratedQuestion:
@@ -231,12 +235,30 @@ class LumbarCLIPConfig(PreTrainedConfig):
             )
 
 
+def _runs_or_fetches(settings: Any) -> str:
+    """Name a setting of a tower, at any depth, that makes transformers or timm run or read something else."""
+    if not isinstance(settings, dict):
+        return ""
+    fields = {name for name, value in settings.items() if name in NOT_OF_A_TOWER and value is not None}
+    if isinstance(settings.get("model_args"), dict):
+        fields |= {f"model_args.{name}" for name in settings["model_args"].keys() & NOT_OF_TIMM}
+    return next(iter(sorted(fields)), "") or next(filter(None, map(_runs_or_fetches, settings.values())), "")
+
+
 def _tower_config(
     tower: dict[str, Any] | PreTrainedConfig | None, name: str, default: dict[str, Any]
 ) -> PreTrainedConfig:
     if isinstance(tower, PreTrainedConfig):
+        vars(tower).pop("auto_map", None)  # of a pretrained tower, whose installed class is used
         return tower
+    if not isinstance(tower, dict | None):
+        raise ValueError(f"{name} must be an object with a 'model_type'; got {tower!r}.")
     arguments = dict(default if tower is None else tower)
+    if field := _runs_or_fetches(arguments):
+        raise ValueError(
+            f"{name} sets {field}, which would run code or read other files: a tower is built from the classes of "
+            "transformers and timm, and the weights of the checkpoint. Remove it."
+        )
     if "model_type" not in arguments:
         raise ValueError(
             f"{name} needs a 'model_type', such as 'timm_wrapper', 'vit' or 'bert'; got the keys {sorted(arguments)}."

@@ -52,7 +52,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         absent_class_prompts: Sentences that deny such a class.
 
     Raises:
-        ValueError: If a template lacks its `{}`, or `max_length` leaves no room for a word.
+        ValueError: If a template lacks its `{}`, the prompts of a class are not sentences, or `max_length` leaves no
+            room for a word.
     """
 
     def __init__(
@@ -69,6 +70,12 @@ class LumbarCLIPProcessor(ProcessorMixin):
         for template in (*prompt_templates, *absent_prompt_templates):
             if "{}" not in template:
                 raise ValueError(f"A prompt template needs '{{}}' where the class name goes; got {template!r}.")
+        for prompts in (class_prompts or {}, absent_class_prompts or {}):
+            for label, sentences in prompts.items():
+                if not isinstance(sentences, list | tuple) or not all(
+                    isinstance(sentence, str) for sentence in sentences
+                ):
+                    raise ValueError(f"The prompts of class {label!r} must be a list of sentences; got {sentences!r}.")
         if max_length < 3:
             raise ValueError(f"max_length must leave room for [CLS], a word and [SEP]; got {max_length}.")
         self.max_length = max_length

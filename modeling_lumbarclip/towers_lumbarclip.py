@@ -17,11 +17,14 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
+# The paper's text tower: its repository has no safetensors, and torch reads the tensors of a pickle without running it.
+PICKLED_TOWERS = ("emilyalsentzer/Bio_ClinicalBERT",)
+
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """Make a tower with random weights, drawn by its own library and not by transformers."""
     if config.model_type != "timm_wrapper":
-        return AutoModel.from_config(config, **_without_pooler(config))
+        return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
     if not timm.is_model(config.architecture):
         raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
     tower = AutoModel.from_config(config)
@@ -120,16 +123,35 @@ def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTraine
 
 
 def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
-    """Load a tower of transformers with its weights, from a folder or from the Hub."""
+    """Load a tower of transformers with its weights, from a folder or from the Hub, without running its code.
+
+    Raises:
+        ValueError: If there is no such tower, or its weights are not safetensors.
+    """
     try:
-        config = AutoConfig.from_pretrained(name, **kwargs)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"No tower {name!r}: it is neither a folder with a config.json nor a reachable Hub id. "
             f"{_nearest_timm_models(name)}"
         ) from error
     config.dtype = None  # towers saved in half precision must match float32 heads; cast the whole model afterwards
-    return AutoModel.from_pretrained(name, config=config, dtype=torch.float32, **_without_pooler(config))
+    try:
+        return AutoModel.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=name not in PICKLED_TOWERS,
+            weights_only=True,
+            trust_remote_code=False,
+            **_without_pooler(config),
+        )
+    except OSError as error:
+        raise ValueError(
+            f"No weights of the tower {name!r} ({error}). They are read from safetensors, since pickles such as "
+            "pytorch_model.bin may run code. Where you trust one, convert it: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors', {'format': 'pt'})."
+        ) from error
 
 
 def _nearest_timm_models(name: str) -> str:

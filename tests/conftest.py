@@ -66,6 +66,16 @@ TINY_TEXT = {
 }
 
 
+class Marks:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
 @pytest.fixture
 def tiny_config():
     """Towers of 24 and 16 features with linear heads into 8."""

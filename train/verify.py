@@ -2,7 +2,7 @@
 
     python train/verify.py runs/demo/checkpoint
     python train/verify.py USER/MODEL --revision v1.0
-    python train/verify.py USER/MODEL --trust_remote_code
+    python train/verify.py USER/MODEL --trust_remote_code --revision COMMIT
 
 Lists each file, tensor or field that changed, each input and output that is not reproduced, and each library whose
 version differs. The exit code is 1 if something drifted, 2 if nothing could be verified. Other versions are only noted
@@ -24,7 +24,9 @@ class VerifyArguments:
     checkpoint: str = setting(MISSING, "Checkpoint folder, or Hub id.", positional=True)
     revision: str = setting("", "Branch, tag or commit of a Hub id; empty: main.")
     trust_remote_code: bool = setting(
-        False, "Run the code in the checkpoint, as its users do, not that of the installed package."
+        False,
+        "Run the code in the checkpoint, as its users do, not that of the installed package. A Hub id needs --revision "
+        "with the commit whose code you have read.",
     )
     tolerance: float = setting(
         1e-4,

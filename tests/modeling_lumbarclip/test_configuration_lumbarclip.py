@@ -100,6 +100,28 @@ def test_half_a_calibration_is_refused(calibration, message):
         LumbarCLIPConfig(calibration=calibration)
 
 
+@pytest.mark.parametrize(
+    ("tower", "setting"),
+    [
+        ({"text_config": {"model_type": "bert", "auto_map": {"AutoModel": "other/code--a.B"}}}, "auto_map"),
+        ({"vision_config": {"model_type": "dpt", "backbone_config": {"auto_map": {"AutoModel": "a.B"}}}}, "auto_map"),
+        ({"text_config": {"model_type": "bert", "quantization_config": {}}}, "quantization_config"),
+        (
+            {"vision_config": {"model_type": "timm_wrapper", "model_args": {"pretrained": True}}},
+            "model_args.pretrained",
+        ),
+        (
+            {"vision_config": {"model_type": "timm_wrapper", "model_args": {"checkpoint_path": "a.pth"}}},
+            "model_args.checkpoint_path",
+        ),
+    ],
+)
+def test_a_tower_cannot_run_code_or_read_other_files(tower, setting):
+    (name,) = tower
+    with pytest.raises(ValueError, match=f"{name} sets {setting}, which would run code or read other files"):
+        LumbarCLIPConfig(**tower)
+
+
 def test_dicts_given_by_the_user_are_not_changed():
     text = {"model_type": "bert", "hidden_size": 32}
     LumbarCLIPConfig(text_config=text)

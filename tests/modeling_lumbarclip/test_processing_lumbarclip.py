@@ -54,6 +54,8 @@ def test_prompts_travel_with_the_saved_processor(tiny_processor, tmp_path):
     [
         ({"prompt_templates": ["There is a disc."]}, "got 'There is a disc.'"),
         ({"max_length": 2}, "got 2"),
+        ({"class_prompts": {"LBP": "A bulge."}}, "class 'LBP' must be a list of sentences; got 'A bulge.'"),
+        ({"absent_class_prompts": {"LBP": ["Normal.", 5]}}, "class 'LBP' must be a list"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tiny_processor, options, message):

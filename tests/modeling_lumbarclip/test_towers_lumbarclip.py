@@ -2,10 +2,19 @@
 
 import pytest
 import torch
-from transformers import DeiTConfig, Dinov2WithRegistersConfig, ResNetConfig, SwinConfig, ViTConfig
+from transformers import (
+    BertConfig,
+    BertModel,
+    DeiTConfig,
+    Dinov2WithRegistersConfig,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+)
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
-from modeling_lumbarclip.towers_lumbarclip import inner_tokens, patch_width
+from modeling_lumbarclip.towers_lumbarclip import PICKLED_TOWERS, inner_tokens, load_tower, patch_width
+from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
@@ -103,3 +112,28 @@ def test_local_features_are_left_out_unless_asked_for(tiny_model, tiny_inputs):
     with_local = tiny_model(**tiny_inputs, output_local_features=True)
     assert torch.equal(with_local.image_embeds, output.image_embeds)
     assert torch.equal(with_local.text_embeds, output.text_embeds)
+
+
+def save_pickled_tower(folder):
+    tower = BertModel(BertConfig(**{name: value for name, value in TEXT.items() if name != "model_type"}))
+    tower.config.save_pretrained(folder)
+    torch.save(tower.state_dict(), folder / "pytorch_model.bin")
+    return tower.state_dict()
+
+
+def test_a_tower_of_pickled_weights_is_refused_with_the_way_out(tmp_path):
+    save_pickled_tower(tmp_path / "tower")
+    with pytest.raises(ValueError, match=r"No weights of the tower .*pytorch_model.bin may run code.*convert it"):
+        load_tower(str(tmp_path / "tower"))
+
+
+def test_of_the_tower_of_the_paper_only_tensors_are_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (name,) = PICKLED_TOWERS
+    weights = save_pickled_tower(tmp_path / name)
+    loaded = load_tower(name).state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in loaded.items())
+    torch.save({"embeddings": Marks(tmp_path / "ran")}, tmp_path / name / "pytorch_model.bin")
+    with pytest.raises(Exception, match="[Ww]eights"):
+        load_tower(name)
+    assert not (tmp_path / "ran").exists()

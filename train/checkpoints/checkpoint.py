@@ -4,15 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor, BaseImageProcessor, PreTrainedModel, ProcessorMixin
-from transformers.utils import CONFIG_NAME, cached_file
+from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
 from data_scripts.system.whole_files import write_folder, write_json
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.golden_outputs import write_golden_outputs
-from train.checkpoints.manifest import check_not_parent_of_checkpoint
+from train.checkpoints.loading import find_checkpoint, load_parts
 
 CHECKPOINT = "checkpoint"
 STATES = "states"
@@ -50,37 +49,19 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
         write_json(image_file, settings)
 
 
-def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Load model and processor from a folder or the Hub.
+def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[LumbarCLIPModel, LumbarCLIPProcessor]:
+    """Load model and processor from a folder or the Hub, with the installed classes; code in the checkpoint never runs.
 
     Args:
         name: Checkpoint folder, or Hub id.
         revision: Branch, tag or commit of a Hub id; None: the newest.
 
     Raises:
-        ValueError: If there is no such checkpoint, or its weights are incomplete.
+        ValueError: If there is no such checkpoint, it is a classifier, or a file of it is damaged or may not be read.
     """
-    check_not_parent_of_checkpoint(Path(name))
-    try:
-        # Without it AutoModel would complain about an unknown model.
-        if cached_file(name, CONFIG_NAME, revision=revision) is None:
-            raise FileNotFoundError(f"There is no {CONFIG_NAME}.")
-        model, loading = AutoModel.from_pretrained(
-            name, revision=revision, trust_remote_code=True, output_loading_info=True
-        )
-        processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
-    except SafetensorError as error:
-        raise ValueError(
-            f"The weights in {name} are incomplete ({error}): a copy or download was cut off. Fetch it again."
-        ) from error
-    except (OSError, HFValidationError) as error:
-        raise ValueError(f"No checkpoint at {name}: neither a checkpoint folder nor a Hub id. {error}") from error
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"The weights in {name} lack {len(loading['missing_keys'])} parameters of the model, such as "
-            f"{sorted(loading['missing_keys'])[0]}. Fetch or save the checkpoint again."
-        )
-    return model.eval(), processor
+    model, processor = load_parts(find_checkpoint(name, revision), LumbarCLIPModel, LumbarCLIPProcessor)
+    model.name_or_path = model.config.name_or_path = str(name)  # by which adapters name their base
+    return model, processor
 
 
 def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
@@ -105,5 +86,14 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
     folders = sorted((output_dir / STATES).glob("update-*"))
     if not folders:
         return 0
-    accelerator.load_state(str(folders[-1]))
+    try:
+        for path in folders[-1].glob("custom_checkpoint_*.pkl"):
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run all that is in it
+        accelerator.load_state(str(folders[-1]))
+    except Exception as error:  # torch, accelerate and safetensors raise anything for a damaged file
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{folders[-1]} cannot be read ({type(error).__name__}: {reason[:300]}): it is damaged, or not of this "
+            "run. Start again with --overwrite."
+        ) from error
     return int(folders[-1].name.removeprefix("update-"))

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers.utils import PROCESSOR_NAME
 
 import modeling_lumbarclip
 from data_scripts.system.whole_files import write_bytes, write_json
-from train.checkpoints.manifest import compare_files, record_file, record_files
+from train.checkpoints.loading import check_files, load_parts, read_config, read_settings
+from train.checkpoints.manifest import check_records, compare_files, record_file, record_files
 
 GOLDEN = "golden_outputs.json"
 GOLDEN_TENSORS = "golden_outputs.safetensors"
@@ -137,17 +139,28 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
     """Load model and processor in float32 on the CPU.
 
     `trust_remote_code` runs the code in the folder instead of the package, which must not have been imported.
+
+    Raises:
+        ValueError: If a file of the checkpoint is damaged or may not be read.
     """
-    if not trust_remote_code:
-        modeling_lumbarclip.register_auto_classes()  # not above: it would override the code in the folder
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_files(folder)
+    # A classifier may have been saved with only its image processor.
+    is_whole = (folder / PROCESSOR_NAME).exists()
+    if not trust_remote_code:  # imported only now: the classes would override the code in the folder
+        of_images = read_config(folder).is_classifier
+        return load_parts(
+            folder,
+            modeling_lumbarclip.LumbarCLIPForImageClassification if of_images else modeling_lumbarclip.LumbarCLIPModel,
+            modeling_lumbarclip.LumbarCLIPProcessor if is_whole else modeling_lumbarclip.LumbarCLIPImageProcessor,
+            dtype=torch.float32,
+        )
+    config = read_settings(folder / "config.json")
     (architecture,) = config["architectures"]  # several models share a configuration
     names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
     auto_model = getattr(transformers, names[0] if names else "AutoModel")
-    model = auto_model.from_pretrained(folder, trust_remote_code=trust_remote_code, dtype=torch.float32)
-    # A classifier may have been saved with only its image processor.
-    auto_processor = AutoProcessor if (folder / "processor_config.json").exists() else AutoImageProcessor
-    return model, auto_processor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    trust = {"trust_remote_code": True}
+    model = auto_model.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **trust)
+    return model, (AutoProcessor if is_whole else AutoImageProcessor).from_pretrained(folder, **trust)
 
 
 def package_versions() -> dict[str, str]:
@@ -187,10 +200,19 @@ def read_golden_outputs(folder: Path) -> dict[str, Any]:
             "trust it, write them: train.checkpoints.golden_outputs.write_golden_outputs(folder)."
         )
     try:
-        golden = json.loads(path.read_text(encoding="utf-8"))
-        return {name: golden[name] for name in ("texts", "python", "packages", "files")}
-    except (ValueError, KeyError, TypeError) as error:
+        golden = read_settings(path)
+        known = {name: golden[name] for name in ("texts", "python", "packages", "files")}
+        _check_record(known)
+        return known
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it was cut off or overwritten. Fetch it again.") from error
+
+
+def _check_record(golden: Mapping[str, Any]) -> None:
+    """Raise TypeError if golden outputs have another form than `write_golden_outputs` gives them."""
+    if not all(isinstance(text, str) for text in golden["texts"]) or not isinstance(golden["packages"], dict):
+        raise TypeError("texts or packages have another form")
+    check_records(golden["files"])
 
 
 def check_drift(folder: Path, may_differ: tuple[str, str] | None = None) -> None:

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import CONFIG_NAME
 
+import modeling_lumbarclip
+
 # May be written after the checkpoint: the card is edited on the Hub, and no output depends on it.
 FREE_FILES = ("README.md",)
 # What transformers may read from a folder: a file of these names that was not recorded can change what is loaded.
@@ -55,6 +57,18 @@ def record_file(path: Path) -> dict[str, Any]:
     return record
 
 
+def check_records(recorded: Any) -> None:
+    """Raise `TypeError` unless what was read has the form of `record_files`, and names files inside the folder."""
+    if not isinstance(recorded, dict):
+        raise TypeError(f"the records are {_shown(recorded)[:100]}")
+    for name, record in recorded.items():
+        is_record = isinstance(record, dict) and type(record.get("bytes")) is int and "sha256" in record
+        if not is_record or any(not isinstance(record.get(kind, {}), dict) for kind in ("tensors", "fields")):
+            raise TypeError(f"the record of {name!r} is {_shown(record)[:100]}")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise TypeError(f"{name!r} is not in the folder")
+
+
 def compare_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[Drift]:
     """List what has changed since `record_files`: files that are missing or unreadable, and tensors and fields.
 
@@ -75,6 +89,17 @@ def unrecorded_files(folder: Path, recorded: dict[str, dict[str, Any]]) -> list[
 def added_files(folder: Path, recorded: Collection[str]) -> list[str]:
     """List all files added after the checkpoint was written, except hidden ones and the model card."""
     return [name for name in _file_names(folder) if name not in (*FREE_FILES, *recorded)]
+
+
+def other_code(folder: Path) -> list[str]:
+    """List the Python files in a folder that differ from those of the installed package, by name."""
+    installed = Path(str(modeling_lumbarclip.__file__)).parent
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return [
+        name
+        for name in names
+        if not (installed / name).is_file() or _sha256_of_file(installed / name) != _sha256_of_file(folder / name)
+    ]
 
 
 def json_fields(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,7 +145,7 @@ def _compare_file(folder: Path, name: str, record: dict[str, Any]) -> list[Drift
     sizes = f"{size:,} bytes" if size == record["bytes"] else f"{record['bytes']:,} bytes when recorded, {size:,} now"
     try:
         now = record_file(path)
-    except (SafetensorError, ValueError, OSError) as error:  # ValueError: not JSON, or not UTF-8
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:  # ValueError: not JSON, or not UTF-8
         return [Drift("file", name, f"cannot be read; {sizes}: cut off or overwritten ({error})")]
     for parts, kind in (("tensors", "tensor"), ("fields", "field")):
         if parts in record:
@@ -156,7 +181,7 @@ def _is_digest(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"{value['entries']} entries" if _is_digest(value) else json.dumps(value, ensure_ascii=False)
+    return f"{value.get('entries')} entries" if _is_digest(value) else json.dumps(value, ensure_ascii=False)
 
 
 def _tensor_digests(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 
 from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.golden_outputs import load_for_golden_outputs
+from train.checkpoints.loading import find_checkpoint
+from train.checkpoints.manifest import check_records
 from train.checkpoints.onnx_graphs import (
     PACKAGES,
     check_deviation,
@@ -26,7 +28,6 @@ from train.checkpoints.onnx_graphs import (
     sample_inputs,
     write_onnx,
 )
-from train.checkpoints.verification import find_checkpoint
 
 EXPORT = "export.json"
 # Files next to the graphs that make their inputs and describe them.
@@ -104,7 +105,7 @@ def read_export(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         _check_description(description)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
     return description
 
@@ -118,6 +119,7 @@ def _check_description(description: Any) -> None:
     for name, entry in files.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("parts"), dict) or name not in entry["parts"]:
             raise ValueError(f"it has no digest of {name}")
+        check_records(entry["parts"])
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -1,16 +1,14 @@
 """Compare a checkpoint with its golden outputs, for `train/verify.py`."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.numpy import load_file
 
-import modeling_lumbarclip
 from train.checkpoints.golden_outputs import (
     GOLDEN_TENSORS,
     PIXEL_TOLERANCE,
@@ -23,13 +21,8 @@ from train.checkpoints.golden_outputs import (
     processed,
     read_golden_outputs,
 )
-from train.checkpoints.manifest import (
-    Drift,
-    check_not_parent_of_checkpoint,
-    compare_files,
-    record_file,
-    unrecorded_files,
-)
+from train.checkpoints.loading import check_files, find_checkpoint
+from train.checkpoints.manifest import Drift, compare_files, other_code, unrecorded_files
 
 MAX_ROWS = 20  # of the table; a checkpoint with other weights has a row for each tensor
 
@@ -63,13 +56,20 @@ def verify_checkpoint(
     Args:
         folder_or_id: Checkpoint folder, or Hub id.
         revision: Branch, tag or commit of a Hub id.
-        trust_remote_code: Whether to run the code in the checkpoint instead of the installed package. A process that
-            has imported the package runs the package in any case, and a note says so.
+        trust_remote_code: Whether to run the code in the checkpoint instead of the installed package; a Hub id then
+            needs a commit as revision, since a branch or tag can move to other code. A process that has imported the
+            package runs the package in any case, and a note says so.
         tolerance: How far an output may move, relative to its length. Pixels may move by `PIXEL_TOLERANCE`.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it was saved without golden outputs.
+        ValueError: If there is no such checkpoint, it was saved without golden outputs, or it is as it was saved and
+            may not be loaded.
     """
+    if trust_remote_code and not Path(folder_or_id).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ValueError(
+            f"--trust_remote_code runs the code of {folder_or_id}, and a branch or tag can move to other code: also "
+            f"pass the commit that you have read, --revision with 40 hexadecimal digits; got {revision!r}."
+        )
     folder = find_checkpoint(folder_or_id, revision)
     golden = read_golden_outputs(folder)
     drifts = compare_files(folder, golden["files"])
@@ -79,8 +79,10 @@ def verify_checkpoint(
     ]
     if any(drift.file == GOLDEN_TENSORS for drift in drifts):
         return Verification(drifts, notes, {})  # nothing to compare with
-    recorded = load_file(folder / GOLDEN_TENSORS)
+    if not drifts:
+        check_files(folder)
     try:
+        recorded = load_file(folder / GOLDEN_TENSORS)
         model, processor = load_for_golden_outputs(folder, trust_remote_code=trust_remote_code)
         images = _group(recorded, "image")
         inputs = processed(processor, [images[str(number)] for number in range(len(images))], golden["texts"])
@@ -89,7 +91,11 @@ def verify_checkpoint(
         failed = Drift("outputs", GOLDEN_TENSORS, f"cannot be computed: {type(error).__name__}: {error}")
         return Verification([*drifts, failed], notes + list(_other_versions(golden)), {})
     if not type(model).__module__.startswith("transformers_modules."):
-        notes += _other_code(folder, golden)
+        notes += [
+            Drift("code", name, "differs from the installed package, which was run; see --trust_remote_code")
+            for name in other_code(folder)
+            if name in golden["files"]
+        ]
     moved = list(_compare_inputs(_group(recorded, "input"), inputs, golden["texts"]))
     deviations = {
         # Infinitely far, if the model no longer has the output.
@@ -105,22 +111,6 @@ def verify_checkpoint(
     if moved:  # then they are suspects
         return Verification([*drifts, *moved, *versions], notes, deviations)
     return Verification(drifts, notes + versions, deviations)
-
-
-def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Path:
-    """Find the folder of a checkpoint, or download it from the Hub.
-
-    Raises:
-        ValueError: If neither such a folder nor such a model exists, or the checkpoint is in a subfolder.
-    """
-    folder = Path(folder_or_id)
-    if folder.is_dir():
-        check_not_parent_of_checkpoint(folder)
-        return folder
-    try:
-        return Path(snapshot_download(str(folder_or_id), revision=revision or None))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"No checkpoint at {folder_or_id}: neither a folder nor a Hub id. {error}") from error
 
 
 def describe(checkpoint: str, found: Verification) -> str:
@@ -158,16 +148,6 @@ def _compare_inputs(recorded: Arrays, now: Arrays, texts: list[str]) -> Iterator
             detail = "" if distance <= PIXEL_TOLERANCE else moved
         if detail:
             yield Drift(f"input {name}", GOLDEN_TENSORS, detail)
-
-
-def _other_code(folder: Path, golden: dict[str, Any]) -> Iterator[Drift]:
-    """List code files that differ from those of the package, which was run."""
-    for name in golden["files"]:
-        installed = Path(str(modeling_lumbarclip.__file__)).with_name(name)
-        if not name.endswith(".py") or not (folder / name).is_file():
-            continue
-        if not installed.is_file() or record_file(installed)["sha256"] != record_file(folder / name)["sha256"]:
-            yield Drift("code", name, "differs from the installed package, which was run; see --trust_remote_code")
 
 
 def _other_versions(golden: dict[str, Any]) -> Iterator[Drift]:

@@ -16,6 +16,7 @@ from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
 from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
+from train.checkpoints.loading import find_checkpoint, load_parts, load_processor
 from train.checkpoints.onnx_export import weights_sha256
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages
@@ -70,9 +71,11 @@ def evaluate_classifier(
     output_dir: Path,
 ) -> dict[str, Any]:
     """Measure a calibrated classifier; write `metrics.json`, whose content is returned, `report.md` and `figures/`."""
-    start = LumbarCLIPForImageClassification.from_pretrained(args.checkpoint)
-    start.to(model.device)  # type: ignore[arg-type]  # transformers hides the signature
-    image_processor = LumbarCLIPImageProcessor.from_pretrained(output_dir / CHECKPOINT)
+    start, _ = load_parts(
+        find_checkpoint(args.checkpoint), LumbarCLIPForImageClassification, LumbarCLIPImageProcessor, new="classifier."
+    )
+    start.to(model.device)
+    image_processor = load_processor(output_dir / CHECKPOINT, LumbarCLIPImageProcessor)
     images = {
         split: LabelledImages(
             rows, data.multi_hot(split), image_processor, args.seed, augment=False, show_progress=True

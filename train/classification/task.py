@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
-from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
-from train.checkpoints.manifest import check_not_parent_of_checkpoint
+from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
 from train.classification.evaluation import predict_logits
@@ -89,8 +89,8 @@ class ClassificationTask(Task):
         return cast(PreTrainedModel, trained)
 
     def load(self, checkpoint: Path) -> PreTrainedModel:
-        self.processor = LumbarCLIPImageProcessor.from_pretrained(checkpoint)
-        return LumbarCLIPForImageClassification.from_pretrained(checkpoint)
+        model, self.processor = load_parts(checkpoint, LumbarCLIPForImageClassification, LumbarCLIPImageProcessor)
+        return model
 
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
         return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
@@ -115,33 +115,24 @@ def load_pretrained(
     """Load the vision tower of a checkpoint, with a new head for the classes, and its image processor.
 
     Raises:
-        ValueError: If there is no such checkpoint, it lacks weights of the tower, or it is a classifier.
+        ValueError: If there is no such checkpoint, it is a classifier, or a file of it is damaged or may not be read.
     """
+    folder = find_checkpoint(checkpoint)
+    if read_config(folder).is_classifier:
+        raise ValueError(f"{checkpoint} is already a classifier; start from the pretrained checkpoint it came from.")
     names = dict(enumerate(data.class_names))
-    check_not_parent_of_checkpoint(Path(checkpoint))
-    try:
-        if LumbarCLIPConfig.from_pretrained(checkpoint).is_classifier:
-            raise ValueError(
-                f"{checkpoint} is already a classifier; start from the pretrained checkpoint it came from."
-            )
-        model, loading = cast(Any, LumbarCLIPForImageClassification).from_pretrained(
-            checkpoint,
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            problem_type=data.problem_type,
-            calibration=None,
-            class_temperatures=None,
-            output_loading_info=True,
-        )
-        processor = LumbarCLIPImageProcessor.from_pretrained(checkpoint)
-    except OSError as error:
-        raise ValueError(
-            f"No checkpoint at {checkpoint}: it is neither a checkpoint folder nor a Hub id. {error}"
-        ) from error
-    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("classifier.")):
-        raise ValueError(
-            f"The weights in {checkpoint} lack {len(missing)} parameters of the tower, such as {missing[0]}."
-        )
+    model, processor = load_parts(
+        folder,
+        LumbarCLIPForImageClassification,
+        LumbarCLIPImageProcessor,
+        new="classifier.",
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        problem_type=data.problem_type,
+        calibration=None,
+        class_temperatures=None,
+    )
+    model.name_or_path = model.config.name_or_path = checkpoint  # by which adapters name their base
     return model, processor
 
 

@@ -42,11 +42,6 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
 def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Load a checkpoint and its processor, and add the prompts of the run."""
     model, processor = load_checkpoint(args.init_checkpoint)
-    if not isinstance(model, LumbarCLIPModel) or not isinstance(processor, LumbarCLIPProcessor):
-        raise ValueError(
-            f"init_checkpoint {args.init_checkpoint} is a {type(model).__name__}; it must be a LumbarCLIP checkpoint "
-            "from pretraining. To start from a tower, pass --vision or --text."
-        )
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
     return processor, model
@@ -61,7 +56,7 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
         model = LumbarCLIPModel.from_vision_text_pretrained(
             args.vision, args.text, vision_model_args=vision_args, **heads
         )
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text, trust_remote_code=False)
     else:
         rephrasings = (text for texts in train_split["rephrasings"] for text in texts)
         tokenizer = learn_tokenizer([*train_split["report"], *rephrasings], args.vocabulary_size)

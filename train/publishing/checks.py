@@ -10,6 +10,8 @@ from typing import Any
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from data_scripts.hub.upload import paths_of_this_machine
+from train.checkpoints.loading import check_references, read_settings
+from train.checkpoints.manifest import other_code
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 # They record how a folder was loaded: a loader that reads them would look for files on this machine.
@@ -27,6 +29,23 @@ def check_fit(folder: Path) -> None:
     problems = [*unsafe_files(folder), *missing_code(folder), *local_paths(folder)]
     if problems:
         raise ValueError(f"{folder} cannot be published:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+def check_code(folder: Path, name: str) -> None:
+    """Check that the code of a checkpoint is the installed package's, which may run; `name` is for the message.
+
+    A run may have come from someone else, and publishing runs its code, to find out whether others could use it.
+
+    Raises:
+        ValueError: If a Python file differs from the package's, or code lies in another repository.
+    """
+    for path in sorted(folder.glob("*config.json")):
+        check_references(path, read_settings(path))
+    if other := other_code(folder):
+        raise ValueError(
+            f"The code of {name} is not that of the installed package ({', '.join(other[:3])}), so publishing does not "
+            "run it. If it is yours, from another version, save it again with this version, or publish with that one."
+        )
 
 
 def unsafe_files(folder: Path) -> Iterator[str]:

@@ -3,7 +3,8 @@
     python -P load_alone.py CHECKPOINT GOLDEN ANSWERS
 
 Run by `clean_process`. Loads model and processor, or an adapter on its base, and writes to ANSWERS their outputs for
-the recorded inputs in GOLDEN.
+the recorded inputs in GOLDEN. The code of the checkpoint runs: its caller has checked that it is the installed
+package's.
 """
 
 import inspect
@@ -53,7 +54,11 @@ def load_adapter(folder: Path) -> Any:
 
     adapter = PeftConfig.from_pretrained(str(folder))
     base = AutoModel.from_pretrained(
-        adapter.base_model_name_or_path, revision=adapter.revision, dtype=torch.float32, trust_remote_code=True
+        adapter.base_model_name_or_path,
+        revision=adapter.revision,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=True,
     )
     return PeftModel.from_pretrained(base, str(folder)).get_base_model()  # whose forward names its inputs
 
@@ -69,7 +74,7 @@ def load_checkpoint(folder: Path) -> Any:
         (name for name, code in config["auto_map"].items() if code.rpartition(".")[2] == architecture), "AutoModel"
     )
     model, loading = getattr(transformers, model_class).from_pretrained(
-        folder, output_loading_info=True, dtype=torch.float32, trust_remote_code=True
+        folder, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=True
     )
     if problems := {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}:
         sys.exit(f"the weights do not fit the code: {problems}")

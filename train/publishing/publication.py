@@ -12,14 +12,14 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
 from data_scripts.hub.upload import Destination, asked_again, check_destination, files_below, hub_errors, upload
 from data_scripts.system.whole_files import write_folder, write_text
-from modeling_lumbarclip import LumbarCLIPConfig
 from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
+from train.checkpoints.loading import read_config
 from train.checkpoints.manifest import added_files
 from train.checkpoints.onnx_export import weights_sha256
 from train.checkpoints.verification import check_checkpoint
 from train.publishing.arguments import PublishArguments
-from train.publishing.checks import check_fit
+from train.publishing.checks import check_code, check_fit
 from train.publishing.clean_process import check_loadable
 from train.publishing.space import prepare_space
 from train.reporting.card.model_card import build_model_card
@@ -79,6 +79,7 @@ def prepare_model(args: PublishArguments) -> Path:
     check_fit(source)
     check_drift(source)
     check_nothing_added(source, read_golden_outputs(source)["files"])
+    check_code(source, str(source))
     check_loadable(source, source / GOLDEN_TENSORS)
     write_folder(folder, lambda unfinished: _fill(unfinished, source, card))
     check_fit(folder)  # now with its card
@@ -101,7 +102,7 @@ def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
             f"{run} has no {ADAPTER} or no {golden.relative_to(run)}: set --run to the folder of a finished run with "
             "--lora_rank."
         )
-    if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
+    if read_config(run / CHECKPOINT).is_classifier:
         raise ValueError(
             f"{run} is a classifier, and adapters do not contain the names of its classes: publish it whole, without "
             "--adapter."
@@ -110,6 +111,7 @@ def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
     base = args.adapter_base or check_adapter_base(source)
     with hub_errors(api, base):
         found = asked_again(lambda: api.model_info(base))
+        code = asked_again(lambda: api.snapshot_download(base, revision=found.sha, allow_patterns=["*.json", "*.py"]))
     if args.public and (found.private or found.gated):
         raise ValueError(
             f"The base {base} is {'private' if found.private else 'gated'}, so others could not use the "
@@ -123,6 +125,8 @@ def prepare_adapter(args: PublishArguments, api: HfApi) -> Path:
 
     write_folder(folder, fill)
     check_fit(folder)
+    check_code(folder, str(source))
+    check_code(Path(code), f"the base {base}")
     check_loadable(folder, golden)
     return folder
 
@@ -171,7 +175,7 @@ def prepare_app(args: PublishArguments) -> Path:
             or may not be shown to all.
     """
     run, index = Path(args.run), Path(args.index) if args.index else None
-    if LumbarCLIPConfig.from_pretrained(run / CHECKPOINT).is_classifier:
+    if read_config(run / CHECKPOINT).is_classifier:
         raise ValueError(
             f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
         )

@@ -4,7 +4,6 @@ Heads and temperature are trained in full and saved with the adapters. The tower
 statistics, so that the base and the adapter folder together are the trained model.
 """
 
-import json
 import logging
 import re
 from copy import copy
@@ -24,6 +23,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
 from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.checkpoint import save_processor
+from train.checkpoints.loading import read_settings
 
 logger = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)  # a model before and after peft has wrapped it
@@ -128,8 +128,8 @@ def check_adapter_base(folder: Path) -> str:
     Raises:
         ValueError: If the base is not on the Hub: others could not load the adapter.
     """
-    base = json.loads((folder / CONFIG_NAME).read_text())["base_model_name_or_path"]
-    if not base:
+    base = read_settings(folder / CONFIG_NAME).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise ValueError(
             f"{folder} has no base: its run started from two towers (no --init_checkpoint). Publish the merged "
             "checkpoint instead."
@@ -151,7 +151,7 @@ def set_adapter_base(folder: Path, repo_id: str, revision: str | None = None) ->
     if _is_local(repo_id):
         raise ValueError(f"The base of an adapter must be a Hub id, such as org/name; got {repo_id!r}.")
     path = folder / CONFIG_NAME
-    write_json(path, {**json.loads(path.read_text()), "base_model_name_or_path": repo_id, "revision": revision})
+    write_json(path, {**read_settings(path), "base_model_name_or_path": repo_id, "revision": revision})
 
 
 def _is_local(name: str) -> bool:

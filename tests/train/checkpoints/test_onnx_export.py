@@ -217,6 +217,15 @@ def test_the_advice_makes_the_quantised_copy_again(tmp_path, file, fate):
             '{"weights_sha256": "0", "files": {"vision_model.onnx": {"bytes": 5}}}',
             "export.json cannot be read .it has no digest of vision_model.onnx.*export again",
         ),
+        ("[" * 100_000 + "]" * 100_000, "export.json cannot be read .*export again"),
+        (
+            '{"weights_sha256": "0", "files": {"a": {"parts": {"a": {"bytes": "1"}}}}}',
+            "export.json cannot be read .the record of 'a' is .*export again",
+        ),
+        (
+            '{"weights_sha256": "0", "files": {"../a": {"parts": {"../a": {"bytes": 1, "sha256": ""}}}}}',
+            "export.json cannot be read .'../a' is not in the folder.*export again",
+        ),
     ],
 )
 def test_an_export_without_digests_is_refused(tmp_path, content, message):

@@ -322,7 +322,9 @@ def test_a_model_of_the_hub(checkpoint, tmp_path):
             subprocess.run(words, env={**os.environ, **environment}, check=True)
 
         upload()
-        done = run(tmp_path, "tester/tiny", "--trust_remote_code", "--tolerance", "1e-6", **environment)
+        commit = hub.model("tester/tiny").commits[-1][0]
+        trust = ["--trust_remote_code", "--revision", commit]
+        done = run(tmp_path, "tester/tiny", *trust, "--tolerance", "1e-6", **environment)
         assert done.returncode == 0 and "tester/tiny is what was saved." in done.stdout, done.stdout + done.stderr
         change_weight(checkpoint, "text_projection.bias", 0)
         upload()

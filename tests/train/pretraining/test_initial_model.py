@@ -139,5 +139,5 @@ def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folde
     args = PretrainArguments(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path), init_checkpoint=str(tmp_path / "bert")
     )
-    with pytest.raises(ValueError, match="is a BertModel; it must be a LumbarCLIP checkpoint"):
+    with pytest.raises(ValueError, match="is not a LumbarCLIP checkpoint: the model_type .* is 'bert'"):
         build_model(args, open_dataset(args.dataset)["train"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train.checkpoints.checkpoint import save_checkpoint
-from train.publishing.checks import check_fit
+from train.publishing.checks import check_code, check_fit
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +146,21 @@ def test_a_truncated_json(checkpoint):
     path.write_text(path.read_text()[:100])
     with pytest.raises(ValueError, match=r"config.json is not valid JSON .*Save it again"):
         check_fit(checkpoint)
+
+
+def test_code_that_is_not_the_packages_is_not_run(checkpoint):
+    check_code(checkpoint, "it")
+    changed = checkpoint / "losses_lumbarclip.py"
+    changed.write_text(f"{changed.read_text()}\n")
+    (checkpoint / "sub").mkdir()
+    (checkpoint / "sub" / "more.py").touch()
+    with pytest.raises(
+        ValueError, match=r"code of it is not .* \(losses_lumbarclip.py, sub/more.py\).* does not run it"
+    ):
+        check_code(checkpoint, "it")
+
+
+def test_code_of_another_repository_is_not_run(checkpoint):
+    change_json(checkpoint / "config.json", auto_map={"AutoModel": "other/code--modeling.Model"})
+    with pytest.raises(ValueError, match="'other/code--modeling.Model', code in another repository"):
+        check_code(checkpoint, "it")

@@ -19,7 +19,7 @@ from tests.train.reporting.card.made_run import change, made_run
 from tests.train.web_app.test_report_index import MADE, write_index
 from train import pretrain, publish
 from train.checkpoints.checkpoint import save_checkpoint
-from train.checkpoints.golden_outputs import GOLDEN_TENSORS
+from train.checkpoints.golden_outputs import GOLDEN_TENSORS, write_golden_outputs
 from train.checkpoints.onnx_export import weights_sha256
 from train.pretraining.arguments import PretrainArguments
 from train.publishing import publication
@@ -60,6 +60,11 @@ def trusting(monkeypatch):
 
 def published(run, **arguments):
     publish.main(PublishArguments(run=str(run), repo_id=REPO, **arguments))
+
+
+@pytest.fixture
+def never_run(monkeypatch):
+    monkeypatch.setattr(publication, "check_loadable", lambda *folders: pytest.fail("the code ran"))
 
 
 def make_classifier(run):
@@ -275,6 +280,29 @@ def test_a_public_adapter_needs_a_base_that_all_may_see(run, adapter, trusting, 
     hub.model(base).private = False
     published(run, adapter=True, adapter_base=base, public=True)
     assert not hub.model(REPO).private
+
+
+def test_code_of_someone_else_is_not_run(run, never_run, hub):
+    code = run / "checkpoint" / "losses_lumbarclip.py"
+    own = code.read_text()
+    code.write_text(f"{own}\nprint('from someone else')\n")
+    (run / "checkpoint" / "golden_outputs.json").unlink()
+    write_golden_outputs(run / "checkpoint")  # they would record it as theirs
+    with pytest.raises(
+        ValueError, match=r"run/checkpoint is not .*\(losses_lumbarclip.py\), so publishing does not run"
+    ):
+        published(run)
+
+
+def test_code_of_someone_elses_base_is_not_run(run, adapter, trusting, hub):
+    base = "lumbar-lab/base"
+    publish.main(PublishArguments(run=str(run), repo_id=base))
+    repository = hub.model(base)
+    code = repository.files["losses_lumbarclip.py"] + b"print('from someone else')\n"
+    files = repository.commits[-1][2]
+    repository.commit("changed", {**files, "losses_lumbarclip.py": (code, False)})
+    with pytest.raises(ValueError, match=r"the base lumbar-lab/base is not .*\(losses_lumbarclip.py\)"):
+        published(run, adapter=True, adapter_base=base)
 
 
 def test_an_adapter_of_a_classifier_is_refused(run, adapter, trusting, hub):
