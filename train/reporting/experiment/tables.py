@@ -282,10 +282,9 @@ def failures_table(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for run in runs:
         if run["state"] != "done":
-            # As code: an error may hold `<`, which Markdown would take for HTML.
-            reason = " ".join(str(run.get("reason") or "unknown").split()).replace("`", "'")[:MAX_REASON]
+            reason = " ".join(str(run.get("reason") or "unknown").split())[:MAX_REASON]
             fold = "-" if run.get("fold") is None else str(run["fold"])
-            rows.append([run["system"], str(run["seed"]), fold, run["state"], f"`{reason}`"])
+            rows.append([run["system"], str(run["seed"]), fold, run["state"], reason])
     return markdown_table(["system", "seed", "fold", "state", "reason"], rows) if rows else ""
 
 
