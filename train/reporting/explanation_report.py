@@ -27,7 +27,7 @@ def explanation_report(results: Mapping[str, Any]) -> str:
 
 def _scores_table(results: Mapping[str, Any]) -> str:
     """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
-    systems = {}
+    systems: dict[str, Any] = {}
     for name, groups in results["methods"].items():
         systems[Markdown(f"**{escape_markdown(name)}**")] = groups["trained"]
         systems[f"{name}, randomised model"] = groups["randomised model"]

@@ -214,7 +214,7 @@ def zero_shot_table(results: Mapping[str, Any]) -> str:
 
 def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Compare recall at 1, 5 and 10 both ways, by meaning of a hit; the last row is chance."""
-    tables = {}
+    tables: dict[str, str] = {}
     for group in _groups(results["systems"], "retrieval/"):
         systems = {title: system for title, system in results["systems"].items() if group in system["metrics"]}
         first = next(iter(systems.values()))["metrics"][group]
