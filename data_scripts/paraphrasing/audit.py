@@ -7,7 +7,7 @@ from typing import Any
 
 from data_scripts.paraphrasing.loop import CAUSES, Rephrased
 from data_scripts.reports.text import report_facts
-from data_scripts.system.markdown import code_block, code_span, escape_markdown, fill_markdown, markdown_table
+from data_scripts.system.markdown import code_block, code_span, escape_markdown, fill_markdown
 
 AUDIT_NAME = "paraphrase_audit"
 NUM_EXAMPLES = 10
@@ -64,7 +64,9 @@ def audit_text(result: Mapping[str, Any]) -> str:
             f"{code_span(result['model'])} proposed {result['candidates_of_model']} texts; "
             f"{100 * result['acceptance_rate']:.1f} % were accepted.",
             "",
-            markdown_table(["verdict", "texts"], list(result["verdicts_of_model"].items())),
+            "| verdict | texts |",
+            "| --- | --- |",
+            *(f"| {cause} | {count} |" for cause, count in result["verdicts_of_model"].items()),
             "",
         ]
     for cause, examples in result["examples"].items():
