@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from data_scripts.system.command_line import INTERRUPTED, run
+from data_scripts.system.markdown import printable
 from data_scripts.writing.build_arguments import BuildArguments
 
 if TYPE_CHECKING:  # takes seconds to import, too long for --help
@@ -45,7 +46,7 @@ def main(args: BuildArguments) -> int | None:
         destination = Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
         check_destination(HfApi(), destination, is_new=True)
     report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(sys.argv[1:])]))
-    print("\n".join(summary_lines(report, args.out)).encode(errors="backslashreplace").decode())
+    print(printable("\n".join(summary_lines(report, args.out))).encode(errors="backslashreplace").decode())
     return _publish(args, destination) if destination else None
 
 

@@ -144,9 +144,9 @@ def _check_folders(args: ParaphraseArguments) -> None:
 
 def _rows_of_reports(folder: Path, splits: Sequence[str]) -> "dict[str, tuple[Dataset, int]]":
     """Find the first row of each distinct report, sorted by text. Its image is shown to the model."""
-    from datasets import load_dataset
+    from data_scripts.auditing.built_folder import read_dataset
 
-    dataset = load_dataset(str(folder))
+    dataset = read_dataset(folder)
     if missing := [split for split in splits if split not in dataset]:
         raise ValueError(f"--splits: {folder} has no {', '.join(missing)}; it has {', '.join(dataset)}")
     rows: dict[str, tuple[Dataset, int]] = {}

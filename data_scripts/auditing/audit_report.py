@@ -10,7 +10,7 @@ import datasets
 from data_scripts.auditing.leaks import leaks_of_fingerprints, read_fingerprints
 from data_scripts.auditing.privacy_check import check_dataset
 from data_scripts.reports.text import normalise_report
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, code_block, escape_markdown, fill_markdown, markdown_table
 
 COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "sequence", "source"}
 
@@ -119,33 +119,34 @@ def _shares(values: list[Any], num_classes: int) -> list[float]:
 def audit_markdown(result: Mapping[str, Any]) -> str:
     """Format the result of `audit`."""
     sections = [
-        f"# Audit of {result['dataset']}: {'no leak' if result['clean'] else '**leaks**'}",
-        result["in_words"],
+        f"# Audit of {escape_markdown(result['dataset'])}: {'no leak' if result['clean'] else '**leaks**'}",
+        escape_markdown(result["in_words"]),
         *(_leak_section(kind, leak) for kind, leak in result["leaks"].items()),
         "## Splits\n\n" + _split_table(result),
         "Shared reports: rows whose text also occurs in a split above. They are not leaks on their own.",
         "## Classes\n\nShare of the rows; in brackets the standardised difference from the first split, "
         f"marked * above {LARGE_DIFFERENCE}.\n\n" + _class_table(result),
         _privacy_section(result["privacy"]),
-        f"```sh\n{result['command']}\n```",
+        code_block(result["command"], "sh"),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
-    examples = "\n".join(f"- {example}" for example in leak["examples"])
+    examples = "\n".join(f"- {escape_markdown(example)}" for example in leak["examples"])
     more = leak["num_shared"] - len(leak["examples"])
     return f"## Leak: {kind}\n\n{examples}" + (f"\n- and {more} more" if more > 0 else "")
 
 
 def _privacy_section(found: Mapping[str, Any]) -> str:
+    letters = found["burnt_in_text"]
     rows = [
-        *("- {split} row {row}, {column}: {kind}: {excerpt}".format(**row) for row in found["findings"]),
-        *("- {split} row {row}: the image may contain text; check it".format(**row) for row in found["burnt_in_text"]),
+        *(fill_markdown("- {split} row {row}, {column}: {kind}: {excerpt}", row) for row in found["findings"]),
+        *(fill_markdown("- {split} row {row}: the image may contain text; check it", row) for row in letters),
     ]
     more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []
     verdict = "No passage names a person" if found["passed"] else "**The data may name a person**"
-    counts = f"{len(found['findings'])} identifiers, {len(found['burnt_in_text'])} images that may contain text"
+    counts = f"{len(found['findings'])} identifiers, {len(letters)} images that may contain text"
     return "\n".join([f"## Privacy\n\n{verdict}: {counts}.", *([""] if rows else []), *rows[:_NUM_ROWS], *more])
 
 
@@ -168,8 +169,8 @@ def _class_table(result: Mapping[str, Any]) -> str:
     return markdown_table(["column", "class", *splits], rows)
 
 
-def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> str:
+def _share(entry: Mapping[str, Any], split: str, is_first: bool) -> Markdown:
     share, difference = entry["shares"][split], entry["differences"][split]
     shown = "(all or none)*" if difference is None else f"({difference:+.2f})"
     mark = "*" if difference is not None and abs(difference) > LARGE_DIFFERENCE else ""
-    return f"{100 * share:.1f} %" + ("" if is_first else f" {shown}{mark}")
+    return Markdown(f"{100 * share:.1f} %" + ("" if is_first else f" {shown}{mark}"))

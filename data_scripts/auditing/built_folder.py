@@ -1,41 +1,208 @@
-"""Read a built dataset from its current files; `load_dataset` may return the rows of an earlier load."""
+"""Read a built dataset from its current files, and from nothing outside its folder."""
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from glob import escape
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
 from datasets.exceptions import DatasetsError
+from datasets.features.features import require_decoding
+from huggingface_hub import DatasetCard, metadata_load
 
 from data_scripts.lumbar_builder import DATA_FOLDER
+from data_scripts.records import SPLITS
+
+CARD, REPORT = "README.md", "build_report.json"
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})([-_.][\w.-]*)?\.parquet")
+# What `load_dataset` might take instead of the shards.
+_OTHER_DATA = (".py", ".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".zip", ".tar", ".gz")
+_OTHER_NAMES = ("dataset_infos.json", "dataset_dict.json", "state.json")
+_OF_PARAPHRASING = "paraphrase_log.jsonl"
+_AGAIN = "Build the dataset again, or copy it again."
 
 
-def check_is_dataset(folder: Path) -> None:
-    """Raise a ValueError for a folder without shards, whose subfolders `load_dataset` would join into one dataset."""
-    if not any((folder / DATA_FOLDER).glob("*.parquet")):
+def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.DatasetDict:
+    """Load a built dataset from its folder, or from the Hub.
+
+    From a folder, only `data/SPLIT-*.parquet` is read. Rows may not name files: `datasets` would read them from the
+    user's disk, or fetch them.
+
+    Raises:
+        ValueError: If a shard is damaged or has other columns, or anything lies or leads outside the folder.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        _check_card(f"dataset {name}", _card_of_hub(str(name)))
+        dataset = datasets.load_dataset(str(name), cache_dir=cache_dir)
+        for rows in dataset.values():
+            _check_features(str(name), rows.features)
+        _check_stored(dataset)
+        return dataset
+    shards = check_is_dataset(folder)
+    # `datasets` tells files apart by their names and times; a shard may change and keep both.
+    stats = [(path.name, path.stat()) for paths in shards.values() for path in paths]
+    state = repr([(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats])
+    files = {split: [escape(str(path.resolve())) for path in paths] for split, paths in shards.items()}
+    try:
+        dataset = datasets.load_dataset(
+            "parquet", hashlib.sha256(state.encode()).hexdigest()[:16], data_files=files, cache_dir=cache_dir
+        )
+    except (DatasetsError, pa.ArrowException) as error:
+        for path in (path for paths in shards.values() for path in paths):
+            _check_readable(path)
+        raise ValueError(f"{folder} cannot be read as a dataset: {error.__cause__ or error}") from error
+    _check_stored(dataset)
+    return dataset
+
+
+def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of a folder by split.
+
+    Raises:
+        ValueError: If there are none, one is damaged, or the folder holds or names other data.
+    """
+    data = folder / DATA_FOLDER
+    if not any(data.glob("*.parquet")):
         raise ValueError(
             f"{folder} has no {DATA_FOLDER}/*.parquet: it is not a dataset. Name a folder that data_scripts.build made."
         )
+    for path in (folder / CARD, folder / REPORT, *data.iterdir()):
+        _check_inside(path, folder)
+    for path in folder.iterdir():
+        if path.name in _OTHER_NAMES or (path.suffix.lower() in _OTHER_DATA and path.name != _OF_PARAPHRASING):
+            raise ValueError(f"{path} is not part of a built dataset, and may be read in its place: remove it.")
+    _check_card(str(folder / CARD), _card_of_folder(folder))
+    shards: dict[str, list[Path]] = {}
+    for path in sorted(path for path in data.iterdir() if not path.name.startswith(".")):
+        if not (of_split := _SHARD.fullmatch(path.name)) or not path.is_file():
+            raise ValueError(f"{path} is not a shard of {', '.join(SPLITS)}, such as train-00000-of-00001.parquet.")
+        shards.setdefault(of_split[1], []).append(path)
+    shards = {split: shards[split] for split in SPLITS if split in shards}
+    _check_columns([path for paths in shards.values() for path in paths])
+    return shards
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        inside = False
+    if not inside:
+        raise ValueError(f"{path} is a link that leads out of {folder}: put a copy of the file in its place.")
+
+
+def _card_of_folder(folder: Path) -> dict[str, Any]:
+    try:
+        return (metadata_load(folder / CARD) or {}) if (folder / CARD).is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder / CARD} has a damaged head: {' '.join(str(error).split())}") from error
+
+
+def _card_of_hub(name: str) -> dict[str, Any]:
+    try:
+        return DatasetCard.load(name).data.to_dict()
+    except (OSError, ValueError):  # offline, or no id: loading says so, or finds the rows in the cache
+        return {}
+
+
+def _check_card(card: str, head: Mapping[str, Any]) -> None:
+    """Check that the head of a card names data only below its own folder."""
+    for configuration in head.get("configs") or []:
+        for name in _texts([configuration.get("data_files"), configuration.get("data_dir")]):
+            if ":" in name or name.startswith(("/", "\\", "~")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+                raise ValueError(f"{card} names the data {name!r}, outside the dataset: remove it from `configs`.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _check_columns(shards: list[Path]) -> None:
+    """Check the columns of each shard, without reading rows."""
+    first: datasets.Features | None = None
+    for path in shards:
+        try:
+            features = datasets.Features.from_arrow_schema(pq.read_schema(path))
+        except Exception as error:  # of a damaged head, or of features that `datasets` does not know
+            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())} {_AGAIN}") from error
+        _check_features(str(path), features)
+        if first is None:
+            first = features
+        elif features != first:
+            differing = sorted(name for name in {*first, *features} if first.get(name) != features.get(name))
+            raise ValueError(f"{path} has other columns than {shards[0].name}: {', '.join(differing)}. {_AGAIN}")
+
+
+def _check_features(where: str, features: datasets.Features) -> None:
+    """Check that columns are what a build writes, and that none reads files when its rows are."""
+    for name, feature in features.items():
+        if require_decoding(feature) and not isinstance(feature, datasets.Image):
+            raise ValueError(f"{where} has a column {name} of {feature}, which may read other files: remove it.")
+        if name in _KINDS and _kind(feature) != _KINDS[name]:
+            raise ValueError(f"{where} has a column {name} of {_kind(feature)}, not {_KINDS[name]}. {_AGAIN}")
+
+
+_KINDS = {
+    **dict.fromkeys(("image", "mask"), "Image"),
+    **dict.fromkeys(("report", "patient_id", "study_id", "source"), "string"),
+    **dict.fromkeys(("grade", "plane", "sequence", "level"), "ClassLabel"),
+    **{"labels": "List of ClassLabel", "rephrasings": "List of string"},
+}
+
+
+def _kind(feature: Any) -> str:
+    if isinstance(feature, datasets.List):
+        return f"List of {_kind(feature.feature)}"
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
+
+
+def _check_readable(shard: Path) -> None:
+    try:
+        with pq.ParquetFile(shard) as file:
+            for _ in file.iter_batches(64):
+                pass
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{shard} is damaged: {' '.join(str(error).split())} {_AGAIN}") from error
+
+
+def _check_stored(dataset: Mapping[str, datasets.Dataset]) -> None:
+    """Check that each row holds its images; looks at which bytes are there, not at the bytes."""
+    for split, rows in dataset.items():
+        for name in (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)):
+            start = 0
+            for chunk in rows.data.column(name).chunks:
+                missing = pc.struct_field(chunk, "bytes").is_null()
+                if name != "image":  # a row may have no mask
+                    missing = pc.and_(missing, pc.struct_field(chunk, "path").is_valid())
+                if pc.any(missing).as_py():
+                    row = missing.index(True).as_py()
+                    path = chunk[row].as_py()
+                    said = f"only the path {path['path']!r}" if path and path["path"] else "nothing"
+                    raise ValueError(f"row {start + row} of {split} stores no {name}, {said}. {_AGAIN}")
+                start += len(chunk)
 
 
 @contextmanager
 def opened_afresh(folder: Path) -> Iterator[datasets.DatasetDict]:
-    """Load a dataset from its files; raise a ValueError if it cannot be read.
-
-    `load_dataset` caches a folder by its name and the head of its card, and would miss a shard that was changed since.
-    Here the rows go to a temporary cache.
-    """
+    """Load a dataset from its files into a temporary cache; raise a ValueError as `read_dataset` does."""
     check_is_dataset(folder)
     shared_cache = Path(datasets.config.HF_DATASETS_CACHE)  # on a disk with room for rows
     shared_cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="checked-", dir=shared_cache) as cache:
-        try:
-            dataset = datasets.load_dataset(str(folder), cache_dir=cache)
-        except DatasetsError as error:
-            raise ValueError(f"{folder} cannot be read as a dataset: {error}") from error
-        yield dataset
+        yield read_dataset(folder, cache)
 
 
 def shard_digests(folder: Path) -> dict[str, str]:

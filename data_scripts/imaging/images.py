@@ -81,7 +81,7 @@ def file_inside(folder: Path, name: str, what: str) -> Path:
     try:
         path = (folder / name.replace("\\", "/")).resolve()
         found = path.is_file()
-    except (OSError, ValueError) as error:  # too long a name, a null byte
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a null byte, a loop of links
         raise UnusableImageError(f"missing {what}: {name[:60]!r} is not a file name ({error})") from error
     if not path.is_relative_to(folder.resolve()):
         raise UnusableImageError(f"{what} {name!r} lies outside the folder; copy the file into it")

@@ -103,6 +103,8 @@ def read_sagittal_volume(path: Path) -> np.ndarray:
 
 
 def _opened(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise UnusableImageError(f"missing volume: {path.name!r} is not a file")
     try:
         return path.open("rb")
     except OSError as error:

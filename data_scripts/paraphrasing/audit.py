@@ -7,6 +7,7 @@ from typing import Any
 
 from data_scripts.paraphrasing.loop import CAUSES, Rephrased
 from data_scripts.reports.text import report_facts
+from data_scripts.system.markdown import code_block, code_span, escape_markdown, fill_markdown
 
 AUDIT_NAME = "paraphrase_audit"
 NUM_EXAMPLES = 10
@@ -60,7 +61,7 @@ def audit_text(result: Mapping[str, Any]) -> str:
     ]
     if result["acceptance_rate"] is not None:
         lines += [
-            f"`{result['model']}` proposed {result['candidates_of_model']} texts; "
+            f"{code_span(result['model'])} proposed {result['candidates_of_model']} texts; "
             f"{100 * result['acceptance_rate']:.1f} % were accepted.",
             "",
             "| verdict | texts |",
@@ -71,8 +72,14 @@ def audit_text(result: Mapping[str, Any]) -> str:
     for cause, examples in result["examples"].items():
         lines += [f"## {cause[0].upper()}{cause[1:]}", ""]
         for example in examples:
-            lines += [f"- Report: {example['report']}", f"  - {example['origin']}: {example['candidate']}"]
-            lines += [f"  - {key}: {'; '.join(example[key])}" for key in ("missing", "added") if example[key]]
+            lines += [
+                fill_markdown("- Report: {report}\n  - {origin}: {candidate}", example),
+                *(
+                    f"  - {key}: {escape_markdown('; '.join(example[key]))}"
+                    for key in ("missing", "added")
+                    if example[key]
+                ),
+            ]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -83,7 +90,7 @@ def card_paragraph(result: Mapping[str, Any]) -> str:
         made = "composed from the parsed findings of each report"
     else:
         made = (
-            f"proposed by `{result['model']}` ({100 * result['acceptance_rate']:.1f} % of "
+            f"proposed by {code_span(result['model'])} ({100 * result['acceptance_rate']:.1f} % of "
             f"{result['candidates_of_model']} proposals accepted); {result['kept']['embedded']} of "
             f"{sum(result['kept'].values())} were composed from the parsed findings where it gave too few"
         )
@@ -95,7 +102,5 @@ only if its facts (finding, level, side, severity, negation) equal the report's;
 check sees only what the report parser sees; nobody has read them all.
 `{AUDIT_NAME}.md` contains counts and examples. Made on {result["date"]} with
 
-```sh
-{result["command"]}
-```
+{code_block(result["command"], "sh")}
 """

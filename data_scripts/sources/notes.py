@@ -56,6 +56,8 @@ Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
 
 
 def _read_rows(path: Path) -> Iterator[list[Cell]]:
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be read as an .xlsx workbook: there is no such file")
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked_bytes = sum(member.file_size for member in archive.infolist())

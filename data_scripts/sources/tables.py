@@ -108,6 +108,8 @@ def mark_repeated(items: Sequence[_PatientRow]) -> list[_PatientRow]:
 
 def _read_text(path: Path) -> str:
     """Read a text file. Damaged bytes of UTF-8 become lone surrogates."""
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be read: there is no such file")
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise ValueError(f"{path} is larger than {MAX_TABLE_BYTES // 2**20} MiB; split the table")

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from data_scripts.system.markdown import printable
+
 ArgumentsT = TypeVar("ArgumentsT")
 USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed in one line; all others are bugs
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
@@ -63,7 +65,7 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
     except USER_ERRORS as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return PIPE_CLOSED
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         resumes = "resume" in {item.name for item in fields(arguments_class)}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.records import NOT_STATED, SourceInfo
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, code_block, escape_markdown, fill_markdown, markdown_table
 from data_scripts.writing.build_report import rule_summary
 
 CARD = """\
@@ -53,19 +53,17 @@ Number of rows with each class, by split. A row may have several classes or none
 {num_read} rows were read, {num_written} written, {num_excluded} left out{by_rule}; `build_report.json` lists each
 with its reason. Made on {date} with
 
-```sh
 {command}
-```
 """
 
-SHARING = """
+SHARING = Markdown("""
 > **Not to be shared.** The licence of the source forbids sharing anything made from it. Get the source, and build
 > this set yourself.
-"""
+""")
 
-NOBODY_SAID = """
+NOBODY_SAID = Markdown("""
 > **Not to be shared.** The data have no stated licence. If you may share them, build this set with `--license`.
-"""
+""")
 
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
@@ -74,10 +72,15 @@ LEAK = """
 """
 
 
+PRIVACY = """\
+Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
+Images that may contain burnt-in text: {letters}. The check of the written rows {verdict}. Rules miss things: read
+before you share. Do not share `build_report.json`, which names rows as the source does."""
+
 ID_TEXTS = {
-    "pseudonyms": "keyed pseudonyms, as is the file name in `source`.",
-    "as published": "the pseudonyms that the dataset was published with; dates in file names are replaced.",
-    "kept": "as in the source; they are **not** pseudonymised, nor are file names.",
+    "pseudonyms": Markdown("keyed pseudonyms, as is the file name in `source`."),
+    "as published": Markdown("the pseudonyms that the dataset was published with; dates in file names are replaced."),
+    "kept": Markdown("as in the source; they are **not** pseudonymised, nor are file names."),
 }
 
 # A folder may have the name of a patient.
@@ -106,41 +109,41 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     """Write the card from the source's description and the build report."""
     splits = report["splits"]
     labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
-    return CARD.format(
-        title=f"Lumbar reports: {info.about.name}",
-        summary=info.summary or info.about.summary,
-        sharing="" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,
-        leak=LEAK.format(**report["leak"]) if report["leak"] else "",
-        report_origin=info.report_origin,
-        license=info.about.license.removeprefix("other: "),
-        citation=info.about.citation,
-        split_text=report["split_rule"],
-        split_table=markdown_table(
+    leak = report["leak"]
+    values = {
+        "title": f"Lumbar reports: {info.about.name}",
+        "summary": info.summary or info.about.summary,
+        "sharing": "" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,
+        "leak": fill_markdown(LEAK, leak) if leak else "",
+        "report_origin": info.report_origin,
+        "license": info.about.license.removeprefix("other: "),
+        "citation": info.about.citation,
+        "split_text": report["split_rule"],
+        "split_table": markdown_table(
             ["split", "rows", "patients"], [[name, split["rows"], split["patients"]] for name, split in splits.items()]
         ),
-        label_table=markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
-        grade_text=f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
-        id_text=ID_TEXTS[report["deidentification"]["ids"]],
-        privacy_text=_privacy_text(report),
-        mask_text=_mask_text(info, report["num_masks"]),
-        num_read=report["rows_read"],
-        num_written=report["rows_written"],
-        num_excluded=len(report["exclusions"]),
-        by_rule=f" ({summary})" if (summary := rule_summary(report["exclusions"])) else "",
-        date=report["date"],
-        command=report["command"],
-    )
+        "label_table": markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
+        "grade_text": f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
+        "id_text": ID_TEXTS[report["deidentification"]["ids"]],
+        "privacy_text": _privacy_text(report),
+        "mask_text": _mask_text(info, report["num_masks"]),
+        "num_read": report["rows_read"],
+        "num_written": report["rows_written"],
+        "num_excluded": len(report["exclusions"]),
+        "by_rule": Markdown(f" ({escape_markdown(summary)})")
+        if (summary := rule_summary(report["exclusions"]))
+        else "",
+        "date": report["date"],
+        "command": code_block(report["command"], "sh"),
+    }
+    return fill_markdown(CARD, values)
 
 
-def _privacy_text(report: Mapping[str, Any]) -> str:
+def _privacy_text(report: Mapping[str, Any]) -> Markdown:
     found = report["deidentification"]
     counts = ", ".join(f"{count} {kind}" for kind, count in found["replaced_in_texts"].items()) or "none"
-    letters = len(found["burnt_in_text"])
-    verdict = "passed" if found["passed"] else "**did not pass**: do not share the set"
-    return f"""\
-Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
-Images that may contain burnt-in text: {letters}. The check of the written rows {verdict}. Rules miss things: read
-before you share. Do not share `build_report.json`, which names rows as the source does."""
+    verdict = Markdown("passed" if found["passed"] else "**did not pass**: do not share the set")
+    return fill_markdown(PRIVACY, {"counts": counts, "letters": len(found["burnt_in_text"]), "verdict": verdict})
 
 
 def _mask_text(info: SourceInfo, num_masks: int) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from data_scripts.auditing.built_folder import check_is_dataset
+from data_scripts.auditing.built_folder import read_dataset
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
@@ -36,10 +36,8 @@ def open_dataset(name: str) -> DatasetDict:
     Raises:
         ValueError: If there is none, or it lacks a split or a column that training needs.
     """
-    if Path(name).is_dir():
-        check_is_dataset(Path(name))
     try:
-        dataset = load_dataset(name)
+        dataset = read_dataset(name)
     except (FileNotFoundError, DatasetNotFoundError, ConnectionError) as error:  # offline: a ConnectionError
         path, offline = Path(name), " (The Hub could not be reached.)" if isinstance(error, ConnectionError) else ""
         siblings = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []

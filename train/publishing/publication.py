@@ -61,7 +61,7 @@ def publish(args: PublishArguments) -> None:
 def card_page(model: Path, title: str) -> Path:
     """Write the card of a prepared folder as the page `CARD_PAGE` next to that folder; return its path."""
     page = model.with_name(CARD_PAGE)
-    write_text(page, html_page(ModelCard.load(model / "README.md").text, title, model))
+    write_text(page, html_page(ModelCard.load(model / "README.md").text, title, {}))
     return page
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, escape_markdown, markdown_table
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.run_report import describe_dataset
 from train.reporting.tables import format_entry
@@ -27,9 +27,9 @@ def explanation_report(results: Mapping[str, Any]) -> str:
 
 def _scores_table(results: Mapping[str, Any]) -> str:
     """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
-    systems = {}
+    systems: dict[str, Any] = {}
     for name, groups in results["methods"].items():
-        systems[f"**{name}**"] = groups["trained"]
+        systems[Markdown(f"**{escape_markdown(name)}**")] = groups["trained"]
         systems[f"{name}, randomised model"] = groups["randomised model"]
     rows = [
         [name, *(format_entry(entries.get(metric)) for metric in (*SCORES, "rank_correlation"))]

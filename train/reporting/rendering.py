@@ -10,19 +10,31 @@ import markdown
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError, UndefinedError
 from jinja2.meta import find_undeclared_variables
 
+from data_scripts.system.markdown import Markdown, code_block, code_span, escape_markdown, printable, quoted_as_code
+
 TEMPLATES = Path(__file__).with_name("templates")
 PAGE = "page.html.jinja"
+# How a template writes what is not a word in a sentence; all else is escaped.
+FILTERS = {"code": code_span, "code_block": code_block, "quoted_as_code": quoted_as_code}
 
 
 def fill_template(template: Path, values: Mapping[str, Any]) -> str:
     """Fill a Jinja template, which may import from `templates/`, and drop the empty lines that conditions leave.
 
+    Values are text: they are escaped for Markdown, or for HTML in a template of it, unless they are `Markdown`.
+
     Raises:
         ValueError: If the template cannot be parsed, or has a placeholder without a value, even in a branch not taken.
     """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+        finalize=None if template.name == PAGE else _escape,
     )
+    environment.filters.update(FILTERS)
     source, known = template.read_text(encoding="utf-8"), f"Known: {', '.join(sorted(values))}."
     try:
         if unknown := sorted(find_undeclared_variables(environment.parse(source)) - set(values)):
@@ -35,17 +47,26 @@ def fill_template(template: Path, values: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
-def html_page(report: str, title: str, folder: Path) -> str:
-    """Turn a Markdown report with PNG images, named relative to `folder`, into one self-contained page.
+def _escape(value: Any) -> Any:
+    """Escape a value for Markdown, unless it is marked, also by Jinja: the output of a macro or a block."""
+    return value if hasattr(value, "__html__") else escape_markdown(value)
 
-    The page runs no script and fetches nothing: text of a dataset, such as its citation, may hold HTML.
+
+def html_page(report: str, title: str, figures: Mapping[str, Path]) -> str:
+    """Turn a Markdown report into one self-contained page.
+
+    It contains the `figures`, PNG files by their names in the report, and no other file. It runs no script, sends no
+    form and fetches nothing, whatever a dataset's texts hold.
     """
-    foldable = report.replace("<details>", '<details markdown="1">')  # Markdown inside it, as on the Hub
+    # Markdown inside it, as on the Hub.
+    foldable = re.sub(r"^<details>(?=$|<summary>)", '<details markdown="1">', report, flags=re.MULTILINE)
     body = markdown.markdown(foldable, extensions=["tables", "fenced_code", "md_in_html"])
 
     def embedded(match: re.Match[str]) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode((folder / match[1]).read_bytes()).decode()}"'
+        if (figure := figures.get(match[2])) is None:
+            return match[0]
+        return f"{match[1]}data:image/png;base64,{base64.b64encode(figure.read_bytes()).decode()}"
 
-    body = re.sub(r'src="([^":]+\.png)"', embedded, body)
+    body = re.sub(r'(<img [^<>]*\bsrc=")([^"]+)', embedded, body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
-    return fill_template(TEMPLATES / PAGE, {"title": title, "body": body})
+    return fill_template(TEMPLATES / PAGE, {"title": printable(title), "body": Markdown(body)})

@@ -6,12 +6,12 @@ An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null mean
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, code_span, markdown_table, quoted_as_code
 
 Entry = Mapping[str, Any]
 
 
-def format_entry(entry: Entry | None, decimals: int = 3) -> str:
+def format_entry(entry: Entry | None, decimals: int = 3) -> Markdown:
     """Write one metric with its interval; `-` for None, if a system lacks it.
 
     Example:
@@ -21,29 +21,29 @@ def format_entry(entry: Entry | None, decimals: int = 3) -> str:
         'undefined'
     """
     if entry is None:
-        return "-"
+        return Markdown("-")
     if entry["value"] is None:
-        return "undefined"
-    value = f"{entry['value']:.{decimals}f}"
+        return Markdown("undefined")
+    value = Markdown(f"{entry['value']:.{decimals}f}")
     if entry["low"] is None:
         return value
-    return f"{value} [{entry['low']:.{decimals}f}, {entry['high']:.{decimals}f}]"
+    return Markdown(f"{value} [{entry['low']:.{decimals}f}, {entry['high']:.{decimals}f}]")
 
 
-def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> str:
+def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> Markdown:
     """Compare systems, one per row, by some of their metrics, one per column."""
     rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
     return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
 
 
-def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> str:
+def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> Markdown:
     """List metrics, one per row, with a column for each heading and its entries by metric."""
     names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
     rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
     return markdown_table(["metric", *columns], rows)
 
 
-def retrieval_table(entries: Mapping[str, Entry]) -> str:
+def retrieval_table(entries: Mapping[str, Entry]) -> Markdown:
     """List recall at each depth with chance, and the median rank, for both directions."""
     rows = []
     for direction in ("image_to_text", "text_to_image"):
@@ -58,20 +58,22 @@ def retrieval_table(entries: Mapping[str, Entry]) -> str:
     return markdown_table(["direction", "metric", "value", "chance"], rows)
 
 
-def counts_table(counted: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+def counts_table(counted: str, counts: Mapping[str, Mapping[str, int]]) -> Markdown:
     """List the images and patients of each `label` or `split`."""
     rows = [[name, str(of["rows"]), str(of["patients"])] for name, of in counts.items()]
     return markdown_table([counted, "images", "patients"], rows)
 
 
-def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[str]:
+def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[Markdown]:
     """Say why metrics are undefined: each reason once, in order of appearance, with the metrics it applies to."""
     reasons: dict[str, dict[str, None]] = {}
     for entries in groups:
         for name, entry in entries.items():
             if entry["value"] is None:
                 reasons.setdefault(entry["reason"], {})[name] = None
-    return [f"{', '.join(f'`{name}`' for name in names)}: {reason}." for reason, names in reasons.items()]
+    return [
+        Markdown(f"{', '.join(map(code_span, names))}: {quoted_as_code(reason)}.") for reason, names in reasons.items()
+    ]
 
 
 ABBREVIATIONS = {"auroc": "AUROC", "brier": "Brier", "f1": "F1"}

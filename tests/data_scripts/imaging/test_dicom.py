@@ -265,3 +265,10 @@ def test_a_killed_process_costs_no_header(tmp_path, monkeypatch):
     assert [next(outcomes), next(outcomes)] == 2 * [read_headers(path)]  # one of this process, one of the others
     os.kill((set(multiprocessing.active_children()) - before).pop().pid, signal.SIGKILL)
     assert list(outcomes) == 1_998 * [read_headers(path)]
+
+
+def test_a_pipe_is_not_dicom(tmp_path):
+    os.mkfifo(tmp_path / "slice.dcm")
+    assert not is_dicom(tmp_path / "slice.dcm")
+    with pytest.raises(UnusableImageError, match="no file"):
+        read_headers(tmp_path / "slice.dcm")

@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -213,7 +214,19 @@ def test_files_stay_inside_the_folder(tmp_path):
     for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         with pytest.raises(UnusableImageError, match="outside"):
             file_inside(folder, name, "image")
-    for name in ("", "images", "images/b.png", "a\0b.png", "x" * 5000):
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "one.png").symlink_to("two.png")
+    (folder / "two.png").symlink_to("one.png")
+    (folder / "lost.png").symlink_to("nowhere.png")
+    (folder / "images" / "again").symlink_to("../images")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    assert file_inside(folder, "images/again/again/a.png", "image") == (folder / "images/a.png").resolve()
+    (folder / "zero.png").symlink_to("/dev/zero")
+    with pytest.raises(UnusableImageError, match="outside"):
+        file_inside(folder, "zero.png", "image")
+    special = ("loop.png", "one.png", "loop.png/a.png", "lost.png", "folder.png", "pipe.png")
+    for name in ("", "images", "images/b.png", "a\0b.png", "x" * 5000, *special):
         with pytest.raises(UnusableImageError, match="missing"):
             file_inside(folder, name, "image")
 

@@ -1,4 +1,5 @@
 import itertools
+import os
 import random
 import re
 import tracemalloc
@@ -192,3 +193,9 @@ def test_mutated_files_are_read_as_they_state_or_refused(tmp_path, monkeypatch):
         assert volume.shape == read_header(path).sagittal_size
         num_read += 1
     assert 50 < num_read < 400
+
+
+def test_a_pipe_is_no_volume(tmp_path):
+    os.mkfifo(tmp_path / "a.mha")
+    with pytest.raises(UnusableImageError, match=r"missing volume: 'a\.mha' is not a file"):
+        read_header(tmp_path / "a.mha")

@@ -1,3 +1,5 @@
+import os
+
 import datasets
 import numpy as np
 import pytest
@@ -185,3 +187,34 @@ def test_dicom_files_end_to_end(study, built, tmp_path):
     (row,) = [row for row in shown if row["patient_id"] == "q0"]
     expected = window_to_uint8(np.arange(400, dtype=np.uint16).reshape(20, 20))
     assert np.array_equal(np.asarray(row["image"]), expected)
+
+
+@pytest.mark.parametrize("column", ["file_name", "mask"])
+def test_rows_of_loops_pipes_and_folders_are_left_out(study, built, column):
+    """In every column that names a file; the other rows are written."""
+    rows = [{"file_name": f"{n}.png", "report": "Bulge.", "patient_id": f"p{n}", "mask": "mask.png"} for n in range(12)]
+    names = ["loop.png", "one.png", "lost.png", "pipe.png", "folder.png", "zero.png"]
+    raw = study(rows)
+    table = (raw / "metadata.csv").read_text().splitlines()
+    for number, name in enumerate(names):
+        good = f"{number}.png" if column == "file_name" else "mask.png"
+        table[1 + number] = table[1 + number].replace(good, f"bad/{name}")
+    (raw / "metadata.csv").write_text("\n".join(table))
+    Image.new("L", (10, 12)).save(raw / "mask.png")
+    (raw / "bad").mkdir()
+    targets = {"loop.png": "loop.png", "one.png": "two.png", "two.png": "one.png", "lost.png": "nowhere.png"}
+    for name, target in (targets | {"zero.png": "/dev/zero"}).items():
+        (raw / "bad" / name).symlink_to(target)
+    os.mkfifo(raw / "bad" / "pipe.png")
+    (raw / "bad" / "folder.png").mkdir()
+    report = built(raw, max_bad=0.9)
+    assert (report["rows_written"], len(report["exclusions"])) == (6, 6)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_that_is_a_pipe_or_a_loop_is_refused(tmp_path, name):
+    for make in (os.mkfifo, lambda path: path.symlink_to(path.name)):
+        make(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
+            folder.describe(ReadOptions(raw=tmp_path))
+        (tmp_path / name).unlink()

@@ -1,4 +1,5 @@
 import datetime
+import os
 import random
 import tracemalloc
 import zipfile
@@ -147,3 +148,9 @@ def test_real_notes(shared_data):
     assert [note.patient_id for note in notes] == [f"{number:04}" for number in range(1, 576)]
     assert sum(bool(note.text) for note in notes) == 515
     assert not any(note.problem for note in notes)
+
+
+def test_a_pipe_is_no_workbook(tmp_path):
+    os.mkfifo(tmp_path / "notes.xlsx")
+    with pytest.raises(ValueError, match="there is no such file"):
+        read_notes(tmp_path / "notes.xlsx")

@@ -234,7 +234,7 @@ def test_a_misspelled_folder_is_not_looked_for_on_the_hub_without_a_word(tmp_pat
     """`data/smal` could be the id of a dataset on the Hub, which then is out of reach."""
     (tmp_path / "data" / "small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("train.data.loaders.load_dataset", Mock(side_effect=offline))
+    monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=offline))
     with pytest.raises(
         ValueError, match=r"No dataset 'data/smal': .*--out data/smal`\. Did you mean data/small\? .*Hub"
     ):

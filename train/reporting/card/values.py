@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from data_scripts.system.markdown import Markdown
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
 from train.reporting.card import tables
 from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
@@ -93,7 +94,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         },
     )
     return {
-        "metadata": metadata.to_yaml(),
+        "metadata": Markdown(metadata.to_yaml()),
         "model_name": metadata.model_name,
         "repo_id": repo_id,
         "task": task,

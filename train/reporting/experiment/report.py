@@ -28,7 +28,8 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     charts = draw_charts(results)
     save_figures(charts, folder)
     report = experiment_report(results, charts)
-    write_text(folder / "report.html", html_page(report, f"Experiment {results['experiment']['name']}", folder))
+    drawn = {f"figures/{name}": folder / "figures" / name for name in charts}
+    write_text(folder / "report.html", html_page(report, f"Experiment {results['experiment']['name']}", drawn))
     write_text(folder / "report.md", report)
 
 

@@ -214,7 +214,7 @@ def zero_shot_table(results: Mapping[str, Any]) -> str:
 
 def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Compare recall at 1, 5 and 10 both ways, by meaning of a hit; the last row is chance."""
-    tables = {}
+    tables: dict[str, str] = {}
     for group in _groups(results["systems"], "retrieval/"):
         systems = {title: system for title, system in results["systems"].items() if group in system["metrics"]}
         first = next(iter(systems.values()))["metrics"][group]
@@ -282,10 +282,9 @@ def failures_table(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for run in runs:
         if run["state"] != "done":
-            # As code: an error may hold `<`, which Markdown would take for HTML.
-            reason = " ".join(str(run.get("reason") or "unknown").split()).replace("`", "'")[:MAX_REASON]
+            reason = " ".join(str(run.get("reason") or "unknown").split())[:MAX_REASON]
             fold = "-" if run.get("fold") is None else str(run["fold"])
-            rows.append([run["system"], str(run["seed"]), fold, run["state"], f"`{reason}`"])
+            rows.append([run["system"], str(run["seed"]), fold, run["state"], reason])
     return markdown_table(["system", "seed", "fold", "state", "reason"], rows) if rows else ""
 
 

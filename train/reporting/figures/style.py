@@ -30,6 +30,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a class name with two `$` is no formula
     "savefig.dpi": 150,
 }
 

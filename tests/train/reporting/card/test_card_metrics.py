@@ -19,6 +19,7 @@ from train.reporting.card import model_card
 from train.reporting.card.model_card import TEMPLATE, build_model_card
 from train.reporting.card.tables import ZERO_SHOT
 from train.reporting.card.values import card_values
+from train.reporting.rendering import FILTERS
 from train.reporting.run_report import MODEL, SYSTEM_NAMES
 from train.reporting.tables import readable
 from train.training.history import read_history, training_seconds
@@ -113,7 +114,9 @@ def test_template_has_no_number_and_no_idle_placeholder(tmp_path):
     without_code = re.sub(r"{{.*?}}|{%.*?%}", "", prose(template), flags=re.DOTALL)
     assert numbers_in(without_code) == set()
     known = set(card_values(read_run(made_run(tmp_path)), REPO))
-    assert known == find_undeclared_variables(Environment().parse(template))
+    environment = Environment()
+    environment.filters.update(FILTERS)
+    assert known == find_undeclared_variables(environment.parse(template))
 
 
 @pytest.mark.parametrize(

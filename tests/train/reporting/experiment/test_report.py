@@ -5,7 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.page_content import HOSTILE, page_content, shown
 from tests.train.experiments.made_experiment import (
     by_seed,
     class_answers,
@@ -22,6 +24,7 @@ from train.reporting.experiment.paper import TABLE_2, paper_row
 from train.reporting.experiment.report import experiment_report, write_report
 from train.reporting.experiment.tables import comparison_table, cost_table, fold_tables, systems_by_head
 from train.reporting.figures.experiment import cost_chart, draw_charts
+from train.reporting.rendering import html_page
 
 HEADLINE = "probe/paper/unprojected"
 
@@ -108,7 +111,7 @@ def test_tables_say_what_the_results_say(whole):
     assert table_row(report, "Cost", "MedCLIP")[1:] == ["3 of 3", "10", "320", "6.0", "64"]
     assert table_row(report, "Runs that did not finish", "SigLIP")[3:] == [
         "diverged",
-        r"`loss <nan> at 'update' 3 \| bad`",
+        r"loss &lt;nan> at &#96;update&#96; 3 \| bad",
     ]
     assert table_row(report, "Projection heads, as in figures 3 and 4 of the paper", "ViT")[1:3] == ["none", "-"]
 
@@ -218,7 +221,7 @@ def test_the_page_needs_nothing_beside_it(whole, tmp_path):
     assert page.count('src="data:image/png;base64,iVBOR') == len(drawn)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert page.count("<table>") == report.count("|:---") and "width=device-width" in page
-    assert "loss &lt;nan&gt; at 'update' 3" in page  # an error's angle brackets are not HTML
+    assert "loss &lt;nan&gt; at &#96;update&#96; 3 | bad" in page  # an error's angle brackets are not HTML
     write_report(whole, tmp_path)  # again, over the old one
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -310,3 +313,38 @@ def test_means_over_folds_stand_in_a_table_of_their_own(whole):
     report = experiment_report(results, [])
     assert table_row(report, "Folds", "MedCLIP")[1] == "0.500 ± 0.125"
     assert table_row(report, "Folds", "0 ")[1:] == ["16 (16)", "4 (4)", "4 (4)"]
+
+
+def hostile_experiment(whole, text):
+    """Put a text wherever an experiment holds words of its settings or its data."""
+    words = json.dumps(whole).replace("MedCLIP", "NAMED").replace("loss <nan> at `update` 3 | bad", "NAMED")
+    results = json.loads(words.replace("NAMED", json.dumps(text)[1:-1]))
+    results["headline"]["reference"] = text
+    results["experiment"] |= {"name": text, "description": text}
+    results["dataset"] |= {"name": text, "labels": {text: {"rows": 3, "patients": 2}}, "synthetic": False}
+    results["dataset"]["leak"] = {"in_words": text}
+    results["command"] = text
+    results["left_out_predictions"] = {text: [text]}
+    return results
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_add_nothing_to_a_report_but_words(whole, tmp_path, text):
+    (tmp_path / "figures").mkdir()
+    figures = {}
+    pages = [
+        html_page(experiment_report(hostile_experiment(whole, name), figures), "A page", figures)
+        for name in ("plain", text)
+    ]
+    (elements, words), found = map(page_content, pages)
+    assert found == (elements, words.replace("plain", shown(text)).replace("Plain", shown(text)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["![a](../secret.png)", r"$\frac{$", "a $x^2$ \x1b\x00"])
+def test_a_title_reaches_no_file_and_is_no_formula(whole, tmp_path, text):
+    Image.new("L", (2, 2)).save(tmp_path / "secret.png")
+    (tmp_path / "out").mkdir()
+    write_report(hostile_experiment(whole, text), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("src=") == page.count('src="data:image/png') == len(list((tmp_path / "out/figures").iterdir()))
