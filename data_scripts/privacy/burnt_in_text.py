@@ -35,8 +35,10 @@ _FACTORS = np.array([6.79, -25.2, -23.34, 0.75, -2.83, -0.64, 8.89, -0.03, 2.02,
 def has_burnt_in_text(image: Image.Image) -> bool:
     """Whether an 8-bit grey image (mode `L`) may have text in its pixels, so that someone should check it.
 
-    Found is text of four or more letters or digits, bright or dark, upright, turned by quarter turns or tilted by up to
-    10 degrees, 5 to about 150 pixels high.
+    Rows of four or more letters or digits are looked for, bright or dark, turned by quarter turns or tilted by up to 10
+    degrees, 5 to 150 pixels high. Of 20 texts of a kind, drawn on slices of patients kept back, 16 to 20 were found if
+    bright and in a corner, 18 to 20 if turned, 15 if dim, 13 if tilted or dark on tissue, 9 or fewer if dim and
+    enlarged, tilted or over tissue, or enlarged and dark on tissue. None of 369 slices without text was suspected.
 
     Example:
         >>> from PIL import ImageDraw

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.burnt_in_text --data ../shared/data --fit
 
 `--data` holds lumbar slices, crops of discs and knee radiographs, as the folders of `SETS` do. Half of the patients and
-fonts served to choose the rule; the table is about the other half. `--fit` fits the rule to the first half again.
+most fonts served to choose the rule; the table is about the other half. `--fit` fits the rule to the first half again.
 """
 
 import io
@@ -58,14 +58,13 @@ def main(args: BenchArguments) -> None:
     if args.fit:
         print(*fit(args.data, args.drawings))
         return
-    found = {}
-    for kind in KINDS:
-        found[kind] = sum(map(has_burnt_in_text, drawings(kind, canvases(args.data, 1), args.drawings, 1)))
+    slices = canvases(args.data, 1)
+    found = {kind: sum(map(has_burnt_in_text, drawings(kind, slices, args.drawings, 1))) for kind in KINDS}
     suspected = {}
     for name in SETS:
         paths = paths_of(args.data, name, 1)
         suspected[name] = {"images": len(paths), "suspected": [p.name for p in paths if has_burnt_in_text(read(p))]}
-    timed = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in canvases(args.data, 1)[::20]]
+    timed = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in slices[::20]]
     start = time.process_time()
     for image in timed:
         has_burnt_in_text(image)
@@ -87,7 +86,8 @@ def main(args: BenchArguments) -> None:
 
 def fit(data: Path, number: int) -> tuple[float, list[float]]:
     """Return summand and factors of the most text-like line, by logistic regression on the first half."""
-    with_text = [line_features(image) for kind in KINDS for image in drawings(kind, canvases(data, 0), number, 0)]
+    slices = canvases(data, 0)
+    with_text = [line_features(image) for kind in KINDS for image in drawings(kind, slices, number, 0)]
     without = [line_features(image) for image in images_without_text(data)]
     with_text, without = (
         [lines for lines in images if lines is not None and len(lines)] for images in (with_text, without)
