@@ -73,6 +73,24 @@ either split.
 {content["date"]}, `results/leak_gap.json`."""
 
 
+def letters_section(content: dict[str, Any]) -> str:
+    """Describe how much text burnt into images is found."""
+    found = [[kind, f"{number} of {content['drawings']}"] for kind, number in content["found"].items()]
+    suspected = ", ".join(
+        f"{len(result['suspected'])} of {result['images']} ({name})" for name, result in content["suspected"].items()
+    )
+    return f"""### Text burnt into images
+
+Names, ids and dates drawn on real slices; patients and texts other than those that the rule was fitted to, and \
+other fonts except Pillow's and STIX. Letters are 7 to 16 pixels high where nothing else is said.
+
+{markdown_table(["text", "found"], found)}
+
+Suspected without any text: {suspected}. {content["milliseconds"]:.0f} ms of one CPU for 512 x 512 pixels.
+
+`python -m tests.benchmarks.burnt_in_text --data ../shared/data`, {content["date"]}, `results/burnt_in_text.json`."""
+
+
 def balance_section(content: dict[str, Any]) -> str:
     """Describe what the ways to balance do to batches."""
     rows = [
