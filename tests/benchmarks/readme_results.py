@@ -19,6 +19,7 @@ from tests.benchmarks.readme_benchmarks import (
     leak_section,
     losses_section,
     reading_section,
+    robustness_section,
     training_section,
 )
 from tests.benchmarks.readme_experiments import (
@@ -129,7 +130,7 @@ def render() -> str:
     sections += [reading_section(read("report_reading_first"), read("report_reading")), leak_section(read("leak_gap"))]
     sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
-    sections += [inference_section(read("inference"))]
+    sections += [inference_section(read("inference")), robustness_section(read("robustness"))]
     return "\n\n".join(["## Results", *shown, *map(folded, sections)]) + "\n\n"
 
 
