@@ -8,6 +8,13 @@ from train.reporting.tables import format_entry, readable
 
 MEGABYTE = 1e6
 
+ATTACKS = {
+    "kills": "commands killed, then called again",
+    "damaged": "damaged files, read",
+    "together": "commands started three times at once",
+    "full disk": "commands on a disk that is too small",
+}
+
 LABEL_SETS = {
     "development": "development: known when the rules were written",
     "held_out": "held out, after its errors were fixed",
@@ -121,6 +128,32 @@ the build with `--num_proc {arguments["num_proc"]}` takes {min(build):.1f} s, a 
 looks for names and letters, and writes the card.
 
 `python -m tests.benchmarks.bench_build`, {content["date"]}, `results/build.json`."""
+
+
+def robustness_section(content: dict[str, Any]) -> str:
+    """Describe which attacks the commands and readers withstood."""
+    rows, counts = [], content["counts"]
+    for area, title in ATTACKS.items():
+        of_area = {
+            target.removeprefix(f"{area}/"): of for target, of in counts.items() if target.startswith(f"{area}/")
+        }
+        tried, held = (sum(of.get(name, 0) for of in of_area.values()) for name in ("tried", "held"))
+        failed = [
+            f"{target} ({of['tried'] - of['held']})" for target, of in of_area.items() if of["held"] < of["tried"]
+        ]
+        rows.append([title, f"{tried:,}", f"{held:,}", ", ".join(failed) or "-"])
+    kills = sum(of.get("kills", 0) for of in counts.values())
+    minutes = f"{content['seconds'] / 60:.0f} minutes on {content['num_processors']} processors"
+    return f"""### Attacks
+
+Small inputs, made by the script. {kills} kills at any moment: held if the end is that of an undisturbed run, number \
+by number, and no final name was ever half-written. Damaged files: a result, or an error that names the file. Three \
+processes on one folder: one works, two say why not; in folders of their own all work. Full disk: one line, and with \
+room all ends well. Seed {content["arguments"]["seed"]}, {minutes}.
+
+{markdown_table(["attack", "tried", "held", "did not hold"], rows)}
+
+`{content["command"]}`, {content["date"]}, `results/robustness.json`, which says how to repeat each failure."""
 
 
 def losses_section(content: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tests.benchmarks.readme_benchmarks import (
     letters_section,
     losses_section,
     reading_section,
+    robustness_section,
     training_section,
 )
 from tests.benchmarks.readme_experiments import (
@@ -131,7 +132,7 @@ def render() -> str:
     sections += [letters_section(read("burnt_in_text"))]
     sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
-    sections += [inference_section(read("inference"))]
+    sections += [inference_section(read("inference")), robustness_section(read("robustness"))]
     return "\n\n".join(["## Results", *shown, *map(folded, sections)]) + "\n\n"
 
 
