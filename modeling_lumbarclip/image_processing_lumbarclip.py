@@ -313,8 +313,8 @@ def to_eight_bits(image: Any) -> Any:
 def _check_pil_image(image: Image.Image) -> None:
     if isinstance(image, ImageFile.ImageFile) and image.tile and image.format not in (*IMAGE_FORMATS, "MPO"):
         raise ValueError(
-            f"The image is an unread file of the format {image.format}; only {', '.join(IMAGE_FORMATS)} are read. If you "
-            "trust it, decode it first, with `image.load()`."
+            f"The image is an unread file of the format {image.format}; only {', '.join(IMAGE_FORMATS)} are read. If "
+            "you trust it, decode it first, with `image.load()`."
         )
     _check_size(image.width, image.height)
     # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
