@@ -9,7 +9,6 @@ Research use only. Uploads are deleted as soon as they are read, and the page ne
 import os
 import signal
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +36,7 @@ def main(args: AppArguments) -> None:
     from train.checkpoints.onnx_export import weights_sha256
     from train.web_app.answers import open_reader
     from train.web_app.interface import build_page
+    from train.web_app.receiving import upload_folder
     from train.web_app.report_index import read_index
     from train.web_app.serving import launch_settings
 
@@ -49,8 +49,8 @@ def main(args: AppArguments) -> None:
     index_path = Path(args.index) if args.index else HERE / INDEX
     index = read_index(index_path, weights_sha256(reader.model)) if args.index or index_path.exists() else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave the `with` block: what was uploaded goes with it
-    with tempfile.TemporaryDirectory(prefix="lumbarclip-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with upload_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
         page = build_page(reader, display_name(name), index)
         _, address, _ = page.launch(server_port=args.port, prevent_thread_lock=True, **launch_settings())
         print(f"Research use only. Open {address} in a browser; Ctrl-C ends the app.", flush=True)

@@ -2,28 +2,35 @@
 
 import base64
 import os
+import queue
+import threading
+import time
 from io import BytesIO
 from typing import Any
-from urllib.request import urlopen
+from urllib import request as web
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
-from transformers.utils import TensorType
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-# The largest padded square that PIL opens without a warning: 1 GB at 8 bits, 3 GB beyond.
-MAX_SIDE = 9_459
+MAX_SIDE = 9_459  # pixels; the largest square that PIL opens without a warning
 SMALLER = "Shrink it first: a slice has a few hundred pixels a side, an X-ray a few thousand."
+# PIL would also try formats that start another program (EPS: Ghostscript) or open other files.
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+MAX_FETCHED_BYTES = 256 * 2**20  # of a URL or a base64 text; as many as the largest 8-bit colour image has
+MAX_FETCH_SECONDS = 60.0
+UPRIGHT = 1  # the orientation in Exif
+ROWS_AT_ONCE = 128  # of a long image, padded to its width
 
 
 class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -108,64 +115,161 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         """
         height, width = image_size
         side_rows, side_columns = (max(image_size), max(image_size)) if self.do_pad_to_square else image_size
-        top, left = (side_rows - height) // 2, (side_columns - width) // 2  # as `_pad_to_square` does
+        top, left = (side_rows - height) // 2, (side_columns - width) // 2  # as `_padding` does
         # Axis by axis, without the padding: the full square of a long image may not fit in memory.
         rows = _interpolation(maps.shape[-2], side_rows).to(maps)[top : top + height]
         columns = _interpolation(maps.shape[-1], side_columns).to(maps)[left : left + width]
         return rows @ maps @ columns.T
 
-    def _preprocess(  # type: ignore[override]  # the rest of the arguments is passed on
+    def process_image(  # type: ignore[override]  # the rest of the arguments is passed on
         self,
-        images: list[Tensor],
-        size: SizeDict,
-        do_pad_to_square: bool,
+        image: Any,
+        *,
+        do_convert_rgb: bool,
         do_window_eight_bit: bool,
-        return_tensors: str | TensorType | None = None,
+        do_pad_to_square: bool,
+        do_resize: bool,
+        size: SizeDict,
+        resample: Any,
         **kwargs: Any,
-    ) -> BatchFeature:
+    ) -> Tensor:
+        """Window, pad and resize one image, so that a batch does not hold them all at full size; uint8, (3, H, W)."""
+        # A grey image gets its three channels last: they are equal, and would take three times the memory.
+        is_colour = isinstance(image, Image.Image) and image.mode != "L"
+        pixels = super().process_image(image, do_convert_rgb=do_convert_rgb and is_colour, **kwargs)
+        channels = 3 if do_convert_rgb and pixels.shape[0] == 1 else -1
         if do_window_eight_bit:
-            images = [_window(image) for image in images]
-        if do_pad_to_square:
-            images = [_pad_to_square(image) for image in images]
-        return super()._preprocess(images, size=size, return_tensors=return_tensors, **kwargs)
+            pixels = _window(pixels.expand(channels, -1, -1))
+        if do_pad_to_square and do_resize and size.height and size.width and pixels.device.type == "cpu":
+            pixels = self._resize_padded(pixels, size, resample)
+        else:
+            if do_pad_to_square:
+                pixels = F.pad(pixels, _padding(pixels))
+            if do_resize:
+                pixels = self.resize(pixels[None], size=size, resample=resample)[0]
+        return pixels.expand(channels, -1, -1).contiguous()
+
+    def _resize_padded(self, image: Tensor, size: SizeDict, resample: Any) -> Tensor:
+        """Pad to a square and resize by axis, which gives the values of the full square without its memory.
+
+        On a CPU, torch resizes eight bits along the rows first and rounds in between, as is done here.
+        """
+        left, right, top, bottom = _padding(image)
+        blocks = [
+            self.resize(
+                F.pad(block, (left, right))[None], SizeDict(height=block.shape[-2], width=size.width), resample
+            )[0]
+            for block in image.split(ROWS_AT_ONCE, dim=-2)
+        ]
+        rows = F.pad(torch.cat(blocks, dim=-2), (0, 0, top, bottom))
+        return self.resize(rows[None], SizeDict(height=size.height, width=size.width), resample)[0]
+
+    def _preprocess(self, images: list[Tensor], **kwargs: Any) -> BatchFeature:  # type: ignore[override]
+        return super()._preprocess(images, **{**kwargs, "do_resize": False})  # `process_image` has resized them
 
 
 def read_image(image: Any, timeout: float | None = None) -> Any:
     """Open an image upright, at any depth; transformers' `load_image` would clip 16 bits to white.
 
-    `image` may be a file, a URL, base64 (a `data:` URL or bare), or an image; arrays and tensors are returned
-    unchanged. A URL times out after `timeout` seconds; None: never.
+    `image` may be a file in one of `IMAGE_FORMATS`, a URL, base64 (a `data:` URL or bare), or an image; arrays and
+    tensors are returned unchanged. A URL is given up after `timeout` seconds, by default `MAX_FETCH_SECONDS`.
 
     Raises:
-        ValueError: If a string is none of these, or the image is too large or has several frames.
+        ValueError: If a string is none of these, more than `MAX_FETCHED_BYTES` would have to be read, or the image is
+            too large, has several frames, or was opened from a file in another format.
+        TimeoutError: If a URL takes too long.
+        urllib.error.URLError: If a URL cannot be opened, or redirects elsewhere than to `http` or `https`.
         PIL.UnidentifiedImageError: If PIL cannot read the file.
     """
     if isinstance(image, str | os.PathLike):
         try:
-            image = _open(image, timeout)
+            image = _open(image, MAX_FETCH_SECONDS if timeout is None else timeout)
         except Image.DecompressionBombError as error:
             raise ValueError(f"{error} {SMALLER}") from error
     if not isinstance(image, Image.Image):
         return image
     _check_pil_image(image)  # before it is decoded and its frames are lost
-    return ImageOps.exif_transpose(image)
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
+    return ImageOps.exif_transpose(image) if turned else image  # which would copy an upright image, too
 
 
-def _open(image: str | os.PathLike[str], timeout: float | None) -> Image.Image:
+def _open(image: str | os.PathLike[str], seconds: float) -> Image.Image:
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        with urlopen(image, timeout=timeout) as answer:
-            content = answer.read()
+        content = _fetch_within(image, seconds)
     elif isinstance(image, os.PathLike) or os.path.isfile(image):  # noqa: PTH113 - `Path` raises at a long text
-        return Image.open(image)
+        return Image.open(image, formats=IMAGE_FORMATS)
     else:
+        _check_num_bytes(len(image) // 4 * 3, "A base64 image")
         try:  # base64, with line breaks or without, after a `data:` header or bare
             content = base64.b64decode("".join(image.rpartition(",")[2].split()), validate=True)
         except ValueError:
             content = b""
     try:
-        return Image.open(BytesIO(content))
+        return Image.open(BytesIO(content), formats=IMAGE_FORMATS)
     except UnidentifiedImageError:  # names the buffer
-        raise ValueError(f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image.") from None
+        raise ValueError(
+            f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image. Formats that are read: "
+            f"{', '.join(IMAGE_FORMATS)}."
+        ) from None
+
+
+def _fetch_within(url: str, seconds: float) -> bytes:
+    """Fetch a URL in a thread: no setting of a socket bounds the whole time, from the name's look-up to the end."""
+    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_fetch, args=(url, seconds, outcome), daemon=True).start()
+    try:
+        fetched = outcome.get(timeout=seconds)
+    except queue.Empty:
+        fetched = TimeoutError()
+    if isinstance(fetched, TimeoutError):
+        raise TimeoutError(
+            f"{url[:100]} did not arrive within {seconds:g} seconds. Download it first, or pass a longer timeout."
+        )
+    if isinstance(fetched, Exception):
+        raise fetched
+    return fetched
+
+
+def _fetch(url: str, seconds: float, outcome: "queue.SimpleQueue[bytes | Exception]") -> None:
+    end = time.monotonic() + seconds
+    content = BytesIO()
+    try:
+        with _opener().open(url, timeout=seconds) as answer:
+            _check_num_bytes(answer.length or 0, url[:100])  # as it says
+            while part := answer.read1(2**16):
+                content.write(part)
+                _check_num_bytes(content.tell(), url[:100])
+                if time.monotonic() > end:
+                    raise TimeoutError
+    except Exception as error:
+        outcome.put(error)
+    else:
+        outcome.put(content.getvalue())
+
+
+def _opener() -> web.OpenerDirector:
+    """Make an opener of `http` and `https` alone: the default one follows a redirect to `ftp`, too."""
+    opener = web.OpenerDirector()
+    for handler in (
+        *(web.ProxyHandler, web.UnknownHandler, web.HTTPHandler, web.HTTPSHandler),
+        *(web.HTTPDefaultErrorHandler, web.HTTPErrorProcessor, _UnreadRedirects),
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+class _UnreadRedirects(web.HTTPRedirectHandler):
+    """Follows redirects without reading the answer that redirects, which may be of any size."""
+
+    def redirect_request(self, req: Any, fp: Any, *details: Any) -> Any:
+        fp.close()
+        return super().redirect_request(req, fp, *details)
+
+
+def _check_num_bytes(num_bytes: int, what: str) -> None:
+    if num_bytes > MAX_FETCHED_BYTES:
+        raise ValueError(f"{what} is larger than {MAX_FETCHED_BYTES / 2**20:g} MiB. {SMALLER}")
 
 
 def to_eight_bits(image: Any) -> Any:
@@ -207,6 +311,11 @@ def to_eight_bits(image: Any) -> Any:
 
 
 def _check_pil_image(image: Image.Image) -> None:
+    if isinstance(image, ImageFile.ImageFile) and image.tile and image.format not in (*IMAGE_FORMATS, "MPO"):
+        raise ValueError(
+            f"The image is an unread file of the format {image.format}; only {', '.join(IMAGE_FORMATS)} are read. If "
+            "you trust it, decode it first, with `image.load()`."
+        )
     _check_size(image.width, image.height)
     # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.
     num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -237,11 +346,12 @@ def _window(image: Tensor) -> Tensor:
     return scaled.nan_to_num(0.0, 255.0, 0.0).clamp(0, 255).round().to(torch.uint8)
 
 
-def _pad_to_square(image: Tensor) -> Tensor:
+def _padding(image: Tensor) -> tuple[int, int, int, int]:
+    """Count the columns left and right and the rows above and below that make an image square."""
     height, width = image.shape[-2:]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    return F.pad(image, (left, side - width - left, top, side - height - top))
+    return left, side - width - left, top, side - height - top
 
 
 def _interpolation(size: int, new_size: int) -> Tensor:

@@ -9,7 +9,7 @@ import datasets
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_scripts.imaging.images import grey_8bit
+from data_scripts.imaging.images import IMAGE_FORMATS, grey_8bit
 from data_scripts.system.worker_pool import Crash, Workers
 
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ def scan_images(
 
 def grey_image(file: bytes) -> Image.Image:
     """Decode an image file to grey (mode `L`), windowed if it has more than 8 bits."""
-    with Image.open(io.BytesIO(file)) as image:
+    with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:
         return grey_8bit(image)
 
 

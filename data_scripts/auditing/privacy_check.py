@@ -12,7 +12,7 @@ import datasets
 from PIL import Image
 
 from data_scripts.auditing.image_scan import scan_images
-from data_scripts.imaging.images import grey_8bit
+from data_scripts.imaging.images import IMAGE_FORMATS, grey_8bit
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
@@ -140,7 +140,7 @@ def _excerpt(text: str, found: Identifier) -> str:
 
 def _look_at_image(file: bytes) -> tuple[str, bool]:
     """Return the keys of metadata that may name someone, and whether the pixels seem to contain text."""
-    with Image.open(io.BytesIO(file)) as image:
+    with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:
         image.load()
         texts = [key for key, value in image.info.items() if isinstance(value, str | bytes) and key not in _PIXEL_KEYS]
         return ", ".join(map(str, texts)), has_burnt_in_text(grey_8bit(image))

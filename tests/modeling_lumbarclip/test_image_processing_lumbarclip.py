@@ -1,9 +1,14 @@
 """Any image in, the same tensor out: sizes, depths, channels, padding, values by hand."""
 
 import base64
+import gzip
+import os
 import struct
+import threading
 import warnings
 import zlib
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -11,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from transformers.image_utils import SizeDict
 
+from data_scripts.imaging import images
 from modeling_lumbarclip import LumbarCLIPImageProcessor, image_processing_lumbarclip
 from modeling_lumbarclip.image_processing_lumbarclip import read_image, to_eight_bits
 
@@ -232,14 +239,162 @@ def test_a_text_that_stands_for_no_image_is_named(text):
         read_image(text)
 
 
-def test_a_url_is_the_image_behind_it_or_named(monkeypatch):
+class Web(BaseHTTPRequestHandler):
+    """Answers by the path of the URL, as a friendly server or a hostile one."""
+
     picture = BytesIO()
     Image.fromarray(GREY).save(picture, "PNG")
-    contents = iter([picture.getvalue(), b"<html>"])
-    monkeypatch.setattr(image_processing_lumbarclip, "urlopen", lambda url, timeout: BytesIO(next(contents)))
-    assert np.array_equal(np.asarray(read_image("https://example.org/a.png")), GREY)
-    with pytest.raises(ValueError, match="No image at 'https://example.org/a.png'"):
-        read_image("https://example.org/a.png")
+
+    def do_GET(self):
+        kind = self.path.strip("/")
+        with suppress(ConnectionError):
+            if kind.startswith("to:"):
+                self.answer(b"moved", 302, Location=kind[3:])
+            elif kind == "long-way":  # the answer that redirects has no end
+                self.answer(b"", 302, Location="/picture", endless=True)
+            elif kind == "slow-header":
+                for letter in b"HTTP/1.0 200 OK\r\nX-Long: " + b"x" * 1000:
+                    self.wfile.write(bytes([letter]))
+                    self.server.over.wait(0.05)
+            elif kind == "slow":
+                self.answer(self.picture.getvalue(), pause=0.005)
+            elif kind == "says-huge":
+                self.answer(self.picture.getvalue(), **{"Content-Length": "1400000000"})
+            elif kind == "says-small":
+                self.answer(self.picture.getvalue(), **{"Content-Length": "20"})
+            elif kind == "endless":
+                self.answer(b"", endless=True)
+            elif kind == "packed":
+                self.answer(gzip.compress(bytes(10**7)), **{"Content-Encoding": "gzip"})
+            elif kind == "page":
+                self.answer(b"<html>")
+            else:
+                self.answer(self.picture.getvalue())
+
+    def answer(self, content, status=200, pause=0.0, endless=False, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        step = 1 if pause else max(1, len(content))
+        for start in range(0, len(content), step):
+            self.wfile.write(content[start : start + step])
+            self.server.over.wait(pause)
+        while endless and not self.server.over.is_set():
+            self.wfile.write(bytes(2**16))
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def web():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+        server.daemon_threads, server.over = True, threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["picture", "to:/picture", "long-way"])
+def test_a_url_is_the_image_behind_it(web, path):
+    assert np.array_equal(np.asarray(read_image(f"{web}/{path}", timeout=30)), GREY)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("page", ValueError, "No image at 'http://.*/page'"),
+        ("packed", ValueError, "No image at"),
+        ("says-huge", ValueError, "says-huge is larger than 0.5 MiB. Shrink it"),
+        ("endless", ValueError, "endless is larger than 0.5 MiB. Shrink it"),
+        ("slow", TimeoutError, "slow did not arrive within 0.5 seconds"),
+        ("slow-header", TimeoutError, "slow-header did not arrive within 0.5 seconds"),
+        ("to:file:///etc/hostname", OSError, "not allowed"),
+        ("to:ftp://127.0.0.1/a.png", OSError, "unknown url type: ftp"),
+        ("to:data:text/plain,x", OSError, "not allowed"),
+        ("to:/to:/to:/", OSError, "redirect"),
+    ],
+)
+def test_a_server_bounds_neither_memory_nor_time_and_leads_to_no_file(web, path, error, message, monkeypatch):
+    monkeypatch.setattr(image_processing_lumbarclip, "MAX_FETCHED_BYTES", 2**19)
+    timeout = 0.5 if error is TimeoutError else 30
+    with pytest.raises(error, match=message):
+        read_image(f"{web}/{path}", timeout=timeout)
+
+
+def test_less_than_the_whole_image_is_no_image(web):
+    with pytest.raises((ValueError, OSError)):
+        np.asarray(read_image(f"{web}/says-small"))
+
+
+def test_a_url_has_a_limit_of_time_unless_a_longer_one_is_given(web, monkeypatch):
+    monkeypatch.setattr(image_processing_lumbarclip, "MAX_FETCH_SECONDS", 0.5)
+    with pytest.raises(TimeoutError, match="within 0.5 seconds. Download it first, or pass a longer timeout"):
+        read_image(f"{web}/slow")
+    assert np.array_equal(np.asarray(read_image(f"{web}/slow", timeout=600)), GREY)
+
+
+def test_a_base64_text_has_a_limit(monkeypatch):
+    monkeypatch.setattr(image_processing_lumbarclip, "MAX_FETCHED_BYTES", 2**19)
+    with pytest.raises(ValueError, match="base64 image is larger than 0.5 MiB"):
+        read_image("A" * 2**20)
+
+
+def test_the_formats_are_those_of_a_build():
+    assert image_processing_lumbarclip.IMAGE_FORMATS == images.IMAGE_FORMATS
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A `gs` that leaves a mark if it is started."""
+    mark, program = tmp_path / "mark", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked up once a process
+    yield program
+    assert not mark.exists()
+
+
+def test_no_image_starts_ghostscript(ghostscript, tmp_path):
+    path = tmp_path / "eps_named.png"
+    Image.fromarray(GREY).convert("RGB").save(path, "EPS")
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    for given in (path, str(path), [path], encoded, f"data:image/png;base64,{encoded}"):
+        with pytest.raises((ValueError, UnidentifiedImageError), match=r"cannot identify|No image at"):
+            process(given)
+    with Image.open(path) as opened, pytest.raises(ValueError, match="an unread file of the format EPS"):
+        process(opened)
+
+
+def test_a_long_image_is_resized_as_its_square_would_be():
+    """The square of 9,459 pixels would take 268 MB."""
+    generator = np.random.default_rng(0)
+    for shape in ((700, 31), (31, 700), (300, 299), (1, 500), (33, 33)):
+        image = torch.from_numpy(generator.integers(0, 256, (3, *shape), dtype=np.uint8))
+        for resample in (0, 2, 3):
+            processor = LumbarCLIPImageProcessor(resample=resample, do_rescale=False, do_normalize=False)
+            square = F.pad(image, image_processing_lumbarclip._padding(image))
+            expected = processor.resize(square[None], SizeDict(height=224, width=224), resample)
+            assert torch.equal(processor(image, return_tensors="pt").pixel_values, expected)
+
+
+def test_of_a_batch_one_image_at_most_is_square(monkeypatch):
+    largest = 0
+    pad = F.pad
+
+    def padded(image, *how):
+        nonlocal largest
+        made = pad(image, *how)
+        largest = max(largest, made.numel())
+        return made
+
+    monkeypatch.setattr(image_processing_lumbarclip.F, "pad", padded)
+    process([np.zeros((5000, 33), dtype=np.uint8), np.zeros((33, 5000), dtype=np.uint8)])
+    assert 0 < largest < 10**6  # pixels; the square has 25 million
 
 
 @pytest.mark.parametrize(

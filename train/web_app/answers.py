@@ -96,16 +96,24 @@ def embed_texts(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, texts: l
     return model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
 
 
+def seen_slice(reader: Reader, image: Image.Image) -> Image.Image:
+    """Pad and resize a grey slice as the processor does, to hold it without its full size (mode `L`)."""
+    seen = reader.processor.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+    return Image.fromarray(seen["pixel_values"][0, 0].to(torch.uint8).numpy())
+
+
 @torch.no_grad()
 def embed_slices(reader: Reader, images: Sequence[Image.Image]) -> Tensor:
-    """Embed slices, to unit length. Shape (B, D)."""
+    """Embed slices as `seen_slice` returns them, to unit length. Shape (B, D)."""
     batches = [list(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
     return torch.cat([reader.model.get_image_features(pixel_values(reader, batch)) for batch in batches])
 
 
 def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
-    """Prepare slices for the model. Shape (B, 3, H, W)."""
-    return reader.processor(images=images, return_tensors="pt")["pixel_values"].to(reader.model.device)
+    """Prepare slices as `seen_slice` returns them for the model. Shape (B, 3, H, W)."""
+    done = {"do_window_eight_bit": False, "do_pad_to_square": False, "do_resize": False}
+    prepared = reader.processor.image_processor(images, return_tensors="pt", **done)
+    return prepared["pixel_values"].to(reader.model.device)
 
 
 def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer]]:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_scripts.sources.synthetic.findings import LevelFindings
 from data_scripts.sources.synthetic.source import draw_slice
-from train.web_app.uploads import Slice, Upload
+from train.web_app.uploads import See, Upload, make_slice
 
 SEED = 2026  # datasets are built with the seed 0, so no training has seen these
 
@@ -43,20 +43,21 @@ STUDY_FINDINGS = (
 )
 
 
-def example_upload(example: Example) -> Upload:
+def example_upload(example: Example, see: See) -> Upload:
     """Draw an example, as if it had been uploaded."""
     image = Image.fromarray(draw_slice(SEED, example.patient, example.findings, example.sequence).image)
     shown = f"{example.findings.level}, {example.sequence}, drawn with: {drawn_findings(example.findings)}"
-    return Upload(slices=(Slice(name=f"Drawn example: {example.name.lower()}", image=image, facts=shown),))
+    return Upload(slices=(make_slice(see, image, name=f"Drawn example: {example.name.lower()}", facts=shown),))
 
 
-def example_study() -> Upload:
+def example_study(see: See) -> Upload:
     """Draw T1 and T2 slices of three levels of one patient."""
     return Upload(
         slices=tuple(
-            Slice(
+            make_slice(
+                see,
+                Image.fromarray(draw_slice(SEED, STUDY_PATIENT, findings, sequence).image),
                 name=f"{findings.level} {sequence}",
-                image=Image.fromarray(draw_slice(SEED, STUDY_PATIENT, findings, sequence).image),
                 facts=f"drawn with: {drawn_findings(findings)}",
             )
             for findings in STUDY_FINDINGS

@@ -13,6 +13,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
+from train.web_app.uploads import Slice
 
 METHODS: dict[str, Callable[..., Tensor]] = {
     # The first beat a randomised model in tests/benchmarks/results/explanation.json; the next is used if it is blank.
@@ -44,7 +45,7 @@ def subjects(reader: Reader, finding: str = "") -> list[Subject]:
     return listed
 
 
-def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method: str) -> np.ndarray:
+def explanation_map(reader: Reader, slice_: Slice, subject: Subject, method: str) -> np.ndarray:
     """Map where the slice looks like a choice rather than like the others of its question, by one of `METHODS`.
 
     Returns:
@@ -59,10 +60,10 @@ def explanation_map(reader: Reader, image: Image.Image, subject: Subject, method
     direction = contrast(stated[None], torch.stack(ensembles).mean(dim=0, keepdim=True)).float()
     model = reader.model
     maps = METHODS[method](
-        model.vision_model, model.image_projection, pixel_values(reader, [image]), direction.to(model.device)
+        model.vision_model, model.image_projection, pixel_values(reader, [slice_.seen]), direction.to(model.device)
     )
-    scale = min(1.0, MAX_MAP_SIDE / max(image.size))
-    height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+    scale = min(1.0, MAX_MAP_SIDE / max(slice_.image.size))
+    height, width = (max(1, round(side * scale)) for side in (slice_.image.height, slice_.image.width))
     return reader.processor.image_processor.unpad_maps(maps.cpu(), (height, width))[0, 0].numpy()
 
 

@@ -26,16 +26,16 @@ from train.web_app.answer_words import (
     study_headers,
     wording_rows,
 )
-from train.web_app.answers import Reader, own_finding, unknown_words
+from train.web_app.answers import Reader, own_finding, seen_slice, unknown_words
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
 from train.web_app.pictures import message_html
+from train.web_app.receiving import forget
 from train.web_app.report_index import ReportIndex
-from train.web_app.serving import SECONDS_KEPT
-from train.web_app.uploads import UnusableUploadError, Upload, forget, read_study, read_upload
+from train.web_app.serving import MAX_WAITING, SECONDS_KEPT
+from train.web_app.uploads import HeldUploads, UnusableUploadError, Upload, read_study, read_upload
 from train.web_app.views import Rows, view_slice, view_study
 
-SECONDS_OF_STRAY_FILES = (60, 120)  # how often to look for uploads that were never read, and how old they may be
 SUGGESTED_FINDINGS = (
     *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
     *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
@@ -52,6 +52,10 @@ HEAD = (
 EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
 NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
+FORGOTTEN = EMPTY.format(
+    "The slice was forgotten, because you had not used the page for a while or many others did. Upload it again."
+)
+NO_FILE = "The file did not arrive. Upload it again."
 NO_CALIBRATION = (
     "This checkpoint has no calibration, so it has no questions of its own and no probabilities to trust. Ask for a "
     "finding in your own words, about one slice."
@@ -75,7 +79,7 @@ SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opa
 
 def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
     """Build the page for a checkpoint, called `model_name` there, and an index of reports, if any."""
-    with gr.Blocks(title="LumbarCLIP", analytics_enabled=False, delete_cache=SECONDS_OF_STRAY_FILES) as page:
+    with gr.Blocks(title="LumbarCLIP", analytics_enabled=False) as page:
         gr.HTML(NOTICE, elem_id="notice")
         calibrated = escape(calibrated_on(reader.calibration))
         gr.HTML(HEAD.format(escape(model_name), calibrated, escape(SIDES)), elem_classes="lc-head")
@@ -84,13 +88,15 @@ def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None
         with gr.Tab("Study of one patient"):
             _study_tab(reader)
         gr.HTML(SMALL.format(PRIVACY))
+    page.queue(max_size=MAX_WAITING)
     return page
 
 
 def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     suggested = [finding for finding in SUGGESTED_FINDINGS if not unknown_words(reader.processor, finding)]
     what = index.what if index else "images"
-    upload = gr.State(None)
+    held = HeldUploads()
+    upload = gr.State(None)  # its key
     finding = gr.State("")
     with gr.Row():
         with gr.Column(min_width=320):
@@ -122,15 +128,20 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                 reports = _table(REPORTS_HEADING[what], REPORT_HEADERS, ["52%", "24%", "24%"])
                 gr.HTML(SMALL.format(REPORTS_NOTE[what]))
 
-    view = partial(_show_slice, reader, index)
+    view = partial(_show_slice, reader, index, held)
     inputs = [upload, frame, finding, subject, method]
     outputs = [picture, map_controls, subject, empty, answers, own_note, own, nearest, reports]
     taken = [upload, frame, subject, message, file]
-    _on(file.upload, _take_file, [file], taken, preprocess=False).success(view, inputs, outputs, **_PRIVATE)
+    _on(file.upload, partial(_take_file, reader, held), [file], taken, preprocess=False).success(
+        view, inputs, outputs, **_PRIVATE
+    )
     for button, example in zip(buttons, EXAMPLES, strict=True):
-        _on(button.click, partial(_take_example, example), [], taken).success(view, inputs, outputs, **_PRIVATE)
+        _on(button.click, partial(_take_example, reader, held, example), [], taken).success(
+            view, inputs, outputs, **_PRIVATE
+        )
+    look_again = partial(_show_slice, reader, index, held, missing=FORGOTTEN)  # there was a slice
     for changed in (frame.input, subject.input, method.change):
-        _on(changed, view, inputs, outputs, trigger_mode="always_last")
+        _on(changed, look_again, inputs, outputs, trigger_mode="always_last")
     for asked in (ask.click, own_text.select):
         _on(asked, partial(_take_finding, reader), [own_text, finding, subject], [finding, subject, refusal]).success(
             view, inputs, outputs, **_PRIVATE
@@ -199,31 +210,34 @@ def uploaded_paths(sent: dict[str, Any] | list[dict[str, Any]]) -> list[Path]:
     Gradio would check the paths itself, but leave an empty file behind for each.
     """
     folder = Path(get_upload_folder()).resolve()
-    paths = [Path(file["path"]).resolve() for file in (sent if isinstance(sent, list) else [sent])]
+    named = [str(file["path"]) for file in (sent if isinstance(sent, list) else [sent])]
+    paths = [Path(name).resolve() for name in named if "\0" not in name]
     return [path for path in paths if folder in path.parents]
 
 
-def _take_file(sent: dict[str, Any]) -> tuple[Any, ...]:
+def _take_file(reader: Reader, held: HeldUploads, sent: dict[str, Any] | list[dict[str, Any]]) -> tuple[Any, ...]:
     paths = uploaded_paths(sent)
     try:
-        return _taken(read_upload(paths[0]))
+        if not paths:
+            raise UnusableUploadError(NO_FILE)
+        return _taken(held, read_upload(paths[0], partial(seen_slice, reader)))
     except UnusableUploadError as error:
         # Drop the previous slice, too: its answers must not appear next to the name of another file.
-        return _taken(None, str(error))
+        return _taken(held, None, str(error))
     finally:
         forget(paths, Path(get_upload_folder()))
 
 
-def _take_example(example: Example) -> tuple[Any, ...]:
-    return _taken(example_upload(example))
+def _take_example(reader: Reader, held: HeldUploads, example: Example) -> tuple[Any, ...]:
+    return _taken(held, example_upload(example, partial(seen_slice, reader)))
 
 
-def _taken(upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
+def _taken(held: HeldUploads, upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
     """Values of upload, frame, subject, message and file; the file's place is free for the next one."""
     num_frames = len(upload.slices) if upload else 1
     frame = gr.Slider(1, max(2, num_frames), value=1, step=1, label="Frame", visible=num_frames > 1)
     message = message_html([problem]) if problem else message_html(upload.notes if upload else (), "note")
-    return upload, frame, gr.Dropdown(choices=[], value=None), message, None
+    return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None
 
 
 def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
@@ -239,16 +253,21 @@ def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) 
 def _show_slice(
     reader: Reader,
     index: ReportIndex | None,
-    upload: Upload | None,
+    held: HeldUploads,
+    key: HeldUploads.Key | None,
     frame: int,
     finding: str,
     subject: str | None,
     method: str,
+    *,
+    missing: str = NO_SLICE,
 ) -> tuple[Any, ...]:
     """Values of picture, map controls, subject, placeholder, answers, own note, own, nearest and reports."""
     hidden = gr.Column(visible=False)
+    upload = held.use(key) if key else None
     if upload is None:
-        return "", hidden, gr.Dropdown(choices=[], value=None), NO_SLICE, _rows([]), "", _rows([]), hidden, _rows([])
+        said = FORGOTTEN if key else missing
+        return "", hidden, gr.Dropdown(choices=[], value=None), said, _rows([]), "", _rows([]), hidden, _rows([])
     slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
     view = view_slice(reader, index, slice_, finding=finding, subject=subject or "", method=method)
     return (
@@ -272,7 +291,9 @@ def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[Any, 
     """Values of verdict, slices, message and files."""
     paths = uploaded_paths(sent)
     try:
-        return _shown_study(reader, read_study(paths))
+        if not paths:
+            raise UnusableUploadError(NO_FILE)
+        return _shown_study(reader, read_study(paths, partial(seen_slice, reader)))
     except UnusableUploadError as error:
         return NO_STUDY, _rows([]), message_html([str(error)]), None
     finally:
@@ -280,7 +301,7 @@ def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[Any, 
 
 
 def _show_study_example(reader: Reader) -> tuple[Any, ...]:
-    return _shown_study(reader, example_study())
+    return _shown_study(reader, example_study(partial(seen_slice, reader)))
 
 
 def _shown_study(reader: Reader, upload: Upload) -> tuple[Any, ...]:

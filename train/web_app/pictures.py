@@ -13,7 +13,6 @@ from PIL import Image
 
 from train.web_app.uploads import Slice
 
-MAX_SHOWN_SIDE = 768  # pixels; a large radiograph is sent to the browser at this size
 THUMBNAIL_SIDE = 56
 
 
@@ -33,15 +32,13 @@ def thumbnail_html(image: Image.Image) -> str:
 
 def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
     """Show a slice, a map over it (mode `RGBA`) if any, and what the map shows or why there is none."""
-    shown = slice_.image.copy()
-    shown.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE), Image.Resampling.LANCZOS)
     facts = f" · {escape(slice_.facts)}" if slice_.facts else ""
     overlay = f'<img class="lc-heat" src="{_data_uri(heat)}" alt="{escape(about_map)}">' if heat else ""
     scale = '<span class="lc-scale" aria-hidden="true">low<i></i>high</span>' if heat else ""
     words = f'<p class="lc-small">{escape(about_map)} {scale}</p>' if about_map else ""
     return (
         '<figure class="lc-figure"><div class="lc-stack">'
-        f'<img class="lc-slice" src="{_data_uri(shown)}" alt="The slice {escape(slice_.name)}">{overlay}</div>'
+        f'<img class="lc-slice" src="{_data_uri(slice_.image)}" alt="The slice {escape(slice_.name)}">{overlay}</div>'
         f'<figcaption><b>{escape(slice_.name)}</b><span class="lc-small">{facts}</span>{words}</figcaption></figure>'
     )
 

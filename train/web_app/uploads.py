@@ -1,21 +1,26 @@
-"""Read uploads into grey slices in memory, and delete the files at once.
+"""Read uploads into grey slices, and hold them in memory as small as the page needs.
 
 From a DICOM header, only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 
 from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
 from data_scripts.imaging.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
+from modeling_lumbarclip.image_processing_lumbarclip import MAX_SIDE
 
 MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
-MAX_FRAMES = 300  # per upload, held in memory
-MAX_HELD_PIXELS = 2 * MAX_PIXELS  # of all its frames, one byte each
+MAX_SHOWN_SIDE = 768  # pixels; a large radiograph is held, and sent to the browser, at this size
+MAX_FRAMES = 300  # per upload
+MAX_READ_PIXELS = 2 * MAX_PIXELS  # of all its frames
+MAX_HELD_BYTES = 2**28  # of all visitors' uploads together; the largest takes 200 MB
 
 _KINDS = "DICOM, PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000"
 _LOGGER = logging.getLogger(__name__)
@@ -25,13 +30,22 @@ class UnusableUploadError(ValueError):
     """An upload that cannot be answered; the message tells the user why, in plain words."""
 
 
+See = Callable[[Image.Image], Image.Image]  # how a model sees a slice: padded and resized, for instance
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """One slice as the model gets it."""
+    """One slice, without its full size: as the page shows it, and as the model sees it. Grey, 8 bit (mode `L`)."""
 
     name: str  # of its file, with the frame if there are several
-    image: Image.Image  # grey, 8 bit (mode `L`)
+    image: Image.Image  # at most `MAX_SHOWN_SIDE` pixels a side
+    seen: Image.Image
     facts: str = ""  # plane, sequence and pixel spacing, as far as they are known
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it takes."""
+        return sum(image.width * image.height for image in (self.image, self.seen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +56,91 @@ class Upload:
     notes: tuple[str, ...] = ()
 
 
-def read_upload(path: Path) -> Upload:
+class HeldUploads:
+    """What the visitors' pages show, each under a key that the visitor's session holds.
+
+    An upload goes with its key; and if all take more than `MAX_HELD_BYTES`, those go that were not used for longest.
+    """
+
+    class Key:
+        """Stands for one upload."""
+
+    def __init__(self) -> None:
+        self._uploads: WeakKeyDictionary[HeldUploads.Key, Upload] = WeakKeyDictionary()  # the last used is the last
+        self._lock = Lock()
+
+    def keep(self, upload: Upload) -> Key:
+        """Hold an upload, whatever else has to go for it; return its key."""
+        key = self.Key()
+        with self._lock:
+            self._uploads[key] = upload
+            excess = self.num_bytes() - MAX_HELD_BYTES
+            for other, held in [*self._uploads.items()][:-1]:
+                if excess <= 0:
+                    break
+                excess -= sum(slice_.num_bytes for slice_ in held.slices)
+                del self._uploads[other]
+        return key
+
+    def use(self, key: Key) -> Upload | None:
+        """Return an upload, or None if it had to go."""
+        with self._lock:
+            upload = self._uploads.pop(key, None)
+            if upload is not None:
+                self._uploads[key] = upload
+        return upload
+
+    def num_bytes(self) -> int:
+        """Count what all uploads take."""
+        return sum(slice_.num_bytes for upload in [*self._uploads.values()] for slice_ in upload.slices)
+
+
+def make_slice(see: See, image: Image.Image, *, name: str, facts: str = "") -> Slice:
+    """Make a slice of an image, grey, 8 bit (mode `L`), which is shrunk in place.
+
+    Raises:
+        UnusableImageError: If a side is too short or too long.
+    """
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(f"image too small: {width} x {height}")
+    if max(width, height) > MAX_SIDE:
+        raise UnusableImageError(f"image too long: {width:,} x {height:,}")
+    seen = see(image)
+    image.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return Slice(name=name, image=image, seen=seen, facts=facts)
+
+
+def read_upload(path: Path, see: See) -> Upload:
     """Read an image or a DICOM file, all its frames.
 
     Raises:
         UnusableUploadError: If it holds no slice that can be read.
     """
     try:
-        return _read_dicom(path, read_headers(path)) if is_dicom(path) else _read_picture(path)
+        return _read_dicom(path, read_headers(path), see) if is_dicom(path) else _read_picture(path, see)
     except UnusableImageError as error:
         # Not logged with its message: a parser may quote the header, which names the patient.
         _LOGGER.info("An upload could not be read (%s)", type(error).__name__)
         raise UnusableUploadError(_plain_words(path, str(error))) from error
 
 
-def read_study(paths: Sequence[Path]) -> Upload:
+def read_study(paths: Sequence[Path], see: See) -> Upload:
     """Read the slices of one patient; list unreadable files in the notes.
 
     Raises:
         UnusableUploadError: If none can be read, there are too many, or the headers name several patients.
     """
+    if len(paths) > MAX_FRAMES:
+        raise UnusableUploadError(
+            f"{len(paths)} files are too many: at most {MAX_FRAMES}. Choose the slices of the lumbar discs."
+        )
     slices: list[Slice] = []
     notes: list[str] = []
     patients: set[str] = set()
     for path in paths:
         try:
-            upload = read_upload(path)
+            upload = read_upload(path, see)
         except UnusableUploadError as error:
             notes.append(str(error))
             continue
@@ -79,31 +152,24 @@ def read_study(paths: Sequence[Path]) -> Upload:
             raise UnusableUploadError(
                 "The DICOM headers name more than one patient. Upload the slices of one patient at a time."
             )
-        if len(slices) > MAX_FRAMES or _num_pixels(slices) > MAX_HELD_PIXELS:
+        if len(slices) > MAX_FRAMES:
             raise UnusableUploadError(
-                f"Too many slices: more than {MAX_FRAMES}, or too large. Choose those of the lumbar discs."
+                f"Too many slices: more than {MAX_FRAMES} in all frames. Choose those of the lumbar discs."
             )
     if not slices:
         raise UnusableUploadError(" ".join(["None of the files could be read.", *notes]))
     return Upload(slices=tuple(slices), notes=tuple(notes))
 
 
-def forget(paths: Sequence[Path], folder: Path) -> None:
-    """Delete uploaded files and their emptied folders, but nothing outside the folder of uploads."""
-    for path in (path.resolve() for path in paths):
-        if folder.resolve() not in path.parents:
-            continue
-        path.unlink(missing_ok=True)
-        if path.parent != folder.resolve() and path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
-
-
-def _read_dicom(path: Path, headers: list[SliceHeader]) -> Upload:
+def _read_dicom(path: Path, headers: list[SliceHeader], see: See) -> Upload:
     slices: list[Slice] = []
+    num_pixels = 0
     for header in headers[:MAX_FRAMES]:
         name = path.name if len(headers) == 1 else f"{path.name}, frame {header.frame + 1}"
-        slices.append(_checked(Slice(name=name, image=read_slice(path, header.frame), facts=_facts(header))))
-        if _num_pixels(slices) > MAX_HELD_PIXELS:
+        image = read_slice(path, header.frame)
+        num_pixels += image.width * image.height
+        slices.append(make_slice(see, image, name=name, facts=_facts(header)))
+        if num_pixels > MAX_READ_PIXELS:
             break
     left_out = len(headers) - len(slices)
     return Upload(
@@ -112,25 +178,14 @@ def _read_dicom(path: Path, headers: list[SliceHeader]) -> Upload:
     )
 
 
-def _read_picture(path: Path) -> Upload:
+def _read_picture(path: Path, see: See) -> Upload:
     notes: tuple[str, ...] = ()
     try:
         image = read_image(path)
     except SeveralFramesError:
         image = read_image(path, first_of_several=True)
         notes = ("The image has several frames, as an animation does; the first is taken.",)
-    return Upload(slices=(_checked(Slice(name=path.name, image=grey_8bit(image))),), notes=notes)
-
-
-def _checked(slice_: Slice) -> Slice:
-    width, height = slice_.image.size
-    if min(width, height) < MIN_SIDE:
-        raise UnusableImageError(f"image too small: {width} x {height}")
-    return slice_
-
-
-def _num_pixels(slices: Sequence[Slice]) -> int:
-    return sum(slice_.image.size[0] * slice_.image.size[1] for slice_ in slices)
+    return Upload(slices=(make_slice(see, grey_8bit(image), name=path.name),), notes=notes)
 
 
 def _facts(header: SliceHeader) -> str:
@@ -149,6 +204,9 @@ def _plain_words(path: Path, reason: str) -> str:
     if reason.startswith("image too small"):
         size = reason.removeprefix("image too small: ")
         return f"{path.name} is too small ({size} pixels): a slice has at least {MIN_SIDE} pixels a side."
+    if reason.startswith("image too long"):
+        size = reason.removeprefix("image too long: ")
+        return f"{path.name} is too long ({size} pixels): a side has at most {MAX_SIDE:,} pixels. Export one slice."
     if is_dicom(path):
         return (
             f"{path.name} is DICOM, but no image could be read from it: it is damaged, cut off, or contains no slice."

@@ -47,7 +47,7 @@ def view_slice(
         subject: Name of what the map explains; an unknown one means the likeliest answer.
         method: One of `METHODS`, followed by the next ones where it shows nothing. Another name means no map.
     """
-    embeds = embed_slices(reader, [slice_.image])
+    embeds = embed_slices(reader, [slice_.seen])
     answers = calibrated_answers(reader, embeds)[0] if reader.calibration else []
     own = own_answer(reader, embeds, finding) if finding else None
     names = [explained.name for explained in subjects(reader, finding)]
@@ -70,7 +70,7 @@ def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
     Raises:
         ValueError: If the checkpoint has no calibration.
     """
-    study = study_answer(reader, embed_slices(reader, [slice_.image for slice_ in upload.slices]))
+    study = study_answer(reader, embed_slices(reader, [slice_.seen for slice_ in upload.slices]))
     assert reader.calibration is not None, "study_answer would have raised"
     return patient_verdict(study, reader.calibration), study_rows(upload.slices, study, reader.calibration)
 
@@ -103,7 +103,7 @@ def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: 
     methods = list(METHODS)
     for tried in methods[methods.index(method) :]:
         try:
-            heat = heat_picture(explanation_map(reader, slice_.image, explained, tried))
+            heat = heat_picture(explanation_map(reader, slice_, explained, tried))
         except ValueError as error:  # a tower that this kind of map is not made for
             said.append(f"No {tried}: {error}")
             continue

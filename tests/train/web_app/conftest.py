@@ -3,6 +3,8 @@
 import pytest
 
 from train.web_app.answers import make_reader
+from train.web_app.interface import build_page
+from train.web_app.serving import launch_settings
 
 CALIBRATION = {
     "questions": [
@@ -35,3 +37,18 @@ def uncalibrated(tiny_model, tiny_processor):
 def reader(tiny_model, tiny_processor):
     tiny_model.config.calibration = CALIBRATION
     return make_reader(tiny_model, tiny_processor)
+
+
+@pytest.fixture
+def launch(reader, tmp_path, monkeypatch):
+    pages = []
+
+    def launch():
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+        pages.append(build_page(reader, "tiny"))
+        app, address, _ = pages[-1].launch(prevent_thread_lock=True, **launch_settings())
+        return pages[-1], app, address
+
+    yield launch
+    for page in pages:
+        page.close()

@@ -9,6 +9,7 @@ from tokenizers.models import BPE, Unigram
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
+from modeling_lumbarclip import LumbarCLIPImageProcessor
 from tests.conftest import WORDS
 from train.web_app.answers import (
     calibrated_answers,
@@ -16,9 +17,15 @@ from train.web_app.answers import (
     make_reader,
     own_answer,
     own_finding,
+    pixel_values,
+    seen_slice,
     study_answer,
     unknown_words,
 )
+
+
+def embed(reader, images):
+    return embed_slices(reader, [seen_slice(reader, image) for image in images])
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def test_calibrated_answers_are_those_that_a_user_of_the_checkpoint_gets(reader,
     with torch.no_grad():
         output = model(**processor(images=images, text=texts, return_tensors="pt"))
     expected = processor.post_process_zero_shot(output, model.config.calibration)
-    answered = calibrated_answers(reader, embed_slices(reader, images))
+    answered = calibrated_answers(reader, embed(reader, images))
     for of_slice, of_user in zip(answered, expected, strict=True):
         for answer, other in zip(of_slice, of_user, strict=True):
             assert answer["answer"] == other["answer"]
@@ -42,15 +49,15 @@ def test_calibrated_answers_are_those_that_a_user_of_the_checkpoint_gets(reader,
 
 
 def test_slices_are_embedded_alike_in_batches_and_alone(reader, images, monkeypatch):
-    together = embed_slices(reader, images)
+    together = embed(reader, images)
     monkeypatch.setattr("train.web_app.answers.BATCH_SIZE", 2)
-    assert torch.allclose(together, embed_slices(reader, images), atol=1e-6)
-    assert torch.allclose(together[2:], embed_slices(reader, images[2:]), atol=1e-6)
+    assert torch.allclose(together, embed(reader, images), atol=1e-6)
+    assert torch.allclose(together[2:], embed(reader, images[2:]), atol=1e-6)
 
 
 def test_an_own_finding_is_the_softmax_of_its_statement_against_its_denial(reader, images):
     model, processor = reader.model, reader.processor
-    asked = own_answer(reader, embed_slices(reader, images[:1]), "disc bulge")
+    asked = own_answer(reader, embed(reader, images[:1]), "disc bulge")
     assert asked.statements == ["Disc bulge.", "There is disc bulge.", "MRI of the lumbar spine shows disc bulge."]
     assert asked.denials == ["No disc bulge.", "There is no disc bulge.", "No evidence of disc bulge."]
     with torch.no_grad():
@@ -62,7 +69,7 @@ def test_an_own_finding_is_the_softmax_of_its_statement_against_its_denial(reade
 
 
 def test_a_study_answers_with_the_mean_over_its_slices(reader, images):
-    study = study_answer(reader, embed_slices(reader, images))
+    study = study_answer(reader, embed(reader, images))
     assert len(study.of_slices) == 3
     for question, pooled in enumerate(study.pooled):
         of_slices = [answers[question]["probabilities"]["present"] for answers in study.of_slices]
@@ -173,7 +180,7 @@ def test_chinese_letters_are_words_of_a_vocabulary_and_their_bytes_are_not(tiny_
 
 
 def test_an_own_answer_carries_the_words_that_the_model_does_not_know(reader, images):
-    asked = own_answer(reader, embed_slices(reader, images[:1]), "foraminal disc bulge")
+    asked = own_answer(reader, embed(reader, images[:1]), "foraminal disc bulge")
     assert asked.unknown_words == ["foraminal"]
 
 
@@ -183,7 +190,18 @@ def test_a_checkpoint_without_texts_is_refused(tiny_processor):
 
 
 def test_a_checkpoint_without_calibration_answers_in_own_words_only(uncalibrated, images):
-    embeds = embed_slices(uncalibrated, images[:1])
+    embeds = embed(uncalibrated, images[:1])
     assert 0 < own_answer(uncalibrated, embeds, "disc bulge").probability < 1
     with pytest.raises(ValueError, match="no calibration"):
         calibrated_answers(uncalibrated, embeds)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_window_eight_bit": True}, {"size": {"height": 32, "width": 24}}])
+def test_the_model_gets_of_a_small_copy_what_the_processor_makes_of_the_slice(reader, options):
+    reader.processor.image_processor = LumbarCLIPImageProcessor(**{"size": {"height": 32, "width": 32}, **options})
+    for shape in ((700, 300), (33, 900), (16, 16), (32, 32)):
+        image = Image.fromarray(np.random.default_rng(0).integers(40, 190, shape, dtype=np.uint8))
+        seen = seen_slice(reader, image)
+        assert seen.mode == "L" and seen.width * seen.height <= 32 * 32
+        expected = reader.processor(images=image, return_tensors="pt").pixel_values
+        assert torch.equal(pixel_values(reader, [seen]), expected)

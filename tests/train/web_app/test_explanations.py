@@ -1,6 +1,7 @@
 """Maps are those of the model's own methods, laid over the slice."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,13 +9,19 @@ import torch
 from PIL import Image
 
 from tests.conftest import PROJECT
+from train.web_app.answers import seen_slice
 from train.web_app.explanations import METHODS, explanation_map, heat_picture, subjects
 from train.web_app.interface import NO_EVIDENCE
+from train.web_app.uploads import make_slice
 
 
 @pytest.fixture
 def image():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90), dtype=np.uint8))
+
+
+def slice_of(reader, image):
+    return make_slice(partial(seen_slice, reader), image.copy(), name="")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +41,7 @@ def test_the_map_of_a_single_prompt_is_that_of_the_model(reader, image, method, 
         denial_attention_mask=denial.attention_mask,
     )
     expected = processor.image_processor.unpad_maps(maps, (60, 90))[0, 0]
-    found = explanation_map(reader, image, subject, method)
+    found = explanation_map(reader, slice_of(reader, image), subject, method)
     assert found.shape == (60, 90)
     assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
 
@@ -42,13 +49,15 @@ def test_the_map_of_a_single_prompt_is_that_of_the_model(reader, image, method, 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_map_of_a_large_slice_stays_small(reader, method):
     large = Image.new("L", (2048, 1024), 90)
-    assert explanation_map(reader, large, subjects(reader)[0], method).shape == (256, 512)
+    assert explanation_map(reader, slice_of(reader, large), subjects(reader)[0], method).shape == (256, 512)
 
 
 def test_presence_and_absence_point_the_other_way(reader, image):
     present = subjects(reader)[1]
     absent = type(present)(name="", question=present.question, choice=0)
-    first, second = (explanation_map(reader, image, s, "Text-to-patch similarity") for s in (present, absent))
+    first, second = (
+        explanation_map(reader, slice_of(reader, image), s, "Text-to-patch similarity") for s in (present, absent)
+    )
     assert np.allclose(first, -second, atol=1e-6)
 
 

@@ -4,7 +4,7 @@ import gradio as gr
 
 from train.web_app.answer_words import SIDES
 from train.web_app.interface import NO_CALIBRATION, build_page, uploaded_paths
-from train.web_app.serving import launch_settings
+from train.web_app.serving import MAX_WAITING, launch_settings
 
 
 def test_only_what_was_uploaded_is_looked_at(tmp_path, monkeypatch):
@@ -12,6 +12,7 @@ def test_only_what_was_uploaded_is_looked_at(tmp_path, monkeypatch):
     inside = tmp_path / "uploads" / "hash" / "slice.png"
     outside = [tmp_path / "secret.txt", tmp_path / "uploads" / ".." / "secret.txt", tmp_path / "uploads"]
     assert uploaded_paths({"path": str(inside)}) == [inside]
+    assert uploaded_paths([{"path": f"{tmp_path}/uploads/a\0b"}]) == []
     assert uploaded_paths([{"path": str(path)} for path in [*outside, inside]]) == [inside]
 
 
@@ -32,7 +33,7 @@ def test_nothing_is_shared_recorded_or_reported(reader):
     page = build_page(reader, "tiny")
     settings = launch_settings()
     assert page.analytics_enabled is False
-    assert page.delete_cache is not None
+    assert page._queue.max_size == MAX_WAITING
     assert settings["share"] is False
     assert settings["run_history"] is False
     fonts = [*settings["theme"]._font, *settings["theme"]._font_mono]

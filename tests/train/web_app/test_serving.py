@@ -1,16 +1,21 @@
 """What the server holds of a visit goes when the page says so, and what is in use stays."""
 
 import json
+import re
 import time
+import urllib.error
 import urllib.request
 from datetime import datetime, timedelta
+from io import BytesIO
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from train.web_app import serving
-from train.web_app.interface import NO_SLICE, PRIVACY, build_page
-from train.web_app.serving import SECONDS_BETWEEN_LOOKS, SECONDS_KEPT, forget_unused, launch_settings
+from train.web_app import serving, uploads
+from train.web_app.interface import FORGOTTEN, NO_SLICE, PRIVACY
+from train.web_app.serving import CONTENT_POLICY, SECONDS_BETWEEN_LOOKS, SECONDS_KEPT, forget_unused
 
 PICTURE = "data:image/png"
 MINUTE = timedelta(minutes=1)
@@ -30,6 +35,11 @@ class Visit:
         body = json.dumps({"fn_index": number, "data": inputs, "session_hash": self.session}).encode()
         request = urllib.request.Request(f"{self.api}/queue/join", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=60).close()
+
+    def upload(self, content, name="slice.png"):
+        """Send a file; return what the page then says of it."""
+        (path,) = post_files(self.api, [(name, content)])
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
     def ask(self, function, inputs=()):
         """Ask, and wait for the answer."""
@@ -51,6 +61,19 @@ class Visit:
         return urllib.request.urlopen(f"{self.api}/heartbeat/{self.session}", timeout=60)
 
 
+def post_files(api, files, **headers):
+    """Post files as a page does; return their paths."""
+    parts = [
+        b'--limit\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), content)
+        for name, content in files
+    ]
+    body = b"".join([*parts, b"--limit--\r\n"])
+    headers = {"Content-Type": "multipart/form-data; boundary=limit", **headers}
+    with urllib.request.urlopen(urllib.request.Request(f"{api}/upload", body, headers), timeout=60) as answer:
+        return json.load(answer)
+
+
 def held(app) -> str:
     """All that the server holds of any session."""
     states = [(state.config_values, state.state_data) for state in app.state_holder.session_data.values()]
@@ -63,21 +86,6 @@ def until(holds):
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-@pytest.fixture
-def launch(reader, tmp_path, monkeypatch):
-    pages = []
-
-    def launch():
-        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-        pages.append(build_page(reader, "tiny"))
-        app, address, _ = pages[-1].launch(prevent_thread_lock=True, **launch_settings())
-        return pages[-1], app, address
-
-    yield launch
-    for page in pages:
-        page.close()
 
 
 def test_a_page_that_was_not_used_for_half_an_hour_is_forgotten_and_one_in_use_is_not(launch):
@@ -133,3 +141,116 @@ def test_what_is_being_answered_is_not_taken_away(launch):
     del page._queue.event_ids_to_events["running"]
     forget_unused(app, datetime.now())
     assert "one" not in app.state_holder.session_data and "one" not in page._queue.pending_messages_per_session
+
+
+def status(address, path, method="GET", body=None, **headers):
+    """The status of an answer, and the answer."""
+    try:
+        request = urllib.request.Request(address.rstrip("/") + path, body, headers, method=method)
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, answer.headers, "" if method == "HEAD" else answer.read(2000).decode(errors="replace")
+
+
+def test_the_page_is_served_with_its_policy(launch):
+    *_, address = launch()
+    for path in ("/", "/config", "/theme.css", "/gradio_api/info", "/nothing"):
+        _, headers, _ = status(address, path)
+        assert headers["Content-Security-Policy"] == CONTENT_POLICY, path
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+    for rule in ("form-action 'none'", "base-uri 'none'", "object-src 'none'", "frame-ancestors 'self' https://hugg"):
+        assert rule in CONTENT_POLICY
+
+
+def test_what_the_page_does_not_ask_for_is_not_found(launch, tmp_path):
+    """Every route of Gradio but those that the page needs, with values that would answer otherwise."""
+    page, app, address = launch()
+    visit = Visit(page, app, address, "own")
+    visit.ask("_take_example")
+    (tmp_path / "stored.png").write_text("another's")
+    needed = {
+        *("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/static/{path:path}"),
+        *(
+            "/assets/{path:path}",
+            "/gradio_api/theme.css",
+            "/gradio_api/info",
+            "/gradio_api/app_id",
+            "/gradio_api/reset",
+        ),
+        *("/gradio_api/startup-events", "/gradio_api/queue/data", "/gradio_api/queue/join", "/gradio_api/cancel"),
+        *("/gradio_api/heartbeat/{session_hash}", "/gradio_api/upload"),
+    }
+    routes = {
+        (method, route.path)
+        for route in all_routes(app.routes)
+        for method in (getattr(route, "methods", None) or {"GET"})
+    }
+    assert ("GET", "/gradio_api/deep_link") in routes
+    for method, path in routes:
+        if path.rstrip("/") in {known.rstrip("/") for known in needed}:
+            continue
+        filled = re.sub(r"\{[^}]*\}", "own", path)
+        found, _, said = status(address, f"{filled}?session_hash=own", method, b"{}" if method == "POST" else None)
+        assert (found, said) == (404, "" if method == "HEAD" else "Not found."), (method, path)
+    for path in (
+        *(
+            f"/gradio_api/file={tmp_path}/stored.png",
+            f"/gradio_api/file/{tmp_path}/stored.png",
+            f"/file={tmp_path}/stored.png",
+        ),
+        *("/gradio_api/deep_link/?session_hash=own", "//gradio_api/deep_link?session_hash=own", "/gradio_api/mcp/sse"),
+        *("/gradio_api/%64eep_link?session_hash=own", "/docs", "/openapi.json", "/gradio_api/heartbeat/a/b"),
+    ):
+        assert status(address, path)[0] == 404, path
+    for method in ("PUT", "DELETE", "PATCH", "TRACE", "HEAD"):
+        assert status(address, "/gradio_api/queue/join", method)[0] == 404
+
+
+def all_routes(routes):
+    """Routes, those of included routers among them."""
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", route), "routes", None)
+        yield from all_routes(inner) if inner else [route]
+
+
+def test_a_request_of_any_size_is_cut_off(launch):
+    *_, address = launch()
+    body = b'{"data": ["' + b"x" * 2**20 + b'"], "fn_index": 0, "session_hash": "a"}'
+    for sent in (body, iter([body])):  # with its length, and in chunks without
+        found, _, said = status(address, "/gradio_api/queue/join", "POST", sent, **{"Content-Type": "application/json"})
+        assert found == 413 and "1 MB" in said
+
+
+def test_a_full_queue_says_so(launch, monkeypatch):
+    page, app, address = launch()
+    monkeypatch.setattr(page._queue, "max_size", 0)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        Visit(page, app, address, "one").send("_take_example", [])
+    assert refused.value.code == 503  # for which Gradio's page says that the app is busy
+
+
+def test_a_slice_that_had_to_go_for_others_is_missed_with_words(launch, monkeypatch):
+    page, app, address = launch()
+    visit, other = Visit(page, app, address, "one"), Visit(page, app, address, "other")
+    visit.ask("_take_example")
+    assert PICTURE in visit.show()[0]
+    monkeypatch.setattr(uploads, "MAX_HELD_BYTES", 10)
+    other.ask("_take_example")
+    assert visit.show() == ("", FORGOTTEN)
+    assert PICTURE in other.show()[0]
+
+
+def test_visitors_with_the_same_file_do_not_disturb_each_other(launch, tmp_path):
+    page, app, address = launch()
+    picture = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90), dtype=np.uint8)).save(picture, "PNG")
+    visits = [Visit(page, app, address, f"visit-{number}") for number in range(8)]
+    sent = [visit.upload(picture.getvalue()) for visit in visits]
+    assert len({file["path"] for file in sent}) == len(visits)
+    for visit, file in zip(visits, sent, strict=True):
+        assert "damaged" not in str(visit.ask("_take_file", [file]))
+        assert PICTURE in visit.show()[0]
+    assert not list(tmp_path.rglob("*"))

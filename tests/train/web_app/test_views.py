@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,12 +23,12 @@ from train.web_app.answer_words import (
     verdict,
     wording_rows,
 )
-from train.web_app.answers import StudyAnswer
+from train.web_app.answers import StudyAnswer, seen_slice
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
 from train.web_app.pictures import message_html
 from train.web_app.report_index import ReportIndex
-from train.web_app.uploads import Slice, Upload
+from train.web_app.uploads import Upload, make_slice
 from train.web_app.views import view_slice, view_study
 
 HOSTILE = '<img src=x onerror=alert(1)>"'
@@ -40,8 +41,8 @@ def words(html: str) -> str:
 
 
 @pytest.fixture
-def slice_():
-    return example_upload(EXAMPLES[1]).slices[0]
+def slice_(uncalibrated):
+    return example_upload(EXAMPLES[1], partial(seen_slice, uncalibrated)).slices[0]
 
 
 def answer_of(present: float, held: list[str]):
@@ -139,7 +140,7 @@ def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
     view = view_slice(uncalibrated, None, slice_, method="Grad-CAM")
     assert view.answers == [] and view.subjects == []
     with pytest.raises(ValueError, match="no calibration"):
-        view_study(uncalibrated, example_study())
+        view_study(uncalibrated, example_study(partial(seen_slice, uncalibrated)))
     assert calibrated_on(None).startswith("not calibrated")
 
 
@@ -164,7 +165,7 @@ def test_reports_are_those_of_the_index_and_called_by_what_was_compared(reader, 
 def test_a_study_shows_the_mean_and_each_slice(reader, monkeypatch):
     study = views.study_answer
     monkeypatch.setattr(views, "study_answer", lambda *given: replace(study(*given), pooled=findings(0.9, 0.5)))
-    said, (mean, *slices) = view_study(reader, example_study())
+    said, (mean, *slices) = view_study(reader, example_study(partial(seen_slice, reader)))
     assert mean == ["", "The patient: mean of 6 slices", "90 %", "50 %"]
     assert len(slices) == 6
     assert slices[4][1] == "L5/S1 T1 · drawn with: severe right paracentral protrusion, dehydration"
@@ -273,7 +274,7 @@ def test_classes_of_single_slices_that_the_mean_does_not_name_are_told(pooled, o
 
 def test_what_comes_from_a_file_or_a_user_is_escaped_in_html(reader):
     image = Image.new("L", (40, 40), 60)
-    hostile = Slice(name=HOSTILE, image=image, facts=HOSTILE)
+    hostile = make_slice(partial(seen_slice, reader), image, name=HOSTILE, facts=HOSTILE)
     view = view_slice(reader, None, hostile, finding=HOSTILE, method="Text-to-patch similarity")
     _, rows = view_study(reader, Upload(slices=(hostile, hostile)))
     thumbnails = [row[0] for row in rows]  # the one column of the page's tables that is HTML
