@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import code_span, markdown_table
 from train.reporting.tables import format_entry, readable
 
 MEGABYTE = 1e6
@@ -101,12 +101,12 @@ Suspected without any text: {suspected}. {content["milliseconds"]:.0f} ms of one
 def balance_section(content: dict[str, Any]) -> str:
     """Describe what the ways to balance do to batches."""
     rows = [
-        [f"`{balance}`"]
+        [code_span(balance)]
         + [f"{100 * values[name]:.1f} %" for name in ("duplicate_text_rate", "duplicate_patient_rate")]
         + [f"{100 * values['share_of_rarest_class']:.1f} %", f"{values['target_entropy']:.2f}"]
         for balance, values in content["results"]["mendeley_notes"]["128"].items()
     ]
-    header = ["`--balance`", "report comes twice", "patient comes twice", "No Finding", "target entropy, nats"]
+    header = [code_span("--balance"), "report comes twice", "patient comes twice", "No Finding", "target entropy, nats"]
     return f"""### Batches
 
 Batches of 128 of the paper's rows, each of the 515 notes six times: share of pairs. Pairs of one report are false \

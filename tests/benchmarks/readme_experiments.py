@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, escape_markdown, markdown_table
 from train.reporting.tables import format_entry, readable
 
 LEVEL = 0.05  # of Holm's correction
@@ -143,7 +143,7 @@ def _other_towers(contents: Iterable[dict[str, Any]]) -> str:
     for content in contents:
         height, width = content["model"]["map_size"]
         both = [(groups["trained"], groups["randomised model"]) for groups in content["methods"].values()]
-        cells = [" / ".join(format_entry(scores["pointing_game"]) for scores in pair) for pair in both]
+        cells = [Markdown(" / ".join(format_entry(scores["pointing_game"]) for scores in pair)) for pair in both]
         rows.append([f"{content['model']['vision']}, {height} x {width}", *cells])
         methods = [*content["methods"]]
     return markdown_table(["tower, cells of a map", *methods], rows)
@@ -210,7 +210,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
     """Tabulate each kind of map, the same by randomised models, and the maps that need no model."""
     systems = {}
     for name, groups in results["methods"].items():
-        systems[f"**{name}**"] = groups["trained"]
+        systems[Markdown(f"**{escape_markdown(name)}**")] = groups["trained"]
         systems[f"{name}, randomised model"] = groups["randomised model"]
     systems |= results["baselines"]
     rows = [

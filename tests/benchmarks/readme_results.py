@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, markdown_table
 from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
@@ -150,7 +150,7 @@ def read(name: str) -> dict[str, Any]:
 def systems_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Collect the probe of our model and of every baseline."""
     baselines = {NAMES[name]: entry["linear_probe"] for name, entry in results["baselines"].items()}
-    return {"**LumbarCLIP**": results["linear_probe"], **baselines}
+    return {Markdown("**LumbarCLIP**"): results["linear_probe"], **baselines}
 
 
 def demo_section(results: dict[str, Any]) -> str:

@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+from unittest.mock import Mock
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 
 from data_scripts.audit import main as audit
 from data_scripts.auditing.built_folder import opened_afresh, read_dataset
@@ -229,3 +231,20 @@ def test_every_command_says_so_in_one_line(folder, tmp_path, capsys, main, words
     assert run(main, ["--dataset", str(folder), *words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "data/test.parquet" in said and not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_the_hub_is_held_to_the_same(folder, monkeypatch):
+    loaded, cards = datasets.load_dataset(str(folder)), {}
+    monkeypatch.setattr("datasets.load_dataset", lambda name, **_: loaded)
+    monkeypatch.setattr("data_scripts.auditing.built_folder.DatasetCard.load", lambda name: DatasetCard(cards[name]))
+    cards["a/b"] = "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n"
+    assert read_dataset("a/b") is loaded
+    cards["a/b"] = f"---\nconfigs:\n- config_name: default\n  data_files: {NOWHERE}\n---\n"
+    with pytest.raises(ValueError, match="a/b names the data 'http.*outside the dataset"):
+        read_dataset("a/b")
+    del cards["a/b"]
+    monkeypatch.setattr("data_scripts.auditing.built_folder.DatasetCard.load", Mock(side_effect=OSError("offline")))
+    rows = [{**row, "image": {"bytes": None, "path": NOWHERE}} for row in loaded["test"].to_list()]
+    loaded["test"] = datasets.Dataset.from_list(rows, features=loaded["test"].features)
+    with pytest.raises(ValueError, match="row 0 of test stores no image, only the path 'http"):
+        read_dataset("a/b")

@@ -94,3 +94,11 @@ def test_only_a_reader_that_has_enough_ends_a_command_silently(pipe, code, said)
     command = [sys.executable, "-c", SCRIPT, "--pipe", pipe]
     done = subprocess.run(command, cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_an_error_does_not_reach_the_terminal_as_a_command(capsys):
+    def fail(_: audit.AuditArguments) -> None:
+        raise ValueError("label \x1b]0;title\x07\x1b[2J")
+
+    assert run(fail, ["--dataset", "x"]) == 2
+    assert capsys.readouterr().err == "error: label \\x1b]0;title\\x07\\x1b[2J\n"
