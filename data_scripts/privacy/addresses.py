@@ -143,7 +143,7 @@ def _start_of_local(text: str, end: int, *, earliest: int, is_split: bool) -> in
         return end  # "stenosis at klinik.de"
     start = end - len(".".join(parts))
     for _ in range(3 if len(parts[0]) and start == end - len(local) else 0):
-        if not is_split and not text.endswith(".\n", 0, start):
+        if not is_split and not text.endswith((".\n", ".\r\n"), 0, start):
             break
         begin = max(earliest, start - _MAX_LOCAL)
         part = _SPLIT_LOCAL.search(text[begin:start])
@@ -289,8 +289,8 @@ def find_places(text: str) -> Iterator[Span]:
                 known = [word.end() for word in words if word[0].strip().casefold() in NOT_NAMES]  # "Bulge Hauptstr. 5"
                 yield match.start() + (known[-1] if known else 0), match.end()
     for match in _BRITISH_POSTCODE.finditer(text):
-        town = _TOWN_BEFORE.search(text[max(0, match.start() - 44) : match.start()])
-        if not _VERTEBRA.match(match[0]) or (town and town[1].casefold() not in NOT_NAMES):
+        before = _TOWN_BEFORE.search(text[max(0, match.start() - 44) : match.start()])
+        if not _VERTEBRA.match(match[0]) or (before and before[1].casefold() not in NOT_NAMES):
             yield match.span()
     for match in _POSTCODE.finditer(text) if _FOUR_DIGITS.search(text) else ():
         town = match["town"] or match["town4"]
