@@ -275,7 +275,7 @@ def find_places(text: str) -> Iterator[Span]:
     Example:
         >>> text = "Lives at Hauptstr. 12, 79106 Freiburg, or 10 Downing Street, SW1A 2AA. Seen via L4 approach 2"
         >>> [text[start:end] for start, end in find_places(text)]
-        ['Hauptstr. 12', '10 Downing Street', '79106 Freiburg', 'SW1A 2AA']
+        ['10 Downing Street', 'Hauptstr. 12', 'SW1A 2AA', '79106 Freiburg']
     """
     for match in _STREET.finditer(text):
         words = (match["name"] or match["small"] or "").casefold().split()
