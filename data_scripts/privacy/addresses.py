@@ -143,7 +143,7 @@ def _start_of_local(text: str, end: int, *, earliest: int, is_split: bool) -> in
         return end  # "stenosis at klinik.de"
     start = end - len(".".join(parts))
     for _ in range(3 if len(parts[0]) and start == end - len(local) else 0):
-        if not is_split and not text.endswith(".\n", 0, start):
+        if not is_split and not text.endswith((".\n", ".\r\n"), 0, start):
             break
         begin = max(earliest, start - _MAX_LOCAL)
         part = _SPLIT_LOCAL.search(text[begin:start])
@@ -275,7 +275,7 @@ def find_places(text: str) -> Iterator[Span]:
     Example:
         >>> text = "Lives at Hauptstr. 12, 79106 Freiburg, or 10 Downing Street, SW1A 2AA. Seen via L4 approach 2"
         >>> [text[start:end] for start, end in find_places(text)]
-        ['Hauptstr. 12', '10 Downing Street', '79106 Freiburg', 'SW1A 2AA']
+        ['10 Downing Street', 'Hauptstr. 12', 'SW1A 2AA', '79106 Freiburg']
     """
     for match in _STREET.finditer(text):
         words = (match["name"] or match["small"] or "").casefold().split()
@@ -289,8 +289,8 @@ def find_places(text: str) -> Iterator[Span]:
                 known = [word.end() for word in words if word[0].strip().casefold() in NOT_NAMES]  # "Bulge Hauptstr. 5"
                 yield match.start() + (known[-1] if known else 0), match.end()
     for match in _BRITISH_POSTCODE.finditer(text):
-        town = _TOWN_BEFORE.search(text[max(0, match.start() - 44) : match.start()])
-        if not _VERTEBRA.match(match[0]) or (town and town[1].casefold() not in NOT_NAMES):
+        before = _TOWN_BEFORE.search(text[max(0, match.start() - 44) : match.start()])
+        if not _VERTEBRA.match(match[0]) or (before and before[1].casefold() not in NOT_NAMES):
             yield match.span()
     for match in _POSTCODE.finditer(text) if _FOUR_DIGITS.search(text) else ():
         town = match["town"] or match["town4"]

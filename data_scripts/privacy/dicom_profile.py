@@ -197,7 +197,7 @@ def _words(text: str) -> set[str]:
 
     Example:
         >>> sorted(_words("Müller-Long^Ann"))
-        ['ann', 'long', 'mueller', 'muller', 'mullerlong']
+        ['ann', 'long', 'mueller', 'muellerlong', 'muller', 'mullerlong']
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     spellings = (folded, *(folded.replace(*pair) for pair in _UMLAUTS if pair[0] in folded))

@@ -144,6 +144,10 @@ _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
 _AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # who typed: "Dr. Salem/abc"
+_CLAUSE_END = re.compile(r"\s*(?:$|[.;\n])")
+_BEFORE_MAIL = re.compile(
+    r"(?P<name>(?:[^\W\d_a-z][\w'’-]{1,40}\.?[ ]){0,3}[^\W\d_a-z][\w'’-]{1,40})[\"']?[ ]?[<(\[](?=[^\s<>@]{1,64}@)"
+)
 _ANOTHER = re.compile(r"[ \t]*(?:[,;&/]|\b(?:and|und|et)\b)[ \t]*")
 
 
@@ -163,7 +167,7 @@ def find_names(text: str) -> Iterator[Span]:
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
     lowered = text.casefold()
     for match in _DONE_BY.finditer(text) if any(part in lowered for part in _OF_DONE_BY) else ():
-        yield from _name_at(text, match.end(), certain=True)
+        yield from _name_at(text, match.end(), lower_case=int(":" in match[0]), certain=True)
     for match in _ROLE.finditer(text):
         yield from _name_at(text, match.end())
     for match in _PATIENT_NAME.finditer(text):
@@ -180,6 +184,10 @@ def find_names(text: str) -> Iterator[Span]:
     for match in _DEGREE.finditer(text) if any(part in text for part in _OF_DEGREE) else ():
         start = _last_known_word_end(match["name"])
         if start < len(match["name"]) and not match["name"][start].islower():
+            yield match.start("name") + start, match.end("name")
+    for match in _BEFORE_MAIL.finditer(text) if "@" in text else ():
+        start = _last_known_word_end(match["name"])
+        if start < len(match["name"]):
             yield match.start("name") + start, match.end("name")
     for match in _FOREIGN_TITLE.finditer(text):
         yield from _name_at(text, match.end())
@@ -225,9 +233,11 @@ def _name_at(
         if (after := _AFTER_SLASH.match(text, words[-1].end())) and not _is_known(after["name"]):
             yield after.span("name")
         if another := _ANOTHER.match(text, words[-1].end()):
-            for span in _name_at(text, another.end(), fewest=2):
-                if not any(map(_is_known, _WORD.findall(text, *span))):
-                    yield span
+            for first, last in _name_at(text, another.end()):
+                others = _WORD.findall(text, first, last)
+                is_name = len(others) > 1 or _CLAUSE_END.match(text, last)  # "Smith, John."
+                if is_name and not any(map(_is_known, others)):
+                    yield first, last
 
 
 def _is_known(word: str) -> bool:

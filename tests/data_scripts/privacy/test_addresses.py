@@ -15,7 +15,8 @@ MAIL = [
 SPLIT_MAIL = [
     "a. b @ hospital. org", "john. smith@hospital. org", "john.smith at hospital dot org", "john.smith[at]hospital.org",
     "john.smith (at) hospital (dot) org", "john dot smith at hospital dot org", "john.smith@\nhospital.org",
-    "john.smith@hospital.\norg", "john.\nsmith@hospital.org", "john.smith@hospi-\ntal.org", "john_smith＠hospital.org",
+    "john.smith@hospital.\norg", "john.\nsmith@hospital.org", "john.\r\nsmith@x.org",
+    "john.smith@hospi-\ntal.org", "john_smith＠hospital.org",
     "john.smith@hos\u00adpital.org", "john.\u200bsmith\u200b@hospital.org", "john.smith\u00a0@\u00a0hospital.org",
     "john.smith&#64;hospital.org", "john.smith&#x40;hospital&period;org", "john.smith&amp;#64;hospital.org",
     "john.smith%40hospital.org", "john.smith@hospital\u3002org", "ｊｏｈｎ．ｓｍｉｔｈ＠ｘ．ｏｒｇ",
