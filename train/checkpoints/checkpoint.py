@@ -90,7 +90,11 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
+    try:
+        accelerator.save_state(str(unfinished))
+    except Exception:
+        shutil.rmtree(unfinished, ignore_errors=True)  # it fills the disk
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         unfinished.rename(folder)
@@ -101,9 +105,23 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
 
 
 def load_state(accelerator: Accelerator, output_dir: Path) -> int:
-    """Load the newest complete state; return its optimizer updates, 0 without a state."""
+    """Load the newest complete state; return its optimizer updates, 0 without a state.
+
+    Raises:
+        ValueError: If a file of the state is damaged or missing.
+    """
     folders = sorted((output_dir / STATES).glob("update-*"))
     if not folders:
         return 0
-    accelerator.load_state(str(folders[-1]))
+    try:
+        accelerator.load_state(str(folders[-1]))
+    except Exception as error:  # safetensors, torch and pickle each have their own
+        raise ValueError(
+            f"The state {folders[-1]} is damaged or incomplete ({_first_line(error)}). Delete {folders[-1].parent} and "
+            "rerun with --resume to train from the start."
+        ) from error
     return int(folders[-1].name.removeprefix("update-"))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

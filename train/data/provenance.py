@@ -1,6 +1,5 @@
 """Facts of a run's data: identity of the rows, leaks between splits, licence and origin."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HFValidationError
 
 from data_scripts.auditing.leaks import LeakReport, leaks_of
+from data_scripts.system.whole_files import read_json
 from data_scripts.writing.build_report import REPORT_NAME
 from train.data.loaders import rows_sha256
 
@@ -98,7 +98,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_NAME
     if not path.exists():
         return {}
-    report = json.loads(path.read_text())
+    report = read_json(path, "Build the dataset again with data_scripts.build.", ("arguments", "split_rule"))
     about, found = report.get("source", {}), report.get("deidentification")
     return {
         "source": about.get("name", report["arguments"]["source"]),
