@@ -80,9 +80,12 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
         if isinstance(error, KeyboardInterrupt) or interrupts.count:  # some libraries raise their own error instead
             interrupts.say()
             return INTERRUPTED
-        if _drop_unwritable_output() and isinstance(error, BrokenPipeError):
-            return PIPE_CLOSED
-        if (message := _in_one_line(error, settings)) is None:
+        message = _in_one_line(error, settings)
+        if _drop_unwritable_output():
+            if isinstance(error, BrokenPipeError):
+                return PIPE_CLOSED
+            message = f"Cannot write to standard output: {disk_error(error)}"
+        if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
         return FAILED
@@ -110,18 +113,6 @@ class _Interrupts:
         words, self._words = self._words, ""
         sys.stderr.write(words)
         sys.stderr.flush()
-
-
-def _quiet_before_the_command_runs(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Print no traceback for a Ctrl-C while modules are imported."""
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    print("Interrupted.", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)
-
-
-sys.excepthook = _quiet_before_the_command_runs
 
 
 def _quiet_in_threads(failed: Any) -> None:

@@ -93,6 +93,8 @@ def _written_folders(settings: Any) -> Iterator[Path]:
     caches = ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_HOME")
     yield from (Path(os.environ[cache]) for cache in caches if cache in os.environ)
     yield from (Path.home() / ".cache", Path(tempfile.gettempdir()), Path())
+    if (printed := Path("/dev/stdout").resolve()).is_file():
+        yield printed.parent
 
 
 def _nearest(path: Path) -> Path:

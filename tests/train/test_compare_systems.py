@@ -16,6 +16,7 @@ import yaml
 from datasets import load_dataset
 from sklearn.metrics import f1_score
 
+from data_scripts.system.staging import only_process
 from tests.train.experiments.experiment_settings import SMALL, experiment_settings
 from train.evaluation.predictions import read_predictions
 from train.experiments import experiment, runner
@@ -268,6 +269,16 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path
     run_here(settings)
     assert set(states_of(settings).values()) == {"done"} and written_at(settings, "ours-seed0") == before
     assert_same_metrics(metrics_of(settings), metrics_of(finished))
+
+
+def test_two_experiments_do_not_write_to_one_folder(finished, tmp_path):
+    out = tmp_path / "s"
+    with only_process(out):
+        for choice in ({}, {"overwrite": True}, {"dry_run": True}):
+            with pytest.raises(ValueError, match=f"another process is writing to {out}"):
+                run_here({**finished, "out": str(out), **choice})
+        assert [path.name for path in out.iterdir()] == [".lock"]
+    assert not list(Path(finished["out"]).rglob(".lock"))
 
 
 def launch(settings, folder, *launcher):
