@@ -125,6 +125,8 @@ def _in_one_line(error: Exception, settings: Any) -> str | None:
     """Describe an error of the disk or of a user; None for a bug."""
     if (full := full_disk_error(error)) is not None:
         return full_disk_in_words(full, settings)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:200]!r} is not UTF-8: rename the file or folder"
     if isinstance(error, USER_ERRORS) and not (isinstance(error, OSError) and error.errno is not None):
         return str(error)
     return disk_error(error)

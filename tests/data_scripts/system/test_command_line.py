@@ -181,3 +181,12 @@ def test_names_that_are_not_text_are_printed():
     script = SCRIPT.replace("a line", r"caf\udce9")
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "caf\\udce9\n")
+
+
+def look_for(args: Colours) -> None:
+    os.fsdecode(b"caf\xe9").encode()
+
+
+def test_a_name_that_a_library_cannot_take_is_named(capsys):
+    assert run(look_for, []) == 2
+    assert capsys.readouterr().err == "error: 'caf\\udce9' is not UTF-8: rename the file or folder\n"
