@@ -51,8 +51,9 @@ def full_disk_in_words(error: OSError, settings: Any) -> str:
     the fullest.
     """
     folders = [folder for folder in map(_nearest, _written_folders(settings)) if os.access(folder, os.W_OK)]
-    if isinstance(error.filename, str):
-        failed = _nearest(Path(error.filename).parent)
+    written = error.filename if error.filename2 is None else error.filename2  # the second is the copy
+    if isinstance(written, str):
+        failed = _nearest(Path(written).parent)
         folders = [folder for folder in folders if folder.stat().st_dev == failed.stat().st_dev][:1] or [failed]
     folder = min(folders or [Path()], key=lambda folder: shutil.disk_usage(folder).free)
     stats, reason = os.statvfs(folder), os.strerror(error.errno or errno.ENOSPC)

@@ -341,7 +341,9 @@ def test_a_damaged_state_is_named(settings, tmp_path):
         patch.setattr("train.training.loop.save_checkpoint", interrupt)
         run_here(interrupted)
     (state,) = (tmp_path / "run" / "states").iterdir()
-    whole = {path: path.read_bytes() for path in state.iterdir()}
+    # Without the states of random generators a run resumes to the same numbers: it seeds them at each step.
+    whole = {path: path.read_bytes() for path in state.iterdir() if not path.name.startswith("random_states")}
+    assert len(whole) >= 3
     for path, content in whole.items():
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=f"The state {state} is damaged or incomplete"):

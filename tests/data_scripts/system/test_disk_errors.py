@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import subprocess
 from dataclasses import dataclass
 
@@ -71,6 +72,10 @@ def test_a_full_disk_is_named_with_the_room_on_it(full_disk, tmp_path):
         write_bytes(full_disk / "other", bytes(60_000))
     assert full_disk_in_words(raised.value, Settings()) == said
     assert [path.name for path in full_disk.iterdir()] == ["file"]
+    (tmp_path / "whole").write_bytes(bytes(60_000))
+    with pytest.raises(OSError, match="No space left") as raised:
+        shutil.copyfile(tmp_path / "whole", full_disk / "copy")  # its error names both
+    assert full_disk_in_words(raised.value, Settings()) == said
 
 
 def test_a_full_disk_in_another_process_or_quoted():
