@@ -46,7 +46,7 @@ def main(args: BuildArguments) -> int | None:
         destination = Destination(repo_id=args.push_to_hub, kind="dataset", tag=args.tag, public_option=public_option)
         check_destination(HfApi(), destination, is_new=True)
     report = build(args, command=shlex.join(["python", "-m", "data_scripts.build", *without_paths(sys.argv[1:])]))
-    print(printable("\n".join(summary_lines(report, args.out))).encode(errors="backslashreplace").decode())
+    print(printable("\n".join(summary_lines(report, args.out))))
     return _publish(args, destination) if destination else None
 
 

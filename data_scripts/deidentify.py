@@ -9,7 +9,7 @@ next time; keep that file where only you can read it. Without a key file, no one
 `OUT.files.json` next to the output lists what was done with each file. It contains the old names: keep it to yourself.
 """
 
-import shutil
+import io
 import sys
 from collections import Counter
 from dataclasses import MISSING, dataclass
@@ -27,7 +27,7 @@ from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_ele
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import publish, staging_folder
-from data_scripts.system.whole_files import write_private_json
+from data_scripts.system.whole_files import write_bytes, write_folder, write_private_json
 
 WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 WRITTEN = "written"
@@ -79,10 +79,8 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
     check_folders(raw, out)
     paths = sorted(path for path in raw.rglob("*") if path.is_file())
     outcomes: dict[str, str] = {}
-    with staging_folder(out) as staging:
-        copies = staging / "copies"
-        shutil.rmtree(copies, ignore_errors=True)  # left by a killed run; its key may be lost
-        copies.mkdir()
+
+    def fill(copies: Path) -> None:
         for path in tqdm(paths, desc="de-identifying", unit=" files"):
             try:
                 _copy_without_names(path, copies, pseudonyms, keep_burnt_in)
@@ -91,11 +89,13 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
                 outcome = f"left out: {error}"
             outcomes[path.relative_to(raw).as_posix()] = outcome
         if WRITTEN not in outcomes.values():
-            shutil.rmtree(copies)
             name, outcome = next(iter(outcomes.items()), ("no file", "the folder is empty"))
             raise ValueError(f"nothing in {raw} could be de-identified; {name}: {outcome}")
-        publish(copies, out, staging)
-    write_private_json(_list_path(out), outcomes)
+
+    with staging_folder(out) as staging:
+        write_folder(staging / "copies", fill)
+        write_private_json(_list_path(out), outcomes)  # before the copies get their name: none is without its entry
+        publish(staging / "copies", out, staging)
     return outcomes
 
 
@@ -106,6 +106,7 @@ def _list_path(out: Path) -> Path:
 def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_burnt_in: bool) -> None:
     if not is_dicom(path):
         raise UnusableImageError("not a DICOM file")
+    content = io.BytesIO()
     with open_dicom(path), path.open("rb") as file:  # errors inside become `UnusableImageError`
         dataset = pydicom.dcmread(BoundedReader(file, path.name), force=True)
         cleaned = deidentify_dicom(dataset, pseudonyms)
@@ -116,8 +117,10 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
         target = copies.joinpath(*_new_name(cleaned, path, pseudonyms))
         if target.exists():
             raise UnusableImageError("another file has the same SOP instance UID")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cleaned.save_as(target)
+        cleaned.save_as(content)
+    # Outside: an error of the output ends the command, it says nothing of the file that was read.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, content.getvalue())
 
 
 def _check_letters(path: Path, dataset: Dataset) -> None:

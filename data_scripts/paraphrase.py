@@ -29,7 +29,7 @@ from data_scripts.paraphrasing.model import Answerer, Decoding, ImageTextModel, 
 from data_scripts.records import SPLITS
 from data_scripts.system.command_line import check_choices, run, setting
 from data_scripts.system.staging import publish, staging_folder
-from data_scripts.system.whole_files import write_json, write_private_json, write_text
+from data_scripts.system.whole_files import read_json, write_json, write_private_json, write_text
 
 if TYPE_CHECKING:  # takes seconds to import, which --help should not
     from datasets import Dataset
@@ -169,7 +169,7 @@ def _write(args: ParaphraseArguments, folder: Path, rephrased: Sequence[Rephrase
             copy_with_rephrasings(shard, target, texts)
         else:
             shutil.copyfile(shard, target)
-    report = json.loads((args.dataset / REPORT_NAME).read_text(encoding="utf-8"))
+    report = read_json(args.dataset / REPORT_NAME, "Build the dataset again with data_scripts.build.")
     report["rephrasings"] = {key: value for key, value in result.items() if key != "examples"}
     write_private_json(folder / REPORT_NAME, report)
     write_json(folder / f"{AUDIT_NAME}.json", result)

@@ -26,6 +26,7 @@ from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from data_scripts.reports.text import labels_from_report, report_findings
 from data_scripts.sources.notes import Note, read_notes
 from data_scripts.system.command_line import run, setting
+from data_scripts.system.staging import staging_folder
 from data_scripts.system.whole_files import write_json, write_text
 
 COLUMNS = ("patient_id", "level", "kind", "side", "severity", "negated", "span", "text")
@@ -89,10 +90,12 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "empty_patient_ids": [note.patient_id for note in usable if not note.text],
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     as_lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(args.out, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
-    write_json(report_path, report)
+    with staging_folder(args.out) as staging:  # both, or neither
+        write_text(staging / args.out.name, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
+        write_json(staging / report_path.name, report)
+        (staging / args.out.name).replace(args.out)
+        (staging / report_path.name).replace(report_path)
     return report
 
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {words[0]!r} is not a command.{hint} lumbarclip --help lists all.", file=sys.stderr)
         return FAILED
     sys.argv = [f"lumbarclip {name}", *words[1:]]  # what help and records of a run show
-    return run(import_module(COMMANDS[name][0]).main, words[1:])
+    return run(import_module(COMMANDS[name][0]).main)
 
 
 def describe() -> str:

@@ -8,12 +8,13 @@ and on baselines, zero-shot classification by prompts, and retrieval, with 95 % 
 caches encoded images for the same weights and data; you may delete it.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import cast
 
 from data_scripts.system.command_line import run
+from data_scripts.system.staging import only_process
+from data_scripts.system.whole_files import read_json
 from train.evaluation.arguments import EvaluateArguments
 
 
@@ -30,7 +31,6 @@ def main(args: EvaluateArguments) -> None:
     model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
     dataset = open_dataset(args.dataset)
     out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
-    check_results_folder(out_dir / METRICS, Path(args.dataset).name, args)
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
         split=args.split,
@@ -42,7 +42,9 @@ def main(args: EvaluateArguments) -> None:
     )
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
-    evaluate(model, processor, dataset, out_dir, settings=settings)
+    with only_process(out_dir):
+        check_results_folder(out_dir / METRICS, Path(args.dataset).name, args)
+        evaluate(model, processor, dataset, out_dir, settings=settings)
     print((out_dir / "report.md").read_text())
     print(f"Written: {out_dir}/metrics.json, predictions.parquet, report.md, figures/")
 
@@ -50,7 +52,8 @@ def main(args: EvaluateArguments) -> None:
 def check_results_folder(metrics: Path, dataset_name: str, args: EvaluateArguments) -> None:
     """Raise ValueError if the default folder holds metrics of another dataset."""
     if metrics.exists() and not args.out:
-        measured = json.loads(metrics.read_text())["dataset"]["name"]
+        results = read_json(metrics, "Delete it, or name another folder with --out.")
+        measured = results.get("dataset", {}).get("name")
         if measured != dataset_name:
             raise ValueError(
                 f"{metrics} has the metrics of {measured}, not of {dataset_name}: name another folder with --out."

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from data_scripts.system.command_line import run, setting
+from data_scripts.system.staging import only_process
+from data_scripts.system.whole_files import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +53,12 @@ class ExplainArguments:
 
 def main(args: ExplainArguments) -> None:
     """Draw the maps, score them, and write the report."""
+    with only_process(Path(args.out)):
+        explain(args)
+
+
+def explain(args: ExplainArguments) -> None:
+    """Draw the maps of the model and of those with random weights, score them, and write the report."""
     import torch
 
     from train.checkpoints.checkpoint import load_checkpoint
@@ -109,15 +117,13 @@ def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
 
 def write(results: dict[str, Any], figure: "Figure", folder: Path) -> None:
     """Write what was measured, and print the report."""
-    from data_scripts.system.whole_files import write_bytes, write_json, write_text
     from train.reporting.explanation_report import explanation_report
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).unlink(missing_ok=True)
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    write_bytes(folder / "explanation.png", png.getvalue())
     report = explanation_report(results)
+    (folder / RESULTS).unlink(missing_ok=True)
+    write_bytes(folder / "explanation.png", png.getvalue())
     write_text(folder / "explanation.md", report)
     write_json(folder / RESULTS, results)  # last: if it exists, so do the others
     print(report)

@@ -11,8 +11,10 @@ commit, or none, and then the tag. Rerun the command to resume an interrupted up
 """
 
 import sys
+from pathlib import Path
 
 from data_scripts.system.command_line import run
+from data_scripts.system.staging import only_process
 from train.publishing.arguments import PublishArguments
 
 WHEN_INTERRUPTED = "Rerun to send the rest."  # what Ctrl-C says
@@ -20,9 +22,10 @@ WHEN_INTERRUPTED = "Rerun to send the rest."  # what Ctrl-C says
 
 def main(args: PublishArguments) -> None:
     """Check the run, write the folders, and send them."""
-    from train.publishing.publication import publish
+    from train.publishing.publication import HUB, publish
 
-    publish(args)
+    with only_process(Path(args.run) / HUB):
+        publish(args)
 
 
 if __name__ == "__main__":

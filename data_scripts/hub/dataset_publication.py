@@ -1,6 +1,5 @@
 """Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or must not be shared."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from data_scripts.auditing.privacy_check import check_dataset
 from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.lumbar_builder import DATA_FOLDER
 from data_scripts.records import NOT_STATED, SourceAbout
+from data_scripts.system.whole_files import read_json
 from data_scripts.writing.build_arguments import BuildArguments
 from data_scripts.writing.build_report import REPORT_NAME
 
@@ -82,10 +82,7 @@ def _read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_NAME
     if not path.is_file():
         raise ValueError(f"{folder} is not a build: it has no {REPORT_NAME}. Give the folder that `--out` named.")
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if missing := {"may_be_shared", "source", "deidentification", "shards"} - report.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: build the dataset again.")
-    return report
+    return read_json(path, "Build the dataset again.", ("may_be_shared", "source", "deidentification", "shards"))
 
 
 def _check_names(found: Mapping[str, Any], folder: Path) -> None:

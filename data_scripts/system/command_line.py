@@ -4,12 +4,15 @@
 """
 
 import argparse
+import io
 import json
 import logging
 import os
 import re
 import select
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
@@ -18,6 +21,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from data_scripts.system.disk_errors import disk_error, full_disk_error, full_disk_in_words
 from data_scripts.system.markdown import printable
 
 ArgumentsT = TypeVar("ArgumentsT")
@@ -45,7 +49,7 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
 
 
 def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command: parse its arguments, call it, print a user's error in one line.
+    """Run a command: parse its arguments, call it, print an error of a user or of the disk in one line.
 
     `main` takes one dataclass, named by its annotation. Ctrl-C prints `WHEN_INTERRUPTED` of its module, if there is
     one, or how to resume.
@@ -57,29 +61,97 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain bytes that are not text
     arguments_class = arguments_class_of(main)
+    settings: Any = None  # until they are read
+    resumes = "resume" in {item.name for item in fields(arguments_class)}
+    how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
+    interrupts = _Interrupts(getattr(sys.modules[main.__module__], "WHEN_INTERRUPTED", how))
+    threading.excepthook = _quiet_in_threads
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupts.handle)
     try:
-        code = main(parse_arguments(arguments_class, argv)) or 0
-        sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
+        settings = parse_arguments(arguments_class, argv)
+        code = main(settings) or 0
+        sys.stdout.flush()  # a closed pipe or a full disk must fail here, not when the interpreter ends
         return code
-    except USER_ERRORS as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            return PIPE_CLOSED
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+    except (KeyboardInterrupt, Exception) as error:
+        _end_progress_bars()
+        if isinstance(error, KeyboardInterrupt) or interrupts.count:  # some libraries raise their own error instead
+            interrupts.say()
+            return INTERRUPTED
+        message = _in_one_line(error, settings)
+        if _drop_unwritable_output():
+            if isinstance(error, BrokenPipeError):
+                return PIPE_CLOSED
+            message = f"Cannot write to standard output: {disk_error(error)}"
+        if message is None:
+            raise
+        print(f"error: {printable(message)}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        resumes = "resume" in {item.name for item in fields(arguments_class)}
-        how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
-        print(f"Interrupted. {getattr(sys.modules[main.__module__], 'WHEN_INTERRUPTED', how)}", file=sys.stderr)
-        return INTERRUPTED
+    finally:
+        interrupts.count += 1  # a later Ctrl-C ends the process at once
 
 
-def _reader_is_gone() -> bool:
-    """Whether it is standard output that is closed, not another pipe; if so, what is left to print goes nowhere."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    if not poll.poll(0):
-        return False
+class _Interrupts:
+    """Handles Ctrl-C: the first raises a KeyboardInterrupt, another one ends the process, whatever it is doing."""
+
+    def __init__(self, way_out: str) -> None:
+        # Of several processes, one speaks.
+        self._words = f"Interrupted. {way_out}\n" if os.environ.get("RANK", "0") == "0" else ""
+        self.count = 0
+
+    def handle(self, *_: object) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise KeyboardInterrupt
+        self.say()
+        os._exit(INTERRUPTED)
+
+    def say(self) -> None:
+        """Say once what to do next."""
+        words, self._words = self._words, ""
+        sys.stderr.write(words)
+        sys.stderr.flush()
+
+
+def _quiet_in_threads(failed: Any) -> None:
+    """Print no traceback for an error of the disk in a thread that writes: the main thread raises it again."""
+    if disk_error(failed.exc_value) is None:
+        threading.__excepthook__(failed)
+
+
+def _in_one_line(error: Exception, settings: Any) -> str | None:
+    """Describe an error of the disk or of a user; None for a bug."""
+    if (full := full_disk_error(error)) is not None:
+        return full_disk_in_words(full, settings)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[:200]!r} is not UTF-8: rename the file or folder"
+    if isinstance(error, USER_ERRORS) and not (isinstance(error, OSError) and error.errno is not None):
+        return str(error)
+    return disk_error(error)
+
+
+def _end_progress_bars() -> None:
+    """Leave the lines of progress bars, so that an error begins one of its own."""
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()
+
+
+def _drop_unwritable_output() -> bool:
+    """Whether standard output can no longer be written; if so, what is left to print goes nowhere."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        if not poll.poll(0):
+            sys.stdout.flush()
+            return False
+    except io.UnsupportedOperation:
+        return False  # it goes to no file
+    except OSError:
+        pass
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
 
@@ -180,17 +252,19 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"No settings file {path}. Examples are in train/configs.")
     try:
-        settings = yaml.load(path.read_text(), UniqueKeysLoader) or {}
+        settings = yaml.load(path.read_text(encoding="utf-8"), UniqueKeysLoader) or {}
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise ValueError(f"{path}{line}: {words}.") from error
-    except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a character that is not UTF-8, or not of YAML
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} contains {settings!r:.60}, no settings: write lines such as `batch_size: 8`.")
     hints = get_type_hints(arguments_class)
     for name, value in settings.items():
         if name not in hints:
-            nearest = get_close_matches(name, hints, n=1)
+            nearest = get_close_matches(str(name), hints, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
             raise ValueError(f"{path} sets {name!r}, which is not a setting.{hint}")
         kind = None if _is_list(hints[name]) else _one_type(hints[name])

@@ -1,13 +1,14 @@
-"""The hidden folder in which a build grows until it is complete, and from which an interrupted one resumes."""
+"""One process for an output, and the hidden folder in which it grows until complete, and from which it resumes."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 LOCK_NAME = "lock"
+HIDDEN_LOCK_NAME = ".lock"  # in a folder that others read
 EARLIER_NAME = "earlier"
 _REPLACED_NAME = "replaced"
 
@@ -31,11 +32,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
     """
     folder = staging_path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_NAME, blocking=False)  # the system frees it however its holder dies
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"another build of --out {out} is running; wait for it, or choose another folder") from None
+    lock = _acquired(folder / LOCK_NAME, f"another build of --out {out} is running")
     try:
         if out.exists():
             _remove_earlier(folder)  # killed in `publish`, after the new one got its name
@@ -46,6 +43,40 @@ def staging_folder(out: Path) -> Iterator[Path]:
         if folder.exists() and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
             clear(folder)
         lock.release()
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Lock a folder in which files appear one by one; it is made if missing, and removed again if nothing was written.
+
+    Raises:
+        ValueError: If another process writes to it.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _acquired(folder / HIDDEN_LOCK_NAME, f"another process is writing to {folder}")
+    try:
+        yield
+    finally:
+        (folder / HIDDEN_LOCK_NAME).unlink(missing_ok=True)  # while it is held: whoever has opened it will not get it
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        lock.release()
+
+
+def holds_nothing(folder: Path, ignored: Collection[str] = (HIDDEN_LOCK_NAME,)) -> bool:
+    """Whether a folder is empty, but for its lock and other files that are `ignored`."""
+    return folder.is_dir() and all(path.name in ignored for path in folder.iterdir())
+
+
+def _acquired(path: Path, holder: str) -> FileLock:
+    lock = FileLock(path, blocking=False)  # the system frees it however its holder dies
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{holder}; wait for it, or choose another folder") from None
+    return lock
 
 
 def clear(folder: Path) -> None:

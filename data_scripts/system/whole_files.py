@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not say where
         raise
 
 
@@ -28,8 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
-    write_bytes(path, content.encode())
+    """Write a UTF-8 text file whole or not at all; bytes of a file name that are not UTF-8 are escaped."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -49,17 +51,36 @@ def write_private_json(path: Path, content: Any) -> None:
             file.write(text.encode(errors="backslashreplace"))
 
 
+def read_json(path: Path, way_out: str, keys: Collection[str] = ()) -> dict[str, Any]:
+    """Read a JSON object that a command wrote.
+
+    Raises:
+        ValueError: If the file is cut off or something else, or lacks one of the keys; the message ends in `way_out`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
+        raise ValueError(f"{path} is damaged or incomplete ({error}). {way_out}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} contains {type(content).__name__}, not the object that was written. {way_out}")
+    if missing := set(keys) - content.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}. {way_out}")
+    return content
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a hidden folder, and rename that to `folder`, replacing it, when it is complete."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)  # killed between the two renames below
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         fill(unfinished)
-    except Exception:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)

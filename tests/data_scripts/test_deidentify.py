@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from data_scripts import deidentify
 from data_scripts.deidentify import deidentify_folder, main
 from data_scripts.imaging.dicom import SliceHeader, read_headers, read_slice
 from data_scripts.privacy.dicom_profile import identifying_elements
@@ -102,13 +105,6 @@ def test_only_the_owner_reads_the_list_of_old_names_at_any_moment(export, tmp_pa
     assert [mode & 0o777 for mode in (*modes, (tmp_path / "out.files.json").stat().st_mode)] == [0o600, 0o600]
 
 
-def test_a_name_that_is_not_text_is_listed(export, tmp_path):
-    name = os.fsdecode(b"Sal\xe9m")
-    (export / name).write_bytes(b"no slice")
-    assert run(export, tmp_path / "out")[name].startswith("left out")
-    assert json.loads((tmp_path / "out.files.json").read_text())[name].startswith("left out")
-
-
 def test_series_stay_together_and_the_key_gives_the_same_names(export, tmp_path):
     run(export, tmp_path / "first", key_file=tmp_path / "key")
     run(export, tmp_path / "second", key_file=tmp_path / "key")
@@ -171,3 +167,38 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "14 of 15 files written" in printed and "1 left out: not a DICOM file" in printed
     assert "Salem" not in printed
+
+
+def test_a_full_disk_ends_it_and_leaves_nothing(export, tmp_path, monkeypatch):
+    """A file that was not written is no file that was left out; with room again, all are written."""
+    written = Path.write_bytes
+
+    def full_after_three(path, content):
+        if len(list(tmp_path.rglob("*.dcm"))) == 3:
+            written(path, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, content)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(Path, "write_bytes", full_after_three)
+        run(export, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert list(run(export, tmp_path / "out").values()).count("written") == 14
+
+
+def test_the_list_is_complete_before_the_copies_get_their_name(export, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(deidentify, "write_private_json", full)
+        run(export, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_not_text_is_listed(export, tmp_path):
+    name = os.fsdecode(b"caf\xe9.dcm")
+    shutil.copy(export / "Salem_Ahmad_1961-04-02" / "slice0", export / name)
+    assert command_line.run(main, ["--raw", str(export), "--out", str(tmp_path / "out")]) == 0
+    listed = json.loads((tmp_path / "out.files.json").read_text())
+    assert listed[name] in ("written", "left out: another file has the same SOP instance UID")

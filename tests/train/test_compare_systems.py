@@ -16,10 +16,10 @@ import yaml
 from datasets import load_dataset
 from sklearn.metrics import f1_score
 
+from data_scripts.system.staging import only_process
 from tests.train.experiments.experiment_settings import SMALL, experiment_settings
 from train.evaluation.predictions import read_predictions
 from train.experiments import experiment, runner
-from train.experiments.runner import is_disk_full
 from train.experiments.spec import ExperimentArguments
 from train.training.history import read_history
 
@@ -261,9 +261,9 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path
         shutil.rmtree(out / "runs" / "untrained-seed0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_bytes", full_after(Path.write_bytes, file))
-        with pytest.raises(OSError, match=r"The disk of .*s is full.*make room") as raised:
+        with pytest.raises(OSError, match=rf"No space left on device: '{out}/.*{file}") as raised:
             run_here(settings)
-    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.errno == errno.ENOSPC and not (out / ".lock").exists()
     assert not list(out.rglob("*unfinished*")) and not (out / "results.json").exists()
     before = written_at(settings, "ours-seed0")
     run_here(settings)
@@ -271,13 +271,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(finished, tmp_path
     assert_same_metrics(metrics_of(settings), metrics_of(finished))
 
 
-def test_a_full_disk_is_known_behind_the_errors_of_libraries():
-    assert is_disk_full(OSError(errno.ENOSPC, "full")) and not is_disk_full(OSError(errno.EACCES, "no"))
-    assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
-    assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 1178112 vs 1178000"))
-    wrapped = RuntimeError("could not save")
-    wrapped.__context__ = OSError(errno.ENOSPC, "full")
-    assert is_disk_full(wrapped) and not is_disk_full(RuntimeError("could not save"))
+def test_two_experiments_do_not_write_to_one_folder(finished, tmp_path):
+    out = tmp_path / "s"
+    with only_process(out):
+        for choice in ({}, {"overwrite": True}, {"dry_run": True}):
+            with pytest.raises(ValueError, match=f"another process is writing to {out}"):
+                run_here({**finished, "out": str(out), **choice})
+        assert [path.name for path in out.iterdir()] == [".lock"]
+    assert not list(Path(finished["out"]).rglob(".lock"))
 
 
 def launch(settings, folder, *launcher):

@@ -396,3 +396,12 @@ def test_an_export_that_was_altered_is_refused(checkpoint, scans, tmp_path, tiny
     with pytest.raises(ValueError, match="has no digest of vision_model.onnx.*export again"):
         run(checkpoint, out, images=str(scans), onnx=str(folder))
     assert not out.exists()
+
+
+def test_a_name_that_is_not_text_is_listed(checkpoint, scans, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("L", (8, 8)).save(scans / name)
+    run(checkpoint, tmp_path / "out.parquet", images=str(scans))
+    listed = json.loads((tmp_path / "out.parquet.json").read_text())["unreadable"]
+    assert {entry["source"]: entry["reason"] for entry in listed}[name] == "the file name is not UTF-8; rename the file"
+    assert name not in pq.read_table(tmp_path / "out.parquet")["source"].to_pylist()

@@ -7,6 +7,7 @@ import pytest
 from datasets import load_dataset
 
 from data_scripts.system.command_line import parse_arguments
+from data_scripts.system.staging import only_process
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.loaders import rows_sha256
@@ -153,3 +154,14 @@ def test_help_explains_every_setting(capsys):
         assert f"--{setting.name}" in shown
         assert setting.metadata["help"] in shown
     assert "--no_baselines" in shown
+
+
+def test_two_evaluations_do_not_write_to_one_folder(tiny_model, tiny_processor, tiny_dataset_folder, tmp_path):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "run" / "checkpoint")
+    words = ["--checkpoint", str(tmp_path / "run" / "checkpoint"), "--dataset", str(tiny_dataset_folder)]
+    with only_process(tmp_path / "run"), pytest.raises(ValueError, match="another process is writing to .*run"):
+        main(parse_arguments(EvaluateArguments, words))
+    (tmp_path / "run" / "metrics.json").write_text('{"dataset": {"na')
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged or incomplete .*Delete it"):
+        main(parse_arguments(EvaluateArguments, words))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint", "metrics.json"]

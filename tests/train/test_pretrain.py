@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from scipy.stats import entropy
 from transformers import AutoModel
 
+from data_scripts.system.staging import only_process
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
@@ -320,3 +321,36 @@ def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
     )
     assert done.returncode != 0
     assert "data_scripts.build" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_runs_do_not_write_to_one_folder(settings, tmp_path):
+    """Not even with --overwrite; in the folder of another process nothing changes, and a finished run keeps no lock."""
+    folder = tmp_path / "run"
+    with only_process(folder):
+        for choice in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(ValueError, match=f"another process is writing to {folder}"):
+                run_here({**settings, **choice})
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    run_here({**settings, "max_updates": 1})
+    assert (folder / "checkpoint").is_dir() and not (folder / ".lock").exists()
+
+
+def test_a_damaged_state_is_named(settings, tmp_path):
+    interrupted = {**settings, "max_updates": 2, "save_every": 1}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("train.training.loop.save_checkpoint", interrupt)
+        run_here(interrupted)
+    (state,) = (tmp_path / "run" / "states").iterdir()
+    # Without the states of random generators a run resumes to the same numbers: it seeds them at each step.
+    whole = {path: path.read_bytes() for path in state.iterdir() if not path.name.startswith("random_states")}
+    assert len(whole) >= 3
+    for path, content in whole.items():
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=f"The state {state} is damaged or incomplete"):
+            run_here({**interrupted, "resume": True})
+        path.write_bytes(content)
+    run_here({**interrupted, "resume": True})
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt

@@ -71,7 +71,11 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
     if accelerator.is_main_process:
         shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
+    try:
+        accelerator.save_state(str(unfinished))
+    except Exception:
+        shutil.rmtree(unfinished, ignore_errors=True)  # it fills the disk
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         unfinished.rename(folder)
@@ -82,7 +86,11 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
 
 
 def load_state(accelerator: Accelerator, output_dir: Path) -> int:
-    """Load the newest complete state; return its optimizer updates, 0 without a state."""
+    """Load the newest complete state; return its optimizer updates, 0 without a state.
+
+    Raises:
+        ValueError: If a file of the state is damaged or missing.
+    """
     folders = sorted((output_dir / STATES).glob("update-*"))
     if not folders:
         return 0
@@ -90,10 +98,13 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
         for path in folders[-1].glob("custom_checkpoint_*.pkl"):
             torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run all that is in it
         accelerator.load_state(str(folders[-1]))
-    except Exception as error:  # torch, accelerate and safetensors raise anything for a damaged file
-        reason = " ".join(str(error).split())
+    except Exception as error:  # safetensors, torch and pickle each have their own
         raise ValueError(
-            f"{folders[-1]} cannot be read ({type(error).__name__}: {reason[:300]}): it is damaged, or not of this "
-            "run. Start again with --overwrite."
+            f"The state {folders[-1]} is damaged or incomplete ({_first_line(error)}). Delete {folders[-1].parent} and "
+            "rerun with --resume to train from the start."
         ) from error
     return int(folders[-1].name.removeprefix("update-"))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

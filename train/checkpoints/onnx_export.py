@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from data_scripts.system.staging import publish, staging_folder
 from data_scripts.system.whole_files import write_folder, write_json
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import find_checkpoint
@@ -67,7 +68,9 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
             shutil.copy(path, folder)
         write_json(folder / EXPORT, description)
 
-    write_folder(out, fill)
+    with staging_folder(out) as staging:
+        write_folder(staging / "export", fill)
+        publish(staging / "export", out, staging)
     return description
 
 

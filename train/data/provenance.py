@@ -1,6 +1,5 @@
 """Facts of a run's data: identity of the rows, leaks between splits, licence and origin."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HFValidationError
 
 from data_scripts.auditing.leaks import LeakReport, leaks_of
+from data_scripts.system.whole_files import read_json
 from data_scripts.writing.build_report import REPORT_NAME
 from train.data.loaders import rows_sha256
 
@@ -99,7 +99,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        report = json.loads(path.read_text())
+        report = read_json(path, "Build the dataset again with data_scripts.build.", ("arguments", "split_rule"))
     except PermissionError:  # only its owner reads it, since it names rows as the source does
         return {}
     about, found = report.get("source", {}), report.get("deidentification")

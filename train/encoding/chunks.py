@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_scripts.system.staging import LOCK_NAME, clear, staging_folder
-from data_scripts.system.whole_files import unfinished_file, write_json
+from data_scripts.system.whole_files import read_json, unfinished_file, write_json
 from train.checkpoints.manifest import json_fields
 
 METADATA = b"lumbarclip"
@@ -80,9 +80,9 @@ def open_chunks(out: Path, settings: dict[str, Any], overwrite: bool) -> Iterato
     Raises:
         ValueError: If another process uses the folder, or its chunks are from a run with other settings.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(out) as folder:
-        before = json.loads((folder / SETTINGS).read_text()) if (folder / SETTINGS).exists() else None
+        path = folder / SETTINGS
+        before = read_json(path, f"Delete {folder} to start over.") if path.exists() else None
         if before is not None and before != settings:
             if not overwrite:
                 then, now = dict(json_fields(before)), dict(json_fields(settings))

@@ -4,6 +4,7 @@ Shapes: B images or rows of a batch that can be read, C channels, S side of the 
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class FolderImages:
         digest = hashlib.sha256()
         for name in self.file_names:
             stat = (self.folder / name).stat()
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(name) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return {"num_files": self.num_files, "files_sha256": digest.hexdigest()}
 
     def references(self) -> Iterator[Reference]:
@@ -84,7 +85,9 @@ class FolderImages:
         return ((name, frame) for name in self.file_names for frame in range(_num_frames(self.folder / name)))
 
     def load(self, name: str, frame: int) -> Image.Image:
-        """Decode one frame."""
+        """Decode one frame; raise an `UnusableImageError` for a name that cannot be a `source`."""
+        if name.encode(errors="replace").decode() != name:
+            raise UnusableImageError("the file name is not UTF-8; rename the file")
         path = self.folder / name
         return read_slice(path, frame) if is_dicom(path) else read_image(path)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
+from data_scripts.system.whole_files import unfinished_file
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.image_cache import DecodedImages, normalise
 from train.evaluation.protocols.retrieval import group_texts
@@ -85,9 +85,8 @@ def cached(path: Path, make: Callable[[], dict[str, Array]]) -> dict[str, Array]
             logger.warning("Cannot read the cached features %s (%s); computing them again.", path, error)
     arrays = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
-    unfinished.replace(path)
+    with unfinished_file(path) as unfinished:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
     return arrays
 
 

@@ -1,6 +1,5 @@
 """The data that all runs of an experiment share: the rows, the folds, and the baselines of each fold."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from datasets import DatasetDict, concatenate_datasets
 
 from data_scripts.splits import patient_folds
-from data_scripts.system.whole_files import write_json
+from data_scripts.system.whole_files import read_json, write_json
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import DataFacts
 from train.evaluation.baselines import pixel_features
@@ -139,7 +138,7 @@ def keep_folds(data: ExperimentData, folder: Path) -> None:
     patients = zip(data.targets.patient_ids.tolist(), data.fold_of_row.tolist(), strict=True)
     now = {"rows_sha256": rows_sha256(rows.select(order)), "fold_of_patient": dict(sorted(patients))}
     path = folder / FOLDS
-    if path.exists() and json.loads(path.read_text()) != now:
+    if path.exists() and read_json(path, "Restore it, or start again with --overwrite.") != now:
         raise ValueError(
             f"{path} was cut from other rows: the dataset has been rebuilt since. Choose another folder, or start "
             "again with --overwrite."

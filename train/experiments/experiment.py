@@ -1,6 +1,5 @@
 """Run an experiment: every run that is not done, then the metrics of all of them together, then the report."""
 
-import json
 import logging
 import shlex
 import shutil
@@ -14,7 +13,8 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from data_scripts.system.whole_files import write_json, write_text
+from data_scripts.system.staging import HIDDEN_LOCK_NAME, holds_nothing
+from data_scripts.system.whole_files import read_json, write_json, write_text
 from train.evaluation.predictions import PREDICTIONS, Predictions, pool, read_predictions
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.data import ExperimentData, baselines_of, keep_folds, open_experiment_data
@@ -28,13 +28,12 @@ from train.experiments.runner import (
     do_run,
     folder_of,
     forget,
-    naming_a_full_disk,
     read_summary,
 )
 from train.experiments.spec import ExperimentArguments, ExperimentRun, plan_runs
 from train.reporting.experiment.report import write_report
 from train.training.distributed import waiting_process_group
-from train.training.run_folder import read_start
+from train.training.run_folder import only_run, read_start
 
 logger = logging.getLogger(__name__)
 
@@ -46,17 +45,17 @@ def run_experiment(experiment: ExperimentArguments) -> None:
     """Do every run that is not done, measure all of them together, write the report.
 
     Raises:
-        ValueError: If a setting cannot work, or the folder or the dataset cannot be used.
-        OSError: If the disk is full.
+        ValueError: If a setting cannot work, the folder or the dataset cannot be used, or another process runs an
+            experiment in that folder.
     """
     accelerator = Accelerator(kwargs_handlers=[waiting_process_group()])
     out, runs = Path(experiment.out), plan_runs(experiment)
     check_folder(out)
-    check_same_folds(out, experiment)
-    if not experiment.overwrite:
-        check_predictions(runs)
-    data = open_experiment_data(experiment, accelerator.is_main_process)
-    with naming_a_full_disk(out):
+    with only_run(out, accelerator):
+        check_same_folds(out, experiment)
+        if not experiment.overwrite:
+            check_predictions(runs)
+        data = open_experiment_data(experiment, accelerator.is_main_process)
         if experiment.dry_run:
             show_plan(out, runs, data, accelerator)
             return
@@ -64,13 +63,15 @@ def run_experiment(experiment: ExperimentArguments) -> None:
         do_runs(experiment, runs, data, accelerator)
         if accelerator.is_main_process:
             report(out, experiment, runs, data)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
 def check_folder(out: Path) -> None:
     """Check that a folder is empty or an experiment's, so that nothing else is mixed with it or overwritten."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in OURS)):
+    left_by_a_kill = (HIDDEN_LOCK_NAME, *(f".{name}.unfinished" for name in OURS))
+    is_ours = any((out / name).exists() for name in OURS)
+    if out.is_file() or (out.is_dir() and not is_ours and not holds_nothing(out, left_by_a_kill)):
         raise ValueError(
             f"{out} exists and is not an experiment: name another folder with --out, or remove it yourself."
         )
@@ -80,7 +81,8 @@ def check_same_folds(out: Path, experiment: ExperimentArguments) -> None:
     """Check that an experiment begun in the folder has the same folds, since its runs predict their rows."""
     path = out / EXPERIMENT
     if path.exists() and not experiment.overwrite:
-        before = json.loads(path.read_text())["experiment"]["folds"]
+        described = read_json(path, "Restore it, or start again with --overwrite.")
+        before = described.get("experiment", {}).get("folds")
         if before != experiment.folds:
             cuts = [f"{folds} folds" if folds else "the dataset's own splits" for folds in (before, experiment.folds)]
             raise ValueError(
@@ -135,7 +137,7 @@ def delete_experiment(out: Path) -> None:
     for path in sorted(out.iterdir() if out.exists() else (), key=lambda path: path.name in OURS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        else:
+        elif path.name != HIDDEN_LOCK_NAME:
             path.unlink()
 
 

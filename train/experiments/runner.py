@@ -3,14 +3,11 @@
 A run's folder is that of any pretraining; `predictions.parquet` and then `summary.json` mark it as finished.
 """
 
-import errno
 import gc
-import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from data_scripts.system.whole_files import write_json
+from data_scripts.system.disk_errors import is_disk_full
+from data_scripts.system.whole_files import read_json, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.evaluation.predict import encode, predict
@@ -30,7 +28,15 @@ from train.experiments.spec import ExperimentRun
 from train.pretrain import pretrain
 from train.pretraining.initial_model import build_model
 from train.training.history import read_history, training_seconds
-from train.training.run_folder import RUN, changed_settings, check_output, describe_run, make_output
+from train.training.run_folder import (
+    RUN,
+    changed_settings,
+    check_output,
+    delete_run,
+    describe_run,
+    make_output,
+    read_run,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +135,7 @@ def summarise(run: ExperimentRun, accelerator: Accelerator, state: str, reason: 
 def read_summary(run: ExperimentRun) -> Summary | None:
     """Read how a run ended; None while it has not."""
     path = folder_of(run) / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path, f"Delete {path.parent} to repeat the run.") if path.exists() else None
 
 
 def forget(run: ExperimentRun) -> None:
@@ -139,7 +145,7 @@ def forget(run: ExperimentRun) -> None:
         for name in (SUMMARY, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)
     else:
-        shutil.rmtree(folder)
+        delete_run(folder)
 
 
 def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:
@@ -154,7 +160,7 @@ def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], a
         begun = folder_of(run) / RUN
         if begun.exists():
             now = describe_run(run.arguments, accelerator, rows[run.fold or 0])
-            if changes := changed_settings(json.loads(begun.read_text()), now):
+            if changes := changed_settings(read_run(folder_of(run)), now):
                 changed[run.run_id] = "; ".join(changes)
     if changed:
         raise ValueError(
@@ -168,28 +174,3 @@ def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], a
 def folder_of(run: ExperimentRun) -> Path:
     """Name the output folder of a run."""
     return Path(run.arguments.output_dir)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Tell whether an error means a full disk; libraries wrap the system's own error."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return True
-    # The words of safetensors, of the system, and of torch.save (the last two), which does not pass on the cause.
-    if any(words in str(error) for words in ("os error 28", "No space left", "iostream error", "unexpected pos")):
-        return True
-    cause = error.__cause__ or error.__context__
-    return cause is not None and is_disk_full(cause)
-
-
-@contextmanager
-def naming_a_full_disk(folder: Path) -> Iterator[None]:
-    """Turn whatever a full disk raises into one error that says so."""
-    try:
-        yield
-    except Exception as error:
-        if is_disk_full(error):
-            raise OSError(
-                errno.ENOSPC,
-                f"The disk of {folder} is full. Finished runs are kept: make room and rerun the same command",
-            ) from error
-        raise

@@ -1,6 +1,5 @@
 """Publish the folder of a run on the Hub: check it, write the folders that are sent, and send them."""
 
-import json
 import shutil
 from collections.abc import Collection
 from dataclasses import replace
@@ -25,6 +24,7 @@ from train.publishing.space import prepare_space
 from train.reporting.card.model_card import build_model_card
 from train.reporting.rendering import html_page
 from train.training.adapters import ADAPTER, check_adapter_base, set_adapter_base
+from train.training.run_folder import read_run
 from train.web_app.report_index import read_index
 
 HUB = "hub"  # below the folder of the run: exactly what is sent
@@ -189,7 +189,7 @@ def prepare_app(args: PublishArguments) -> Path:
 
 def check_may_be_public(run: Path) -> None:
     """Raise if the card of a run forbids sharing the model."""
-    data = json.loads((run / "run.json").read_text())["data"]
+    data = read_run(run)["data"]
     if data["may_be_shared"] is False:
         why = f"the licence of its training data does not allow sharing what was made from them ({data['license']})"
     elif not data["synthetic"] and data["deidentification"] and not data["deidentification"]["passed"]:

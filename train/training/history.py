@@ -18,7 +18,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         ValueError: If a line is not a valid update; the message names file and line.
     """
     path, lines = folder / HISTORY, []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines() if path.exists() else [], start=1):
         try:
             lines.append(_read_update(line))
         except ValueError as error:

@@ -29,7 +29,7 @@ from train.training.arguments import TrainingArguments
 from train.training.distributed import share_batch_statistics, take_buffers_of_first_process, waiting_process_group
 from train.training.history import HISTORY
 from train.training.optimization import average_weights, build_schedule, check_finite
-from train.training.run_folder import check_output, describe_run, keep_history, make_output
+from train.training.run_folder import check_output, describe_run, keep_history, make_output, only_run
 from train.training.task import Task, TrainingRows
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def run_task(
     `evaluate` is called on the first process with the model and the folder of the run.
 
     Raises:
-        ValueError: If the output folder holds something else, or the dataset cannot be learned from.
+        ValueError: If the output folder holds something else or another run writes to it, or the dataset cannot be
+            learned from.
         FloatingPointError: If a loss or a gradient is NaN or infinite.
     """
     accelerator = Accelerator(
@@ -58,18 +59,19 @@ def run_task(
     output_dir = Path(args.output_dir)
     run = describe_run(args, accelerator, facts.rows_sha256)
     run |= {"data": facts.description, "start": task.start}
-    check_output(output_dir, run, args)
-    if args.resume and (output_dir / CHECKPOINT).exists():
-        logger.info("%s has a finished checkpoint: skipping training.", output_dir)
-        model = task.load(output_dir / CHECKPOINT)
-        model.to(accelerator.device)
-    else:
-        model = Training(task, args, accelerator, run).run()
-    if evaluate is not None and accelerator.is_main_process:
-        evaluate(model, output_dir)
-    accelerator.wait_for_everyone()
-    for tracker in accelerator.trackers:
-        tracker.finish()
+    with only_run(output_dir, accelerator):
+        check_output(output_dir, run, args)
+        if args.resume and (output_dir / CHECKPOINT).exists():
+            logger.info("%s has a finished checkpoint: skipping training.", output_dir)
+            model = task.load(output_dir / CHECKPOINT)
+            model.to(accelerator.device)
+        else:
+            model = Training(task, args, accelerator, run).run()
+        if evaluate is not None and accelerator.is_main_process:
+            evaluate(model, output_dir)
+        accelerator.wait_for_everyone()
+        for tracker in accelerator.trackers:
+            tracker.finish()
     if accelerator.is_main_process:
         logger.info("Written: %s", ", ".join(str(path) for path in sorted(output_dir.iterdir())))
     return model

@@ -5,6 +5,8 @@ import platform
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,11 +15,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from data_scripts.system.whole_files import write_json, write_text
+from data_scripts.system.staging import HIDDEN_LOCK_NAME, holds_nothing, only_process
+from data_scripts.system.whole_files import read_json, write_json, write_text
 from train.training.arguments import TrainingArguments
+from train.training.history import read_history
 
 RUN = "run.json"
+DELETED_RUN = ".run.json.deleted"  # what `RUN` is called while the rest of its run is deleted
+_LEFT_BY_A_KILL = (HIDDEN_LOCK_NAME, f".{RUN}.unfinished", DELETED_RUN)
 PACKAGES = (
     *("lumbarclip", "torch", "torchvision", "timm", "transformers", "datasets"),
     *("accelerate", "tokenizers", "numpy"),
@@ -36,10 +43,10 @@ def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments)
         ValueError: If it is not empty and neither --resume nor --overwrite was given, if the run to resume has other
             settings, or if what --overwrite would delete is not a run.
     """
-    if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
+    if not output_dir.exists() or _is_half_deleted(output_dir) or holds_nothing(output_dir, _LEFT_BY_A_KILL):
         return
     if args.resume and (output_dir / RUN).exists():
-        check_same_settings(json.loads((output_dir / RUN).read_text()), run, output_dir)
+        check_same_settings(read_run(output_dir), run, output_dir)
     elif not args.overwrite:
         raise ValueError(f"{output_dir} is not empty: --resume continues the run in it, --overwrite deletes it.")
     elif not (output_dir / RUN).exists():
@@ -50,12 +57,49 @@ def make_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments, 
     """Make the folder of the run, or keep the one to resume, after `check_output`."""
     accelerator.wait_for_everyone()  # all have checked
     if accelerator.is_main_process:
-        if args.overwrite:
-            shutil.rmtree(output_dir, ignore_errors=True)
+        if (args.overwrite and (output_dir / RUN).exists()) or _is_half_deleted(output_dir):
+            delete_run(output_dir)
         if not (output_dir / RUN).exists():
             output_dir.mkdir(parents=True, exist_ok=True)
             write_json(output_dir / RUN, run)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def only_run(output_dir: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lock the folder of a run or an experiment, on the first process for all.
+
+    Raises:
+        ValueError: If another run writes to it; on all processes.
+        OSError: If it cannot be made.
+    """
+    with ExitStack() as held:
+        problem: list[Exception | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                held.enter_context(only_process(output_dir))
+            except (ValueError, OSError) as error:
+                problem = [error]
+        broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise problem[0]
+        yield
+
+
+def delete_run(output_dir: Path) -> None:
+    """Delete a run, but not its lock. Killed half-way, it is known as one to delete by the name of its first file."""
+    if (output_dir / RUN).exists():
+        (output_dir / RUN).replace(output_dir / DELETED_RUN)
+    for path in output_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in (HIDDEN_LOCK_NAME, DELETED_RUN):
+            path.unlink()
+    (output_dir / DELETED_RUN).unlink(missing_ok=True)
+
+
+def _is_half_deleted(output_dir: Path) -> bool:
+    return (output_dir / DELETED_RUN).exists() and not (output_dir / RUN).exists()
 
 
 def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_split: dict[str, str]) -> dict[str, Any]:
@@ -89,15 +133,20 @@ def describe_start(checkpoint: str, rows_sha256: dict[str, str]) -> dict[str, An
     folder = Path(checkpoint).resolve()
     path, rows = folder.parent / RUN, "unknown"
     if folder.is_dir() and path.exists():
-        run = json.loads(path.read_text())
+        run = read_run(folder.parent)
         rows = (run.get("start") or {"rows": "same"})["rows"] if run.get("rows_sha256") == rows_sha256 else "other"
     return {"checkpoint": checkpoint, "is_folder": folder.is_dir(), "rows": rows}
 
 
 def read_start(output_dir: Path) -> dict[str, Any] | None:
     """Read what `describe_start` found when a run began; None if it began from towers or there is no run."""
-    path = output_dir / RUN
-    return json.loads(path.read_text()).get("start") if path.exists() else None
+    return read_run(output_dir).get("start") if (output_dir / RUN).exists() else None
+
+
+def read_run(output_dir: Path) -> dict[str, Any]:
+    """Read `run.json`; raise a ValueError with the way out if it is damaged."""
+    way_out = "Restore the file from a copy of the run, or start again with --overwrite."
+    return read_json(output_dir / RUN, way_out)
 
 
 def check_same_settings(before: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
@@ -117,6 +166,8 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         >>> changed_settings(run, {**run, "arguments": {"batch_size": 8, "seed": 1}})
         ['seed: 0 then, 1 now']
     """
+    if lacking := {"arguments", "num_processes", "rows_sha256"} - before.keys():
+        return [f"{name}: not recorded then" for name in sorted(lacking)]
     # Two processes with half the batch are the same run.
     old, new = (
         {**run["arguments"], "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"]}
@@ -140,7 +191,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:
     """Remove the lines of updates that the resumed run will repeat."""
     if accelerator.is_main_process and path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        whole = [line.strip() for line in lines if line.endswith("\n")]  # a kill may have cut the last one
-        kept = [line for line in whole if json.loads(line)["update"] <= last_update]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        text = path.read_text(errors="replace")
+        write_text(path, text[: text.rfind("\n") + 1])  # a kill may have cut the last line
+        kept = [line for line in read_history(path.parent) if line["update"] <= last_update]
+        write_text(path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -102,3 +103,98 @@ def test_an_error_does_not_reach_the_terminal_as_a_command(capsys):
 
     assert run(fail, ["--dataset", "x"]) == 2
     assert capsys.readouterr().err == "error: label \\x1b]0;title\\x07\\x1b[2J\n"
+
+
+YAML = {
+    "- batch_size": "contains ['batch_size'], no settings",
+    "batch_size": "contains 'batch_size', no settings",
+    "42": "contains 42, no settings",
+    "colour:\tred\n\tresume: true": "line 1: while scanning",
+    "colour: red\ncolour: green": "'colour' is given twice",
+    b"colour: caf\xe9": "is not valid YAML: 'utf-8' codec can't decode",
+    b"\xff\xfec\x00": "is not valid YAML",
+    b"colour: \x00": "is not valid YAML",
+    "1: red": "sets 1, which is not a setting",
+    "? [a, b]\n: red": "line 1: while constructing a mapping",
+    "[" * 5000: "is not valid YAML",
+    "colour: [red, green]": "sets colour to ['red', 'green']",
+}
+
+
+@pytest.mark.parametrize("content", YAML, ids=repr)
+def test_damaged_settings_are_named(content, tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run(paint, [str(path)]) == 2
+    said = capsys.readouterr().err
+    assert YAML[content] in said and said.count("\n") == 1 and len(said) < 400
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "{}"])
+def test_empty_settings_are_the_defaults(content, tmp_path):
+    (tmp_path / "settings.yaml").write_text(content)
+    assert parse_arguments(Colours, [str(tmp_path / "settings.yaml")]) == Colours()
+
+
+INTERRUPTED = """
+import atexit, os, signal, sys, time
+from dataclasses import dataclass
+from data_scripts.system.command_line import run, setting
+
+@dataclass
+class Arguments:
+    when: str = setting("", "When Ctrl-C comes.")
+
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(600)
+
+def main(args: Arguments) -> None:
+    try:
+        if args.when == "after":
+            atexit.register(ctrl_c)
+        else:
+            ctrl_c()
+    except KeyboardInterrupt:
+        if args.when == "renamed":
+            raise RuntimeError("as some libraries do") from None
+        if args.when == "twice":
+            ctrl_c()
+        raise
+
+if sys.argv[-1] == "early":
+    ctrl_c()
+sys.exit(run(main))
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "once", "twice", "renamed", "after"])
+def test_ctrl_c_at_any_moment_is_one_line(when):
+    command = [sys.executable, "-c", INTERRUPTED, "--when", when]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    words = "Interrupted.\n" if when == "early" else "Interrupted. Rerun to resume.\n"
+    assert (done.returncode, done.stderr) == (130, words)
+
+
+def test_a_full_disk_behind_standard_output_is_an_error():
+    command = [sys.executable, "-c", SCRIPT]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=PROJECT, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "error: Cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_names_that_are_not_text_are_printed():
+    script = SCRIPT.replace("a line", r"caf\udce9")
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "caf\\udce9\n")
+
+
+def look_for(args: Colours) -> None:
+    os.fsdecode(b"caf\xe9").encode()
+
+
+def test_a_name_that_a_library_cannot_take_is_named(capsys):
+    assert run(look_for, []) == 2
+    assert capsys.readouterr().err == "error: 'caf\\udce9' is not UTF-8: rename the file or folder\n"

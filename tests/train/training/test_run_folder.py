@@ -1,11 +1,22 @@
-"""What a run says of the weights that it started from."""
+"""What a run says of the weights that it started from, and which folder it may write to."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from data_scripts.system.staging import only_process
+from tests.data_scripts.system.killed_processes import outcomes_of_kills
 from train.reporting.run_report import start_warning
-from train.training.run_folder import changed_settings, describe_start, read_start
+from train.training.run_folder import (
+    changed_settings,
+    check_output,
+    describe_start,
+    keep_history,
+    make_output,
+    read_start,
+)
 
 ROWS = {"train": "a", "validation": "b", "test": "c"}
 OTHER = {"train": "a", "validation": "c", "test": "b"}
@@ -66,3 +77,66 @@ def test_a_run_may_be_resumed_to_be_published_otherwise():
     run = {"arguments": {"batch_size": 8, "hub_repo_id": ""}, "num_processes": 1, "rows_sha256": {}}  # no hub_tag yet
     changed = {"batch_size": 8, "push_to_hub": True, "hub_repo_id": "me/model", "hub_tag": "v0.2"}
     assert changed_settings(run, {**run, "arguments": changed}) == []
+
+
+ALONE = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+IDENTITY = {"system": "s", "arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
+OVERWRITE, RESUME = SimpleNamespace(overwrite=True, resume=False), SimpleNamespace(overwrite=False, resume=True)
+STATE = Path("states/update-00000001/model.safetensors")
+
+
+def begin(folder, args):
+    """As a run does."""
+    with only_process(folder):
+        check_output(folder, IDENTITY, args)
+        make_output(folder, IDENTITY, args, ALONE)
+
+
+def old_run(folder):
+    for path in (folder / STATE, folder / "checkpoint" / "config.json", folder / "history.jsonl"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old")
+    (folder / "run.json").write_text(json.dumps({**IDENTITY, "date": "old"}))
+
+
+@pytest.mark.parametrize("then", [OVERWRITE, RESUME], ids=["--overwrite", "--resume"])
+def test_a_run_killed_while_it_overwrites_another_can_be_started_again(tmp_path, then):
+    """Nothing of a run that is deleted is mixed with the next; one of which nothing is deleted yet is resumed."""
+    for folder in outcomes_of_kills(tmp_path, old_run, lambda folder: begin(folder, OVERWRITE)):
+        run = folder / "run.json"
+        is_untouched = then is RESUME and run.exists() and "old" in run.read_text()
+        begin(folder, then)
+        names = {path.name for path in folder.iterdir()}
+        assert names == ({"states", "checkpoint", "history.jsonl", "run.json"} if is_untouched else {"run.json"})
+        assert ("old" in run.read_text()) == is_untouched
+
+
+def test_a_folder_that_is_no_run_is_kept(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.docx").touch()
+    for args in (OVERWRITE, RESUME):
+        with pytest.raises(ValueError, match="remove it yourself|is not empty"):
+            begin(tmp_path / "mine", args)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.docx"]
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"arguments": {}}', "[]"])
+def test_a_damaged_run_is_named_and_can_be_overwritten(tmp_path, content):
+    old_run(tmp_path)
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json (is damaged|contains list)|not recorded then"):
+        begin(tmp_path, RESUME)
+    begin(tmp_path, OVERWRITE)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_history_is_named_and_one_cut_by_a_kill_resumed(tmp_path):
+    path = tmp_path / "history.jsonl"
+    lines = ['{"update": 1, "loss": 0.5}\n', '{"update": 2, "loss": 0.25}\n', '{"update": 3, "lo']
+    path.write_text("".join(lines))
+    keep_history(path, 1, ALONE)
+    assert path.read_text() == lines[0]
+    for damaged in (b'{"upda\n{"update": 2}\n', b"[1]\n", b"\xff\xfe\n"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"history\.jsonl, line 1, is not an update"):
+            keep_history(path, 1, ALONE)
