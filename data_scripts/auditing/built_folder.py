@@ -17,7 +17,9 @@ import yaml
 from datasets.exceptions import DatasetsError
 from datasets.features.features import require_decoding
 from huggingface_hub import DatasetCard, metadata_load
+from PIL import Image
 
+from data_scripts.imaging.images import IMAGE_FORMATS
 from data_scripts.lumbar_builder import DATA_FOLDER
 from data_scripts.records import SPLITS
 
@@ -27,6 +29,7 @@ _SHARD = re.compile(rf"({'|'.join(SPLITS)})([-_.][\w.-]*)?\.parquet")
 _OTHER_DATA = (".py", ".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".zip", ".tar", ".gz")
 _OTHER_NAMES = ("dataset_infos.json", "dataset_dict.json", "state.json")
 _OF_PARAPHRASING = "paraphrase_log.jsonl"
+_BYTES_THAT_TELL = 16  # as Pillow reads to tell a format
 _AGAIN = "Build the dataset again, or copy it again."
 
 
@@ -179,20 +182,40 @@ def _check_readable(shard: Path) -> None:
 
 
 def _check_stored(dataset: Mapping[str, datasets.Dataset]) -> None:
-    """Check that each row holds its images; looks at which bytes are there, not at the bytes."""
+    """Check that each row holds its images, in formats that a build reads; looks at their first bytes only."""
     for split, rows in dataset.items():
         for name in (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)):
             start = 0
             for chunk in rows.data.column(name).chunks:
-                missing = pc.struct_field(chunk, "bytes").is_null()
-                if name != "image":  # a row may have no mask
-                    missing = pc.and_(missing, pc.struct_field(chunk, "path").is_valid())
-                if pc.any(missing).as_py():
-                    row = missing.index(True).as_py()
-                    path = chunk[row].as_py()
-                    said = f"only the path {path['path']!r}" if path and path["path"] else "nothing"
-                    raise ValueError(f"row {start + row} of {split} stores no {name}, {said}. {_AGAIN}")
+                if found := _row_to_refuse(chunk, may_be_null=name != "image"):  # a row may have no mask
+                    row, stored = found
+                    raise ValueError(f"row {start + row} of {split} stores no {name}, only {stored}. {_AGAIN}")
                 start += len(chunk)
+
+
+def _row_to_refuse(images: pa.StructArray, may_be_null: bool) -> tuple[int, str] | None:
+    """Find a row without the bytes of an image in one of our formats, and what it has instead."""
+    missing = pc.struct_field(images, "bytes").is_null()
+    if may_be_null:
+        missing = pc.and_(missing, pc.struct_field(images, "path").is_valid())
+    if pc.any(missing).as_py():
+        row = missing.index(True).as_py()
+        path = (images[row].as_py() or {}).get("path")
+        return row, f"the path {path!r}" if path else "an empty cell"
+    starts = pc.binary_slice(pc.struct_field(images, "bytes"), 0, _BYTES_THAT_TELL)
+    for first_bytes in pc.unique(starts).drop_null().to_pylist():
+        if name := _other_format(first_bytes):
+            return starts.index(first_bytes).as_py(), f"a file of type {name}, which is not read"
+    return None
+
+
+def _other_format(first_bytes: bytes) -> str | None:
+    """Name a format that Pillow knows and we do not read: `datasets` would decode it, EPS by starting Ghostscript."""
+    if len(first_bytes) < _BYTES_THAT_TELL:
+        return None  # cut off; decoding says so
+    Image.init()
+    others = ((name, accepts) for name, (_, accepts) in Image.OPEN.items() if name not in IMAGE_FORMATS)
+    return next((name for name, accepts in others if accepts and accepts(first_bytes)), None)
 
 
 @contextmanager

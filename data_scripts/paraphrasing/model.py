@@ -118,8 +118,10 @@ class ImageTextModel:
 
         self.decoding, self.num_rephrasings = decoding, num_rephrasings
         try:
-            self.processor = AutoProcessor.from_pretrained(name)
-            self.model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").eval()
+            # Without the first, transformers would ask at the terminal whether to run the code that comes with a model.
+            safe = {"trust_remote_code": False, "use_safetensors": True}
+            self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+            self.model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto", **safe).eval()
         except (ValueError, OSError, KeyError) as error:
             raise ValueError(
                 f"--model {name}: transformers cannot load it as an image-text-to-text model ({error}). Give the id or "

@@ -1,5 +1,6 @@
 """A dataset is its own files, whole, and reaches nothing else."""
 
+import io
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
+from PIL import Image
 
 from data_scripts.audit import main as audit
 from data_scripts.auditing.built_folder import opened_afresh, read_dataset
+from data_scripts.imaging.images import IMAGE_FORMATS
 from data_scripts.paraphrase import main as paraphrase
 from data_scripts.publish_dataset import main as publish
 from data_scripts.system.command_line import run
@@ -58,12 +61,32 @@ def test_an_image_that_is_only_a_path_is_refused(folder, path):
     changed_rows(
         folder / "data/test.parquet", image=lambda row, old: {"bytes": None, "path": path} if row == 3 else old
     )
-    refused(folder, "row 3 of test stores no image, " + ("only the path" if path else "nothing"))
+    refused(folder, "row 3 of test stores no image, only " + ("the path" if path else "an empty cell"))
+
+
+@pytest.mark.parametrize(
+    "start, image_format",
+    [(b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS"), (b"\xc5\xd0\xd3\xc6", "EPS"), (b"8BPS\0\1", "PSD"), (b"\0\0\1\0", "ICO")],
+)
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_an_image_of_another_format_is_refused(folder, column, start, image_format):
+    stored = {"bytes": start + bytes(100), "path": "slice.png"}
+    changed_rows(folder / "data/train.parquet", **{column: lambda row, old: stored if row == 7 else old})
+    refused(folder, f"row 7 of train stores no {column}, only a file of type {image_format}")
+
+
+@pytest.mark.parametrize("image_format", IMAGE_FORMATS)
+def test_images_of_our_formats_are_read(folder, image_format):
+    file = io.BytesIO()
+    Image.new("L", (64, 48), 100).save(file, image_format)
+    stored = {"bytes": file.getvalue(), "path": None}
+    changed_rows(folder / "data/test.parquet", image=lambda row, old: stored if row == 3 else old)
+    assert read_dataset(folder)["test"][3]["image"].size == (64, 48)
 
 
 def test_an_image_that_is_not_there_is_refused(folder):
     changed_rows(folder / "data/train.parquet", image=lambda row, old: None if row == 39 else old)
-    refused(folder, "row 39 of train stores no image, nothing")
+    refused(folder, "row 39 of train stores no image, only an empty cell")
 
 
 @pytest.mark.parametrize("path", [path for path in PATHS if path])
