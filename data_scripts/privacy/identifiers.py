@@ -153,6 +153,12 @@ _MONTH_NAME = (
     r"(?:(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)|May|MAY)\b(?:\.(?=[\s-]*\d))?"  # not "may", the verb
 )
+# German, French, Spanish, Italian; only next to a year, since "mars" and "mai" may be other words.
+_OTHER_MONTH_NAME = (
+    r"(?i:januar|februar|m(?:ä|ae)rz|mai|juni|juli|oktober|dezember|janvier|f[ée]vrier|mars|avril|juin|juillet|ao[uû]t"
+    r"|septembre|octobre|novembre|d[ée]cembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre"
+    r"|noviembre|diciembre|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre)"
+)
 _DATE = re.compile(
     rf"""(?:(?<![\w/.,*+-])|(?<=[^\W\d_][^\W\d_]))(?:                                     # also "DOB12/03/1961"
       {_YEAR}(?P<a>\s?[-/.\\]\s?){_MONTH}(?P=a){_DAY}(?:T\d\d:?\d\d(?::?\d\d)?)?           # 2016-03-12
@@ -162,6 +168,7 @@ _DATE = re.compile(
     | {_MONTH}\s{{0,2}}(?P<e>[-/.\\])\s{{0,2}}{_DAY}\s{{0,2}}(?P=e)\s{{0,2}}{_YEAR}            # 3/ 25/2016
     | {_MONTH}[-/]{_YEAR} | (?:0[1-9]|1[0-2])\.{_YEAR}                                     # 03/2016
     | {_DAY}(?:st|nd|rd|th)?[\s-]*(?:of\s)?{_MONTH_NAME}(?:[\s,'’-]*(?:{_YEAR}|\d\d\b))?   # 12th of March, 2016
+    | (?:{_DAY}(?:\.|er)?\s?(?:de\s)?)?{_OTHER_MONTH_NAME}\s(?:de\s)?{_YEAR}                # 12. März 2016
     | {_MONTH_NAME}\s?{_DAY}(?:st|nd|rd|th)?(?!\d)(?:[\s,]+{_YEAR})?                       # March 12th, 2016
     | {_MONTH_NAME}[\s,'’-]*{_YEAR}                                                        # March 2016
     | {_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])                                      # 20160312
@@ -171,6 +178,7 @@ _DATE = re.compile(
 # Every date has one of these; looking for them first saves most of the time.
 _SIGN_OF_DATE = re.compile(
     rf"\d\s{{0,2}}[-/.\\]\s{{0,2}}\d{{1,4}}\s{{0,2}}[-/.\\]|[-/.]{_YEAR}|\d{{8}}|(?<![^\W\d_]){_MONTH_NAME}"
+    rf"|{_OTHER_MONTH_NAME}\s(?:de\s)?{_YEAR}"
 )
 # "levels 10/11/12" and "7-8-10 mm" are not dates.
 _LEVEL_BEFORE = re.compile(
