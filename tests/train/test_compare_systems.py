@@ -157,7 +157,11 @@ def test_an_experiment_killed_at_its_start_or_its_end_is_known_as_one(finished, 
         for name in ("folds.json", "experiment.json", "z.txt"):
             (out / name).write_text("{}")
         unlink = Path.unlink
-        monkeypatch.setattr(Path, "unlink", lambda path: kill() if path.name == "experiment.json" else unlink(path))
+        monkeypatch.setattr(
+            Path,
+            "unlink",
+            lambda path, **options: kill() if path.name == "experiment.json" else unlink(path, **options),
+        )
     else:
         monkeypatch.setattr(experiment, "keep_folds", kill)
     with pytest.raises(KeyboardInterrupt):

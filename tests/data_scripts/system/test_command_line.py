@@ -1,9 +1,11 @@
 """Commands reject what they do not know, without a traceback, and name what may have been meant."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +74,7 @@ def test_ctrl_c_says_what_the_command_leaves(monkeypatch, capsys):
 SCRIPT = """
 import sys
 from dataclasses import dataclass
+from functools import partial
 from data_scripts.system.command_line import run, setting
 
 @dataclass
@@ -139,6 +142,7 @@ def test_empty_settings_are_the_defaults(content, tmp_path):
 INTERRUPTED = """
 import atexit, os, signal, sys, time
 from dataclasses import dataclass
+from functools import partial
 from data_scripts.system.command_line import run, setting
 
 @dataclass
@@ -171,7 +175,8 @@ sys.exit(run(main))
 @pytest.mark.parametrize("when", ["early", "once", "twice", "renamed", "after"])
 def test_ctrl_c_at_any_moment_is_one_line(when):
     command = [sys.executable, "-c", INTERRUPTED, "--when", when]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background, a shell starts us deaf to Ctrl-C
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, preexec_fn=heard)
     words = "Interrupted.\n" if when == "early" else "Interrupted. Rerun to resume.\n"
     assert (done.returncode, done.stderr) == (130, words)
 
