@@ -98,6 +98,8 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
         for path in folders[-1].glob("custom_checkpoint_*.pkl"):
             torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run all that is in it
         accelerator.load_state(str(folders[-1]))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # safetensors, torch and pickle each have their own
         raise ValueError(
             f"The state {folders[-1]} is damaged or incomplete ({_first_line(error)}). Delete {folders[-1].parent} and "

@@ -135,7 +135,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name):
     else:
         (tmp_path / "elsewhere").write_text("# secret")
     (folder / name).symlink_to(tmp_path / "elsewhere")
-    refused(folder, "is a link that leads out of")
+    refused(folder, "is a link to a file outside")
 
 
 def test_a_link_inside_the_folder_is_followed(folder):
@@ -242,6 +242,14 @@ def test_a_dataset_of_the_hub_is_held_to_the_same(folder, monkeypatch):
     cards["a/b"] = f"---\nconfigs:\n- config_name: default\n  data_files: {NOWHERE}\n---\n"
     with pytest.raises(ValueError, match="a/b names the data 'http.*outside the dataset"):
         read_dataset("a/b")
+    for damaged, said in (
+        ("configs: 5", "that are not a list"),
+        ("configs: [5]", "that are not a list"),
+        ("[", "a damaged head"),
+    ):
+        cards["a/b"] = f"---\n{damaged}\n---\n"
+        with pytest.raises(ValueError, match=f"a/b has .*{said}"):
+            read_dataset("a/b")
     del cards["a/b"]
     monkeypatch.setattr("data_scripts.auditing.built_folder.DatasetCard.load", Mock(side_effect=OSError("offline")))
     rows = [{**row, "image": {"bytes": None, "path": NOWHERE}} for row in loaded["test"].to_list()]
