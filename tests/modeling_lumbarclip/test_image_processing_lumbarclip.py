@@ -366,7 +366,7 @@ def test_no_image_starts_ghostscript(ghostscript, tmp_path):
     for given in (path, str(path), [path], encoded, f"data:image/png;base64,{encoded}"):
         with pytest.raises((ValueError, UnidentifiedImageError), match=r"cannot identify|No image at"):
             process(given)
-    with Image.open(path) as opened, pytest.raises(ValueError, match="an unread file of the format EPS"):
+    with Image.open(path) as opened, pytest.raises(ValueError, match="an undecoded EPS file"):
         process(opened)
 
 

@@ -145,7 +145,7 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
     config = check_files(folder)
     # A classifier may have been saved with only its image processor.
     is_whole = (folder / PROCESSOR_NAME).exists()
-    if not trust_remote_code:  # imported only now: the classes would override the code in the folder
+    if not trust_remote_code:  # the classes are imported only here: they would override the code in the folder
         of_images = read_config(folder).is_classifier
         return load_parts(
             folder,

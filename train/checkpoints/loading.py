@@ -34,7 +34,7 @@ from train.checkpoints.manifest import check_not_parent_of_checkpoint
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 NOT_DOWNLOADED = [f"*{suffix}" for suffix in (*PICKLE_SUFFIXES, ".gguf", ".onnx", ".ot")]
 SETTINGS = ("*config.json", SAFE_WEIGHTS_INDEX_NAME, "*tokens*.json")
-# Fields that make transformers fetch or run something else than the weights of the checkpoint.
+# Fields that make transformers fetch or run something other than the weights of the checkpoint.
 NOT_OF_A_CHECKPOINT = (
     *("attn_implementation", "_attn_implementation", "experts_implementation", "configuration_files"),
     *("quantization_config", "transformers_weights", "distributed_config", "fusion_config"),
@@ -46,7 +46,7 @@ MAX_LAYERS, MAX_PIXELS, MAX_WIDTH = 2000, 4096, 2**20
 LIMITS = (
     (re.compile(r"layers?$|depths?$"), MAX_LAYERS),
     (re.compile(r"(image|img|feat|input)_size$|^(height|width|shortest_edge|longest_edge)$"), MAX_PIXELS),
-    (re.compile(r"^(?!.*theta)"), MAX_WIDTH),  # the base of rotary embeddings is no size
+    (re.compile(r"^(?!.*theta)"), MAX_WIDTH),  # the base of rotary embeddings is not a size
 )
 # A model may have more parameters than its weights, in buffers that are not saved, but not many times more.
 MAX_RATIO, SPARE_TENSORS, SPARE_VALUES = 4, 1000, 2**26
@@ -116,7 +116,7 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
         image = np.arange(64, dtype=np.uint8).reshape(8, 8)
         processor(images=[image], return_tensors="pt", **text)  # a setting of a wrong type shows only in use
         return processor
-    except Exception as error:  # files of anyone break the libraries in any way
+    except Exception as error:  # a damaged file makes the libraries raise anything
         raise _unreadable(folder, _damaged_file_of_processor(folder), error) from error
 
 
@@ -167,8 +167,8 @@ def check_references(path: Path, content: Any) -> None:
     for name, value in json_values(content):
         if re.search(r"(^|\.)(auto_map\b|impl$)", name) and isinstance(value, str) and "--" in value:
             raise ValueError(
-                f"{path}: {name} is {_shown(value)}, code in another repository, which is never run. Only code in the "
-                "checkpoint's own folder can be."
+                f"{path}: {name} is {_shown(value)}: code in another repository never runs. Only code in the "
+                "checkpoint's own folder can."
             )
 
 
@@ -252,7 +252,7 @@ def _files_on_hub(snapshot: Path) -> list[str]:
 
 @contextmanager
 def _no_larger_than_its_weights(folder: Path) -> Iterator[None]:
-    """Stop building a model that has many times the parameters in its weights; raise `ValueError`."""
+    """Raise `ValueError` as soon as a model being built has many times the parameters of its weights."""
     tensors, values = _size_of_weights(folder)
     most_tensors, most_values = MAX_RATIO * tensors + SPARE_TENSORS, MAX_RATIO * values + SPARE_VALUES
     built = {"tensors": 0, "values": 0}
@@ -298,10 +298,10 @@ def _product(shape: list[int]) -> int:
 
 @contextmanager
 def _reading(folder: Path, name: str) -> Iterator[None]:
-    """Turn what the libraries raise for a file of a checkpoint into a `ValueError` that names the file."""
+    """Turn whatever a library raises about a file of a checkpoint into a `ValueError` that names the file."""
     try:
         yield
-    except Exception as error:  # files of anyone break the libraries in any way
+    except Exception as error:  # a damaged file makes the libraries raise anything
         if isinstance(error, ValueError) and str(error).startswith((str(folder), name)):
             raise  # it names the file already
         raise _unreadable(folder, name, error) from error
@@ -322,7 +322,7 @@ def _unreadable(folder: Path, name: str, error: BaseException) -> ValueError:
 
 
 def _damaged_file_of_processor(folder: Path) -> str:
-    """Name the file from which no processor could be made."""
+    """Name the file that no processor can be made from."""
     named = PROCESSOR_NAME if (folder / PROCESSOR_NAME).exists() else IMAGE_PROCESSOR_NAME
     if not (folder / "tokenizer_config.json").exists() and not (folder / "tokenizer.json").exists():
         return named

@@ -31,7 +31,7 @@ def check_fit(folder: Path) -> None:
 def check_code(folder: Path, name: str) -> None:
     """Check that the code of a checkpoint is the installed package's, which may run; `name` is for the message.
 
-    A run may have come from someone else, and publishing runs its code, to find out whether others could use it.
+    The run may be someone else's, and publishing runs its code, to find out whether others could use it.
 
     Raises:
         ValueError: If a Python file differs from the package's, or code lies in another repository.
@@ -40,7 +40,7 @@ def check_code(folder: Path, name: str) -> None:
         check_references(path, read_settings(path))
     if other := other_code(folder):
         raise ValueError(
-            f"The code of {name} is not that of the installed package ({', '.join(other[:3])}), so publishing does not "
+            f"The code of {name} differs from the installed package ({', '.join(other[:3])}), so publishing does not "
             "run it. If it is yours, from another version, save it again with this version, or publish with that one."
         )
 

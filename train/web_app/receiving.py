@@ -71,7 +71,7 @@ async def receive(request: Request) -> Response:
         if isinstance(error, HTTPException):
             return PlainTextResponse(error.detail, error.status_code)
         if isinstance(error, OSError):  # a full disk, or a name that is too long
-            return PlainTextResponse("The upload could not be stored. Try again later, or with a shorter file name.", 507)
+            return PlainTextResponse("The upload could not be stored. Try later, or with a shorter file name.", 507)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=400)  # which nobody receives
         if isinstance(error, Exception):
