@@ -23,10 +23,6 @@ from data_scripts.records import SPLITS
 
 CARD, REPORT = "README.md", "build_report.json"
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})([-_.][\w.-]*)?\.parquet")
-# What `load_dataset` might read instead of the shards.
-_OTHER_DATA = (".py", ".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".zip", ".tar", ".gz")
-_OTHER_NAMES = ("dataset_infos.json", "dataset_dict.json", "state.json")
-_PARAPHRASE_LOG = "paraphrase_log.jsonl"
 _AGAIN = "Build or copy the dataset again."
 
 
@@ -68,7 +64,7 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of a folder by split.
 
     Raises:
-        ValueError: If there are none, one is damaged, or the folder holds or names other data.
+        ValueError: If there are none, one is damaged, or `data/` holds or the card names other data.
     """
     data = folder / DATA_FOLDER
     if not any(data.glob("*.parquet")):
@@ -77,9 +73,6 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
         )
     for path in (folder / CARD, folder / REPORT, *data.iterdir()):
         _check_inside(path, folder)
-    for path in folder.iterdir():
-        if path.name in _OTHER_NAMES or (path.suffix.lower() in _OTHER_DATA and path.name != _PARAPHRASE_LOG):
-            raise ValueError(f"{path} is not part of a built dataset, and others would load it instead: remove it.")
     _check_card(str(folder / CARD), _card_of_folder(folder))
     shards: dict[str, list[Path]] = {}
     for path in sorted(path for path in data.iterdir() if not path.name.startswith(".")):

@@ -145,16 +145,18 @@ def test_a_link_inside_the_folder_is_followed(folder):
     assert len(read_dataset(folder)["test"]) == 12
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("set.py", "metadata.csv", "train.parquet", "more.jsonl", "a.zip", "dataset_infos.json", "state.json"),
-        *("data/more.csv", "data/train.csv", "data/extra.parquet", "data/trains.parquet"),
-    ],
-)
-def test_other_data_is_refused(folder, name):
+@pytest.mark.parametrize("name", ["data/more.csv", "data/train.csv", "data/extra.parquet", "data/trains.parquet"])
+def test_other_data_among_the_shards_is_refused(folder, name):
     shutil.copy(folder / "data/train.parquet", folder / name)
-    refused(folder, "is not part of a built dataset|is not a shard of train, validation, test")
+    refused(folder, "is not a shard of train, validation, test")
+
+
+@pytest.mark.parametrize(
+    "name", ["set.py", "metadata.csv", "train.parquet", "more.jsonl", "a.zip", "dataset_infos.json", "state.json"]
+)
+def test_other_files_next_to_the_card_are_not_read(folder, name):
+    (folder / name).write_text("raise SystemExit")
+    assert len(read_dataset(folder)["train"]) == 40
 
 
 def test_pipes_folders_and_loops_are_no_shards(folder):
