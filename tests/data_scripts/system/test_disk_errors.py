@@ -1,4 +1,4 @@
-"""A full disk is known by whatever a library makes of it, and said in one line."""
+"""A full disk is recognised in any library's error, and reported in one line."""
 
 import errno
 import os
