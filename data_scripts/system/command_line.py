@@ -269,6 +269,8 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
             raise ValueError(f"{path} sets {name!r}, which is not a setting.{hint}")
         kind = None if _is_list(hints[name]) else _one_type(hints[name])
+        if value is None and kind is not str and NoneType not in get_args(hints[name]):
+            raise ValueError(f"{path} sets {name} to nothing: give it a value, or remove the line.")
         if kind is str and not isinstance(value, str | NoneType):
             raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
         if kind in (int, float) and isinstance(value, list | dict):

@@ -126,6 +126,7 @@ YAML = {
     "1: red": "sets 1, which is not a setting",
     "? [a, b]\n: red": "line 1: while constructing a mapping",
     "[" * 5000: "is not valid YAML",
+    "resume:": "sets resume to nothing",
     "colour: [red, green]": "sets colour to ['red', 'green']",
 }
 
