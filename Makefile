@@ -55,8 +55,8 @@ pins: | $(BIN)/python ## Renew constraints.txt: the newest versions that setup.c
 clean: ## Remove .venv, data, runs and experiments
 	rm -rf .venv data runs experiments
 
-# constraints.txt holds the hash of every file that pip installs or builds with. --require-hashes would want one for the
-# project's folder too; --no-require-hashes checks those that are there, from pip 26.3 on: before it, it checks none.
+# constraints.txt holds the hash of every file that pip installs or builds with. --require-hashes would also demand one
+# for the project's folder; from pip 26.3 on, --no-require-hashes checks every hash that is given.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install_pinned = sed -n '/^$(1)==/,/[^\\]$$/p' constraints.txt | $(PIP) --require-hashes --requirement /dev/stdin
 .venv/installed-%: setup.cfg constraints.txt | $(BIN)/python

@@ -94,7 +94,7 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
 
     with staging_folder(out) as staging:
         write_folder(staging / "copies", fill)
-        write_private_json(_list_path(out), outcomes)  # before the copies get their name: none is without its entry
+        write_private_json(_list_path(out), outcomes)  # first: no copy is ever without its entry
         publish(staging / "copies", out, staging)
     return outcomes
 
@@ -118,7 +118,7 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
         if target.exists():
             raise UnusableImageError("another file has the same SOP instance UID")
         cleaned.save_as(content)
-    # Outside: an error of the output ends the command, it says nothing of the file that was read.
+    # Outside the block above: a failed write ends the command, and says nothing about the file that was read.
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, content.getvalue())
 

@@ -41,8 +41,8 @@ class ParseArguments:
     notes: Path = setting(MISSING, "Workbook (.xlsx) with a column `Patient ID` and one with notes.")
     out: Path = setting(
         MISSING,
-        "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note as typed, but for "
-        "placeholders, `span` the characters of it that state the kind. NAME_report.json is written next to it.",
+        "Table to write, .jsonl or .csv: a line for each finding and level. `text` is the note with placeholders for "
+        "names, `span` the characters of it that state the kind. NAME_report.json is written next to it.",
     )
     overwrite: bool = setting(False, "Replace --out if it exists.")
 
@@ -91,7 +91,7 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }
     as_lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with staging_folder(args.out) as staging:  # both, or neither
+    with staging_folder(args.out) as staging:  # a full disk leaves neither
         write_text(staging / args.out.name, _as_csv(rows) if args.out.suffix == ".csv" else as_lines)
         write_json(staging / report_path.name, report)
         (staging / args.out.name).replace(args.out)

@@ -26,7 +26,7 @@ PIPELINES = {
     "image-classification": ("LumbarCLIPImageClassificationPipeline", "AutoModelForImageClassification"),
 }
 
-# Settings with which transformers would run code, or read other files than the checkpoint's; and arguments of timm.
+# Settings that make transformers run code or read files outside the checkpoint; then arguments of timm that do.
 NOT_OF_A_TOWER = ("auto_map", "quantization_config", "transformers_weights", "attn_implementation")
 NOT_OF_TIMM = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
@@ -236,7 +236,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
 
 
 def _runs_or_fetches(settings: Any) -> str:
-    """Name a setting of a tower, at any depth, that makes transformers or timm run or read something else."""
+    """Name a setting of a tower, at any depth, that makes transformers or timm run code or read other files."""
     if not isinstance(settings, dict):
         return ""
     fields = {name for name, value in settings.items() if name in NOT_OF_A_TOWER and value is not None}

@@ -134,7 +134,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         **kwargs: Any,
     ) -> Tensor:
         """Window, pad and resize one image, so that a batch does not hold them all at full size; uint8, (3, H, W)."""
-        # A grey image gets its three channels last: they are equal, and would take three times the memory.
+        # A grey image gets its three channels last: they are equal, and earlier would take three times the memory.
         is_colour = isinstance(image, Image.Image) and image.mode != "L"
         pixels = super().process_image(image, do_convert_rgb=do_convert_rgb and is_colour, **kwargs)
         channels = 3 if do_convert_rgb and pixels.shape[0] == 1 else -1
@@ -191,7 +191,7 @@ def read_image(image: Any, timeout: float | None = None) -> Any:
     _check_pil_image(image)  # before it is decoded and its frames are lost
     image.load()
     turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-    return ImageOps.exif_transpose(image) if turned else image  # which would copy an upright image, too
+    return ImageOps.exif_transpose(image) if turned else image  # not called on upright images, which it would copy
 
 
 def _open(image: str | os.PathLike[str], seconds: float) -> Image.Image:
@@ -209,13 +209,13 @@ def _open(image: str | os.PathLike[str], seconds: float) -> Image.Image:
         return Image.open(BytesIO(content), formats=IMAGE_FORMATS)
     except UnidentifiedImageError:  # names the buffer
         raise ValueError(
-            f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image. Formats that are read: "
+            f"No image at {image[:100]!r}: it is not a file, an image URL or a base64 image. Readable formats: "
             f"{', '.join(IMAGE_FORMATS)}."
         ) from None
 
 
 def _fetch_within(url: str, seconds: float) -> bytes:
-    """Fetch a URL in a thread: no setting of a socket bounds the whole time, from the name's look-up to the end."""
+    """Fetch a URL in a thread: no socket setting bounds the total time, from the name look-up to the last byte."""
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     threading.Thread(target=_fetch, args=(url, seconds, outcome), daemon=True).start()
     try:
@@ -236,7 +236,7 @@ def _fetch(url: str, seconds: float, outcome: "queue.SimpleQueue[bytes | Excepti
     content = BytesIO()
     try:
         with _opener().open(url, timeout=seconds) as answer:
-            _check_num_bytes(answer.length or 0, url[:100])  # as it says
+            _check_num_bytes(answer.length or 0, url[:100])  # as announced
             while part := answer.read1(2**16):
                 content.write(part)
                 _check_num_bytes(content.tell(), url[:100])
@@ -249,7 +249,7 @@ def _fetch(url: str, seconds: float, outcome: "queue.SimpleQueue[bytes | Excepti
 
 
 def _opener() -> web.OpenerDirector:
-    """Make an opener of `http` and `https` alone: the default one follows a redirect to `ftp`, too."""
+    """Make an opener for `http` and `https` only: the default one also follows redirects to `ftp`."""
     opener = web.OpenerDirector()
     for handler in (
         *(web.ProxyHandler, web.UnknownHandler, web.HTTPHandler, web.HTTPSHandler),
@@ -260,7 +260,7 @@ def _opener() -> web.OpenerDirector:
 
 
 class _UnreadRedirects(web.HTTPRedirectHandler):
-    """Follows redirects without reading the answer that redirects, which may be of any size."""
+    """Follows redirects without reading their bodies, which may be of any size."""
 
     def redirect_request(self, req: Any, fp: Any, *details: Any) -> Any:
         fp.close()
@@ -313,8 +313,8 @@ def to_eight_bits(image: Any) -> Any:
 def _check_pil_image(image: Image.Image) -> None:
     if isinstance(image, ImageFile.ImageFile) and image.tile and image.format not in (*IMAGE_FORMATS, "MPO"):
         raise ValueError(
-            f"The image is an unread file of the format {image.format}; only {', '.join(IMAGE_FORMATS)} are read. If "
-            "you trust it, decode it first, with `image.load()`."
+            f"The image is an undecoded {image.format} file; only {', '.join(IMAGE_FORMATS)} are decoded. If you trust "
+            "it, call `image.load()` first."
         )
     _check_size(image.width, image.height)
     # Further frames of MPO, the JPEG of phones, are a depth map or a smaller copy.

@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
-# The paper's text tower: its repository has no safetensors, and torch reads the tensors of a pickle without running it.
+# The paper's text tower: its repository has no safetensors; `weights_only` reads a pickle without running its code.
 PICKLED_TOWERS = ("emilyalsentzer/Bio_ClinicalBERT",)
 
 
@@ -148,8 +148,8 @@ def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
         )
     except OSError as error:
         raise ValueError(
-            f"No weights of the tower {name!r} ({error}). They are read from safetensors, since pickles such as "
-            "pytorch_model.bin may run code. Where you trust one, convert it: "
+            f"No weights of the tower {name!r} ({error}). Only safetensors are read, since pickles such as "
+            "pytorch_model.bin may run code. If you trust one, convert it: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors', {'format': 'pt'})."
         ) from error
 

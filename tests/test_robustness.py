@@ -11,14 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.benchmarks import robustness
-from tests.benchmarks.attacked_files import (
-    Format,
-    damage,
-    differences,
-    half_written,
-    problem_of,
-    refusal_problems,
-)
+from tests.benchmarks.attacked_files import Format, damage, problem_of
+from tests.benchmarks.left_files import differences, half_written, refusal_problems
 
 RESULTS = {"date": "2026-11-30", "seconds": 2.5, "probe": [{"value": 0.75, "low": float("nan")}]}
 

@@ -10,7 +10,6 @@ caches encoded images for the same weights and data; you may delete it.
 
 import sys
 from pathlib import Path
-from typing import cast
 
 from data_scripts.system.command_line import run
 from data_scripts.system.staging import only_process
@@ -22,13 +21,12 @@ def main(args: EvaluateArguments) -> None:
     """Load, evaluate, and print the report."""
     import torch
 
-    from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
     from train.checkpoints.checkpoint import load_checkpoint
     from train.data.loaders import open_dataset
     from train.reporting.evaluation import METRICS, EvaluationSettings, evaluate
     from train.training.run_folder import read_start
 
-    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
+    model, processor = load_checkpoint(args.checkpoint)
     dataset = open_dataset(args.dataset)
     out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
     settings = EvaluationSettings(

@@ -14,7 +14,7 @@ import sys
 from dataclasses import MISSING, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import only_process
@@ -70,7 +70,7 @@ def explain(args: ExplainArguments) -> None:
     from train.reporting.figures.explanation import draw_examples, explanation_figure
     from train.reporting.run_report import describe_dataset
 
-    model, processor = cast(tuple[Any, Any], load_checkpoint(args.checkpoint))
+    model, processor = load_checkpoint(args.checkpoint)
     dataset = open_dataset(args.dataset)
     if args.split not in dataset:
         raise ValueError(f"The dataset has no split {args.split!r}; it has {', '.join(dataset)}.")
@@ -78,7 +78,7 @@ def explain(args: ExplainArguments) -> None:
     mask_names = mask_names_of(args)
     findings = masked_findings(rows, mask_names)
     if torch.cuda.is_available():
-        model.to("cuda")
+        model.to("cuda")  # type: ignore[arg-type]  # transformers hides the signature
 
     def draw(drawn_model: Any, name: str) -> Any:
         return finding_maps(drawn_model, processor, rows, findings, batch_size=args.batch_size, description=name)

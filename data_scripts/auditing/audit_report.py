@@ -138,10 +138,14 @@ def _leak_section(kind: str, leak: Mapping[str, Any]) -> str:
     return f"## Leak: {kind}\n\n{examples}" + (f"\n- and {more} more" if more > 0 else "")
 
 
+_PASSAGE = "- {split} row {row}, {column}: {kind}: {excerpt}"
+_CLASS_NAME = "- {split}, {column}: {kind}: {excerpt}"
+
+
 def _privacy_section(found: Mapping[str, Any]) -> str:
     letters = found["burnt_in_text"]
     rows = [
-        *(fill_markdown("- {split} row {row}, {column}: {kind}: {excerpt}", row) for row in found["findings"]),
+        *(fill_markdown(_CLASS_NAME if row["row"] is None else _PASSAGE, row) for row in found["findings"]),
         *(fill_markdown("- {split} row {row}: the image may contain text; check it", row) for row in letters),
     ]
     more = [f"- and {len(rows) - _NUM_ROWS} more"] if len(rows) > _NUM_ROWS else []

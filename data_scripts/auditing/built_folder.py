@@ -1,4 +1,4 @@
-"""Read a built dataset from its current files, and from nothing outside its folder."""
+"""Read a built dataset from its current files, and nothing outside its folder."""
 
 import hashlib
 import re
@@ -25,22 +25,18 @@ from data_scripts.records import SPLITS
 
 CARD, REPORT = "README.md", "build_report.json"
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})([-_.][\w.-]*)?\.parquet")
-# What `load_dataset` might take instead of the shards.
-_OTHER_DATA = (".py", ".parquet", ".arrow", ".csv", ".tsv", ".jsonl", ".zip", ".tar", ".gz")
-_OTHER_NAMES = ("dataset_infos.json", "dataset_dict.json", "state.json")
-_OF_PARAPHRASING = "paraphrase_log.jsonl"
 _BYTES_THAT_TELL = 16  # as Pillow reads to tell a format
-_AGAIN = "Build the dataset again, or copy it again."
+_AGAIN = "Build or copy the dataset again."
 
 
 def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.DatasetDict:
     """Load a built dataset from its folder, or from the Hub.
 
-    From a folder, only `data/SPLIT-*.parquet` is read. Rows may not name files: `datasets` would read them from the
+    Only `data/SPLIT-*.parquet` is read from a folder. Rows must not name files: `datasets` would read them from the
     user's disk, or fetch them.
 
     Raises:
-        ValueError: If a shard is damaged or has other columns, or anything lies or leads outside the folder.
+        ValueError: If a shard is damaged or has other columns, or anything refers to files outside the folder.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -51,7 +47,7 @@ def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.Dat
         _check_stored(dataset)
         return dataset
     shards = check_is_dataset(folder)
-    # `datasets` tells files apart by their names and times; a shard may change and keep both.
+    # `datasets` caches files by name and modification time; a shard may change and keep both.
     stats = [(path.name, path.stat()) for paths in shards.values() for path in paths]
     state = repr([(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats])
     files = {split: [escape(str(path.resolve())) for path in paths] for split, paths in shards.items()}
@@ -71,7 +67,7 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of a folder by split.
 
     Raises:
-        ValueError: If there are none, one is damaged, or the folder holds or names other data.
+        ValueError: If there are none, one is damaged, or `data/` holds or the card names other data.
     """
     data = folder / DATA_FOLDER
     if not any(data.glob("*.parquet")):
@@ -80,9 +76,6 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
         )
     for path in (folder / CARD, folder / REPORT, *data.iterdir()):
         _check_inside(path, folder)
-    for path in folder.iterdir():
-        if path.name in _OTHER_NAMES or (path.suffix.lower() in _OTHER_DATA and path.name != _OF_PARAPHRASING):
-            raise ValueError(f"{path} is not part of a built dataset, and may be read in its place: remove it.")
     _check_card(str(folder / CARD), _card_of_folder(folder))
     shards: dict[str, list[Path]] = {}
     for path in sorted(path for path in data.iterdir() if not path.name.startswith(".")):
@@ -100,7 +93,7 @@ def _check_inside(path: Path, folder: Path) -> None:
     except (OSError, RuntimeError):  # a loop of links
         inside = False
     if not inside:
-        raise ValueError(f"{path} is a link that leads out of {folder}: put a copy of the file in its place.")
+        raise ValueError(f"{path} is a link to a file outside {folder}: replace it by a copy.")
 
 
 def _card_of_folder(folder: Path) -> dict[str, Any]:
@@ -115,12 +108,17 @@ def _card_of_hub(name: str) -> dict[str, Any]:
         return DatasetCard.load(name).data.to_dict()
     except (OSError, ValueError):  # offline, or no id: loading says so, or finds the rows in the cache
         return {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"The card of dataset {name} has a damaged head: {' '.join(str(error).split())}") from error
 
 
 def _check_card(card: str, head: Mapping[str, Any]) -> None:
-    """Check that the head of a card names data only below its own folder."""
-    for configuration in head.get("configs") or []:
-        for name in _texts([configuration.get("data_files"), configuration.get("data_dir")]):
+    """Check that the head of a card names only data within the dataset."""
+    configurations = head.get("configs") or []
+    if not isinstance(configurations, list) or not all(isinstance(each, dict) for each in configurations):
+        raise ValueError(f"{card} has `configs` that are not a list of objects: remove them.")
+    for each in configurations:
+        for name in _texts([each.get("data_files"), each.get("data_dir")]):
             if ":" in name or name.startswith(("/", "\\", "~")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
                 raise ValueError(f"{card} names the data {name!r}, outside the dataset: remove it from `configs`.")
 
@@ -134,12 +132,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _check_columns(shards: list[Path]) -> None:
-    """Check the columns of each shard, without reading rows."""
+    """Check the columns of each shard without reading rows."""
     first: datasets.Features | None = None
     for path in shards:
         try:
             features = datasets.Features.from_arrow_schema(pq.read_schema(path))
-        except Exception as error:  # of a damaged head, or of features that `datasets` does not know
+        except Exception as error:  # a damaged head, or features that `datasets` does not know
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())} {_AGAIN}") from error
         _check_features(str(path), features)
         if first is None:
@@ -150,7 +148,7 @@ def _check_columns(shards: list[Path]) -> None:
 
 
 def _check_features(where: str, features: datasets.Features) -> None:
-    """Check that columns are what a build writes, and that none reads files when its rows are."""
+    """Check that columns have the types a build writes, and that reading rows reads no other files."""
     for name, feature in features.items():
         if require_decoding(feature) and not isinstance(feature, datasets.Image):
             raise ValueError(f"{where} has a column {name} of {feature}, which may read other files: remove it.")
@@ -182,7 +180,7 @@ def _check_readable(shard: Path) -> None:
 
 
 def _check_stored(dataset: Mapping[str, datasets.Dataset]) -> None:
-    """Check that each row holds its images, in formats that a build reads; looks at their first bytes only."""
+    """Check that each row contains its images, in formats that a build reads; look only at their first bytes."""
     for split, rows in dataset.items():
         for name in (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)):
             start = 0

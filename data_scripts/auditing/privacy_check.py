@@ -17,11 +17,11 @@ from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import holds_date
 
-# A few slices of any set seem to contain text (one of 710 real MR slices); more than that do contain it.
+# A few slices of any set seem to contain text (one of 710 real MR slices); more than that contain it.
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "source")
-_NAMED_COLUMNS = ("labels", "grade")  # their names of classes are the user's
+_CLASS_COLUMNS = ("labels", "grade")  # the user names their classes
 _PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 
@@ -31,7 +31,7 @@ class IdentifyingRow:
     """Where a row may name someone; the passage itself is not repeated."""
 
     split: str
-    row: int  # -1 for a column's names of classes, which belong to no row
+    row: int | None  # None for the class names of a column
     column: str
     kind: str  # kind of identifier, or `METADATA`
     excerpt: str  # the text around it, with placeholders; or which metadata
@@ -87,10 +87,10 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
         for column, text in (("report", report), *(("rephrasings", text) for text in rephrasings)):
             for found in _identifiers(text):
                 yield IdentifyingRow(name, row, column, found.kind, _excerpt(text, found))
-    for column in _NAMED_COLUMNS:
+    for column in _CLASS_COLUMNS:
         for value, class_name in enumerate(_class_names(split.features.get(column))):
             for found in _identifiers(class_name):
-                yield IdentifyingRow(name, -1, column, found.kind, f"name of class {value}")
+                yield IdentifyingRow(name, None, column, found.kind, f"name of class {value}")
     for column in _ID_COLUMNS:
         for row, value in enumerate(split[column]):
             for kind in kinds_in_id(column, value):
@@ -98,7 +98,7 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
 
 
 def _class_names(feature: Any) -> Sequence[str]:
-    """Return the names of the classes of a column, or of those in its lists; none if it has no classes."""
+    """Return the class names of a column, also one of lists; empty if it has no classes."""
     names: Sequence[str] = getattr(getattr(feature, "feature", feature), "names", None) or ()
     return names
 

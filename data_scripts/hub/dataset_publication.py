@@ -51,7 +51,10 @@ def check_publishable(folder: Path, num_proc: int = 1) -> None:
     with opened_afresh(folder) as dataset:
         checked, leaks = check_dataset(dataset, num_proc), leaks_of(dataset)
     if not checked.passed:
-        first = [f"{row.split} row {row.row}, {row.column}: {row.kind}" for row in checked.findings[:3]]
+        first = [
+            f"{found.split} {'class names' if found.row is None else f'row {found.row}'}, {found.column}: {found.kind}"
+            for found in checked.findings[:3]
+        ]
         raise ValueError(
             f"{folder} may name a person: {len(checked.findings)} passages ({'; '.join(first) or 'none in texts'}), "
             f"{len(checked.burnt_in_text)} images that may contain text. `python -m "

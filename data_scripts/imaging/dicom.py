@@ -82,7 +82,7 @@ def is_dicom(path: Path) -> bool:
 
     Reads 140 bytes. The rest of the file may still be unreadable.
     """
-    if not path.is_file():  # to open a pipe is to wait for its writer
+    if not path.is_file():  # opening a pipe would wait for its writer
         return False
     try:
         with path.open("rb") as file:

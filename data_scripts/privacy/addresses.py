@@ -1,7 +1,7 @@
-"""Find the addresses in a report: mail, web and network, streets and towns, also where typing or layout split them.
+"""Find addresses in a report: mail, web, network, streets and towns, even where typing or layout split them.
 
-Endings of domains that are words of reports too (`.no`, `.is`, `.at`) count only where the rest leaves no doubt, so
-that "canal.No stenosis", in which a blank is missing, keeps its denial.
+Domain endings that are also words of reports (`.no`, `.is`, `.at`) count only where the rest leaves no doubt:
+"canal.No stenosis", which lacks a space, keeps its denial.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from data_scripts.privacy.person_names import NOT_NAMES, Span
 from data_scripts.reports.words import is_word_of_reports, known_forms
 
-# Endings of domains that no report uses as a word of its own.
+# Domain endings that no report uses as a word.
 _GENERIC = "com|org|net|edu|gov"
 _COUNTRIES = (
     "jo|de|ch|uk|fr|eu|nl|dk|se|fi|pl|cz|sk|hu|ro|bg|gr|ru|ua|ie|es|lu|il|sa|ae|qa|kw|bh|om|eg|lb|sy|iq|ir|pk|tn|ma|dz|au"
@@ -23,7 +23,7 @@ _LABEL = r"[^\W_](?:[\w-]{0,62}[^\W_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL}){{0,8}}")
 _NUMBERED_HOST = re.compile(r"\[(?:\d{1,3}\.){3}\d{1,3}\]")
 _DOT = r"(?:\s{0,2}\.\s{1,3}|\s{1,2}\.\s{0,3}|\s?[\[({]\s?(?:dot|punkt|point|\.)\s?[\])}]\s?|\s(?:dot|DOT|punkt)\s)"
-# The rest of a host whose dots were typed as words or split from it. A part with a capital begins a sentence.
+# The rest of a host whose dots were typed as words, or next to spaces. A capital letter starts a sentence.
 _SPLIT_ENDING = re.compile(
     rf"(?:{_DOT}|-\n)(?:(?:[^\W_A-Z][\w-]{{0,62}}|[A-Z\d-]{{2,30}})(?:{_DOT}|\.)){{0,3}}"
     rf"(?:{_GENERIC}|{_COUNTRIES}|{_GENERIC.upper()}|{_COUNTRIES.upper()})\b"
@@ -34,7 +34,7 @@ _AT = re.compile(
     r"|(?<=[^\W_])(?P<word>\s(?:at|AT)\s)(?=[\w-]{1,63}(?:\.|\s\.|\s?[\[({]|\s(?:dot|DOT|punkt)\s))"
 )
 _LOCAL_BACKWARDS = re.compile(r"[\w.+%'’&=~-]+")
-# A part of a name before a dot that was split from it.
+# A part of a name, before a dot next to a space.
 _SPLIT_LOCAL = re.compile(r"(?<!\w)[^\W_][\w+-]{0,40}(?:\s?\.\s{1,2}|\s\.|\s(?:dot|punkt)\s|\s?[\[(]dot[\])]\s?)$")
 _LEVEL = re.compile(r"[CDLST]?\d", re.IGNORECASE)
 _OWNERS_OF_HOSTS = {"center", "clinic", "hospital", "radiology", "university"}
@@ -54,7 +54,7 @@ _WEB = re.compile(
     """,
     re.VERBOSE,
 )
-# Every address in the web has one of these, few reports have any.
+# Every web address contains one of these, few reports do.
 _SIGN_OF_WEB = re.compile(
     r"[^\W_]\.[^\W\d_]|://|\\\\|:\\|www|http|ftp|\d\.\d{1,3}\.\d{1,3}\.\d|:[\dA-Fa-f]{0,4}:|\.\s(?:com|org|net|edu|gov)\b"
     r"|/(?:home|Users|mnt|media|data|srv|export)/",
@@ -92,12 +92,12 @@ def find_mail_addresses(text: str) -> Iterator[Span]:
 
 
 def _is_word(text: str) -> bool:
-    """Whether a word may be one of a report, a level or a number ("pain@rest", "bulge@L4")."""
+    """Whether this may be a word of a report, a level or a number ("pain@rest", "bulge@L4")."""
     return text.casefold() in NOT_NAMES - _OWNERS_OF_HOSTS or len(text) < 2 or bool(_LEVEL.match(text))
 
 
 def _end_of_host(text: str, start: int) -> tuple[int, bool, bool, bool]:
-    """Return where a host ends (-1 if none begins), and if its dots were split, it has an ending, and a known one."""
+    """Return where a host ends (-1: none), and whether its dots were split, it has an ending, and a known one."""
     if bracketed := _NUMBERED_HOST.match(text, start):
         return bracketed.end(), False, True, True
     host = _HOST.match(text, start)
@@ -157,7 +157,7 @@ def _start_of_local(text: str, end: int, *, earliest: int, is_split: bool) -> in
 
 
 def find_web_addresses(text: str) -> Iterator[Span]:
-    r"""Yield addresses in the web or a network, with or without a scheme, and paths of files.
+    r"""Yield web and network addresses, with or without a scheme, and file paths.
 
     Example:
         >>> text = r"See klinik.de/patient/8842, \\pacs\images\8842 and www. klinik. de. The sac.No stenosis"
@@ -171,30 +171,35 @@ def find_web_addresses(text: str) -> Iterator[Span]:
             continue
         found = match[0]
         if match["host"]:
-            end = _PATH.match(text, _end_of_host(text, match.start("host"))[0]).end()  # type: ignore[union-attr]  # it may match nothing
+            end = _end_of_path(text, _end_of_host(text, match.start("host"))[0])
         elif not re.search(r"[:/\\\s]", found):
             if not (end := _end_of_bare_host(text, start, found)):
                 continue
         elif re.search(r"\.\s", found):
             if found.partition(".")[0].casefold() in NOT_NAMES - _OWNERS_OF_HOSTS:
                 continue
-            end = _PATH.match(text, end).end()  # type: ignore[union-attr]
+            end = _end_of_path(text, end)
         while end > start and text[end - 1] in _STOPS:
             end -= 1
         position = end
         yield start, end
 
 
+def _end_of_path(text: str, start: int) -> int:
+    path = _PATH.match(text, start)
+    return path.end() if path else start
+
+
 def _end_of_bare_host(text: str, start: int, found: str) -> int:
-    """Return where a host without a scheme ends, with its path; 0 if it is none."""
+    """Return where a host without a scheme, and its path, ends; 0 if it is no host."""
     if re.fullmatch(r"(?:\d{1,3}\.){3}\d{1,3}", found):
-        return _PATH.match(text, start + len(found)).end()  # type: ignore[union-attr]
+        return _end_of_path(text, start + len(found))
     host = _without_sentence(found, text[start + len(found) : start + len(found) + 40])
     labels = host.split(".")
     if len(labels) < 2 or len(labels[-2]) < 2 or not _LETTERS.fullmatch(labels[-1]):
         return 0
     end = start + len(host)
-    path_end = _PATH.match(text, end).end()  # type: ignore[union-attr]
+    path_end = _end_of_path(text, end)
     is_spelt_as_host = labels[-1].islower() or (labels[-1].isupper() and labels[-2].isupper())
     if not is_spelt_as_host:
         return 0
@@ -222,7 +227,7 @@ _STREET = re.compile(
     """,
     re.VERBOSE,
 )
-# Streets whose number follows, and a part of each: few reports have one.
+# Streets whose number follows. Each contains one of `_OF_STREET_FIRST`, few reports do.
 _STREET_FIRST = re.compile(
     rf"""
     (?P<before>(?:\b{_NAME}[ ]){{0,2}})(?<!\w)[\w.-]{{0,30}}
@@ -237,21 +242,8 @@ _STREET_FIRST = re.compile(
 )
 _OF_STREET_FIRST = (
     *("str.", "strasse", "gasse", "weg", "platz", "allee", "damm", "ufer", "chaussee", "promenade", " ring", " markt"),
-    *(
-        "via ",
-        "viale ",
-        "piazza",
-        "corso ",
-        "largo ",
-        "calle ",
-        "c/ ",
-        "avenida",
-        "avda",
-        "plaza",
-        "paseo",
-        "rua ",
-        "travessa",
-    ),
+    *("via ", "viale ", "piazza", "corso ", "largo ", "calle ", "c/ ", "avenida", "avda", "plaza", "paseo", "rua "),
+    "travessa",
 )
 _FOUR_DIGITS = re.compile(r"\d{4}")
 _POSTCODE = re.compile(

@@ -1,7 +1,7 @@
 """Find text burnt into an image: scanners and exports print names and dates into the pixels.
 
 No text is read, so no model is needed. Letters are thin strokes that differ from the pixels around them, with sharp
-edges, of one height, stroke and grey, on one line; anatomy is not. How much each of these counts was fitted to real
+edges, of one height, stroke and grey, on one line; anatomy is not. The weights of these features were fitted to real
 slices with and without drawn text. **It misses text: a person must look at the images.**
 """
 
@@ -24,7 +24,7 @@ _LEAST_SIDE = 40  # of a halved image, pixels
 _LARGEST_SIDE = 1024  # above it the image is halved first, to bound time and memory
 _TILTS = np.tan(np.radians([-8, -4, 0, 4, 8]))
 _LEAST_LETTERS = 3  # of a line
-_MAX_PAIRS = 1_500_000  # of spots that may be neighbours: a slice has tens of thousands, noise has more
+_MAX_PAIRS = 1_500_000  # of spots that may be neighbours; a slice has tens of thousands, noise more
 
 # Logistic regression on the most text-like line of an image, by `tests/benchmarks/burnt_in_text.py --fit`: the summand,
 # then a factor for each column of `_line_features`.
@@ -35,8 +35,8 @@ _FACTORS = np.array([6.79, -25.2, -23.34, 0.75, -2.83, -0.64, 8.89, -0.03, 2.02,
 def has_burnt_in_text(image: Image.Image) -> bool:
     """Whether an 8-bit grey image (mode `L`) may have text in its pixels, so that someone should check it.
 
-    Rows of four or more letters or digits are looked for, bright or dark, turned by quarter turns or tilted by up to 10
-    degrees, 5 to 150 pixels high. Of 20 texts of a kind, drawn on slices of patients kept back, 16 to 20 were found if
+    Looks for rows of four or more letters or digits, bright or dark, turned by quarter turns or tilted by up to 10
+    degrees, 5 to 150 pixels high. Of 20 texts of each kind, drawn on slices of held-out patients, it found 16 to 20 if
     bright and in a corner, 18 to 20 if turned, 15 if dim, 13 if tilted or dark on tissue, 9 or fewer if dim and
     enlarged, tilted or over tissue, or enlarged and dark on tissue. None of 369 slices without text was suspected.
 
@@ -68,7 +68,7 @@ class _Spots(NamedTuple):
 
 
 def line_features(image: Image.Image) -> np.ndarray | None:
-    """Describe every row of letter-like spots in an 8-bit grey image (mode `L`), in four directions and at all scales.
+    """Describe each row of letter-like spots in an 8-bit grey image (mode `L`), in four directions and at all scales.
 
     Returns:
         Features of the rows, shape (L, 12); None if there are more spots than can be compared.
@@ -94,7 +94,7 @@ def _scales(image: Image.Image) -> Iterator[np.ndarray]:
 def _strokes(pixels: np.ndarray) -> Iterator[_Spots]:
     """Yield the bright strokes of an image of shape (H, W), then the dark ones."""
     for bright in (pixels, 255 - pixels):
-        contrast = bright - _opened(bright)  # the top-hat: zero wherever a square fits, so at edges of anatomy, too
+        contrast = bright - _opened(bright)  # the top-hat: zero wherever a square fits, even at the edges of anatomy
         peak = _sliding(np.pad(contrast, ((_NEARBY // 2, _NEARBY - 1 - _NEARBY // 2),) * 2), _NEARBY, np.maximum)
         is_stroke = contrast >= np.maximum(_LEAST_CONTRAST, (peak * np.float32(_SHARE_OF_PEAK)).astype(np.uint8))
         yield _spots(bright, contrast, is_stroke)
@@ -206,7 +206,7 @@ def _features_of_rows(spots: _Spots, group_of_spot: np.ndarray) -> np.ndarray | 
     way, pair = np.nonzero(np.abs(edges[:, i] - edges[:, j]) <= tolerance)
     if not len(way):
         return np.empty((0, len(_FACTORS)))
-    # A node is a spot looked at in one of the ways.
+    # A node is a spot seen in one of the ways: an edge and a tilt.
     nodes = (way * len(heights) + i[pair], way * len(heights) + j[pair])
     graph = coo_matrix((np.ones(len(way), dtype=np.int8), nodes), shape=(edges.size, edges.size))
     _, row_of_node = connected_components(graph, directed=False)

@@ -47,7 +47,7 @@ def _tags(keywords: str) -> frozenset[BaseTag]:
     return frozenset(BaseTag(tag) for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
 
 
-# Besides names of persons, what says who and where; their words are searched for in the texts that stay.
+# Besides person names, the elements that say who and where; kept texts are searched for their words.
 _NAMING_TAGS = _tags(
     "PatientID OtherPatientIDs IssuerOfPatientID AccessionNumber StudyID AdmissionID InstitutionName "
     "InstitutionAddress InstitutionalDepartmentName PatientAddress PatientTelephoneNumbers ReferringPhysicianAddress "
@@ -91,8 +91,8 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
 
     Pixels stay: `burnt_in_text` finds text in them. UIDs are replaced consistently in every run with the same key, so
     that slices of a series stay together. Name and id of the patient become one pseudonym, private elements are
-    removed, and the series description keeps only technical words (`T2 TSE SAG`). A text that stays loses them, or is
-    emptied, if it has a word of a name that was removed, even one that means something else there (`Long`, `Spine`).
+    removed, and the series description keeps only technical words (`T2 TSE SAG`) that occur in no removed name. Another
+    kept text with a word of a removed name is emptied, even if the word means something else there (`Long`, `Spine`).
 
     Source:
         PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Stricter than the profile:
@@ -170,7 +170,7 @@ def _action_outside_table(tag: BaseTag, vr: str) -> str:
 def _names_in(dataset: Dataset) -> frozenset[str]:
     """Collect the words of all names, places and ids at any depth, in the spelling of `_words`.
 
-    A family name may be a technical word; that of an institution ("Spine Centre") is then not a name.
+    Technical words count in the names of persons, but not in those of institutions ("Spine Centre").
     """
     names: set[str] = set()
     for tag in list(dataset.keys()):
@@ -191,9 +191,9 @@ def _names_in(dataset: Dataset) -> frozenset[str]:
 
 
 def _words(text: str) -> set[str]:
-    """Return the words and numbers of a text without case and accents; also those with a hyphen in one piece.
+    """Return the words and numbers of a text without case and accents; hyphenated ones also in one piece.
 
-    Words have three characters or more, but in a script without case two or more.
+    They have at least three characters, or two in a script without case.
 
     Example:
         >>> sorted(_words("Müller-Long^Ann"))
@@ -213,7 +213,7 @@ def _is_without_case(word: str) -> bool:
 
 
 def _has_name(text: str, names: Iterable[str]) -> bool:
-    """Whether a text has a word of a name; where words are not separated, whether it has its characters."""
+    """Whether a text contains a word of a name; in a script without case, also within a word."""
     words = _words(text)
     return any(name in words or (_is_without_case(name) and any(name in word for word in words)) for name in names)
 

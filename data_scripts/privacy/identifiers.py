@@ -32,7 +32,7 @@ class Identifier:
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Find passages that name a person, in the order of the text and without overlaps.
 
-    Look-alikes count: full-width letters, invisible characters, other blanks, `&#64;`.
+    Look-alikes are read, too: full-width letters, invisible characters, unusual spaces, `&#64;`.
 
     Labels are left out: in `MRN: 12345` the number is found. Bare years and ages up to 89 are not identifiers.
 
@@ -55,10 +55,10 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 
 def _plain_spelling(text: str) -> tuple[str, list[Span]]:
-    """Replace look-alikes of letters, signs and blanks, and drop what cannot be seen.
+    """Replace look-alikes of letters, signs and spaces, and drop invisible characters.
 
     Returns:
-        The text, and the passage of the original behind each of its characters; none if nothing changed.
+        The text, and the span of each of its characters in the original; no spans if nothing changed.
     """
     if "&" not in text and all(_plain_char(char) == char and not unicodedata.combining(char) for char in set(text)):
         return text, []
@@ -76,7 +76,7 @@ def _plain_spelling(text: str) -> tuple[str, list[Span]]:
 
 
 def _decoded(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield each character, or reference to one as in HTML, with where it begins and ends."""
+    """Yield the start and end of each character or HTML character reference, and its text."""
     position = 0
     for match in _HTML_REFERENCE.finditer(text):
         yield from ((at, at + 1, text[at]) for at in range(position, match.start()))
@@ -175,7 +175,7 @@ _DATE = re.compile(
     )(?![\w/]|[.,*-]\d)""",
     re.VERBOSE,
 )
-# Every date has one of these; looking for them first saves most of the time.
+# Every date contains one of these; looking for them first saves most of the time.
 _SIGN_OF_DATE = re.compile(
     rf"\d\s{{0,2}}[-/.\\]\s{{0,2}}\d{{1,4}}\s{{0,2}}[-/.\\]|[-/.]{_YEAR}|\d{{8}}|(?<![^\W\d_]){_MONTH_NAME}"
     rf"|{_OTHER_MONTH_NAME}\s(?:de\s)?{_YEAR}"

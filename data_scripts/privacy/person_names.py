@@ -132,7 +132,7 @@ _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
     r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
 )
-# A part of each, which few reports have.
+# Each contains one of these, few reports do.
 _OF_DONE_BY = (" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/")
 _OF_DEGREE = ("MD", "M.D", "MB", "M.B", "FR", "F.R", "Ph", "D.O.", "MRCP", "MSc")
 _INSTITUTION = re.compile(
@@ -143,7 +143,7 @@ _INSTITUTION = re.compile(
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
-_AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # who typed: "Dr. Salem/abc"
+_AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # the typist: "Dr. Salem/abc"
 _CLAUSE_END = re.compile(r"\s*(?:$|[.;\n])")
 _BEFORE_MAIL = re.compile(
     r"(?P<name>(?:[^\W\d_a-z][\w'’-]{1,40}\.?[ ]){0,3}[^\W\d_a-z][\w'’-]{1,40})[\"']?[ ]?[<(\[](?=[^\s<>@]{1,64}@)"

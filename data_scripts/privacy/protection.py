@@ -26,8 +26,8 @@ class ScrubbedText:
 def scrub(text: str) -> ScrubbedText:
     r"""Replace passages that may name a person, then normalise, and check again.
 
-    In this order, since normalising splits addresses and moves names away from the words next to them. Whatever only
-    shows afterwards is replaced, too.
+    The order matters: normalising splits addresses, and separates names from the words next to them. What shows only
+    afterwards is replaced, too.
 
     Example:
         >>> scrub("12 Mar 2016:\nbulge ,see a.b@klinik.de")
@@ -48,7 +48,7 @@ def _kinds_in(text: str) -> tuple[str, ...]:
 
 
 def kinds_in_names(info: SourceInfo) -> Counter[str]:
-    """Count, by kind, what may name a person in the names of classes and grades, which no one scrubs.
+    """Count, by kind, what may name a person in the names of classes and grades, which are not scrubbed.
 
     Example:
         >>> about = SourceAbout(name="", summary="", license="", citation="", size="", where="")

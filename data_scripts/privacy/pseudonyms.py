@@ -47,14 +47,14 @@ class Pseudonyms:
 
     @classmethod
     def from_file(cls, path: Path) -> "Pseudonyms":
-        """Read the key from a file; if missing, make it. Only its owner can read it then.
+        """Read the key from a file, made if missing; afterwards only its owner can read it.
 
         Raises:
             ValueError: If the file contains no key.
         """
         if not path.exists():
             _make_key_file(path)
-        with suppress(PermissionError):  # another's file: its owner decides
+        with suppress(OSError):  # another user's file, or a read-only disk
             path.chmod(0o600)
         try:
             return cls(bytes.fromhex(path.read_text(encoding="ascii")))

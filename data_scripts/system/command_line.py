@@ -49,7 +49,7 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
 
 
 def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command: parse its arguments, call it, print an error of a user or of the disk in one line.
+    """Run a command: parse its arguments, call it, and print a user's or the disk's error in one line.
 
     `main` takes one dataclass, named by its annotation. Ctrl-C prints `WHEN_INTERRUPTED` of its module, if there is
     one, or how to resume.
@@ -62,9 +62,9 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain bytes that are not text
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may contain bytes that are not UTF-8
     arguments_class = arguments_class_of(main)
-    settings: Any = None  # until they are read
+    settings: Any = None  # until the arguments are parsed
     resumes = "resume" in {item.name for item in fields(arguments_class)}
     how = "Rerun with --resume to continue." if resumes else "Rerun to resume."
     interrupts = _Interrupts(getattr(sys.modules[main.__module__], "WHEN_INTERRUPTED", how))
@@ -74,7 +74,7 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
     try:
         settings = parse_arguments(arguments_class, argv)
         code = main(settings) or 0
-        sys.stdout.flush()  # a closed pipe or a full disk must fail here, not when the interpreter ends
+        sys.stdout.flush()  # a closed pipe or a full disk must fail here, not when the interpreter exits
         return code
     except (KeyboardInterrupt, Exception) as error:
         _end_progress_bars()
@@ -85,7 +85,8 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
         if _drop_unwritable_output():
             if isinstance(error, BrokenPipeError):
                 return PIPE_CLOSED
-            message = f"Cannot write to standard output: {disk_error(error)}"
+            if isinstance(error, OSError) and error.filename is None:
+                message = f"Cannot write to standard output: {disk_error(error)}"
         if message is None:
             raise
         print(f"error: {printable(message)}", file=sys.stderr)
@@ -95,10 +96,10 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
 
 
 class _Interrupts:
-    """Handles Ctrl-C: the first raises a KeyboardInterrupt, another one ends the process, whatever it is doing."""
+    """Handles Ctrl-C: the first raises a KeyboardInterrupt, the second ends the process, whatever it is doing."""
 
     def __init__(self, way_out: str) -> None:
-        # Of several processes, one speaks.
+        # Only one of several processes says it.
         self._words = f"Interrupted. {way_out}\n" if os.environ.get("RANK", "0") == "0" else ""
         self.count = 0
 
@@ -117,13 +118,13 @@ class _Interrupts:
 
 
 def _quiet_in_threads(failed: Any) -> None:
-    """Print no traceback for an error of the disk in a thread that writes: the main thread raises it again."""
+    """Print no traceback for a disk error in a thread that writes: the main thread raises it again."""
     if disk_error(failed.exc_value) is None:
         threading.__excepthook__(failed)
 
 
 def _in_one_line(error: Exception, settings: Any) -> str | None:
-    """Describe an error of the disk or of a user; None for a bug."""
+    """Describe a disk error or a user error; None for a bug."""
     if (full := full_disk_error(error)) is not None:
         return full_disk_in_words(full, settings)
     if isinstance(error, UnicodeEncodeError):
@@ -134,14 +135,14 @@ def _in_one_line(error: Exception, settings: Any) -> str | None:
 
 
 def _end_progress_bars() -> None:
-    """Leave the lines of progress bars, so that an error begins one of its own."""
+    """Close the progress bars, so that an error starts on a new line."""
     if "tqdm" in sys.modules:
         for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
             bar.close()
 
 
 def _drop_unwritable_output() -> bool:
-    """Whether standard output can no longer be written; if so, what is left to print goes nowhere."""
+    """Whether standard output can no longer be written; if so, discard what is left to print."""
     try:
         poll = select.poll()
         poll.register(sys.stdout, 0)
@@ -149,7 +150,7 @@ def _drop_unwritable_output() -> bool:
             sys.stdout.flush()
             return False
     except io.UnsupportedOperation:
-        return False  # it goes to no file
+        return False  # it has no file descriptor
     except OSError:
         pass
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -257,10 +258,10 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         words = ", ".join(part for part in (error.context, error.problem) if part)
         raise ValueError(f"{path}{line}: {words}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a character that is not UTF-8, or not of YAML
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a character that UTF-8 or YAML does not allow
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} contains {settings!r:.60}, no settings: write lines such as `batch_size: 8`.")
+        raise ValueError(f"{path} contains {settings!r:.60}, not settings: write lines such as `batch_size: 8`.")
     hints = get_type_hints(arguments_class)
     for name, value in settings.items():
         if name not in hints:
@@ -268,6 +269,8 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
             raise ValueError(f"{path} sets {name!r}, which is not a setting.{hint}")
         kind = None if _is_list(hints[name]) else _one_type(hints[name])
+        if value is None and kind is not str and NoneType not in get_args(hints[name]):
+            raise ValueError(f"{path} sets {name} to nothing: give it a value, or remove the line.")
         if kind is str and not isinstance(value, str | NoneType):
             raise ValueError(f"{path} sets {name} to {value!r}, which YAML does not read as text: put it in quotes.")
         if kind in (int, float) and isinstance(value, list | dict):

@@ -1,4 +1,4 @@
-"""What the disk did not do, in one line: which path, why, and how much room is left."""
+"""Describe a disk error in one line: which path, why, and how much room is left."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ulimit -f`
-# How libraries that raise errors of their own quote the system: Arrow and Python, and Rust (safetensors).
+# How libraries quote the system in their own errors: Arrow and Python, and Rust (safetensors).
 _QUOTED = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
-_TORCH_SAVE = ("iostream error", "unexpected pos")  # all that torch.save says when it cannot write on
+_TORCH_SAVE = ("iostream error", "unexpected pos")  # all that torch.save says when a write fails
 _OUTPUTS = ("out", "output_dir", "run")
 
 
 def disk_error(error: BaseException) -> str | None:
-    """Describe an error of the disk, whatever a library has made of it; None for any other error."""
+    """Describe a disk error, even one that a library has wrapped; None for any other error."""
     found = next((of_system for one in _chain(error) if (of_system := _of_system(one)) is not None), None)
     if found is None:
         return None
@@ -34,7 +34,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def full_disk_error(error: BaseException) -> OSError | None:
-    """Find the error of a full disk behind another, also one that was being handled; None if there is none."""
+    """Find the full-disk error that an error stems from, or that was being handled; None if there is none."""
     for one in _chain(error, with_context=True):
         of_system = _of_system(one)
         if of_system is not None and of_system.errno in NO_ROOM:
@@ -47,8 +47,8 @@ def full_disk_error(error: BaseException) -> OSError | None:
 def full_disk_in_words(error: OSError, settings: Any) -> str:
     """Say which folder has no room, how much is free there, and the way out.
 
-    It is a folder that a command with these settings writes to: one on the disk of the file that the error names, else
-    the fullest.
+    The folder is one that a command with these settings writes to: on the same disk as the file that the error names,
+    else the fullest.
     """
     folders = [folder for folder in map(_nearest, _written_folders(settings)) if os.access(folder, os.W_OK)]
     written = error.filename if error.filename2 is None else error.filename2  # the second is the copy
@@ -58,15 +58,15 @@ def full_disk_in_words(error: OSError, settings: Any) -> str:
     folder = min(folders or [Path()], key=lambda folder: shutil.disk_usage(folder).free)
     stats, reason = os.statvfs(folder), os.strerror(error.errno or errno.ENOSPC)
     free_mb = stats.f_bavail * stats.f_frsize / 1e6
-    inodes = ", no inode is" if stats.f_files and not stats.f_favail else ""
+    inodes = ", but no inodes" if stats.f_files and not stats.f_favail else ""
     return (
-        f"Cannot write to {folder}: {reason} ({free_mb:,.1f} MB of its disk are free{inodes}). Make room, and rerun "
+        f"Cannot write to {folder}: {reason} ({free_mb:,.1f} MB free on its disk{inodes}). Make room, and rerun "
         "the same command."
     )
 
 
 def _chain(error: BaseException, with_context: bool = False) -> Iterator[BaseException]:
-    """List an error, its cause, the cause of that, and so on, with what was being handled if wanted."""
+    """List an error, its cause, the cause of that, and so on; with context, also what was being handled."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -76,7 +76,7 @@ def _chain(error: BaseException, with_context: bool = False) -> Iterator[BaseExc
 
 
 def _of_system(error: BaseException) -> OSError | None:
-    """Return the error of the system that an error is, or quotes in its text or notes (a worker's traceback)."""
+    """Return the system's error that this one is, or quotes in its text or notes (a worker's traceback)."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     for text in (str(error), *getattr(error, "__notes__", ())):
@@ -99,6 +99,6 @@ def _written_folders(settings: Any) -> Iterator[Path]:
 
 
 def _nearest(path: Path) -> Path:
-    """Return the folder itself, or the nearest one above that exists."""
+    """Return the folder, or its nearest parent that exists."""
     folders = (folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     return next(folders, Path())

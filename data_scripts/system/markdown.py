@@ -1,4 +1,4 @@
-"""Text in Markdown: class names, titles and citations are shown as typed, whatever they contain."""
+"""Write text into Markdown: class names, titles and citations are shown as typed, whatever they contain."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "`": "&#96;", "~": "&#126;"
 class Markdown(str):
     """Text that is Markdown already, and is not escaped again.
 
-    Joined to other strings it becomes a plain one: what is not marked is escaped.
+    Joined to another string, it becomes plain text, which is escaped.
     """
 
     __slots__ = ()
 
     def __html__(self) -> str:
-        """Tell Jinja, too, not to escape this."""
+        """Tell Jinja not to escape this."""
         return self
 
 

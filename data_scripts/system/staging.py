@@ -1,4 +1,4 @@
-"""One process for an output, and the hidden folder in which it grows until complete, and from which it resumes."""
+"""One process per output; and the hidden folder where an output grows until complete, and resumes after a kill."""
 
 import shutil
 from collections.abc import Collection, Iterator
@@ -47,26 +47,26 @@ def staging_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
-    """Lock a folder in which files appear one by one; it is made if missing, and removed again if nothing was written.
+    """Lock a folder in which files appear one by one; make it if missing, and remove it if it stays empty.
 
     Raises:
         ValueError: If another process writes to it.
     """
-    is_new = not folder.exists()
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = _acquired(folder / HIDDEN_LOCK_NAME, f"another process is writing to {folder}")
     try:
         yield
     finally:
-        (folder / HIDDEN_LOCK_NAME).unlink(missing_ok=True)  # while it is held: whoever has opened it will not get it
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        (folder / HIDDEN_LOCK_NAME).unlink(missing_ok=True)  # while held: nobody gets the lock of a deleted file
+        with suppress(OSError):  # not empty
+            for path in new_folders:
+                path.rmdir()
         lock.release()
 
 
 def holds_nothing(folder: Path, ignored: Collection[str] = (HIDDEN_LOCK_NAME,)) -> bool:
-    """Whether a folder is empty, but for its lock and other files that are `ignored`."""
+    """Whether a folder holds nothing but `ignored` files, by default its lock."""
     return folder.is_dir() and all(path.name in ignored for path in folder.iterdir())
 
 

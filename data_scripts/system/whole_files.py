@@ -1,4 +1,4 @@
-"""Write a file or a folder whole, or not at all."""
+"""Write a file or a folder whole, or not at all; read a JSON file that may be damaged."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a write that fails does not say where
+            error.filename = str(path)  # a failed write does not say where
         raise
 
 
@@ -36,33 +36,35 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(path, _json_bytes(content))
 
 
 def write_private_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, which only its owner can read, at no moment anyone else.
-
-    File names may contain bytes that are not text; JSON escapes them.
-    """
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    """Write a JSON file whole or not at all; at no moment can anyone but its owner read it."""
     with unfinished_file(path) as unfinished:
         unfinished.unlink(missing_ok=True)  # left by a killed process, perhaps readable by others
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(text.encode(errors="backslashreplace"))
+            file.write(_json_bytes(content))
+
+
+def _json_bytes(content: Any) -> bytes:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # a file name may contain bytes that are not UTF-8
 
 
 def read_json(path: Path, way_out: str, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Read a JSON object that a command wrote.
+    """Read a file that holds a JSON object with these keys, perhaps among others.
 
     Raises:
-        ValueError: If the file is cut off or something else, or lacks one of the keys; the message ends in `way_out`.
+        ValueError: If it holds anything else; the message names the file and ends in `way_out`.
+        OSError: If it cannot be opened.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
-        raise ValueError(f"{path} is damaged or incomplete ({error}). {way_out}") from error
+        raise ValueError(f"{path} cannot be read ({error}): it was cut off or edited. {way_out}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} contains {type(content).__name__}, not the object that was written. {way_out}")
+        raise ValueError(f"{path} cannot be read (a {type(content).__name__}, not an object). {way_out}")
     if missing := set(keys) - content.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}. {way_out}")
     return content

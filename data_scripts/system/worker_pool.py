@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Self, TypeVar
@@ -118,7 +118,13 @@ class Workers:
     def __enter__(self) -> Self:
         _CONTEXT.set_forkserver_preload([__name__, *self._preload])
         if isinstance(_CONTEXT, ForkServerContext):
-            forkserver.ensure_running()
+            resource_tracker.ensure_running()  # which would unblock the signal below
+            # The server inherits the blocked signal: interrupted while it imports, it would print a traceback.
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,39 +1,33 @@
-"""The files of the campaign in `robustness.py`: what a command left, compared; and damaged files, given to readers.
+"""Damage files of every format that the commands read, and give them to their readers, for `robustness.py`.
 
 A reader is the function through which a command reads a file. It holds if it returns, or raises an error that the
 command line prints in one line (`USER_ERRORS`) and that names the file; a reader of single images, or of settings,
-leaves the name to its caller. It does not hold on any other exception, a crash, more than `ITEM_SECONDS` or
-`MAX_EXTRA_MIB`, or if content that has a digest changed and the check of that digest says nothing.
+leaves the name to its caller. It does not hold if it raises another exception, crashes, takes more than `ITEM_SECONDS`
+or `MAX_EXTRA_MIB`, or returns changed content that has a digest without noticing.
 """
 
-import hashlib
 import json
 import os
 import random
-import re
 import resource
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import yaml
 from openpyxl import Workbook
 from PIL import Image
 from safetensors.numpy import load_file
 
-from data_scripts.system.command_line import FAILED, USER_ERRORS
+from data_scripts.system.command_line import USER_ERRORS
 from data_scripts.system.worker_pool import Crash, Workers
 from tests.data_scripts.imaging import dicom_mutants
 from tests.data_scripts.imaging.dicom_files import make_dicom
 
-# Differs between two undisturbed runs: when, how fast, by which command.
-VOLATILE = re.compile(r"date|.*seconds.*|.*_per_second.*|command|resume|python")
 ITEM_SECONDS = 20.0
 MAX_EXTRA_MIB = 1024  # resident memory of a reader, beyond what the process had before
 ADDRESS_SPACE_BYTES = 6 * 2**30  # beyond what the process had at first: an allocation above it fails
@@ -59,91 +53,6 @@ class Format:
     read: Callable[[Path, Path], str | None]  # of the folder and the damaged file in it; returns what did not hold
     damaged: str = "*"  # pattern of the files to damage, below a folder of samples
     names_file: bool = True  # whether an error must name the file or its folder
-
-
-# What a command left.
-
-
-def content_of(path: Path) -> dict[str, str]:
-    """The numbers and texts of a file by their place in it, without dates, times and speeds; raises if damaged."""
-    match path.suffix:
-        case ".json":
-            return leaves(json.loads(path.read_text()))
-        case ".jsonl":
-            return leaves([json.loads(line) for line in path.read_text().splitlines()])
-        case ".safetensors":
-            return {name: f"{a.dtype} {a.shape} {digest(a.tobytes())}" for name, a in load_file(path).items()}
-        case ".parquet":
-            table = pq.read_table(path)
-            return {name: digest(repr(table[name].to_pylist()).encode()) for name in table.column_names}
-        case ".md" | ".html" | ".png":  # made from the numbers, with their dates
-            return {"": "something" if path.stat().st_size else "nothing"}
-    return {"": digest(path.read_bytes())}
-
-
-def leaves(value: Any, place: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        items = [(f"{place}.{key}", item) for key, item in value.items() if not VOLATILE.fullmatch(key)]
-    elif isinstance(value, list):
-        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return {place: repr(value)}
-    return {place: leaf for inner, item in items for place, leaf in leaves(item, inner).items()}
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def files_below(folder: Path, *names: str) -> set[str]:
-    """The files with these final names, relative to the folder; a name may be a file, a folder or a pattern."""
-    paths = [path for name in names for found in folder.glob(name) for path in (found, *found.rglob("*"))]
-    return {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
-
-
-def half_written(folder: Path, outputs: Sequence[str], undisturbed: Path) -> list[str]:
-    """What is neither absent nor complete, that is, with the files of the undisturbed run and readable."""
-    problems = []
-    for name in outputs:
-        found = files_below(folder, name)
-        if (folder / name).exists() and (lacking := files_below(undisturbed, name) - found):
-            problems.append(f"half-written: {name} lacks {', '.join(sorted(lacking)[:3])}")
-        for file in sorted(found):
-            try:
-                content_of(folder / file)
-            except Exception as error:
-                problems.append(f"half-written: {file}: {type(error).__name__}: {error}")
-    return problems
-
-
-def differences(folder: Path, compared: Sequence[str], undisturbed: Path) -> list[str]:
-    """How what a command left differs from what an undisturbed run left; other files may differ, not their names."""
-    found, expected = (files_below(where, *compared) for where in (folder, undisturbed))
-    problems = [f"{name} is missing" for name in sorted(expected - found)]
-    for name in sorted(expected & found):
-        before, after = content_of(undisturbed / name), content_of(folder / name)
-        if changed := [place for place in before.keys() | after.keys() if before.get(place) != after.get(place)]:
-            place = min(changed)
-            problems.append(
-                f"{name}: {len(changed)} values differ, such as {place.lstrip('.')}: {before.get(place)} undisturbed, "
-                f"{after.get(place)} here"
-            )
-    added = files_below(folder, "*") - files_below(undisturbed, "*")
-    # `features/` is a cache, which anybody may delete.
-    return problems + [f"left over: {path}" for path in sorted(added) if "/features/" not in path][:3]
-
-
-def refusal_problems(code: int, log: Path, system_errors: bool = True) -> list[str]:
-    """Why an exit is not a user's error in one line; one may pass on the system's words, as `[Errno 28]`."""
-    lines = Path(f"{log}.err").read_text(errors="replace").replace("\r", "\n").splitlines()
-    lines = [line for line in lines if line.strip() and "%|" not in line]  # without progress bars
-    if code == FAILED and lines and lines[-1].startswith("error: ") and (system_errors or "Errno" not in lines[-1]):
-        return []
-    return [f"exit code {code}, not {FAILED} with one line: {' / '.join(lines[-2:])[-300:]}"]
-
-
-def tail_of(log: Path) -> str:
-    return Path(f"{log}.err").read_text(errors="replace")[-300:].strip()
 
 
 # Readers: what commands call, imported when called, since most workers need one of them.
@@ -478,7 +387,7 @@ def problem_of(of_format: Format, folder: Path, path: Path) -> str | None:
 
 
 def memory_kib(name: str) -> int:
-    """A line of this process's status: `VmHWM`, the most resident memory so far, or `VmSize`, the address space."""
+    """A value of this process's status: `VmHWM`, its peak resident memory, or `VmSize`, its address space."""
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in status if line.startswith(name)))
 

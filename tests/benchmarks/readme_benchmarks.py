@@ -9,10 +9,10 @@ from train.reporting.tables import format_entry, readable
 MEGABYTE = 1e6
 
 ATTACKS = {
-    "kills": "commands killed, then called again",
+    "kills": "commands killed, then rerun",
     "damaged": "damaged files, read",
     "together": "commands started three times at once",
-    "full disk": "commands on a disk that is too small",
+    "full disk": "commands on a full disk",
 }
 
 LABEL_SETS = {
@@ -88,12 +88,12 @@ def letters_section(content: dict[str, Any]) -> str:
     )
     return f"""### Text burnt into images
 
-Names, ids and dates drawn on real slices; patients and texts other than those that the rule was fitted to, and \
-other fonts except Pillow's and STIX. Letters are 7 to 16 pixels high where nothing else is said.
+Names, ids and dates drawn on real slices. The patients, the texts and, except Pillow's and STIX, the fonts are not \
+those that the rule was fitted to. Letters are 7 to 16 pixels high unless stated otherwise.
 
 {markdown_table(["text", "found"], found)}
 
-Suspected without any text: {suspected}. {content["milliseconds"]:.0f} ms of one CPU for 512 x 512 pixels.
+Suspected although they have no text: {suspected}. {content["milliseconds"]:.0f} ms on one CPU for 512 x 512 pixels.
 
 `python -m tests.benchmarks.burnt_in_text --data ../shared/data`, {content["date"]}, `results/burnt_in_text.json`."""
 
@@ -131,7 +131,7 @@ looks for names and letters, and writes the card.
 
 
 def robustness_section(content: dict[str, Any]) -> str:
-    """Describe which attacks the commands and readers withstood."""
+    """Describe which attacks the commands and readers withstand."""
     rows, counts = [], content["counts"]
     for area, title in ATTACKS.items():
         of_area = {
@@ -146,10 +146,11 @@ def robustness_section(content: dict[str, Any]) -> str:
     minutes = f"{content['seconds'] / 60:.0f} minutes on {content['num_processors']} processors"
     return f"""### Attacks
 
-Small inputs, made by the script. {kills} kills at any moment: held if the end is that of an undisturbed run, number \
-by number, and no final name was ever half-written. Damaged files: a result, or an error that names the file. Three \
-processes on one folder: one works, two say why not; in folders of their own all work. Full disk: one line, and with \
-room all ends well. Seed {content["arguments"]["seed"]}, {minutes}.
+Small inputs, made by the script. After a kill at a random moment ({kills} kills), a command holds if nothing is \
+half-written under its final name and a rerun ends with the numbers of an undisturbed run. A damaged file must give a \
+result or an error that names it. Of three processes on one folder, one must work and the others say why they do not; \
+in separate folders, all must work. On a full disk, a command must end in a one-line error, and finish once there is \
+room. Seed {content["arguments"]["seed"]}, {minutes}.
 
 {markdown_table(["attack", "tried", "held", "did not hold"], rows)}
 

@@ -6,25 +6,24 @@
 
 Exits with 1 if anything did not hold. Everything lies in a temporary folder: after Ctrl-C, rerun to start again.
 
-- **kills**: a command and all its processes get SIGKILL at a moment drawn from its whole duration, and in a third of
-  the trials again when it is called again. Called to its end, it must leave what an undisturbed run leaves, number by
-  number (dates, times, speeds and names apart), and nothing else. After each kill, a final name is absent or complete.
+- **kills**: a command and all its processes get SIGKILL at a random moment of its duration, and in a third of the
+  trials a second time when it is rerun. Rerun to its end, it must leave exactly what an undisturbed run leaves (except
+  dates, times, speeds and names), and nothing else. After each kill, a final name is absent or complete.
 - **damaged**: see `attacked_files.py`.
 - **together**: three processes start a command on one folder at once: one must work, the others must say in one line
-  why they do not, exit with 2 and change nothing. In folders of their own, all must work.
-- **full disk**: a command writes to a disk (tmpfs) that is too small: one line, exit code 2, nothing half-written; with
-  room, it then ends as usual. Without the right to mount, not tried: run `unshare --user --map-root-user --mount ...`.
+  why they do not, exit with 2 and change nothing. In separate folders, all must work.
+- **full disk**: a command writes to a disk (tmpfs) that is too small: it must print one line, exit with 2 and leave
+  nothing half-written; with room, it must then end as usual. Not tried without the right to mount: run
+  `unshare --user --map-root-user --mount ...`.
 
-Importing torch takes longer than most of these commands work. So a *warm* process has imported everything and forks a
-child for each call, which runs the command as the command line does; trials named `fresh` start a new interpreter. The
-seed draws moments, files and damage; on a busy machine, a repeated kill may hit another statement.
+Importing torch takes longer than most of these commands run. So a *warm* process imports everything and forks a child
+for each call, which runs the command as the command line does; trials named `fresh` start a new interpreter. The seed
+determines moments, files and damage; on a busy machine, a repeated kill may hit another statement.
 """
 
-import json
 import os
 import random
 import re
-import select
 import shlex
 import shutil
 import signal
@@ -36,11 +35,10 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,9 @@ from tqdm import tqdm
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.whole_files import write_json
 from tests.benchmarks import attacked_files
-from tests.benchmarks.attacked_files import FORMATS, differences, digest, half_written, refusal_problems, tail_of
+from tests.benchmarks.attacked_files import FORMATS
+from tests.benchmarks.left_files import differences, digest, half_written, refusal_problems, tail_of
+from tests.benchmarks.warm_process import WarmProcess, kill_group
 from tests.loopback_hub import LoopbackHub
 
 PROJECT = Path(__file__).parents[2]
@@ -61,7 +61,6 @@ IMPORTED_LATER = (  # by the commands' `main`
 WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 NUM_LANES, NUM_TOGETHER = 2, 3  # trials at once; processes on one folder
 FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+")  # of this machine, which the results do not name
-PATIENCE_SECONDS = 300
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "safetensors", "numpy", "pyarrow", "pillow", "pydicom")
 Trial = Callable[[], list[str] | None]  # returns what did not hold; None: could not be tried
 SHARES_OF_DISK = (0.05, 0.3, 0.7, 0.95)  # of what the command leaves
@@ -73,10 +72,10 @@ class Command:
 
     module: str
     words: str
-    outputs: tuple[str, ...]  # final names: absent or complete at every moment
+    outputs: tuple[str, ...]  # absent or complete at every moment
     compared: tuple[str, ...] = ()  # further files that must end as in an undisturbed run
-    again: str = ""  # added when it is called again
-    repository: str = ""  # kind of repository that it publishes
+    again: str = ""  # added when it is rerun
+    repository: str = ""  # kind of repository that it publishes to
     kills: int = 12  # trials
 
 
@@ -148,69 +147,6 @@ class RobustnessArguments:
     seed: int = setting(0, "Seed of moments, files and damage.")
 
 
-class WarmProcess:
-    """Starts commands, each in a fork of a process that has imported everything and in a process group of its own."""
-
-    def __init__(self) -> None:
-        code = "from tests.benchmarks.robustness import serve; serve()"
-        settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-        self.process = subprocess.Popen([sys.executable, "-c", code], **settings)
-        self.running: set[int] = set()
-        self.process.stdout.readline()
-
-    def _say(self, content: Any) -> None:
-        self.process.stdin.write(json.dumps(content) + "\n")
-        self.process.stdin.flush()
-
-    def start(self, module: str, words: list[str], folder: Path, log: Path, fresh: bool = False) -> int:
-        """Return the process id; `fresh` starts a new interpreter."""
-        self._say([module, words, str(folder), str(log), fresh])
-        self.running.add(pid := int(self.process.stdout.readline()))
-        return pid
-
-    def wait(self, pid: int) -> int:
-        """The exit code; negative for a signal, which is SIGKILL after `PATIENCE_SECONDS`."""
-        self._say(pid)
-        if not select.select([self.process.stdout], [], [], PATIENCE_SECONDS)[0]:
-            kill_group(pid)
-        self.running.discard(pid)
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        for pid in (*self.running, self.process.pid):
-            kill_group(pid)
-        self.process.wait()
-
-
-def serve() -> None:
-    """Import everything; fork a child for each command on standard input, or wait for one. Runs in a warm process."""
-    for module in (*(command.module for command in COMMANDS.values()), *IMPORTED_LATER):
-        import_module(module)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        content = json.loads(line)
-        if isinstance(content, int):
-            print(os.waitstatus_to_exitcode(os.waitpid(content, 0)[1]), flush=True)
-        elif pid := os.fork():
-            print(pid, flush=True)
-        else:
-            module, words, folder, log, fresh = content
-            os.setsid()
-            os.chdir(folder)
-            for number, name in enumerate((os.devnull, f"{log}.out", f"{log}.err")):
-                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-            if fresh:
-                os.execv(sys.executable, [sys.executable, "-m", module, *words])
-            sys.argv = [module, *words]
-            sys.exit(run(import_module(module).main, words))
-
-
-def kill_group(pid: int) -> None:
-    """Kill a command with all processes that it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 @dataclass
 class Campaign:
     """The folder of a campaign, its Hub, and how long undisturbed runs took."""
@@ -228,7 +164,8 @@ class Campaign:
     def warm(self) -> WarmProcess:
         """The warm process of this thread."""
         if not hasattr(self.lanes, "warm"):
-            self.lanes.warm = WarmProcess()
+            modules = [command.module for command in COMMANDS.values()]
+            self.lanes.warm = WarmProcess([*modules, *IMPORTED_LATER])
             self.processes.append(self.lanes.warm)
         return self.lanes.warm
 
@@ -290,7 +227,7 @@ def own_name(folder: Path) -> str:
 
 
 def kill_trial(campaign: Campaign, name: str, number: int, num_trials: int, fresh: bool = False) -> list[str]:
-    """Kill a command once or twice, call it to its end, and compare."""
+    """Kill a command once or twice, rerun it to its end, and compare."""
     target = f"kills/{name}{' (fresh)' * fresh}"
     rng = random.Random(f"{campaign.seed}/{target}/{number}")
     duration = campaign.seconds[name] + campaign.import_seconds * fresh
@@ -310,9 +247,9 @@ def kill_trial(campaign: Campaign, name: str, number: int, num_trials: int, fres
                 return [f"killed after {moment:.2f} of {duration:.2f} s: {problem}" for problem in problems]
         code = campaign.run(name, folder, more, fresh)
         problems = campaign.problems_at_end(name, folder)
-        # It may say that all is done already.
+        # It may say that everything is done already.
         if code and (problems or refusal_problems(code, campaign.log(folder))):
-            problems.insert(0, f"called again, it ended with exit code {code}: {tail_of(campaign.log(folder))}")
+            problems.insert(0, f"rerun, it ended with exit code {code}: {tail_of(campaign.log(folder))}")
     when = f"killed after {' and '.join(f'{moment:.2f}' for moment in moments)} of {duration:.2f} s"
     return [f"{when}: {problem}" for problem in problems]
 
@@ -332,7 +269,7 @@ def together_trial(campaign: Campaign, name: str, own_folders: bool = False) -> 
         for code, log in zip(codes, logs, strict=True):
             if code:
                 problems += [f"exit code {code}: {tail_of(log)}"] if own_folders else refusal_problems(code, log, False)
-        # To publish again what the repository has already is no error.
+        # Publishing again what the repository already has is no error.
         if not own_folders and (0 not in codes if COMMANDS[name].repository else codes.count(0) != 1):
             problems.append(f"{codes.count(0)} of {NUM_TOGETHER} processes worked, not one")
         return problems + [problem for folder in folders for problem in campaign.problems_at_end(name, folder)]
@@ -399,7 +336,7 @@ def make_inputs(campaign: Campaign) -> None:
 
 
 def run_undisturbed(campaign: Campaign, name: str) -> None:
-    """Run a command as others will be compared with, and time it."""
+    """Run a command undisturbed, for comparison, and time it."""
     folder = campaign.folder / "undisturbed" / name
     folder.mkdir()
     pid, started = campaign.start(name, folder, campaign.log(folder)), time.monotonic()

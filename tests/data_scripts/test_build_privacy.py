@@ -66,7 +66,7 @@ ADDRESSES = (
 
 
 def test_what_normalising_would_split_or_move_is_not_written(study, built, tmp_path):
-    """Read in the shards: the finder may know an address that is in pieces before it is called."""
+    """Looked up in the shards, since the finder would not know the pieces of a split address."""
     rows = named_rows()
     for row, text in zip(rows, ADDRESSES, strict=True):
         row["report"], row["rephrasings"] = f"Disc bulge.Mild ,at L4-5. {text}", f"Bulge. {text}"

@@ -90,19 +90,19 @@ def test_copies_name_no_one_and_show_the_same(export, tmp_path):
 
 
 def test_only_the_owner_reads_the_list_of_old_names_at_any_moment(export, tmp_path, monkeypatch):
-    """Not even while it is written, nor if an older list, or what a killed run left of one, was open to all."""
+    """Not even while it is written, nor if everyone could read an older list or the remains of a killed run."""
     for name in ("out.files.json", ".out.files.json.unfinished"):
         (tmp_path / name).write_text("old")
         (tmp_path / name).chmod(0o644)
     modes = []
     replace = Path.replace
 
-    def look_and_replace(path, to):
+    def noting_mode(path, to):
         if to.name == "out.files.json":
             modes.append(path.stat().st_mode)
-        replace(path, to)
+        return replace(path, to)
 
-    monkeypatch.setattr(Path, "replace", look_and_replace)
+    monkeypatch.setattr(Path, "replace", noting_mode)
     umask = os.umask(0)
     try:
         run(export, tmp_path / "out")
@@ -176,7 +176,7 @@ def test_what_cannot_be_done_is_said(export, tmp_path, capsys):
 
 
 def test_a_full_disk_ends_it_and_leaves_nothing(export, tmp_path, monkeypatch):
-    """A file that was not written is no file that was left out; with room again, all are written."""
+    """A file that could not be written is not listed as left out; with room again, all are written."""
     written = Path.write_bytes
 
     def full_after_three(path, content):

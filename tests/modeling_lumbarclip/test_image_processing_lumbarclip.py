@@ -329,7 +329,7 @@ def test_less_than_the_whole_image_is_no_image(web):
         np.asarray(read_image(f"{web}/says-small"))
 
 
-def test_a_url_has_a_limit_of_time_unless_a_longer_one_is_given(web, monkeypatch):
+def test_a_url_has_a_time_limit_unless_a_longer_one_is_given(web, monkeypatch):
     monkeypatch.setattr(image_processing_lumbarclip, "MAX_FETCH_SECONDS", 0.5)
     with pytest.raises(TimeoutError, match="within 0.5 seconds. Download it first, or pass a longer timeout"):
         read_image(f"{web}/slow")
@@ -366,7 +366,7 @@ def test_no_image_starts_ghostscript(ghostscript, tmp_path):
     for given in (path, str(path), [path], encoded, f"data:image/png;base64,{encoded}"):
         with pytest.raises((ValueError, UnidentifiedImageError), match=r"cannot identify|No image at"):
             process(given)
-    with Image.open(path) as opened, pytest.raises(ValueError, match="an unread file of the format EPS"):
+    with Image.open(path) as opened, pytest.raises(ValueError, match="an undecoded EPS file"):
         process(opened)
 
 
@@ -382,7 +382,7 @@ def test_a_long_image_is_resized_as_its_square_would_be():
             assert torch.equal(processor(image, return_tensors="pt").pixel_values, expected)
 
 
-def test_of_a_batch_one_image_at_most_is_square(monkeypatch):
+def test_at_most_one_image_of_a_batch_is_square_at_a_time(monkeypatch):
     largest = 0
     pad = F.pad
 

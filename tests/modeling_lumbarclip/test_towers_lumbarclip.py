@@ -127,7 +127,7 @@ def test_a_tower_of_pickled_weights_is_refused_with_the_way_out(tmp_path):
         load_tower(str(tmp_path / "tower"))
 
 
-def test_of_the_tower_of_the_paper_only_tensors_are_unpickled(tmp_path, monkeypatch):
+def test_only_tensors_of_the_papers_tower_are_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (name,) = PICKLED_TOWERS
     weights = save_pickled_tower(tmp_path / name)

@@ -324,7 +324,7 @@ def test_the_command_line_reports_errors_without_a_traceback(tmp_path):
 
 
 def test_two_runs_do_not_write_to_one_folder(settings, tmp_path):
-    """Not even with --overwrite; in the folder of another process nothing changes, and a finished run keeps no lock."""
+    """Not even with --overwrite: the other process's folder does not change, and a finished run keeps no lock."""
     folder = tmp_path / "run"
     with only_process(folder):
         for choice in ({}, {"resume": True}, {"overwrite": True}):

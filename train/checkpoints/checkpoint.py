@@ -74,7 +74,7 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
     try:
         accelerator.save_state(str(unfinished))
     except Exception:
-        shutil.rmtree(unfinished, ignore_errors=True)  # it fills the disk
+        shutil.rmtree(unfinished, ignore_errors=True)  # it takes up disk space
         raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -96,8 +96,10 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
         return 0
     try:
         for path in folders[-1].glob("custom_checkpoint_*.pkl"):
-            torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run all that is in it
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # accelerate would run any code in it
         accelerator.load_state(str(folders[-1]))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # safetensors, torch and pickle each have their own
         raise ValueError(
             f"The state {folders[-1]} is damaged or incomplete ({_first_line(error)}). Delete {folders[-1].parent} and "

@@ -7,7 +7,6 @@ the outputs of the model; `golden_outputs.json` the texts, a record of every fil
 
 import copy
 import inspect
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -143,10 +142,10 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
     Raises:
         ValueError: If a file of the checkpoint is damaged or may not be read.
     """
-    check_files(folder)
+    config = check_files(folder)
     # A classifier may have been saved with only its image processor.
     is_whole = (folder / PROCESSOR_NAME).exists()
-    if not trust_remote_code:  # imported only now: the classes would override the code in the folder
+    if not trust_remote_code:  # the classes are imported only here: they would override the code in the folder
         of_images = read_config(folder).is_classifier
         return load_parts(
             folder,
@@ -154,7 +153,6 @@ def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[P
             modeling_lumbarclip.LumbarCLIPProcessor if is_whole else modeling_lumbarclip.LumbarCLIPImageProcessor,
             dtype=torch.float32,
         )
-    config = read_settings(folder / "config.json")
     (architecture,) = config["architectures"]  # several models share a configuration
     names = [name for name, code in config.get("auto_map", {}).items() if code.rpartition(".")[2] == architecture]
     auto_model = getattr(transformers, names[0] if names else "AutoModel")
@@ -251,7 +249,7 @@ def recorded_change(folder: Path, file: str, field: str) -> Iterator[None]:
         check_drift(folder, (file, field))
     yield
     if has_golden:
-        golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+        golden = read_settings(folder / GOLDEN)
         golden["files"][file] = record_file(folder / file)
         write_json(folder / GOLDEN, golden)
 

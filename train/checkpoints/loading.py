@@ -3,7 +3,6 @@
 Its files are checked before anything is built from them: no code, no pickle, no sizes that fill the memory.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,12 +27,14 @@ from transformers.utils import (
 )
 
 import modeling_lumbarclip
+from data_scripts.system.whole_files import read_json
 from train.checkpoints.manifest import check_not_parent_of_checkpoint
 
-# Formats that may run code when they are read, or that nothing here reads.
-NOT_READ = ("*.bin", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.npz", "*.onnx", "*.ot", "*.pickle", "*.pkl", "*.pt*")
+# Formats that may run code when they are read.
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+NOT_DOWNLOADED = [f"*{suffix}" for suffix in (*PICKLE_SUFFIXES, ".gguf", ".onnx", ".ot")]
 SETTINGS = ("*config.json", SAFE_WEIGHTS_INDEX_NAME, "*tokens*.json")
-# Fields that make transformers fetch or run something else than the weights of the checkpoint.
+# Fields that make transformers fetch or run something other than the weights of the checkpoint.
 NOT_OF_A_CHECKPOINT = (
     *("attn_implementation", "_attn_implementation", "experts_implementation", "configuration_files"),
     *("quantization_config", "transformers_weights", "distributed_config", "fusion_config"),
@@ -45,7 +46,7 @@ MAX_LAYERS, MAX_PIXELS, MAX_WIDTH = 2000, 4096, 2**20
 LIMITS = (
     (re.compile(r"layers?$|depths?$"), MAX_LAYERS),
     (re.compile(r"(image|img|feat|input)_size$|^(height|width|shortest_edge|longest_edge)$"), MAX_PIXELS),
-    (re.compile(r"^(?!.*theta)"), MAX_WIDTH),  # the base of rotary embeddings is no size
+    (re.compile(r"^(?!.*theta)"), MAX_WIDTH),  # the base of rotary embeddings is not a size
 )
 # A model may have more parameters than its weights, in buffers that are not saved, but not many times more.
 MAX_RATIO, SPARE_TENSORS, SPARE_VALUES = 4, 1000, 2**26
@@ -66,7 +67,7 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
         check_not_parent_of_checkpoint(folder)
         return folder
     try:
-        return Path(snapshot_download(str(folder_or_id), revision=revision or None, ignore_patterns=list(NOT_READ)))
+        return Path(snapshot_download(str(folder_or_id), revision=revision or None, ignore_patterns=NOT_DOWNLOADED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(f"No checkpoint at {folder_or_id}: neither a folder nor a Hub id. {error}") from error
 
@@ -115,7 +116,7 @@ def load_processor(folder: Path, processor_class: Any) -> Any:
         image = np.arange(64, dtype=np.uint8).reshape(8, 8)
         processor(images=[image], return_tensors="pt", **text)  # a setting of a wrong type shows only in use
         return processor
-    except Exception as error:  # files of anyone break the libraries in any way
+    except Exception as error:  # a damaged file makes the libraries raise anything
         raise _unreadable(folder, _damaged_file_of_processor(folder), error) from error
 
 
@@ -163,33 +164,43 @@ def check_files(folder: Path) -> dict[str, Any]:
 
 def check_references(path: Path, content: Any) -> None:
     """Raise `ValueError` if a JSON file refers to code in another repository."""
-    for name, value in _values(content):
+    for name, value in json_values(content):
         if re.search(r"(^|\.)(auto_map\b|impl$)", name) and isinstance(value, str) and "--" in value:
             raise ValueError(
-                f"{path}: {name} is {_shown(value)}, code in another repository, which is never run. Only code in the "
-                "checkpoint's own folder can be."
+                f"{path}: {name} is {_shown(value)}: code in another repository never runs. Only code in the "
+                "checkpoint's own folder can."
             )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a JSON object of a checkpoint.
 
     Raises:
-        ValueError: If it cannot be read, holds something else, or is nested too deep.
+        ValueError: If it cannot be read, holds something else, or is nested too deeply.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for _ in _values(content):
+    with _reading(path.parent, path.name):
+        content = read_json(path, "Fetch the checkpoint again.")
+        for _ in json_values(content):  # which checks the depth
             pass
-    except (ValueError, RecursionError, OSError) as error:
-        raise _unreadable(path.parent, path.name, error) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {_shown(content)}, not an object of settings. Fetch the checkpoint again.")
     return content
 
 
+def json_values(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield every value of a JSON document with its dotted name; raise `ValueError` if it is nested too deeply."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from json_values(value, f"{name}.{key}" if name else key, depth + 1)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from json_values(value, f"{name}[{index}]", depth + 1)
+    else:
+        yield name, content
+
+
 def _check_config(path: Path, config: dict[str, Any]) -> None:
-    for name, value in _values(config):
+    for name, value in json_values(config):
         field = next((key for key in re.split(r"\W", name) if key in NOT_OF_A_CHECKPOINT), None)
         if field and value is not None:
             raise ValueError(f"{path} sets {field}, which no LumbarCLIP checkpoint has. Remove it, or fetch another.")
@@ -198,7 +209,7 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
 
 
 def _check_sizes(path: Path, name: str, content: Any) -> None:
-    for field, value in _values(content, name):
+    for field, value in json_values(content, name):
         if not isinstance(value, int):
             continue
         key = re.sub(r"(\[\d+\])+$", "", field).rpartition(".")[2]
@@ -211,10 +222,11 @@ def _check_weights(folder: Path, index: dict[str, Any] | None) -> None:
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return
     if index is None:
-        pickles = sorted({path.name for pattern in NOT_READ for path in folder.glob(pattern)} | _pickles_on_hub(folder))
-        found = f" {', '.join(pickles[:3])} may run code when read, and is not." if pickles else ""
+        names = [path.name for path in folder.iterdir()] + _files_on_hub(folder)
+        pickles = sorted({name for name in names if Path(name).suffix in PICKLE_SUFFIXES})
+        found = f" Not read, since reading may run code: {', '.join(pickles[:3])}." if pickles else ""
         raise ValueError(
-            f"{folder} has no {SAFE_WEIGHTS_NAME}.{found} Convert the weights where you trust them: "
+            f"{folder} has no {SAFE_WEIGHTS_NAME}.{found} If you trust the weights, convert them: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors', {'format': 'pt'})."
         )
     shards = index.get("weight_map")
@@ -230,18 +242,17 @@ def _check_weights(folder: Path, index: dict[str, Any] | None) -> None:
             raise ValueError(f"{folder / shard} is missing. Fetch the checkpoint again.")
 
 
-def _pickles_on_hub(snapshot: Path) -> set[str]:
-    """List the pickles of a Hub model that were not downloaded to its cache."""
+def _files_on_hub(snapshot: Path) -> list[str]:
+    """List the files of a Hub model, those not downloaded to its cache included."""
     with suppress(Exception):  # offline, or a folder of another layout
         _, _, name = snapshot.parents[1].name.partition("--")
-        names = HfApi().list_repo_files(name.replace("--", "/"), revision=snapshot.name)
-        return {name for name in names if any(Path(name).match(pattern) for pattern in NOT_READ)}
-    return set()
+        return HfApi().list_repo_files(name.replace("--", "/"), revision=snapshot.name)
+    return []
 
 
 @contextmanager
 def _no_larger_than_its_weights(folder: Path) -> Iterator[None]:
-    """Stop building a model that has many times the parameters in its weights; raise `ValueError`."""
+    """Raise `ValueError` as soon as a model being built has many times the parameters of its weights."""
     tensors, values = _size_of_weights(folder)
     most_tensors, most_values = MAX_RATIO * tensors + SPARE_TENSORS, MAX_RATIO * values + SPARE_VALUES
     built = {"tensors": 0, "values": 0}
@@ -287,12 +298,12 @@ def _product(shape: list[int]) -> int:
 
 @contextmanager
 def _reading(folder: Path, name: str) -> Iterator[None]:
-    """Turn what the libraries raise for a file of a checkpoint into a `ValueError` that names the file."""
+    """Turn whatever a library raises about a file of a checkpoint into a `ValueError` that names the file."""
     try:
         yield
-    except Exception as error:  # files of anyone break the libraries in any way
-        if isinstance(error, ValueError) and str(error).startswith(str(folder)):
-            raise  # it names a file already
+    except Exception as error:  # a damaged file makes the libraries raise anything
+        if isinstance(error, ValueError) and str(error).startswith((str(folder), name)):
+            raise  # it names the file already
         raise _unreadable(folder, name, error) from error
 
 
@@ -311,7 +322,7 @@ def _unreadable(folder: Path, name: str, error: BaseException) -> ValueError:
 
 
 def _damaged_file_of_processor(folder: Path) -> str:
-    """Name the file from which no processor could be made."""
+    """Name the file that no processor can be made from."""
     named = PROCESSOR_NAME if (folder / PROCESSOR_NAME).exists() else IMAGE_PROCESSOR_NAME
     if not (folder / "tokenizer_config.json").exists() and not (folder / "tokenizer.json").exists():
         return named
@@ -333,17 +344,3 @@ def _is_adapter(folder: Path) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 80 else f"{text[:80]}..."
-
-
-def _values(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield every value of a JSON document with its dotted name; raise `ValueError` if it is nested too deep."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from _values(value, f"{name}.{key}" if name else key, depth + 1)
-    elif isinstance(content, list):
-        for index, value in enumerate(content):
-            yield from _values(value, f"{name}[{index}]", depth + 1)
-    else:
-        yield name, content

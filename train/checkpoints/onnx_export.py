@@ -1,7 +1,6 @@
 """Write a checkpoint as ONNX for `train/export.py`, and read what was written."""
 
 import hashlib
-import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from data_scripts.system.staging import publish, staging_folder
-from data_scripts.system.whole_files import write_folder, write_json
+from data_scripts.system.whole_files import read_json, write_folder, write_json
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import find_checkpoint
 from train.checkpoints.manifest import check_records
@@ -105,16 +104,16 @@ def read_export(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} has no {EXPORT}. Export a checkpoint: python train/export.py CHECKPOINT --out {folder}"
         )
+    description = read_json(path, export_again(folder))
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
         _check_description(description)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}). {export_again(folder)}") from error
     return description
 
 
-def _check_description(description: Any) -> None:
-    if not isinstance(description, dict) or not isinstance(description.get("weights_sha256"), str):
+def _check_description(description: dict[str, Any]) -> None:
+    if not isinstance(description.get("weights_sha256"), str):
         raise ValueError("it lacks weights_sha256")
     files = description.get("files")
     if not isinstance(files, dict) or not files:

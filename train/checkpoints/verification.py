@@ -62,8 +62,8 @@ def verify_checkpoint(
         tolerance: How far an output may move, relative to its length. Pixels may move by `PIXEL_TOLERANCE`.
 
     Raises:
-        ValueError: If there is no such checkpoint, it was saved without golden outputs, or it is as it was saved and
-            may not be loaded.
+        ValueError: If there is no such checkpoint, it was saved without golden outputs, or it is unchanged and may not
+            be loaded.
     """
     if trust_remote_code and not Path(folder_or_id).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Facts of a run's data: identity of the rows, leaks between splits, licence and origin."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from data_scripts.auditing.leaks import LeakReport, leaks_of
 from data_scripts.system.whole_files import read_json
 from data_scripts.writing.build_report import REPORT_NAME
 from train.data.loaders import rows_sha256
+
+logger = logging.getLogger(__name__)
 
 ABOUT = ("license", "citation", "summary", "report_origin")
 UNKNOWN: dict[str, Any] = dict.fromkeys(
@@ -100,7 +103,8 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         return {}
     try:
         report = read_json(path, "Build the dataset again with data_scripts.build.", ("arguments", "split_rule"))
-    except PermissionError:  # only its owner reads it, since it names rows as the source does
+    except PermissionError:  # only its owner can read it, since it names rows as the source does
+        logger.warning("Only the owner of %s can read it: licence and origin of the data are not recorded.", path)
         return {}
     about, found = report.get("source", {}), report.get("deidentification")
     return {

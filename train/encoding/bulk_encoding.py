@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ BATCHES_OF_CHUNK = 32  # at most this many are encoded again after a kill
 
 def encode(args: EncodeArguments) -> None:
     """Load the checkpoint, encode chunk by chunk, and join the chunks."""
-    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(args.checkpoint))
+    model, processor = load_checkpoint(args.checkpoint)
     inputs = open_inputs(args, processor)
     settings = describe(args, model, processor, inputs)
     encoder: Encoder = (

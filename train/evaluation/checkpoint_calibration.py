@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -43,7 +43,7 @@ def fit_checkpoint_calibration(
     """
     if Path(folder, "config.json").exists():
         check_can_be_calibrated(Path(folder))
-    model, processor = cast(tuple[LumbarCLIPModel, LumbarCLIPProcessor], load_checkpoint(folder))
+    model, processor = load_checkpoint(folder)
     calibration = fit_zero_shot_calibration(model, processor, rows, targets, **options)
     write_calibration(Path(folder), calibration)
     return calibration

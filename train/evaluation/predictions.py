@@ -31,7 +31,8 @@ In the file each array is a column, with lists where a row has several values, n
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -83,24 +84,46 @@ def write_predictions(
 
 
 def read_predictions(path: Path) -> tuple[Predictions, Targets]:
-    """Read the predictions and the truth of their rows that `write_predictions` wrote."""
-    table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[FACTS])
-    targets = Targets(
-        split=table["split"][0].as_py(),
-        label_names=tuple(facts["label_names"]),
-        labels=_as_array(table["truth"]),
-        exclusive=facts["exclusive"],
-        grade_names=tuple(facts["grade_names"]),
-        grades=_as_array(table["grade"]),
-        patient_ids=np.array(table["patient_id"].to_pylist()),
-    )
-    return {name: _as_array(table[name]) for name in table.column_names if name not in TRUTH}, targets
+    """Read the predictions and the truth of their rows that `write_predictions` wrote.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
+        FileNotFoundError: If there is none.
+    """
+    with _naming_damaged(path):
+        table = pq.read_table(path)
+        facts = json.loads(table.schema.metadata[FACTS])
+        targets = Targets(
+            split=table["split"][0].as_py(),
+            label_names=tuple(facts["label_names"]),
+            labels=_as_array(table["truth"]),
+            exclusive=facts["exclusive"],
+            grade_names=tuple(facts["grade_names"]),
+            grades=_as_array(table["grade"]),
+            patient_ids=np.array(table["patient_id"].to_pylist()),
+        )
+        return {name: _as_array(table[name]) for name in table.column_names if name not in TRUTH}, targets
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """Read the `about` of a file; empty if there is no file."""
-    return json.loads(pq.read_schema(path).metadata[FACTS])["about"] if path.exists() else {}
+    """Read the `about` of a file, empty if there is no file; raise `ValueError` if it is damaged."""
+    if not path.exists():
+        return {}
+    with _naming_damaged(path):
+        about: dict[str, str] = json.loads(pq.read_schema(path).metadata[FACTS])["about"]
+        return about
+
+
+@contextmanager
+def _naming_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        way_out = "Delete it, and rerun the command that wrote it."
+        raise ValueError(f"{path} cannot be read ({reason}): it was cut off or edited. {way_out}") from error
 
 
 def of_baselines(predictions: Mapping[str, Array]) -> dict[str, Predictions]:

@@ -146,6 +146,7 @@ def forget(run: ExperimentRun) -> None:
             (folder / name).unlink(missing_ok=True)
     else:
         delete_run(folder)
+        shutil.rmtree(folder)  # with the lock that a kill may have left
 
 
 def check_runs_unchanged(runs: Sequence[ExperimentRun], folds: Sequence[Fold], accelerator: Accelerator) -> None:

@@ -86,9 +86,8 @@ class PretrainingTask(Task):
     def load(self, checkpoint: Path) -> LumbarCLIPModel:
         if self.args.evaluate:
             check_can_be_calibrated(checkpoint)  # now, not after minutes of evaluation
-        model, processor = load_checkpoint(checkpoint)
-        self.processor = cast(LumbarCLIPProcessor, processor)
-        return cast(LumbarCLIPModel, model)
+        model, self.processor = load_checkpoint(checkpoint)
+        return model
 
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
         return update, micro_step

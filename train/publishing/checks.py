@@ -1,19 +1,16 @@
 """Check a folder before it is published: weights that run code, missing code, local paths."""
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from data_scripts.hub.upload import paths_of_this_machine
-from train.checkpoints.loading import check_references, read_settings
+from train.checkpoints.loading import PICKLE_SUFFIXES, check_references, json_values, read_settings
 from train.checkpoints.manifest import other_code
 
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 # They record how a folder was loaded: a loader that reads them would look for files on this machine.
 STRAY_KEYS = ("is_local", "local_files_only")
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # some of their tokens look like paths
@@ -34,7 +31,7 @@ def check_fit(folder: Path) -> None:
 def check_code(folder: Path, name: str) -> None:
     """Check that the code of a checkpoint is the installed package's, which may run; `name` is for the message.
 
-    A run may have come from someone else, and publishing runs its code, to find out whether others could use it.
+    The run may be someone else's, and publishing runs its code, to find out whether others could use it.
 
     Raises:
         ValueError: If a Python file differs from the package's, or code lies in another repository.
@@ -43,7 +40,7 @@ def check_code(folder: Path, name: str) -> None:
         check_references(path, read_settings(path))
     if other := other_code(folder):
         raise ValueError(
-            f"The code of {name} is not that of the installed package ({', '.join(other[:3])}), so publishing does not "
+            f"The code of {name} differs from the installed package ({', '.join(other[:3])}), so publishing does not "
             "run it. If it is yours, from another version, save it again with this version, or publish with that one."
         )
 
@@ -63,13 +60,13 @@ def unsafe_files(folder: Path) -> Iterator[str]:
 def missing_code(folder: Path) -> Iterator[str]:
     """List code that `trust_remote_code=True` would look for and not find."""
     for path in folder.glob("*config.json"):
-        for auto_class, references in _read(path).get("auto_map", {}).items():
+        for auto_class, references in read_settings(path).get("auto_map", {}).items():
             # A tokenizer has two, and one of them may be null.
             for reference in references if isinstance(references, list) else [references]:
                 if reference is not None:
                     yield from _missing_of(folder, f"{path.name}: auto_map: {auto_class}: {reference}", reference)
     config = folder / "config.json"
-    if config.exists() and "auto_map" not in _read(config):
+    if config.exists() and "auto_map" not in read_settings(config):
         yield "config.json has no auto_map: the code was not saved with the weights. Save the checkpoint again."
 
 
@@ -100,7 +97,7 @@ def local_paths(folder: Path) -> Iterator[str]:
     for path in _files(folder):
         name = _name(path, folder)
         if path.suffix == ".json" and path.name not in VOCABULARIES:
-            for key, value in _values(_read(path)):
+            for key, value in json_values(read_settings(path)):
                 last = key.rpartition(".")[2]
                 if last in STRAY_KEYS:
                     yield f"{name}: {key} = {value!r} records how it was loaded here: remove it."
@@ -118,18 +115,6 @@ def _is_local(key: str, value: str) -> bool:
     return bool(is_path) or ("/" in value and len(value) < 256 and Path(value).exists())
 
 
-def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value of a JSON document with its dotted key."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _values(value, f"{key}.{name}" if key else name)
-    elif isinstance(content, list):
-        for index, value in enumerate(content):
-            yield from _values(value, f"{key}[{index}]")
-    else:
-        yield key, content
-
-
 def _is_pickled(path: Path) -> bool:
     """Whether a file starts like a pickle, or like the zip of one that torch.save writes."""
     if path.suffix == ".safetensors":
@@ -145,10 +130,3 @@ def _files(folder: Path) -> list[Path]:
 
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): it was cut off or edited. Save it again.") from error

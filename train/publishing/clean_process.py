@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("load_alone.py")
 def check_loadable(folder: Path, golden: Path) -> None:
     """Load a checkpoint with its own code in a new process that cannot import our packages, and compare its outputs.
 
-    The process is clean, not confined: `checks.check_code` first, that the code is ours.
+    The process is clean, not confined: call `checks.check_code` first.
 
     Args:
         folder: A checkpoint, or an adapter whose base is on the Hub.

@@ -130,9 +130,9 @@ def _about(index: Path) -> dict[str, Any]:
 
 
 def requirements(extra: str) -> Iterator[str]:
-    """Yield what `pip install lumbarclip[extra]` asks for, at the versions that the tests ran with.
+    """Yield what `pip install lumbarclip[extra]` asks for, at the versions that were tested.
 
-    Without the hashes of these versions: a Space installs more than we name, and pip would refuse the rest.
+    Hashes are left out: a Space installs more than we name, and pip would refuse the rest.
 
     Example:
         >>> next(requirement for requirement in requirements("app") if requirement.startswith("gradio"))

@@ -14,14 +14,14 @@ from data_scripts.system.markdown import Markdown, code_block, code_span, escape
 
 TEMPLATES = Path(__file__).with_name("templates")
 PAGE = "page.html.jinja"
-# How a template writes what is not a word in a sentence; all else is escaped.
+# How a template writes what is not part of a sentence; all else is escaped.
 FILTERS = {"code": code_span, "code_block": code_block, "quoted_as_code": quoted_as_code}
 
 
 def fill_template(template: Path, values: Mapping[str, Any]) -> str:
     """Fill a Jinja template, which may import from `templates/`, and drop the empty lines that conditions leave.
 
-    Values are text: they are escaped for Markdown, or for HTML in a template of it, unless they are `Markdown`.
+    Values are escaped for Markdown, or for HTML in the template of a page, unless they are `Markdown`.
 
     Raises:
         ValueError: If the template cannot be parsed, or has a placeholder without a value, even in a branch not taken.
@@ -48,7 +48,7 @@ def fill_template(template: Path, values: Mapping[str, Any]) -> str:
 
 
 def _escape(value: Any) -> Any:
-    """Escape a value for Markdown, unless it is marked, also by Jinja: the output of a macro or a block."""
+    """Escape a value for Markdown, unless it is `Markdown` or, in Jinja, the output of a macro or a block."""
     return value if hasattr(value, "__html__") else escape_markdown(value)
 
 

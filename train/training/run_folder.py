@@ -87,7 +87,7 @@ def only_run(output_dir: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def delete_run(output_dir: Path) -> None:
-    """Delete a run, but not its lock. Killed half-way, it is known as one to delete by the name of its first file."""
+    """Delete a run, but not its lock. `RUN` is renamed first: after a kill, it tells that the rest is to be deleted."""
     if (output_dir / RUN).exists():
         (output_dir / RUN).replace(output_dir / DELETED_RUN)
     for path in output_dir.iterdir():

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ def open_reader(name: str, revision: str | None = None) -> Reader:
         ValueError: If there is no checkpoint, or it does not compare images with texts.
     """
     model, processor = load_checkpoint(name, revision)
-    return make_reader(cast(LumbarCLIPModel, model), cast(LumbarCLIPProcessor, processor), name)
+    return make_reader(model, processor, name)
 
 
 def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: str = "The model") -> Reader:

@@ -53,7 +53,7 @@ EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
 NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
 FORGOTTEN = EMPTY.format(
-    "The slice was forgotten, because you had not used the page for a while or many others did. Upload it again."
+    "The slice is no longer in memory: the page was idle for a while, or many others are using it. Upload it again."
 )
 NO_FILE = "The file did not arrive. Upload it again."
 NO_CALIBRATION = (

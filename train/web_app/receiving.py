@@ -1,7 +1,7 @@
-"""Receive uploads, each in a private folder of its own, and delete those that nobody asks about.
+"""Receive each upload in a private folder, and delete those that are never read.
 
-Gradio would store a file by its content, so that two visitors with the same file share it, and would keep what an
-upload that was broken off had sent.
+Gradio would name a file by its content, so that two visitors with the same file share it, and would keep the partial
+files of interrupted uploads.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 MAX_STORED_BYTES = 2 * 10**9  # of all uploads that wait to be read
 SECONDS_TO_ARRIVE = 600
-SECONDS_UNREAD = 600  # a full queue is answered sooner
+SECONDS_UNREAD = 600  # longer than a full queue takes
 
 PREFIX = "lumbarclip-app-"
-BUSY = "Too many files wait to be read. Upload yours again in a few minutes."
+BUSY = "Too many files are waiting to be read. Upload yours again in a few minutes."
 _LOCK_NAME = "lock"
 
 
@@ -45,15 +45,15 @@ def upload_folder() -> Iterator[Path]:
 
 
 def _remove_if_left(folder: Path, user: int) -> None:
-    if folder.is_symlink() or folder.lstat().st_uid != user:
-        return  # anybody may write such a name into the folder of temporary files
-    lock = FileLock(folder / _LOCK_NAME, blocking=False)
-    with contextlib.suppress(Timeout, OSError), lock:
-        shutil.rmtree(folder)
+    with contextlib.suppress(Timeout, OSError):  # in use, or just removed by another app
+        if folder.is_symlink() or folder.lstat().st_uid != user:
+            return  # anybody may create such a name in the folder of temporary files
+        with FileLock(folder / _LOCK_NAME, blocking=False):
+            shutil.rmtree(folder)
 
 
 async def receive(request: Request) -> Response:
-    """Store the files of one request; answer with their paths, or in words why not. Stands in for Gradio's own."""
+    """Store the files of one request and answer with their paths, or say why not. Replaces Gradio's own route."""
     uploads = Path(request.app.uploaded_file_dir)
     uploads.mkdir(parents=True, exist_ok=True)
     if _stored_bytes(uploads) > MAX_STORED_BYTES:
@@ -62,20 +62,20 @@ async def receive(request: Request) -> Response:
     try:
         async with asyncio.timeout(SECONDS_TO_ARRIVE):
             paths, *_ = await upload_fn(request, folder, request.app.get_blocks().max_file_size, None)
-    except BaseException as error:  # that of a closed connection, too
-        shutil.rmtree(folder)
+    except BaseException as error:  # a closed connection, too
+        shutil.rmtree(folder, ignore_errors=True)  # `sweep` tries again
         if isinstance(error, TimeoutError):
             return PlainTextResponse(f"The upload took longer than {SECONDS_TO_ARRIVE // 60} minutes.", 408)
         if isinstance(error, MultiPartException):
             return PlainTextResponse(error.message, 413 if "maximum allowed size" in error.message else 400)
         if isinstance(error, HTTPException):
             return PlainTextResponse(error.detail, error.status_code)
-        if isinstance(error, OSError):  # the disk is full, or a name too long
-            return PlainTextResponse("The upload could not be stored. Try again later, or a shorter file name.", 507)
+        if isinstance(error, OSError):  # a full disk, or a name that is too long
+            return PlainTextResponse("The upload could not be stored. Try later, or with a shorter file name.", 507)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=400)  # which nobody receives
         if isinstance(error, Exception):
-            return PlainTextResponse("The request is no upload of files.", 400)
+            return PlainTextResponse("The request does not upload files.", 400)
         raise
     return JSONResponse([str(path) for path in paths])
 
@@ -94,9 +94,9 @@ def forget(paths: list[Path], folder: Path) -> None:
 
 
 def sweep(folder: Path, now: float) -> None:
-    """Delete uploads that have been neither written nor read for `SECONDS_UNREAD`; `now` is in seconds as of a file."""
+    """Delete uploads not written to for `SECONDS_UNREAD`; `now` is a time as `time.time` gives it."""
     for entry in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):  # read meanwhile
+        with contextlib.suppress(OSError):  # read meanwhile, or written to: the next sweep gets it
             if now - max(path.lstat().st_mtime for path in (entry, *entry.rglob("*"))) > SECONDS_UNREAD:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 

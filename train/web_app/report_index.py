@@ -89,8 +89,11 @@ def read_index(path: Path, weights: str | None = None) -> ReportIndex:
 
 def _made_by(path: Path, schema: pa.Schema) -> dict[str, Any]:
     """Read which model made the embeddings of a file, and check that they are of the shared space."""
-    made = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
-    if not made.get("weights_sha256") or made.get("what") not in WHAT:
+    try:
+        made = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    except ValueError:  # damaged
+        made = None
+    if not isinstance(made, dict) or not made.get("weights_sha256") or made.get("what") not in WHAT:
         raise ValueError(
             f"{path} does not say which weights made its embeddings: they may be another model's. Write it with: "
             f"{COMMAND.format(what='reports')}"

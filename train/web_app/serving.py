@@ -1,4 +1,4 @@
-"""Serve the page: only what it asks for, limit what the browser may fetch, and forget visits.
+"""Serve the page and nothing else, limit what the browser may fetch, and forget visits.
 
 Gradio expires only states. It would keep the last value of every component, pictures among them, until the app ends,
 and also what could not be delivered to a page that was closed.
@@ -30,7 +30,7 @@ FONTS = ["system-ui", "sans-serif"]
 MAX_FILE_SIZE = "200mb"
 MAX_SESSIONS = 100  # in memory at once; the least recently used goes first
 MAX_WAITING = 100  # questions in the queue; Gradio tells the next one that the app is busy
-MAX_THREADS = 8  # the model answers one question at a time, the rest are files of the page
+MAX_THREADS = 8  # the model answers one question at a time; the other threads send files of the page
 # What the page asks for. Gradio would also serve other files, APIs and copies of a session.
 UPLOAD = "/gradio_api/upload"
 REQUESTS = {
@@ -83,7 +83,7 @@ def launch_settings() -> dict[str, Any]:
 
 
 class _OnlyThePage:
-    """Answers `REQUESTS` of a bounded size, with `HEADERS`; any other is not found."""
+    """Answers only `REQUESTS`, of a bounded size, and adds `HEADERS`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

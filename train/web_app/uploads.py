@@ -1,4 +1,4 @@
-"""Read uploads into grey slices, and hold them in memory as small as the page needs.
+"""Read uploads into grey slices, and hold them in memory no larger than the page needs.
 
 From a DICOM header, only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
 """
@@ -44,7 +44,7 @@ class Slice:
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it takes."""
+        """The memory it takes."""
         return sum(image.width * image.height for image in (self.image, self.seen))
 
 
@@ -57,20 +57,20 @@ class Upload:
 
 
 class HeldUploads:
-    """What the visitors' pages show, each under a key that the visitor's session holds.
+    """The visitors' uploads, each under a key that the visitor's session holds.
 
-    An upload goes with its key; and if all take more than `MAX_HELD_BYTES`, those go that were not used for longest.
+    An upload is dropped with its key, and the least recently used ones when all take more than `MAX_HELD_BYTES`.
     """
 
     class Key:
         """Stands for one upload."""
 
     def __init__(self) -> None:
-        self._uploads: WeakKeyDictionary[HeldUploads.Key, Upload] = WeakKeyDictionary()  # the last used is the last
+        self._uploads: WeakKeyDictionary[HeldUploads.Key, Upload] = WeakKeyDictionary()  # least recently used first
         self._lock = Lock()
 
     def keep(self, upload: Upload) -> Key:
-        """Hold an upload, whatever else has to go for it; return its key."""
+        """Hold an upload, dropping others if necessary; return its key."""
         key = self.Key()
         with self._lock:
             self._uploads[key] = upload
@@ -83,7 +83,7 @@ class HeldUploads:
         return key
 
     def use(self, key: Key) -> Upload | None:
-        """Return an upload, or None if it had to go."""
+        """Return an upload, or None if it was dropped."""
         with self._lock:
             upload = self._uploads.pop(key, None)
             if upload is not None:
@@ -91,7 +91,7 @@ class HeldUploads:
         return upload
 
     def num_bytes(self) -> int:
-        """Count what all uploads take."""
+        """Count the memory that all uploads take."""
         return sum(slice_.num_bytes for upload in [*self._uploads.values()] for slice_ in upload.slices)
 
 

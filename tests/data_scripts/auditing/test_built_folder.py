@@ -158,7 +158,7 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name):
     else:
         (tmp_path / "elsewhere").write_text("# secret")
     (folder / name).symlink_to(tmp_path / "elsewhere")
-    refused(folder, "is a link that leads out of")
+    refused(folder, "is a link to a file outside")
 
 
 def test_a_link_inside_the_folder_is_followed(folder):
@@ -168,16 +168,18 @@ def test_a_link_inside_the_folder_is_followed(folder):
     assert len(read_dataset(folder)["test"]) == 12
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("set.py", "metadata.csv", "train.parquet", "more.jsonl", "a.zip", "dataset_infos.json", "state.json"),
-        *("data/more.csv", "data/train.csv", "data/extra.parquet", "data/trains.parquet"),
-    ],
-)
-def test_other_data_is_refused(folder, name):
+@pytest.mark.parametrize("name", ["data/more.csv", "data/train.csv", "data/extra.parquet", "data/trains.parquet"])
+def test_other_data_among_the_shards_is_refused(folder, name):
     shutil.copy(folder / "data/train.parquet", folder / name)
-    refused(folder, "is not part of a built dataset|is not a shard of train, validation, test")
+    refused(folder, "is not a shard of train, validation, test")
+
+
+@pytest.mark.parametrize(
+    "name", ["set.py", "metadata.csv", "train.parquet", "more.jsonl", "a.zip", "dataset_infos.json", "state.json"]
+)
+def test_other_files_next_to_the_card_are_not_read(folder, name):
+    (folder / name).write_text("raise SystemExit")
+    assert len(read_dataset(folder)["train"]) == 40
 
 
 def test_pipes_folders_and_loops_are_no_shards(folder):
@@ -265,6 +267,14 @@ def test_a_dataset_of_the_hub_is_held_to_the_same(folder, monkeypatch):
     cards["a/b"] = f"---\nconfigs:\n- config_name: default\n  data_files: {NOWHERE}\n---\n"
     with pytest.raises(ValueError, match="a/b names the data 'http.*outside the dataset"):
         read_dataset("a/b")
+    for damaged, said in (
+        ("configs: 5", "that are not a list"),
+        ("configs: [5]", "that are not a list"),
+        ("[", "a damaged head"),
+    ):
+        cards["a/b"] = f"---\n{damaged}\n---\n"
+        with pytest.raises(ValueError, match=f"a/b has .*{said}"):
+            read_dataset("a/b")
     del cards["a/b"]
     monkeypatch.setattr("data_scripts.auditing.built_folder.DatasetCard.load", Mock(side_effect=OSError("offline")))
     rows = [{**row, "image": {"bytes": None, "path": NOWHERE}} for row in loaded["test"].to_list()]

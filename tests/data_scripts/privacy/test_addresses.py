@@ -1,4 +1,4 @@
-"""Addresses of no one: found in every form a person or a layout gives them, and no word of a finding with them."""
+"""Invented addresses are found in every form that people and layouts give them, without a word of a finding."""
 
 import itertools
 
@@ -76,7 +76,7 @@ def test_places_go(place):
 
 
 @pytest.mark.parametrize("text", UNTOUCHED)
-def test_missing_blanks_and_technical_words_make_no_address(text):
+def test_missing_spaces_and_technical_words_make_no_address(text):
     assert scrub_text(text) == text and scrub(text).replaced == ()
 
 

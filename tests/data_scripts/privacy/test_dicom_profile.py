@@ -206,7 +206,7 @@ def test_an_unreadable_element_is_removed():
 )
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_kept_text_with_a_word_of_a_removed_name_goes(keyword, name, kept, word, depth):
-    """Wherever the name and the text are, and whatever the words mean otherwise."""
+    """Wherever the name and the text are, and whatever else the words mean."""
     named = Dataset()
     setattr(named, keyword, name)
     dataset = header()

@@ -1,8 +1,11 @@
+import errno
 import hashlib
 import hmac
 import os
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from pydicom.uid import UID
@@ -30,11 +33,14 @@ def test_many_ids_do_not_collide_and_uids_are_valid():
     assert len(uids) == 2_000 and all(UID(uid).is_valid for uid in uids)
 
 
-def test_the_key_file_is_made_private_and_read_again(tmp_path):
+def test_the_key_file_is_made_private_and_read_again(tmp_path, monkeypatch):
     path = tmp_path / "study.key"
     first = Pseudonyms.from_file(path)
     assert path.stat().st_mode & 0o077 == 0
     path.chmod(0o644)  # copied, perhaps
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "chmod", Mock(side_effect=OSError(errno.EROFS, "Read-only file system")))
+        assert Pseudonyms.from_file(path) == first
     assert Pseudonyms.from_file(path) == first
     assert path.stat().st_mode & 0o077 == 0
     path.write_text("no key\n")

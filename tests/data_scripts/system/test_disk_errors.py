@@ -1,4 +1,4 @@
-"""A full disk is known by whatever a library makes of it, and said in one line."""
+"""A full disk is recognised in any library's error, and reported in one line."""
 
 import errno
 import os
@@ -67,7 +67,7 @@ def test_a_full_disk_is_named_with_the_room_on_it(full_disk, tmp_path):
 
     (full_disk / "file").write_bytes(bytes(60_000))
     said = full_disk_in_words(FULL, Settings())  # the error names no file: the fullest of the folders
-    assert said.startswith(f"Cannot write to {full_disk}: No space left on device (0.0 MB of its disk are free).")
+    assert said.startswith(f"Cannot write to {full_disk}: No space left on device (0.0 MB free on its disk).")
     with pytest.raises(OSError, match="No space left") as raised:
         write_bytes(full_disk / "other", bytes(60_000))
     assert full_disk_in_words(raised.value, Settings()) == said
@@ -126,4 +126,4 @@ def fill(args: Fill) -> None:
 def test_a_command_ends_in_one_line(tmp_path, capsys):
     assert run(fill, ["--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: Cannot write to ") and said.count("\n") == 1 and "MB of its disk are free" in said
+    assert said.startswith("error: Cannot write to ") and said.count("\n") == 1 and "MB free on its disk" in said

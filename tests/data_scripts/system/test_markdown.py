@@ -1,4 +1,4 @@
-"""Texts of others in Markdown: read as typed by two parsers, wherever they stand."""
+"""Other people's texts in Markdown: two parsers show them as typed, wherever they stand."""
 
 import markdown
 import pytest

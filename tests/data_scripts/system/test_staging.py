@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_until_the_first_ends_or_dies(tmp_path):
 
 def test_a_folder_is_made_only_for_something(tmp_path):
     (tmp_path / "there").mkdir()
-    for name in ("there", "new"):
+    for name in ("there", "new", "new/in/new"):
         with pytest.raises(ZeroDivisionError), only_process(tmp_path / name):
             raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -1,4 +1,4 @@
-"""Anyone's checkpoint is read with the installed classes; of a damaged or hostile one the file is named."""
+"""Anyone's checkpoint loads with the installed classes; errors name the damaged or hostile file."""
 
 import json
 import os
@@ -248,7 +248,7 @@ def test_a_record_of_another_form_is_refused(checkpoint, field, value):
         tokenizer(tokenizer_class=5),
     ],
 )
-def test_a_wrong_type_is_called_so(checkpoint, change):
+def test_a_value_of_a_wrong_type_is_an_error_that_names_the_file(checkpoint, change):
     change(checkpoint)
     with pytest.raises(ValueError, match=r"(config|processor_config|tokenizer_config)\.json"):
         load_checkpoint(checkpoint)
@@ -258,7 +258,7 @@ def test_a_wrong_type_is_called_so(checkpoint, change):
 def test_pickled_weights_are_refused_unread(checkpoint, name, tmp_path):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / name).write_bytes(pickle.dumps(Marks(tmp_path / "ran")))
-    with pytest.raises(ValueError, match=rf"no model.safetensors. {name} may run code .*Convert"):
+    with pytest.raises(ValueError, match=rf"no model.safetensors. Not read, .*: {name}. If you trust"):
         load_checkpoint(checkpoint)
     assert not (tmp_path / "ran").exists()
 
@@ -312,7 +312,7 @@ def test_a_pretrained_tower_keeps_no_reference_to_code(tiny_config):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_of_a_hub_model_nothing_runs_and_no_pickle_is_fetched(checkpoint, tmp_path):
+def test_nothing_of_a_hub_model_runs_and_no_pickle_is_fetched(checkpoint, tmp_path):
     poison(checkpoint, tmp_path / "ran")
     (checkpoint / "pytorch_model.bin").write_bytes(pickle.dumps(Marks(tmp_path / "ran")))
     upload = "create_repo('tester/a')\nupload_folder(repo_id='tester/a', folder_path=sys.argv[1])"
@@ -328,7 +328,7 @@ def test_of_a_hub_model_nothing_runs_and_no_pickle_is_fetched(checkpoint, tmp_pa
             "pickles only", {name: files[name] for name in files if name != "model.safetensors"}
         )
         done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
-        assert "no model.safetensors. pytorch_model.bin may run code when read" in done.stderr, done.stderr
+        assert "Not read, since reading may run code: pytorch_model.bin." in done.stderr, done.stderr
         assert not (tmp_path / "ran").exists()
         assert not any("GET" in line and "pytorch_model.bin" in line for line in hub.requests)
 

@@ -239,8 +239,8 @@ def test_an_export_without_digests_is_refused(tmp_path, content, message):
     ("content", "reason"),
     [
         ({}, "lacks weights_sha256"),
-        ([], "lacks weights_sha256"),
-        (None, "lacks weights_sha256"),
+        ([], "a list, not an object"),
+        (None, "a NoneType, not an object"),
         ({"weights_sha256": 3, "files": {"a": {"parts": {"a": {}}}}}, "lacks weights_sha256"),
         ({"weights_sha256": "0"}, "names no files"),
         ({"weights_sha256": "0", "files": []}, "names no files"),
@@ -251,7 +251,7 @@ def test_an_export_without_digests_is_refused(tmp_path, content, message):
 )
 def test_an_export_that_is_described_otherwise_is_refused(tmp_path, content, reason):
     (tmp_path / EXPORT).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"export.json cannot be read \(it {reason}\).*export again"):
+    with pytest.raises(ValueError, match=rf"export.json cannot be read \((it )?{reason}\).*export again"):
         read_export(tmp_path)
 
 

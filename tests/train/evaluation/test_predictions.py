@@ -36,6 +36,17 @@ def test_a_file_gives_back_predictions_and_truth(tmp_path):
     assert rows[5]["truth"] == targets.labels[5].tolist()
 
 
+@pytest.mark.parametrize("place", [0.0, 0.02, 0.5, 0.98])
+def test_a_file_that_was_cut_off_is_named(tmp_path, place):
+    path = tmp_path / "predictions.parquet"
+    ones = np.ones(24)
+    write_predictions(path, {"row": ones}, finding_targets(), [f"{row}.png" for row in range(24)], {"train": "abc"})
+    path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)])
+    for read in (read_predictions, read_about):
+        with pytest.raises(ValueError, match=r"predictions\.parquet cannot be read .*Delete it"):
+            read(path)
+
+
 def test_there_may_be_no_file(tmp_path):
     assert read_about(tmp_path / "none.parquet") == {}
 

@@ -144,7 +144,7 @@ def test_all_problems_are_told_at_once(checkpoint):
 def test_a_truncated_json(checkpoint):
     path = checkpoint / "config.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r"config.json is not valid JSON .*Save it again"):
+    with pytest.raises(ValueError, match=r"config.json cannot be read .*Fetch the checkpoint again"):
         check_fit(checkpoint)
 
 

@@ -101,7 +101,7 @@ def old_run(folder):
 
 @pytest.mark.parametrize("then", [OVERWRITE, RESUME], ids=["--overwrite", "--resume"])
 def test_a_run_killed_while_it_overwrites_another_can_be_started_again(tmp_path, then):
-    """Nothing of a run that is deleted is mixed with the next; one of which nothing is deleted yet is resumed."""
+    """Nothing of a deleted run is mixed with the next; a run that is still whole is resumed."""
     for folder in outcomes_of_kills(tmp_path, old_run, lambda folder: begin(folder, OVERWRITE)):
         run = folder / "run.json"
         is_untouched = then is RESUME and run.exists() and "old" in run.read_text()
@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_run_is_kept(tmp_path):
 def test_a_damaged_run_is_named_and_can_be_overwritten(tmp_path, content):
     old_run(tmp_path)
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ValueError, match=r"run\.json (is damaged|contains list)|not recorded then"):
+    with pytest.raises(ValueError, match=r"run\.json cannot be read|not recorded then"):
         begin(tmp_path, RESUME)
     begin(tmp_path, OVERWRITE)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -1,4 +1,4 @@
-"""Uploads lie in a private folder until they are read, are cut off, or nobody asks about them."""
+"""Uploads stay in a private folder only until they are read, interrupted or abandoned."""
 
 import http.client
 import os
@@ -44,7 +44,7 @@ def test_each_upload_is_private_and_its_name_leads_nowhere(api, tmp_path):
     assert len({*first, *second}) == 2  # of one request, equal files are one
 
 
-def test_nothing_stays_of_an_upload_that_is_broken_off(api, tmp_path):
+def test_nothing_of_an_interrupted_upload_stays(api, tmp_path):
     address = urlsplit(api)
     for _ in range(20):
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
@@ -110,7 +110,7 @@ def test_what_is_no_upload_is_refused(api, tmp_path, body):
     assert not stored(tmp_path)
 
 
-def test_what_nobody_asks_about_is_swept_and_what_arrives_is_not(tmp_path):
+def test_abandoned_uploads_are_swept_and_arriving_ones_are_not(tmp_path):
     for name in ("old/hash/a.png", "arriving/tmp1", "new/hash/b.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("x")

@@ -166,7 +166,7 @@ def test_the_page_is_served_with_its_policy(launch):
 
 
 def test_what_the_page_does_not_ask_for_is_not_found(launch, tmp_path):
-    """Every route of Gradio but those that the page needs, with values that would answer otherwise."""
+    """Every route of Gradio that the page does not need, with values that it would answer."""
     page, app, address = launch()
     visit = Visit(page, app, address, "own")
     visit.ask("_take_example")
@@ -232,7 +232,7 @@ def test_a_full_queue_says_so(launch, monkeypatch):
     assert refused.value.code == 503  # for which Gradio's page says that the app is busy
 
 
-def test_a_slice_that_had_to_go_for_others_is_missed_with_words(launch, monkeypatch):
+def test_the_page_says_so_when_a_slice_was_dropped_for_others(launch, monkeypatch):
     page, app, address = launch()
     visit, other = Visit(page, app, address, "one"), Visit(page, app, address, "other")
     visit.ask("_take_example")

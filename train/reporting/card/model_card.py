@@ -107,7 +107,7 @@ def _read(path: Path, keys: tuple[str, ...], way_out: str) -> Any:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_check_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): it was cut off or edited, or holds invalid numbers. {way_out}"
         ) from error
