@@ -346,7 +346,7 @@ def test_a_damaged_state_is_named(settings, tmp_path):
     assert len(whole) >= 3
     for path, content in whole.items():
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(ValueError, match=f"The state {state} is damaged or incomplete"):
+        with pytest.raises(ValueError, match=f"The state {state} cannot be read"):
             run_here({**interrupted, "resume": True})
         path.write_bytes(content)
     run_here({**interrupted, "resume": True})

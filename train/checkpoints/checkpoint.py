@@ -102,8 +102,8 @@ def load_state(accelerator: Accelerator, output_dir: Path) -> int:
         raise
     except Exception as error:  # safetensors, torch and pickle each have their own
         raise ValueError(
-            f"The state {folders[-1]} is damaged or incomplete ({_first_line(error)}). Delete {folders[-1].parent} and "
-            "rerun with --resume to train from the start."
+            f"The state {folders[-1]} cannot be read ({_first_line(error)}): it is damaged or incomplete. Delete "
+            f"{folders[-1].parent} and rerun with --resume to train from the start."
         ) from error
     return int(folders[-1].name.removeprefix("update-"))
 
