@@ -88,8 +88,11 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
 
 
 def _check_inside(path: Path, folder: Path) -> None:
+    allowed = [folder.resolve()]
+    if folder.resolve().parent.name == "snapshots":  # in the cache of the Hub, files are links to its blobs
+        allowed.append(folder.resolve().parents[1] / "blobs")
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
+        inside = any(path.resolve().is_relative_to(parent) for parent in allowed)
     except (OSError, RuntimeError):  # a loop of links
         inside = False
     if not inside:
@@ -118,7 +121,11 @@ def _check_card(card: str, head: Mapping[str, Any]) -> None:
     if not isinstance(configurations, list) or not all(isinstance(each, dict) for each in configurations):
         raise ValueError(f"{card} has `configs` that are not a list of objects: remove them.")
     for each in configurations:
-        for name in _texts([each.get("data_files"), each.get("data_dir")]):
+        try:
+            names = list(_texts([each.get("data_files"), each.get("data_dir")]))
+        except RecursionError:  # YAML may refer to itself
+            raise ValueError(f"{card} has `configs` that contain themselves: remove them.") from None
+        for name in names:
             if ":" in name or name.startswith(("/", "\\", "~")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
                 raise ValueError(f"{card} names the data {name!r}, outside the dataset: remove it from `configs`.")
 

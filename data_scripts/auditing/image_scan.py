@@ -25,20 +25,27 @@ def scan_images(
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> list[Result]:
-    """Call an importable function with the stored file of each image; return its results in the order of the rows."""
+    """Call an importable function with the stored file of each image; return its results in the order of the rows.
+
+    Raises:
+        ValueError: If the image of a row cannot be read.
+    """
+    results: list[Result] = []
     with tqdm(total=len(split), desc=description, unit=" images", disable=not show_progress) as bar:
-        results = []
-        if num_proc == 1:
-            for file in _image_files(split):
-                results.append(function(file))
-                bar.update()
-            return results
-        with Workers(num_proc, preload=(function.__module__,)) as workers:
-            for row, result in enumerate(workers.map(function, _image_files(split), bar.update)):
-                if isinstance(result, Crash):
-                    raise ValueError(f"the image of row {row} cannot be read: {result.reason}")
-                results.append(result)
-        return results
+        try:
+            if num_proc == 1:
+                for file in _image_files(split):
+                    results.append(function(file))
+                    bar.update()
+                return results
+            with Workers(num_proc, preload=(function.__module__,)) as workers:
+                for result in workers.map(function, _image_files(split), bar.update):
+                    if isinstance(result, Crash):
+                        raise ValueError(result.reason)
+                    results.append(result)
+                return results
+        except Exception as error:  # decoders raise anything
+            raise ValueError(f"{description}: the image of row {len(results)} cannot be read: {error}") from error
 
 
 def grey_image(file: bytes) -> Image.Image:

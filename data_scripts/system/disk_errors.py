@@ -13,6 +13,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ul
 # How libraries quote the system in their own errors: Arrow and Python, and Rust (safetensors).
 _QUOTED = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
 _TORCH_SAVE = ("iostream error", "unexpected pos")  # all that torch.save says when a write fails
+_DATASETS = "Not enough disk space"  # what `datasets` says before it writes
 _OUTPUTS = ("out", "output_dir", "run")
 
 
@@ -79,6 +80,8 @@ def _of_system(error: BaseException) -> OSError | None:
     """Return the system's error that this one is, or quotes in its text or notes (a worker's traceback)."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
+    if isinstance(error, OSError) and str(error).startswith(_DATASETS):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     for text in (str(error), *getattr(error, "__notes__", ())):
         if quoted := _QUOTED.search(text):
             number = int(quoted[1] or quoted[2])

@@ -1,5 +1,7 @@
 """One process per output; and the hidden folder where an output grows until complete, and resumes after a kill."""
 
+import errno
+import logging
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -7,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+_LOGGER = logging.getLogger(__name__)
 LOCK_NAME = "lock"
 HIDDEN_LOCK_NAME = ".lock"  # in a folder that others read
 EARLIER_NAME = "earlier"
@@ -76,6 +79,10 @@ def _acquired(path: Path, holder: str) -> FileLock:
         lock.acquire()
     except Timeout:
         raise ValueError(f"{holder}; wait for it, or choose another folder") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        _LOGGER.warning("%s cannot be locked (%s): start no second process on it.", path.parent, error.strerror)
     return lock
 
 

@@ -46,7 +46,10 @@ MAX_LAYERS, MAX_PIXELS, MAX_WIDTH = 2000, 4096, 2**20
 LIMITS = (
     (re.compile(r"layers?$|depths?$"), MAX_LAYERS),
     (re.compile(r"(image|img|feat|input)_size$|^(height|width|shortest_edge|longest_edge)$"), MAX_PIXELS),
-    (re.compile(r"^(?!.*theta)"), MAX_WIDTH),  # the base of rotary embeddings is not a size
+    (
+        re.compile(r"size|dim|length|heads|chan|position|embed|feature|class|label|tokens|kernel|stride|expert"),
+        MAX_WIDTH,
+    ),
 )
 # A model may have more parameters than its weights, in buffers that are not saved, but not many times more.
 MAX_RATIO, SPARE_TENSORS, SPARE_VALUES = 4, 1000, 2**26
@@ -105,7 +108,26 @@ def load_parts(
             f"The weights in {folder} lack {len(missing)} parameters of the model, such as {missing[0]}. Fetch or save "
             "the checkpoint again."
         )
-    return model.eval(), load_processor(folder, processor_class)
+    processor = load_processor(folder, processor_class)
+    if hasattr(processor, "tokenizer"):
+        _check_tokens(folder, processor, config.text_config)
+    return model.eval(), processor
+
+
+def _check_tokens(folder: Path, processor: Any, text_config: Any) -> None:
+    """Raise `ValueError` if the tokenizer gives more than the text tower has embeddings for."""
+    largest_id = max(processor.tokenizer.get_vocab().values())
+    if largest_id >= text_config.vocab_size:
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} has a token {largest_id}, but the text tower embeds only "
+            f"{text_config.vocab_size}. Fetch the checkpoint again."
+        )
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions and processor.max_length > positions:
+        raise ValueError(
+            f"{folder / PROCESSOR_NAME} sets max_length to {processor.max_length}; the text tower has {positions} "
+            "positions."
+        )
 
 
 def load_processor(folder: Path, processor_class: Any) -> Any:
@@ -138,7 +160,9 @@ def check_files(folder: Path) -> dict[str, Any]:
         ValueError: If a file is missing or damaged, is not LumbarCLIP's, is a pickle, names code in another repository
             or a size that no model has; the message names it.
     """
-    settings = {path: read_settings(path) for pattern in SETTINGS for path in sorted(folder.glob(pattern))}
+    paths = sorted(path for pattern in SETTINGS for path in folder.glob(pattern))
+    # macOS adds `._config.json` to copies; nothing reads it.
+    settings = {path: read_settings(path) for path in paths if path.is_file() and not path.name.startswith(".")}
     for path, content in settings.items():
         check_references(path, content)
     if folder / CONFIG_NAME not in settings:
@@ -216,6 +240,8 @@ def _check_sizes(path: Path, name: str, content: Any) -> None:
         limit = next((limit for pattern, limit in LIMITS if pattern.search(key)), None)
         if limit is not None and abs(value) > limit:
             raise ValueError(f"{path} sets {field} to {_shown(value)}; at most {limit:,} is possible.")
+        if value < 0 and key.startswith("num_"):
+            raise ValueError(f"{path} sets {field} to {value}, which counts something.")
 
 
 def _check_weights(folder: Path, index: dict[str, Any] | None) -> None:

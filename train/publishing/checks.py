@@ -41,7 +41,8 @@ def check_code(folder: Path, name: str) -> None:
     if other := other_code(folder):
         raise ValueError(
             f"The code of {name} differs from the installed package ({', '.join(other[:3])}), so publishing does not "
-            "run it. If it is yours, from another version, save it again with this version, or publish with that one."
+            "run it. If it is yours, from another version, publish with that version, or save it again with this one: "
+            "`from train.checkpoints.checkpoint import *; save_checkpoint(*load_checkpoint(folder), Path(folder))`."
         )
 
 

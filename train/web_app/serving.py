@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
+import gradio.processing_utils
 from gradio.routes import App
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -54,6 +55,14 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+
+async def _fetch_nothing(url: str) -> NoReturn:
+    raise ValueError(f"The app does not fetch {url[:100]}: upload the file.")
+
+
+# A question may name an address in place of an upload, and Gradio would download it, whatever its size.
+gradio.processing_utils.async_ssrf_protected_get = _fetch_nothing
 
 
 def launch_settings() -> dict[str, Any]:
