@@ -146,6 +146,22 @@ def test_a_card_that_names_other_data_is_refused(folder, data_files):
     refused(folder, r"README\.md names the data .* outside the dataset")
 
 
+def test_a_card_that_contains_itself_is_refused(folder):
+    (folder / "README.md").write_text("---\nconfigs: &a [{data_files: *a}]\n---\n")
+    refused(folder, r"README\.md has `configs` that contain themselves")
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(folder, tmp_path):
+    snapshot, blobs = tmp_path / "datasets--me--d" / "snapshots" / ("0" * 40), tmp_path / "datasets--me--d" / "blobs"
+    shutil.copytree(folder, snapshot)
+    blobs.mkdir()
+    for number, path in enumerate([*snapshot.glob("data/*"), snapshot / "README.md"]):
+        path.touch()
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    assert len(read_dataset(snapshot)["train"]) == 40
+
+
 def test_a_card_with_a_damaged_head_is_named(folder):
     (folder / "README.md").write_text("---\nconfigs: [\n---\n")
     refused(folder, r"README\.md has a damaged head")

@@ -83,6 +83,7 @@ def test_a_full_disk_in_another_process_or_quoted():
     assert is_disk_full(OSError(errno.EDQUOT, "quota")) and is_disk_full(OSError(errno.EFBIG, "ulimit"))
     assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 1178112 vs 1178000"))
+    assert is_disk_full(OSError("Not enough disk space. Needed: Unknown size (download: 0 bytes)"))
     wrapped = RuntimeError("could not save")
     wrapped.__context__ = FULL
     assert is_disk_full(wrapped) and not is_disk_full(RuntimeError("could not save"))

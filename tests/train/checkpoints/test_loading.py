@@ -158,6 +158,8 @@ LIMIT = f"{MAX_LAYERS:,} is possible"
         (vision_args(depth=[10**7]), r"vision_config.model_args.depth\[0\] to 10000000; at most"),
         (config(vision_config={"model_type": "vit", "image_size": 4096, "patch_size": 1}), "describes a larger model"),
         (config(num_labels=10**9), "num_labels to 1000000000; at most"),
+        (text_config(num_hidden_layers=-5), "text_config.num_hidden_layers to -5, which counts something"),
+        (text_config(vocab_size=12), "does not fit config.json"),
         (image_processor(size={"height": 10**6, "width": 32}), "size.height to 1000000; at most"),
         (vision_args(checkpoint_path="/etc/passwd"), "vision_config sets model_args.checkpoint_path"),
         (vision_args(pretrained_cfg_overlay={"file": "x.pth"}), "sets model_args.pretrained_cfg_overlay"),
@@ -295,6 +297,29 @@ def test_adapters_are_not_added_unasked(checkpoint):
     (checkpoint / "config.json").unlink()
     with pytest.raises(ValueError, match="No checkpoint .*has adapters"):
         load_checkpoint(checkpoint)
+
+
+def test_a_tokenizer_that_gives_more_than_the_tower_embeds_is_named(checkpoint):
+    file = checkpoint / "tokenizer.json"
+    saved = json.loads(file.read_text())
+    saved["model"]["vocab"]["disc"] = 400_000
+    file.write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"tokenizer\.json has a token 400000, but the text tower embeds only"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_processor_with_longer_texts_than_the_tower_is_named(checkpoint):
+    file = checkpoint / "processor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "max_length": 600}))
+    with pytest.raises(ValueError, match=r"processor_config\.json sets max_length to 600; the text tower has"):
+        load_checkpoint(checkpoint)
+
+
+def test_what_others_add_to_a_checkpoint_does_not_stop_it(checkpoint):
+    (checkpoint / "._config.json").write_bytes(b"\0\5\x16\7 macOS")
+    (checkpoint / "other_config.json").symlink_to("nowhere")
+    config(seed=20_240_101, num_train_rows=5_000_000)(checkpoint)
+    load_checkpoint(checkpoint)
 
 
 def test_a_new_head_may_be_missing(checkpoint):

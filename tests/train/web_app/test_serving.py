@@ -1,5 +1,6 @@
 """What the server holds of a visit goes when the page says so, and what is in use stays."""
 
+import asyncio
 import json
 import re
 import time
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta
 from io import BytesIO
 from types import SimpleNamespace
 
+import gradio.processing_utils
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +88,12 @@ def until(holds):
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_the_app_fetches_no_address_that_a_question_names(launch, tmp_path):
+    page, app, address = launch()
+    with pytest.raises(ValueError, match=r"does not fetch http://93\.184\.216\.34/x\.png: upload the file"):
+        asyncio.run(gradio.processing_utils.async_ssrf_protected_download("http://93.184.216.34/x.png", str(tmp_path)))
 
 
 def test_a_page_that_was_not_used_for_half_an_hour_is_forgotten_and_one_in_use_is_not(launch):
