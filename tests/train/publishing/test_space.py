@@ -69,7 +69,7 @@ def test_an_index_that_names_someone_is_refused_without_repeating_it(tmp_path, r
 @pytest.mark.parametrize(
     "source, kinds",
     [
-        ("/mnt/a.png", "PATH"),
+        ("/mnt/a.png", "PATH, URL"),
         ("mine/SALEM^AHMAD/IM1.dcm", "NAME"),
         ("mine/Salem Ahmad/scan_20160312.png", "DATE"),
     ],

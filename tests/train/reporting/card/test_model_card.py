@@ -143,7 +143,7 @@ def test_licence_follows_from_data_and_starting_weights(tmp_path, data, more, li
 def test_metrics_of_other_weights_are_refused(tmp_path, monkeypatch, tiny_model: LumbarCLIPModel, tiny_processor):
     monkeypatch.undo()
     folder = change(made_run(tmp_path), "metrics.json", weights_sha256=weights_sha256(tiny_model))
-    with pytest.raises(ValueError, match=r"checkpoint cannot be loaded, .*Unrecognized model"):
+    with pytest.raises(ValueError, match=r"checkpoint cannot be loaded, .*is not a LumbarCLIP checkpoint"):
         build_model_card(folder, REPO)
     save_checkpoint(tiny_model, tiny_processor, folder / "checkpoint")
     build_model_card(folder, REPO)
