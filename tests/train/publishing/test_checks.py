@@ -155,12 +155,12 @@ def test_code_that_is_not_the_packages_is_not_run(checkpoint):
     (checkpoint / "sub").mkdir()
     (checkpoint / "sub" / "more.py").touch()
     with pytest.raises(
-        ValueError, match=r"code of it is not .* \(losses_lumbarclip.py, sub/more.py\).* does not run it"
+        ValueError, match=r"code of it differs .* \(losses_lumbarclip.py, sub/more.py\).* does not run it"
     ):
         check_code(checkpoint, "it")
 
 
 def test_code_of_another_repository_is_not_run(checkpoint):
     change_json(checkpoint / "config.json", auto_map={"AutoModel": "other/code--modeling.Model"})
-    with pytest.raises(ValueError, match="'other/code--modeling.Model', code in another repository"):
+    with pytest.raises(ValueError, match="'other/code--modeling.Model': code in another repository"):
         check_code(checkpoint, "it")
