@@ -67,7 +67,11 @@ def test_a_state_that_is_more_than_tensors_does_not_run(name, tmp_path):
     save_state(accelerator, tmp_path, 3)
     assert load_state(accelerator, tmp_path) == 3
     torch.save({"step": Marks(tmp_path / "ran")}, tmp_path / "states" / "update-00000003" / name)
-    with nullcontext() if name.startswith("random") else pytest.raises(ValueError, match="update-00000003 is damaged"):
+    with (
+        nullcontext()
+        if name.startswith("random")
+        else pytest.raises(ValueError, match="update-00000003 cannot be read")
+    ):
         load_state(accelerator, tmp_path)  # accelerate goes on without the random states
     assert not (tmp_path / "ran").exists()
     accelerator.free_memory()

@@ -168,7 +168,7 @@ def test_every_truncated_file_is_named(checkpoint):
         content = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(content[: len(content) // 2])
         if name == "golden_outputs.json":
-            with pytest.raises(ValueError, match=r"golden_outputs.json cannot be read .*Fetch it again"):
+            with pytest.raises(ValueError, match=r"golden_outputs.json cannot be read .*Fetch the checkpoint again"):
                 check_checkpoint(checkpoint)
         else:
             # What cannot be loaded has no outputs: said too, after the file.

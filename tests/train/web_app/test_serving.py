@@ -90,8 +90,7 @@ def until(holds):
         time.sleep(0.05)
 
 
-def test_the_app_fetches_no_address_that_a_question_names(launch, tmp_path):
-    page, app, address = launch()
+def test_the_app_fetches_no_address_that_a_question_names(tmp_path):
     with pytest.raises(ValueError, match=r"does not fetch http://93\.184\.216\.34/x\.png: upload the file"):
         asyncio.run(gradio.processing_utils.async_ssrf_protected_download("http://93.184.216.34/x.png", str(tmp_path)))
 
