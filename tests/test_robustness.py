@@ -153,7 +153,7 @@ def fail_with(error):
         (fail_with(ValueError("table.csv has no rows")), None),
         (fail_with(ValueError("no rows")), "an error that names no file: ValueError: no rows"),
         (fail_with(KeyError("a")), "KeyError: 'a'"),
-        (lambda folder, path: np.ones(2**28, np.uint8).sum() and None, "takes "),
+        (lambda folder, path: np.ones(2**30, np.uint8).sum() and None, "takes "),
     ],
 )
 def test_a_reader_holds_if_it_returns_or_names_the_file(tmp_path, monkeypatch, read, said):

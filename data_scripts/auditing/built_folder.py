@@ -192,13 +192,13 @@ def _check_stored(dataset: Mapping[str, datasets.Dataset]) -> None:
         for name in (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)):
             start = 0
             for chunk in rows.data.column(name).chunks:
-                if found := _row_to_refuse(chunk, may_be_null=name != "image"):  # a row may have no mask
+                if found := _unusable_row(chunk, may_be_null=name != "image"):  # a row may have no mask
                     row, stored = found
                     raise ValueError(f"row {start + row} of {split} stores no {name}, only {stored}. {_AGAIN}")
                 start += len(chunk)
 
 
-def _row_to_refuse(images: pa.StructArray, may_be_null: bool) -> tuple[int, str] | None:
+def _unusable_row(images: pa.StructArray, may_be_null: bool) -> tuple[int, str] | None:
     """Find a row without the bytes of an image in one of our formats, and what it has instead."""
     missing = pc.struct_field(images, "bytes").is_null()
     if may_be_null:

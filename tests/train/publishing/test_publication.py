@@ -289,7 +289,7 @@ def test_code_of_someone_else_is_not_run(run, never_run, hub):
     (run / "checkpoint" / "golden_outputs.json").unlink()
     write_golden_outputs(run / "checkpoint")  # they would record it as theirs
     with pytest.raises(
-        ValueError, match=r"run/checkpoint is not .*\(losses_lumbarclip.py\), so publishing does not run"
+        ValueError, match=r"run/checkpoint differs from .*\(losses_lumbarclip.py\), so publishing does not run"
     ):
         published(run)
 
@@ -301,7 +301,7 @@ def test_code_of_someone_elses_base_is_not_run(run, adapter, trusting, hub):
     code = repository.files["losses_lumbarclip.py"] + b"print('from someone else')\n"
     files = repository.commits[-1][2]
     repository.commit("changed", {**files, "losses_lumbarclip.py": (code, False)})
-    with pytest.raises(ValueError, match=r"the base lumbar-lab/base is not .*\(losses_lumbarclip.py\)"):
+    with pytest.raises(ValueError, match=r"the base lumbar-lab/base differs from .*\(losses_lumbarclip.py\)"):
         published(run, adapter=True, adapter_base=base)
 
 
