@@ -261,7 +261,7 @@ def together_trial(campaign: Campaign, name: str, own_folders: bool = False) -> 
         places = [f"together {name} {index}" for index in range(NUM_TOGETHER)]
         names = places if own_folders else places[:1]
         folders = [stack.enter_context(campaign.trial(f"{place}{' own' * own_folders}")) for place in names]
-        logs, pids = [campaign.folder / "logs" / place for place in places], []
+        logs, pids = [campaign.folder / "logs" / f"{place}{' own' * own_folders}" for place in places], []
         for index, log in enumerate(logs):
             pids.append(campaign.start(name, folders[index % len(folders)], log))
             time.sleep(rng.choice((0, 0, 0.05, 0.3)))
