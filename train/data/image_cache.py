@@ -58,12 +58,22 @@ class DecodedImages:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> Tensor:
-        """Return the image of a row, uint8. Shape (1, S, S) if grey, (3, S, S) if in colour."""
+        """Return the image of a row, uint8. Shape (1, S, S) if grey, (3, S, S) if in colour.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
         stored = self._rows[row]["image"]
-        if stored["bytes"] is None:  # a path, whose file may change
-            return self._decoded(stored)
-        key = hashlib.sha256(self._settings + stored["bytes"]).hexdigest()
-        return _CACHE.get(key, lambda: self._decoded(stored))
+        try:
+            if stored["bytes"] is None:  # a path, whose file may change
+                return self._decoded(stored)
+            key = hashlib.sha256(self._settings + stored["bytes"]).hexdigest()
+            return _CACHE.get(key, lambda: self._decoded(stored))
+        except Exception as error:  # decoders raise anything
+            where = f"row {row} of {self._rows.split}" if self._rows.split else f"row {row}"
+            raise ValueError(
+                f"The image of {where} cannot be read: {error}. Build or copy the dataset again."
+            ) from error
 
     def _decoded(self, stored: dict[str, Any]) -> Tensor:
         image = self._feature.decode_example(stored)

@@ -106,6 +106,13 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     except PermissionError:  # only its owner can read it, since it names rows as the source does
         logger.warning("Only the owner of %s can read it: licence and origin of the data are not recorded.", path)
         return {}
+    try:
+        return _of_report(report)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Build the dataset again with data_scripts.build.") from error
+
+
+def _of_report(report: dict[str, Any]) -> dict[str, Any]:
     about, found = report.get("source", {}), report.get("deidentification")
     return {
         "source": about.get("name", report["arguments"]["source"]),

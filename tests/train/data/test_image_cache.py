@@ -30,6 +30,18 @@ def images_of(seeds, colour=False, **feature):
     return Dataset.from_dict({"image": images}, features=Features({"image": Image(**feature)}))
 
 
+def test_an_image_that_cannot_be_read_is_named_by_its_row(tiny_processor):
+    rows = images_of(range(3)).cast_column("image", Image(decode=False))
+    cut = [{**image, "bytes": image["bytes"][: 300 if row == 1 else None]} for row, image in enumerate(rows["image"])]
+    rows = Dataset.from_dict({"image": cut}, features=Features({"image": Image()}), split="test")
+    decoded = DecodedImages(rows, tiny_processor.image_processor)
+    assert decoded[0].shape == decoded[2].shape
+    with pytest.raises(
+        ValueError, match="The image of row 1 of test cannot be read: .*Build or copy the dataset again"
+    ):
+        decoded[1]
+
+
 def test_folds_runs_and_evaluations_share_what_is_decoded(decodings, tiny_processor):
     processor = tiny_processor.image_processor
     rows = images_of(range(6))

@@ -13,7 +13,7 @@ from PIL import Image
 from data_scripts.records import Record, SourceAbout, SourceInfo
 from data_scripts.writing.build_report import build_report
 from train.data import provenance
-from train.data.provenance import UNKNOWN, DataFacts, describe_data
+from train.data.provenance import UNKNOWN, DataFacts, describe_build, describe_data
 
 
 @pytest.fixture
@@ -76,6 +76,15 @@ def test_report_of_an_earlier_build_leaves_gaps(folder, dataset):
     data = describe_data(str(folder), dataset)
     assert data["source"] == "clinic" and data["split_by"] == "patient"
     assert [data[name] for name in ("license", "may_be_shared", "deidentification", "citation")] == [None] * 4
+
+
+@pytest.mark.parametrize("arguments", [{"source": "folder"}, {"split_by": "patient"}, "damaged", None])
+def test_a_damaged_report_is_named(folder, arguments):
+    path = folder / "build_report.json"
+    report = {**json.loads(path.read_text()), "arguments": arguments}
+    path.write_text(json.dumps({name: value for name, value in report.items() if name != "source"}))
+    with pytest.raises(ValueError, match=r"build_report\.json is damaged .*Build the dataset again"):
+        describe_build(str(folder))
 
 
 def test_dataset_of_the_hub_is_described_by_its_card(dataset, monkeypatch):
