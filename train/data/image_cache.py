@@ -64,19 +64,19 @@ class DecodedImages:
             ValueError: If it cannot be read.
         """
         stored = self._rows[row]["image"]
+        if stored["bytes"] is None:  # a path, whose file may change
+            return self._decoded(row, stored)
+        key = hashlib.sha256(self._settings + stored["bytes"]).hexdigest()
+        return _CACHE.get(key, lambda: self._decoded(row, stored))
+
+    def _decoded(self, row: int, stored: dict[str, Any]) -> Tensor:
         try:
-            if stored["bytes"] is None:  # a path, whose file may change
-                return self._decoded(stored)
-            key = hashlib.sha256(self._settings + stored["bytes"]).hexdigest()
-            return _CACHE.get(key, lambda: self._decoded(stored))
+            image = self._feature.decode_example(stored)
         except Exception as error:  # decoders raise anything
             where = f"row {row} of {self._rows.split}" if self._rows.split else f"row {row}"
             raise ValueError(
                 f"The image of {where} cannot be read: {error}. Build or copy the dataset again."
             ) from error
-
-    def _decoded(self, stored: dict[str, Any]) -> Tensor:
-        image = self._feature.decode_example(stored)
         made = self.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
         (pixels,) = made.pixel_values.to(torch.uint8)
         is_grey = torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2])

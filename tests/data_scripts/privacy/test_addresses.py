@@ -27,7 +27,7 @@ WEB = [
     "https://hospital.org/patient/8842?id=7", "www.hospital.org/patient/8842", "hospital.org/patient/8842",
     "intranet.klinik.local", "klinik.de", "spital-uster.ch", "hopital.fr/dossier", "radiology.nhs.co.uk", "ju.edu.jo/x",
     "10.0.0.1:8080", "192.168.10.20:104/wado", r"\\pacs01\images\8842", r"C:\Users\a.salem\scan.dcm", "ftp://srv/x",
-    "pacs01.klinikum.at", "/home/salem/export", "www. hospital. org",
+    "pacs01.klinikum.at", "/mnt/salem/export", "www. hospital. org",
     "hospital. org/patient/8842", "http:. hospital. org/x", "2001:db8:85a3:0:0:8a2e:370:7334",
 ]  # fmt: skip
 PLACES = [

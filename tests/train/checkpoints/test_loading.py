@@ -16,22 +16,10 @@ from transformers import BertConfig
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor, LumbarCLIPModel
 from tests.conftest import PROJECT, Marks
 from tests.loopback_hub import LoopbackHub
-from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import MAX_LAYERS, find_checkpoint, load_parts
 from train.checkpoints.verification import verify_checkpoint
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return tmp_path_factory.mktemp("saved") / "checkpoint"
-
-
-@pytest.fixture
-def checkpoint(saved, tiny_model, tiny_processor, tmp_path):
-    if not saved.exists():
-        save_checkpoint(tiny_model, tiny_processor, saved)
-    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
 
 
 def edit(folder, name, change):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,24 +14,11 @@ import modeling_lumbarclip
 from data_scripts.system import command_line
 from tests.loopback_hub import LoopbackHub
 from train.checkpoints import verification
-from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.golden_outputs import TOLERANCE
 from train.checkpoints.verification import check_checkpoint, describe, verify_checkpoint
 from train.verify import VerifyArguments, main
 
 PROJECT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return tmp_path_factory.mktemp("saved") / "checkpoint"
-
-
-@pytest.fixture
-def checkpoint(saved, tiny_model, tiny_processor, tmp_path):
-    if not saved.exists():
-        save_checkpoint(tiny_model, tiny_processor, saved)
-    return shutil.copytree(saved, tmp_path / "checkpoint")
 
 
 def change_weight(folder, name, index):

@@ -1,27 +1,11 @@
 """What may not be published, each named with file and value."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from train.checkpoints.checkpoint import save_checkpoint
 from train.publishing.checks import check_code, check_fit
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory, request):
-    """A checkpoint, once."""
-    return tmp_path_factory.mktemp("saved") / "checkpoint"
-
-
-@pytest.fixture
-def checkpoint(saved, tiny_model, tiny_processor, tmp_path):
-    if not saved.exists():
-        save_checkpoint(tiny_model, tiny_processor, saved)
-    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
 
 
 def change_json(path, **fields):
