@@ -23,6 +23,8 @@ NO_FINDING = "No Finding"
 
 SPLITS = ("train", "validation", "test")
 
+MAX_SLICE_INDEX = 99_999  # thinner stacks than any scanner makes
+
 NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
 
 # The default licence of a user's own data: nothing built from it may be shared.
@@ -72,7 +74,10 @@ class Record:
     plane: str = "unknown"
     sequence: str = "unknown"
     level: str = "unknown"
+    series_id: str | None = None  # pseudonym of the stack of slices that the image is one of; None for a single image
+    slice_index: int | None = None  # place in that stack, from 0, in the order of `imaging.volumes`
     pixel_spacing_mm: float | None = None  # side of a stored pixel; None if unknown or not square
+    slice_spacing_mm: float | None = None  # distance to the next slice of the stack, between centres
     disc_height_mm: float | None = None  # height of the disc at `level`, as the source measured it
     split: str | None = None  # prescribed by the source; None to let us split
 
@@ -144,8 +149,10 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
     if NO_FINDING in record.labels and len(set(record.labels)) > 1:
         return f"contradictory labels: {NO_FINDING!r} together with {sorted(set(record.labels) - {NO_FINDING})}"
-    lengths = {"pixel_spacing_mm": record.pixel_spacing_mm, "disc_height_mm": record.disc_height_mm}
-    for column, length in lengths.items():
+    if record.slice_index is not None and not 0 <= record.slice_index <= MAX_SLICE_INDEX:
+        return f"slice_index must be 0 to {MAX_SLICE_INDEX}, got {record.slice_index}"
+    for column in ("pixel_spacing_mm", "slice_spacing_mm", "disc_height_mm"):
+        length = getattr(record, column)
         if length is not None and not (math.isfinite(length) and length > 0):
             return f"{column} must be a positive number, got {length}"
     return None

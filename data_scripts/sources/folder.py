@@ -4,11 +4,11 @@
         metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
         images/0001.png       named in the table, relative to the folder
 
-`file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `labels`
-(separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`,
-`disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings` (separated by `|` in CSV, a list in JSON
-lines) and `split`. Labels and splits are given for all rows or for none; in JSON lines an empty list says that none of
-the classes is present.
+`file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `series_id`,
+`slice_index`, `labels` (separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`,
+`pixel_spacing_mm`, `slice_spacing_mm`, `disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings`
+(separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given for all rows or for none; in
+JSON lines an empty list says that none of the classes is present.
 
 An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
 spacing where the table does not, but never the patient.
@@ -51,11 +51,14 @@ REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 ALL_OR_NONE_COLUMNS = ("labels", "split")
 OPTIONAL_COLUMNS = (
     "study_id",
+    "series_id",
+    "slice_index",
     "grade",
     "plane",
     "sequence",
     "level",
     "pixel_spacing_mm",
+    "slice_spacing_mm",
     "disc_height_mm",
     "mask",
     "rephrasings",
@@ -156,10 +159,13 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),
         study_id=row.text("study_id") or row.text("patient_id"),
+        series_id=row.text("series_id") or None,
+        slice_index=_index_or_none(row, "slice_index"),
         plane=row.text("plane").lower() or (header.plane if header else "unknown"),
         sequence=_normalise_sequence(row.text("sequence") or (header.sequence if header else "")),
         level=normalise_level(row.text("level")),
         pixel_spacing_mm=header.stored_spacing_mm if header and spacing is None else spacing,
+        slice_spacing_mm=_number_or_none(row, "slice_spacing_mm"),
         disc_height_mm=_number_or_none(row, "disc_height_mm"),
         split=SPLIT_SPELLINGS.get(split, split) or None,
         source=f"{raw.name}/{image_path.relative_to(raw).as_posix()}",
@@ -213,6 +219,13 @@ def _number_or_none(row: Row, column: str) -> float | None:
         return float(text) if text else None
     except ValueError as error:
         raise ValueError(f"{column} must be a number, got {text!r}") from error
+
+
+def _index_or_none(row: Row, column: str) -> int | None:
+    number = _number_or_none(row, column)
+    if number is not None and not number.is_integer():
+        raise ValueError(f"{column} must be a whole number, got {row.text(column)!r}")
+    return None if number is None else int(number)
 
 
 def _grade_order(grade: str) -> tuple[float, str]:

@@ -38,6 +38,10 @@ RECORD = Record(
         ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm must be a positive number"),
         ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm must be a positive number"),
         ({"disc_height_mm": 9.5}, None),
+        ({"series_id": "t2", "slice_index": 0, "slice_spacing_mm": 4.0}, None),
+        ({"slice_index": -1}, "slice_index must be 0 to 99999, got -1"),
+        ({"slice_index": 2**31}, "slice_index must be 0 to 99999, got 2147483648"),
+        ({"slice_spacing_mm": -4.0}, "slice_spacing_mm must be a positive number"),
         ({"disc_height_mm": float("inf")}, "disc_height_mm must be a positive number, got inf"),
     ],
 )
