@@ -222,7 +222,7 @@ def test_the_list_says_what_each_source_is(capsys):
 
 def test_licence_and_citation_travel(study, built, tmp_path, monkeypatch):
     about = rsna2024.ABOUT
-    monkeypatch.setattr("data_scripts.sources.folder.source.ABOUT", about)
+    monkeypatch.setattr("data_scripts.sources.folder.ABOUT", about)
     report = built(study())
     assert report["may_be_shared"] is False and report["source"]["citation"] == about.citation
     card = (tmp_path / "out/README.md").read_text()
