@@ -1,6 +1,7 @@
 """The record that every source yields, and the exclusion it yields instead of a bad row."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,13 @@ from PIL import Image
 
 PLANES = ("axial", "sagittal", "coronal", "unknown")
 SEQUENCES = ("T1", "T2", "T2_SPACE", "STIR", "PD", "other", "unknown")
-LEVELS = ("T10/T11", "T11/T12", "T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "several", "unknown")
+# From the top down; spines with a thirteenth thoracic or a sixth lumbar vertebra have discs of their own. A built
+# dataset has the names that its numbers stand for, so new levels go where they belong.
+LEVELS = (
+    *("T9/T10", "T10/T11", "T11/T12", "T12/L1", "T12/T13", "T13/L1"),
+    *("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "L5/L6", "L6/S1", "S1/S2"),
+    *("several", "unknown"),
+)
 
 LOW_BACK_PAIN = "LBP"
 NO_FINDING = "No Finding"
@@ -151,9 +158,9 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
     return None
 
 
-_LEVEL_SPELLINGS = {level.replace("/", "").lower(): level for level in LEVELS} | {
-    level.replace(f"/{level[0]}", "").lower(): level
-    for level in LEVELS  # "L4-5"
+_LEVEL_OF_LETTERS = {level.replace("/", "").lower(): level for level in LEVELS} | {
+    re.sub("/[TLS]", "", level).lower(): level
+    for level in LEVELS  # "L4-5", "L5-1"
 }
 
 
@@ -161,8 +168,9 @@ def normalise_level(text: str) -> str:
     """Spell a disc level as the record does; an unknown level is returned unchanged.
 
     Example:
-        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
+        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5-1", "Th12 L1", "", "C5/C6")]
         ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
     """
-    key = "".join(char for char in text.lower() if char.isalnum())
-    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
+    letters = "".join(char for char in text.lower() if char.isalnum())
+    key = re.sub("(?:th|d)(?=[0-9])", "t", letters)
+    return _LEVEL_OF_LETTERS.get(key, text) if key else "unknown"

@@ -147,7 +147,7 @@ BAD_ROWS = [
     ({"report": " "}, "empty report"),
     ({"report": "//"}, "empty report"),
     ({"patient_id": ""}, "unknown patient"),
-    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T10/T11"),
+    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T9/T10"),
     ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
     ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
     ({"labels": ""}, "no labels, although other rows have it"),
