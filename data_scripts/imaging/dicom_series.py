@@ -108,7 +108,8 @@ def read_frames(frames: Sequence[tuple[Path, int]]) -> tuple[np.ndarray, bool]:
 
 def _files(folder: Path) -> list[Path]:
     """List the DICOM files of a folder; raise an UnusableImageError if there are none, too many, or links."""
-    files, others = [], []
+    files: list[Path] = []
+    others: list[Path] = []
     for number, path in enumerate(sorted(folder.rglob("*"))):
         if number > MAX_FILES:
             raise UnusableImageError(f"folder {folder.name!r} has more than {MAX_FILES} files; name a series in it")

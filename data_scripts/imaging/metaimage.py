@@ -223,12 +223,12 @@ def _axes(directions: Sequence[Sequence[float]]) -> str:
         >>> _axes([(-0.0872, 0.9962, 0), (0, 0, -1), (0.9962, 0.0872, 0)])
         'PIL'
     """
-    directions = np.asarray(directions)
+    cosines = np.asarray(directions)
     # For oblique axes, the assignment that agrees best over all three, so that no side is taken twice.
-    nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(directions[range(3), order]).sum())
+    nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(cosines[range(3), order]).sum())
     return "".join(
         (_POSITIVE_SIDES if direction[side] > 0 else _NEGATIVE_SIDES)[side]
-        for direction, side in zip(directions, nearest, strict=True)
+        for direction, side in zip(cosines, nearest, strict=True)
     )
 
 

@@ -43,7 +43,9 @@ class NiftiHeader:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file starts like NIfTI, or like the header of a NIfTI or Analyze pair, perhaps in gzip."""
+    """Whether a file is named like NIfTI, or starts like it or an Analyze header, perhaps in gzip."""
+    if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz")):
+        return True
     try:
         with _opened(path) as file:
             start = file.read(_NUM_HEADER_BYTES)

@@ -6,6 +6,7 @@ of the whole volume: with one a slice, the outermost would be as bright as the m
 not used, since the other formats have none.
 """
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -165,6 +166,11 @@ def load_mask(mask: Series, series: Series, index: int) -> Image.Image:
     return image.resize(_square_size(series), Image.Resampling.NEAREST)
 
 
+def check_fit(mask: Series, series: Series) -> None:
+    """Raise an UnusableImageError if a mask does not lie on the voxels of its image; only headers are compared."""
+    fit(mask.stored, series.stored, series.arrangement)
+
+
 def chosen_slices(num_slices: int, slices: str) -> range:
     """Choose `all` slices, the `middle` one, or as many about the middle as `slices` says.
 
@@ -230,7 +236,8 @@ def _start_of(path: Path) -> bytes:
 
 
 def _stem(path: Path) -> str:
-    return path.name.partition(".")[0]
+    """Return the name without endings, nor the BIDS patient and session: `sub` is also short for subtraction."""
+    return re.sub(r"\b(sub|ses)-[^_]*", "", path.name.partition(".")[0])
 
 
 def _square_size(series: Series) -> tuple[int, int]:

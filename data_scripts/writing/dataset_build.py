@@ -79,6 +79,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
         notes=args.notes,
         num_proc=args.num_proc,
+        slices=args.slices,
         license=args.license,
     )
     # Sources import the decoders, here in the background while the source is read.

@@ -81,9 +81,8 @@ def write_series(folder: Path, anatomy: np.ndarray, axes: str = "PIL", **options
     tags = {key: options.pop(key) for key in list(options) if key not in ("spacing_mm", "turn")}
     voxels, directions, spacing, corner = stored_as(anatomy, axes, **options)
     tags = {"SeriesInstanceUID": "1.2.3.4", "series_description": "lumbar", **tags}
-    count = voxels.shape[2]
-    for k in range(count):
-        shuffled = (7 * k + 3) % count if count % 7 else k
+    shuffled_numbers = np.random.default_rng(1).permutation(voxels.shape[2])
+    for k, shuffled in enumerate(shuffled_numbers.tolist()):
         make_dicom(
             folder / f"IM{shuffled:03d}",
             np.ascontiguousarray(voxels[:, :, k].T),
