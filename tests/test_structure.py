@@ -52,6 +52,7 @@ OWN_QUESTION = {
     "data_scripts.imaging.dicom_pixels": "may these bytes be decoded, and to what?",
     "data_scripts.imaging.dicom_sequence": "which MR sequence is it?",
     "data_scripts.imaging.dicom_window": "which grey values show the slice?",
+    "data_scripts.imaging.orientation": "how is a slice turned?",
     "data_scripts.paraphrasing.phrases": "how else is a finding said?",
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",

@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_mask, read_slice
 from data_scripts.imaging.images import UnusableImageError, file_inside, read_image
 from data_scripts.records import (
     NO_FINDING,
@@ -147,9 +147,13 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
     split = row.text("split").lower()
     header = _dicom_header(image_path)
     spacing = _number_or_none(row, "pixel_spacing_mm")
+    load_mask = None
+    if mask_name:
+        mask_path = file_inside(raw, mask_name, "mask")
+        load_mask = partial(read_mask, mask_path, image_path) if header else partial(read_image, mask_path)
     return Record(
         load_image=partial(read_slice if header else read_image, image_path),
-        load_mask=partial(read_image, file_inside(raw, mask_name, "mask")) if mask_name else None,
+        load_mask=load_mask,
         report=row.text("report"),
         rephrasings=row.texts("rephrasings", "|"),
         labels=_labels(row),
