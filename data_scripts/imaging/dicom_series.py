@@ -155,7 +155,7 @@ def _stack(series_id: str, headers: Sequence[SliceHeader]) -> Stack:
             raise UnusableImageError(f"slices of one series have several {what}: {found}")
     size = (len(headers), first.rows, first.columns)
     in_plane = first.pixel_spacing_mm or (None, None)
-    thickness = getattr(first, "slice_spacing_mm", None)
+    thickness = first.slice_spacing_mm
     if first.orientation is None or any(header.corner_mm is None for header in headers):
         placed, corner, spacing = list(headers), None, thickness
     else:

@@ -17,7 +17,7 @@ from PIL import Image
 from data_scripts.imaging import dicom_series, metaimage, nifti
 from data_scripts.imaging.dicom import is_dicom, square_pixel_size
 from data_scripts.imaging.dicom_sequence import sequence_from_name
-from data_scripts.imaging.images import UnusableImageError, window_to_uint8
+from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError, window_to_uint8
 from data_scripts.imaging.voxel_grid import Arrangement, Grid, arrange, fit
 
 READ = "NIfTI (.nii, .nii.gz), MetaImage (.mha), DICOM"
@@ -151,8 +151,9 @@ def load_slice(series: Series, index: int) -> Image.Image:
     Raises:
         UnusableImageError: If the volume cannot be read.
     """
-    image = Image.fromarray(_held(_grey_slices(series))[index])
-    return image.resize(_square_size(series), Image.Resampling.BILINEAR)
+    image = Image.fromarray(_held(_grey_slices(series))[index]).resize(_square_size(series), Image.Resampling.BILINEAR)
+    image.info[ORIENTATION_STATED] = series.stored.directions is not None
+    return image
 
 
 def load_mask(mask: Series, series: Series, index: int) -> Image.Image:

@@ -135,6 +135,8 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             own_name_of=own_name_of,
         ),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
+        orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
+        windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
     )
     dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
     publish(dataset, args.out, staging)

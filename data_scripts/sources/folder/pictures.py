@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
+from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_mask, read_slice
 from data_scripts.imaging.images import UnusableImageError, read_image
 from data_scripts.imaging.volumes import (
     Series,
@@ -71,7 +71,7 @@ def _mask_of_one(mask_path: Path | None) -> Callable[[], Image.Image] | None:
 def _dicom_slice(header: SliceHeader, mask_path: Path | None) -> Picture:
     return Picture(
         load_image=partial(read_slice, header.path),
-        load_mask=_mask_of_one(mask_path),
+        load_mask=partial(read_mask, mask_path, header.path) if _mask_of_one(mask_path) and mask_path else None,
         plane=header.plane,
         sequence=header.sequence,
         pixel_spacing_mm=header.stored_spacing_mm,
