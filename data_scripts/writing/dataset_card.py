@@ -68,8 +68,9 @@ NOBODY_SAID = Markdown("""
 
 IMAGE = """\
 More than 8 bits are windowed: DICOM by the window in its header if that shows the slice ({replaced} replaced), all
-  else between the 0.5 and 99.5 percentiles of the slice, or of the whole volume for slices of a volume. Turned to the radiological convention (axial and coronal:
-  patient's right at the left; sagittal: front at the left), but for {unstated} images whose files state none."""
+  else between the 0.5 and 99.5 percentiles of the slice, or of the whole volume that it is a slice of. Turned to the
+  radiological convention (axial and coronal: patient's right at the left; sagittal: front at the left), but for
+  {unstated} images whose files state none."""
 
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
