@@ -77,7 +77,7 @@ def test_masks_grades_and_spacing_survive(study, built, tmp_path):
         assert row["grade"] == int(row["source"][-5]) % 2
         assert (row["series_id"], row["slice_index"]) == ("t2", int(row["source"][-5]))
         assert row["slice_spacing_mm"] == pytest.approx(4.4)
-        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] == []
+        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] is None
 
 
 def test_patients_are_not_shared_and_the_report_counts_right(study, built, tmp_path):

@@ -76,7 +76,7 @@ def describe(options: ReadOptions) -> SourceInfo:
             spellings.
     """
     records = [item for item in read(options) if isinstance(item, Record)]
-    labels = {label for record in records for label in record.labels}
+    labels = {label for record in records for label in record.labels or ()}
     if pair := _lookalikes(labels, str.casefold):
         raise ValueError(f"labels {pair[0]!r} and {pair[1]!r} differ only in case; spell a class one way")
     return SourceInfo(
@@ -189,7 +189,9 @@ def _record(row: Row, picture: Picture, file: str) -> Record:
     )
 
 
-def _labels(row: Row) -> tuple[str, ...]:
+def _labels(row: Row) -> tuple[str, ...] | None:
+    if not _is_given(row, "labels"):
+        return None
     labels = row.texts("labels", ";")
     return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
 
