@@ -160,8 +160,9 @@ def test_volumes_that_cannot_be_read_are_listed(image, table, read, tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "sequence"),
-    [("T1w", "T1"), ("T2w", "T2"), ("PDw", "PD"), ("STIR", "STIR"), ("acq-sagSTIR_T2w", "STIR"),
-     ("acq-space_T2w", "T2_SPACE"), ("T2starw", "other"), ("FLAIR", "other"), ("acq-ax_T2w", "T2"), ("acq-T12_T1w", "T1"), ("MRI", "unknown")],
+    [("T1w", "T1"), ("T2w", "T2"), ("PDw", "PD"), ("STIR", "STIR"), ("acq-sagSTIR_T2w", "STIR"), ("FLAIR", "other"),
+     ("acq-space_T2w", "T2_SPACE"), ("T2starw", "other"), ("acq-ax_T2w", "T2"), ("acq-T12_T1w", "T1"),
+     ("MRI", "unknown")],
 )  # fmt: skip
 def test_the_suffix_names_the_sequence(image, table, read, suffix, sequence):
     image("sub-01/anat", suffix)
