@@ -14,8 +14,9 @@ An empty cell, and whatever `records.is_missing` reads as one, says nothing: a r
 That nothing was found is said by `none`, `No Finding`, `-` or an empty list. A row without a report takes that of its
 study, from another row of the same `study_id` or from `reports.csv`.
 
-An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
-spacing where the table does not, but never the patient.
+An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
+slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
+but never the patient.
 """
 
 import difflib
@@ -48,7 +49,7 @@ from data_scripts.sources.tables import TABLE_SUFFIXES, Row, columns_of, read_ta
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table next to the images, one row per image.",
+    summary="Your own images or volumes and reports: a table next to the files, one row per file.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
