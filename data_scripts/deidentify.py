@@ -4,7 +4,8 @@
 
 Headers are cleaned by the basic profile of the standard, folders and files get new names, and files that may have text
 in their pixels are left out. Slices of a series stay together. With the same key file a patient gets the same pseudonym
-next time; keep that file where only you can read it. Without a key file, no one can trace the copies back.
+next time; keep that file where only you can read it. Without a key file, no one can trace the copies back. Files
+without a PatientID are taken for the patient of the same PatientName.
 
 `OUT.files.json` next to the output lists what was done with each file. It contains the old names: keep it to yourself.
 """

@@ -136,6 +136,9 @@ def test_the_table_must_be_found_and_unambiguous(study, tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no table; expected metadata.csv"):
         read(tmp_path)
+    (tmp_path / "metadata.xls").write_bytes(b"")
+    with pytest.raises(ValueError, match="export metadata.xls as one of these"):
+        read(tmp_path)
     raw = study([ROW], table="one.csv")
     assert len(read(raw)) == 1
     study([ROW], table="two.jsonl")
