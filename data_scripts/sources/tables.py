@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, time
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,7 +185,7 @@ def _decode(path: Path, content: bytes, encoding: str) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is neither UTF-8 nor {encoding} ({error}); save it as UTF-8") from error
-    logger.warning("%s is not UTF-8; read as %s", path, encoding)
+    _warn_once(f"{path} is not UTF-8; read as {encoding}")
     return text
 
 
@@ -300,8 +301,14 @@ def _named_columns(path: Path, header: list[str], body: list[_Line]) -> list[int
                 f"{path}: column {place + 1} has no name, but content (row {number}: {str(value)[:40]!r}); name the "
                 "column or delete it"
             )
-        logger.warning("%s: column 1 has no name and contains row numbers; ignored", path.name)
+        _warn_once(f"{path}: column 1 has no name and contains row numbers; ignored")
     return named
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn of a table that is read several times."""
+    logger.warning(message)
 
 
 def _is_empty(value: Any) -> bool:
