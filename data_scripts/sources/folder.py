@@ -147,12 +147,13 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
     split = row.text("split").lower()
     header = _dicom_header(image_path)
     spacing = _number_or_none(row, "pixel_spacing_mm")
+    plane = row.text("plane").lower() or (header.plane if header else "unknown")
     load_mask = None
     if mask_name:
         mask_path = file_inside(raw, mask_name, "mask")
-        load_mask = partial(read_mask, mask_path, image_path) if header else partial(read_image, mask_path)
+        load_mask = partial(read_mask, mask_path, image_path, plane=plane) if header else partial(read_image, mask_path)
     return Record(
-        load_image=partial(read_slice if header else read_image, image_path),
+        load_image=partial(read_slice, image_path, plane=plane) if header else partial(read_image, image_path),
         load_mask=load_mask,
         report=row.text("report"),
         rephrasings=row.texts("rephrasings", "|"),
@@ -160,7 +161,7 @@ def _record(row: Row, raw: Path, needed: list[str]) -> Record:
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),
         study_id=row.text("study_id") or row.text("patient_id"),
-        plane=row.text("plane").lower() or (header.plane if header else "unknown"),
+        plane=plane,
         sequence=_normalise_sequence(row.text("sequence") or (header.sequence if header else "")),
         level=normalise_level(row.text("level")),
         pixel_spacing_mm=header.stored_spacing_mm if header and spacing is None else spacing,
