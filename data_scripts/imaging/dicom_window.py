@@ -109,6 +109,7 @@ def _windowed(stored: np.ndarray, header: Dataset) -> tuple[np.ndarray, bool]:
             for table in _tables(values, header):
                 if shows_slice(table, by_percentiles, counts):
                     return look_up(table, indices), False
+            return look_up(by_percentiles, indices), True
     if "ModalityLUTSequence" in header:
         grey = window_to_uint8(_rescaled(stored, header))
     elif stored.dtype == np.uint8 and "RescaleSlope" not in header and not has_window:
@@ -156,8 +157,10 @@ def _between_percentiles(values: np.ndarray, counts: np.ndarray, header: Dataset
     """Map each stored value to grey, as `window_to_uint8` does."""
     if "ModalityLUTSequence" in header:
         values = _rescaled(values, header)
-    order = np.argsort(values, kind="stable")  # a lookup table need not ascend
-    low, high = percentile_window(values[order], counts[order])
+        order = np.argsort(values, kind="stable")  # a table need not ascend
+        low, high = percentile_window(values[order], counts[order])
+    else:
+        low, high = percentile_window(values, counts)
     greys = between(values.astype(np.float64), low, high)
     return 255 - greys if _is_inverted(header) else greys
 

@@ -11,7 +11,8 @@ lines) and `split`. Labels and splits are given for all rows or for none; in JSO
 the classes is present.
 
 An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
-spacing where the table does not, but never the patient.
+spacing where the table does not, but never the patient. Its mask is drawn on the slice as the file stores it: mask and
+slice are turned, and brought to square pixels, together.
 """
 
 import difflib
