@@ -42,10 +42,13 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
             "grade": datasets.ClassLabel(names=list(info.grade_names)),
             "patient_id": datasets.Value("string"),
             "study_id": datasets.Value("string"),
+            "series_id": datasets.Value("string"),
+            "slice_index": datasets.Value("int32"),
             "plane": datasets.ClassLabel(names=list(PLANES)),
             "sequence": datasets.ClassLabel(names=list(SEQUENCES)),
             "level": datasets.ClassLabel(names=list(LEVELS)),
             "pixel_spacing_mm": datasets.Value("float32"),
+            "slice_spacing_mm": datasets.Value("float32"),
             "disc_height_mm": datasets.Value("float32"),
             "mask": datasets.Image(),
             "source": datasets.Value("string"),
@@ -71,7 +74,7 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
     return {column: getattr(record, column, None) for column in dataset_features(info)} | {
         "image": {"bytes": png_bytes(image), "path": None},
         "rephrasings": list(record.rephrasings),
-        "labels": sorted(set(record.labels), key=info.label_names.index),
+        "labels": None if record.labels is None else sorted(set(record.labels), key=info.label_names.index),
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
     }
 

@@ -240,3 +240,17 @@ def _lut_item(header: Dataset, keyword: str) -> Dataset | None:
 def _number(header: Dataset, keyword: str, default: float = math.nan) -> float:
     numbers = finite_numbers(header, keyword)
     return numbers[0] if numbers else default
+
+
+def real_values(stored: np.ndarray, header: Dataset) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Return the values of a slice, without a window, for one that serves the whole volume.
+
+    Returns:
+        The stored values, and the slope and intercept that make them real; or, if that takes a lookup table or pixels
+        are padding, the real values, float32, NaN where padded, and None.
+    """
+    scale = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
+    is_padded = _padding(stored, header)
+    if "ModalityLUTSequence" not in header and not is_padded.any():
+        return stored, scale
+    return np.where(is_padded, np.nan, _rescaled(stored, header)).astype(np.float32), None

@@ -10,6 +10,7 @@ from data_scripts.auditing.privacy_check import few_images_with_letters
 from data_scripts.privacy.pseudonyms import holds_date
 from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.splits import num_shared_patients
+from data_scripts.writing.row_labels import label_lines
 
 REPORT_NAME = "build_report.json"
 NUM_PRINTED = 10
@@ -25,6 +26,7 @@ def build_report(
     records_of_split: Mapping[str, Sequence[Record]],
     split_rule: str,
     deidentification: Mapping[str, Any],
+    labels: Mapping[str, Any],
     facts_changed: Sequence[str],
     orientation_not_stated: Sequence[str],
     windows_replaced: Sequence[str],
@@ -56,6 +58,7 @@ def build_report(
         "num_masks": sum(record.load_mask is not None for record in written),
         "split_rule": split_rule,
         "splits": split_table(records_of_split),
+        "labels": dict(labels),
         "leak": leak if arguments["split_by"] == "record" else None,
         "deidentification": dict(deidentification),
         "facts_changed": {"count": len(facts_changed), "first": list(facts_changed[:NUM_PRINTED])},
@@ -81,7 +84,7 @@ def deidentification_report(
     seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
-    dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
+    dates = [record.source for record in records if any(map(holds_date, _names_in(record)))]
     few_letters = few_images_with_letters(len(burnt_in_text), len(records))
     return {
         "passed": not left and not dates and few_letters and (has_public_ids or not keep_ids),
@@ -93,13 +96,17 @@ def deidentification_report(
     }
 
 
+def _names_in(record: Record) -> tuple[str, ...]:
+    return record.study_id, record.series_id or "", record.source
+
+
 def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
     """Count rows, patients and rows of each label, by split."""
     return {
         split: {
             "rows": len(records),
             "patients": len({record.patient_id for record in records}),
-            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels)).items())),
+            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels or ())).items())),
         }
         for split, records in records_of_split.items()
     }
@@ -133,6 +140,7 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
         lines.append(f"orientation not stated: {unstated} images, which are kept as they were stored")
     if replaced := len(report["windows_replaced"]):
         lines.append(f"header windows replaced: {replaced}, which did not show the slice")
+    lines += label_lines(report)
     if letters := len(report["deidentification"]["burnt_in_text"]):
         lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")
     if changed := report["facts_changed"]["count"]:

@@ -44,6 +44,7 @@ from data_scripts.writing.parts import (
     read_result,
     write_part,
 )
+from data_scripts.writing.row_labels import Labelling, labels_report
 
 NUM_NAMED_EXCLUSIONS = 10
 
@@ -79,14 +80,17 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
         notes=args.notes,
         num_proc=args.num_proc,
+        slices=args.slices,
         license=args.license,
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # The rows, and the split of each.
-        info = source.describe(options)
+        described = source.describe(options)
+        labelling = Labelling.of(args, described)
+        info = labelling.describe(described)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
-        records, exclusions = sort_out(source.read(options), info)
+        records, exclusions = sort_out(labelling.label(source.read(options)), info)
         num_read = len(records) + len(exclusions)
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
@@ -133,6 +137,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
             own_name_of=own_name_of,
         ),
+        labels=labels_report(labelling, [*_flat(written)], own_name_of, described.label_names),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
         orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
         windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
@@ -165,7 +170,8 @@ def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[lis
 def _unwritable_text(record: Record) -> str | None:
     r"""Describe lone surrogates, from `"\ud800"` in JSON or a damaged file name, which cannot be stored."""
     try:
-        "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
+        ids = (record.patient_id, record.study_id, record.series_id or "", record.source)
+        "".join((record.report, *record.rephrasings, *ids)).encode()
     except UnicodeEncodeError as error:
         return f"text that is not Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
     return None
@@ -205,7 +211,7 @@ def assign_splits(
         ValueError: If the source's own splits cannot be kept, or `fractions` contradict them.
     """
     patient_ids = [record.patient_id for record in records]
-    labels = [record.labels for record in records]
+    labels = [record.labels or () for record in records]
     given = [record.split for record in records if record.split is not None]
     shares = " / ".join(f"{100 * fraction:g} %" for fraction in fractions)
     if given:
