@@ -28,9 +28,11 @@ from data_scripts.imaging.images import (
 )
 from data_scripts.imaging.orientation import (
     AS_STORED,
+    SHOWN_NORMALS,
     Turn,
     are_directions,
     normal_of,
+    plane_across,
     plane_of,
     turn_of,
     turned_directions,
@@ -84,8 +86,8 @@ class SliceHeader:
 
     @property
     def turn(self) -> Turn:
-        """How `read_slice` turns the stored pixels."""
-        return AS_STORED if self.orientation is None else turn_of(*_directions(self.orientation))
+        """How `read_slice` turns the stored pixels if it is not given the plane."""
+        return _turn(self.orientation)
 
     @property
     def normal(self) -> tuple[float, ...] | None:
@@ -168,13 +170,14 @@ def _headers_or_error(path: Path) -> HeadersOrError:
         return error
 
 
-def read_slice(path: Path, frame: int = 0) -> Image.Image:
+def read_slice(path: Path, frame: int = 0, plane: str | None = None) -> Image.Image:
     """Decode one frame to 8-bit grey (mode `L`), windowed, with square pixels, in radiological orientation.
 
     The window is the first of the file's (VOI LUT, then windows) that shows the slice, see
     `dicom_window.shows_slice`; without one, it lies between the 0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is
     inverted, colour reduced to luminance. If the spacings of rows and columns differ, the coarser direction is
-    interpolated to the finer spacing. A file that states no orientation is not turned.
+    interpolated to the finer spacing. A file that states no orientation is not turned; `plane`, if known, helps as in
+    `orientation.turn_of`.
 
     Returns:
         The slice; its `info` has `ORIENTATION_STATED` and `WINDOW_REPLACED`.
@@ -182,20 +185,6 @@ def read_slice(path: Path, frame: int = 0) -> Image.Image:
     Raises:
         UnusableImageError: If the file cannot be decoded, within bounds, to the size that its header states.
     """
-    image, orientation = _square_slice(path, frame)
-    info = {**image.info, ORIENTATION_STATED: orientation is not None}
-    if orientation is not None:
-        image = turned_image(image, turn_of(*_directions(orientation)))
-    image.info = info
-    return image
-
-
-def read_stored_slice(path: Path, frame: int = 0) -> Image.Image:
-    """Decode one frame as `read_slice` does, but as it lies in the file: letters burnt into it stay readable."""
-    return _square_slice(path, frame)[0]
-
-
-def _square_slice(path: Path, frame: int) -> tuple[Image.Image, tuple[float, ...] | None]:
     with open_dicom(path, _SLICE_TAGS) as file:
         check_pixels(file)
         count = num_frames(file.header)
@@ -207,11 +196,12 @@ def _square_slice(path: Path, frame: int) -> tuple[Image.Image, tuple[float, ...
         orientation = _orientation(header)
     image = Image.fromarray(grey)
     image = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
-    image.info[WINDOW_REPLACED] = is_replaced
-    return image, orientation
+    image = turned_image(image, _turn(orientation, plane))
+    image.info |= {ORIENTATION_STATED: orientation is not None, WINDOW_REPLACED: is_replaced}
+    return image
 
 
-def read_mask(path: Path, slice_path: Path, frame: int = 0) -> Image.Image:
+def read_mask(path: Path, slice_path: Path, frame: int = 0, plane: str | None = None) -> Image.Image:
     """Read the mask of a slice: resampled to square pixels and turned with it.
 
     A mask lies as the stored slice does, on the stored grid or on one of square pixels; one that has the size of
@@ -221,6 +211,7 @@ def read_mask(path: Path, slice_path: Path, frame: int = 0) -> Image.Image:
         path: Picture of class indices, such as a PNG.
         slice_path: DICOM file of the slice.
         frame: Index of the slice in that file.
+        plane: As `read_slice` is given it.
 
     Returns:
         Class indices in the mask's mode, of the size of `read_slice`'s image.
@@ -229,8 +220,9 @@ def read_mask(path: Path, slice_path: Path, frame: int = 0) -> Image.Image:
         UnusableImageError: If a file cannot be read, or the mask has neither size.
     """
     mask, header = read_image(path), read_headers(slice_path)[frame]
+    turn = _turn(header.orientation, plane)
     stored_size, square_size = (header.columns, header.rows), header.square_size
-    turned_size = square_size[::-1] if header.turn.transpose else square_size
+    turned_size = square_size[::-1] if turn.transpose else square_size
     if mask.size not in (stored_size, square_size, turned_size):
         sizes = [f"{width} x {height}" for width, height in dict.fromkeys((stored_size, turned_size))]
         raise UnusableImageError(
@@ -241,7 +233,7 @@ def read_mask(path: Path, slice_path: Path, frame: int = 0) -> Image.Image:
         return mask
     if mask.size != square_size:
         mask = mask.resize(square_size, Image.Resampling.NEAREST)
-    return turned_image(mask, header.turn)
+    return turned_image(mask, turn)
 
 
 def order_slices(headers: Iterable[SliceHeader]) -> list[SliceHeader]:
@@ -256,7 +248,9 @@ def order_slices(headers: Iterable[SliceHeader]) -> list[SliceHeader]:
     if not placed or len(placed) < len(by_number):
         return by_number
     normals, corners_mm = np.array(placed).transpose(1, 0, 2)
-    places_mm = corners_mm @ normals.sum(axis=0)
+    normal = (np.where(normals @ normals[0] < 0, -1, 1) @ normals).tolist()
+    sign = 1 if np.dot(normal, SHOWN_NORMALS[plane_across(normal)]) > 0 else -1
+    places_mm = corners_mm @ np.multiply(sign, normal)
     return [by_number[index] for index in np.argsort(places_mm, kind="stable")]
 
 
@@ -283,6 +277,10 @@ def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] |
 
 def _directions(orientation: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return orientation[:3], orientation[3:]
+
+
+def _turn(orientation: tuple[float, ...] | None, plane: str | None = None) -> Turn:
+    return AS_STORED if orientation is None else turn_of(*_directions(orientation), plane)
 
 
 def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:

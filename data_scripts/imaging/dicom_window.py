@@ -101,7 +101,7 @@ def _stored_value(header: Dataset, keyword: str, dtype: np.dtype) -> int | None:
 
 def _windowed(stored: np.ndarray, header: Dataset) -> tuple[np.ndarray, bool]:
     """Apply the first of the header's windows that shows the slice, else the one between percentiles."""
-    has_window = "VOILUTSequence" in header or "WindowWidth" in header
+    has_window = bool(header.get("VOILUTSequence") or finite_numbers(header, "WindowWidth"))
     if has_window:
         values, indices, counts = value_histogram(stored)
         if np.isfinite(values).all():
@@ -109,6 +109,7 @@ def _windowed(stored: np.ndarray, header: Dataset) -> tuple[np.ndarray, bool]:
             for table in _tables(values, header):
                 if shows_slice(table, by_percentiles, counts):
                     return look_up(table, indices), False
+            return look_up(by_percentiles, indices), True
     if "ModalityLUTSequence" in header:
         grey = window_to_uint8(_rescaled(stored, header))
     elif stored.dtype == np.uint8 and "RescaleSlope" not in header and not has_window:
@@ -156,8 +157,10 @@ def _between_percentiles(values: np.ndarray, counts: np.ndarray, header: Dataset
     """Map each stored value to grey, as `window_to_uint8` does."""
     if "ModalityLUTSequence" in header:
         values = _rescaled(values, header)
-    order = np.argsort(values, kind="stable")  # a lookup table need not ascend
-    low, high = percentile_window(values[order], counts[order])
+        order = np.argsort(values, kind="stable")  # a table need not ascend
+        low, high = percentile_window(values[order], counts[order])
+    else:
+        low, high = percentile_window(values, counts)
     greys = between(values.astype(np.float64), low, high)
     return 255 - greys if _is_inverted(header) else greys
 
@@ -178,11 +181,19 @@ def _tables(values: np.ndarray, header: Dataset) -> Iterator[np.ndarray]:
 
 
 def _by_voi_luts(rescaled: np.ndarray, header: Dataset) -> Iterator[np.ndarray]:
+    whole = np.round(rescaled).astype(np.int64)
     for index, item in enumerate((header.get("VOILUTSequence") or ())[:MAX_WINDOWS]):
         with suppress(*_BROKEN_TABLE):
-            yield apply_voi(np.round(rescaled).astype(np.int64), header, index) * (
-                255 / (2 ** item.LUTDescriptor[2] - 1)
-            )
+            white = 2 ** item.LUTDescriptor[2] - 1
+            _widen_entries(item)
+            yield apply_voi(whole, header, index) * (255 / white)
+
+
+def _widen_entries(item: Dataset) -> None:
+    """Declare 16 bits: pydicom counts entries in their own type, which in 8 bits begins again after 256."""
+    entries, first, bits = item.LUTDescriptor
+    if bits == 8:
+        item.LUTDescriptor = [entries, first, 16]
 
 
 def _by_windows(rescaled: np.ndarray, header: Dataset) -> Iterator[np.ndarray]:

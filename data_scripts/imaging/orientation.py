@@ -27,6 +27,9 @@ _SHOWN_DIRECTIONS = {
     "sagittal": ((0, 1, 0), (0, 0, -1)),
     "coronal": ((1, 0, 0), (0, 0, -1)),
 }
+# Where row x column runs then: to the head, the right and the back.
+SHOWN_NORMALS = {"axial": (0, 0, 1), "sagittal": (-1, 0, 0), "coronal": (0, 1, 0)}
+_NEAR_PLANE = math.cos(math.radians(70))
 _TIE = 1e-6  # rows at 45 degrees agree with two turns; the one that moves less is taken
 
 Direction = Sequence[float]
@@ -58,7 +61,12 @@ def plane_of(row_direction: Direction, column_direction: Direction) -> str:
         >>> plane_of((1, 0, 0), (0, 0.7, -0.714)), plane_of((0, 1, 0), (0, 0, -1)), plane_of((1, 0, 0), (0, 0, -1))
         ('axial', 'sagittal', 'coronal')
     """
-    left, back, head = map(abs, normal_of(row_direction, column_direction))
+    return plane_across(normal_of(row_direction, column_direction))
+
+
+def plane_across(normal: Direction) -> str:
+    """Name the plane of slices by the direction across them, of either sign. Shape (3,)."""
+    left, back, head = (abs(value) / math.hypot(*normal) for value in normal)
     if left >= max(back, head):
         return "sagittal"
     return "axial" if head >= math.cos(math.radians(AXIAL_CONE_DEGREES)) else "coronal"
@@ -82,7 +90,7 @@ def are_directions(row_direction: Direction, column_direction: Direction) -> boo
     return all(abs(product) < COSINE_TOLERANCE for product in products)
 
 
-def turn_of(row_direction: Direction, column_direction: Direction) -> Turn:
+def turn_of(row_direction: Direction, column_direction: Direction, plane: str | None = None) -> Turn:
     """Find how a slice is turned to the radiological convention of its plane.
 
     Of the eight ways to turn and mirror a picture, take the one whose rows and columns agree best with the convention:
@@ -91,6 +99,8 @@ def turn_of(row_direction: Direction, column_direction: Direction) -> Turn:
     Args:
         row_direction: As in `plane_of`.
         column_direction: As in `plane_of`.
+        plane: What the series is known to be. It decides for slices between two planes, such as steep ones through
+            L5/S1, and is not heeded for slices more than 70 degrees off.
 
     Example:
         >>> turn_of((1, 0, 0), (0, 1, 0)) == AS_STORED
@@ -98,7 +108,10 @@ def turn_of(row_direction: Direction, column_direction: Direction) -> Turn:
         >>> turn_of((0, 0, 1), (0, 1, 0))
         Turn(transpose=True, flip_rows=True, flip_columns=False)
     """
-    shown_row, shown_column = _SHOWN_DIRECTIONS[plane_of(row_direction, column_direction)]
+    normal = normal_of(row_direction, column_direction)
+    if plane not in SHOWN_NORMALS or abs(_dot(normal, SHOWN_NORMALS[plane])) < _NEAR_PLANE:
+        plane = plane_across(normal)
+    shown_row, shown_column = _SHOWN_DIRECTIONS[plane]
     along, down = _dot(row_direction, shown_row), _dot(column_direction, shown_column)
     exchanged_along, exchanged_down = _dot(column_direction, shown_row), _dot(row_direction, shown_column)
     transpose = abs(exchanged_along) + abs(exchanged_down) > abs(along) + abs(down) + _TIE

@@ -56,7 +56,7 @@ def pictures_of(
         headers = [] if path.is_dir() or not is_dicom(path) else read_headers(path)
         if len(headers) != 1:
             return _slices_of(path, mask_path, plane, slices)
-        return [_dicom_slice(headers[0], mask_path)]
+        return [_dicom_slice(headers[0], mask_path, plane)]
     return [Picture(load_image=partial(read_image, path), load_mask=_mask_of_one(mask_path))]
 
 
@@ -68,10 +68,11 @@ def _mask_of_one(mask_path: Path | None) -> Callable[[], Image.Image] | None:
     return partial(read_image, mask_path)
 
 
-def _dicom_slice(header: SliceHeader, mask_path: Path | None) -> Picture:
+def _dicom_slice(header: SliceHeader, mask_path: Path | None, plane: str | None) -> Picture:
+    _mask_of_one(mask_path)  # may refuse it
     return Picture(
-        load_image=partial(read_slice, header.path),
-        load_mask=partial(read_mask, mask_path, header.path) if _mask_of_one(mask_path) and mask_path else None,
+        load_image=partial(read_slice, header.path, plane=plane),
+        load_mask=partial(read_mask, mask_path, header.path, plane=plane) if mask_path else None,
         plane=header.plane,
         sequence=header.sequence,
         pixel_spacing_mm=header.stored_spacing_mm,

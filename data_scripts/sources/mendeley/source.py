@@ -217,7 +217,7 @@ def _raw_record(header: SliceHeader, kind: tuple[str, str], series: Series, repo
     plane = header.plane if header.plane in _PLANE_OF_WORD.values() else kind[1]
     level = "several" if plane == "sagittal" else "unknown"
     return Record(
-        load_image=partial(read_slice, header.path, header.frame),
+        load_image=partial(read_slice, header.path, header.frame, plane),
         report=report,
         labels=labels_of(report, level),
         patient_id=_patient_id(series.patient),

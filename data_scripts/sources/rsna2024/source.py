@@ -207,7 +207,7 @@ def _record_or_exclusion(
     is_normal = not narrowed and labels <= grades.keys()
     sequence = view.sequences[0] if len(view.sequences) == 1 else header.sequence
     return Record(
-        load_image=partial(read_slice, header.path, header.frame),
+        load_image=partial(read_slice, header.path, header.frame, view.plane),
         report=report,
         rephrasings=tuple(rephrasings),
         labels=(NO_FINDING,)

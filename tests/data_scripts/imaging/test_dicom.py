@@ -18,8 +18,15 @@ from pydicom.uid import (
 )
 
 from data_scripts.imaging import dicom
-from data_scripts.imaging.dicom import is_dicom, order_slices, read_all_headers, read_headers, read_slice
-from data_scripts.imaging.images import UnusableImageError
+from data_scripts.imaging.dicom import (
+    is_dicom,
+    order_slices,
+    read_all_headers,
+    read_headers,
+    read_mask,
+    read_slice,
+)
+from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError
 from data_scripts.system.worker_pool import Workers
 from tests.data_scripts.imaging.dicom_files import AXIAL, CORONAL, SAGITTAL, draw_pixels, make_dicom, tilted
 
@@ -118,7 +125,7 @@ def enhanced_groups(undefined_length):
         return group
 
     shared = macro("PlaneOrientationSequence", ImageOrientationPatient=list(SAGITTAL))
-    shared.update(macro("PixelMeasuresSequence", PixelSpacing=[0.5, 0.5]))
+    shared.update(macro("PixelMeasuresSequence", PixelSpacing=[0.5, 0.5], SliceThickness=3, SpacingBetweenSlices=4))
     shared.update(macro("MRTimingAndRelatedParametersSequence", RepetitionTime=3000))
     frames = []
     for number in range(3):
@@ -144,6 +151,7 @@ def test_enhanced_multi_frame(tmp_path, syntax, undefined_length):
     assert [position_mm(header) for header in headers] == pytest.approx([-10, -6, -2])
     for header in headers:
         assert (header.plane, header.pixel_spacing_mm) == ("sagittal", (0.5, 0.5))
+        assert (header.sequence, header.slice_spacing_mm) == ("T2", 4)
         # Rescaling and window of a frame cancel; those of another frame would not.
         assert np.array_equal(grey(header.path, header.frame), pixels[header.frame])
     # What a frame lacks, it does not take from the one before.
@@ -153,6 +161,138 @@ def test_enhanced_multi_frame(tmp_path, syntax, undefined_length):
     assert [position_mm(header) for header in read_headers(tmp_path / "b")] == [-10, None, -2]
     with pytest.raises(UnusableImageError, match="no frame 3: the file has 3"):
         read_slice(tmp_path / "a", 3)
+
+
+@pytest.mark.parametrize("place", ["file", "shared", "frame"])
+def test_a_stated_orientation_turns_a_frame_wherever_it_is_stated(tmp_path, place):
+    pixels = draw_pixels(np.uint16, 8, (2, 36, 34))
+    lying = Dataset()
+    lying.PlaneOrientationSequence = [Dataset()]
+    lying.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 0, 1, 0, 1, 0]  # rows run to the head
+    shared, frames = lying if place == "shared" else Dataset(), [Dataset(), lying if place == "frame" else Dataset()]
+    make_dicom(
+        tmp_path / "a", pixels, orientation=lying.PlaneOrientationSequence[0].ImageOrientationPatient
+        if place == "file" else None, SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=frames,
+        **IDENTITY_WINDOW,
+    )  # fmt: skip
+    image = read_slice(tmp_path / "a", 1)
+    assert image.info[ORIENTATION_STATED] and np.array_equal(np.asarray(image), pixels[1].T[::-1])
+    first = read_slice(tmp_path / "a", 0)
+    is_turned = place != "frame"
+    assert np.array_equal(np.asarray(first), pixels[0].T[::-1] if is_turned else pixels[0])
+    assert first.info[ORIENTATION_STATED] == is_turned
+
+
+def body(x, y, z):
+    """Intensity at a place in a patient, without symmetry: no two ways to store a slice give the same pixels."""
+    return (
+        (128 + 64 * np.tanh(x / 5) + 56 * np.tanh(y / 6) + 60 * np.tanh(z / 4)).round().clip(0, 254).astype(np.uint16)
+    )
+
+
+def stored(row, column, shape, spacing_mm):
+    """The slice through the centre of the patient, sampled along its rows and columns, and its first pixel's place."""
+    down, along = (np.arange(n) - (n - 1) / 2 for n in shape)
+    places = np.multiply.outer(down * spacing_mm[0], column)[:, None] + np.multiply.outer(along * spacing_mm[1], row)
+    return body(*np.moveaxis(places, -1, 0)), places[0, 0]
+
+
+@pytest.mark.parametrize("standard", [AXIAL, SAGITTAL, CORONAL, tilted(50, (1, 2))], ids=str)
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("spacing", [(0.5, 0.5), (1.0, 0.5), (0.5, 1.0)])
+def test_slices_show_the_patient_in_radiological_convention(tmp_path, standard, signs, transpose, spacing):
+    row, column = signs[0] * np.array(standard[:3]), signs[1] * np.array(standard[3:])
+    row, column = (column, row) if transpose else (row, column)
+    pixels, corner_mm = stored(row, column, (36, 44), spacing)
+    make_dicom(
+        tmp_path / "a", pixels, orientation=[*row, *column], position=list(corner_mm), spacing=spacing,
+        **IDENTITY_WINDOW,
+    )  # fmt: skip
+    # As it is, on square pixels; then as the standard orientation has it.
+    (header,) = read_headers(tmp_path / "a")
+    upright = np.asarray(Image.fromarray(pixels.astype(np.uint8)).resize(header.square_size, Image.Resampling.BILINEAR))
+    upright = upright.T if transpose else upright
+    expected = upright[:: signs[1], :: signs[0]]
+    image = read_slice(tmp_path / "a")
+    assert image.info[ORIENTATION_STATED] and np.array_equal(np.asarray(image), expected)
+    # And as the patient is, away from the border, where interpolation has neighbours.
+    finest = min(spacing)
+    shape = np.asarray(image).shape
+    anatomy, _ = stored(np.array(standard[:3]), np.array(standard[3:]), shape, (finest, finest))
+    assert np.abs(np.asarray(image).astype(int) - anatomy)[2:-2, 2:-2].max() <= 2
+    assert header.stored_spacing_mm == finest
+
+    # A mask of the stored grid, or of square pixels, lies where its image does.
+    marked = pixels > 150
+    Image.fromarray(marked.astype(np.uint8)).save(tmp_path / "m.png")
+    mask = np.asarray(read_mask(tmp_path / "m.png", tmp_path / "a"))
+    assert mask.shape == shape and set(np.unique(mask)) <= {0, 1}
+    assert (mask != (np.asarray(image) > 150)).mean() < (0.02 if spacing[0] != spacing[1] else 1e-9)
+    square = Image.fromarray(marked.astype(np.uint8)).resize(header.square_size, Image.Resampling.NEAREST)
+    square.save(tmp_path / "square.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "square.png", tmp_path / "a")), mask)
+    Image.fromarray(mask[:, :-1]).save(tmp_path / "other.png")
+    with pytest.raises(UnusableImageError, match=rf"mask is {mask.shape[1] - 1} x {mask.shape[0]}, its image 44 x 36"):
+        read_mask(tmp_path / "other.png", tmp_path / "a")
+
+
+def test_a_mask_of_the_size_of_the_turned_slice_only_is_turned_already(tmp_path):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8, (36, 44)), orientation=(0, 0, -1, 0, 1, 0))
+    mask = draw_pixels(np.uint8, 2, (44, 36))
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png", tmp_path / "a")), mask)
+
+
+@pytest.mark.parametrize("orientation", [None, (1, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 0)])
+def test_a_file_without_orientation_is_not_turned(tmp_path, orientation):
+    pixels = draw_pixels(np.uint8, 8)
+    make_dicom(tmp_path / "a", pixels, orientation=orientation)
+    image = read_slice(tmp_path / "a")
+    assert not image.info[ORIENTATION_STATED] and np.array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_stacks_are_ordered_in_the_patient_however_their_slices_are_stored(tmp_path, mirrored):
+    orientation = (-1, 0, 0, 0, 1, 0) if mirrored else AXIAL
+    for number, height_mm in enumerate((20, 0, 10)):
+        make_dicom(
+            tmp_path / str(number), draw_pixels(np.uint8, 8), orientation=orientation, position=(0, 0, height_mm),
+            InstanceNumber=number,
+        )  # fmt: skip
+    headers = [read_headers(tmp_path / str(number))[0] for number in range(3)]
+    assert [header.corner_mm[2] for header in order_slices(headers)] == [0, 10, 20]
+
+
+def test_steep_slices_are_turned_and_ordered_with_their_series(tmp_path):
+    pixels = draw_pixels(np.uint8, 8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    for number, degrees in enumerate((62, 50, 40, 30)):
+        make_dicom(
+            tmp_path / str(number), pixels, orientation=tilted(degrees, (1, 2)), position=(0, 0, 30 * number),
+            InstanceNumber=9 - number,
+        )  # fmt: skip
+        assert np.array_equal(np.asarray(read_slice(tmp_path / str(number), plane="axial")), pixels)
+        mask = read_mask(tmp_path / "mask.png", tmp_path / str(number), plane="axial")
+        assert np.array_equal(np.asarray(mask), pixels)
+    headers = [read_headers(tmp_path / str(number))[0] for number in range(4)]
+    assert [header.plane for header in headers] == ["coronal", "axial", "axial", "axial"]
+    assert order_slices(headers) == headers
+
+
+@pytest.mark.parametrize(
+    ("tags", "spacing_mm"),
+    [
+        ({"SpacingBetweenSlices": 4.4, "SliceThickness": 4}, 4.4),
+        ({"SliceThickness": 4}, 4),
+        ({"SpacingBetweenSlices": -4.4, "SliceThickness": 4}, 4),
+        ({"SliceThickness": 0}, None),
+        ({}, None),
+    ],
+)
+def test_slice_spacing(tmp_path, tags, spacing_mm):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), **tags)
+    assert read_headers(tmp_path / "a")[0].slice_spacing_mm == spacing_mm
 
 
 def test_header_facts(tmp_path):

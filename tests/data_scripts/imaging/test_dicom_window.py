@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from data_scripts.imaging.dicom import read_slice
-from data_scripts.imaging.images import UnusableImageError, window_to_uint8
+from data_scripts.imaging.images import WINDOW_REPLACED, UnusableImageError, window_to_uint8
 from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -105,18 +105,19 @@ def test_negative_slope_turns_the_greys(tmp_path):
     assert np.array_equal(grey(tmp_path / "a"), 255 - window_to_uint8(pixels))
 
 
+def lookup_table(first, data):
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [len(data), first, 8], data
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
+    return item
+
+
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda syntax: syntax.keyword)
 def test_lookup_tables(tmp_path, syntax):
-    def table(first, data):
-        item = Dataset()
-        item.LUTDescriptor, item.LUTData = [len(data), first, 8], data
-        item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
-        return [item]
-
     pixels = np.array([[8, 9, 10, 11, 12, 13, 14], [8] * 7, *[[10, 11] * 3 + [8]] * 4], dtype=np.uint16)
-    make_dicom(tmp_path / "voi", pixels, transfer_syntax=syntax, VOILUTSequence=table(9, [0, 50, 100, 255]))
+    make_dicom(tmp_path / "voi", pixels, transfer_syntax=syntax, VOILUTSequence=[lookup_table(9, [0, 50, 100, 255])])
     assert grey(tmp_path / "voi")[0].tolist() == [0, 0, 50, 100, 255, 255, 255]
-    modality = table(9, [3, 53, 103, 203])
+    modality = [lookup_table(9, [3, 53, 103, 203])]
     make_dicom(
         tmp_path / "both", pixels, transfer_syntax=syntax, ModalityLUTSequence=modality, RescaleType="US",
         **IDENTITY_WINDOW,
@@ -175,3 +176,167 @@ def test_range_of_padding_and_an_image_of_nothing_else(tmp_path):
     make_dicom(tmp_path / "a", pixels, PixelPaddingValue=0, PixelPaddingRangeLimit=1999)
     with pytest.raises(UnusableImageError, match="only padding"):
         grey(tmp_path / "a")
+
+
+def spine_like(seed=0, share_of_body=0.6, side=96):
+    """An axial slice as an MR scanner stores it: noise around a body with dark muscle, discs, fluid and bright fat."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j] / np.sqrt(share_of_body)
+    radius = np.hypot(x, y)
+    body = 200 + 150 * np.sin(7 * x) * np.cos(5 * y)
+    body = np.where(radius > 0.92, 950, body)  # fat
+    body = np.where(np.hypot(x, y - 0.1) < 0.3, 450, body)  # disc
+    body = np.where(np.hypot(x, y - 0.5) < 0.12, 1100, body)  # fluid
+    pixels = np.where(radius > 1, 0, body) + rng.normal(0, 12, body.shape)
+    return np.abs(pixels).round().clip(0, 1200).astype(np.int16)
+
+
+def picture(path):
+    image = read_slice(path)
+    return np.asarray(image), image.info[WINDOW_REPLACED]
+
+
+BAD_WINDOWS = [
+    {"WindowCenter": 2048, "WindowWidth": 4096},  # all 12 bits
+    {"WindowCenter": 2047.5, "WindowWidth": 4095},
+    {"WindowCenter": 8191.5, "WindowWidth": 16383},
+    {"WindowCenter": 32768, "WindowWidth": 65536},
+    {"WindowCenter": 1024, "WindowWidth": 2048},
+    {"WindowCenter": 127, "WindowWidth": 255},  # all 8 bits
+    {"WindowCenter": 128, "WindowWidth": 256},
+    {"WindowCenter": 40, "WindowWidth": 400},  # computed tomography: soft tissue, brain, bone, lung
+    {"WindowCenter": 40, "WindowWidth": 80},
+    {"WindowCenter": 300, "WindowWidth": 1500},
+    {"WindowCenter": 480, "WindowWidth": 2500},
+    {"WindowCenter": -600, "WindowWidth": 1500},
+    {"WindowCenter": 600, "WindowWidth": 1},
+    {"WindowCenter": 20, "WindowWidth": 2},
+    {"WindowCenter": 1000, "WindowWidth": 2},
+    {"WindowCenter": 850, "WindowWidth": 700},
+    {"WindowCenter": -5000, "WindowWidth": 200},
+    {"WindowCenter": 5000, "WindowWidth": 200},
+    {"WindowCenter": 600, "WindowWidth": 1200, "RescaleSlope": 0.25, "RescaleIntercept": 0},  # of stored values
+    {"WindowCenter": 600, "WindowWidth": 1200, "RescaleSlope": 1, "RescaleIntercept": -1024},
+    {"WindowCenter": 2048, "WindowWidth": 4096, "VOILUTFunction": "SIGMOID"},
+    {"WindowCenter": [2048, 40], "WindowWidth": [4096, 400]},
+]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize("tags", BAD_WINDOWS, ids=str)
+def test_a_window_that_does_not_show_the_slice_is_replaced(tmp_path, tags, dtype, photometric):
+    pixels = spine_like().astype(dtype)
+    make_dicom(tmp_path / "a", pixels, bits_stored=12, PhotometricInterpretation=photometric, **tags)
+    expected = window_to_uint8(pixels) if photometric == "MONOCHROME2" else 255 - window_to_uint8(pixels)
+    shown, is_replaced = picture(tmp_path / "a")
+    if photometric == "MONOCHROME1" and tags["WindowCenter"] == 300:
+        assert not is_replaced  # the grey background of the negative is black
+    else:
+        assert is_replaced and np.array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("share_of_body", [0.1, 0.6, 3])
+@pytest.mark.parametrize(
+    ("center", "width", "shift", "tags"),
+    [
+        (600, 1200, 0, {}),
+        (500, 1000, 0, {}),
+        (550, 1200, 0, {}),
+        (600, 1200, -600, {}),  # signed: the centre is 0
+        (600, 1200, -1500, {}),  # and negative
+        (600, 1200, 0, {"RescaleSlope": 2, "RescaleIntercept": -100}),
+        (600, 1200, 0, {"RescaleSlope": 0.01, "RescaleIntercept": 0, "VOILUTFunction": "LINEAR_EXACT"}),
+        (600, 1200, 0, {"VOILUTFunction": "LINEAR_EXACT"}),
+    ],
+)
+def test_a_good_window_stays(tmp_path, center, width, shift, tags, share_of_body, photometric):
+    pixels = spine_like(share_of_body=share_of_body)
+    slope, intercept = tags.get("RescaleSlope", 1), tags.get("RescaleIntercept", 0)
+    window = {"WindowCenter": (center + shift) * slope + intercept, "WindowWidth": width * slope}
+    stored = pixels + np.int16(shift)
+    make_dicom(tmp_path / "a", stored, bits_stored=12, PhotometricInterpretation=photometric, **window, **tags)
+    shown, is_replaced = picture(tmp_path / "a")
+    expected = (pixels - center) / width + 0.5
+    expected = 255 * np.clip(expected if photometric == "MONOCHROME2" else 1 - expected, 0, 1)
+    assert not is_replaced and np.abs(shown - expected).max() <= 15 and np.abs(shown - expected).mean() < 3
+
+
+def test_the_first_window_that_shows_the_slice_is_taken(tmp_path):
+    pixels = spine_like()
+    for centers, widths, center, width in [
+        ([600, 500], [1200, 1000], 600, 1200),
+        ([2048, 600], [4096, 1200], 600, 1200),
+        ([40, -600, 600], [400, 1500, 1200], 600, 1200),
+        ([600, 40], [1200, 400], 600, 1200),
+    ]:
+        make_dicom(tmp_path / "several", pixels, bits_stored=12, WindowCenter=centers, WindowWidth=widths)
+        make_dicom(tmp_path / "one", pixels, bits_stored=12, WindowCenter=center, WindowWidth=width)
+        shown, is_replaced = picture(tmp_path / "several")
+        assert not is_replaced and np.array_equal(shown, picture(tmp_path / "one")[0])
+
+
+def test_lookup_tables_are_judged_like_windows(tmp_path):
+    pixels = spine_like()
+    good, black = lookup_table(0, list(np.linspace(0, 255, 1201).astype(int))), lookup_table(0, [0] * 1201)
+    window = {"WindowCenter": 600, "WindowWidth": 1200}
+    for sequence, tags, is_replaced in [
+        ([good], {}, False),
+        ([black], {}, True),
+        ([black, good], {}, False),
+        ([black], window, False),
+    ]:
+        make_dicom(tmp_path / "a", pixels, bits_stored=12, VOILUTSequence=sequence, **tags)
+        shown, found = picture(tmp_path / "a")
+        assert found == is_replaced
+        expected = window_to_uint8(pixels) if is_replaced else pixels / 1200 * 255
+        assert np.abs(shown - expected).max() <= (0 if is_replaced else 2)
+
+
+def test_a_modality_table_of_many_entries(tmp_path):
+    pixels = spine_like()
+    table = lookup_table(0, list(np.linspace(0, 255, 1201).astype(int)))
+    make_dicom(tmp_path / "a", pixels, bits_stored=12, ModalityLUTSequence=[table], RescaleType="US", **IDENTITY_WINDOW)
+    shown, is_replaced = picture(tmp_path / "a")
+    assert not is_replaced and np.abs(shown - pixels / 1200 * 255).max() <= 1
+
+
+def test_padding_does_not_count_when_a_window_is_judged(tmp_path):
+    pixels = spine_like(share_of_body=3)
+    pixels[:40] = -2000
+    for tags, is_replaced in [
+        ({"WindowCenter": 600, "WindowWidth": 1200}, False),
+        ({"WindowCenter": -400, "WindowWidth": 3200}, True),  # which holds the padding
+    ]:
+        make_dicom(tmp_path / "a", pixels, PixelPaddingValue=-2000, **tags)
+        shown, found = picture(tmp_path / "a")
+        assert found == is_replaced and not shown[:40].any()
+        if is_replaced:
+            assert np.array_equal(shown[40:], window_to_uint8(pixels[40:]))
+
+
+def test_an_image_of_one_value_keeps_its_window(tmp_path):
+    make_dicom(tmp_path / "a", np.full((40, 40), 300, np.uint16), WindowCenter=600, WindowWidth=1200)
+    shown, is_replaced = picture(tmp_path / "a")
+    assert not is_replaced and set(shown.ravel()) == {64}
+
+
+def test_windows_of_8_bit_images(tmp_path):
+    pixels = (spine_like() // 5).astype(np.uint8)
+    make_dicom(tmp_path / "a", pixels, **IDENTITY_WINDOW)
+    assert np.array_equal(picture(tmp_path / "a")[0], pixels) and not picture(tmp_path / "a")[1]
+    make_dicom(tmp_path / "a", pixels, WindowCenter=2048, WindowWidth=4096)
+    assert np.array_equal(picture(tmp_path / "a")[0], window_to_uint8(pixels)) and picture(tmp_path / "a")[1]
+
+
+def test_a_slice_without_a_window_has_none_replaced(tmp_path):
+    for tags in ({}, {"WindowCenter": "", "WindowWidth": ""}, {"VOILUTSequence": []}):
+        make_dicom(tmp_path / "a", spine_like(), bits_stored=12, **tags)
+        assert not picture(tmp_path / "a")[1]
+        eight_bits = (spine_like() // 8).astype(np.uint8)
+        make_dicom(tmp_path / "a", eight_bits, **tags)
+        shown, is_replaced = picture(tmp_path / "a")
+        assert not is_replaced and np.array_equal(shown, eight_bits)
+    make_dicom(tmp_path / "rgb", draw_pixels(np.uint8, 8, (40, 36, 3)))
+    assert not picture(tmp_path / "rgb")[1]

@@ -69,6 +69,16 @@ def test_normals_of_turned_slices_run_to_the_head_right_and_back():
     assert normal_of(CORONAL[:3], CORONAL[3:]) == (0, 1, 0)
 
 
+def test_the_plane_of_a_series_decides_between_planes():
+    steep = tilted(62, (1, 2))
+    row, column = steep[:3], steep[3:]
+    assert plane_of(row, column) == "coronal" and turn_of(row, column).flip_rows
+    assert turn_of(row, column, "axial") == AS_STORED
+    assert turn_of(row, column, "coronal") == turn_of(row, column, "unknown") == turn_of(row, column, None)
+    for plane in ("sagittal", "coronal"):  # a table that is wrong
+        assert turn_of(AXIAL[:3], AXIAL[3:], plane) == AS_STORED
+
+
 def test_a_slice_at_45_degrees_and_the_noise_of_headers_move_nothing():
     half = np.sqrt(0.5)
     assert turn_of((half, half, 0), (-half, half, 0)) == AS_STORED

@@ -11,7 +11,8 @@ from PIL import Image
 from data_scripts.imaging.images import window_to_uint8
 from data_scripts.records import Exclusion, ReadOptions, Record
 from data_scripts.sources.folder import source as folder
-from tests.data_scripts.imaging.dicom_files import SAGITTAL, make_dicom
+from data_scripts.writing.build_report import summary_lines
+from tests.data_scripts.imaging.dicom_files import AXIAL, SAGITTAL, make_dicom
 
 ROW = {"file_name": "images/a.png", "report": "Disc bulge.", "patient_id": "p1"}
 
@@ -190,6 +191,55 @@ def test_dicom_files_end_to_end(study, built, tmp_path):
     (row,) = [row for row in shown if row["patient_id"] == "q0"]
     expected = window_to_uint8(np.arange(400, dtype=np.uint16).reshape(20, 20))
     assert np.array_equal(np.asarray(row["image"]), expected)
+
+
+def test_images_are_turned_with_their_masks_and_what_could_not_be_is_listed(study, built, tmp_path):
+    """Stored mirrored, with pixels twice as high as wide: eight files with a mask each, as it is drawn on them."""
+    names = ["good", "standard", "whole_range", "no_orientation", "secondary.png", "square_mask", "bad_mask", "lying"]
+    raw = study([])
+    rows = [
+        {"file_name": name, "report": "Disc bulge.", "patient_id": f"q{number}", "mask": f"{name}_mask.png"}
+        for number, name in enumerate(names)
+    ]
+    pixels = np.linspace(0, 1200, 32 * 64).reshape(32, 64).astype(np.uint16)
+    marked = (pixels > 600).astype(np.uint8)
+    window, mirrored = {"WindowCenter": 600, "WindowWidth": 1200}, (-1, 0, 0, 0, 1, 0)
+    for name in names:
+        lies = {"standard": AXIAL, "no_orientation": None, "lying": (0, 1, 0, 1, 0, 0)}.get(name, mirrored)
+        tags = {"WindowCenter": 2048, "WindowWidth": 4096} if name == "whole_range" else window
+        if name == "secondary.png":
+            Image.fromarray(pixels).save(raw / name)
+        else:
+            make_dicom(raw / name, pixels, orientation=lies, spacing=(1.0, 0.5), bits_stored=12, **tags)
+        size = {"square_mask": (64, 64), "bad_mask": (50, 64)}.get(name, (64, 32))
+        Image.fromarray(marked).resize(size, Image.Resampling.NEAREST).save(raw / f"{name}_mask.png")
+    study(rows)
+    report = built(raw, max_bad=0.5, split_fractions=(0.5, 0.25, 0.25))
+
+    (listed,) = report["exclusions"]
+    assert listed["source"] == "study/bad_mask"
+    assert listed["reason"] == "mask is 50 x 64, its image 64 x 32 as stored, and 64 x 64 as read"
+    unstated = {"study/no_orientation", "study/secondary.png"}
+    assert set(report["orientation_not_stated"]) == unstated and report["windows_replaced"] == ["study/whole_range"]
+    lines = summary_lines(report, "out")
+    assert "orientation not stated: 2 images, which are kept as they were stored" in lines
+    assert "header windows replaced: 1, which did not show the slice" in lines
+    card = " ".join((tmp_path / "out/README.md").read_text().split())
+    assert "(1 replaced)" in card and "but for 2 images whose files state none" in card
+
+    splits = datasets.load_dataset(str(tmp_path / "out")).values()
+    shown = {row["source"].split("/")[1]: row for split in splits for row in split}
+    square = np.repeat(marked, 2, axis=0)
+    for name, row in shown.items():
+        mask, image = np.asarray(row["mask"]), np.asarray(row["image"])
+        expected = {
+            "standard": square,
+            "no_orientation": square,
+            "secondary.png": marked,
+            "lying": square.T,
+        }.get(name, square[:, ::-1])
+        assert np.array_equal(mask, expected), name
+        assert ((image > 127) != mask).mean() < 0.04, name
 
 
 @pytest.mark.parametrize("column", ["file_name", "mask"])
