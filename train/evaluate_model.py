@@ -27,7 +27,7 @@ def main(args: EvaluateArguments) -> None:
     from train.training.run_folder import read_start
 
     model, processor = load_checkpoint(args.checkpoint)
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, args.labels)
     out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
