@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from scipy.special import softmax
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
@@ -95,7 +96,13 @@ def encode(
     )
 
 
-def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
+def predict(
+    encoded: Encoded,
+    targets: TargetsBySplit,
+    rows: Array,
+    fold: int = 0,
+    training_set: TrainingSet = EACH_PAIR_ONCE,
+) -> Predictions:
     """Let every protocol predict the test split, without looking at the truth of test rows.
 
     Args:
@@ -103,17 +110,21 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
         targets: By split.
         rows: Index of each test row in the whole dataset. Shape (N,).
         fold: Number of the fold; 0 where there is one split.
+        training_set: How often pretraining repeated which rows; the paper's probe does the same.
 
     Raises:
         ValueError: If a feature is not finite: the run has diverged.
     """
     features, test = encoded.features[UNPROJECTED], targets["test"]
-    paper = paper_probe(features, targets, seed=PROBE_SEED)
-    predictions = {"row": rows, "fold": np.full(len(rows), fold)}
-    fitted = {UNPROJECTED: {"paper": paper.probabilities["test"]}}
+    papers = {
+        space: paper_probe(of_space, targets, training_set=training_set, seed=PROBE_SEED)
+        for space, of_space in encoded.features.items()
+    }
+    predictions, paper = {"row": rows, "fold": np.full(len(rows), fold)}, papers[UNPROJECTED]
     for space, by_split in encoded.features.items():
-        predictions |= probe_predictions(by_split, targets, space, fitted=fitted.get(space))
-    predictions |= imbalance_corrections(features, targets, paper)
+        fitted = {"paper": papers[space].probabilities["test"]}
+        predictions |= probe_predictions(by_split, targets, space, fitted=fitted)
+    predictions |= imbalance_corrections(features, targets, paper, training_set)
     predictions["patient_attention"] = attention_pooling(features, targets, PROBE_SEED)
 
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
@@ -186,16 +197,18 @@ def probe_predictions(
     return predictions if grades is None else predictions | {f"grade/{space}": grades}
 
 
-def imbalance_corrections(features: Features, targets: TargetsBySplit, paper: PaperProbe) -> Predictions:
+def imbalance_corrections(
+    features: Features, targets: TargetsBySplit, paper: PaperProbe, training_set: TrainingSet
+) -> Predictions:
     """Predict by the paper's probe with each correction of its bias to frequent classes.
 
     Returns:
         `probe/CORRECTION/unprojected` and `decision/paper_threshold/unprojected`.
     """
     predictions = {
-        f"probe/{name}/{UNPROJECTED}": paper_probe(features, targets, loss, seed=PROBE_SEED).probabilities["test"]
+        f"probe/{name}/{UNPROJECTED}": fitted.probabilities["test"]
         for name, loss in PROBE_LOSSES.items()
-        if name != "paper"
+        if name != "paper" and (fitted := paper_probe(features, targets, loss, training_set, seed=PROBE_SEED))
     }
     return predictions | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
 
