@@ -66,6 +66,7 @@ def pretrain(
 
     def evaluate_and_calibrate(model: Any, folder: Path) -> None:
         from train.checkpoints.checkpoint import CHECKPOINT
+        from train.data.batch_sampler import TrainingSet
         from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
         from train.evaluation.targets import read_targets
         from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
@@ -77,6 +78,7 @@ def pretrain(
             baselines=args.baselines,
             seed=args.seed,
             start=read_start(folder),
+            training_set=TrainingSet.of(vars(args)),
         )
         evaluate(model, task.processor, dataset, folder, settings=settings, facts=facts)
         targets = read_targets(dataset)["validation"]

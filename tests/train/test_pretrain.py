@@ -23,6 +23,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
+from train.data.batch_sampler import TrainingSet
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining import task
 from train.pretraining.arguments import PretrainArguments
@@ -109,7 +110,7 @@ def test_a_balanced_run_logs_the_statistics_of_its_batches(settings):
     rows = open_dataset(settings["dataset"])["train"]
     (texts, patients), classes = text_and_patient_ids(rows), target_classes(rows, ["labels"])
     expected = []
-    for batch in plan_batches(rows, balance, 8, seed=0).batches_of_epoch(0)[:2]:
+    for batch in plan_batches(rows, TrainingSet(balance=balance), 8, seed=0).batches_of_epoch(0)[:2]:
         targets = soft_targets(classes[batch], settings["initial_temperature"])
         same_class = classes[batch] @ classes[batch].T
         rates = [np.mean([np.sum(ids[batch] == ids[row]) > 1 for row in batch]) for ids in (texts, patients)]

@@ -21,7 +21,7 @@ from data_scripts.auditing.built_folder import read_dataset
 from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
-from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, upsample_minorities
+from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, TrainingSet, exclusive_or_all
 from train.data.image_augmentation import vary_images
 from train.data.image_cache import decode_images, normalise
 from train.data.report_texts import augmented_texts, parts_of_texts
@@ -148,7 +148,7 @@ def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
 
 def plan_batches(
     dataset: Dataset,
-    balance: Sequence[str],
+    training_set: TrainingSet,
     batch_size: int,
     seed: int,
     process_index: int = 0,
@@ -156,15 +156,17 @@ def plan_batches(
 ) -> EpochBatches:
     """Plan the batches of a training split.
 
-    `balance` may hold `upsample`, see `upsample_minorities`, and `sampler`, see `deal`.
-
     Raises:
         ValueError: If the rows do not fill a batch.
     """
+    texts, balance = training_set.texts_per_pair, training_set.balance
     classes = classes_to_balance(dataset) if "upsample" in balance else None
-    upsampling = None if classes is None else upsample_minorities(classes)
-    ids = text_and_patient_ids(dataset) if "sampler" in balance else None
-    return EpochBatches(len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
+    upsampling = None if classes is None else training_set.upsampling(classes)
+    ids = None
+    if "sampler" in balance:
+        text_ids, patient_ids = text_and_patient_ids(dataset)
+        ids = np.tile(text_ids, texts), np.tile(patient_ids, texts)
+    return EpochBatches(texts * len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
 
 
 def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
@@ -186,8 +188,7 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
         )
         return None
     pair = [names.index(name) for name in PAPER_LABELS if name in names]
-    divided = len(pair) == 2 and bool((of_labelled[:, pair].sum(dim=1) == 1).all())
-    kept = (of_labelled[:, pair] if divided else of_labelled).numpy() > 0
+    kept = exclusive_or_all(of_labelled.numpy() > 0, pair)
     classes = np.zeros((len(dataset), kept.shape[1]), dtype=bool)
     classes[is_labelled] = kept
     classes[~is_labelled, kept.sum(axis=0).argmax()] = True
@@ -197,7 +198,8 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
 class PairedRows(TorchDataset):
     """The pairs of a split, in memory, indexed by (epoch, row); these and the seed decide every random choice.
 
-    `target_classes` explains the options of classes, `parts_of_texts` and `augmented_texts` those of texts.
+    Row `R * k + row` is `row` with its augmented text k, as in `TrainingSet`. `target_classes` explains the options of
+    classes, `parts_of_texts` and `augmented_texts` those of texts.
     """
 
     def __init__(
@@ -211,24 +213,29 @@ class PairedRows(TorchDataset):
         augment: bool = False,
         text_unit: str = "report",
         text_augmentation: str = "rephrasings",
+        texts_per_pair: int = 1,
         show_progress: bool = True,
     ) -> None:
-        self.processor, self.seed, self.augment = processor, seed, augment
+        self.processor, self.seed, self.augment, self.texts_per_pair = processor, seed, augment, texts_per_pair
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         self.augmented_texts = augmented_texts(
-            self.reports, dataset["rephrasings"][:], text_augmentation, seed, show_progress
+            self.reports, dataset["rephrasings"][:], text_augmentation, seed, texts_per_pair, show_progress
         )
-        self.has_augmented_texts = any(self.augmented_texts)
-        texts = {*self.reports, *(text for texts in self.augmented_texts for text in texts)}
+        self.num_augmented = sum(  # pairs with another text than their report
+            any(text != report for wordings in texts for text in wordings)
+            for report, texts in zip(self.reports, self.augmented_texts, strict=True)
+        )
+        texts = {*self.reports, *(text for of_row in self.augmented_texts for wordings in of_row for text in wordings)}
         self.parts = parts_of_texts(texts, text_unit)
         distinct = sorted({part for parts in self.parts.values() for part in parts})
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
         self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
 
     def __len__(self) -> int:
+        """Pairs, each counted once."""
         return len(self.reports)
 
     def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
@@ -239,26 +246,42 @@ class PairedRows(TorchDataset):
             `input_ids` for each pair; with augmented texts the same with the prefix `augmented_`; with classes
             `labels` (B, K); `rows` (B,).
         """
-        index = torch.tensor([row for _, row in rows])
+        pairs = [row % len(self) for _, row in rows]
+        index = torch.tensor(pairs)
         images = self.images[index]
-        generators = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+        generators = self._generators(rows)
         if self.augment:
             images = vary_images(images.float(), generators)
         pixel_values = normalise(images[:, None], self.processor.image_processor)
         batch = {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "rows": index}
         # In this order, an additional option leaves the earlier draws unchanged.
-        if self.has_augmented_texts:
-            augmented = [self._augmented(row, random) for (_, row), random in zip(rows, generators, strict=True)]
-            batch |= self._distinct_texts(augmented, "augmented_")
-        reports = [self._part(self.reports[row], random) for (_, row), random in zip(rows, generators, strict=True)]
+        if self.num_augmented:
+            batch |= self._augmented_texts(rows, generators)
+        reports = [self._part(self.reports[pair], random) for pair, random in zip(pairs, generators, strict=True)]
         batch |= self._distinct_texts(reports, "")
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch
 
-    def _augmented(self, row: int, random: np.random.Generator) -> str:
-        texts = self.augmented_texts[row]
-        return self._part(texts[random.integers(len(texts))] if texts else self.reports[row], random)
+    def augmented_batch(self, rows: list[EpochAndRow]) -> Batch:
+        """Make the part of a batch that holds the augmented texts; image augmentation draws nothing before them."""
+        return self._augmented_texts(rows, self._generators(rows))
+
+    def _generators(self, rows: list[EpochAndRow]) -> list[np.random.Generator]:
+        return [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+
+    def _augmented_texts(self, rows: list[EpochAndRow], generators: list[np.random.Generator]) -> Batch:
+        texts = [self._augmented(*row, random) for row, random in zip(rows, generators, strict=True)]
+        return self._distinct_texts(texts, "augmented_")
+
+    def _augmented(self, epoch: int, row: int, random: np.random.Generator) -> str:
+        place, pair = divmod(row, len(self))
+        texts = self.augmented_texts[pair]
+        if not texts:
+            return self._part(self.reports[pair], random)
+        # If a pair has more texts than an epoch shows, the next epoch goes on with the others.
+        wordings = texts[(epoch * self.texts_per_pair + place) % len(texts)]
+        return self._part(wordings[random.integers(len(wordings))], random)
 
     def _part(self, text: str, random: np.random.Generator) -> str:
         parts = self.parts[text]

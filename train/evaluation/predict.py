@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from scipy.special import softmax
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
@@ -96,7 +97,13 @@ def encode(
     )
 
 
-def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
+def predict(
+    encoded: Encoded,
+    targets: TargetsBySplit,
+    rows: Array,
+    fold: int = 0,
+    training_set: TrainingSet = EACH_PAIR_ONCE,
+) -> Predictions:
     """Let every protocol predict the test split, without looking at the truth of test rows.
 
     Args:
@@ -104,6 +111,7 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
         targets: By split.
         rows: Index of each test row in the whole dataset. Shape (N,).
         fold: Number of the fold; 0 where there is one split.
+        training_set: How often pretraining repeated which rows; the paper's probe does the same.
 
     Raises:
         ValueError: If a feature is not finite: the run has diverged.
@@ -111,23 +119,27 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
     check_features(encoded.features[UNPROJECTED], targets)
     predictions = {"row": rows, "fold": np.full(len(rows), fold)}
     if have_labels(targets.values()):
-        predictions |= predict_labels(encoded, targets)
+        predictions |= predict_labels(encoded, targets, training_set)
     for space, by_split in encoded.features.items():
         predictions |= grade_predictions(by_split, targets, space)
     return predictions | retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
 
 
-def predict_labels(encoded: Encoded, targets: TargetsBySplit) -> Predictions:
+def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: TrainingSet) -> Predictions:
     """Let every protocol that needs labels predict the test split; it learns from the labelled rows only."""
     learned_from = {space: rows_to_learn_from(by_split, targets)[0] for space, by_split in encoded.features.items()}
     features, targets = rows_to_learn_from(encoded.features[UNPROJECTED], targets)
     test = targets["test"]
-    paper = paper_probe(features, targets, seed=PROBE_SEED)
     predictions: Predictions = {}
-    fitted = {UNPROJECTED: {"paper": paper.probabilities["test"]}}
+    papers = {
+        space: paper_probe(of_space, targets, training_set=training_set, seed=PROBE_SEED)
+        for space, of_space in learned_from.items()
+    }
+    paper = papers[UNPROJECTED]
     for space, by_split in learned_from.items():
-        predictions |= probe_predictions(by_split, targets, space, fitted=fitted.get(space))
-    predictions |= imbalance_corrections(features, targets, paper)
+        fitted = {"paper": papers[space].probabilities["test"]}
+        predictions |= probe_predictions(by_split, targets, space, fitted=fitted)
+    predictions |= imbalance_corrections(features, targets, paper, training_set)
     predictions["patient_attention"] = attention_pooling(features, targets, PROBE_SEED)
 
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
@@ -206,16 +218,18 @@ def grade_predictions(features: Features, targets: TargetsBySplit, space: str) -
     return {} if grades is None else {f"grade/{space}": grades}
 
 
-def imbalance_corrections(features: Features, targets: TargetsBySplit, paper: PaperProbe) -> Predictions:
+def imbalance_corrections(
+    features: Features, targets: TargetsBySplit, paper: PaperProbe, training_set: TrainingSet
+) -> Predictions:
     """Predict by the paper's probe with each correction of its bias to frequent classes.
 
     Returns:
         `probe/CORRECTION/unprojected` and `decision/paper_threshold/unprojected`.
     """
     predictions = {
-        f"probe/{name}/{UNPROJECTED}": paper_probe(features, targets, loss, seed=PROBE_SEED).probabilities["test"]
+        f"probe/{name}/{UNPROJECTED}": fitted.probabilities["test"]
         for name, loss in PROBE_LOSSES.items()
-        if name != "paper"
+        if name != "paper" and (fitted := paper_probe(features, targets, loss, training_set, seed=PROBE_SEED))
     }
     return predictions | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
 

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from datasets import DatasetDict
 from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.onnx_export import weights_sha256
+from train.data.batch_sampler import TrainingSet
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.baselines import baseline_features
@@ -35,7 +36,7 @@ FEATURES = "features"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate, as in `EvaluateArguments`; the name of the dataset; `describe_start` of the run, if any."""
+    """How to evaluate, as in `EvaluateArguments`, and what: the dataset's name, and the run, if there was one."""
 
     dataset_name: str = "dataset"
     split: str = "test"
@@ -43,7 +44,8 @@ class EvaluationSettings:
     baselines: bool = True
     num_resamples: int = 1000
     seed: int = 0
-    start: dict[str, str] | None = None
+    start: dict[str, str] | None = None  # `describe_start` of the run
+    training_set: TrainingSet = field(default_factory=TrainingSet)  # of the run; the paper's probe has the same
 
 
 def evaluate(
@@ -79,7 +81,7 @@ def evaluate(
 
     # Predict: encode once, fit the probes of the model and of the baselines.
     encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
-    predictions = predict(encoded, targets, np.arange(len(sources)))
+    predictions = predict(encoded, targets, np.arange(len(sources)), training_set=settings.training_set)
     if settings.baselines:
         baselines = baseline_features(model, processor, splits, settings.batch_size, settings.seed)
         predictions |= predict_baselines(baselines, targets, ["logistic"])
@@ -87,6 +89,7 @@ def evaluate(
     # Measure.
     results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
+        "training_set": asdict(settings.training_set),
         "dataset": {
             "name": settings.dataset_name,
             "split": settings.split,
