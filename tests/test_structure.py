@@ -56,6 +56,8 @@ OWN_QUESTION = {
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",
     "data_scripts.reports.modifiers": "denied, doubted, which side, level and severity?",
+    "data_scripts.sources.folder.names": "which file does a name in a table mean?",
+    "data_scripts.sources.folder.pictures": "which pictures does a file have?",
     "data_scripts.sources.lsma_pqr.heights": "how high is each disc?",
     "data_scripts.sources.rsna2024.tables": "what do the competition's tables say?",
     "data_scripts.sources.spider.captions": "what caption do grades make?",

@@ -76,11 +76,17 @@ def pseudonymise(
     def protect(record: Record) -> Record:
         if about.has_public_ids:
             dateless = pseudonyms.of_dates_in
-            return replace(record, study_id=dateless(record.study_id), source=dateless(record.source))
+            return replace(
+                record,
+                study_id=dateless(record.study_id),
+                series_id=record.series_id and dateless(record.series_id),
+                source=dateless(record.source),
+            )
         return replace(
             record,
             patient_id=pseudonyms.of(record.patient_id, prefix="patient"),
             study_id=pseudonyms.of(record.study_id, prefix="study"),
+            series_id=record.series_id and pseudonyms.of(record.series_id, prefix="series"),
             source=f"{about.name}/{pseudonyms.of(record.source, prefix='file')}",
         )
 

@@ -76,7 +76,7 @@ def deidentification_report(
     seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
-    dates = [record.source for record in records if any(map(holds_date, (record.study_id, record.source)))]
+    dates = [record.source for record in records if any(map(holds_date, _names_in(record)))]
     few_letters = few_images_with_letters(len(burnt_in_text), len(records))
     return {
         "passed": not left and not dates and few_letters and (has_public_ids or not keep_ids),
@@ -86,6 +86,10 @@ def deidentification_report(
         "dates_in_names": [own_name_of[source] for source in dates],
         "burnt_in_text": [own_name_of[source] for source in burnt_in_text],
     }
+
+
+def _names_in(record: Record) -> tuple[str, ...]:
+    return record.study_id, record.series_id or "", record.source
 
 
 def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:

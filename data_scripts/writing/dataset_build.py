@@ -167,7 +167,8 @@ def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[lis
 def _unwritable_text(record: Record) -> str | None:
     r"""Describe lone surrogates, from `"\ud800"` in JSON or a damaged file name, which cannot be stored."""
     try:
-        "".join((record.report, *record.rephrasings, record.patient_id, record.study_id, record.source)).encode()
+        ids = (record.patient_id, record.study_id, record.series_id or "", record.source)
+        "".join((record.report, *record.rephrasings, *ids)).encode()
     except UnicodeEncodeError as error:
         return f"text that is not Unicode: {error.reason} ({error.object[error.start : error.start + 1]!r})"
     return None

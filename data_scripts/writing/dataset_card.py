@@ -38,9 +38,11 @@ CARD = """\
   something, all else between the 0.5 and 99.5 percentiles of the slice.
 - `report`: the text, separators and blanks corrected, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present; null where a row is not labelled. `grade`: {grade_text}
-- `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` if the source does not say.
-- `pixel_spacing_mm`: of the stored image. `disc_height_mm`: of the disc at `level`, as the source measured it. Both are
-  null if unknown.
+- `patient_id`, `study_id`, `series_id`: {id_text} `slice_index`: place of the slice in its series, from 0, from the
+  patient's right to the left, from foot to head, or from front to back. Both are null for a single image.
+- `plane`, `sequence`, `level`: `unknown` if the source does not say.
+- `pixel_spacing_mm`: of the stored image. `slice_spacing_mm`: from one slice of the series to the next.
+  `disc_height_mm`: of the disc at `level`, as the source measured it. All are null if unknown.
 - `mask`: {mask_text}
 - `source`: dataset and file of the row.
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_scripts.imaging.images import window_to_uint8
 from data_scripts.records import Exclusion, ReadOptions, Record
-from data_scripts.sources import folder
+from data_scripts.sources.folder import source as folder
 from tests.data_scripts.imaging.dicom_files import SAGITTAL, make_dicom
 
 ROW = {"file_name": "images/a.png", "report": "Disc bulge.", "patient_id": "p1"}
