@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from data_scripts.imaging.voxel_grid import SLICE_DIRECTIONS
 from data_scripts.records import (
     NO_FINDING,
     NOT_STATED,
@@ -45,6 +46,7 @@ ABOUT = SourceAbout(
     where="your folder: metadata.csv or metadata.jsonl (file_name, report, patient_id, ...) and the images it names",
     has_public_ids=False,
     may_be_shared=False,
+    reads_volumes=True,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 ALL_OR_NONE_COLUMNS = ("labels", "split")
@@ -91,7 +93,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     needed = [column for column in ALL_OR_NONE_COLUMNS if any(_is_given(row, column) for row in rows)]
     for row in rows:
         try:
-            yield from _records(row, raw, needed)
+            yield from _records(row, raw, needed, options.slices)
         except ValueError as error:
             yield Exclusion(row.where, str(error))
 
@@ -138,7 +140,7 @@ def _is_given(row: Row, column: str) -> bool:
     return row.cells.get(column) not in (None, "")
 
 
-def _records(row: Row, raw: Path, needed: list[str]) -> list[Record]:
+def _records(row: Row, raw: Path, needed: list[str], slices: str) -> Iterator[Record | Exclusion]:
     """Make a record of each picture of a row's file."""
     if row.problem:
         raise ValueError(row.problem)
@@ -147,13 +149,21 @@ def _records(row: Row, raw: Path, needed: list[str]) -> list[Record]:
             raise ValueError(f"no {column}, although other rows have it; give it for all rows or for none")
     path = find_file(raw, row.text("file_name"), "image")
     mask_name = row.text("mask")
-    pictures = pictures_of(path, find_file(raw, mask_name, "mask") if mask_name else None)
+    mask_path = find_file(raw, mask_name, "mask") if mask_name else None
+    plane = row.text("plane").lower()
+    pictures = pictures_of(path, mask_path, plane if plane in SLICE_DIRECTIONS else None, slices)
+    if len(pictures) > 1 and (own := [column for column in ("series_id", "slice_index") if row.text(column)]):
+        raise ValueError(f"{' and '.join(own)} given for a file of several slices, which have their own; leave it out")
     source = f"{raw.name}/{path.relative_to(raw).as_posix()}"
-    return [_record(row, picture, f"{source} {picture.part}".strip()) for picture in pictures]
+    for picture in pictures:
+        if isinstance(picture, ValueError):
+            yield Exclusion(row.where, str(picture))
+        else:
+            yield _record(row, picture, source)
 
 
-def _record(row: Row, picture: Picture, source: str) -> Record:
-    """Make the record of a picture; what the table says outranks what its file says."""
+def _record(row: Row, picture: Picture, file: str) -> Record:
+    """Make the record of a picture of a file; what the table says outranks what the file says."""
     split = row.text("split").lower()
     slice_index = _index_or_none(row, "slice_index")
     pixel_spacing_mm, slice_spacing_mm = (_number_or_none(row, f"{name}_spacing_mm") for name in ("pixel", "slice"))
@@ -166,7 +176,7 @@ def _record(row: Row, picture: Picture, source: str) -> Record:
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),
         study_id=row.text("study_id") or row.text("patient_id"),
-        series_id=row.text("series_id") or picture.series_id,
+        series_id=row.text("series_id") or (file if picture.series_id == "" else picture.series_id),
         slice_index=picture.slice_index if slice_index is None else slice_index,
         plane=row.text("plane").lower() or picture.plane,
         sequence=_normalise_sequence(row.text("sequence")) if row.text("sequence") else picture.sequence,
@@ -175,7 +185,7 @@ def _record(row: Row, picture: Picture, source: str) -> Record:
         slice_spacing_mm=picture.slice_spacing_mm if slice_spacing_mm is None else slice_spacing_mm,
         disc_height_mm=_number_or_none(row, "disc_height_mm"),
         split=SPLIT_SPELLINGS.get(split, split) or None,
-        source=source,
+        source=f"{file} {picture.part}".strip(),
     )
 
 
