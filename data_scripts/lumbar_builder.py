@@ -59,7 +59,7 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
     return {column: getattr(record, column, None) for column in dataset_features(info)} | {
         "image": {"bytes": png_bytes(image), "path": None},
         "rephrasings": list(record.rephrasings),
-        "labels": sorted(set(record.labels), key=info.label_names.index),
+        "labels": None if record.labels is None else sorted(set(record.labels), key=info.label_names.index),
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
     }
 

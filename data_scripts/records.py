@@ -1,9 +1,10 @@
 """The record that every source yields, and the exclusion it yields instead of a bad row."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -13,6 +14,7 @@ LEVELS = ("T10/T11", "T11/T12", "T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L
 
 LOW_BACK_PAIN = "LBP"
 NO_FINDING = "No Finding"
+PAPER_LABELS = (LOW_BACK_PAIN, NO_FINDING)  # the exclusive pair of the LumbarCLIP paper
 
 SPLITS = ("train", "validation", "test")
 
@@ -60,7 +62,8 @@ class Record:
     source: str  # dataset and file, unique: the record's identity in `build_report.json`
     load_mask: Callable[[], Image.Image] | None = None  # 8-bit class indices (mode `L`), same size as the image
     rephrasings: tuple[str, ...] = ()  # other wordings of the same facts
-    labels: tuple[str, ...] = ()  # classes present, each among the source's `label_names`
+    # Classes present, each among the source's `label_names`; empty if it has none of them; None: not labelled.
+    labels: tuple[str, ...] | None = None
     grade: str | None = None  # ordinal severity, among the source's `grade_names`
     plane: str = "unknown"
     sequence: str = "unknown"
@@ -94,6 +97,7 @@ class SourceAbout:
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
+    labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,17 @@ class SourceInfo:
     grade_names: tuple[str, ...] = ()  # scale of `Record.grade`, lowest first
     mask_names: tuple[str, ...] = ()  # name of each mask index, background first
     report_origin: str = "radiologist"  # who wrote the reports, or how they were composed
+
+
+def paper_labels(labels: Collection[str] | None) -> tuple[str, ...] | None:
+    """Reduce the labels of a row to the paper's pair: any finding is `LBP`; a row without labels has neither, None.
+
+    Example:
+        >>> [paper_labels(labels) for labels in (("LBP", "disc bulge"), ("disc bulge",), ("No Finding",), (), None)]
+        [('LBP',), ('LBP',), ('No Finding',), None, None]
+    """
+    is_present = {LOW_BACK_PAIN: set(labels or ()) - {NO_FINDING}, NO_FINDING: NO_FINDING in (labels or ())}
+    return tuple(name for name in PAPER_LABELS if is_present[name]) or None
 
 
 def is_unknown_patient(patient_id: str) -> bool:
@@ -128,14 +143,14 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
         ("plane", record.plane, PLANES),
         ("sequence", record.sequence, SEQUENCES),
         ("level", record.level, LEVELS),
-        *(("label", label, info.label_names) for label in record.labels),
+        *(("label", label, info.label_names) for label in record.labels or ()),
         ("grade", record.grade, info.grade_names),
         ("split", record.split, SPLITS),
     ]
     for column, value, allowed in allowed_values:
         if value is not None and value not in allowed:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
-    if NO_FINDING in record.labels and len(set(record.labels)) > 1:
+    if record.labels and NO_FINDING in record.labels and len(set(record.labels)) > 1:
         return f"contradictory labels: {NO_FINDING!r} together with {sorted(set(record.labels) - {NO_FINDING})}"
     lengths = {"pixel_spacing_mm": record.pixel_spacing_mm, "disc_height_mm": record.disc_height_mm}
     for column, length in lengths.items():

@@ -72,7 +72,7 @@ def describe(options: ReadOptions) -> SourceInfo:
             spellings.
     """
     records = [item for item in read(options) if isinstance(item, Record)]
-    labels = {label for record in records for label in record.labels}
+    labels = {label for record in records for label in record.labels or ()}
     if pair := _lookalikes(labels, str.casefold):
         raise ValueError(f"labels {pair[0]!r} and {pair[1]!r} differ only in case; spell a class one way")
     return SourceInfo(
@@ -178,7 +178,9 @@ def _dicom_header(path: Path) -> SliceHeader | None:
     return header
 
 
-def _labels(row: Row) -> tuple[str, ...]:
+def _labels(row: Row) -> tuple[str, ...] | None:
+    if not _is_given(row, "labels"):
+        return None
     labels = row.texts("labels", ";")
     return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
 

@@ -30,6 +30,16 @@ class BuildArguments:
     )
     seed: int = setting(0, "Seed of the splits, of the order of shards, and of what a source draws.")
     num_patients: int | None = setting(None, f"Patients to draw (synthetic source only); default {NUM_DRAWN_PATIENTS}.")
+    labels: Literal["findings", "paper"] = setting(
+        "findings",
+        "Classes of a row. findings: those of the source. paper: the pair of the LumbarCLIP paper, LBP or No Finding, "
+        "as the source's labels say or, without any, the reports.",
+    )
+    labels_from_reports: bool = setting(
+        False,
+        "Read the labels from the reports, not from the source. A report that is not understood gives none; "
+        "build_report.json lists it.",
+    )
     max_bad: float = setting(0.05, "Largest share of rows left out for a defect; above it nothing is built.")
     num_proc: int = setting(1, "Processes that decode and write images; the result is the same for any number.")
     streaming_shards: int | None = setting(
@@ -81,6 +91,12 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
+    if about.labels_from == "grades" and (args.labels == "paper" or args.labels_from_reports):
+        option = "--labels_from_reports" if args.labels_from_reports else "--labels paper"
+        raise ValueError(
+            f"{option} needs written reports: those of {args.source} were composed from its grades, which its labels "
+            "state already; leave the option out"
+        )
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):

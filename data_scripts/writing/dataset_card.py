@@ -28,7 +28,7 @@ CARD = """\
 
 ## Labels
 
-Number of rows with each class, by split. A row may have several classes or none.
+{label_text}
 
 {label_table}
 
@@ -37,7 +37,7 @@ Number of rows with each class, by split. A row may have several classes or none
 - `image`: the slice, 8-bit grey PNG. More than 8 bits are windowed: DICOM by the window in its header if that shows
   something, all else between the 0.5 and 99.5 percentiles of the slice.
 - `report`: the text, separators and blanks corrected, spelling kept. `rephrasings`: other wordings of the same facts.
-- `labels`: the classes present. `grade`: {grade_text}
+- `labels`: the classes present; null where a row is not labelled. `grade`: {grade_text}
 - `patient_id`, `study_id`: {id_text} `plane`, `sequence`, `level`: `unknown` if the source does not say.
 - `pixel_spacing_mm`: of the stored image. `disc_height_mm`: of the disc at `level`, as the source measured it. Both are
   null if unknown.
@@ -122,6 +122,7 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "split_table": markdown_table(
             ["split", "rows", "patients"], [[name, split["rows"], split["patients"]] for name, split in splits.items()]
         ),
+        "label_text": _label_text(report["labels"]),
         "label_table": markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
         "grade_text": f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
         "id_text": ID_TEXTS[report["deidentification"]["ids"]],
@@ -137,6 +138,14 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "command": code_block(report["command"], "sh"),
     }
     return fill_markdown(CARD, values)
+
+
+def _label_text(account: Mapping[str, Any]) -> str:
+    is_pair = account["classes"] == "paper"
+    have = "one of the two classes of the LumbarCLIP paper" if is_pair else "several classes or none"
+    origin = " They were read from the reports by rules." if account["from_reports"] else ""
+    without = f" Not labelled: {account['rows_without']} rows." if account["rows_without"] else ""
+    return f"Number of rows with each class, by split. A row may have {have}.{origin}{without}"
 
 
 def _privacy_text(report: Mapping[str, Any]) -> Markdown:

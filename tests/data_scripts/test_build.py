@@ -71,7 +71,7 @@ def test_masks_grades_and_spacing_survive(study, built, tmp_path):
         assert row["mask"].mode == "L" and np.array_equal(np.asarray(row["mask"]), indices)
         assert row["pixel_spacing_mm"] == 0.6875 and row["disc_height_mm"] == 9.5
         assert row["grade"] == int(row["source"][-5]) % 2
-        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] == []
+        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] is None
 
 
 def test_patients_are_not_shared_and_the_report_counts_right(study, built, tmp_path):

@@ -5,19 +5,20 @@ Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T to
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, List
 from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from data_scripts.auditing.built_folder import read_dataset
-from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
 from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, TrainingSet, exclusive_or_all
@@ -25,16 +26,18 @@ from train.data.image_augmentation import vary_images
 from train.data.image_cache import decode_images, normalise
 from train.data.report_texts import augmented_texts, parts_of_texts
 
+logger = logging.getLogger(__name__)
+
 Batch = dict[str, Tensor]
 
 COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "level", "sequence", "source"}
 
 
-def open_dataset(name: str) -> DatasetDict:
-    """Read a dataset of `data_scripts.build` from its folder or the Hub.
+def open_dataset(name: str, labels: str = "findings") -> DatasetDict:
+    """Read a dataset of `data_scripts.build` from its folder or the Hub, with the `labels` of `with_labels`.
 
     Raises:
-        ValueError: If there is none, or it lacks a split or a column that training needs.
+        ValueError: If there is none, it lacks a split or a column that training needs, or has no such labels.
     """
     try:
         dataset = read_dataset(name)
@@ -52,7 +55,36 @@ def open_dataset(name: str) -> DatasetDict:
         raise ValueError(f"{name} has no split {', '.join(missing)}; build it again with data_scripts.build.")
     if missing_columns := COLUMNS - set(dataset["train"].column_names):
         raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
-    return dataset
+    return with_labels(dataset, labels)
+
+
+def with_labels(dataset: DatasetDict, labels: str) -> DatasetDict:
+    """Show the labels of a dataset as they are (`findings`), or as the pair of the paper (`paper`).
+
+    The pair is `LBP`, any finding, or `No Finding`; a row that was not labelled, or has none of the classes, has
+    neither. A dataset without any classes stays as it is, with a warning.
+
+    Raises:
+        ValueError: If it has classes, but not `No Finding`.
+    """
+    names = dataset["train"].features["labels"].feature.names
+    if labels == "findings" or tuple(names) == PAPER_LABELS:
+        return dataset
+    if not names:
+        logger.warning("labels paper has no effect: the dataset has no labels. Build it with --labels paper.")
+        return dataset
+    if NO_FINDING not in names:
+        raise ValueError(
+            f"--labels paper needs the class {NO_FINDING!r}; the dataset has {', '.join(names)}. Set --labels "
+            "findings, or build it with --labels paper --labels_from_reports."
+        )
+    pair = List(ClassLabel(names=list(PAPER_LABELS)))
+    shown = {}
+    for split, rows in dataset.items():
+        named = [present and [names[index] for index in present] for present in rows["labels"][:]]
+        of_rows = [None if (kept := paper_labels(present)) is None else pair.feature.str2int(kept) for present in named]
+        shown[split] = rows.remove_columns("labels").add_column("labels", of_rows, feature=pair)
+    return DatasetDict(shown)
 
 
 def rows_sha256(split: Dataset) -> str:
@@ -66,7 +98,8 @@ def target_classes(
 ) -> Tensor | None:
     """Return the classes of each row over the named columns, side by side, which the soft targets compare.
 
-    Rows without any class get the class "none of these", so that they resemble each other instead of every row.
+    Rows without any class, or that were not labelled, get the class "none of these", so that they resemble each other
+    instead of every row.
 
     Args:
         dataset: A split whose columns hold `ClassLabel` or lists of them.
@@ -86,15 +119,17 @@ def target_classes(
         feature = dataset.features[column]
         names = getattr(feature, "feature", feature).names
         block = torch.zeros(len(dataset), len(names))
-        for row, value in enumerate(dataset[column]):
+        values = dataset[column][:]
+        for row, value in enumerate(values):
             block[row, value if isinstance(value, list) else [] if value is None else [value]] = 1
         has_class = block.sum(dim=1) > 0
         any_class |= has_class
+        is_known = torch.tensor([value is not None for value in values], dtype=torch.bool)
         if count_absences and column == "grade":
             passed = block.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # threshold k: the grade is k or worse
             block = torch.cat([passed, 1 - passed], dim=1) * has_class[:, None]
         elif count_absences and column == "labels":
-            block = torch.cat([block, 1 - block], dim=1)
+            block = torch.cat([block, 1 - block], dim=1) * is_known[:, None]
         blocks.append(block)
     if not blocks or not (any_class.any() or even_if_none):
         return None
@@ -122,10 +157,11 @@ def plan_batches(
     """Plan the batches of a training split.
 
     Raises:
-        ValueError: If the rows do not fill a batch, or there is nothing to balance by.
+        ValueError: If the rows do not fill a batch.
     """
     texts, balance = training_set.texts_per_pair, training_set.balance
-    upsampling = training_set.upsampling(classes_to_balance(dataset)) if "upsample" in balance else None
+    classes = classes_to_balance(dataset) if "upsample" in balance else None
+    upsampling = None if classes is None else training_set.upsampling(classes)
     ids = None
     if "sampler" in balance:
         text_ids, patient_ids = text_and_patient_ids(dataset)
@@ -133,21 +169,30 @@ def plan_batches(
     return EpochBatches(texts * len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
 
 
-def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
+def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
     """Return the classes that upsampling balances (R, K): the paper's pair if each row has one of it, else all labels.
 
-    Raises:
-        ValueError: If no row has a label.
+    A row that was not labelled counts for the commonest class, so that it is not repeated. None, with a warning, if no
+    row has a label.
     """
-    classes = target_classes(dataset, ["labels"])
-    if classes is None:
-        raise ValueError(
-            f"--balance upsample repeats the pairs of rare labels, but none of the {len(dataset)} training pairs has a "
-            "label: label the data, or leave upsample out."
-        )
     names = dataset.features["labels"].feature.names
-    pair = [names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in names]
-    return exclusive_or_all(classes.numpy() > 0, pair)
+    labels = dataset["labels"][:]
+    is_labelled = np.array([of_row is not None for of_row in labels], dtype=bool)
+    labelled = dataset.select(np.flatnonzero(is_labelled))
+    of_labelled = target_classes(labelled, ["labels"]) if len(labelled) else None
+    if of_labelled is None:
+        logger.warning(
+            "balance upsample has no effect: none of the %d training pairs has a label. Build with "
+            "--labels_from_reports to read labels from the reports.",
+            len(dataset),
+        )
+        return None
+    pair = [names.index(name) for name in PAPER_LABELS if name in names]
+    kept = exclusive_or_all(of_labelled.numpy() > 0, pair)
+    classes = np.zeros((len(dataset), kept.shape[1]), dtype=bool)
+    classes[is_labelled] = kept
+    classes[~is_labelled, kept.sum(axis=0).argmax()] = True
+    return classes
 
 
 class PairedRows(TorchDataset):

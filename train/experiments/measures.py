@@ -13,7 +13,7 @@ import numpy as np
 
 from train.evaluation import label_metrics
 from train.evaluation.label_metrics import unlearned_columns
-from train.evaluation.predictions import Predictions, ranks_within_folds
+from train.evaluation.predictions import Predictions, of_labelled_rows, ranks_within_folds
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
@@ -55,11 +55,12 @@ def measures_of(
             means of all systems, which are thus compared on the same findings.
     """
     measures: Measures = {}
+    of_labelled, labelled = of_labelled_rows(predictions, targets)
     for group in label_groups(predictions):
-        of_group = label_measures(targets, predictions[group], predictions["fold"], unlearned.get(group, {}))
+        of_group = label_measures(labelled, of_labelled[group], of_labelled["fold"], unlearned.get(group, {}))
         shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
-    measures |= _patient_measures(predictions, targets, headline, unlearned)
+    measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
     for name in predictions:
         if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades

@@ -1,5 +1,6 @@
 """Evaluate a model: predict, measure, and write `predictions.parquet`, `metrics.json`, the report and the figures."""
 
+import logging
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field
@@ -22,11 +23,13 @@ from train.evaluation.predict import encode, predict, predict_baselines
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.statistics.bootstrap import Resampling
-from train.evaluation.targets import count_labels, read_targets
+from train.evaluation.targets import count_labels, have_labels, missing_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
 from train.reporting.figures.style import save_figures
 from train.reporting.run_report import run_report
 from train.training.history import read_history
+
+logger = logging.getLogger(__name__)
 
 FEATURES = "features"
 
@@ -73,6 +76,8 @@ def evaluate(
     facts = facts or DataFacts(settings.dataset_name, used)
     splits = {"test" if name == settings.split else name: rows for name, rows in used.items()}
     targets, sources = read_targets(splits), splits["test"]["source"][:]
+    if missing := missing_labels(targets):
+        logger.warning(missing)
 
     # Predict: encode once, fit the probes of the model and of the baselines.
     encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
@@ -83,7 +88,7 @@ def evaluate(
 
     # Measure.
     results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
-        "prompts": prompts_asked(processor, targets["test"]),
+        "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
         "training_set": asdict(settings.training_set),
         "dataset": {
             "name": settings.dataset_name,
@@ -95,6 +100,7 @@ def evaluate(
             "start": settings.start,
             "synthetic": all(source.startswith("synthetic") for source in sources),
             "labels": count_labels(targets["test"]),
+            "missing_labels": missing_labels(targets),
         },
         "weights_sha256": weights_sha256(model),
         "command": shlex.join(["python", *sys.argv]),

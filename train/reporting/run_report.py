@@ -60,13 +60,15 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     values = {
         **opening_values(results),
         "baselines": list(results["baselines"]),
-        "probe_table": systems_table(probes, compared),
-        "differences_table": systems_table(differences, shared) if differences else "",
+        "probe_table": systems_table(probes, compared) if compared else "",
+        "differences_table": systems_table(differences, shared) if shared else "",
         "other_probes_table": _other_probes_table(results, compared),
         "patients_table": _patients_table(results, compared),
         "calibration_table": calibration,
         "sets_table": sets,
-        "zero_shot_table": systems_table(zero_shot, [name for name in compared if name in results["zero_shot"]]),
+        "zero_shot_table": systems_table(zero_shot, [name for name in compared if name in results["zero_shot"]])
+        if results["zero_shot"]
+        else "",
         "zero_shot_metrics_table": metrics_table({MODEL: results["zero_shot"]}),
         "prompts": results["prompts"],
         "retrieval_table": retrieval_table(results["retrieval"]),
@@ -85,7 +87,7 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
         "data": data,
         "where": describe_dataset(data),
         "start_warning": start_warning(data.get("start")),
-        "label_table": counts_table("label", data["labels"]),
+        "label_table": counts_table("label", data["labels"]) if data["labels"] else "",
         "command": results["command"],
         "date": results["date"],
     }

@@ -43,6 +43,7 @@ ABOUT = SourceAbout(
     ),
     size="about 4 GB",
     where="https://zenodo.org/records/10159290: images/, masks/, overview.csv, radiological_gradings.csv",
+    labels_from="grades",
 )
 LABEL_NAMES = (
     "Pfirrmann >= 4",

@@ -21,7 +21,7 @@ def test_required_columns_suffice(study):
     (record,) = read(study([ROW]))
     assert isinstance(record, Record)
     assert (record.report, record.patient_id, record.study_id) == ("Disc bulge.", "p1", "p1")
-    assert (record.labels, record.grade, record.plane, record.sequence, record.level) == ((), None, *["unknown"] * 3)
+    assert (record.labels, record.grade, record.plane, record.sequence, record.level) == (None, None, *["unknown"] * 3)
     assert (record.rephrasings, record.pixel_spacing_mm, record.split, record.load_mask) == ((), None, None, None)
     assert record.source == "study/images/a.png"
     assert record.load_image().size == (10, 12)
