@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 from modeling_lumbarclip.calibration_lumbarclip import zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from tests.train.experiments.made_experiment import exclusive_targets, finding_targets
+from train.data.batch_sampler import TrainingSet
 from train.evaluation import predict as module
 from train.evaluation.features import encode_images, encode_texts
 from train.evaluation.predict import calibrated_predictions, encode, predict, predict_majority, probe_predictions
@@ -132,6 +133,25 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
         assert np.abs(difference).max() > 1e-4  # so that a swap of the spaces is seen
     for space in SPACES:
         np.testing.assert_array_equal(predictions[f"grade/{space}"] == -1, np.arange(12) % 3 == 0)
+
+
+@pytest.mark.parametrize("dataset", [True], indirect=True)
+def test_only_the_papers_probe_learns_from_the_augmented_set(dataset, tiny_model, tiny_processor):
+    targets, rows = read_targets(dataset), np.arange(len(dataset["test"]))
+    encoded, training_set = (
+        encode(tiny_model, tiny_processor, dataset, targets, batch_size=5),
+        TrainingSet(3, ["upsample"]),
+    )
+    once = predict(encoded, targets, rows)
+    repeated = predict(encoded, targets, rows, training_set=training_set)
+    changed = {name for name in once if not np.array_equal(once[name], repeated[name])}
+    assert {name.rpartition("/")[0] for name in changed if name.startswith("probe/")} == {
+        f"probe/{name}" for name in PROBE_LOSSES
+    }
+    assert not {name for name in changed if name.startswith(("retrieval/", "zero_shot", "grade/", "patient_"))}
+    for space, features in encoded.features.items():
+        expected = paper_probe(features, targets, training_set=training_set, seed=0).probabilities["test"]
+        np.testing.assert_array_equal(repeated[f"probe/paper/{space}"], expected)
 
 
 @pytest.mark.parametrize("dataset", [False], indirect=True)
