@@ -1,4 +1,4 @@
-"""The paper's experiment in small: a made Mendeley folder, built, rephrased, compared, and laid out as in its tables."""
+"""The paper's experiment in small: a made Mendeley folder, built, rephrased, compared, laid out as in its tables."""
 
 import itertools
 import json
