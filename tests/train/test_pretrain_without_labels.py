@@ -58,8 +58,14 @@ def unlabelled(request, dataset):
 
 
 def test_all_that_needs_no_label_is_trained_measured_and_said(unlabelled, tmp_path, caplog):
-    settings = {**SMALL, "dataset": "d", "output_dir": str(tmp_path / "run"), "balance": ["upsample"]}
-    pretrain(PretrainArguments(**settings, labels="paper", baselines=True), unlabelled)
+    settings = {
+        **SMALL,
+        "learning_rate": 1e-3,
+        "dataset": "d",
+        "output_dir": str(tmp_path / "run"),
+        "balance": ["upsample"],
+    }
+    pretrain(PretrainArguments(**settings, labels="paper"), unlabelled)
     assert "none of the 40 training pairs has a label" in caplog.text and "not calibrated" in caplog.text
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     has_grade = unlabelled["train"][0]["grade"] is not None
@@ -212,7 +218,14 @@ def test_a_view_needs_the_class_of_normal_rows(dataset, caplog):
 
 def test_a_run_with_the_pair_keeps_it_in_its_files(dataset, tmp_path):
     findings = labelled(dataset, lambda row, number: [3] if row["report"].startswith("No") else [0, 1], FINDINGS)
-    settings = {**SMALL, "dataset": "d", "output_dir": str(tmp_path / "run"), "labels": "paper", "baselines": False}
+    settings = {
+        **SMALL,
+        "learning_rate": 1e-3,
+        "dataset": "d",
+        "output_dir": str(tmp_path / "run"),
+        "labels": "paper",
+        "baselines": False,
+    }
     pretrain(PretrainArguments(**settings), with_labels(findings, "paper"))
     assert json.loads((tmp_path / "run/run.json").read_text())["arguments"]["labels"] == "paper"
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
