@@ -158,7 +158,7 @@ def predict_baselines(
     Returns:
         `baselines/NAME/probe/PROBE/unprojected` with labels, and `baselines/NAME/grade/unprojected` with grades.
     """
-    predictions = {}
+    predictions: Predictions = {}
     for baseline, by_split in features.items():
         of_baseline = grade_predictions(by_split, targets, UNPROJECTED)
         if have_labels(targets.values()):
