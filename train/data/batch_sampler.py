@@ -101,8 +101,8 @@ def exclusive_or_all(labels: NDArray[np.bool_], pair: Sequence[int]) -> NDArray[
 class TrainingSet:
     """What an epoch passes over: each pair with each of its texts, pairs of rare classes more often.
 
-    Entry `R * k + row` of the augmented set is `row` with its text k, for k < `texts_per_pair`. The names are those of
-    the settings of `pretrain.py`.
+    Entry `R * k + row` of the augmented set is `row` with its text k, for k < `texts_per_pair`. Entries of a pair are
+    pairs of one report to `deal`. The names are those of the settings of `pretrain.py`.
     """
 
     texts_per_pair: int = 1

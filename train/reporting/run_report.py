@@ -63,6 +63,7 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "probe_table": systems_table(probes, compared) if compared else "",
         "differences_table": systems_table(differences, shared) if shared else "",
         "other_probes_table": _other_probes_table(results, compared),
+        "probed_rows": rows_in_words(results.get("training_set", {})),
         "patients_table": _patients_table(results, compared),
         "calibration_table": calibration,
         "sets_table": sets,
@@ -78,6 +79,18 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "drawn": drawn,
     }
     return fill_template(TEMPLATES / "run_report.md.jinja", values) + "\n"
+
+
+def rows_in_words(training_set: Mapping[str, Any]) -> str:
+    """Say which rows an epoch of the paper's probe had: the `training_set` of `metrics.json`; empty in older ones.
+
+    Example:
+        >>> rows_in_words({"texts_per_pair": 5, "balance": ["upsample"]})
+        'as in pretraining, each image 5 times an epoch, and those of rare classes more often'
+    """
+    times = training_set.get("texts_per_pair", 1)
+    once = "each image once an epoch" if times == 1 else f"as in pretraining, each image {times} times an epoch"
+    return once + (", and those of rare classes more often" if "upsample" in training_set.get("balance", ()) else "")
 
 
 def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
