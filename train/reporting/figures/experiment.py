@@ -37,7 +37,7 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
         }
         for part in ("systems", "baselines")
     )
-    chance = None if headline["exclusive"] else 0.5
+    chance = 0.5 if metric == "macro_auroc" else None
     charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
     differences = {
         SYSTEM_NAMES.get(title, title): entry
