@@ -22,13 +22,16 @@ def main(args: EvaluateArguments) -> None:
     import torch
 
     from train.checkpoints.checkpoint import load_checkpoint
+    from train.data.batch_sampler import TrainingSet
     from train.data.loaders import open_dataset
     from train.reporting.evaluation import METRICS, EvaluationSettings, evaluate
-    from train.training.run_folder import read_start
+    from train.training.run_folder import RUN, read_run, read_start
 
     model, processor = load_checkpoint(args.checkpoint)
-    dataset = open_dataset(args.dataset)
-    out_dir = Path(args.out) if args.out else _folder_beside(args.checkpoint)
+    run_dir = _folder_beside(args.checkpoint)
+    out_dir = Path(args.out) if args.out else run_dir
+    run_arguments = read_run(run_dir).get("arguments", {}) if (run_dir / RUN).exists() else {}
+    dataset = open_dataset(args.dataset, args.labels or run_arguments.get("labels", "findings"))
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
         split=args.split,
@@ -36,7 +39,8 @@ def main(args: EvaluateArguments) -> None:
         baselines=args.baselines,
         num_resamples=args.num_resamples,
         seed=args.seed,
-        start=read_start(_folder_beside(args.checkpoint)),
+        start=read_start(run_dir),
+        training_set=TrainingSet.of(run_arguments),
     )
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature

@@ -110,8 +110,8 @@ def mask_names_of(args: ExplainArguments) -> tuple[str, ...]:
     if names := tuple(args.mask_names) or read_mask_names(args.dataset):
         return names
     raise ValueError(
-        f"The card of {args.dataset} names no mask classes. Build the dataset again, or name them in order, such as "
-        "--mask_names background disc 'thecal sac' 'posterior element'."
+        f"The card of {args.dataset} names no mask classes, and maps are scored against masks. If its rows have masks, "
+        "name their classes in order, such as --mask_names background disc 'thecal sac' 'posterior element'."
     )
 
 

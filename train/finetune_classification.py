@@ -28,7 +28,7 @@ def main(args: FinetuneClassificationArguments) -> None:
     from train.data.loaders import open_dataset
     from train.data.provenance import DataFacts
 
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, args.labels)
     facts = DataFacts(args.dataset, dataset)
     facts.check_leaks(args.allow_leaks)
     finetune(args, dataset, facts)

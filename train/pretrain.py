@@ -35,7 +35,7 @@ def main(args: PretrainArguments) -> None:
 
     if args.push_to_hub:
         check_repository(args)
-    dataset = open_dataset(args.dataset)
+    dataset = open_dataset(args.dataset, args.labels)
     facts = DataFacts(args.dataset, dataset)
     facts.check_leaks(args.allow_leaks)
     pretrain(args, dataset, facts)
@@ -66,6 +66,7 @@ def pretrain(
 
     def evaluate_and_calibrate(model: Any, folder: Path) -> None:
         from train.checkpoints.checkpoint import CHECKPOINT
+        from train.data.batch_sampler import TrainingSet
         from train.evaluation.checkpoint_calibration import fit_zero_shot_calibration, write_calibration
         from train.evaluation.targets import read_targets
         from train.reporting.evaluation import FEATURES, EvaluationSettings, evaluate
@@ -77,13 +78,18 @@ def pretrain(
             baselines=args.baselines,
             seed=args.seed,
             start=read_start(folder),
+            training_set=TrainingSet.of(vars(args)),
         )
         evaluate(model, task.processor, dataset, folder, settings=settings, facts=facts)
+        targets = read_targets(dataset)["validation"]
+        if not targets.is_labelled.any():
+            logger.warning("The zero-shot answers are not calibrated: no validation row has a label.")
+            return
         calibration = fit_zero_shot_calibration(
             model,
             task.processor,
             dataset["validation"],
-            read_targets(dataset)["validation"],
+            targets,
             dataset_name=settings.dataset_name,
             batch_size=args.batch_size,
             cache_dir=folder / FEATURES,

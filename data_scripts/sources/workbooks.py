@@ -5,7 +5,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import openpyxl
 from openpyxl.utils.cell import range_boundaries
@@ -20,8 +20,16 @@ KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth
 
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s+ref=[\"']([A-Z]+[0-9]+:[A-Z]+[0-9]+)[\"']")
 
-Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
-EMPTY: Cell = ("n", None)
+
+class Cell(NamedTuple):
+    """A cell of the sheet."""
+
+    kind: str = "n"  # openpyxl's letter of the data type
+    value: Any = None
+    is_repeated: bool = False  # merged with the one above
+
+
+EMPTY = Cell()
 
 
 def sheet_rows(path: Path) -> Iterator[list[Cell]]:
@@ -40,7 +48,7 @@ def sheet_rows(path: Path) -> Iterator[list[Cell]]:
             merged = _merged_columns(path, sheet._worksheet_path)  # openpyxl offers them only if all cells are loaded
             sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
             rows = sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS)
-            yield from _filled(([(cell.data_type, cell.value) for cell in row] for row in rows), merged)
+            yield from _filled(([Cell(cell.data_type, cell.value) for cell in row] for row in rows), merged)
         finally:
             workbook.close()
     except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
@@ -73,13 +81,13 @@ MergedColumns = dict[int, list[tuple[int, int]]]  # by first row, from 1: column
 
 
 def _merged_columns(path: Path, member: str) -> MergedColumns:
-    """Read which cells of a sheet are merged downwards."""
+    """Read which cells below the header are merged downwards."""
     with zipfile.ZipFile(path) as archive:
         xml = archive.read(member)
     merged = defaultdict(list)
     for match in _MERGED.finditer(xml):
         left, top, _, bottom = range_boundaries(match[1].decode())
-        if bottom > top:
+        if bottom > top > 1:
             merged[top].append((left - 1, bottom))
     return merged
 
@@ -91,9 +99,9 @@ def _filled(rows: Iterator[list[Cell]], merged: MergedColumns) -> Iterator[list[
         for column, (last, cell) in repeated.items():
             if number <= last:
                 row += [EMPTY] * (column + 1 - len(row))
-                row[column] = cell
+                row[column] = cell._replace(is_repeated=True)
         for column, last in merged.get(number, ()):
             repeated[column] = (last, row[column] if column < len(row) else EMPTY)
-        while row and row[-1] == EMPTY:  # openpyxl pads to `MAX_COLUMNS`
+        while row and row[-1].value is None:  # openpyxl pads to `MAX_COLUMNS`
             row.pop()
         yield row

@@ -152,10 +152,10 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
 
 def _label_text(account: Mapping[str, Any]) -> str:
     is_pair = account["classes"] == "paper"
-    have = "one of the two classes of the LumbarCLIP paper" if is_pair else "several classes or none"
-    origin = " They were read from the reports by rules." if account["from_reports"] else ""
+    have = "A row has one of the two classes of the LumbarCLIP paper" if is_pair else "A row may have several classes"
+    origin = " Rules read them from the reports." if account["from_reports"] else ""
     without = f" Not labelled: {account['rows_without']} rows." if account["rows_without"] else ""
-    return f"Number of rows with each class, by split. A row may have {have}.{origin}{without}"
+    return f"Number of rows with each class, by split. {have}, or none.{origin}{without}"
 
 
 def _privacy_text(report: Mapping[str, Any]) -> Markdown:

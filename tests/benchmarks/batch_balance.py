@@ -24,6 +24,7 @@ from data_scripts.reports.text import labels_from_report, normalise_report
 from data_scripts.sources.notes import read_notes
 from data_scripts.system.command_line import run
 from data_scripts.system.markdown import markdown_table
+from train.data.batch_sampler import TrainingSet
 from train.data.loaders import classes_to_balance, open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining.batch_statistics import BatchStatistics
 
@@ -90,7 +91,7 @@ def rows_of_notes(path: Path) -> Dataset:
 
 def measure(train: Dataset, balance: list[str], batch_size: int, args: BatchBalanceArguments) -> dict[str, float]:
     """Average statistics over the batches of some epochs, with the shares of the rarest and the commonest class."""
-    batches = plan_batches(train, balance, batch_size, seed=0)
+    batches = plan_batches(train, TrainingSet(balance=balance), batch_size, seed=0)
     statistics = BatchStatistics(*text_and_patient_ids(train), target_classes(train, ["labels"]))
     counts = np.zeros(len(train), dtype=int)
     for epoch in range(args.epochs):

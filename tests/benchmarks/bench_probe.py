@@ -1,4 +1,4 @@
-"""Measure the paper's probe: cached features against encoding in every epoch, and corrections for a rare class.
+"""Measure the paper's probe: cached features against encoding in every epoch, and what finds a rare class.
 
     make demo
     python tests/benchmarks/bench_probe.py --out tests/benchmarks/results/probe.json
@@ -7,7 +7,10 @@ The tower is that of `make demo`, and so are the synthetic images. With the cach
 which is counted, and the probe's 50 epochs run on the features; without it the images are encoded in each of the 50
 epochs. Only `--encoding_epochs` of these are run and timed; the others, doing the same, count with their mean.
 
-The corrections are compared on the demo's unchanged features, and with the rarer class thinned out for the probe (the
+The paper trains its probe on the augmented set, where each image comes with five texts, and upsampled; `TRAINING_SETS`
+are that set, and what is left of it with each row once. Corrections of the loss see each row once.
+
+All are compared on the demo's unchanged features, and with the rarer class thinned out for the probe (the
 tower was pretrained on all rows). Every test row is kept, but those of the rarer class weigh less by the same share, so
 that the figures describe patients among whom the class is as rare as in training. Figures are means over seeds, each
 with its own draw of rows, initial weights and order.
@@ -31,6 +34,7 @@ from datasets import disable_progress_bars
 from data_scripts.system.command_line import run
 from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.data.loaders import open_dataset
 from train.evaluation.features import encode_images
 from train.evaluation.protocols.decision_threshold import threshold_decisions
@@ -43,6 +47,13 @@ from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets, read_targets
 
 THINNED_SPLITS = ("train", "validation")
+TRAINING_SETS = {
+    "paper": EACH_PAIR_ONCE,
+    "paper_upsampled": TrainingSet(balance=("upsample",)),
+    "paper_five_texts": TrainingSet(texts_per_pair=5),
+    "paper_five_texts_table_1": TrainingSet(texts_per_pair=5, balance=("upsample",), minority_share=0.1607),
+    "paper_five_texts_upsampled": TrainingSet(texts_per_pair=5, balance=("upsample",)),
+}
 FIGURES = {
     "accuracy": metrics.accuracy,
     "macro_f1": metrics.macro_f1,
@@ -158,7 +169,11 @@ def count_rows(targets: Mapping[str, Targets], share: float) -> dict[str, int]:
 
 def answers_of_probes(features: dict[str, Array], targets: dict[str, Targets], seed: int) -> dict[str, Array]:
     """Predict the test rows with each probe: probabilities, or decisions. Shape (N, K)."""
-    fitted = {name: paper_probe(features, targets, loss, seed=seed) for name, loss in PROBE_LOSSES.items()}
+    paper = PROBE_LOSSES["paper"]
+    fitted = {name: paper_probe(features, targets, paper, rows, seed=seed) for name, rows in TRAINING_SETS.items()}
+    fitted |= {
+        name: paper_probe(features, targets, loss, seed=seed) for name, loss in PROBE_LOSSES.items() if name != "paper"
+    }
     return {
         **{name: probe.probabilities["test"] for name, probe in fitted.items()},
         "paper_threshold": threshold_decisions(fitted["paper"].probabilities, targets),

@@ -129,6 +129,24 @@ def test_heads(tiny_config, projection, layers):
     assert linear[0].in_features == 24
 
 
+def test_the_nonlinear_head_is_linear_relu_linear(tiny_config):
+    """By hand: two hidden units are above zero, one a little below it, one far, where other activations differ."""
+    tiny_config.projection, tiny_config.projection_dim = "nonlinear", 4
+    head = LumbarCLIPModel(tiny_config).text_projection
+    first, _, second = head
+    with torch.no_grad():
+        for layer in (first, second):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        first.weight[:, 0] = torch.tensor([2.0, 0.5, -0.25, -3.0])
+        second.weight[:] = torch.eye(4)
+        second.weight[0] = 1.0
+        second.bias[3] = -7.0
+        features = torch.zeros(1, 16)
+        features[0, 0] = 1.0
+        torch.testing.assert_close(head(features), torch.tensor([[2.5, 0.5, 0.0, -7.0]]), rtol=0, atol=1e-6)
+
+
 def test_projection_none_pools_the_wider_tower_and_says_so(tiny_config, tiny_inputs, caplog):
     tiny_config.projection = "none"
     logging.enable_propagation()

@@ -34,7 +34,7 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
 
     results = json.loads((tmp_path / "metrics.json").read_text())
     groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "prompts"]
-    assert list(results) == [*groups, "dataset", "weights_sha256", "command", "date"]
+    assert list(results) == [*groups, "training_set", "dataset", "weights_sha256", "command", "date"]
     assert {
         *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
         "probe/logistic/projected",
@@ -93,6 +93,23 @@ def test_a_second_run_reads_the_cache_and_says_the_same(tiny_model, tiny_process
     monkeypatch.setattr("train.evaluation.features.encode_images", None)
     second = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
     assert {**second, "date": None} == {**first, "date": None}
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"batch_size": 8}, {"texts_per_pair": 1, "balance": [], "minority_share": 0.5}),  # of an older run
+        ({"texts_per_pair": 5, "balance": ["upsample"], "minority_share": 0.2}, None),
+    ],
+)
+def test_the_papers_probe_learns_from_the_set_of_the_run(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, arguments, expected
+):
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
+    (tmp_path / "run.json").write_text(json.dumps({"arguments": arguments}))
+    words = ["--checkpoint", str(tmp_path / "checkpoint"), "--dataset", str(tiny_dataset_folder), "--no_baselines"]
+    main(parse_arguments(EvaluateArguments, [*words, "--num_resamples", "20"]))
+    assert json.loads((tmp_path / "metrics.json").read_text())["training_set"] == (expected or arguments)
 
 
 def test_an_absent_class_is_null_with_a_reason(tiny_model, tiny_processor, dataset, tmp_path):

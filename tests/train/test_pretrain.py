@@ -23,6 +23,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
+from train.data.batch_sampler import TrainingSet
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining import task
 from train.pretraining.arguments import PretrainArguments
@@ -109,7 +110,7 @@ def test_a_balanced_run_logs_the_statistics_of_its_batches(settings):
     rows = open_dataset(settings["dataset"])["train"]
     (texts, patients), classes = text_and_patient_ids(rows), target_classes(rows, ["labels"])
     expected = []
-    for batch in plan_batches(rows, balance, 8, seed=0).batches_of_epoch(0)[:2]:
+    for batch in plan_batches(rows, TrainingSet(balance=balance), 8, seed=0).batches_of_epoch(0)[:2]:
         targets = soft_targets(classes[batch], settings["initial_temperature"])
         same_class = classes[batch] @ classes[batch].T
         rates = [np.mean([np.sum(ids[batch] == ids[row]) > 1 for row in batch]) for ids in (texts, patients)]
@@ -118,12 +119,70 @@ def test_a_balanced_run_logs_the_statistics_of_its_batches(settings):
     assert [line[name] for name in names] == pytest.approx(np.mean(expected, axis=0), abs=1e-5)
 
 
+# The paper's set: five texts of a pair, EDA on top, the rare class raised; an epoch here is two or three times as long.
+PAPER_SET = {
+    "texts_per_pair": 3,
+    "text_augmentation": "both",
+    "balance": ["upsample", "sampler"],
+    "minority_share": 0.4,
+    "epochs": 2,
+}
+
+
+def test_an_epoch_passes_over_all_texts_and_both_parts_of_the_loss(settings):
+    run_here({**settings, **PAPER_SET})
+    lines = history(settings)
+    assert len(lines) == 2 * (3 * 40 // 8)
+    assert [line["update"] for line in lines if "validation_loss" in line] == [15, 30]
+    run = json.loads((Path(settings["output_dir"]) / "run.json").read_text())["arguments"]
+    assert run["texts_per_pair"] == 3 and run["minority_share"] == 0.4
+
+
+def test_one_update_is_adamw_at_the_rate_of_the_settings(settings, monkeypatch):
+    """The first step of AdamW without decay moves each weight by the rate, in the direction of its gradient."""
+    before = {}
+
+    class Watched(task.PretrainingTask):
+        def build_optimizer(self, trained):
+            before.update({name: value.detach().clone() for name, value in trained.named_parameters()})
+            return super().build_optimizer(trained)
+
+        def validate(self, trained, accelerator):
+            before.update({name: trained.get_parameter(name).detach() - before[name] for name in before})
+            return 0.0
+
+    monkeypatch.setattr(task, "PretrainingTask", Watched)
+    once = {"max_updates": 1, "warmup_ratio": 0.0, "weight_decay": 0.0, "weight_average": 0.0, "max_grad_norm": 1e9}
+    run_here({**settings, **once, "learning_rate": 4e-3})
+    moved = torch.cat([change.abs().flatten() for name, change in before.items() if "projection" in name])
+    assert moved.median().item() == pytest.approx(4e-3, rel=1e-3)
+
+
+def test_a_loss_on_augmented_texts_that_the_data_lack_is_warned_of(settings, tmp_path, caplog):
+    bare = without_rephrasings(settings, tmp_path)
+    run_here({**settings, "dataset": bare, "max_updates": 1})
+    assert "40 of 40 training pairs have none" in caplog.text and "data_scripts.paraphrase" in caplog.text
+    caplog.clear()
+    run_here({**settings, "max_updates": 1, "overwrite": True})
+    assert "augmented texts" not in caplog.text
+
+
+def without_rephrasings(settings, folder):
+    from datasets import load_dataset
+
+    (folder / "bare" / "data").mkdir(parents=True)
+    for split, rows in load_dataset(settings["dataset"]).items():
+        bare = rows.map(lambda row: {"rephrasings": []}, features=rows.features)
+        bare.to_parquet(folder / "bare" / "data" / f"{split}.parquet")
+    return str(folder / "bare")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("balance", [["none"], ["upsample", "sampler"]])
-def test_two_processes_give_the_losses_of_one(settings, tmp_path, balance):
-    uninterrupted = {**settings, "balance": balance, "output_dir": str(tmp_path / "uninterrupted")}
+@pytest.mark.parametrize("pairs", [{}, {"balance": ["upsample", "sampler"]}, PAPER_SET])
+def test_two_processes_give_the_losses_of_one(settings, tmp_path, pairs):
+    uninterrupted = {**settings, **pairs, "output_dir": str(tmp_path / "uninterrupted")}
     run_here(uninterrupted)
-    settings |= {"batch_size": 4, "balance": balance}
+    settings |= {**pairs, "batch_size": 4}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     code, output = launch(settings, tmp_path, *torchrun)
     assert code == 0, output[-3000:]
@@ -141,8 +200,12 @@ def test_two_processes_give_the_losses_of_one(settings, tmp_path, balance):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_losses(settings, uninterrupted, tmp_path):
-    settings |= {"save_every": 7}  # never at the end of an epoch of 5 updates
+@pytest.mark.parametrize("pairs", [{}, PAPER_SET], ids=["as they are", "as the paper's"])
+def test_a_killed_run_resumes_to_the_same_losses(settings, pairs, tmp_path):
+    settings |= pairs
+    uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
+    run_here(uninterrupted)
+    settings |= {"save_every": 7}  # never at the end of an epoch of 5 or 15 updates
     process = launch(settings, tmp_path, wait=False)
     deadline = time.monotonic() + 200
     while len(history(settings)) < 8 and time.monotonic() < deadline:

@@ -67,9 +67,9 @@ def read_data(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> Clas
 
     Args:
         dataset: The splits.
-        target: `labels`: exclusive classes if every row has one label, else findings, without those that no or every
-            training row has. `grade`: the rows with a grade. An exclusive class without a training row stays: its
-            test rows count as errors.
+        target: `labels`: the labelled rows; exclusive classes if each has one label, else findings, without those that
+            no or every training row has. `grade`: the rows with a grade. An exclusive class without a training row
+            stays: its test rows count as errors.
 
     Raises:
         ValueError: If there is nothing to learn, or a split has no row for it.
@@ -78,8 +78,16 @@ def read_data(dataset: DatasetDict | Mapping[str, Dataset], target: str) -> Clas
     if target == "grade":
         data = _grades(dataset, targets)
     else:
+        labelled = {split: np.flatnonzero(of_split.is_labelled) for split, of_split in targets.items()}
+        if without := [split for split, rows in labelled.items() if not len(rows)]:
+            raise ValueError(
+                f"--target labels: no row of {', '.join(without)} has a label. Build with --labels_from_reports to "
+                "read labels from the reports, or use --target grade if the rows have grades."
+            )
+        targets = {split: targets[split].select(rows, split) for split, rows in labelled.items()}
         targets = targets if targets["train"].exclusive else _learnable(targets)
-        data = ClassificationData(targets, {split: dataset[split] for split in targets}, is_grade=False)
+        rows_of_split = {split: dataset[split].select(rows) for split, rows in labelled.items()}
+        data = ClassificationData(targets, rows_of_split, is_grade=False)
     if data.exclusive:
         if len(np.unique(data.targets["train"].classes)) < 2:
             kind = "grade" if data.is_grade else "class"

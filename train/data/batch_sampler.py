@@ -1,10 +1,12 @@
 """The training pairs of an epoch and their batches, which depend only on seed and epoch.
 
-Shapes: R rows of the split, K classes, S steps of an epoch, B pairs of a step in all processes together.
+Shapes: R rows of the split, T texts per pair, K classes, S steps of an epoch, B pairs of a step in all processes
+together.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,36 +42,95 @@ class Upsampling:
         return np.concatenate(drawn)
 
 
-def upsample_minorities(classes: NDArray[np.bool_]) -> Upsampling:
+def upsample_minorities(classes: NDArray[np.bool_], minority_share: float = 0.5) -> Upsampling:
     r"""Plan an epoch in which rare classes weigh more.
 
-    If each row has one class, all classes get as many rows as the largest. If rows have several, no repetition can
-    equalise them, since copying the rows of a rare finding copies the common ones with it. A row then counts for the
-    rarest of its classes and is repeated $\sqrt{n_\mathrm{max} / n_k}$ times, $n_k$ being the rows with class k.
+    If each row has one class, each rare one gets $m = n_\mathrm{max} s / (1 - s)$ rows: a share s of those that it and
+    the largest class have together, or as many as the largest for s = 0.5. If rows have several classes, no repetition
+    can equalise them, since copying the rows of a rare finding copies the common ones with it. A row then counts for
+    the rarest of its classes and is repeated $\sqrt{m / n_k}$ times, $n_k$ being the rows with class k. No row is left
+    out.
 
     Args:
         classes: Multi-hot classes, at least one in each row (else a ValueError). Shape (R, K).
+        minority_share: s, in (0, 0.5].
 
     Source:
-        LumbarCLIP, arXiv 2509.20813, section 4.1: "upsampling to address imbalance", without details; equal numbers
-        are our reading for its two classes. Several classes: the repeat factors of LVIS, Gupta et al. 2019, with the
-        largest class as threshold.
+        LumbarCLIP, arXiv 2509.20813, section 4.1: "upsampling to address imbalance", without details. Its training set
+        has 5 x 2,328 = 11,640 pairs in section 3.1 and 11,760 in table 1, 1,890 of them No Finding: our reading is
+        that the 120 are the repeated ones, so s = 1,890 / 11,760 = 0.1607. Several classes: the repeat factors of
+        LVIS, Gupta et al. 2019, with m as threshold.
 
     Example:
         >>> upsample_minorities(np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=bool)).rows_of_class.tolist()
         [3, 3]
         >>> upsample_minorities(np.array([[1, 0], [1, 0], [1, 0], [1, 1]], dtype=bool)).rows_of_class.tolist()
         [3, 2]
+        >>> table_1 = np.eye(2, dtype=bool)[[0] * 5 * 1974 + [1] * 5 * 354]
+        >>> upsample_minorities(table_1, minority_share=0.1607).rows_of_class.tolist()
+        [9870, 1890]
     """
     if without := int((~classes.any(axis=1)).sum()):
         raise ValueError(f"{without} of {len(classes)} rows have no class; give such rows a class of their own.")
     counts = np.maximum(classes.sum(axis=0), 1)  # no division by zero
     class_of_row = np.where(classes, counts, len(classes) + 1).argmin(axis=1)
-    factors = counts.max() / counts
+    factors = np.maximum(counts.max() / counts * (minority_share / (1 - minority_share)), 1)
     if (classes.sum(axis=1) > 1).any():
         factors = np.sqrt(factors)
     rows_of_class = np.rint(np.bincount(class_of_row, minlength=len(counts)) * factors)
     return Upsampling(class_of_row, rows_of_class.astype(np.int64))
+
+
+def exclusive_or_all(labels: NDArray[np.bool_], pair: Sequence[int]) -> NDArray[np.bool_]:
+    """Choose the classes to balance: the `pair` of columns if it has two and each row one of them, else all labels.
+
+    Args:
+        labels: Multi-hot. Shape (R, K).
+        pair: Columns of the paper's two classes, as far as they exist.
+
+    Returns:
+        Shape (R, 2) or (R, K); with one more column, "none of these", if a row has no label.
+    """
+    if len(pair) == 2 and (labels[:, pair].sum(axis=1) == 1).all():
+        return labels[:, pair]
+    without = ~labels.any(axis=1, keepdims=True)
+    return np.concatenate([labels, without], axis=1) if without.any() else labels
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What an epoch passes over: each pair with each of its texts, pairs of rare classes more often.
+
+    Entry `R * k + row` of the augmented set is `row` with its text k, for k < `texts_per_pair`. Entries of a pair are
+    pairs of one report to `deal`. The names are those of the settings of `pretrain.py`.
+    """
+
+    texts_per_pair: int = 1
+    balance: Sequence[str] = ()  # `upsample`: see `upsample_minorities`; `sampler`: see `deal`
+    minority_share: float = 0.5
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "TrainingSet":
+        """Take the settings of a run; those that an older run did not have keep their defaults."""
+        return cls(**{field.name: arguments[field.name] for field in fields(cls) if field.name in arguments})
+
+    def upsampling(self, classes: NDArray[np.bool_]) -> Upsampling:
+        """Plan the upsampling of the augmented set; classes of its pairs have shape (R, K)."""
+        return upsample_minorities(np.tile(classes, (self.texts_per_pair, 1)), self.minority_share)
+
+    def rows(self, classes: NDArray[np.bool_], seed: int) -> Indices:
+        """List the row of each entry of the augmented and upsampled set, for a learner that reads no texts. Shape (M,).
+
+        Example:
+            >>> TrainingSet(texts_per_pair=2).rows(np.array([[True], [True]]), seed=0).tolist()
+            [0, 1, 0, 1]
+        """
+        if "upsample" not in self.balance:
+            return np.tile(np.arange(len(classes)), self.texts_per_pair)
+        return self.upsampling(classes).draw(np.random.default_rng(seed)) % len(classes)
+
+
+EACH_PAIR_ONCE = TrainingSet()
 
 
 def deal(rows: Indices, text_ids: Indices, patient_ids: Indices, num_batches: int) -> Indices:

@@ -5,36 +5,39 @@ Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T to
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, List
 from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from data_scripts.auditing.built_folder import read_dataset
-from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
+from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
 from data_scripts.reports.text import normalise_report
 from modeling_lumbarclip import LumbarCLIPProcessor
-from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, upsample_minorities
+from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, TrainingSet, exclusive_or_all
 from train.data.image_augmentation import vary_images
 from train.data.image_cache import decode_images, normalise
 from train.data.report_texts import augmented_texts, parts_of_texts
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
 COLUMNS = {"image", "report", "rephrasings", "labels", "grade", "patient_id", "study_id", "level", "sequence", "source"}
 
 
-def open_dataset(name: str) -> DatasetDict:
-    """Read a dataset of `data_scripts.build` from its folder or the Hub.
+def open_dataset(name: str, labels: str = "findings") -> DatasetDict:
+    """Read a dataset of `data_scripts.build` from its folder or the Hub, with the `labels` of `with_labels`.
 
     Raises:
-        ValueError: If there is none, or it lacks a split or a column that training needs.
+        ValueError: If there is none, it lacks a split or a column that training needs, or has no such labels.
     """
     try:
         dataset = read_dataset(name)
@@ -52,7 +55,36 @@ def open_dataset(name: str) -> DatasetDict:
         raise ValueError(f"{name} has no split {', '.join(missing)}; build it again with data_scripts.build.")
     if missing_columns := COLUMNS - set(dataset["train"].column_names):
         raise ValueError(f"{name} lacks the columns {', '.join(sorted(missing_columns))}; build it with data_scripts.")
-    return dataset
+    return with_labels(dataset, labels)
+
+
+def with_labels(dataset: DatasetDict, labels: str) -> DatasetDict:
+    """Show the labels of a dataset as they are (`findings`), or as the pair of the paper (`paper`).
+
+    The pair is `LBP`, any finding, or `No Finding`; a row that was not labelled, or has none of the classes, has
+    neither. A dataset without any classes stays as it is, with a warning.
+
+    Raises:
+        ValueError: If it has classes, but not `No Finding`.
+    """
+    names = dataset["train"].features["labels"].feature.names
+    if labels == "findings" or tuple(names) == PAPER_LABELS:
+        return dataset
+    if not names:
+        logger.warning("labels paper has no effect: the dataset has no labels. Build it with --labels paper.")
+        return dataset
+    if NO_FINDING not in names:
+        raise ValueError(
+            f"--labels paper needs the class {NO_FINDING!r}; the dataset has {', '.join(names)}. Set --labels "
+            "findings, or build it with --labels paper --labels_from_reports."
+        )
+    pair = List(ClassLabel(names=list(PAPER_LABELS)))
+    shown = {}
+    for split, rows in dataset.items():
+        named = [present and [names[index] for index in present] for present in rows["labels"][:]]
+        of_rows = [None if (kept := paper_labels(present)) is None else pair.feature.str2int(kept) for present in named]
+        shown[split] = rows.remove_columns("labels").add_column("labels", of_rows, feature=pair)
+    return DatasetDict(shown)
 
 
 def rows_sha256(split: Dataset) -> str:
@@ -66,7 +98,8 @@ def target_classes(
 ) -> Tensor | None:
     """Return the classes of each row over the named columns, side by side, which the soft targets compare.
 
-    Rows without any class get the class "none of these", so that they resemble each other instead of every row.
+    Rows without any class, or that were not labelled, get the class "none of these", so that they resemble each other
+    instead of every row.
 
     Args:
         dataset: A split whose columns hold `ClassLabel` or lists of them.
@@ -86,15 +119,17 @@ def target_classes(
         feature = dataset.features[column]
         names = getattr(feature, "feature", feature).names
         block = torch.zeros(len(dataset), len(names))
-        for row, value in enumerate(dataset[column]):
+        values = dataset[column][:]
+        for row, value in enumerate(values):
             block[row, value if isinstance(value, list) else [] if value is None else [value]] = 1
         has_class = block.sum(dim=1) > 0
         any_class |= has_class
+        is_known = torch.tensor([value is not None for value in values], dtype=torch.bool)
         if count_absences and column == "grade":
             passed = block.flip(1).cumsum(dim=1).flip(1)[:, 1:]  # threshold k: the grade is k or worse
             block = torch.cat([passed, 1 - passed], dim=1) * has_class[:, None]
         elif count_absences and column == "labels":
-            block = torch.cat([block, 1 - block], dim=1)
+            block = torch.cat([block, 1 - block], dim=1) * is_known[:, None]
         blocks.append(block)
     if not blocks or not (any_class.any() or even_if_none):
         return None
@@ -113,7 +148,7 @@ def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
 
 def plan_batches(
     dataset: Dataset,
-    balance: Sequence[str],
+    training_set: TrainingSet,
     batch_size: int,
     seed: int,
     process_index: int = 0,
@@ -121,38 +156,50 @@ def plan_batches(
 ) -> EpochBatches:
     """Plan the batches of a training split.
 
-    `balance` may hold `upsample`, see `upsample_minorities`, and `sampler`, see `deal`.
-
     Raises:
-        ValueError: If the rows do not fill a batch, or there is nothing to balance by.
+        ValueError: If the rows do not fill a batch.
     """
-    upsampling = upsample_minorities(classes_to_balance(dataset)) if "upsample" in balance else None
-    ids = text_and_patient_ids(dataset) if "sampler" in balance else None
-    return EpochBatches(len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
+    texts, balance = training_set.texts_per_pair, training_set.balance
+    classes = classes_to_balance(dataset) if "upsample" in balance else None
+    upsampling = None if classes is None else training_set.upsampling(classes)
+    ids = None
+    if "sampler" in balance:
+        text_ids, patient_ids = text_and_patient_ids(dataset)
+        ids = np.tile(text_ids, texts), np.tile(patient_ids, texts)
+    return EpochBatches(texts * len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
 
 
-def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_]:
+def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
     """Return the classes that upsampling balances (R, K): the paper's pair if each row has one of it, else all labels.
 
-    Raises:
-        ValueError: If no row has a label.
+    A row that was not labelled counts for the commonest class, so that it is not repeated. None, with a warning, if no
+    row has a label.
     """
-    classes = target_classes(dataset, ["labels"])
-    if classes is None:
-        raise ValueError(
-            f"--balance upsample repeats the pairs of rare labels, but none of the {len(dataset)} training pairs has a "
-            "label: label the data, or leave upsample out."
-        )
     names = dataset.features["labels"].feature.names
-    pair = [names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in names]
-    divided = len(pair) == 2 and bool((classes[:, pair].sum(dim=1) == 1).all())
-    return (classes[:, pair] if divided else classes).numpy() > 0
+    labels = dataset["labels"][:]
+    is_labelled = np.array([of_row is not None for of_row in labels], dtype=bool)
+    labelled = dataset.select(np.flatnonzero(is_labelled))
+    of_labelled = target_classes(labelled, ["labels"]) if len(labelled) else None
+    if of_labelled is None:
+        logger.warning(
+            "balance upsample has no effect: none of the %d training pairs has a label. Build with "
+            "--labels_from_reports to read labels from the reports.",
+            len(dataset),
+        )
+        return None
+    pair = [names.index(name) for name in PAPER_LABELS if name in names]
+    kept = exclusive_or_all(of_labelled.numpy() > 0, pair)
+    classes = np.zeros((len(dataset), kept.shape[1]), dtype=bool)
+    classes[is_labelled] = kept
+    classes[~is_labelled, kept.sum(axis=0).argmax()] = True
+    return classes
 
 
 class PairedRows(TorchDataset):
     """The pairs of a split, in memory, indexed by (epoch, row); these and the seed decide every random choice.
 
-    `target_classes` explains the options of classes, `parts_of_texts` and `augmented_texts` those of texts.
+    Row `R * k + row` is `row` with its augmented text k, as in `TrainingSet`. `target_classes` explains the options of
+    classes, `parts_of_texts` and `augmented_texts` those of texts.
     """
 
     def __init__(
@@ -166,24 +213,29 @@ class PairedRows(TorchDataset):
         augment: bool = False,
         text_unit: str = "report",
         text_augmentation: str = "rephrasings",
+        texts_per_pair: int = 1,
         show_progress: bool = True,
     ) -> None:
-        self.processor, self.seed, self.augment = processor, seed, augment
+        self.processor, self.seed, self.augment, self.texts_per_pair = processor, seed, augment, texts_per_pair
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         self.augmented_texts = augmented_texts(
-            self.reports, dataset["rephrasings"][:], text_augmentation, seed, show_progress
+            self.reports, dataset["rephrasings"][:], text_augmentation, seed, texts_per_pair, show_progress
         )
-        self.has_augmented_texts = any(self.augmented_texts)
-        texts = {*self.reports, *(text for texts in self.augmented_texts for text in texts)}
+        self.num_augmented = sum(  # pairs with another text than their report
+            any(text != report for wordings in texts for text in wordings)
+            for report, texts in zip(self.reports, self.augmented_texts, strict=True)
+        )
+        texts = {*self.reports, *(text for of_row in self.augmented_texts for wordings in of_row for text in wordings)}
         self.parts = parts_of_texts(texts, text_unit)
         distinct = sorted({part for parts in self.parts.values() for part in parts})
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
         self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
 
     def __len__(self) -> int:
+        """Pairs, each counted once."""
         return len(self.reports)
 
     def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
@@ -194,26 +246,42 @@ class PairedRows(TorchDataset):
             `input_ids` for each pair; with augmented texts the same with the prefix `augmented_`; with classes
             `labels` (B, K); `rows` (B,).
         """
-        index = torch.tensor([row for _, row in rows])
+        pairs = [row % len(self) for _, row in rows]
+        index = torch.tensor(pairs)
         images = self.images[index]
-        generators = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+        generators = self._generators(rows)
         if self.augment:
             images = vary_images(images.float(), generators)
         pixel_values = normalise(images[:, None], self.processor.image_processor)
         batch = {"pixel_values": pixel_values.contiguous(memory_format=torch.channels_last), "rows": index}
         # In this order, an additional option leaves the earlier draws unchanged.
-        if self.has_augmented_texts:
-            augmented = [self._augmented(row, random) for (_, row), random in zip(rows, generators, strict=True)]
-            batch |= self._distinct_texts(augmented, "augmented_")
-        reports = [self._part(self.reports[row], random) for (_, row), random in zip(rows, generators, strict=True)]
+        if self.num_augmented:
+            batch |= self._augmented_texts(rows, generators)
+        reports = [self._part(self.reports[pair], random) for pair, random in zip(pairs, generators, strict=True)]
         batch |= self._distinct_texts(reports, "")
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch
 
-    def _augmented(self, row: int, random: np.random.Generator) -> str:
-        texts = self.augmented_texts[row]
-        return self._part(texts[random.integers(len(texts))] if texts else self.reports[row], random)
+    def augmented_batch(self, rows: list[EpochAndRow]) -> Batch:
+        """Make the part of a batch that holds the augmented texts; image augmentation draws nothing before them."""
+        return self._augmented_texts(rows, self._generators(rows))
+
+    def _generators(self, rows: list[EpochAndRow]) -> list[np.random.Generator]:
+        return [np.random.default_rng([self.seed, epoch, row]) for epoch, row in rows]
+
+    def _augmented_texts(self, rows: list[EpochAndRow], generators: list[np.random.Generator]) -> Batch:
+        texts = [self._augmented(*row, random) for row, random in zip(rows, generators, strict=True)]
+        return self._distinct_texts(texts, "augmented_")
+
+    def _augmented(self, epoch: int, row: int, random: np.random.Generator) -> str:
+        place, pair = divmod(row, len(self))
+        texts = self.augmented_texts[pair]
+        if not texts:
+            return self._part(self.reports[pair], random)
+        # If a pair has more texts than an epoch shows, the next epoch goes on with the others.
+        wordings = texts[(epoch * self.texts_per_pair + place) % len(texts)]
+        return self._part(wordings[random.integers(len(wordings))], random)
 
     def _part(self, text: str, random: np.random.Generator) -> str:
         parts = self.parts[text]

@@ -19,8 +19,9 @@ def augmented_texts(
     rephrasings: Sequence[Sequence[str]],
     augmentation: str,
     seed: int,
+    texts_per_pair: int = 1,
     show_progress: bool = True,
-) -> list[list[str]]:
+) -> list[list[list[str]]]:
     """Collect the texts that may replace each report in the loss on augmented texts.
 
     Args:
@@ -29,28 +30,54 @@ def augmented_texts(
         augmentation: `rephrasings`: those in the dataset. `eda`: EDA variations of the report, with its facts. `both`:
             EDA variations of the rephrasings, or of the report if it has none. `none`.
         seed: Seed of the variations.
+        texts_per_pair: Texts of a pair that an epoch shows, one after the other. If several, the report is one of them,
+            as in the paper; for `both` in EDA variations, too.
         show_progress: Whether to draw a progress bar.
 
     Returns:
-        Texts for each row; none if its report is used itself.
+        The texts of each row, and the wordings of each text, one of which is drawn. A single text has all wordings; a
+        row has no text if its report is used itself.
 
     Raises:
         ValueError: If the augmentation is unknown.
+
+    Source:
+        LumbarCLIP, arXiv 2509.20813, sections 3.1 and 3.2: the original caption and four rephrasings make five samples
+        of a pair, and EDA is applied. How the two combine is not said; EDA on the augmented texts is our reading.
+
+    Example:
+        >>> reports, rephrasings = ["Disc bulge."], [["A disc bulge.", "The disc bulges."]]
+        >>> augmented_texts(reports, rephrasings, "rephrasings", seed=0)
+        [[['A disc bulge.', 'The disc bulges.']]]
+        >>> augmented_texts(reports, rephrasings, "rephrasings", seed=0, texts_per_pair=3)
+        [[['Disc bulge.'], ['A disc bulge.'], ['The disc bulges.']]]
     """
     if augmentation not in TEXT_AUGMENTATIONS:
         raise ValueError(f"text_augmentation must be one of {', '.join(TEXT_AUGMENTATIONS)}; got {augmentation!r}.")
     if augmentation == "none":
         return [[] for _ in reports]
+    several = texts_per_pair > 1
+
+    def originals_of(report: str, texts: Sequence[str]) -> list[str]:
+        if augmentation == "eda":
+            return [report]
+        shown = [report, *texts] if several else list(texts)
+        return shown or ([report] if augmentation == "both" else [])
+
+    originals = [originals_of(report, texts) for report, texts in zip(reports, rephrasings, strict=True)]
     if augmentation == "rephrasings":
-        return [list(texts) for texts in rephrasings]
-    varied = [
-        list(texts) if augmentation == "both" and texts else [report]
-        for report, texts in zip(reports, rephrasings, strict=True)
-    ]
-    distinct = sorted({text for texts in varied for text in texts})
-    progress = tqdm(distinct, desc="varying texts", unit=" texts", disable=not show_progress)
-    variations = {text: eda_variations(text, seed) for text in progress}
-    return [[variation for text in texts for variation in variations[text]] for texts in varied]
+        wordings_of = {text: [text] for texts in originals for text in texts}
+    else:
+        distinct = sorted({text for texts in originals for text in texts})
+        progress = tqdm(distinct, desc="varying texts", unit=" texts", disable=not show_progress)
+        wordings_of = {text: list(eda_variations(text, seed)) for text in progress}
+    if not several:
+        return [
+            [[text for original in texts for text in wordings_of[original]]] if texts else [] for texts in originals
+        ]
+    if augmentation == "eda":
+        return [[[report], *([text] for text in wordings_of[report])] for report in reports]
+    return [[wordings_of[text] for text in texts] for texts in originals]
 
 
 @lru_cache(maxsize=65536)  # the runs of an experiment vary the same texts

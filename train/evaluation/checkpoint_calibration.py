@@ -71,13 +71,19 @@ def fit_zero_shot_calibration(
         batch_size: Images or texts per forward pass.
         target_coverage: What the prediction sets promise, in (0, 1).
         cache_dir: Where an evaluation of the same model has kept the encoded rows; None to encode them.
+
+    Raises:
+        ValueError: If no row was labelled.
     """
+    if not targets.is_labelled.any():
+        raise ValueError(f"No row of the {targets.split} split has a label, so there is nothing to calibrate on.")
     asked = ZeroShotCalibration(_questions(processor, targets), target_coverage, fitted_on={})
     # The logits that the checkpoint's users divide by the temperature.
     images = encode_images_once(model, processor, rows, targets.split, batch_size=batch_size, cache_dir=cache_dir)
     texts = encode_texts(model, processor, prompt_texts(asked), batch_size=batch_size)
     embeds = torch.from_numpy(images["image_embeds"]), torch.from_numpy(texts)
     logits = zero_shot_logits(*embeds, model.inverse_temperature.item(), asked).double().numpy()
+    logits, targets = logits[targets.is_labelled], targets.select(targets.is_labelled, targets.split)
     fitted = fit_calibration(as_label_logits(logits, targets), targets, target_coverage)
     return replace(
         asked,

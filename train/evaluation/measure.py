@@ -3,7 +3,7 @@
 from typing import Any
 
 from train.evaluation.label_metrics import label_difference, label_estimates
-from train.evaluation.predictions import Predictions, of_baselines
+from train.evaluation.predictions import Predictions, of_baselines, of_labelled_rows
 from train.evaluation.protocols.calibration import calibration_estimates
 from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
@@ -23,14 +23,17 @@ NEED_PROBABILITIES = ("auroc", "average_precision", "macro_auroc", "macro_averag
 def measure(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Any]:
     """Measure the predictions of one run for one split, with or without baselines.
 
+    Rows that were not labelled count for grades and retrieval. Where no label was predicted, what needs one is empty.
+
     Returns:
         JSON values: `linear_probe`, `zero_shot`, `zero_shot_first_prompt`, `retrieval`, `baselines` (each with its
         `linear_probe` and the `difference`, the model less the baseline) and `further`, by protocol:
         `probe/PROBE/FEATURES`, `decision/...`, `patients/mean`, `patients/attention`, `retrieval/pair`,
         `retrieval/facts`, `calibration/paper`, `calibration/zero_shot`.
     """
+    of_labelled = of_labelled_rows(predictions, targets)
     zero_shot, first_prompt = (
-        estimates_of(zero_shot_measures(predictions, targets, which), resampling)
+        estimates_of(zero_shot_measures(*of_labelled, which), resampling) if HEADLINE in predictions else {}
         for which in ("zero_shot", "zero_shot_first")
     )
     retrieval = retrieval_measures(predictions, "retrieval/report", targets.patient_ids)
@@ -53,7 +56,10 @@ def measure(predictions: Predictions, targets: Targets, resampling: Resampling) 
 
 def probe_estimates(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Estimate]:
     """Measure the headline probe of labels and, where there are grades, the grade probe."""
-    labels = label_estimates(targets, predictions[HEADLINE], resampling)
+    labels = {}
+    if HEADLINE in predictions:
+        of_labelled, labelled = of_labelled_rows({HEADLINE: predictions[HEADLINE]}, targets)
+        labels = label_estimates(labelled, of_labelled[HEADLINE], resampling)
     return labels | (grade_estimates(targets, predictions[GRADES], resampling) if GRADES in predictions else {})
 
 
@@ -65,7 +71,10 @@ def probe_difference(
     Returns:
         `macro_f1` (exclusive labels) or `macro_auroc` (findings), and `grade_quadratic_kappa` where there are grades.
     """
-    labels = label_difference(targets, ours[HEADLINE], theirs[HEADLINE], resampling)
+    labels = {}
+    if HEADLINE in ours and HEADLINE in theirs:
+        pair, labelled = of_labelled_rows({"ours": ours[HEADLINE], "theirs": theirs[HEADLINE]}, targets)
+        labels = label_difference(labelled, pair["ours"], pair["theirs"], resampling)
     if GRADES not in ours or GRADES not in theirs:
         return labels
     kappas = [resample([grade_measures(targets, of[GRADES])["quadratic_kappa"]], resampling) for of in (ours, theirs)]
@@ -76,6 +85,16 @@ def further_estimates(
     predictions: Predictions, targets: Targets, resampling: Resampling
 ) -> dict[str, dict[str, Estimate]]:
     """Measure everything but the headline probes, zero-shot and plain retrieval, by protocol."""
+    further: dict[str, dict[str, Estimate]] = {}
+    if HEADLINE in predictions:
+        further = label_groups(*of_labelled_rows(predictions, targets), resampling)
+    for group in (f"retrieval/{hits}" for hits in RANKINGS if hits != "report"):
+        further[group] = estimates_of(retrieval_measures(predictions, group, targets.patient_ids), resampling)
+    return further
+
+
+def label_groups(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, dict[str, Estimate]]:
+    """Measure the further protocols that predict labels, on labelled rows."""
     further = {
         name: label_estimates(targets, predicted, resampling)
         for name, predicted in predictions.items()
@@ -86,8 +105,6 @@ def further_estimates(
             further[name] = {key: of for key, of in further[name].items() if not key.startswith(NEED_PROBABILITIES)}
     for pooling, name in (("mean", HEADLINE), ("attention", "patient_attention")):
         further[f"patients/{pooling}"] = estimates_of(patient_measures(targets, predictions[name]), resampling)
-    for group in (f"retrieval/{hits}" for hits in RANKINGS if hits != "report"):
-        further[group] = estimates_of(retrieval_measures(predictions, group, targets.patient_ids), resampling)
     for short, name in CALIBRATED.items():
         further[f"calibration/{short}"] = calibration_estimates(
             targets,

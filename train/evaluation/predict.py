@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from scipy.special import softmax
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
@@ -25,12 +26,13 @@ from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
 from train.evaluation.protocols.paper_probe import PaperProbe, paper_probe
+from train.evaluation.protocols.probe_inputs import check_features, rows_to_learn_from
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import retrieval_predictions
 from train.evaluation.protocols.zero_shot import zero_shot_logits, zero_shot_predictions
 from train.evaluation.questions import as_label_probabilities, logits_as_questions
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.targets import SPLITS, Targets
+from train.evaluation.targets import SPLITS, Targets, have_labels
 
 Features: TypeAlias = Mapping[str, Array]  # by split, shape (N, D)
 TargetsBySplit: TypeAlias = Mapping[str, Targets]
@@ -95,7 +97,13 @@ def encode(
     )
 
 
-def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 0) -> Predictions:
+def predict(
+    encoded: Encoded,
+    targets: TargetsBySplit,
+    rows: Array,
+    fold: int = 0,
+    training_set: TrainingSet = EACH_PAIR_ONCE,
+) -> Predictions:
     """Let every protocol predict the test split, without looking at the truth of test rows.
 
     Args:
@@ -103,24 +111,40 @@ def predict(encoded: Encoded, targets: TargetsBySplit, rows: Array, fold: int = 
         targets: By split.
         rows: Index of each test row in the whole dataset. Shape (N,).
         fold: Number of the fold; 0 where there is one split.
+        training_set: How often pretraining repeated which rows; the paper's probe does the same.
 
     Raises:
         ValueError: If a feature is not finite: the run has diverged.
     """
-    features, test = encoded.features[UNPROJECTED], targets["test"]
-    paper = paper_probe(features, targets, seed=PROBE_SEED)
+    check_features(encoded.features[UNPROJECTED], targets)
     predictions = {"row": rows, "fold": np.full(len(rows), fold)}
-    fitted = {UNPROJECTED: {"paper": paper.probabilities["test"]}}
+    if have_labels(targets.values()):
+        predictions |= predict_labels(encoded, targets, training_set)
     for space, by_split in encoded.features.items():
-        predictions |= probe_predictions(by_split, targets, space, fitted=fitted.get(space))
-    predictions |= imbalance_corrections(features, targets, paper)
+        predictions |= grade_predictions(by_split, targets, space)
+    return predictions | retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
+
+
+def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: TrainingSet) -> Predictions:
+    """Let every protocol that needs labels predict the test split; it learns from the labelled rows only."""
+    learned_from = {space: rows_to_learn_from(by_split, targets)[0] for space, by_split in encoded.features.items()}
+    features, targets = rows_to_learn_from(encoded.features[UNPROJECTED], targets)
+    test = targets["test"]
+    predictions: Predictions = {}
+    papers = {
+        space: paper_probe(of_space, targets, training_set=training_set, seed=PROBE_SEED)
+        for space, of_space in learned_from.items()
+    }
+    paper = papers[UNPROJECTED]
+    for space, by_split in learned_from.items():
+        fitted = {"paper": papers[space].probabilities["test"]}
+        predictions |= probe_predictions(by_split, targets, space, fitted=fitted)
+    predictions |= imbalance_corrections(features, targets, paper, training_set)
     predictions["patient_attention"] = attention_pooling(features, targets, PROBE_SEED)
 
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
     predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
-    predictions |= retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
-
-    by_prompts = {split: zero_shot_logits(encoded.features[PROJECTED][split], *prompts) for split in paper.logits}
+    by_prompts = {split: zero_shot_logits(learned_from[PROJECTED][split], *prompts) for split in paper.logits}
     for name, logits in {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}.items():
         predictions |= calibrated_predictions(name, logits, targets)
     return predictions
@@ -132,13 +156,15 @@ def predict_baselines(
     """Let probes predict the test split from the features of each baseline.
 
     Returns:
-        `baselines/NAME/probe/PROBE/unprojected` and, with grades, `baselines/NAME/grade/unprojected`.
+        `baselines/NAME/probe/PROBE/unprojected` with labels, and `baselines/NAME/grade/unprojected` with grades.
     """
-    return {
-        f"baselines/{baseline}/{name}": array
-        for baseline, by_split in features.items()
-        for name, array in probe_predictions(by_split, targets, UNPROJECTED, probes).items()
-    }
+    predictions: Predictions = {}
+    for baseline, by_split in features.items():
+        of_baseline = grade_predictions(by_split, targets, UNPROJECTED)
+        if have_labels(targets.values()):
+            of_baseline |= probe_predictions(*rows_to_learn_from(by_split, targets), UNPROJECTED, probes)
+        predictions |= {f"baselines/{baseline}/{name}": array for name, array in of_baseline.items()}
+    return predictions
 
 
 def predict_majority(targets: TargetsBySplit) -> Predictions:
@@ -151,8 +177,10 @@ def predict_majority(targets: TargetsBySplit) -> Predictions:
         What `predict_baselines` returns, for the baseline `majority`.
     """
     train, test = targets["train"], targets["test"]
-    frequencies = np.tile(train.labels.mean(0), (len(test), 1))
-    predictions = {f"baselines/majority/probe/{probe}/{UNPROJECTED}": frequencies for probe in PROBES}
+    predictions = {}
+    if have_labels(targets.values()):
+        frequencies = np.tile(train.labels[train.is_labelled].mean(0), (len(test), 1))
+        predictions = {f"baselines/majority/probe/{probe}/{UNPROJECTED}": frequencies for probe in PROBES}
     if all((of_split.grades >= 0).any() for of_split in targets.values()):
         commonest = np.bincount(train.grades[train.grades >= 0]).argmax()
         predictions[f"baselines/majority/grade/{UNPROJECTED}"] = np.where(test.grades >= 0, commonest, -1)
@@ -176,26 +204,32 @@ def probe_predictions(
         fitted: Predictions that are known already, by probe.
 
     Returns:
-        `probe/PROBE/SPACE`, and `grade/SPACE` where there are grades.
+        `probe/PROBE/SPACE`.
     """
     known = fitted or {}
-    predictions = {
+    return {
         f"probe/{name}/{space}": known[name] if name in known else PROBES[name](features, targets) for name in probes
     }
+
+
+def grade_predictions(features: Features, targets: TargetsBySplit, space: str) -> Predictions:
+    """Fit the grade probe: `grade/SPACE`; empty if a split has no grades."""
     grades = grade_probe(features, targets)
-    return predictions if grades is None else predictions | {f"grade/{space}": grades}
+    return {} if grades is None else {f"grade/{space}": grades}
 
 
-def imbalance_corrections(features: Features, targets: TargetsBySplit, paper: PaperProbe) -> Predictions:
+def imbalance_corrections(
+    features: Features, targets: TargetsBySplit, paper: PaperProbe, training_set: TrainingSet
+) -> Predictions:
     """Predict by the paper's probe with each correction of its bias to frequent classes.
 
     Returns:
         `probe/CORRECTION/unprojected` and `decision/paper_threshold/unprojected`.
     """
     predictions = {
-        f"probe/{name}/{UNPROJECTED}": paper_probe(features, targets, loss, seed=PROBE_SEED).probabilities["test"]
+        f"probe/{name}/{UNPROJECTED}": fitted.probabilities["test"]
         for name, loss in PROBE_LOSSES.items()
-        if name != "paper"
+        if name != "paper" and (fitted := paper_probe(features, targets, loss, training_set, seed=PROBE_SEED))
     }
     return predictions | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
 

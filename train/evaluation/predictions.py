@@ -26,7 +26,7 @@ patients have less, so pooled even a constant prediction would rank below chance
 SPIDER discs).
 
 In the file each array is a column, with lists where a row has several values, next to `source`, `patient_id`, `split`,
-`truth` (whether each label is present) and `grade` (-1 for none).
+`truth` (whether each label is present), `labelled` (whether the row was labelled) and `grade` (-1 for none).
 """
 
 import io
@@ -46,7 +46,7 @@ from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 PREDICTIONS = "predictions.parquet"  # in the folder of a run
-TRUTH = ("source", "patient_id", "split", "truth", "grade")
+TRUTH = ("source", "patient_id", "split", "truth", "labelled", "grade")
 FACTS = b"lumbarclip"  # key of the file's metadata: names of labels and grades, and what the writer adds
 
 Predictions: TypeAlias = dict[str, Array]
@@ -67,7 +67,8 @@ def write_predictions(
         "source": pa.array(list(sources), pa.string()),
         "patient_id": pa.array(targets.patient_ids.tolist(), pa.string()),
         "split": pa.array([targets.split] * len(targets)),
-        "truth": _as_column(targets.labels),
+        "truth": _as_column(targets.labels) if targets.label_names else pa.nulls(len(targets)),
+        "labelled": pa.array(targets.is_labelled),
         "grade": _as_column(targets.grades),
         **{name: _as_column(array) for name, array in predictions.items()},
     }
@@ -93,14 +94,16 @@ def read_predictions(path: Path) -> tuple[Predictions, Targets]:
     with _naming_damaged(path):
         table = pq.read_table(path)
         facts = json.loads(table.schema.metadata[FACTS])
+        names = tuple(facts["label_names"])
         targets = Targets(
             split=table["split"][0].as_py(),
-            label_names=tuple(facts["label_names"]),
-            labels=_as_array(table["truth"]),
+            label_names=names,
+            labels=_as_array(table["truth"]) if names else np.zeros((len(table), 0), dtype=bool),
             exclusive=facts["exclusive"],
             grade_names=tuple(facts["grade_names"]),
             grades=_as_array(table["grade"]),
             patient_ids=np.array(table["patient_id"].to_pylist()),
+            labelled=_as_array(table["labelled"]) if "labelled" in table.column_names else None,
         )
         return {name: _as_array(table[name]) for name in table.column_names if name not in TRUTH}, targets
 
@@ -124,6 +127,14 @@ def _naming_damaged(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())
         way_out = "Delete it, and rerun the command that wrote it."
         raise ValueError(f"{path} cannot be read ({reason}): it was cut off or edited. {way_out}") from error
+
+
+def of_labelled_rows(predictions: Mapping[str, Array], targets: Targets) -> tuple[Predictions, Targets]:
+    """Select the rows that were labelled, which metrics of labels are measured on."""
+    rows = targets.is_labelled
+    if rows.all():
+        return dict(predictions), targets
+    return {name: array[rows] for name, array in predictions.items()}, targets.select(rows, targets.split)
 
 
 def of_baselines(predictions: Mapping[str, Array]) -> dict[str, Predictions]:

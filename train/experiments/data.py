@@ -1,5 +1,6 @@
 """The data that all runs of an experiment share: the rows, the folds, and the baselines of each fold."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from train.evaluation.baselines import pixel_features
 from train.evaluation.predict import predict_baselines, predict_majority
 from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.targets import Targets, count_labels, read_rows, read_targets
+from train.evaluation.targets import Targets, count_labels, missing_labels, read_rows, read_targets
 from train.experiments.spec import ExperimentArguments
+
+logger = logging.getLogger(__name__)
 
 FOLDS = "folds.json"
 # Seeds only the cut: all seeds of an experiment share the folds, so their predictions compare row by row.
@@ -63,16 +66,17 @@ class ExperimentData:
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
             "labels": count_labels(targets),
+            "missing_labels": missing_labels({targets.split: targets}),
         } | ({} if self.fold_of_row is None else {"folds": [fold.describe() for fold in self.folds]})
 
 
 def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -> ExperimentData:
-    """Read the dataset, check that it has labels and does not leak, and cut it into folds.
+    """Read the dataset, check that it does not leak, and cut it into folds; warn of rows without labels.
 
     Raises:
-        ValueError: If there is no such dataset, it has no labels or too few patients, or it leaks.
+        ValueError: If there is no such dataset, it has too few patients, or it leaks.
     """
-    dataset = open_dataset(experiment.dataset)
+    dataset = open_dataset(experiment.dataset, experiment.labels)
     if experiment.folds is None:
         targets = read_targets(dataset)["test"]
         folds = [Fold(0, dataset, np.arange(len(targets)))]
@@ -87,11 +91,9 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
             of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
             folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
-    if not targets.labels.any():
-        raise ValueError(
-            f"None of the {len(targets)} rows of {experiment.dataset} to measure has a label: label the data "
-            "(`python -m data_scripts.parse_reports` reads findings from reports)."
-        )
+    missing = missing_labels({targets.split: targets})
+    if missing and show_progress:
+        logger.warning(missing)
     facts = DataFacts(experiment.dataset, parts, show_progress)
     facts.check_leaks(experiment.allow_leaks)
     return ExperimentData(
@@ -151,17 +153,17 @@ def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Pr
 
     The file of a fold in `folder` keeps the hash of the rows.
     """
-    path, rows = folder / f"{fold.number}.parquet", rows_of_splits(fold)
+    path, targets = folder / f"{fold.number}.parquet", read_targets(fold.dataset)
+    rows = rows_of_splits(fold) | {"labels": ", ".join(targets["test"].label_names)}  # of which there may be two views
     found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
     if set(names) - set(found):
-        targets = read_targets(fold.dataset)
         predictions = predict_majority(targets)
         if set(names) - {"majority"}:
             predictions |= predict_baselines(pixel_features(fold.dataset), targets)
         write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:], rows)
         found = of_baselines(predictions)
     of_rows = {"row": fold.rows, "fold": np.full(len(fold.rows), fold.number)}
-    return {name: of_rows | found[name] for name in names}
+    return {name: of_rows | found[name] for name in names if name in found}
 
 
 def rows_of_splits(fold: Fold) -> dict[str, str]:

@@ -181,7 +181,7 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     of_folds = [baselines_of(fold, experiment.baselines, out / "baselines") for fold in data.folds]
     predictions, left_out = pooled_predictions(runs, len(data.folds))
     baselines: dict[str, Predictions] = {}
-    for name in experiment.baselines:
+    for name in (name for name in experiment.baselines if all(name in of_fold for of_fold in of_folds)):
         baselines[name], lacking = pool([of_fold[name] for of_fold in of_folds])
         left_out |= {name: lacking} if lacking else {}
     systems, resampling = {run.title: describe_system(run) for run in runs}, Resampling(experiment.num_resamples)

@@ -13,7 +13,7 @@ import numpy as np
 
 from train.evaluation import label_metrics
 from train.evaluation.label_metrics import unlearned_columns
-from train.evaluation.predictions import Predictions, ranks_within_folds
+from train.evaluation.predictions import Predictions, of_labelled_rows, ranks_within_folds
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
@@ -55,11 +55,12 @@ def measures_of(
             means of all systems, which are thus compared on the same findings.
     """
     measures: Measures = {}
+    of_labelled, labelled = of_labelled_rows(predictions, targets)
     for group in label_groups(predictions):
-        of_group = label_measures(targets, predictions[group], predictions["fold"], unlearned.get(group, {}))
+        of_group = label_measures(labelled, of_labelled[group], of_labelled["fold"], unlearned.get(group, {}))
         shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
-    measures |= _patient_measures(predictions, targets, headline, unlearned)
+    measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
     for name in predictions:
         if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades
@@ -120,15 +121,17 @@ def _patient_measures(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
     """Mean and attention pooling; attention predicts the same for all images of a patient, which is their mean."""
+    predictors = {"patients/mean": f"probe/{headline}", "patients/attention": "patient_attention"}
+    pooled = {group: name for group, name in predictors.items() if name in predictions}
+    if not pooled:
+        return {}
     of_patients = patient_targets(targets)
     first_row = np.unique(targets.patient_ids, return_index=True)[1]  # a patient is in one fold
-    pooled = {"patients/mean": f"probe/{headline}", "patients/attention": "patient_attention"}
     measures = {}
     for group, name in pooled.items():
-        if name in predictions:
-            probabilities = mean_over_patients(predictions[name], targets.patient_ids)
-            folds = predictions["fold"][first_row]
-            columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
-            of_group = label_measures(of_patients, probabilities, folds, columns)
-            measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
+        probabilities = mean_over_patients(predictions[name], targets.patient_ids)
+        folds = predictions["fold"][first_row]
+        columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
+        of_group = label_measures(of_patients, probabilities, folds, columns)
+        measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
     return measures

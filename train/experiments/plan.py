@@ -14,6 +14,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from data_scripts.system.markdown import markdown_table
+from train.data.batch_sampler import TrainingSet
 from train.data.loaders import plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
@@ -70,7 +71,7 @@ def estimate_runs(
         if kind not in speeds:
             speeds[kind] = pairs_per_second(args, dataset["train"], accelerator)
         share = accelerator.process_index, accelerator.num_processes
-        batches = plan_batches(dataset["train"], args.balance, args.batch_size, args.seed, *share)
+        batches = plan_batches(dataset["train"], TrainingSet.of(vars(args)), args.batch_size, args.seed, *share)
         updates = count_updates(args, len(batches))
         pairs = updates * args.gradient_accumulation_steps * args.batch_size * accelerator.num_processes
         time_of_run = {"pairs_per_second": speeds[kind], "seconds": pairs / speeds[kind]}

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_scripts.system.markdown import markdown_table
 from train.evaluation.label_metrics import label_measures
+from train.evaluation.predictions import of_labelled_rows
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 from train.experiments.runner import DONE, Summary
@@ -81,8 +82,10 @@ def quick_metric(predictions: Mapping[str, Array], targets: Targets, headline: s
     Returns:
         Macro F1 of exclusive classes, macro AUROC of the findings that the rows define; None without any.
     """
-    probabilities = predictions.get(f"probe/{headline}")
-    if probabilities is None:
+    if f"probe/{headline}" not in predictions:
         return None
-    value = label_measures(targets, probabilities)["macro_f1" if targets.exclusive else "macro_auroc"].value()
+    of_labelled, targets = of_labelled_rows(predictions, targets)
+    value = label_measures(targets, of_labelled[f"probe/{headline}"])[
+        "macro_f1" if targets.exclusive else "macro_auroc"
+    ].value()
     return None if np.isnan(value) else value

@@ -82,10 +82,7 @@ def measure_experiment(
             "No system has a finished run, in all folds if there are any. Fix the errors in "
             "runs/*/summary.json, then rerun with --retry_failed."
         )
-    group, metric = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
-    if not any(metric in of_system.get(group, {}) for of_system in finished.values()):
-        found = sorted({name.removeprefix("probe/") for of_system in finished.values() for name in of_system})
-        raise ValueError(f"headline is {headline!r}, but no system has this probe; choose one of {', '.join(found)}.")
+    group, metric = _headline(finished, headline, targets)
     if reference is None:
         ours = [title for title, settings in systems.items() if settings["system"] == "lumbarclip"]
         reference = [*ours, *systems][0]
@@ -118,6 +115,21 @@ def measure_experiment(
     }
 
 
+def _headline(finished: Mapping[str, Metrics], headline: str, targets: Targets) -> tuple[str, str]:
+    """Choose the group and metric that lead the tables: of the headline probe, else of the grades, else of retrieval.
+
+    Raises:
+        ValueError: If labels were predicted, but not by this probe.
+    """
+    led = f"probe/{headline}", "macro_f1" if targets.exclusive else "macro_auroc"
+    probes = sorted({name for of_system in finished.values() for name in of_system if name.startswith("probe/")})
+    for group, metric in (led,) if probes else ALSO_COMPARED:
+        if any(metric in of_system.get(group, {}) for of_system in finished.values()):
+            return group, metric
+    found = ", ".join(name.removeprefix("probe/") for name in probes)
+    raise ValueError(f"headline is {headline!r}, but no system has this probe; choose one of {found}.")
+
+
 def _check_rows(every_seed: Sequence[tuple[str, Predictions]], targets: Targets) -> None:
     for title, of_seed in every_seed:
         if len(of_seed["row"]) != len(targets) or not np.array_equal(of_seed["row"], every_seed[0][1]["row"]):
@@ -132,7 +144,7 @@ def _comparisons(
 ) -> list[dict[str, Any]]:
     """For each compared metric: the reference and the best, each less every system and less every baseline."""
     comparisons = []
-    for pair in ((group, metric), *ALSO_COMPARED):
+    for pair in dict.fromkeys([(group, metric), *ALSO_COMPARED]):
         best = best_systems(systems, *pair)
         if not best or _is_certain(systems[best[0]][pair[0]], pair[1]):
             continue
@@ -207,8 +219,10 @@ def _entry(measured: Resampled) -> dict[str, Any]:
 def _reliability(seeds: Sequence[Predictions], targets: Targets) -> dict[str, Any]:
     """Confidence and accuracy of each bin, seeds together; before and after temperature scaling."""
     curves = {}
+    rows = targets.is_labelled
+    targets = targets.select(rows, targets.split)
     for when, name in (("before", f"probe/{CALIBRATED}"), ("after", f"calibrated/{CALIBRATED}")):
-        every = [of_seed[name] for of_seed in seeds if name in of_seed]
+        every = [of_seed[name][rows] for of_seed in seeds if name in of_seed]
         if not every:
             continue
         predicted = [confidence_and_correctness(targets, of, counted_questions(of, targets)) for of in every]

@@ -20,12 +20,14 @@ from data_scripts.system.disk_errors import is_disk_full
 from data_scripts.system.whole_files import read_json, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
+from train.data.batch_sampler import TrainingSet
 from train.evaluation.predict import encode, predict
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.targets import read_targets
 from train.experiments.data import Fold, rows_of_splits
 from train.experiments.spec import ExperimentRun
 from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
 from train.training.history import read_history, training_seconds
 from train.training.run_folder import (
@@ -61,7 +63,7 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
         processor, model = learned_model(run, fold, accelerator)
         if accelerator.is_main_process:
             started = time.perf_counter()
-            predict_fold(model, processor, fold, folder / PREDICTIONS, run.arguments.batch_size)
+            predict_fold(model, processor, fold, folder / PREDICTIONS, run.arguments)
             predicting = time.perf_counter() - started
         del processor, model
     except FloatingPointError as error:
@@ -86,12 +88,12 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
 
 
 def predict_fold(
-    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, fold: Fold, path: Path, batch_size: int
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, fold: Fold, path: Path, args: PretrainArguments
 ) -> None:
     """Predict the test rows of a fold by every protocol, and write the predictions."""
     targets = read_targets(fold.dataset)
-    encoded = encode(model, processor, fold.dataset, targets, batch_size=batch_size)
-    predictions = predict(encoded, targets, fold.rows, fold.number)
+    encoded = encode(model, processor, fold.dataset, targets, batch_size=args.batch_size)
+    predictions = predict(encoded, targets, fold.rows, fold.number, TrainingSet.of(vars(args)))
     write_predictions(path, predictions, targets["test"], fold.dataset["test"]["source"][:])
 
 

@@ -34,6 +34,7 @@ RUNS = "runs"
 # An experiment sets these once for all of its runs.
 SAID_BY_THE_EXPERIMENT = {
     "dataset": "dataset",
+    "labels": "labels",
     "allow_leaks": "allow_leaks",
     "output_dir": "out",
     "seed": "seeds",
@@ -50,6 +51,9 @@ class ExperimentArguments:
 
     description: str = setting("", "The question of the experiment, in a sentence or two; opens its report.")
     dataset: str = setting("", "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
+    labels: Literal["findings", "paper"] = setting(
+        "findings", "Classes of all runs: those of the dataset; or as in the paper, LBP for any finding, or No Finding."
+    )
     allow_leaks: bool = setting(
         False, "Accept splits that share patients, studies or (near-)equal images, and mark the results."
     )
@@ -176,6 +180,7 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
     budget = {name: value for name, value in given_budget.items() if value is not None}
     of_experiment = {
         "dataset": experiment.dataset,
+        "labels": experiment.labels,
         "allow_leaks": experiment.allow_leaks,
         "output_dir": str(Path(experiment.out) / RUNS / run_id),
         "seed": seed,

@@ -23,6 +23,12 @@ class DataArguments(shared.DataArguments):
         "augmented loss. eda: one of four variations of the report that keep its facts (synonyms, swaps, deletions). "
         "both: such a variation of a rephrasing. none: same as alpha 1.",
     )
+    texts_per_pair: int = setting(
+        1,
+        "Augmented texts that an epoch shows for each pair, one after the other: 5 is the paper's augmented set, the "
+        "report and four rephrasings, and makes an epoch five times as long. Validation and the paper's probe then use "
+        "that set, too. 1: one text, drawn.",
+    )
     target_columns: list[Literal["labels", "grade", "level", "sequence", "none"]] = setting(
         ["labels"], "Columns whose classes make the soft targets; none: plain InfoNCE."
     )
@@ -34,6 +40,11 @@ class DataArguments(shared.DataArguments):
         "upsample: repeat pairs of rare labels until labels are balanced (LBP and No Finding, if each pair has one of "
         "them); with several labels per pair, the rarest counts, and its pairs are repeated by the root of its rarity. "
         "sampler: avoid pairs of one report, then of one patient, in a batch. Both are possible. none: each pair once.",
+    )
+    minority_share: float = setting(
+        0.5,
+        "Share to which upsample raises a rare class, beside the largest one; 0.5: equal numbers; 0.1607: Table 1 of "
+        "the paper.",
     )
 
 
@@ -122,9 +133,16 @@ class PretrainArguments(
             ValueError: If a setting is missing, out of range, or contradicts another.
         """
         super().__post_init__()
-        self.check_at_least(1, "image_size")
+        self.check_at_least(1, "image_size", "texts_per_pair")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is a weight in [0, 1]; got {self.alpha}.")
+        if not 0 < self.minority_share <= 0.5:
+            raise ValueError(f"minority_share is a share in (0, 0.5]; got {self.minority_share}.")
+        if self.texts_per_pair > 1 and not self.shows_augmented_texts:
+            raise ValueError(
+                f"texts_per_pair {self.texts_per_pair} shows augmented texts, which only the objective lumbarclip has, "
+                "with alpha below 1 and a text_augmentation: set texts_per_pair 1, or these."
+            )
         if self.lora_rank and not (self.pretrained or self.init_checkpoint):
             raise ValueError(
                 f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
@@ -138,6 +156,11 @@ class PretrainArguments(
         self.target_columns = [column for column in self.target_columns if column != "none"]
         balance = [self.balance] if isinstance(self.balance, str) else self.balance  # `balance: upsample` in YAML
         self.balance = [way for way in balance if way != "none"]
+
+    @property
+    def shows_augmented_texts(self) -> bool:
+        """Whether the loss has a part on augmented texts."""
+        return self.objective == "lumbarclip" and self.alpha < 1 and self.text_augmentation != "none"
 
     def _check_publishing(self) -> None:
         if self.push_to_hub and not self.hub_repo_id:

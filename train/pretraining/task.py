@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
-from train.data.batch_sampler import EpochBatches
+from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
@@ -48,7 +48,15 @@ class PretrainingTask(Task):
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)
         show = PartialState().is_main_process
         self.train_rows, self.validation_rows = build_rows(args, self.dataset, self.processor, show)
+        if show and (warning := augmentation_warning(args, self.train_rows)):
+            logger.warning(warning)
         labels = self.train_rows.labels
+        if show and labels is None and args.target_columns and "labels_if_any" in OBJECTIVES[args.objective].inputs:
+            logger.warning(
+                "No training pair has a class in target_columns %s: each pair matches only itself. Name columns that "
+                "have classes, or build with --labels_from_reports.",
+                ", ".join(args.target_columns),
+            )
         if labels is not None and len(labels.unique(dim=0)) == 1:
             raise ValueError(
                 f"All {len(labels)} training pairs have the same classes, so every report would match every image and "
@@ -67,7 +75,7 @@ class PretrainingTask(Task):
         return ModelWithObjective(self.model, objective)
 
     def batches(self, process_index: int, num_processes: int) -> tuple[PairedRows, EpochBatches]:
-        settings = self.args.balance, self.args.batch_size, self.args.seed
+        settings = TrainingSet.of(vars(self.args)), self.args.batch_size, self.args.seed
         return self.train_rows, plan_batches(self.dataset["train"], *settings, process_index, num_processes)
 
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -107,12 +115,13 @@ def build_rows(
 ) -> tuple[PairedRows, PairedRows]:
     """Make the augmented pairs of `train` and the plain ones of `validation`.
 
-    Both have classes if the training split has, so that the validation loss is that of the same objective.
+    With several texts per pair, those of `validation` have as many. Both have classes if the training split has, so
+    that the validation loss is that of the same objective.
     """
     objective_class = OBJECTIVES[args.objective]
     target_columns, count_absences = objective_class.label_settings(list[str](args.target_columns), args.count_absences)
     options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
-    uses_augmented_texts = "augmented_texts" in objective_class.inputs and args.alpha < 1
+    text_augmentation = args.text_augmentation if args.shows_augmented_texts else "none"
     train_rows = PairedRows(
         dataset["train"],
         processor,
@@ -120,7 +129,8 @@ def build_rows(
         **options,
         augment=args.augment,
         text_unit=args.text_unit,
-        text_augmentation=args.text_augmentation if uses_augmented_texts else "none",
+        text_augmentation=text_augmentation,
+        texts_per_pair=args.texts_per_pair,
     )
     validation_rows = PairedRows(
         dataset["validation"],
@@ -128,18 +138,34 @@ def build_rows(
         [] if train_rows.labels is None else target_columns,
         **options,
         classes_even_if_none=True,
-        text_augmentation="none",
+        text_augmentation=text_augmentation if args.texts_per_pair > 1 else "none",
+        texts_per_pair=args.texts_per_pair,
     )
     return train_rows, validation_rows
 
 
+def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | None:
+    """Tell that pairs lack the augmented text that 1 - alpha of the loss is about; None if they all have one."""
+    lacking = len(rows) - rows.num_augmented
+    if args.objective != "lumbarclip" or args.alpha == 1 or not lacking:
+        return None
+    repeats = "so the loss is that of the reports alone" if lacking == len(rows) else "so their report is used twice"
+    return (
+        f"alpha {args.alpha:g} leaves {1 - args.alpha:g} of the loss to augmented texts, but {lacking} of {len(rows)} "
+        f"training pairs have none (text_augmentation {args.text_augmentation}), {repeats}. Make rephrasings with "
+        "`python -m data_scripts.paraphrase`, or set --text_augmentation eda, which needs none; --alpha 1 if that is "
+        "what you want."
+    )
+
+
 @torch.no_grad()
 def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: int, accelerator: Accelerator) -> float:
-    """Compute the objective on the reports of the validation pairs, the same on every process.
+    """Compute the objective on the validation pairs, the same on every process.
 
-    All pairs make one batch, so that the loss depends neither on the batch size nor on the processes. With an objective
-    that compares patches with tokens, a large split does not fit in memory: its loss is the mean over batches the size
-    of a step, in the order of the split, weighted by their pairs. Model and objective are left in evaluation mode.
+    All pairs make one batch, so that the loss depends neither on the batch size nor on the processes; with several
+    augmented texts per pair it is the mean over as many batches, text after text. With an objective that compares
+    patches with tokens, a large split does not fit in memory: its loss is the mean over batches the size of a step, in
+    the order of the split, weighted by their pairs. Model and objective are left in evaluation mode.
 
     Returns:
         The loss in nats. Losses of different objectives cannot be compared.
@@ -161,11 +187,28 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
     if by_batch:
         return (torch.stack(losses).sum() / len(rows)).item()
+    output = _join(outputs)
     with accelerator.autocast():  # for an objective with a layer of its own on half-precision features
-        return objective(_join(outputs), labels, gather=keep_local).item()
+        losses.append(objective(output, labels, gather=keep_local))
+        for place in range(1, rows.texts_per_pair if rows.num_augmented else 1):
+            output.augmented_text_embeds = _embed_augmented(trained.model, rows, place, batch_size)
+            losses.append(objective(output, labels, gather=keep_local))
+    return torch.stack(losses).mean().item()
+
+
+def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch_size: int) -> Tensor:
+    """Embed the augmented text `place` of each pair. Shape (N, D)."""
+    embeds = []
+    for start in range(0, len(rows), batch_size):
+        pairs = range(start, min(start + batch_size, len(rows)))
+        texts = rows.augmented_batch([(0, len(rows) * place + row) for row in pairs])
+        texts = send_to_device(texts, model.device)
+        of_texts = model.get_text_features(texts["augmented_input_ids"], texts["augmented_attention_mask"])
+        embeds.append(of_texts[texts["augmented_text_index"]])
+    return torch.cat(embeds)
 
 
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:
-    names = ("image_embeds", "text_embeds", "image_features")
-    joined = {name: torch.cat([output[name] for output in outputs]) for name in names}
+    names = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")
+    joined = {name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]}
     return LumbarCLIPOutput(**joined, inverse_temperature=outputs[0].inverse_temperature)

@@ -1,8 +1,9 @@
 """Evaluate a model: predict, measure, and write `predictions.parquet`, `metrics.json`, the report and the figures."""
 
+import logging
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from datasets import DatasetDict
 from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.onnx_export import weights_sha256
+from train.data.batch_sampler import TrainingSet
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.baselines import baseline_features
@@ -21,18 +23,20 @@ from train.evaluation.predict import encode, predict, predict_baselines
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.statistics.bootstrap import Resampling
-from train.evaluation.targets import count_labels, read_targets
+from train.evaluation.targets import count_labels, have_labels, missing_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
 from train.reporting.figures.style import save_figures
 from train.reporting.run_report import run_report
 from train.training.history import read_history
+
+logger = logging.getLogger(__name__)
 
 FEATURES = "features"
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate, as in `EvaluateArguments`; the name of the dataset; `describe_start` of the run, if any."""
+    """How to evaluate, as in `EvaluateArguments`, and what: the dataset's name, and the run, if there was one."""
 
     dataset_name: str = "dataset"
     split: str = "test"
@@ -40,7 +44,8 @@ class EvaluationSettings:
     baselines: bool = True
     num_resamples: int = 1000
     seed: int = 0
-    start: dict[str, str] | None = None
+    start: dict[str, str] | None = None  # `describe_start` of the run
+    training_set: TrainingSet = field(default_factory=TrainingSet)  # of the run; the paper's probe has the same
 
 
 def evaluate(
@@ -71,17 +76,20 @@ def evaluate(
     facts = facts or DataFacts(settings.dataset_name, used)
     splits = {"test" if name == settings.split else name: rows for name, rows in used.items()}
     targets, sources = read_targets(splits), splits["test"]["source"][:]
+    if missing := missing_labels(targets):
+        logger.warning(missing)
 
     # Predict: encode once, fit the probes of the model and of the baselines.
     encoded = encode(model, processor, splits, targets, batch_size=settings.batch_size, cache_dir=out_dir / FEATURES)
-    predictions = predict(encoded, targets, np.arange(len(sources)))
+    predictions = predict(encoded, targets, np.arange(len(sources)), training_set=settings.training_set)
     if settings.baselines:
         baselines = baseline_features(model, processor, splits, settings.batch_size, settings.seed)
         predictions |= predict_baselines(baselines, targets, ["logistic"])
 
     # Measure.
     results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
-        "prompts": prompts_asked(processor, targets["test"]),
+        "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
+        "training_set": asdict(settings.training_set),
         "dataset": {
             "name": settings.dataset_name,
             "split": settings.split,
@@ -92,6 +100,7 @@ def evaluate(
             "start": settings.start,
             "synthetic": all(source.startswith("synthetic") for source in sources),
             "labels": count_labels(targets["test"]),
+            "missing_labels": missing_labels(targets),
         },
         "weights_sha256": weights_sha256(model),
         "command": shlex.join(["python", *sys.argv]),

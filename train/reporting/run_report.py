@@ -60,13 +60,16 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     values = {
         **opening_values(results),
         "baselines": list(results["baselines"]),
-        "probe_table": systems_table(probes, compared),
-        "differences_table": systems_table(differences, shared) if differences else "",
+        "probe_table": systems_table(probes, compared) if compared else "",
+        "differences_table": systems_table(differences, shared) if shared else "",
         "other_probes_table": _other_probes_table(results, compared),
+        "probed_rows": rows_in_words(results.get("training_set", {})),
         "patients_table": _patients_table(results, compared),
         "calibration_table": calibration,
         "sets_table": sets,
-        "zero_shot_table": systems_table(zero_shot, [name for name in compared if name in results["zero_shot"]]),
+        "zero_shot_table": systems_table(zero_shot, [name for name in compared if name in results["zero_shot"]])
+        if results["zero_shot"]
+        else "",
         "zero_shot_metrics_table": metrics_table({MODEL: results["zero_shot"]}),
         "prompts": results["prompts"],
         "retrieval_table": retrieval_table(results["retrieval"]),
@@ -78,6 +81,18 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     return fill_template(TEMPLATES / "run_report.md.jinja", values) + "\n"
 
 
+def rows_in_words(training_set: Mapping[str, Any]) -> str:
+    """Say which rows an epoch of the paper's probe had: the `training_set` of `metrics.json`; empty in older ones.
+
+    Example:
+        >>> rows_in_words({"texts_per_pair": 5, "balance": ["upsample"]})
+        'as in pretraining, each image 5 times an epoch, and those of rare classes more often'
+    """
+    times = training_set.get("texts_per_pair", 1)
+    once = "each image once an epoch" if times == 1 else f"as in pretraining, each image {times} times an epoch"
+    return once + (", and those of rare classes more often" if "upsample" in training_set.get("balance", ()) else "")
+
+
 def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what every report opens and ends with: the data, warnings, labels, command and date."""
     data = results["dataset"]
@@ -85,7 +100,7 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
         "data": data,
         "where": describe_dataset(data),
         "start_warning": start_warning(data.get("start")),
-        "label_table": counts_table("label", data["labels"]),
+        "label_table": counts_table("label", data["labels"]) if data["labels"] else "",
         "command": results["command"],
         "date": results["date"],
     }

@@ -4,7 +4,7 @@ A system's dataclasses carry the first line of the docstrings here, so that `--h
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import check_choices, setting
 
@@ -14,6 +14,11 @@ class DataArguments:
     """Data."""
 
     dataset: str = setting("", "Folder that data_scripts.build wrote, or Hub id of such a dataset.")
+    labels: Literal["findings", "paper"] = setting(
+        "findings",
+        "Classes of the rows. findings: those of the dataset. paper: as in the LumbarCLIP paper, LBP for any finding, "
+        "or No Finding.",
+    )
     allow_leaks: bool = setting(
         False, "Accept splits that share patients, studies or (near-)identical images; all results are then marked."
     )

@@ -34,6 +34,8 @@ FREE_SETTINGS = (
     *("resume", "overwrite", "output_dir", "dataset", "num_workers", "save_every", "report_to", "evaluate"),
     *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
+# What runs did before these settings existed, so that older runs and experiments can be resumed.
+BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5}
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
@@ -170,7 +172,11 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         return [f"{name}: not recorded then" for name in sorted(lacking)]
     # Two processes with half the batch are the same run.
     old, new = (
-        {**run["arguments"], "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"]}
+        {
+            **BEFORE_SETTINGS,
+            **run["arguments"],
+            "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"],
+        }
         for run in (before, now)
     )
     changed = [

@@ -6,7 +6,14 @@ from math import comb
 import numpy as np
 import pytest
 
-from train.data.batch_sampler import EpochBatches, Upsampling, deal, upsample_minorities
+from train.data.batch_sampler import (
+    EpochBatches,
+    TrainingSet,
+    Upsampling,
+    deal,
+    exclusive_or_all,
+    upsample_minorities,
+)
 
 
 def reports_of_patients(random, num_rows):
@@ -152,6 +159,49 @@ def test_several_labels_repeat_by_the_root_of_the_rarest():
     upsampling = upsample_minorities(classes)
     assert upsampling.class_of_row.tolist() == [0] * 6 + [1] * 3 + [3]
     assert upsampling.rows_of_class.tolist() == [6, round(3 * 1.5), 0, 3]
+
+
+@pytest.mark.parametrize(
+    "counts, share, expected",
+    [
+        ([17, 5, 8], 0.5, [17, 17, 17]),
+        ([30, 2, 8], 0.2, [30, 8, 8]),  # 7.5 of 37.5 would be enough: no row of the third is left out
+        ([30, 2, 9], 0.25, [30, 10, 10]),
+        ([30, 20, 29], 0.25, [30, 20, 29]),  # all have more than the share
+        ([9870, 1770], 0.1607, [9870, 1890]),  # Table 1 of the paper
+    ],
+)
+def test_a_rare_class_is_raised_to_its_share_beside_the_largest(counts, share, expected):
+    classes = np.eye(len(counts), dtype=bool)[np.repeat(np.arange(len(counts)), counts)]
+    upsampling = upsample_minorities(classes, share)
+    assert upsampling.rows_of_class.tolist() == expected
+    drawn = upsampling.draw(np.random.default_rng(0))
+    assert np.bincount(drawn, minlength=len(classes)).min() == 1  # every row its turn
+
+
+def test_the_augmented_set_holds_every_row_with_each_text():
+    classes = np.eye(2, dtype=bool)[[0] * 6 + [1] * 2]
+    assert TrainingSet().rows(classes, seed=0).tolist() == list(range(8))
+    assert TrainingSet(texts_per_pair=3).rows(classes, seed=0).tolist() == [*range(8)] * 3
+    once = TrainingSet(balance=["upsample"]).rows(classes, seed=0)
+    assert np.bincount(once).tolist() == [1] * 6 + [3] * 2
+    thrice = TrainingSet(texts_per_pair=3, balance=["upsample"], minority_share=0.35).rows(classes, seed=0)
+    times = np.bincount(thrice)  # 18 rows of the first class, so 18 * 0.35 / 0.65 = 9.7 of the second
+    assert times[:6].tolist() == [3] * 6 and times[6:].sum() == 10 and times[6:].min() >= 3
+
+
+def test_a_training_set_is_read_from_the_settings_of_runs_old_and_new():
+    assert TrainingSet.of({"batch_size": 8}) == TrainingSet()
+    settings = {"balance": ["upsample"], "texts_per_pair": 5, "minority_share": 0.2, "alpha": 0.5}
+    assert TrainingSet.of(settings) == TrainingSet(5, ["upsample"], 0.2)
+
+
+def test_the_pair_is_balanced_if_it_divides_the_rows_and_else_all_labels():
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=bool)
+    assert exclusive_or_all(labels, [0, 2]).tolist() == labels[:, [0, 2]].tolist()
+    assert exclusive_or_all(labels, [0]).tolist() == labels.tolist()
+    unlabelled = np.concatenate([labels, np.zeros((1, 3), dtype=bool)])
+    assert exclusive_or_all(unlabelled, [0, 2])[:, 3].tolist() == [False, False, False, True]
 
 
 def test_a_row_without_class_is_refused():

@@ -8,7 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from train.data.batch_sampler import EpochBatches
+from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.image_augmentation import vary_images
 from train.data.image_cache import normalise
 from train.data.loaders import (
@@ -110,7 +110,7 @@ def test_sentences_are_drawn_for_each_epoch_and_disturb_no_other_choice(splits, 
         for (_, row), drawn, rephrasing in zip(
             indices, texts_of(other, "augmented_"), texts_of(one, "augmented_"), strict=True
         ):
-            text = next(t for t in whole.augmented_texts[row] if tokens_of(tiny_processor, [t]) == [rephrasing])
+            text = next(t for t in whole.augmented_texts[row][0] if tokens_of(tiny_processor, [t]) == [rephrasing])
             assert drawn in tokens_of(tiny_processor, cut.parts[text])
         for row, text in zip(seen, texts_of(other), strict=True):
             seen[row].add(tuple(text))
@@ -124,13 +124,60 @@ def test_sentences_are_drawn_for_each_epoch_and_disturb_no_other_choice(splits, 
 def test_epochs_draw_different_variations(splits, tiny_processor, augmentation, num_texts):
     rows = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
     again = paired_rows(splits, tiny_processor, text_augmentation=augmentation)
-    drawn = [rows._augmented(5, np.random.default_rng([0, epoch, 5])) for epoch in range(60)]
-    assert set(drawn) == set(rows.augmented_texts[5]) and len(rows.augmented_texts[5]) == num_texts
+    drawn = [rows._augmented(epoch, 5, np.random.default_rng([0, epoch, 5])) for epoch in range(60)]
+    (texts,) = rows.augmented_texts[5]
+    assert set(drawn) == set(texts) and len(texts) == num_texts
     for epoch in range(5):
         batch = rows.__getitems__([(epoch, 5), (epoch, 6)])
         assert texts_of(batch, "augmented_")[0] == tokens_of(tiny_processor, [drawn[epoch]])[0]
         other = again.__getitems__([(epoch, 5), (epoch, 6)])
         assert all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+def test_an_epoch_shows_each_text_of_a_pair_once(splits, tiny_processor):
+    """Entry R * k + row is the row with its text k: the report, then the rephrasings."""
+    num_rows, texts = len(splits["train"]), TrainingSet(texts_per_pair=3)
+    rows = paired_rows(splits, tiny_processor, texts_per_pair=3)
+    shown = {row: [] for row in range(num_rows)}
+    for batch in plan_batches(splits["train"], texts, 8, seed=0).batches_of_epoch(4):
+        made = rows.__getitems__([(4, entry) for entry in batch.tolist()])
+        assert made["rows"].tolist() == (batch % num_rows).tolist()
+        assert texts_of(made) == tokens_of(tiny_processor, splits["train"][batch % num_rows]["report"])
+        for row, text in zip(made["rows"].tolist(), texts_of(made, "augmented_"), strict=True):
+            shown[row].append(text)
+    for row, drawn in shown.items():
+        pair = splits["train"][row]
+        assert sorted(drawn) == sorted(tokens_of(tiny_processor, [pair["report"], *pair["rephrasings"]]))
+
+
+def test_entries_of_a_pair_share_its_image_but_no_random_choice(splits, tiny_processor):
+    num_rows = len(splits["train"])
+    plain, varied = (
+        paired_rows(splits, tiny_processor, texts_per_pair=2, augment=augment) for augment in (False, True)
+    )
+    entries = [(0, 7), (0, num_rows + 7)]
+    batch = plain.__getitems__(entries)
+    assert torch.equal(*batch["pixel_values"]) and torch.equal(*batch["labels"])
+    assert not torch.allclose(*varied.__getitems__(entries)["pixel_values"])
+
+
+def test_more_texts_than_an_epoch_shows_take_turns(splits, tiny_processor):
+    rows, num_rows = paired_rows(splits, tiny_processor, texts_per_pair=2), len(splits["train"])
+    pair = splits["train"][9]
+    report, first, second = tokens_of(tiny_processor, [pair["report"], *pair["rephrasings"]])
+    shown = [texts_of(rows.__getitems__([(epoch, 9), (epoch, num_rows + 9)]), "augmented_") for epoch in range(3)]
+    assert shown == [[report, first], [second, report], [first, second]]
+
+
+@pytest.mark.parametrize("augmentation, expected", [("rephrasings", 39), ("both", 40), ("none", 0)])
+def test_pairs_with_another_text_are_counted(splits, tiny_processor, augmentation, expected):
+    def lose_first(row, index):
+        return {"rephrasings": row["rephrasings"] if index else []}
+
+    some = splits["train"].map(lose_first, with_indices=True)
+    for texts_per_pair in (1, 5):
+        rows = PairedRows(some, tiny_processor, [], 0, text_augmentation=augmentation, texts_per_pair=texts_per_pair)
+        assert rows.num_augmented == expected
 
 
 def test_without_augmentation_there_is_no_second_text(splits, tiny_processor):
@@ -205,12 +252,25 @@ def test_batches_are_planned_from_labels_reports_and_patients(splits):
     train = splits["train"].select([row for row, (label,) in enumerate(splits["train"]["labels"]) if label or row < 20])
     counts = np.bincount([label for (label,) in train["labels"]])
     texts, patients = text_and_patient_ids(train)
-    drawn, repeated, dealt = (plan_batches(train, balance, 4, seed=0) for balance in ([], ["upsample"], ["sampler"]))
+    drawn, repeated, dealt = (
+        plan_batches(train, TrainingSet(balance=balance), 4, seed=0) for balance in ([], ["upsample"], ["sampler"])
+    )
     assert drawn == EpochBatches(len(train), 4, seed=0)
     assert counts.min() < counts.max() and repeated.upsampling.rows_of_class.tolist() == [counts.max()] * 2
     expected = EpochBatches(len(train), 4, seed=0, text_and_patient_ids=(texts, patients))
     assert (dealt.batches_of_epoch(2) == expected.batches_of_epoch(2)).all()
     assert dealt.upsampling is None and repeated.text_and_patient_ids is None
+
+
+def test_several_texts_are_upsampled_and_dealt_as_more_pairs(splits):
+    train = splits["train"]
+    texts, patients = text_and_patient_ids(train)
+    dealt = plan_batches(train, TrainingSet(texts_per_pair=3, balance=["sampler"]), 8, seed=0)
+    expected = EpochBatches(3 * len(train), 8, seed=0, text_and_patient_ids=(np.tile(texts, 3), np.tile(patients, 3)))
+    assert (dealt.batches_of_epoch(1) == expected.batches_of_epoch(1)).all()
+    counts = np.bincount([label for (label,) in train["labels"]])
+    repeated = plan_batches(train, TrainingSet(texts_per_pair=3, balance=["upsample"]), 8, seed=0)
+    assert repeated.upsampling.rows_of_class.tolist() == [3 * counts.max()] * 2
 
 
 def test_the_pair_of_the_paper_is_evened_out_where_it_divides_the_rows():
@@ -224,9 +284,11 @@ def test_the_pair_of_the_paper_is_evened_out_where_it_divides_the_rows():
     assert classes_to_balance(labelled([0, 1], [], [2])).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
 
 
-def test_upsampling_without_labels_is_refused():
-    with pytest.raises(ValueError, match="--balance upsample.*none of the 2 training pairs has a label"):
-        plan_batches(graded([[], []], [None, None]), ["upsample"], 1, seed=0)
+@pytest.mark.parametrize("labels", [[[], []], [None, None]])
+def test_upsampling_without_labels_warns_and_repeats_nothing(labels, caplog):
+    batches = plan_batches(graded(labels, [None, None]), TrainingSet(balance=["upsample"]), 1, seed=0)
+    assert batches.upsampling is None and len(batches) == 2
+    assert "none of the 2 training pairs has a label" in caplog.text and "--labels_from_reports" in caplog.text
 
 
 @pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])

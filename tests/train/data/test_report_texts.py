@@ -22,8 +22,8 @@ def rows():
 def test_variations_keep_the_facts_of_their_texts(rows, augmentation, counts):
     reports, rephrasings = rows
     augmented = augmented_texts(reports, rephrasings, augmentation, seed=0, show_progress=False)
-    assert {len(texts) for texts in augmented} == counts
-    for report, rephrased, texts in zip(reports, rephrasings, augmented, strict=True):
+    assert {len(texts) for (texts,) in augmented} == counts
+    for report, rephrased, (texts,) in zip(reports, rephrasings, augmented, strict=True):
         sources = [report] if augmentation == "eda" or not rephrased else rephrased
         for place, text in enumerate(texts):
             source = sources[place // VARIATIONS]
@@ -33,10 +33,26 @@ def test_variations_keep_the_facts_of_their_texts(rows, augmentation, counts):
 
 def test_rephrasings_and_none_are_what_the_rows_hold(rows):
     reports, rephrasings = rows
-    assert augmented_texts(reports, rephrasings, "rephrasings", seed=0) == rephrasings
+    expected = [[texts] if texts else [] for texts in rephrasings]
+    assert augmented_texts(reports, rephrasings, "rephrasings", seed=0) == expected
     assert augmented_texts(reports, rephrasings, "none", seed=0) == [[]] * len(reports)
     with pytest.raises(ValueError, match="text_augmentation must be one of rephrasings, eda.*got 'aeda'"):
         augmented_texts(reports, rephrasings, "aeda", seed=0)
+
+
+@pytest.mark.parametrize("texts_per_pair", [2, 3, 5])
+def test_several_texts_are_the_report_and_its_rephrasings(rows, texts_per_pair):
+    """Each may be varied; a pair has its texts whether or not an epoch shows as many."""
+    reports, rephrasings = rows
+    plain, eda, both = (
+        augmented_texts(reports, rephrasings, augmentation, 0, texts_per_pair, show_progress=False)
+        for augmentation in ("rephrasings", "eda", "both")
+    )
+    for report, rephrased, *texts in zip(reports, rephrasings, plain, eda, both, strict=True):
+        originals, variations = [report, *rephrased], list(eda_variations(report, seed=0))
+        assert texts[0] == [[text] for text in originals]
+        assert texts[1] == [[text] for text in (report, *variations)]
+        assert texts[2] == [list(eda_variations(text, seed=0)) for text in originals]
 
 
 def test_variations_follow_from_text_and_seed(rows):

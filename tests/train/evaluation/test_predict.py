@@ -12,9 +12,17 @@ from scipy.special import expit, softmax
 from modeling_lumbarclip.calibration_lumbarclip import zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from tests.train.experiments.made_experiment import exclusive_targets, finding_targets
+from train.data.batch_sampler import TrainingSet
 from train.evaluation import predict as module
 from train.evaluation.features import encode_images, encode_texts
-from train.evaluation.predict import calibrated_predictions, encode, predict, predict_majority, probe_predictions
+from train.evaluation.predict import (
+    calibrated_predictions,
+    encode,
+    grade_predictions,
+    predict,
+    predict_majority,
+    probe_predictions,
+)
 from train.evaluation.predictions import of_baselines
 from train.evaluation.protocols.attention_pooling import attention_pooling
 from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
@@ -134,6 +142,25 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
         np.testing.assert_array_equal(predictions[f"grade/{space}"] == -1, np.arange(12) % 3 == 0)
 
 
+@pytest.mark.parametrize("dataset", [True], indirect=True)
+def test_only_the_papers_probe_learns_from_the_augmented_set(dataset, tiny_model, tiny_processor):
+    targets, rows = read_targets(dataset), np.arange(len(dataset["test"]))
+    encoded, training_set = (
+        encode(tiny_model, tiny_processor, dataset, targets, batch_size=5),
+        TrainingSet(3, ["upsample"]),
+    )
+    once = predict(encoded, targets, rows)
+    repeated = predict(encoded, targets, rows, training_set=training_set)
+    changed = {name for name in once if not np.array_equal(once[name], repeated[name])}
+    assert {name.rpartition("/")[0] for name in changed if name.startswith("probe/")} == {
+        f"probe/{name}" for name in PROBE_LOSSES
+    }
+    assert not {name for name in changed if name.startswith(("retrieval/", "zero_shot", "grade/", "patient_"))}
+    for space, features in encoded.features.items():
+        expected = paper_probe(features, targets, training_set=training_set, seed=0).probabilities["test"]
+        np.testing.assert_array_equal(repeated[f"probe/paper/{space}"], expected)
+
+
 @pytest.mark.parametrize("dataset", [False], indirect=True)
 def test_the_truth_of_test_rows_changes_no_prediction(dataset, predicted):
     changed = dataset | {"test": dataset["test"].map(other_truth, features=dataset["test"].features)}
@@ -216,4 +243,5 @@ def test_findings_are_predicted_by_their_share_and_grades_by_the_commonest():
 def test_it_answers_what_the_probes_answer(made):
     targets = splits_of(made())
     features = {split: np.random.default_rng(0).random((len(of), 2)) for split, of in targets.items()}
-    assert majority(targets).keys() == probe_predictions(features, targets, "unprojected").keys()
+    of_features = (features, targets, "unprojected")
+    assert majority(targets).keys() == {**probe_predictions(*of_features), **grade_predictions(*of_features)}.keys()

@@ -87,6 +87,9 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "invalid choice: 'smote'"),
         (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "invalid choice: 'word'"),
         (["--dataset", "d", "--output_dir", "o", "--text_augmentation", "aeda"], "invalid choice: 'aeda'"),
+        (["--dataset", "d", "--output_dir", "o", "--texts_per_pair", "0"], "texts_per_pair must be at least 1; got 0"),
+        (["--dataset", "d", "--output_dir", "o", "--minority_share", "0.6"], r"a share in \(0, 0.5\]; got 0.6"),
+        (["--dataset", "d", "--output_dir", "o", "--minority_share", "0"], r"a share in \(0, 0.5\]; got 0.0"),
         (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
@@ -96,6 +99,21 @@ def test_merged_keys_may_be_written_over(tmp_path):
 def test_settings_that_cannot_work_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         parse_arguments(PretrainArguments, words)
+
+
+@pytest.mark.parametrize("off", [{"alpha": 1.0}, {"text_augmentation": "none"}, {"objective": "clip"}])
+def test_several_texts_per_pair_need_a_loss_on_them(off):
+    with pytest.raises(ValueError, match="texts_per_pair 5 shows augmented texts, which only.*set texts_per_pair 1"):
+        PretrainArguments(dataset="d", output_dir="o", texts_per_pair=5, **off)
+    assert not PretrainArguments(dataset="d", output_dir="o", **off).shows_augmented_texts
+
+
+def test_augmented_texts_are_shown_to_the_objectives_that_read_them():
+    from train.objectives import OBJECTIVES
+
+    for name, objective in OBJECTIVES.items():
+        shown = PretrainArguments(dataset="d", output_dir="o", objective=name).shows_augmented_texts
+        assert shown == ("augmented_texts" in objective.inputs)
 
 
 def test_every_objective_is_a_choice():
@@ -122,5 +140,6 @@ def test_the_paper_configs_hold_the_paper_hyperparameters():
         assert (args.epochs, args.batch_size, args.learning_rate) == (50, 128, 2e-5)
         assert (args.weight_decay, args.warmup_ratio, args.alpha) == (1e-4, 0.1, 0.5)
         assert (args.projection, args.projection_dim, args.image_size, args.pretrained) == ("linear", 256, 224, True)
-        assert args.balance == ["upsample"]
+        assert (args.text_augmentation, args.texts_per_pair) == ("both", 5)
+        assert (args.balance, args.minority_share) == (["upsample"], pytest.approx(1890 / 11760, abs=1e-4))
         assert args.text == "emilyalsentzer/Bio_ClinicalBERT"

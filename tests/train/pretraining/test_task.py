@@ -1,18 +1,27 @@
-"""Validation under mixed precision, and of a split in which no pair has a class."""
+"""What an epoch and a validation hold: the paper's numbers, half precision, splits without classes or texts."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from datasets import load_dataset
+from datasets import ClassLabel, Dataset, Features, List, load_dataset
 
+from data_scripts.system.command_line import parse_arguments
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
+from modeling_lumbarclip.losses_lumbarclip import soft_contrastive_loss_dense
 from tests.conftest import TINY_TEXT
+from train.data.batch_sampler import TrainingSet
+from train.data.loaders import plan_batches, target_classes
+from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.task import build_rows, validation_loss
+from train.pretraining.batch_statistics import target_statistics
+from train.pretraining.task import augmentation_warning, build_rows, validation_loss
+from train.training.loop import count_updates
 
 TINY_RESNET = {
     "model_type": "timm_wrapper",
@@ -85,6 +94,110 @@ def test_a_validation_split_without_classes_is_one_class_of_the_training(name, s
     assert validation_rows.labels.tolist() == [[0, 0, 1]] * len(bare["validation"])
     trained = trained_resnet(name, train_rows.labels)
     assert math.isfinite(validation_loss(trained, validation_rows, 8, accelerator("no")))
+
+
+@pytest.mark.parametrize("augmentation", ["rephrasings", "both"])
+def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentation, splits, tiny_processor, accelerator):
+    """Against the loss as its formula is written, of one batch for each text."""
+    settings = {"texts_per_pair": 3, "text_augmentation": augmentation}
+    train_rows, rows = rows_of(splits, tiny_processor, alpha=0.3, **settings)
+    trained = trained_resnet("lumbarclip", train_rows.labels)
+    trained.objective.alpha = 0.3
+    model, expected = trained.model.eval(), []
+    for place in range(3):
+        batch = rows.__getitems__([(0, len(rows) * place + row) for row in range(len(rows))])
+        with torch.no_grad():
+            images = model.get_image_features(batch["pixel_values"])
+            texts = {
+                prefix: model.get_text_features(batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"])[
+                    batch[f"{prefix}text_index"]
+                ]
+                for prefix in ("", "augmented_")
+            }
+            reports, augmented = (
+                soft_contrastive_loss_dense(images, texts[prefix], model.inverse_temperature, rows.labels)
+                for prefix in ("", "augmented_")
+            )
+        expected.append(0.3 * reports + 0.7 * augmented)
+    assert len({round(loss.item(), 6) for loss in expected}) == 3
+    validated = validation_loss(trained, rows, 5, accelerator("no"))
+    assert validated == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
+
+
+def test_one_text_per_pair_validates_the_reports_alone(splits, tiny_processor):
+    assert [rows.num_augmented > 0 for rows in rows_of(splits, tiny_processor)] == [True, False]
+    assert [rows.num_augmented > 0 for rows in rows_of(splits, tiny_processor, alpha=1.0)] == [False, False]
+
+
+def warning_of(splits, processor, **settings):
+    args = PretrainArguments(dataset="tiny", output_dir="run", **settings)
+    rows, _ = build_rows(args, splits, processor, show_progress=False)
+    return augmentation_warning(args, rows)
+
+
+def test_a_loss_on_texts_that_do_not_exist_is_warned_of(splits, tiny_processor):
+    def keep(num_rephrased):
+        def change(row, index):
+            return {"rephrasings": row["rephrasings"] if index < num_rephrased else []}
+
+        return {split: rows.map(change, with_indices=True) for split, rows in splits.items()}
+
+    none, some = keep(0), keep(30)
+    told = warning_of(none, tiny_processor)
+    assert "alpha 0.5 leaves 0.5 of the loss to augmented texts, but 40 of 40" in told
+    assert "the loss is that of the reports alone" in told
+    assert "data_scripts.paraphrase" in told and "--text_augmentation eda" in told and "--alpha 1" in told
+    assert "40 of 40" in warning_of(none, tiny_processor, texts_per_pair=5)
+    assert "40 of 40" in warning_of(splits, tiny_processor, text_augmentation="none")
+    assert "10 of 40" in (told := warning_of(some, tiny_processor)) and "their report is used twice" in told
+    for settings in ({"alpha": 1.0}, {"objective": "convirt"}, {"text_augmentation": "both"}):
+        assert warning_of(none, tiny_processor, **settings) is None
+    assert warning_of(splits, tiny_processor) is None
+
+
+def paper_split():
+    """The 2,328 training pairs of the paper: Table 1 has 5 x 1,974 LBP, and 11,640 less these are 5 x 354."""
+    names = ["LBP", "No Finding"]
+    rows = {"labels": [["LBP"]] * 1974 + [["No Finding"]] * 354}
+    return Dataset.from_dict(rows, features=Features(labels=List(ClassLabel(names=names))))
+
+
+@pytest.mark.parametrize("tower", ["resnet50", "vit", "swin"])
+def test_the_paper_config_makes_the_updates_and_the_targets_of_the_paper(tower):
+    """Table 1: 9,870 LBP and 1,890 No Finding. 91 full batches of 128 in an epoch, 50 epochs."""
+    config = Path(__file__).parents[3] / "train" / "configs" / f"paper_{tower}.yaml"
+    args, split = parse_arguments(PretrainArguments, [str(config)]), paper_split()
+    batches = plan_batches(split, TrainingSet.of(vars(args)), args.batch_size, args.seed)
+    assert batches.upsampling.rows_of_class.tolist() == [9870, 1890]
+    assert (len(batches), count_updates(args, len(batches))) == (91, 4550)
+
+    epoch, no_finding = batches.batches_of_epoch(0), 1890 / 11760
+    entries, times = np.unique(epoch, return_counts=True)
+    assert len(entries) > 11640 - 112 and times.max() == 2  # 112 entries do not fill another batch
+    assert np.mean(epoch % 2328 >= 1974) == pytest.approx(no_finding, abs=0.002)
+
+    classes = target_classes(split, ["labels"])
+    entropies = [
+        target_statistics(classes[batch % 2328], args.initial_temperature)["target_entropy"] for batch in epoch
+    ]
+    # At a temperature of 0.07 a target is uniform over the pairs of its class: ln of their number.
+    counts = np.sum(epoch % 2328 >= 1974, axis=1)
+    by_hand = (counts * np.log(counts) + (128 - counts) * np.log(128 - counts)) / 128
+    assert entropies == pytest.approx(by_hand, abs=1e-3)
+    of_shares = sum(share * math.log(128 * share) for share in (no_finding, 1 - no_finding))
+    assert np.mean(entropies) == pytest.approx(of_shares, abs=0.02) and of_shares == pytest.approx(4.411, abs=1e-3)
+
+
+def test_the_paper_experiment_compares_the_paper_sets():
+    """LumbarCLIP on the augmented and upsampled set, the others on 2,328 pairs: 18 full batches, 50 epochs."""
+    config = Path(__file__).parents[3] / "train" / "configs" / "experiments" / "paper.yaml"
+    experiment = parse_arguments(ExperimentArguments, [str(config), "--out", "experiments/paper"])
+    updates = {}
+    for run in plan_runs(experiment):
+        batches = plan_batches(paper_split(), TrainingSet.of(vars(run.arguments)), run.arguments.batch_size, run.seed)
+        updates.setdefault(count_updates(run.arguments, len(batches)), []).append(run.title)
+    assert {number: len(titles) for number, titles in updates.items()} == {4550: 21, 900: 4}
+    assert updates[900] == ["ConVIRT", "GLoRIA", "MedCLIP-ViT", "MedCLIP-ResNet-50"]
 
 
 def test_a_training_split_without_classes_makes_the_validation_hard_too(splits, tiny_processor):

@@ -15,6 +15,23 @@ def test_matrices_decay_and_the_temperature_does_not(tiny_model):
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(tiny_model.parameters()))
 
 
+def test_two_updates_are_those_of_adamw_at_the_given_rate():
+    """By hand, Loshchilov and Hutter 2019: a weight that decays and a bias that does not, with different gradients."""
+    layer = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(layer.weight, 3.0)
+    torch.nn.init.constant_(layer.bias, 3.0)
+    optimizer = build_optimizer(layer, learning_rate=0.2, weight_decay=0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
+    for gradient in (0.5, -2.0):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 1), gradient), torch.full((1,), gradient)
+        optimizer.step()
+    # First: the mean is 0.5, the root of the mean square 0.5. Then, corrected for their start:
+    mean, mean_square = (0.9 * 0.1 * 0.5 - 0.1 * 2) / (1 - 0.9**2), (0.999 * 0.001 * 0.25 + 0.001 * 4) / (1 - 0.999**2)
+    bias = 3 - 0.2 - 0.2 * mean / mean_square**0.5
+    weight = (3 * (1 - 0.2 * 0.1) - 0.2) * (1 - 0.2 * 0.1) - 0.2 * mean / mean_square**0.5
+    assert (layer.weight.item(), layer.bias.item()) == pytest.approx((weight, bias), rel=1e-6)
+
+
 def test_frozen_parameters_are_left_out(tiny_model):
     tiny_model.text_model.requires_grad_(False)
     trained = {

@@ -73,6 +73,14 @@ def test_a_run_is_not_resumed_at_another_power():
     assert changed_settings(before, {**before, "arguments": {"batch_size": 8, "power_watts": None}}) == []
 
 
+def test_a_run_of_before_there_were_several_texts_showed_one():
+    before = {"arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
+    now = {**before, "arguments": {"batch_size": 8, "texts_per_pair": 1, "minority_share": 0.5}}
+    assert changed_settings(before, now) == []
+    now["arguments"] |= {"texts_per_pair": 5, "minority_share": 0.16}
+    assert changed_settings(before, now) == ["minority_share: 0.5 then, 0.16 now", "texts_per_pair: 1 then, 5 now"]
+
+
 def test_a_run_may_be_resumed_to_be_published_otherwise():
     run = {"arguments": {"batch_size": 8, "hub_repo_id": ""}, "num_processes": 1, "rows_sha256": {}}  # no hub_tag yet
     changed = {"batch_size": 8, "push_to_hub": True, "hub_repo_id": "me/model", "hub_tag": "v0.2"}

@@ -8,6 +8,19 @@ from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 
+def rows_to_learn_from(
+    features: Mapping[str, Array], targets: Mapping[str, Targets]
+) -> tuple[dict[str, Array], dict[str, Targets]]:
+    """Leave out the rows of `train` and `validation` that were not labelled; features have shape (N, D)."""
+    kept = {split: np.ones(len(of), bool) if split == "test" else of.is_labelled for split, of in targets.items()}
+    if all(rows.all() for rows in kept.values()):
+        return dict(features), dict(targets)
+    return (
+        {split: features[split][rows] for split, rows in kept.items()},
+        {split: targets[split].select(rows, split) for split, rows in kept.items()},
+    )
+
+
 def check_features(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> None:
     """Check the features of a probe, shape (N, D), split by split.
 

@@ -1,8 +1,8 @@
-"""Losses of the paper's probe: its own, and two corrections for the class that it misses.
+"""Losses of the paper's probe: its own, and two corrections for a rare class.
 
 The paper reports a macro F1 far below its accuracy and names class imbalance as the cause: a probe trained by plain
-cross-entropy learns how rare a class is before it learns what it looks like. The corrections change only the loss, so a
-difference between two probes is due to the loss.
+cross-entropy learns how rare a class is before it learns what it looks like, and misses it after few steps. The
+corrections change only the loss, so a difference between two probes is due to the loss.
 
 Every loss is a pure function of `logits` (B, K), `labels` (B, K) as 0.0 or 1.0, and of the training split `counts`
 (K,), its rows of each class, and `num_rows`. The first three are for exclusive classes, some of which may have no

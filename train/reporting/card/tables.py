@@ -32,15 +32,15 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
     (first, of_model), *others = probe_metrics(metrics).items()
     differences = probe_differences(metrics)
     compared = list(dict.fromkeys(metric for entries in differences.values() for metric in entries))
+    leading = headline_metrics(of_model)
+    prompts = {ZERO_SHOT: metrics["zero_shot"]} if metrics["zero_shot"] else {}
     return {
-        "headline_table": systems_table(
-            {first: of_model, ZERO_SHOT: metrics["zero_shot"], **dict(others)}, headline_metrics(of_model)
-        ),
+        "headline_table": systems_table({first: of_model, **prompts, **dict(others)}, leading) if leading else "",
         "baselines": list(metrics["baselines"]),
         "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
-        "differences_table": systems_table(differences, compared) if differences else "",
+        "differences_table": systems_table(differences, compared) if compared else "",
         "retrieval_table": retrieval_table(metrics["retrieval"]),
-        "label_table": counts_table("label", metrics["dataset"]["labels"]),
+        "label_table": counts_table("label", metrics["dataset"]["labels"]) if metrics["dataset"]["labels"] else "",
         "prompts": metrics["prompts"],
         "undefined": undefined_notes([of_model, metrics["zero_shot"]]),
     }

@@ -174,6 +174,7 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
         "elsewhere": files.is_measured_elsewhere,
         "date": metrics["date"][:10],
         "command": shown_command(metrics["command"], starting_folder(files.run)),
+        "missing_labels": data.get("missing_labels", ""),
         "zero_shot_is_chance": _is_chance(metrics),
         "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < FEW_PATIENTS},
         "calibration_table": tables.calibration_table(metrics),
@@ -183,7 +184,7 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
 
 def _is_chance(metrics: Mapping[str, Any]) -> bool:
     """Whether the interval of the zero-shot headline reaches down to guessing."""
-    if "zero_shot" not in metrics:
+    if not metrics.get("zero_shot"):
         return False
     if "macro_auroc" in metrics["zero_shot"]:
         entry, chance = metrics["zero_shot"]["macro_auroc"], 0.5

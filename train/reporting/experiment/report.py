@@ -36,7 +36,7 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
 def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     """Write the content of `results.json` as Markdown, with the figures that were drawn in `figures/`."""
     experiment, headline, systems = results["experiment"], results["headline"], results["systems"]
-    _, probe, features = headline["group"].split("/")
+    leads, *probed = headline["group"].split("/")
     most = max((comparison["num_comparisons"] for comparison in results["comparisons"]), default=0)
     table_2, shows_paper = tables.table_2(results)
     means_table, folds_table = tables.fold_tables(results)
@@ -44,8 +44,8 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         **opening_values(results),
         "experiment": experiment,
         "num_systems": len(systems),
-        "probe": probe,
-        "features": features,
+        "leads": leads,
+        "probed": probed,
         "metric": tables.metric_name(headline["metric"]),
         "num_resamples": results["num_resamples"],
         "resamples_needed": math.ceil(2 * most / LEVEL),  # the least p is 2 / (resamples + 1); Holm multiplies it

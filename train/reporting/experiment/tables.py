@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.system.markdown import markdown_table
-from train.reporting.experiment.paper import FIGURE_3, TABLE_2, backbone_family, paper_row
+from train.reporting.experiment.paper import TABLE_2, backbone_family, format_printed, paper_row, printed_values
 from train.reporting.run_report import PROBE_TITLES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, readable
 
@@ -55,7 +55,8 @@ def headline_table(results: Mapping[str, Any]) -> str:
     """List every system and baseline by the headline probe, with the standard deviation over seeds."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
     systems = everything(results)
-    columns = {(group, name): metric_name(name) for name in HEADLINE_COLUMNS if _any_has(systems, group, name)}
+    columns = {(group, metric): metric_name(metric)}
+    columns |= {(group, name): metric_name(name) for name in HEADLINE_COLUMNS if _any_has(systems, group, name)}
     columns = dict(sorted(columns.items(), key=lambda column: column[0] != (group, metric)))
     if _any_has(systems, "grade/unprojected", "quadratic_kappa"):
         columns["grade/unprojected", "quadratic_kappa"] = "grade quadratic kappa"
@@ -106,16 +107,15 @@ def table_2(results: Mapping[str, Any]) -> tuple[str, bool]:
     rows, taken = [], set()
     for title, system in results["systems"].items():
         row = paper_row(system["settings"])
-        printed = ["-", "-", "-"]
+        printed = ["-", "-"]
         if row and row not in taken:  # if several match, the first in the experiment's file
             taken.add(row)
-            accuracy, *_, f1 = TABLE_2[row]
-            printed = [row, f"{accuracy:.2f}", f"{f1:.2f}"]
+            printed = [row, ", ".join(f"{value:.2f}" for value in TABLE_2[row])]
         cells = [_percent(metric_of(system, group, name)) for name in names]
         rows.append([title_of(title, system), *cells, *printed])
-    header = ["system", *map(readable, names), "row of the paper", "its accuracy", "its F1"]
+    header = ["system", *map(readable, names), "row of the paper", "its accuracy, precision, recall, F1"]
     if not taken:
-        header, rows = header[:-3], [row[:-3] for row in rows]
+        header, rows = header[:-2], [row[:-2] for row in rows]
     return markdown_table(header, rows), bool(taken)
 
 
@@ -128,8 +128,8 @@ def systems_by_head(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
     """
     arranged: dict[str, dict[str, dict[str, Mapping[str, Entry]]]] = {}
     for system in results["systems"].values():
-        settings, metrics = system["settings"], system["metrics"].get(results["headline"]["group"])
-        if settings["system"] == "lumbarclip" and metrics:
+        settings, metrics = system["settings"], system["metrics"].get(results["headline"]["group"], {})
+        if settings["system"] == "lumbarclip" and set(head_metrics(results)) & set(metrics):
             backbone = backbone_family(settings["vision"]) or settings["vision"]
             of_head = arranged.setdefault(settings["projection"], {}).setdefault(backbone, {})
             of_head.setdefault(str(settings["projection_dim"]), metrics)
@@ -146,10 +146,10 @@ def heads_table(results: Mapping[str, Any]) -> str:
     arranged, shown, rows = systems_by_head(results), head_metrics(results), []
     for head in ("none", *HEADS):
         for backbone, widths in arranged.get(head, {}).items():
-            is_in_paper = head == "none" and results["headline"]["exclusive"] and backbone in FIGURE_3
-            paper = "{:.2f}, {:.2f}".format(*FIGURE_3[backbone]) if is_in_paper else "-"
             for width, metrics in widths.items():
+                paper = format_printed(printed_values(backbone, head, int(width)))
                 cells = [format_entry(metrics.get(name)) for name in shown]
+                paper = paper if results["headline"]["exclusive"] else "-"
                 rows.append([backbone, head, width if head != "none" else "-", *cells, paper])
     if len(rows) < 2:
         return ""

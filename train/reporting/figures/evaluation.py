@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from train.evaluation.measure import CALIBRATED, GRADES, HEADLINE
 from train.evaluation.predict import Encoded
-from train.evaluation.predictions import Predictions
+from train.evaluation.predictions import Predictions, of_labelled_rows
 from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_and_correctness
 from train.evaluation.protocols.conformal import risk_coverage
 from train.evaluation.statistics import metrics
@@ -38,9 +38,31 @@ def draw_figures(
     The `history` of the training run may be empty. The seed chooses examples and the layout of the map.
     """
     where = describe_dataset(results["dataset"])
-    probabilities = predictions[HEADLINE]
+    figures = {}
+    if comparison := _system_comparison(targets, results, where):
+        figures["probe_comparison.png"] = comparison
+    if HEADLINE in predictions:
+        figures |= _label_figures(*of_labelled_rows(predictions, targets), results, where)
+    if GRADES in predictions:
+        graded = targets.grades >= 0
+        counts = metrics.confusion_counts(targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names))
+        figures["grade_confusion.png"] = confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}")
+    figures["image_to_text.png"], figures["text_to_image.png"] = _galleries(encoded, targets, test_rows, where, seed)
+    title = f"Embeddings, images and reports each centred (PCA, t-SNE)\n{where}"
+    figures["embedding_map.png"] = embedding_map(
+        encoded.image_embeds, encoded.text_embeds, *_groups(targets), title, seed
+    )
+    if history:
+        figures["training.png"] = training_curves(history, f"Pretraining on {results['dataset']['name']}")
+    return figures
+
+
+def _label_figures(
+    predictions: Predictions, targets: Targets, results: Mapping[str, Any], where: str
+) -> dict[str, Figure]:
+    """Draw what needs labels."""
+    probabilities, figures = predictions[HEADLINE], {}
     counted = "images" if targets.exclusive else "answers"
-    figures = {"probe_comparison.png": _system_comparison(targets, results, where)}
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, probabilities.argmax(1), len(targets.label_names))
         figures["confusion.png"] = confusion_matrix(counts, targets.label_names, "class", f"Linear probe\n{where}")
@@ -59,30 +81,21 @@ def draw_figures(
         f"Zero-shot, temperature scaling\n{where}",
     )
     figures["abstention.png"] = _abstention(predictions, targets, results, counted, where)
-    if GRADES in predictions:
-        graded = targets.grades >= 0
-        counts = metrics.confusion_counts(targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names))
-        figures["grade_confusion.png"] = confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}")
-    figures["image_to_text.png"], figures["text_to_image.png"] = _galleries(encoded, targets, test_rows, where, seed)
-    title = f"Embeddings, images and reports each centred (PCA, t-SNE)\n{where}"
-    figures["embedding_map.png"] = embedding_map(
-        encoded.image_embeds, encoded.text_embeds, *_groups(targets), title, seed
-    )
-    if history:
-        figures["training.png"] = training_curves(history, f"Pretraining on {results['dataset']['name']}")
     return figures
 
 
-def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str) -> Figure:
-    """Draw the probe of every system, metric by metric or label by label."""
+def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str) -> Figure | None:
+    """Draw the probe of every system, metric by metric or label by label; None without labels and grades."""
     systems = probe_metrics(results)
     if targets.exclusive:
         rows = compared_metrics(results)
         axis_label, chance = "share, F1 or kappa", None
     else:
-        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names)]
-        rows += ["grade_quadratic_kappa"] if "grade_quadratic_kappa" in results["linear_probe"] else []
+        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), "grade_quadratic_kappa"]
+        rows = [row for row in rows if row in results["linear_probe"]]
         axis_label, chance = "AUROC or kappa", 0.5
+    if not rows:
+        return None
     entries = {readable(row): {name: of[row] for name, of in systems.items() if row in of} for row in rows}
     return interval_chart(entries, axis_label, f"Linear probe on frozen features\n{where}", chance)
 
@@ -126,7 +139,8 @@ def _galleries(encoded: Encoded, targets: Targets, test_rows: Dataset, where: st
     def verdict(query: int, found: int) -> str:
         if encoded.texts[query] == encoded.texts[found]:
             return HIT
-        return ALIKE if (targets.labels[query] == targets.labels[found]).all() else MISS
+        both_labelled = targets.is_labelled[[query, found]].all()
+        return ALIKE if both_labelled and (targets.labels[query] == targets.labels[found]).all() else MISS
 
     def best(scores: NDArray[Any], rows: NDArray[Any]) -> list[int]:
         return [int(row) for row in rows[np.argsort(-scores, kind="stable")[:GALLERY_DEPTH]]]
@@ -153,6 +167,10 @@ def _galleries(encoded: Encoded, targets: Targets, test_rows: Dataset, where: st
 def _groups(targets: Targets) -> tuple[NDArray[Any], list[str]]:
     """Group rows by class, or by how many findings they have; with the names of the groups."""
     if targets.exclusive:
-        return targets.classes, list(targets.label_names)
-    num_findings = targets.labels[:, targets.findings].sum(1)
-    return np.minimum(num_findings, 3), ["no finding", "1 finding", "2 findings", "3 or more"]
+        groups, names = targets.classes, list(targets.label_names)
+    else:
+        groups = np.minimum(targets.labels[:, targets.findings].sum(1), 3)
+        names = ["no finding", "1 finding", "2 findings", "3 or more"]
+    if targets.is_labelled.all():
+        return groups, names
+    return np.where(targets.is_labelled, groups, len(names)), [*names, "not labelled"]

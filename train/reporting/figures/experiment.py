@@ -6,13 +6,16 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from train.reporting.experiment.paper import UP_TO, Printed, printed_values
 from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
 
 ROW_HEIGHT = 0.3
+HOLLOW: dict[str, Any] = {"markersize": 5, "markerfacecolor": "white", "linestyle": ":", "linewidth": 1.2}
 
 
 def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
@@ -34,7 +37,7 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
         }
         for part in ("systems", "baselines")
     )
-    chance = None if headline["exclusive"] else 0.5
+    chance = 0.5 if metric == "macro_auroc" else None
     charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
     differences = {
         SYSTEM_NAMES.get(title, title): entry
@@ -62,14 +65,24 @@ def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
     arranged = systems_by_head(results)
     metrics = {name: metric_name(name) for name in head_metrics(results)}
     charts = {}
+    exclusive = results["headline"]["exclusive"]  # the paper's numbers are those of its two classes
     without = arranged.get("none", {})
     if len(without) > 1:
         panel = {"no heads": {name: {name: next(iter(widths.values()))} for name, widths in without.items()}}
-        charts["no_heads.png"] = heads_chart(panel, metrics, "backbone", f"No projection heads\n{where}")
+        paper = {("no heads", name, name): printed_values(name, "none", 0) for name in without if exclusive}
+        charts["no_heads.png"] = heads_chart(panel, metrics, "backbone", f"No projection heads\n{where}", paper)
     with_heads = {head: arranged[head] for head in HEADS if head in arranged}
     widths = {width for backbones in with_heads.values() for of_backbone in backbones.values() for width in of_backbone}
     if len(with_heads) > 1 or len(widths) > 1:
-        charts["heads.png"] = heads_chart(with_heads, metrics, "width of the heads", f"Projection heads\n{where}")
+        paper = {
+            (head, backbone, width): printed_values(backbone, head, int(width))
+            for head, backbones in with_heads.items()
+            for backbone, of_backbone in backbones.items()
+            for width in of_backbone
+            if exclusive
+        }
+        title = f"Projection heads\n{where}"
+        charts["heads.png"] = heads_chart(with_heads, metrics, "width of the heads", title, paper)
     return charts
 
 
@@ -141,7 +154,11 @@ def difference_chart(differences: Mapping[str, Entry], first: str, axis_label: s
 
 @rc_context(STYLE)
 def heads_chart(
-    panels: Mapping[str, Mapping[str, Mapping[str, Entry]]], metrics: Mapping[str, str], axis_label: str, title: str
+    panels: Mapping[str, Mapping[str, Mapping[str, Entry]]],
+    metrics: Mapping[str, str],
+    axis_label: str,
+    title: str,
+    paper: Mapping[tuple[str, str, str], Printed] | None = None,
 ) -> Figure:
     """Draw metrics over the width of the heads or another setting, in the form of the paper's figures 3 and 4.
 
@@ -150,6 +167,7 @@ def heads_chart(
         metrics: Shown metrics with their names; one column of panels each.
         axis_label: Meaning of the positions.
         title: The measurement and its data.
+        paper: What the paper prints for a panel, series and position; drawn hollow beside ours.
     """
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
@@ -169,11 +187,18 @@ def heads_chart(
                 aside = 0.5 * ((index + 0.5) / len(names) - 0.5) if crowded else 0.0
                 places = {positions.index(position) + aside: entries for position, entries in points.items()}
                 _draw_series(axes, index, name, places, metric)
+                for position in points:
+                    printed = (paper or {}).get((panel, name, position), {})
+                    _draw_printed(axes, index, positions.index(position) + aside + 0.09, printed.get(metric))
             axes.set(title=f"{panel}: {words}", xlabel=axis_label, xlim=(-0.5, len(positions) - 0.5))
             axes.set_xticks(range(len(positions)), positions)
             axes.grid(visible=False, axis="x")
-    if crowded:
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    handles, labels = grid[0, 0].get_legend_handles_labels() if crowded else ([], [])
+    if any(metric in printed for printed in (paper or {}).values() for metric in metrics):
+        handles.append(Line2D([], [], marker="D", **HOLLOW, color=BLACK))
+        labels.append("the paper: a value, or a range; an arrow: at most")
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -207,6 +232,17 @@ def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
+
+
+def _draw_printed(axes: Axes, index: int, place: float, printed: tuple[float, float] | None) -> None:
+    """Mark a value of the paper, a range of it, or the most that it may be."""
+    if printed is None:
+        return
+    low, high = printed
+    if low == UP_TO:
+        axes.plot(place, high, marker="v", **HOLLOW, color=PALETTE[index])
+    else:
+        axes.plot([place, place], [low, high], marker="D", **HOLLOW, color=PALETTE[index])
 
 
 def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mapping[str, Entry]], metric: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from train.data.batch_sampler import TrainingSet
 from train.evaluation.protocols.decision_threshold import threshold_decisions
 from train.evaluation.protocols.paper_probe import fit_linear_layer, paper_probe
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
@@ -112,6 +113,21 @@ def test_nothing_to_learn_from_is_no_crash(planted):
     assert np.isnan(probe.probabilities["test"]).all()
 
 
+@pytest.mark.parametrize("name", PROBE_LOSSES)
+@pytest.mark.parametrize(
+    "training_set", [TrainingSet(3), TrainingSet(1, ["upsample"]), TrainingSet(5, ["upsample"], 0.4)]
+)
+def test_repeated_rows_are_rows_that_occur_several_times(planted, name, training_set):
+    """As if the features of each entry of the augmented and upsampled set had been computed."""
+    features, targets = planted
+    rows = training_set.rows(targets["train"].labels, seed=2)
+    assert len(rows) > len(targets["train"])
+    many = features | {"train": features["train"][rows]}, targets | {"train": targets["train"].select(rows, "train")}
+    expected = paper_probe(*many, PROBE_LOSSES[name], seed=2)
+    probe = paper_probe(features, targets, PROBE_LOSSES[name], training_set, seed=2)
+    np.testing.assert_array_equal(probe.logits["test"], expected.logits["test"])
+
+
 @pytest.fixture
 def rare(make_targets):
     """A finding in one row of 16, faint in each of 256 features that are positive on average, as a tower's are."""
@@ -128,8 +144,23 @@ def rare(make_targets):
     return make
 
 
+def test_the_augmented_set_gives_the_probe_the_steps_to_find_a_rare_class(rare):
+    """It does not give the class up: 250 steps on each row once are too few of 1e-4, five times as many are not."""
+    features, targets = rare(True)
+    present = targets["test"].labels[:, 0]
+    recall = {
+        training_set: (
+            paper_probe(features, targets, training_set=training_set, seed=0).probabilities["test"][present, 0] > 0.5
+        ).mean()
+        for training_set in (TrainingSet(), TrainingSet(5), TrainingSet(5, ("upsample",)))
+    }
+    assert recall[TrainingSet()] < 0.1
+    assert recall[TrainingSet(5)] > recall[TrainingSet()] + 0.3
+    assert recall[TrainingSet(5, ("upsample",))] > recall[TrainingSet(5)]
+
+
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_the_papers_probe_misses_a_rare_finding_and_each_correction_finds_it(rare, exclusive):
+def test_with_each_row_once_the_papers_probe_misses_a_rare_finding_and_each_correction_finds_it(rare, exclusive):
     features, targets = rare(exclusive)
     present = targets["test"].labels[:, 0]
     probes = {name: paper_probe(features, targets, loss, seed=0) for name, loss in PROBE_LOSSES.items()}
