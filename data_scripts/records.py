@@ -1,6 +1,7 @@
 """The record that every source yields, and the exclusion it yields instead of a bad row."""
 
 import math
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,21 @@ from PIL import Image
 
 PLANES = ("axial", "sagittal", "coronal", "unknown")
 SEQUENCES = ("T1", "T2", "T2_SPACE", "STIR", "PD", "other", "unknown")
-LEVELS = ("T10/T11", "T11/T12", "T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "several", "unknown")
+# From the top down; spines with a thirteenth thoracic or a sixth lumbar vertebra have discs of their own. A built
+# dataset has the names that its numbers stand for, so new levels go where they belong.
+LEVELS = (
+    *("T9/T10", "T10/T11", "T11/T12", "T12/L1", "T12/T13", "T13/L1"),
+    *("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "L5/L6", "L6/S1", "S1/S2"),
+    *("several", "unknown"),
+)
 
 LOW_BACK_PAIN = "LBP"
 NO_FINDING = "No Finding"
 PAPER_LABELS = (LOW_BACK_PAIN, NO_FINDING)  # the exclusive pair of the LumbarCLIP paper
 
 SPLITS = ("train", "validation", "test")
+
+MAX_SLICE_INDEX = 99_999  # thinner stacks than any scanner makes
 
 NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
 
@@ -36,6 +45,7 @@ class ReadOptions:
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
+    slices: str = "all"  # of each volume, see `imaging.volumes.chosen_slices`
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
 
     def raw_folder(self, content: str) -> Path:
@@ -68,7 +78,10 @@ class Record:
     plane: str = "unknown"
     sequence: str = "unknown"
     level: str = "unknown"
+    series_id: str | None = None  # pseudonym of the stack of slices that the image is one of; None for a single image
+    slice_index: int | None = None  # place in that stack, from 0, in the order of `imaging.volumes`
     pixel_spacing_mm: float | None = None  # side of a stored pixel; None if unknown or not square
+    slice_spacing_mm: float | None = None  # distance to the next slice of the stack, between centres
     disc_height_mm: float | None = None  # height of the disc at `level`, as the source measured it
     split: str | None = None  # prescribed by the source; None to let us split
 
@@ -96,6 +109,7 @@ class SourceAbout:
     has_public_ids: bool = True  # its patient ids are published pseudonyms; otherwise the build replaces them
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
+    reads_volumes: bool = False  # it takes `--slices` of each volume
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
     labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 
@@ -152,16 +166,18 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
     if record.labels and NO_FINDING in record.labels and len(set(record.labels)) > 1:
         return f"contradictory labels: {NO_FINDING!r} together with {sorted(set(record.labels) - {NO_FINDING})}"
-    lengths = {"pixel_spacing_mm": record.pixel_spacing_mm, "disc_height_mm": record.disc_height_mm}
-    for column, length in lengths.items():
+    if record.slice_index is not None and not 0 <= record.slice_index <= MAX_SLICE_INDEX:
+        return f"slice_index must be 0 to {MAX_SLICE_INDEX}, got {record.slice_index}"
+    for column in ("pixel_spacing_mm", "slice_spacing_mm", "disc_height_mm"):
+        length = getattr(record, column)
         if length is not None and not (math.isfinite(length) and length > 0):
             return f"{column} must be a positive number, got {length}"
     return None
 
 
-_LEVEL_SPELLINGS = {level.replace("/", "").lower(): level for level in LEVELS} | {
-    level.replace(f"/{level[0]}", "").lower(): level
-    for level in LEVELS  # "L4-5"
+_LEVEL_OF_LETTERS = {level.replace("/", "").lower(): level for level in LEVELS} | {
+    re.sub("/[TLS]", "", level).lower(): level
+    for level in LEVELS  # "L4-5", "L5-1"
 }
 
 
@@ -169,8 +185,9 @@ def normalise_level(text: str) -> str:
     """Spell a disc level as the record does; an unknown level is returned unchanged.
 
     Example:
-        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
+        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5-1", "Th12 L1", "", "C5/C6")]
         ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
     """
-    key = "".join(char for char in text.lower() if char.isalnum())
-    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
+    letters = "".join(char for char in text.lower() if char.isalnum())
+    key = re.sub("(?:th|d)(?=[0-9])", "t", letters)
+    return _LEVEL_OF_LETTERS.get(key, text) if key else "unknown"

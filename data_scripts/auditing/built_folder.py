@@ -165,7 +165,7 @@ def _check_features(where: str, features: datasets.Features) -> None:
 
 _KINDS = {
     **dict.fromkeys(("image", "mask"), "Image"),
-    **dict.fromkeys(("report", "patient_id", "study_id", "source"), "string"),
+    **dict.fromkeys(("report", "patient_id", "study_id", "series_id", "source"), "string"),
     **dict.fromkeys(("grade", "plane", "sequence", "level"), "ClassLabel"),
     **{"labels": "List of ClassLabel", "rephrasings": "List of string"},
 }

@@ -20,9 +20,9 @@ from data_scripts.privacy.pseudonyms import holds_date
 # A few slices of any set seem to contain text (one of 710 real MR slices); more than that contain it.
 MAX_SHARE_OF_LETTERS = 0.01
 
-_ID_COLUMNS = ("patient_id", "study_id", "source")
+_ID_COLUMNS = ("patient_id", "study_id", "series_id", "source")
 _CLASS_COLUMNS = ("labels", "grade")  # the user names their classes
-_PSEUDONYM = re.compile(r"\b(?:p|patient|study|file|date)-[0-9a-f]{16}\b")
+_PSEUDONYM = re.compile(r"\b(?:p|patient|study|series|file|date)-[0-9a-f]{16}\b")
 _EXCERPT_MARGIN = 30  # characters shown on each side of a finding
 
 
@@ -91,9 +91,9 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
         for value, class_name in enumerate(_class_names(split.features.get(column))):
             for found in _identifiers(class_name):
                 yield IdentifyingRow(name, None, column, found.kind, f"name of class {value}")
-    for column in _ID_COLUMNS:
+    for column in (name for name in _ID_COLUMNS if name in split.column_names):  # older builds have no series
         for row, value in enumerate(split[column]):
-            for kind in kinds_in_id(column, value):
+            for kind in kinds_in_id(column, value or ""):
                 yield IdentifyingRow(name, row, column, kind, "part of the id")
 
 

@@ -2,12 +2,14 @@
 
 import re
 import zipfile
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import openpyxl
+from openpyxl.utils import column_index_from_string
 
 from data_scripts.records import Exclusion, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
@@ -35,24 +37,37 @@ class Note(PatientRow):
 def read_notes(path: Path) -> list[Note]:
     """Read the first sheet of an `.xlsx` file: a header with `Patient ID` and `Notes`, then a row per patient.
 
+    A cell merged over several rows counts for each of them; the texts beside one merged ID are one note.
+
     Raises:
         ValueError: If the file is not a workbook, unpacks to more than `MAX_UNPACKED_BYTES`, does not have each column
             once, or has no row.
     """
     rows = _read_rows(path)
-    header = [str(value).strip() if _is_text(kind) else "" for kind, value in next(rows, [])]
+    header = [str(cell.value).strip() if _is_text(cell.kind) else "" for cell in next(rows, [])]
     columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
-    notes = []
+    notes: list[Note] = []
     for number, row in enumerate(rows, start=2):
-        patient, text = (row[column] if column < len(row) else ("n", None) for column in columns)
-        if patient[1] is not None or text[1] is not None:
-            notes.append(_read_note(f"{path.name} row {number}", patient, text))
+        patient, text = (row[column] if column < len(row) else Cell() for column in columns)
+        if patient.value is None and text.value is None:
+            continue
+        note = _read_note(f"{path.name} row {number}", patient, text)
+        if patient.is_repeated and notes and not (note.problem or notes[-1].problem):
+            texts = dict.fromkeys(part for part in (notes[-1].text, note.text) if part)
+            notes[-1] = replace(notes[-1], text="\n".join(texts))
+        else:
+            notes.append(note)
     if not notes:
         raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
 
 
-Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
+class Cell(NamedTuple):
+    """A cell of the sheet."""
+
+    kind: str = "n"  # openpyxl's letter of the data type
+    value: Any = None
+    is_repeated: bool = False  # merged with the one above
 
 
 def _read_rows(path: Path) -> Iterator[list[Cell]]:
@@ -73,12 +88,37 @@ def _read_rows(path: Path) -> Iterator[list[Cell]]:
         try:
             sheet = workbook.worksheets[0]
             sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
-            for row in sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS):
-                yield [(cell.data_type, cell.value) for cell in row]
+            merged = _merged_rows(path, sheet._worksheet_path)
+            above: dict[int, Cell] = {}
+            for number, row in enumerate(sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS), start=1):
+                cells = [Cell(cell.data_type, cell.value) for cell in row]
+                for column, spans in merged.items():
+                    cells += [Cell()] * (column + 1 - len(cells))
+                    first, last = spans[max(0, bisect_right(spans, (number, 0)) - 1)]
+                    if first < number <= last:
+                        cells[column] = above[column]._replace(is_repeated=True)
+                    above[column] = cells[column]
+                yield cells
         finally:
             workbook.close()
     except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
         raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
+
+
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^<>]*\bref="([A-Z]{1,2})([0-9]{1,7}):([A-Z]{1,2})([0-9]{1,7})"')
+
+
+def _merged_rows(path: Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
+    """Find the rows of merged cells below the header, by column from 0; openpyxl's streaming leaves them out."""
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(sheet)
+    merged: dict[int, list[tuple[int, int]]] = {}
+    for match in _MERGED.finditer(content):
+        first_column, first_row, last_column, last_row = (part.decode() for part in match.groups())
+        column = column_index_from_string(first_column) - 1
+        if first_column == last_column and column < MAX_COLUMNS and 1 < int(first_row) < int(last_row):
+            merged.setdefault(column, []).append((int(first_row), int(last_row)))
+    return {column: sorted(spans) for column, spans in merged.items()}
 
 
 def _is_text(kind: str) -> bool:
@@ -96,11 +136,11 @@ def _only_column(path: Path, header: Sequence[str], pattern: re.Pattern[str], us
 
 
 def _read_note(where: str, patient: Cell, text: Cell) -> Note:
-    patient_id = _patient_id(*patient)
+    patient_id = _patient_id(patient.kind, patient.value)
     note = Note(where=where, patient_id=patient_id)
     if not patient_id:
-        return replace(note, problem=f"the patient ID must be a whole number, got {str(patient[1])[:40]!r}")
-    kind, value = text
+        return replace(note, problem=f"the patient ID must be a whole number, got {str(patient.value)[:40]!r}")
+    kind, value, _ = text
     if value is None:
         return note
     if not _is_text(kind):

@@ -46,6 +46,7 @@ def test_what_was_given_is_what_load_dataset_reads(study, built, tmp_path, grey_
         )
         assert SEQUENCES[row["sequence"]] == f"T{sequence + 1}" and LEVELS[row["level"]] == "L4/L5"
         assert row["grade"] is row["mask"] is row["pixel_spacing_mm"] is row["disc_height_mm"] is None
+        assert row["series_id"] is row["slice_index"] is row["slice_spacing_mm"] is None
         assert row["rephrasings"] == []
 
 
@@ -59,6 +60,9 @@ def test_masks_grades_and_spacing_survive(study, built, tmp_path):
             "grade": "AB"[n % 2],
             "pixel_spacing_mm": "0.6875",
             "disc_height_mm": "9.5",
+            "series_id": "t2",
+            "slice_index": n,
+            "slice_spacing_mm": "4.4",
             "rephrasings": "One.|Two.",
         }
         for n in range(4)
@@ -71,6 +75,8 @@ def test_masks_grades_and_spacing_survive(study, built, tmp_path):
         assert row["mask"].mode == "L" and np.array_equal(np.asarray(row["mask"]), indices)
         assert row["pixel_spacing_mm"] == 0.6875 and row["disc_height_mm"] == 9.5
         assert row["grade"] == int(row["source"][-5]) % 2
+        assert (row["series_id"], row["slice_index"]) == ("t2", int(row["source"][-5]))
+        assert row["slice_spacing_mm"] == pytest.approx(4.4)
         assert row["rephrasings"] == ["One.", "Two."] and row["labels"] is None
 
 
@@ -141,7 +147,7 @@ BAD_ROWS = [
     ({"report": " "}, "empty report"),
     ({"report": "//"}, "empty report"),
     ({"patient_id": ""}, "unknown patient"),
-    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T10/T11"),
+    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T9/T10"),
     ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
     ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
     ({"labels": ""}, "no labels, although other rows have it"),

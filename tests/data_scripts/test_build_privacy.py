@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import datasets
 import pytest
 from PIL import Image, ImageDraw
 
 from data_scripts.build import main
-from data_scripts.privacy.protection import scrub
+from data_scripts.privacy.protection import pseudonymise, scrub
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import ReadOptions, Record
 from data_scripts.sources import SOURCES, list_sources
@@ -30,6 +31,7 @@ def named_rows(num_patients=12):
             "report": NAMED,
             "rephrasings": "Bulge on 12 Mar 2016.",
             "patient_id": f"MRN{patient}",
+            "series_id": f"MRN{patient}-t2",
             "labels": "LBP",
         }
         for patient in range(num_patients)
@@ -41,6 +43,7 @@ def test_nothing_that_names_a_person_is_written(study, built, tmp_path):
     for row in (row for rows in rows_of(tmp_path / "out").values() for row in rows):
         assert row["report"] == SCRUBBED and row["rephrasings"] == ["Bulge on [DATE]."]
         assert row["patient_id"].startswith("patient-") and row["study_id"].startswith("study-")
+        assert row["series_id"].startswith("series-")
         assert row["source"].startswith("folder/file-")
     assert report["deidentification"] == {
         "passed": True,
@@ -55,6 +58,23 @@ def test_nothing_that_names_a_person_is_written(study, built, tmp_path):
         assert words in card, words
     for path in (tmp_path / "out").rglob("*.parquet"):
         assert b"Salem" not in path.read_bytes() and b"MRN" not in path.read_bytes()
+
+
+def test_dates_in_the_ids_of_a_public_set_are_replaced():
+    record = Record(
+        load_image=lambda: Image.new("L", (1, 1)),
+        report="Bulge.",
+        patient_id="1",
+        study_id="study_20160309",
+        series_id="20160309_t2",
+        source="a/20160309.png",
+    )
+    (written,) = pseudonymise({"train": [record]}, rsna2024.ABOUT, Pseudonyms(bytes(32)))["train"]
+    assert "2016" not in "".join((written.study_id, written.series_id, written.source))
+    (written,) = pseudonymise({"train": [replace(record, series_id=None)]}, rsna2024.ABOUT, Pseudonyms(bytes(32)))[
+        "train"
+    ]
+    assert written.series_id is None
 
 
 ADDRESSES = (

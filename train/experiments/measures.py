@@ -121,15 +121,17 @@ def _patient_measures(
     predictions: Predictions, targets: Targets, headline: str, unlearned: Mapping[str, dict[int, str]]
 ) -> Measures:
     """Mean and attention pooling; attention predicts the same for all images of a patient, which is their mean."""
+    predictors = {"patients/mean": f"probe/{headline}", "patients/attention": "patient_attention"}
+    pooled = {group: name for group, name in predictors.items() if name in predictions}
+    if not pooled:
+        return {}
     of_patients = patient_targets(targets)
     first_row = np.unique(targets.patient_ids, return_index=True)[1]  # a patient is in one fold
-    pooled = {"patients/mean": f"probe/{headline}", "patients/attention": "patient_attention"}
     measures = {}
     for group, name in pooled.items():
-        if name in predictions:
-            probabilities = mean_over_patients(predictions[name], targets.patient_ids)
-            folds = predictions["fold"][first_row]
-            columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
-            of_group = label_measures(of_patients, probabilities, folds, columns)
-            measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
+        probabilities = mean_over_patients(predictions[name], targets.patient_ids)
+        folds = predictions["fold"][first_row]
+        columns = unlearned.get(f"probe/{headline}", {}) | unlearned_columns(of_patients, probabilities, folds)
+        of_group = label_measures(of_patients, probabilities, folds, columns)
+        measures[group] = {name: of_group[name] for name in SUMMARY if name in of_group}
     return measures

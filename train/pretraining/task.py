@@ -51,6 +51,12 @@ class PretrainingTask(Task):
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
         labels = self.train_rows.labels
+        if show and labels is None and args.target_columns and "labels_if_any" in OBJECTIVES[args.objective].inputs:
+            logger.warning(
+                "No training pair has a class in target_columns %s: each pair matches only itself. Name columns that "
+                "have classes, or build with --labels_from_reports.",
+                ", ".join(args.target_columns),
+            )
         if labels is not None and len(labels.unique(dim=0)) == 1:
             raise ValueError(
                 f"All {len(labels)} training pairs have the same classes, so every report would match every image and "

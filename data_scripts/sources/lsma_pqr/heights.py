@@ -17,7 +17,7 @@ MM_PER_UNIT = {"": 1.0, "mm": 1.0, "cm": 10.0}  # the documents of the set give 
 
 _HEIGHT = re.compile(r"height|(?<![a-z])ht(?![a-z])", re.IGNORECASE)
 _DISC_WORDS = re.compile(r"intervertebral|ivd|disc", re.IGNORECASE)
-_LEVEL_AND_UNIT = re.compile(r"(d[1-5]|l[1-5](?:l?[2-5]|s1)|)([a-z]*)")
+_LEVEL_AND_UNIT = re.compile(r"(d[1-5]|l[1-6](?:l?[2-6]|s1)|)([a-z]*)")
 _LEVEL_COLUMNS = ("level", "disc", "disclevel", "ivd", "ivdlevel")
 
 

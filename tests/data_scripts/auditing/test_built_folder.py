@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from data_scripts.audit import main as audit
+from data_scripts.auditing.audit_report import audit as audit_of
 from data_scripts.auditing.built_folder import opened_afresh, read_dataset
 from data_scripts.imaging.images import IMAGE_FORMATS
 from data_scripts.paraphrase import main as paraphrase
@@ -235,6 +236,15 @@ def test_shards_with_other_columns_are_named(folder):
     refused(folder, r"data/validation\.parquet has a column report of binary, not string\.")
     pq.write_table(pq.read_table(shard).replace_schema_metadata(None), shard)
     refused(folder, r"data/validation\.parquet has a column image of dict, not Image|validation\.parquet")
+
+
+def test_a_dataset_built_before_series_were_kept_is_still_read(folder):
+    for shard in (folder / "data").glob("*.parquet"):
+        rows = datasets.Dataset.from_parquet(str(shard))
+        rows.remove_columns(["series_id", "slice_index", "slice_spacing_mm"]).to_parquet(shard)
+    assert "series_id" not in open_dataset(str(folder))["train"].column_names
+    with opened_afresh(folder) as dataset:
+        assert audit_of(dataset)["privacy"]["findings"] == []
 
 
 def test_rows_of_a_shard_that_changed_are_read_anew(folder):

@@ -31,6 +31,7 @@ def with_letters(number: int) -> bytes:
         ({"source": "LSS_20160309_091629/1.ima"}, "source", "DATE"),
         ({"patient_id": "1961-04-02-x"}, "patient_id", "DATE"),
         ({"study_id": "20160309"}, "study_id", "DATE"),
+        ({"series_id": "20160309"}, "series_id", "DATE"),
         ({"patient_id": "SALEM^AHMAD"}, "patient_id", "NAME"),
         ({"patient_id": "Salem Ahmad"}, "patient_id", "NAME"),
         ({"study_id": "MRN: 12345"}, "study_id", "ID"),
@@ -77,6 +78,7 @@ def test_letters_in_16_bits_are_seen():
         {
             "patient_id": "patient-0123456789abcdef",
             "study_id": "study-0123456789012345",
+            "series_id": "series-0123456789012345",
             "source": "a/file-" + "1" * 16,
         },
         {"patient_id": "9003175", "study_id": "4003253124", "source": "0001/L-SPINE_LSS_240000/T2_0005_001.ima"},

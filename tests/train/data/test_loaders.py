@@ -284,9 +284,11 @@ def test_the_pair_of_the_paper_is_evened_out_where_it_divides_the_rows():
     assert classes_to_balance(labelled([0, 1], [], [2])).tolist() == [[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
 
 
-def test_upsampling_without_labels_is_refused():
-    with pytest.raises(ValueError, match="--balance upsample.*none of the 2 training pairs has a label"):
-        plan_batches(graded([[], []], [None, None]), TrainingSet(balance=["upsample"]), 1, seed=0)
+@pytest.mark.parametrize("labels", [[[], []], [None, None]])
+def test_upsampling_without_labels_warns_and_repeats_nothing(labels, caplog):
+    batches = plan_batches(graded(labels, [None, None]), TrainingSet(balance=["upsample"]), 1, seed=0)
+    assert batches.upsampling is None and len(batches) == 2
+    assert "none of the 2 training pairs has a label" in caplog.text and "--labels_from_reports" in caplog.text
 
 
 @pytest.mark.parametrize("offline", [ConnectionError("Couldn't reach"), OfflineModeIsEnabled("offline")])

@@ -36,7 +36,10 @@ def folder(tmp_path) -> Path:
         records_of_split={"train": [record]},
         split_rule="By patient.",
         deidentification={"passed": False, "ids": "kept", "burnt_in_text": ["SMITH_JOHN.png"]},
+        labels={"classes": "findings", "from_reports": False, "not_used": [], "rows_without": 1, "not_understood": []},
         facts_changed=[],
+        orientation_not_stated=[],
+        windows_replaced=[],
     )
     (tmp_path / "build_report.json").write_text(json.dumps(report))
     return tmp_path

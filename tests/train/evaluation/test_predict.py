@@ -15,7 +15,14 @@ from tests.train.experiments.made_experiment import exclusive_targets, finding_t
 from train.data.batch_sampler import TrainingSet
 from train.evaluation import predict as module
 from train.evaluation.features import encode_images, encode_texts
-from train.evaluation.predict import calibrated_predictions, encode, predict, predict_majority, probe_predictions
+from train.evaluation.predict import (
+    calibrated_predictions,
+    encode,
+    grade_predictions,
+    predict,
+    predict_majority,
+    probe_predictions,
+)
 from train.evaluation.predictions import of_baselines
 from train.evaluation.protocols.attention_pooling import attention_pooling
 from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
@@ -236,4 +243,5 @@ def test_findings_are_predicted_by_their_share_and_grades_by_the_commonest():
 def test_it_answers_what_the_probes_answer(made):
     targets = splits_of(made())
     features = {split: np.random.default_rng(0).random((len(of), 2)) for split, of in targets.items()}
-    assert majority(targets).keys() == probe_predictions(features, targets, "unprojected").keys()
+    of_features = (features, targets, "unprojected")
+    assert majority(targets).keys() == {**probe_predictions(*of_features), **grade_predictions(*of_features)}.keys()

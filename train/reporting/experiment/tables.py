@@ -55,7 +55,8 @@ def headline_table(results: Mapping[str, Any]) -> str:
     """List every system and baseline by the headline probe, with the standard deviation over seeds."""
     group, metric = results["headline"]["group"], results["headline"]["metric"]
     systems = everything(results)
-    columns = {(group, name): metric_name(name) for name in HEADLINE_COLUMNS if _any_has(systems, group, name)}
+    columns = {(group, metric): metric_name(metric)}
+    columns |= {(group, name): metric_name(name) for name in HEADLINE_COLUMNS if _any_has(systems, group, name)}
     columns = dict(sorted(columns.items(), key=lambda column: column[0] != (group, metric)))
     if _any_has(systems, "grade/unprojected", "quadratic_kappa"):
         columns["grade/unprojected", "quadratic_kappa"] = "grade quadratic kappa"

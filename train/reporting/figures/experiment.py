@@ -15,6 +15,7 @@ from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
 from train.reporting.tables import Entry
 
 ROW_HEIGHT = 0.3
+HOLLOW: dict[str, Any] = {"markersize": 5, "markerfacecolor": "white", "linestyle": ":", "linewidth": 1.2}
 
 
 def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
@@ -36,7 +37,7 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
         }
         for part in ("systems", "baselines")
     )
-    chance = None if headline["exclusive"] else 0.5
+    chance = 0.5 if metric == "macro_auroc" else None
     charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
     differences = {
         SYSTEM_NAMES.get(title, title): entry
@@ -166,7 +167,7 @@ def heads_chart(
         metrics: Shown metrics with their names; one column of panels each.
         axis_label: Meaning of the positions.
         title: The measurement and its data.
-        paper: What the paper prints for a panel, series and position; drawn in grey beside ours.
+        paper: What the paper prints for a panel, series and position; drawn hollow beside ours.
     """
     figure = new_figure(4.4 * len(metrics), 1.0 + 2.7 * len(panels), title)
     grid = figure.subplots(len(panels), len(metrics), squeeze=False, sharey="col")
@@ -188,14 +189,14 @@ def heads_chart(
                 _draw_series(axes, index, name, places, metric)
                 for position in points:
                     printed = (paper or {}).get((panel, name, position), {})
-                    _draw_printed(axes, positions.index(position) + aside + 0.09, printed.get(metric))
+                    _draw_printed(axes, index, positions.index(position) + aside + 0.09, printed.get(metric))
             axes.set(title=f"{panel}: {words}", xlabel=axis_label, xlim=(-0.5, len(positions) - 0.5))
             axes.set_xticks(range(len(positions)), positions)
             axes.grid(visible=False, axis="x")
     handles, labels = grid[0, 0].get_legend_handles_labels() if crowded else ([], [])
     if any(metric in printed for printed in (paper or {}).values() for metric in metrics):
-        handles.append(Line2D([], [], color=GREY, marker="D", markersize=5, linewidth=1.6))
-        labels.append("printed in the paper (a line: a range, an arrow: at most)")
+        handles.append(Line2D([], [], marker="D", **HOLLOW, color=BLACK))
+        labels.append("the paper: a value, or a range; an arrow: at most")
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
@@ -233,15 +234,15 @@ def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _draw_printed(axes: Axes, place: float, printed: tuple[float, float] | None) -> None:
+def _draw_printed(axes: Axes, index: int, place: float, printed: tuple[float, float] | None) -> None:
     """Mark a value of the paper, a range of it, or the most that it may be."""
     if printed is None:
         return
     low, high = printed
     if low == UP_TO:
-        axes.plot(place, high, color=GREY, marker="v", markersize=5)
+        axes.plot(place, high, marker="v", **HOLLOW, color=PALETTE[index])
     else:
-        axes.plot([place, place], [low, high], color=GREY, marker="D", markersize=4, linewidth=1.6)
+        axes.plot([place, place], [low, high], marker="D", **HOLLOW, color=PALETTE[index])
 
 
 def _draw_series(axes: Axes, index: int, name: str, places: Mapping[float, Mapping[str, Entry]], metric: str) -> None:

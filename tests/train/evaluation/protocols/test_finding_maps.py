@@ -33,7 +33,7 @@ def rows_of(*report_level_mask, source="synthetic seed 0"):
     generator = np.random.default_rng(0)
     row = {
         "rephrasings": [], "labels": [], "grade": None, "plane": "axial", "sequence": "T2", "pixel_spacing_mm": None,
-        "disc_height_mm": None, "study_id": "s",
+        "slice_spacing_mm": None, "disc_height_mm": None, "study_id": "s", "series_id": None, "slice_index": None,
     }  # fmt: skip
     rows = [
         row

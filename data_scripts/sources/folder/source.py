@@ -4,11 +4,11 @@
         metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
         images/0001.png       named in the table, relative to the folder
 
-`file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `labels`
-(separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`, `pixel_spacing_mm`,
-`disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings` (separated by `|` in CSV, a list in JSON
-lines) and `split`. Labels and splits are given for all rows or for none; in JSON lines an empty list says that none of
-the classes is present.
+`file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `series_id`,
+`slice_index`, `labels` (separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`,
+`pixel_spacing_mm`, `slice_spacing_mm`, `disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings`
+(separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given for all rows or for none; in
+JSON lines an empty list says that none of the classes is present.
 
 An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
 spacing where the table does not, but never the patient.
@@ -18,11 +18,9 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read_slice
-from data_scripts.imaging.images import UnusableImageError, file_inside, read_image
+from data_scripts.imaging.voxel_grid import SLICE_DIRECTIONS
 from data_scripts.records import (
     NO_FINDING,
     NOT_STATED,
@@ -35,6 +33,8 @@ from data_scripts.records import (
     is_unknown_patient,
     normalise_level,
 )
+from data_scripts.sources.folder.names import find_file
+from data_scripts.sources.folder.pictures import Picture, pictures_of
 from data_scripts.sources.tables import Row, columns_of, read_table
 
 ABOUT = SourceAbout(
@@ -46,16 +46,20 @@ ABOUT = SourceAbout(
     where="your folder: metadata.csv or metadata.jsonl (file_name, report, patient_id, ...) and the images it names",
     has_public_ids=False,
     may_be_shared=False,
+    reads_volumes=True,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 ALL_OR_NONE_COLUMNS = ("labels", "split")
 OPTIONAL_COLUMNS = (
     "study_id",
+    "series_id",
+    "slice_index",
     "grade",
     "plane",
     "sequence",
     "level",
     "pixel_spacing_mm",
+    "slice_spacing_mm",
     "disc_height_mm",
     "mask",
     "rephrasings",
@@ -89,7 +93,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     needed = [column for column in ALL_OR_NONE_COLUMNS if any(_is_given(row, column) for row in rows)]
     for row in rows:
         try:
-            yield _record(row, raw, needed)
+            yield from _records(row, raw, needed, options.slices)
         except ValueError as error:
             yield Exclusion(row.where, str(error))
 
@@ -136,46 +140,53 @@ def _is_given(row: Row, column: str) -> bool:
     return row.cells.get(column) not in (None, "")
 
 
-def _record(row: Row, raw: Path, needed: list[str]) -> Record:
+def _records(row: Row, raw: Path, needed: list[str], slices: str) -> Iterator[Record | Exclusion]:
+    """Make a record of each picture of a row's file."""
     if row.problem:
         raise ValueError(row.problem)
     for column in needed:
         if not _is_given(row, column):
             raise ValueError(f"no {column}, although other rows have it; give it for all rows or for none")
-    image_path = file_inside(raw, row.text("file_name"), "image")
+    path = find_file(raw, row.text("file_name"), "image")
     mask_name = row.text("mask")
+    mask_path = find_file(raw, mask_name, "mask") if mask_name else None
+    plane = row.text("plane").lower()
+    pictures = pictures_of(path, mask_path, plane if plane in SLICE_DIRECTIONS else None, slices)
+    if len(pictures) > 1 and (own := [column for column in ("series_id", "slice_index") if row.text(column)]):
+        raise ValueError(f"{' and '.join(own)} given for a file of several slices, which have their own; leave it out")
+    source = f"{raw.name}/{path.relative_to(raw).as_posix()}"
+    for picture in pictures:
+        if isinstance(picture, ValueError):
+            yield Exclusion(row.where, str(picture))
+        else:
+            yield _record(row, picture, source)
+
+
+def _record(row: Row, picture: Picture, file: str) -> Record:
+    """Make the record of a picture of a file; what the table says outranks what the file says."""
     split = row.text("split").lower()
-    header = _dicom_header(image_path)
-    spacing = _number_or_none(row, "pixel_spacing_mm")
+    slice_index = _index_or_none(row, "slice_index")
+    pixel_spacing_mm, slice_spacing_mm = (_number_or_none(row, f"{name}_spacing_mm") for name in ("pixel", "slice"))
     return Record(
-        load_image=partial(read_slice if header else read_image, image_path),
-        load_mask=partial(read_image, file_inside(raw, mask_name, "mask")) if mask_name else None,
+        load_image=picture.load_image,
+        load_mask=picture.load_mask,
         report=row.text("report"),
         rephrasings=row.texts("rephrasings", "|"),
         labels=_labels(row),
         grade=row.text("grade") or None,
         patient_id=row.text("patient_id"),
         study_id=row.text("study_id") or row.text("patient_id"),
-        plane=row.text("plane").lower() or (header.plane if header else "unknown"),
-        sequence=_normalise_sequence(row.text("sequence") or (header.sequence if header else "")),
+        series_id=row.text("series_id") or (file if picture.series_id == "" else picture.series_id),
+        slice_index=picture.slice_index if slice_index is None else slice_index,
+        plane=row.text("plane").lower() or picture.plane,
+        sequence=_normalise_sequence(row.text("sequence")) if row.text("sequence") else picture.sequence,
         level=normalise_level(row.text("level")),
-        pixel_spacing_mm=header.stored_spacing_mm if header and spacing is None else spacing,
+        pixel_spacing_mm=picture.pixel_spacing_mm if pixel_spacing_mm is None else pixel_spacing_mm,
+        slice_spacing_mm=picture.slice_spacing_mm if slice_spacing_mm is None else slice_spacing_mm,
         disc_height_mm=_number_or_none(row, "disc_height_mm"),
         split=SPLIT_SPELLINGS.get(split, split) or None,
-        source=f"{raw.name}/{image_path.relative_to(raw).as_posix()}",
+        source=f"{file} {picture.part}".strip(),
     )
-
-
-def _dicom_header(path: Path) -> SliceHeader | None:
-    """Read the header of a DICOM file of one frame; None for any other image."""
-    if not is_dicom(path):
-        return None
-    header, *others = read_headers(path)
-    if others:
-        raise UnusableImageError(
-            f"DICOM file {path.name!r} has {1 + len(others)} frames; store each slice as its own file"
-        )
-    return header
 
 
 def _labels(row: Row) -> tuple[str, ...] | None:
@@ -206,7 +217,7 @@ def _patient_key(patient_id: str) -> str:
 
 def _normalise_sequence(text: str) -> str:
     key = text.upper().replace(" ", "_").replace("-", "_")
-    return next((name for name in SEQUENCES if name.upper() == key), text) if text else "unknown"
+    return next((name for name in SEQUENCES if name.upper() == key), text)
 
 
 def _number_or_none(row: Row, column: str) -> float | None:
@@ -215,6 +226,13 @@ def _number_or_none(row: Row, column: str) -> float | None:
         return float(text) if text else None
     except ValueError as error:
         raise ValueError(f"{column} must be a number, got {text!r}") from error
+
+
+def _index_or_none(row: Row, column: str) -> int | None:
+    number = _number_or_none(row, column)
+    if number is not None and not number.is_integer():
+        raise ValueError(f"{column} must be a whole number, got {row.text(column)!r}")
+    return None if number is None else int(number)
 
 
 def _grade_order(grade: str) -> tuple[float, str]:
