@@ -8,8 +8,8 @@ import yaml
 
 from data_scripts.system.command_line import parse_arguments
 from tests.train.experiments.experiment_settings import experiment_settings
-from train.evaluation import baselines
 from train.data.batch_sampler import TrainingSet
+from train.evaluation import baselines
 from train.evaluation.predict import PROBES
 from train.experiments.spec import BASELINES, ExperimentArguments, Headline, default_folder, plan_runs
 from train.experiments.systems import SYSTEMS
