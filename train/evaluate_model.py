@@ -28,10 +28,10 @@ def main(args: EvaluateArguments) -> None:
     from train.training.run_folder import RUN, read_run, read_start
 
     model, processor = load_checkpoint(args.checkpoint)
-    dataset = open_dataset(args.dataset, args.labels)
     run_dir = _folder_beside(args.checkpoint)
     out_dir = Path(args.out) if args.out else run_dir
     run_arguments = read_run(run_dir).get("arguments", {}) if (run_dir / RUN).exists() else {}
+    dataset = open_dataset(args.dataset, args.labels or run_arguments.get("labels", "findings"))
     settings = EvaluationSettings(
         dataset_name=Path(args.dataset).name,
         split=args.split,

@@ -12,8 +12,10 @@ class EvaluateArguments:
 
     checkpoint: str = setting(MISSING, "Folder of a checkpoint, or a Hub id.")
     dataset: str = setting(MISSING, "Folder that data_scripts.build wrote, or a Hub id of such a dataset.")
-    labels: Literal["findings", "paper"] = setting(
-        "findings", "Classes to measure: those of the dataset; or as in the paper, LBP for any finding, or No Finding."
+    labels: Literal["findings", "paper"] | None = setting(
+        None,
+        "Classes to measure: those of the dataset (findings); or as in the paper, LBP for any finding, or No Finding. "
+        "none: as the run trained, if the checkpoint is in its folder, else findings.",
     )
     split: str = setting("test", "Split to measure on. The probes are fitted on `train` and `validation`.")
     out: str = setting("", "Where to write; empty: the folder of the checkpoint.")
