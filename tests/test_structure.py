@@ -55,6 +55,7 @@ OWN_QUESTION = {
     "data_scripts.paraphrasing.phrases": "how else is a finding said?",
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",
+    "data_scripts.privacy.dates": "is this a date, and where does it end?",
     "data_scripts.reports.modifiers": "denied, doubted, which side, level and severity?",
     "data_scripts.sources.lsma_pqr.heights": "how high is each disc?",
     "data_scripts.sources.rsna2024.tables": "what do the competition's tables say?",
