@@ -49,6 +49,7 @@ TESTS_OF_SEVERAL_FILES = {
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.augmentations.sides": "can every side of a text be exchanged?",
     "data_scripts.imaging.dicom_pixels": "may these bytes be decoded, and to what?",
     "data_scripts.imaging.dicom_sequence": "which MR sequence is it?",
     "data_scripts.imaging.dicom_window": "which grey values show the slice?",
