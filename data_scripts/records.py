@@ -37,6 +37,9 @@ class ReadOptions:
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
+    crops: str | None = None  # what to cut out of volumes: `discs`; None for whole slices
+    context_mm: float = 0.0  # margin around a crop
+    num_slices: int | None = 1  # STUB
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -99,6 +102,7 @@ class SourceAbout:
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
+    cuts_crops: bool = False  # it cuts what `--crops` names out of its volumes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The settings of a build, and their checks before anything is read."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,10 @@ class BuildArguments:
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
     notes: Path | None = setting(None, "File of the written reports, if it is not in --raw.")
+    crops: Literal["discs"] | None = setting(
+        None, "discs: cut each disc out of the volumes where their masks mark it (spider source)."
+    )
+    context_mm: float | None = setting(None, "Margin on each side of a crop; default 0, the edge of the disc.")
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts patients into several splits; the card says so."
     )
@@ -69,6 +74,8 @@ class BuildArguments:
         for name, number in (("num_proc", self.num_proc), ("streaming_shards", self.streaming_shards)):
             if number is not None and number < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {number}")
+        if self.context_mm is not None and (self.crops is None or not 0 <= self.context_mm < math.inf):
+            raise ValueError(f"--context_mm {self.context_mm:g} is the margin around --crops, 0 or more; give both")
         if self.license is not None:
             check_license(self.license)
         if self.tag != BuildArguments.tag and not self.push_to_hub:
@@ -81,6 +88,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
+    if args.crops is not None and not about.cuts_crops:
+        raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):

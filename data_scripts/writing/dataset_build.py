@@ -80,6 +80,8 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         notes=args.notes,
         num_proc=args.num_proc,
         license=args.license,
+        crops=args.crops,
+        context_mm=args.context_mm or 0.0,
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
