@@ -7,6 +7,7 @@ Reads `tests/benchmarks/results/`: `demo.json` is the `metrics.json` of that run
 reading of the held-out notes, before the errors that it found were fixed. A test compares both pages with them.
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -196,4 +197,5 @@ flatters it; *as published* was not tuned.
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()
