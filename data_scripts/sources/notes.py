@@ -12,8 +12,7 @@ import openpyxl
 from data_scripts.records import Exclusion, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
 
-# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB; one of 16 MiB
-# is read in about 0.5 GiB of memory.
+# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB.
 MAX_UNPACKED_BYTES = 16 * 2**20
 MAX_ROWS = 2**20
 MAX_COLUMNS = 256
