@@ -1,18 +1,27 @@
 """The record that every source yields, and the exclusion it yields instead of a bad row."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 PLANES = ("axial", "sagittal", "coronal", "unknown")
 SEQUENCES = ("T1", "T2", "T2_SPACE", "STIR", "PD", "other", "unknown")
-LEVELS = ("T10/T11", "T11/T12", "T12/L1", "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "several", "unknown")
+# From the top down; spines with a thirteenth thoracic or a sixth lumbar vertebra have discs of their own. A built
+# dataset has the names that its numbers stand for, so new levels go where they belong.
+LEVELS = (
+    *("T9/T10", "T10/T11", "T11/T12", "T12/L1", "T12/T13", "T13/L1"),
+    *("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1", "L5/L6", "L6/S1", "S1/S2"),
+    *("several", "unknown"),
+)
 
 LOW_BACK_PAIN = "LBP"
 NO_FINDING = "No Finding"
+PAPER_LABELS = (LOW_BACK_PAIN, NO_FINDING)  # the exclusive pair of the LumbarCLIP paper
 
 SPLITS = ("train", "validation", "test")
 
@@ -23,8 +32,47 @@ NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
 # The default licence of a user's own data: nothing built from it may be shared.
 NOT_STATED = "other: not stated"
 
-# What tables contain for an unknown patient; such rows must not be grouped as one patient.
-_UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a", "na", "n.a.", "<na>", "nat", "?", "-", "--")
+# What people and programs write for "there is nothing", in small letters without brackets, dots and underscores.
+_MISSING_WORDS = frozenset(
+    {
+        *(
+            "",
+            "nan",
+            "none",
+            "null",
+            "nil",
+            "na",
+            "n/a",
+            "n a",
+            "nat",
+            "k a",
+            "unknown",
+            "undefined",
+            "missing",
+            "pending",
+        ),
+        *(
+            "#n/a",
+            "#n/a n/a",
+            "#na",
+            "#n/d",
+            "#nv",
+            "-nan",
+            "-nan(ind",
+            "1 #ind",
+            "-1 #ind",
+            "1 #qnan",
+            "-1 #qnan",
+            "\\n",
+        ),
+        *(f"not {word}" for word in ("available", "reported", "applicable", "known", "stated", "recorded", "provided")),
+        *("not given", "no data", "no value", "no report", "no report available", "report not available"),
+        *("unavailable", "blank", "empty", "keine angabe"),
+    }
+)
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+_ONLY_SIGNS = re.compile(rf"[-–—_.?/\\*…\s{_INVISIBLE}]*")
+_AROUND_WORDS = "<>()[]{}\"' \t\r\n" + _INVISIBLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +84,10 @@ class ReadOptions:
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
+    slices: str = "all"  # of each volume, see `imaging.volumes.chosen_slices`
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
     crops: str | None = None  # what to cut out of volumes: `discs`; None for whole slices
     context_mm: float = 0.0  # margin around a crop
-    num_slices: int | None = 1  # STUB
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -65,7 +113,8 @@ class Record:
     source: str  # dataset and file, unique: the record's identity in `build_report.json`
     load_mask: Callable[[], Image.Image] | None = None  # 8-bit class indices (mode `L`), same size as the image
     rephrasings: tuple[str, ...] = ()  # other wordings of the same facts
-    labels: tuple[str, ...] = ()  # classes present, each among the source's `label_names`
+    # Classes present, each among the source's `label_names`; empty if it has none of them; None: not labelled.
+    labels: tuple[str, ...] | None = None
     grade: str | None = None  # ordinal severity, among the source's `grade_names`
     plane: str = "unknown"
     sequence: str = "unknown"
@@ -101,8 +150,10 @@ class SourceAbout:
     has_public_ids: bool = True  # its patient ids are published pseudonyms; otherwise the build replaces them
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
+    reads_volumes: bool = False  # it takes `--slices` of each volume
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
     cuts_crops: bool = False  # it cuts what `--crops` names out of its volumes
+    labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +168,27 @@ class SourceInfo:
     report_origin: str = "radiologist"  # who wrote the reports, or how they were composed
 
 
-def is_unknown_patient(patient_id: str) -> bool:
-    """Whether an id means an unknown patient in tables (`NA`, `?`, empty)."""
-    return patient_id.strip().casefold() in _UNKNOWN_PATIENTS
+def paper_labels(labels: Collection[str] | None) -> tuple[str, ...] | None:
+    """Reduce the labels of a row to the paper's pair: any finding is `LBP`; a row without labels has neither, None.
+
+    Example:
+        >>> [paper_labels(labels) for labels in (("LBP", "disc bulge"), ("disc bulge",), ("No Finding",), (), None)]
+        [('LBP',), ('LBP',), ('No Finding',), None, None]
+    """
+    is_present = {LOW_BACK_PAIN: set(labels or ()) - {NO_FINDING}, NO_FINDING: NO_FINDING in (labels or ())}
+    return tuple(name for name in PAPER_LABELS if is_present[name]) or None
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table says that there is nothing: empty, a dash or a question mark, or a word for it.
+
+    Example:
+        >>> [is_missing(text) for text in ("", "NaN", "<NA>", "N/A", "n.a.", "--", "not_available", "Normal", "NA-1")]
+        [True, True, True, True, True, True, True, False, False]
+    """
+    if _ONLY_SIGNS.fullmatch(text):
+        return True
+    return " ".join(re.split(r"[\s._]+", text.casefold().strip(_AROUND_WORDS))).strip() in _MISSING_WORDS
 
 
 def says_anything(text: str) -> bool:
@@ -129,22 +198,22 @@ def says_anything(text: str) -> bool:
 
 def record_problem(record: Record, info: SourceInfo) -> str | None:
     """Say why a record's fields cannot be written; None if they can. Pixels are checked later, when loaded."""
-    if not says_anything(record.report):
-        return "empty report"
-    if is_unknown_patient(record.patient_id):
+    if not says_anything(record.report) or is_missing(record.report):
+        return f"empty report: {record.report!r}" if record.report.strip() else "empty report"
+    if is_missing(record.patient_id):
         return f"unknown patient: patient_id is {record.patient_id!r}"
     allowed_values: list[tuple[str, str | None, tuple[str, ...]]] = [
         ("plane", record.plane, PLANES),
         ("sequence", record.sequence, SEQUENCES),
         ("level", record.level, LEVELS),
-        *(("label", label, info.label_names) for label in record.labels),
+        *(("label", label, info.label_names) for label in record.labels or ()),
         ("grade", record.grade, info.grade_names),
         ("split", record.split, SPLITS),
     ]
     for column, value, allowed in allowed_values:
         if value is not None and value not in allowed:
             return f"unknown {column} {value!r}; allowed: {', '.join(allowed)}"
-    if NO_FINDING in record.labels and len(set(record.labels)) > 1:
+    if record.labels and NO_FINDING in record.labels and len(set(record.labels)) > 1:
         return f"contradictory labels: {NO_FINDING!r} together with {sorted(set(record.labels) - {NO_FINDING})}"
     if record.slice_index is not None and not 0 <= record.slice_index <= MAX_SLICE_INDEX:
         return f"slice_index must be 0 to {MAX_SLICE_INDEX}, got {record.slice_index}"
@@ -155,9 +224,9 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
     return None
 
 
-_LEVEL_SPELLINGS = {level.replace("/", "").lower(): level for level in LEVELS} | {
-    level.replace(f"/{level[0]}", "").lower(): level
-    for level in LEVELS  # "L4-5"
+_LEVEL_OF_LETTERS = {level.replace("/", "").lower(): level for level in LEVELS} | {
+    re.sub("/[TLS]", "", level).lower(): level
+    for level in LEVELS  # "L4-5", "L5-1"
 }
 
 
@@ -165,8 +234,9 @@ def normalise_level(text: str) -> str:
     """Spell a disc level as the record does; an unknown level is returned unchanged.
 
     Example:
-        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5/S1", "T12 L1", "", "C5/C6")]
+        >>> [normalise_level(text) for text in ("L4-5", "l4-L5", "L5-1", "Th12 L1", "", "C5/C6")]
         ['L4/L5', 'L4/L5', 'L5/S1', 'T12/L1', 'unknown', 'C5/C6']
     """
-    key = "".join(char for char in text.lower() if char.isalnum())
-    return _LEVEL_SPELLINGS.get(key, text) if key else "unknown"
+    letters = "".join(char for char in text.lower() if char.isalnum())
+    key = re.sub("(?:th|d)(?=[0-9])", "t", letters)
+    return _LEVEL_OF_LETTERS.get(key, text) if key else "unknown"

@@ -105,7 +105,7 @@ class FlipLeftRight:
         exchanged: dict[str, Callable[[Any], Any]] = {
             "report": exchange_sides,
             "rephrasings": lambda texts: [exchange_sides(text) for text in texts],
-            "labels": lambda labels: sorted(names.index(exchange_sides(names[label])) for label in labels),
+            "labels": lambda labels: labels and sorted(names.index(exchange_sides(names[label])) for label in labels),
             "image": lambda image: _stored(image_variation.mirrored(image)),
             "mask": lambda mask: None if mask is None else _stored(image_variation.mirrored(mask)),
         }

@@ -1,27 +1,18 @@
 """Read a workbook of radiologists' notes, one row per patient, and pair them with images."""
 
 import re
-import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import openpyxl
-
-from data_scripts.records import Exclusion, says_anything
+from data_scripts.records import Exclusion, is_missing, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
-
-# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB.
-MAX_UNPACKED_BYTES = 16 * 2**20
-MAX_ROWS = 2**20
-MAX_COLUMNS = 256
+from data_scripts.sources.workbooks import EMPTY, KINDS, Cell, is_text, sheet_rows
 
 _COLUMNS = (
     (re.compile(r"patient[\s_]*id", re.IGNORECASE), "Patient ID"),
     (re.compile(r"\bnotes?\b", re.IGNORECASE), "Clinician's Notes"),
 )
-_KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,53 +26,19 @@ def read_notes(path: Path) -> list[Note]:
     """Read the first sheet of an `.xlsx` file: a header with `Patient ID` and `Notes`, then a row per patient.
 
     Raises:
-        ValueError: If the file is not a workbook, unpacks to more than `MAX_UNPACKED_BYTES`, does not have each column
-            once, or has no row.
+        ValueError: If the file is not a workbook, is too large, does not have each column once, or has no row.
     """
-    rows = _read_rows(path)
-    header = [str(value).strip() if _is_text(kind) else "" for kind, value in next(rows, [])]
+    rows = sheet_rows(path)
+    header = [str(value).strip() if is_text(kind) else "" for kind, value in next(rows, [])]
     columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
     notes = []
     for number, row in enumerate(rows, start=2):
-        patient, text = (row[column] if column < len(row) else ("n", None) for column in columns)
+        patient, text = (row[column] if column < len(row) else EMPTY for column in columns)
         if patient[1] is not None or text[1] is not None:
             notes.append(_read_note(f"{path.name} row {number}", patient, text))
     if not notes:
         raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
-
-
-Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
-
-
-def _read_rows(path: Path) -> Iterator[list[Cell]]:
-    if not path.is_file():
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: there is no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked_bytes = sum(member.file_size for member in archive.infolist())
-    # NotImplementedError: packed in a way that `zipfile` does not know, or damaged so that it seems to be.
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {error}") from error
-    if unpacked_bytes > MAX_UNPACKED_BYTES:
-        raise ValueError(
-            f"{path} unpacks to {unpacked_bytes} bytes, more than {MAX_UNPACKED_BYTES}; split the workbook"
-        )
-    try:
-        workbook = openpyxl.load_workbook(path, read_only=True)
-        try:
-            sheet = workbook.worksheets[0]
-            sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
-            for row in sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS):
-                yield [(cell.data_type, cell.value) for cell in row]
-        finally:
-            workbook.close()
-    except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
-
-
-def _is_text(kind: str) -> bool:
-    return kind in ("s", "inlineStr", "str")
 
 
 def _only_column(path: Path, header: Sequence[str], pattern: re.Pattern[str], usual_name: str) -> int:
@@ -102,8 +59,8 @@ def _read_note(where: str, patient: Cell, text: Cell) -> Note:
     kind, value = text
     if value is None:
         return note
-    if not _is_text(kind):
-        return replace(note, problem=f"the note must be text, got {_KINDS.get(kind, kind)} {str(value)[:40]!r}")
+    if not is_text(kind):
+        return replace(note, problem=f"the note must be text, got {KINDS.get(kind, kind)} {str(value)[:40]!r}")
     return replace(note, text=value if value.strip() else "")
 
 
@@ -112,7 +69,7 @@ def _patient_id(kind: str, value: object) -> str:
     digits = ""
     if kind == "n" and isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):
         digits = str(int(value))
-    elif _is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
+    elif is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
         digits = str(value).strip().lstrip("0")
     return digits.zfill(4) if digits else ""
 
@@ -132,7 +89,8 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
         return Exclusion(source, "the patient has no note", by_rule=True)
     if note.problem:
         return Exclusion(source, f"{note.where}: {note.problem}")
-    return note.text if says_anything(note.text) else Exclusion(source, "empty note", by_rule=True)
+    says_nothing = is_missing(note.text) or not says_anything(note.text)
+    return Exclusion(source, "empty note", by_rule=True) if says_nothing else note.text
 
 
 def notes_left_over(notes: Iterable[Note], patients_with_images: Collection[str]) -> Iterator[Exclusion]:

@@ -11,7 +11,7 @@ from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.system.command_line import check_choices, setting
 
 # The keys of `sources.SOURCES`, whose modules take seconds to import.
-SourceName = Literal["folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
+SourceName = Literal["bids", "folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,11 @@ class BuildArguments:
         None, "discs: cut each disc out of the volumes where their masks mark it (spider source)."
     )
     context_mm: float | None = setting(None, "Margin on each side of a crop; default 0, the edge of the disc.")
+    slices: str | None = setting(
+        None,
+        "Slices of each volume that become rows: all, middle, or a number, the slices about the middle (of the "
+        "disc, with --crops); default all, or with --crops middle.",
+    )
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts patients into several splits; the card says so."
     )
@@ -35,6 +40,16 @@ class BuildArguments:
     )
     seed: int = setting(0, "Seed of the splits, of the order of shards, and of what a source draws.")
     num_patients: int | None = setting(None, f"Patients to draw (synthetic source only); default {NUM_DRAWN_PATIENTS}.")
+    labels: Literal["findings", "paper"] = setting(
+        "findings",
+        "Classes of a row. findings: those of the source. paper: the pair of the LumbarCLIP paper, LBP or No Finding, "
+        "as the source's labels say or, without any, the reports.",
+    )
+    labels_from_reports: bool = setting(
+        False,
+        "Read the labels from the reports, not from the source. A report that is not understood gives none; "
+        "build_report.json lists it.",
+    )
     max_bad: float = setting(0.05, "Largest share of rows left out for a defect; above it nothing is built.")
     num_proc: int = setting(1, "Processes that decode and write images; the result is the same for any number.")
     streaming_shards: int | None = setting(
@@ -76,6 +91,8 @@ class BuildArguments:
                 raise ValueError(f"--{name} must be 1 or more, got {number}")
         if self.context_mm is not None and (self.crops is None or not 0 <= self.context_mm < math.inf):
             raise ValueError(f"--context_mm {self.context_mm:g} is the margin around --crops, 0 or more; give both")
+        if self.slices not in (None, "all", "middle") and not (self.slices.isdecimal() and int(self.slices) > 0):
+            raise ValueError(f"--slices must be all, middle or a number of slices, got {self.slices!r}")
         if self.license is not None:
             check_license(self.license)
         if self.tag != BuildArguments.tag and not self.push_to_hub:
@@ -90,6 +107,14 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
     if args.crops is not None and not about.cuts_crops:
         raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
+    if args.slices is not None and not about.reads_volumes and args.crops is None:
+        raise ValueError(f"the source {args.source} does not read whole volumes; leave --slices out")
+    if about.labels_from == "grades" and (args.labels == "paper" or args.labels_from_reports):
+        option = "--labels_from_reports" if args.labels_from_reports else "--labels paper"
+        raise ValueError(
+            f"{option} needs written reports: those of {args.source} were composed from its grades, which its labels "
+            "state already; leave the option out"
+        )
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):

@@ -10,6 +10,7 @@ from data_scripts.auditing.privacy_check import few_images_with_letters
 from data_scripts.privacy.pseudonyms import holds_date
 from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.splits import num_shared_patients
+from data_scripts.writing.row_labels import label_lines
 
 REPORT_NAME = "build_report.json"
 NUM_PRINTED = 10
@@ -25,9 +26,16 @@ def build_report(
     records_of_split: Mapping[str, Sequence[Record]],
     split_rule: str,
     deidentification: Mapping[str, Any],
+    labels: Mapping[str, Any],
     facts_changed: Sequence[str],
+    orientation_not_stated: Sequence[str],
+    windows_replaced: Sequence[str],
 ) -> dict[str, Any]:
-    """Account for all rows; `facts_changed` names those in which a finding was taken for a name and replaced."""
+    """Account for all rows.
+
+    `facts_changed` names those in which a finding was taken for a name and replaced, `orientation_not_stated` those
+    whose image is as it was stored, and `windows_replaced` those whose header had a window that did not show them.
+    """
     written = [record for records in records_of_split.values() for record in records]
     assert num_read == len(written) + len(exclusions)
     patient_ids = [record.patient_id for record in written]
@@ -50,9 +58,12 @@ def build_report(
         "num_masks": sum(record.load_mask is not None for record in written),
         "split_rule": split_rule,
         "splits": split_table(records_of_split),
+        "labels": dict(labels),
         "leak": leak if arguments["split_by"] == "record" else None,
         "deidentification": dict(deidentification),
         "facts_changed": {"count": len(facts_changed), "first": list(facts_changed[:NUM_PRINTED])},
+        "orientation_not_stated": list(orientation_not_stated),
+        "windows_replaced": list(windows_replaced),
         "exclusions": [asdict(exclusion) for exclusion in exclusions],
     }
 
@@ -95,7 +106,7 @@ def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, d
         split: {
             "rows": len(records),
             "patients": len({record.patient_id for record in records}),
-            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels)).items())),
+            "labels": dict(sorted(Counter(label for record in records for label in set(record.labels or ())).items())),
         }
         for split, records in records_of_split.items()
     }
@@ -125,6 +136,11 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     ]
     lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
     lines += filter(None, [rule_summary(report["exclusions"])])
+    if unstated := len(report["orientation_not_stated"]):
+        lines.append(f"orientation not stated: {unstated} images, which are kept as they were stored")
+    if replaced := len(report["windows_replaced"]):
+        lines.append(f"header windows replaced: {replaced}, which did not show the slice")
+    lines += label_lines(report)
     if letters := len(report["deidentification"]["burnt_in_text"]):
         lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")
     if changed := report["facts_changed"]["count"]:

@@ -44,6 +44,7 @@ from data_scripts.writing.parts import (
     read_result,
     write_part,
 )
+from data_scripts.writing.row_labels import Labelling, labels_report
 
 NUM_NAMED_EXCLUSIONS = 10
 
@@ -79,6 +80,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
         notes=args.notes,
         num_proc=args.num_proc,
+        slices=args.slices or ("middle" if args.crops else "all"),
         license=args.license,
         crops=args.crops,
         context_mm=args.context_mm or 0.0,
@@ -86,9 +88,11 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # The rows, and the split of each.
-        info = source.describe(options)
+        described = source.describe(options)
+        labelling = Labelling.of(args, described)
+        info = labelling.describe(described)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)
-        records, exclusions = sort_out(source.read(options), info)
+        records, exclusions = sort_out(labelling.label(source.read(options)), info)
         num_read = len(records) + len(exclusions)
         check_share_of_bad(exclusions, num_read, args.max_bad)
         records_of_split, split_rule = assign_splits(records, args.split_by, args.split_fractions, args.seed)
@@ -135,7 +139,10 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
             own_name_of=own_name_of,
         ),
+        labels=labels_report(labelling, [*_flat(written)], own_name_of, described.label_names),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
+        orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
+        windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
     )
     dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
     publish(dataset, args.out, staging)
@@ -206,7 +213,7 @@ def assign_splits(
         ValueError: If the source's own splits cannot be kept, or `fractions` contradict them.
     """
     patient_ids = [record.patient_id for record in records]
-    labels = [record.labels for record in records]
+    labels = [record.labels or () for record in records]
     given = [record.split for record in records if record.split is not None]
     shares = " / ".join(f"{100 * fraction:g} %" for fraction in fractions)
     if given:

@@ -28,16 +28,15 @@ CARD = """\
 
 ## Labels
 
-Number of rows with each class, by split. A row may have several classes or none.
+{label_text}
 
 {label_table}
 
 ## Columns
 
-- `image`: the slice, 8-bit grey PNG. More than 8 bits are windowed: DICOM by the window in its header if that shows
-  something, all else between the 0.5 and 99.5 percentiles of the slice.
+- `image`: the slice, 8-bit grey PNG. {image_text}
 - `report`: the text, separators and blanks corrected, spelling kept. `rephrasings`: other wordings of the same facts.
-- `labels`: the classes present. `grade`: {grade_text}
+- `labels`: the classes present; null where a row is not labelled. `grade`: {grade_text}
 - `patient_id`, `study_id`, `series_id`: {id_text} `slice_index`: place of the slice in its series, from 0, from the
   patient's right to the left, from foot to head, or from front to back. Both are null for a single image.
 - `plane`, `sequence`, `level`: `unknown` if the source does not say.
@@ -66,6 +65,12 @@ SHARING = Markdown("""
 NOBODY_SAID = Markdown("""
 > **Not to be shared.** The data have no stated licence. If you may share them, build this set with `--license`.
 """)
+
+IMAGE = """\
+More than 8 bits are windowed: DICOM by the window in its header if that shows the slice ({replaced} replaced), all
+  else between the 0.5 and 99.5 percentiles of the slice, or of the whole volume that it is a slice of. Turned to the
+  radiological convention (axial and coronal: patient's right at the left; sagittal: front at the left), but for
+  {unstated} images whose files state none."""
 
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
@@ -113,6 +118,9 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
     leak = report["leak"]
     values = {
+        "image_text": fill_markdown(
+            IMAGE, {"replaced": len(report["windows_replaced"]), "unstated": len(report["orientation_not_stated"])}
+        ),
         "title": f"Lumbar reports: {info.about.name}",
         "summary": info.summary or info.about.summary,
         "sharing": "" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,
@@ -124,6 +132,7 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "split_table": markdown_table(
             ["split", "rows", "patients"], [[name, split["rows"], split["patients"]] for name, split in splits.items()]
         ),
+        "label_text": _label_text(report["labels"]),
         "label_table": markdown_table(["class", *splits], labels) if labels else "The source has no labels.",
         "grade_text": f"{', '.join(info.grade_names)}, lowest first." if info.grade_names else "the source has none.",
         "id_text": ID_TEXTS[report["deidentification"]["ids"]],
@@ -139,6 +148,14 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "command": code_block(report["command"], "sh"),
     }
     return fill_markdown(CARD, values)
+
+
+def _label_text(account: Mapping[str, Any]) -> str:
+    is_pair = account["classes"] == "paper"
+    have = "one of the two classes of the LumbarCLIP paper" if is_pair else "several classes or none"
+    origin = " They were read from the reports by rules." if account["from_reports"] else ""
+    without = f" Not labelled: {account['rows_without']} rows." if account["rows_without"] else ""
+    return f"Number of rows with each class, by split. A row may have {have}.{origin}{without}"
 
 
 def _privacy_text(report: Mapping[str, Any]) -> Markdown:

@@ -77,7 +77,7 @@ def test_masks_grades_and_spacing_survive(study, built, tmp_path):
         assert row["grade"] == int(row["source"][-5]) % 2
         assert (row["series_id"], row["slice_index"]) == ("t2", int(row["source"][-5]))
         assert row["slice_spacing_mm"] == pytest.approx(4.4)
-        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] == []
+        assert row["rephrasings"] == ["One.", "Two."] and row["labels"] is None
 
 
 def test_patients_are_not_shared_and_the_report_counts_right(study, built, tmp_path):
@@ -147,7 +147,7 @@ BAD_ROWS = [
     ({"report": " "}, "empty report"),
     ({"report": "//"}, "empty report"),
     ({"patient_id": ""}, "unknown patient"),
-    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T10/T11"),
+    ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T9/T10"),
     ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
     ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
     ({"labels": ""}, "no labels, although other rows have it"),

@@ -133,7 +133,7 @@ class DatasetRows:
         return {
             **{name: [row[name] for row in rows] for name in COLUMNS},
             "labels": [
-                [self._label_names[split][label] for label in row["labels"]]
+                row["labels"] and [self._label_names[split][label] for label in row["labels"]]
                 for (split, _), row in zip(references, rows, strict=True)
             ],
             "split": [split for split, _ in references],

@@ -30,6 +30,7 @@ ABOUT = SourceAbout(
     ),
     size="about 0.3 GB (224 x 224)",
     where="https://data.mendeley.com/datasets/56rmx5bjcr/1: the folders train/, val/ and test/ of the 224 x 224 images",
+    labels_from="grades",
 )
 OSTEOARTHRITIS = "osteoarthritis"
 LABEL_NAMES = (OSTEOARTHRITIS, NO_FINDING)

@@ -237,7 +237,7 @@ def _record_or_exclusion(
         load_image=partial(read_image, path),
         load_mask=None if mask is None else partial(load_mask, mask, name.plane),
         report=report,
-        labels=note.labels_at(name.level),
+        labels=note.labels_at(name.level) or None,
         grade=grade,
         patient_id=patient_id,
         study_id=patient_id,

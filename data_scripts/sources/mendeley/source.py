@@ -20,7 +20,7 @@ from pathlib import Path
 
 from data_scripts.imaging.dicom import SliceHeader, read_all_headers, read_slice
 from data_scripts.imaging.images import UnusableImageError, read_image
-from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo, paper_labels
 from data_scripts.reports.text import REPORT_LABELS, labels_at_level, labels_from_report, normalise_report
 from data_scripts.sources.notes import Note, notes_left_over, read_notes, report_or_exclusion
 from data_scripts.sources.slice_names import (
@@ -50,6 +50,7 @@ ABOUT = SourceAbout(
         ".../s6bgczr8s2 (Radiologists Report.xlsx)"
     ),
     reads_notes=True,
+    labels_from="reports",
 )
 _PLANE_OF_WORD = {"TRA": "axial", "SAG": "sagittal"}
 
@@ -134,17 +135,17 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 
 @lru_cache(maxsize=4096)  # T1 and T2, and hundreds of raw slices, share note and level
-def labels_of(report: str, level: str) -> tuple[str, ...]:
+def labels_of(report: str, level: str) -> tuple[str, ...] | None:
     """Return the classes of a slice: the note's findings at its level, or all of them if it shows several.
 
-    At an unknown level, only the patient's class as in the paper: `LBP` or `No Finding`.
+    At an unknown level, only the patient's class as in the paper: `LBP` or `No Finding`. None if the note was not
+    understood.
     """
     report = normalise_report(report)  # as it is stored
-    if level == "several":
-        return labels_from_report(report)
-    if level == "unknown":
-        return tuple(label for label in labels_from_report(report) if label in (LOW_BACK_PAIN, NO_FINDING))
-    return labels_at_level(report, level)
+    if level in ("several", "unknown"):
+        labels = labels_from_report(report) or None
+        return labels if level == "several" else paper_labels(labels)
+    return labels_at_level(report, level) or None
 
 
 def _slice_record(name: SliceName, path: Path, raw: Path, note: Note | None) -> Record | Exclusion:

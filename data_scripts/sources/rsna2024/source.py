@@ -62,6 +62,7 @@ ABOUT = SourceAbout(
         "train.csv, train_series_descriptions.csv, train_label_coordinates.csv"
     ),
     may_be_shared=False,
+    labels_from="grades",
 )
 LABEL_OF_CONDITION = {
     CANAL: "canal stenosis",

@@ -31,7 +31,7 @@ class Crop(NamedTuple):
     bottom: int
 
 
-def find_crops(volume: Path, mask: Path, context_mm: float, num_slices: int | None) -> list[Crop]:
+def find_crops(volume: Path, mask: Path, context_mm: float, slices: str) -> list[Crop]:
     """Find the crops of every disc in the mask, from bottom to top, each disc's slices from right to left.
 
     A crop is the box around the disc in its slice, `context_mm` wider on each side, as far as the slice goes.
@@ -40,7 +40,7 @@ def find_crops(volume: Path, mask: Path, context_mm: float, num_slices: int | No
         volume: The grey volume, of which only the header is read.
         mask: Its mask.
         context_mm: Margin around the disc; 0 cuts at its edge.
-        num_slices: Slices nearest to the middle of each disc, if it is in that many; None: every slice with the disc.
+        slices: `all` slices with the disc, the one nearest to its `middle`, or as many of the nearest as this number.
 
     Raises:
         UnusableImageError: If a file cannot be read, the mask does not fit the volume, or it contradicts itself about
@@ -52,6 +52,7 @@ def find_crops(volume: Path, mask: Path, context_mm: float, num_slices: int | No
     width, height = square_size(header)
     pixels_down, pixels_back = height / header.sagittal_size[1], width / header.sagittal_size[2]
     context = context_mm / min(header.sagittal_spacing_mm[1:])
+    num_slices = None if slices == "all" else 1 if slices == "middle" else int(slices)
     crops = []
     discs = _discs(numbers)
     _check_numbers(numbers, discs)

@@ -46,6 +46,7 @@ ABOUT = SourceAbout(
     size="about 4 GB",
     where="https://zenodo.org/records/10159290: images/, masks/, overview.csv, radiological_gradings.csv",
     cuts_crops=True,
+    labels_from="grades",
 )
 LABEL_NAMES = (
     "Pfirrmann >= 4",
@@ -244,7 +245,7 @@ def _crop_items(path: Path, raw: Path, options: ReadOptions, gradings_of: Gradin
         mask = raw / "masks" / path.name
         if not mask.exists():
             raise ValueError(f"no mask {mask.relative_to(raw)}, which says where the discs are")
-        found = tuple(crops.find_crops(path, mask, options.context_mm, options.num_slices))
+        found = tuple(crops.find_crops(path, mask, options.context_mm, options.slices))
         header = read_header(path)
     except ValueError as error:
         yield Exclusion(f"SPIDER/{file}", str(error))

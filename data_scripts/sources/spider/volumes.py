@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from data_scripts.imaging.dicom import square_pixel_size
-from data_scripts.imaging.images import UnusableImageError, window_to_uint8
+from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError, window_to_uint8
 from data_scripts.imaging.metaimage import VolumeHeader, read_header, read_sagittal_volume
 
 MASK_NAMES = ("background", "vertebra", "disc", "spinal canal")
@@ -121,7 +121,9 @@ def whole_numbers(numbers: np.ndarray) -> np.ndarray:
 
 def grey_slice(voxels: np.ndarray, header: VolumeHeader) -> Image.Image:
     """Window a slice to 8 bits and make its pixels squares. Shape (down, back)."""
-    return Image.fromarray(window_to_uint8(voxels)).resize(square_size(header), Image.Resampling.BILINEAR)
+    grey = Image.fromarray(window_to_uint8(voxels))
+    grey.info[ORIENTATION_STATED] = True
+    return grey.resize(square_size(header), Image.Resampling.BILINEAR)
 
 
 def class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:

@@ -151,4 +151,4 @@ class TestNotes:
 def test_no_finding_is_not_claimed_beside_a_report_of_one(lsma):
     text = "Left foraminal narrowing with nerve root compression at L4/L5."
     records, exclusions = read(lsma([{**NORMAL, "ClinicalNotes": text}], patients=["0002"], grades=()))
-    assert exclusions == [] and {record.labels for record in records} == {()}
+    assert exclusions == [] and {record.labels for record in records} == {None}

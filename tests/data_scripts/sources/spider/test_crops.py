@@ -62,8 +62,8 @@ def raw(tmp_path):
     return folder
 
 
-def read(raw, **options):
-    return list(spider.read(ReadOptions(raw=raw, crops="discs", **options)))
+def read(raw, slices="middle", **options):
+    return list(spider.read(ReadOptions(raw=raw, crops="discs", slices=slices, **options)))
 
 
 def only_exclusion(items):
@@ -114,11 +114,20 @@ def test_context_shows_the_vertebrae_and_ends_at_the_edge_of_the_slice(raw):
 
 
 @pytest.mark.parametrize(
-    ("num_slices", "indices"),
-    [(1, [5]), (2, [5, 4]), (3, [4, 5, 6]), (4, [4, 5, 6, 3]), (5, [3, 4, 5, 6, 7]), (9, [3, 4, 5, 6, 7])],
+    ("slices", "indices"),
+    [
+        ("middle", [5]),
+        ("1", [5]),
+        ("2", [5, 4]),
+        ("3", [4, 5, 6]),
+        ("4", [4, 5, 6, 3]),
+        ("5", [3, 4, 5, 6, 7]),
+        ("9", [3, 4, 5, 6, 7]),
+        ("all", [3, 4, 5, 6, 7]),
+    ],
 )
-def test_slices_are_those_nearest_to_the_middle_of_the_disc(raw, num_slices, indices):
-    records = [record for record in read(raw, num_slices=num_slices) if record.level == "L5/S1"]
+def test_slices_are_those_nearest_to_the_middle_of_the_disc(raw, slices, indices):
+    records = [record for record in read(raw, slices) if record.level == "L5/S1"]
     assert [record.slice_index for record in records] == sorted(indices)
     _, rows, columns = BOXES[201]
     for record in records:
@@ -130,7 +139,7 @@ def test_the_box_is_that_of_the_disc_in_its_own_slice(raw):
     voxels, mask = spine()
     mask[5, 24:26, 6:10] = 0  # shorter in the middle slice than beside it
     write_volume(raw / "masks/1_t2.mha", mask)
-    below = [record for record in read(raw, num_slices=3) if record.level == "L5/S1"]
+    below = [record for record in read(raw, "3") if record.level == "L5/S1"]
     assert [record.load_image().size for record in below] == [(7, 2), (3, 2), (7, 2)]
     assert np.array_equal(np.asarray(below[1].load_image()), window_to_uint8(voxels[5])[24:26, 10:13])
 
@@ -148,7 +157,7 @@ def test_a_crop_of_a_volume_whose_pixels_are_not_square_is_part_of_its_square_sl
 def test_a_volume_is_decoded_once_for_its_crops(raw, monkeypatch):
     write_volume(raw / "images/1_t1.mha", spine()[0], "PIR")
     write_volume(raw / "masks/1_t1.mha", spine()[1], "PIR")
-    records = read(raw, num_slices=3, context_mm=2)
+    records = read(raw, "3", context_mm=2)
     assert len(records) == 18
     decoded = []
 
