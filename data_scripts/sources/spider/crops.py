@@ -122,7 +122,7 @@ def _nearest_slices(areas: np.ndarray, num_slices: int | None) -> Sequence[int]:
 
 
 def _check_numbers(numbers: np.ndarray, discs: Mapping[int, tuple[slice, slice, slice]]) -> None:
-    """Check that each disc lies between the structures that its number promises.
+    """Check that each disc lies below the vertebrae from its number on, and above those before.
 
     Discs are numbered after the vertebra above, from L5 = 1 at the bottom. With six lumbar vertebrae, or a transitional
     one, the two may be counted differently; the level is then not known.
@@ -133,13 +133,12 @@ def _check_numbers(numbers: np.ndarray, discs: Mapping[int, tuple[slice, slice, 
         counts = np.array([np.bincount(column[:, row].ravel(), minlength=256) for row in rows])  # (row, number)
         sizes = counts.sum(axis=0)
         heights = {other: rows @ counts[:, other] / sizes[other] for other in np.flatnonzero(sizes).tolist()}
-        above = [other for other in heights if other in _VERTEBRAE and heights[other] < heights[number]]
-        below = [other for other in heights if other in _VERTEBRAE and heights[other] > heights[number]]
         ivd_label = number - _DISCS.start + 1
-        if above and (vertebra := max(above, key=heights.__getitem__)) != ivd_label:
-            _raise_unknown_levels(f"disc {number} lies below vertebra {vertebra}")
-        if below and (vertebra := min(below, key=heights.__getitem__)) != ivd_label - 1:
-            _raise_unknown_levels(f"disc {number} lies above vertebra {vertebra}")
+        for vertebra in (other for other in heights if other in _VERTEBRAE):
+            is_above = heights[vertebra] < heights[number]
+            if is_above != (vertebra >= ivd_label):
+                where = "below" if is_above else "above"
+                _raise_unknown_levels(f"disc {number} lies {where} vertebra {vertebra}")
     for (lower, lower_box), (upper, upper_box) in pairwise(discs.items()):
         if upper_box[1].start >= lower_box[1].start:
             _raise_unknown_levels(f"disc {upper} lies below disc {lower}")

@@ -224,11 +224,11 @@ def swapped_without_vertebrae(mask):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (moved_up, "disc 201 lies below vertebra 2"),
+        (moved_up, "disc 202 lies above vertebra 2"),
         (with_another_vertebra(4), "disc 201 lies above vertebra 4"),
-        (swapped, "disc 202 lies below vertebra 3"),
+        (swapped, "disc 202 lies above vertebra 2"),
         (swapped_without_vertebrae, "disc 203 lies below disc 202"),
-        (lambda mask: np.where(mask == 2, 5, mask), "disc 202 lies below vertebra 5"),
+        (lambda mask: np.where(mask == 2, 5, mask), "disc 203 lies above vertebra 5"),
         (lambda mask: np.where(mask > 200, mask + 1, mask), "disc 202 lies below vertebra 1"),
     ],
 )
@@ -243,6 +243,12 @@ def test_the_levels_of_a_mask_that_contradicts_itself_are_not_guessed(raw, chang
 def test_vertebrae_that_the_image_cuts_off_contradict_nothing(raw, number):
     write_volume(raw / "masks/1_t2.mha", with_another_vertebra(number)(spine()[1]).astype(np.uint8))
     assert len([item for item in read(raw) if isinstance(item, Record)]) == 3
+
+
+@pytest.mark.parametrize("number", [0, 102])
+def test_a_vertebra_that_is_not_marked_or_cut_off_contradicts_nothing(raw, number):
+    write_volume(raw / "masks/1_t2.mha", np.where(spine()[1] == 2, number, spine()[1]).astype(np.uint8))
+    assert [item.level for item in read(raw) if isinstance(item, Record)] == list(LEVEL_OF.values())
 
 
 def test_a_disc_above_all_levels_is_listed(raw):
