@@ -88,6 +88,8 @@ class ReadOptions:
     num_proc: int = 1  # processes that may read at once
     slices: str = "all"  # of each volume, see `imaging.volumes.chosen_slices`
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
+    crops: str | None = None  # what to cut out of volumes: `discs`; None for whole slices
+    context_mm: float = 0.0  # margin around a crop
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -152,6 +154,7 @@ class SourceAbout:
     draws_patients: bool = False  # it draws `--num_patients` patients
     reads_volumes: bool = False  # it takes `--slices` of each volume
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
+    cuts_crops: bool = False  # it cuts what `--crops` names out of its volumes
     labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 
 

@@ -7,6 +7,7 @@ the token. `misbehave` makes chosen requests fail, break off or wait; `requests`
 answers follow what huggingface_hub reads, without Xet (`HF_HUB_DISABLE_XET=1`): large files go by Git LFS, type basic.
 """
 
+import argparse
 import base64
 import hashlib
 import json
@@ -400,6 +401,7 @@ ROUTES = (
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with LoopbackHub() as hub, suppress(KeyboardInterrupt):
         lines = [f"export {name}={value}" for name, value in hub.environment(tempfile.mkdtemp()).items()]
         print("\n".join(lines), flush=True)

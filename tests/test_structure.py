@@ -68,7 +68,7 @@ OWN_QUESTION = {
     "data_scripts.sources.lsma_pqr.heights": "how high is each disc?",
     "data_scripts.sources.rsna2024.tables": "what do the competition's tables say?",
     "data_scripts.sources.spider.captions": "what caption do grades make?",
-    "data_scripts.sources.spider.volumes": "which slice of a volume shows the disc?",
+    "data_scripts.sources.spider.crops": "which part of a volume shows which disc?",
     "data_scripts.sources.synthetic.reports": "what report fits drawn findings?",
     "data_scripts.sources.synthetic.scanner": "how does a scanner degrade a drawing?",
     "data_scripts.sources.synthetic.surroundings": "what lies around the canal?",

@@ -18,7 +18,7 @@ from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub
 from data_scripts.privacy.protection import unjudged_kinds
 from data_scripts.privacy.pseudonyms import holds_date
 
-# A few slices of any set seem to contain text (one of 710 real MR slices); more than that contain it.
+# A few slices of any set seem to contain text; more than that contain it.
 MAX_SHARE_OF_LETTERS = 0.01
 
 _ID_COLUMNS = ("patient_id", "study_id", "series_id", "source")

@@ -1,5 +1,6 @@
 """The settings of a build, and their checks before anything is read."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +23,14 @@ class BuildArguments:
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
     notes: Path | None = setting(None, "File of the written reports, if it is not in --raw.")
-    slices: str = setting(
-        "all",
-        "Slices of each volume that become rows: all, middle, or a number, the slices about the middle.",
+    crops: Literal["discs"] | None = setting(
+        None, "discs: cut each disc out of the volumes where their masks mark it (spider source)."
+    )
+    context_mm: float | None = setting(None, "Margin on each side of a crop; default 0, the edge of the disc.")
+    slices: str | None = setting(
+        None,
+        "Slices of each volume that become rows: all, middle, or a number, the slices about the middle (of the "
+        "disc, with --crops); default all, or with --crops middle.",
     )
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts patients into several splits; the card says so."
@@ -83,7 +89,9 @@ class BuildArguments:
         for name, number in (("num_proc", self.num_proc), ("streaming_shards", self.streaming_shards)):
             if number is not None and number < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {number}")
-        if self.slices not in ("all", "middle") and not (self.slices.isdecimal() and int(self.slices) > 0):
+        if self.context_mm is not None and (self.crops is None or not 0 <= self.context_mm < math.inf):
+            raise ValueError(f"--context_mm {self.context_mm:g} is the margin around --crops, 0 or more; give both")
+        if self.slices not in (None, "all", "middle") and not (self.slices.isdecimal() and int(self.slices) > 0):
             raise ValueError(f"--slices must be all, middle or a number of slices, got {self.slices!r}")
         if self.license is not None:
             check_license(self.license)
@@ -97,7 +105,9 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
-    if args.slices != BuildArguments.slices and not about.reads_volumes:
+    if args.crops is not None and not about.cuts_crops:
+        raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
+    if args.slices is not None and not about.reads_volumes and args.crops is None:
         raise ValueError(f"the source {args.source} does not read whole volumes; leave --slices out")
     if about.labels_from == "grades" and (args.labels == "paper" or args.labels_from_reports):
         option = "--labels_from_reports" if args.labels_from_reports else "--labels paper"

@@ -80,8 +80,10 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
         notes=args.notes,
         num_proc=args.num_proc,
-        slices=args.slices,
+        slices=args.slices or ("middle" if args.crops else "all"),
         license=args.license,
+        crops=args.crops,
+        context_mm=args.context_mm or 0.0,
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:

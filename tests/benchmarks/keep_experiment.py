@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 # Groups whose metrics are kept in addition to those of the headline probe.
 GROUPS = ("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected", "zero_shot")
 RETRIEVAL = "retrieval/report"
-KEPT = ("value", "low", "high", "n", "reason", "standard_deviation_of_seeds")
+KEPT = ("value", "low", "high", "n", "reason", "by_seed", "standard_deviation_of_seeds")
 
 
 @dataclass

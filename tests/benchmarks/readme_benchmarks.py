@@ -199,7 +199,7 @@ def inference_section(content: dict[str, Any]) -> str:
         "### Inference\n\n`encode` is the bulk encoder from PNG files to Parquet, decoding included; `pipeline` is "
         f'`pipeline("image-feature-extraction")` on the same files; {content["num_threads"]} threads. Every system in '
         f"turn, {content['arguments']['turns']} turns: median of the ratio within a turn, with the smallest and the "
-        "largest. On a CPU nearly all of a large tower's time is its forward pass, and batching saves little of it.\n\n"
+        "largest.\n\n"
         f"{markdown_table(header, rows)}\n\n"
         f"Vision tower and head as ONNX, and in int8: {', '.join(sizes)}. Linear probe on the test split, "
         f"{readable(metric)}: {probe['float32']} in float32, {probe['int8']} in int8, difference "

@@ -30,7 +30,9 @@ PROBES = {
 
 
 def experiment_section(name: str, title: str, introduction: str, closing: str, results: dict[str, Any]) -> str:
-    """Write one experiment: its table, which system leads, and a picture.
+    """Write one experiment: its table, which system leads, how much seeds differ, and a picture.
+
+    The zero-shot column also has the standard deviation over the seeds, on which prompts depend far more than probes.
 
     Args:
         name: Name of the experiment's files in `tests/benchmarks/results`.
@@ -61,7 +63,8 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
     reference = results["headline"]["reference"]
     rows = []
     for system, entry in {**results["systems"], **results["baselines"]}.items():
-        cells = [format_entry(entry["metrics"].get(group, {}).get(figure)) for group, figure in columns.values()]
+        found = [(group, entry["metrics"].get(group, {}).get(figure)) for group, figure in columns.values()]
+        cells = [with_spread(one) if group == "zero_shot" else format_entry(one) for group, one in found]
         rows.append([SYSTEM_NAMES.get(system, system), *cells, differences.get(system, "-")])
     header = ["system", *columns, f"{reference} less this"]
     where = f"{dataset_in_words(results)}"
@@ -75,10 +78,42 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
         markdown_table(header, rows),
         "\n".join(f"- {verdict}" for verdict in verdicts if verdict),
         f"![{title}](results/experiment_{name}.png)",
-        closing,
+        " ".join(filter(None, (seeds_in_words(results, metric), closing))),
         f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def with_spread(entry: Mapping[str, Any] | None) -> Markdown:
+    """Write a metric with its interval and its standard deviation over the seeds, if there are several.
+
+    Example:
+        >>> entry = {"value": 0.64, "low": 0.554, "high": 0.697, "standard_deviation_of_seeds": 0.12}
+        >>> with_spread(entry)
+        '0.640 [0.554, 0.697] ± 0.120'
+        >>> with_spread(entry | {"standard_deviation_of_seeds": None}), with_spread(None)
+        ('0.640 [0.554, 0.697]', '-')
+    """
+    spread = entry and entry.get("standard_deviation_of_seeds")
+    return Markdown(f"{format_entry(entry)}{'' if spread is None else f' ± {spread:.3f}'}")
+
+
+def seeds_in_words(results: Mapping[str, Any], metric: str) -> str:
+    """Say how much the metrics of the reference differ between seeds, or that there was only one."""
+    seeds = len(results["seeds"])
+    if seeds == 1:
+        return "One seed: the intervals do not cover another training run."
+    reference = results["headline"]["reference"]
+    of_reference = results["systems"][reference]["metrics"]
+    spreads = [
+        f"{of_reference[group][metric]['standard_deviation_of_seeds']:.3f} {words}"
+        for group, words in ((results["headline"]["group"], f"for {in_words(metric)}"), ("zero_shot", "zero-shot"))
+        if of_reference.get(group, {}).get(metric)
+    ]
+    return (
+        f"Means over {seeds} seeds; the intervals cover patients, not other seeds. Standard deviation of {reference} "
+        f"over the seeds: {', '.join(spreads)}."
+    )
 
 
 def probe_section(results: dict[str, Any]) -> str:

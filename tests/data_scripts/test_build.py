@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_scripts.build import main
+from data_scripts.build import load_folder, main
 from data_scripts.lumbar_builder import read_mask_names
 from data_scripts.records import LEVELS, SEQUENCES, Exclusion
 from data_scripts.sources import SOURCES, folder
@@ -368,3 +368,45 @@ def test_synthetic(built, tmp_path):
     assert row["mask"].size == row["image"].size and len(row["rephrasings"]) == 4
     assert read_mask_names(tmp_path / "out")[:2] == ("background", "disc")
     assert read_mask_names(tmp_path) == ()  # no card
+
+
+def test_a_folder_of_raw_studies_is_loaded_in_one_call(study, tmp_path):
+    rows = [
+        {"file_name": f"{n}.png", "report": "Bulge. Dr. Ahmad, 12 Mar 2016.", "patient_id": f"MRN{n}"} for n in range(9)
+    ]
+    raw = study([*rows, {"file_name": "missing.tif", "report": "Bulge.", "patient_id": "MRN9"}])
+    with pytest.warns(UserWarning, match=r"left out: metadata.csv row 10: missing image: 'missing.tif'"):
+        in_memory = load_folder(raw, max_bad=0.2)
+    with pytest.warns(UserWarning, match="9 of 10 rows written to"):
+        kept = load_folder(raw, tmp_path / "kept", max_bad=0.2, split_fractions=[1, 0, 0])
+    assert sum(in_memory.num_rows.values()) == 9 and len(in_memory) == 3 and kept.num_rows == {"train": 9}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "study"]
+    for row in (*in_memory["train"], *in_memory["test"], *kept["train"]):
+        assert row["report"] == "Bulge. Dr. [NAME], [DATE]." and row["patient_id"].startswith("patient-")
+        assert row["image"].size == (10, 12)
+    with pytest.raises(ValueError, match="names no folder"):
+        load_folder(tmp_path / "nowhere")
+
+
+def test_loading_a_sound_folder_says_nothing(study, recwarn):
+    assert load_folder(study())["train"].num_rows == 16
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
+
+
+@pytest.mark.parametrize("path", ["data_scripts", ROOT / "data_scripts"])
+def test_loading_the_folder_of_scripts_says_what_to_run(path):
+    script = f"import datasets; datasets.load_dataset({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "This folder holds code, not rows" in last
+    assert "`python -m data_scripts.build --source synthetic --out data/synthetic`" in last
+    assert "data_scripts.build.load_folder" in last
+
+
+def test_the_builder_works_as_the_page_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = (ROOT / "data_scripts/README.md").read_text().split("```python\n")[1:]
+    (block,) = (block.split("```")[0] for block in blocks if "LumbarReports(" in block)
+    shown: dict[str, datasets.Dataset] = {}
+    exec(block, shown)
+    assert shown["rows"][0]["report"] == "Disc bulge at L4-5." and shown["rows"][0]["image"].size == (64, 64)

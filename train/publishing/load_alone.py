@@ -7,6 +7,7 @@ the recorded inputs in GOLDEN. The code of the checkpoint runs: its caller has c
 package's.
 """
 
+import argparse
 import inspect
 import json
 import sys
@@ -82,5 +83,13 @@ def load_checkpoint(folder: Path) -> Any:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, content in (
+        ("checkpoint", "folder of the model"),
+        ("golden", "recorded inputs"),
+        ("answers", "file to write"),
+    ):
+        parser.add_argument(name, type=Path, help=content)
+    args = parser.parse_args()
     sys.meta_path.insert(0, HiddenProject())
-    main(*map(Path, sys.argv[1:]))
+    main(args.checkpoint, args.golden, args.answers)

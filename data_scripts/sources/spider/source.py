@@ -1,7 +1,8 @@
 """SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of three forms recognised by their files.
 
 - Volumes, as published: `images/1_t1.mha`, `masks/1_t1.mha`, and `radiological_gradings.csv`, one row per disc. One
-  slice of each volume is taken, through the middle of the spine. `overview.csv` is not needed.
+  slice of each volume is taken, through the middle of the spine; with `--crops discs`, each disc is cut out where the
+  mask marks it. `overview.csv` is not needed.
 - Mid-sagittal slices: `series.csv`, one row per slice, and `radiological_gradings.csv`.
 - Disc crops: `discs.csv`, one row per crop with that disc's grades.
 
@@ -17,11 +18,12 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image
+from tqdm.auto import tqdm
 
 from data_scripts.imaging.images import file_inside, read_image
 from data_scripts.imaging.metaimage import read_header
 from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
-from data_scripts.sources.spider import volumes
+from data_scripts.sources.spider import crops, volumes
 from data_scripts.sources.spider.captions import (
     LEVEL_OF_IVD_LABEL,
     DiscGrades,
@@ -43,6 +45,7 @@ ABOUT = SourceAbout(
     ),
     size="about 4 GB",
     where="https://zenodo.org/records/10159290: images/, masks/, overview.csv, radiological_gradings.csv",
+    cuts_crops=True,
     labels_from="grades",
 )
 LABEL_NAMES = (
@@ -77,8 +80,8 @@ SUMMARIES = {
     "discs": "Crops of single discs from mid-sagittal lumbar MRI slices.",
     "slices": _SLICE_SUMMARY,
     "volumes": _SLICE_SUMMARY + " Each is the slice of its volume that shows most of the spinal canal.",
+    "crops": "Crops of single discs from sagittal slices of lumbar MRI, cut where the volume's mask marks the disc.",
 }
-
 
 GradingsOf = Mapping[str, Sequence[Row]]  # rows of radiological_gradings.csv by patient
 
@@ -93,17 +96,20 @@ class _Picture:
     load_image: Callable[[], Image.Image]
     load_mask: Callable[[], Image.Image] | None = None
     pixel_spacing_mm: float | None = None
+    series_id: str | None = None
+    slice_index: int | None = None
+    slice_spacing_mm: float | None = None
 
 
 def describe(options: ReadOptions) -> SourceInfo:
-    """Describe the form found in the folder; raise a ValueError if there is none or several."""
+    """Describe the form found in the folder; raise a ValueError if there is none or several, or it cannot be cut."""
     _, form = _find_form(options)
     return SourceInfo(
         about=ABOUT,
         summary=SUMMARIES[form],
         label_names=LABEL_NAMES,
         grade_names=GRADE_NAMES,
-        mask_names=volumes.MASK_NAMES if form == "volumes" else (),
+        mask_names=volumes.MASK_NAMES if form in ("volumes", "crops") else (),
         report_origin=(
             "composed by a program from the radiologist's grades of each disc, in varied wording; "
             "the dataset has no written reports"
@@ -112,7 +118,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield each crop, slice or volume as a record or an exclusion.
+    """Yield each crop, slice or volume as a record or an exclusion, and what has grades without a disc or the reverse.
 
     Raises:
         ValueError: As in `describe`, or if a table lacks columns.
@@ -131,9 +137,19 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     if form == "slices":
         for row in read_table(raw / "series.csv", ("file", "patient", "sequence")):
             yield _row_item(row, raw, options.seed, gradings_of)
-    else:
-        for path in sorted((raw / "images").glob("*.mha")):
+        return
+    paths = sorted((raw / "images").glob("*.mha"))
+    if form == "volumes":
+        for path in paths:
             yield _volume_item(path, raw, options.seed, gradings_of)
+        return
+    for path in tqdm(paths, desc="Finding discs in masks", unit=" volumes", delay=5):
+        yield from _crop_items(path, raw, options, gradings_of)
+    patients = {path.name.partition("_")[0] for path in paths}
+    for patient in gradings_of:
+        if patient not in patients:
+            reason = "graded, but images/ has no volume of this patient"
+            yield Exclusion(f"SPIDER/radiological_gradings.csv patient {patient}", reason, by_rule=True)
 
 
 def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
@@ -176,7 +192,12 @@ def _find_form(options: ReadOptions) -> tuple[Path, str]:
             "crops); series.csv and radiological_gradings.csv (mid-sagittal slices); images/*.mha and "
             "radiological_gradings.csv (volumes, their masks in masks/)"
         )
-    return raw, found[0]
+    (form,) = found
+    if options.crops is None:
+        return raw, form
+    if form != "volumes":
+        raise ValueError(f"--crops {options.crops} cuts discs out of volumes, but {raw} holds {form}; leave it out")
+    return raw, "crops"
 
 
 def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) -> Record | Exclusion:
@@ -198,14 +219,12 @@ def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) ->
 def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> Record | Exclusion:
     file = path.relative_to(raw).as_posix()
     try:
-        name = _VOLUME_NAME.fullmatch(path.name)
-        if name is None:
-            raise ValueError(f"a volume is named PATIENT_t1.mha, _t2.mha or _t2_SPACE.mha, got {path.name!r}")
+        patient, sequence = _volume_name(path)
         mask = raw / "masks" / path.name
         picture = _Picture(
             file=file,
-            patient=name[1],
-            sequence=name[2],
+            patient=patient,
+            sequence=sequence,
             load_image=partial(volumes.load_image, path, mask if mask.exists() else None),
             load_mask=partial(volumes.load_mask, path, mask) if mask.exists() else None,
             pixel_spacing_mm=volumes.stored_spacing_mm(read_header(path)),
@@ -215,10 +234,78 @@ def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> R
         return Exclusion(f"SPIDER/{file}", str(error))
 
 
+def _crop_items(path: Path, raw: Path, options: ReadOptions, gradings_of: GradingsOf) -> Iterator[Record | Exclusion]:
+    """Yield the crops of the graded discs of a volume, and its discs without grades and grades without discs."""
+    file = path.relative_to(raw).as_posix()
+    try:
+        patient, sequence = _volume_name(path)
+        rows_of: dict[str, list[Row]] = defaultdict(list)
+        for row in _gradings_of(patient, gradings_of):
+            rows_of[row.text("IVD label")].append(row)
+        mask = raw / "masks" / path.name
+        if not mask.exists():
+            raise ValueError(f"no mask {mask.relative_to(raw)}, which says where the discs are")
+        found = tuple(crops.find_crops(path, mask, options.context_mm, options.slices))
+        header = read_header(path)
+    except ValueError as error:
+        yield Exclusion(f"SPIDER/{file}", str(error))
+        return
+    crops_of: dict[str, list[crops.Crop]] = defaultdict(list)
+    for crop in found:
+        crops_of[str(crop.ivd_label)].append(crop)
+    spacing_mm = volumes.stored_spacing_mm(header)
+    for ivd_label in dict.fromkeys((*crops_of, *rows_of)):
+        where = f"{file}/ivd{ivd_label}"
+        try:
+            grading = _only_grading(rows_of[ivd_label], patient)
+            if grading is None:
+                reason = "this disc has no grades in radiological_gradings.csv"
+                yield Exclusion(f"SPIDER/{where}", reason, by_rule=True)
+                continue
+            if ivd_label not in crops_of:
+                yield Exclusion(f"SPIDER/{where}", "graded, but the mask has no such disc", by_rule=True)
+            for crop in crops_of[ivd_label]:
+                picture = _Picture(
+                    file=f"{where}/slice{crop.slice_index}",
+                    patient=patient,
+                    sequence=sequence,
+                    load_image=partial(crops.load_image, path, mask, found, crop),
+                    load_mask=partial(crops.load_mask, path, mask, found, crop),
+                    pixel_spacing_mm=spacing_mm,
+                    series_id=f"spider-{path.stem}",
+                    slice_index=crop.slice_index,
+                    slice_spacing_mm=header.sagittal_spacing_mm[0],
+                )
+                yield _disc_record(picture, grading, options.seed)
+        except ValueError as error:
+            yield Exclusion(f"SPIDER/{where}", str(error))
+
+
+def _volume_name(path: Path) -> tuple[str, str]:
+    """Read patient and sequence, as the source spells them, from the name of a volume."""
+    name = _VOLUME_NAME.fullmatch(path.name)
+    if name is None:
+        raise ValueError(f"a volume is named PATIENT_t1.mha, _t2.mha or _t2_SPACE.mha, got {path.name!r}")
+    return name[1], name[2]
+
+
+def _gradings_of(patient: str, gradings_of: GradingsOf) -> Sequence[Row]:
+    if patient not in gradings_of:
+        raise ValueError(f"no gradings for patient {patient!r} in radiological_gradings.csv")
+    return gradings_of[patient]
+
+
+def _only_grading(rows: Sequence[Row], patient: str) -> Row | None:
+    """Return the row of grades of a disc, checked; None if there is none."""
+    for row in rows:
+        _disc_grades(row)
+    if len(rows) > 1:
+        raise ValueError(f"patient {patient!r} has two gradings for one disc")
+    return rows[0] if rows else None
+
+
 def _spine_record(picture: _Picture, seed: int, gradings_of: GradingsOf) -> Record:
-    if picture.patient not in gradings_of:
-        raise ValueError(f"no gradings for patient {picture.patient!r} in radiological_gradings.csv")
-    discs = _discs_from_top(gradings_of[picture.patient])
+    discs = _discs_from_top(_gradings_of(picture.patient, gradings_of))
     # Seeded by the file, so that the wording does not depend on other rows.
     captions = compose_spine_captions(discs, random.Random(f"{seed}/{picture.file}"), 1 + NUM_REPHRASINGS)
     return _record(picture, discs, captions, level="several")
@@ -244,7 +331,10 @@ def _record(picture: _Picture, discs: Sequence[DiscGrades], captions: Sequence[s
         plane="sagittal",
         sequence=SEQUENCE_NAMES.get(picture.sequence, picture.sequence),
         level=level,
+        series_id=picture.series_id,
+        slice_index=picture.slice_index,
         pixel_spacing_mm=picture.pixel_spacing_mm,
+        slice_spacing_mm=picture.slice_spacing_mm,
         source=f"SPIDER/{picture.file}",
     )
 

@@ -57,10 +57,10 @@ def load_slice(volume: Path, mask: Path | None) -> Slice:
     """
     header = read_header(volume)
     if mask is None:
-        return Slice(_grey(volume, header.sagittal_size[0] // 2, header), None)
-    _check_fit(header, read_header(mask))
+        return Slice(grey_slice(read_sagittal_volume(volume)[header.sagittal_size[0] // 2], header), None)
+    check_fit(header, read_header(mask))
     index, numbers = _middle_of_mask(mask)
-    return Slice(_grey(volume, index, header), _class_indices(numbers, header))
+    return Slice(grey_slice(read_sagittal_volume(volume)[index], header), class_indices(numbers, header))
 
 
 def stored_spacing_mm(header: VolumeHeader) -> float:
@@ -99,7 +99,8 @@ def _middle_of_mask(path: Path) -> tuple[int, np.ndarray]:
     return index, numbers[index].copy()
 
 
-def _check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
+def check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
+    """Raise an UnusableImageError if a mask has other voxels than its volume."""
     if mask.sagittal_size != volume.sagittal_size or not np.allclose(
         mask.sagittal_spacing_mm, volume.sagittal_spacing_mm, rtol=_SAME_SPACING
     ):
@@ -109,22 +110,32 @@ def _check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
         )
 
 
-def _grey(volume: Path, index: int, header: VolumeHeader) -> Image.Image:
-    grey = Image.fromarray(window_to_uint8(read_sagittal_volume(volume)[index]))
-    grey.info[ORIENTATION_STATED] = True
-    return grey.resize(_square_size(grey.size, header), Image.Resampling.BILINEAR)
-
-
-def _class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:
-    if not np.isin(numbers, np.arange(256)).all():
+def whole_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Return the numbers of a mask as uint8; raise an UnusableImageError if they are others."""
+    with np.errstate(invalid="ignore"):  # NaN
+        small = numbers.astype(np.uint8)
+    if (small != numbers).any():
         raise UnusableImageError("mask values must be whole numbers from 0 to 255")
-    indices = _CLASS_OF_NUMBER[numbers.astype(np.uint8)]
+    return small
+
+
+def grey_slice(voxels: np.ndarray, header: VolumeHeader) -> Image.Image:
+    """Window a slice to 8 bits and make its pixels squares. Shape (down, back)."""
+    grey = Image.fromarray(window_to_uint8(voxels))
+    grey.info[ORIENTATION_STATED] = True
+    return grey.resize(square_size(header), Image.Resampling.BILINEAR)
+
+
+def class_indices(numbers: np.ndarray, header: VolumeHeader) -> Image.Image:
+    """Turn the numbers of a slice, shape (down, back), into indices of `MASK_NAMES`, with square pixels."""
+    indices = _CLASS_OF_NUMBER[whole_numbers(numbers)]
     if (indices == _UNKNOWN).any():
         unknown = numbers[indices == _UNKNOWN].flat[0]
         raise UnusableImageError(f"unknown mask value {unknown}; allowed: 0 to 25, 100 to 125, 201 to 225")
-    mask = Image.fromarray(indices)
-    return mask.resize(_square_size(mask.size, header), Image.Resampling.NEAREST)
+    return Image.fromarray(indices).resize(square_size(header), Image.Resampling.NEAREST)
 
 
-def _square_size(size: tuple[int, int], header: VolumeHeader) -> tuple[int, int]:
-    return square_pixel_size(size[1], size[0], header.sagittal_spacing_mm[1:])
+def square_size(header: VolumeHeader) -> tuple[int, int]:
+    """Compute width and height of a stored slice."""
+    _, down, back = header.sagittal_size
+    return square_pixel_size(down, back, header.sagittal_spacing_mm[1:])

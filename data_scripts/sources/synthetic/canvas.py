@@ -135,7 +135,7 @@ def union(first: Field, second: Field, fillet_mm: float) -> Field:
 def smooth_noise(rng: np.random.Generator, size: int, cell: float, cell_across: float | None = None) -> Field:
     """Draw noise of mean 0 and deviation near 1 that varies over about `cell` rows and `cell_across` columns.
 
-    Random numbers on a coarse grid, enlarged by Pillow: as smooth as a Gaussian filter and ten times as fast.
+    Random numbers on a coarse grid, enlarged by Pillow: as smooth as a Gaussian filter, and faster.
     """
     rows, columns = size / cell, size / (cell_across or cell)
     grid = rng.standard_normal((int(rows) + 4, int(columns) + 4), dtype=np.float32)

@@ -5,10 +5,10 @@
 Reads that many in this process and prints what came of them, and the peak of its memory in MiB.
 """
 
+import argparse
 import json
 import random
 import struct
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -138,4 +138,6 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int, help="files to draw")
+    main(parser.parse_args().count)

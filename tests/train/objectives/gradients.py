@@ -1,6 +1,6 @@
 """Loss and gradients of each objective; run by torchrun, those of a batch shared between its processes."""
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -42,4 +42,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of inputs.pt, and of the results")
+    main(parser.parse_args().folder)

@@ -5,6 +5,7 @@
 Prints what each function answers, as JSON.
 """
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -53,8 +54,12 @@ def use_classifier(name):
 
 
 if __name__ == "__main__":
-    spec = importlib.util.spec_from_file_location("load_alone", sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("load_alone", help="path of load_alone.py")
+    parser.add_argument("asked", type=json.loads, help="arguments of each function, as JSON")
+    args = parser.parse_args()
+    spec = importlib.util.spec_from_file_location("load_alone", args.load_alone)
     load_alone = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(load_alone)
     sys.meta_path.insert(0, load_alone.HiddenProject())
-    print(json.dumps({name: globals()[name](*words) for name, words in json.loads(sys.argv[2]).items()}))
+    print(json.dumps({name: globals()[name](*words) for name, words in args.asked.items()}))
