@@ -255,6 +255,9 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
     earlier_disc = [draft for draft in earlier if draft.kind in lexicon.DISC_AND_EFFECT_KINDS]
     if earlier and _is_postposed(statement, group) and {*lemmas[earlier[-1].last + 1 : first]} <= _ON_THE:
         return earlier[-1]  # "tear on the left and mild bulge"
+    compares = {lemmas[index] for index in group} == {"left", "right"} and lemmas[first - 1] in (",", "(")
+    if earlier and compares and not _leads_on(statement, group[-1]):
+        return earlier[-1]  # "stenosis, left more than right, with a bulge"
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
     is_next = following is not None and following.head.first == group[-1] + 1
     if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):
@@ -270,6 +273,11 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
     elif "more" not in before and lemmas[first - 1] != "(":
         earlier_disc = earlier[-1:]
     return next(reversed(earlier_disc or earlier), None)
+
+
+def _leads_on(statement: Statement, index: int) -> bool:
+    """Whether a finding, and no sign, follows a word."""
+    return statement.lemmas[index + 1 : index + 2] not in ((), (",",), (")",), (";",), ("at",), ("<level>",), ("with",))
 
 
 def _is_postposed(statement: Statement, group: Sequence[int]) -> bool:
