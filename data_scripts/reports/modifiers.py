@@ -10,7 +10,7 @@ from data_scripts.reports.drafts import Draft, Statement
 from data_scripts.reports.words import DISC_LEVELS, levels_between
 
 _BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
-_COMPARING = frozenset("side be more greater worse larger severe than on the slightly mild".split())
+_COMPARING = frozenset(("side", "be", "more", "greater", "worse", "larger", "severe", "than", "on", "the", "mild"))
 _ON_THE = frozenset(("on", "at", "the"))
 _AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
 _ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))
@@ -156,6 +156,8 @@ def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> in
         lemma = statement.lemmas[position]
         if position in anchors:
             return position
+        if lemma == "<level>" and position == index + 1 and _is_attribute(statement, position):
+            continue  # "mild L4-L5 bulge"
         if lemma in ("noted", "level", "<level>", "at", "with", ";", ":", "(", ")") or (
             lemma == "in" and position == index + 1  # "mild in size", but "mildly reduced in area by stenosis"
         ):
@@ -255,6 +257,9 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
     earlier_disc = [draft for draft in earlier if draft.kind in lexicon.DISC_AND_EFFECT_KINDS]
     if earlier and _is_postposed(statement, group) and {*lemmas[earlier[-1].last + 1 : first]} <= _ON_THE:
         return earlier[-1]  # "tear on the left and mild bulge"
+    compares = {lemmas[index] for index in group} == {"left", "right"} and lemmas[first - 1] in (",", "(")
+    if earlier and compares and not _leads_on(statement, group[-1]):
+        return earlier[-1]  # "stenosis, left more than right, with a bulge"
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
     is_next = following is not None and following.head.first == group[-1] + 1
     if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):
@@ -270,6 +275,11 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
     elif "more" not in before and lemmas[first - 1] != "(":
         earlier_disc = earlier[-1:]
     return next(reversed(earlier_disc or earlier), None)
+
+
+def _leads_on(statement: Statement, index: int) -> bool:
+    """Whether a finding, and no sign, follows a word."""
+    return statement.lemmas[index + 1 : index + 2] not in ((), (",",), (")",), (";",), ("at",), ("<level>",), ("with",))
 
 
 def _is_postposed(statement: Statement, group: Sequence[int]) -> bool:
@@ -408,8 +418,11 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
             _attach_clause(lemmas, after, group)
             continue
         between = [draft for draft in drafts if governing.last < draft.head.first < group.first]
+        leading = [*takewhile(_may_precede_level, reversed(lemmas[: group.first]))]
         heads_a_clause = ":" in lemmas[group.last + 1 : group.last + 3] or (
-            begins_with_level and lemmas[group.first - 1] in (",", "and", ";")
+            begins_with_level
+            and lemmas[group.first - len(leading) - 1] in (",", "and", ";")
+            and (not leading or _is_attribute(statement, group.last))  # "L3-4 bulge, mild L4-5 stenosis"
         )
         if heads_a_clause and not after and _only_measures(lemmas[governing.last + 1 : group.first]):
             heads_a_clause = not _only_measures(lemmas[group.last + 1 :])  # "bulges at L4-5: 3 mm, L5-S1: 4 mm"
@@ -426,6 +439,15 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
             draft.levels = group.levels
         governing = group
     return governing.levels
+
+
+def _may_precede_level(lemma: str) -> bool:
+    return lemma in lexicon.SEVERITIES or lemma in ("a", "an", "the")
+
+
+def _is_attribute(statement: Statement, index: int) -> bool:
+    """Whether a level stands before its finding, as in "mild L4-L5 disc bulge"."""
+    return _finding_after(statement, index, stop_at_comma=True) is not None
 
 
 def _only_measures(lemmas: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ _KINDS = {
 }
 _KINDS_BEFORE_A_SIGN = {"other text": cues.HEADINGS_BEFORE_A_SIGN, "part": cues.HEADINGS_OF_PARTS}
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\r?\n|\r[^\S\n\r]*\r")
+_NOTHING = frozenset(("none", "na", "unavailable"))
 _SIGN = re.compile(r"\s*[:=|–—-]")
 
 
@@ -53,9 +54,12 @@ def asserting_statements(statements: Iterable[tuple[Word, ...]], text: str) -> I
     last_findings = max((place for place, part in enumerate(parts) if part.heading == "findings"), default=-1)
     last_line = max(text.rfind("\n"), text.rfind("\r"))
     section, end_of_content = "", 0  # 0: the section has no words yet
+    asserts = False
     for place, part in enumerate(parts):
         if part.heading:
             section, end_of_content = part.heading, 0
+            if section == "advice" and not asserts:  # "Follow-up" as a title
+                section = ""
         elif end_of_content and section == "method":
             section = ""
         elif end_of_content and section == "other text":
@@ -65,8 +69,11 @@ def asserting_statements(statements: Iterable[tuple[Word, ...]], text: str) -> I
                 section = ""
         if part.words:
             follows_heading = section == "findings" and not end_of_content
+            if not end_of_content and section == "other text" and part.words[0].lemma in _NOTHING:  # "Comparison: none"
+                section = "method"
             end_of_content = part.words[-1].end
             if section not in ("other text", "method", "advice"):
+                asserts = True
                 yield part.words, follows_heading
 
 

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 from itertools import pairwise
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_scripts.reports.lexicon import CONTINUING_KINDS, FINDING_KINDS, LABEL_OF_KIND
-from data_scripts.reports.text import DISC_LEVELS, report_facts, report_findings
+from data_scripts.reports.text import DISC_LEVELS, labels_from_report, report_facts, report_findings
 from data_scripts.reports.words import LONGEST_STATEMENT, read_statements
 from data_scripts.sources.notes import read_notes
 from data_scripts.sources.spider.captions import LEVEL_OF_IVD_LABEL, DiscGrades, compose_disc_captions
@@ -370,3 +371,22 @@ def test_findings_agree_with_labels_made_by_reading(name, num_notes, shared_data
 )
 def test_what_is_denied_after_a_normal_level_is_denied_of_it(text, facts):
     assert [(finding.level, finding.kind, finding.negated) for finding in report_findings(text)] == facts
+
+
+def test_reports_that_were_misread_elsewhere(shared_data):
+    path = shared_data.parent / "faults" / "data" / "expected.json"
+    if not path.is_file():
+        pytest.skip("no such reports beside the project")
+    for case in json.loads(path.read_text(encoding="utf-8"))["reports"]:
+        findings, labels = report_findings(case["text"]), list(labels_from_report(case["text"]))
+        affirmed = [(f.kind, f.level, f.side, f.severity) for f in findings if not f.negated]
+        for wanted in case.get("affirm", []):
+            assert any(
+                all(want in ("*", got) for want, got in zip(wanted, found, strict=True)) for found in affirmed
+            ), case
+        assert not {found[0] for found in affirmed} & {*case.get("not_affirm", [])}, case
+        assert not {f.kind for f in findings if f.negated} & {*case.get("not_deny", [])}, case
+        assert not {found[:2] for found in affirmed} & {
+            (kind, level) for kind, level in case.get("not_affirm_at", [])
+        }, case
+        assert labels == case.get("labels", labels) and labels != case.get("labels_not"), case

@@ -56,6 +56,10 @@ LEFT_SEVERE, RIGHT_MILD = "foraminal narrowing left severe", "foraminal narrowin
         ("Foraminal narrowing, left greater than right", ["foraminal narrowing bilateral"]),
         ("Mild bilateral foraminal narrowing, L > R", ["foraminal narrowing bilateral mild"]),
         ("Moderate left worse than right foraminal narrowing", ["foraminal narrowing bilateral moderate"]),
+        (
+            "Facet hypertrophy, left more than right, with mild left foraminal narrowing",
+            ["facet hypertrophy bilateral", "foraminal narrowing left mild"],
+        ),
         ("Annular tear on the left and mild bulge on the right", ["annular tear left", "bulge right mild"]),
         # An extra vertebra has levels of its own.
         ("L4-L5: normal. L5-L6: bulge compressing the sac", ["L5/L6 bulge", "L5/L6 thecal sac compression"]),
