@@ -163,8 +163,8 @@ def _images_table(raw: Path, tables: Sequence[Path], reports: Path | None) -> Pa
     path = _only_table(raw, named or [path for path in others if path != reports] or others, "metadata")
     if path is None:
         endings = ", ".join(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
-        others = sorted(path.name for path in raw.iterdir() if path.suffix.lower() in _OTHER_TABLES)
-        export = f"; export {others[0]} as one of these" if others else ""
+        unread = sorted(path.name for path in raw.iterdir() if path.suffix.lower() in _OTHER_TABLES)
+        export = f"; export {unread[0]} as one of these" if unread else ""
         raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}{export}")
     return path
 
