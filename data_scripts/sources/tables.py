@@ -233,15 +233,15 @@ def _text_lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
 
 def _sheet_lines(path: Path) -> Iterator[_Line]:
     for number, cells in enumerate(sheet_rows(path), start=1):
-        values = [value for _, value in cells]
+        values = [cell.value for cell in cells]
         if not all(map(_is_empty, values)):
             yield number, values, _formula(cells)
 
 
 def _formula(cells: list[Cell]) -> str | None:
-    for column, (kind, _) in enumerate(cells, start=1):
-        if kind == "f":
-            return f"column {column} has {KINDS[kind]}; copy the column and paste its values over it"
+    for column, cell in enumerate(cells, start=1):
+        if cell.kind == "f":
+            return f"column {column} has {KINDS[cell.kind]}; copy the column and paste its values over it"
     return None
 
 
