@@ -21,7 +21,7 @@ import pydicom
 from pydicom import Dataset
 from tqdm.auto import tqdm
 
-from data_scripts.imaging.dicom import is_dicom, read_slice
+from data_scripts.imaging.dicom import is_dicom, read_stored_slice
 from data_scripts.imaging.dicom_reading import BoundedReader, num_frames, open_dicom
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
@@ -157,7 +157,7 @@ def _check_letters(path: Path, dataset: Dataset) -> None:
     if str(dataset.get("BurnedInAnnotation", "")).upper() == "YES":
         raise UnusableImageError(f"the header says that text is burnt into the pixels; {way_out}")
     for frame in range(num_frames(dataset)):
-        if has_burnt_in_text(read_slice(path, frame)):
+        if has_burnt_in_text(read_stored_slice(path, frame)):
             raise UnusableImageError(f"text may be burnt into the pixels of frame {frame}; {way_out}")
 
 

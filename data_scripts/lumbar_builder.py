@@ -15,7 +15,14 @@ from huggingface_hub.errors import HFValidationError
 from PIL import Image
 
 from data_scripts.hub.licenses import license_name
-from data_scripts.imaging.images import UnusableImageError, class_indices, grey_8bit, png_bytes
+from data_scripts.imaging.images import (
+    ORIENTATION_STATED,
+    WINDOW_REPLACED,
+    UnusableImageError,
+    class_indices,
+    grey_8bit,
+    png_bytes,
+)
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
@@ -50,8 +57,13 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
 
 
 def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Image | None]:
-    """Load a record's image and mask as they are stored; raise an UnusableImageError if they cannot be."""
-    image = grey_8bit(record.load_image())
+    """Load a record's image and mask as they are written; raise an UnusableImageError if they cannot be.
+
+    `Image.info` of the image tells `ORIENTATION_STATED` and `WINDOW_REPLACED`.
+    """
+    loaded = record.load_image()
+    image = grey_8bit(loaded)
+    image.info = {fact: loaded.info.get(fact) is True for fact in (ORIENTATION_STATED, WINDOW_REPLACED)}
     if record.load_mask is None:
         return image, None
     return image, class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
@@ -76,6 +88,8 @@ class Account:
     left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second check still finds, by kind
     facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings afterwards
     burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to contain text
+    orientation_not_stated: list[str] = field(default_factory=list)  # rows whose image is as it was stored
+    windows_replaced: list[str] = field(default_factory=list)  # rows whose header had a window that did not show them
 
 
 class LumbarReports(datasets.GeneratorBasedBuilder):
@@ -115,6 +129,10 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
                 reason = f"unreadable image: {type(error).__name__}: {error}"
                 self.account.exclusions.append(Exclusion(record.source, reason))
                 continue
+            if not image.info[ORIENTATION_STATED]:
+                self.account.orientation_not_stated.append(record.source)
+            if image.info[WINDOW_REPLACED]:
+                self.account.windows_replaced.append(record.source)
             if has_burnt_in_text(image):
                 self.account.burnt_in_text.append(record.source)
             yield index, encode_record(self._without_names(record), self.source_info, image, mask)

@@ -86,6 +86,7 @@ class ReadOptions:
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
+    slices: str = "all"  # of each volume, see `imaging.volumes.chosen_slices`
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
 
     def raw_folder(self, content: str) -> Path:
@@ -149,6 +150,7 @@ class SourceAbout:
     has_public_ids: bool = True  # its patient ids are published pseudonyms; otherwise the build replaces them
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
+    reads_volumes: bool = False  # it takes `--slices` of each volume
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
     labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
 

@@ -49,9 +49,8 @@ TESTS_OF_SEVERAL_FILES = {
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
-    "data_scripts.imaging.dicom_pixels": "may these bytes be decoded, and to what?",
-    "data_scripts.imaging.dicom_sequence": "which MR sequence is it?",
-    "data_scripts.imaging.dicom_window": "which grey values show the slice?",
+    "data_scripts.imaging.dicom_series": "which DICOM slices belong together, and in which order?",
+    "data_scripts.imaging.nifti": "what does a NIfTI file hold, within bounds?",
     "data_scripts.paraphrasing.phrases": "how else is a finding said?",
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",

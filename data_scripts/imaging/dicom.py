@@ -1,9 +1,9 @@
-"""Read DICOM files, whatever their names, as 8-bit grey slices with square pixels and the facts of their headers.
+"""Read DICOM files, whatever their names, as 8-bit grey slices and the facts of their headers.
 
-Built on pydicom and its decoders. Coordinates are the patient's: x to the left, y to the back, z to the head, in mm.
+Slices have square pixels and are turned to the radiological convention (`orientation`). Built on pydicom and its
+decoders. Coordinates are the patient's: x to the left, y to the back, z to the head, in mm.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,13 +19,27 @@ from data_scripts.imaging.dicom_pixels import PIXEL_TAGS, check_pixels, decode_f
 from data_scripts.imaging.dicom_reading import finite_numbers, frame_headers, num_frames, open_dicom
 from data_scripts.imaging.dicom_sequence import SEQUENCE_TAGS, mr_sequence
 from data_scripts.imaging.dicom_window import WINDOW_TAGS, grey_levels
-from data_scripts.imaging.images import MAX_PIXELS, UnusableImageError
+from data_scripts.imaging.images import (
+    MAX_PIXELS,
+    ORIENTATION_STATED,
+    WINDOW_REPLACED,
+    UnusableImageError,
+    read_image,
+)
+from data_scripts.imaging.orientation import (
+    AS_STORED,
+    Turn,
+    are_directions,
+    normal_of,
+    plane_of,
+    turn_of,
+    turned_directions,
+    turned_image,
+)
 from data_scripts.system.worker_pool import Crash, Workers
 
 NUM_READ_HERE = 2048  # headers that this process reads itself: starting others takes as long
 MAX_PIXEL_ASPECT = 20  # ratio of a pixel's sides; a larger one is a broken header, and would make a huge image
-AXIAL_CONE_DEGREES = 55
-_COSINE_TOLERANCE = 0.05
 
 _GEOMETRY_TAGS = (
     "ImageOrientationPatient",
@@ -35,8 +49,11 @@ _GEOMETRY_TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
+_STACK_TAGS = ("SpacingBetweenSlices", "SliceThickness")
 _IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
-_HEADER_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *_IDENTITY_TAGS, *SEQUENCE_TAGS, *PIXEL_TAGS)]
+_HEADER_TAGS = [
+    Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *_STACK_TAGS, *_IDENTITY_TAGS, *SEQUENCE_TAGS, *PIXEL_TAGS)
+]
 _SLICE_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *PIXEL_TAGS, *WINDOW_TAGS)]
 
 _FIRST_GROUPS = (0x0002, 0x0008)  # file meta information; identification, where the meta information is missing
@@ -56,17 +73,31 @@ class SliceHeader:
     patient_id: str
     study_id: str  # `StudyInstanceUID`
     series_id: str  # `SeriesInstanceUID`
-    plane: str  # among `records.PLANES`, see `plane_of`
+    plane: str  # among `records.PLANES`, see `orientation.plane_of`
     sequence: str  # among `records.SEQUENCES`, see `dicom_sequence.mr_sequence`
-    orientation: tuple[float, ...] | None  # direction cosines of a row, then of a column; None if not at a right angle
+    # Direction cosines of a row, then of a column, as stored; None if they are missing or not at a right angle.
+    orientation: tuple[float, ...] | None
     corner_mm: tuple[float, ...] | None  # patient coordinates of the first pixel
-    pixel_spacing_mm: tuple[float, float] | None  # between rows, between columns
+    pixel_spacing_mm: tuple[float, float] | None  # between rows, between columns, as stored
+    slice_spacing_mm: float | None  # between the middles of neighbours, or if not stated, the thickness of the slice
     instance_number: int | None  # the scanner's count within the series, not the order in space
 
     @property
+    def turn(self) -> Turn:
+        """How `read_slice` turns the stored pixels."""
+        return AS_STORED if self.orientation is None else turn_of(*_directions(self.orientation))
+
+    @property
     def normal(self) -> tuple[float, ...] | None:
-        """Unit vector across the slice, row × column: to the head for axial slices, to the right for sagittal ones."""
-        return None if self.orientation is None else _normal(self.orientation)
+        """Unit vector across the slice: to the head for axial slices, right for sagittal, back for coronal ones."""
+        if self.orientation is None:
+            return None
+        return normal_of(*turned_directions(*_directions(self.orientation), self.turn))
+
+    @property
+    def square_size(self) -> tuple[int, int]:
+        """Width and height with square pixels, before the slice is turned."""
+        return square_pixel_size(self.rows, self.columns, self.pixel_spacing_mm)
 
     @property
     def stored_spacing_mm(self) -> float | None:
@@ -138,15 +169,33 @@ def _headers_or_error(path: Path) -> HeadersOrError:
 
 
 def read_slice(path: Path, frame: int = 0) -> Image.Image:
-    """Decode one frame to 8-bit grey (mode `L`), windowed, with square pixels.
+    """Decode one frame to 8-bit grey (mode `L`), windowed, with square pixels, in radiological orientation.
 
-    The window is the file's (VOI LUT, or the first window) unless that shows nothing; otherwise it lies between the
-    0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is inverted, colour reduced to luminance. If the spacings of
-    rows and columns differ, the coarser direction is interpolated to the finer spacing.
+    The window is the first of the file's (VOI LUT, then windows) that shows the slice, see
+    `dicom_window.shows_slice`; without one, it lies between the 0.5 and 99.5 percentiles of the slice. `MONOCHROME1` is
+    inverted, colour reduced to luminance. If the spacings of rows and columns differ, the coarser direction is
+    interpolated to the finer spacing. A file that states no orientation is not turned.
+
+    Returns:
+        The slice; its `info` has `ORIENTATION_STATED` and `WINDOW_REPLACED`.
 
     Raises:
         UnusableImageError: If the file cannot be decoded, within bounds, to the size that its header states.
     """
+    image, orientation = _square_slice(path, frame)
+    info = {**image.info, ORIENTATION_STATED: orientation is not None}
+    if orientation is not None:
+        image = turned_image(image, turn_of(*_directions(orientation)))
+    image.info = info
+    return image
+
+
+def read_stored_slice(path: Path, frame: int = 0) -> Image.Image:
+    """Decode one frame as `read_slice` does, but as it lies in the file: letters burnt into it stay readable."""
+    return _square_slice(path, frame)[0]
+
+
+def _square_slice(path: Path, frame: int) -> tuple[Image.Image, tuple[float, ...] | None]:
     with open_dicom(path, _SLICE_TAGS) as file:
         check_pixels(file)
         count = num_frames(file.header)
@@ -154,8 +203,45 @@ def read_slice(path: Path, frame: int = 0) -> Image.Image:
             raise UnusableImageError(f"no frame {frame}: the file has {count}")
         header = next(frame_headers(file.header, range(frame, frame + 1)))
         size = square_pixel_size(header.Rows, header.Columns, _spacing(header))
-        image = Image.fromarray(grey_levels(decode_frame(file, frame), header))
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+        grey, is_replaced = grey_levels(decode_frame(file, frame), header)
+        orientation = _orientation(header)
+    image = Image.fromarray(grey)
+    image = image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    image.info[WINDOW_REPLACED] = is_replaced
+    return image, orientation
+
+
+def read_mask(path: Path, slice_path: Path, frame: int = 0) -> Image.Image:
+    """Read the mask of a slice: resampled to square pixels and turned with it.
+
+    A mask lies as the stored slice does, on the stored grid or on one of square pixels; one that has the size of
+    `read_slice`'s image only, with rows and columns exchanged, is taken to be turned already.
+
+    Args:
+        path: Picture of class indices, such as a PNG.
+        slice_path: DICOM file of the slice.
+        frame: Index of the slice in that file.
+
+    Returns:
+        Class indices in the mask's mode, of the size of `read_slice`'s image.
+
+    Raises:
+        UnusableImageError: If a file cannot be read, or the mask has neither size.
+    """
+    mask, header = read_image(path), read_headers(slice_path)[frame]
+    stored_size, square_size = (header.columns, header.rows), header.square_size
+    turned_size = square_size[::-1] if header.turn.transpose else square_size
+    if mask.size not in (stored_size, square_size, turned_size):
+        sizes = [f"{width} x {height}" for width, height in dict.fromkeys((stored_size, turned_size))]
+        raise UnusableImageError(
+            f"mask is {mask.width} x {mask.height}, its image {' as stored, and '.join(sizes)}"
+            + " as read" * (len(sizes) > 1)
+        )
+    if mask.size not in (stored_size, square_size):
+        return mask
+    if mask.size != square_size:
+        mask = mask.resize(square_size, Image.Resampling.NEAREST)
+    return turned_image(mask, header.turn)
 
 
 def order_slices(headers: Iterable[SliceHeader]) -> list[SliceHeader]:
@@ -195,34 +281,8 @@ def square_pixel_size(rows: int, columns: int, spacing_mm: tuple[float, float] |
     return width, height
 
 
-def plane_of(orientation: tuple[float, ...] | None) -> str:
-    """Name the plane of a slice from the direction cosines of its rows and columns.
-
-    Slices through a disc are tilted with it, L5/S1 by 50 degrees and more, and still count as axial. So a slice is
-    sagittal if its normal is nearest to the left-right axis, else axial if its normal is within 55 degrees of the
-    head-foot axis, else coronal.
-
-    Example:
-        >>> plane_of((1, 0, 0, 0, 0.7, -0.714)), plane_of((0, 1, 0, 0, 0, -1)), plane_of((1, 0, 0, 0, 0, -1))
-        ('axial', 'sagittal', 'coronal')
-    """
-    if orientation is None:
-        return "unknown"
-    left, back, head = map(abs, _normal(orientation))
-    if left >= max(back, head):
-        return "sagittal"
-    return "axial" if head >= math.cos(math.radians(AXIAL_CONE_DEGREES)) else "coronal"
-
-
-def _normal(orientation: tuple[float, ...]) -> tuple[float, ...]:
-    (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    length = math.hypot(*normal)
-    return tuple(value / length for value in normal)
-
-
-def _dot(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    return sum(a * b for a, b in zip(first, second, strict=True))
+def _directions(orientation: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return orientation[:3], orientation[3:]
 
 
 def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
@@ -238,22 +298,19 @@ def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
         patient_id=_text(header, "PatientID"),
         study_id=_text(header, "StudyInstanceUID"),
         series_id=_text(header, "SeriesInstanceUID"),
-        plane=plane_of(orientation),
+        plane="unknown" if orientation is None else plane_of(*_directions(orientation)),
         sequence=mr_sequence(header),
         orientation=orientation,
         corner_mm=_numbers(header, "ImagePositionPatient", 3),
         pixel_spacing_mm=spacing,
+        slice_spacing_mm=_slice_spacing(header),
         instance_number=int(instance[0]) if instance else None,
     )
 
 
 def _orientation(header: Dataset) -> tuple[float, ...] | None:
     cosines = _numbers(header, "ImageOrientationPatient", 6)
-    if cosines is None:
-        return None
-    row, column = cosines[:3], cosines[3:]
-    products = (_dot(row, row) - 1, _dot(column, column) - 1, _dot(row, column))
-    return cosines if max(map(abs, products)) < _COSINE_TOLERANCE else None
+    return cosines if cosines is not None and are_directions(*_directions(cosines)) else None
 
 
 def _spacing(header: Dataset) -> tuple[float, float] | None:
@@ -262,6 +319,14 @@ def _spacing(header: Dataset) -> tuple[float, float] | None:
         spacing = _numbers(header, keyword, 2)
         if spacing is not None and min(spacing) > 0:
             return spacing[0], spacing[1]
+    return None
+
+
+def _slice_spacing(header: Dataset) -> float | None:
+    for keyword in _STACK_TAGS:
+        spacing = _numbers(header, keyword, 1)
+        if spacing is not None and spacing[0] > 0:
+            return spacing[0]
     return None
 
 

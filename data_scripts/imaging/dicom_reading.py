@@ -42,7 +42,12 @@ _FUNCTIONAL_GROUPS = (
     "FrameVOILUTSequence",
     "MREchoSequence",
     "MRTimingAndRelatedParametersSequence",
+    "MRModifierSequence",
+    "MRImageFrameTypeSequence",
     "FrameContentSequence",
+    # Where a converted classic file has what the macros above do not name.
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
 )
 _ITEM_HEADER_BYTES = 8
 _META_GROUP = 0x0002
@@ -216,15 +221,21 @@ def frame_headers(header: Dataset, frames: range) -> Iterator[Dataset]:
     if "PerFrameFunctionalGroupsSequence" not in header and "SharedFunctionalGroupsSequence" not in header:
         yield from (header for _ in frames)
         return
-    shared = _first_item(header, "SharedFunctionalGroupsSequence")
+    common = _copy(header)
+    _lay_macros_over(common, _first_item(header, "SharedFunctionalGroupsSequence"))
     own = _items(header, "PerFrameFunctionalGroupsSequence")
     for frame in frames:
-        flat = _copy(header)
-        for group in (shared, own[frame] if frame < len(own) else None):
-            if group is not None:
-                for macro in (_first_item(group, keyword) for keyword in _FUNCTIONAL_GROUPS):
-                    _lay_over(flat, macro or Dataset())
+        flat = _copy(common)
+        _lay_macros_over(flat, own[frame] if frame < len(own) else None)
         yield flat
+
+
+def _lay_macros_over(header: Dataset, group: Dataset | None) -> None:
+    if group is None:
+        return
+    for keyword in _FUNCTIONAL_GROUPS:
+        if (macro := _first_item(group, keyword)) is not None:
+            _lay_over(header, macro)
 
 
 def _lay_over(header: Dataset, macro: Dataset) -> None:

@@ -14,6 +14,10 @@ MAX_DECODED_BYTES = 2 * MAX_PIXELS  # in Pillow's memory: colour and 32 bits tak
 # Pillow would also try formats that start another program (EPS: Ghostscript) or open other files.
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
+# Facts that a loaded image carries in `Image.info`, for the build report; encoding drops them.
+ORIENTATION_STATED = "orientation stated"  # the file says how the patient lies in the picture, which was turned by it
+WINDOW_REPLACED = "window replaced"  # the header's window did not show the slice
+
 _BLOCK_PIXELS = 2**20
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_UP_FILTER = 2
@@ -109,10 +113,8 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
     """
     if _has_few_values(pixels):
         values, indices, counts = value_histogram(pixels)
-        low, high = _percentiles_of_counts(values, counts)
-        if low == high:
-            low, high = float(values[0]), float(values[-1])
-        return look_up(_between(values.astype(np.float64), low, high), indices)
+        low, high = percentile_window(values, counts)
+        return look_up(between(values.astype(np.float64), low, high), indices)
     finite = pixels[np.isfinite(pixels)].astype(np.float64)
     if finite.size == 0:
         raise UnusableImageError("image has no finite pixel")
@@ -122,11 +124,12 @@ def window_to_uint8(pixels: np.ndarray) -> np.ndarray:
     grey = np.empty(pixels.shape, dtype=np.uint8)
     for block in _row_blocks(pixels.shape):
         intensities = np.nan_to_num(pixels[block].astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[block] = _between(intensities, low, high)
+        grey[block] = between(intensities, low, high)
     return grey
 
 
-def _between(intensities: np.ndarray, low: float, high: float) -> np.ndarray:
+def between(intensities: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map intensities linearly to grey, uint8: `low` and less to 0, `high` and more to 255; all to 0 if they agree."""
     if low == high:
         return np.zeros(intensities.shape, dtype=np.uint8)
     return np.round(np.clip((intensities - low) / (high - low), 0, 1) * 255).astype(np.uint8)
@@ -175,13 +178,28 @@ def _has_few_values(pixels: np.ndarray) -> bool:
     return pixels.dtype.kind in "iu" and pixels.size > 0 and int(pixels.max()) - int(pixels.min()) < 2**16
 
 
-def _percentiles_of_counts(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Compute `WINDOW_PERCENTILES` as `numpy.percentile` does, from ascending integers and their counts, shape (V,)."""
+def percentile_window(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Compute the `WINDOW_PERCENTILES` of a slice, as `numpy.percentile` does, from its values in ascending order.
+
+    Args:
+        values: Ascending intensities, shape (V,).
+        counts: Number of pixels of each, shape (V,).
+
+    Returns:
+        Low and high end; the extremes if fewer than 0.5 % of the pixels differ from the background.
+
+    Example:
+        >>> percentile_window(np.array([0, 1000]), np.array([999, 1]))
+        (0.0, 1000.0)
+    """
     last_rank = np.cumsum(counts)
     ranks = np.array(WINDOW_PERCENTILES) / 100 * (last_rank[-1] - 1)
     below = np.floor(ranks)
     at_or_below, above = (values[np.searchsorted(last_rank, rank, side="right")] for rank in (below, np.ceil(ranks)))
     low, high = at_or_below + (ranks - below) * (above - at_or_below)
+    if low == high:
+        occurring = values[counts > 0]
+        low, high = occurring[0], occurring[-1]
     return float(low), float(high)
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from data_scripts.imaging.images import UnusableImageError
+from data_scripts.imaging.voxel_grid import Grid
 
 # Limits on the cost of a damaged or hostile file. The largest volumes of lumbar MRI (3D T2, 512 x 512 x 200,
 # 16 bit) take 100 MiB.
@@ -44,10 +45,26 @@ class VolumeHeader:
 
     size: tuple[int, int, int]  # voxels along i, j and k
     spacing_mm: tuple[float, float, float]  # along i, j and k
-    axes: str  # side of the patient towards which i, j and k run, such as `LPS`; the nearest one of oblique axes
+    directions: tuple[tuple[float, ...], ...] | None  # unit vectors along i, j and k; None if not stated
+    corner_mm: tuple[float, ...] | None  # centre of the first voxel; None if not stated
     pixel_type: np.dtype  # with its byte order
     is_compressed: bool  # voxels are deflated (zlib)
     data_start: int  # first byte of the voxels
+
+    @property
+    def axes(self) -> str:
+        """Side of the patient towards which i, j and k run, such as `LPS`; the nearest one of oblique axes."""
+        if self.directions is None:
+            raise UnusableImageError("TransformMatrix must be 9 numbers, got ''")
+        return _axes(self.directions)
+
+    @property
+    def grid(self) -> Grid:
+        """The voxels of `read_voxels`."""
+        directions = None if self.directions is None else self.directions[::-1]
+        return Grid(
+            size=self.size[::-1], spacing_mm=self.spacing_mm[::-1], directions=directions, corner_mm=self.corner_mm
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -78,6 +95,15 @@ def read_header(path: Path) -> VolumeHeader:
         return _header(*_header_fields(file))
 
 
+def read_voxels(path: Path) -> np.ndarray:
+    """Decode a `.mha` file as it is stored, shape (k, j, i).
+
+    Raises:
+        UnusableImageError: As in `read_header`, or if the voxels are damaged, too few or too many.
+    """
+    return _read(path)[1]
+
+
 def read_sagittal_volume(path: Path) -> np.ndarray:
     """Decode a `.mha` file and reorder its axes.
 
@@ -86,8 +112,15 @@ def read_sagittal_volume(path: Path) -> np.ndarray:
         front. Copy the slice that you need.
 
     Raises:
-        UnusableImageError: As in `read_header`, or if the voxels are damaged, too few or too many.
+        UnusableImageError: As in `read_voxels`, or if the file states no orientation.
     """
+    header, volume = _read(path)
+    axes = _file_axes(header.axes)
+    opposed = tuple(at for at, axis in enumerate(axes) if header.axes[axis] != SAGITTAL_AXES[at])
+    return np.flip(volume.transpose([2 - axis for axis in axes]), opposed)
+
+
+def _read(path: Path) -> tuple[VolumeHeader, np.ndarray]:
     with _opened(path) as file:
         header = _header(*_header_fields(file))
         file.seek(header.data_start)
@@ -96,10 +129,7 @@ def read_sagittal_volume(path: Path) -> np.ndarray:
             raise UnusableImageError(f"truncated volume: {len(voxels)} bytes of {header.num_bytes}")
         if file.read(1):
             raise UnusableImageError(_surplus(header.num_bytes))
-    volume = np.frombuffer(voxels, header.pixel_type).reshape(header.size[::-1])  # (k, j, i)
-    axes = _file_axes(header.axes)
-    opposed = tuple(at for at, axis in enumerate(axes) if header.axes[axis] != SAGITTAL_AXES[at])
-    return np.flip(volume.transpose([2 - axis for axis in axes]), opposed)
+    return header, np.frombuffer(voxels, header.pixel_type).reshape(header.size[::-1])
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -143,7 +173,8 @@ def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
     header = VolumeHeader(
         size=(int(sizes[0]), int(sizes[1]), int(sizes[2])),
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
-        axes=_axes(_numbers(fields, "TransformMatrix", 9)),
+        directions=_directions(fields),
+        corner_mm=tuple(_numbers(fields, "Offset", 3)) if "Offset" in fields else None,
         pixel_type=np.dtype((">" if most_significant_first else "<") + _PIXEL_TYPES[fields["ElementType"]]),
         is_compressed=_truth(fields, "CompressedData"),
         data_start=data_start,
@@ -174,21 +205,30 @@ def _numbers(fields: dict[str, str], name: str, count: int) -> list[float]:
     return numbers
 
 
-def _axes(matrix: Sequence[float]) -> str:
-    """Name the sides towards which i, j and k run; the matrix lists their directions one after another.
-
-    Example:
-        >>> _axes([-0.0872, 0.9962, 0, 0, 0, -1, 0.9962, 0.0872, 0])
-        'PIL'
-    """
+def _directions(fields: dict[str, str]) -> tuple[tuple[float, ...], ...] | None:
+    """Return the directions of i, j and k, which the matrix lists one after another."""
+    if "TransformMatrix" not in fields:
+        return None
+    matrix = _numbers(fields, "TransformMatrix", 9)
     directions = np.reshape(matrix, (3, 3))
     if not np.allclose(directions @ directions.T, np.eye(3), atol=0.01):
         raise UnusableImageError(f"TransformMatrix must be three perpendicular directions of length 1, got {matrix}")
+    return tuple(map(tuple, directions.tolist()))
+
+
+def _axes(directions: Sequence[Sequence[float]]) -> str:
+    """Name the sides towards which i, j and k run.
+
+    Example:
+        >>> _axes([(-0.0872, 0.9962, 0), (0, 0, -1), (0.9962, 0.0872, 0)])
+        'PIL'
+    """
+    cosines = np.asarray(directions)
     # For oblique axes, the assignment that agrees best over all three, so that no side is taken twice.
-    nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(directions[range(3), order]).sum())
+    nearest = max(itertools.permutations(range(3)), key=lambda order: np.abs(cosines[range(3), order]).sum())
     return "".join(
         (_POSITIVE_SIDES if direction[side] > 0 else _NEGATIVE_SIDES)[side]
-        for direction, side in zip(directions, nearest, strict=True)
+        for direction, side in zip(cosines, nearest, strict=True)
     )
 
 

@@ -10,7 +10,7 @@ from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.system.command_line import check_choices, setting
 
 # The keys of `sources.SOURCES`, whose modules take seconds to import.
-SourceName = Literal["folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
+SourceName = Literal["bids", "folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,10 @@ class BuildArguments:
     out: Path = setting(None, "Folder to make. It must not exist, unless --overwrite is given.")
     raw: Path | None = setting(None, "Folder of the raw studies; the synthetic source needs none.")
     notes: Path | None = setting(None, "File of the written reports, if it is not in --raw.")
+    slices: str = setting(
+        "all",
+        "Slices of each volume that become rows: all, middle, or a number, the slices about the middle.",
+    )
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts patients into several splits; the card says so."
     )
@@ -79,6 +83,8 @@ class BuildArguments:
         for name, number in (("num_proc", self.num_proc), ("streaming_shards", self.streaming_shards)):
             if number is not None and number < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {number}")
+        if self.slices not in ("all", "middle") and not (self.slices.isdecimal() and int(self.slices) > 0):
+            raise ValueError(f"--slices must be all, middle or a number of slices, got {self.slices!r}")
         if self.license is not None:
             check_license(self.license)
         if self.tag != BuildArguments.tag and not self.push_to_hub:
@@ -91,6 +97,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
+    if args.slices != BuildArguments.slices and not about.reads_volumes:
+        raise ValueError(f"the source {args.source} does not read whole volumes; leave --slices out")
     if about.labels_from == "grades" and (args.labels == "paper" or args.labels_from_reports):
         option = "--labels_from_reports" if args.labels_from_reports else "--labels paper"
         raise ValueError(

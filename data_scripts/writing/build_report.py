@@ -28,8 +28,14 @@ def build_report(
     deidentification: Mapping[str, Any],
     labels: Mapping[str, Any],
     facts_changed: Sequence[str],
+    orientation_not_stated: Sequence[str],
+    windows_replaced: Sequence[str],
 ) -> dict[str, Any]:
-    """Account for all rows; `facts_changed` names those in which a finding was taken for a name and replaced."""
+    """Account for all rows.
+
+    `facts_changed` names those in which a finding was taken for a name and replaced, `orientation_not_stated` those
+    whose image is as it was stored, and `windows_replaced` those whose header had a window that did not show them.
+    """
     written = [record for records in records_of_split.values() for record in records]
     assert num_read == len(written) + len(exclusions)
     patient_ids = [record.patient_id for record in written]
@@ -56,6 +62,8 @@ def build_report(
         "leak": leak if arguments["split_by"] == "record" else None,
         "deidentification": dict(deidentification),
         "facts_changed": {"count": len(facts_changed), "first": list(facts_changed[:NUM_PRINTED])},
+        "orientation_not_stated": list(orientation_not_stated),
+        "windows_replaced": list(windows_replaced),
         "exclusions": [asdict(exclusion) for exclusion in exclusions],
     }
 
@@ -128,6 +136,10 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     ]
     lines.append(f"{report['rows_written']} of {report['rows_read']} rows written to {out}")
     lines += filter(None, [rule_summary(report["exclusions"])])
+    if unstated := len(report["orientation_not_stated"]):
+        lines.append(f"orientation not stated: {unstated} images, which are kept as they were stored")
+    if replaced := len(report["windows_replaced"]):
+        lines.append(f"header windows replaced: {replaced}, which did not show the slice")
     lines += label_lines(report)
     if letters := len(report["deidentification"]["burnt_in_text"]):
         lines.append(f"images that may contain text: {letters}; check those that {REPORT_NAME} names")

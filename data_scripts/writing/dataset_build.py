@@ -80,6 +80,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
         notes=args.notes,
         num_proc=args.num_proc,
+        slices=args.slices,
         license=args.license,
     )
     # Sources import the decoders, here in the background while the source is read.
@@ -138,6 +139,8 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         ),
         labels=labels_report(labelling, [*_flat(written)], own_name_of, described.label_names),
         facts_changed=[own_name_of[source] for result in results for source in result.facts_changed],
+        orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
+        windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
     )
     dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
     publish(dataset, args.out, staging)

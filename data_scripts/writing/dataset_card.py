@@ -34,8 +34,7 @@ CARD = """\
 
 ## Columns
 
-- `image`: the slice, 8-bit grey PNG. More than 8 bits are windowed: DICOM by the window in its header if that shows
-  something, all else between the 0.5 and 99.5 percentiles of the slice.
+- `image`: the slice, 8-bit grey PNG. {image_text}
 - `report`: the text, separators and blanks corrected, spelling kept. `rephrasings`: other wordings of the same facts.
 - `labels`: the classes present; null where a row is not labelled. `grade`: {grade_text}
 - `patient_id`, `study_id`, `series_id`: {id_text} `slice_index`: place of the slice in its series, from 0, from the
@@ -66,6 +65,12 @@ SHARING = Markdown("""
 NOBODY_SAID = Markdown("""
 > **Not to be shared.** The data have no stated licence. If you may share them, build this set with `--license`.
 """)
+
+IMAGE = """\
+More than 8 bits are windowed: DICOM by the window in its header if that shows the slice ({replaced} replaced), all
+  else between the 0.5 and 99.5 percentiles of the slice, or of the whole volume that it is a slice of. Turned to the
+  radiological convention (axial and coronal: patient's right at the left; sagittal: front at the left), but for
+  {unstated} images whose files state none."""
 
 LEAK = """
 > **Leak.** These splits are by record, as in the LumbarCLIP paper: {num_shared} of {num_patients} patients have rows
@@ -113,6 +118,9 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
     labels = [[name, *(split["labels"].get(name, 0) for split in splits.values())] for name in info.label_names]
     leak = report["leak"]
     values = {
+        "image_text": fill_markdown(
+            IMAGE, {"replaced": len(report["windows_replaced"]), "unstated": len(report["orientation_not_stated"])}
+        ),
         "title": f"Lumbar reports: {info.about.name}",
         "summary": info.summary or info.about.summary,
         "sharing": "" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
@@ -34,7 +34,7 @@ ROW_GROUP_ROWS = 100  # rows decoded at once: a compromise between random access
 ROW_GROUP_BYTES = 64 * 2**20
 PART_ROWS = 64  # less than a second of work: an interruption loses little, and all processes end together
 
-_LIBRARIES = ("datasets", "numpy", "pillow", "pyarrow", "pydicom")
+_LIBRARIES = ("datasets", "nibabel", "numpy", "pillow", "pyarrow", "pydicom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,10 @@ def _value_fingerprint(value: Any) -> str:
     if isinstance(value, Path):
         state = value.stat() if value.exists() else None
         return repr([str(value), state and (state.st_size, state.st_mtime_ns)])
+    if isinstance(value, tuple):
+        return repr([*map(_value_fingerprint, value)])
+    if is_dataclass(value) and not isinstance(value, type):  # a series of slices, with its files
+        return repr([_value_fingerprint(getattr(value, one.name)) for one in fields(value)])
     if callable(value):
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)

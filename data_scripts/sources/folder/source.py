@@ -14,8 +14,9 @@ An empty cell, and whatever `records.is_missing` reads as one, says nothing: a r
 That nothing was found is said by `none`, `No Finding`, `-` or an empty list. A row without a report takes that of its
 study, from another row of the same `study_id` or from `reports.csv`.
 
-An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
-spacing where the table does not, but never the patient.
+An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
+slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
+but never the patient.
 """
 
 import difflib
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_scripts.imaging.voxel_grid import SLICE_DIRECTIONS
 from data_scripts.records import (
     NO_FINDING,
     NOT_STATED,
@@ -47,13 +49,14 @@ from data_scripts.sources.tables import TABLE_SUFFIXES, Row, columns_of, read_ta
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table next to the images, one row per image.",
+    summary="Your own images or volumes and reports: a table next to the files, one row per file.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
     where="your folder: metadata.csv, .tsv, .jsonl or .xlsx (file_name, report, patient_id, ...), and the images",
     has_public_ids=False,
     may_be_shared=False,
+    reads_volumes=True,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 OPTIONAL_COLUMNS = (
@@ -85,13 +88,14 @@ class _Tables:
     rows: Sequence[Row]  # of the images
     reports: Path | None  # the table of reports
 
-    def items(self) -> Iterator[Record | Exclusion]:
+    def items(self, options: ReadOptions) -> Iterator[Record | Exclusion]:
         """Yield the rows of the images, then the reports that cannot be used."""
         reading = _Reading(
             raw=self.raw,
             reports=StudyReports(self.rows, self.reports),
             dates=dates_among(self.rows),
             is_split=any(_is_given(row, "split") for row in self.rows),
+            slices=options.slices,
             none_is_grade=any(_SEVERITIES.search(str(row.cells.get("grade"))) for row in self.rows),
         )
         for row in self.rows:
@@ -110,6 +114,7 @@ class _Reading:
     reports: StudyReports
     dates: Mapping[str, set[str]]  # ids that are dates, by column
     is_split: bool  # whether rows have a `split`
+    slices: str  # of each volume
     none_is_grade: bool
 
 
@@ -121,7 +126,7 @@ def describe(options: ReadOptions) -> SourceInfo:
             spellings.
     """
     tables = _read_tables(options)
-    records = [item for item in tables.items() if isinstance(item, Record)]
+    records = [item for item in tables.items(options) if isinstance(item, Record)]
     labels = {label for record in records for label in record.labels or ()}
     if pair := lookalikes(labels, str.casefold):
         raise ValueError(f"labels {pair[0]!r} and {pair[1]!r} differ only in case; spell a class one way")
@@ -136,7 +141,7 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     """Yield each row of the table as a record or an exclusion; raise a ValueError as `describe` does."""
-    yield from _read_tables(options).items()
+    yield from _read_tables(options).items(options)
 
 
 def _read_tables(options: ReadOptions) -> _Tables:
@@ -197,8 +202,8 @@ def _is_given(row: Row, column: str) -> bool:
     return not (value is None or is_missing(str(value)))
 
 
-def _records(row: Row, reading: _Reading) -> list[Record]:
-    """Make a record of each picture of a row's file."""
+def _records(row: Row, reading: _Reading) -> Iterator[Record | Exclusion]:
+    """Make a record of each picture of a row's file, and an exclusion of each series that makes no volume."""
     if row.problem:
         raise ValueError(row.problem)
     if reading.is_split and not _is_given(row, "split"):
@@ -206,19 +211,29 @@ def _records(row: Row, reading: _Reading) -> list[Record]:
     whole = _record(row, reading)
     mask_name = row.text("mask")
     path = find_file(reading.raw, row.written("file_name"), "image")
-    pictures = pictures_of(path, find_file(reading.raw, mask_name, "mask") if mask_name else None)
-    source = f"{reading.raw.name}/{path.relative_to(reading.raw).as_posix()}"
-    return [_with_picture(whole, picture, f"{source} {picture.part}".strip()) for picture in pictures]
+    mask_path = find_file(reading.raw, mask_name, "mask") if mask_name else None
+    plane = whole.plane if whole.plane in SLICE_DIRECTIONS else None
+    pictures = pictures_of(path, mask_path, plane, reading.slices)
+    if len(pictures) > 1 and (own := [column for column in ("series_id", "slice_index") if _is_given(row, column)]):
+        raise ValueError(f"{' and '.join(own)} given for a file of several slices, which have their own; leave it out")
+    file = f"{reading.raw.name}/{path.relative_to(reading.raw).as_posix()}"
+    for picture in pictures:
+        if isinstance(picture, ValueError):
+            yield Exclusion(row.where, str(picture))
+        else:
+            yield _with_picture(whole, picture, file)
 
 
-def _with_picture(record: Record, picture: Picture, source: str) -> Record:
-    """Complete a record by a picture; what the table says outranks what the picture's file says."""
+def _with_picture(record: Record, picture: Picture, file: str) -> Record:
+    """Complete a record by a picture of a file; what the table says outranks what the file says."""
+    if picture.series_id == "":  # a volume whose format has no ids
+        picture = replace(picture, series_id=file)
     said = {name: getattr(record, name) for name in _PICTURE_COLUMNS}
     return replace(
         record,
         load_image=picture.load_image,
         load_mask=picture.load_mask,
-        source=source,
+        source=f"{file} {picture.part}".strip(),
         **{name: getattr(picture, name) if value in (None, "unknown") else value for name, value in said.items()},
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from data_scripts.imaging.dicom import square_pixel_size
-from data_scripts.imaging.images import UnusableImageError, window_to_uint8
+from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError, window_to_uint8
 from data_scripts.imaging.metaimage import VolumeHeader, read_header, read_sagittal_volume
 
 MASK_NAMES = ("background", "vertebra", "disc", "spinal canal")
@@ -111,6 +111,7 @@ def _check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:
 
 def _grey(volume: Path, index: int, header: VolumeHeader) -> Image.Image:
     grey = Image.fromarray(window_to_uint8(read_sagittal_volume(volume)[index]))
+    grey.info[ORIENTATION_STATED] = True
     return grey.resize(_square_size(grey.size, header), Image.Resampling.BILINEAR)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data_scripts.imaging.images import ORIENTATION_STATED
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources.synthetic.anatomy import MASK_NAMES, paint_level, sample_shape
 from data_scripts.sources.synthetic.canvas import Canvas, Pose
@@ -98,7 +99,9 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
     """Draw the slice, 8-bit grey."""
-    return Image.fromarray(draw_slice(seed, patient, findings, sequence).image)
+    image = Image.fromarray(draw_slice(seed, patient, findings, sequence).image)
+    image.info[ORIENTATION_STATED] = True  # drawn so
+    return image
 
 
 def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:

@@ -36,34 +36,46 @@ def test_window_of_identity(tmp_path, syntax, dtype):
 
 
 @pytest.mark.parametrize(
-    ("tags", "expected"),
+    ("tags", "slice_range", "expected"),
     [
         # ((x - 39.5) / 399 + 0.5) * 255
-        ({"WindowCenter": 40, "WindowWidth": 400}, {-200: 0, -160: 0, 40: 128, 140: 192, 240: 255, 500: 255}),
-        ({"WindowCenter": [40, 9], "WindowWidth": [400, 9]}, {-160: 0, 40: 128, 140: 192, 240: 255}),
+        (
+            {"WindowCenter": 40, "WindowWidth": 400},
+            (-160, 200),
+            {-200: 0, -160: 0, 40: 128, 140: 192, 240: 255, 500: 255},
+        ),
+        ({"WindowCenter": [40, 9], "WindowWidth": [400, 9]}, (-160, 200), {-160: 0, 40: 128, 140: 192, 240: 255}),
         # (x - 100) / 200 + 0.5
         (
             {"WindowCenter": 100, "WindowWidth": 200, "VOILUTFunction": "LINEAR_EXACT"},
+            (0, 190),
             {-1: 0, 0: 0, 50: 64, 100: 128, 200: 255, 201: 255},
         ),
         # 1 / (1 + exp(-4 (x - 100) / 100))
         (
             {"WindowCenter": 100, "WindowWidth": 100, "VOILUTFunction": "SIGMOID"},
+            (0, 200),
             {-400: 0, 50: 30, 100: 128, 150: 225, 500: 255},
         ),
         # The window is of rescaled values: 70 * 2 - 100 = 40.
         (
             {"WindowCenter": 40, "WindowWidth": 400, "RescaleSlope": 2, "RescaleIntercept": -100},
+            (-30, 150),
             {-30: 0, 70: 128, 120: 192, 170: 255},
         ),
     ],
 )
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
-def test_window_by_hand(tmp_path, tags, expected, photometric):
-    pixels = np.tile(np.array(list(expected), dtype=np.int16), (4, 1))
+def test_window_by_hand(tmp_path, tags, slice_range, expected, photometric):
+    """One row of known values above a slice that the window shows."""
+    pixels = np.linspace(*slice_range, 40 * 40).reshape(40, 40).astype(np.int16)
+    pixels[0, : len(expected)] = list(expected)
     make_dicom(tmp_path / "a", pixels, PhotometricInterpretation=photometric, **tags)
     values = np.array(list(expected.values()))
-    assert grey(tmp_path / "a")[0].tolist() == (values if photometric == "MONOCHROME2" else 255 - values).tolist()
+    assert (
+        grey(tmp_path / "a")[0, : values.size].tolist()
+        == (values if photometric == "MONOCHROME2" else 255 - values).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,15 +113,15 @@ def test_lookup_tables(tmp_path, syntax):
         item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
         return [item]
 
-    pixels = np.array([[8, 9, 10, 11, 12, 13, 14]], dtype=np.uint16)
+    pixels = np.array([[8, 9, 10, 11, 12, 13, 14], [8] * 7, *[[10, 11] * 3 + [8]] * 4], dtype=np.uint16)
     make_dicom(tmp_path / "voi", pixels, transfer_syntax=syntax, VOILUTSequence=table(9, [0, 50, 100, 255]))
-    assert grey(tmp_path / "voi").tolist() == [[0, 0, 50, 100, 255, 255, 255]]
+    assert grey(tmp_path / "voi")[0].tolist() == [0, 0, 50, 100, 255, 255, 255]
     modality = table(9, [3, 53, 103, 203])
     make_dicom(
         tmp_path / "both", pixels, transfer_syntax=syntax, ModalityLUTSequence=modality, RescaleType="US",
         **IDENTITY_WINDOW,
     )  # fmt: skip
-    assert grey(tmp_path / "both").tolist() == [[3, 3, 53, 103, 203, 203, 203]]
+    assert grey(tmp_path / "both")[0].tolist() == [3, 3, 53, 103, 203, 203, 203]
 
 
 def test_8_bit_grey_without_a_window_is_not_touched(tmp_path):

@@ -37,6 +37,8 @@ def folder(tmp_path) -> Path:
         split_rule="By patient.",
         deidentification={"passed": False, "ids": "kept", "burnt_in_text": ["SMITH_JOHN.png"]},
         facts_changed=[],
+        orientation_not_stated=[],
+        windows_replaced=[],
     )
     (tmp_path / "build_report.json").write_text(json.dumps(report))
     return tmp_path
