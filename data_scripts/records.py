@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +33,48 @@ NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
 # The default licence of a user's own data: nothing built from it may be shared.
 NOT_STATED = "other: not stated"
 
-# What tables contain for an unknown patient; such rows must not be grouped as one patient.
-_UNKNOWN_PATIENTS = ("", "unknown", "nan", "none", "null", "n/a", "na", "n.a.", "<na>", "nat", "?", "-", "--")
+# What people and programs write for "there is nothing", in small letters without brackets, dots and underscores.
+_MISSING_WORDS = frozenset(
+    {
+        *(
+            "",
+            "nan",
+            "none",
+            "null",
+            "nil",
+            "na",
+            "n/a",
+            "n a",
+            "nat",
+            "k a",
+            "unknown",
+            "undefined",
+            "missing",
+            "pending",
+        ),
+        *(
+            "#n/a",
+            "#n/a n/a",
+            "#na",
+            "#n/d",
+            "#nv",
+            "-nan",
+            "-nan(ind",
+            "1 #ind",
+            "-1 #ind",
+            "1 #qnan",
+            "-1 #qnan",
+            "\\n",
+        ),
+        *(f"not {word}" for word in ("available", "reported", "applicable", "known", "stated", "recorded", "provided")),
+        *("not given", "no data", "no value", "no report", "no report available", "report not available"),
+        *("unavailable", "blank", "empty", "keine angabe"),
+    }
+)
+_LONGEST_MISSING = 40  # longer than any of them, with brackets and blanks around it
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+_ONLY_SIGNS = re.compile(rf"[-–—_.?/\\*…\s{_INVISIBLE}]*")
+_AROUND_WORDS = "<>()[]{}\"' \t\r\n" + _INVISIBLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +178,19 @@ def paper_labels(labels: Collection[str] | None) -> tuple[str, ...] | None:
     return tuple(name for name in PAPER_LABELS if is_present[name]) or None
 
 
-def is_unknown_patient(patient_id: str) -> bool:
-    """Whether an id means an unknown patient in tables (`NA`, `?`, empty)."""
-    return patient_id.strip().casefold() in _UNKNOWN_PATIENTS
+@lru_cache(maxsize=4096)  # the cells of a table repeat
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table says that there is nothing: empty, a dash or a question mark, or a word for it.
+
+    Example:
+        >>> [is_missing(text) for text in ("", "NaN", "<NA>", "N/A", "n.a.", "--", "not_available", "Normal", "NA-1")]
+        [True, True, True, True, True, True, True, False, False]
+    """
+    if _ONLY_SIGNS.fullmatch(text):
+        return True
+    if len(text) > _LONGEST_MISSING:
+        return False
+    return " ".join(re.split(r"[\s._]+", text.casefold().strip(_AROUND_WORDS))).strip() in _MISSING_WORDS
 
 
 def says_anything(text: str) -> bool:
@@ -149,9 +200,9 @@ def says_anything(text: str) -> bool:
 
 def record_problem(record: Record, info: SourceInfo) -> str | None:
     """Say why a record's fields cannot be written; None if they can. Pixels are checked later, when loaded."""
-    if not says_anything(record.report):
-        return "empty report"
-    if is_unknown_patient(record.patient_id):
+    if not says_anything(record.report) or is_missing(record.report):
+        return f"empty report: {record.report!r}" if record.report.strip() else "empty report"
+    if is_missing(record.patient_id):
         return f"unknown patient: patient_id is {record.patient_id!r}"
     allowed_values: list[tuple[str, str | None, tuple[str, ...]]] = [
         ("plane", record.plane, PLANES),

@@ -6,7 +6,7 @@ from data_scripts.reports import cues, lexicon
 from data_scripts.reports.mentions import Mention, Phrases
 
 _JOINED_BY_RESTART = frozenset(("and", ",", "or"))
-_DOUBTING_CUES = ("query", "question", "evaluation", "query before")
+_STATING = ("finding", "structure", "action")
 
 
 def denied_words(statement: Phrases) -> set[int]:
@@ -14,7 +14,7 @@ def denied_words(statement: Phrases) -> set[int]:
     denied: set[int] = set()
     lemmas = statement.lemmas
     for mention in statement.mentions:
-        if mention.what == "negation before" and mention.first == 0:  # "absent disc herniation"
+        if mention.what == "negation before" and not _follows_finding(statement, mention):  # "absent disc herniation"
             denied.update(range(mention.last + 1, _end_of_negation(statement, mention.last)))
         elif mention.what == "negation before":
             first = mention.first
@@ -23,6 +23,8 @@ def denied_words(statement: Phrases) -> set[int]:
     for index in range(len(lemmas)):
         if _is_answer(statement, index):
             denied.update(_words_before(statement, index - (lemmas[index - 1] in (":", ",", "(", "?"))))
+        elif lemmas[index] == "non":  # "non stenotic canal"
+            denied.add(index + 1)
         elif _negates(statement, index):
             denied.update(range(index + 1, _end_of_negation(statement, index)))
     return denied
@@ -32,7 +34,9 @@ def doubted_words(statement: Phrases) -> set[int]:
     """Return the words that a statement neither affirms nor denies: after "rule out" or "?", before "cyst ?"."""
     doubted: set[int] = set()
     for mention in statement.mentions:
-        if mention.what == "query":
+        if mention.what == "asked altogether":
+            doubted.update(range(mention.first))
+        elif mention.what == "query":
             doubted.update(range(mention.last + 1, _end_of_negation(statement, mention.last, may_restart=False)))
         elif mention.what == "question":
             doubted.update(range(mention.last + 1, _end_of_clause(statement, mention.last, cues.END_OF_QUESTION)))
@@ -57,7 +61,9 @@ def past_words(statement: Phrases) -> set[int]:
     past: set[int] = set()
     persists = not cues.PERSISTING.isdisjoint(statement.lemmas)
     for mention in statement.mentions:
-        after = range(mention.last + 1, _end_of_negation(statement, mention.last, may_restart=False))
+        end = _end_of_negation(statement, mention.last, may_restart=False)
+        nows = (index for index in range(mention.last + 1, end) if statement.lemmas[index] in cues.NOW)
+        after = range(mention.last + 1, next(nows, end))
         if mention.what in ("shown before", "history") or (mention.what == "previously" and not persists):
             past.update(after)
         elif mention.what == "seen before" and not persists:
@@ -66,6 +72,15 @@ def past_words(statement: Phrases) -> set[int]:
             reasons = (index for index in after if statement.lemmas[index] in cues.REASON_OF_OPERATION)
             past.update(range(next(reasons, after.stop), after.stop))
     return past
+
+
+def _follows_finding(statement: Phrases, mention: Mention) -> bool:
+    """Whether there is something before a negation that it can deny."""
+    before = [statement.mention_at.get(position) for position in _words_before(statement, mention.first)]
+    return mention.first > 0 and (
+        statement.lemmas[mention.first - 1] in (":", ",", "(")
+        or any(found and found.what in _STATING for found in before)
+    )
 
 
 def _negates(statement: Phrases, index: int) -> bool:
@@ -77,6 +92,7 @@ def _negates(statement: Phrases, index: int) -> bool:
     if lemmas[index] not in cues.NEGATIONS and lemmas[index : index + 2] not in cues.NEGATING_PAIRS:
         return False
     places = (place for place in range(index + 2, min(index + 8, len(lemmas))) if lemmas[place] == "than")
+    places = (place for place in places if lemmas[place - 1] in ("more", "greater", "worse"))
     return all(lemmas[place + 1] not in lexicon.SEVERITIES for place in places if place + 1 < len(lemmas))
 
 

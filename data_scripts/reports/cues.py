@@ -10,10 +10,10 @@ def word_set(text: str) -> frozenset[str]:
 
 
 # Denials, and where they end.
-NEGATIONS = word_set("no none nothing not without neither nor denied denies absence lack never")
+NEGATIONS = word_set("no none nothing not without neither nor denied denies absence lack never excludes")
 # Two words that deny what follows them; "free" on its own denies what precedes it.
 NEGATING_PAIRS = (
-    *(("negative", "for"), ("free", "of"), ("free", "from"), ("clear", "of"), ("resolution", "of")),
+    *(("negative", "for"), ("free", "of"), ("free", "from"), ("clear", "of"), ("devoid", "of"), ("resolution", "of")),
     *(("fail", "to"), ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("rules", "out")),
 )
 # Phrases that look like a negation but are not: "no change in the protrusion" says that there still is one.
@@ -40,10 +40,17 @@ NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly |definitely )?noted|abse
 # Words that answer the heading before them: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
 END_OF_NEGATION = word_set(
-    "but however although though except excepting besides apart while whereas yet despite where with noted ; : ("
+    "but however although though except excepting besides apart while whereas yet despite positive where with noted ; : ("
 )
 # Two words that end a denial: "no abnormality other than a bulge".
-ENDING_PAIRS = (("other", "than"), ("aside", "from"), ("save", "for"), ("outside", "of"), ("only", "a"))
+ENDING_PAIRS = (
+    ("other", "than"),
+    ("aside", "from"),
+    ("save", "for"),
+    ("outside", "of"),
+    ("only", "a"),
+    ("presence", "of"),
+)
 # After a comma, these begin a new statement and end a denied list.
 AFFIRMING = word_set(
     "<level> there be a an noted minimal mild moderate severe notable only just instead old probably likely suggestive"
@@ -61,6 +68,8 @@ QUERYING = (
 )
 QUERIED_BEFORE = (
     r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:excluded|ruled out)"
+    r"|(?:should|must|need to|needs to|to|can|may|could|has to|have to) be (?:excluded|ruled out|evaluated|assessed"
+    r"|considered|suspected)"
     r"|not (?:be )?(?:well |fully |adequately |reliably |optimally )?(?:evaluated|assessed)"
     r"|(?:poorly|suboptimally|incompletely|inadequately) (?:evaluated|assessed|noted)"
     r"|be (?:clinically )?(?:suspected|queried|questioned|unlikely)|(?:clinically )?suspected(?: clinically)?(?=$"
@@ -75,7 +84,7 @@ ASKING = (
     r"|^" + _TO_EVALUATE + r"(?: for)?|(?:evaluate|evaluated|evaluation|evaluating|assess|assessed|assessment|assessing"
     r"|exclude|look|looking|check|screen|screening|workup|work up|investigate|investigation|search) for"
     r"|exclusion of|query|queries|question of|(?:clinically )?suspected|suspect|suspicion (?:of|for)"
-    r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|whether|consider"
+    r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|in case of|in the event of|unless|whether|consider"
     r"|(?:recommend|recommended|advise|advised|suggest|suggested|indicated|needed|requested|referred|scheduled|planned)"
     r" (?:for|to|with)|risk (?:of|for|factors for)|prone to|predisposing to|symptoms (?:of|suggesting|suggestive of)"
     r"|differential|(?:indication|indications) (?:be|include|includes)|clinical(?:ly)? (?:suspicion|question|concern"
@@ -84,6 +93,9 @@ ASKING = (
 END_OF_QUESTION = word_set(
     "but however although though ; now currently today presently shows show reveals demonstrates"
 )
+# A statement that ends so is the question put to the radiologist: "herniation at L4-5, for evaluation".
+ASKED_ALTOGETHER = r"(?:for )?(?:evaluation|assessment|follow ?up|followup|review|exclusion)$"
+NOW = word_set("now currently today presently")
 # What is evaluated is not thereby found: "evaluation of stenosis is limited".
 EVALUATING = r"(?:evaluation|assessment|visualization|visualisation|delineation|characterization) of"
 END_OF_EVALUATION = END_OF_QUESTION | word_set("be , noted reveal revealed showed demonstrate")
@@ -104,11 +116,15 @@ _PRIOR_EXAM = (
 SHOWN_BEFORE = (
     rf"(?<!to )(?<!to the )(?<!with )(?<!with the )(?<!from )(?<!from the )(?<!since )(?<!since the )(?<!than )"
     rf"{_PRIOR_EXAM} {_WORDS}{{0,3}}?{_SHOWED}|{_PRIOR_EXAM} (?:which|that|where) {_SHOWED}"
-    rf"|(?:on|in|at) (?:the |a |an |his |her )?{_PRIOR_EXAM} (?:, )?there be"
+    rf"|(?:(?:on|in|at) (?:the |a |an |his |her )?{_PRIOR_EXAM}|in {_YEAR}) (?:, )?there be"
 )
-SEEN_BEFORE = rf"(?:noted|reported|described|documented) (?:on|in|at|by|during) (?:the |a |an |his |her )?{_PRIOR_EXAM}"
+SEEN_BEFORE = (
+    rf"(?:noted|reported|described|documented) (?:on|in|at|by|during) (?:the |a |an |his |her )?{_PRIOR_EXAM}"
+    rf"|(?:on|in) (?:the |a |an |his |her ){_PRIOR_EXAM}"
+)
 PREVIOUSLY = (
-    r"(?:previously|formerly|originally)(?: (?:noted|described|reported|known|documented|mentioned|diagnosed|treated))?"
+    r"^known|(?:patient with|with a) known|prior to (?:operate|treatment)|before operate|preoperatively"
+    r"|(?:previously|formerly|originally)(?: (?:noted|described|reported|known|documented|mentioned|diagnosed|treated))?"
     r"|(?:known|old) case of|(?:known|diagnosed) (?:to have|with)"
 )
 # Words by which an earlier finding is one of this examination, too, or one that this examination denies.
@@ -121,7 +137,8 @@ HISTORY = (
     r"(?:family |past |medical |operate |clinical |known |prior |remote )*(?:history|h o|hx|pmh) (?:be )?(?:of"
     r"|significant for"
     r"|notable for|includes)"
-    r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)|status post|s p|f u"
+    r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|has|have|had|presents|presenting|complains)"
+    r"|treated for|treatment (?:of|for)|therapy for|status post|s p|f u"
     r"|follow ?up (?:of|for)|followup (?:of|for)"
 )
 # Operations were done for what follows these.

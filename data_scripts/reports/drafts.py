@@ -144,7 +144,9 @@ def _action_after(statement: Phrases, structure: Mention) -> Mention | None:
         mention = statement.mention_at.get(position)
         if mention and mention.what == "action":
             return None if acts_forward(statement, mention) else mention
-        if not (mention and mention.what == "structure") and statement.lemmas[position] not in lexicon.LIST_WORDS:
+        is_heading = statement.lemmas[position] == ":" and position == structure.last + 1  # "Canal: narrowed"
+        is_structure = mention is not None and mention.what == "structure"
+        if not is_structure and not is_heading and statement.lemmas[position] not in lexicon.LIST_WORDS:
             return None
     return None
 

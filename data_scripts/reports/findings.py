@@ -75,7 +75,8 @@ def read_report(text: str) -> ReportReading:
     findings: list[Finding] = []
     context = modifiers.LevelContext()
     is_normal, unread = False, ""
-    for words in asserting_statements(read_statements(text), text):
+    for words, follows_heading in asserting_statements(read_statements(text), text):
+        context = modifiers.LevelContext() if follows_heading else context
         statement = Statement(words, text)
         is_normal = is_normal or statement.says_normal
         unread = unread or statement.unread_abnormality

@@ -102,7 +102,7 @@ FORMS = {
     "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
     "evident visible observed",
-    "operate": "operation operations surgery surgeries surgical operative postoperative fixation fusion screws "
+    "operate": "operation operations surgery surgeries surgical operated operative postoperative fixation fusion screws "
     "laminectomy "
     "laminectomies laminotomy discectomy microdiscectomy fenestration decompression",
     "osteophyte": "osteophyte osteophytes osteophytic spur spurs spurring lipping",
@@ -356,6 +356,7 @@ KNOWN_WORDS = OTHER_WORDS.union(
             *FINDING_PHRASES.values(),
             *STRUCTURE_PHRASES.values(),
             *(cues.NO_NEGATION, cues.NEGATED_BEFORE, cues.QUERYING, cues.QUERIED_BEFORE, cues.ASKING, cues.EVALUATING),
+            cues.ASKED_ALTOGETHER,
             *(cues.SHOWN_BEFORE, cues.SEEN_BEFORE, cues.PREVIOUSLY, cues.HISTORY),
             *(cues.HEADINGS_OF_OTHER_TEXT, cues.HEADINGS_BEFORE_A_SIGN, cues.HEADINGS_OF_METHOD),
             *(cues.HEADINGS_OF_ADVICE, cues.HEADINGS_OF_FINDINGS, cues.HEADINGS_OF_PARTS),

@@ -41,6 +41,7 @@ _CUES = {
     "query": cues.QUERYING,
     "query before": cues.QUERIED_BEFORE,
     "negation before": cues.NEGATED_BEFORE,
+    "asked altogether": cues.ASKED_ALTOGETHER,
     "evaluation": cues.EVALUATING,
     "question": cues.ASKING,
     "shown before": cues.SHOWN_BEFORE,

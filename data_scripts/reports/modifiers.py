@@ -10,6 +10,8 @@ from data_scripts.reports.drafts import Draft, Statement
 from data_scripts.reports.words import DISC_LEVELS, levels_between
 
 _BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
+_COMPARING = frozenset("side be more greater worse larger severe than on the slightly mild".split())
+_ON_THE = frozenset(("on", "at", "the"))
 _AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
 _ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))
 _SAC_KINDS = frozenset(("thecal sac compression", "thecal sac contact"))
@@ -21,8 +23,8 @@ _AFTER_TRAILING_SEVERITY = (
 _SEVERITY = f"(?:{'|'.join(lexicon.SEVERITIES)})"
 _GRADED_SIDE = re.compile(
     rf"(?<!\S)(?:(?P<grade>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|no|not|none|without)(?: (?:narrow|compress"
-    rf"|thicken))? (?:(?:on|in|at|for) )?(?:the )?"
-    rf"(?P<side>left|right)(?: side)?|(?P<side_before>left|right)(?: side)? (?:be )?(?:[:,(] )?"
+    rf"|thicken))? (?:(?:on|in|at|for) )?(?:the |\( )?"
+    rf"(?P<side>left|right)(?: side)?(?: \))?|(?P<side_before>left|right)(?: side)? (?:it )?(?:be )?(?:[:,(] )?"
     rf"(?P<grade_after>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|none|no))(?!\S)"
 )
 _BETWEEN_GRADED_SIDES = frozenset(
@@ -228,11 +230,13 @@ def side_of(draft: Draft) -> str | None:
 
 
 def _side_groups(lemmas: Sequence[str], taken: Set[int]) -> list[list[int]]:
-    """Group the words of side; "central and to the left" is one group."""
+    """Group the words of side: "central and to the left" is one group, and so is "left greater than right"."""
     groups: list[list[int]] = []
     for index in (index for index, lemma in enumerate(lemmas) if lemma in lexicon.SIDES and index not in taken):
-        joined = groups and all(between in lexicon.SIDE_LIST_WORDS for between in lemmas[groups[-1][-1] + 1 : index])
-        if joined and "central" in (lemmas[groups[-1][-1]], lemmas[index]):
+        between = lemmas[groups[-1][-1] + 1 : index] if groups else ()
+        is_listed = {*between} <= lexicon.SIDE_LIST_WORDS
+        is_compared = {*between} <= _COMPARING and (not between or "than" in between)  # "left > right"
+        if groups and (is_compared or (is_listed and "central" in (lemmas[groups[-1][-1]], lemmas[index]))):
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -249,6 +253,8 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
         draft for draft in statement.drafts if draft.head.last < first and draft.kind not in lexicon.WITHOUT_SIDE
     ]
     earlier_disc = [draft for draft in earlier if draft.kind in lexicon.DISC_AND_EFFECT_KINDS]
+    if earlier and _is_postposed(statement, group) and {*lemmas[earlier[-1].last + 1 : first]} <= _ON_THE:
+        return earlier[-1]  # "tear on the left and mild bulge"
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
     is_next = following is not None and following.head.first == group[-1] + 1
     if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):

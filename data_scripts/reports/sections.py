@@ -33,17 +33,21 @@ class _Part:
     start: int  # where it begins in the text, with its heading
 
 
-def asserting_statements(statements: Iterable[tuple[Word, ...]], text: str) -> Iterator[tuple[Word, ...]]:
+def asserting_statements(statements: Iterable[tuple[Word, ...]], text: str) -> Iterator[tuple[tuple[Word, ...], bool]]:
     """Leave out headings, and the sections that assert nothing of this examination.
 
     Such a section ends at the next heading or blank line. Where no heading of findings follows, it also ends with its
     line or, in a report of one line, with its first statement. A recommendation reaches to the end.
 
+    Returns:
+        The words of each statement, and whether it follows a heading of findings.
+
     Example:
         >>> from data_scripts.reports.words import read_statements
         >>> text = "INDICATION: rule out herniation. FINDINGS: Bulge at L4-5."
-        >>> [[word.lemma for word in words] for words in asserting_statements(read_statements(text), text)]
-        [['bulge', 'at', '<level>']]
+        >>> for words, follows_heading in asserting_statements(read_statements(text), text):
+        ...     print([word.lemma for word in words], follows_heading)
+        ['bulge', 'at', '<level>'] True
     """
     parts = [part for words in statements for part in _parts(words, text)]
     last_findings = max((place for place, part in enumerate(parts) if part.heading == "findings"), default=-1)
@@ -60,9 +64,10 @@ def asserting_statements(statements: Iterable[tuple[Word, ...]], text: str) -> I
             if _BLANK_LINE.search(between) or (begins_line and place > last_findings):
                 section = ""
         if part.words:
+            follows_heading = section == "findings" and not end_of_content
             end_of_content = part.words[-1].end
             if section not in ("other text", "method", "advice"):
-                yield part.words
+                yield part.words, follows_heading
 
 
 def _parts(words: tuple[Word, ...], text: str) -> Iterator[_Part]:
@@ -77,16 +82,20 @@ def _parts(words: tuple[Word, ...], text: str) -> Iterator[_Part]:
 
 def _headings(words: Sequence[Word], text: str) -> Iterator[tuple[int, int, str]]:
     """Find the headings of a statement: index of the first word, of the first one after it, and kind."""
-    colons = [index for index, word in enumerate(words) if word.lemma == ":"]
+    signs = [index for index, word in enumerate(words) if _is_sign(word, text)]
     if at_start := _heading_at_start(words, text):
-        colons = [index for index in colons if index >= at_start[1]]
+        signs = [index for index in signs if index >= at_start[1]]
         yield 0, at_start[1], at_start[0]
-    for colon in colons:
-        for first in range(max(0, colon - _LONGEST_HEADING), colon):
-            kind = _kind([word.lemma for word in words[first:colon]], before_sign=True)
-            if kind and _may_begin(words, first, text, kind):
-                yield first, colon + 1, kind
+    for sign in signs:
+        for first in range(max(0, sign - _LONGEST_HEADING), sign):
+            kind = _kind([word.lemma for word in words[first:sign]], before_sign=True)
+            if kind and (words[sign].lemma == ":" or kind == "findings") and _may_begin(words, first, text, kind):
+                yield first, sign + 1, kind
                 break
+
+
+def _is_sign(word: Word, text: str) -> bool:
+    return word.lemma == ":" or text[word.start] in "-–—"
 
 
 def _heading_at_start(words: Sequence[Word], text: str) -> tuple[str, int] | None:

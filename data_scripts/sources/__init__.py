@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.sources import bids
 from data_scripts.sources.folder import source as folder
 from data_scripts.sources.knee_kl import source as knee_kl
 from data_scripts.sources.lsma_pqr import source as lsma_pqr
@@ -34,7 +35,7 @@ class Source(Protocol):
         ...
 
 
-_MODULES: tuple[Source, ...] = (folder, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic)
+_MODULES: tuple[Source, ...] = (folder, bids, knee_kl, lsma_pqr, mendeley, rsna2024, spider, synthetic)
 SOURCES = {source.ABOUT.name: source for source in _MODULES}
 
 

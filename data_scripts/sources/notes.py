@@ -1,30 +1,18 @@
 """Read a workbook of radiologists' notes, one row per patient, and pair them with images."""
 
 import re
-import zipfile
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import openpyxl
-from openpyxl.utils import column_index_from_string
-
-from data_scripts.records import Exclusion, says_anything
+from data_scripts.records import Exclusion, is_missing, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
-
-# Limits on the cost of a damaged or hostile file. The published workbook unpacks to under 1 MiB; one of 16 MiB
-# is read in about 0.5 GiB of memory.
-MAX_UNPACKED_BYTES = 16 * 2**20
-MAX_ROWS = 2**20
-MAX_COLUMNS = 256
+from data_scripts.sources.workbooks import KINDS, Cell, is_text, sheet_rows
 
 _COLUMNS = (
     (re.compile(r"patient[\s_]*id", re.IGNORECASE), "Patient ID"),
     (re.compile(r"\bnotes?\b", re.IGNORECASE), "Clinician's Notes"),
 )
-_KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +28,10 @@ def read_notes(path: Path) -> list[Note]:
     A cell merged over several rows counts for each of them; the texts beside one merged ID are one note.
 
     Raises:
-        ValueError: If the file is not a workbook, unpacks to more than `MAX_UNPACKED_BYTES`, does not have each column
-            once, or has no row.
+        ValueError: If the file is not a workbook, is too large, does not have each column once, or has no row.
     """
-    rows = _read_rows(path)
-    header = [str(cell.value).strip() if _is_text(cell.kind) else "" for cell in next(rows, [])]
+    rows = sheet_rows(path)
+    header = [str(cell.value).strip() if is_text(cell.kind) else "" for cell in next(rows, [])]
     columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
     notes: list[Note] = []
     for number, row in enumerate(rows, start=2):
@@ -60,69 +47,6 @@ def read_notes(path: Path) -> list[Note]:
     if not notes:
         raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
-
-
-class Cell(NamedTuple):
-    """A cell of the sheet."""
-
-    kind: str = "n"  # openpyxl's letter of the data type
-    value: Any = None
-    is_repeated: bool = False  # merged with the one above
-
-
-def _read_rows(path: Path) -> Iterator[list[Cell]]:
-    if not path.is_file():
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: there is no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked_bytes = sum(member.file_size for member in archive.infolist())
-    # NotImplementedError: packed in a way that `zipfile` does not know, or damaged so that it seems to be.
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {error}") from error
-    if unpacked_bytes > MAX_UNPACKED_BYTES:
-        raise ValueError(
-            f"{path} unpacks to {unpacked_bytes} bytes, more than {MAX_UNPACKED_BYTES}; split the workbook"
-        )
-    try:
-        workbook = openpyxl.load_workbook(path, read_only=True)
-        try:
-            sheet = workbook.worksheets[0]
-            sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
-            merged = _merged_rows(path, sheet._worksheet_path)
-            above: dict[int, Cell] = {}
-            for number, row in enumerate(sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS), start=1):
-                cells = [Cell(cell.data_type, cell.value) for cell in row]
-                for column, spans in merged.items():
-                    cells += [Cell()] * (column + 1 - len(cells))
-                    first, last = spans[max(0, bisect_right(spans, (number, 0)) - 1)]
-                    if first < number <= last:
-                        cells[column] = above[column]._replace(is_repeated=True)
-                    above[column] = cells[column]
-                yield cells
-        finally:
-            workbook.close()
-    except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
-        raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
-
-
-_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^<>]*\bref="([A-Z]{1,2})([0-9]{1,7}):([A-Z]{1,2})([0-9]{1,7})"')
-
-
-def _merged_rows(path: Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
-    """Find the rows of merged cells below the header, by column from 0; openpyxl's streaming leaves them out."""
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read(sheet)
-    merged: dict[int, list[tuple[int, int]]] = {}
-    for match in _MERGED.finditer(content):
-        first_column, first_row, last_column, last_row = (part.decode() for part in match.groups())
-        column = column_index_from_string(first_column) - 1
-        if first_column == last_column and column < MAX_COLUMNS and 1 < int(first_row) < int(last_row):
-            merged.setdefault(column, []).append((int(first_row), int(last_row)))
-    return {column: sorted(spans) for column, spans in merged.items()}
-
-
-def _is_text(kind: str) -> bool:
-    return kind in ("s", "inlineStr", "str")
 
 
 def _only_column(path: Path, header: Sequence[str], pattern: re.Pattern[str], usual_name: str) -> int:
@@ -143,8 +67,8 @@ def _read_note(where: str, patient: Cell, text: Cell) -> Note:
     kind, value, _ = text
     if value is None:
         return note
-    if not _is_text(kind):
-        return replace(note, problem=f"the note must be text, got {_KINDS.get(kind, kind)} {str(value)[:40]!r}")
+    if not is_text(kind):
+        return replace(note, problem=f"the note must be text, got {KINDS.get(kind, kind)} {str(value)[:40]!r}")
     return replace(note, text=value if value.strip() else "")
 
 
@@ -153,7 +77,7 @@ def _patient_id(kind: str, value: object) -> str:
     digits = ""
     if kind == "n" and isinstance(value, int | float) and 0 < value < 1e9 and value == int(value):
         digits = str(int(value))
-    elif _is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
+    elif is_text(kind) and re.fullmatch(r"[0-9]{1,9}", str(value).strip()):
         digits = str(value).strip().lstrip("0")
     return digits.zfill(4) if digits else ""
 
@@ -173,7 +97,8 @@ def report_or_exclusion(note: Note | None, source: str) -> str | Exclusion:
         return Exclusion(source, "the patient has no note", by_rule=True)
     if note.problem:
         return Exclusion(source, f"{note.where}: {note.problem}")
-    return note.text if says_anything(note.text) else Exclusion(source, "empty note", by_rule=True)
+    says_nothing = is_missing(note.text) or not says_anything(note.text)
+    return Exclusion(source, "empty note", by_rule=True) if says_nothing else note.text
 
 
 def notes_left_over(notes: Iterable[Note], patients_with_images: Collection[str]) -> Iterator[Exclusion]:

@@ -10,7 +10,7 @@ from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.system.command_line import check_choices, setting
 
 # The keys of `sources.SOURCES`, whose modules take seconds to import.
-SourceName = Literal["folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
+SourceName = Literal["bids", "folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
 
 
 @dataclass(kw_only=True)

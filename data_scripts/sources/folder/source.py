@@ -1,24 +1,31 @@
 """Your own data: a table next to the images, one row per image.
 
     my_study/
-        metadata.csv          or metadata.jsonl, or any single .csv or .jsonl file
+        metadata.csv          or .tsv, .jsonl, .xlsx; or any single table of these
+        reports.csv           perhaps: `study_id` and `report`, for studies of several images
         images/0001.png       named in the table, relative to the folder
 
 `file_name`, `report` and `patient_id` are required. Optional columns are those of the record: `study_id`, `series_id`,
-`slice_index`, `labels` (separated by `;` in CSV, a list in JSON lines), `grade`, `plane`, `sequence`, `level`,
+`slice_index`, `labels` (separated by `;`, a list in JSON lines), `grade`, `plane`, `sequence`, `level`,
 `pixel_spacing_mm`, `slice_spacing_mm`, `disc_height_mm` (of the disc at `level`), `mask` (a file name), `rephrasings`
-(separated by `|` in CSV, a list in JSON lines) and `split`. Labels and splits are given for all rows or for none; in
-JSON lines an empty list says that none of the classes is present.
+(separated by `|`, a list in JSON lines) and `split`, which is given for all rows or for none.
 
-An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
-spacing where the table does not, but never the patient.
+An empty cell, and whatever `records.is_missing` reads as one, says nothing: a row without `labels` is not labelled.
+That nothing was found is said by `none`, `No Finding`, `-` or an empty list. A row without a report takes that of its
+study, from another row of the same `study_id` or from `reports.csv`.
+
+An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
+slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
+but never the patient.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import Image
 
 from data_scripts.imaging.voxel_grid import SLICE_DIRECTIONS
 from data_scripts.records import (
@@ -30,30 +37,33 @@ from data_scripts.records import (
     Record,
     SourceAbout,
     SourceInfo,
-    is_unknown_patient,
+    is_missing,
     normalise_level,
 )
+from data_scripts.sources.folder.ids import ID_COLUMNS, check_no_date, check_spellings, dates_among, lookalikes, read_id
+from data_scripts.sources.folder.labels import read_labels, warn_of_labels
 from data_scripts.sources.folder.names import find_file
 from data_scripts.sources.folder.pictures import Picture, pictures_of
-from data_scripts.sources.tables import Row, columns_of, read_table
+from data_scripts.sources.folder.reports import StudyReports
+from data_scripts.sources.tables import TABLE_SUFFIXES, Row, columns_of, read_table
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table next to the images, one row per image.",
+    summary="Your own images or volumes and reports: a table next to the files, one row per file.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
-    where="your folder: metadata.csv or metadata.jsonl (file_name, report, patient_id, ...) and the images it names",
+    where="your folder: metadata.csv, .tsv, .jsonl or .xlsx (file_name, report, patient_id, ...), and the images",
     has_public_ids=False,
     may_be_shared=False,
     reads_volumes=True,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
-ALL_OR_NONE_COLUMNS = ("labels", "split")
 OPTIONAL_COLUMNS = (
     "study_id",
     "series_id",
     "slice_index",
+    "labels",
     "grade",
     "plane",
     "sequence",
@@ -63,9 +73,49 @@ OPTIONAL_COLUMNS = (
     "disc_height_mm",
     "mask",
     "rephrasings",
-    *ALL_OR_NONE_COLUMNS,
+    "split",
 )
 SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "dev": "validation"}
+_OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".json", ".parquet")
+_PICTURE_COLUMNS = ("plane", "sequence", "series_id", "slice_index", "pixel_spacing_mm", "slice_spacing_mm")
+# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
+_SEVERITIES = re.compile(r"\b(?:minimal|mild|slight|moderate|marked|severe)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    raw: Path
+    rows: Sequence[Row]  # of the images
+    reports: Path | None  # the table of reports
+
+    def items(self, options: ReadOptions) -> Iterator[Record | Exclusion]:
+        """Yield the rows of the images, then the reports that cannot be used."""
+        reading = _Reading(
+            raw=self.raw,
+            reports=StudyReports(self.rows, self.reports),
+            dates=dates_among(self.rows),
+            is_split=any(_is_given(row, "split") for row in self.rows),
+            slices=options.slices,
+            none_is_grade=any(_SEVERITIES.search(str(row.cells.get("grade"))) for row in self.rows),
+        )
+        for row in self.rows:
+            try:
+                yield from _records(row, reading)
+            except ValueError as error:
+                yield Exclusion(row.where, str(error))
+        yield from reading.reports.problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """What a row is read by: the folder, and what all rows say together."""
+
+    raw: Path
+    reports: StudyReports
+    dates: Mapping[str, set[str]]  # ids that are dates, by column
+    is_split: bool  # whether rows have a `split`
+    slices: str  # of each volume
+    none_is_grade: bool
 
 
 def describe(options: ReadOptions) -> SourceInfo:
@@ -75,10 +125,12 @@ def describe(options: ReadOptions) -> SourceInfo:
         ValueError: If the folder or its table is missing, ambiguous or malformed, or a class or patient has several
             spellings.
     """
-    records = [item for item in read(options) if isinstance(item, Record)]
+    tables = _read_tables(options)
+    records = [item for item in tables.items(options) if isinstance(item, Record)]
     labels = {label for record in records for label in record.labels or ()}
-    if pair := _lookalikes(labels, str.casefold):
+    if pair := lookalikes(labels, str.casefold):
         raise ValueError(f"labels {pair[0]!r} and {pair[1]!r} differ only in case; spell a class one way")
+    warn_of_labels(tables.rows, labels)
     return SourceInfo(
         about=replace(ABOUT, license=options.license, may_be_shared=True) if options.license else ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
@@ -89,147 +141,142 @@ def describe(options: ReadOptions) -> SourceInfo:
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     """Yield each row of the table as a record or an exclusion; raise a ValueError as `describe` does."""
-    raw, rows = _read_rows(options)
-    needed = [column for column in ALL_OR_NONE_COLUMNS if any(_is_given(row, column) for row in rows)]
-    for row in rows:
-        try:
-            yield from _records(row, raw, needed, options.slices)
-        except ValueError as error:
-            yield Exclusion(row.where, str(error))
+    yield from _read_tables(options).items(options)
 
 
-def _read_rows(options: ReadOptions) -> tuple[Path, list[Row]]:
+def _read_tables(options: ReadOptions) -> _Tables:
     raw = options.raw_folder("images and a table").resolve()
-    rows = read_table(_find_table(raw))
-    columns = columns_of(rows)
-    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
+    tables = sorted(path for path in raw.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+    reports = _only_table(raw, [path for path in tables if path.stem.casefold() == "reports"], "reports")
+    path = _images_table(raw, tables, reports)
+    rows = read_table(path, known=(*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
+    _check_columns(path, columns_of(rows), reports)
+    check_spellings(rows)
+    return _Tables(raw=raw, rows=rows, reports=reports)
+
+
+def _images_table(raw: Path, tables: Sequence[Path], reports: Path | None) -> Path:
+    named = [path for path in tables if path.stem.casefold() == "metadata"]
+    # A text file of another name is a note, and ~$ marks what Excel has open.
+    others = [path for path in tables if path.suffix.lower() != ".txt" and not path.name.startswith(("~$", "."))]
+    path = _only_table(raw, named or [path for path in others if path != reports] or others, "metadata")
+    if path is None:
+        endings = ", ".join(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
+        exports = sorted(file.name for file in raw.iterdir() if file.suffix.lower() in _OTHER_TABLES)
+        export = f"; export {exports[0]} as one of these" if exports else ""
+        raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}{export}")
+    return path
+
+
+def _only_table(raw: Path, found: Sequence[Path], name: str) -> Path | None:
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ValueError(f"{raw} must contain one table of {name}, such as {name}.csv; found: {names}")
+    return found[0] if found else None
+
+
+def _check_columns(path: Path, columns: Sequence[str], reports: Path | None) -> None:
+    """Raise a ValueError if a column is missing or unknown."""
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns and not (name == "report" and reports)]
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     unknown = [column for column in columns if column not in known]
-    if missing or unknown:
-        nearest = {name: difflib.get_close_matches(name.lower(), known, n=1) for name in unknown}
-        hints = [f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name) for name, close in nearest.items()]
-        raise ValueError(
-            f"the table of {raw} "
-            + " and ".join(
-                [f"lacks the columns {', '.join(missing)}"] * bool(missing)
-                + [f"has the unknown columns {', '.join(hints)}"] * bool(unknown)
-            )
-            + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}; "
-            "CSV fields are separated by commas."
+    if not missing and not unknown:
+        return
+    nearest = {name: difflib.get_close_matches(name.lower(), known, n=1) for name in unknown}
+    hints = [
+        f"{name[:40]!r} (did you mean {close[0]!r}?)" if close else repr(name[:40]) for name, close in nearest.items()
+    ]
+    raise ValueError(
+        f"{path} "
+        + " and ".join(
+            [f"lacks the columns {', '.join(missing)}"] * bool(missing)
+            + [f"has the unknown columns {', '.join(hints)}"] * bool(unknown)
         )
-    ids = {str(row.cells.get("patient_id", "")).strip() for row in rows if not row.problem}
-    # They would count as two patients, and could go to two splits.
-    if pair := _lookalikes((patient_id for patient_id in ids if not is_unknown_patient(patient_id)), _patient_key):
-        raise ValueError(
-            f"patient_id {pair[0]!r} and {pair[1]!r} differ only in case, leading zeros or '.0'; spell a patient one "
-            "way, and give different patients more distinct ids"
-        )
-    return raw, rows
-
-
-def _find_table(raw: Path) -> Path:
-    named = [raw / name for name in ("metadata.csv", "metadata.jsonl") if (raw / name).is_file()]
-    tables = named or sorted(path for path in raw.iterdir() if path.suffix in (".csv", ".jsonl"))
-    if len(tables) != 1:
-        found = ", ".join(path.name for path in tables) or "none"
-        raise ValueError(f"{raw} must contain exactly one table, metadata.csv or metadata.jsonl; found: {found}")
-    return tables[0]
+        + f". Required: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}. "
+        "Separate them by commas, semicolons or tabs."
+    )
 
 
 def _is_given(row: Row, column: str) -> bool:
-    return row.cells.get(column) not in (None, "")
+    value = row.cells.get(column)
+    return not (value is None or is_missing(str(value)))
 
 
-def _records(row: Row, raw: Path, needed: list[str], slices: str) -> Iterator[Record | Exclusion]:
-    """Make a record of each picture of a row's file."""
+def _records(row: Row, reading: _Reading) -> Iterator[Record | Exclusion]:
+    """Make a record of each picture of a row's file, and an exclusion of each series that makes no volume."""
     if row.problem:
         raise ValueError(row.problem)
-    for column in needed:
-        if not _is_given(row, column):
-            raise ValueError(f"no {column}, although other rows have it; give it for all rows or for none")
-    path = find_file(raw, row.text("file_name"), "image")
+    if reading.is_split and not _is_given(row, "split"):
+        raise ValueError("no split, although other rows have it; give it for all rows or for none")
+    whole = _record(row, reading)
     mask_name = row.text("mask")
-    mask_path = find_file(raw, mask_name, "mask") if mask_name else None
-    plane = row.text("plane").lower()
-    pictures = pictures_of(path, mask_path, plane if plane in SLICE_DIRECTIONS else None, slices)
-    if len(pictures) > 1 and (own := [column for column in ("series_id", "slice_index") if row.text(column)]):
+    path = find_file(reading.raw, row.written("file_name"), "image")
+    mask_path = find_file(reading.raw, mask_name, "mask") if mask_name else None
+    plane = whole.plane if whole.plane in SLICE_DIRECTIONS else None
+    pictures = pictures_of(path, mask_path, plane, reading.slices)
+    if len(pictures) > 1 and (own := [column for column in ("series_id", "slice_index") if _is_given(row, column)]):
         raise ValueError(f"{' and '.join(own)} given for a file of several slices, which have their own; leave it out")
-    source = f"{raw.name}/{path.relative_to(raw).as_posix()}"
+    file = f"{reading.raw.name}/{path.relative_to(reading.raw).as_posix()}"
     for picture in pictures:
         if isinstance(picture, ValueError):
             yield Exclusion(row.where, str(picture))
         else:
-            yield _record(row, picture, source)
+            yield _with_picture(whole, picture, file)
 
 
-def _record(row: Row, picture: Picture, file: str) -> Record:
-    """Make the record of a picture of a file; what the table says outranks what the file says."""
-    split = row.text("split").lower()
-    slice_index = _index_or_none(row, "slice_index")
-    pixel_spacing_mm, slice_spacing_mm = (_number_or_none(row, f"{name}_spacing_mm") for name in ("pixel", "slice"))
-    return Record(
+def _with_picture(record: Record, picture: Picture, file: str) -> Record:
+    """Complete a record by a picture of a file; what the table says outranks what the file says."""
+    if picture.series_id == "":  # a volume whose format has no ids
+        picture = replace(picture, series_id=file)
+    said = {name: getattr(record, name) for name in _PICTURE_COLUMNS}
+    return replace(
+        record,
         load_image=picture.load_image,
         load_mask=picture.load_mask,
-        report=row.text("report"),
-        rephrasings=row.texts("rephrasings", "|"),
-        labels=_labels(row),
-        grade=row.text("grade") or None,
-        patient_id=row.text("patient_id"),
-        study_id=row.text("study_id") or row.text("patient_id"),
-        series_id=row.text("series_id") or (file if picture.series_id == "" else picture.series_id),
-        slice_index=picture.slice_index if slice_index is None else slice_index,
-        plane=row.text("plane").lower() or picture.plane,
-        sequence=_normalise_sequence(row.text("sequence")) if row.text("sequence") else picture.sequence,
-        level=normalise_level(row.text("level")),
-        pixel_spacing_mm=picture.pixel_spacing_mm if pixel_spacing_mm is None else pixel_spacing_mm,
-        slice_spacing_mm=picture.slice_spacing_mm if slice_spacing_mm is None else slice_spacing_mm,
-        disc_height_mm=_number_or_none(row, "disc_height_mm"),
-        split=SPLIT_SPELLINGS.get(split, split) or None,
         source=f"{file} {picture.part}".strip(),
+        **{name: getattr(picture, name) if value in (None, "unknown") else value for name, value in said.items()},
     )
 
 
-def _labels(row: Row) -> tuple[str, ...] | None:
-    if not _is_given(row, "labels"):
-        return None
-    labels = row.texts("labels", ";")
-    return tuple(NO_FINDING if label.casefold() == NO_FINDING.casefold() else label for label in labels)
+def _record(row: Row, reading: _Reading) -> Record:
+    """Make the record of a row, without its picture."""
+    patient_id, study_id = (read_id(row, column) for column in ID_COLUMNS)
+    for column, text in zip(ID_COLUMNS, (patient_id, study_id), strict=True):
+        check_no_date(column, text, reading.dates[column])
+    split = row.text("split").lower()
+    grade = row.written("grade")
+    return Record(
+        load_image=_no_image,
+        report=reading.reports.of(row),
+        rephrasings=row.texts("rephrasings", "|"),
+        labels=read_labels(row),
+        grade=grade if reading.none_is_grade and grade.casefold() == "none" else row.text("grade") or None,
+        patient_id=patient_id,
+        study_id=patient_id if is_missing(study_id) else study_id,
+        series_id=None if is_missing(series_id := read_id(row, "series_id")) else series_id,
+        slice_index=_index_or_none(row, "slice_index"),
+        plane=row.text("plane").lower() or "unknown",
+        sequence=_normalise_sequence(row.text("sequence")),
+        level=normalise_level(row.text("level")),
+        pixel_spacing_mm=row.number("pixel_spacing_mm"),
+        slice_spacing_mm=row.number("slice_spacing_mm"),
+        disc_height_mm=row.number("disc_height_mm"),
+        split=SPLIT_SPELLINGS.get(split, split) or None,
+        source=row.where,
+    )
 
 
-def _lookalikes(names: Iterable[str], key: Callable[[str], str]) -> tuple[str, str] | None:
-    spellings: dict[str, str] = {}
-    for name in sorted(names):
-        if (other := spellings.setdefault(key(name), name)) != name:
-            return other, name
-    return None
-
-
-def _patient_key(patient_id: str) -> str:
-    """Reduce an id to the part that its spellings share.
-
-    Example:
-        >>> [_patient_key(patient_id) for patient_id in ("P001", "p1", "0010", "10.0", "1.2.0", "a-05")]
-        ['p1', 'p1', '10', '10', '1.2.0', 'a-5']
-    """
-    without_decimals = re.sub(r"^([0-9]+)\.0+$", r"\1", patient_id.casefold())
-    return re.sub(r"(?<![0-9.])0+(?=[0-9])", "", without_decimals)
+def _no_image() -> Image.Image:
+    raise AssertionError("the record has no picture yet")
 
 
 def _normalise_sequence(text: str) -> str:
     key = text.upper().replace(" ", "_").replace("-", "_")
-    return next((name for name in SEQUENCES if name.upper() == key), text)
-
-
-def _number_or_none(row: Row, column: str) -> float | None:
-    text = row.text(column)
-    try:
-        return float(text) if text else None
-    except ValueError as error:
-        raise ValueError(f"{column} must be a number, got {text!r}") from error
+    return next((name for name in SEQUENCES if name.upper() == key), text) if text else "unknown"
 
 
 def _index_or_none(row: Row, column: str) -> int | None:
-    number = _number_or_none(row, column)
+    number = row.number(column)
     if number is not None and not number.is_integer():
         raise ValueError(f"{column} must be a whole number, got {row.text(column)!r}")
     return None if number is None else int(number)

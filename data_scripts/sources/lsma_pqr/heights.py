@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_scripts.records import LEVELS, Exclusion, normalise_level
-from data_scripts.sources.lsma_pqr.tables import LEVEL_OF_ANY_DISC, cell_text, id_column_of, patient_id_of
+from data_scripts.sources.lsma_pqr.tables import LEVEL_OF_ANY_DISC, id_column_of, patient_id_of
 from data_scripts.sources.tables import PatientRow, Row, columns_of, read_table
 
 # Plausible heights. The published ones are between 1.26 and 15.25 mm; others are pixel counts or slips.
@@ -112,7 +112,7 @@ def _heights_of_row(
         where = row.where if level_column else f"{row.where}, {column.name}"
         height = DiscHeight(where=where, patient_id=patient_id, level=level_of_row or column.level)
         try:
-            if text := cell_text(row, column.name):
+            if text := row.text(column.name):
                 yield replace(height, height_mm=height_in_mm(text, column.mm_per_unit))
         except ValueError as error:
             yield replace(height, problem=str(error))

@@ -29,7 +29,6 @@ PFIRRMANN_GRADES = ("1", "2", "3", "4", "5")
 
 # Notes may also name discs above the three imaged ones.
 LEVEL_OF_ANY_DISC = {"D1": "L1/L2", "D2": "L2/L3", **LEVEL_OF_DISC}
-_EMPTY_CELLS = ("", "nan", "none", "null", "n/a")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,7 @@ def _read_grades(row: Row, id_column: str) -> DiscGrades:
         patient_id = patient_id_of(row, id_column)
     except ValueError as error:
         return DiscGrades(where=row.where, problem=str(error))
-    cells = {disc: cell_text(row, disc) for disc in LEVEL_OF_DISC}
+    cells = {disc: row.text(disc) for disc in LEVEL_OF_DISC}
     return DiscGrades(where=row.where, patient_id=patient_id, cells=cells)
 
 
@@ -140,7 +139,7 @@ def _read_note(row: Row, id_column: str, is_written: bool) -> StructuredNote:
             levels=_affected_levels(row),
         )
         if is_written:
-            return replace(note, text=cell_text(row, TEXT_COLUMN))
+            return replace(note, text=row.text(TEXT_COLUMN))
         nerve_side = _one_of(row, "NerveInvolvement", NERVE_SIDES, if_blank="none")
         has_spasm = _is_set(row, SPASM_COLUMN)
         return replace(note, text=compose_report(note, nerve_side=nerve_side, has_spasm=has_spasm))
@@ -184,7 +183,7 @@ def patient_id_of(row: Row, column: str) -> str:
     """Return the patient as in the image names, four digits; raise a ValueError if the row names none."""
     if row.problem:
         raise ValueError(row.problem)
-    number = _without_decimals(row.text(column))
+    number = _without_decimals(row.written(column))
     if not re.fullmatch(r"[0-9]{1,9}", number) or int(number) == 0:
         raise ValueError(f"the patient ID must be a whole number, got {number[:40]!r}")
     return f"{int(number):04d}"
@@ -195,14 +194,8 @@ def _without_decimals(number: str) -> str:
     return re.sub(r"\.0+$", "", number)
 
 
-def cell_text(row: Row, column: str) -> str:
-    """Return the text of a cell; empty for what programs write into blank cells (`NaN`)."""
-    text = row.text(column)
-    return "" if text.casefold() in _EMPTY_CELLS else text
-
-
 def _one_of(row: Row, column: str, allowed: tuple[str, ...], if_blank: str) -> str:
-    return check_one_of(column, cell_text(row, column).lower() or if_blank, allowed)
+    return check_one_of(column, row.text(column).lower() or if_blank, allowed)
 
 
 def _is_set(row: Row, column: str) -> bool:
@@ -213,7 +206,7 @@ def _is_set(row: Row, column: str) -> bool:
 
 
 def _affected_levels(row: Row) -> tuple[str, ...]:
-    discs = [disc for disc in re.split(r"[,;/\s]+", cell_text(row, "AffectedLevels").upper()) if disc]
+    discs = [disc for disc in re.split(r"[,;/\s]+", row.text("AffectedLevels").upper()) if disc]
     unknown = [disc for disc in discs if disc not in LEVEL_OF_ANY_DISC]
     if unknown:
         raise ValueError(f"unknown AffectedLevels {unknown[0][:20]!r}; allowed: {', '.join(LEVEL_OF_ANY_DISC)}")

@@ -62,6 +62,7 @@ def affine_of(directions: np.ndarray, spacing_mm: tuple[float, ...], corner_mm: 
 
 def write_nifti(path: Path, anatomy: np.ndarray, axes: str = "LPS", **options: object) -> Path:
     voxels, directions, spacing, corner = stored_as(anatomy, axes, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, affine_of(directions, spacing, corner)), path)
     return path
 
@@ -72,6 +73,7 @@ def write_metaimage(path: Path, anatomy: np.ndarray, axes: str = "LPS", **option
     image.SetSpacing(spacing)
     image.SetOrigin(corner.tolist())
     image.SetDirection(directions.T.ravel().tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path), True)
     return path
 
