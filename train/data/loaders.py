@@ -221,8 +221,10 @@ class PairedRows(TorchDataset):
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
+        rephrasings = dataset["rephrasings"][:]
+        self.num_rephrased = sum(map(bool, rephrasings))  # pairs with a rephrasing
         self.augmented_texts = augmented_texts(
-            self.reports, dataset["rephrasings"][:], text_augmentation, seed, texts_per_pair, show_progress
+            self.reports, rephrasings, text_augmentation, seed, texts_per_pair, show_progress
         )
         self.num_augmented = sum(  # pairs with another text than their report
             any(text != report for wordings in texts for text in wordings)

@@ -145,9 +145,16 @@ def build_rows(
 
 
 def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | None:
-    """Tell that pairs lack the augmented text that 1 - alpha of the loss is about; None if they all have one."""
+    """Tell that pairs lack the augmented text that 1 - alpha of the loss is about, or its rephrasings; None if not."""
     lacking = len(rows) - rows.num_augmented
-    if args.objective != "lumbarclip" or args.alpha == 1 or not lacking:
+    if args.objective != "lumbarclip" or args.alpha == 1:
+        return None
+    if not lacking and args.text_augmentation == "both" and not rows.num_rephrased:
+        return (
+            "No training pair has rephrasings, so the augmented texts are only EDA variations of the reports. Make "
+            "rephrasings with `python -m data_scripts.paraphrase`, or set --text_augmentation eda if you want none."
+        )
+    if not lacking:
         return None
     repeats = "so the loss is that of the reports alone" if lacking == len(rows) else "so their report is used twice"
     return (

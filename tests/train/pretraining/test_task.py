@@ -150,8 +150,11 @@ def test_a_loss_on_texts_that_do_not_exist_is_warned_of(splits, tiny_processor):
     assert "40 of 40" in warning_of(none, tiny_processor, texts_per_pair=5)
     assert "40 of 40" in warning_of(splits, tiny_processor, text_augmentation="none")
     assert "10 of 40" in (told := warning_of(some, tiny_processor)) and "their report is used twice" in told
-    for settings in ({"alpha": 1.0}, {"objective": "convirt"}, {"text_augmentation": "both"}):
+    told = warning_of(none, tiny_processor, text_augmentation="both")
+    assert "No training pair has rephrasings" in told and "data_scripts.paraphrase" in told
+    for settings in ({"alpha": 1.0}, {"objective": "convirt"}, {"text_augmentation": "eda"}):
         assert warning_of(none, tiny_processor, **settings) is None
+    assert warning_of(some, tiny_processor, text_augmentation="both") is None
     assert warning_of(splits, tiny_processor) is None
 
 
