@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_scripts.records import Exclusion, is_missing, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
-from data_scripts.sources.workbooks import EMPTY, KINDS, Cell, is_text, sheet_rows
+from data_scripts.sources.workbooks import KINDS, Cell, is_text, sheet_rows
 
 _COLUMNS = (
     (re.compile(r"patient[\s_]*id", re.IGNORECASE), "Patient ID"),
@@ -35,7 +35,7 @@ def read_notes(path: Path) -> list[Note]:
     columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
     notes: list[Note] = []
     for number, row in enumerate(rows, start=2):
-        patient, text = (row[column] if column < len(row) else EMPTY for column in columns)
+        patient, text = (row[column] if column < len(row) else Cell() for column in columns)
         if patient.value is None and text.value is None:
             continue
         note = _read_note(f"{path.name} row {number}", patient, text)

@@ -18,7 +18,7 @@ MAX_COLUMNS = 256
 # What to say of a cell that is not text, by openpyxl's letter of its data type.
 KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
 
-_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s+ref=[\"']([A-Z]+[0-9]+:[A-Z]+[0-9]+)[\"']")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^<>]*\bref=[\"']([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})[\"']")
 
 
 class Cell(NamedTuple):
@@ -29,13 +29,10 @@ class Cell(NamedTuple):
     is_repeated: bool = False  # merged with the one above
 
 
-EMPTY = Cell()
-
-
 def sheet_rows(path: Path) -> Iterator[list[Cell]]:
     """Yield the rows of the first sheet from the top, also the empty ones; each ends with its last cell.
 
-    Cells that were merged downwards have the value of the first one in each row: it holds for all of them.
+    Cells of one column that are merged below the header have the value of the first one in each row.
 
     Raises:
         ValueError: If the file is not a workbook, or unpacks to more than `MAX_UNPACKED_BYTES`.
@@ -81,13 +78,13 @@ MergedColumns = dict[int, list[tuple[int, int]]]  # by first row, from 1: column
 
 
 def _merged_columns(path: Path, member: str) -> MergedColumns:
-    """Read which cells below the header are merged downwards."""
+    """Read which cells of a sheet are merged downwards."""
     with zipfile.ZipFile(path) as archive:
         xml = archive.read(member)
     merged = defaultdict(list)
     for match in _MERGED.finditer(xml):
-        left, top, _, bottom = range_boundaries(match[1].decode())
-        if bottom > top > 1:
+        left, top, right, bottom = range_boundaries(match[1].decode())
+        if left == right and 1 < top < bottom:  # across columns, or from a header: it holds for the first cell alone
             merged[top].append((left - 1, bottom))
     return merged
 
@@ -98,10 +95,11 @@ def _filled(rows: Iterator[list[Cell]], merged: MergedColumns) -> Iterator[list[
     for number, row in enumerate(rows, start=1):
         for column, (last, cell) in repeated.items():
             if number <= last:
-                row += [EMPTY] * (column + 1 - len(row))
-                row[column] = cell._replace(is_repeated=True)
+                row += [Cell()] * (column + 1 - len(row))
+                row[column] = cell
         for column, last in merged.get(number, ()):
-            repeated[column] = (last, row[column] if column < len(row) else EMPTY)
+            cell = row[column] if column < len(row) else Cell()
+            repeated[column] = (last, cell._replace(is_repeated=True))
         while row and row[-1].value is None:  # openpyxl pads to `MAX_COLUMNS`
             row.pop()
         yield row

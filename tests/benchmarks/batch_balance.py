@@ -1,4 +1,4 @@
-"""Measure the batches of an epoch under each `--balance`: duplicates, targets, classes.
+"""Measure the batches of an epoch under each `--balance`, and of the paper's set: duplicates, targets, classes.
 
     python tests/benchmarks/batch_balance.py --datasets data/synthetic data/spider_discs --notes FILE.xlsx
 
@@ -29,11 +29,12 @@ from train.data.loaders import classes_to_balance, open_dataset, plan_batches, t
 from train.pretraining.batch_statistics import BatchStatistics
 
 IMAGES_OF_A_NOTE = 6
-WAYS: dict[str, list[str]] = {
-    "none": [],
-    "upsample": ["upsample"],
-    "sampler": ["sampler"],
-    "upsample sampler": ["upsample", "sampler"],
+WAYS = {
+    "none": TrainingSet(),
+    "upsample": TrainingSet(balance=("upsample",)),
+    "sampler": TrainingSet(balance=("sampler",)),
+    "upsample sampler": TrainingSet(balance=("upsample", "sampler")),
+    "upsample, as in the paper": TrainingSet(texts_per_pair=5, balance=("upsample",), minority_share=0.1607),
 }
 
 
@@ -57,7 +58,7 @@ def main(args: BatchBalanceArguments) -> None:
     results: dict[str, Any] = {}
     for name, rows in rows_of.items():
         results[name] = {
-            str(size): {way: measure(rows, balance, size, args) for way, balance in WAYS.items()}
+            str(size): {way: measure(rows, training_set, size, args) for way, training_set in WAYS.items()}
             for size in args.batch_size
         }
         for size, ways in results[name].items():
@@ -69,33 +70,36 @@ def main(args: BatchBalanceArguments) -> None:
             "command": shlex.join(["python", *sys.argv]),
             "date": date.today().isoformat(),
             "arguments": asdict(args),
+            "num_rows": {name: len(rows) for name, rows in rows_of.items()},
             "results": results,
         }
         Path(args.out).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def rows_of_notes(path: Path) -> Dataset:
-    """Build the rows of the paper without their images: every note six times."""
-    notes = [note for note in read_notes(path) if not note.problem and note.text]
+    """Build the rows of the paper without their images: every note six times, except those not understood."""
     names = [LOW_BACK_PAIN, NO_FINDING]
-    labels = [[name for name in labels_from_report(note.text) if name in names] for note in notes]
+    read = [(note, labels_from_report(note.text)) for note in read_notes(path) if not note.problem and note.text]
+    notes = [(note, [name for name in labels if name in names]) for note, labels in read if labels]
     columns = {
-        "report": [normalise_report(note.text) for note in notes],
-        "patient_id": [note.patient_id for note in notes],
-        "labels": labels,
+        "report": [normalise_report(note.text) for note, _ in notes],
+        "patient_id": [note.patient_id for note, _ in notes],
+        "labels": [labels for _, labels in notes],
     }
     features = Features(report=Value("string"), patient_id=Value("string"), labels=List(ClassLabel(names=names)))
     repeated = {name: [value for value in values for _ in range(IMAGES_OF_A_NOTE)] for name, values in columns.items()}
     return Dataset.from_dict(repeated, features=features)
 
 
-def measure(train: Dataset, balance: list[str], batch_size: int, args: BatchBalanceArguments) -> dict[str, float]:
+def measure(
+    train: Dataset, training_set: TrainingSet, batch_size: int, args: BatchBalanceArguments
+) -> dict[str, float]:
     """Average statistics over the batches of some epochs, with the shares of the rarest and the commonest class."""
-    batches = plan_batches(train, TrainingSet(balance=balance), batch_size, seed=0)
+    batches = plan_batches(train, training_set, batch_size, seed=0)
     statistics = BatchStatistics(*text_and_patient_ids(train), target_classes(train, ["labels"]))
     counts = np.zeros(len(train), dtype=int)
     for epoch in range(args.epochs):
-        for batch in batches.batches_of_epoch(epoch):
+        for batch in batches.batches_of_epoch(epoch) % len(train):
             statistics.add(torch.from_numpy(batch), args.label_temperature)
             np.add.at(counts, batch, 1)
     classes = classes_to_balance(train)

@@ -109,8 +109,9 @@ def balance_section(content: dict[str, Any]) -> str:
     header = [code_span("--balance"), "report comes twice", "patient comes twice", "No Finding", "target entropy, nats"]
     return f"""### Batches
 
-Batches of 128 of the paper's rows, each of the 515 notes six times: share of pairs. Pairs of one report are false \
-negatives of each other; repeating the rare class makes more of them.
+Batches of 128 of the paper's rows, each of {content["num_rows"]["mendeley_notes"] // 6} notes six times: share of \
+pairs. Pairs of one report are false negatives of each other; repeating the rare class makes more of them. As in the \
+paper: five texts of each pair in an epoch, and the rare class raised to the 16 % of its Table 1.
 
 {markdown_table(header, rows)}
 

@@ -410,3 +410,49 @@ def test_the_builder_works_as_the_page_shows(tmp_path, monkeypatch):
     shown: dict[str, datasets.Dataset] = {}
     exec(block, shown)
     assert shown["rows"][0]["report"] == "Disc bulge at L4-5." and shown["rows"][0]["image"].size == (64, 64)
+
+
+REPORTS = (
+    ("Mild disc bulge at L4/L5.", ["LBP", "disc bulge"]),
+    ("No disc bulge. Adequate spinal canal.", ["No Finding"]),
+    ("Seen as discussed with the referring colleague.", None),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "classes", "reduced"),
+    [
+        ({"labels_from_reports": True}, "findings", lambda labels: labels),
+        ({"labels": "paper"}, "paper", lambda labels: labels and labels[:1]),
+        ({"labels": "paper", "labels_from_reports": True}, "paper", lambda labels: labels and labels[:1]),
+    ],
+)
+def test_labels_come_from_reports_where_the_table_has_none(study, built, tmp_path, options, classes, reduced):
+    rows = [
+        {"file_name": f"{n}.png", "report": REPORTS[n % 3][0], "patient_id": f"p{n // 3}"} for n in range(15)
+    ]  # three images a patient, so that each has all reports
+    report = built(study(rows), **options)
+    dataset = datasets.load_dataset(str(tmp_path / "out"))
+    names = dataset["train"].features["labels"].feature.names
+    for row in (row for rows in dataset.values() for row in rows):
+        labels = row["labels"] and [names[label] for label in row["labels"]]
+        assert labels == reduced(dict(REPORTS)[row["report"]])
+    account = report["labels"]
+    assert (account["classes"], account["from_reports"], account["rows_without"]) == (classes, True, 5)
+    (of_report,) = account["not_understood"]
+    assert of_report["rows"] == 5 and of_report["first_row"].startswith("study/")
+    assert "5 rows have no label: 1 report was not understood" in "\n".join(summary_lines(report, tmp_path / "out"))
+    assert "Not labelled: 5 rows" in (tmp_path / "out/README.md").read_text()
+
+
+def test_rows_without_labels_stay_and_the_build_says_so(study, built, tmp_path):
+    report = built(study([{"file_name": f"{n}.png", "report": "Bulge.", "patient_id": f"p{n}"} for n in range(4)]))
+    assert set(datasets.load_dataset(str(tmp_path / "out"), split="train")["labels"]) == {None}
+    assert "no row has a label; --labels_from_reports reads" in "\n".join(summary_lines(report, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("source", ["spider", "rsna2024", "knee_kl"])
+@pytest.mark.parametrize("option", [{"labels": "paper"}, {"labels_from_reports": True}])
+def test_captions_composed_from_grades_are_not_read_for_labels(built, tmp_path, source, option):
+    with pytest.raises(ValueError, match=f"--{next(iter(option))}.* needs written reports: those of {source}"):
+        built(tmp_path, source=source, **option)

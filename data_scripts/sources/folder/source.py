@@ -16,8 +16,7 @@ study, from another row of the same `study_id` or from `reports.csv`.
 
 An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
 slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
-but never the patient. The mask of a DICOM slice is drawn on the slice as the file stores it: both are turned, and
-brought to square pixels, together.
+but never the patient.
 """
 
 import difflib
@@ -77,9 +76,9 @@ OPTIONAL_COLUMNS = (
     "split",
 )
 SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "dev": "validation"}
-# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
 _OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".json", ".parquet")
 _PICTURE_COLUMNS = ("plane", "sequence", "series_id", "slice_index", "pixel_spacing_mm", "slice_spacing_mm")
+# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
 _SEVERITIES = re.compile(r"\b(?:minimal|mild|slight|moderate|marked|severe)\b", re.IGNORECASE)
 
 
@@ -163,8 +162,8 @@ def _images_table(raw: Path, tables: Sequence[Path], reports: Path | None) -> Pa
     path = _only_table(raw, named or [path for path in others if path != reports] or others, "metadata")
     if path is None:
         endings = ", ".join(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
-        unread = sorted(path.name for path in raw.iterdir() if path.suffix.lower() in _OTHER_TABLES)
-        export = f"; export {unread[0]} as one of these" if unread else ""
+        exports = sorted(file.name for file in raw.iterdir() if file.suffix.lower() in _OTHER_TABLES)
+        export = f"; export {exports[0]} as one of these" if exports else ""
         raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}{export}")
     return path
 
