@@ -86,6 +86,7 @@ class Account:
     exclusions: list[Exclusion] = field(default_factory=list)  # rows with an unusable image
     scrubbed: Counter[str] = field(default_factory=Counter)  # passages replaced in texts, by kind
     left_in_texts: Counter[str] = field(default_factory=Counter)  # passages that a second check still finds, by kind
+    rows_left: dict[str, list[str]] = field(default_factory=dict)  # those kinds, by row
     facts_changed: list[str] = field(default_factory=list)  # rows whose texts state other findings afterwards
     burnt_in_text: list[str] = field(default_factory=list)  # rows whose image seems to contain text
     orientation_not_stated: list[str] = field(default_factory=list)  # rows whose image is as it was stored
@@ -142,6 +143,8 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
         for text in (report, *rephrasings):
             self.account.scrubbed.update(text.replaced)
             self.account.left_in_texts.update(text.left)
+        if left := sorted({kind for text in (report, *rephrasings) for kind in text.left}):
+            self.account.rows_left[record.source] = left
         if any(text.facts_changed for text in (report, *rephrasings)):
             self.account.facts_changed.append(record.source)
         return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))

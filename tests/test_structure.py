@@ -51,11 +51,13 @@ TESTS_OF_SEVERAL_FILES = {
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.augmentations.sides": "can every side of a text be exchanged?",
     "data_scripts.imaging.dicom_series": "which DICOM slices belong together, and in which order?",
     "data_scripts.imaging.nifti": "what does a NIfTI file hold, within bounds?",
     "data_scripts.paraphrasing.phrases": "how else is a finding said?",
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",
+    "data_scripts.privacy.dates": "is this a date, and where does it end?",
     "data_scripts.reports.assertions": "which words are denied, doubted, or about another examination?",
     "data_scripts.reports.modifiers": "which side, level and severity?",
     "data_scripts.reports.sections": "which parts of a report assert nothing?",

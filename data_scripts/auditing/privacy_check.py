@@ -15,6 +15,7 @@ from data_scripts.auditing.image_scan import scan_images
 from data_scripts.imaging.images import IMAGE_FORMATS, grey_8bit
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import Identifier, find_identifiers, scrub_text
+from data_scripts.privacy.protection import unjudged_kinds
 from data_scripts.privacy.pseudonyms import holds_date
 
 # A few slices of any set seem to contain text (one of 710 real MR slices); more than that contain it.
@@ -33,7 +34,7 @@ class IdentifyingRow:
     split: str
     row: int | None  # None for the class names of a column
     column: str
-    kind: str  # kind of identifier, or `METADATA`
+    kind: str  # kind of identifier, `LANGUAGE` or `METADATA`
     excerpt: str  # the text around it, with placeholders; or which metadata
 
 
@@ -87,6 +88,8 @@ def _identifying_texts(name: str, split: datasets.Dataset) -> Iterator[Identifyi
         for column, text in (("report", report), *(("rephrasings", text) for text in rephrasings)):
             for found in _identifiers(text):
                 yield IdentifyingRow(name, row, column, found.kind, _excerpt(text, found))
+            for kind in _unjudged_kinds(text):
+                yield IdentifyingRow(name, row, column, kind, "seems not to be English, so names may be missed")
     for column in _CLASS_COLUMNS:
         for value, class_name in enumerate(_class_names(split.features.get(column))):
             for found in _identifiers(class_name):
@@ -130,6 +133,11 @@ def kinds_in_id(column: str, value: str) -> tuple[str, ...]:
 @lru_cache(maxsize=100_000)
 def _identifiers(text: str) -> tuple[Identifier, ...]:
     return find_identifiers(text)  # reports repeat: T1 and T2 share theirs, and many say "no disc herniation"
+
+
+@lru_cache(maxsize=100_000)
+def _unjudged_kinds(text: str) -> tuple[str, ...]:
+    return unjudged_kinds(text)
 
 
 def _excerpt(text: str, found: Identifier) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from data_scripts.reports.language import seems_english
 from data_scripts.reports.text import replace_spans, report_facts
 
 ATTEMPTS = 4  # candidates for each number of changes, before fewer are tried
@@ -105,7 +106,8 @@ def augment_text(
 
     `max(1, round(alpha * words))` changes are planned, by one of `operations` (None for all of `OPERATIONS`). Each
     candidate is parsed, and dropped unless its facts equal the report's. After a few candidates fewer changes are
-    tried, then another operation; the text may stay unchanged.
+    tried, then another operation; the text may stay unchanged. So does one that seems not to be English, whose facts
+    are not read.
 
     Source:
         EDA, Wei & Zou 2019; the LumbarCLIP paper names three of its four operations. Ours differs: only words
@@ -118,6 +120,8 @@ def augment_text(
         >>> augment_text(text, np.random.default_rng(0), operations=["synonym replacement"]).text
         'There is a mild disk bulge at L4/L5.'
     """
+    if not seems_english(text):
+        return AugmentedText(text=text)
     planned = max(1, round(alpha * len(text.split())))
     for name in rng.permutation(list(OPERATIONS if operations is None else operations)):
         for count in range(planned, 0, -1):

@@ -11,6 +11,7 @@ size or the number of processes. Two functions with one seed draw from separate 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import datasets
@@ -19,9 +20,9 @@ from PIL import Image
 
 from data_scripts.augmentations import image_variation
 from data_scripts.augmentations.eda import OPERATIONS, augment_text
+from data_scripts.augmentations.sides import exchange_all_sides
 from data_scripts.imaging.images import grey_8bit, png_bytes
 from data_scripts.records import PLANES
-from data_scripts.reports.text import exchange_sides, has_unclear_side
 
 # A batch as `datasets.map(batched=True)` passes it: a list for each column.
 Batch = Mapping[str, list[Any]]
@@ -70,8 +71,9 @@ class FlipLeftRight:
     """Mirror image and mask, and exchange left and right in report, rephrasings and the names of classes.
 
     Axial and coronal slices only: there the image's left and right are the patient's. A mirrored sagittal slice would
-    show an anatomy that nobody has, so it stays, as does a slice of unknown plane. A row also stays if a text has a
-    bare R or L that may be a side ("cyst R"): the text would no longer fit the pixels. Flipping twice restores it.
+    show an anatomy that nobody has, so it stays, as does a slice of unknown plane. A row also stays if a text or the
+    name of a class has a word that may be a side and was not understood ("cyst R", "Leftt", "has left"), or is not in
+    English: it would no longer fit the pixels. Flipping twice restores it.
 
     Raises:
         ValueError: If a class names a side and the class of the other side does not exist.
@@ -89,23 +91,34 @@ class FlipLeftRight:
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability={self.probability} must be a share of the rows, 0 to 1")
-        lacking = {name: other for name in self.label_names if (other := exchange_sides(name)) not in self.label_names}
+        others = {name: exchange_all_sides(name) for name in self.label_names}
+        lacking = {name: other for name, other in others.items() if other is not None and other not in others}
         if lacking:
             raise ValueError(f"no class for the other side of {[*lacking]}: add {[*lacking.values()]}")
 
     def __call__(self, batch: Batch) -> dict[str, list[Any]]:
         """Flip the chosen rows of a batch."""
+        names = self.label_names
+        exchanged_texts = lru_cache(maxsize=None)(exchange_all_sides)  # rows share their texts
+
+        def is_understood(report: str, rephrasings: list[str], labels: list[int] | None) -> bool:
+            texts = (report, *rephrasings, *(names[label] for label in labels or ()))
+            return all(exchanged_texts(text) is not None for text in texts)
+
         chosen = [
             PLANES[plane] in MIRRORED_PLANES
             and row_generator("flip", self.seed, source).random() < self.probability
-            and not any(map(has_unclear_side, (report, *rephrasings)))
-            for plane, source, report, rephrasings in _rows(batch, "plane", "source", "report", "rephrasings")
+            and is_understood(report, rephrasings, labels)
+            for plane, source, report, rephrasings, labels in _rows(
+                batch, "plane", "source", "report", "rephrasings", "labels"
+            )
         ]
-        names = self.label_names
         exchanged: dict[str, Callable[[Any], Any]] = {
-            "report": exchange_sides,
-            "rephrasings": lambda texts: [exchange_sides(text) for text in texts],
-            "labels": lambda labels: labels and sorted(names.index(exchange_sides(names[label])) for label in labels),
+            "report": exchanged_texts,
+            "rephrasings": lambda texts: [exchanged_texts(text) for text in texts],
+            "labels": lambda labels: (
+                labels and sorted(names.index(str(exchanged_texts(names[label]))) for label in labels)
+            ),
             "image": lambda image: _stored(image_variation.mirrored(image)),
             "mask": lambda mask: None if mask is None else _stored(image_variation.mirrored(mask)),
         }

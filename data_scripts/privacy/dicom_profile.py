@@ -22,6 +22,7 @@ from pydicom.valuerep import VR
 
 from data_scripts.privacy.identifiers import find_identifiers
 from data_scripts.privacy.pseudonyms import Pseudonyms
+from data_scripts.reports.language import seems_english
 
 TABLE = "dicomfields_2026c"  # edition of the standard
 
@@ -39,6 +40,7 @@ _PERSONAL_VRS = frozenset({"PN", "DA", "TM", "DT"})  # never needed to read an i
 _PATIENT_TAGS = (BaseTag(0x00100010), BaseTag(0x00100020))  # name and id: both become the pseudonym
 _DRAWN_GROUPS = (0x5000, 0x6000)  # curves and overlays: the table removes the drawing, so the rest means nothing
 _SERIES_DESCRIPTION = BaseTag(0x0008103E)
+_CODE_MEANING = BaseTag(0x00080104)  # the only sentence that is kept
 _OWN_UID_ROOT = "2.25."
 _OWN_PSEUDONYM = re.compile(r"p-[0-9a-f]{16}")
 
@@ -92,7 +94,8 @@ def deidentify_dicom(dataset: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     Pixels stay: `burnt_in_text` finds text in them. UIDs are replaced consistently in every run with the same key, so
     that slices of a series stay together. Name and id of the patient become one pseudonym, private elements are
     removed, and the series description keeps only technical words (`T2 TSE SAG`) that occur in no removed name. Another
-    kept text with a word of a removed name is emptied, even if the word means something else there (`Long`, `Spine`).
+    kept text with a word of a removed name is emptied, even if the word means something else there (`Long`, `Spine`);
+    so is the meaning of a code in another language.
 
     Source:
         PS3.15, E.1 to E.3, with the Clean Descriptors option for the series description. Stricter than the profile:
@@ -293,6 +296,8 @@ def _names_someone(element: DataElement, names: frozenset[str]) -> bool:
     if element.VR not in _TEXT_VRS and element.VR != VR.CS:
         return False
     texts = [str(value) for value in _values(element) if value]
+    if element.tag == _CODE_MEANING and not all(map(seems_english, texts)):  # the rules for names know English cues
+        return True
     return any(_has_name(text, names) or (element.tag not in _CODES and find_identifiers(text)) for text in texts)
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import chain
 
 from data_scripts.privacy.addresses import find_mail_addresses, find_places, find_web_addresses
+from data_scripts.privacy.dates import find_dates
 from data_scripts.privacy.person_names import Span, find_institutions, find_names
 from data_scripts.reports.text import replace_spans
 
@@ -94,6 +95,8 @@ def _plain_char(char: str) -> str:
         return ""
     if char in _DOTS:
         return "."
+    if unicodedata.category(char) == "Nd":  # digits of other scripts
+        return str(unicodedata.decimal(char))
     form, _, _ = unicodedata.decomposition(char).partition(" ")
     usual = unicodedata.normalize("NFKC", char)
     return usual if form in _LOOKALIKE_FORMS and len(usual) == 1 else char
@@ -116,9 +119,7 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     for kind, patterns in _CERTAIN.items():
         for match in chain.from_iterable(re.finditer(pattern, text) for pattern in patterns):
             yield kind, match.span("value")
-    for match in _DATE.finditer(text) if _SIGN_OF_DATE.search(text) else ():
-        if _is_date(text, match):
-            yield "DATE", match.span()
+    yield from (("DATE", span) for span in find_dates(text))
     for match in _PHONE.finditer(text):
         num_digits = sum(char.isdigit() for char in match[0])
         if (9 if match["groups"] else 7) <= num_digits <= 15:
@@ -129,68 +130,11 @@ def _candidates(text: str) -> Iterator[tuple[str, Span]]:
     yield from (("PLACE", span) for span in find_institutions(text))
 
 
-def _is_date(text: str, match: re.Match[str]) -> bool:
-    """Whether numbers that look like a date are one; with a four-digit year they are."""
-    if re.search(r"\d{4}", match[0]):
-        return True
-    before = text[max(0, match.start() - 40) : match.start()]
-    if before[-1:].isalpha() or _UNIT_AFTER.match(text, match.end()):
-        return False
-    is_numeric = not any(char.isalpha() for char in match[0])
-    return not (is_numeric and (_LEVEL_BEFORE.search(before) or _MEASURE_BEFORE.search(before)))
-
-
 _HTML_REFERENCE = re.compile(r"&(?:amp;){0,3}(#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,16});")
 _DOTS = "\u2024\u3002\uff61"  # of other scripts
 _LOOKALIKE_FORMS = ("<wide>", "<narrow>", "<noBreak>", "<small>", "<font>", "<compat>")
 
-# Repetitions are bounded, so the time for a hostile text is linear in its length. `\d` matches the digits of every
-# script, Arabic ones among them.
-_DAY = r"(?:0?[1-9]|[12]\d|3[01]|[٠-٩]{1,2})"
-_MONTH = r"(?:0?[1-9]|1[0-2]|[٠-٩]{1,2})"
-_YEAR = r"(?:(?:19|20)\d\d|[١٢][٠-٩]{3})"
-_MONTH_NAME = (
-    r"(?:(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?)|May|MAY)\b(?:\.(?=[\s-]*\d))?"  # not "may", the verb
-)
-# German, French, Spanish, Italian; only next to a year, since "mars" and "mai" may be other words.
-_OTHER_MONTH_NAME = (
-    r"(?i:januar|februar|m(?:ä|ae)rz|mai|juni|juli|oktober|dezember|janvier|f[ée]vrier|mars|avril|juin|juillet|ao[uû]t"
-    r"|septembre|octobre|novembre|d[ée]cembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre"
-    r"|noviembre|diciembre|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre)"
-)
-_DATE = re.compile(
-    rf"""(?:(?<![\w/.,*+-])|(?<=[^\W\d_][^\W\d_]))(?:                                     # also "DOB12/03/1961"
-      {_YEAR}(?P<a>\s?[-/.\\]\s?){_MONTH}(?P=a){_DAY}(?:T\d\d:?\d\d(?::?\d\d)?)?           # 2016-03-12
-    | {_DAY}(?P<b>\s?[-/.\\]\s?){_MONTH}(?P=b)(?:{_YEAR}|\d\d)                             # 12/03/2016, 12.3.16
-    | {_MONTH}(?P<c>\s?[-/.\\]\s?){_DAY}(?P=c)(?:{_YEAR}|\d\d)                             # 03/25/2016
-    | {_DAY}\s{{0,2}}(?P<d>[-/.\\])\s{{0,2}}{_MONTH}\s{{0,2}}(?P=d)\s{{0,2}}{_YEAR}            # 12/ 3/2016
-    | {_MONTH}\s{{0,2}}(?P<e>[-/.\\])\s{{0,2}}{_DAY}\s{{0,2}}(?P=e)\s{{0,2}}{_YEAR}            # 3/ 25/2016
-    | {_MONTH}[-/]{_YEAR} | (?:0[1-9]|1[0-2])\.{_YEAR}                                     # 03/2016
-    | {_DAY}(?:st|nd|rd|th)?[\s-]*(?:of\s)?{_MONTH_NAME}(?:[\s,'’-]*(?:{_YEAR}|\d\d\b))?   # 12th of March, 2016
-    | (?:{_DAY}(?:\.|er)?\s?(?:de\s)?)?{_OTHER_MONTH_NAME}\s(?:de\s)?{_YEAR}                # 12. März 2016
-    | {_MONTH_NAME}\s?{_DAY}(?:st|nd|rd|th)?(?!\d)(?:[\s,]+{_YEAR})?                       # March 12th, 2016
-    | {_MONTH_NAME}[\s,'’-]*{_YEAR}                                                        # March 2016
-    | {_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])                                      # 20160312
-    )(?![\w/]|[.,*-]\d)""",
-    re.VERBOSE,
-)
-# Every date contains one of these; looking for them first saves most of the time.
-_SIGN_OF_DATE = re.compile(
-    rf"\d\s{{0,2}}[-/.\\]\s{{0,2}}\d{{1,4}}\s{{0,2}}[-/.\\]|[-/.]{_YEAR}|\d{{8}}|(?<![^\W\d_]){_MONTH_NAME}"
-    rf"|{_OTHER_MONTH_NAME}\s(?:de\s)?{_YEAR}"
-)
-# "levels 10/11/12" and "7-8-10 mm" are not dates.
-_LEVEL_BEFORE = re.compile(
-    r"(?:\b(?:levels?|discs?|disks?|vertebrae|(?<![/.])[LTDCS])[\s:]*|\d\s?[/&-]\s?)$", re.IGNORECASE
-)
-_MEASURE_BEFORE = re.compile(
-    r"\b(?:diameters?|dimensions?|measur(?:es?|ed|ing|ements?)|sizes?|heights?|widths?|depths?|lengths?|thickness"
-    r"|angles?|ratios?)(?:\s+(?:is|are|of|about|were|was))?[\s:=]*$",
-    re.IGNORECASE,
-)
-_UNIT_AFTER = re.compile(r"\s?(?:(?:mm|cm|ml|cc|deg|degrees?)\b|%|°)", re.IGNORECASE)
-
+# Repetitions are bounded, so the time for a hostile text is linear in its length.
 _PHONE = re.compile(
     r"""(?<![\w.,/*+-])(?:
       \+\s?\d[\d\s().\u2013/-]{5,20}\d | 00\d[\d\s().\u2013/-]{6,20}\d            # +962 6 535 3666, +49 (0)761 270-1234
@@ -200,7 +144,7 @@ _PHONE = re.compile(
     )(?![\w*]|[./-]\d)""",
     re.VERBOSE,
 )
-_LONG_NUMBER = re.compile(r"(?<![\w.,])[A-Za-z]{0,4}-?\d{6,}[A-Za-z]?(?!\w|\.\d)")
+_LONG_NUMBER = re.compile(r"(?<![^\W_])(?<![.,])[A-Za-z]{0,4}-?\d{6,}[A-Za-z]?(?![^\W_]|\.\d)")
 
 _ID_LABEL = (
     r"(?:m\.?r\.?n\.?|(?:patient|pt\.?|study|exam(?:ination)?|case|file|chart|report|order|request|visit|admission|ref"
@@ -241,7 +185,7 @@ _CERTAIN = {
     "DATE": (
         r"(?i:\b(?:d\.?o\.?b|date|birth|born|geb(?:oren|urtsdatum)?|né|née|naissance))[\s:.]*(?:(?:am|le)\s)?"
         r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
-        rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?!,?\s+\d)",
+        rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?![\s,./_'’-]*(?:of\s)?\d)",
     ),
     "TIME": (
         rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))",

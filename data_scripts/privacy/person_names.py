@@ -33,7 +33,8 @@ toshiba trapezius trauma traumatic unit university urgent us venous ward we weak
 year years yesterday
 """)
 PARTICLES = word_set(
-    "al el abu abd abdel ben bin bint ibn da das de del della den der di dos du la le ten ter ul van vom von zu zum zur"
+    "al el abu abd abdel ben bin bint ibn da das de degli del della den der di dos du e la le lo ten ter ul van vom von"
+    " y zu zum zur"
 )
 NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES
 # Endings of diseases, operations and examinations.
@@ -89,23 +90,35 @@ _NAMED_AFTER = re.compile(
 # "Dr/ Salem" and "Dr - Salem" are written, too; "MR - lumbar spine" names no one.
 _DEGREES = r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c|Dr|Prof)\.[ \t]*){0,5}"
 _TITLE = re.compile(
-    r"\b(?:(?P<cue>Dr|DR|dr|Drs|Doctor|DOCTOR|doctor|Prof|PROF|prof|Professor|Dres|(?:Dipl\.?-?[ \t]?)(?:Med|Ing|Psych)"
-    r"|Priv\.-Doz)\b\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
+    r"\b(?:(?P<cue>Dra?|DRA?|dra?|Drs|Doctora?|DOCTORA?|doctora?|Prof|PROF|prof|Professor|Dres|Priv\.-Doz"
+    r"|(?:Dipl\.?-?[ \t]?)(?:Med|Ing|Psych))\b(?:\.?(?:ssa|SSA|ª|in)\b)?\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
     r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)" + _DEGREES
 )
 # Some are abbreviations of other words, too: "M. psoas", "Fr. L1".
 _FOREIGN_TITLE = re.compile(
-    r"(?<![\w.])(?:Herrn?|HERRN?|Frau|FRAU|Mme|MME|Mlle|MLLE|Monsieur|MONSIEUR|Madame|MADAME|Mademoiselle|Signora?|Se[ñn]ora?"
-    r"|Sra|Dott|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ)(?=\.|[ \t]+Dr\b))\b\.?[ \t]*"
-    + _DEGREES
+    r"(?<![\w.])(?:Herrn?|HERRN?|Frau|FRAU|Mme|MME|Mlle|MLLE|Monsieur|MONSIEUR|Madame|MADAME|Mademoiselle"
+    r"|Signora?|Se[ñn]ora?"
+    r"|Sra|SRA|Srta|SRTA|Senhora?|Dott|DOTT|Dottoressa|Docteur|Doutora?|Doktor(?:in)?|MUDr|Do[ñn]a?|Mevr|Mevrouw|Dhr|Sayın"
+    r"|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ)(?=\.|[ \t]+Dr\b))\b"
+    r"(?:\.?(?:ssa|SSA|ra|na|ª)\b)?\.?[ \t]*" + _DEGREES
+)
+_WORD_FOR_NAME = (
+    r"(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur|vor|nach|familien)?names?|pr[ée]noms?|noms?(?:\sde\sfamille)?"
+    r"|nombres?|apellidos?|cognome|(?:sobre)?nome|(?:voor|achter)?naam|(?:soy)?ad[ıi]|ad\ssoyad|imi[ęe]|nazwisko|jm[ée]no"
+    r"|имя|фамилия|фио|ονοματεπώνυμο|όνομα|姓名|氏名|名前|이름|성명|(?:ال)?اسم"
+)
+_WORD_FOR_PATIENT = (
+    r"pati[eë]nt(?:in|e|en|/in|\(in\))?|pa[cz]iente|pacjent(?:ka|a)?|hasta|пациент(?:ка)?|患者|환자|(?:ال)?مريضة?"
+    r"|client"
 )
 _LABEL_OF_NAME = re.compile(
-    r"\b(?:(?:patient|pt|client|mother|father|husband|wife|doctor|physician|radiologist)(?:['’]?s)?\.?\s+)?"
-    r"(?:(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur|vor|nach)?names?(?:\s+of\s+(?:the\s+)?patient)?|pr[ée]nom|nom"
-    r"|apellidos?|nombre|cognome)"
-    r"\s*(?:[:=]|\bis\b|\s-\s)\s*",
+    r"\b(?:(?:pt|mother|father|husband|wife|doctor|physician|radiologist"
+    rf"|{_WORD_FOR_PATIENT})(?:['’]?s)?\.?\s+)?(?:{_WORD_FOR_NAME})(?:\s+(?:et|y|e|i|und|en|/|and)\s+(?:{_WORD_FOR_NAME}))?"
+    r"(?:\s+(?:of\s(?:the\s)?|du\s|de\s(?:la\s)?|del(?:la)?\s|d[oae]\s|des\s|der\s|van\sde\s)?"
+    rf"(?:{_WORD_FOR_PATIENT}))?\s*(?:[:=]|\bis\b|\s-\s)\s*",
     re.IGNORECASE,
 )
+_LABEL_OF_PATIENT = re.compile(rf"(?<!\w)(?:{_WORD_FOR_PATIENT}|pte?|pat)(?!\w)\.?\s*:\s*", re.IGNORECASE)
 _PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
 _DONE_BY = re.compile(
     r"\b(?:(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
@@ -114,26 +127,34 @@ _DONE_BY = re.compile(
     r"|(?:befundet|diktiert|geschrieben|unterschrieben|unterzeichnet|freigegeben|validiert|vidiert|erstellt|untersucht"
     r"|[üu]berwiesen|zugewiesen|gesehen|gelesen|angefordert|signiert)\s+(?:von|durch)|gez\b\.?|sgd\b\.?"
     r"|(?:dict[ée]e?|lue?|valid[ée]e?|sign[ée]e?|r[ée]dig[ée]e?|adress[ée]e?|interpr[ée]t[ée]e?)\s+par"
-    r"|(?:firmado|informado|dictado|validado)\s+por|(?:refertato|dettato|firmato)\s+da)\b\.?\s*:?\s*(?:[a-z]{2,4}/)?"
+    r"|(?:firmado|informado|dictado|validado|assinado|laudado|realizado)\s+por|(?:refertato|dettato|firmato)\s+da"
+    r"|report\s+by|(?:informe|laudo|rapport|compte[ -]rendu)\s+d(?:e(?:l|\s+la)?|u)|referto\s+d(?:i|el|ella)"
+    r"|(?:befund|bericht|arztbrief)\s+(?:von|der|des)|verslag\s+van|fdo)\b\.?\s*:?\s*(?:[a-z]{2,4}/)?"
     r"|(?<!\w)/s/\s*",
     re.IGNORECASE,
 )
 _ROLE = re.compile(
     r"\b(?:radiologist|consultant|physician|surgeon|resident|registrar|fellow|technician|technologist|operator|attending"
-    r"|clinician|doctor|reporter|referrer|referring\s\w+|patientin|patient|pt|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
+    r"|clinician|doctor|reporter|referrer|referring\s\w+|patientin|patient|pt|asistente|firmado|firmato|sign[ée]e?"
+    r"|unterschrift|fdo\.?|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
     r"|einsender(?:in)?|[üu]berweiser(?:in)?|hausarzt|m[ée]decin|radiologue|radi[oó]logo|m[ée]dico|radiologe|radiologin|arzt"
     r"|[äa]rztin|gr(?:[üu](?:ss|ß)en?))"
     r"\s*[:,]\s*|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
     re.IGNORECASE,
 )
-_PATIENT_OR_SUBJECT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|[Rr]e:|RE:)[ \t]+")
+_PATIENT_OR_SUBJECT = re.compile(
+    r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|Pat\.|PAT\.|[Rr]e:|RE:|[Ss]ubject:|SUBJECT:)[ \t]+"
+)
 _PATIENT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t|PT)\b\.?(?P<colon>[ \t]*:)?[ \t]+")
 _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
     r"(?:M\.?D\b\.?|M\.?B\.?B\.?S\b|F\.?R\.?C\.?[RSP]\b|Ph\.?D\b|MBChB\b|D\.O\.|MRCP\b|MSc\b)"
 )
 # Each contains one of these, few reports do.
-_OF_DONE_BY = (" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/")
+_OF_DONE_BY = (
+    *(" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/", "fdo", "informe", "laudo", "rapport"),
+    *("compte", "referto", "befund", "bericht", "arztbrief", "verslag"),
+)
 _OF_DEGREE = ("MD", "M.D", "MB", "M.B", "FR", "F.R", "Ph", "D.O.", "MRCP", "MSc")
 _INSTITUTION = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[A-Z][\w'’-]{0,40}[ \t]{1,3}(?:(?:of|and|for)[ \t]{1,3})?){1,5})"
@@ -144,11 +165,11 @@ _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
 _AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # the typist: "Dr. Salem/abc"
-_CLAUSE_END = re.compile(r"\s*(?:$|[.;\n])")
+_CLAUSE_END = re.compile(r"\s*(?:$|[.,;:(\n/])")
 _BEFORE_MAIL = re.compile(
     r"(?P<name>(?:[^\W\d_a-z][\w'’-]{1,40}\.?[ ]){0,3}[^\W\d_a-z][\w'’-]{1,40})[\"']?[ ]?[<(\[](?=[^\s<>@]{1,64}@)"
 )
-_ANOTHER = re.compile(r"[ \t]*(?:[,;&/]|\b(?:and|und|et)\b)[ \t]*")
+_ANOTHER = re.compile(r"[ \t]*(?:\.?,|[;&/]|\b(?:and|und|et)\b)[ \t]*")
 
 
 def find_names(text: str) -> Iterator[Span]:
@@ -165,15 +186,18 @@ def find_names(text: str) -> Iterator[Span]:
         yield from _name_at(text, match.end(), lower_case=lower_case, certain=cue not in ("MR", "mr"))  # resonance
     for match in _LABEL_OF_NAME.finditer(text):
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS, labelled=True, certain=True)
+    for match in _LABEL_OF_PATIENT.finditer(text):
+        yield from _name_at(text, match.end(), labelled=True)
     lowered = text.casefold()
     for match in _DONE_BY.finditer(text) if any(part in lowered for part in _OF_DONE_BY) else ():
-        yield from _name_at(text, match.end(), lower_case=int(":" in match[0]), certain=True)
+        if not (_TITLE.match(text, match.end()) or _FOREIGN_TITLE.match(text, match.end())):  # it begins the name
+            yield from _name_at(text, match.end(), lower_case=int(":" in match[0]), certain=True)
     for match in _ROLE.finditer(text):
         yield from _name_at(text, match.end())
     for match in _PATIENT_NAME.finditer(text):
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS)
     for match in _PATIENT_OR_SUBJECT.finditer(text):
-        yield from _name_at(text, match.end(), fewest=2)
+        yield from _name_at(text, match.end(), fewest=2, labelled=True)
     for match in _PATIENT.finditer(text):
         if text[match.end() : match.end() + 1].islower():
             fewest = 1 if match["colon"] else 2
@@ -222,6 +246,8 @@ def _name_at(
     while len(words) < _MAX_WORDS and (word := _WORD.match(text, position)):
         if not _continues_name(word, words, text, lower_case=lower_case, labelled=labelled, certain=certain):
             break
+        if words and "," in text[words[-1].end() : word.start()] and is_word_of_reports(word[0]):  # "Salem, Buldge"
+            break
         words.append(word)
         position = _next_word(text, word, commas=labelled)
         if position < 0:
@@ -241,7 +267,7 @@ def _name_at(
 
 
 def _is_known(word: str) -> bool:
-    return word.casefold() in NOT_NAMES or is_word_of_reports(word)
+    return len(word) > 1 and (word.casefold() in NOT_NAMES or is_word_of_reports(word))
 
 
 def _continues_name(
@@ -302,7 +328,7 @@ def _is_name_too(word: re.Match[str], text: str, *, is_first: bool) -> bool:
 def _next_word(text: str, word: re.Match[str], *, commas: bool) -> int:
     """Return where the next word of the name may begin; -1 if punctuation or a new line ends it."""
     abbreviated = len(word[0]) == 1 or word[0].casefold() in _ABBREVIATED
-    pattern = r"[ \t^]+" + (r"|\.[ \t]*" if abbreviated else "") + (r"|,[ \t]*(?=[^\W\d_a-z])" if commas else "")
+    pattern = (r"\.?,[ \t]*(?=[^\W\d_a-z])|" if commas else "") + (r"\.[ \t]*-?|" if abbreviated else "") + r"[ \t^]+"
     gap = re.compile(pattern).match(text, word.end())
     return gap.end() if gap else -1
 

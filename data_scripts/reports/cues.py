@@ -40,7 +40,8 @@ NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly |definitely )?noted|abse
 # Words that answer the heading before them: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
 END_OF_NEGATION = word_set(
-    "but however although though except excepting besides apart while whereas yet despite positive where with noted ; : ("
+    "but however although though except excepting besides apart while whereas yet despite positive where with noted ; "
+    ": ("
 )
 # Two words that end a denial: "no abnormality other than a bulge".
 ENDING_PAIRS = (
@@ -84,7 +85,8 @@ ASKING = (
     r"|^" + _TO_EVALUATE + r"(?: for)?|(?:evaluate|evaluated|evaluation|evaluating|assess|assessed|assessment|assessing"
     r"|exclude|look|looking|check|screen|screening|workup|work up|investigate|investigation|search) for"
     r"|exclusion of|query|queries|question of|(?:clinically )?suspected|suspect|suspicion (?:of|for)"
-    r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|in case of|in the event of|unless|whether|consider"
+    r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|in case of|in the event of|unless"
+    r"|whether|consider"
     r"|(?:recommend|recommended|advise|advised|suggest|suggested|indicated|needed|requested|referred|scheduled|planned)"
     r" (?:for|to|with)|risk (?:of|for|factors for)|prone to|predisposing to|symptoms (?:of|suggesting|suggestive of)"
     r"|differential|(?:indication|indications) (?:be|include|includes)|clinical(?:ly)? (?:suspicion|question|concern"
@@ -124,7 +126,8 @@ SEEN_BEFORE = (
 )
 PREVIOUSLY = (
     r"^known|(?:patient with|with a) known|prior to (?:operate|treatment)|before operate|preoperatively"
-    r"|(?:previously|formerly|originally)(?: (?:noted|described|reported|known|documented|mentioned|diagnosed|treated))?"
+    r"|(?:previously|formerly|originally)(?: (?:noted|described|reported|known|documented|mentioned"
+    r"|diagnosed|treated))?"
     r"|(?:known|old) case of|(?:known|diagnosed) (?:to have|with)"
 )
 # Words by which an earlier finding is one of this examination, too, or one that this examination denies.
@@ -137,7 +140,8 @@ HISTORY = (
     r"(?:family |past |medical |operate |clinical |known |prior |remote )*(?:history|h o|hx|pmh) (?:be )?(?:of"
     r"|significant for"
     r"|notable for|includes)"
-    r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|has|have|had|presents|presenting|complains)"
+    r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)"
+    r"|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|has|have|had|presents|presenting|complains)"
     r"|treated for|treatment (?:of|for)|therapy for|status post|s p|f u"
     r"|follow ?up (?:of|for)|followup (?:of|for)"
 )

@@ -38,8 +38,11 @@ class ReportReading:
 
 
 def report_facts(text: str) -> frozenset[Fact]:
-    """Read the facts of a report that another wording must keep: its findings without their places."""
-    return frozenset((f.kind, f.level, f.side, f.severity, f.negated) for f in report_findings(text))
+    """Read the facts of a report that another wording must keep: its findings without their places.
+
+    Whether the text is English plays no part: a name in it must not decide whether it has facts.
+    """
+    return frozenset((f.kind, f.level, f.side, f.severity, f.negated) for f in _read(text).findings)
 
 
 def report_findings(text: str) -> tuple[Finding, ...]:
@@ -70,8 +73,10 @@ def read_report(text: str) -> ReportReading:
         >>> read_report("Normal study.").problem, read_report("Arachnoiditis at L4.").problem
         ('', 'no known finding and no word of normality')
     """
-    if not seems_english(text):
-        return ReportReading(findings=(), problem="seems not to be English")
+    return _read(text) if seems_english(text) else ReportReading(findings=(), problem="seems not to be English")
+
+
+def _read(text: str) -> ReportReading:
     findings: list[Finding] = []
     context = modifiers.LevelContext()
     is_normal, unread = False, ""

@@ -102,9 +102,8 @@ FORMS = {
     "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
     "evident visible observed",
-    "operate": "operation operations surgery surgeries surgical operated operative postoperative fixation fusion screws "
-    "laminectomy "
-    "laminectomies laminotomy discectomy microdiscectomy fenestration decompression",
+    "operate": "operation operations surgery surgeries surgical operated operative postoperative fixation fusion "
+    "screws laminectomy laminectomies laminotomy discectomy microdiscectomy fenestration decompression",
     "osteophyte": "osteophyte osteophytes osteophytic spur spurs spurring lipping",
     "plate": "plate plates",
     "protrude": "protrusion protrusions protruded protruding protrudes",

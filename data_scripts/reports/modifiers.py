@@ -10,7 +10,7 @@ from data_scripts.reports.drafts import Draft, Statement
 from data_scripts.reports.words import DISC_LEVELS, levels_between
 
 _BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
-_COMPARING = frozenset("side be more greater worse larger severe than on the slightly mild".split())
+_COMPARING = frozenset(("side", "be", "more", "greater", "worse", "larger", "severe", "than", "on", "the", "mild"))
 _ON_THE = frozenset(("on", "at", "the"))
 _AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
 _ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from data_scripts.auditing.privacy_check import few_images_with_letters
+from data_scripts.privacy.protection import LANGUAGE
 from data_scripts.privacy.pseudonyms import holds_date
 from data_scripts.records import Exclusion, Record, SourceInfo
 from data_scripts.splits import num_shared_patients
@@ -75,13 +76,15 @@ def deidentification_report(
     keep_ids: bool,
     replaced: Mapping[str, int],
     left: Mapping[str, int],
+    rows_left: Mapping[str, Sequence[str]],
     burnt_in_text: Sequence[str],
     own_name_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """Summarise the de-identification, and whether the written rows pass, as publishing requires.
 
-    Passages `replaced` in texts, or still `left`, are counted by kind. `burnt_in_text` lists the sources of images that
-    seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
+    Passages `replaced` in texts, or still `left`, are counted by kind, `LANGUAGE` for a text that seems not to be
+    English, in which the rules may miss names; `rows_left` has these kinds by row. `burnt_in_text` lists the sources
+    of images that seem to contain text, and `own_name_of` gives the user's name of a row by its source as written.
     """
     records = list(written)
     dates = [record.source for record in records if any(map(holds_date, _names_in(record)))]
@@ -91,6 +94,7 @@ def deidentification_report(
         "ids": "kept" if keep_ids else "as published" if has_public_ids else "pseudonyms",
         "replaced_in_texts": dict(sorted(replaced.items())),
         "left_in_texts": dict(sorted(left.items())),
+        "rows_left": [{"source": own_name_of[source], "kinds": list(kinds)} for source, kinds in rows_left.items()],
         "dates_in_names": [own_name_of[source] for source in dates],
         "burnt_in_text": [own_name_of[source] for source in burnt_in_text],
     }
@@ -146,6 +150,11 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     if changed := report["facts_changed"]["count"]:
         lines.append(
             f"warning: rows whose findings changed when names were replaced: {changed}; {REPORT_NAME} names the first"
+        )
+    if unjudged := report["deidentification"]["left_in_texts"].get(LANGUAGE):
+        lines.append(
+            f"warning: texts that seem not to be English: {unjudged}; names and dates in them may be missed, "
+            f"{REPORT_NAME} names their rows in rows_left"
         )
     if not report["deidentification"]["passed"]:
         lines.append(f"do not share: the rows may name a person, see deidentification in {REPORT_NAME}")

@@ -134,6 +134,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
             keep_ids=args.keep_ids,
             replaced=sum((Counter(result.scrubbed) for result in results), Counter()),
             left=sum((Counter(result.left_in_texts) for result in results), kinds_in_names(info)),
+            rows_left={source: kinds for result in results for source, kinds in result.rows_left.items()},
             burnt_in_text=[source for result in results for source in result.burnt_in_text],
             own_name_of=own_name_of,
         ),

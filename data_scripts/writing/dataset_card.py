@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_scripts.privacy.protection import LANGUAGE
 from data_scripts.records import NOT_STATED, SourceInfo
 from data_scripts.system.markdown import Markdown, code_block, escape_markdown, fill_markdown, markdown_table
 from data_scripts.writing.build_report import rule_summary
@@ -81,8 +82,9 @@ LEAK = """
 
 PRIVACY = """\
 Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
-Images that may contain burnt-in text: {letters}. The check of the written rows {verdict}. Rules miss things: read
-before you share. Do not share `build_report.json`, which names rows as the source does."""
+Images that may contain burnt-in text: {letters}. Texts that seem not to be English: {other_language}; the rules may
+miss names in them. The check of the written rows {verdict}. Rules miss things: read before you share. Do not share
+`build_report.json`, which names rows as the source does."""
 
 ID_TEXTS = {
     "pseudonyms": Markdown("keyed pseudonyms, as is the file name in `source`."),
@@ -161,8 +163,17 @@ def _label_text(account: Mapping[str, Any]) -> str:
 def _privacy_text(report: Mapping[str, Any]) -> Markdown:
     found = report["deidentification"]
     counts = ", ".join(f"{count} {kind}" for kind, count in found["replaced_in_texts"].items()) or "none"
+    other_language = found["left_in_texts"].get(LANGUAGE, 0)
     verdict = Markdown("passed" if found["passed"] else "**did not pass**: do not share the set")
-    return fill_markdown(PRIVACY, {"counts": counts, "letters": len(found["burnt_in_text"]), "verdict": verdict})
+    return fill_markdown(
+        PRIVACY,
+        {
+            "counts": counts,
+            "other_language": other_language,
+            "letters": len(found["burnt_in_text"]),
+            "verdict": verdict,
+        },
+    )
 
 
 def _mask_text(info: SourceInfo, num_masks: int) -> str:

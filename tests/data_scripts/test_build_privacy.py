@@ -50,6 +50,7 @@ def test_nothing_that_names_a_person_is_written(study, built, tmp_path):
         "ids": "pseudonyms",
         "replaced_in_texts": {"DATE": 24, "NAME": 12},
         "left_in_texts": {},
+        "rows_left": [],
         "dates_in_names": [],
         "burnt_in_text": [],
     }
@@ -123,6 +124,23 @@ def test_a_class_that_names_a_person_does_not_pass(study, built):
         row["labels"] = "seen by Dr. Salem" if number % 2 else "LBP"
     found = built(study(rows), keep_ids=False)["deidentification"]
     assert found["left_in_texts"] == {"NAME": 1} and not found["passed"]
+
+
+def test_a_text_in_another_language_is_kept_but_does_not_pass(study, built, tmp_path):
+    rows = named_rows()
+    rows[3]["report"] = "Frau Erika Muster, geboren am 3. März 1955. Bandscheibenvorfall L5/S1 links."
+    rows[5]["rephrasings"] = "Bulge at L4/5.|腰椎间盘突出"
+    report = built(study(rows), keep_ids=False)
+    found = report["deidentification"]
+    assert found["left_in_texts"] == {"LANGUAGE": 2} and not found["passed"] and report["rows_written"] == 12
+    rows_left = sorted(found["rows_left"], key=lambda row: row["source"])
+    assert rows_left == [{"source": f"study/images/Salem_{n}.png", "kinds": ["LANGUAGE"]} for n in (3, 5)]
+    texts = [text for rows in rows_of(tmp_path / "out").values() for row in rows for text in _texts_of(row)]
+    assert "Frau [NAME], geboren am [DATE]. Bandscheibenvorfall L5/S1 links." in texts and "腰椎间盘突出" in texts
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Texts that seem not to be English: 2;" in card and "**did not pass**" in card
+    (line,) = [line for line in summary_lines(report, "out") if "English" in line]
+    assert line.startswith("warning: texts that seem not to be English: 2; ")
 
 
 def test_only_the_owner_reads_the_list_of_old_names(study, built, tmp_path):

@@ -42,6 +42,8 @@ def with_letters(number: int) -> bytes:
         ({"report": "Ask j\u00adohn＠hospital.org"}, "report", "EMAIL"),
         ({"rephrasings": ["See www. hospital. org/patient/8842"]}, "rephrasings", "URL"),
         ({"source": "tel: +962 6 535 3666"}, "source", "PHONE"),
+        ({"report": "Bandscheibenvorfall L5/S1 links."}, "report", "LANGUAGE"),
+        ({"rephrasings": ["Fine.", "腰椎间盘突出"]}, "rephrasings", "LANGUAGE"),
         ({"image": {"bytes": with_metadata(), "path": None}}, "image", "METADATA"),
     ],
 )

@@ -25,7 +25,7 @@ from data_scripts.augmentations.image_variation import (
 )
 from data_scripts.augmentations.map_functions import EDA, FlipLeftRight, VaryBiasField, VaryGreyScale, VaryPose
 from data_scripts.lumbar_builder import dataset_features
-from data_scripts.records import ReadOptions, SourceAbout, SourceInfo
+from data_scripts.records import PLANES, ReadOptions, SourceAbout, SourceInfo
 from data_scripts.reports.text import exchange_sides, report_facts
 from data_scripts.sources.notes import read_notes
 from data_scripts.sources.synthetic import source as synthetic
@@ -420,3 +420,32 @@ def test_a_built_dataset_maps(tiny_dataset_folder):
     for function in (EDA(), FlipLeftRight.of(dataset.features), VaryGreyScale(), VaryBiasField(), VaryPose()):
         dataset = dataset.map(function, batched=True)
     assert dataset[0]["image"].size == (40, 24) and dataset[0]["image"].mode == "L"
+
+
+@pytest.mark.parametrize("report, labels", [
+    ("Leftt foraminal protrusion.", ["LBP"]),
+    ("Bandscheibenvorfall L5/S1 links.", ["LBP"]),
+    ("Left protrusion at L5/S1.", ["lyse links"]),
+])  # fmt: skip
+def test_flip_keeps_a_row_whose_report_or_class_may_tell_a_side(report, labels):
+    names = ("LBP", "lyse links")
+    batch = {
+        "image": [Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))] * 2,
+        "mask": [None, None],
+        "report": [report, "Left protrusion at L5/S1."],
+        "rephrasings": [[], ["Leftward protrusion."]],
+        "labels": [[names.index(name) for name in labels], [0]],
+        "plane": [PLANES.index("axial")] * 2,
+        "source": ["a", "b"],
+    }
+    flipped = FlipLeftRight(label_names=names)(batch)
+    assert flipped["image"][0] is batch["image"][0] and flipped["report"][0] == report
+    assert flipped["report"][1] == "Right protrusion at L5/S1." and flipped["rephrasings"][1] == [
+        "Rightward protrusion."
+    ]
+    assert np.asarray(decoded(flipped["image"][1])).tolist()[0] == [3, 2, 1, 0]
+
+
+def test_eda_leaves_a_text_in_another_language():
+    for text in ("There is seen a bulge. Der Befund is also noted links.", "Hernia discal a la derecha, no is seen."):
+        assert augment_text(text, np.random.default_rng(0)).text == text

@@ -154,6 +154,17 @@ def test_file_meta_free_text_bytes_and_uids_outside_the_table_go():
     assert set(named) >= expected | {f"SharedFunctionalGroupsSequence.{keyword}" for keyword in inside}
 
 
+def test_the_meaning_of_a_code_in_another_language_is_emptied():
+    dataset, code = header(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "T-11503", "SRT"
+    for meaning, is_kept in (("Lumbar spine", True), ("Lendenwirbelsäule von Zqx", False), ("腰椎", False)):
+        code.CodeMeaning = meaning
+        dataset.AnatomicRegionSequence = [code]
+        (cleaned,) = deidentify_dicom(dataset, PSEUDONYMS).AnatomicRegionSequence
+        assert cleaned.CodeValue == "T-11503" and cleaned.CodeMeaning == (meaning if is_kept else "")
+        assert ("AnatomicRegionSequence.CodeMeaning" in identifying_elements(dataset)) != is_kept
+
+
 def test_patients_without_an_id_do_not_become_one():
     dataset = header()
     dataset.PatientID = ""

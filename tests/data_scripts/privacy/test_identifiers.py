@@ -256,6 +256,15 @@ def test_scrubbing_twice_changes_nothing_and_spans_are_exact():
         "Ab str. 1 ",
         "1:",
         "Dr. A/b, ",
+        "12 Mar ",
+        "Mar 12, ",
+        "12/Mar-",
+        "2016 ",
+        "1/2-3|",
+        "1年",
+        "Patient: A, ",
+        "12/03/16-",
+        "mars,",
     ],
 )
 def test_time_grows_with_the_length_only(unit):
