@@ -305,6 +305,14 @@ def test_flipping_twice_gives_the_dataset_back(sided_dataset):
     assert contents(once.map(flip, batched=True)) == contents(sided_dataset)
 
 
+def test_rows_without_labels_are_flipped_and_stay_without(sided_dataset):
+    feature = sided_dataset.features["labels"]
+    unlabelled = sided_dataset.remove_columns("labels").add_column("labels", [None, []] * 12, feature=feature)
+    flipped = unlabelled.map(FlipLeftRight.of(unlabelled.features), batched=True)
+    assert flipped["labels"][:] == [None, []] * 12
+    assert flipped["image"][0] != unlabelled["image"][0]
+
+
 def test_flip_leaves_rows_whose_sides_are_unclear(sided_dataset):
     batch = sided_dataset.select([0, 1]).to_dict() | {"image": sided_dataset.select([0, 1])["image"][:]}
     batch |= {"mask": [None, None], "report": ["Cyst R", "Cyst (R), L. spine"], "rephrasings": [[], ["Cyst, R > L"]]}
