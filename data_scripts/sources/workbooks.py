@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import openpyxl
 from openpyxl.utils.cell import range_boundaries
 
-# The published notes unpack to under 1 MiB; 64 MiB of XML hold some 100,000 reports.
-MAX_UNPACKED_BYTES = 64 * 2**20
+# The published notes unpack to under 1 MiB; 32 MiB of XML hold some 50,000 reports.
+MAX_UNPACKED_BYTES = 32 * 2**20
 MAX_ROWS = 2**20
 MAX_COLUMNS = 256
 
@@ -69,9 +69,7 @@ def _check_archive(path: Path) -> None:
             f"{path} cannot be read as an .xlsx workbook: {error}; if it has a password or is an .xls, save it as .xlsx"
         ) from error
     if unpacked_bytes > MAX_UNPACKED_BYTES:
-        raise ValueError(
-            f"{path} unpacks to {unpacked_bytes} bytes, more than {MAX_UNPACKED_BYTES}; split the workbook"
-        )
+        raise ValueError(f"{path} unpacks to {unpacked_bytes} bytes, more than {MAX_UNPACKED_BYTES}; save it as .csv")
 
 
 MergedColumns = dict[int, list[tuple[int, int]]]  # by first row, from 1: columns, from 0, and their last rows
