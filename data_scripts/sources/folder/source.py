@@ -76,8 +76,9 @@ OPTIONAL_COLUMNS = (
     "split",
 )
 SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "dev": "validation"}
-# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
+_OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".json", ".parquet")
 _PICTURE_COLUMNS = ("plane", "sequence", "series_id", "slice_index", "pixel_spacing_mm", "slice_spacing_mm")
+# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
 _SEVERITIES = re.compile(r"\b(?:minimal|mild|slight|moderate|marked|severe)\b", re.IGNORECASE)
 
 
@@ -145,7 +146,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 def _read_tables(options: ReadOptions) -> _Tables:
     raw = options.raw_folder("images and a table").resolve()
-    tables = [path for path in sorted(raw.iterdir()) if path.suffix.lower() in TABLE_SUFFIXES]
+    tables = sorted(path for path in raw.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     reports = _only_table(raw, [path for path in tables if path.stem.casefold() == "reports"], "reports")
     path = _images_table(raw, tables, reports)
     rows = read_table(path, known=(*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
@@ -161,7 +162,9 @@ def _images_table(raw: Path, tables: Sequence[Path], reports: Path | None) -> Pa
     path = _only_table(raw, named or [path for path in others if path != reports] or others, "metadata")
     if path is None:
         endings = ", ".join(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
-        raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}")
+        exports = sorted(file.name for file in raw.iterdir() if file.suffix.lower() in _OTHER_TABLES)
+        export = f"; export {exports[0]} as one of these" if exports else ""
+        raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}{export}")
     return path
 
 
@@ -250,7 +253,7 @@ def _record(row: Row, reading: _Reading) -> Record:
         grade=grade if reading.none_is_grade and grade.casefold() == "none" else row.text("grade") or None,
         patient_id=patient_id,
         study_id=patient_id if is_missing(study_id) else study_id,
-        series_id=row.text("series_id") or None,
+        series_id=None if is_missing(series_id := read_id(row, "series_id")) else series_id,
         slice_index=_index_or_none(row, "slice_index"),
         plane=row.text("plane").lower() or "unknown",
         sequence=_normalise_sequence(row.text("sequence")),
