@@ -411,3 +411,20 @@ def test_the_builder_works_as_the_page_shows(tmp_path, monkeypatch):
     shown: dict[str, datasets.Dataset] = {}
     exec(block, shown)
     assert shown["rows"][0]["report"] == "Disc bulge at L4-5." and shown["rows"][0]["image"].size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"crops": "discs"}, "the source folder has no volumes to cut --crops out of"),
+        ({"crops": "vertebrae"}, "crops must be one of discs"),
+        ({"context_mm": 5.0}, "--context_mm 5 is the margin around --crops, 0 or more; give both"),
+        ({"source": "spider", "crops": "discs", "context_mm": -1.0}, "--context_mm -1 is the margin"),
+        ({"source": "spider", "crops": "discs", "context_mm": float("nan")}, "--context_mm nan is the margin"),
+        ({"source": "spider", "crops": "discs", "slices": "0"}, "--slices must be all, middle or a number"),
+        ({"source": "spider", "slices": "3"}, "the source spider does not read whole volumes; leave --slices out"),
+    ],
+)
+def test_crops_that_cannot_be_cut_are_refused(study, built, settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        built(study(), **settings)
