@@ -78,7 +78,7 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
         markdown_table(header, rows),
         "\n".join(f"- {verdict}" for verdict in verdicts if verdict),
         f"![{title}](results/experiment_{name}.png)",
-        " ".join(filter(None, (seeds_in_words(results, metric), closing))),
+        " ".join(filter(None, (seeds_in_words(results, metric), closing, rarest_in_words(results)))),
         f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -102,7 +102,7 @@ def seeds_in_words(results: Mapping[str, Any], metric: str) -> str:
     """Say how much the metrics of the reference differ between seeds, or that there was only one."""
     seeds = len(results["seeds"])
     if seeds == 1:
-        return "One seed: the intervals do not cover another training run."
+        return "One seed: the intervals do not cover another training run, which changes zero-shot scores most."
     reference = results["headline"]["reference"]
     of_reference = results["systems"][reference]["metrics"]
     spreads = [
@@ -114,6 +114,21 @@ def seeds_in_words(results: Mapping[str, Any], metric: str) -> str:
         f"Means over {seeds} seeds; the intervals cover patients, not other seeds. Standard deviation of {reference} "
         f"over the seeds: {', '.join(spreads)}."
     )
+
+
+def rarest_in_words(results: Mapping[str, Any]) -> str:
+    """Name the finding with the fewest images; empty for exclusive classes.
+
+    Example:
+        >>> labels = {"slip": {"rows": 7, "patients": 4}, "bulge": {"rows": 35, "patients": 22}}
+        >>> rarest_in_words({"headline": {"exclusive": False}, "dataset": {"labels": labels}})
+        'Rarest finding: slip, 7 images of 4 patients.'
+    """
+    labels = results["dataset"]["labels"]
+    if results["headline"]["exclusive"]:
+        return ""
+    name = min(labels, key=lambda label: labels[label]["rows"])
+    return f"Rarest finding: {name}, {labels[name]['rows']} images of {labels[name]['patients']} patients."
 
 
 def probe_section(results: dict[str, Any]) -> str:

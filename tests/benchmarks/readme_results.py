@@ -55,8 +55,7 @@ EXPERIMENTS = [
         "composed from the grades, since SPIDER has no reports. The table leads with a logistic regression on frozen "
         "image features.",
         "The recipe was chosen on folds of another division "
-        "of the same patients, which flatters it; so was the baselines' probe. Spondylolisthesis has 7 "
-        "images of 4 patients.",
+        "of the same patients, which flatters it; so was the baselines' probe.",
     ),
     (
         "small_cpu",

@@ -456,3 +456,20 @@ def test_rows_without_labels_stay_and_the_build_says_so(study, built, tmp_path):
 def test_captions_composed_from_grades_are_not_read_for_labels(built, tmp_path, source, option):
     with pytest.raises(ValueError, match=f"--{next(iter(option))}.* needs written reports: those of {source}"):
         built(tmp_path, source=source, **option)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"crops": "discs"}, "the source folder has no volumes to cut --crops out of"),
+        ({"crops": "vertebrae"}, "crops must be one of discs"),
+        ({"context_mm": 5.0}, "--context_mm 5 is the margin around --crops, 0 or more; give both"),
+        ({"source": "spider", "crops": "discs", "context_mm": -1.0}, "--context_mm -1 is the margin"),
+        ({"source": "spider", "crops": "discs", "context_mm": float("nan")}, "--context_mm nan is the margin"),
+        ({"source": "spider", "crops": "discs", "slices": "0"}, "--slices must be all, middle or a number"),
+        ({"source": "spider", "slices": "3"}, "the source spider does not read whole volumes; leave --slices out"),
+    ],
+)
+def test_crops_that_cannot_be_cut_are_refused(study, built, settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        built(study(), **settings)
