@@ -8,7 +8,8 @@
 
 The folder contains Parquet shards, a dataset card and `build_report.json`. It appears whole or not at all: it is built
 in a hidden folder next to it, `.NAME.partial`. Rerun to resume an interrupted build; delete that folder to start over.
-Each row of the source is written, or listed in the report with the reason it was left out.
+Each row of the source is written, or listed in the report with the reason it was left out. Where ids are replaced, rows
+go by pseudonyms there, and `OUT.rows.json` next to the folder gives their names: keep it to yourself.
 
 From Python, `load_folder` does the same and loads the result.
 """

@@ -37,6 +37,7 @@ ENTRIES = {
 TESTS_OF_SEVERAL_FILES = {
     "data_scripts/test_build_hostile_tables.py",
     "data_scripts/test_build_interrupted.py",
+    "data_scripts/test_build_named_study.py",
     "data_scripts/test_build_privacy.py",
     "train/objectives/test_losses.py",
     "train/publishing/test_end_to_end.py",

@@ -77,6 +77,11 @@ def pseudonyms_of_public(about: SourceAbout) -> Pseudonyms:
     return Pseudonyms(hashlib.sha256(about.name.encode()).digest())
 
 
+def pseudonym_of_row(source: str, *, about: SourceAbout, pseudonyms: Pseudonyms) -> str:
+    """Replace the name of a row, its file within the source."""
+    return f"{about.name}/{pseudonyms.of(source, prefix='file')}"
+
+
 def pseudonymise(
     records_of_split: Mapping[str, Sequence[Record]], about: SourceAbout, pseudonyms: Pseudonyms
 ) -> dict[str, list[Record]]:
@@ -101,7 +106,7 @@ def pseudonymise(
             patient_id=pseudonyms.of(record.patient_id, prefix="patient"),
             study_id=pseudonyms.of(record.study_id, prefix="study"),
             series_id=record.series_id and pseudonyms.of(record.series_id, prefix="series"),
-            source=f"{about.name}/{pseudonyms.of(record.source, prefix='file')}",
+            source=pseudonym_of_row(record.source, about=about, pseudonyms=pseudonyms),
         )
 
     return {split: [protect(record) for record in records] for split, records in records_of_split.items()}

@@ -1,12 +1,15 @@
 """The content of `build_report.json`: every row of the source is written, or listed with a reason."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from data_scripts.auditing.privacy_check import few_images_with_letters
+from data_scripts.privacy.identifiers import scrub_text
 from data_scripts.privacy.protection import LANGUAGE
 from data_scripts.privacy.pseudonyms import holds_date
 from data_scripts.records import Exclusion, Record, SourceInfo
@@ -15,6 +18,7 @@ from data_scripts.writing.row_labels import label_lines
 
 REPORT_NAME = "build_report.json"
 NUM_PRINTED = 10
+PATHS = ("raw", "out", "notes", "pseudonym_key")  # arguments; a folder may have the name of a patient
 
 
 def build_report(
@@ -104,6 +108,71 @@ def _names_in(record: Record) -> tuple[str, ...]:
     return record.study_id, record.series_id or "", record.source
 
 
+def without_row_names(
+    report: Mapping[str, Any], pseudonym_of: Callable[[str], str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the names of rows, files and folders, which may be those of patients, out of a report.
+
+    Args:
+        report: As `build_report` makes it.
+        pseudonym_of: Gives the pseudonym of a row by the user's name of it.
+
+    Returns:
+        The report, whose rows go by their pseudonyms, or by their number in the table; and what the user needs to find
+        them: the names of the rows that it lists, and the reasons for exclusions in full. The second is empty if the
+        report lists no row.
+    """
+    names: dict[str, str] = {}
+
+    def shown(name: str) -> str:
+        row = _ROW_OF_TABLE.search(name)
+        pseudonym = f"table{row[0]}" if row else pseudonym_of(name)
+        names[pseudonym] = name
+        return pseudonym
+
+    found = report["deidentification"]
+    nameless = {
+        **report,
+        "arguments": {
+            name: name.upper() if value and name in PATHS else value for name, value in report["arguments"].items()
+        },
+        "deidentification": {
+            **found,
+            "rows_left": [{**row, "source": shown(row["source"])} for row in found["rows_left"]],
+            "dates_in_names": [*map(shown, found["dates_in_names"])],
+            "burnt_in_text": [*map(shown, found["burnt_in_text"])],
+        },
+        "facts_changed": {**report["facts_changed"], "first": [*map(shown, report["facts_changed"]["first"])]},
+        "exclusions": [
+            {**exclusion, "source": shown(exclusion["source"]), "reason": without_quoted_names(exclusion["reason"])}
+            for exclusion in report["exclusions"]
+        ],
+    }
+    return nameless, {"rows": names, "exclusions": report["exclusions"]} if names else {}
+
+
+def without_quoted_names(reason: str) -> str:
+    """Replace file names, quoted words and long numbers in the reason for an exclusion: they may name someone.
+
+    Example:
+        >>> without_quoted_names("missing image: 'Salem 3.png' is not in the folder; unknown level 'L5/L6'")
+        "missing image: '...' is not in the folder; unknown level 'L5/L6'"
+    """
+    return scrub_text(_FILE_NAME.sub("...", _QUOTED.sub(lambda match: f"{match[1]}...{match[1]}", reason)))
+
+
+_ROW_OF_TABLE = re.compile(r" row \d+$")
+_QUOTED = re.compile(r"(?<!\w)(['\"])(?=[^'\"\n]*(?:[^\W\d_]{3}|\d{5}))[^'\"\n]*\1")
+_FILE_NAME = re.compile(
+    r"[^\s'\":;,]+\.(?:png|jpe?g|tiff?|bmp|gif|dcm|ima|nii|gz|mha|mhd|nrrd|csv|jsonl?|xlsx?|txt)\b", re.IGNORECASE
+)
+
+
+def row_names_path(out: Path) -> Path:
+    """Return the file next to a built folder that gives the names of the rows in its report."""
+    return out.with_name(f"{out.name}.rows.json")
+
+
 def split_table(records_of_split: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
     """Count rows, patients and rows of each label, by split."""
     return {
@@ -161,4 +230,6 @@ def summary_lines(report: Mapping[str, Any], out: object) -> list[str]:
     lines += [f"left out: {exclusion['source']}: {exclusion['reason']}" for exclusion in bad[:NUM_PRINTED]]
     if len(bad) > NUM_PRINTED:
         lines.append(f"... and {len(bad) - NUM_PRINTED} more in {REPORT_NAME}")
+    if (names := row_names_path(Path(str(out)))).exists():
+        lines.append(f"{names} gives the names of these rows: keep it to yourself")
     return lines

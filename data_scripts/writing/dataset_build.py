@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import shard_digests
 from data_scripts.lumbar_builder import DATA_FOLDER, card_metadata, dataset_features
-from data_scripts.privacy.protection import kinds_in_names, pseudonymise, pseudonyms_of_public
+from data_scripts.privacy.protection import kinds_in_names, pseudonym_of_row, pseudonymise, pseudonyms_of_public
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import (
     NUM_DRAWN_PATIENTS,
@@ -32,7 +32,13 @@ from data_scripts.system.staging import clear, publish, staging_folder
 from data_scripts.system.whole_files import write_private_json, write_text
 from data_scripts.system.worker_pool import Workers
 from data_scripts.writing.build_arguments import BuildArguments, check_options
-from data_scripts.writing.build_report import REPORT_NAME, build_report, deidentification_report
+from data_scripts.writing.build_report import (
+    REPORT_NAME,
+    build_report,
+    deidentification_report,
+    row_names_path,
+    without_row_names,
+)
 from data_scripts.writing.dataset_card import card_text
 from data_scripts.writing.parts import (
     Part,
@@ -145,7 +151,13 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         orientation_not_stated=[own_name_of[source] for result in results for source in result.orientation_not_stated],
         windows_replaced=[own_name_of[source] for result in results for source in result.windows_replaced],
     )
+    names: dict[str, Any] = {}
+    if pseudonyms is not None and not info.about.has_public_ids:
+        report, names = without_row_names(report, partial(pseudonym_of_row, about=info.about, pseudonyms=pseudonyms))
     dataset, report = _write_dataset(staging / "dataset", info, parts, report, args.streaming_shards)
+    row_names_path(args.out).unlink(missing_ok=True)  # of an earlier build
+    if names:
+        write_private_json(row_names_path(args.out), names)  # first: no list of pseudonyms is ever without it
     publish(dataset, args.out, staging)
     return report
 
@@ -310,7 +322,7 @@ def _write_dataset(
     num_file_bytes = sum((folder / shard).stat().st_size for shard in digests)
     sha256 = hashlib.sha256(bytes.fromhex("".join(digests.values())))
     report = {**report, "shards": digests}
-    write_private_json(folder / REPORT_NAME, report)  # it names rows as the source does
+    write_private_json(folder / REPORT_NAME, report)  # with --keep_ids it names rows as the source does
     passed = report["deidentification"]["passed"]
     head = card_metadata(info, splits, num_file_bytes, sha256.hexdigest(), passed=passed)
     write_text(folder / "README.md", head + card_text(info, report))

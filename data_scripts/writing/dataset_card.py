@@ -6,7 +6,7 @@ from typing import Any
 from data_scripts.privacy.protection import LANGUAGE
 from data_scripts.records import NOT_STATED, SourceInfo
 from data_scripts.system.markdown import Markdown, code_block, escape_markdown, fill_markdown, markdown_table
-from data_scripts.writing.build_report import rule_summary
+from data_scripts.writing.build_report import PATHS, rule_summary
 
 CARD = """\
 # {title}
@@ -84,7 +84,7 @@ PRIVACY = """\
 Rules replaced dates, names, numbers and addresses in the texts with placeholders such as `[DATE]`: {counts}.
 Images that may contain burnt-in text: {letters}. Texts that seem not to be English: {other_language}; the rules may
 miss names in them. The check of the written rows {verdict}. Rules miss things: read before you share. Do not share
-`build_report.json`, which names rows as the source does."""
+`build_report.json`, nor the names of its rows next to this folder."""
 
 ID_TEXTS = {
     "pseudonyms": Markdown("keyed pseudonyms, as is the file name in `source`."),
@@ -92,11 +92,8 @@ ID_TEXTS = {
     "kept": Markdown("as in the source; they are **not** pseudonymised, nor are file names."),
 }
 
-# A folder may have the name of a patient.
-_PATH_OPTIONS = ("raw", "out", "notes", "pseudonym_key")
 
-
-def without_paths(argv: Sequence[str], path_options: Sequence[str] = _PATH_OPTIONS) -> list[str]:
+def without_paths(argv: Sequence[str], path_options: Sequence[str] = PATHS) -> list[str]:
     """Replace the paths in a command's arguments with placeholders: they help no reader and may name someone.
 
     Example:
