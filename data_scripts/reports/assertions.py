@@ -112,8 +112,9 @@ def _ends_clause(lemmas: Sequence[str], index: int) -> bool:
 
 def _words_before(statement: Phrases, end: int) -> Iterator[int]:
     for position in range(end - 1, -1, -1):
-        if statement.lemmas[position] in (";", ":", "but", ","):
-            return
+        lemma = statement.lemmas[position]
+        if lemma in (";", ":", "but", ",") or (lemma == "and" and "be" in statement.lemmas[:position]):
+            return  # "a bulge is present and stenosis is absent", but "bulge and stenosis are absent"
         yield position
 
 

@@ -141,7 +141,7 @@ HISTORY = (
     r"|significant for"
     r"|notable for|includes)"
     r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)"
-    r"|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|has|have|had|presents|presenting|complains)"
+    r"|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|had|presents|presenting|complains)"
     r"|treated for|treatment (?:of|for)|therapy for|status post|s p|f u"
     r"|follow ?up (?:of|for)|followup (?:of|for)"
 )

@@ -132,7 +132,7 @@ FORMS = {
 # Known words with neither lemma nor meaning, except those that phrases and lists below contain.
 OTHER_WORDS = word_set(
     """
-    curvature falls
+    curvature falls suspicious
     abnormal about advised alone alongside among angular anterior anywhere apparent appearance area arthritis
     arthrodesis associated asymmetric axial based bony broad bulk bulky casts caudally caused causing centre cervical
     chance chances charge coding collection compared comparison compatible component components compose composed

@@ -63,6 +63,7 @@ from tests.data_scripts.reports.test_findings import facts
         ("Neither bulge nor cyst but stenosis", ["-bulge", "-cyst", "stenosis"]),
         ("The bulge is no longer present and no longer compresses the root", ["-bulge", "-nerve root compression"]),
         ("Non stenotic canal, non compressive bulge", ["-stenosis", "bulge"]),
+        ("Bulge is present and cyst is absent. Bulge and cyst are absent", ["bulge", "-cyst", "-bulge", "-cyst"]),
         # Questions are no findings.
         ("R/O cyst. Rule out stenosis; bulge", ["bulge"]),
         ("Please evaluate for cyst. Assess for stenosis. Query bulge. To exclude fracture", []),
