@@ -130,7 +130,7 @@ def without_row_names(
         names[pseudonym] = name
         return pseudonym
 
-    found = report["deidentification"]
+    found, labels = report["deidentification"], report["labels"]
     nameless = {
         **report,
         "arguments": {
@@ -142,7 +142,13 @@ def without_row_names(
             "dates_in_names": [*map(shown, found["dates_in_names"])],
             "burnt_in_text": [*map(shown, found["burnt_in_text"])],
         },
+        "labels": {
+            **labels,
+            "not_understood": [{**row, "first_row": shown(row["first_row"])} for row in labels["not_understood"]],
+        },
         "facts_changed": {**report["facts_changed"], "first": [*map(shown, report["facts_changed"]["first"])]},
+        "orientation_not_stated": [*map(shown, report["orientation_not_stated"])],
+        "windows_replaced": [*map(shown, report["windows_replaced"])],
         "exclusions": [
             {**exclusion, "source": shown(exclusion["source"]), "reason": without_quoted_names(exclusion["reason"])}
             for exclusion in report["exclusions"]
