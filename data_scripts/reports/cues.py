@@ -118,6 +118,8 @@ _PRIOR_EXAM = (
 SHOWN_BEFORE = (
     rf"(?<!to )(?<!to the )(?<!with )(?<!with the )(?<!from )(?<!from the )(?<!since )(?<!since the )(?<!than )"
     rf"{_PRIOR_EXAM} {_WORDS}{{0,3}}?{_SHOWED}|{_PRIOR_EXAM} (?:which|that|where) {_SHOWED}"
+    rf"|(?:radiograph|radiographs|radiography|x ray|xray|ct|myelography|ultrasound) (?:noted|{_WORDS}{{0,3}}?"
+    r"(?:showed|revealed|reported|described))"
     rf"|(?:(?:on|in|at) (?:the |a |an |his |her )?{_PRIOR_EXAM}|in {_YEAR}) (?:, )?there be"
 )
 SEEN_BEFORE = (
@@ -150,7 +152,8 @@ REASON_OF_OPERATION = word_set("for because due secondary owing treating")
 
 # Headings, over lemmas. What stands under these asserts nothing of this examination.
 HEADINGS_OF_OTHER_TEXT = (
-    r"(?:clinical |brief |relevant |pertinent |patient |medical |past |operate |noted |social |family )*"
+    r"(?:clinical |brief |relevant |pertinent |patient |medical |past |operate |noted |social |family "
+    r"|provided |given )*"
     r"(?:indication|indications|history|histories)(?: of (?:the )?noted illness)?"
     r"(?:(?: and|,) (?:clinical )?(?:indication|indications|history))?(?: for (?:the )?(?:exam|examination|study|mri))?"
     r"|clinical (?:information|data|detail|details|question|questions|background|context|noted|note|presentation"
@@ -167,7 +170,7 @@ HEADINGS_BEFORE_A_SIGN = (
     r" (?:study|studies|exam|exams|examination|examinations|imaging|mri|ct|films|operate|report|reports|treatment)"
     r"|compared|symptoms|question|questions|request|requested|ordering diagnosis|order|limitation|limitations"
     r"|disclaimer"
-    r"|medication|medications|risk factors|icd|hx|pmh|ddx|differential(?: diagnosis)?"
+    r"|medication|medications|risk factors|icd|dx|hx|pmh|ddx|differential(?: diagnosis)?"
 )
 # The same, for one statement: what follows may have no heading.
 HEADINGS_OF_METHOD = (

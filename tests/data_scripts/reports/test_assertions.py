@@ -77,6 +77,7 @@ from tests.data_scripts.reports.test_findings import facts
         ("45-year-old man with herniation. Herniation, for evaluation. Patient with cyst", []),
         # Nor is what was seen or done before.
         ("Prior MRI showed L4-5 extrusion. Compressing the sac", ["thecal sac compression"]),
+        ("X-ray showed a fracture. CT of the spine revealed a cyst", []),
         ("MRI of 2019 demonstrated a cyst. In 2019 there was a bulge", []),
         ("The cyst seen on the previous MRI. On the prior study there was a bulge", []),
         ("Previously seen cyst has resolved; bulge seen on the prior MRI is no longer visible", ["-cyst", "-bulge"]),
