@@ -37,6 +37,7 @@ def folder(tmp_path) -> Path:
         split_rule="By patient.",
         deidentification={"passed": False, "ids": "kept", "burnt_in_text": ["SMITH_JOHN.png"]},
         facts_changed=[],
+        labels={},
         orientation_not_stated=[],
         windows_replaced=[],
     )
