@@ -4,12 +4,14 @@
 
 Headers are cleaned by the basic profile of the standard, folders and files get new names, and files that may have text
 in their pixels are left out. Slices of a series stay together. With the same key file a patient gets the same pseudonym
-next time; keep that file where only you can read it. Without a key file, no one can trace the copies back.
+next time; keep that file where only you can read it. Without a key file, no one can trace the copies back. Files
+without a PatientID are taken for the patient of the same PatientName.
 
 `OUT.files.json` next to the output lists what was done with each file. It contains the old names: keep it to yourself.
 """
 
 import io
+import logging
 import sys
 from collections import Counter
 from dataclasses import MISSING, dataclass
@@ -24,10 +26,13 @@ from data_scripts.imaging.dicom_reading import BoundedReader, num_frames, open_d
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.dicom_profile import deidentify_dicom, identifying_elements
+from data_scripts.privacy.patient_identity import Patients
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import publish, staging_folder
 from data_scripts.system.whole_files import write_bytes, write_folder, write_private_json
+
+logger = logging.getLogger(__name__)
 
 WHEN_INTERRUPTED = "Nothing was written."  # what Ctrl-C says
 WRITTEN = "written"
@@ -79,11 +84,14 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
     check_folders(raw, out)
     paths = sorted(path for path in raw.rglob("*") if path.is_file())
     outcomes: dict[str, str] = {}
+    named_only: list[Path] = []
+    patients = Patients(path for path in paths if is_dicom(path))
 
     def fill(copies: Path) -> None:
         for path in tqdm(paths, desc="de-identifying", unit=" files"):
             try:
-                _copy_without_names(path, copies, pseudonyms, keep_burnt_in)
+                has_name_only = _copy_without_names(path, copies, patients, pseudonyms, keep_burnt_in)
+                named_only.extend([path] * has_name_only)
                 outcome = WRITTEN
             except UnusableImageError as error:
                 outcome = f"left out: {error}"
@@ -96,6 +104,13 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
         write_folder(staging / "copies", fill)
         write_private_json(_list_path(out), outcomes)  # first: no copy is ever without its entry
         publish(staging / "copies", out, staging)
+    if named_only:
+        logger.warning(
+            "%d files have no PatientID; those of one PatientName were taken for one patient. Check that no two "
+            "patients share a name. The first: %s",
+            len(named_only),
+            named_only[0].relative_to(raw),
+        )
     return outcomes
 
 
@@ -103,13 +118,17 @@ def _list_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.files.json")
 
 
-def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_burnt_in: bool) -> None:
+def _copy_without_names(
+    path: Path, copies: Path, patients: Patients, pseudonyms: Pseudonyms, keep_burnt_in: bool
+) -> bool:
+    """Write the copy of a file; return whether only its name says whose it is."""
     if not is_dicom(path):
         raise UnusableImageError("not a DICOM file")
     content = io.BytesIO()
     with open_dicom(path), path.open("rb") as file:  # errors inside become `UnusableImageError`
         dataset = pydicom.dcmread(BoundedReader(file, path.name), force=True)
-        cleaned = deidentify_dicom(dataset, pseudonyms)
+        identity, has_name_only = patients.identity_of(dataset)
+        cleaned = deidentify_dicom(_with_identity(dataset, identity), pseudonyms)
         if left := identifying_elements(cleaned):
             raise UnusableImageError(f"elements that may name someone remain: {', '.join(left[:10])}")
         if not keep_burnt_in:
@@ -121,6 +140,16 @@ def _copy_without_names(path: Path, copies: Path, pseudonyms: Pseudonyms, keep_b
     # Outside the block above: a failed write ends the command, and says nothing about the file that was read.
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, content.getvalue())
+    return has_name_only
+
+
+def _with_identity(dataset: Dataset, identity: str) -> Dataset:
+    """Give the header what identifies its patient as the ID, or no name if nothing does."""
+    if identity:
+        dataset.PatientID = identity
+    else:
+        dataset.PatientID = dataset.PatientName = ""
+    return dataset
 
 
 def _check_letters(path: Path, dataset: Dataset) -> None:

@@ -6,7 +6,7 @@
 A line contains `patient_id`, `level` (`L4/L5`, or null), `kind`, `side`, `severity`, `negated`, `text` (the note as
 typed, with placeholders for names, dates and numbers) and `span` (the characters that state the kind:
 `text[span[0]:span[1]]`). `findings_report.json` next to it counts notes, findings and classes, and lists the notes that
-are empty or unreadable.
+are empty, unreadable or not understood. A note that was not understood has no class: it is not a normal one.
 """
 
 import csv
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data_scripts.privacy.identifiers import scrub_text
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
-from data_scripts.reports.text import labels_from_report, report_findings
+from data_scripts.reports.text import labels_from_report, read_report, report_findings
 from data_scripts.sources.notes import Note, read_notes
 from data_scripts.system.command_line import run, setting
 from data_scripts.system.staging import staging_folder
@@ -52,11 +52,13 @@ def main(args: ParseArguments) -> None:
     report = parse_reports(args)
     print(
         f"{report['notes_read']} notes read: {report['with_text']} with text, {report['empty']} empty, "
-        f"{report['left_out']} left out"
+        f"{report['left_out']} left out, {len(report['not_understood'])} not understood"
     )
     print(f"empty: {', '.join(report['empty_patient_ids']) or 'none'}")
     for exclusion in report["exclusions"][:10]:
         print(f"left out: {exclusion['source']}: {exclusion['reason']}")
+    for note in report["not_understood"][:10]:
+        print(f"not understood: {note['source']}: {note['reason']}")
     print(f"{report['findings']} findings written to {args.out}")
     print(", ".join(f"{count} {name}" for name, count in report["patients_by_class"].items()))
 
@@ -77,7 +79,8 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
     usable = [note for note in notes if note.problem is None]
     with_text = [replace(note, text=scrub_text(note.text)) for note in usable if note.text]
     rows = [row for note in tqdm(with_text, desc="notes", unit=" notes", disable=None) for row in findings_of(note)]
-    classes = Counter(labels_from_report(note.text)[0] for note in with_text)  # the first one is the patient's
+    classes = Counter(label for note in with_text for label in labels_from_report(note.text)[:1])  # the patient's
+    problems = [(note.where, read_report(note.text).problem) for note in with_text]
     report = {
         "notes": str(args.notes),
         "notes_read": len(notes),
@@ -87,6 +90,7 @@ def parse_reports(args: ParseArguments) -> dict[str, Any]:
         "findings": len(rows),
         "findings_by_kind": dict(Counter(row["kind"] for row in rows).most_common()),
         "patients_by_class": {name: classes[name] for name in (LOW_BACK_PAIN, NO_FINDING)},
+        "not_understood": [{"source": where, "reason": problem} for where, problem in problems if problem],
         "empty_patient_ids": [note.patient_id for note in usable if not note.text],
         "exclusions": [{"source": note.where, "reason": note.problem} for note in notes if note.problem is not None],
     }

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +71,7 @@ _MISSING_WORDS = frozenset(
         *("unavailable", "blank", "empty", "keine angabe"),
     }
 )
+_LONGEST_MISSING = 40  # longer than any of them, with brackets and blanks around it
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _ONLY_SIGNS = re.compile(rf"[-–—_.?/\\*…\s{_INVISIBLE}]*")
 _AROUND_WORDS = "<>()[]{}\"' \t\r\n" + _INVISIBLE
@@ -176,6 +178,7 @@ def paper_labels(labels: Collection[str] | None) -> tuple[str, ...] | None:
     return tuple(name for name in PAPER_LABELS if is_present[name]) or None
 
 
+@lru_cache(maxsize=4096)  # the cells of a table repeat
 def is_missing(text: str) -> bool:
     """Whether a cell of a table says that there is nothing: empty, a dash or a question mark, or a word for it.
 
@@ -185,6 +188,8 @@ def is_missing(text: str) -> bool:
     """
     if _ONLY_SIGNS.fullmatch(text):
         return True
+    if len(text) > _LONGEST_MISSING:
+        return False
     return " ".join(re.split(r"[\s._]+", text.casefold().strip(_AROUND_WORDS))).strip() in _MISSING_WORDS
 
 

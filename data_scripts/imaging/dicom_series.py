@@ -26,6 +26,7 @@ _SAME_DIRECTION = 0.9998  # cosine of 1 degree
 _SAME_PLACE = 0.1  # of the usual distance between slices
 _GAP = 1.5
 _NUM_NAMED = 5
+_WITHOUT_IMAGES = ("SR", "PR", "KO", "DOC", "PLAN", "REG")  # modalities of reports, displays and notes
 _PIXEL_TAGS = [
     Tag(keyword)
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *PIXEL_TAGS, *WINDOW_TAGS)
@@ -56,13 +57,15 @@ class UnusableSeriesError(UnusableImageError):
 def read_stacks(path: Path) -> list[Stack | UnusableSeriesError]:
     """Find the stacks in a folder, also in folders within it, or in one file; pixels are not read.
 
-    Files that are not DICOM are passed over, and so is a `DICOMDIR`.
+    Files that are not DICOM are passed over, and so are those that hold no image by their kind, such as a `DICOMDIR`
+    or a structured report.
 
     Returns:
         The stacks of each series, by its id; an error for one whose slices make no volume.
 
     Raises:
-        UnusableImageError: If there is no DICOM file, or one that cannot be read, which may be a slice of any series.
+        UnusableImageError: If there is no DICOM file, or one that cannot be read, which may be a slice of any series,
+            or there are slices of several patients or examinations, of which a report is about one.
     """
     of_series: dict[str, list[SliceHeader]] = defaultdict(list)
     for file in _files(path) if path.is_dir() else [path]:
@@ -70,7 +73,10 @@ def read_stacks(path: Path) -> list[Stack | UnusableSeriesError]:
             for header in read_headers(file):
                 of_series[header.series_id].append(header)
         except UnusableImageError as error:
+            if _holds_no_image(file):
+                continue
             raise UnusableImageError(f"{file.name!r} cannot be read as a slice: {error}; take it away") from error
+    _check_one_examination(path, [header for headers in of_series.values() for header in headers])
     found: list[Stack | UnusableSeriesError] = []
     for series_id, headers in sorted(of_series.items()):
         groups = _by_orientation(headers)
@@ -104,6 +110,25 @@ def read_frames(frames: Sequence[tuple[Path, int]]) -> tuple[np.ndarray, bool]:
         for pixels, scale in zip(slices, scales, strict=True)
     ]
     return np.stack(values), are_inverted[0]
+
+
+def _holds_no_image(path: Path) -> bool:
+    try:
+        with open_dicom(path, [Tag("Modality")]) as file:
+            return str(file.header.get("Modality")) in _WITHOUT_IMAGES
+    except UnusableImageError:
+        return False
+
+
+def _check_one_examination(path: Path, headers: Sequence[SliceHeader]) -> None:
+    if not headers:
+        raise UnusableImageError(f"{path.name!r} holds no DICOM image")
+    for what, ids in (
+        ("patients", {header.patient_id for header in headers}),
+        ("examinations", {header.study_id for header in headers}),
+    ):
+        if len(ids) > 1:
+            raise UnusableImageError(f"{path.name!r} holds slices of {len(ids)} {what}; name a folder of one")
 
 
 def _files(folder: Path) -> list[Path]:

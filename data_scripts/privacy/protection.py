@@ -9,7 +9,10 @@ from functools import lru_cache
 from data_scripts.privacy.identifiers import find_identifiers, scrub_text
 from data_scripts.privacy.pseudonyms import Pseudonyms
 from data_scripts.records import Record, SourceAbout, SourceInfo
+from data_scripts.reports.language import seems_english
 from data_scripts.reports.text import normalise_report, report_facts
+
+LANGUAGE = "LANGUAGE"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class ScrubbedText:
 
     text: str
     replaced: tuple[str, ...] = ()  # kinds of the passages that were replaced
-    left: tuple[str, ...] = ()  # kinds of passages that a second check still finds; if any, the text must not be shared
+    left: tuple[str, ...] = ()  # kinds of passages that a second check still finds, and `LANGUAGE` if the text is not
+    # English, whose names and dates the rules may miss; if any, the text must not be shared
     facts_changed: bool = False  # whether its findings changed, because one was taken for a name
 
 
@@ -38,9 +42,19 @@ def scrub(text: str) -> ScrubbedText:
     if replaced_later := _kinds_in(clean):
         clean = scrub_text(clean)
     if not (replaced + replaced_later):
-        return ScrubbedText(clean)
+        return ScrubbedText(clean, left=unjudged_kinds(clean))
     facts_changed = report_facts(clean) != report_facts(normalise_report(text))
-    return ScrubbedText(clean, replaced + replaced_later, _kinds_in(clean), facts_changed)
+    return ScrubbedText(clean, replaced + replaced_later, _kinds_in(clean) + unjudged_kinds(clean), facts_changed)
+
+
+def unjudged_kinds(text: str) -> tuple[str, ...]:
+    """Return `LANGUAGE` for a text in another language, in which names and dates may be missed; else nothing.
+
+    Example:
+        >>> unjudged_kinds("Mild bulge"), unjudged_kinds("Hernia discal izquierda")
+        ((), ('LANGUAGE',))
+    """
+    return () if seems_english(text) else (LANGUAGE,)
 
 
 def _kinds_in(text: str) -> tuple[str, ...]:

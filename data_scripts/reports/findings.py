@@ -7,7 +7,10 @@ The steps, statement by statement: words (spelling mistakes corrected) → menti
 from dataclasses import dataclass
 
 from data_scripts.reports import modifiers
-from data_scripts.reports.mentions import Statement
+from data_scripts.reports.drafts import Statement
+from data_scripts.reports.language import seems_english
+from data_scripts.reports.lexicon import NOT_LOW_BACK_PAIN
+from data_scripts.reports.sections import asserting_statements
 from data_scripts.reports.words import read_statements
 
 
@@ -26,6 +29,14 @@ class Finding:
 Fact = tuple[str, str | None, str | None, str | None, bool]  # kind, level, side, severity, negated
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportReading:
+    """What a report says, and whether the reader understood it."""
+
+    findings: tuple[Finding, ...]
+    problem: str = ""  # why the report was not understood; empty if it was
+
+
 def report_facts(text: str) -> frozenset[Fact]:
     """Read the facts of a report that another wording must keep: its findings without their places."""
     return frozenset((f.kind, f.level, f.side, f.severity, f.negated) for f in report_findings(text))
@@ -35,8 +46,9 @@ def report_findings(text: str) -> tuple[Finding, ...]:
     """Read a report into its findings, in the order of the text, one for each level named.
 
     A statement without a level continues the level named last if it is still about the disc; a general statement
-    ("No significant thecal sac or nerve root compression noted.") has none. A query, as in "lesion
-    noted ? neuroma, sequestrated disc" or "haemangioma ?", is a differential diagnosis and not a finding.
+    ("No significant thecal sac or nerve root compression noted.") has none. Left out is what is not stated of this
+    examination: queries ("rule out stenosis", "haemangioma ?"), history, comparison and advice. A text that seems not
+    to be English has no findings.
 
     Example:
         >>> for finding in report_findings("Mild bulge at L4-5, compresing Lt exit nerve root // No spinal stenosis"):
@@ -45,14 +57,33 @@ def report_findings(text: str) -> tuple[Finding, ...]:
         L4/L5 nerve root compression left None False
         None stenosis None None True
     """
+    return read_report(text).findings
+
+
+def read_report(text: str) -> ReportReading:
+    """Read the findings of a report, and say whether it was understood.
+
+    A report is understood if it is English and states or denies a finding, or calls something normal. One that affirms
+    nothing but an abnormality that the reader does not know ("arachnoiditis") is not.
+
+    Example:
+        >>> read_report("Normal study.").problem, read_report("Arachnoiditis at L4.").problem
+        ('', 'no known finding and no word of normality')
+    """
+    if not seems_english(text):
+        return ReportReading(findings=(), problem="seems not to be English")
     findings: list[Finding] = []
     context = modifiers.LevelContext()
-    for words in read_statements(text):
-        statement = Statement(words)
-        modifiers.attach_severities(statement)
-        modifiers.attach_grades(statement)
-        modifiers.attach_sides(statement)
+    is_normal, unread = False, ""
+    for words, follows_heading in asserting_statements(read_statements(text), text):
+        context = modifiers.LevelContext() if follows_heading else context
+        statement = Statement(words, text)
+        is_normal = is_normal or statement.says_normal
+        unread = unread or statement.unread_abnormality
+        modifiers.attach_severities_and_sides(statement)
         context = modifiers.attach_levels(statement, context)
+        if statement.states_nothing:  # a level of another examination is not carried over
+            context = modifiers.LevelContext()
         modifiers.attach_sides_of_discs(statement)
         findings += [
             Finding(
@@ -66,4 +97,9 @@ def report_findings(text: str) -> tuple[Finding, ...]:
             for draft in statement.drafts
             for level in draft.levels or (None,)
         ]
-    return tuple(findings)
+    problem = ""
+    if not findings and not is_normal:
+        problem = "no known finding and no word of normality"
+    elif unread and all(finding.negated or finding.kind in NOT_LOW_BACK_PAIN for finding in findings):
+        problem = f"affirms only what the reader does not know: {unread!r}"
+    return ReportReading(findings=tuple(findings), problem=problem)

@@ -7,10 +7,8 @@ finding an action on a structure is.
 
 import re
 
-
-def word_set(text: str) -> frozenset[str]:
-    """Split a list of words at its blanks."""
-    return frozenset(text.split())
+from data_scripts.reports import cues
+from data_scripts.reports.cues import word_set as word_set
 
 
 def _kinds(text: str) -> frozenset[str]:
@@ -22,23 +20,35 @@ def _kinds(text: str) -> frozenset[str]:
 ACTION_FORMS = {
     "compress": {
         "active": "compress compresses compressing pressing encroach encroaches encroaching impinge impinges impinging "
-        "displace displaces displacing obliterate obliterates obliterating efface effaces effacing flatten flattens "
+        "displace displaces displacing deform deforms entrap entraps entrapping obliterate obliterates obliterating "
+        "efface effaces effacing flatten flattens "
         "flattening compromise compromises compromising deforming",
-        "passive": "compressed encroached impinged displaced obliterated effaced flattened compromised",
-        "noun": "compression encroachment impingement displacement obliteration effacement",
+        "passive": "compressed encroached impinged displaced obliterated effaced flattened compromised deformed "
+        "entrapped",
+        "noun": "entrapment compression encroachment impingement displacement obliteration effacement",
     },
     "indent": {"active": "indent indents indenting intending", "passive": "indented", "noun": "indentation impression"},
+    "effect": {"noun": "effect effects"},
     "touch": {
-        "active": "abut abuts abutting touch touches touching reach reaches reaching contact contacts contacting",
+        "active": "abut abuts abutts abutting touch touches touching reach reaches reaching contact contacts "
+        "contacting",
         "passive": "abutted touched contacted",
         "noun": "abutment",
     },
     "narrow": {"active": "narrows narrowing", "passive": "narrow narrowed stenosed stenotic", "noun": "stenosis"},
+    "collapse": {"active": "collapsing", "passive": "collapsed", "noun": "collapse"},
     "reduce": {"active": "reducing", "passive": "reduced decreased diminished", "noun": "loss reduction decrease"},
-    "crowd": {"active": "crowding", "passive": "crowded"},
-    "thicken": {"active": "thickening", "passive": "hypertrophied thickened enlarged", "noun": "hypertrophy"},
+    "crowd": {"active": "crowding clumping", "passive": "crowded clumped"},
+    "thicken": {
+        "active": "thickening buckling infolding",
+        "passive": "hypertrophied thickened enlarged",
+        "noun": "hypertrophy",
+    },
     "degrade": {"passive": "arthritic", "noun": "arthropathy arthrosis osteoarthritis"},
-    "spare": {"passive": "adequate patent preserved open normal capacious maintained intact unremarkable"},
+    "spare": {
+        "passive": "adequate patent preserved open normal capacious maintained intact unremarkable "
+        "spared healthy unaffected uninvolved"
+    },
     "free": {"passive": "free"},
 }
 
@@ -51,18 +61,20 @@ FORMS = {
     "bulge": "bulge bulges bulging bulged",
     "canal": "canal canals",
     "central": "central centrally midline posterocentral posteriocentral",
-    "change": "change changes altered alteration alterations abnormality abnormalities irregular irregularity",
+    "abnormality": "abnormality abnormalities",
+    "change": "change changes altered alteration alterations irregular irregularity",
     "cyst": "cyst cysts meningocele",
     "defect": "defect defects",
-    "degenerative": "degenerative degenerated spondylotic",
-    "degeneration": "degeneration degenerations spondylosis",
+    "degenerative": "degenerative degenerated degenerate degenerating spondylotic",
+    "degeneration": "degeneration degenerations spondylosis spondyloarthrosis osteochondrosis",
     "desiccate": "desiccated desiccating desiccation desiccative dissicating dissecating dehydrated dehydration",
     "disc": "disc discs disk disks discal",
     "edema": "edema oedema",
     "endplate": "endplate endplates",
     "exit": "exit exits exiting exite",
     "extrude": "extrusion extrusions extruded extruding extrudes",
-    "facet": "facet facets zygapophyseal zygapophysial apophyseal",
+    "fail": "fail fails failed failing failure",
+    "facet": "facet facets facetal facetogenic zygapophyseal zygapophysial apophyseal",
     "flavum": "flavum flava",
     "foramen": "foramen foramina foramens neuroforamen neuroforamina",
     "foraminal": "foraminal neuroforaminal",
@@ -75,7 +87,8 @@ FORMS = {
     "left": "left leftward leftwards lt lft l't levo laevo",
     "level": "level levels",
     "ligament": "ligamentum ligament ligaments ligamenta",
-    "mass": "lesion lesions mass masses tumour tumor lipoma",
+    "mass": "lesion lesions mass masses tumour tumor lipoma metastasis metastases metastatic neoplasm "
+    "neoplasms schwannoma neurofibroma meningioma ependymoma plasmacytoma",
     "mild": "mild mildly slight slightly small",
     "minimal": "minimal minimally tiny",
     "moderate": "moderate moderately",
@@ -88,10 +101,11 @@ FORMS = {
     "not": "not cannot can't couldn't isn't aren't wasn't weren't doesn't don't didn't hasn't haven't hadn't "
     "isnt arent wasnt werent doesnt didnt hasnt havent",
     "noted": "noted notes seen found identified detected visualised visualized demonstrated appreciated present "
-    "evident",
-    "operate": "operation operations surgery surgical operative postoperative fixation fusion screws laminectomy "
-    "discectomy fenestration decompression",
-    "osteophyte": "osteophyte osteophytes osteophytic",
+    "evident visible observed",
+    "operate": "operation operations surgery surgeries surgical operated operative postoperative fixation fusion screws "
+    "laminectomy "
+    "laminectomies laminotomy discectomy microdiscectomy fenestration decompression",
+    "osteophyte": "osteophyte osteophytes osteophytic spur spurs spurring lipping",
     "plate": "plate plates",
     "protrude": "protrusion protrusions protruded protruding protrudes",
     "recess": "recess recesses",
@@ -102,14 +116,15 @@ FORMS = {
     "schmorl": "schmorl schmorls schmorl's",
     "scoliosis": "scoliosis kyphoscoliosis",
     "sequester": "sequestration sequestrated sequestered sequestrum sequestrate",
-    "severe": "severe severely marked markedly significant significantly large largely huge",
+    "severe": "severe severely marked markedly large largely huge advanced critical profound pronounced",
+    "significant": "significant significantly",
     "side": "side sides sided",
     "space": "space spaces",
     "spasm": "spasm spasms spam",
-    "spondylolisthesis": "spondylolisthesis anterolisthesis retrolisthesis listhesis",
+    "spondylolisthesis": "spondylolisthesis anterolisthesis retrolisthesis laterolisthesis listhesis",
     "spondylolysis": "spondylolysis lysis",
     "straighten": "straightening straightened",
-    "tear": "tear tears torn fissure fissures",
+    "tear": "tear tears torn fissure fissures fissured fissuring rent",
     "thecal": "thecal theca dural thecalsac",
     "vertebra": "vertebra vertebrae vertebral",
     "wedge": "wedge wedging wedged",
@@ -118,6 +133,7 @@ FORMS = {
 # Known words with neither lemma nor meaning, except those that phrases and lists below contain.
 OTHER_WORDS = word_set(
     """
+    curvature falls
     abnormal about advised alone alongside among angular anterior anywhere apparent appearance area arthritis
     arthrodesis associated asymmetric axial based bony broad bulk bulky casts caudally caused causing centre cervical
     chance chances charge coding collection compared comparison compatible component components compose composed
@@ -143,40 +159,60 @@ OTHER_WORDS = word_set(
 )
 
 # finding → the phrases, over lemmas, that state it on their own. The first match wins, so longer ones come first.
+# Words for wear and its like, of endplates, marrow or facets.
+_CHANGE = "(?:change|abnormality)"
+_DISEASE = "(?:disease|disorder)"
 FINDING_PHRASES = {
     "bulge": r"bulge",
     "protrusion": r"protrude",
     "extrusion": r"extrude",
     "sequestration": r"sequester(?: disc)?(?: fragment| material)?|(?:disc|free|detached) fragment|detached disc",
-    "herniation": r"herniate(?! of mening)",
-    "annular tear": r"annular tear|tear (?:of (?:the )?)?annular|tear",
-    "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal",
+    "herniation": r"herniate(?! of mening)|(?:slipped|ruptured) (?:intervertebral )?disc|disc rupture",
+    "annular tear": r"annular (?:tear|disruption|defect)|tear (?:of (?:the )?)?annular|tear"
+    r"|(?:high|increased) (?:signal )?intensity zone|hyperintense zone|hiz",
+    "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal"
+    r"|disc signal (?:be )?reduce|(?:reduce|low) (?:of )?(?:the )?(?:normal )?<vertebra> (?:disc )?signal(?: (?:of"
+    r"|in) (?:the )?disc)?",
     "hydration": r"(?:well )?hydrate|bright (?:homogeneous )?nucleus|nucleus of high signal",
-    "Modic change": r"(?:(?:endplate|end plate) )?(?:marrow change (?:of |\( )?)?modic(?: ?type)?"
-    r"(?: ?(?:i{1,3}|[123]))?(?: \))?(?: (?:endplate|end plate))?(?: degenerative)?(?: change)?",
+    "Modic change": rf"(?:(?:endplate|end plate) )?(?:marrow {_CHANGE} (?:of |\( )?)?modic(?: ?type)?"
+    rf"(?: ?(?:i{{1,3}}|[123]))?(?: \))?(?: (?:endplate|end plate))?(?: degenerative)?(?: {_CHANGE})?",
     "endplate change": r"(?:degenerative )?(?:endplate|end plate)(?! osteophyte)"
-    r"(?: degenerative)?(?: change| degeneration)?",
-    "degenerative change": r"degenerative(?: degenerative)? change|degeneration",
+    rf"(?: degenerative)?(?: {_CHANGE}| degeneration)?",
+    "degenerative change": rf"degenerative(?: degenerative)? {_CHANGE}|(?:disc )?degeneration(?: of (?:the )?disc)?"
+    rf"|degenerative (?:lumbar |intervertebral |multilevel )?(?:disc |spine |spinal |joint )*{_DISEASE}|ddd|discopathy"
+    rf"|discogenic (?:{_DISEASE}|{_CHANGE})|disc {_DISEASE}|disc be (?:mild |moderate |severe )?degenerative"
+    r"|degenerative (?:<level> )?(?:intervertebral )?disc(?! (?:bulge|protrude|extrude|herniate|sequester|space"
+    r"|osteophyte))",
     "Pfirrmann grade": r"pfirrmann|pfirrman",
-    "spondylolisthesis": r"vertebra slip(?: \( spondylolisthesis)?|slip of (?:the )?vertebra|spondylolisthesis",
-    "spondylolysis": r"spondylolysis|pars (?:interarticularis )?defect"
+    "spondylolisthesis": r"vertebra slip(?: \( spondylolisthesis)?|slip of (?:the )?vertebra|spondylolisthesis"
+    r"|(?:slipped|slippage of (?:the )?) vertebra",
+    "spondylolysis": r"spondylolysis|pars (?:interarticularis )?(?:defect|fracture|stress fracture)"
     r"|defect (?:of |in )(?:the )?(?:both |left |right )?pars(?: interarticularis)?",
     "osteophyte": r"(?:(?:endplate|end plate) )?osteophyte",
-    "Schmorl node": r"schmorl(?: (?:node|nodes|nodule|nodules))?",
+    "Schmorl node": r"schmorl(?: (?:node|nodes|nodule|nodules))?"
+    r"|(?:intravertebral|intraosseous|intrabody|intraspongious) (?:disc )?herniate",
     "muscle spasm": r"(?:muscle )?spasm",
-    "loss of lordosis": r"straighten|reduce (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis",
-    "scoliosis": r"scoliosis",
-    "fracture": r"(?:(?:compress|wedge|burst) )?fracture",
+    "loss of lordosis": r"straighten|reduce (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis|hypolordosis"
+    r"|(?:lumbar )?lordosis be (?:lost|reduce|straighten)|(?:reversal"
+    r"|compress) (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis",
+    "scoliosis": r"scoliosis|(?:left|right) (?:convex )?curvature",
+    "fracture": r"(?:(?:compress|wedge|burst) )?fracture|compress deformity|vertebra (?:body )?collapse"
+    r"|collapse of (?:the )?(?:<vertebra> )?(?:vertebra|body)",
     "vertebral wedging": r"wedge",
     "haemangioma": r"hemangioma",
     "cyst": r"cyst",
-    "marrow change": r"(?:bone )?marrow(?! isotope)(?: (?:signal|signals|edema|change|reconversion))*",
-    "postoperative change": r"operate",
+    "marrow change": rf"(?:bone )?marrow(?! isotope)(?: (?:signal|signals|edema|{_CHANGE}|reconversion))*",
+    "postoperative change": r"operate(?! (?:consult|consultation|opinion|review|evaluation|referral|planning"
+    r"|intervention"
+    r"|correlation|candidate|history|management|treatment))",
     "granulation tissue": r"granulation(?: tissue)?",
     "disc migration": r"migrate",
-    "discitis": r"discitis",
+    "discitis": r"discitis|spondylodiscitis",
     "vacuum phenomenon": r"vacuum|vacuume",
-    "mass": r"mass",
+    "mass": r"mass(?! effect)",
+    "facet arthropathy": rf"facet(?: joint)? (?:degenerative )?(?:{_DISEASE}|degeneration|{_CHANGE})"
+    rf"|degenerative facet(?: joint)? (?:{_DISEASE}|{_CHANGE})|degeneration of (?:the )?facet(?: joint)?"
+    rf"|arthritic facet",
 }
 
 # structure → the phrases that name it.
@@ -190,7 +226,7 @@ STRUCTURE_PHRASES = {
     "CSF space": r"csf(?: space)?|subarachnoid space",
     "spinal canal": r"(?:spinal |central |lumbar |vertebra )*canal|spinal(?= narrow)|spinal$",
     "thecal sac": r"thecal(?: sac| [a-z]{2,4}(?= (?:and|or)(?: |$)))?|sac",
-    "vertebral height": r"(?:vertebra )?(?:body|bodies) height",
+    "vertebral height": r"(?:vertebra )?(?:body|bodies) height|vertebra height",
     "disc space": r"(?:intervertebral )?disc space|(?:disc )?height",
     "facet joint": r"facet(?: joint)?",
     "ligament": r"ligament(?: flavum)?|flavum",
@@ -200,10 +236,10 @@ STRUCTURE_PHRASES = {
 RELATIONS = {
     (action, structure): finding
     for finding, actions, structure in (
-        ("thecal sac compression", "compress indent narrow", "thecal sac"),
-        ("nerve root compression", "compress indent", "nerve root"),
-        ("nerve root compression", "compress", "cauda equina"),
-        ("spinal cord compression", "compress indent", "spinal cord"),
+        ("thecal sac compression", "compress indent narrow effect", "thecal sac"),
+        ("nerve root compression", "compress indent effect", "nerve root"),
+        ("nerve root compression", "compress effect", "cauda equina"),
+        ("spinal cord compression", "compress indent effect", "spinal cord"),
         ("foraminal narrowing", "compress narrow", "foramen"),
         ("lateral recess narrowing", "compress narrow", "lateral recess"),
         ("stenosis", "compress narrow", "spinal canal"),
@@ -212,7 +248,7 @@ RELATIONS = {
         ("nerve root contact", "touch", "nerve root"),
         ("spinal cord contact", "touch", "spinal cord"),
         ("foraminal contact", "touch", "foramen"),
-        ("disc space narrowing", "narrow reduce", "disc space"),
+        ("disc space narrowing", "narrow reduce collapse", "disc space"),
         ("vertebral height loss", "reduce", "vertebral height"),
         ("nerve root crowding", "crowd", "cauda equina"),
         ("nerve root crowding", "crowd", "nerve root"),
@@ -246,7 +282,7 @@ FINDING_KINDS = tuple(
 )
 # A disc and what it does to its surroundings: a trailing "more to the left" refers to these.
 DISC_AND_EFFECT_KINDS = frozenset(DISC_CONTOUR_KINDS).union(
-    kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "touch", "narrow")
+    kind for (action, _), kind in RELATIONS.items() if action in ("compress", "indent", "effect", "touch", "narrow")
 )
 # Kinds that refer to the level named last when a statement names none.
 CONTINUING_KINDS = DISC_AND_EFFECT_KINDS | _kinds(
@@ -261,7 +297,8 @@ WITHOUT_SIDE = _kinds(
 GRADED_KINDS = _kinds("spondylolisthesis, Pfirrmann grade, Modic change, endplate change")
 
 SIDES = {"left": "left", "right": "right", "both": "bilateral", "central": "central"}
-SEVERITIES = ("minimal", "mild", "moderate", "severe")
+# lemma → the severity it states.
+SEVERITIES = {"minimal": "minimal", "mild": "mild", "moderate": "moderate", "severe": "severe", "significant": "severe"}
 
 # Kinds that on their own do not count as low back pain: posture, soft tissue, a bare grade.
 NOT_LOW_BACK_PAIN = _kinds("muscle spasm, loss of lordosis, Pfirrmann grade")
@@ -285,44 +322,19 @@ LABEL_OF_KIND = {kind: f"disc {kind}" for kind in DISC_CONTOUR_KINDS} | {
     "fracture": "vertebral fracture",
 }
 
-NEGATIONS = word_set("no none not without neither nor denied denies absence lack never")
-# Two words that deny what follows them; "free" on its own denies what precedes it.
-NEGATING_PAIRS = (("negative", "for"), ("free", "of"), ("free", "from"), ("resolution", "of"))
-# Phrases that look like a negation but are not: "no change in the protrusion" says that there still is one.
-_WAYS_OF_CHANGE = r"(?:change|increase|progression|progress|improvement|worsening|deterioration|enlargement)"
-NO_NEGATION = (
-    r"(?:with or )?without (?:contrast|nuclear border|findings)|not only"
-    r"|no (?:severe |interval |definite |obvious |further )*(?:change(?! (?:of|in))"
-    rf"|{_WAYS_OF_CHANGE}(?= (?:of|in) (?:(?!and|or|nor|with)[^\s,;:]+ ){{0,7}}?"
-    r"(?:bulge|protrude|extrude|sequester|herniate|tear|cyst|fracture|spondylolisthesis|scoliosis|stenosis|compress"
-    r"|compression|narrow|narrowing)))"
-    r"|not (?:be )?(?:free (?:of|from)|negative for)"
-    r"|(?:not|partially|partial|partly|incompletely|incomplete|nearly|almost) (?:be )?"
-    r"(?:yet |completely |fully |entirely )?(?:resolve|resolution)"
-)
-# Words that query a finding: it cannot be excluded.
-QUERYING = r"not (?:completely |entirely |fully |definitely )?(?:exclude|excludes|rule out)"
-QUERIED_BEFORE = r"not (?:be )?(?:completely |entirely |fully |definitely )?(?:excluded|ruled out)"
-# Negations after what they deny.
-NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly )?noted|absent|excluded|ruled out|resolve"
-# Words that answer the heading before them: "herniation: none", "stenosis - absent".
-ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
-END_OF_NEGATION = word_set("but however although though except apart while yet where with noted ; : (")
-# After a comma, these begin a new statement and end a denied list.
-AFFIRMING = word_set("<level> there be a an noted mild moderate notable old probably likely suggestive")
-
 # At the beginning of a line these begin a statement, in lower case, too.
-STATEMENT_STARTS = NEGATIONS.union(
+STATEMENT_STARTS = cues.NEGATIONS.union(
     word_set(
         """the there evidence feature features appearance appearances spare free multilevel multiple diffuse wide
-        minimal mild moderate severe central posterior anterior left right desiccate degenerative grade about"""
+        minimal mild moderate severe significant central posterior anterior left
+        right desiccate degenerative grade about"""
     )
 )
 
 # Words that a list of structures, sides or levels may contain.
 LIST_WORDS = word_set(
     """and or nor , / ( ) the a an of on upon either neither both left right central side be appear also still not no
-    <vertebra> mild moderate severe minimal traversing descending relatively any its"""
+    <vertebra> mild moderate severe significant minimal traversing descending relatively any its widely well"""
 )
 SIDE_LIST_WORDS = word_set("and or to the more mild of toward towards paracentral side extending on ,")
 LEVEL_LIST_WORDS = word_set(", and or the level at disc to through /")
@@ -330,22 +342,24 @@ END_OF_STRUCTURES = word_set(
     """within in inside along through below above behind extending extended extends due into toward towards beyond
     without no not but however ; :"""
 )
-# Words that exclude the levels that follow: "at all levels except L5-S1"; words that may stand between.
-EXCEPTING = (("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"))
-EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 # Words of statements about no level in particular.
 GENERAL = word_set("multilevel elsewhere other multiple")
 
 # Words that are spelt right, whatever they resemble, including those of grammar and phrases.
 KNOWN_WORDS = OTHER_WORDS.union(
-    *(NEGATIONS, END_OF_NEGATION, AFFIRMING, LIST_WORDS, SIDE_LIST_WORDS, LEVEL_LIST_WORDS, END_OF_STRUCTURES, GENERAL),
+    *(LIST_WORDS, SIDE_LIST_WORDS, LEVEL_LIST_WORDS, END_OF_STRUCTURES, GENERAL),
+    *(words for words in vars(cues).values() if isinstance(words, frozenset)),
+    *(re.findall("[a-z]+", " ".join(pair)) for pair in (*cues.NEGATING_PAIRS, *cues.ENDING_PAIRS, *cues.EXCEPTING)),
     *(
         re.findall("[a-z]+", phrase)
         for phrase in (
             *FINDING_PHRASES.values(),
             *STRUCTURE_PHRASES.values(),
-            *(NO_NEGATION, QUERYING, QUERIED_BEFORE, NEGATED_BEFORE),
-            *(" ".join(words) for words in (*NEGATING_PAIRS, *ANSWERS, *EXCEPTING)),
+            *(cues.NO_NEGATION, cues.NEGATED_BEFORE, cues.QUERYING, cues.QUERIED_BEFORE, cues.ASKING, cues.EVALUATING),
+            cues.ASKED_ALTOGETHER,
+            *(cues.SHOWN_BEFORE, cues.SEEN_BEFORE, cues.PREVIOUSLY, cues.HISTORY),
+            *(cues.HEADINGS_OF_OTHER_TEXT, cues.HEADINGS_BEFORE_A_SIGN, cues.HEADINGS_OF_METHOD),
+            *(cues.HEADINGS_OF_ADVICE, cues.HEADINGS_OF_FINDINGS, cues.HEADINGS_OF_PARTS),
         )
     ),
 )

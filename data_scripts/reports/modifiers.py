@@ -1,39 +1,151 @@
 """Attach severity, grade, side and level to the findings of a statement."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
-from data_scripts.reports import lexicon
-from data_scripts.reports.mentions import Draft, Statement
-from data_scripts.reports.words import DISC_LEVELS
+from data_scripts.reports import cues, lexicon
+from data_scripts.reports.drafts import Draft, Statement
+from data_scripts.reports.words import DISC_LEVELS, levels_between
 
 _BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
+_COMPARING = frozenset("side be more greater worse larger severe than on the slightly mild".split())
+_ON_THE = frozenset(("on", "at", "the"))
 _AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
 _ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))
 _SAC_KINDS = frozenset(("thecal sac compression", "thecal sac contact"))
 _EXTENDING = frozenset(("extending", "extended", "extends", "migrate"))
 _AFTER_TRAILING_SEVERITY = (
     (),
-    *((lemma,) for lemma in ("in", "at", "on", "and", "left", "right", "central", ",", ")")),
+    *((lemma,) for lemma in ("in", "at", "on", "and", "left", "right", "central", ",", ")", ";", "but")),
+)
+_SEVERITY = f"(?:{'|'.join(lexicon.SEVERITIES)})"
+_GRADED_SIDE = re.compile(
+    rf"(?<!\S)(?:(?P<grade>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|no|not|none|without)(?: (?:narrow|compress"
+    rf"|thicken))? (?:(?:on|in|at|for) )?(?:the |\( )?"
+    rf"(?P<side>left|right)(?: side)?(?: \))?|(?P<side_before>left|right)(?: side)? (?:it )?(?:be )?(?:[:,(] )?"
+    rf"(?P<grade_after>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|none|no))(?!\S)"
+)
+_BETWEEN_GRADED_SIDES = frozenset(
+    ("and", ",", "but", "while", "whereas", "with", ";", "(", ")", "on", "at", "the", "only")
+)
+_AFTER_GRADED_SIDES = frozenset(("noted", "level", "<level>", ",", ";", ":", "with", "and", "but", "(", ")"))
+_ANOTHER_LEVEL = re.compile(
+    r"(?<!\S)(?:(?:adjacent|next|remaining|another|transitional|lumbosacral|thoracolumbar|last|lowest) (?:mobile )?"
+    r"(?:level|disc|segment|junction)|level (?:above|below))(?!\S)"
 )
 _GRADE = re.compile(r"(?:type|grade|modic|pfirrmann?) ?\(? ?(iv|i{1,3}|v|[0-5])(?!\S)")
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
 
 
-def attach_severities(statement: Statement) -> None:
+def attach_severities_and_sides(statement: Statement) -> None:
+    """Give each severity, side and grade to a finding; a side graded by itself makes a finding of its own."""
+    gradings = _graded_sides(statement)
+    taken = {index for grading in gradings for pair in grading for index in range(pair.first, pair.last + 1)}
+    taken.update(*(mention.words for mention in statement.mentions if mention.what == "no negation"))
+    _attach_severities(statement, taken)
+    _attach_grades(statement)
+    _attach_sides(statement, taken)
+    for grading in gradings:
+        _grade_sides(statement, grading)
+    # "narrowed" of a graded side says again what was said of the other: it is no finding of its own
+    statement.drafts = [
+        draft for draft in statement.drafts if draft.head.what != "action" or draft.head.first not in taken
+    ]
+
+
+@dataclass(frozen=True)
+class _GradedSide:
+    """A side with the severity stated of it, "severe on the left", or denied, "no left"."""
+
+    first: int
+    last: int
+    side: str
+    severity: str | None  # None if it is denied
+
+
+def _graded_sides(statement: Statement) -> list[list[_GradedSide]]:
+    """Find sides that are graded one by one: a list of two, or one after a finding of the other side."""
+    text = " ".join(statement.lemmas)
+    pairs = []
+    for match in _GRADED_SIDE.finditer(text):
+        first = text.count(" ", 0, match.start())
+        grade, side = match["grade"] or match["grade_after"], match["side"] or match["side_before"]
+        severity = lexicon.SEVERITIES.get(grade.split()[-1])
+        pairs.append(_GradedSide(first, first + match.group().count(" "), side, severity))
+    gradings: list[list[_GradedSide]] = []
+    for pair in pairs:
+        before = gradings[-1][-1] if gradings else None
+        between = statement.lemmas[before.last + 1 : pair.first] if before else ()
+        if before and before.side != pair.side and between and {*between} <= _BETWEEN_GRADED_SIDES:
+            gradings[-1].append(pair)
+        else:
+            gradings.append([pair])
+    return [grading for grading in gradings if _grades_sides(statement, grading)]
+
+
+def _grades_sides(statement: Statement, grading: Sequence[_GradedSide]) -> bool:
+    first = grading[0].first
+    if first in statement.denied or not _owners_of_grading(statement, grading):
+        return False
+    if len(grading) > 1:
+        return any(pair.severity for pair in grading)
+    other = {"left", "right", "both"} - {grading[0].side}
+    follows_on = first > 0 and statement.lemmas[first - 1] in _BETWEEN_GRADED_SIDES
+    return follows_on and _following_draft(statement, grading) is None and bool(other & {*statement.lemmas[:first]})
+
+
+def _owners_of_grading(statement: Statement, grading: Sequence[_GradedSide]) -> list[Draft]:
+    """Find the finding right after graded sides, or the last one before; with those that share its action."""
+    owner = _following_draft(statement, grading)
+    if owner is None:
+        before = [draft for draft in statement.drafts if draft.head.last < grading[0].first]
+        owner = next((draft for draft in reversed(before) if draft.kind not in lexicon.WITHOUT_SIDE), None)
+    if owner is None or owner.kind in lexicon.WITHOUT_SIDE:
+        return []
+    return [draft for draft in statement.drafts if draft is owner or (draft.action and draft.action is owner.action)]
+
+
+def _following_draft(statement: Statement, grading: Sequence[_GradedSide]) -> Draft | None:
+    last = grading[-1].last
+    draft = next((draft for draft in statement.drafts if draft.head.first > last), None)
+    if draft is None or (draft.anchor.role == "active" and last < draft.anchor.first == draft.first):
+        return None  # "severe on the left, compressing the root"
+    return None if _AFTER_GRADED_SIDES & {*statement.lemmas[last + 1 : draft.head.first]} else draft
+
+
+def _grade_sides(statement: Statement, grading: Sequence[_GradedSide]) -> None:
+    """Replace the finding of graded sides by one for each side."""
+    for owner in _owners_of_grading(statement, grading):
+        stated = {pair.side for pair in grading}
+        own = {"left", "right"} if "bilateral" in owner.sides else {*owner.sides} & {"left", "right"}
+        kept = [replace(owner, sides=[side]) for side in sorted(own - stated)]
+        graded = [
+            replace(
+                owner,
+                sides=[pair.side],
+                severity=pair.severity,
+                negated=(pair.severity is None) != owner.denies,
+            )
+            for pair in grading
+        ]
+        place = statement.drafts.index(owner)
+        statement.drafts[place : place + 1] = [*kept, *graded]
+
+
+def _attach_severities(statement: Statement, taken: Set[int]) -> None:
     """Give each severity to the finding that follows it, else to the one before ("protrusion, mild in size")."""
     anchors = sorted({draft.anchor.first for draft in statement.drafts})
     for index, lemma in enumerate(statement.lemmas):
-        if lemma in lexicon.SEVERITIES:
+        if lemma in lexicon.SEVERITIES and index not in taken:
             place = _next_anchor(statement, anchors, index)
             if place is None and statement.lemmas[index + 1 : index + 2] in _AFTER_TRAILING_SEVERITY:
                 place = max((first for first in anchors if first < index), default=None)
             for draft in statement.drafts:
                 # "no significant stenosis" denies stenosis, not merely severe stenosis
-                if draft.anchor.first == place and not (draft.negated and lemma == "severe"):
-                    draft.severity = lemma
+                if draft.anchor.first == place and not (draft.negated and lexicon.SEVERITIES[lemma] == "severe"):
+                    draft.severity = lexicon.SEVERITIES[lemma]
     for draft in statement.drafts:
         if draft.severity is None and draft.action and draft.action.name == "indent":
             draft.severity = "mild"
@@ -51,7 +163,7 @@ def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> in
     return None
 
 
-def attach_grades(statement: Statement) -> None:
+def _attach_grades(statement: Statement) -> None:
     """Give graded findings the number within three words: "Modic type II", "grade I spondylolisthesis"."""
     for draft in statement.drafts:
         if draft.kind in lexicon.GRADED_KINDS:
@@ -68,9 +180,9 @@ def _may_grade(lemma: str) -> bool:
     return lemma not in (",", ";", "and", "with", "be")
 
 
-def attach_sides(statement: Statement) -> None:
+def _attach_sides(statement: Statement, taken: Set[int]) -> None:
     """Give each side to one finding; a trailing "more to the left" does not change a stated side."""
-    for group in _side_groups(statement.lemmas):
+    for group in _side_groups(statement.lemmas, taken):
         draft = _owner_of_side(statement, group)
         if draft is None:
             continue
@@ -117,12 +229,14 @@ def side_of(draft: Draft) -> str | None:
     return next((side for side in ("left", "right", "central") if side in sides), None)
 
 
-def _side_groups(lemmas: Sequence[str]) -> list[list[int]]:
-    """Group the words of side; "central and to the left" is one group."""
+def _side_groups(lemmas: Sequence[str], taken: Set[int]) -> list[list[int]]:
+    """Group the words of side: "central and to the left" is one group, and so is "left greater than right"."""
     groups: list[list[int]] = []
-    for index in (index for index, lemma in enumerate(lemmas) if lemma in lexicon.SIDES):
-        joined = groups and all(between in lexicon.SIDE_LIST_WORDS for between in lemmas[groups[-1][-1] + 1 : index])
-        if joined and "central" in (lemmas[groups[-1][-1]], lemmas[index]):
+    for index in (index for index, lemma in enumerate(lemmas) if lemma in lexicon.SIDES and index not in taken):
+        between = lemmas[groups[-1][-1] + 1 : index] if groups else ()
+        is_listed = {*between} <= lexicon.SIDE_LIST_WORDS
+        is_compared = {*between} <= _COMPARING and (not between or "than" in between)  # "left > right"
+        if groups and (is_compared or (is_listed and "central" in (lemmas[groups[-1][-1]], lemmas[index]))):
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -139,6 +253,8 @@ def _owner_of_side(statement: Statement, group: Sequence[int]) -> Draft | None:
         draft for draft in statement.drafts if draft.head.last < first and draft.kind not in lexicon.WITHOUT_SIDE
     ]
     earlier_disc = [draft for draft in earlier if draft.kind in lexicon.DISC_AND_EFFECT_KINDS]
+    if earlier and _is_postposed(statement, group) and {*lemmas[earlier[-1].last + 1 : first]} <= _ON_THE:
+        return earlier[-1]  # "tear on the left and mild bulge"
     following = _finding_after(statement, group[-1], stop_at_comma=bool(earlier_disc))
     is_next = following is not None and following.head.first == group[-1] + 1
     if following is not None and (is_next or not earlier_disc or not _is_postposed(statement, group)):
@@ -211,7 +327,7 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
         is_bare = not statement.drafts
         levels = _spread_levels(statement, groups)
         context = LevelContext(levels, is_heading=is_bare, is_normal=is_bare and "spare" in statement.lemmas)
-    elif lexicon.GENERAL & {*statement.lemmas}:
+    elif lexicon.GENERAL & {*statement.lemmas} or _ANOTHER_LEVEL.search(" ".join(statement.lemmas)):
         context = LevelContext()
     elif _continues(statement) or (context.is_normal and denies_all):
         for draft in statement.drafts:
@@ -228,9 +344,9 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
 
 
 def _is_excepted(lemmas: Sequence[str], group: _LevelGroup) -> bool:
-    between = [*takewhile(lambda lemma: lemma in lexicon.EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
+    between = [*takewhile(lambda lemma: lemma in cues.EXCEPTED_LEVEL_WORDS, reversed(lemmas[: group.first]))]
     before = lemmas[: group.first - len(between)]
-    return any(before[-len(words) :] == words for words in lexicon.EXCEPTING)
+    return any(before[-len(words) :] == words for words in cues.EXCEPTING)
 
 
 def _except_levels(statement: Statement, group: _LevelGroup) -> None:
@@ -238,10 +354,12 @@ def _except_levels(statement: Statement, group: _LevelGroup) -> None:
     before = [draft for draft in statement.drafts if draft.head.first < group.first]
     for draft in before:
         draft.levels = tuple(level for level in draft.levels if level not in group.levels)
-    if "where" in statement.lemmas[group.last : group.last + 3]:
-        for draft in statement.drafts:
-            if draft.head.first > group.last:
-                draft.levels = group.levels
+    lemmas = statement.lemmas
+    end = lemmas.index(",", group.last) if "," in lemmas[group.last :] else len(lemmas)
+    has_clause = "where" in lemmas[group.last : group.last + 3]
+    for draft in statement.drafts:
+        if draft.head.first > group.last and (has_clause or draft.head.first < end):  # "except L4-5 bulge"
+            draft.levels = group.levels
     statement.drafts += [
         replace(draft, negated=not draft.negated, severity=None, sides=[], levels=group.levels)
         for draft in before
@@ -272,8 +390,9 @@ def _level_groups(statement: Statement) -> list[_LevelGroup]:
 
 
 def _joined(first: Sequence[str], second: Sequence[str], *, is_range: bool = False) -> tuple[str, ...]:
-    places = sorted({DISC_LEVELS.index(level) for level in (*first, *second)})
-    return tuple(DISC_LEVELS[place] for place in (range(places[0], places[-1] + 1) if is_range else places))
+    if is_range and first and second:
+        return levels_between([vertebra for level in (*first, *second) for vertebra in level.split("/")])
+    return tuple(sorted({*first, *second}, key=DISC_LEVELS.index))
 
 
 def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple[str, ...]:

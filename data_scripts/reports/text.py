@@ -4,7 +4,7 @@ import re
 import unicodedata
 from itertools import chain, pairwise
 
-from data_scripts.reports.findings import Finding, report_facts, report_findings
+from data_scripts.reports.findings import Finding, ReportReading, read_report, report_facts, report_findings
 from data_scripts.reports.lexicon import FINDING_KINDS, LABEL_OF_KIND, NOT_LOW_BACK_PAIN
 from data_scripts.reports.words import (
     DISC_LEVELS,
@@ -25,6 +25,7 @@ __all__ = [
     "labels_at_level",
     "labels_from_report",
     "normalise_report",
+    "read_report",
     "replace_spans",
     "report_facts",
     "report_findings",
@@ -189,7 +190,7 @@ def _join_sentences(first: str, second: str) -> str:
 
 
 def labels_from_report(text: str) -> tuple[str, ...]:
-    """Name the classes of a report.
+    """Name the classes of a report; none if it was not understood, which is not the same as normal.
 
     `LBP` (low back pain) stands for any finding that the report affirms, except muscle spasm, loss of lordosis and a
     bare Pfirrmann grade: the paper does not say which it counts; these are ours. A report without any has
@@ -200,12 +201,14 @@ def labels_from_report(text: str) -> tuple[str, ...]:
         ('LBP', 'disc bulge', 'thecal sac compression')
         >>> labels_from_report("Features of muscle spasm. No evidence of disc herniation.")
         ('No Finding',)
+        >>> labels_from_report("Hochgradige Spinalkanalstenose L3/4.")
+        ()
     """
-    return _labels(report_findings(text), (*DISC_LEVELS, None))
+    return _labels(read_report(text), (*DISC_LEVELS, None))
 
 
 def labels_at_level(text: str, level: str) -> tuple[str, ...]:
-    """Name the classes of one disc of a report.
+    """Name the classes of one disc of a report; none if the report was not understood.
 
     `LBP` and `No Finding` are the patient's, as in the paper: all images of a patient have them. The other classes
     are those that the report affirms at this level; a finding without a level ("multilevel bulges") is at none.
@@ -219,11 +222,13 @@ def labels_at_level(text: str, level: str) -> tuple[str, ...]:
     """
     if level not in DISC_LEVELS:
         raise ValueError(f"level must be one of {', '.join(DISC_LEVELS)}, got {level!r}")
-    return _labels(report_findings(text), (level,))
+    return _labels(read_report(text), (level,))
 
 
-def _labels(findings: tuple[Finding, ...], levels: tuple[str | None, ...]) -> tuple[str, ...]:
-    affirmed = [finding for finding in findings if not finding.negated]
+def _labels(reading: ReportReading, levels: tuple[str | None, ...]) -> tuple[str, ...]:
+    if reading.problem:
+        return ()
+    affirmed = [finding for finding in reading.findings if not finding.negated]
     if all(finding.kind in NOT_LOW_BACK_PAIN for finding in affirmed):
         return ("No Finding",)
     kinds = {finding.kind for finding in affirmed if finding.level in levels}

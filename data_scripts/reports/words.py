@@ -11,13 +11,27 @@ from rapidfuzz.distance import OSA
 
 from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS, STATEMENT_STARTS
 
+EXTRA_VERTEBRAE = ("T13", "L6")  # about one spine in ten has one
 VERTEBRAE = (
     *(f"C{number}" for number in range(1, 8)),
-    *(f"T{number}" for number in range(1, 13)),
-    *(f"L{number}" for number in range(1, 6)),
+    *(f"T{number}" for number in range(1, 14)),
+    *(f"L{number}" for number in range(1, 7)),
     *(f"S{number}" for number in range(1, 6)),
 )
-DISC_LEVELS = tuple(f"{upper}/{lower}" for upper, lower in pairwise(VERTEBRAE))
+
+
+def _discs(vertebrae: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{upper}/{lower}" for upper, lower in pairwise(vertebrae))
+
+
+_USUAL_VERTEBRAE = tuple(name for name in VERTEBRAE if name not in EXTRA_VERTEBRAE)
+# From the top down; a disc that only an extra vertebra makes stands after the usual one that has its place.
+DISC_LEVELS = tuple(
+    sorted(
+        {*_discs(VERTEBRAE), *_discs(_USUAL_VERTEBRAE)},
+        key=lambda level: (VERTEBRAE.index(level.split("/")[0]), level in _discs(VERTEBRAE)),
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +42,7 @@ class Word:
     end: int
     lemma: str  # the word as the lexicon knows it, or in lower case; `<level>` or `<vertebra>` for those
     role: str = ""  # role of an action: `active`, `passive` or `noun`
-    levels: tuple[str, ...] = ()  # discs that a level names, from the top down
+    levels: tuple[str, ...] = ()  # discs that a level names, from the top down; none if it is not understood
 
 
 # A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
@@ -38,7 +52,8 @@ _JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
 _NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
 # What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is not a decimal if the vertebrae are neighbours.
 _NEIGHBOURS = "|".join(
-    rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])" for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1))
+    rf"[Ll]\s?{upper}{_JOINT}{lower}(?=,\s?[0-9])"
+    for upper, lower in ((1, 2), (2, 3), (3, 4), (4, 5), (5, 1), (5, 6), (6, 1))
 )
 _TOKEN = re.compile(
     rf"""
@@ -46,12 +61,13 @@ _TOKEN = re.compile(
              |{_START}(?:LS(?=\s?[-/]\s?[Ss]\s?1)|{_VERTEBRA})(?:{_NEXT_VERTEBRA})+
              |{_START}(?:{_VERTEBRA})\ ?[LlSs]\s?[1-5](?![0-9])
              |{_START}(?:{_VERTEBRA})\ (?:over|on|upon)\ (?:{_VERTEBRA})(?![0-9]))
-    |(?P<short>(?:(?<=[,&d+]\ )|(?<=[0-9][,&+]))[1-5][-/\\](?:[1-5]|[Ss]1)(?![0-9/.-]|\s?(?:mm|cm)))
+    |(?P<short>(?:(?<=[,&d+]\ )|(?<=[0-9][,&+]))(?:[1-5][-/\\](?:[1-5]|[Ss]1)|5[-/\\]6|6[-/\\][Ss]?1)
+             (?![0-9/.-]|\s?(?:mm|cm)))
     |(?P<vertebra>{_START}(?:{_VERTEBRA})(?![0-9]))
     |(?P<break>[/\\]{{2,}}|[\r\n]\s*|[•;]|\.{{2,}})
     |(?P<number>[0-9]+(?:[.,][0-9]+)?)
     |(?P<word>(?:(?!(?<=[a-z])[CDLTS][0-9])[^\W\d_])+(?:['’][^\W\d_]+)*)
-    |(?P<sign>[.,:()&+?-])
+    |(?P<sign>[.,:()&+?–—-])
     """,
     re.VERBOSE,
 )
@@ -178,13 +194,14 @@ def _words(match: re.Match[str], kind: str) -> Iterator[Word]:
     text, start, end, found = match.string, match.start(), match.end(), match.group()
     if kind in ("level", "short"):
         levels = _named_levels(found if kind == "level" else f"L{found}")
-        yield Word(start=start, end=end, lemma="<level>" if levels else "<vertebra>", levels=levels)
+        is_level = bool(levels) or not _names_no_level(found)
+        yield Word(start=start, end=end, lemma="<level>" if is_level else "<vertebra>", levels=levels)
     elif kind == "vertebra":
         yield Word(start=start, end=end, lemma="<vertebra>")
     elif kind == "side":  # a bare letter: "R paracentral"
         yield Word(start=start, end=end, lemma="left" if found == "L" else "right")
     elif kind == "sign":
-        if found == "-":  # a dash between words separates like a comma, a hyphen within a word does not
+        if found in "-–—":  # a dash between words separates like a comma, a hyphen within a word does not
             if text[start - 1 : start].isspace() or text[end : end + 1].isspace():
                 yield Word(start=start, end=end, lemma=",")
         else:
@@ -215,10 +232,28 @@ def _named_levels(found: str) -> tuple[str, ...]:
         if region in "LS" and number > 9:
             number = int(digits[0])  # "L23-L3": one digit too many
         vertebrae.append(f"{region}{number}")
-    known = [VERTEBRAE.index(name) for name in vertebrae if name in VERTEBRAE]
-    if len(known) < 2 or known[0] >= known[-1] or found.upper().replace(" ", "") in ("T1/T2", "T1-T2"):  # MRI sequences
+    if not {*vertebrae} <= {*VERTEBRAE} or _names_no_level(found):
         return ()
-    return DISC_LEVELS[known[0] : known[-1]]
+    if VERTEBRAE.index(vertebrae[0]) > VERTEBRAE.index(vertebrae[-1]):
+        return ()
+    return levels_between(vertebrae)
+
+
+def levels_between(vertebrae: Sequence[str]) -> tuple[str, ...]:
+    """List the discs from the topmost to the lowest vertebra; those of an extra vertebra only if it is named.
+
+    Example:
+        >>> levels_between(["L4", "S1"]), levels_between(["S1", "L6", "L5"])
+        (('L4/L5', 'L5/S1'), ('L5/L6', 'L6/S1'))
+    """
+    places = [VERTEBRAE.index(name) for name in vertebrae]
+    between = VERTEBRAE[min(places) : max(places) + 1]
+    return _discs([name for name in between if name in vertebrae or name not in EXTRA_VERTEBRAE])
+
+
+def _names_no_level(found: str) -> bool:
+    """Whether it names MRI sequences or one vertebra twice."""
+    return found.upper().replace(" ", "") in ("T1/T2", "T1-T2")
 
 
 Lemma = tuple[str, str, int]  # lemma, role, number of letters

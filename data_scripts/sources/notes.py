@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_scripts.records import Exclusion, is_missing, says_anything
 from data_scripts.sources.tables import PatientRow, mark_repeated
-from data_scripts.sources.workbooks import EMPTY, KINDS, Cell, is_text, sheet_rows
+from data_scripts.sources.workbooks import KINDS, Cell, is_text, sheet_rows
 
 _COLUMNS = (
     (re.compile(r"patient[\s_]*id", re.IGNORECASE), "Patient ID"),
@@ -25,17 +25,25 @@ class Note(PatientRow):
 def read_notes(path: Path) -> list[Note]:
     """Read the first sheet of an `.xlsx` file: a header with `Patient ID` and `Notes`, then a row per patient.
 
+    A cell merged over several rows counts for each of them; the texts beside one merged ID are one note.
+
     Raises:
         ValueError: If the file is not a workbook, is too large, does not have each column once, or has no row.
     """
     rows = sheet_rows(path)
-    header = [str(value).strip() if is_text(kind) else "" for kind, value in next(rows, [])]
+    header = [str(cell.value).strip() if is_text(cell.kind) else "" for cell in next(rows, [])]
     columns = [_only_column(path, header, pattern, name) for pattern, name in _COLUMNS]
-    notes = []
+    notes: list[Note] = []
     for number, row in enumerate(rows, start=2):
-        patient, text = (row[column] if column < len(row) else EMPTY for column in columns)
-        if patient[1] is not None or text[1] is not None:
-            notes.append(_read_note(f"{path.name} row {number}", patient, text))
+        patient, text = (row[column] if column < len(row) else Cell() for column in columns)
+        if patient.value is None and text.value is None:
+            continue
+        note = _read_note(f"{path.name} row {number}", patient, text)
+        if patient.is_repeated and notes and not (note.problem or notes[-1].problem):
+            texts = dict.fromkeys(part for part in (notes[-1].text, note.text) if part)
+            notes[-1] = replace(notes[-1], text="\n".join(texts))
+        else:
+            notes.append(note)
     if not notes:
         raise ValueError(f"{path} has no rows below its header")
     return mark_repeated(notes)
@@ -52,11 +60,11 @@ def _only_column(path: Path, header: Sequence[str], pattern: re.Pattern[str], us
 
 
 def _read_note(where: str, patient: Cell, text: Cell) -> Note:
-    patient_id = _patient_id(*patient)
+    patient_id = _patient_id(patient.kind, patient.value)
     note = Note(where=where, patient_id=patient_id)
     if not patient_id:
-        return replace(note, problem=f"the patient ID must be a whole number, got {str(patient[1])[:40]!r}")
-    kind, value = text
+        return replace(note, problem=f"the patient ID must be a whole number, got {str(patient.value)[:40]!r}")
+    kind, value, _ = text
     if value is None:
         return note
     if not is_text(kind):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, time
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,7 +185,7 @@ def _decode(path: Path, content: bytes, encoding: str) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is neither UTF-8 nor {encoding} ({error}); save it as UTF-8") from error
-    logger.warning("%s is not UTF-8; read as %s", path, encoding)
+    _warn_once(f"{path} is not UTF-8; read as {encoding}")
     return text
 
 
@@ -232,15 +233,15 @@ def _text_lines(path: Path, text: str, delimiter: str) -> Iterator[_Line]:
 
 def _sheet_lines(path: Path) -> Iterator[_Line]:
     for number, cells in enumerate(sheet_rows(path), start=1):
-        values = [value for _, value in cells]
+        values = [cell.value for cell in cells]
         if not all(map(_is_empty, values)):
             yield number, values, _formula(cells)
 
 
 def _formula(cells: list[Cell]) -> str | None:
-    for column, (kind, _) in enumerate(cells, start=1):
-        if kind == "f":
-            return f"column {column} has {KINDS[kind]}; copy the column and paste its values over it"
+    for column, cell in enumerate(cells, start=1):
+        if cell.kind == "f":
+            return f"column {column} has {KINDS[cell.kind]}; copy the column and paste its values over it"
     return None
 
 
@@ -300,8 +301,14 @@ def _named_columns(path: Path, header: list[str], body: list[_Line]) -> list[int
                 f"{path}: column {place + 1} has no name, but content (row {number}: {str(value)[:40]!r}); name the "
                 "column or delete it"
             )
-        logger.warning("%s: column 1 has no name and contains row numbers; ignored", path.name)
+        _warn_once(f"{path}: column 1 has no name and contains row numbers; ignored")
     return named
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn of a table that is read several times."""
+    logger.warning(message)
 
 
 def _is_empty(value: Any) -> bool:

@@ -5,7 +5,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import openpyxl
 from openpyxl.utils.cell import range_boundaries
@@ -18,16 +18,21 @@ MAX_COLUMNS = 256
 # What to say of a cell that is not text, by openpyxl's letter of its data type.
 KINDS = {"n": "the number", "f": "the formula", "d": "the date", "b": "the truth value", "e": "the error"}
 
-_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s+ref=[\"']([A-Z]+[0-9]+:[A-Z]+[0-9]+)[\"']")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^<>]*\bref=[\"']([A-Z]{1,3}[0-9]{1,7}:[A-Z]{1,3}[0-9]{1,7})[\"']")
 
-Cell = tuple[str, Any]  # openpyxl's letter of the data type, and the value
-EMPTY: Cell = ("n", None)
+
+class Cell(NamedTuple):
+    """A cell of the sheet."""
+
+    kind: str = "n"  # openpyxl's letter of the data type
+    value: Any = None
+    is_repeated: bool = False  # merged with the one above
 
 
 def sheet_rows(path: Path) -> Iterator[list[Cell]]:
     """Yield the rows of the first sheet from the top, also the empty ones; each ends with its last cell.
 
-    Cells that were merged downwards have the value of the first one in each row: it holds for all of them.
+    Cells of one column that are merged below the header have the value of the first one in each row.
 
     Raises:
         ValueError: If the file is not a workbook, or unpacks to more than `MAX_UNPACKED_BYTES`.
@@ -40,7 +45,7 @@ def sheet_rows(path: Path) -> Iterator[list[Cell]]:
             merged = _merged_columns(path, sheet._worksheet_path)  # openpyxl offers them only if all cells are loaded
             sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
             rows = sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS)
-            yield from _filled(([(cell.data_type, cell.value) for cell in row] for row in rows), merged)
+            yield from _filled(([Cell(cell.data_type, cell.value) for cell in row] for row in rows), merged)
         finally:
             workbook.close()
     except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
@@ -78,8 +83,8 @@ def _merged_columns(path: Path, member: str) -> MergedColumns:
         xml = archive.read(member)
     merged = defaultdict(list)
     for match in _MERGED.finditer(xml):
-        left, top, _, bottom = range_boundaries(match[1].decode())
-        if bottom > top:
+        left, top, right, bottom = range_boundaries(match[1].decode())
+        if left == right and 1 < top < bottom:  # across columns, or from a header: it holds for the first cell alone
             merged[top].append((left - 1, bottom))
     return merged
 
@@ -90,10 +95,11 @@ def _filled(rows: Iterator[list[Cell]], merged: MergedColumns) -> Iterator[list[
     for number, row in enumerate(rows, start=1):
         for column, (last, cell) in repeated.items():
             if number <= last:
-                row += [EMPTY] * (column + 1 - len(row))
+                row += [Cell()] * (column + 1 - len(row))
                 row[column] = cell
         for column, last in merged.get(number, ()):
-            repeated[column] = (last, row[column] if column < len(row) else EMPTY)
-        while row and row[-1] == EMPTY:  # openpyxl pads to `MAX_COLUMNS`
+            cell = row[column] if column < len(row) else Cell()
+            repeated[column] = (last, cell._replace(is_repeated=True))
+        while row and row[-1].value is None:  # openpyxl pads to `MAX_COLUMNS`
             row.pop()
         yield row

@@ -40,7 +40,7 @@ def main(args: BenchArguments) -> None:
     start = time.perf_counter(), time.process_time()
     num_findings = sum(len(report_findings(text)) for text in with_text)
     seconds, cpu_seconds = time.perf_counter() - start[0], time.process_time() - start[1]
-    patients = Counter(labels_from_report(text)[0] for text in with_text)
+    patients = Counter(next(iter(labels_from_report(text)), "not understood") for text in with_text)
     content = {
         "date": date.today().isoformat(),
         "notes": {"all": len(texts), "with_text": len(with_text), "findings": num_findings, "patients": patients},

@@ -150,7 +150,6 @@ BAD_ROWS = [
     ({"level": "C5-6"}, "unknown level 'C5-6'; allowed: T9/T10"),
     ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
     ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),
-    ({"labels": ""}, "no labels, although other rows have it"),
     ({"labels": "LBP;No Finding"}, "contradictory labels"),
     ({"mask": "images/1_T1.png"}, "mask is 10 x 12, its image 5 x 5"),
 ]

@@ -36,7 +36,7 @@ def damage(row, rng):
         lambda: b"," * rng.choice([5, 300, 100_000]),
         lambda: (text + ",more").encode(),
         lambda: text.replace("L4-5", "C9-9").encode(),
-        lambda: text.replace('"0.5"', rng.choice(['"-1"', '"nan"', '"1e999"', '"x"'])).encode(),
+        lambda: text.replace('"0.5"', rng.choice(['"-1"', '"0"', '"1e999"', '"x"'])).encode(),
         lambda: text.replace(".png", rng.choice([".gif", "/../../x.png", "\N{SNOWMAN}" * 300])).encode(),
         lambda: text.replace(f'"{row[2]}"', '" "').encode(),
         lambda: text.replace(row[1], "//").encode(),

@@ -14,6 +14,8 @@ ROWS = [
     (3, "Muscle spasm. No bulge."),
     ("x", "bulge"),
     (5, " "),
+    (6, "Kein Bandscheibenvorfall L4/5."),
+    (7, "Low back pain. Rule out bulge."),
 ]
 
 
@@ -49,10 +51,14 @@ def test_a_line_for_each_finding_and_level(notes, tmp_path):
         *("muscle spasm", "protrusion", "protrusion", "stenosis", "Muscle spasm", "bulge"),
     ]
     assert report == json.loads((out.parent / "findings_report.json").read_text(encoding="utf-8"))
-    assert (report["notes_read"], report["with_text"], report["empty"], report["left_out"]) == (5, 2, 2, 1)
+    assert (report["notes_read"], report["with_text"], report["empty"], report["left_out"]) == (7, 4, 2, 1)
     assert report["empty_patient_ids"] == ["0002", "0005"]
     assert report["exclusions"][0]["source"] == "notes.xlsx row 5"
     assert report["patients_by_class"] == {"LBP": 1, "No Finding": 1}
+    assert report["not_understood"] == [
+        {"source": "notes.xlsx row 7", "reason": "seems not to be English"},
+        {"source": "notes.xlsx row 8", "reason": "no known finding and no word of normality"},
+    ]
     assert report["findings_by_kind"] == Counter(row["kind"] for row in rows) and report["findings"] == 6
     assert sorted(path.name for path in out.parent.iterdir()) == ["findings.jsonl", "findings_report.json"]
 
@@ -84,9 +90,11 @@ def test_what_exists_is_replaced_only_when_asked(notes, tmp_path):
 def test_command_line(notes, tmp_path, capsys):
     assert run(main, ["--notes", str(notes), "--out", str(tmp_path / "findings.jsonl")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "5 notes read: 2 with text, 2 empty, 1 left out",
+        "7 notes read: 4 with text, 2 empty, 1 left out, 2 not understood",
         "empty: 0002, 0005",
         "left out: notes.xlsx row 5: the patient ID must be a whole number, got 'x'",
+        "not understood: notes.xlsx row 7: seems not to be English",
+        "not understood: notes.xlsx row 8: no known finding and no word of normality",
         f"6 findings written to {tmp_path / 'findings.jsonl'}",
         "1 LBP, 1 No Finding",
     ]
@@ -103,5 +111,5 @@ def test_real_notes(shared_data, tmp_path):
     workbook = shared_data / "mendeley_notes" / "Radiologists Report.xlsx"
     report = parse_reports(ParseArguments(notes=workbook, out=tmp_path / "findings.csv"))
     assert (report["notes_read"], report["with_text"], report["empty"], report["left_out"]) == (575, 515, 60, 0)
-    assert sum(report["patients_by_class"].values()) == 515
+    assert sum(report["patients_by_class"].values()) == 515 - len(report["not_understood"]) == 513
     assert 0.10 < report["patients_by_class"]["No Finding"] / 515 < 0.20  # the paper: 492 of 3,360 records

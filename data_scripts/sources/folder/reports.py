@@ -1,5 +1,6 @@
 """Find the report of each row: its own, that of its study in another row, or in a second table of reports."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ class StudyReports:
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            study, patient, text = read_id(row, "study_id"), read_id(row, "patient_id"), row.text("report")
+            study, patient, text = _id(row, "study_id"), _id(row, "patient_id"), row.text("report")
         except ValueError as error:
             self.problems.append(Exclusion(row.where, str(error)))
             return
@@ -95,10 +96,15 @@ def _read_reports(path: Path) -> list[Row]:
 def _study_of(row: Row) -> _Study | None:
     """Return patient and study of a row; None if it states no study, or cannot be used."""
     try:
-        ids = read_id(row, "patient_id"), read_id(row, "study_id")
+        ids = _id(row, "patient_id"), _id(row, "study_id")
     except ValueError:
         return None
     return None if row.problem or any(map(is_missing, ids)) else ids
+
+
+def _id(row: Row, column: str) -> str:
+    """Read an id; a table of pandas may have 12.0 where the other has 12."""
+    return re.sub(r"^([0-9]+)\.0+$", r"\1", read_id(row, column))
 
 
 def _text_or_empty(row: Row) -> str:

@@ -14,9 +14,10 @@ An empty cell, and whatever `records.is_missing` reads as one, says nothing: a r
 That nothing was found is said by `none`, `No Finding`, `-` or an empty list. A row without a report takes that of its
 study, from another row of the same `study_id` or from `reports.csv`.
 
-An image may also be a DICOM file of one frame, whatever its name. Its header then gives plane, sequence and pixel
-spacing where the table does not, but never the patient. Its mask is drawn on the slice as the file stores it: mask and
-slice are turned, and brought to square pixels, together.
+An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
+slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
+but never the patient. A slice's mask is drawn on it as the file stores it: both are turned, and brought to square
+pixels, together.
 """
 
 import difflib
@@ -49,7 +50,7 @@ from data_scripts.sources.tables import TABLE_SUFFIXES, Row, columns_of, read_ta
 
 ABOUT = SourceAbout(
     name="folder",
-    summary="Your own images and reports: a table next to the images, one row per image.",
+    summary="Your own images or volumes and reports: a table next to the files, one row per file.",
     license=NOT_STATED,
     citation="not stated",
     size="yours",
@@ -76,8 +77,9 @@ OPTIONAL_COLUMNS = (
     "split",
 )
 SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "dev": "validation"}
-# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
+_OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".json", ".parquet")
 _PICTURE_COLUMNS = ("plane", "sequence", "series_id", "slice_index", "pixel_spacing_mm", "slice_spacing_mm")
+# Beside one of these, the grade "none" is the lowest of a scale; beside others it says that there is no grade.
 _SEVERITIES = re.compile(r"\b(?:minimal|mild|slight|moderate|marked|severe)\b", re.IGNORECASE)
 
 
@@ -145,7 +147,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
 
 def _read_tables(options: ReadOptions) -> _Tables:
     raw = options.raw_folder("images and a table").resolve()
-    tables = [path for path in sorted(raw.iterdir()) if path.suffix.lower() in TABLE_SUFFIXES]
+    tables = sorted(path for path in raw.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     reports = _only_table(raw, [path for path in tables if path.stem.casefold() == "reports"], "reports")
     path = _images_table(raw, tables, reports)
     rows = read_table(path, known=(*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
@@ -161,7 +163,9 @@ def _images_table(raw: Path, tables: Sequence[Path], reports: Path | None) -> Pa
     path = _only_table(raw, named or [path for path in others if path != reports] or others, "metadata")
     if path is None:
         endings = ", ".join(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
-        raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}")
+        exports = sorted(file.name for file in raw.iterdir() if file.suffix.lower() in _OTHER_TABLES)
+        export = f"; export {exports[0]} as one of these" if exports else ""
+        raise ValueError(f"{raw} has no table; expected metadata.csv, or another that ends in {endings}{export}")
     return path
 
 
@@ -250,7 +254,7 @@ def _record(row: Row, reading: _Reading) -> Record:
         grade=grade if reading.none_is_grade and grade.casefold() == "none" else row.text("grade") or None,
         patient_id=patient_id,
         study_id=patient_id if is_missing(study_id) else study_id,
-        series_id=row.text("series_id") or None,
+        series_id=None if is_missing(series_id := read_id(row, "series_id")) else series_id,
         slice_index=_index_or_none(row, "slice_index"),
         plane=row.text("plane").lower() or "unknown",
         sequence=_normalise_sequence(row.text("sequence")),

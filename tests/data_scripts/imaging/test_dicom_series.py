@@ -62,6 +62,33 @@ def test_other_files_are_passed_over(tmp_path):
     assert len(read_stacks(tmp_path)[0].frames) == 3
 
 
+def test_what_holds_no_image_by_its_kind_is_passed_over(tmp_path):
+    axial(tmp_path, (0, 4, 8))
+    for name, modality in (("report", "SR"), ("display", "PR")):
+        dataset = make_dicom(tmp_path / name, np.zeros((6, 8), np.uint16), Modality=modality)
+        del dataset.PixelData, dataset.Rows
+        dataset.save_as(tmp_path / name, enforce_file_format=True)
+    assert len(read_stacks(tmp_path)[0].frames) == 3
+    dataset.Modality = "MR"
+    dataset.save_as(tmp_path / "display", enforce_file_format=True)
+    with pytest.raises(UnusableImageError, match="'display' cannot be read as a slice: no DICOM image"):
+        read_stacks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"patient_id": "0002", "StudyInstanceUID": "1.9"}, "of 2 patients"),
+        ({"StudyInstanceUID": "1.9"}, "of 2 examinations"),
+    ],
+)
+def test_a_report_is_about_one_examination(tmp_path, tags, reason):
+    axial(tmp_path / "a", (0, 4))
+    axial(tmp_path / "a", (0, 4), first=2, SeriesInstanceUID="1.2.4", **tags)
+    with pytest.raises(UnusableImageError, match=f"'a' holds slices {reason}; name a folder of one"):
+        read_stacks(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -68,6 +68,9 @@ def test_a_header_without_orientation_states_none(tmp_path):
     nibabel.save(image, tmp_path / "a.nii.gz")
     grid = read_header(tmp_path / "a.nii.gz").grid
     assert grid.directions is grid.corner_mm is None and grid.spacing_mm == pytest.approx((0.7, 0.9, 4.4))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "b.nii")
+    assert read_header(tmp_path / "b.nii").grid.spacing_mm == pytest.approx((700, 900, 4400))
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("meter", 1000), ("micron", 0.001), ("unknown", 1)])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_scripts.imaging import metaimage, nifti, volumes
-from data_scripts.imaging.images import UnusableImageError, window_to_uint8
+from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError, window_to_uint8
 from data_scripts.imaging.volumes import (
     check_fit,
     chosen_slices,
@@ -115,8 +115,10 @@ def test_without_orientation_slices_are_as_stored(tmp_path):
     write_metaimage(tmp_path / "a.mha", ANATOMY, "PSL", spacing_mm=(4, 1, 1))
     lines = (tmp_path / "a.mha").read_bytes().split(b"\n")
     (tmp_path / "a.mha").write_bytes(b"\n".join(line for line in lines if not line.startswith(b"TransformMatrix")))
+    assert load_slice(only(write_nifti(tmp_path / "b.nii", ANATOMY)), 0).info[ORIENTATION_STATED] is True
     for name in ("a.nii", "a.mha"):
         series = only(tmp_path / name)
+        assert load_slice(series, 0).info[ORIENTATION_STATED] is False
         assert (series.plane, series.num_slices, series.stored.directions) == ("unknown", 5, None)
         assert np.array_equal(read_volume(tmp_path / name).voxels, ANATOMY.transpose(0, 2, 1))
 

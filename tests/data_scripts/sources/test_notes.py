@@ -63,6 +63,45 @@ def test_all_rows_of_a_repeated_patient_are_problems(tmp_path):
     ]
 
 
+def write_merged(path, rows, *ranges):
+    workbook = openpyxl.Workbook()
+    for row in [HEADER, *rows]:
+        workbook.active.append(row)
+    for cells in ranges:
+        workbook.active.merge_cells(cells)
+    workbook.save(path)
+    return path
+
+
+def test_rows_of_a_merged_id_are_one_note(tmp_path):
+    rows = [(1, "bulge"), (None, "stenosis"), (None, None), (2, "cyst"), (3, "spasm"), (None, "spasm"), (None, "lost")]
+    notes = read_notes(write_merged(tmp_path / "notes.xlsx", rows, "A2:A4", "A6:A7"))
+    assert [(note.where, note.patient_id, note.text) for note in notes] == [
+        ("notes.xlsx row 2", "0001", "bulge\nstenosis"),
+        ("notes.xlsx row 5", "0002", "cyst"),
+        ("notes.xlsx row 6", "0003", "spasm"),
+        ("notes.xlsx row 8", "", ""),
+    ]
+    assert [bool(note.problem) for note in notes] == [False, False, False, True]
+
+
+def test_a_merged_note_is_that_of_each_of_its_patients(tmp_path):
+    rows = [(1, "bulge"), (2, None), (3, "cyst")]
+    notes = read_notes(write_merged(tmp_path / "notes.xlsx", rows, "B2:B3"))
+    assert [(note.patient_id, note.text) for note in notes] == [("0001", "bulge"), ("0002", "bulge"), ("0003", "cyst")]
+
+
+def test_a_merged_id_with_an_unreadable_row_keeps_no_half(tmp_path):
+    notes = read_notes(write_merged(tmp_path / "notes.xlsx", [(1, "bulge"), (None, 4.5), (2, "cyst")], "A2:A3"))
+    assert [bool(note.problem) for note in notes] == [True, True, False]
+
+
+def test_merged_cells_beside_one_another_and_in_the_header_change_nothing(tmp_path):
+    rows = [(None, None), ("Group 1", None), (1, "bulge")]
+    notes = read_notes(write_merged(tmp_path / "notes.xlsx", rows, "A1:A2", "A3:B3"))
+    assert [(note.patient_id, note.text) for note in notes] == [("", ""), ("0001", "bulge")]
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [

@@ -1,12 +1,19 @@
+import os
+from dataclasses import replace
+from functools import partial
+
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
 
+from data_scripts.imaging.volumes import find_series, load_slice
+from data_scripts.records import Record
 from data_scripts.sources.tables import read_table
 from data_scripts.writing import parts as parts_module
-from data_scripts.writing.parts import join_parts
+from data_scripts.writing.parts import join_parts, record_fingerprint
+from tests.data_scripts.imaging.volume_files import spine, write_series
 
 FEATURES = datasets.Features({"number": datasets.Value("int64"), "text": datasets.Value("string")})
 
@@ -77,3 +84,14 @@ def test_nodes_that_stream_see_each_row_once_and_like_rows(study, built, tmp_pat
     for rows in seen:  # every third patient is healthy; they come last in the table, but in no shard
         healthy = sum(row["labels"] == [1] for row in rows) / len(rows)
         assert 0.1 < healthy < 0.6
+
+
+def test_a_changed_slice_changes_the_fingerprint_of_its_series(tmp_path):
+    (series,) = find_series(write_series(tmp_path / "series", spine()))
+    record = Record(
+        load_image=partial(load_slice, series, 0), report="Bulge.", patient_id="p", study_id="s", source="a"
+    )
+    before = record_fingerprint(record)
+    assert record_fingerprint(replace(record, load_image=partial(load_slice, series, 0))) == before
+    os.utime(series.files[3][0], (0, 0))
+    assert record_fingerprint(record) != before

@@ -83,6 +83,10 @@ def test_studies_numbered_for_each_patient(reports_of):
     assert reports_of(rows, table) == (["Bulge.", "Cyst."], [])
 
 
+def test_whole_numbers_of_pandas(reports_of):
+    assert reports_of([row(1, "", "12.0", "7.0")], [{"study_id": "12", "report": "Bulge."}]) == (["Bulge."], [])
+
+
 def test_two_reports_of_one_study_in_the_table(reports_of):
     table = [{"study_id": "s1", "report": "Bulge."}, {"study_id": "s1", "report": "Cyst."}]
     (text,), _ = reports_of([row(1, "")], table)

@@ -1,7 +1,10 @@
 import os
+import unicodedata
+from datetime import date
 
 import datasets
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -134,6 +137,9 @@ def test_the_table_must_be_found_and_unambiguous(study, tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no table; expected metadata.csv"):
         read(tmp_path)
+    (tmp_path / "metadata.xls").write_bytes(b"")
+    with pytest.raises(ValueError, match="export metadata.xls as one of these"):
+        read(tmp_path)
     raw = study([ROW], table="one.csv")
     assert len(read(raw)) == 1
     study([ROW], table="two.jsonl")
@@ -265,3 +271,125 @@ def test_a_table_that_is_a_pipe_or_a_loop_is_refused(tmp_path, name):
         with pytest.raises(ValueError, match=rf"{name} cannot be read: there is no such file"):
             folder.describe(ReadOptions(raw=tmp_path))
         (tmp_path / name).unlink()
+
+
+def write_sheet(path, rows):
+    workbook = openpyxl.Workbook()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for values in (columns, *([row.get(column) for column in columns] for row in rows)):
+        workbook.active.append(values)
+    workbook.save(path)
+
+
+@pytest.mark.parametrize("name", ["metadata.xlsx", "metadata.csv", "METADATA.TSV", "metadata.txt", "mine.xlsx"])
+def test_every_format_gives_the_same_rows(study, name):
+    rows = [
+        {**ROW, "file_name": "a.png", "patient_id": 7, "labels": "bulge; cyst", "pixel_spacing_mm": 0.5, "grade": 2},
+        {**ROW, "file_name": "b.png", "patient_id": 8, "labels": "none", "pixel_spacing_mm": None, "grade": None},
+    ]
+    raw = study(rows)
+    (raw / "metadata.csv").unlink()
+    if name.endswith(".xlsx"):
+        write_sheet(raw / name, rows)
+        (raw / f"~${name}").write_bytes(b"lock")
+    else:
+        separator = ";" if name.endswith(".csv") else "\t"
+        lines = [[*rows[0]], *([str(row[column] or "").replace("0.5", "0,5") for column in row] for row in rows)]
+        (raw / name).write_text("\n".join(separator.join(f'"{cell}"' for cell in line) for line in lines))
+    first, second = read(raw)
+    assert (first.patient_id, first.labels, first.pixel_spacing_mm, first.grade) == ("7", ("bulge", "cyst"), 0.5, "2")
+    assert (second.patient_id, second.labels, second.pixel_spacing_mm, second.grade) == (
+        "8",
+        ("No Finding",),
+        None,
+        None,
+    )
+
+
+def test_what_a_row_does_not_say(study):
+    words = ["NaN", "N/A", "None", "-", "<NA>", "unknown", "#N/A", "not available"]
+    columns = ("study_id", "series_id", "slice_index", "grade", "plane", "sequence", "level", "mask", "rephrasings")
+    columns = (*columns, "pixel_spacing_mm", "slice_spacing_mm", "disc_height_mm", "split")
+    rows = [{**ROW, "file_name": f"{word[1:]}.png", **dict.fromkeys(columns, word)} for word in words]
+    for row, record in zip(
+        rows, read(study([{**row, "file_name": f"{n}.png"} for n, row in enumerate(rows)])), strict=True
+    ):
+        assert isinstance(record, Record), row
+        assert (record.study_id, record.series_id, record.slice_index, record.grade) == ("p1", None, None, None)
+        assert (record.plane, record.sequence, record.level, record.load_mask) == (*["unknown"] * 3, None)
+        assert (record.rephrasings, record.pixel_spacing_mm, record.disc_height_mm) == ((), None, None)
+        assert record.split is None
+
+
+@pytest.mark.parametrize(
+    ("grades", "names"),
+    [
+        (["none", "mild", "severe"], {"none", "mild", "severe"}),
+        (["None", "Mild", "Moderate stenosis"], {"None", "Mild", "Moderate stenosis"}),
+        (["none", "2", "3"], {"2", "3"}),
+        (["None", "A", "nan"], {"A"}),
+    ],
+)
+def test_none_may_be_the_lowest_grade(study, grades, names):
+    rows = [{**ROW, "file_name": f"{number}.png", "grade": grade} for number, grade in enumerate(grades)]
+    assert set(folder.describe(ReadOptions(raw=study(rows))).grade_names) == names
+
+
+def test_a_row_without_labels_is_not_labelled(study):
+    cells = ["bulge", "", "none", "NaN", "[]", "-"]
+    rows = [{**ROW, "file_name": f"{number}.png", "labels": cell} for number, cell in enumerate(cells)]
+    nothing = ("No Finding",)
+    assert [record.labels for record in read(study(rows))] == [("bulge",), None, nothing, None, nothing, nothing]
+    assert folder.describe(ReadOptions(raw=study(rows))).label_names == ("bulge", "No Finding")
+
+
+def test_reports_in_a_table_of_their_own(study):
+    rows = [{"file_name": f"{n}.png", "patient_id": "p1", "study_id": f"s{n // 2}"} for n in range(6)]
+    raw = study(rows)
+    (raw / "Reports.csv").write_text("study_id;report\ns0;Bulge.\ns1;Normal.\ns7;Lost.\n")
+    *records, first, second, lost = read(raw)
+    assert [record.report for record in records] == ["Bulge.", "Bulge.", "Normal.", "Normal."]
+    assert "study 's2' has none in another row or in Reports.csv" in first.reason == second.reason
+    assert (lost.source, lost.by_rule) == ("Reports.csv row 3", True)
+
+
+def test_labels_that_seem_to_be_several_are_warned_of_once(study, caplog):
+    raw = study([{**ROW, "labels": "bulge, stenosis"}])
+    folder.describe(ReadOptions(raw=raw))
+    read(raw)
+    assert caplog.text.count("separate classes by ';'") == 1
+
+
+def test_ids_that_became_dates(study):
+    rows = [{**ROW, "file_name": f"{n}.png", "patient_id": id} for n, id in enumerate(["3-45", "03-Jan", "4-60"])]
+    first, bad, last = read(study(rows))
+    assert isinstance(first, Record) and isinstance(last, Record)
+    assert "patient_id '03-Jan' is an id that a spreadsheet took for a date; format the column as text" in bad.reason
+
+
+def test_a_date_in_a_cell_of_a_sheet(study):
+    raw = study([{**ROW, "file_name": f"{n}.png"} for n in range(2)])
+    (raw / "metadata.csv").unlink()
+    rows = [{**ROW, "file_name": "0.png"}, {**ROW, "file_name": "1.png", "patient_id": date(2024, 5, 4)}]
+    write_sheet(raw / "metadata.xlsx", rows)
+    good, bad = read(raw)
+    assert isinstance(good, Record)
+    assert bad.source == "metadata.xlsx row 3" and "patient_id must be text, got the date 2024-05-04" in bad.reason
+
+
+def test_a_file_and_a_mask_named_as_on_another_system(study):
+    raw = study([{**ROW, "file_name": "Images/Müller.PNG", "mask": "MASK.png"}])
+    (raw / "Images").mkdir(exist_ok=True)
+    Image.new("L", (10, 12)).save(raw / "Images" / unicodedata.normalize("NFD", "müller.png"))
+    Image.new("L", (10, 12)).save(raw / "mask.PNG")
+    (record,) = read(raw)
+    assert record.load_image().size == record.load_mask().size == (10, 12)
+
+
+def test_what_the_table_says_outranks_the_header(study):
+    raw = study([])
+    make_dicom(raw / "0.dcm", np.zeros((20, 20), np.uint16), orientation=SAGITTAL, spacing=(0.5, 0.5))
+    (unknown,) = read(study([{**ROW, "file_name": "0.dcm", "plane": "unknown", "sequence": "N/A"}]))
+    assert (unknown.plane, unknown.sequence) == ("sagittal", "T2")
+    (bad,) = read(study([{**ROW, "file_name": "0.dcm", "pixel_spacing_mm": "0"}]))
+    assert bad.pixel_spacing_mm == 0  # which the build refuses: the header does not repair the table

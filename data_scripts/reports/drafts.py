@@ -1,0 +1,164 @@
+"""Draft the findings of a statement: phrases that state one, and actions joined with the structures they act on."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from data_scripts.reports import cues, lexicon
+from data_scripts.reports.assertions import acts_forward, denied_words, doubted_words, past_words
+from data_scripts.reports.mentions import Mention, Phrases
+from data_scripts.reports.words import Word
+
+_DENIED_IN_NORMAL = re.compile(cues.DENIED_IN_NORMAL)
+_UNREAD_ABNORMALITY = re.compile(cues.UNREAD_ABNORMALITY)
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A finding while it is being put together."""
+
+    kind: str  # one of `FINDING_KINDS`
+    head: Mention  # what a side or level is next to: the phrase itself, or the structure that is acted on
+    action: Mention | None = None  # what acts on the structure
+    denies: bool = False  # whether its words deny on their own: "adequate canal", "well hydrated"
+    negated: bool = False  # whether the statement denies it
+    severity: str | None = None
+    sides: list[str] = field(default_factory=list)
+    levels: tuple[str, ...] = ()
+
+    @property
+    def anchor(self) -> Mention:
+        """The mention that a severity is next to."""
+        return self.action or self.head
+
+    @property
+    def first(self) -> int:
+        """Index of the first word that states it."""
+        return min(self.head.first, self.anchor.first)
+
+    @property
+    def last(self) -> int:
+        """Index of the last word that states it."""
+        return max(self.head.last, self.anchor.last)
+
+
+class Statement(Phrases):
+    """The words of a statement, what they mention, and the findings drafted from that."""
+
+    def __init__(self, words: Sequence[Word], text: str) -> None:
+        super().__init__(words, text)
+        self.denied, self.doubted, self.past = denied_words(self), doubted_words(self), past_words(self)
+        drafts = sorted(_draft_findings(self, self.denied), key=lambda draft: draft.head.first)
+        self.drafts = [draft for draft in drafts if self._is_stated(draft)]
+        self.states_nothing = bool(drafts) and not self.drafts  # all is asked, or of another examination
+
+    @property
+    def says_normal(self) -> bool:
+        """Whether it calls something normal or denies that anything is abnormal."""
+        for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
+            if index in self.doubted or index in self.past:
+                continue
+            if (lemma == "spare" or form in cues.NORMAL_WORDS) and index not in self.denied:
+                return True
+            if index in self.denied and _DENIED_IN_NORMAL.fullmatch(form):
+                return True
+        return False
+
+    @property
+    def unread_abnormality(self) -> str:
+        """An affirmed word of an abnormality that is no finding of ours, or an empty text."""
+        ignored = self.denied | self.doubted | self.past
+        return next(
+            (
+                form
+                for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True))
+                if index not in ignored and index not in self.mention_at and _UNREAD_ABNORMALITY.fullmatch(form)
+            ),
+            "",
+        )
+
+    def _is_stated(self, draft: Draft) -> bool:
+        """Whether a finding is stated of this examination; an operation is, though it was done before."""
+        is_past = draft.head.first in self.past and draft.kind != "postoperative change"
+        return not is_past and draft.head.first not in self.doubted
+
+
+def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:
+    drafts = []
+    used: set[Mention] = set()
+    for mention in statement.mentions:
+        if mention.what == "finding":
+            kind, denies = ("dehydration", True) if mention.name == "hydration" else (mention.name, False)
+            spared = _action_before(statement, mention) if kind in lexicon.SPARABLE_KINDS else None
+            denies = denies or (spared is not None and spared.name in lexicon.SPARING_ACTIONS)
+            drafts.append(Draft(kind=kind, head=mention, denies=denies))
+        elif mention.what == "structure":
+            action = _governing_action(statement, mention)
+            if kind_found := _relation(statement, mention, action, negated):
+                denies = action is not None and action.name in lexicon.SPARING_ACTIONS
+                drafts.append(Draft(kind=kind_found, head=mention, action=action, denies=denies))
+            used |= {action} if action else set()
+    drafts += [
+        Draft(kind="stenosis" if mention.role == "noun" else "disc space narrowing", head=mention)
+        for mention in statement.mentions
+        if mention.what == "action" and mention.name == "narrow" and mention not in used
+    ]
+    for draft in drafts:
+        draft.negated = draft.denies != (draft.head.first in negated or draft.anchor.first in negated)
+    return drafts
+
+
+def _relation(statement: Phrases, structure: Mention, action: Mention | None, negated: set[int]) -> str | None:
+    """Return the finding that an action on a structure is, if any."""
+    if action is None:
+        denied = structure.name in ("thecal sac", "nerve root") and _denied_directly(statement, structure, negated)
+        return lexicon.RELATIONS["compress", structure.name] if denied else None
+    if action.name in lexicon.SPARING_ACTIONS:
+        return lexicon.DENIED_BY_SPARING.get(structure.name)
+    return lexicon.RELATIONS.get((action.name, structure.name))
+
+
+def _governing_action(statement: Phrases, structure: Mention) -> Mention | None:
+    """Find the action on a structure: the nearer one of those on its left and right."""
+    before, after = _action_before(statement, structure), _action_after(statement, structure)
+    if before and after:
+        return before if structure.first - before.last <= after.first - structure.last else after
+    return before or after
+
+
+def _action_before(statement: Phrases, structure: Mention) -> Mention | None:
+    """Find the action on the left; an active one passes over words ("compressing the sac, and the left root")."""
+    only_list = True
+    for position in range(structure.first - 1, -1, -1):
+        mention, lemma = statement.mention_at.get(position), statement.lemmas[position]
+        if mention and mention.what == "action":
+            return mention if mention.role == "active" or only_list else None
+        if lemma in lexicon.END_OF_STRUCTURES or (mention and mention.name in lexicon.DISC_CONTOUR_KINDS):
+            return None
+        only_list = only_list and (lemma in lexicon.LIST_WORDS or (mention is not None and mention.what == "structure"))
+    return None
+
+
+def _action_after(statement: Phrases, structure: Mention) -> Mention | None:
+    for position in range(structure.last + 1, len(statement.lemmas)):
+        mention = statement.mention_at.get(position)
+        if mention and mention.what == "action":
+            return None if acts_forward(statement, mention) else mention
+        is_heading = statement.lemmas[position] == ":" and position == structure.last + 1  # "Canal: narrowed"
+        is_structure = mention is not None and mention.what == "structure"
+        if not is_structure and not is_heading and statement.lemmas[position] not in lexicon.LIST_WORDS:
+            return None
+    return None
+
+
+def _denied_directly(statement: Phrases, structure: Mention, negated: set[int]) -> bool:
+    """Whether only a list separates the structure from a negation, as in "without significant thecal sac"."""
+    if structure.first not in negated:
+        return False
+    for position in range(structure.first - 1, -1, -1):
+        mention, lemma = statement.mention_at.get(position), statement.lemmas[position]
+        if lemma in cues.NEGATIONS:
+            return True
+        if not (mention and mention.what == "structure") and lemma not in {*lexicon.LIST_WORDS, "evidence", "definite"}:
+            return False
+    return False

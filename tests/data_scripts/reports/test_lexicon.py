@@ -1,0 +1,32 @@
+import pytest
+
+from tests.data_scripts.reports.test_findings import facts
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Degenerative disc disease at L4-5", ["L4/L5 degenerative change"]),
+        ("DDD. Discopathy. Degenerated discs. The disc is degenerated", ["degenerative change"] * 4),
+        ("Degenerated bulging disc, degenerative disc bulge", ["bulge", "bulge"]),
+        ("High intensity zone in the annulus at L4-5. HIZ", ["L4/L5 annular tear"] * 2),
+        ("Annular fissuring, annular disruption", ["annular tear"] * 2),
+        ("Disc osteophyte complex; bony spurring", ["osteophyte"] * 2),
+        ("Abutment of the left S1 root. It abuts the sac", ["nerve root contact left", "thecal sac contact"]),
+        ("Mass effect on the sac, mass", ["thecal sac compression", "mass"]),
+        ("Effacing the sac; entrapment of the root", ["thecal sac compression", "nerve root compression"]),
+        ("Disc space collapse. Vertebral heights are maintained", ["disc space narrowing", "-vertebral height loss"]),
+        ("Loss of T2 signal at L4-5", ["L4/L5 dehydration"]),
+        ("Slipped disc. Grade 1 retrolisthesis of L5 on S1", ["herniation", "L5/S1 spondylolisthesis grade 1"]),
+        ("Bilateral pars defects, left pars fracture", ["spondylolysis bilateral", "spondylolysis left"]),
+        ("Facet joint degenerative disease, facet arthrosis", ["facet arthropathy"] * 2),
+        ("Buckling of the ligamentum flavum", ["ligament hypertrophy"]),
+        ("Clumping of the nerve roots", ["nerve root crowding"]),
+        ("Compression deformity of L1. Intravertebral disc herniation", ["fracture", "Schmorl node"]),
+        ("Metastases. Spondylodiscitis. Perineural cyst", ["mass", "discitis", "cyst"]),
+        ("Levocurvature. Dextroscoliosis", ["scoliosis left", "scoliosis right"]),
+        ("The roots are spared. Canal is widely patent", ["-nerve root compression", "-stenosis"]),
+    ],
+)
+def test_synonyms(text, expected):
+    assert facts(text) == expected
