@@ -16,7 +16,8 @@ study, from another row of the same `study_id` or from `reports.csv`.
 
 An image may also be a DICOM file, whatever its name, a NIfTI or MetaImage volume, or a folder of DICOM slices. Each
 slice of a volume becomes a row, see `--slices`. The header gives plane, sequence and spacing where the table does not,
-but never the patient.
+but never the patient. A slice's mask is drawn on it as the file stores it: both are turned, and brought to square
+pixels, together.
 """
 
 import difflib

@@ -340,3 +340,13 @@ def test_a_slice_without_a_window_has_none_replaced(tmp_path):
         assert not is_replaced and np.array_equal(shown, eight_bits)
     make_dicom(tmp_path / "rgb", draw_pixels(np.uint8, 8, (40, 36, 3)))
     assert not picture(tmp_path / "rgb")[1]
+
+
+@pytest.mark.parametrize(("bits", "factor", "first"), [(12, 3, 0), (12, 3, -2048), (10, 0.8, 0), (16, 45, 0)])
+def test_a_window_of_all_values_that_the_bits_can_have_was_not_set_for_the_slice(tmp_path, bits, factor, first):
+    """Even if the slice fills it."""
+    pixels = (spine_like() * factor + first).astype(np.int16 if first else np.uint16)
+    window = {"WindowCenter": 10 + 2 * (first + 2 ** (bits - 1)), "WindowWidth": 2 * 2**bits}
+    make_dicom(tmp_path / "a", pixels, bits_stored=bits, RescaleSlope=2, RescaleIntercept=10, **window)
+    shown, is_replaced = picture(tmp_path / "a")
+    assert is_replaced and np.array_equal(shown, window_to_uint8(pixels))
