@@ -11,6 +11,8 @@ from data_scripts.reports.lexicon import ACTION_FORMS, FORMS, KNOWN_WORDS, word_
 
 # Words for findings, structures, sides and people that are neither English nor Latin: one is enough.
 _TERMS = word_set(
+    # Several
+    "fraktur fractura fratura frattura frei cono medular aspecto normale skolioza skolyoz skolios skolioosi złamanie "
     # German
     "links linke linken linker linkes rechts rechte rechten rechter rechtes beidseits beiderseits befund beurteilung "
     "nachweis hinweis unauffällig regelrecht regelrechte regelrechter geringe geringer geringes geringen mäßige "
@@ -66,6 +68,7 @@ _WEAK_GRAMMAR = word_set(
     "os na nos com sur nach unter nur wie per non en og med av"
 )
 # Beginnings and endings that English words lack.
+_LINKING = word_set("de di du del des do da")  # with a word on each side: "Fracture de L1"
 _FORMS = re.compile(
     r".*(?:bandscheib|wirbel|wurzel|spinalkanal|gelenk|vorfall|gradige?[rnms]?$|st[eé]nose$|sténoses$|stenosen$|kanals?$"
     r"|(?:arthr|chondr|lord|[ck]yph|s[ck]oli|listh|fibr)[eo]sen?$|osteofit(?:os|osi|i)$)"
@@ -108,11 +111,12 @@ _OTHER_SCRIPT = re.compile(
     rf"{_LETTER}(?:{_LETTER}|[\u0591-\u065F\u0900-\u1CFF])"  # or a letter with a sign for its vowel
     r"|[\u1100-\u11FF\u3041-\u30FF\u3400-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF\U00020000-\U0003FFFF]"
 )
+_PHRASE = re.compile(r"\bhernias? discal", re.IGNORECASE)  # each word alone is English
 _ELISION = re.compile(r"(?:[cdjlns]|qu)['’][^\W\d_]{3,}")  # "l'étage"
 # What says nothing of the language: placeholders, and French and Latin phrases of English texts.
 _NEUTRAL = re.compile(
     r"\[[A-Z]+\]|\b(?i:en (?:bloc|face|plaque|passant)|per se|vis[- ][àa][- ]vis|caf[ée][- ]au[- ]lait|cul[- ]de[- ]sac"
-    r"|de novo|ex vacuo|os (?:odontoideum|acetabuli))\b"
+    r"|per os|de novo|ex vacuo|disco-(?=[a-z])|os (?:odontoideum|acetabuli))\b"
 )
 _SENTENCE_END = re.compile(r"[.;:!?](?=\s|$)|[\r\n•]+|//")
 _ACCENTED = re.compile(r"[\u00C0-\u024F\u1E00-\u1EFF]")
@@ -154,6 +158,8 @@ def seems_english(text: str) -> bool:
     text = _NEUTRAL.sub(" ", unicodedata.normalize("NFKC", text))
     if _OTHER_SCRIPT.search(text):
         return False
+    if _PHRASE.search(text):
+        return False
     num_english = num_unknown = 0
     for sentence in _SENTENCE_END.split(text):
         words = _WORD.findall(sentence)
@@ -171,12 +177,13 @@ def _judge(words: list[str]) -> tuple[int, int, bool]:
     in_capitals = all(word.isupper() for word in words)
     english = shared = unknown = grammar = weak = 0
     name_follows = False
-    for word in reversed(words):
+    num_words = sum(len(word) > 1 for word in words)  # without the letters of levels
+    for index, word in reversed(list(enumerate(words))):
         folded = _folded(word)
-        is_name = word[0].isupper() and not in_capitals and len(words) > 1
+        is_name = word[0].isupper() and not in_capitals and num_words > 1
         is_abbreviation = word.isupper() and not in_capitals and len(word) < 5
         if folded in _WEAK_GRAMMAR and not is_abbreviation:  # "de la Cruz"
-            weak += not name_follows
+            weak += (1 + (folded in _LINKING and 0 < index < len(words) - 1)) * (not name_follows)
             continue
         name_follows = is_name and len(word) > 1  # not a level
         if folded in _ENGLISH:
@@ -194,6 +201,5 @@ def _judge(words: list[str]) -> tuple[int, int, bool]:
             unknown += 1
     if english:
         return english, unknown, grammar >= 2
-    num_words = sum(len(word) > 1 for word in words)
     is_foreign = grammar > 0 or weak >= 2 or (weak == 1 and num_words >= 3) or (not shared and unknown >= _FEW_UNKNOWN)
     return english, unknown, is_foreign

@@ -117,3 +117,18 @@ def test_all_515_real_notes_are_english(shared_data):
     assert len(notes) == 515
     for spelling in (str, str.lower, str.upper, str.title):
         assert [note for note in map(spelling, notes) if not seems_english(note)] == []
+
+
+@pytest.mark.parametrize("text", [
+    "Neuroforamina frei", "Fraktur L1", "hernia discal central", "Fractura vertebral", "Fracture de L1",
+    "Spondylolisthésis L5", "Skolioza", "Conus normale",
+])  # fmt: skip
+def test_terse_findings_in_another_language(text):
+    assert not seems_english(text)
+
+
+@pytest.mark.parametrize("text", [
+    "disco-osteophytic complex, disco-vertebral", "per os", "Foraminal stenoses", "Clinica Santa Maria", "post con T1",
+])  # fmt: skip
+def test_words_that_english_shares_with_other_languages(text):
+    assert seems_english(text)
