@@ -16,7 +16,7 @@ makes precise (`acq-STIR_T2w`, `acq-space_T2w`). Each slice becomes a row, see `
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,10 +86,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         except ValueError as error:
             yield Exclusion(source, str(error))
     for row in (row for table in tables for row in table):
-        if row.problem:
-            yield Exclusion(row.where, row.problem)
-        elif _participant(row) not in sessions and _text(row, "report"):
-            yield Exclusion(row.where, f"no anatomical image of sub-{_participant(row)}", by_rule=True)
+        yield from _left_over(row, sessions)
 
 
 def _images(options: ReadOptions) -> tuple[Path, list[Path]]:
@@ -153,8 +150,25 @@ def _check_name(path: Path, participant: str, session: str) -> None:
         raise ValueError(f"the file lies in {folder}, but its name says sub-{named[0]} and ses-{named[1]}; rename it")
 
 
-def _participant(row: Row) -> str:
-    return _text(row, "participant_id").removeprefix("sub-")
+def _key(row: Row) -> tuple[str, str]:
+    """Return participant and session of a row, empty if it names none; raise a ValueError if they cannot be read."""
+    if row.problem:
+        raise ValueError(row.problem)
+    return _text(row, "participant_id").removeprefix("sub-"), _text(row, "session_id").removeprefix("ses-")
+
+
+def _left_over(row: Row, sessions: Mapping[str, Collection[str]]) -> Iterator[Exclusion]:
+    """Yield a row of reports that no image has, or that cannot be read; `sessions` are those of each participant."""
+    try:
+        participant, session = _key(row)
+        of_participant = sessions.get(participant, ())
+        if of_participant and (not session or session in of_participant):
+            return  # what is wrong with the report is the reason why its images are left out
+        if _text(row, "report"):
+            lacking = "session" if of_participant else "participant"
+            yield Exclusion(row.where, f"report of a {lacking} without an anatomical image", by_rule=True)
+    except ValueError as error:
+        yield Exclusion(row.where, str(error))
 
 
 def _text(row: Row, column: str) -> str:
@@ -164,10 +178,13 @@ def _text(row: Row, column: str) -> str:
 
 
 def _by_examination(table: list[Row]) -> dict[tuple[str, str], Row]:
-    """Find rows by participant and session, empty if the row names none; one that is repeated gets a problem."""
+    """Find rows by participant and session; one that is repeated gets a problem."""
     rows: dict[tuple[str, str], Row] = {}
-    for row in (row for row in table if not row.problem):
-        key = _participant(row), _text(row, "session_id").removeprefix("ses-")
+    for row in table:
+        try:
+            key = _key(row)
+        except ValueError:
+            continue  # `_left_over` lists it
         repeats = f"{row.where} repeats its participant and session; keep one report of each"
         rows[key] = replace(row, problem=repeats) if key in rows else row
     return rows

@@ -121,8 +121,19 @@ def test_a_repeated_report_is_not_chosen(image, table, read):
 
 def test_reports_without_images_are_listed(image, table, read):
     image("sub-01/anat")
-    table("phenotype/reports.tsv", row("sub-01"), row("sub-09"))
-    assert read()[1] == [Exclusion("reports.tsv row 2", "no anatomical image of sub-09", by_rule=True)]
+    table("phenotype/reports.tsv", row("sub-01", "n/a"), row("sub-09", "n/a"), row("sub-01", "ses-2"))
+    assert read()[1] == [
+        Exclusion("reports.tsv row 2", "report of a participant without an anatomical image", by_rule=True),
+        Exclusion("reports.tsv row 3", "report of a session without an anatomical image", by_rule=True),
+    ]
+
+
+def test_a_row_that_a_spreadsheet_destroyed_stops_no_other(image, table, read):
+    image("sub-01/anat")
+    table("phenotype/reports.tsv", row("sub-01"), row("####"), row("sub-09", report="#NAME?"))
+    records, left_out = read()
+    assert len(records) == 5 and [bad.source for bad in left_out] == ["reports.tsv row 2", "reports.tsv row 3"]
+    assert all("spreadsheet" in bad.reason and not bad.by_rule for bad in left_out)
 
 
 @pytest.mark.parametrize(
