@@ -126,7 +126,8 @@ def without_row_names(
 
     def shown(name: str) -> str:
         row = _ROW_OF_TABLE.search(name)
-        pseudonym = f"table{row[0]}" if row else pseudonym_of(name)
+        table = name.partition(".")[0].casefold()
+        pseudonym = f"{table if table in _USUAL_TABLES else 'table'}{row[0]}" if row else pseudonym_of(name)
         names[pseudonym] = name
         return pseudonym
 
@@ -158,19 +159,33 @@ def without_row_names(
 
 
 def without_quoted_names(reason: str) -> str:
-    """Replace file names, quoted words and long numbers in the reason for an exclusion: they may name someone.
+    """Replace file names, ids, quoted words and long numbers in the reason for an exclusion: they may name someone.
 
     Example:
         >>> without_quoted_names("missing image: 'Salem 3.png' is not in the folder; unknown level 'L5/L6'")
         "missing image: '...' is not in the folder; unknown level 'L5/L6'"
+        >>> without_quoted_names("study 'A7' has several patients; no report of sub-Salem in ses-2")
+        "study '...' has several patients; no report of sub-... in ses-..."
     """
-    return scrub_text(_FILE_NAME.sub("...", _QUOTED.sub(lambda match: f"{match[1]}...{match[1]}", reason)))
+    return scrub_text(_FILE_NAME.sub("...", _BIDS_LABEL.sub(r"\1-...", _QUOTED.sub(_without_name, reason))))
+
+
+def _without_name(quoted: re.Match[str]) -> str:
+    may_name = quoted["id"] or _MAY_NAME.search(quoted["text"])
+    return f"{quoted['id'] or ''}{quoted['text'][0]}...{quoted['text'][0]}" if may_name else quoted[0]
 
 
 _ROW_OF_TABLE = re.compile(r" row \d+$")
-_QUOTED = re.compile(r"(?<!\w)(['\"])(?=[^'\"\n]*(?:[^\W\d_]{3}|\d{5}))[^'\"\n]*\1")
+_USUAL_TABLES = ("metadata", "reports", "participants")  # a table of another name may be called after a patient
+# As `repr` quotes: "O'Brien.png".
+_QUOTED = re.compile(
+    r"""(?P<id>\b(?:patient|study|series)(?:_id)?\s)?(?<!\w)(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+)
+_MAY_NAME = re.compile(r"[^\W\d_]{3}|\d{5}")
+_BIDS_LABEL = re.compile(r"\b(sub|ses)-\w+")
 _FILE_NAME = re.compile(
-    r"[^\s'\":;,]+\.(?:png|jpe?g|tiff?|bmp|gif|dcm|ima|nii|gz|mha|mhd|nrrd|csv|jsonl?|xlsx?|txt)\b", re.IGNORECASE
+    r"(?<![^\s'\":;,])[^\s'\":;,]+\.(?:png|jpe?g|tiff?|bmp|gif|dcm|ima|nii|gz|mha|mhd|nrrd|csv|tsv|jsonl?|xlsx?|txt)\b",
+    re.IGNORECASE,
 )
 
 

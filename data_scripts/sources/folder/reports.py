@@ -48,12 +48,9 @@ class StudyReports:
         if is_missing(study) or not text:
             self.problems.append(Exclusion(row.where, "no study_id" if is_missing(study) else "empty report"))
         elif not self.patients_of.get(study) or (patient and patient not in self.patients_of[study]):
-            whose = f"study {study!r}" + (f" of patient {patient!r}" if patient else "")
-            self.problems.append(Exclusion(row.where, f"report of {whose}, which has no image", by_rule=True))
+            self.problems.append(Exclusion(row.where, "report of a study without an image", by_rule=True))
         elif (theirs := self._own_reports(study, patient)) and text not in theirs:
-            self.problems.append(
-                Exclusion(row.where, f"study {study!r} has another report in its own row", by_rule=True)
-            )
+            self.problems.append(Exclusion(row.where, "the study has another report in its own row", by_rule=True))
         else:
             self.of_table[study].append((patient, text))
 

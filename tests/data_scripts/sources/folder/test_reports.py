@@ -65,9 +65,9 @@ def test_a_table_of_reports(reports_of):
     assert found[:3] == ["Bulge.", "Bulge.", "Own."]
     assert all("has none in another row or in reports.jsonl" in text for text in found[3:])
     assert problems == [
-        "reports.jsonl row 2: study 's2' has another report in its own row",
+        "reports.jsonl row 2: the study has another report in its own row",
         "reports.jsonl row 3: empty report",
-        "reports.jsonl row 4: report of study 's9', which has no image",
+        "reports.jsonl row 4: report of a study without an image",
         "reports.jsonl row 5: no study_id",
     ]
 

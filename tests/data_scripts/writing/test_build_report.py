@@ -1,0 +1,45 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from data_scripts.writing.build_report import without_quoted_names, without_row_names
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ('missing image: "O\'Brien 3.png" is not in the folder', 'missing image: "..." is not in the folder'),
+        (r"missing mask: 'O\'Hara \"Bo\" 3.png' is not there", "missing mask: '...' is not there"),
+        ("empty report, and study 'A7' has 2 different ones", "empty report, and study '...' has 2 different ones"),
+        ("patient_id '17E4' is odd; series_id \"7\"", "patient_id '...' is odd; series_id \"...\""),
+        (
+            "the file lies in sub-Salem/ses-1, but its name says sub-02",
+            "the file lies in sub-.../ses-..., but its name says sub-...",
+        ),
+        ("Salem.tsv row 3 names no session_id", "... row 3 names no session_id"),
+        ("unknown level 'C5'; the spreadsheet's 'x'", "unknown level 'C5'; the spreadsheet's 'x'"),
+    ],
+)
+def test_reasons_name_no_one(reason, expected):
+    assert without_quoted_names(reason) == expected
+
+
+def test_rows_of_two_tables_keep_their_names():
+    nothing: list[Any] = []
+    report: Mapping[str, Any] = {
+        "arguments": {},
+        "deidentification": {"rows_left": nothing, "dates_in_names": nothing, "burnt_in_text": nothing},
+        "labels": {"not_understood": nothing},
+        "facts_changed": {"first": nothing},
+        "orientation_not_stated": nothing,
+        "windows_replaced": nothing,
+        "exclusions": [
+            {"source": source, "reason": "empty report", "by_rule": False}
+            for source in ("metadata.csv row 3", "reports.xlsx row 3", "Salem.csv row 3")
+        ],
+    }
+    nameless, names = without_row_names(report, lambda name: "folder/file-0")
+    shown = [exclusion["source"] for exclusion in nameless["exclusions"]]
+    assert shown == ["metadata row 3", "reports row 3", "table row 3"]
+    assert [names["rows"][source] for source in shown] == [row["source"] for row in report["exclusions"]]
