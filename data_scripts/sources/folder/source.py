@@ -150,6 +150,8 @@ def _read_tables(options: ReadOptions) -> _Tables:
     tables = sorted(path for path in raw.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
     reports = _only_table(raw, [path for path in tables if path.stem.casefold() == "reports"], "reports")
     path = _images_table(raw, tables, reports)
+    if path == reports:
+        reports = None  # the only table, of the images
     rows = read_table(path, known=(*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))
     _check_columns(path, columns_of(rows), reports)
     check_spellings(rows)

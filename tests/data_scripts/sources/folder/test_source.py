@@ -32,7 +32,7 @@ def test_required_columns_suffice(study):
     assert folder.describe(ReadOptions(raw=study([ROW]))).label_names == ()
 
 
-@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "mine.csv", "mine.jsonl"])
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "mine.csv", "mine.jsonl", "reports.csv"])
 def test_every_column(study, table):
     lists = table.endswith(".jsonl")
     raw = study(
