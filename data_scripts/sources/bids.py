@@ -154,7 +154,7 @@ def _key(row: Row) -> tuple[str, str]:
     """Return participant and session of a row, empty if it names none; raise a ValueError if they cannot be read."""
     if row.problem:
         raise ValueError(row.problem)
-    return _text(row, "participant_id").removeprefix("sub-"), _text(row, "session_id").removeprefix("ses-")
+    return row.text("participant_id").removeprefix("sub-"), row.text("session_id").removeprefix("ses-")
 
 
 def _left_over(row: Row, sessions: Mapping[str, Collection[str]]) -> Iterator[Exclusion]:
@@ -164,17 +164,11 @@ def _left_over(row: Row, sessions: Mapping[str, Collection[str]]) -> Iterator[Ex
         of_participant = sessions.get(participant, ())
         if of_participant and (not session or session in of_participant):
             return  # what is wrong with the report is the reason why its images are left out
-        if _text(row, "report"):
+        if row.text("report"):
             lacking = "session" if of_participant else "participant"
             yield Exclusion(row.where, f"report of a {lacking} without an anatomical image", by_rule=True)
     except ValueError as error:
         yield Exclusion(row.where, str(error))
-
-
-def _text(row: Row, column: str) -> str:
-    """Return a cell; empty if it is missing, which BIDS writes as `n/a`."""
-    text = row.text(column)
-    return "" if text.lower() == "n/a" else text
 
 
 def _by_examination(table: list[Row]) -> dict[tuple[str, str], Row]:
@@ -198,11 +192,11 @@ def _report_of(
         return report
     for rows in reports:
         row = rows.get((participant, session)) or rows.get((participant, ""))
-        if row is None or not (report := _text(row, "report")):
+        if row is None or not (report := row.text("report")):
             continue
         if row.problem:
             raise ValueError(row.problem)
-        if num_sessions > 1 and not _text(row, "session_id"):
+        if num_sessions > 1 and not row.text("session_id"):
             raise ValueError(
                 f"{row.where} names no session_id, but sub-{participant} has {num_sessions} sessions; say which one "
                 "the report is of"
