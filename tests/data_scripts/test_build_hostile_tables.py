@@ -96,8 +96,8 @@ def test_small_files_of_large_images_stay_within_memory(tmp_path):
     lines = [f"{path.name},Bulge {path.stem},p{path.stem}" for path in sorted(raw.iterdir())]
     (raw / "metadata.csv").write_text("\n".join(["file_name,report,patient_id", *lines]))
     peak = run_build(raw, tmp_path / "out", tmp_path)
-    report = json.loads((tmp_path / "out/build_report.json").read_text())
-    assert [Path(item["source"]).name for item in report["exclusions"]] == ["3.tif", "4.png"]
+    listed = json.loads((tmp_path / "out.rows.json").read_text())
+    assert [Path(item["source"]).name for item in listed["exclusions"]] == ["3.tif", "4.png"]
     assert 100 < peak < 1024
 
 
@@ -118,7 +118,8 @@ def test_500_damaged_rows_are_each_named(tmp_path):
     peak = run_build(raw, tmp_path / "out", tmp_path)
     report = json.loads((tmp_path / "out/build_report.json").read_text())
     assert report["rows_read"] == 2 * NUM_ROWS and report["rows_written"] == NUM_ROWS
-    named = [exclusion["source"] for exclusion in report["exclusions"]]
+    listed = json.loads((tmp_path / "out.rows.json").read_text())
+    named = [listed["rows"][exclusion["source"]] for exclusion in report["exclusions"]]
     assert len(named) == len(set(named)) == NUM_ROWS
     rows = {int(name.rsplit(" ", 1)[1]) for name in named if name.startswith("metadata.csv row ")}
     files = {int(Path(name).stem) + 1 for name in named if not name.startswith("metadata.csv row ")}
