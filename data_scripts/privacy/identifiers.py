@@ -185,7 +185,9 @@ _CERTAIN = {
     "DATE": (
         r"(?i:\b(?:d\.?o\.?b|date|birth|born|geb(?:oren|urtsdatum)?|né|née|naissance))[\s:.]*(?:(?:am|le)\s)?"
         r"(?P<value>\d{6}(?:\d\d)?|\d{1,4}(?P<dash>[-/.\\])\d{1,2}(?P=dash)\d{2,4})\b",
-        rf"\b(?i:in|since|on|of|from|until|till|last|dated)\s+(?P<value>{_WEEKDAY_OR_MONTH})\b(?![\s,./_'’-]*(?:of\s)?\d)",
+        # Not "12th of May", which is a date with its day.
+        rf"(?<!\d\s)(?<!\d(?i:st|nd|rd|th)\s)\b(?i:in|since|on|of|from|until|till|last|dated)\s+"
+        rf"(?P<value>{_WEEKDAY_OR_MONTH})\b(?![\s,./_'’-]*(?:of\s)?\d)",
     ),
     "TIME": (
         rf"(?<![\w:/.-])(?P<value>{_CLOCK}(?::[0-5]\d(?:\.\d+)?)?\s?(?i:[ap]\.?m\b\.?))",

@@ -19,7 +19,7 @@ DATES = [
     "12-Mar-16", "12 MAR 2016", "March 12, 2016", "March 12th, 2016", "Mar 12 2016", "Mar. 12, 2016", "March 2016",
     "Sept 2016", "03/2016", "12 March", "March 12th", "May 2016", "3 May 2016", "١٢/٣/٢٠١٦", "12 / 03 / 2016",
     "12. März 2016", "3.Mai 2016", "Dezember 2016", "12 mars 2016", "1er août 2016", "12 de marzo de 2016",
-    "5 maggio 2016",
+    "5 maggio 2016", "12th of May", "3rd of June",
 ]  # fmt: skip
 NAMES = [
     "Ahmad Salem", "Ahmad M. Salem", "A. Salem", "A. M. Salem", "Fatima Al-Zahra", "Omar bin Khalid", "Ludwig van Dyke",
