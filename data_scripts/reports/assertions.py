@@ -35,7 +35,8 @@ def doubted_words(statement: Phrases) -> set[int]:
     doubted: set[int] = set()
     for mention in statement.mentions:
         if mention.what == "asked altogether":
-            doubted.update(range(mention.first))
+            advising = (index for index in range(mention.first) if statement.lemmas[index] in cues.ADVISING)
+            doubted.update(range(next(advising, 0), mention.first))
         elif mention.what == "query":
             doubted.update(range(mention.last + 1, _end_of_negation(statement, mention.last, may_restart=False)))
         elif mention.what == "question":

@@ -97,6 +97,10 @@ END_OF_QUESTION = word_set(
 )
 # A statement that ends so is the question put to the radiologist: "herniation at L4-5, for evaluation".
 ASKED_ALTOGETHER = r"(?:for )?(?:evaluation|assessment|follow ?up|followup|review|exclusion)$"
+# After these it is advice, and what stands before is a finding: "herniation, recommend follow-up".
+ADVISING = word_set(
+    "recommend recommended advise advised suggest suggested need needs needed require requires required warrants"
+)
 NOW = word_set("now currently today presently")
 # What is evaluated is not thereby found: "evaluation of stenosis is limited".
 EVALUATING = r"(?:evaluation|assessment|visualization|visualisation|delineation|characterization) of"

@@ -167,7 +167,8 @@ FINDING_PHRASES = {
     "extrusion": r"extrude",
     "sequestration": r"sequester(?: disc)?(?: fragment| material)?|(?:disc|free|detached) fragment|detached disc",
     "herniation": r"herniate(?! of mening)|(?:slipped|ruptured) (?:intervertebral )?disc|disc rupture",
-    "annular tear": r"annular (?:tear|disruption|defect)|tear (?:of (?:the )?)?annular|tear"
+    "annular tear": r"annular (?:tear|disruption|defect)|tear (?:of (?:the )?)?annular"
+    r"|(?<!meniscal )(?<!meniscus )(?<!muscle )(?<!ligament )(?<!tendon )(?<!thecal )tear"
     r"|(?:high|increased) (?:signal )?intensity zone|hyperintense zone|hiz",
     "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal"
     r"|disc signal (?:be )?reduce|(?:reduce|low) (?:of )?(?:the )?(?:normal )?<vertebra> (?:disc )?signal(?: (?:of"

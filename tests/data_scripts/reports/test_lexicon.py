@@ -11,6 +11,7 @@ from tests.data_scripts.reports.test_findings import facts
         ("Degenerated bulging disc, degenerative disc bulge", ["bulge", "bulge"]),
         ("High intensity zone in the annulus at L4-5. HIZ", ["L4/L5 annular tear"] * 2),
         ("Annular fissuring, annular disruption", ["annular tear"] * 2),
+        ("Tear at L4-5. Meniscal tear, muscle tear, dural tear", ["L4/L5 annular tear"]),
         ("Disc osteophyte complex; bony spurring", ["osteophyte"] * 2),
         ("Abutment of the left S1 root. It abuts the sac", ["nerve root contact left", "thecal sac contact"]),
         ("Mass effect on the sac, mass", ["thecal sac compression", "mass"]),
