@@ -36,7 +36,8 @@ def doubted_words(statement: Phrases) -> set[int]:
     for mention in statement.mentions:
         if mention.what == "asked altogether":
             advising = (index for index in range(mention.first) if statement.lemmas[index] in cues.ADVISING)
-            doubted.update(range(next(advising, 0), mention.first))
+            is_advice = statement.lemmas[: mention.first][-1:] == (",",) and statement.lemmas[mention.first] != "for"
+            doubted.update(range(next(advising, mention.first if is_advice else 0), mention.first))
         elif mention.what == "query":
             doubted.update(range(mention.last + 1, _end_of_negation(statement, mention.last, may_restart=False)))
         elif mention.what == "question":

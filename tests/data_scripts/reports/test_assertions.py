@@ -75,7 +75,10 @@ from tests.data_scripts.reports.test_findings import facts
         ("Is there a cyst? No. Stenosis?", ["-cyst"]),
         ("Query stenosis, but the canal is normal", ["-stenosis"]),
         ("45-year-old man with herniation. Herniation, for evaluation. Patient with cyst", []),
-        ("Disc bulge, recommend follow-up. Cyst needs clinical evaluation", ["bulge", "cyst"]),
+        (
+            "Disc bulge, recommend follow-up. Cyst needs clinical evaluation. Bulge, follow up",
+            ["bulge", "cyst", "bulge"],
+        ),
         # Nor is what was seen or done before.
         ("Prior MRI showed L4-5 extrusion. Compressing the sac", ["thecal sac compression"]),
         ("X-ray showed a fracture. CT of the spine revealed a cyst", []),
