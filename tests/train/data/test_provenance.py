@@ -38,7 +38,6 @@ def folder(tmp_path) -> Path:
         deidentification={"passed": False, "ids": "kept", "burnt_in_text": ["SMITH_JOHN.png"]},
         labels={"classes": "findings", "from_reports": False, "not_used": [], "rows_without": 1, "not_understood": []},
         facts_changed=[],
-        labels={},
         orientation_not_stated=[],
         windows_replaced=[],
     )
