@@ -5,7 +5,7 @@ it ends before the first word that reports use for something else.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from data_scripts.reports.lexicon import word_set
 from data_scripts.reports.words import is_word_of_reports, known_forms
@@ -121,9 +121,10 @@ _LABEL_OF_NAME = re.compile(
 _LABEL_OF_PATIENT = re.compile(rf"(?<!\w)(?:{_WORD_FOR_PATIENT}|pte?|pat)(?!\w)\.?\s*:\s*", re.IGNORECASE)
 _PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
 _DONE_BY = re.compile(
-    r"\b(?:(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
+    r"\b(?:(?:referred|ref(?:'d)?\.?|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
     r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated|written"
     r"|edited|released|co-?signed)(?:\s+(?:electronically|digitally))?\s+by"
+    r"|(?:discussed|reviewed|correlated)\s+with|(?:communicated|conveyed|phoned|reported)\s+to"
     r"|(?:befundet|diktiert|geschrieben|unterschrieben|unterzeichnet|freigegeben|validiert|vidiert|erstellt|untersucht"
     r"|[üu]berwiesen|zugewiesen|gesehen|gelesen|angefordert|signiert)\s+(?:von|durch)|gez\b\.?|sgd\b\.?"
     r"|(?:dict[ée]e?|lue?|valid[ée]e?|sign[ée]e?|r[ée]dig[ée]e?|adress[ée]e?|interpr[ée]t[ée]e?)\s+par"
@@ -139,7 +140,7 @@ _ROLE = re.compile(
     r"|unterschrift|fdo\.?|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
     r"|einsender(?:in)?|[üu]berweiser(?:in)?|hausarzt|m[ée]decin|radiologue|radi[oó]logo|m[ée]dico|radiologe|radiologin|arzt"
     r"|[äa]rztin|gr(?:[üu](?:ss|ß)en?))"
-    r"\s*[:,]\s*|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
+    r"(?:\s*[:,]\s*|\s+[-–]\s+)|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
     re.IGNORECASE,
 )
 _PATIENT_OR_SUBJECT = re.compile(
@@ -152,7 +153,23 @@ _DEGREE = re.compile(
 )
 # Each contains one of these, few reports do.
 _OF_DONE_BY = (
-    *(" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/", "fdo", "informe", "laudo", "rapport"),
+    *(
+        " by",
+        " with",
+        " to",
+        " von",
+        " durch",
+        " par",
+        " por",
+        " da",
+        "gez",
+        "sgd",
+        "/s/",
+        "fdo",
+        "informe",
+        "laudo",
+        "rapport",
+    ),
     *("compte", "referto", "befund", "bericht", "arztbrief", "verslag"),
 )
 _OF_DEGREE = ("MD", "M.D", "MB", "M.B", "FR", "F.R", "Ph", "D.O.", "MRCP", "MSc")
@@ -162,6 +179,7 @@ _INSTITUTION = re.compile(
     r"|(?:Medical|Imaging|Diagnostic|Radiology|Health|Spine|Scan)[ \t]+Cent(?:er|re))\b"
 )
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
+_POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
 _AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # the typist: "Dr. Salem/abc"
@@ -215,6 +233,37 @@ def find_names(text: str) -> Iterator[Span]:
             yield match.start("name") + start, match.end("name")
     for match in _FOREIGN_TITLE.finditer(text):
         yield from _name_at(text, match.end())
+
+
+def name_words(name: str) -> frozenset[str]:
+    """Return the words of a name by which the same person may be named again, in small letters.
+
+    Example:
+        >>> sorted(name_words("Salem-Haddad, Ahmad M. de Small"))
+        ['ahmad', 'salem-haddad']
+    """
+    return frozenset(
+        word.casefold()
+        for word in _WORD.findall(_POSSESSIVE.sub("", name))
+        if len(word) > 1 + (word.upper() != word.lower())
+        and word not in PARTICLES
+        and not any(map(_is_known, (word, *word.split("-"))))
+    )
+
+
+def find_named_again(text: str, words: Collection[str]) -> Iterator[Span]:
+    """Yield where one of the `name_words` stands in a text, with a capital or in a script without case.
+
+    Example:
+        >>> text = "Baker cyst. Seen with Baker, and with the baker."
+        >>> [text[start:end] for start, end in find_named_again(text, {"baker"})]
+        ['Baker']
+    """
+    for match in _WORD.finditer(text) if words else ():
+        word = _POSSESSIVE.sub("", match[0])
+        is_named = word.casefold() in words and not word[0].islower()
+        if is_named and not _NAMED_AFTER.match(text, match.end()):
+            yield match.start(), match.start() + len(word)
 
 
 def find_institutions(text: str) -> Iterator[Span]:

@@ -89,6 +89,7 @@ ASKING = (
     r"|whether|consider"
     r"|(?:recommend|recommended|advise|advised|suggest|suggested|indicated|needed|requested|referred|scheduled|planned)"
     r" (?:for|to|with)|risk (?:of|for|factors for)|prone to|predisposing to|symptoms (?:of|suggesting|suggestive of)"
+    r"|(?:^suggest|^advise|recommend|recommended) (?:(?!noted |be )[^\s,;:]+ ){1,4}(?:for|to)|correlation for"
     r"|differential|(?:indication|indications) (?:be|include|includes)|clinical(?:ly)? (?:suspicion|question|concern"
     r"|diagnosis)(?: of)?|years? old|\d+ (?:y o|yo)"
 )
@@ -224,3 +225,21 @@ DENIED_IN_NORMAL = (
     r"abnormalit(?:y|ies)|patholog(?:y|ies|ical|ic)|disease|disorders?|findings?|problems?|lesions?|abnormal|defects?"
     r"|degenerati(?:on|ve)|concern"
 )
+# What is not the spine: organs, joints and vessels beside it, and what else a report calls normal. A clause that has
+# one of these, and no word of the spine, states nothing about it.
+OTHER_SUBJECTS = word_set(
+    """kidney kidneys renal cortical liver hepatic spleen splenic gallbladder biliary bile pancreas pancreatic bowel
+    colon colonic sigmoid rectal rectum bladder uterus uterine ovary ovaries ovarian adnexa adnexal endometrial cervix
+    nabothian fibroid fibroids prostate prostatic testis testicular adrenal adrenals aorta aortic iliac artery arterial
+    arteries carotid abdomen abdominal pelvic lung lungs pulmonary pleural thyroid breast hip hips knee shoulder wrist
+    ankle rotator meniscus meniscal rib ribs femur femoral tibial skull brain cerebral inguinal umbilical hiatus hiatal
+    stomach gastric esophageal heart cardiac baker popliteal subcutaneous dermoid
+    saline bmi protocol gait reflex reflexes pressure labs laboratory urine power strength sensation coil slr
+    neurological"""
+)
+SPINAL_WORDS = word_set(
+    """<level> <vertebra> disc canal vertebra spine spinal lumbar lumbosacral sacral sacrum foramen foraminal thecal sac
+    nerve root cord conus cauda facet endplate plate ligament annular recess epidural intradural paraspinal marrow pars
+    intervertebral lordosis curvature alignment level"""
+)
+END_OF_SUBJECT = word_set(", ; : ( ) and or but with due causing secondary from after")

@@ -54,7 +54,9 @@ class Statement(Phrases):
 
     @property
     def says_normal(self) -> bool:
-        """Whether it calls something normal or denies that anything is abnormal."""
+        """Whether it calls something of the spine normal, or denies that anything is abnormal."""
+        if self._is_of_other_subject(0, len(self.lemmas)):
+            return False
         for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
             if index in self.doubted or index in self.past:
                 continue
@@ -80,7 +82,25 @@ class Statement(Phrases):
     def _is_stated(self, draft: Draft) -> bool:
         """Whether a finding is stated of this examination; an operation is, though it was done before."""
         is_past = draft.head.first in self.past and draft.kind != "postoperative change"
-        return not is_past and draft.head.first not in self.doubted
+        return not is_past and draft.head.first not in self.doubted and not self._is_elsewhere(draft)
+
+    def _is_elsewhere(self, draft: Draft) -> bool:
+        """Whether a finding is not one of the spine: "renal cyst", "hernia of the abdominal wall"."""
+        if draft.head.what == "structure":
+            return False
+        first, last = draft.head.first, draft.head.last
+        if first > 0 and self.forms[first - 1] in cues.OTHER_SUBJECTS:
+            return True
+        ends = [-1, *(i for i, lemma in enumerate(self.lemmas) if lemma in cues.END_OF_SUBJECT), len(self.lemmas)]
+        start = max(end for end in ends if end < first) + 1
+        stop = min(end for end in ends if end > last)
+        if any(self.forms[i] in cues.OTHER_SUBJECTS or self.lemmas[i] in cues.SPINAL_WORDS for i in range(start, stop)):
+            return self._is_of_other_subject(start, stop)
+        return self._is_of_other_subject(0, len(self.lemmas))
+
+    def _is_of_other_subject(self, start: int, stop: int) -> bool:
+        is_other = any(form in cues.OTHER_SUBJECTS for form in self.forms[start:stop])
+        return is_other and cues.SPINAL_WORDS.isdisjoint(self.lemmas[start:stop])
 
 
 def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:

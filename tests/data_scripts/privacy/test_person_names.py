@@ -57,3 +57,45 @@ def test_findings_after_a_label_are_no_names(text):
 def test_a_misspelt_finding_after_a_name_and_a_comma_stays():
     for cue in ("Patient: ", "Name: ", "Dr. ", "Reported by "):
         assert scrub_text(f"{cue}Salem, Buldge, L4/5") == f"{cue}[NAME], Buldge, L4/5"
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        (
+            "Patient: Salem, Ahmad. Ahmad moved; SALEM was sedated. Salem's bulge.",
+            "Patient: [NAME]. [NAME] moved; [NAME] was sedated. [NAME]'s bulge.",
+        ),
+        (
+            "Haddad was scanned. Disc bulge. Reported for Mr. Omar Haddad.",
+            "[NAME] was scanned. Disc bulge. Reported for Mr. [NAME].",
+        ),
+        (
+            "Seen by Dr. Tarlov. Tarlov cyst at S2, Tarlov informed.",
+            "Seen by Dr. [NAME]. Tarlov cyst at S2, [NAME] informed.",
+        ),
+        ("Name: Hope Salem. There is hope, and Mild bulge.", "Name: [NAME]. There is hope, and Mild bulge."),
+        ("患者：山田. 山田 returned. Disc bulge.", "患者：[NAME]. [NAME] returned. Disc bulge."),
+    ],
+)
+def test_a_name_that_a_cue_tells_is_found_wherever_it_stands(text, scrubbed):
+    assert scrub_text(text) == scrubbed
+
+
+@pytest.mark.parametrize(
+    "cue",
+    ["Ref. by {}.", "Ref by {}.", "Ref'd by {}.", "Radiologist - {}.", "Discussed with {}.", "Communicated to {}."],
+)
+def test_short_cues_of_a_name(cue):
+    assert scrub_text(cue.format("Ahmad Zqxsalem") + " Mild bulge.") == cue.format("[NAME]") + " Mild bulge."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Discussed with the referring team. Correlated with Pain. Bulge with Compression of the sac.",
+        "Reviewed with Orthopedics. Compared with CT. Operator - dependent. Patient - Male.",
+    ],
+)
+def test_what_follows_a_short_cue_may_be_no_name(text):
+    assert scrub_text(text) == text
