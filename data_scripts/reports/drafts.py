@@ -10,6 +10,8 @@ from data_scripts.reports.mentions import Mention, Phrases
 from data_scripts.reports.words import Word
 
 _DENIED_IN_NORMAL = re.compile(cues.DENIED_IN_NORMAL)
+_OF_THE_SPINE = re.compile(cues.OF_THE_SPINE)
+_NOT_OF_THE_SPINE = re.compile(cues.NOT_OF_THE_SPINE)
 _UNREAD_ABNORMALITY = re.compile(cues.UNREAD_ABNORMALITY)
 
 
@@ -54,17 +56,32 @@ class Statement(Phrases):
 
     @property
     def says_normal(self) -> bool:
-        """Whether it calls something of the spine normal, or denies that anything is abnormal."""
-        if self._is_of_other_subject(0, len(self.lemmas)):
+        """Whether it calls a part of the spine or the study normal, or denies that anything there is abnormal."""
+        if self._is_of_other_subject(0, len(self.lemmas)) or not self._is_about_spine:
             return False
         for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
             if index in self.doubted or index in self.past:
+                continue
+            mention = self.mention_at.get(index)
+            if mention is not None and mention.what in ("finding", "no negation"):  # "loss of normal lordosis"
                 continue
             if (lemma == "spare" or form in cues.NORMAL_WORDS) and index not in self.denied:
                 return True
             if index in self.denied and _DENIED_IN_NORMAL.fullmatch(form):
                 return True
         return False
+
+    @property
+    def _is_about_spine(self) -> bool:
+        """Whether its words of normality are about the spine: not "normal weight" or "otherwise normal"."""
+        if any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
+            return False
+        words = [form for form in self.forms if form[0].isalpha()]
+        return (
+            len(words) <= 1
+            or any(mention.what == "structure" for mention in self.mentions)
+            or any(map(_OF_THE_SPINE.fullmatch, self.forms + self.lemmas))
+        )
 
     @property
     def unread_abnormality(self) -> str:

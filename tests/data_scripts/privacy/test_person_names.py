@@ -17,7 +17,13 @@ CUES = [
     "Prof.ssa {}", "Prof. {}", "Doctora {}", "Docteur {}", "Frau {}", "Herrn {}", "Sr. {}", "Srta. {}", "Sig.ra {}",
     "Mme. {}", "Don {}", "Mevr. {}", "Dhr. {}", "MUDr. {}", "Informe de {}", "Informe de la Dra. {}", "Befund von {}",
     "Reported by {}", "Report by {}", "Rapport de {}", "Referto di {}", "Laudo de {}", "Verslag van {}", "Médico: {}",
-    "Firmado: {}", "Fdo. {}", "Signé: {}", "Assinado por {}",
+    "Firmado: {}", "Fdo. {}", "Signé: {}", "Assinado por {}", "Utente: {}", "Doente: {}", "Pacient: {}",
+    "Pacijent: {}", "Ime i prezime: {}", "Nume: {}", "Beteg: {}", "Név: {}", "Namn: {}", "Navn: {}", "Nimi: {}",
+    "Pasient: {}", "Potilas: {}", "Pasien: {}", "Nama: {}", "Họ tên: {}", "Patientenname: {}", "患者氏名：{}",
+    "환자명: {}",
+    "Ασθενής: {}", "Пацієнт: {}", "Paciente {}", "La paciente {}", "Il paziente {}", "Die Patientin {}", "Utente {}",
+    "Pani {}", "Fru {}", "Bay {}", "Sn. {}", "Smt. {}", "Shri {}", "Master {}", "drs. {}", "Dr(a). {}", "Uzm. Dr. {}",
+    "Dr. Öğr. Üyesi {}", "Signé: Pr. {}", "Radioloog: {}", "Radyolog: {}", "Lekarz: {}", "Läkare: {}", "Baby of {}",
 ]  # fmt: skip
 NAMES = [
     "Miller, John", "MILLER, JOHN ADAM", "Smith Jr., Robert", "de Souza, Ana", "VAN DER BERG, PIETER",
@@ -48,10 +54,20 @@ def test_a_name_goes_with_its_every_word_and_nothing_else(cue):
 @pytest.mark.parametrize("text", [
     "Patient: Mild bulge, Diffuse", "Patient: stable, Normal conus", "Pt. Diffuse bulge, Mild stenosis",
     "Report by fax. Report by phone", "Don't know", "Subject: MRI lumbar spine", "Patient name not given",
+    "Pan-spinal imaging", "S/o Disc bulge", "s/o Modic change", "W/O Contrast study", "D/O Degenerative disease",
+    "S/o Potts Spine", "Patient - Modic changes", "Pan spinal MRI", "Master of levels",
     "Dr. aware, Mild bulge", "Re: lumbar MRI, Normal",
 ])  # fmt: skip
 def test_findings_after_a_label_are_no_names(text):
     assert scrub_text(text) == text
+
+
+@pytest.mark.parametrize("text", [
+    "S/O Mohan Lal. Bulge", "W/o Ramesh Kumar, bulge", "Patient - John Doe. Bulge", "DOE^JANE^MARIE bulge",
+    "Dr. Can Öztürk. Bulge",
+])  # fmt: skip
+def test_relatives_dashes_and_carets_tell_a_name(text):
+    assert re.sub(r"[\W_]*(?:S/O|W/o|Patient -|Dr\.)? ?\[NAME\]\W*", "", scrub_text(text)).lower() == "bulge"
 
 
 def test_a_misspelt_finding_after_a_name_and_a_comma_stays():

@@ -217,6 +217,16 @@ def test_labels_from_report(text, expected):
         *("Arachnoiditis.", "Syrinx in the conus.", "Epidural abscess at L4-5.", "Normal alignment. Arachnoiditis."),
         *("Muscle spasm. Left sacroiliitis.", "Sclerotic sacrum, adequate canal.", "Abnormal study."),
         *("Rule out disc herniation.", "Fracture cannot be excluded.", "INDICATION: Disc herniation.", "Fracture?"),
+        # Normal, but not the spine; or only what was not named before.
+        *("Normal saline was given.", "Patient of normal weight.", "Normal T1 and T2 sequences.", "Patent airway."),
+        *("Technically adequate study.", "Open MRI was used.", "Preserved images.", "Healthy volunteer, scan failed."),
+        *(
+            "Otherwise unremarkable.",
+            "The remainder of the study is normal.",
+            "No other abnormality.",
+            "No disc is normal.",
+        ),
+        *("No findings can be reported because of motion.", "The scan was of negative quality."),
         *("No significant change since 2016.", "Unchanged.", "The study is not normal.", "No new herniation."),
         # Other languages.
         *("Bandscheibenvorfall L4/5 rechts.", "Kein Bandscheibenvorfall.", "Estenosis del canal en L3-L4."),
@@ -238,6 +248,9 @@ def test_what_was_not_understood_has_no_class(text):
             "Discs are preserved.",
             "The canal is widely patent.",
             "Normal cord.",
+            "Loss of the normal lordosis.",
+            "Everything is normal.",
+            "Appearances are within normal limits for age.",
             "Intact endplates.",
             "no disc disease",
         ),
