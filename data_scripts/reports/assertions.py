@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Sequence
 
 from data_scripts.reports import cues, lexicon
-from data_scripts.reports.mentions import Mention, Phrases
+from data_scripts.reports.words import Mention, Phrases
 
 _JOINED_BY_RESTART = frozenset(("and", ",", "or"))
 _STATING = ("finding", "structure", "action")
