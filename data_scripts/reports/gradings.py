@@ -37,12 +37,12 @@ _GRADED_LEVEL = re.compile(
     rf"(?<!\S)(?:(?P<grades>{_GRADES})(?: {_SITE})? (?P<at>(?:at|in|on) (?:the )?(?:level of )?)?"
     rf"(?P<levels>{_LEVELS}|{_ELSEWHERE})"
     rf"|(?P<levels_before>{_LEVELS}) (?P<sign>(?:(?:there )?be|[:,(]) )?(?P<grades_after>{_GRADES})(?: \))?"
-    rf"(?! (?:{_SIDED}|{_SEVERITY}|{_SITE}|(?:(?:at|in|on) (?:the )?)?<level>)))(?!\S)"
+    rf"(?! (?:{_SIDED}|(?:(?:to|or) )?{_SEVERITY}|{_SITE}|(?:(?:at|in|on) (?:the )?)?<level>)))(?!\S)"
 )
 _PIECE = re.compile(rf"(?<!\S)(?:{_SIDED}|{_GRADE})(?!\S)")
 _BETWEEN_GRADED_LEVELS = frozenset(("and", ",", "but", "while", "whereas", ";", "or", "nor", "(", ")", "at"))
 _BEFORE_GRADED_LEVEL = _BETWEEN_GRADED_LEVELS | {"be", ":"}
-_AFTER_GRADED_LEVELS = frozenset((",", ";", "and", "but", "while", "whereas", ")", "with", "where"))
+_AFTER_GRADED_LEVELS = frozenset((",", ";", "and", "but", "while", "whereas", ")", "with", "where", "noted", "be"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +124,8 @@ def _read_grades(statement: Statement, match: re.Match[str], first: int) -> Iter
 def _level_grading(statement: Statement, grades: Sequence[Grade]) -> LevelGrading | None:
     """Join grades with what they grade: the finding that follows at once, or else the last one before."""
     lemmas, first, last = statement.lemmas, grades[0].first, grades[-1].last
-    if lemmas[first] == "<level>" and grades[-1].first == first:
-        return None  # "L4-5 mild stenosis", "stenosis at L4-5 (mild)"
+    if lemmas[first] == "<level>" and grades[-1].first == first and lemmas[last] != ")":
+        return None  # "L4-5 mild stenosis", but "stenosis at L4-5 (mild)"
     following = _following_draft(statement, last) if grades[-1].is_next else None
     if following is not None and lexicon.SEVERITIES.keys().isdisjoint(lemmas[last + 1 : following.first]):
         if len(grades) == 1 and grades[0].is_denied and not grades[0].side:
@@ -138,19 +138,21 @@ def _level_grading(statement: Statement, grades: Sequence[Grade]) -> LevelGradin
         draft for draft in statement.drafts if draft.head.last < first and draft.kind not in lexicon.WITHOUT_LEVEL
     ]
     owner = before[-1] if before else None
-    if owner is None or owner.denies or not (grades[-1].first > first or _stands_apart(statement, grades[0])):
+    if owner is None or owner.denies or not _grades_apart(statement, grades):
         return None
     # "bulge pressing the sac, mild at L3-4": the bulge or the pressure?
     is_unclear = owner.action is not None and owner.action.role == "active" and owner.action.first < owner.head.first
     return LevelGrading(tuple(grades), () if is_unclear else _with_those_of_its_action(statement, owner))
 
 
-def _stands_apart(statement: Statement, grade: Grade) -> bool:
-    """Whether a single level has a grade that other levels do not have: "bulge at L3-4, severe at L4-5"."""
-    lemmas = statement.lemmas
-    is_certain = grade.severity is not None or grade.is_denied
-    follows = lemmas[grade.first - 1] in (_BEFORE_GRADED_LEVEL if is_certain else _BETWEEN_GRADED_LEVELS - {"at", "("})
-    return follows and any(index < grade.first for index in statement.levels)
+def _grades_apart(statement: Statement, grades: Sequence[Grade]) -> bool:
+    """Whether levels have grades that other levels do not have: "bulge at L3-4, severe at L4-5"."""
+    lemmas, first = statement.lemmas, grades[0].first
+    is_certain = any(grade.severity or grade.is_denied for grade in grades)
+    if grades[-1].first > first or (is_certain and lemmas[grades[-1].last] == ")"):
+        return True
+    follows = lemmas[first - 1] in (_BEFORE_GRADED_LEVEL if is_certain else _BETWEEN_GRADED_LEVELS - {"at", "("})
+    return follows and (grades[0].side == "bilateral" or any(index < first for index in statement.levels))
 
 
 def _with_those_of_its_action(statement: Statement, owner: Draft) -> tuple[Draft, ...]:

@@ -28,7 +28,26 @@ _BEFORE_UNCLEAR_SEVERITY = (("more",), ("less",), ("most",), ("otherwise",), ("e
 _PLACES_IN_TURN = (("last",), ("first",), ("second",), ("third",), ("latter",), ("former",), ("lowest",), ("lower",))
 _AFTER_TRAILING_SEVERITY = (
     (),
-    *((lemma,) for lemma in ("in", "at", "on", "and", "left", "right", "central", ",", ")", ";", "but")),
+    *(
+        (lemma,)
+        for lemma in (
+            "in",
+            "at",
+            "on",
+            "and",
+            "left",
+            "right",
+            "both",
+            "central",
+            ",",
+            ")",
+            ";",
+            "but",
+            "noted",
+            "be",
+            "with",
+        )
+    ),
 )
 _ANOTHER_LEVEL = re.compile(
     r"(?<!\S)(?:(?:adjacent|next|remaining|another|transitional|lumbosacral|thoracolumbar|last|lowest) (?:mobile )?"
@@ -234,6 +253,8 @@ def _is_postposed(statement: Statement, group: Sequence[int]) -> bool:
     """Whether a preposition leads back to what was said before: "more to the left", not "encroaching on the left"."""
     for position in range(max(0, group[0] - 2), group[0]):
         mention = statement.mention_at.get(position - 1)
+        if statement.lemmas[position] == "to" and statement.lemmas[position + 1] in lexicon.SEVERITIES:
+            continue  # "mild to moderate left"
         if statement.lemmas[position] in _BEFORE_POSTPOSED_SIDE and not (mention and mention.what == "action"):
             return statement.lemmas[group[0]] != "both"
     return False
