@@ -91,7 +91,17 @@ def graded_levels(statement: Statement) -> list[LevelGrading]:
             lists[-1] += grades
         else:
             lists.append(grades)
-    return [grading for grades in lists if (grading := _level_grading(statement, grades))]
+    parts = (part for grades in lists for part in _of_one_finding(statement, grades))
+    return [grading for part in parts if (grading := _level_grading(statement, part))]
+
+
+def _of_one_finding(statement: Statement, grades: list[Grade]) -> list[list[Grade]]:
+    """Split grades of the finding before from those of the next one: "bulge, mild at L3-4 and severe L4-5 stenosis"."""
+    start = len(grades)
+    while start > 0 and grades[start - 1].is_next:
+        start -= 1
+    is_mixed = 0 < start < len(grades) and _following_draft(statement, grades[-1].last) is not None
+    return [grades[:start], grades[start:]] if is_mixed else [grades]
 
 
 def _read_grades(statement: Statement, match: re.Match[str], first: int) -> Iterator[Grade]:
@@ -165,11 +175,11 @@ def grade_levels(statement: Statement, grading: LevelGrading, graded: Iterable[i
     """Replace the findings of graded levels by one for each grade, or add these if they are named at other levels."""
     first = grading.words.start
     ungraded = {index for index in statement.levels if index < first} - {*graded}
-    is_single = grading.grades[-1].first == first
+    begins_with_level = min(statement.levels) < min(draft.head.first for draft in statement.drafts)
     for owner in grading.owners:
         heads = (draft.head.first for draft in statement.drafts if draft.head.last < owner.head.first)
-        last_head = max(heads, default=-1)
-        keeps = not grading.precedes and any(is_single or index > last_head for index in ungraded)
+        start = max(heads, default=-1) if begins_with_level else owner.head.last
+        keeps = not grading.precedes and any(index > start for index in ungraded)
         named = {level for index in ungraded for level in statement.levels[index]} if keeps else set()
         places = [place for place, draft in enumerate(statement.drafts) if draft.head is owner.head]
         statement.drafts[places[0] : places[-1] + 1] = [

@@ -382,7 +382,21 @@ def _level_groups(statement: Statement, gradings: Sequence[LevelGrading]) -> lis
 
 def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple[str, ...]:
     """Give the findings of a statement the levels named in it; return the levels that govern at its end."""
-    lemmas, drafts = statement.lemmas, statement.drafts
+    clauses: list[tuple[list[Draft], list[_LevelGroup]]] = [([], [])]
+    ends = [index for index, lemma in enumerate(statement.lemmas) if lemma == ";"]
+    for start, end in pairwise((-1, *ends, len(statement.lemmas))):
+        drafts = [draft for draft in statement.drafts if start < draft.head.first < end]
+        of_clause = [group for group in groups if start <= group.first < end]
+        if drafts and of_clause and all(clauses[-1]):
+            clauses.append((drafts, of_clause))
+        else:  # it goes on about the same
+            clauses[-1][0].extend(drafts)
+            clauses[-1][1].extend(of_clause)
+    return [_spread_in_clause(statement, drafts, of_clause) for drafts, of_clause in clauses][-1]
+
+
+def _spread_in_clause(statement: Statement, drafts: Sequence[Draft], groups: Sequence[_LevelGroup]) -> tuple[str, ...]:
+    lemmas = statement.lemmas
     governing = groups[0]
     for draft in drafts:
         draft.levels = governing.levels
