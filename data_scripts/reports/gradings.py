@@ -138,8 +138,6 @@ def _level_grading(statement: Statement, grades: Sequence[Grade]) -> LevelGradin
         return None  # "L4-5 mild stenosis", but "stenosis at L4-5 (mild)"
     following = _following_draft(statement, last) if grades[-1].is_next else None
     if following is not None and lexicon.SEVERITIES.keys().isdisjoint(lemmas[last + 1 : following.first]):
-        if len(grades) == 1 and grades[0].is_denied and not grades[0].side:
-            return None  # "no L4-5 stenosis"
         return LevelGrading(tuple(grades), _with_those_of_its_action(statement, following), precedes=True)
     follows_at = lemmas[last] in ("<level>", "level", "elsewhere") and not grades[-1].is_next
     if not follows_at and lemmas[last + 1 : last + 2] and lemmas[last + 1] not in _AFTER_GRADED_LEVELS:
@@ -162,7 +160,8 @@ def _grades_apart(statement: Statement, grades: Sequence[Grade]) -> bool:
     if grades[-1].first > first or (is_certain and lemmas[grades[-1].last] == ")"):
         return True
     follows = lemmas[first - 1] in (_BEFORE_GRADED_LEVEL if is_certain else _BETWEEN_GRADED_LEVELS - {"at", "("})
-    return follows and (grades[0].side == "bilateral" or any(index < first for index in statement.levels))
+    alone = grades[0].is_denied or grades[0].side == "bilateral"
+    return follows and (alone or any(index < first for index in statement.levels))
 
 
 def _with_those_of_its_action(statement: Statement, owner: Draft) -> tuple[Draft, ...]:

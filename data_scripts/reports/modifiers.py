@@ -413,7 +413,8 @@ def _spread_in_clause(statement: Statement, drafts: Sequence[Draft], groups: Seq
             governing = group
             continue
         heads_a_clause = ":" in lemmas[group.last + 1 : group.last + 3] or (
-            begins_with_level and lemmas[group.first - 1] in (",", "and", ";")
+            (begins_with_level or (governing.grading and _finding_after(statement, group.last, stop_at_comma=True)))
+            and lemmas[group.first - 1] in (",", "and", ";")
         )
         if heads_a_clause and not after and _only_measures(lemmas[governing.last + 1 : group.first]):
             heads_a_clause = not _only_measures(lemmas[group.last + 1 :])  # "bulges at L4-5: 3 mm, L5-S1: 4 mm"
