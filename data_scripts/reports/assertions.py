@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 
 from data_scripts.reports import cues, lexicon
-from data_scripts.reports.mentions import Mention, Phrases
+from data_scripts.reports.words import Mention, Phrases
 
 _JOINED_BY_RESTART = frozenset(("and", ",", "or"))
 _DENIED_WITH_ITS_OBJECT = re.compile(cues.DENIED_WITH_ITS_OBJECT)

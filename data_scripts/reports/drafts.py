@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from data_scripts.reports import cues, lexicon
 from data_scripts.reports.assertions import acts_forward, denied_words, doubted_words, past_words
-from data_scripts.reports.mentions import Mention, Phrases
-from data_scripts.reports.words import Word
+from data_scripts.reports.words import Mention, Phrases, Word
 
 _DENIED_IN_NORMAL = re.compile(cues.DENIED_IN_NORMAL)
 _OF_THE_SPINE = re.compile(cues.OF_THE_SPINE)
@@ -27,6 +26,7 @@ class Draft:
     severity: str | None = None
     sides: list[str] = field(default_factory=list)
     levels: tuple[str, ...] = ()
+    is_placed: bool = False  # whether its levels are those of its grade, "mild at L4-5"
 
     @property
     def anchor(self) -> Mention:
