@@ -24,6 +24,7 @@ from data_scripts.imaging.images import (
     png_bytes,
 )
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
+from data_scripts.privacy.identifiers import names_in
 from data_scripts.privacy.protection import scrub
 from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
 
@@ -139,7 +140,9 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
             yield index, encode_record(self._without_names(record), self.source_info, image, mask)
 
     def _without_names(self, record: Record) -> Record:
-        report, *rephrasings = map(scrub, (record.report, *record.rephrasings))
+        texts = (record.report, *record.rephrasings)
+        names = frozenset().union(*map(names_in, texts)) if record.rephrasings else frozenset()
+        report, *rephrasings = (scrub(text, names) for text in texts)
         for text in (report, *rephrasings):
             self.account.scrubbed.update(text.replaced)
             self.account.left_in_texts.update(text.left)

@@ -60,6 +60,7 @@ OWN_QUESTION = {
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",
     "data_scripts.privacy.dates": "is this a date, and where does it end?",
     "data_scripts.reports.assertions": "which words are denied, doubted, or about another examination?",
+    "data_scripts.reports.gradings": "which sides and levels are graded one by one?",
     "data_scripts.reports.modifiers": "which side, level and severity?",
     "data_scripts.reports.sections": "which parts of a report assert nothing?",
     "data_scripts.sources.folder.labels": "which classes does a cell name?",

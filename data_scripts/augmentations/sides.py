@@ -52,9 +52,18 @@ _UNCLEAR = re.compile(
     | \d\s?(?-i:[LR])(?![\w/\\-])(?!\s?\d) | \b[LR]['’]?sided?\b                                    # L4L, Rsided
     | \bo['’]?\s?clock | clockwise | \b(?:east|west)(?:ward|ern)?s?\b
     | \b(?:sin|dext?|dx|sx|sn)\b\.?                                                                 # Latin
+    # abbreviations and words of other languages that resemble English ones: German, Spanish, French, Turkish, Swedish
+    | \b(?:li|lks|re|rts|izq(?:d[ao]?)?|dch[ao]?|dcho|der|dr(?=\.?$)|esq|dir|gche?|dte|sol|sağ|hö|lewostr|prawostr)
+        \b(?!-)
+    | \b(?:port|near|far|same|starboard)\W?side\b | \b(?:starboard|larboard|rite|reft)\b
+    | [\u2190\u2192\u21D0\u21D2\u27F5\u27F6\u25C0\u25B6\u2B05\u27A1]                                      # arrows
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+
+
+# These tell a side by one that is named; without one, by a side that only the pixels or another text knows.
+_RELATIVE = re.compile(r"\b(?:ipsi|contra)-?lateral(?:ly)?\b|\b(?:opposite|other|same|affected) side\b", re.IGNORECASE)
 
 
 def exchange_all_sides(text: str) -> str | None:
@@ -92,7 +101,10 @@ def _in_case_of(side: str) -> str:
 
 def _is_unclear(text: str) -> bool:
     patterns = (_UNCLEAR, _CURVE_WORD)
-    return any(pattern.search(text) for pattern in patterns) or any(map(_may_be_side, _WORD.findall(text)))
+    words = _WORD.findall(text)
+    if _RELATIVE.search(text) and _SIDE_WORDS.isdisjoint(map(str.casefold, words)):
+        return True
+    return any(pattern.search(text) for pattern in patterns) or any(map(_may_be_side, words))
 
 
 def _may_be_side(word: str) -> bool:

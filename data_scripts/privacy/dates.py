@@ -17,7 +17,7 @@ _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH = r"(?:0?[1-9]|1[0-2])"
 _YEAR = r"(?:19|20)\d\d"
 _SIGN = r"[-/.\\_|\u00B7\u2010-\u2015\u2212]"  # between day, month and year
-_SPACED = rf"(?:\s{{0,2}}{_SIGN}\s{{0,2}}|[:,])"
+_SPACED = rf"(?:\s{{0,2}}{_SIGN}\s{{0,2}}|[:,'’])"
 
 _ENGLISH_MONTHS = (
     "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov "
@@ -38,6 +38,8 @@ _OTHER_MONTHS = word_set(
     "veljače ožujka travnja svibnja lipnja srpnja kolovoza rujna studenoga prosinca ianuarie februarie martie aprilie "
     "iunie iulie septembrie octombrie noiembrie decembrie január február március április május június július "
     "augusztus szeptember október "
+    "styczeń luty marzec kwiecień czerwiec lipiec sierpień wrzesień październik sausio vasario kovo balandžio gegužės "
+    "birželio liepos rugpjūčio rugsėjo spalio lapkričio gruodžio "
     # Swedish, Danish, Norwegian, Finnish, Indonesian
     "maj augusti marts desember tammikuuta helmikuuta maaliskuuta huhtikuuta toukokuuta kesäkuuta heinäkuuta elokuuta "
     "syyskuuta lokakuuta marraskuuta joulukuuta maret agustus desember "
@@ -49,7 +51,7 @@ _OTHER_MONTHS = word_set(
 )
 # Words and abbreviations that mean something else without a year: "2 set", "10 gen", "mart".
 _ONLY_WITH_YEAR = word_set(
-    "mag gen set out ott giu dic ago marco marca maja mart mars mai mei ene abr avr mar dez okt fev ekim maret marz"
+    "mag gen set out ott giu dic ago marco marca maja mart mai mei ene abr avr mar dez okt fev ekim maret marz"
 )
 _MONTH_WORDS = _OTHER_MONTHS.union(_ENGLISH_MONTHS.split())
 
@@ -127,7 +129,7 @@ _EAST_ASIAN = re.compile(
     r"|\d{1,2}\s?[月월]\s?\d{1,2}\s?[日号號일]|ngày\s\d{1,2}\stháng\s\d{1,2}(?:\snăm\s\d{4})?"
 )
 _SIGN_OF_NUMERIC = re.compile(
-    rf"\d\.?{_SPACED}\d{{1,4}}\.?{_SPACED}\d\d|\d[-/.]\d{{4}}|\d{{4}}-\d\d|\d{{8}}|[\sXVI./-]{_YEAR}"
+    rf"\d\.?{_SPACED}\d{{1,4}}\.?{_SPACED}\d\d|\d{{4}}\.?{_SPACED}\d{{1,2}}\.?{_SPACED}\d|\d[-/.]\d{{4}}|\d{{4}}-\d\d|\d{{8}}|[\sXVI./-]{_YEAR}"
 )
 _SIGN_OF_EAST_ASIAN = re.compile("[年년月월]|tháng")
 _LETTERS = re.compile(r"[^\W\d_]{3,12}")
@@ -161,7 +163,7 @@ _NUMBER_BEFORE = re.compile(r"(?P<number>\d{1,2})(?P<sign>\s?[-/&]\s?)$")
 # What goes on before or after numbers that look like a date, and what may introduce one.
 _GLUED_BEFORE = re.compile(r"[\w.,/+*-]$")
 _GLUED_TO_WORD_BEFORE = re.compile(r"[^\W\d_]{2}[-_/]?$|_$|(?:^|[^\d\s])\s?[*]$|(?:^|[^\w\s])[-/]$|(?<!\d)\.$")
-_GOES_ON = re.compile(r"(?!_|[A-Z]{2}|[^\W\d_]{3})[\w]|/(?!/)|[.,*-]\d")
+_GOES_ON = re.compile(r"(?!_|[A-Z]{2}|[^\W\d_]{3})[\w]|/(?!/|[^\W\d_]{2})|[.,*-]\d")
 
 
 def find_dates(text: str) -> Iterator[Span]:

@@ -1,21 +1,21 @@
 """Find and replace what names a person in a report (dates, names, numbers, addresses), by rules.
 
 No language model is used, since every medical word must stay: levels (`L4/5`), sizes (`3*2 cm`), grades and eponyms
-(Schmorl, Tarlov) look like dates, fractions and names. A name without a title, a label or a degree next to it is not
-found: reports that contain such names need another tool, or a reader.
+(Schmorl, Tarlov) look like dates, fractions and names. A name is found by a title, a label or a degree next to it, and
+then wherever it stands again. One without any is not: reports that contain such names need another tool, or a reader.
 """
 
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
 from data_scripts.privacy.addresses import find_mail_addresses, find_places, find_web_addresses
 from data_scripts.privacy.dates import find_dates
-from data_scripts.privacy.person_names import Span, find_institutions, find_names
+from data_scripts.privacy.person_names import Span, find_institutions, find_named_again, find_names, name_words
 from data_scripts.reports.text import replace_spans
 
 KINDS = ("NAME", "DATE", "TIME", "AGE", "PHONE", "EMAIL", "URL", "ID", "PLACE")
@@ -30,8 +30,12 @@ class Identifier:
     text: str
 
 
-def find_identifiers(text: str) -> tuple[Identifier, ...]:
+def find_identifiers(text: str, names: Collection[str] = ()) -> tuple[Identifier, ...]:
     """Find passages that name a person, in the order of the text and without overlaps.
+
+    Args:
+        text: A report.
+        names: Words of names that are known from elsewhere, as of `names_in`.
 
     Look-alikes are read, too: full-width letters, invisible characters, unusual spaces, `&#64;`.
 
@@ -47,12 +51,26 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     kept: list[Identifier] = []
     plain, places = _plain_spelling(text)
     taken = bytearray(len(plain))
-    for kind, (start, end) in _candidates(plain):
+    known = set(names)
+    again = (("NAME", span) for span in find_named_again(plain, known))  # once all others are found
+    for kind, (start, end) in chain(_candidates(plain), again):
         if not any(taken[start:end]):
             taken[start:end] = bytes([1]) * (end - start)
             span = (places[start][0], places[end - 1][1]) if places else (start, end)
             kept.append(Identifier(kind, span, text[slice(*span)]))
+            known |= name_words(plain[start:end]) if kind == "NAME" else set()
     return tuple(sorted(kept, key=lambda identifier: identifier.span))
+
+
+@lru_cache(maxsize=10_000)
+def names_in(text: str) -> frozenset[str]:
+    """Return the words of the names in a text, in small letters, to find them in other texts of the patient.
+
+    Example:
+        >>> sorted(names_in("Patient name: Ahmad Salem. Disc bulge."))
+        ['ahmad', 'salem']
+    """
+    return frozenset().union(*(name_words(found.text) for found in find_identifiers(text) if found.kind == "NAME"))
 
 
 def _plain_spelling(text: str) -> tuple[str, list[Span]]:
@@ -102,14 +120,14 @@ def _plain_char(char: str) -> str:
     return usual if form in _LOOKALIKE_FORMS and len(usual) == 1 else char
 
 
-def scrub_text(text: str) -> str:
-    """Replace passages that name a person with placeholders.
+def scrub_text(text: str, names: Collection[str] = ()) -> str:
+    """Replace passages that name a person with placeholders. For `names`, see `find_identifiers`.
 
     Example:
         >>> scrub_text("Patient name: Ahmad Salem. MRN: 12345. Seen 12 Mar 2016: L4-5 bulge of 4.5 mm, Schmorl node")
         'Patient name: [NAME]. MRN: [ID]. Seen [DATE]: L4-5 bulge of 4.5 mm, Schmorl node'
     """
-    return replace_spans(text, {found.span: f"[{found.kind}]" for found in find_identifiers(text)})
+    return replace_spans(text, {found.span: f"[{found.kind}]" for found in find_identifiers(text, names)})
 
 
 def _candidates(text: str) -> Iterator[tuple[str, Span]]:
@@ -173,14 +191,15 @@ _CERTAIN = {
         rf"(?<!\w)(?i:{_ID_LABEL}(?:\s*(?:number|no|num)\b)?\.?\s*(?:is\s+)?[:\#=-]*)\s*"
         r"(?P<value>(?=[\w/.-]{0,40}\d)[A-Za-z\d]\w*(?:[/.-]\w+)*"
         rf"(?: \d{{3,4}}\b{_NOT_MEASURED}(?: \d{{2,4}}\b{_NOT_MEASURED}){{0,3}})?)",
-        # Swiss, French and British numbers; SSN; UID, address in a network
+        # Indian, Swiss, French and British numbers; SSN; UID, address in a network
+        r"(?<![\w.])(?P<value>\d{4} \d{4} \d{4})(?![\w*]|[./ -]\d)",
         r"(?<![\w.])(?P<value>756[. -]?\d{4}[. -]?\d{4}[. -]?\d\d)(?!\.?\d)",
         r"(?<![\w.])(?P<value>[12] \d\d (?:0[1-9]|1[0-2]) \d[\dAB] \d{3} \d{3}(?: \d\d)?)(?!\.?\d)",
         r"(?<![\w.-])(?P<value>(?:[\dA-F]{2}[:-]){5}[\dA-F]{2})(?![\w:-])",
         r"(?<![\w.])(?P<value>\d{3}-\d{2}-\d{4}|\d{1,40}(?:\.\d{1,40}){3,20})(?!\.?\d)",
         # without "no.": at least three digits
         r"(?<!\w)(?i:file|folder|chart|case|invoice|order|ref(?:erence)?)\b\.?\s*[:\#=/-]?\s*"
-        r"(?P<value>[A-Za-z]{0,3}-?\d{3,12})\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
+        r"(?P<value>[A-Za-z]{0,3}-?\d{3,12}(?:[/-]\d{3,8})?)\b(?![.,/*-]\d|\s?(?:mm|cm|%))",
     ),
     "DATE": (
         r"(?i:\b(?:d\.?o\.?b|date|birth|born|geb(?:oren|urtsdatum)?|né|née|naissance))[\s:.]*(?:(?:am|le)\s)?"

@@ -5,7 +5,7 @@ it ends before the first word that reports use for something else.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from data_scripts.reports.lexicon import word_set
 from data_scripts.reports.words import is_word_of_reports, known_forms
@@ -71,7 +71,7 @@ ORDINARY_ENDING = re.compile(
 # Words above that are family names after "Dr.".
 ALSO_NAMES = word_set(
     """said ward ray small short low root back cord base bone post large wise white free parent marker chance mass sack
-    place face new old"""
+    place face new old can"""
 )
 FUNCTION_WORDS = word_set(
     "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
@@ -88,28 +88,40 @@ _NAMED_AFTER = re.compile(
 )
 
 # "Dr/ Salem" and "Dr - Salem" are written, too; "MR - lumbar spine" names no one.
-_DEGREES = r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c|Dr|Prof)\.[ \t]*){0,5}"
+_DEGREES = (
+    r"(?:(?:[Mm]ed|habil|univ|rer|nat|phil|dent|h\.[ \t]?c|Dr|Prof|Dott|Öğr|Doç|Uzm|Op)\.[ \t]*"
+    r"|(?:Üyesi|Gör|Görevlisi)\b\.?[ \t]*){0,5}"
+)
 _TITLE = re.compile(
-    r"\b(?:(?P<cue>Dra?|DRA?|dra?|Drs|Doctora?|DOCTORA?|doctora?|Prof|PROF|prof|Professor|Dres|Priv\.-Doz"
-    r"|(?:Dipl\.?-?[ \t]?)(?:Med|Ing|Psych))\b(?:\.?(?:ssa|SSA|ª|in)\b)?\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
-    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Sheikh|Hajj|Nurse|NURSE)\b\.?[ \t]*)" + _DEGREES
+    r"\b(?:(?P<cue>Dra?|DRA?|dra?|[Dd]rs|Doctora?|DOCTORA?|doctora?|Prof|PROF|prof|Professor|Dres|Priv\.-Doz"
+    r"|(?:Dipl\.?-?[ \t]?)(?:Med|Ing|Psych))\b(?:\.?(?:ssa|SSA|ª|in)\b|\(a\))?\.?[ \t]*(?P<sign>[:/–-][ \t]*)?"
+    r"|(?P<other>Mr|mr|MR|Mrs|MRS|mrs|Ms|Miss|Master|Sheikh|Hajj|Nurse|NURSE|Smt|SMT|Shri|Shrimati|Kumari)\b\.?[ \t]*)"
+    + _DEGREES
 )
 # Some are abbreviations of other words, too: "M. psoas", "Fr. L1".
 _FOREIGN_TITLE = re.compile(
     r"(?<![\w.])(?:Herrn?|HERRN?|Frau|FRAU|Mme|MME|Mlle|MLLE|Monsieur|MONSIEUR|Madame|MADAME|Mademoiselle"
     r"|Signora?|Se[ñn]ora?"
     r"|Sra|SRA|Srta|SRTA|Senhora?|Dott|DOTT|Dottoressa|Docteur|Doutora?|Doktor(?:in)?|MUDr|Do[ñn]a?|Mevr|Mevrouw|Dhr|Sayın"
-    r"|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ)(?=\.|[ \t]+Dr\b))\b"
+    r"|Frøken|Fru|Pani?(?=[ \t])|Bay(?:an)?|Uzm|Doç|Doc|Lic|Licda|Ing|Dña|(?:lek|LEK)\.?[ \t](?=med)"
+    r"|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ|Pr|Sn|Bn|BN|lek)(?=\.|[ \t]+Dr\b))\b"
     r"(?:\.?(?:ssa|SSA|ra|na|ª)\b)?\.?[ \t]*" + _DEGREES
 )
 _WORD_FOR_NAME = (
-    r"(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur|vor|nach|familien)?names?|pr[ée]noms?|noms?(?:\sde\sfamille)?"
+    r"(?:full\s*|first\s*|last\s*|family\s*|middle\s*|sur|vor|nach|familien|patienten)?names?|pr[ée]noms?|noms?(?:\sde\sfamille)?"
     r"|nombres?|apellidos?|cognome|(?:sobre)?nome|(?:voor|achter)?naam|(?:soy)?ad[ıi]|ad\ssoyad|imi[ęe]|nazwisko|jm[ée]no"
+    r"|nume(?:le)?|prenume|név|vezetéknév|keresztnév|(?:för|efter|for|etter)?na[mv]n|ime|prezime|příjmení|(?:suku|etu)?nimi"
+    r"|nama|họ(?:\s(?:và\s)?tên)?|tên|ชื่อ|नाम|שם|ф\.\s?и\.\s?о\.?|ім['’]я|прізвище|患者(?:氏名|姓名|名)|환자\s?(?:명|이름)"
     r"|имя|фамилия|фио|ονοματεπώνυμο|όνομα|姓名|氏名|名前|이름|성명|(?:ال)?اسم"
 )
+_FOREIGN_WORD_FOR_PATIENT = (
+    r"patientin|pati[ëe]nte|patiënt|pa[cz]iente|utente|doente|pacjent(?:ka|a)?|pacient(?:ka|a|ul)?|pacijent(?:ica)?|bolesnik"
+    r"|beteg|potilas|pasient(?:en)?|pasien|hasta|bệnh nhân|пац[иі][еє]нт(?:ка)?|больной|хворий|ασθενής"
+    r"|患者|환자|(?:ال)?مريضة?|מטופלת?|חולה|रोगी|मरीज|ผู้ป่วย"
+)
 _WORD_FOR_PATIENT = (
-    r"pati[eë]nt(?:in|e|en|/in|\(in\))?|pa[cz]iente|pacjent(?:ka|a)?|hasta|пациент(?:ка)?|患者|환자|(?:ال)?مريضة?"
-    r"|client"
+    r"pati[eë]nt(?:in|e|en|ens|/in|\(in\))?|client"
+    rf"|{_FOREIGN_WORD_FOR_PATIENT}"
 )
 _LABEL_OF_NAME = re.compile(
     r"\b(?:(?:pt|mother|father|husband|wife|doctor|physician|radiologist"
@@ -118,12 +130,22 @@ _LABEL_OF_NAME = re.compile(
     rf"(?:{_WORD_FOR_PATIENT}))?\s*(?:[:=]|\bis\b|\s-\s)\s*",
     re.IGNORECASE,
 )
-_LABEL_OF_PATIENT = re.compile(rf"(?<!\w)(?:{_WORD_FOR_PATIENT}|pte?|pat)(?!\w)\.?\s*:\s*", re.IGNORECASE)
+_LABEL_OF_PATIENT = re.compile(rf"(?<!\w)(?:{_WORD_FOR_PATIENT}|pte?|pat|bn)(?!\w)\.?\s*:\s*", re.IGNORECASE)
+# Without a colon or with a dash two words make a name; "patient" alone is English, too.
+_PATIENT_THEN_NAME = re.compile(
+    rf"(?<!\w)(?:(?P<foreign>{_FOREIGN_WORD_FOR_PATIENT})[ \t]+(?:-[ \t]+)?|(?:patient|pt)[ \t]+[-–][ \t]+)",
+    re.IGNORECASE,
+)
+# Child or wife of: "S/O Mohan Lal", "Baby of Anita"; "s/o" is "suggestive of", too.
+_RELATIVE = re.compile(r"(?<![\w/])(?:[SDWCsdwc]/[Oo]\b\.?|(?P<baby>(?:[Bb]aby|B)[ \t]?(?:/[Oo]|of)))[ \t]*:?[ \t]+")
+_PERSON_NAME_OF_DICOM = re.compile(r"(?<![\w^])[^\W\d_]{2,30}\^[^\W\d_]{2,30}(?:\^[^\W\d_]{1,30}){0,3}")
 _PATIENT_NAME = re.compile(r"\b(?:patient|pt)(?:['’]?s)?\.?[ \t]+name[ \t]+", re.IGNORECASE)
 _DONE_BY = re.compile(
-    r"\b(?:(?:referred|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted|transcribed|typed"
+    r"\b(?:(?:referred|ref(?:'d)?\.?|requested|ordered|reported|dictated|signed|verified|approved|reviewed|interpreted"
+    r"|transcribed|typed"
     r"|read|seen|examined|performed|prepared|authori[sz]ed|entered|checked|attested|finali[sz]ed|supervised|validated|written"
     r"|edited|released|co-?signed)(?:\s+(?:electronically|digitally))?\s+by"
+    r"|(?:discussed|reviewed|correlated)\s+with|(?:communicated|conveyed|phoned|reported)\s+to"
     r"|(?:befundet|diktiert|geschrieben|unterschrieben|unterzeichnet|freigegeben|validiert|vidiert|erstellt|untersucht"
     r"|[üu]berwiesen|zugewiesen|gesehen|gelesen|angefordert|signiert)\s+(?:von|durch)|gez\b\.?|sgd\b\.?"
     r"|(?:dict[ée]e?|lue?|valid[ée]e?|sign[ée]e?|r[ée]dig[ée]e?|adress[ée]e?|interpr[ée]t[ée]e?)\s+par"
@@ -138,8 +160,8 @@ _ROLE = re.compile(
     r"|clinician|doctor|reporter|referrer|referring\s\w+|patientin|patient|pt|asistente|firmado|firmato|sign[ée]e?"
     r"|unterschrift|fdo\.?|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
     r"|einsender(?:in)?|[üu]berweiser(?:in)?|hausarzt|m[ée]decin|radiologue|radi[oó]logo|m[ée]dico|radiologe|radiologin|arzt"
-    r"|[äa]rztin|gr(?:[üu](?:ss|ß)en?))"
-    r"\s*[:,]\s*|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
+    r"|[äa]rztin|gr(?:[üu](?:ss|ß)en?)|radioloo?g|radyolog|lekarz|läkare|læge|lege|orvos|lääkäri|dokter|doktor|врач|лікар"
+    r"|医師|의사)(?:\s*[:,]\s*|\s+[-–]\s+)|(?<![\d\w.])(?<!\d[ ])c\.?c\.?\s*:\s*",
     re.IGNORECASE,
 )
 _PATIENT_OR_SUBJECT = re.compile(
@@ -152,7 +174,23 @@ _DEGREE = re.compile(
 )
 # Each contains one of these, few reports do.
 _OF_DONE_BY = (
-    *(" by", " von", " durch", " par", " por", " da", "gez", "sgd", "/s/", "fdo", "informe", "laudo", "rapport"),
+    *(
+        " by",
+        " with",
+        " to",
+        " von",
+        " durch",
+        " par",
+        " por",
+        " da",
+        "gez",
+        "sgd",
+        "/s/",
+        "fdo",
+        "informe",
+        "laudo",
+        "rapport",
+    ),
     *("compte", "referto", "befund", "bericht", "arztbrief", "verslag"),
 )
 _OF_DEGREE = ("MD", "M.D", "MB", "M.B", "FR", "F.R", "Ph", "D.O.", "MRCP", "MSc")
@@ -162,6 +200,7 @@ _INSTITUTION = re.compile(
     r"|(?:Medical|Imaging|Diagnostic|Radiology|Health|Spine|Scan)[ \t]+Cent(?:er|re))\b"
 )
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_]))*")
+_POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
 _ABBREVIATED = frozenset({"mohd", "moh", "md", "abd", "st", "jr"})
 _MAX_WORDS = 5
 _AFTER_SLASH = re.compile(r"[ \t]?/[ \t]?(?P<name>[^\W\d_]{2,20})\b")  # the typist: "Dr. Salem/abc"
@@ -193,7 +232,13 @@ def find_names(text: str) -> Iterator[Span]:
         if not (_TITLE.match(text, match.end()) or _FOREIGN_TITLE.match(text, match.end())):  # it begins the name
             yield from _name_at(text, match.end(), lower_case=int(":" in match[0]), certain=True)
     for match in _ROLE.finditer(text):
-        yield from _name_at(text, match.end())
+        if not (_TITLE.match(text, match.end()) or _FOREIGN_TITLE.match(text, match.end())):
+            yield from _name_at(text, match.end())
+    for match in _PATIENT_THEN_NAME.finditer(text):
+        yield from _name_at(text, match.end(), fewest=1 if match["foreign"] else 2, labelled=True)
+    for match in _RELATIVE.finditer(text) if "/" in text or "aby of" in text else ():
+        yield from _name_at(text, match.end(), fewest=1 if match["baby"] else 2)
+    yield from (match.span() for match in _PERSON_NAME_OF_DICOM.finditer(text)) if "^" in text else ()
     for match in _PATIENT_NAME.finditer(text):
         yield from _name_at(text, match.end(), lower_case=_MAX_WORDS)
     for match in _PATIENT_OR_SUBJECT.finditer(text):
@@ -215,6 +260,37 @@ def find_names(text: str) -> Iterator[Span]:
             yield match.start("name") + start, match.end("name")
     for match in _FOREIGN_TITLE.finditer(text):
         yield from _name_at(text, match.end())
+
+
+def name_words(name: str) -> frozenset[str]:
+    """Return the words of a name by which the same person may be named again, in small letters.
+
+    Example:
+        >>> sorted(name_words("Salem-Haddad, Ahmad M. de Small"))
+        ['ahmad', 'salem-haddad']
+    """
+    return frozenset(
+        word.casefold()
+        for word in _WORD.findall(_POSSESSIVE.sub("", name))
+        if len(word) > 1 + (word.upper() != word.lower())
+        and word not in PARTICLES
+        and not any(map(_is_known, (word, *word.split("-"))))
+    )
+
+
+def find_named_again(text: str, words: Collection[str]) -> Iterator[Span]:
+    """Yield where one of the `name_words` stands in a text, with a capital or in a script without case.
+
+    Example:
+        >>> text = "Baker cyst. Seen with Baker, and with the baker."
+        >>> [text[start:end] for start, end in find_named_again(text, {"baker"})]
+        ['Baker']
+    """
+    for match in _WORD.finditer(text) if words else ():
+        word = _POSSESSIVE.sub("", match[0])
+        is_named = word.casefold() in words and not word[0].islower()
+        if is_named and not _NAMED_AFTER.match(text, match.end()):
+            yield match.start(), match.start() + len(word)
 
 
 def find_institutions(text: str) -> Iterator[Span]:

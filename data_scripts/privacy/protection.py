@@ -27,8 +27,8 @@ class ScrubbedText:
 
 
 @lru_cache(maxsize=10_000)  # the images of a study share their report
-def scrub(text: str) -> ScrubbedText:
-    r"""Replace passages that may name a person, then normalise, and check again.
+def scrub(text: str, names: frozenset[str] = frozenset()) -> ScrubbedText:
+    r"""Replace passages that may name a person, then normalise, and check again. For `names`, see `find_identifiers`.
 
     The order matters: normalising splits addresses, and separates names from the words next to them. What shows only
     afterwards is replaced, too.
@@ -37,14 +37,16 @@ def scrub(text: str) -> ScrubbedText:
         >>> scrub("12 Mar 2016:\nbulge ,see a.b@klinik.de")
         ScrubbedText(text='[DATE]: bulge, see [EMAIL]', replaced=('DATE', 'EMAIL'), left=(), facts_changed=False)
     """
-    replaced = _kinds_in(text)
-    clean = normalise_report(scrub_text(text) if replaced else text)
-    if replaced_later := _kinds_in(clean):
-        clean = scrub_text(clean)
+    replaced = _kinds_in(text, names)
+    clean = normalise_report(scrub_text(text, names) if replaced else text)
+    if replaced_later := _kinds_in(clean, names):
+        clean = scrub_text(clean, names)
     if not (replaced + replaced_later):
         return ScrubbedText(clean, left=unjudged_kinds(clean))
     facts_changed = report_facts(clean) != report_facts(normalise_report(text))
-    return ScrubbedText(clean, replaced + replaced_later, _kinds_in(clean) + unjudged_kinds(clean), facts_changed)
+    return ScrubbedText(
+        clean, replaced + replaced_later, _kinds_in(clean, names) + unjudged_kinds(clean), facts_changed
+    )
 
 
 def unjudged_kinds(text: str) -> tuple[str, ...]:
@@ -57,8 +59,8 @@ def unjudged_kinds(text: str) -> tuple[str, ...]:
     return () if seems_english(text) else (LANGUAGE,)
 
 
-def _kinds_in(text: str) -> tuple[str, ...]:
-    return tuple(found.kind for found in find_identifiers(text))
+def _kinds_in(text: str, names: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    return tuple(found.kind for found in find_identifiers(text, names))
 
 
 def kinds_in_names(info: SourceInfo) -> Counter[str]:

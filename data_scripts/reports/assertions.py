@@ -1,11 +1,13 @@
 """Find the words of a statement that it denies, doubts, or says of another examination: the reach of its cues."""
 
+import re
 from collections.abc import Container, Iterator, Sequence
 
 from data_scripts.reports import cues, lexicon
-from data_scripts.reports.mentions import Mention, Phrases
+from data_scripts.reports.words import Mention, Phrases
 
 _JOINED_BY_RESTART = frozenset(("and", ",", "or"))
+_DENIED_WITH_ITS_OBJECT = re.compile(cues.DENIED_WITH_ITS_OBJECT)
 _STATING = ("finding", "structure", "action")
 
 
@@ -19,7 +21,7 @@ def denied_words(statement: Phrases) -> set[int]:
         elif mention.what == "negation before":
             first = mention.first
             follows_sign = lemmas[first - 1] in (":", ",", "(") and _ends_clause(lemmas, mention.last + 1)
-            denied.update(_words_before(statement, first - follows_sign))  # "herniation: absent"
+            denied.update(_denied_before(statement, first - follows_sign))  # "herniation: absent"
     for index in range(len(lemmas)):
         if _is_answer(statement, index):
             denied.update(_words_before(statement, index - (lemmas[index - 1] in (":", ",", "(", "?"))))
@@ -74,6 +76,42 @@ def past_words(statement: Phrases) -> set[int]:
             reasons = (index for index in after if statement.lemmas[index] in cues.REASON_OF_OPERATION)
             past.update(range(next(reasons, after.stop), after.stop))
     return past
+
+
+def _denied_before(statement: Phrases, end: int) -> set[int]:
+    """Return the words that a negation behind them reaches, but "bulge" in "compression by the bulge is not seen"."""
+    words = set(_words_before(statement, end))
+    first = min(words, default=end)
+    places = (place for place in range(first + 1, end) if _is_attributed(statement, first, place))
+    return words - set(range(next(places, end), end))
+
+
+def _is_attributed(statement: Phrases, start: int, place: int) -> bool:
+    """Whether a finding that exists follows, to which what is denied is related: "no stenosis from the bulge"."""
+    lemmas = statement.lemmas
+    if lemmas[place] not in cues.ATTRIBUTING or place in statement.mention_at:
+        return False
+    if lemmas[place] in ("of", "in") and (
+        lemmas[place + 1 : place + 2] in (("<level>",), ("<vertebra>",)) or _is_about_evidence(lemmas, start, place)
+    ):
+        return False
+    first = place + 1 + (lemmas[place + 1 : place + 2] in (("to",), ("of",)))
+    if lemmas[first : first + 1] == () or lemmas[first] not in cues.DEFINITE:
+        return False
+    for position in range(first, min(first + 6, len(lemmas))):
+        mention = statement.mention_at.get(position)
+        if mention is not None and mention.what == "finding":
+            return mention.name in lexicon.ATTRIBUTABLE_KINDS
+        if mention is not None and mention.name == "narrow" and mention.role == "noun":
+            return True
+        if lemmas[position] in (",", "or", "and", "nor", "with", "of", ";") or (mention and mention.what != "action"):
+            return False
+    return False
+
+
+def _is_about_evidence(lemmas: Sequence[str], start: int, place: int) -> bool:
+    """Whether a denial goes through "of": "no evidence of the bulge"."""
+    return place <= start + 1 or any(map(_DENIED_WITH_ITS_OBJECT.fullmatch, lemmas[max(start, place - 2) : place]))
 
 
 def _follows_finding(statement: Phrases, mention: Mention) -> bool:
@@ -139,6 +177,8 @@ def _end_of_negation(statement: Phrases, start: int, *, may_restart: bool = True
             lemma in cues.END_OF_NEGATION or lemmas[position : position + 2] in cues.ENDING_PAIRS
         ):
             return position
+        if position > start + 1 and _is_attributed(statement, start, position):
+            return position
         if lemma == "," and (_affirms(statement, position + 1) or _begins_clause(statement, position + 1)):
             return position
         if lemma == "and" and _affirms_after_and(statement, start, position, may_restart=may_restart):
@@ -189,6 +229,7 @@ def _affirms_after_and(statement: Phrases, start: int, place: int, *, may_restar
     if (
         after[:2] == ("there", "be")
         or after[:1] == ("instead",)
+        or (after[:1] == ("be",) and start > 0 and "be" in lemmas[start - 1 : start])  # "is not bright and is torn"
         or after[:2] == ("noted", "of")
         or _begins_clause(statement, place + 1)
     ):
@@ -213,7 +254,15 @@ def _begins_clause(statement: Phrases, start: int) -> bool:
     while position < len(lemmas) and (lemmas[position] in lexicon.LIST_WORDS - {*_JOINED_BY_RESTART, "be", "appear"}):
         position += 1
     mention = statement.mention_at.get(position)
-    if mention is None and lemmas[position : position + 1] in (("disc",), ("vertebra",), ("spine",), ("study",)):
+    if lemmas[position : position + 2] == ("at", "<level>"):
+        return lemmas[position + 2 : position + 4] == ("there", "be")
+    if mention is None and lemmas[position : position + 1] in (
+        ("disc",),
+        ("vertebra",),
+        ("spine",),
+        ("study",),
+        ("<level>",),
+    ):
         verb = position + 1
     elif mention is not None and mention.what in ("finding", "structure"):
         verb = mention.last + 1

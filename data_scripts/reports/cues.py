@@ -26,6 +26,8 @@ _WAYS_OF_CHANGE = r"(?:change|increase|progression|progress|improvement|worsenin
 _CHANGING = "(?:worsening|worsened|progressive|progressing|increasing|enlarging)"
 NO_NEGATION = (
     r"(?:with or )?without (?:contrast|nuclear border|findings)|not (?:only|just|merely|simply)|nothing but"
+    r"|no doubt|no question(?! of)|(?:without|beyond) (?:any |a )?(?:doubt|question(?! of))"
+    r"|no (?:lumbar |intervertebral |single )*(?:disc|level|segment) be spare"
     r"|(?:no|not|nothing) (?:be )?(?:more|greater|worse|higher|less|larger) than"
     rf"|(?:no|without) {_ADJECTIVES}(?:change(?! (?:of|in))|{_CHANGING}"
     rf"|{_WAYS_OF_CHANGE}(?= (?:of|in) (?:(?!and|or|nor|with)[^\s,;:]+ ){{0,7}}?"
@@ -48,17 +50,37 @@ ENDING_PAIRS = (
     ("other", "than"),
     ("aside", "from"),
     ("save", "for"),
+    ("save", "at"),
+    ("in", "spite"),
     ("outside", "of"),
     ("only", "a"),
     ("presence", "of"),
 )
+# What a denial is about stands after these and is itself affirmed: "no stenosis from the bulge", "no oedema around the
+# fracture". After "of" and "in" only if the word before is none of the others: "no sign of the bulge".
+ATTRIBUTING = word_set("by from due secondary around adjacent near owing of in")
+DENIED_WITH_ITS_OBJECT = (
+    r"evidence|sign|signs|suggestion|indication|trace|traces|residual|residue|remnant|remnants|recurrence"
+    r"|presence|persistence|history|appearance|demonstration|visualization|visualisation|finding|findings"
+    r"|feature|features|form|type|any|more|longer|development|feature|picture|part|most|all"
+)
+DEFINITE = word_set("the this that these those its <level> <vertebra>")
 # After a comma, these begin a new statement and end a denied list.
 AFFIRMING = word_set(
     "<level> there be a an noted minimal mild moderate severe notable only just instead old probably likely suggestive"
 )
 # Words that exclude the levels that follow: "at all levels except L5-S1"; words that may stand between.
 EXCEPTING = (
-    *(("except",), ("excluding",), ("not",), ("sparing",), ("apart", "from"), ("other", "than"), ("aside", "from")),
+    *(
+        ("except",),
+        ("excluding",),
+        ("save",),
+        ("not",),
+        ("sparing",),
+        ("apart", "from"),
+        ("other", "than"),
+        ("aside", "from"),
+    ),
 )
 EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 
@@ -72,6 +94,10 @@ QUERIED_BEFORE = (
     r"|(?:should|must|need to|needs to|to|can|may|could|has to|have to) be (?:excluded|ruled out|evaluated|assessed"
     r"|considered|suspected)"
     r"|not (?:be )?(?:well |fully |adequately |reliably |optimally )?(?:evaluated|assessed)"
+    r"|(?:may|might|could|can) be (?:missed|overlooked|obscured|masked)"
+    r"|(?<!at )(?<!high )risk(?! (?:of|for|factors?))"
+    r"|be (?:\w+ )?(?:common|frequent|prevalent)(?: findings?)? (?:in|among) (?:the )?(?:asymptomatic|healthy|spare"
+    r"|general|older|elderly|adults|people|individuals|volunteers)"
     r"|(?:poorly|suboptimally|incompletely|inadequately) (?:evaluated|assessed|noted)"
     r"|be (?:clinically )?(?:suspected|queried|questioned|unlikely)|(?:clinically )?suspected(?: clinically)?(?=$"
     r"| [,;)])"
@@ -88,7 +114,10 @@ ASKING = (
     r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|in case of|in the event of|unless"
     r"|whether|consider"
     r"|(?:recommend|recommended|advise|advised|suggest|suggested|indicated|needed|requested|referred|scheduled|planned)"
-    r" (?:for|to|with)|risk (?:of|for|factors for)|prone to|predisposing to|symptoms (?:of|suggesting|suggestive of)"
+    r" (?:for|to|with)|risk (?:of|for|factors for)|prone to|predisposing to"
+    r"|(?:symptoms|clinical (?:picture|findings|features|signs|symptoms)|clinically) (?:of|suggest|suggests"
+    r"|suggesting|suggestive of|indicate)"
+    r"|(?:^suggest|^advise|recommend|recommended) (?:(?!noted |be )[^\s,;:]+ ){1,4}(?:for|to)|correlation for"
     r"|differential|(?:indication|indications) (?:be|include|includes)|clinical(?:ly)? (?:suspicion|question|concern"
     r"|diagnosis)(?: of)?|years? old|\d+ (?:y o|yo)"
 )
@@ -107,12 +136,12 @@ EVALUATING = r"(?:evaluation|assessment|visualization|visualisation|delineation|
 END_OF_EVALUATION = END_OF_QUESTION | word_set("be , noted reveal revealed showed demonstrate")
 
 # Other examinations and times.
-_PRIOR = "(?:prior|previous|last|earlier|old|older|outside|preceding|comparison)"
+_PRIOR = "(?:prior|previous|last|earlier|old|older|outside|preceding|comparison|pre op|preop|preoperative)"
 _EXAM = (
     "(?:mri|mr|ct|scan|scans|study|studies|exam|exams|examination|examinations|imaging|images|radiographs|films|report)"
 )
 _YEAR = r"(?:(?:19|20)\d\d|date)"  # "[DATE]" stands for one
-_SHOWED = "(?:showed|showing|revealed|revealing|reported|described|documented|disclosed|indicated|noted)"
+_SHOWED = "(?:showed|shown|showing|revealed|revealing|reported|described|documented|disclosed|indicated|noted)"
 _WORDS = r"(?:(?!be )[^\s,;:.]+ )"
 _PRIOR_EXAM = (
     rf"(?:{_PRIOR} {_WORDS}{{0,3}}?{_EXAM}|{_EXAM} (?:of |from |dated |in |on )?(?:the )?{_WORDS}{{0,3}}?{_YEAR}"
@@ -121,7 +150,8 @@ _PRIOR_EXAM = (
 # An earlier examination showed what follows, or is where that was seen which precedes.
 SHOWN_BEFORE = (
     rf"(?<!to )(?<!to the )(?<!with )(?<!with the )(?<!from )(?<!from the )(?<!since )(?<!since the )(?<!than )"
-    rf"{_PRIOR_EXAM} {_WORDS}{{0,3}}?{_SHOWED}|{_PRIOR_EXAM} (?:which|that|where) {_SHOWED}"
+    rf"{_PRIOR_EXAM} {_WORDS}{{0,3}}?{_SHOWED}|{_PRIOR_EXAM} (?:, )?(?:which|that|where) {_SHOWED}"
+    rf"|(?:compared|comparison) (?:be made )?(?:to|with) {_WORDS}{{0,5}}?(?:, )?when there be"
     rf"|(?:radiograph|radiographs|radiography|x ray|xray|ct|myelography|ultrasound) (?:noted|{_WORDS}{{0,3}}?"
     r"(?:showed|revealed|reported|described))"
     rf"|(?:(?:on|in|at) (?:the |a |an |his |her )?{_PRIOR_EXAM}|in {_YEAR}) (?:, )?there be"
@@ -148,6 +178,7 @@ HISTORY = (
     r"|notable for|includes)"
     r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)"
     r"|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|had|presents|presenting|complains)"
+    r"|(?:thank you|thanks) for (?:[a-z]+ ){1,5}with|(?:referred|sent) with"
     r"|treated for|treatment (?:of|for)|therapy for|status post|s p|f u"
     r"|follow ?up (?:of|for)|followup (?:of|for)"
 )
@@ -167,6 +198,8 @@ HEADINGS_OF_OTHER_TEXT = (
     r"|consultation|order))?(?: (?:exam|examination|study|mri))?"
     r"|(?:chief |presenting )?(?:complaint|complaints)|referral(?: (?:reason|diagnosis|information))?"
     r"|comparison|comparisons|anamnesis"
+    r"|(?:provisional|working|tentative|presumptive|admitting|admission|referral|referring|preoperative|suspected)"
+    r" (?:diagnosis|diagnoses|dx)"
 )
 # These are headings only before a colon or dash: "Previous surgery" is a statement.
 HEADINGS_BEFORE_A_SIGN = (
@@ -174,7 +207,7 @@ HEADINGS_BEFORE_A_SIGN = (
     r" (?:study|studies|exam|exams|examination|examinations|imaging|mri|ct|films|operate|report|reports|treatment)"
     r"|compared|symptoms|question|questions|request|requested|ordering diagnosis|order|limitation|limitations"
     r"|disclaimer"
-    r"|medication|medications|risk factors|icd|dx|hx|pmh|ddx|differential(?: diagnosis)?"
+    r"|medication|medications|risk factors|icd|dx|hx|pmh|ddx|d d|differentials?(?: (?:diagnosis|diagnoses))?"
 )
 # The same, for one statement: what follows may have no heading.
 HEADINGS_OF_METHOD = (
@@ -223,4 +256,38 @@ NORMAL_WORDS = word_set("wnl nad negative")
 DENIED_IN_NORMAL = (
     r"abnormalit(?:y|ies)|patholog(?:y|ies|ical|ic)|disease|disorders?|findings?|problems?|lesions?|abnormal|defects?"
     r"|degenerati(?:on|ve)|concern"
+)
+# What is not the spine: organs, joints and vessels beside it, and what else a report calls normal. A clause that has
+# one of these, and no word of the spine, states nothing about it.
+OTHER_SUBJECTS = word_set(
+    """kidney kidneys renal cortical liver hepatic spleen splenic gallbladder biliary bile pancreas pancreatic bowel
+    colon colonic sigmoid rectal rectum bladder uterus uterine ovary ovaries ovarian adnexa adnexal endometrial cervix
+    nabothian fibroid fibroids prostate prostatic testis testicular adrenal adrenals aorta aortic iliac artery arterial
+    arteries carotid abdomen abdominal pelvic lung lungs pulmonary pleural thyroid breast hip hips knee shoulder wrist
+    ankle rotator meniscus meniscal rib ribs femur femoral tibial skull brain cerebral inguinal umbilical hiatus hiatal
+    stomach gastric esophageal heart cardiac baker popliteal subcutaneous dermoid
+    saline bmi protocol gait reflex reflexes pressure labs laboratory urine power strength sensation coil slr
+    neurological"""
+)
+SPINAL_WORDS = word_set(
+    """<level> <vertebra> disc canal vertebra spine spinal lumbar lumbosacral sacral sacrum foramen foraminal thecal sac
+    nerve root cord conus cauda facet endplate plate ligament annular recess epidural intradural paraspinal marrow pars
+    intervertebral lordosis curvature alignment level"""
+)
+END_OF_SUBJECT = word_set(", ; : ( ) and or but with due causing secondary from after")
+# What words of normality must be about. Whoever calls the rest normal has named something else before.
+OF_THE_SPINE = (
+    r"<level>|<vertebra>|disc|spine|spinal|vertebra|vertebral|vertebrae|lumbar|lumbosacral|sacral|sacrum"
+    r"|dorsal|thoracic|coccyx|mri|mr|lss|scan|study|exam|examination|imaging|appearance|appearances|alignment"
+    r"|marrow|bone|bones|bony|osseous|cord|conus|cauda|canal|canals|foramen|facet|joint|joints|muscle|muscles"
+    r"|soft|tissue|tissues|paraspinal|ligament|lordosis|curvature|signal|signals|height|heights|limits|age"
+    r"|abnormality|pathology|pathologies|lesion|findings|nad|wnl|all|everything|levels|root|nerve|neural|sac"
+    r"|thecal|endplate|body|bodies|column|segments|si|sacroiliac|degenerative|degeneration|compression|space"
+    r"|spaces|structures|report|result|impression"
+)
+NOT_OF_THE_SPINE = (
+    r"otherwise|remainder|rest|remaining|other|others|else|weight|behaviour|behavior|preparation"
+    r"|sequence|sequences|quality|technically|acquired|obtained|acquisition|volunteer|male|female|man|woman"
+    r"|variant|motion|artefact|artefacts|artifact|artifacts|limited|failed|used|walking"
+    r"|radiograph|radiographs"
 )

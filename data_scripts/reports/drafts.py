@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from data_scripts.reports import cues, lexicon
 from data_scripts.reports.assertions import acts_forward, denied_words, doubted_words, past_words
-from data_scripts.reports.mentions import Mention, Phrases
-from data_scripts.reports.words import Word
+from data_scripts.reports.words import Mention, Phrases, Word
 
 _DENIED_IN_NORMAL = re.compile(cues.DENIED_IN_NORMAL)
+_OF_THE_SPINE = re.compile(cues.OF_THE_SPINE)
+_NOT_OF_THE_SPINE = re.compile(cues.NOT_OF_THE_SPINE)
 _UNREAD_ABNORMALITY = re.compile(cues.UNREAD_ABNORMALITY)
 
 
@@ -25,6 +26,7 @@ class Draft:
     severity: str | None = None
     sides: list[str] = field(default_factory=list)
     levels: tuple[str, ...] = ()
+    is_placed: bool = False  # whether its levels are those of its grade, "mild at L4-5"
 
     @property
     def anchor(self) -> Mention:
@@ -54,15 +56,32 @@ class Statement(Phrases):
 
     @property
     def says_normal(self) -> bool:
-        """Whether it calls something normal or denies that anything is abnormal."""
+        """Whether it calls a part of the spine or the study normal, or denies that anything there is abnormal."""
+        if self._is_of_other_subject(0, len(self.lemmas)) or not self._is_about_spine:
+            return False
         for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
             if index in self.doubted or index in self.past:
+                continue
+            mention = self.mention_at.get(index)
+            if mention is not None and mention.what in ("finding", "no negation"):  # "loss of normal lordosis"
                 continue
             if (lemma == "spare" or form in cues.NORMAL_WORDS) and index not in self.denied:
                 return True
             if index in self.denied and _DENIED_IN_NORMAL.fullmatch(form):
                 return True
         return False
+
+    @property
+    def _is_about_spine(self) -> bool:
+        """Whether its words of normality are about the spine: not "normal weight" or "otherwise normal"."""
+        if any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
+            return False
+        words = [form for form in self.forms if form[0].isalpha()]
+        return (
+            len(words) <= 1
+            or any(mention.what == "structure" for mention in self.mentions)
+            or any(map(_OF_THE_SPINE.fullmatch, self.forms + self.lemmas))
+        )
 
     @property
     def unread_abnormality(self) -> str:
@@ -80,7 +99,25 @@ class Statement(Phrases):
     def _is_stated(self, draft: Draft) -> bool:
         """Whether a finding is stated of this examination; an operation is, though it was done before."""
         is_past = draft.head.first in self.past and draft.kind != "postoperative change"
-        return not is_past and draft.head.first not in self.doubted
+        return not is_past and draft.head.first not in self.doubted and not self._is_elsewhere(draft)
+
+    def _is_elsewhere(self, draft: Draft) -> bool:
+        """Whether a finding is not one of the spine: "renal cyst", "hernia of the abdominal wall"."""
+        if draft.head.what == "structure":
+            return False
+        first, last = draft.head.first, draft.head.last
+        if first > 0 and self.forms[first - 1] in cues.OTHER_SUBJECTS:
+            return True
+        ends = [-1, *(i for i, lemma in enumerate(self.lemmas) if lemma in cues.END_OF_SUBJECT), len(self.lemmas)]
+        start = max(end for end in ends if end < first) + 1
+        stop = min(end for end in ends if end > last)
+        if any(self.forms[i] in cues.OTHER_SUBJECTS or self.lemmas[i] in cues.SPINAL_WORDS for i in range(start, stop)):
+            return self._is_of_other_subject(start, stop)
+        return self._is_of_other_subject(0, len(self.lemmas))
+
+    def _is_of_other_subject(self, start: int, stop: int) -> bool:
+        is_other = any(form in cues.OTHER_SUBJECTS for form in self.forms[start:stop])
+        return is_other and cues.SPINAL_WORDS.isdisjoint(self.lemmas[start:stop])
 
 
 def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:

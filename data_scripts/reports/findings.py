@@ -85,8 +85,8 @@ def _read(text: str) -> ReportReading:
         statement = Statement(words, text)
         is_normal = is_normal or statement.says_normal
         unread = unread or statement.unread_abnormality
-        modifiers.attach_severities_and_sides(statement)
-        context = modifiers.attach_levels(statement, context)
+        gradings = modifiers.attach_severities_and_sides(statement)
+        context = modifiers.attach_levels(statement, context, gradings)
         if statement.states_nothing:  # a level of another examination is not carried over
             context = modifiers.LevelContext()
         modifiers.attach_sides_of_discs(statement)

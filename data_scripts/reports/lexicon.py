@@ -171,7 +171,7 @@ FINDING_PHRASES = {
     r"|(?<!meniscal )(?<!meniscus )(?<!muscle )(?<!ligament )(?<!tendon )(?<!thecal )tear"
     r"|(?:high|increased) (?:signal )?intensity zone|hyperintense zone|hiz",
     "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal"
-    r"|disc signal (?:be )?reduce|(?:reduce|low) (?:of )?(?:the )?(?:normal )?<vertebra> (?:disc )?signal(?: (?:of"
+    r"|disc signal (?:be )?reduce|(?:reduce|low) (?:of )?(?:the )?(?:spare )?<vertebra> (?:disc )?signal(?: (?:of"
     r"|in) (?:the )?disc)?",
     "hydration": r"(?:well )?hydrate|bright (?:homogeneous )?nucleus|nucleus of high signal",
     "Modic change": rf"(?:(?:endplate|end plate) )?(?:marrow {_CHANGE} (?:of |\( )?)?modic(?: ?type)?"
@@ -192,9 +192,9 @@ FINDING_PHRASES = {
     "Schmorl node": r"schmorl(?: (?:node|nodes|nodule|nodules))?"
     r"|(?:intravertebral|intraosseous|intrabody|intraspongious) (?:disc )?herniate",
     "muscle spasm": r"(?:muscle )?spasm",
-    "loss of lordosis": r"straighten|reduce (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis|hypolordosis"
+    "loss of lordosis": r"straighten|reduce (?:of )?(?:the )?(?:spare )?(?:lumbar )?lordosis|hypolordosis"
     r"|(?:lumbar )?lordosis be (?:lost|reduce|straighten)|(?:reversal"
-    r"|compress) (?:of )?(?:the )?(?:normal )?(?:lumbar )?lordosis",
+    r"|compress) (?:of )?(?:the )?(?:spare )?(?:lumbar )?lordosis",
     "scoliosis": r"scoliosis|(?:left|right) (?:convex )?curvature",
     "fracture": r"(?:(?:compress|wedge|burst) )?fracture|compress deformity|vertebra (?:body )?collapse"
     r"|collapse of (?:the )?(?:<vertebra> )?(?:vertebra|body)",
@@ -279,6 +279,11 @@ FINDING_KINDS = tuple(
     dict.fromkeys(
         (*(kind for kind in FINDING_PHRASES if kind != "hydration"), *RELATIONS.values(), *DENIED_BY_SPARING.values())
     )
+)
+# Findings to which others are related: "no stenosis from the bulge".
+ATTRIBUTABLE_KINDS = frozenset(DISC_CONTOUR_KINDS) | _kinds(
+    "annular tear, osteophyte, cyst, fracture, spondylolisthesis, spondylolysis, stenosis, Schmorl node, haemangioma, "
+    "scoliosis, mass"
 )
 # A disc and what it does to its surroundings: a trailing "more to the left" refers to these.
 DISC_AND_EFFECT_KINDS = frozenset(DISC_CONTOUR_KINDS).union(

@@ -7,7 +7,15 @@ from itertools import pairwise, takewhile
 
 from data_scripts.reports import cues, lexicon
 from data_scripts.reports.drafts import Draft, Statement
-from data_scripts.reports.words import DISC_LEVELS, levels_between
+from data_scripts.reports.gradings import (
+    LevelGrading,
+    grade_levels,
+    grade_sides,
+    graded_levels,
+    graded_sides,
+    joined_levels,
+    without_graded_levels,
+)
 
 _BEFORE_POSTPOSED_SIDE = frozenset(("to", "toward", "towards", "on", "at", "more"))
 _COMPARING = frozenset(("side", "be", "more", "greater", "worse", "larger", "severe", "than", "on", "the", "mild"))
@@ -16,21 +24,31 @@ _AFTER_SHARED_SIDE = frozenset(("side", "<vertebra>", "("))
 _ENDPLATE_KINDS = frozenset(("endplate change", "Modic change"))
 _SAC_KINDS = frozenset(("thecal sac compression", "thecal sac contact"))
 _EXTENDING = frozenset(("extending", "extended", "extends", "migrate"))
+_BEFORE_UNCLEAR_SEVERITY = (("more",), ("less",), ("most",), ("otherwise",), ("elsewhere",))
+_PLACES_IN_TURN = (("last",), ("first",), ("second",), ("third",), ("latter",), ("former",), ("lowest",), ("lower",))
 _AFTER_TRAILING_SEVERITY = (
     (),
-    *((lemma,) for lemma in ("in", "at", "on", "and", "left", "right", "central", ",", ")", ";", "but")),
+    *(
+        (lemma,)
+        for lemma in (
+            "in",
+            "at",
+            "on",
+            "and",
+            "left",
+            "right",
+            "both",
+            "central",
+            ",",
+            ")",
+            ";",
+            "but",
+            "noted",
+            "be",
+            "with",
+        )
+    ),
 )
-_SEVERITY = f"(?:{'|'.join(lexicon.SEVERITIES)})"
-_GRADED_SIDE = re.compile(
-    rf"(?<!\S)(?:(?P<grade>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|no|not|none|without)(?: (?:narrow|compress"
-    rf"|thicken))? (?:(?:on|in|at|for) )?(?:the |\( )?"
-    rf"(?P<side>left|right)(?: side)?(?: \))?|(?P<side_before>left|right)(?: side)? (?:it )?(?:be )?(?:[:,(] )?"
-    rf"(?P<grade_after>{_SEVERITY}(?: (?:to|or) {_SEVERITY})?|none|no))(?!\S)"
-)
-_BETWEEN_GRADED_SIDES = frozenset(
-    ("and", ",", "but", "while", "whereas", "with", ";", "(", ")", "on", "at", "the", "only")
-)
-_AFTER_GRADED_SIDES = frozenset(("noted", "level", "<level>", ",", ";", ":", "with", "and", "but", "(", ")"))
 _ANOTHER_LEVEL = re.compile(
     r"(?<!\S)(?:(?:adjacent|next|remaining|another|transitional|lumbosacral|thoracolumbar|last|lowest) (?:mobile )?"
     r"(?:level|disc|segment|junction)|level (?:above|below))(?!\S)"
@@ -39,109 +57,41 @@ _GRADE = re.compile(r"(?:type|grade|modic|pfirrmann?) ?\(? ?(iv|i{1,3}|v|[0-5])(
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
 
 
-def attach_severities_and_sides(statement: Statement) -> None:
-    """Give each severity, side and grade to a finding; a side graded by itself makes a finding of its own."""
-    gradings = _graded_sides(statement)
-    taken = {index for grading in gradings for pair in grading for index in range(pair.first, pair.last + 1)}
+def attach_severities_and_sides(statement: Statement) -> list[LevelGrading]:
+    """Give each severity, side and grade to a finding; a side or level graded by itself makes one of its own.
+
+    Returns the gradings of levels, for `attach_levels`.
+    """
+    levels = graded_levels(statement)
+    words_of_levels = [index for grading in levels for index in grading.words]
+    sides = graded_sides(statement, words_of_levels)
+    taken = {index for grading in sides for pair in grading for index in range(pair.first, pair.last + 1)}
+    taken.update(words_of_levels)
     taken.update(*(mention.words for mention in statement.mentions if mention.what == "no negation"))
     _attach_severities(statement, taken)
     _attach_grades(statement)
     _attach_sides(statement, taken)
-    for grading in gradings:
-        _grade_sides(statement, grading)
+    for side_grading in sides:
+        grade_sides(statement, side_grading)
+    for level_grading in levels:
+        grade_levels(statement, level_grading, words_of_levels)
     # "narrowed" of a graded side says again what was said of the other: it is no finding of its own
     statement.drafts = [
         draft for draft in statement.drafts if draft.head.what != "action" or draft.head.first not in taken
     ]
-
-
-@dataclass(frozen=True)
-class _GradedSide:
-    """A side with the severity stated of it, "severe on the left", or denied, "no left"."""
-
-    first: int
-    last: int
-    side: str
-    severity: str | None  # None if it is denied
-
-
-def _graded_sides(statement: Statement) -> list[list[_GradedSide]]:
-    """Find sides that are graded one by one: a list of two, or one after a finding of the other side."""
-    text = " ".join(statement.lemmas)
-    pairs = []
-    for match in _GRADED_SIDE.finditer(text):
-        first = text.count(" ", 0, match.start())
-        grade, side = match["grade"] or match["grade_after"], match["side"] or match["side_before"]
-        severity = lexicon.SEVERITIES.get(grade.split()[-1])
-        pairs.append(_GradedSide(first, first + match.group().count(" "), side, severity))
-    gradings: list[list[_GradedSide]] = []
-    for pair in pairs:
-        before = gradings[-1][-1] if gradings else None
-        between = statement.lemmas[before.last + 1 : pair.first] if before else ()
-        if before and before.side != pair.side and between and {*between} <= _BETWEEN_GRADED_SIDES:
-            gradings[-1].append(pair)
-        else:
-            gradings.append([pair])
-    return [grading for grading in gradings if _grades_sides(statement, grading)]
-
-
-def _grades_sides(statement: Statement, grading: Sequence[_GradedSide]) -> bool:
-    first = grading[0].first
-    if first in statement.denied or not _owners_of_grading(statement, grading):
-        return False
-    if len(grading) > 1:
-        return any(pair.severity for pair in grading)
-    other = {"left", "right", "both"} - {grading[0].side}
-    follows_on = first > 0 and statement.lemmas[first - 1] in _BETWEEN_GRADED_SIDES
-    return follows_on and _following_draft(statement, grading) is None and bool(other & {*statement.lemmas[:first]})
-
-
-def _owners_of_grading(statement: Statement, grading: Sequence[_GradedSide]) -> list[Draft]:
-    """Find the finding right after graded sides, or the last one before; with those that share its action."""
-    owner = _following_draft(statement, grading)
-    if owner is None:
-        before = [draft for draft in statement.drafts if draft.head.last < grading[0].first]
-        owner = next((draft for draft in reversed(before) if draft.kind not in lexicon.WITHOUT_SIDE), None)
-    if owner is None or owner.kind in lexicon.WITHOUT_SIDE:
-        return []
-    return [draft for draft in statement.drafts if draft is owner or (draft.action and draft.action is owner.action)]
-
-
-def _following_draft(statement: Statement, grading: Sequence[_GradedSide]) -> Draft | None:
-    last = grading[-1].last
-    draft = next((draft for draft in statement.drafts if draft.head.first > last), None)
-    if draft is None or (draft.anchor.role == "active" and last < draft.anchor.first == draft.first):
-        return None  # "severe on the left, compressing the root"
-    return None if _AFTER_GRADED_SIDES & {*statement.lemmas[last + 1 : draft.head.first]} else draft
-
-
-def _grade_sides(statement: Statement, grading: Sequence[_GradedSide]) -> None:
-    """Replace the finding of graded sides by one for each side."""
-    for owner in _owners_of_grading(statement, grading):
-        stated = {pair.side for pair in grading}
-        own = {"left", "right"} if "bilateral" in owner.sides else {*owner.sides} & {"left", "right"}
-        kept = [replace(owner, sides=[side]) for side in sorted(own - stated)]
-        graded = [
-            replace(
-                owner,
-                sides=[pair.side],
-                severity=pair.severity,
-                negated=(pair.severity is None) != owner.denies,
-            )
-            for pair in grading
-        ]
-        place = statement.drafts.index(owner)
-        statement.drafts[place : place + 1] = [*kept, *graded]
+    return levels
 
 
 def _attach_severities(statement: Statement, taken: Set[int]) -> None:
     """Give each severity to the finding that follows it, else to the one before ("protrusion, mild in size")."""
     anchors = sorted({draft.anchor.first for draft in statement.drafts})
     for index, lemma in enumerate(statement.lemmas):
-        if lemma in lexicon.SEVERITIES and index not in taken:
-            place = _next_anchor(statement, anchors, index)
+        if lemma in lexicon.SEVERITIES and index not in taken and not _is_unclear_severity(statement.lemmas, index):
+            last = max((first for first in anchors if first < index), default=None)
+            is_predicate = last is not None and _is_predicate(statement.lemmas, index)
+            place = None if is_predicate else _next_anchor(statement, anchors, index)
             if place is None and statement.lemmas[index + 1 : index + 2] in _AFTER_TRAILING_SEVERITY:
-                place = max((first for first in anchors if first < index), default=None)
+                place = last
             for draft in statement.drafts:
                 # "no significant stenosis" denies stenosis, not merely severe stenosis
                 if draft.anchor.first == place and not (draft.negated and lexicon.SEVERITIES[lemma] == "severe"):
@@ -151,13 +101,30 @@ def _attach_severities(statement: Statement, taken: Set[int]) -> None:
             draft.severity = "mild"
 
 
+def _is_unclear_severity(lemmas: Sequence[str], index: int) -> bool:
+    """Whether a severity is compared, or one of several that are given in turn to what is not next to it."""
+    before, after = lemmas[max(0, index - 4) : index], lemmas[index + 1 : index + 4]
+    in_turn = "respectively" in lemmas or "latter" in before or "former" in before
+    in_turn = in_turn or (after[:2] == ("at", "the") and after[2:] in _PLACES_IN_TURN)
+    neighbours = (before[-2:-1], before[-1:]), (after[1:2], after[:1])
+    alternates = any(joint == ("and",) and {*other} & lexicon.SEVERITIES.keys() for other, joint in neighbours)
+    return in_turn or alternates or before[-1:] in _BEFORE_UNCLEAR_SEVERITY
+
+
+def _is_predicate(lemmas: Sequence[str], index: int) -> bool:
+    """Whether a severity ends a clause about what stands before it: "the bulge at L3-4 is mild, ..."."""
+    return (
+        lemmas[index - 1 : index] == ("be",)
+        and "there" not in lemmas[max(0, index - 2) : index]
+        and lemmas[index + 1 : index + 2] in ((), (",",), (";",), ("and",), ("but",))
+    )
+
+
 def _next_anchor(statement: Statement, anchors: Sequence[int], index: int) -> int | None:
     for position in range(index + 1, len(statement.lemmas)):
         lemma = statement.lemmas[position]
         if position in anchors:
             return position
-        if lemma == "<level>" and position == index + 1 and _is_attribute(statement, position):
-            continue  # "mild L4-L5 bulge"
         if lemma in ("noted", "level", "<level>", "at", "with", ";", ":", "(", ")") or (
             lemma == "in" and position == index + 1  # "mild in size", but "mildly reduced in area by stenosis"
         ):
@@ -286,6 +253,8 @@ def _is_postposed(statement: Statement, group: Sequence[int]) -> bool:
     """Whether a preposition leads back to what was said before: "more to the left", not "encroaching on the left"."""
     for position in range(max(0, group[0] - 2), group[0]):
         mention = statement.mention_at.get(position - 1)
+        if statement.lemmas[position] == "to" and statement.lemmas[position + 1] in lexicon.SEVERITIES:
+            continue  # "mild to moderate left"
         if statement.lemmas[position] in _BEFORE_POSTPOSED_SIDE and not (mention and mention.what == "action"):
             return statement.lemmas[group[0]] != "both"
     return False
@@ -312,6 +281,7 @@ class _LevelGroup:
     first: int
     last: int
     levels: tuple[str, ...]
+    grading: LevelGrading | None = None  # if they are graded one by one
 
 
 @dataclass(frozen=True)
@@ -323,13 +293,14 @@ class LevelContext:
     is_normal: bool = False  # denials after "L3-4: normal appearance." apply to that level
 
 
-def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
+def attach_levels(statement: Statement, context: LevelContext, gradings: Sequence[LevelGrading]) -> LevelContext:
     """Give each finding its levels: those named in the statement, or those named last if it continues about the disc.
 
-    Returns the context of the next statement.
+    A finding that is graded at its levels keeps them. Returns the context of the next statement.
     """
     denies_all = all(draft.negated and draft.kind in lexicon.CONTINUING_KINDS for draft in statement.drafts)
-    all_groups = _level_groups(statement)
+    placed = [(draft, draft.levels) for draft in statement.drafts if draft.is_placed]
+    all_groups = _level_groups(statement, gradings)
     groups = [group for group in all_groups if not _is_excepted(statement.lemmas, group)]
     if groups:
         if context.is_heading and all(_stands_out(statement.lemmas, group) for group in groups):
@@ -347,6 +318,9 @@ def attach_levels(statement: Statement, context: LevelContext) -> LevelContext:
     for group in all_groups:
         if group not in groups:
             _except_levels(statement, group)
+    for draft, levels in placed:
+        draft.levels = levels
+    statement.drafts = without_graded_levels(statement.drafts)
     for draft in statement.drafts:
         if draft.kind in lexicon.WITHOUT_LEVEL:
             draft.levels = ()
@@ -387,27 +361,42 @@ def _continues(statement: Statement) -> bool:
     return first is not None and not first.negated and not elsewhere
 
 
-def _level_groups(statement: Statement) -> list[_LevelGroup]:
+def _level_groups(statement: Statement, gradings: Sequence[LevelGrading]) -> list[_LevelGroup]:
     groups: list[_LevelGroup] = []
     for index, levels in statement.levels.items():
-        between = statement.lemmas[groups[-1].last + 1 : index] if groups else ()
-        if groups and all(lemma in lexicon.LEVEL_LIST_WORDS for lemma in between):
+        grading = next((grading for grading in gradings if grading.owners and index in grading.words), None)
+        last = groups[-1] if groups else None
+        between = statement.lemmas[last.last + 1 : index] if last else ()
+        if (
+            last
+            and last.grading is grading
+            and (grading or all(lemma in lexicon.LEVEL_LIST_WORDS for lemma in between))
+        ):
             is_range = "to" in between or "through" in between
-            groups[-1] = _LevelGroup(groups[-1].first, index, _joined(groups[-1].levels, levels, is_range=is_range))
+            joined = joined_levels(last.levels, levels, is_range=is_range)
+            groups[-1] = _LevelGroup(last.first, index, joined, grading)
         else:
-            groups.append(_LevelGroup(index, index, levels))
+            groups.append(_LevelGroup(index, index, levels, grading))
     return groups
-
-
-def _joined(first: Sequence[str], second: Sequence[str], *, is_range: bool = False) -> tuple[str, ...]:
-    if is_range and first and second:
-        return levels_between([vertebra for level in (*first, *second) for vertebra in level.split("/")])
-    return tuple(sorted({*first, *second}, key=DISC_LEVELS.index))
 
 
 def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple[str, ...]:
     """Give the findings of a statement the levels named in it; return the levels that govern at its end."""
-    lemmas, drafts = statement.lemmas, statement.drafts
+    clauses: list[tuple[list[Draft], list[_LevelGroup]]] = [([], [])]
+    ends = [index for index, lemma in enumerate(statement.lemmas) if lemma == ";"]
+    for start, end in pairwise((-1, *ends, len(statement.lemmas))):
+        drafts = [draft for draft in statement.drafts if start < draft.head.first < end]
+        of_clause = [group for group in groups if start <= group.first < end]
+        if drafts and of_clause and all(clauses[-1]):
+            clauses.append((drafts, of_clause))
+        else:  # it goes on about the same
+            clauses[-1][0].extend(drafts)
+            clauses[-1][1].extend(of_clause)
+    return [_spread_in_clause(statement, drafts, of_clause) for drafts, of_clause in clauses][-1]
+
+
+def _spread_in_clause(statement: Statement, drafts: Sequence[Draft], groups: Sequence[_LevelGroup]) -> tuple[str, ...]:
+    lemmas = statement.lemmas
     governing = groups[0]
     for draft in drafts:
         draft.levels = governing.levels
@@ -418,11 +407,14 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
             _attach_clause(lemmas, after, group)
             continue
         between = [draft for draft in drafts if governing.last < draft.head.first < group.first]
-        leading = [*takewhile(_may_precede_level, reversed(lemmas[: group.first]))]
+        if group.grading or (not between and _names_structure(statement, governing.last, group.first)):
+            for draft in after:
+                draft.levels = group.levels
+            governing = group
+            continue
         heads_a_clause = ":" in lemmas[group.last + 1 : group.last + 3] or (
-            begins_with_level
-            and lemmas[group.first - len(leading) - 1] in (",", "and", ";")
-            and (not leading or _is_attribute(statement, group.last))  # "L3-4 bulge, mild L4-5 stenosis"
+            (begins_with_level or (governing.grading and _finding_after(statement, group.last, stop_at_comma=True)))
+            and lemmas[group.first - 1] in (",", "and", ";")
         )
         if heads_a_clause and not after and _only_measures(lemmas[governing.last + 1 : group.first]):
             heads_a_clause = not _only_measures(lemmas[group.last + 1 :])  # "bulges at L4-5: 3 mm, L5-S1: 4 mm"
@@ -434,20 +426,16 @@ def _spread_levels(statement: Statement, groups: Sequence[_LevelGroup]) -> tuple
             taken = [draft for draft in drafts if draft.head.first < group.first and draft.levels == governing.levels]
         last = taken[-1].last if between and taken else governing.last
         if not (heads_a_clause or between) or {"well", "also", "lesser", "less"} & {*lemmas[last + 1 : group.first]}:
-            group = _LevelGroup(group.first, group.last, _joined(governing.levels, group.levels))
+            group = _LevelGroup(group.first, group.last, joined_levels(governing.levels, group.levels))
         for draft in (*taken, *after):
             draft.levels = group.levels
         governing = group
     return governing.levels
 
 
-def _may_precede_level(lemma: str) -> bool:
-    return lemma in lexicon.SEVERITIES or lemma in ("a", "an", "the")
-
-
-def _is_attribute(statement: Statement, index: int) -> bool:
-    """Whether a level stands before its finding, as in "mild L4-L5 disc bulge"."""
-    return _finding_after(statement, index, stop_at_comma=True) is not None
+def _names_structure(statement: Statement, first: int, last: int) -> bool:
+    """Whether levels belong to a structure whose finding is not read: "... and the right root at L5-S1"."""
+    return any(mention.what == "structure" for mention in statement.mentions if first < mention.first < last)
 
 
 def _only_measures(lemmas: Sequence[str]) -> bool:

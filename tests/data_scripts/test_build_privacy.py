@@ -44,6 +44,13 @@ def named_rows(num_patients=12):
     ]
 
 
+def test_a_name_of_the_report_is_removed_from_its_rephrasings(study, built, tmp_path):
+    rows = [row | {"rephrasings": "Bulge in Salem, Ahmad.|Small bulge"} for row in named_rows()]
+    built(study(rows), keep_ids=False)
+    found = {tuple(row["rephrasings"]) for rows in rows_of(tmp_path / "out").values() for row in rows}
+    assert found == {("Bulge in [NAME], [NAME].", "Small bulge")}
+
+
 def test_nothing_that_names_a_person_is_written(study, built, tmp_path):
     report = built(study(named_rows()), keep_ids=False)
     for row in (row for rows in rows_of(tmp_path / "out").values() for row in rows):

@@ -42,11 +42,21 @@ def test_sides_are_exchanged(text, exchanged):
     "Levothyroxine intake", "Dextrose given", "levo", "curve to the left; leftt", "Bandscheibenvorfall L5/S1 links.",
     "Hernia discal L5-S1 izquierda.", "Hernie discale L5-S1 gauche.", "Ernia destra", "Hérnia à direita",
     "Hernia L5 rechts",
-    "Sol paramedian fıtık", "L5/S1 左", "Грыжа слева", "Left bulge. Hernia discal derecha.",
+    "Sol paramedian fıtık", "L5/S1 左", "Sol foraminal darlık.", "Protrusion L4/5 li.", "Prolaps re. L5/S1",
+    "hernia izq.", "hernia dcha L5-S1", "hernia lado esq.", "prot. L5/S1 lks.", "rite facet", "reft root",
+    "protrusion on the port side", "starboard root", "protrusion ←", "the near side root",
+    "Грыжа слева", "Left bulge. Hernia discal derecha.",
 ])  # fmt: skip
 def test_a_text_with_an_unclear_side_is_not_exchanged(text):
     for written in (text, f"Mild bulge. {text}", f"Left facet cyst. {text}"):
         assert exchange_all_sides(written) is None, written
+
+
+def test_a_relative_side_is_clear_only_beside_a_named_one():
+    for relative in ("ipsilateral", "contralateral", "contra-lateral"):
+        assert exchange_all_sides(f"Left cyst, {relative} root") == f"Right cyst, {relative} root"
+        assert exchange_all_sides(f"Cyst, {relative} root") is None
+    assert exchange_all_sides("Cyst on the opposite side") is None
 
 
 def test_real_notes_are_exchanged_and_restored(shared_data):

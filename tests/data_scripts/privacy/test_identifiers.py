@@ -311,3 +311,10 @@ def test_scrubbing_changes_no_fact(shared_data):
         scrubbed = scrub_text(text)
         assert not any(secret in scrubbed for secret in ("Ahmad", "Salem", "0795551234", "2016"))
         assert report_facts(scrubbed) == report_facts(f"{first}. {rest}") == report_facts(note)
+
+
+@pytest.mark.parametrize(
+    "text", ["Aadhaar 1234 5678 9012.", "Case 2024/7734.", "Case no. 2024/7734.", "File 12345-678."]
+)
+def test_numbers_in_groups_are_ids(text):
+    assert scrub_text(f"{text} Disc bulge.").endswith("[ID]. Disc bulge.")

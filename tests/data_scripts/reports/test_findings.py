@@ -123,7 +123,7 @@ def facts(text):
         ("Bulge more to the Rt. No stenosis", ["bulge right", "-stenosis"]),
         ("Bulge at L4-5 more to the Rt. Multilevel bulges", ["L4/L5 bulge right", "bulge"]),
         ("Bulge, Rt. Paracentral protrusion", ["bulge", "protrusion right"]),
-        ("Bulge at L4-5 NB: renal cyst", ["L4/L5 bulge", "cyst"]),
+        ("Bulge at L4-5 NB: renal cyst", ["L4/L5 bulge"]),
         ("Bulge at L4-5\nand dehydrated disc", ["L4/L5 bulge", "L4/L5 dehydration"]),
         # Sides.
         ("Rt paracentral protrusion", ["protrusion right"]),

@@ -35,6 +35,9 @@ from tests.data_scripts.reports.test_findings import facts
         ("Bulge. RECOMMENDATION: CT for fracture. Consider biopsy of a mass.", ["bulge"]),
         ("IMPRESSION: Bulge.\nPLAN\nFollow-up of the stenosis.\nBiopsy of the mass.", ["bulge"]),
         ("Hx: stenosis. Findings: bulge", ["bulge"]),
+        ("Provisional diagnosis: stenosis. Observations: bulge", ["bulge"]),
+        ("Working diagnosis - cyst\nFindings - bulge", ["bulge"]),
+        ("Findings: bulge. D/D: discitis, metastasis", ["bulge"]),
         # A section without a heading of findings after it ends with its statement, line or paragraph.
         ("Indication: stenosis. Bulge at L4-5.", ["L4/L5 bulge"]),
         ("Indication: pain. Known stenosis.\nBulge at L4-5.\nNo cyst.", ["L4/L5 bulge", "-cyst"]),

@@ -217,6 +217,16 @@ def test_labels_from_report(text, expected):
         *("Arachnoiditis.", "Syrinx in the conus.", "Epidural abscess at L4-5.", "Normal alignment. Arachnoiditis."),
         *("Muscle spasm. Left sacroiliitis.", "Sclerotic sacrum, adequate canal.", "Abnormal study."),
         *("Rule out disc herniation.", "Fracture cannot be excluded.", "INDICATION: Disc herniation.", "Fracture?"),
+        # Normal, but not the spine; or only what was not named before.
+        *("Normal saline was given.", "Patient of normal weight.", "Normal T1 and T2 sequences.", "Patent airway."),
+        *("Technically adequate study.", "Open MRI was used.", "Preserved images.", "Healthy volunteer, scan failed."),
+        *(
+            "Otherwise unremarkable.",
+            "The remainder of the study is normal.",
+            "No other abnormality.",
+            "No disc is normal.",
+        ),
+        *("No findings can be reported because of motion.", "The scan was of negative quality."),
         *("No significant change since 2016.", "Unchanged.", "The study is not normal.", "No new herniation."),
         # Other languages.
         *("Bandscheibenvorfall L4/5 rechts.", "Kein Bandscheibenvorfall.", "Estenosis del canal en L3-L4."),
@@ -238,6 +248,9 @@ def test_what_was_not_understood_has_no_class(text):
             "Discs are preserved.",
             "The canal is widely patent.",
             "Normal cord.",
+            "Loss of the normal lordosis.",
+            "Everything is normal.",
+            "Appearances are within normal limits for age.",
             "Intact endplates.",
             "no disc disease",
         ),
@@ -275,3 +288,51 @@ def test_labels_at_level_are_those_of_one_disc():
 def test_names_of_labels():
     assert REPORT_LABELS[0] == "LBP" and REPORT_LABELS[-1] == "No Finding"
     assert len(set(REPORT_LABELS)) == len(REPORT_LABELS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "Simple cyst in the right kidney.",
+            "Renal cortical cyst at the level of L2.",
+            "Hepatic hemangioma.",
+            "Baker cyst.",
+        ),
+        *(
+            "Inguinal hernia.",
+            "Herniation of the abdominal wall.",
+            "Hip fracture.",
+            "Rotator cuff tear.",
+            "No renal lesion.",
+        ),
+        *("Renal artery stenosis.", "Aorta is normal in calibre.", "Kidneys, liver and spleen are unremarkable."),
+        *(
+            "Normal saline was given.",
+            "The normal protocol was used.",
+            "The patient has a normal BMI.",
+            "Reflexes are normal.",
+        ),
+        *("Recommend correlation for stenosis.", "Suggest CT for fracture.", "Advise follow up MRI for stenosis."),
+    ],
+)
+def test_what_is_not_of_the_spine_makes_no_class(text):
+    assert labels_from_report(text) == ()
+    assert labels_from_report(f"No disc herniation. {text}") == ("No Finding",)
+    assert labels_from_report(f"{text} Bulge at L4-5.") == ("LBP", "disc bulge")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Hip pain due to disc bulge at L4-5.", ("LBP", "disc bulge")),
+        ("Fracture of L1 after hip replacement.", ("LBP", "vertebral fracture")),
+        ("Canal stenosis with bladder dysfunction.", ("LBP", "spinal canal stenosis")),
+        ("Renal cyst and L4-5 annular tear.", ("LBP", "annular tear")),
+        ("Kidneys and discs are normal.", ("No Finding",)),
+        ("Synovial cyst at the L4-5 facet. Tarlov cyst.", ("LBP",)),
+        ("Findings suggest stenosis, suitable for surgery.", ("LBP", "spinal canal stenosis")),
+    ],
+)
+def test_organs_beside_the_spine_hide_nothing_of_it(text, labels):
+    assert labels_from_report(text) == labels
