@@ -15,7 +15,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 AXIAL_CONE_DEGREES = 55
@@ -120,21 +119,6 @@ def turn_of(row_direction: Direction, column_direction: Direction, plane: str | 
     return Turn(transpose=transpose, flip_rows=down < -_TIE, flip_columns=along < -_TIE)
 
 
-def turned(pixels: np.ndarray, turn: Turn) -> np.ndarray:
-    """Turn slices, shape (..., H, W); a view of the same pixels, shape (..., W, H) if rows and columns are exchanged.
-
-    Example:
-        >>> turned(np.array([[1, 2, 3], [4, 5, 6]]), Turn(transpose=True, flip_columns=True))
-        array([[4, 1],
-               [5, 2],
-               [6, 3]])
-    """
-    if turn.transpose:
-        pixels = pixels.swapaxes(-1, -2)
-    pixels = np.flip(pixels, -2) if turn.flip_rows else pixels
-    return np.flip(pixels, -1) if turn.flip_columns else pixels
-
-
 def turned_image(image: Image.Image, turn: Turn) -> Image.Image:
     """Turn a picture or a mask of any mode."""
     for is_needed, operation in (
@@ -153,31 +137,6 @@ def turned_directions(
     row, column = (column_direction, row_direction) if turn.transpose else (row_direction, column_direction)
     along, down = (-1 if turn.flip_columns else 1), (-1 if turn.flip_rows else 1)
     return tuple(along * value for value in row), tuple(down * value for value in column)
-
-
-def turned_spacing(spacing_mm: tuple[float, float], turn: Turn) -> tuple[float, float]:
-    """Return the spacing between rows and between columns of the turned picture."""
-    return (spacing_mm[1], spacing_mm[0]) if turn.transpose else spacing_mm
-
-
-def to_radiological(
-    pixels: np.ndarray, row_direction: Direction, column_direction: Direction
-) -> tuple[np.ndarray, str, Turn]:
-    """Turn slices of one orientation, shape (..., H, W), to the radiological convention.
-
-    Returns:
-        The turned slices, a view; their plane; and the turn, for the mask and the spacing.
-
-    Raises:
-        ValueError: If the directions are not unit vectors at a right angle.
-    """
-    if not are_directions(row_direction, column_direction):
-        raise ValueError(
-            f"directions must be unit vectors at a right angle, got {tuple(row_direction)} and "
-            f"{tuple(column_direction)}; without an orientation, leave the pixels as they are"
-        )
-    turn = turn_of(row_direction, column_direction)
-    return turned(pixels, turn), plane_of(row_direction, column_direction), turn
 
 
 def _dot(first: Direction, second: Direction) -> float:

@@ -82,7 +82,9 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
 
 
 def rows_in_words(training_set: Mapping[str, Any]) -> str:
-    """Say which rows an epoch of the paper's probe had: the `training_set` of `metrics.json`; empty in older ones.
+    """Say which rows an epoch of the paper's probe had: the `training_set` of `metrics.json`.
+
+    Older ones do not have it: their probe learned from each image once.
 
     Example:
         >>> rows_in_words({"texts_per_pair": 5, "balance": ["upsample"]})
