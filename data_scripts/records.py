@@ -68,7 +68,9 @@ _MISSING_WORDS = frozenset(
         ),
         *(f"not {word}" for word in ("available", "reported", "applicable", "known", "stated", "recorded", "provided")),
         *("not given", "no data", "no value", "no report", "no report available", "report not available"),
-        *("unavailable", "blank", "empty", "keine angabe"),
+        *("unavailable", "blank", "empty", "keine angabe", "n/d", "nd", "n d", "s/d", "tbd", "tba", "to be determined"),
+        *("report pending", "pending report", "to follow", "report to follow", "awaiting report", "not yet reported"),
+        *("see above", "as above", "same as above", "ditto", "idem", "see report", "see pacs", "see ris"),
     }
 )
 _LONGEST_MISSING = 40  # longer than any of them, with brackets and blanks around it

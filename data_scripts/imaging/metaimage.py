@@ -157,7 +157,7 @@ def _header_fields(file: BinaryIO) -> tuple[dict[str, str], int]:
 
 def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
     _require(fields, "NDims", "3")
-    _require(fields, "ElementDataFile", "LOCAL")
+    _require(fields, "ElementDataFile", "LOCAL", "; save header and voxels as one file, .mha")
     for name, usual in (("ElementNumberOfChannels", "1"), ("BinaryData", "True"), ("HeaderSize", "0")):
         if name in fields:
             _require(fields, name, usual)
@@ -186,9 +186,9 @@ def _header(fields: dict[str, str], data_start: int) -> VolumeHeader:
     return header
 
 
-def _require(fields: dict[str, str], name: str, value: str) -> None:
+def _require(fields: dict[str, str], name: str, value: str, way_out: str = "") -> None:
     if fields.get(name, "").casefold() != value.casefold():
-        raise UnusableImageError(f"{name} must be {value}, got {fields.get(name, '')[:60]!r}")
+        raise UnusableImageError(f"{name} must be {value}, got {fields.get(name, '')[:60]!r}{way_out}")
 
 
 def _truth(fields: dict[str, str], name: str) -> bool:

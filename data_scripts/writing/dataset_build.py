@@ -166,20 +166,27 @@ def sort_out(items: Iterable[Record | Exclusion], info: SourceInfo) -> tuple[lis
     """Separate the rows that can be written from those that cannot, before any pixel is loaded."""
     records: list[Record] = []
     exclusions: list[Exclusion] = []
-    row_of_source: dict[str, int] = {}
+    first_of_source: dict[str, tuple[int, Record]] = {}
     for row, item in enumerate(items, start=1):
         if isinstance(item, Exclusion):
             exclusions.append(item)
             continue
-        first_row = row_of_source.setdefault(item.source, row)
+        first_row, first = first_of_source.setdefault(item.source, (row, item))
         problem = record_problem(item, info) or _unwritable_text(item)
         if first_row != row:
-            problem = f"duplicate id: row {row} repeats row {first_row}"
+            problem = f"duplicate id: row {row} repeats row {first_row}{_difference(item, first)}"
         if problem:
             exclusions.append(Exclusion(item.source, problem))
         else:
             records.append(item)
     return records, exclusions
+
+
+def _difference(record: Record, first: Record) -> str:
+    """Say what a row states otherwise than the first one of its image, which is kept."""
+    names = ("patient_id", "study_id", "report", "labels", "grade")
+    differing = [name for name in names if getattr(record, name) != getattr(first, name)]
+    return f" with another {' and '.join(differing)}; remove the wrong row" if differing else ""
 
 
 def _unwritable_text(record: Record) -> str | None:

@@ -143,7 +143,7 @@ def test_given_splits_are_kept(study, built, tmp_path):
 BAD_ROWS = [
     ({"file_name": "images/none.jpg"}, "missing image"),
     ({"file_name": "images/broken.jpg"}, "unreadable image"),
-    ({"file_name": "images/0_T1.png"}, "duplicate id: row 41 repeats row 1"),
+    ({"file_name": "images/0_T1.png"}, "duplicate id: row 41 repeats row 1 with another patient_id"),
     ({"report": " "}, "empty report"),
     ({"report": "//"}, "empty report"),
     ({"patient_id": ""}, "unknown patient"),

@@ -28,6 +28,12 @@ RECORD = Record(
         ({"patient_id": "Unknown"}, "unknown patient"),
         *(({"patient_id": unknown}, "unknown patient") for unknown in ("nan", "NA", "<na>", "?", "-")),
         ({"patient_id": "NA-1"}, None),
+        *(
+            ({"report": text}, "empty report")
+            for text in ("n/d", "N.D.", "TBD", "Report pending", "see above", "ditto")
+        ),
+        *(({"report": text}, None) for text in ("Same as above, but bulge.", "See PACS: bulge.", "No disc.")),
+        *(({"grade": text}, f"unknown grade '{text}'") for text in ("same", "x")),
         ({"sequence": "T3"}, "unknown sequence 'T3'; allowed: T1, T2"),
         ({"level": "C5/C6"}, "unknown level 'C5/C6'; allowed: T9/T10"),
         ({"plane": "oblique"}, "unknown plane 'oblique'; allowed: axial"),

@@ -16,11 +16,19 @@ _ROUNDED = re.compile(r"[1-9][0-9]{14}0{3,}")  # a spreadsheet keeps 15 digits
 _MONTH = r"(?:Jan|Feb|Mar|Mrz|Mär|Apr|May|Mai|Jun|Jul|Aug|Sep|Oct|Okt|Nov|Dec|Dez)"
 # 3-4 typed into a spreadsheet becomes 03-Apr, or Apr-03. A centre may be called APR: only with one capital.
 _MONTH_DATE = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?| ){_MONTH}(?:[-. ][0-9]{{2,4}})?|{_MONTH}[- ][0-9]{{2}}")
+# The same where months begin with a small letter: 03-janv, 3-ene, 03/mag. These may be the names of centres, too.
+_SMALL_MONTH_DATE = re.compile(
+    "[0-9]{1,2}[-./ ](?:janv?|ene|gen|f[eé]vr?|feb|mars|mar|mrt|avr|abr|apr|mai|mei|mag|maj|may|juin|juni?|giu|juil"
+    "|juli?|lug|août|aout|ago|aug|sept?|set|okt|oct|out|ott|nov|d[eé]c|dic|dez|des)(?:[-./ ][0-9]{2,4})?"
+)
 _MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]00:00:00")
 _YEAR, _MONTH_NUMBER, _DAY = "(?:19|20)[0-9]{2}", "(?:0?[1-9]|1[0-2])", "(?:0?[1-9]|[12][0-9]|3[01])"
 _DATE = re.compile(
     rf"{_YEAR}([-/.]){_MONTH_NUMBER}\1{_DAY}|{_DAY}([-/.]){_MONTH_NUMBER}\2{_YEAR}|{_MONTH_NUMBER}/{_DAY}/{_YEAR}"
 )
+
+_SURELY = (_MONTH_DATE, _MIDNIGHT)
+_LIKE_DATES = (*_SURELY, _SMALL_MONTH_DATE, _DATE)
 
 
 def read_id(row: Row, column: str) -> str:
@@ -39,8 +47,8 @@ def dates_among(rows: Iterable[Row]) -> dict[str, set[str]]:
     dates = {}
     for column in ID_COLUMNS:
         ids = {text for row in rows if not is_missing(text := _id_or_empty(row, column))}
-        like_dates = {text for text in ids if any(form.fullmatch(text) for form in (_MONTH_DATE, _MIDNIGHT, _DATE))}
-        surely = {text for text in like_dates if column == "patient_id" and not _DATE.fullmatch(text)}
+        like_dates = {text for text in ids if any(form.fullmatch(text) for form in _LIKE_DATES)}
+        surely = {text for text in like_dates if column == "patient_id" and any(f.fullmatch(text) for f in _SURELY)}
         dates[column] = like_dates if like_dates < ids else surely
     return dates
 

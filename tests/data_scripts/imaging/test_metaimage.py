@@ -111,7 +111,10 @@ def test_byte_order(tmp_path):
         ({"ElementNumberOfChannels": "3"}, "ElementNumberOfChannels must be 1"),
         ({"HeaderSize": "-1"}, "HeaderSize must be 0"),
         ({"BinaryData": "False"}, "BinaryData must be True"),
-        ({"ElementDataFile": "/etc/passwd"}, "ElementDataFile must be LOCAL, got '/etc/passwd'"),
+        (
+            {"ElementDataFile": "/etc/passwd"},
+            "ElementDataFile must be LOCAL, got '/etc/passwd'; save header and voxels as one",
+        ),
         ({"ElementDataFile": "../other.raw"}, "ElementDataFile must be LOCAL"),
         ({"ElementDataFile": "LIST"}, "ElementDataFile must be LOCAL"),
         ({"DimSize": "4 3 3"}, "truncated volume: 24 bytes of 36"),

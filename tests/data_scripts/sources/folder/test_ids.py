@@ -73,6 +73,14 @@ def test_dates_among_other_ids(text):
     assert refused([text, "NA", ""]) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["03-janv", "03-févr", "3-ene", "03-gen", "03/mag", "3-mrt", "03-sept-24", "12-dez", "03-août"]
+)
+def test_dates_with_small_months_among_other_ids(text):
+    assert refused([text, "3-45"]) == refused([text, "3-45"], "study_id") == [text]
+    assert refused([text]) == refused(["01-mag", "02-mag"]) == refused(["03-magnet", "A-mar", "gen-03", "3-45"]) == []
+
+
 def test_accents_have_one_form():
     assert read_id(rows_of(["Mu\u0308ller"])[0], "patient_id") == "Müller"
     check_spellings(rows_of(["Mu\u0308ller", "Müller", "N/A", "n/a", "####", "#####"]))
