@@ -172,7 +172,8 @@ def _end_of_negation(statement: Phrases, start: int, *, may_restart: bool = True
     for position in range(start + 1, len(lemmas)):
         lemma = lemmas[position]
         if position > start + 1 and (
-            lemma in cues.END_OF_NEGATION or lemmas[position : position + 2] in cues.ENDING_PAIRS
+            (lemma in cues.END_OF_NEGATION and lemmas[position - 1 : position + 1] != ("associated", "with"))
+            or lemmas[position : position + 2] in cues.ENDING_PAIRS
         ):
             return position
         if position > start + 1 and _is_attributed(statement, start, position):

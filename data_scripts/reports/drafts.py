@@ -108,8 +108,9 @@ def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:
     for mention in statement.mentions:
         if mention.what == "finding":
             kind, denies = ("dehydration", True) if mention.name == "hydration" else (mention.name, False)
-            spared = _action_before(statement, mention) if kind in lexicon.SPARABLE_KINDS else None
-            denies = denies or (spared is not None and spared.name in lexicon.SPARING_ACTIONS)
+            actions = (_action_before(statement, mention), _action_after(statement, mention))
+            spared = kind in lexicon.SPARABLE_KINDS and any(a and a.name in lexicon.SPARING_ACTIONS for a in actions)
+            denies = denies or spared
             drafts.append(Draft(kind=kind, head=mention, denies=denies))
         elif mention.what == "structure":
             action = _governing_action(statement, mention)
@@ -118,13 +119,24 @@ def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:
                 drafts.append(Draft(kind=kind_found, head=mention, action=action, denies=denies))
             used |= {action} if action else set()
     drafts += [
-        Draft(kind="stenosis" if mention.role == "noun" else "disc space narrowing", head=mention)
+        Draft(kind=_kind_of_narrowing(statement, mention), head=mention)
         for mention in statement.mentions
         if mention.what == "action" and mention.name == "narrow" and mention not in used
     ]
     for draft in drafts:
         draft.negated = draft.denies != (draft.head.first in negated or draft.anchor.first in negated)
     return drafts
+
+
+def _kind_of_narrowing(statement: Phrases, action: Mention) -> str:
+    """Return what is narrowed: after "the left foramen is normal, the right is narrowed" the other one of the pair."""
+    if action.role == "noun":
+        return "stenosis"
+    before = statement.lemmas[max(0, action.first - 4) : action.first]
+    structures = [found for found in statement.mentions if found.what == "structure" and found.first < action.first]
+    if structures and ("left" in before or "right" in before):
+        return lexicon.RELATIONS.get((action.name, structures[-1].name), "disc space narrowing")
+    return "disc space narrowing"
 
 
 def _relation(statement: Phrases, structure: Mention, action: Mention | None, negated: set[int]) -> str | None:
