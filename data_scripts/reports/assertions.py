@@ -102,7 +102,8 @@ def _is_attributed(statement: Phrases, start: int, place: int) -> bool:
             return mention.name in lexicon.ATTRIBUTABLE_KINDS
         if mention is not None and mention.name == "narrow" and mention.role == "noun":
             return True
-        if lemmas[position] in (",", "or", "and", "nor", "with", "of", ";") or (mention and mention.what != "action"):
+        ends = lemmas[position] in (",", "or", "and", "nor", "with", "of", ";", *cues.NOT_OF_NOW)
+        if ends or (mention and mention.what != "action"):
             return False
     return False
 

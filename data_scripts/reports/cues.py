@@ -65,9 +65,11 @@ ATTRIBUTING = word_set("by from due secondary around adjacent near owing of in")
 DENIED_WITH_ITS_OBJECT = (
     r"evidence|sign|signs|suggestion|indication|trace|traces|residual|residue|remnant|remnants|recurrence"
     r"|presence|persistence|history|appearance|demonstration|visualization|visualisation|finding|findings"
-    r"|feature|features|form|type|any|more|longer|development|feature|picture|part|most|all"
+    r"|feature|features|form|type|any|more|longer|development|correlate|picture|part|most|all"
 )
 DEFINITE = word_set("the this that these those its <level> <vertebra>")
+# It is none of this examination: "no compression from the previous extrusion".
+NOT_OF_NOW = ("previous", "previously", "prior", "former", "suspected", "clinical", "clinically", "possible", "alleged")
 # After a comma, these begin a new statement and end a denied list.
 AFFIRMING = word_set(
     "<level> there be a an noted minimal mild moderate severe notable only just instead old probably likely suggestive"
@@ -267,9 +269,10 @@ OF_THE_SPINE = (
     r"|thecal|endplate|body|bodies|column|segments|si|sacroiliac|degenerative|degeneration|compression|space"
     r"|spaces|structures|report|result|impression"
 )
+AROUND_NORMAL = ("all", "is", "are", "overall", "quite", "very", "perfect", "a", "the", "this", "it")
 NOT_OF_THE_SPINE = (
     r"otherwise|remainder|rest|remaining|other|others|else|weight|saline|bmi|behaviour|behavior|preparation"
-    r"|sequence|sequences|quality|technically|acquired|obtained|acquisition|volunteer|male|female|man|woman"
+    r"|sequence|sequences|quality|technically|acquired|obtained|acquisition"
     r"|variant|hip|hips|knee|knees|motion|artefact|artefacts|artifact|artifacts|limited|failed|used|walking"
     r"|gait|reflexes|power|radiograph|radiographs"
 )

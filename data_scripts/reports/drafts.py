@@ -57,15 +57,16 @@ class Statement(Phrases):
     @property
     def says_normal(self) -> bool:
         """Whether it calls a part of the spine or the study normal, or denies that anything there is abnormal."""
-        if not self._is_about_spine:
+        if any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
             return False
+        is_about_spine = self._is_about_spine
         for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
             if index in self.doubted or index in self.past:
                 continue
             mention = self.mention_at.get(index)
             if mention is not None and mention.what in ("finding", "no negation"):  # "loss of normal lordosis"
                 continue
-            if (lemma == "spare" or form in cues.NORMAL_WORDS) and index not in self.denied:
+            if (lemma == "spare" or form in cues.NORMAL_WORDS) and is_about_spine and index not in self.denied:
                 return True
             if index in self.denied and _DENIED_IN_NORMAL.fullmatch(form):
                 return True
@@ -73,12 +74,10 @@ class Statement(Phrases):
 
     @property
     def _is_about_spine(self) -> bool:
-        """Whether its words of normality are about the spine: not "normal weight" or "otherwise normal"."""
-        if any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
-            return False
-        words = [form for form in self.forms if form[0].isalpha()]
+        """Whether it names a part of the spine or the study, or nothing: "completely normal", not "normal weight"."""
+        words = [form for form in self.forms if form[0].isalpha() and not form.endswith("ly")]
         return (
-            len(words) <= 1
+            len([word for word in words if word not in cues.AROUND_NORMAL]) <= 1
             or any(mention.what == "structure" for mention in self.mentions)
             or any(map(_OF_THE_SPINE.fullmatch, self.forms + self.lemmas))
         )

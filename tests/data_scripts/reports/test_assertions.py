@@ -65,6 +65,8 @@ from tests.data_scripts.reports.test_findings import facts
         ("No oedema around the L1 fracture. No enhancement of the cyst", ["fracture", "cyst"]),
         ("No retropulsion at the level of the fracture", ["fracture"]),
         ("Compression of the root by the bulge is not seen", ["-nerve root compression", "bulge"]),
+        ("No stenosis from the previous bulge. No cause of the suspected cyst", ["-stenosis", "-bulge"]),
+        ("No correlate of the fracture", ["-fracture"]),
         ("No sign of the bulge. No recurrence of the cyst", ["-bulge", "-cyst"]),
         (
             "No stenosis due to bulge or cyst. No stenosis from any bulge",
