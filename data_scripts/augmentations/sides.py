@@ -53,8 +53,10 @@ _UNCLEAR = re.compile(
     | \bo['’]?\s?clock | clockwise | \b(?:east|west)(?:ward|ern)?s?\b
     | \b(?:sin|dext?|dx|sx|sn)\b\.?                                                                 # Latin
     # abbreviations and words of other languages that resemble English ones: German, Spanish, French, Turkish, Swedish
-    | \b(?:li|lks|re|rts|izq(?:d[ao]?)?|dch[ao]?|dcho|der|dr(?=\.?$)|esq|dir|gche?|dte|sol|sağ|hö|lewostr|prawostr)
+    | \b(?:li|lks|re|rts|izq(?:d[ao]?)?|dch[ao]?|dcho|der|dr(?=\.?$)|esq|dir|gche?|dte|sol|sağ|hö|lewostr|prawostr
+        |jobb|bal|vas|oik)
         \b(?!-)
+    | \b(?:sinist|dexter|dextra|levostran|pravostran|lijevo|desno)\w*
     | \b(?:port|near|far|same|starboard)\W?side\b | \b(?:starboard|larboard|rite|reft)\b
     | [\u2190\u2192\u21D0\u21D2\u27F5\u27F6\u25C0\u25B6\u2B05\u27A1]                                      # arrows
     """,

@@ -6,6 +6,7 @@ it ends before the first word that reports use for something else.
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain
 
 from data_scripts.reports.lexicon import word_set
 from data_scripts.reports.words import is_word_of_reports, known_forms
@@ -104,7 +105,8 @@ _FOREIGN_TITLE = re.compile(
     r"|Signora?|Se[ñn]ora?"
     r"|Sra|SRA|Srta|SRTA|Senhora?|Dott|DOTT|Dottoressa|Docteur|Doutora?|Doktor(?:in)?|MUDr|Do[ñn]a?|Mevr|Mevrouw|Dhr|Sayın"
     r"|Frøken|Fru|Pani?(?=[ \t])|Bay(?:an)?|Uzm|Doç|Doc|Lic|Licda|Ing|Dña|(?:lek|LEK)\.?[ \t](?=med)"
-    r"|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ|Pr|Sn|Bn|BN|lek)(?=\.|[ \t]+Dr\b))\b"
+    r"|Hrn?|(?:Ober|Chef|Assistenz)(?:arzt|ärztin)|(?:mevr|dhr|mme|sig)(?=\.)"
+    r"|(?:M|Fr|FR|Sig|Sr|PD|OA|OÄ|Pr|Sn|Bn|BN|lek)(?=\.|[ \t]+Dr\b))\b"
     r"(?:\.?(?:ssa|SSA|ra|na|ª)\b)?\.?[ \t]*" + _DEGREES
 )
 _WORD_FOR_NAME = (
@@ -156,7 +158,8 @@ _DONE_BY = re.compile(
     re.IGNORECASE,
 )
 _ROLE = re.compile(
-    r"\b(?:radiologist|consultant|physician|surgeon|resident|registrar|fellow|technician|technologist|operator|attending"
+    r"\b(?:next of kin|husband|wife|spouse|mother|father|guardian|carer|contact|tech|nurse|typist|dictated"
+    r"|radiologist|consultant|physician|surgeon|resident|registrar|fellow|technician|technologist|operator|attending"
     r"|clinician|doctor|reporter|referrer|referring\s\w+|patientin|patient|pt|asistente|firmado|firmato|sign[ée]e?"
     r"|unterschrift|fdo\.?|signature|signed|attn|attention|sincerely|regards|befunder(?:in)?|zuweiser(?:in)?"
     r"|einsender(?:in)?|[üu]berweiser(?:in)?|hausarzt|m[ée]decin|radiologue|radi[oó]logo|m[ée]dico|radiologe|radiologin|arzt"
@@ -167,6 +170,7 @@ _ROLE = re.compile(
 _PATIENT_OR_SUBJECT = re.compile(
     r"\b(?:[Pp]atient|PATIENT|[Pp]t\.?|PT\.?|Pat\.|PAT\.|[Rr]e:|RE:|[Ss]ubject:|SUBJECT:)[ \t]+"
 )
+_PAT = re.compile(r"(?<!\w)Pat\.[ \t]+(?=[^\W\d_a-z][\w'’-]{1,30},?[ \t]+(?:geb|\d|\())")  # "Pat. Schmidt, geb. 1960"
 _PATIENT = re.compile(r"\b(?:[Pp]atient|PATIENT|[Pp]t|PT)\b\.?(?P<colon>[ \t]*:)?[ \t]+")
 _DEGREE = re.compile(
     r"(?<![\w'’-])(?P<name>(?:[^\W\d_][\w'’-]{0,40}\.?[ \t]{1,3}){0,4}[^\W\d_][\w'’-]{0,40}),?[ \t]{1,3}"
@@ -234,6 +238,7 @@ def find_names(text: str) -> Iterator[Span]:
     for match in _ROLE.finditer(text):
         if not (_TITLE.match(text, match.end()) or _FOREIGN_TITLE.match(text, match.end())):
             yield from _name_at(text, match.end())
+    yield from chain.from_iterable(_name_at(text, match.end()) for match in _PAT.finditer(text))
     for match in _PATIENT_THEN_NAME.finditer(text):
         yield from _name_at(text, match.end(), fewest=1 if match["foreign"] else 2, labelled=True)
     for match in _RELATIVE.finditer(text) if "/" in text or "aby of" in text else ():

@@ -104,7 +104,8 @@ def _is_attributed(statement: Phrases, start: int, place: int) -> bool:
             return mention.name in lexicon.ATTRIBUTABLE_KINDS
         if mention is not None and mention.name == "narrow" and mention.role == "noun":
             return True
-        if lemmas[position] in (",", "or", "and", "nor", "with", "of", ";") or (mention and mention.what != "action"):
+        ends = lemmas[position] in (",", "or", "and", "nor", "with", "of", ";", *cues.NOT_OF_NOW)
+        if ends or (mention and mention.what != "action"):
             return False
     return False
 
@@ -174,7 +175,8 @@ def _end_of_negation(statement: Phrases, start: int, *, may_restart: bool = True
     for position in range(start + 1, len(lemmas)):
         lemma = lemmas[position]
         if position > start + 1 and (
-            lemma in cues.END_OF_NEGATION or lemmas[position : position + 2] in cues.ENDING_PAIRS
+            (lemma in cues.END_OF_NEGATION and lemmas[position - 1 : position + 1] != ("associated", "with"))
+            or lemmas[position : position + 2] in cues.ENDING_PAIRS
         ):
             return position
         if position > start + 1 and _is_attributed(statement, start, position):

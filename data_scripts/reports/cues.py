@@ -38,7 +38,10 @@ NO_NEGATION = (
     r"(?:yet |completely |fully |entirely )?(?:resolve|resolution)"
 )
 # Negations after what they deny.
-NEGATED_BEFORE = r"(?:not|no longer) (?:be )?(?:clearly |definitely )?noted|absent|excluded|ruled out|resolve"
+NEGATED_BEFORE = (
+    r"(?:not|no longer) (?:be )?(?:clearly |definitely )?noted(?! (?:previously|before|earlier))|absent|excluded"
+    r"|ruled out|resolve"
+)
 # Words that answer the heading before them: "herniation: none", "stenosis - absent".
 ANSWERS = (("no",), ("none",), ("negative",), ("no", "evidence"), ("none", "noted"))
 END_OF_NEGATION = word_set(
@@ -62,9 +65,11 @@ ATTRIBUTING = word_set("by from due secondary around adjacent near owing of in")
 DENIED_WITH_ITS_OBJECT = (
     r"evidence|sign|signs|suggestion|indication|trace|traces|residual|residue|remnant|remnants|recurrence"
     r"|presence|persistence|history|appearance|demonstration|visualization|visualisation|finding|findings"
-    r"|feature|features|form|type|any|more|longer|development|feature|picture|part|most|all"
+    r"|feature|features|form|type|any|more|longer|development|correlate|picture|part|most|all"
 )
 DEFINITE = word_set("the this that these those its <level> <vertebra>")
+# It is none of this examination: "no compression from the previous extrusion".
+NOT_OF_NOW = ("previous", "previously", "prior", "former", "suspected", "clinical", "clinically", "possible", "alleged")
 # After a comma, these begin a new statement and end a denied list.
 AFFIRMING = word_set(
     "<level> there be a an noted minimal mild moderate severe notable only just instead old probably likely suggestive"
@@ -99,7 +104,8 @@ QUERIED_BEFORE = (
     r"|be (?:\w+ )?(?:common|frequent|prevalent)(?: findings?)? (?:in|among) (?:the )?(?:asymptomatic|healthy|spare"
     r"|general|older|elderly|adults|people|individuals|volunteers)"
     r"|(?:poorly|suboptimally|incompletely|inadequately) (?:evaluated|assessed|noted)"
-    r"|be (?:clinically )?(?:suspected|queried|questioned|unlikely)|(?:clinically )?suspected(?: clinically)?(?=$"
+    r"|be (?:clinically )?(?:suspected|queried|questioned|unlikely)|clinically(?=$| [,;)])"
+    r"|(?:clinically )?suspected(?: clinically)?(?=$"
     r"| [,;)])"
 )
 _TO_EVALUATE = (
@@ -110,6 +116,7 @@ ASKING = (
     r"r o|ro|rule out|(?:to|and|please|kindly|for) " + _TO_EVALUATE + r"(?: for)?"
     r"|^" + _TO_EVALUATE + r"(?: for)?|(?:evaluate|evaluated|evaluation|evaluating|assess|assessed|assessment|assessing"
     r"|exclude|look|looking|check|screen|screening|workup|work up|investigate|investigation|search) for"
+    r"|(?:to|please|kindly|for) (?:comment|advise|opine) (?:on|about|regarding)"
     r"|exclusion of|query|queries|question of|(?:clinically )?suspected|suspect|suspicion (?:of|for)"
     r"|(?:raises? )?concern(?:ed|s)? (?:for|of|about)|^concern(?:s|ed)?|if|in case of|in the event of|unless"
     r"|whether|consider"
@@ -178,7 +185,7 @@ HISTORY = (
     r"|notable for|includes)"
     r"|(?:family|mother|father|brother|sister|siblings|parents) (?:history|has|have|had|with)"
     r"|^(?:a |the )?(?:patient|pt|man|woman|male|female) (?:with|had|presents|presenting|complains)"
-    r"|(?:thank you|thanks) for (?:[a-z]+ ){1,5}with|(?:referred|sent) with"
+    r"|be told|(?:thank you|thanks) for (?:[a-z]+ ){1,5}with|(?:referred|sent) with"
     r"|treated for|treatment (?:of|for)|therapy for|status post|s p|f u"
     r"|follow ?up (?:of|for)|followup (?:of|for)"
 )
@@ -249,7 +256,7 @@ UNREAD_ABNORMALITY = (
     r"|abnormal(?:ly|ity|ities)?|syrinx|syringes|clumping|collection|collections|enhancement|infection|infarct\w*"
     r"|effusions?"
     r"|tethered|bifida|dysraphism|anomaly|anomalies|deformity|deformities|metasta\w+|malignan\w+|ischa?emia|patholog\w+"
-    r"|spurs?|erosions?|erosive|sclerotic|myelomalacia|osteolytic|lytic|aneurysm"
+    r"|spurs?|erosions?|erosive|sclerotic|abscess(?:es)?|myelomalacia|osteolytic|lytic|aneurysm"
 )
 # Words of normality beside "normal" and its like; what is denied in a normal report without findings.
 NORMAL_WORDS = word_set("wnl nad negative")
@@ -285,9 +292,10 @@ OF_THE_SPINE = (
     r"|thecal|endplate|body|bodies|column|segments|si|sacroiliac|degenerative|degeneration|compression|space"
     r"|spaces|structures|report|result|impression"
 )
+AROUND_NORMAL = ("all", "is", "are", "overall", "quite", "very", "perfect", "a", "the", "this", "it")
 NOT_OF_THE_SPINE = (
     r"otherwise|remainder|rest|remaining|other|others|else|weight|behaviour|behavior|preparation"
-    r"|sequence|sequences|quality|technically|acquired|obtained|acquisition|volunteer|male|female|man|woman"
+    r"|sequence|sequences|quality|technically|acquired|obtained|acquisition"
     r"|variant|motion|artefact|artefacts|artifact|artifacts|limited|failed|used|walking"
     r"|radiograph|radiographs"
 )

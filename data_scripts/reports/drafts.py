@@ -57,15 +57,16 @@ class Statement(Phrases):
     @property
     def says_normal(self) -> bool:
         """Whether it calls a part of the spine or the study normal, or denies that anything there is abnormal."""
-        if self._is_of_other_subject(0, len(self.lemmas)) or not self._is_about_spine:
+        if self._is_of_other_subject(0, len(self.lemmas)) or any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
             return False
+        is_about_spine = self._is_about_spine
         for index, (lemma, form) in enumerate(zip(self.lemmas, self.forms, strict=True)):
             if index in self.doubted or index in self.past:
                 continue
             mention = self.mention_at.get(index)
             if mention is not None and mention.what in ("finding", "no negation"):  # "loss of normal lordosis"
                 continue
-            if (lemma == "spare" or form in cues.NORMAL_WORDS) and index not in self.denied:
+            if (lemma == "spare" or form in cues.NORMAL_WORDS) and is_about_spine and index not in self.denied:
                 return True
             if index in self.denied and _DENIED_IN_NORMAL.fullmatch(form):
                 return True
@@ -73,12 +74,10 @@ class Statement(Phrases):
 
     @property
     def _is_about_spine(self) -> bool:
-        """Whether its words of normality are about the spine: not "normal weight" or "otherwise normal"."""
-        if any(map(_NOT_OF_THE_SPINE.fullmatch, self.forms)):
-            return False
-        words = [form for form in self.forms if form[0].isalpha()]
+        """Whether it names a part of the spine or the study, or nothing: "completely normal", not "normal weight"."""
+        words = [form for form in self.forms if form[0].isalpha() and not form.endswith("ly")]
         return (
-            len(words) <= 1
+            len([word for word in words if word not in cues.AROUND_NORMAL]) <= 1
             or any(mention.what == "structure" for mention in self.mentions)
             or any(map(_OF_THE_SPINE.fullmatch, self.forms + self.lemmas))
         )
@@ -126,8 +125,9 @@ def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:
     for mention in statement.mentions:
         if mention.what == "finding":
             kind, denies = ("dehydration", True) if mention.name == "hydration" else (mention.name, False)
-            spared = _action_before(statement, mention) if kind in lexicon.SPARABLE_KINDS else None
-            denies = denies or (spared is not None and spared.name in lexicon.SPARING_ACTIONS)
+            actions = (_action_before(statement, mention), _action_after(statement, mention))
+            spared = kind in lexicon.SPARABLE_KINDS and any(a and a.name in lexicon.SPARING_ACTIONS for a in actions)
+            denies = denies or spared
             drafts.append(Draft(kind=kind, head=mention, denies=denies))
         elif mention.what == "structure":
             action = _governing_action(statement, mention)
@@ -136,13 +136,24 @@ def _draft_findings(statement: Phrases, negated: set[int]) -> list[Draft]:
                 drafts.append(Draft(kind=kind_found, head=mention, action=action, denies=denies))
             used |= {action} if action else set()
     drafts += [
-        Draft(kind="stenosis" if mention.role == "noun" else "disc space narrowing", head=mention)
+        Draft(kind=_kind_of_narrowing(statement, mention), head=mention)
         for mention in statement.mentions
         if mention.what == "action" and mention.name == "narrow" and mention not in used
     ]
     for draft in drafts:
         draft.negated = draft.denies != (draft.head.first in negated or draft.anchor.first in negated)
     return drafts
+
+
+def _kind_of_narrowing(statement: Phrases, action: Mention) -> str:
+    """Return what is narrowed: after "the left foramen is normal, the right is narrowed" the other one of the pair."""
+    if action.role == "noun":
+        return "stenosis"
+    before = statement.lemmas[max(0, action.first - 4) : action.first]
+    structures = [found for found in statement.mentions if found.what == "structure" and found.first < action.first]
+    if structures and ("left" in before or "right" in before):
+        return lexicon.RELATIONS.get((action.name, structures[-1].name), "disc space narrowing")
+    return "disc space narrowing"
 
 
 def _relation(statement: Phrases, structure: Mention, action: Mention | None, negated: set[int]) -> str | None:

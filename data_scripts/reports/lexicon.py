@@ -169,8 +169,10 @@ FINDING_PHRASES = {
     "herniation": r"herniate(?! of mening)|(?:slipped|ruptured) (?:intervertebral )?disc|disc rupture",
     "annular tear": r"annular (?:tear|disruption|defect)|tear (?:of (?:the )?)?annular"
     r"|(?<!meniscal )(?<!meniscus )(?<!muscle )(?<!ligament )(?<!tendon )(?<!thecal )tear"
-    r"|(?:high|increased) (?:signal )?intensity zone|hyperintense zone|hiz",
-    "dehydration": r"desiccate|(?:dark|black) disc|reduce of disc signal|low disc signal"
+    r"|(?:high|increased) (?:signal )?intensity zone|hyperintense zone|hiz"
+    r"|(?:high|increased) (?:<vertebra> )?signal (?:intensity )?(?:in|of|within) (?:the )?(?:posterior )?annular",
+    "dehydration": r"desiccate|(?:dark|black) disc|reduce of (?:the )?(?:spare )?disc signal|low disc signal"
+    r"|(?:dark|low) in (?:<vertebra> )?signal"
     r"|disc signal (?:be )?reduce|(?:reduce|low) (?:of )?(?:the )?(?:spare )?<vertebra> (?:disc )?signal(?: (?:of"
     r"|in) (?:the )?disc)?",
     "hydration": r"(?:well )?hydrate|bright (?:homogeneous )?nucleus|nucleus of high signal",
@@ -185,7 +187,8 @@ FINDING_PHRASES = {
     r"|osteophyte))",
     "Pfirrmann grade": r"pfirrmann|pfirrman",
     "spondylolisthesis": r"vertebra slip(?: \( spondylolisthesis)?|slip of (?:the )?vertebra|spondylolisthesis"
-    r"|(?:slipped|slippage of (?:the )?) vertebra",
+    r"|(?:slipped|slippage of (?:the )?) vertebra"
+    r"|(?:slip|slippage)(?: of (?:the )?(?:<vertebra>|<level>))?",
     "spondylolysis": r"spondylolysis|pars (?:interarticularis )?(?:defect|fracture|stress fracture)"
     r"|defect (?:of |in )(?:the )?(?:both |left |right )?pars(?: interarticularis)?",
     "osteophyte": r"(?:(?:endplate|end plate) )?osteophyte",

@@ -55,7 +55,7 @@ class Word:
 
 # A vertebra is a letter and a number. Blanks may be missing before it ("atL4/L5"), not within a word in capitals.
 _START = r"(?:(?<![A-Za-z0-9])|(?<=[a-z])(?=[A-Z]))"
-_VERTEBRA = r"[CDTLcdtl]\s?[0-9]{1,2}|[Ss]\s?[1-5]"
+_VERTEBRA = r"(?:[CDTLcdtl]|T[Hh])\s?[0-9]{1,2}|[Ss]\s?[1-5]"
 _JOINT = r"\s?[-/\\_‐‑–—−]{1,2}\s?"
 _NEXT_VERTEBRA = rf"{_JOINT}(?:{_VERTEBRA}|[1-9][0-9]?(?![0-9])(?![.,][0-9])(?!\s?(?:mm|cm|[x*])))"
 # What follows the comma of "L4/5,5/S1" or "L4-5,8 mm" is not a decimal if the vertebrae are neighbours.
@@ -232,7 +232,9 @@ def _named_levels(found: str) -> tuple[str, ...]:
     """
     vertebrae: list[str] = []
     region = ""
-    for letter, digits in re.findall(r"([CDTLS]?)\s?([0-9]{1,2})", found.upper().replace("LS", "L5")):
+    for letter, digits in re.findall(
+        r"([CDTLS]?)\s?([0-9]{1,2})", found.upper().replace("LS", "L5").replace("TH", "T")
+    ):
         region, last_region = {"D": "T", "": region}.get(letter, letter), region
         number = int(digits)
         if not letter and vertebrae and last_region in ("L", "T") and number == 1 < int(vertebrae[-1][1:]):

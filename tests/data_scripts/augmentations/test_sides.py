@@ -43,7 +43,9 @@ def test_sides_are_exchanged(text, exchanged):
     "Hernia discal L5-S1 izquierda.", "Hernie discale L5-S1 gauche.", "Ernia destra", "Hérnia à direita",
     "Hernia L5 rechts",
     "Sol paramedian fıtık", "L5/S1 左", "Sol foraminal darlık.", "Protrusion L4/5 li.", "Prolaps re. L5/S1",
-    "hernia izq.", "hernia dcha L5-S1", "hernia lado esq.", "prot. L5/S1 lks.", "rite facet", "reft root",
+    "hernia izq.", "hernia dcha L5-S1", "hernia lado esq.", "prot. L5/S1 lks.", "rite facet", "sinister root",
+    "jobb oldali cyst",
+    "reft root",
     "protrusion on the port side", "starboard root", "protrusion ←", "the near side root",
     "Грыжа слева", "Left bulge. Hernia discal derecha.",
 ])  # fmt: skip

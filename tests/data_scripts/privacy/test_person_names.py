@@ -24,6 +24,7 @@ CUES = [
     "Ασθενής: {}", "Пацієнт: {}", "Paciente {}", "La paciente {}", "Il paziente {}", "Die Patientin {}", "Utente {}",
     "Pani {}", "Fru {}", "Bay {}", "Sn. {}", "Smt. {}", "Shri {}", "Master {}", "drs. {}", "Dr(a). {}", "Uzm. Dr. {}",
     "Dr. Öğr. Üyesi {}", "Signé: Pr. {}", "Radioloog: {}", "Radyolog: {}", "Lekarz: {}", "Läkare: {}", "Baby of {}",
+    "Dictated: {}", "Husband: {}", "Next of kin: {}", "Contact: {}", "Tech: {}", "mevr. {}", "sig. {}",
 ]  # fmt: skip
 NAMES = [
     "Miller, John", "MILLER, JOHN ADAM", "Smith Jr., Robert", "de Souza, Ana", "VAN DER BERG, PIETER",
@@ -64,10 +65,10 @@ def test_findings_after_a_label_are_no_names(text):
 
 @pytest.mark.parametrize("text", [
     "S/O Mohan Lal. Bulge", "W/o Ramesh Kumar, bulge", "Patient - John Doe. Bulge", "DOE^JANE^MARIE bulge",
-    "Dr. Can Öztürk. Bulge",
+    "Dr. Can Öztürk. Bulge", "Pat. Schmidt (bulge",
 ])  # fmt: skip
 def test_relatives_dashes_and_carets_tell_a_name(text):
-    assert re.sub(r"[\W_]*(?:S/O|W/o|Patient -|Dr\.)? ?\[NAME\]\W*", "", scrub_text(text)).lower() == "bulge"
+    assert re.sub(r"[\W_]*(?:S/O|W/o|Patient -|Pat\.|Dr\.)? ?\[NAME\]\W*", "", scrub_text(text)).lower() == "bulge"
 
 
 def test_a_misspelt_finding_after_a_name_and_a_comma_stays():

@@ -55,6 +55,8 @@ from tests.data_scripts.reports.test_findings import facts
         ("The disc is no longer contained and is extruded", ["extrusion"]),
         ("No prior images are available and L4-5 shows a bulge", ["L4/L5 bulge"]),
         ("No stenosis in spite of a huge bulge", ["-stenosis", "bulge severe"]),
+        ("Bulge not seen previously. A cyst, not present before", ["bulge", "cyst"]),
+        ("The tear is not associated with herniation", ["annular tear", "-herniation"]),
         # The finding to which something denied is related is there.
         ("No stenosis from the bulge", ["-stenosis", "bulge"]),
         ("No stenosis is caused by the small bulge", ["-stenosis", "bulge mild"]),
@@ -63,6 +65,8 @@ from tests.data_scripts.reports.test_findings import facts
         ("No oedema around the L1 fracture. No enhancement of the cyst", ["fracture", "cyst"]),
         ("No retropulsion at the level of the fracture", ["fracture"]),
         ("Compression of the root by the bulge is not seen", ["-nerve root compression", "bulge"]),
+        ("No stenosis from the previous bulge. No cause of the suspected cyst", ["-stenosis", "-bulge"]),
+        ("No correlate of the fracture", ["-fracture"]),
         ("No sign of the bulge. No recurrence of the cyst", ["-bulge", "-cyst"]),
         (
             "No stenosis due to bulge or cyst. No stenosis from any bulge",
@@ -102,6 +106,7 @@ from tests.data_scripts.reports.test_findings import facts
         ("Fracture risk is high. A cyst may be missed without contrast", []),
         ("Symptoms suggest stenosis. Clinically suggestive of herniation", []),
         ("Bulges are common in asymptomatic adults", []),
+        ("Please comment on any herniation. Stenosis clinically. He was told that he has a fracture", []),
         ("Thank you for referring this patient with stenosis", []),
         ("Pre-op MRI had shown an extrusion. Compared to 2018, when there was a cyst, the disc is bright", []),
         ("Comparison is made with CT of 2020, which demonstrated a fracture", []),

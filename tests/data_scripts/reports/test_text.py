@@ -215,6 +215,7 @@ def test_labels_from_report(text, expected):
         *("", "LBP", "MRI of the lumbar spine was performed.", "Study degraded by motion.", "See previous report."),
         # Findings that the reader does not know, or only asked about.
         *("Arachnoiditis.", "Syrinx in the conus.", "Epidural abscess at L4-5.", "Normal alignment. Arachnoiditis."),
+        *("Unremarkable discs; epidural abscess.",),
         *("Muscle spasm. Left sacroiliitis.", "Sclerotic sacrum, adequate canal.", "Abnormal study."),
         *("Rule out disc herniation.", "Fracture cannot be excluded.", "INDICATION: Disc herniation.", "Fracture?"),
         # Normal, but not the spine; or only what was not named before.
@@ -250,6 +251,10 @@ def test_what_was_not_understood_has_no_class(text):
             "Normal cord.",
             "Loss of the normal lordosis.",
             "Everything is normal.",
+            "Completely normal.",
+            "All is perfectly normal.",
+            "Nothing abnormal detected.",
+            "Normal MRI in a woman of 30 years.",
             "Appearances are within normal limits for age.",
             "Intact endplates.",
             "no disc disease",
