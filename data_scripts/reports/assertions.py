@@ -130,6 +130,8 @@ def _negates(statement: Phrases, index: int) -> bool:
     if mention and mention.what not in ("action", "finding", "structure"):
         return False
     lemmas = statement.lemmas
+    if lemmas[index : index + 2] in (("none", "at"), ("none", "on")):  # of what was named before
+        return False
     if lemmas[index] not in cues.NEGATIONS and lemmas[index : index + 2] not in cues.NEGATING_PAIRS:
         return False
     places = (place for place in range(index + 2, min(index + 8, len(lemmas))) if lemmas[place] == "than")
@@ -241,6 +243,8 @@ def _affirms_after_and(statement: Phrases, start: int, place: int, *, may_restar
     action = statement.mention_at.get(place + 1)
     if action and action.role == "active" and statement.forms[place + 1].endswith("s"):  # "and abuts the root"
         return True
+    if after[0] == "<level>" and len(after) > 1:  # "no stenosis and L4-5 mild bulge"
+        after = after[1:]
     restarts = after[0] in lexicon.SEVERITIES.keys() - {"significant"} or after[0] in lexicon.SIDES
     restarts = restarts or (after[0] in ("a", "an") and not {"a", "an"} & {*lemmas[start:place]})
     ends = (

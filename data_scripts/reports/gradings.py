@@ -35,7 +35,7 @@ _LEVELS = "<level>(?: level)?(?: (?:, and|,|and|to|through) <level>(?: level)?)*
 _ELSEWHERE = "(?:elsewhere|(?:all )?(?:other|remaining) level)"
 _GRADED_LEVEL = re.compile(
     rf"(?<!\S)(?:(?P<grades>{_GRADES})(?: {_SITE})? (?P<at>(?:at|in|on) (?:the )?(?:level of )?)?"
-    rf"(?P<levels>{_LEVELS}|{_ELSEWHERE})"
+    rf"(?P<levels>{_LEVELS}|{_ELSEWHERE})(?! (?:[:(] )?{_SEVERITY})"
     rf"|(?P<levels_before>{_LEVELS}) (?P<sign>(?:(?:there )?be|[:,(]) )?(?P<grades_after>{_GRADES})(?: \))?"
     rf"(?! (?:{_SIDED}|(?:(?:to|or) )?{_SEVERITY}|{_SITE}|(?:(?:at|in|on) (?:the )?)?<level>)))(?!\S)"
 )
@@ -179,7 +179,7 @@ def grade_levels(statement: Statement, grading: LevelGrading, graded: Iterable[i
         heads = (draft.head.first for draft in statement.drafts if draft.head.last < owner.head.first)
         start = max(heads, default=-1) if begins_with_level else owner.head.last
         keeps = not grading.precedes and any(index > start for index in ungraded)
-        named = {level for index in ungraded for level in statement.levels[index]} if keeps else set()
+        named = {level for index in ungraded if index > start for level in statement.levels[index]} if keeps else set()
         places = [place for place, draft in enumerate(statement.drafts) if draft.head is owner.head]
         statement.drafts[places[0] : places[-1] + 1] = [
             *(statement.drafts[places[0] : places[-1] + 1] if keeps else []),

@@ -111,6 +111,22 @@ NARROWED = "foraminal narrowing"
         ("No mild L3-4 or severe L4-5 stenosis", ["-L3/L4 stenosis mild", "-L4/L5 stenosis"]),
         ("No right L4-5 or left L5-S1 foraminal narrowing", [f"-L4/L5 {NARROWED} right", f"-L5/S1 {NARROWED} left"]),
         ("No left L4-5 foraminal narrowing", [f"-L4/L5 {NARROWED} left"]),
+        ("Stenosis: none at L4-5", ["-L4/L5 stenosis"]),
+        ("Stenosis is none at L3-4 and L4-5 moderate bulge", ["-L3/L4 stenosis", "L4/L5 bulge moderate"]),
+        ("L3-4 no stenosis and L4-5 mild stenosis", ["-L3/L4 stenosis", "L4/L5 stenosis mild"]),
+        # Two findings.
+        (
+            "Bulge at L3-4 (mild) and severe left L4-5 foraminal narrowing",
+            ["L3/L4 bulge mild", f"L4/L5 {NARROWED} left severe"],
+        ),
+        (
+            "Severe left bulge at L4-5; L3-4 moderate stenosis; tear at L5-S1 (mild)",
+            ["L4/L5 bulge left severe", "L3/L4 stenosis moderate", "L5/S1 annular tear mild"],
+        ),
+        (
+            "Marked protrusion at L2-3, annular tear: severe at L4-5",
+            ["L2/L3 protrusion severe", "L4/L5 annular tear severe"],
+        ),
         # What is not clear is not said.
         ("L3-4 and L4-5 bulges, the latter severe", ["L3/L4 bulge", "L4/L5 bulge"]),
         ("Mild and severe stenosis at L3-4 and L4-5, respectively", ["L3/L4 stenosis", "L4/L5 stenosis"]),
