@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import openpyxl
 from openpyxl.utils.cell import range_boundaries
+from openpyxl.utils.escape import unescape
 
 # The published notes unpack to under 1 MiB; 32 MiB of XML hold some 50,000 reports.
 MAX_UNPACKED_BYTES = 32 * 2**20
@@ -45,11 +46,16 @@ def sheet_rows(path: Path) -> Iterator[list[Cell]]:
             merged = _merged_columns(path, sheet._worksheet_path)  # openpyxl offers them only if all cells are loaded
             sheet.reset_dimensions()  # the stated size may be false, and padding to it endless
             rows = sheet.iter_rows(max_row=MAX_ROWS, max_col=MAX_COLUMNS)
-            yield from _filled(([Cell(cell.data_type, cell.value) for cell in row] for row in rows), merged)
+            yield from _filled(([Cell(cell.data_type, _plain(cell.value)) for cell in row] for row in rows), merged)
         finally:
             workbook.close()
     except Exception as error:  # openpyxl raises anything for a damaged member: KeyError, ParseError, zlib.error, ...
         raise ValueError(f"{path} cannot be read as an .xlsx workbook: {type(error).__name__}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Decode what XML cannot hold as it is: `_x000D_`, a carriage return that a database exported."""
+    return unescape(value) if isinstance(value, str) and "_x" in value else value
 
 
 def is_text(kind: str) -> bool:

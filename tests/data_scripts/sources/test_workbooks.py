@@ -37,6 +37,11 @@ def test_cells_merged_downwards_hold_for_each_row(tmp_path, merged, column):
     assert [row[0] if row else None for row in values(path)] == column
 
 
+def test_characters_that_xml_cannot_hold_are_decoded(tmp_path):
+    path = save(tmp_path / "a.xlsx", [["report"], ["Bulge._x000D_\nNo stenosis."], ["file_x1"], ["scan_x00_y"]])
+    assert values(path) == [["report"], ["Bulge.\r\nNo stenosis."], ["file_x1"], ["scan_x00_y"]]
+
+
 def test_a_merge_of_the_whole_sheet_costs_nothing(tmp_path):
     path = save(tmp_path / "a.xlsx", [["id", "x"], [1, "a"]])
     with zipfile.ZipFile(path) as archive:
