@@ -375,12 +375,12 @@ def test_a_folder_of_raw_studies_is_loaded_in_one_call(study, tmp_path):
         {"file_name": f"{n}.png", "report": "Bulge. Dr. Ahmad, 12 Mar 2016.", "patient_id": f"MRN{n}"} for n in range(9)
     ]
     raw = study([*rows, {"file_name": "missing.tif", "report": "Bulge.", "patient_id": "MRN9"}])
-    with pytest.warns(UserWarning, match=r"left out: metadata.csv row 10: missing image: 'missing.tif'"):
+    with pytest.warns(UserWarning, match=r"left out: (?:metadata|table).* row 10: missing image: '...'"):
         in_memory = load_folder(raw, max_bad=0.2)
     with pytest.warns(UserWarning, match="9 of 10 rows written to"):
         kept = load_folder(raw, tmp_path / "kept", max_bad=0.2, split_fractions=[1, 0, 0])
     assert sum(in_memory.num_rows.values()) == 9 and len(in_memory) == 3 and kept.num_rows == {"train": 9}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "study"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.rows.json", "study"]
     for row in (*in_memory["train"], *in_memory["test"], *kept["train"]):
         assert row["report"] == "Bulge. Dr. [NAME], [DATE]." and row["patient_id"].startswith("patient-")
         assert row["image"].size == (10, 12)

@@ -184,12 +184,6 @@ def changed_copy(source, folder, change):
     return folder
 
 
-def test_a_data_set_without_labels_is_refused(tiny_dataset_folder, tmp_path):
-    unlabelled = changed_copy(tiny_dataset_folder, tmp_path / "d", lambda row: {"labels": []})
-    with pytest.raises(ValueError, match=r"None of the 12 rows .* has a label.*parse_reports"):
-        run_here(experiment_settings(unlabelled, tmp_path / "s"))
-
-
 @pytest.mark.slow
 def test_a_class_absent_from_the_test_split_is_null_with_the_reason(tiny_dataset_folder, tmp_path):
     """All test patients have a bulge."""

@@ -43,8 +43,8 @@ class StructuredNote(Note):
         """Return the classes of an image at a disc, or of one that shows `several`.
 
         The table does not say which finding is at which disc: each counts at every affected disc, and at no other.
-        `LBP` and `No Finding` are the patient's, as in the paper: `LBP` with any finding, else as the text says. If the
-        columns say normal and the text affirms a finding, the image gets neither label.
+        `LBP` and `No Finding` are the patient's, as in the paper: `LBP` with any finding, else as the text says, or the
+        severity where there is no text. If the columns say normal and the text does not, the image gets neither label.
 
         Example:
             >>> note = StructuredNote(where="", findings=("disc bulge",), levels=("L4/L5",))
@@ -57,6 +57,8 @@ class StructuredNote(Note):
         """
         if self.findings:
             return (LOW_BACK_PAIN, *(self.findings if level in ("several", *self.levels) else ()))
+        if not self.text:
+            return (NO_FINDING,) if self.severity == "normal" else ()
         of_text = tuple(label for label in labels_from_report(self.text) if label in (LOW_BACK_PAIN, NO_FINDING))
         is_contradictory = self.severity == "normal" and NO_FINDING not in of_text
         return () if is_contradictory else of_text

@@ -38,7 +38,9 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
         for part in ("systems", "baselines")
     )
     chance = 0.5 if metric == "macro_auroc" else None
-    charts = {"systems.png": forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)}
+    charts = {}
+    if any(entry["value"] is not None for entry in (*systems.values(), *baselines.values())):
+        charts["systems.png"] = forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)
     differences = {
         SYSTEM_NAMES.get(title, title): entry
         for comparison in results["comparisons"]
