@@ -229,7 +229,7 @@ OTHER_SUBJECTS = word_set(
     nabothian fibroid fibroids prostate prostatic testis testicular adrenal adrenals aorta aortic iliac artery arterial
     arteries carotid abdomen abdominal pelvic lung lungs pulmonary pleural thyroid breast hip hips knee shoulder wrist
     ankle rotator meniscus meniscal rib ribs femur femoral tibial skull brain cerebral inguinal umbilical hiatus hiatal
-    stomach gastric esophageal heart cardiac baker popliteal subcutaneous dermoid
+    stomach gastric esophageal heart cardiac popliteal subcutaneous dermoid
     saline bmi protocol gait reflex reflexes pressure labs laboratory urine power strength sensation coil slr
     neurological"""
 )
