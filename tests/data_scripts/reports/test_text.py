@@ -302,7 +302,7 @@ def test_names_of_labels():
             "Simple cyst in the right kidney.",
             "Renal cortical cyst at the level of L2.",
             "Hepatic hemangioma.",
-            "Baker cyst.",
+            "Popliteal cyst.",
         ),
         *(
             "Inguinal hernia.",
