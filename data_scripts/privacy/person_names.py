@@ -37,7 +37,12 @@ PARTICLES = word_set(
     "al el abu abd abdel ben bin bint ibn da das de degli del della den der di dos du e la le lo ten ter ul van vom von"
     " y zu zum zur"
 )
-NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES
+EPONYMS = word_set(
+    """andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott
+    romanus scheuermann tarlov"""
+)
+# An eponym is a name unless what is named after it follows: "Dr. Baker", but "Baker cyst".
+NOT_NAMES = _OTHER_WORDS_OF_REPORTS.union(known_forms()) - PARTICLES - EPONYMS
 # Endings of diseases, operations and examinations.
 MEDICAL_ENDING = re.compile(
     r"\w{2,}(?:itis|osis|oses|esis|lysis|pathy|pathies|ectomy|ectomies|otomy|algia|plegia|phytes?|graphy|scopy"
@@ -76,10 +81,6 @@ ALSO_NAMES = word_set(
 )
 FUNCTION_WORDS = word_set(
     "a about an and as at because by for from has he his in is of on or regarding she the to was who with"
-)
-EPONYMS = word_set(
-    """andersson baastrup baker bertolotti castellvi charcot cobb ferguson forestier hodgkin meyerding paget pott
-    romanus scheuermann tarlov"""
 )
 
 _NAMED_AFTER = re.compile(
