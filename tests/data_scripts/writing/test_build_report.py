@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,20 +26,44 @@ def test_reasons_name_no_one(reason, expected):
     assert without_quoted_names(reason) == expected
 
 
-def test_rows_of_two_tables_keep_their_names():
-    nothing: list[Any] = []
-    report: Mapping[str, Any] = {
+def report_of(**lists: Any) -> Mapping[str, Any]:
+    """A build report that lists only what is given."""
+    of_texts = {name: lists.get(name, []) for name in ("rows_left", "dates_in_names", "burnt_in_text")}
+    return {
         "arguments": {},
-        "deidentification": {"rows_left": nothing, "dates_in_names": nothing, "burnt_in_text": nothing},
-        "labels": {"not_understood": nothing},
-        "facts_changed": {"first": nothing},
-        "orientation_not_stated": nothing,
-        "windows_replaced": nothing,
-        "exclusions": [
+        "deidentification": of_texts,
+        "labels": {"not_understood": lists.get("not_understood", [])},
+        "facts_changed": {"first": lists.get("first", [])},
+        **{name: lists.get(name, []) for name in ("orientation_not_stated", "windows_replaced", "exclusions")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("rows_left", [{"source": "salem/3.dcm", "kinds": ["NAME"]}]),
+        ("dates_in_names", ["salem/3.dcm"]),
+        ("burnt_in_text", ["salem/3.dcm"]),
+        ("not_understood", [{"first_row": "salem/3.dcm", "rows": 1}]),
+        ("first", ["salem/3.dcm"]),
+        ("orientation_not_stated", ["salem/3.dcm"]),
+        ("windows_replaced", ["salem/3.dcm"]),
+        ("exclusions", [{"source": "salem/3.dcm", "reason": "'salem/3.dcm' is broken", "by_rule": False}]),
+    ],
+)
+def test_no_list_names_a_row(name, rows):
+    nameless, names = without_row_names(report_of(**{name: rows}), lambda source: f"folder/file-{len(source)}")
+    assert "salem" not in json.dumps(nameless) and "folder/file-11" in json.dumps(nameless)
+    assert names["rows"] == {"folder/file-11": "salem/3.dcm"}
+
+
+def test_rows_of_two_tables_keep_their_names():
+    report = report_of(
+        exclusions=[
             {"source": source, "reason": "empty report", "by_rule": False}
             for source in ("metadata.csv row 3", "reports.xlsx row 3", "Salem.csv row 3")
-        ],
-    }
+        ]
+    )
     nameless, names = without_row_names(report, lambda name: "folder/file-0")
     shown = [exclusion["source"] for exclusion in nameless["exclusions"]]
     assert shown == ["metadata row 3", "reports row 3", "table row 3"]
