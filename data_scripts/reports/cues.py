@@ -76,16 +76,14 @@ AFFIRMING = word_set(
 )
 # Words that exclude the levels that follow: "at all levels except L5-S1"; words that may stand between.
 EXCEPTING = (
-    *(
-        ("except",),
-        ("excluding",),
-        ("save",),
-        ("not",),
-        ("sparing",),
-        ("apart", "from"),
-        ("other", "than"),
-        ("aside", "from"),
-    ),
+    ("except",),
+    ("excluding",),
+    ("save",),
+    ("not",),
+    ("sparing",),
+    ("apart", "from"),
+    ("other", "than"),
+    ("aside", "from"),
 )
 EXCEPTED_LEVEL_WORDS = word_set("at the level for of")
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from data_scripts.records import PAPER_LABELS
+
 Indices = NDArray[np.int64]
 EpochAndRow = tuple[int, int]  # the epoch decides how a row is augmented
 
@@ -81,16 +83,17 @@ def upsample_minorities(classes: NDArray[np.bool_], minority_share: float = 0.5)
     return Upsampling(class_of_row, rows_of_class.astype(np.int64))
 
 
-def exclusive_or_all(labels: NDArray[np.bool_], pair: Sequence[int]) -> NDArray[np.bool_]:
-    """Choose the classes to balance: the `pair` of columns if it has two and each row one of them, else all labels.
+def exclusive_or_all(labels: NDArray[np.bool_], label_names: Sequence[str]) -> NDArray[np.bool_]:
+    """Choose the classes to balance: the paper's pair if each row has one of the two, else all labels.
 
     Args:
         labels: Multi-hot. Shape (R, K).
-        pair: Columns of the paper's two classes, as far as they exist.
+        label_names: Names of the first columns; of all, unless the last one is "none of these".
 
     Returns:
         Shape (R, 2) or (R, K); with one more column, "none of these", if a row has no label.
     """
+    pair = [label_names.index(name) for name in PAPER_LABELS if name in label_names]
     if len(pair) == 2 and (labels[:, pair].sum(axis=1) == 1).all():
         return labels[:, pair]
     without = ~labels.any(axis=1, keepdims=True)

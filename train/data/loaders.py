@@ -187,8 +187,7 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
             len(dataset),
         )
         return None
-    pair = [names.index(name) for name in PAPER_LABELS if name in names]
-    kept = exclusive_or_all(of_labelled.numpy() > 0, pair)
+    kept = exclusive_or_all(of_labelled.numpy() > 0, names)
     classes = np.zeros((len(dataset), kept.shape[1]), dtype=bool)
     classes[is_labelled] = kept
     classes[~is_labelled, kept.sum(axis=0).argmax()] = True

@@ -198,10 +198,10 @@ def test_a_training_set_is_read_from_the_settings_of_runs_old_and_new():
 
 def test_the_pair_is_balanced_if_it_divides_the_rows_and_else_all_labels():
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=bool)
-    assert exclusive_or_all(labels, [0, 2]).tolist() == labels[:, [0, 2]].tolist()
-    assert exclusive_or_all(labels, [0]).tolist() == labels.tolist()
+    assert exclusive_or_all(labels, ("LBP", "bulge", "No Finding")).tolist() == labels[:, [0, 2]].tolist()
+    assert exclusive_or_all(labels, ("LBP", "bulge", "normal")).tolist() == labels.tolist()
     unlabelled = np.concatenate([labels, np.zeros((1, 3), dtype=bool)])
-    assert exclusive_or_all(unlabelled, [0, 2])[:, 3].tolist() == [False, False, False, True]
+    assert exclusive_or_all(unlabelled, ("LBP", "bulge", "No Finding"))[:, 3].tolist() == [False, False, False, True]
 
 
 def test_a_row_without_class_is_refused():

@@ -25,7 +25,6 @@ import torch
 from scipy.special import expit, softmax
 from torch import Tensor, nn
 
-from data_scripts.records import LOW_BACK_PAIN, NO_FINDING
 from train.data.batch_sampler import EACH_PAIR_ONCE, Indices, TrainingSet, exclusive_or_all
 from train.evaluation.protocols.probe_inputs import check_features, unlearnable_findings
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES, Loss, ProbeLoss
@@ -84,13 +83,12 @@ def paper_probe(
         for split in ("validation", "test")
     }
     if learned:
-        pair = [label_names.index(name) for name in (LOW_BACK_PAIN, NO_FINDING) if name in label_names]
         layer = fit_linear_layer(
             torch.as_tensor(features["train"], dtype=torch.float32),
             torch.as_tensor(train_labels[:, learned], dtype=torch.float32),
             loss.of_classes if exclusive else loss.of_findings,
             seed,
-            training_set.rows(exclusive_or_all(train_labels, pair), seed),
+            training_set.rows(exclusive_or_all(train_labels, label_names), seed),
         )
         weight, bias = (parameter.detach().double().numpy() for parameter in (layer.weight, layer.bias))
         for split, logits in logits_of.items():
