@@ -84,14 +84,14 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
     check_folders(raw, out)
     paths = sorted(path for path in raw.rglob("*") if path.is_file())
     outcomes: dict[str, str] = {}
-    named_only: list[Path] = []
+    num_named_only = 0
     patients = Patients(path for path in paths if is_dicom(path))
 
     def fill(copies: Path) -> None:
+        nonlocal num_named_only
         for path in tqdm(paths, desc="de-identifying", unit=" files"):
             try:
-                has_name_only = _copy_without_names(path, copies, patients, pseudonyms, keep_burnt_in)
-                named_only.extend([path] * has_name_only)
+                num_named_only += _copy_without_names(path, copies, patients, pseudonyms, keep_burnt_in)
                 outcome = WRITTEN
             except UnusableImageError as error:
                 outcome = f"left out: {error}"
@@ -104,12 +104,11 @@ def deidentify_folder(raw: Path, out: Path, pseudonyms: Pseudonyms, *, keep_burn
         write_folder(staging / "copies", fill)
         write_private_json(_list_path(out), outcomes)  # first: no copy is ever without its entry
         publish(staging / "copies", out, staging)
-    if named_only:
+    if num_named_only:
         logger.warning(
             "%d files have no PatientID; those of one PatientName were taken for one patient. Check that no two "
-            "patients share a name. The first: %s",
-            len(named_only),
-            named_only[0].relative_to(raw),
+            "patients share a name.",
+            num_named_only,
         )
     return outcomes
 

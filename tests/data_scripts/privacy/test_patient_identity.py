@@ -41,6 +41,7 @@ def test_a_file_without_an_id_is_of_the_patient_of_its_name(tmp_path, caplog, na
     ids, folders = pseudonyms_of(tmp_path, ("17", "Doe^Jane", "19610402"), (no_id, name, ""))
     assert ids == folders == [ID, ID]
     assert "1 files have no PatientID; those of one PatientName were taken for one patient" in caplog.text
+    assert "1/slice" not in caplog.text  # a path may name the patient
 
 
 def test_files_of_one_name_stay_together_without_any_id(tmp_path):
