@@ -91,7 +91,8 @@ def tower_options(
 ) -> tuple[dict[str, Any], ...]:
     """Give each tower the options that its `forward` names, and all of them the requests for `records`.
 
-    PEFT passes some of `NOT_OPTIONS` as None, which asks for nothing.
+    PEFT passes some of `NOT_OPTIONS` as None, which asks for nothing. A tokenizer may make `token_type_ids`, all of one
+    type, for a text tower that has no types.
 
     Raises:
         TypeError: If no tower takes an option of this method of the model; with the nearest name.
@@ -101,9 +102,11 @@ def tower_options(
         return ({},) * len(towers)
     requests = {f"output_{record}" for record in records}
     never = NOT_OPTIONS | {f"output_{record}" for record in RECORDS}
-    taken = [requests | inspect.signature(tower.forward).parameters.keys() - never for tower in towers]
+    inputs = [inspect.signature(tower.forward).parameters.keys() for tower in towers]
+    taken = [requests | names - never for names in inputs]
+    ignored = {"token_type_ids"} if any("input_ids" in names for names in inputs) else set()
     for option in options:
-        if not any(option in names for names in taken):
+        if option not in ignored and not any(option in names for names in taken):
             known = {*inspect.signature(method).parameters, *set().union(*taken), "return_dict"} - {"args", "kwargs"}
             nearest = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
@@ -135,7 +138,7 @@ def run_tower(
     outputs = tower(**inputs, **options, **requested, return_dict=True)
     returned = {record: getattr(outputs, record, None) for record in RECORDS}
     if kept is not None:
-        states = returned["hidden_states"]
+        states: Any = returned["hidden_states"]
         indices = {index % len(states) for index in kept if -len(states) <= index < len(states)}
         returned["hidden_states"] = tuple(state if i in indices else None for i, state in enumerate(states))
     for record in RECORDS:
@@ -324,8 +327,9 @@ def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
             f"{_nearest_timm_models(name)}"
         ) from error
     config.dtype = None  # towers saved in half precision must match float32 heads; cast the whole model afterwards
+    tower_class: Any = TimmTower if config.model_type == "timm_wrapper" else AutoModel
     try:
-        return AutoModel.from_pretrained(
+        return tower_class.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
