@@ -24,6 +24,7 @@ from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
 from .towers_lumbarclip import (
     build_tower,
+    count_batches_once,
     inner_tokens,
     load_tower,
     load_vision_tower,
@@ -142,6 +143,8 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
 
     def _run_vision_tower(self, pixel_values: Tensor, options: dict[str, Any]) -> BaseModelOutputWithPooling:
         """Run the vision tower; `pooler_output` is z_I (B, d_I)."""
+        if self.gradient_checkpointing and self.training:
+            count_batches_once(self.vision_model)
         outputs = run_tower(self.vision_model, self.config, options, pixel_values=pixel_values.to(self.dtype))
         outputs.pooler_output = pooled_image(self.vision_model, outputs)
         return outputs

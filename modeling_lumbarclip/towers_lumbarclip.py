@@ -14,6 +14,7 @@ from typing import Any, cast
 import timm
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
@@ -149,6 +150,18 @@ def run_tower(
         if f"output_{record}" in requested and not returned[record]:
             raise ValueError(_not_returned(tower, record))
     return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
+
+
+def count_batches_once(tower: PreTrainedModel) -> None:
+    """Keep batch norm from counting a batch twice, when checkpointing computes it again in a backward pass."""
+    for norm in tower.modules():  # at each step: conversion to synchronised batch norm makes new modules
+        if isinstance(norm, _BatchNorm) and not hasattr(norm, "momentum_of_forward"):
+            cast(Any, norm).momentum_of_forward = norm.momentum
+            norm.register_forward_pre_hook(_stop_in_backward)
+
+
+def _stop_in_backward(norm: Any, inputs: Any) -> None:
+    norm.momentum = norm.momentum_of_forward if torch._C._current_graph_task_id() == -1 else 0.0
 
 
 @contextmanager

@@ -292,9 +292,6 @@ def test_token_embeddings_are_found_and_grow():
     assert patches.get_input_embeddings() is patches.vision_model.get_input_embeddings()
 
 
-# Training.
-
-
 class Recorded:
     """Makes batches as `collate`, and keeps them."""
 
@@ -361,12 +358,16 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tower, reentr
     of_classes = {"pixel_values": PIXELS, "labels": torch.tensor([0, 1, 2, 0])}
     inputs = of_classes if build is classifier else {**PAIRS, "return_loss": True}
 
+    start = copy.deepcopy(model.state_dict())
+
     def loss_and_gradients():
+        model.load_state_dict(start)
         model.zero_grad()
         torch.manual_seed(1)  # for dropout
         loss = model(**inputs).loss
         loss.backward()
-        return loss.detach(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        statistics = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+        return loss.detach(), {n: parameter.grad.clone() for n, parameter in model.named_parameters()}, statistics
 
     plain = loss_and_gradients()
     assert not model.is_activation_checkpointing
@@ -401,9 +402,6 @@ def test_a_tower_that_keeps_its_activations_is_named(warnings):
     assert "'resnet' cannot recompute its activations" in warnings.text
     with pytest.raises(ValueError, match="does not support"):
         LumbarCLIPForImageClassification(config_of(RESNET)).activation_checkpointing_enable()
-
-
-# Attention.
 
 
 @pytest.mark.parametrize("tower", ["timm ResNet", "timm ViT", "timm Swin", "Swin", "ResNet of transformers"])
@@ -446,9 +444,6 @@ def test_attention_backends_are_supported_if_every_tower_does(tower):
             assert getattr(model, flag) == all(getattr(one, flag) for one in towers)
     assert pretrained_model("ViT")._supports_attention_backend
     assert not pretrained_model("timm ViT")._supports_attention_backend
-
-
-# Building.
 
 
 @pytest.mark.parametrize("tower", [name for name in VISION if name.startswith("timm")])
