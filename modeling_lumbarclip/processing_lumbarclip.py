@@ -1,7 +1,7 @@
 """Processor of LumbarCLIP: image processor, tokenizer, and zero-shot prompts."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoProcessor
 from transformers.processing_utils import ProcessorMixin, TextKwargs
@@ -90,7 +90,7 @@ class LumbarCLIPProcessor(ProcessorMixin):
     @property
     def max_length(self) -> int:
         """Tokens after which a text is truncated."""
-        return self.text_kwargs["max_length"]
+        return cast(int, self.text_kwargs["max_length"])
 
     @max_length.setter
     def max_length(self, max_length: int) -> None:
@@ -116,7 +116,7 @@ class LumbarCLIPProcessor(ProcessorMixin):
     def _merge_kwargs(self, *args: Any, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         # transformers would put settings that the tokenizer was made with before those saved with this processor.
         own = {name: value for name, value in (tokenizer_init_kwargs or {}).items() if name not in self.text_kwargs}
-        return super()._merge_kwargs(*args, tokenizer_init_kwargs=own, **kwargs)
+        return super()._merge_kwargs(*args, tokenizer_init_kwargs=own, **kwargs)  # type: ignore[misc]
 
     @staticmethod
     def validate_init_kwargs(processor_config: dict[str, Any], valid_kwargs: Iterable[str]) -> Any:
@@ -160,7 +160,7 @@ class LumbarCLIPProcessor(ProcessorMixin):
         return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
 
 
-def _text_kwargs(tokenizer: Any, text_kwargs: Any = None, max_length: Any = None) -> dict[str, Any]:
+def _text_kwargs(tokenizer: Any, text_kwargs: Any = None, max_length: Any = None) -> Any:
     """Settle how texts are tokenized: as given, else as the tokenizer was made, else by default."""
     if not isinstance(text_kwargs, Mapping | None):
         raise ValueError(
