@@ -210,12 +210,16 @@ def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch
         pairs = range(start, min(start + batch_size, len(rows)))
         texts = rows.augmented_batch([(0, len(rows) * place + row) for row in pairs])
         texts = send_to_device(texts, model.device)
-        of_texts = model.get_text_features(texts["augmented_input_ids"], texts["augmented_attention_mask"])
-        embeds.append(of_texts[texts["augmented_text_index"]])
+        of_texts = model.get_text_features(
+            input_ids=texts["augmented_input_ids"], attention_mask=texts["augmented_attention_mask"]
+        )
+        embeds.append(of_texts.pooler_output[texts["augmented_text_index"]])
     return torch.cat(embeds)
 
 
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:
     names = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")
-    joined = {name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]}
+    joined: dict[str, Any] = {
+        name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]
+    }
     return LumbarCLIPOutput(**joined, inverse_temperature=outputs[0].inverse_temperature)
