@@ -71,12 +71,16 @@ def main(args: CommonTestsArguments) -> int:
         counts[result.group][result.outcome] += 1
     failures = [asdict(result) for result in results if result.outcome == "failed"]
     skips = skips_by_reason(results)
-    print(markdown_table(["tests of", *OUTCOMES], [[name, *map(of.__getitem__, OUTCOMES)] for name, of in counts.items()]))
+    print(
+        markdown_table(["tests of", *OUTCOMES], [[name, *map(of.__getitem__, OUTCOMES)] for name, of in counts.items()])
+    )
     print("\n".join(["", *(f"skipped {len(tests)}: {reason}" for reason, tests in skips.items())]))
     print("\n".join(["", *(f"FAILED {each['group']} {each['test']}: {each['reason']}" for each in failures)]))
     if args.out:
         content = {
-            "command": shlex.join(["python", "-m", "tests.benchmarks.common_tests", *sys.argv[1:]]).partition(" --out")[0],
+            "command": shlex.join(["python", "-m", "tests.benchmarks.common_tests", *sys.argv[1:]]).partition(" --out")[
+                0
+            ],
             "date": date.today().isoformat(),
             "packages": {name: version(name) for name in ("torch", "transformers", "timm")},
             "counts": {name: {outcome: of[outcome] for outcome in OUTCOMES} for name, of in counts.items()},
