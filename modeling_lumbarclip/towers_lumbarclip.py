@@ -5,7 +5,8 @@ Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MethodType
 from typing import Any, cast
@@ -120,6 +121,8 @@ def run_tower(
 ) -> BaseModelOutputWithPooling:
     """Run a tower with its `tower_options`, with the requests for records of the whole model's configuration.
 
+    Where attentions are requested, they are computed in full ("eager") for this call.
+
     Raises:
         ValueError: If the tower does not return the hidden states or attentions that are requested.
     """
@@ -135,7 +138,8 @@ def run_tower(
         kept = selected_hidden_states(requested.get("output_hidden_states"))
         if kept is not None:  # timm counts from its first block, and returns no others
             requested["output_hidden_states"] = True
-    outputs = tower(**inputs, **options, **requested, return_dict=True)
+    with _eager_attention(tower) if "output_attentions" in requested else nullcontext():
+        outputs = tower(**inputs, **options, **requested, return_dict=True)
     returned = {record: getattr(outputs, record, None) for record in RECORDS}
     if kept is not None:
         states: Any = returned["hidden_states"]
@@ -147,16 +151,27 @@ def run_tower(
     return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
 
 
+@contextmanager
+def _eager_attention(tower: PreTrainedModel) -> Iterator[None]:
+    """Compute attentions in full: other implementations return none."""
+    configs = {id(part.config): part.config for part in tower.modules() if isinstance(part, PreTrainedModel)}
+    kept = {key: config._attn_implementation for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = "eager"
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation_internal = kept[key]
+
+
 def tower_name(tower: PreTrainedModel) -> str:
     """Name a tower for messages."""
     return f"The tower {getattr(tower.config, 'architecture', tower.config.model_type)!r}"
 
 
 def _not_returned(tower: PreTrainedModel, record: str) -> str:
-    found = f"output_{record}: {tower_name(tower)} returns no {record.replace('_', ' ')}"
-    if record == "attentions" and not isinstance(tower, TimmWrapperModel):
-        found += f" with attn_implementation={tower.config._attn_implementation!r}; it may with 'eager'"
-    return f"{found}."
+    return f"output_{record}: {tower_name(tower)} returns no {record.replace('_', ' ')}."
 
 
 def output_width(tower: PreTrainedModel) -> int:

@@ -161,24 +161,24 @@ def test_hidden_states_on_request(tower):
 @torch.no_grad()
 @TOWERS
 def test_attentions_on_request_or_a_refusal_that_names_the_tower(tower):
-    model, classify = pretrained_model(tower, attn_implementation="eager"), None
+    model, classify = pretrained_model(tower), classifier(tower)
     assert len(model.get_text_features(IDS, output_attentions=True).attentions) == 2
     assert len(model(input_ids=IDS, output_attentions=True).text_model_output.attentions) == 2
     if tower.startswith("timm"):
-        classify = classifier(tower)
         for method in (model, model.get_image_features, classify, classify.get_image_features):
             with pytest.raises(ValueError, match=f"output_attentions.*{VISION[tower]['architecture']}.*no attentions"):
                 method(pixel_values=PIXELS, output_attentions=True)
+        model.config._attn_implementation = "eager"
         model.config.output_attentions = True
         with pytest.raises(ValueError, match="no attentions"):
             model(**PAIRS)
         return
-    classify = classifier(tower, attn_implementation="eager")
-    assert len(model(**PAIRS, output_attentions=True).vision_model_output.attentions) == 2
+    output = model(**PAIRS, output_attentions=True)  # though the towers run with "sdpa"
+    assert [len(part.attentions) for part in (output.vision_model_output, output.text_model_output)] == [2, 2]
+    torch.testing.assert_close(output.logits_per_image, model(**PAIRS).logits_per_image)
+    torch.testing.assert_close(output.text_model_output.attentions[0].sum(dim=-1), torch.ones(4, 2, 7))
     assert len(classify(PIXELS, output_attentions=True).attentions) == 2
-    model.set_attn_implementation("sdpa")
-    with pytest.raises(ValueError, match="no attentions with attn_implementation='sdpa'; it may with 'eager'"):
-        model(**PAIRS, output_attentions=True)
+    assert {config._attn_implementation for config in (model.vision_model.config, model.text_model.config)} == {"sdpa"}
 
 
 def test_a_tower_without_attention_says_so():
