@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from data_scripts.system.command_line import run, setting
@@ -74,7 +75,7 @@ def main(args: CommonTestsArguments) -> int:
     print(
         markdown_table(["tests of", *OUTCOMES], [[name, *map(of.__getitem__, OUTCOMES)] for name, of in counts.items()])
     )
-    print("\n".join(["", *(f"skipped {len(tests)}: {reason}" for reason, tests in skips.items())]))
+    print("\n".join(["", *(f"skipped {skip['count']}: {reason}" for reason, skip in skips.items())]))
     print("\n".join(["", *(f"FAILED {each['group']} {each['test']}: {each['reason']}" for each in failures)]))
     if args.out:
         content = {
@@ -121,9 +122,9 @@ def run_tests(folder: Path, args: CommonTestsArguments) -> list[Result]:
         "TMPDIR": str(folder),
     }
     only = ["-k", args.only] if args.only else []
-    subprocess.run([sys.executable, "-m", "pytest", *words, *only, CASES], cwd=folder, env=environment)
-    if not report.exists():
-        raise RuntimeError("pytest wrote no report: see its output above.")
+    done = subprocess.run([sys.executable, "-m", "pytest", *words, *only, CASES], cwd=folder, env=environment)
+    if done.returncode not in (0, 1):  # passed, failed
+        raise RuntimeError(f"pytest ended with {done.returncode}: see its output above.")
     cases = ElementTree.parse(report).getroot().iter("testcase")
     return [result_of(case, folder) for case in cases]
 
@@ -138,13 +139,13 @@ def result_of(case: ElementTree.Element, folder: Path) -> Result:
     return Result(group, case.get("name", ""), "passed")
 
 
-def skips_by_reason(results: list[Result]) -> dict[str, list[str]]:
-    """Collect the skipped tests of each reason."""
-    skips: dict[str, list[str]] = defaultdict(list)
+def skips_by_reason(results: list[Result]) -> dict[str, dict[str, Any]]:
+    """Count the skipped tests of each reason, and list their names."""
+    skipped: dict[str, list[str]] = defaultdict(list)
     for result in results:
         if result.outcome == "skipped":
-            skips[result.reason].append(f"{result.group}.{result.test}")
-    return dict(sorted(skips.items()))
+            skipped[result.reason].append(result.test)
+    return {reason: {"count": len(names), "tests": sorted(set(names))} for reason, names in sorted(skipped.items())}
 
 
 if __name__ == "__main__":
