@@ -215,3 +215,23 @@ def _median_and_range(turns: list[float]) -> str:
 
 def _megabytes(tower: dict[str, Any], suffix: str) -> str:
     return f"{tower['file_bytes'][f'vision_model{suffix}.onnx'] / MEGABYTE:.1f} MB"
+
+
+def common_tests_section(content: dict[str, Any]) -> str:
+    """Describe what transformers' own tests say of our models."""
+    names = {"TimmResNet": "timm ResNet", "TimmViT": "timm ViT", "TimmSwin": "timm Swin", "ViT": "ViT", "Swin": "Swin"}
+    rows, counts = [], content["counts"]
+    for tower, name in names.items():
+        for model, title in (("Model", "LumbarCLIP"), ("Classifier", "classifier")):
+            rows.append([f"{title}, {name}", *counts[f"{tower}{model}"].values()])
+    others = {"ImageProcessor": "image processor", "Processor": "processor", "Config": "configuration"}
+    rows += [[title, *counts[name].values()] for name, title in others.items()]
+    return f"""### transformers' own tests
+
+The common tests of transformers {content["packages"]["transformers"]}, on small models from random weights with a \
+BERT. Most skips need a GPU, Flash Attention, DeepSpeed, or are of other modalities; the JSON file has the reason of \
+each. The source distribution has no tests of export, generation and pipelines.
+
+{markdown_table(["tests of", "passed", "failed", "skipped"], rows)}
+
+`{content["command"]}`, {content["date"]}, `results/common_tests.json`."""

@@ -16,6 +16,7 @@ from data_scripts.system.markdown import Markdown, markdown_table
 from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
+    common_tests_section,
     inference_section,
     leak_section,
     letters_section,
@@ -127,6 +128,7 @@ def render() -> str:
     sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
     sections += [inference_section(read("inference")), robustness_section(read("robustness"))]
+    sections += [common_tests_section(read("common_tests"))]
     return "\n\n".join(["## Results", *shown, *map(folded, sections)]) + "\n\n"
 
 
