@@ -5,14 +5,16 @@ Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
@@ -59,6 +61,11 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """Make a tower with random weights, drawn by its own library."""
     if config.model_type != "timm_wrapper":
         tower_class: Any = MODEL_MAPPING.get(type(config), None)
+        if tower_class is None:
+            raise ValueError(
+                f"AutoModel of transformers builds no {config.model_type!r}. Towers that were tested are listed in "
+                "modeling_lumbarclip/README.md."
+            )
         config._attn_implementation = supported_attention(tower_class, config._attn_implementation)
         return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
     if not timm.is_model(config.architecture):
@@ -134,6 +141,28 @@ def run_tower(
     return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
 
 
+def run_text_tower(
+    tower: PreTrainedModel, config: PreTrainedConfig, options: dict[str, Any], input_ids: Tensor, attention_mask: Tensor
+) -> BaseModelOutputWithPooling:
+    """Run a text tower as `run_tower` does, with padding on either side: neither changes a text's embedding."""
+
+    def moved(values: Any, back: bool = False) -> Any:
+        is_by_token = isinstance(values, Tensor) and values.shape[:2] == input_ids.shape
+        return padding_last(values, attention_mask, back) if is_by_token else values
+
+    options = {name: moved(value) for name, value in options.items()}
+    inputs = {"input_ids": moved(input_ids), "attention_mask": moved(attention_mask)}
+    outputs = run_tower(tower, config, options, **inputs)
+    outputs.last_hidden_state = moved(outputs.last_hidden_state, back=True)
+    if outputs.hidden_states is not None:
+        outputs.hidden_states = tuple(moved(hidden, back=True) for hidden in outputs.hidden_states)
+    if outputs.attentions is not None:  # (U, heads, T, T)
+        columns_first = (of_layer.transpose(1, 2) for of_layer in outputs.attentions)
+        both = (moved(rows, back=True).permute(0, 3, 2, 1) for rows in columns_first)
+        outputs.attentions = tuple(moved(rows, back=True).permute(0, 2, 3, 1) for rows in both)
+    return outputs
+
+
 def tower_name(tower: PreTrainedModel) -> str:
     """Name a tower for messages."""
     return f"The tower {getattr(tower.config, 'architecture', tower.config.model_type)!r}"
@@ -146,32 +175,165 @@ def _not_returned(tower: PreTrainedModel, record: str) -> str:
     return f"{found}. For the other tower alone, use get_image_features or get_text_features."
 
 
+class ImageLayout(NamedTuple):
+    """What a vision tower makes of an image.
+
+    Args:
+        width: Of the pooled features, d_I.
+        patch_width: Of a patch in the last layer, which in some convolutional towers differs from `width`.
+        num_prefix_tokens: Class, distillation and register tokens before the patches.
+    """
+
+    width: int
+    patch_width: int
+    num_prefix_tokens: int
+
+
 def output_width(tower: PreTrainedModel) -> int:
     """Return the width of the pooled features of a vision tower."""
-    if isinstance(tower, TimmWrapperModel):
-        timm_model: Any = tower.timm_model
-        return getattr(timm_model, "head_hidden_size", timm_model.num_features)
-    return patch_width(tower)
+    return image_layout(tower).width
 
 
 def patch_width(tower: PreTrainedModel) -> int:
     """Return the width of a patch, which in some convolutional towers differs from `output_width`."""
+    return image_layout(tower).patch_width
+
+
+def num_prefix_tokens(tower: PreTrainedModel) -> int:
+    """Count the class, distillation and register tokens before a tower's patches."""
+    return image_layout(tower).num_prefix_tokens
+
+
+def image_layout(tower: PreTrainedModel) -> ImageLayout:
+    """Find out by one forward pass what a vision tower makes of an image; neither library has names for all of it.
+
+    Asked first when a model is built, and kept on the tower. Works with weights on the meta device.
+
+    Raises:
+        ValueError: If the tower does not embed RGB images, draws random numbers in evaluation mode, as ViTMAE does to
+            hide patches, or its output is not patches with other tokens before them.
+    """
+    layout = getattr(tower, "image_layout", None)
+    if layout is None:
+        try:
+            layout = _find_layout(tower)
+        except ValueError:
+            if not tower.device.type == "meta":
+                raise
+            with torch.device("cpu"):  # a few look into the values of their tensors
+                layout = _find_layout(build_tower(tower.config))
+        cast(Any, tower).image_layout = layout
+    return layout
+
+
+def _find_layout(tower: PreTrainedModel) -> ImageLayout:
+    shape = _image_shape(tower)
+    pixels = torch.linspace(-1, 1, math.prod(shape), dtype=tower.dtype, device=tower.device).view(shape)
+    # Convolutions cut the image into patches, if not always the first of them.
+    grids: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda *called: grids.append(math.prod(called[2].shape[2:])))
+        for module in tower.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    random_state = torch.get_rng_state()
+    try:
+        with _evaluating(tower, "vision tower", "an RGB image"):
+            outputs = tower(pixel_values=pixels, return_dict=True)
+            hidden = outputs.last_hidden_state
+            patch_width = hidden.shape[1 if hidden.ndim == 4 and not has_channels_last(tower) else -1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not torch.equal(random_state, torch.get_rng_state()):
+        torch.set_rng_state(random_state)
+        raise ValueError(
+            f"{tower_name(tower)} draws random numbers in evaluation too, as masked autoencoders do: one image would get "
+            "many embeddings. Use an encoder without masking, such as 'vit'."
+        )
+    num_prefix_tokens = 0 if hidden.ndim == 4 else _count_prefix_tokens(tower, hidden.shape[1], grids, pixels)
+    layout = ImageLayout(0, patch_width, num_prefix_tokens)
+    return layout._replace(width=_pooled_image(layout, outputs).shape[1])
+
+
+def _image_shape(tower: PreTrainedModel) -> tuple[int, int, int, int]:
+    """Return the shape of one image that a tower takes: (1, 3, H, W)."""
+    config: Any = tower.config
     if isinstance(tower, TimmWrapperModel):
         timm_model: Any = tower.timm_model
-        return timm_model.num_features
-    config: Any = tower.config
-    return getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+        side = (config.model_args or {}).get("img_size") or timm_model.pretrained_cfg["input_size"][1:]
+    else:
+        side = getattr(config, "image_size", None) or 224
+    height, width = (side, side) if isinstance(side, int) else side
+    return 1, 3, height, width
+
+
+def _count_prefix_tokens(tower: PreTrainedModel, num_tokens: int, grids: list[int], pixels: Tensor) -> int:
+    known = getattr(getattr(tower, "timm_model", None), "num_prefix_tokens", None)
+    if known is not None:
+        return known
+    num_patches = max((grid for grid in grids if 1 < grid <= num_tokens), default=0)
+    if not num_patches:  # merged or pooled after the convolutions, as in Swin
+        rows = round(math.sqrt(num_tokens * pixels.shape[2] / pixels.shape[3]))
+        num_patches = num_tokens if num_tokens % max(rows, 1) == 0 else 0
+    if not num_patches or _ends_with_other_tokens(tower, num_tokens, pixels):
+        raise ValueError(
+            f"{tower_name(tower)} turns an image of {pixels.shape[2]} x {pixels.shape[3]} pixels into {num_tokens} tokens "
+            "that are not its patches, with class tokens before them. Use an encoder such as 'vit', 'swin' or 'resnet'."
+        )
+    return num_tokens - num_patches
+
+
+def _ends_with_other_tokens(tower: PreTrainedModel, num_tokens: int, pixels: Tensor) -> bool:
+    """Whether the last token is no patch, as in YOLOS: at first it is the same for any image."""
+    if pixels.is_meta:  # built before, and then checked
+        return False
+    first: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hidden = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
+        if hidden is not None and hidden.ndim == 3 and hidden.shape[:2] == (2, num_tokens):
+            first.append(hidden)
+
+    hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in tower.modules()]
+    try:
+        with _evaluating(tower, "vision tower", "two RGB images"):
+            tower(pixel_values=torch.cat([pixels, pixels.flip(3)]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(first) and torch.equal(first[0][0, -1], first[0][1, -1])
+
+
+@contextmanager
+def _evaluating(tower: PreTrainedModel, role: str, given: str) -> Iterator[None]:
+    """Run a tower in evaluation mode without gradients; turn what it stumbles over into words."""
+    was_training = tower.training
+    tower.eval()
+    try:
+        with torch.no_grad():
+            yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{tower_name(tower)} is no {role}: given {given}, it fails with {type(error).__name__}: {error}. Towers that "
+            "were tested are listed in modeling_lumbarclip/README.md."
+        ) from error
+    finally:
+        tower.train(was_training)
 
 
 def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
     """Pool the tower's outputs to (B, d_I): by its own pooling, else the class token, else the mean over patches."""
+    return _pooled_image(image_layout(tower), outputs)
+
+
+def _pooled_image(layout: ImageLayout, outputs: Any) -> Tensor:
     if getattr(outputs, "pooler_output", None) is not None:
         return outputs.pooler_output.flatten(1)
     hidden = outputs.last_hidden_state
     if hidden.ndim == 4:
         return hidden.mean(dim=(2, 3))
-    has_class_token = getattr(getattr(tower, "embeddings", None), "cls_token", None) is not None
-    return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
+    return hidden[:, 0] if layout.num_prefix_tokens else hidden.mean(dim=1)
 
 
 def patch_features(tower: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -186,26 +348,89 @@ def has_channels_last(tower: PreTrainedModel) -> bool:
     return getattr(getattr(tower, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
 
 
-def num_prefix_tokens(tower: PreTrainedModel) -> int:
-    """Count the class, distillation and register tokens before a tower's patches."""
-    if isinstance(tower, TimmWrapperModel):
-        return getattr(tower.timm_model, "num_prefix_tokens", 0)
-    # transformers has no common name for their number, only for their parameters.
-    tokens = {name.rpartition(".")[2]: parameter for name, parameter in tower.named_parameters()}
-    num_registers = tokens["register_tokens"].shape[1] if "register_tokens" in tokens else 0
-    return num_registers + sum(name in tokens for name in ("cls_token", "class_embedding", "distillation_token"))
+def padding_last(tokens: Tensor, attention_mask: Tensor, back: bool = False) -> Tensor:
+    """Move the padding before each text behind it, (U, T, ...): towers count positions from the first token on.
+
+    Texts without padding before them stay as they are. `back` undoes it.
+
+    Example:
+        >>> padding_last(torch.tensor([[0, 0, 7, 8], [7, 8, 9, 0]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]]))
+        tensor([[7, 8, 0, 0],
+                [7, 8, 9, 0]])
+    """
+    start = attention_mask.int().argmax(dim=1, keepdim=True)
+    place = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    index = (place - start if back else place + start) % tokens.shape[1]
+    return tokens.gather(1, index.view(*index.shape, *[1] * (tokens.ndim - 2)).expand_as(tokens))
 
 
-def inner_tokens(attention_mask: Tensor) -> Tensor:
-    """Mark the tokens of words, (U, T): all but padding and the first and last token, [CLS] and [SEP].
+def pooled_text(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """Pool the last hidden states of texts (U, T, d_T) to (U, d_T).
+
+    Args:
+        hidden: Shape (U, T, d_T).
+        attention_mask: 1 for tokens, 0 for padding on either side. Shape (U, T).
+        pooling: `cls`: the first token; `last`: the last one; `mean`: the mean over all of them.
+    """
+    weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
+    if pooling == "mean":
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    places = attention_mask.int()
+    if pooling == "last":
+        places = places * torch.arange(1, hidden.shape[1] + 1, device=hidden.device, dtype=torch.int32)
+    index = places.argmax(dim=1)[:, None, None]
+    return hidden.gather(1, index.expand(-1, 1, hidden.shape[2]))[:, 0]
+
+
+def inner_tokens(attention_mask: Tensor, input_ids: Tensor | None = None, special_tokens: Sequence[int] = ()) -> Tensor:
+    """Mark the tokens of words, (U, T): all but padding and special tokens.
+
+    Without special tokens, those are the first and last of each text, as [CLS] and [SEP] of BERT.
 
     Example:
         >>> inner_tokens(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int()
         tensor([[0, 1, 1, 0],
                 [0, 1, 0, 0]], dtype=torch.int32)
     """
+    mask = attention_mask.bool()
+    if input_ids is not None and special_tokens:
+        return mask & ~torch.isin(input_ids, torch.tensor(special_tokens, device=input_ids.device))
     position = attention_mask.cumsum(dim=1)
-    return attention_mask.bool() & (position > 1) & (position < position[:, -1:])
+    return mask & (position > 1) & (position < position[:, -1:])
+
+
+def special_tokens(tower: PreTrainedModel) -> list[int]:
+    """List the tokens that start and end a text, where the tower's configuration knows them; BERT's does not."""
+    ids = [getattr(tower.config, f"{name}_token_id", None) for name in ("bos", "eos", "cls", "sep")]
+    flat = [token for given in ids for token in (given if isinstance(given, list) else [given])]
+    return sorted({token for token in flat if token is not None})
+
+
+def hidden_width(tower: PreTrainedModel) -> int:
+    """Return the width of the hidden states of a text tower, by one forward pass.
+
+    Raises:
+        ValueError: If the tower does not run on tokens.
+    """
+    return _hidden_states(tower, [[_word_tokens(tower)[0]] * 2]).shape[-1]
+
+
+def check_text_pooling(tower: PreTrainedModel, pooling: str) -> None:
+    """Raise ValueError if two texts get one embedding: the first token of a causal tower sees no other."""
+    if tower.device.type == "meta":
+        return
+    word, other = _word_tokens(tower)
+    # Equal in their first token, and different in the others.
+    hidden = _hidden_states(tower, [[word, word, word, word], [word, other, other, word]])
+    one, two = pooled_text(hidden, torch.ones(hidden.shape[:2], device=hidden.device), pooling).float()
+    if (one - two).norm() > 1e-6 * one.norm():
+        return
+    if pooling == "cls":
+        raise ValueError(
+            f"{tower_name(tower)} gives two texts one embedding with text_pooling='cls': the first token of a causal "
+            "tower sees no other. Use text_pooling='last', the end of the text (--text_pooling last), or 'mean'."
+        )
+    raise ValueError(f"{tower_name(tower)} gives two texts one embedding. Are its weights those of a trained encoder?")
 
 
 def max_text_tokens(tower: PreTrainedModel) -> int | None:
@@ -224,7 +449,7 @@ def max_text_tokens(tower: PreTrainedModel) -> int | None:
 
 def _table_limits(tower: PreTrainedModel, num_tokens: int) -> set[int]:
     with _PositionTables(num_tokens) as tables:
-        _run_text_tower(tower, torch.full((1, num_tokens), _word_tokens(tower)[0]))
+        _hidden_states(tower, [[_word_tokens(tower)[0]] * num_tokens])
     return tables.limits
 
 
@@ -265,21 +490,13 @@ def _word_tokens(tower: PreTrainedModel) -> tuple[int, int]:
     return first, next(token for token in range(size // 3, size) if token not in {first, *special})
 
 
-@torch.no_grad()
-def _run_text_tower(tower: PreTrainedModel, token_ids: Tensor) -> Tensor:
-    """Return the last hidden states (U, T, d_T) of texts (U, T) without padding, in evaluation mode."""
-    was_training = tower.training
-    tower.eval()
-    token_ids = token_ids.to(tower.device)
-    try:
-        return tower(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)).last_hidden_state
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{tower.config.model_type!r} is no text tower: on tokens and their mask it fails with "
-            f"{type(error).__name__}: {error}. Use an encoder such as bert, roberta or distilbert."
-        ) from error
-    finally:
-        tower.train(was_training)
+def _hidden_states(tower: PreTrainedModel, token_ids: list[list[int]]) -> Tensor:
+    """Return the last hidden states (U, T, d_T) of texts without padding."""
+    input_ids = torch.tensor(token_ids, device=tower.device)
+    # On the meta device a mask cannot be looked into.
+    mask = {} if input_ids.is_meta else {"attention_mask": torch.ones_like(input_ids)}
+    with _evaluating(tower, "text tower", "tokens and their mask"):
+        return tower(input_ids=input_ids, **mask, return_dict=True).last_hidden_state
 
 
 def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:
