@@ -114,7 +114,7 @@ def text_to_patch_similarity(
         Zhou et al. 2022, "Extract Free Dense Labels from CLIP" (MaskCLIP), section 3.2.
     """
     with torch.no_grad():
-        hidden = vision_model(pixel_values=pixel_values).last_hidden_state
+        hidden = vision_model(pixel_values=pixel_values, return_dict=True).last_hidden_state
         patches = patch_features(vision_model, hidden)  # (B, P, C)
         height, width = _grid(vision_model, hidden, patches.shape[1], pixel_values)
         embeds = image_projection(_pool_each_alone(vision_model, hidden, patches.flatten(0, 1)))
@@ -179,12 +179,12 @@ def contrast(text_embeds: Tensor, denial_embeds: Tensor) -> Tensor:
 def _forward_with_map(tower: PreTrainedModel, pixels: Tensor) -> tuple[Any, Tensor]:
     """Run the tower; also return the last feature map that its pooled output depends on."""
     if not num_prefix_tokens(tower):
-        outputs = tower(pixel_values=pixels)
+        outputs = tower(pixel_values=pixels, return_dict=True)
         return outputs, outputs.last_hidden_state
     kept: list[Tensor] = []
     hook = _norm_before_last_attention(tower).register_forward_hook(lambda *called: kept.append(called[2]))
     try:
-        outputs = tower(pixel_values=pixels)
+        outputs = tower(pixel_values=pixels, return_dict=True)
     finally:
         hook.remove()
     return outputs, kept[0]

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from transformers.utils import logging
 from transformers.utils.generic import is_flash_attention_requested
+from transformers.utils.output_capturing import selected_hidden_states
 
 logger = logging.get_logger(__name__)
 
@@ -97,7 +98,8 @@ def tower_options(
 ) -> tuple[dict[str, Any], ...]:
     """Give each tower the options that its `forward` names, and all of them the requests for `records`.
 
-    PEFT passes some of `NOT_OPTIONS` as None, which asks for nothing.
+    PEFT passes some of `NOT_OPTIONS` as None, which asks for nothing. A tokenizer may make `token_type_ids`, all of one
+    type, for a text tower that has no types.
 
     Raises:
         TypeError: If no tower takes an option of this method of the model; with the nearest name.
@@ -107,9 +109,11 @@ def tower_options(
         return ({},) * len(towers)
     requests = {f"output_{record}" for record in records}
     never = NOT_OPTIONS | {f"output_{record}" for record in RECORDS}
-    taken = [requests | inspect.signature(tower.forward).parameters.keys() - never for tower in towers]
+    inputs = [inspect.signature(tower.forward).parameters.keys() for tower in towers]
+    taken = [requests | names - never for names in inputs]
+    ignored = {"token_type_ids"} if any("input_ids" in names for names in inputs) else set()
     for option in options:
-        if not any(option in names for names in taken):
+        if option not in ignored and not any(option in names for names in taken):
             known = {*inspect.signature(method).parameters, *set().union(*taken), "return_dict"} - {"args", "kwargs"}
             nearest = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
@@ -131,10 +135,19 @@ def run_tower(
         value = options.pop(f"output_{record}", None)
         if getattr(config, f"output_{record}", False) if value is None else value:
             requested[f"output_{record}"] = True if value is None else value
-    if isinstance(tower, TimmWrapperModel) and "output_attentions" in requested:
-        raise ValueError(_not_returned(tower, "attentions"))
+    kept = None
+    if isinstance(tower, TimmWrapperModel):
+        if "output_attentions" in requested:
+            raise ValueError(_not_returned(tower, "attentions"))
+        kept = selected_hidden_states(requested.get("output_hidden_states"))
+        if kept is not None:  # timm counts from its first block, and returns no others
+            requested["output_hidden_states"] = True
     outputs = tower(**inputs, **options, **requested, return_dict=True)
     returned = {record: getattr(outputs, record, None) for record in RECORDS}
+    if kept is not None:
+        states: Any = returned["hidden_states"]
+        indices = {index % len(states) for index in kept if -len(states) <= index < len(states)}
+        returned["hidden_states"] = tuple(state if i in indices else None for i, state in enumerate(states))
     for record in RECORDS:
         if f"output_{record}" in requested and not returned[record]:
             raise ValueError(_not_returned(tower, record))
@@ -171,8 +184,8 @@ def tower_name(tower: PreTrainedModel) -> str:
 def _not_returned(tower: PreTrainedModel, record: str) -> str:
     found = f"output_{record}: {tower_name(tower)} returns no {record.replace('_', ' ')}"
     if record == "attentions" and not isinstance(tower, TimmWrapperModel):
-        found += f" with attn_implementation={tower.config._attn_implementation!r}; 'eager' may"
-    return f"{found}. For the other tower alone, use get_image_features or get_text_features."
+        found += f" with attn_implementation={tower.config._attn_implementation!r}; it may with 'eager'"
+    return f"{found}."
 
 
 class ImageLayout(NamedTuple):
@@ -531,8 +544,9 @@ def load_tower(name: str, **kwargs: Any) -> PreTrainedModel:
             f"{_nearest_timm_models(name)}"
         ) from error
     config.dtype = None  # towers saved in half precision must match float32 heads; cast the whole model afterwards
+    tower_class: Any = TimmTower if config.model_type == "timm_wrapper" else AutoModel
     try:
-        return AutoModel.from_pretrained(
+        return tower_class.from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
