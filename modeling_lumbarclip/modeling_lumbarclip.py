@@ -29,9 +29,6 @@ from .towers_lumbarclip import (
     inner_tokens,
     load_tower,
     load_vision_tower,
-    output_width,
-    patch_features,
-    pooled_image,
     pooled_text,
     run_text_tower,
     run_tower,
@@ -39,6 +36,7 @@ from .towers_lumbarclip import (
     tower_name,
     tower_options,
 )
+from .vision_tower_lumbarclip import output_width, patch_features, pooled_image
 
 if TYPE_CHECKING:
     # transformers reads the imports in this file, and copies the imported files next to the weights.

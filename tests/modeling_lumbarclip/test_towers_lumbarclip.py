@@ -20,8 +20,8 @@ from modeling_lumbarclip.towers_lumbarclip import (
     inner_tokens,
     load_tower,
     max_text_tokens,
-    patch_width,
 )
+from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
 from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import contrast_both_ways, info_nce_loss
-from modeling_lumbarclip.towers_lumbarclip import hidden_width, patch_width
+from modeling_lumbarclip.towers_lumbarclip import hidden_width
+from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
 from train.objectives.objective import Gather, Objective, gather_pairs, in_full_precision
 from train.training.distributed import gather_with_gradient
 
