@@ -20,8 +20,8 @@ from modeling_lumbarclip.towers_lumbarclip import (
     inner_tokens,
     load_tower,
     max_text_tokens,
-    patch_width,
 )
+from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
 from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -180,7 +180,7 @@ def test_a_text_tower_takes_as_many_tokens_as_it_says(kind, settings, expected):
 def test_a_model_that_does_not_read_tokens_is_no_text_tower():
     tower = build_tower(ViTConfig(**SMALL))
     with pytest.raises(
-        ValueError, match="'vit' is no text tower: on tokens and their mask it fails with AttributeError"
+        ValueError, match="'vit' is no text tower: given tokens and their mask, it fails with AttributeError"
     ):
         max_text_tokens(tower)
 
