@@ -68,7 +68,8 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     images = golden_images()
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
-    expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
+    original = model if saved is None else _copy_on_cpu(saved)
+    expected = outputs if saved is None else model_outputs(original, inputs)
     if names := [name for name, value in expected.items() if not np.isfinite(value).all()]:
         raise ValueError(
             f"The model's outputs contain NaN or Inf: {', '.join(names)}. Its weights are damaged, or training "
@@ -76,6 +77,12 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
         )
     for name, value in outputs.items():
         if not (distance := deviation(expected[name], value)) <= TOLERANCE:
+            if (change := deviation(expected[name], model_outputs(original, inputs)[name])) > TOLERANCE:
+                raise ValueError(
+                    f"The model gives another {name} each time: on the same input it moves by {change:.2g} of its "
+                    "length. A part of it is random in evaluation mode, too, such as the masking of an autoencoder: "
+                    "choose another tower."
+                )
             raise ValueError(
                 f"The model loaded from {folder} is not the saved one: {name} differs by {distance:.2g} of its length. "
                 "A part of it was not saved, such as a non-persistent buffer or a setting."

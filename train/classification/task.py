@@ -126,6 +126,7 @@ def load_pretrained(
         LumbarCLIPForImageClassification,
         LumbarCLIPImageProcessor,
         new="classifier.",
+        dtype=torch.float32,  # half precision would round away most of an update
         id2label=names,
         label2id={name: index for index, name in names.items()},
         problem_type=data.problem_type,
