@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import stat
 from collections import namedtuple
 
 import pytest
@@ -239,6 +240,27 @@ def test_the_dry_run_changes_no_number(run, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "check_can_be_written", lambda *_: None)
     run(objective="gloria", overwrite=True)
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids="{:03o}".format)
+@pytest.mark.parametrize("kind", ["adapters", "classifier"])
+def test_all_files_of_a_run_have_the_permissions_of_new_files(run, kind, umask, tmp_path, monkeypatch):
+    """States, too: another user of a lab resumes a run."""
+    states, save_state = [], loop.save_state
+
+    def save(accelerator, output_dir, update):
+        save_state(accelerator, output_dir, update)
+        states.extend(stat.S_IMODE(path.stat().st_mode) for path in output_dir.rglob("states/*/*"))
+
+    monkeypatch.setattr(loop, "save_state", save)
+    before = os.umask(umask)
+    try:
+        run(kind)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.safetensors", "golden_outputs.safetensors", "history.jsonl"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == set(states) == {0o666 & ~umask}
 
 
 Usage = namedtuple("Usage", "total used free")
