@@ -117,22 +117,21 @@ def load_parts(
         )
     processor = load_processor(folder, processor_class)
     if hasattr(processor, "tokenizer"):
-        _check_tokens(folder, processor, model.text_model)
+        _check_tokens(folder, processor, config.text_config, getattr(model, "text_model", None))
     return model.eval(), processor
 
 
-def _check_tokens(folder: Path, processor: Any, text_tower: Any) -> None:
+def _check_tokens(folder: Path, processor: Any, text_config: Any, text_tower: Any | None) -> None:
     """Raise `ValueError` if the tokenizer gives more than the text tower has embeddings for."""
-    from modeling_lumbarclip.towers_lumbarclip import max_text_tokens  # slow, and imported by the tower already
+    from modeling_lumbarclip.towers_lumbarclip import max_text_tokens  # slow, and imported by the model already
 
-    text_config = text_tower.config
     largest_id = max(processor.tokenizer.get_vocab().values())
     if largest_id >= text_config.vocab_size:
         raise ValueError(
             f"{folder / 'tokenizer.json'} has a token {largest_id}, but the text tower embeds only "
             f"{text_config.vocab_size}. Fetch the checkpoint again."
         )
-    positions = max_text_tokens(text_tower)
+    positions = None if text_tower is None else max_text_tokens(text_tower)  # None: a classifier
     if positions is not None and processor.max_length > positions:
         raise ValueError(
             f"{folder / PROCESSOR_NAME} sets max_length to {processor.max_length}; the text tower has positions for "

@@ -2,8 +2,11 @@
 
 import copy
 import errno
+import json
 import os
 import stat
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 from datasets import load_dataset
 from torch import nn
 
+from tests.conftest import PROJECT
 from tests.train.experiments.experiment_settings import SMALL
 from train.checkpoints.checkpoint import save_checkpoint
 from train.classification import task as classification
@@ -288,3 +292,39 @@ def test_a_disk_without_room_for_two_states_is_refused(run, tmp_path, monkeypatc
 def test_a_disk_that_does_not_know_its_size_is_not_refused(run, monkeypatch):
     monkeypatch.setattr(result.shutil, "disk_usage", lambda _: Usage(0, 0, 0))
     run()
+
+
+# The other process waits for what the first one finds.
+TWO_PROCESSES = """
+import json, os, sys
+from pathlib import Path
+import pytest
+from datasets import load_dataset
+from tests.train.training.test_result import break_saving, change_model
+from train.pretrain import pretrain
+from train.pretraining.arguments import PretrainArguments
+args = PretrainArguments(**json.loads(sys.argv[1]))
+change_model(pytest.MonkeyPatch(), break_saving)
+try:
+    pretrain(args, load_dataset(args.dataset))
+except ValueError as error:
+    Path(f"{args.output_dir}-{os.environ['RANK']}.txt").write_text(str(error))
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_are_told_that_a_run_cannot_be_saved(tiny_dataset_folder, tmp_path):
+    settings = {**SMALL, "learning_rate": 1e-3, "dataset": str(tiny_dataset_folder), "output_dir": f"{tmp_path}/run"}
+    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "script.py"), json.dumps({**settings, "evaluate": False})],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    errors = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
+    assert errors[0] == errors[1] and "could not be saved" in errors[0]
+    assert not (tmp_path / "run").exists()
