@@ -169,6 +169,7 @@ class Training:
                 seconds, rows_since = 0.0, 0
                 if epoch_ends:
                     line["validation_loss"] = self._validate(update)
+                    line |= self.task.validation_statistics()
                 log(line, self.output_dir / HISTORY, accelerator, bar)
             if is_saved:
                 self._check_weights(update)
