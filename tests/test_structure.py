@@ -94,6 +94,8 @@ OWN_QUESTION = {
     "train.reporting.card.tables": "which results does a card show?",
     "train.reporting.card.values": "what does a card know of a run?",
     "train.reporting.figures.gallery": "which images were right and wrong?",
+    "train.training.result": "what does a finished run leave, and can it be written?",
+    "train.training.update_numbers": "what did the updates measure, and is it finite?",
     "train.web_app.examples": "what can be tried without an upload?",
     "train.web_app.views": "what does the page show for an upload?",
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,8 +71,26 @@ def read_json(path: Path, way_out: str, keys: Collection[str] = ()) -> dict[str,
     return content
 
 
+def follow_umask(path: Path) -> None:
+    """Give a file, or all files in a folder, the permissions that the process gives new files.
+
+    safetensors writes files that only their owner can read, whatever the umask, and copies keep their permissions.
+    """
+    probe = (path if path.is_dir() else path.parent) / ".permissions.unfinished"
+    probe.unlink(missing_ok=True)  # left by a killed process
+    probe.touch()  # asking for the umask would change it, for all threads
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) != mode:
+            file.chmod(mode)
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write into a hidden folder, and rename that to `folder`, replacing it, when it is complete."""
+    """Let `fill` write into a hidden folder, and rename that to `folder`, replacing it, when it is complete.
+
+    Its files get the permissions of new files: no private one belongs in it.
+    """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     replaced = folder.with_name(f".{folder.name}.replaced")
     if replaced.exists() and not folder.exists():
@@ -80,6 +99,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     unfinished.mkdir(parents=True)
     try:
         fill(unfinished)
+        follow_umask(unfinished)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -201,6 +201,18 @@ def test_findings_that_are_left_out_leave_every_row_answerable(tiny_dataset_fold
     ]
 
 
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 2}])
+def test_a_checkpoint_in_half_precision_is_trained_and_measured_in_float32(
+    settings, tiny_model, tiny_processor, tmp_path, more
+):
+    save_checkpoint(tiny_model.to(torch.bfloat16), tiny_processor, tmp_path / "half")
+    run({**settings, "checkpoint": str(tmp_path / "half"), "epochs": 1}, **more)
+    before, after = load_file(tmp_path / "half" / "model.safetensors"), weights(settings)
+    assert {value.dtype for value in after.values()} == {torch.float32}
+    trained = [name for name in before if "attn" in name and name in after and before[name].ndim > 1]
+    assert all((after[name] != before[name].float()).float().mean() > 0.9 for name in trained) and trained
+
+
 def test_a_gradient_that_is_no_number_reaches_no_weight(settings, monkeypatch):
     load_pretrained = task.load_pretrained
 

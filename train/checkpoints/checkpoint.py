@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
-from data_scripts.system.whole_files import write_folder, write_json
+from data_scripts.system.whole_files import follow_umask, write_folder, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.golden_outputs import write_golden_outputs
 from train.checkpoints.loading import find_checkpoint, load_parts
@@ -49,17 +49,20 @@ def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path)
         write_json(image_file, settings)
 
 
-def load_checkpoint(name: str | Path, revision: str | None = None) -> tuple[LumbarCLIPModel, LumbarCLIPProcessor]:
+def load_checkpoint(
+    name: str | Path, revision: str | None = None, dtype: torch.dtype | None = None
+) -> tuple[LumbarCLIPModel, LumbarCLIPProcessor]:
     """Load model and processor from a folder or the Hub, with the installed classes; code in the checkpoint never runs.
 
     Args:
         name: Checkpoint folder, or Hub id.
         revision: Branch, tag or commit of a Hub id; None: the newest.
+        dtype: Of the weights; None: as they were saved.
 
     Raises:
         ValueError: If there is no such checkpoint, it is a classifier, or a file of it is damaged or may not be read.
     """
-    model, processor = load_parts(find_checkpoint(name, revision), LumbarCLIPModel, LumbarCLIPProcessor)
+    model, processor = load_parts(find_checkpoint(name, revision), LumbarCLIPModel, LumbarCLIPProcessor, dtype=dtype)
     model.name_or_path = model.config.name_or_path = str(name)  # by which adapters name their base
     return model, processor
 
@@ -78,6 +81,7 @@ def save_state(accelerator: Accelerator, output_dir: Path, update: int) -> None:
         raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        follow_umask(unfinished)
         unfinished.rename(folder)
         for other in folder.parent.iterdir():
             if other != folder:

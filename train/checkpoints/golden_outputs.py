@@ -68,7 +68,8 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
     images = golden_images()
     inputs = processed(processor, images, texts)
     outputs = model_outputs(model, inputs)
-    expected = outputs if saved is None else model_outputs(_copy_on_cpu(saved), inputs)
+    original = model if saved is None else _copy_on_cpu(saved)
+    expected = outputs if saved is None else model_outputs(original, inputs)
     if names := [name for name, value in expected.items() if not np.isfinite(value).all()]:
         raise ValueError(
             f"The model's outputs contain NaN or Inf: {', '.join(names)}. Its weights are damaged, or training "
@@ -76,6 +77,12 @@ def write_golden_outputs(folder: Path, saved: PreTrainedModel | None = None) -> 
         )
     for name, value in outputs.items():
         if not (distance := deviation(expected[name], value)) <= TOLERANCE:
+            if (change := deviation(expected[name], model_outputs(original, inputs)[name])) > TOLERANCE:
+                raise ValueError(
+                    f"The model gives another {name} each time: on the same input it moves by {change:.2g} of its "
+                    "length. A part of it is random in evaluation mode, too, such as the masking of an autoencoder: "
+                    "choose another tower."
+                )
             raise ValueError(
                 f"The model loaded from {folder} is not the saved one: {name} differs by {distance:.2g} of its length. "
                 "A part of it was not saved, such as a non-persistent buffer or a setting."
@@ -127,11 +134,16 @@ def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> A
 
 @torch.inference_mode()
 def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Compute all tensors that a model returns for the inputs that its `forward` names; scalars as (1,)."""
-    named = inspect.signature(model.forward).parameters
-    outputs = model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
+    """Compute all tensors that a model returns in evaluation mode; scalars as (1,)."""
+    outputs = run_model(model.eval(), inputs)
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
     return {name: np.atleast_1d(value.float().numpy()) for name, value in tensors.items()}
+
+
+def run_model(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Any:
+    """Call a model with the inputs that its `forward` names."""
+    named = inspect.signature(model.forward).parameters
+    return model(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
 
 
 def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[PreTrainedModel, Any]:

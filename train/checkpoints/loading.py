@@ -4,6 +4,7 @@ Its files are checked before anything is built from them: no code, no pickle, no
 """
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ from train.checkpoints.manifest import check_not_parent_of_checkpoint
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 NOT_DOWNLOADED = [f"*{suffix}" for suffix in (*PICKLE_SUFFIXES, ".gguf", ".onnx", ".ot")]
 SETTINGS = ("*config.json", SAFE_WEIGHTS_INDEX_NAME, "*tokens*.json")
+READ = (*SETTINGS, "tokenizer.json", "vocab*", "merges.txt", "*.model", "model*.safetensors")
 # Fields that make transformers fetch or run something other than the weights of the checkpoint.
 NOT_OF_A_CHECKPOINT = (
     *("attn_implementation", "_attn_implementation", "experts_implementation", "configuration_files"),
@@ -66,11 +68,16 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
         ValueError: If neither such a folder nor such a model exists, or the checkpoint is in a subfolder.
     """
     folder = Path(folder_or_id)
-    if folder.is_dir():
-        check_not_parent_of_checkpoint(folder)
-        return folder
+    try:
+        if folder.is_dir():
+            check_not_parent_of_checkpoint(folder)
+            return folder
+    except PermissionError as error:
+        raise _forbidden(folder / CONFIG_NAME, error) from error
     try:
         return Path(snapshot_download(str(folder_or_id), revision=revision or None, ignore_patterns=NOT_DOWNLOADED))
+    except PermissionError as error:  # a cache of another user
+        raise _forbidden(Path(error.filename or folder), error) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(f"No checkpoint at {folder_or_id}: neither a folder nor a Hub id. {error}") from error
 
@@ -110,23 +117,25 @@ def load_parts(
         )
     processor = load_processor(folder, processor_class)
     if hasattr(processor, "tokenizer"):
-        _check_tokens(folder, processor, config.text_config)
+        _check_tokens(folder, processor, config.text_config, getattr(model, "text_model", None))
     return model.eval(), processor
 
 
-def _check_tokens(folder: Path, processor: Any, text_config: Any) -> None:
+def _check_tokens(folder: Path, processor: Any, text_config: Any, text_tower: Any | None) -> None:
     """Raise `ValueError` if the tokenizer gives more than the text tower has embeddings for."""
+    from modeling_lumbarclip.towers_lumbarclip import max_text_tokens  # slow, and imported by the model already
+
     largest_id = max(processor.tokenizer.get_vocab().values())
     if largest_id >= text_config.vocab_size:
         raise ValueError(
             f"{folder / 'tokenizer.json'} has a token {largest_id}, but the text tower embeds only "
             f"{text_config.vocab_size}. Fetch the checkpoint again."
         )
-    positions = getattr(text_config, "max_position_embeddings", None)
-    if positions and processor.max_length > positions:
+    positions = None if text_tower is None else max_text_tokens(text_tower)  # None: a classifier
+    if positions is not None and processor.max_length > positions:
         raise ValueError(
-            f"{folder / PROCESSOR_NAME} sets max_length to {processor.max_length}; the text tower has {positions} "
-            "positions."
+            f"{folder / PROCESSOR_NAME} sets max_length to {processor.max_length}; the text tower has positions for "
+            f"{positions} tokens."
         )
 
 
@@ -160,6 +169,7 @@ def check_files(folder: Path) -> dict[str, Any]:
         ValueError: If a file is missing or damaged, is not LumbarCLIP's, is a pickle, names code in another repository
             or a size that no model has; the message names it.
     """
+    _check_permissions(folder)
     paths = sorted(path for pattern in SETTINGS for path in folder.glob(pattern))
     # macOS adds `._config.json` to copies; nothing reads it.
     settings = {path: read_settings(path) for path in paths if path.is_file() and not path.name.startswith(".")}
@@ -184,6 +194,36 @@ def check_files(folder: Path) -> dict[str, Any]:
         _check_sizes(folder / name, "", settings.get(folder / name))
     _check_weights(folder, settings.get(folder / SAFE_WEIGHTS_INDEX_NAME))
     return config
+
+
+def _check_permissions(folder: Path) -> None:
+    """Raise `ValueError` naming a file that this user may not read; the libraries say that it does not exist."""
+    path = folder
+    try:
+        for path in sorted(folder.iterdir()):
+            if any(path.match(pattern) for pattern in READ) and path.is_file():
+                path.open("rb").close()
+    except PermissionError as error:
+        raise _forbidden(path, error) from error
+
+
+def _forbidden(path: Path, error: PermissionError) -> ValueError:
+    """Name the file, or the folder on the way to it, that this user may not read, and who can change that."""
+    reached = path.absolute()
+    while True:
+        try:
+            status = reached.stat()
+            break
+        except OSError:
+            reached = reached.parent
+    try:
+        owner = reached.owner()
+    except KeyError:  # no name for the number
+        owner = f"user {status.st_uid}"
+    return ValueError(
+        f"{path} cannot be read ({error.strerror}): {reached} is closed to this user ({stat.filemode(status.st_mode)}, "
+        f"owner {owner}). Ask its owner for: chmod a+rX {reached}"
+    )
 
 
 def check_references(path: Path, content: Any) -> None:

@@ -71,7 +71,11 @@ def evaluate_classifier(
 ) -> dict[str, Any]:
     """Measure a calibrated classifier; write `metrics.json`, whose content is returned, `report.md` and `figures/`."""
     start, _ = load_parts(
-        find_checkpoint(args.checkpoint), LumbarCLIPForImageClassification, LumbarCLIPImageProcessor, new="classifier."
+        find_checkpoint(args.checkpoint),
+        LumbarCLIPForImageClassification,
+        LumbarCLIPImageProcessor,
+        new="classifier.",
+        dtype=torch.float32,
     )
     start.to(model.device)
     image_processor = load_processor(output_dir / CHECKPOINT, LumbarCLIPImageProcessor)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
-from data_scripts.system.whole_files import unfinished_file
+from data_scripts.system.whole_files import follow_umask, unfinished_file
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.image_cache import DecodedImages, normalise
 from train.evaluation.protocols.retrieval import group_texts
@@ -87,6 +87,7 @@ def cached(path: Path, make: Callable[[], dict[str, Array]]) -> dict[str, Array]
     path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished_file(path) as unfinished:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, unfinished)
+        follow_umask(unfinished)
     return arrays
 
 

@@ -6,12 +6,14 @@ from difflib import get_close_matches
 from typing import Any
 
 import timm
+import torch
 from datasets import Dataset
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.towers_lumbarclip import max_text_tokens
 from train.checkpoints.checkpoint import load_checkpoint
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
@@ -41,7 +43,8 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
 
 def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Load a checkpoint and its processor, and add the prompts of the run."""
-    model, processor = load_checkpoint(args.init_checkpoint)
+    # Half precision would round away most of an update: 2e-5 is less than it can add to a weight.
+    model, processor = load_checkpoint(args.init_checkpoint, dtype=torch.float32)
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
     return processor, model
@@ -67,11 +70,21 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
         config = LumbarCLIPConfig(vision_config=vision, text_config=text, **heads)
         try:
             model = LumbarCLIPModel(config)
+            lacking = args.max_text_length - (max_text_tokens(model.text_model) or args.max_text_length)
+            if lacking > 0 and "max_position_embeddings" not in args.text_config:  # RoBERTa leaves the first ones out
+                config.text_config.max_position_embeddings += lacking
+                model = LumbarCLIPModel(config)
         except TypeError as error:  # from timm, which passes its arguments on
             raise ValueError(
                 f"vision_model_args {dict(args.vision_model_args)} do not fit {args.vision}: {error}. Change them, or "
                 "remove them: --vision_model_args '{}'."
             ) from error
+    positions = max_text_tokens(model.text_model)
+    if positions is not None and positions < args.max_text_length:
+        raise ValueError(
+            f"max_text_length is {args.max_text_length}, but the text tower has positions for {positions} tokens: set "
+            f"--max_text_length {positions}, or choose another tower."
+        )
     image_processor = LumbarCLIPImageProcessor(
         size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
     )

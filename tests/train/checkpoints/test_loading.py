@@ -1,11 +1,13 @@
 """Anyone's checkpoint loads with the installed classes; errors name the damaged or hostile file."""
 
+import errno
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from transformers import BertConfig
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor, LumbarCLIPModel
 from tests.conftest import PROJECT, Marks
 from tests.loopback_hub import LoopbackHub
+from train.checkpoints import loading
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import MAX_LAYERS, find_checkpoint, load_parts
@@ -301,6 +304,84 @@ def test_a_processor_with_longer_texts_than_the_tower_is_named(checkpoint):
     file.write_text(json.dumps({**json.loads(file.read_text()), "max_length": 600}))
     with pytest.raises(ValueError, match=r"processor_config\.json sets max_length to 600; the text tower has"):
         load_checkpoint(checkpoint)
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def as_another_user(tmp_path):
+    """Be a user who owns nothing, if root runs the tests; else permissions are taken from the owner."""
+    if os.geteuid() != 0:
+        yield
+        return
+    on_the_way = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents)}
+    for folder, mode in on_the_way.items():
+        if not mode & 0o001:
+            folder.chmod(mode | 0o011)
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+    for folder, mode in on_the_way.items():
+        if not mode & 0o001:
+            folder.chmod(mode)
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode"),
+    [
+        ("model.safetensors", 0o200),
+        ("config.json", 0o000),
+        ("tokenizer.json", 0o000),
+        ("tokenizer_config.json", 0o200),
+        ("processor_config.json", 0o000),
+        (".", 0o000),  # not even its parent knows what is in it
+        (".", 0o444),  # its files have names, and nothing else
+        (".", 0o111),
+    ],
+)
+def test_what_this_user_may_not_read_is_named(checkpoint, as_another_user, closed, mode):
+    path = checkpoint / closed
+    with as_owner():
+        checkpoint.chmod(0o755)
+        path.chmod(mode)
+    try:
+        with pytest.raises(
+            ValueError, match=r"cannot be read \(Permission denied\): .* is closed to this user"
+        ) as raised:
+            load_checkpoint(checkpoint)
+    finally:
+        with as_owner():
+            path.chmod(0o755)
+    assert f"chmod a+rX {path}" in str(raised.value) and "Hub id" not in str(raised.value)
+
+
+@pytest.mark.parametrize("closed", ["golden_outputs.safetensors", "losses_lumbarclip.py", "notes.txt"])
+def test_what_is_not_read_may_be_closed(checkpoint, as_another_user, closed):
+    with as_owner():
+        checkpoint.chmod(0o755)
+        (checkpoint / closed).touch()
+        (checkpoint / closed).chmod(0o000)
+    load_checkpoint(checkpoint)
+    with as_owner():
+        (checkpoint / closed).chmod(0o644)
+
+
+@contextmanager
+def as_owner():
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    yield
+    os.seteuid(user)
+
+
+def test_a_cache_of_another_user_is_named(monkeypatch, tmp_path):
+    def closed(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "hub"))
+
+    monkeypatch.setattr(loading, "snapshot_download", closed)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/hub cannot be read \(Permission denied\)"):
+        find_checkpoint("me/model")
 
 
 def test_what_others_add_to_a_checkpoint_does_not_stop_it(checkpoint):

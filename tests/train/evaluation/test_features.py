@@ -1,3 +1,6 @@
+import os
+import stat
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +76,17 @@ def test_cache_is_read_and_a_damaged_one_is_made_again(tmp_path, caplog):
     assert "Cannot read the cached features" in caplog.text
     np.testing.assert_array_equal(third["image_features"], cached(path, make)["image_features"])
     assert [file.name for file in path.parent.iterdir()] == ["test.safetensors"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids="{:03o}".format)
+def test_a_cache_has_the_permissions_of_new_files(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        cached(tmp_path / "features" / "a.safetensors", lambda: {"a": np.zeros(2)})
+    finally:
+        os.umask(before)
+    (path,) = (tmp_path / "features").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
 def test_cache_key_follows_weights_rows_split_and_processor(tiny_model, tiny_processor, rows):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, ViTConfig, ViTModel
 
 from train.checkpoints.checkpoint import save_checkpoint
 from train.data.loaders import open_dataset
@@ -141,3 +141,76 @@ def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folde
     )
     with pytest.raises(ValueError, match="is not a LumbarCLIP checkpoint: the model_type .* is 'bert'"):
         build_model(args, open_dataset(args.dataset)["train"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_checkpoint_of_another_precision_is_trained_in_float32(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, dtype, lora_rank
+):
+    tiny_model.to(dtype).save_pretrained(tmp_path / "base")
+    tiny_processor.save_pretrained(tmp_path / "base")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path),
+        init_checkpoint=str(tmp_path / "base"),
+        lora_rank=lora_rank,
+    )
+    _, model = build_model(args, open_dataset(args.dataset)["train"])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.config.dtype == model.config.text_config.dtype == torch.float32
+
+
+def save_text_tower(folder, kind, **more):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model(kind, vocab_size=60, **small, **more)
+    AutoModel.from_config(config).save_pretrained(folder)
+    learn_tokenizer(TEXTS, 60).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions", "tokens"), [("bert", 96, 96), ("roberta", 98, 96), ("xlm-roberta", 98, 96)]
+)
+def test_texts_are_no_longer_than_a_pretrained_tower_has_positions_for(
+    tiny_dataset_folder, tmp_path, kind, positions, tokens
+):
+    """RoBERTa counts from its padding token on: 98 positions, 96 tokens."""
+    more = {} if kind == "bert" else {"pad_token_id": 1}
+    save_text_tower(tmp_path / "text", kind, max_position_embeddings=positions, **more)
+    timm_tower = AutoConfig.for_model("timm_wrapper", architecture="test_vit", model_args={"img_size": 32})
+    AutoModel.from_config(timm_tower).save_pretrained(tmp_path / "vision")
+
+    def build(**more):
+        towers = {"vision": str(tmp_path / "vision"), "text": str(tmp_path / "text"), "image_size": 32}
+        args = PretrainArguments(dataset=str(tiny_dataset_folder), output_dir="run", **towers, **more)
+        return build_model(args, open_dataset(args.dataset)["train"])
+
+    for length in (128, tokens + 1):
+        with pytest.raises(ValueError, match=rf"max_text_length is {length}, .* set --max_text_length {tokens},"):
+            build(max_text_length=length)
+    processor, _ = build(max_text_length=tokens)
+    assert processor.max_length == tokens
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("length", [32, 128, 200])
+def test_an_untrained_tower_has_positions_for_the_longest_text(tiny_dataset_folder, kind, length):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    small = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32} if kind == "distilbert" else small
+    settings = {"text_config": {"model_type": kind, **small}, "image_size": 32, "max_text_length": length}
+    args = small_images(tiny_dataset_folder, "test_vit", **settings)
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    token_ids = processor(text=["disc " * 300], return_tensors="pt")["input_ids"]
+    assert token_ids.shape == (1, length)
+    assert model.eval().get_text_features(token_ids).pooler_output.isfinite().all()
+    if kind == "bert":  # as before: a tower of another shape would have other weights
+        assert model.config.text_config.max_position_embeddings == max(length, 64)
+
+
+def test_positions_that_the_settings_give_are_not_changed(tiny_dataset_folder):
+    settings = {"text_config": {"max_position_embeddings": 64}, "max_text_length": 65}
+    with pytest.raises(ValueError, match="max_text_length is 65, .* 64 tokens: set --max_text_length 64"):
+        build_model(
+            small_images(tiny_dataset_folder, "test_vit", image_size=32, **settings),
+            open_dataset(str(tiny_dataset_folder))["train"],
+        )

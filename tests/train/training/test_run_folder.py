@@ -73,6 +73,21 @@ def test_a_run_is_not_resumed_at_another_power():
     assert changed_settings(before, {**before, "arguments": {"batch_size": 8, "power_watts": None}}) == []
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "changes"),
+    [
+        ("bf16", "bf16", []),
+        ("bf16", "no", ["mixed_precision: bf16 then, no now"]),
+        ("no", "fp16", ["mixed_precision: no then, fp16 now"]),
+        (None, "bf16", []),  # the oldest runs did not record it
+    ],
+)
+def test_a_run_is_not_resumed_in_another_precision(then, now, changes):
+    run = {"arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
+    before = run if then is None else {**run, "mixed_precision": then}
+    assert changed_settings(before, {**run, "mixed_precision": now}) == changes
+
+
 def test_a_run_of_before_there_were_several_texts_showed_one():
     before = {"arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
     now = {**before, "arguments": {"batch_size": 8, "texts_per_pair": 1, "minority_share": 0.5}}
