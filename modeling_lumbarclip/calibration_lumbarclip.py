@@ -123,8 +123,8 @@ def readable_answers(
         }
 
     return [
-        [readable(*of_question, reason) for of_question in zip(calibration.questions, *of_image, strict=True)]
-        for *of_image, reason in zip(probabilities.tolist(), sets.tolist(), reasons, strict=True)
+        [readable(*of_question, reason) for of_question in zip(calibration.questions, scores, held, strict=True)]
+        for scores, held, reason in zip(probabilities.tolist(), sets.tolist(), reasons, strict=True)
     ]
 
 
@@ -206,7 +206,7 @@ def fields_of_other_weights(model: nn.Module, state_dict: Mapping[str, Any] | No
         model: A LumbarCLIP model.
         state_dict: The weights to be saved; None: those of the model.
     """
-    config = model.config
+    config: Any = model.config
     fitted_on = {"calibration": _fitted_on(config), "class_temperatures": config.class_temperatures_fitted_on}
     fitted = {name: of_field[DIGESTS] for name, of_field in fitted_on.items() if of_field and of_field.get(DIGESTS)}
     if not fitted:
@@ -321,5 +321,5 @@ def _settings(config: Any) -> bytes:
     return repr((config.projection, config.text_pooling, float(config.max_inverse_temperature))).encode()
 
 
-def _bytes(values: Tensor) -> memoryview:
-    return memoryview(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes(values: Tensor) -> Any:
+    return values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -8,7 +8,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from .calibration_lumbarclip import Origin, fields_of_other_weights
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from .losses_lumbarclip import lumbarclip_loss
+from .pipeline_lumbarclip import offer_pipelines
 from .towers_lumbarclip import (
     build_tower,
     inner_tokens,
@@ -39,7 +40,6 @@ from .towers_lumbarclip import (
 if TYPE_CHECKING:
     # transformers reads the imports in this file, and copies the imported files next to the weights.
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
-    from .pipeline_lumbarclip import LumbarCLIPZeroShotPipeline  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
@@ -84,7 +84,7 @@ class LumbarCLIPOutput(ModelOutput):
     token_mask: Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     vision_model_output: BaseModelOutputWithPooling | None = None
-    origin: ClassVar[Origin] = Origin()  # no field: neither in the tuple nor among the keys
+    origin = Origin()  # no field: neither in the tuple nor among the keys
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Turn the outputs of the towers into tuples, too."""
@@ -483,6 +483,7 @@ def _head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Modul
     return nn.Sequential(linear, nn.ReLU(), nn.Linear(config.projection_dim, config.projection_dim))
 
 
+offer_pipelines()
 LumbarCLIPModel.register_for_auto_class("AutoModel")
 # Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):

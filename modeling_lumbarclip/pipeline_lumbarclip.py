@@ -6,10 +6,13 @@ files, URLs and base64, singly or in lists, generators and datasets.
 """
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
 from transformers.pipelines.image_classification import ImageClassificationPipeline
@@ -21,12 +24,13 @@ from .calibration_lumbarclip import (
     IN_EVERY_SET,
     calibrated_probabilities,
     calibration_problem,
+    lumbarclip_in,
     prediction_sets,
     prompt_texts,
     without_promises,
     zero_shot_logits,
 )
-from .configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from .configuration_lumbarclip import PIPELINES, CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
 
 logger = logging.get_logger(__name__)
@@ -53,6 +57,9 @@ class _ReadsImages:
 
     image_processor: Any
     model: Any
+
+    def check_model_type(self, _supported: Any) -> None:
+        """Accept models that peft or `torch.compile` wraps, too."""
 
     def preprocess(self, image: Any, timeout: float | None = None, **image_processor_kwargs: Any) -> Any:
         """Make `pixel_values`."""
@@ -257,13 +264,14 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
     """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not self.model.config.is_classifier:
+    def __init__(self, *, model: Any, **kwargs: Any) -> None:
+        if not model.config.is_classifier:
             raise ValueError(
                 "This checkpoint has no classification head, and a new one would answer at random: fine-tune it with "
-                'train/finetune_classification.py, or use pipeline("zero-shot-image-classification").'
+                'train/finetune_classification.py, or use pipeline("zero-shot-image-classification"). If you have '
+                "trained the head in this process, save the model first."
             )
+        super().__init__(model=model, **kwargs)
 
     def _sanitize_parameters(
         self, top_k: int | None = None, function_to_apply: Any = None, timeout: float | None = None, **unknown: Any
@@ -283,3 +291,66 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         top_k = self.model.config.num_labels if top_k is None else top_k
         entries = super().postprocess(model_outputs, function_to_apply, top_k)
         return entries if reason is None else [{**entry, "reason": reason} for entry in entries]
+
+
+def offer_pipelines() -> None:
+    """Let `transformers.pipeline` make ours of a LumbarCLIP model that is already loaded.
+
+    With `model="folder"` it finds ours in the configuration; with a model it looks only at the task, and its own
+    pipelines would show the model other pixels and ask in other words.
+    """
+    for task, (name, _) in PIPELINES.items():
+        entry = PIPELINE_REGISTRY.supported_tasks[task]
+        if not getattr(entry["impl"], "makes_lumbarclip", False):  # of a checkpoint with other code, which does as well
+            PIPELINE_REGISTRY.supported_tasks[task] = {**entry, "impl": _OursOrTheirs(name, entry["impl"])}
+
+
+class _OursOrTheirs:
+    """Stands in for a pipeline class of transformers: makes ours of a LumbarCLIP model, and theirs of any other."""
+
+    makes_lumbarclip = True
+
+    def __init__(self, ours: str, theirs: Any) -> None:
+        self.ours = ours
+        self._theirs = theirs  # a class, or its dotted name
+
+    @property
+    def theirs(self) -> Any:
+        if isinstance(self._theirs, str):
+            module, _, name = self._theirs.rpartition(".")
+            self._theirs = getattr(import_module(module), name)
+        return self._theirs
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__") or attribute == "_theirs":  # asked for by copy and pickle
+            raise AttributeError(attribute)
+        value = getattr(self.theirs, attribute)
+        # Optional for now: ours may need the processor alone.
+        return None if value is True and attribute in ("_load_tokenizer", "_load_image_processor") else value
+
+    def __call__(self, *, model: Any, **parts: Any) -> Any:
+        lumbarclip = lumbarclip_in(model) if isinstance(model, nn.Module) else None
+        if lumbarclip is None:
+            for part, auto_class in (("tokenizer", AutoTokenizer), ("image_processor", AutoImageProcessor)):
+                if getattr(self.theirs, f"_load_{part}") and parts.get(part) is None:
+                    if not model.name_or_path:
+                        raise ValueError(f'pipeline("{parts.get("task")}", model=model, ...) needs {part}=.')
+                    parts[part] = auto_class.from_pretrained(model.name_or_path)  # or raises, as transformers would
+            return self.theirs(model=model, **parts)
+        # In the model's own code: this may be that of another checkpoint.
+        package = type(lumbarclip).__module__.rpartition(".")[0]
+        ours = getattr(import_module(f"{package}.pipeline_lumbarclip"), self.ours)
+        processor = parts.get("processor")
+        if ours._load_processor and not hasattr(processor, "class_prompt_texts"):
+            raise ValueError(
+                f'pipeline("{parts.get("task")}", model=model, ...) needs processor=, which knows the prompts and the '
+                "length of texts, and is all it needs: AutoProcessor.from_pretrained(CHECKPOINT, "
+                "trust_remote_code=True)."
+            )
+        parts.setdefault("image_processor", getattr(processor, "image_processor", None))
+        if parts["image_processor"] is None:
+            raise ValueError(
+                f'pipeline("{parts.get("task")}", model=model, ...) needs image_processor= or processor=: '
+                "AutoProcessor.from_pretrained(CHECKPOINT, trust_remote_code=True)."
+            )
+        return ours(model=model, **parts)
