@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple, logging
 
 from .calibration_lumbarclip import calibration_problem
@@ -37,6 +37,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         torch.Size([3, 2])
     """
 
+    main_input_name = "pixel_values"
     input_modalities = ["image"]  # noqa: RUF012 - read by transformers
     # Parts of a pretrained checkpoint that classification does not use.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
@@ -65,6 +66,20 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
             if problem is not None:
                 logger.warning_once(f"The logits are not calibrated. {problem}")
         self._are_calibrated = self.config.class_temperatures is not None and not self.training and problem is None
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the patches; None in a tower of timm."""
+        return self.vision_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding of the patches."""
+        self.vision_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the tower's outputs, with z_I as `pooler_output` (B, d_I), for images (B, 3, H, W)."""
+        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
+        return self._run_vision_tower(pixel_values, options)
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:

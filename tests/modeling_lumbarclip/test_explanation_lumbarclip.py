@@ -150,7 +150,7 @@ class BrightnessTower(nn.Module):
             self.patches.weight[0] = 1 / self.patches.weight[0].numel()
             self.patches.bias.copy_(torch.tensor([0.0, 1.0]))
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values, return_dict=None):
         features = self.patches(pixel_values)
         return ModelOutput(last_hidden_state=features, pooler_output=features.mean(dim=(2, 3)))
 

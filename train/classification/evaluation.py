@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from data_scripts.system.whole_files import write_json, write_text
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
-from modeling_lumbarclip.towers_lumbarclip import pooled_image
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.checkpoints.loading import find_checkpoint, load_parts, load_processor
 from train.checkpoints.onnx_export import weights_sha256
@@ -51,8 +50,8 @@ def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) ->
 @torch.inference_mode()
 def tower_features(model: LumbarCLIPForImageClassification, images: LabelledImages, batch_size: int) -> Array:
     """Compute the pooled output z_I of the tower for all images of a split. Shape (R, D), float32."""
-    tower = model.eval().vision_model
-    features = [pooled_image(tower, tower(pixel_values=pixels)) for pixels in _batches(model, images, batch_size)]
+    batches = _batches(model.eval(), images, batch_size)
+    features = [model.get_image_features(pixel_values=pixels).pooler_output for pixels in batches]
     return torch.cat(features).float().cpu().numpy()
 
 

@@ -86,10 +86,12 @@ class ModelWithObjective(nn.Module):
         self.model, self.objective = model, objective
 
     def encode(self, batch: dict[str, Tensor]) -> LumbarCLIPOutput:
-        """Compute what the objective compares."""
-        # No objective needs the logits, an N × N matrix.
+        """Compute what the objective compares, without logits: an N × N matrix."""
         local = "local_features" in self.objective.inputs
-        return self.model(**batch, return_loss=False, return_logits=False, output_local_features=local)
+        output = self.model(**batch, return_loss=False, return_logits=False, output_local_features=local)
+        # The layers of the towers would be the largest tensors when the outputs of a whole split are kept.
+        towers = ("text_model_output", "vision_model_output")
+        return LumbarCLIPOutput(**{name: value for name, value in output.items() if name not in towers})
 
     def forward(self, batch: dict[str, Tensor], labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute the loss of the pairs of all processes, and the inverse temperature as used, both scalars."""

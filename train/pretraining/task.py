@@ -188,7 +188,7 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
         batch = send_to_device(rows.__getitems__([(0, row) for row in indices]), accelerator.device)
         inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
         with accelerator.autocast():
-            outputs.append(_without_towers(trained.encode(inputs)))
+            outputs.append(trained.encode(inputs))
             if by_batch:
                 of_batch = None if labels is None else labels[indices.start : indices.stop]
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
@@ -217,13 +217,9 @@ def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch
     return torch.cat(embeds)
 
 
-def _without_towers(output: LumbarCLIPOutput) -> LumbarCLIPOutput:
-    """Leave out the layers of the towers, which would be the largest tensors of a whole split."""
-    towers = ("text_model_output", "vision_model_output")
-    return LumbarCLIPOutput(**{name: value for name, value in output.items() if name not in towers})
-
-
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:
     names = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")
-    joined = {name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]}
+    joined: dict[str, Any] = {
+        name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]
+    }
     return LumbarCLIPOutput(**joined, inverse_temperature=outputs[0].inverse_temperature)

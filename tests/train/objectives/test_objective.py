@@ -44,6 +44,13 @@ def test_objectives_compute_their_losses_on_the_output_of_the_model(tiny_model, 
         assert loss.item() == pytest.approx(value.item(), rel=1e-5)
 
 
+def test_outputs_that_are_kept_for_a_whole_split_hold_no_logits_and_no_layers(tiny_model, tiny_inputs):
+    trained = ModelWithObjective(tiny_model, build_objective("lumbarclip", tiny_model, None))
+    kept = trained.encode(dict(tiny_inputs))
+    assert {"image_embeds", "text_embeds", "inverse_temperature"} <= kept.keys()
+    assert not kept.keys() & {"logits_per_image", "logits_per_text", "text_model_output", "vision_model_output"}
+
+
 def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
     own = {name: dict(build_objective(name, tiny_model, LABELS).named_parameters()) for name in OBJECTIVES}
     shapes = {name: {key: tuple(value.shape) for key, value in parameters.items()} for name, parameters in own.items()}
