@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean")
@@ -120,9 +120,10 @@ class LumbarCLIPConfig(PreTrainedConfig):
     Args:
         vision_config: Configuration of the vision tower, or a dict with its `model_type`. Any vision model of
             transformers, or any of timm: `{"model_type": "timm_wrapper", "architecture": "resnet50"}`, with
-            `"model_args": {"img_size": 128}` for vision transformers of fixed size. None: timm's ResNet-50.
-        text_config: Configuration of the text encoder, or a dict with its `model_type`. None: BERT-base, the shape
-            of BioClinicalBERT.
+            `"model_args": {"img_size": 128}` for vision transformers of fixed size. Without a `model_type`, one of
+            timm. None: timm's ResNet-50.
+        text_config: Configuration of the text encoder, or a dict with its `model_type`. Without it, a BERT. None:
+            BERT-base, the shape of BioClinicalBERT.
         projection: Heads on the pooled outputs: `none`, `linear`, or `nonlinear` (linear, ReLU, linear). With `none`
             and towers of different widths, the wider output is average-pooled to the narrower; the paper does not
             say what it does there.
@@ -149,7 +150,10 @@ class LumbarCLIPConfig(PreTrainedConfig):
     """
 
     model_type = "lumbarclip"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 - read by transformers
+    sub_configs_defaults = {  # noqa: RUF012 - read by transformers
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="timm_wrapper"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
 
     vision_config: Any = None  # given as a dict, a configuration or None; a configuration afterwards
     text_config: Any = None
@@ -169,8 +173,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
                 f"{', '.join(settings)}: set by train/pretrain.py, not by the configuration. A checkpoint with these "
                 "fields has an earlier layout: train it again."
             )
-        self.vision_config = _tower_config(self.vision_config, "vision_config", {"model_type": "timm_wrapper"})
-        self.text_config = _tower_config(self.text_config, "text_config", {"model_type": "bert"})
+        for name, default in self.sub_configs_defaults.items():
+            setattr(self, name, _tower_config(getattr(self, name), name, default.model_type))
         super().__post_init__(**kwargs)
         self._offer_all_classes()
 
@@ -248,24 +252,27 @@ def _runs_or_fetches(settings: Any) -> str:
     return next(iter(sorted(fields)), "") or next(filter(None, map(_runs_or_fetches, settings.values())), "")
 
 
-def _tower_config(
-    tower: dict[str, Any] | PreTrainedConfig | None, name: str, default: dict[str, Any]
-) -> PreTrainedConfig:
+def _tower_config(tower: dict[str, Any] | PreTrainedConfig | None, name: str, default_type: str) -> PreTrainedConfig:
     if isinstance(tower, PreTrainedConfig):
         vars(tower).pop("auto_map", None)  # of a pretrained tower, whose installed class is used
         return tower
     if not isinstance(tower, dict | None):
         raise ValueError(f"{name} must be an object with a 'model_type'; got {tower!r}.")
-    arguments = dict(default if tower is None else tower)
+    arguments = {"model_type": default_type, **(tower or {})}
     if field := _runs_or_fetches(arguments):
         raise ValueError(
             f"{name} sets {field}, which would run code or read other files: a tower is built from the classes of "
             "transformers and timm, and the weights of the checkpoint. Remove it."
         )
-    if "model_type" not in arguments:
-        raise ValueError(
-            f"{name} needs a 'model_type', such as 'timm_wrapper', 'vit' or 'bert'; got the keys {sorted(arguments)}."
-        )
+    if tower and "model_type" not in tower:
+        default = AutoConfig.for_model(default_type)
+        if unknown := sorted(
+            field for field in tower if not hasattr(default, field)
+        ):  # transformers keeps them, unused
+            raise ValueError(
+                f"{name} needs a 'model_type', such as 'timm_wrapper', 'vit' or 'bert': without one it is "
+                f"{default_type!r}, which has no {', '.join(unknown)}."
+            )
     return AutoConfig.for_model(**arguments)
 
 

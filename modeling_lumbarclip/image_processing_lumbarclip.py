@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 from urllib import request as web
@@ -17,12 +18,23 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    PILImageResampling,
+    SizeDict,
+)
 from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 
+logger = logging.get_logger(__name__)
+
 WINDOW_PERCENTILES = (0.5, 99.5)
+EIGHT_BIT_STEP = 1 / 255  # of values in [0, 1]
+NUM_CHANNELS = (1, 3, 4)
 MAX_SIDE = 9_459  # pixels; the largest square that PIL opens without a warning
 SMALLER = "Shrink it first: a slice has a few hundred pixels a side, an X-ray a few thousand."
 # PIL would also try formats that start another program (EPS: Ghostscript) or open other files.
@@ -49,10 +61,11 @@ class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
 class LumbarCLIPImageProcessor(TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
-    Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W) or channels last, of any size, and
-    whatever `read_image` opens. 8-bit values are kept, unless `do_window_eight_bit`. Deeper integers, and floats beyond
-    [0, 1], are windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits would turn a
-    12-bit slice white; floats in [0, 1] are scaled.
+    Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W), (4, H, W) or channels last, of any
+    size, and whatever `read_image` opens. 8-bit values are kept, unless `do_window_eight_bit`. Deeper integers, and
+    floats beyond [0, 1], are windowed between the 0.5 and 99.5 percentiles of their slice, because a cast to 8 bits
+    would turn a 12-bit slice white; floats in [0, 1] are scaled, with `do_rescale=False` and `rescale_factor=1` too.
+    What is transparent becomes black, like the padding. Pass slices in a list or as (N, 1, H, W), not stacked.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.2. The paper does not name its window.
@@ -79,22 +92,28 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         super().__init__(**kwargs)  # type: ignore[misc]  # it reads `valid_kwargs`
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open files, turn images upright, and convert them to eight bits.
+        """Open files and turn images upright, at their depth.
 
-        transformers would split an animation into images, refuse grey arrays, and clip deep images. Takes
-        one image, lists, or an array or tensor of four dimensions.
+        transformers would split an animation into images, and clip deep images. Takes one image, lists, or an array or
+        tensor of four dimensions.
 
         Raises:
-            ValueError: If `read_image` or `to_eight_bits` refuses one.
+            ValueError: If `read_image` refuses one.
             TypeError: If something is not an image.
         """
         is_batch = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 4
-        return self._fetch(list(image_url_or_urls) if is_batch else image_url_or_urls)
+        return _for_each(self._fetch, list(image_url_or_urls) if is_batch else image_url_or_urls)
 
-    def _fetch(self, images: Any) -> Any:
-        if isinstance(images, list | tuple):
-            return [self._fetch(image) for image in images]
-        return super().fetch_images(to_eight_bits(read_image(images)))
+    def _fetch(self, image: Any) -> Any:
+        return super().fetch_images(read_image(image))
+
+    def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Bring images to eight bits before transformers sees them: it would refuse grey arrays."""
+        images = self.fetch_images(images)
+        kwargs |= _rescaling(images, kwargs["do_rescale"], kwargs["rescale_factor"], kwargs["do_normalize"])
+        data_format = kwargs.pop("input_data_format", None)
+        images = _for_each(lambda image: to_eight_bits(image, data_format), images)
+        return super()._preprocess_image_like_inputs(images, *args, input_data_format=ChannelDimension.FIRST, **kwargs)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
         images = super()._prepare_images_structure(images, expected_ndims)  # which calls `fetch_images`
@@ -135,7 +154,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
     ) -> Tensor:
         """Window, pad and resize one image, so that a batch does not hold them all at full size; uint8, (3, H, W)."""
         # A grey image gets its three channels last: they are equal, and earlier would take three times the memory.
-        is_colour = isinstance(image, Image.Image) and image.mode != "L"
+        is_colour = image.mode != "L" if isinstance(image, Image.Image) else len(image) == 4
         pixels = super().process_image(image, do_convert_rgb=do_convert_rgb and is_colour, **kwargs)
         channels = 3 if do_convert_rgb and pixels.shape[0] == 1 else -1
         if do_window_eight_bit:
@@ -148,6 +167,12 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             if do_resize:
                 pixels = self.resize(pixels[None], size=size, resample=resample)[0]
         return pixels.expand(channels, -1, -1).contiguous()
+
+    def convert_to_rgb(self, image: Tensor, input_data_format: Any = None) -> Tensor:
+        """Show an RGBA image (4, H, W), uint8, on black, the background of medical images and of the padding."""
+        if len(image) != 4:
+            return super().convert_to_rgb(image, input_data_format)
+        return (image[:3] * (image[3:] / 255)).round().to(torch.uint8)
 
     def _resize_padded(self, image: Tensor, size: SizeDict, resample: Any) -> Tensor:
         """Pad to a square and resize by axis, which gives the values of the full square without its memory.
@@ -272,14 +297,19 @@ def _check_num_bytes(num_bytes: int, what: str) -> None:
         raise ValueError(f"{what} is larger than {MAX_FETCHED_BYTES / 2**20:g} MiB. {SMALLER}")
 
 
-def to_eight_bits(image: Any) -> Any:
-    """Window a deep or float image, PIL, array or tensor, grey or colour, channels first or last, to 8 bits.
+def to_eight_bits(image: Any, input_data_format: str | None = None) -> Any:
+    """Window a deep or float image, PIL, array or tensor, grey or colour, to 8 bits.
+
+    `input_data_format` says that the channels of an array are first or last (`channels_first`, `channels_last`). None:
+    they are where its shape has 1, 3 or 4.
 
     Returns:
-        A uint8 tensor with channels first, (1, H, W) or (3, H, W); 8-bit PIL images and other objects unchanged.
+        A uint8 tensor with channels first, (1, H, W), (3, H, W), or (4, H, W) with transparency; 8-bit PIL images as
+        grey or RGB, what is transparent in black; other objects unchanged.
 
     Raises:
-        ValueError: If the image is empty, has a side beyond `MAX_SIDE`, several frames, or too many dimensions.
+        ValueError: If the image is empty, has a side beyond `MAX_SIDE`, several frames, too many dimensions, channels
+            that may be first or last, or planes that may be slices: they differ, and are deeper than 8 bits.
 
     Example:
         >>> to_eight_bits(np.array([[0, 2048, 4095]], dtype=np.uint16))
@@ -287,27 +317,113 @@ def to_eight_bits(image: Any) -> Any:
     """
     if isinstance(image, Image.Image):
         _check_pil_image(image)
-        if image.mode in ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
-            return image.convert("RGB")
         if not image.mode.startswith(("I", "F")):
-            return image
-        image = np.asarray(image)
-    if isinstance(image, np.ndarray):
-        image = torch.from_numpy(np.ascontiguousarray(image.astype(image.dtype.newbyteorder("="))))
+            return _opaque(image)
+        if "transparency" in image.info and (np.asarray(image) == image.info["transparency"]).any():
+            raise ValueError(
+                f"The image has mode {image.mode!r} and a transparent value, {image.info['transparency']}. To keep the "
+                "pixels of this value, delete image.info['transparency']."
+            )
+    image = _as_tensor(image)
     if not isinstance(image, Tensor):
         return image
     if image.ndim not in (2, 3) or image.numel() == 0:
         raise ValueError(f"An image has shape (H, W), (C, H, W) or (H, W, C); got {tuple(image.shape)}.")
-    image = image[None] if image.ndim == 2 else image
-    if image.shape[0] not in (1, 3, 4) and image.shape[-1] in (1, 3, 4):
-        image = image.movedim(-1, 0)
-    if image.shape[0] not in (1, 3, 4):
+    image = image[None] if image.ndim == 2 else _channels_first(image, input_data_format)
+    _check_size(image.shape[-1], image.shape[-2])
+    return image if image.dtype == torch.uint8 else _window(image)
+
+
+def _as_tensor(image: Any) -> Any:
+    """Make a tensor of an array, of any byte order, or of a PIL image; return other objects unchanged."""
+    if isinstance(image, Image.Image):
+        image = np.asarray(image)
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(image.astype(image.dtype.newbyteorder("="))))
+    return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Make an 8-bit PIL image grey or RGB, and what is transparent in it black."""
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    image = image.convert(image.mode.upper()) if image.mode.endswith("a") else image  # premultiplied
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")).convert("RGB")
+
+
+def _channels_first(image: Tensor, input_data_format: str | None) -> Tensor:
+    """Move the channels of an array with three dimensions to the front, unless its planes may be slices."""
+    first, last = (image.shape[axis] in NUM_CHANNELS for axis in (0, -1))
+    if input_data_format is None and first and last:
+        raise ValueError(
+            f"An array of shape {tuple(image.shape)} may have its channels first or last. Pass "
+            "input_data_format='channels_first' or 'channels_last', or a grey image as (H, W)."
+        )
+    is_last = last if input_data_format is None else ChannelDimension(input_data_format) == ChannelDimension.LAST
+    planes = image.movedim(-1, 0) if is_last else image
+    if len(planes) not in NUM_CHANNELS:
         raise ValueError(
             f"An image has 1, 3 or 4 channels; got shape {tuple(image.shape)}. Pass a volume one slice at a time."
         )
-    _check_size(image.shape[-1], image.shape[-2])
-    image = image[:3]
-    return image if image.dtype == torch.uint8 else _window(image)
+    if input_data_format is None and not _is_grey(planes):
+        axis = -1 if is_last else 0
+        slices = f"For {len(planes)} slices, pass a list of arrays (H, W), such as list(np.moveaxis(array, {axis}, 0))"
+        if planes.dtype != torch.uint8 and not _is_unit(planes):
+            raise ValueError(
+                f"An array of shape {tuple(image.shape)} and type {image.dtype} may be a stack of slices: colours are "
+                f"of 8 bits, or floats in [0, 1]. {slices}; for one colour image, input_data_format="
+                f"'{ChannelDimension.LAST.value if is_last else ChannelDimension.FIRST.value}'."
+            )
+        logger.warning_once(f"An array of shape {tuple(image.shape)} was taken for one colour image. {slices}.")
+    return planes
+
+
+def _is_grey(planes: Tensor) -> bool:
+    """Whether all planes of an image show the same; the fourth, of transparency, may be opaque."""
+    opaque = 255 if planes.dtype == torch.uint8 else 1
+    is_opaque = len(planes) < 4 or bool((planes[3] == opaque).all())
+    return is_opaque and all(torch.equal(planes[0], plane) for plane in planes[1:3])
+
+
+def _is_unit(image: Any) -> bool:
+    """Whether an image holds floats in [0, 1], up to half a step of 8 bits."""
+    values = _as_tensor(image)
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        return False
+    finite = values[values.isfinite()]
+    margin = EIGHT_BIT_STEP / 2
+    return finite.numel() > 0 and bool(finite.min() >= -margin and finite.max() <= 1 + margin)
+
+
+def _rescaling(images: Any, do_rescale: bool, rescale_factor: float, do_normalize: bool) -> dict[str, Any]:
+    """Tell how the 8 bits of images are rescaled whose values the caller says to be in [0, 1] already.
+
+    Raises:
+        ValueError: If they are not, and would be normalised or are not of 8 bits either.
+    """
+    if do_rescale and rescale_factor != 1:
+        return {}
+    setting = "rescale_factor=1" if do_rescale else "do_rescale=False"
+    listed: list[Any] = []
+    _for_each(listed.append, images)
+    are_unit = [_is_unit(image) for image in listed]
+    if all(are_unit):
+        return {"do_rescale": True, "rescale_factor": EIGHT_BIT_STEP}
+    for index, image in enumerate(listed):
+        values = _as_tensor(image)
+        if not are_unit[index] and (do_normalize or any(are_unit) or getattr(values, "dtype", None) != torch.uint8):
+            raise ValueError(
+                f"{setting} is for floats in [0, 1]; image {index} of {len(listed)} has {values.dtype} values from "
+                f"{values.double().min():g} to {values.double().max():g}. Leave it out: images of any depth are scaled."
+            )
+    return {}
+
+
+def _for_each(function: Callable[[Any], Any], images: Any) -> Any:
+    """Apply a function to an image, or to each in lists of any depth."""
+    if isinstance(images, list | tuple):
+        return [_for_each(function, image) for image in images]
+    return function(images)
 
 
 def _check_pil_image(image: Image.Image) -> None:
@@ -336,7 +452,7 @@ def _window(image: Tensor) -> Tensor:
     finite = values[values.isfinite()]
     if finite.numel() == 0:
         raise ValueError("The image has no finite pixel.")
-    if image.is_floating_point() and finite.min() >= 0 and finite.max() <= 1:
+    if _is_unit(image):
         low, high = 0.0, 1.0
     else:
         low, high = np.percentile(finite.numpy(force=True), WINDOW_PERCENTILES)

@@ -1,9 +1,10 @@
 """Processor of LumbarCLIP: image processor, tokenizer, and zero-shot prompts."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, cast
 
 from transformers import AutoProcessor
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessorMixin, TextKwargs
 
 from .calibration_lumbarclip import (
     calibrated_probabilities,
@@ -47,23 +48,25 @@ class LumbarCLIPProcessor(ProcessorMixin):
     Args:
         image_processor: Makes `pixel_values`.
         tokenizer: Makes `input_ids` and `attention_mask`.
-        max_length: Tokens after which a text is truncated.
         prompt_templates: Sentences that state a class, with `{}` for its name.
         absent_prompt_templates: Sentences that deny it.
         class_prompts: Sentences that state a class whose name no report uses, in place of the templates. Merged with
             those of `LBP`, `No Finding` and `Pfirrmann >= 4`.
         absent_class_prompts: Sentences that deny such a class.
+        **kwargs: `text_kwargs`, settings of the tokenizer in place of those below or of its own; `max_length` alone
+            sets the tokens after which a text is truncated.
 
     Raises:
-        ValueError: If a template lacks its `{}`, the prompts of a class are not sentences, or `max_length` leaves no
-            room for a word.
+        ValueError: If a template lacks its `{}`, the prompts of a class are not sentences, `max_length` leaves no
+            room for a word, or the tokenizer has no such setting.
     """
+
+    text_kwargs = {"padding": True, "truncation": True, "max_length": 128}  # noqa: RUF012 - copied for each instance
 
     def __init__(
         self,
         image_processor: Any = None,
         tokenizer: Any = None,
-        max_length: int = 128,
         prompt_templates: list[str] | tuple[str, ...] = DEFAULT_PROMPT_TEMPLATES,
         absent_prompt_templates: list[str] | tuple[str, ...] = DEFAULT_ABSENT_PROMPT_TEMPLATES,
         class_prompts: dict[str, list[str]] | None = None,
@@ -79,35 +82,54 @@ class LumbarCLIPProcessor(ProcessorMixin):
                     isinstance(sentence, str) for sentence in sentences
                 ):
                     raise ValueError(f"The prompts of class {label!r} must be a list of sentences; got {sentences!r}.")
-        if max_length < 3:
-            raise ValueError(f"max_length must leave room for [CLS], a word and [SEP]; got {max_length}.")
-        self.max_length = max_length
+        given = {name: kwargs.pop(name) for name in ("text_kwargs", "max_length") if name in kwargs}
+        self.text_kwargs = _text_kwargs(tokenizer, **given)
         self.prompt_templates = list(prompt_templates)
         self.absent_prompt_templates = list(absent_prompt_templates)
         self.class_prompts = DEFAULT_CLASS_PROMPTS | (class_prompts or {})
         self.absent_class_prompts = DEFAULT_ABSENT_CLASS_PROMPTS | (absent_class_prompts or {})
         super().__init__(image_processor, tokenizer, **kwargs)
 
-    def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
+    @property
+    def max_length(self) -> int:
+        """Tokens after which a text is truncated."""
+        return cast(int, self.text_kwargs["max_length"])
+
+    @max_length.setter
+    def max_length(self, max_length: int) -> None:
+        self.text_kwargs = _text_kwargs(None, self.text_kwargs, max_length)
+
+    def __call__(self, images: Any = None, text: str | Iterable[str] | None = None, **kwargs: Any) -> Any:
         """Prepare images, texts or both.
 
         Args:
             images: An image or a list of images, of any size and depth: PIL, array, tensor, file, URL or base64.
-            text: A text or a list of texts. Padded to the longest and truncated to `max_length` tokens, unless
-                `padding`, `truncation` or `max_length` say otherwise.
+            text: A text, or texts in a list, tuple, array or column of a dataset. Padded to the longest and truncated
+                to `max_length` tokens, unless `text_kwargs` or these arguments say otherwise.
             **kwargs: For the image processor and the tokenizer; `return_tensors="pt"` for tensors.
 
         Returns:
             A batch with `pixel_values` (B, 3, H, W), and `input_ids` and `attention_mask` (B, T), if given.
 
         Raises:
-            ValueError: If a list is empty, or the image processor refuses an image.
+            ValueError: If a list is empty, something in it is not a text, or the image processor refuses an image.
         """
-        if isinstance(text, list | tuple) and not text:
-            raise ValueError("The list of texts is empty. Pass a text, or a list of at least one.")
-        if text is not None:
-            kwargs = {"padding": True, "truncation": True, "max_length": self.max_length, **kwargs}
-        return super().__call__(images=images, text=text, **kwargs)
+        return super().__call__(images=images, text=_texts(text), **kwargs)
+
+    def _merge_kwargs(self, *args: Any, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        # transformers would put settings that the tokenizer was made with before those saved with this processor.
+        own = {name: value for name, value in (tokenizer_init_kwargs or {}).items() if name not in self.text_kwargs}
+        return super()._merge_kwargs(*args, tokenizer_init_kwargs=own, **kwargs)  # type: ignore[misc]
+
+    @staticmethod
+    def validate_init_kwargs(processor_config: dict[str, Any], valid_kwargs: Iterable[str]) -> Any:
+        """Take `text_kwargs` from a saved processor, or the `max_length` of an older one."""
+        return ProcessorMixin.validate_init_kwargs(processor_config, [*valid_kwargs, "text_kwargs", "max_length"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """List what is saved."""
+        auto_map = {"AutoProcessor": f"{__name__.rpartition('.')[2]}.{type(self).__name__}"}
+        return {**super().to_dict(), "text_kwargs": dict(self.text_kwargs), "auto_map": auto_map}
 
     def class_prompt_texts(self, label: str) -> list[str]:
         """List sentences that state a class; their mean embedding is its zero-shot classifier."""
@@ -150,6 +172,42 @@ class LumbarCLIPProcessor(ProcessorMixin):
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         sets = prediction_sets(probabilities, fitted)
         return readable_answers(probabilities, sets, fitted, [problem] * len(probabilities))
+
+
+def _text_kwargs(tokenizer: Any, text_kwargs: Any = None, max_length: Any = None) -> Any:
+    """Settle how texts are tokenized: as given, else as the tokenizer was made, else by default."""
+    if not isinstance(text_kwargs, Mapping | None):
+        raise ValueError(
+            f"text_kwargs are settings of the tokenizer, such as {{'max_length': 64}}; got {text_kwargs!r}."
+        )
+    given = dict(text_kwargs or {}) | ({} if max_length is None else {"max_length": max_length})
+    if unknown := sorted(given.keys() - TextKwargs.__annotations__.keys()):
+        known = ", ".join(sorted(TextKwargs.__annotations__))
+        raise ValueError(f"text_kwargs has no setting {', '.join(unknown)}; a tokenizer has: {known}.")
+    defaults = LumbarCLIPProcessor.text_kwargs
+    made = {name: value for name, value in getattr(tokenizer, "init_kwargs", {}).items() if name in defaults}
+    settled = {**defaults, **{name: value for name, value in made.items() if value is not None}, **given}
+    limit = settled["max_length"]
+    if not isinstance(limit, int) or limit < 3:
+        raise ValueError(f"max_length must be a number that leaves room for [CLS], a word and [SEP]; got {limit!r}.")
+    return settled
+
+
+def _texts(text: Any) -> str | list[str] | None:
+    """Make a list of what holds texts in an order; transformers takes only lists."""
+    if text is None or isinstance(text, str):
+        return text
+    if isinstance(text, bytes | Mapping | Set) or not isinstance(text, Iterable):
+        raise ValueError(f"text is a text or a list of texts; got {type(text).__name__}.")
+    texts = list(text)
+    if not texts:
+        raise ValueError("The list of texts is empty. Pass a text, or a list of at least one.")
+    for index, one in enumerate(texts):
+        if not isinstance(one, str):
+            raise ValueError(
+                f"Text {index} of {len(texts)} is {one!r:.80}, not a text. Leave it out, or pass '' for none."
+            )
+    return [str(one) for one in texts]
 
 
 def _filled(templates: list[str], label: str) -> list[str]:

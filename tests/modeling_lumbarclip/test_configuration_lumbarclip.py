@@ -32,13 +32,55 @@ def test_defaults_are_the_paper():
             "alpha, label_temperature: set by .*train it again",
         ),
         ({"text_config": {"model_type": "t5"}}, "encoder-decoder"),
-        ({"text_config": {"hidden_size": 8}}, "needs a 'model_type'"),
+        ({"text_config": {"dim": 8}}, "text_config needs a 'model_type'.* without one it is 'bert', which has no dim"),
+        ({"text_config": {"vocab_sise": 8}}, "which has no vocab_sise"),
+        ({"text_config": {"n_layers": 2, "hidden_size": 8}}, "which has no n_layers"),
+        ({"vision_config": {"hidden_size": 8}}, "without one it is 'timm_wrapper', which has no hidden_size"),
+        ({"vision_config": {"image_size": 64, "patch_size": 8}}, "which has no image_size, patch_size"),
+        ({"text_config": "bert"}, "must be an object with a 'model_type'; got 'bert'"),
         ({"projection_dim": "wide"}, "projection_dim"),
     ],
 )
 def test_nonsense_is_refused_with_the_way_out(fields, message):
     with pytest.raises(Exception, match=f"(?s){message}"):
         LumbarCLIPConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("tower", "model_type"),
+    [
+        ({"text_config": {"vocab_size": 50}}, "bert"),
+        ({"text_config": {"hidden_size": 24, "num_attention_heads": 2}}, "bert"),
+        ({"text_config": {"num_labels": 3, "dtype": "float32"}}, "bert"),
+        ({"text_config": {}}, "bert"),
+        ({"text_config": None}, "bert"),
+        ({"text_config": {"model_type": "distilbert", "dim": 24}}, "distilbert"),
+        ({"vision_config": {"architecture": "resnet18"}}, "timm_wrapper"),
+        ({"vision_config": {"model_args": {"img_size": 64}}}, "timm_wrapper"),
+        ({"vision_config": {"model_type": "vit", "image_size": 64}}, "vit"),
+    ],
+)
+def test_a_tower_without_a_type_is_of_the_usual_one(tower, model_type):
+    ((name, fields),) = tower.items()
+    config = getattr(LumbarCLIPConfig(**tower), name)
+    assert config.model_type == model_type
+    for field, value in (fields or {}).items():
+        assert str(getattr(config, field)).removeprefix("torch.") == str(value)
+
+
+def test_fields_of_a_tower_given_at_loading_change_the_saved_one(tmp_path):
+    text, vision = {"model_type": "distilbert", "dim": 24, "n_heads": 2}, {"model_type": "vit", "hidden_size": 24}
+    LumbarCLIPConfig(text_config=text, vision_config=vision).save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path, text_config={"vocab_size": 20}, vision_config={"image_size": 64})
+    assert (loaded.text_config.model_type, loaded.text_config.vocab_size, loaded.text_config.dim) == (
+        "distilbert",
+        20,
+        24,
+    )
+    assert (loaded.vision_config.model_type, loaded.vision_config.image_size) == ("vit", 64)
+    assert (
+        type(loaded.text_config).from_pretrained(tmp_path).to_dict()["dim"] == 24
+    )  # a tower's own class finds its part
 
 
 def test_round_trip(tiny_config, tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import os
+import re
 import struct
 import threading
 import warnings
@@ -403,7 +404,7 @@ def test_at_most_one_image_of_a_batch_is_square_at_a_time(monkeypatch):
 def test_each_image_of_a_list_is_prepared_once(images, count, monkeypatch):
     prepared = []
     monkeypatch.setattr(
-        image_processing_lumbarclip, "to_eight_bits", lambda image: prepared.append(image) or to_eight_bits(image)
+        image_processing_lumbarclip, "to_eight_bits", lambda *given: prepared.append(given[0]) or to_eight_bits(*given)
     )
     torch.testing.assert_close(process(images), process([GREY])[[0] * count])
     assert len(prepared) == count + 1
@@ -442,3 +443,207 @@ def test_maps_are_interpolated_as_torch_does(pad):
 def test_maps_of_a_long_image_do_not_fill_its_square():
     """The square of 20,000 pixels would take 1.6 GB."""
     assert LumbarCLIPImageProcessor().unpad_maps(torch.ones(7, 7), (3, 20_000)).shape == (3, 20_000)
+
+
+UNIT = torch.from_numpy(GREY) / 255
+NOT_RESCALED = [{"do_rescale": False}, {"rescale_factor": 1}, {"rescale_factor": 1.0}]
+
+
+@pytest.mark.parametrize("options", NOT_RESCALED, ids=str)
+@pytest.mark.parametrize(
+    "image",
+    [
+        UNIT,
+        UNIT[None],
+        UNIT.expand(3, -1, -1),
+        UNIT.double(),
+        UNIT.half(),
+        UNIT.bfloat16(),
+        UNIT.numpy(),
+        UNIT.numpy()[..., None],
+        UNIT.numpy().astype(">f4"),
+        Image.fromarray(UNIT.numpy()),
+        [UNIT, UNIT],
+        [UNIT.numpy(), Image.fromarray(UNIT.numpy())],
+        UNIT[None, None],
+        UNIT + 1e-6,
+    ],
+    ids=lambda image: type(image).__name__,
+)
+def test_floats_between_0_and_1_need_no_rescaling(image, options):
+    pixels = process(image, **options)
+    torch.testing.assert_close(pixels, process(GREY).expand_as(pixels), atol=0.05, rtol=0)
+    without = process(image, do_normalize=False, **options)
+    assert without.min() >= 0 and 0.9 < without.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"do_rescale": False}, {"rescale_factor": 1}, {"do_rescale": False, "do_normalize": False}], ids=str
+)
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (GREY.astype(np.uint16) * 16, r"0 of 1 has torch.uint16 values from 0 to 4080"),
+        (GREY.astype(np.int64), "torch.int64 values from 0 to 255"),
+        (torch.from_numpy(GREY) / 255 * 2 - 1, "torch.float32 values from -1 to 1"),
+        (GREY.astype(np.float64), "torch.float64 values from 0 to 255"),
+        (Image.fromarray(GREY.astype(np.uint16) * 16), "to 4080"),
+        (Image.fromarray(GREY.astype(np.float32)), "to 255"),
+        ([UNIT, UNIT * 300], "1 of 2 has"),
+        ([UNIT, torch.from_numpy(GREY)], "1 of 2 has torch.uint8"),
+        ([UNIT, Image.fromarray(GREY)], "1 of 2 has torch.uint8"),
+        (UNIT * 1.01, "to 1.01"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_other_values_that_are_not_to_be_rescaled_are_refused(image, found, options):
+    with pytest.raises(ValueError, match=rf"(do_rescale=False|rescale_factor=1) is for floats in \[0, 1\].*{found}"):
+        process(image, **options)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [GREY, torch.from_numpy(GREY)[None], Image.fromarray(GREY), [GREY, GREY]],
+    ids=lambda image: type(image).__name__,
+)
+def test_eight_bits_may_stay_as_they_are_but_not_be_normalised(image):
+    raw = process(image, do_rescale=False, do_normalize=False)
+    torch.testing.assert_close(raw / 255, process(image, do_normalize=False), atol=1e-6, rtol=0)
+    for options in NOT_RESCALED:
+        with pytest.raises(ValueError, match="torch.uint8 values from 0 to 255. Leave it out"):
+            process(image, **options)
+
+
+SLICES = [np.roll(GREY, 3 * shift, axis=1) for shift in range(4)]
+DEEP = {
+    "12 bits": lambda values: values.astype(np.uint16) * 16,
+    "signed": lambda values: values.astype(np.int16) - 100,
+    "32 bits": lambda values: values.astype(np.int32) * 1000,
+    "float": lambda values: values.astype(np.float32) * 3,
+    "double": lambda values: values.astype(np.float64) / 100 - 1,
+    "half": lambda values: values.astype(np.float16),
+}
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("depth", DEEP)
+@pytest.mark.parametrize(
+    "as_given", [np.asarray, torch.from_numpy, lambda stack: [stack]], ids=["array", "tensor", "list"]
+)
+def test_a_stack_of_deep_slices_is_no_colour_image(count, axis, depth, as_given):
+    stack = DEEP[depth](np.stack(SLICES[:count], axis=axis))
+    with pytest.raises(ValueError, match=f"may be a stack of slices.*For {count} slices, pass a list"):
+        process(as_given(stack))
+    slices = process(list(np.moveaxis(stack, axis, 0)))  # what the message says
+    torch.testing.assert_close(slices, torch.cat([process(DEEP[depth](one)) for one in SLICES[:count]]))
+    torch.testing.assert_close(process(np.moveaxis(stack, axis, 0)[:, None].copy()), slices)
+    first_or_last = "channels_first" if axis == 0 else "channels_last"
+    assert process(as_given(stack), input_data_format=first_or_last).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("depth", ["8 bits", "float in [0, 1]"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_of_an_array_that_may_be_in_colour_a_warning_says_how_it_was_taken(count, axis, depth, caplog):
+    stack = np.stack(SLICES[:count], axis=axis)
+    stack = stack if depth == "8 bits" else stack.astype(np.float32) / 255
+    image_processing_lumbarclip.logger.warning_once.cache_clear()
+    assert process(stack).shape == (1, 3, 32, 32)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"shape {stack.shape} was taken for one colour image. For {count} slices" in warning
+    caplog.clear()
+    if depth == "8 bits":
+        process(Image.fromarray(np.moveaxis(stack, axis, -1).copy()))
+    process(np.repeat(GREY[None], 3, axis=0))
+    process(stack, input_data_format="channels_first" if axis == 0 else "channels_last")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 9, 3), (3, 9, 4), (4, 9, 3), (1, 9, 3), (3, 9, 1), (1, 9, 1), (4, 4, 4)], ids=str
+)
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_channels_that_may_be_first_or_last_are_asked_for(shape, make):
+    values = make(np.random.default_rng(1).integers(0, 256, size=shape, dtype=np.uint8))
+    with pytest.raises(ValueError, match=f"An array of shape {re.escape(str(shape))} may have its channels first or"):
+        process(values)
+    assert process([values], input_data_format="channels_first").shape == (1, 3, 32, 32)
+    assert process(values, input_data_format="channels_last").shape == (1, 3, 32, 32)
+
+
+def test_where_the_channels_are_may_be_said():
+    colour = np.stack(SLICES[:3], axis=-1)
+    last = process(colour, input_data_format="channels_last")
+    torch.testing.assert_close(last, process(Image.fromarray(colour)))
+    torch.testing.assert_close(process(np.moveaxis(colour, -1, 0), input_data_format="channels_first"), last)
+    torch.testing.assert_close(process(GREY, input_data_format="channels_last"), process(GREY))
+    with pytest.raises(ValueError, match="has 1, 3 or 4 channels; got shape"):
+        process(colour, input_data_format="channels_first")
+    with pytest.raises((ValueError, TypeError), match="channels_middle"):
+        process(colour, input_data_format="channels_middle")
+
+
+ALPHA = np.where(np.arange(30) < 12, 0, np.where(np.arange(30) < 20, 128, 255)).astype(np.uint8) * np.ones_like(GREY)
+SEEN = Image.fromarray((GREY * (ALPHA / 255)).round().astype(np.uint8))  # on black
+LA = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])
+RGBA = LA.convert("RGBA")
+
+
+def palette(as_bytes):
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette([value for grey in range(256) for value in (grey, grey, grey)])
+    image.info["transparency"] = (
+        bytes(0 if value < 90 else 255 for value in range(256)) if as_bytes else int(GREY.max())
+    )
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "seen"),
+    [
+        (LA, SEEN),
+        (RGBA, SEEN),
+        (RGBA.convert("RGBa"), SEEN),
+        (np.asarray(RGBA), SEEN),
+        (np.moveaxis(np.asarray(RGBA), -1, 0).copy(), SEEN),
+        (torch.from_numpy(np.asarray(RGBA).copy()), SEEN),
+        (np.asarray(RGBA).astype(np.float32) / 255, SEEN),
+        (torch.from_numpy(np.asarray(RGBA).copy()).movedim(-1, 0) / 255, SEEN),
+        ([RGBA, np.asarray(RGBA)], SEEN),
+        (palette(True), Image.fromarray(np.where(GREY < 90, 0, GREY))),
+        (palette(False), Image.fromarray(np.where(GREY.max() == GREY, 0, GREY))),
+        (Image.merge("LA", [Image.new("L", (30, 20), 255), Image.new("L", (30, 20), 0)]), Image.new("L", (30, 20))),
+    ],
+    ids=lambda image: getattr(image, "mode", type(image).__name__),
+)
+def test_what_is_transparent_is_black_and_what_it_hides_is_not_seen(image, seen):
+    pixels = process(image)
+    torch.testing.assert_close(
+        pixels, process(seen).expand_as(pixels), atol=0.03, rtol=0
+    )  # an 8-bit step, rounded twice
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_a_value_that_a_file_calls_transparent(mode, tmp_path):
+    values = (
+        GREY if mode == "L" else GREY.astype(np.uint16) * 16 if mode == "I;16" else np.repeat(GREY[..., None], 3, 2)
+    )
+    hidden = int(GREY[0, 0]) * (16 if mode == "I;16" else 1)
+    Image.fromarray(values).save(tmp_path / "key.png", transparency=(hidden,) * 3 if mode == "RGB" else hidden)
+    assert Image.open(tmp_path / "key.png").mode == mode
+    if mode == "I;16":
+        with pytest.raises(ValueError, match=f"a transparent value, {hidden}. To keep"):
+            process(tmp_path / "key.png")
+        kept = read_image(tmp_path / "key.png")
+        del kept.info["transparency"]  # what the message says
+        torch.testing.assert_close(process(kept), process(values))
+    else:
+        seen = process(Image.fromarray(np.where(GREY[0, 0] == GREY, 0, GREY)))
+        torch.testing.assert_close(process(tmp_path / "key.png"), seen)
+
+
+def test_transparency_is_kept_where_four_channels_are_asked_for():
+    mean_and_std = {"image_mean": [0.0] * 4, "image_std": [1.0] * 4}
+    pixels = process(np.asarray(RGBA), do_convert_rgb=False, do_pad_to_square=False, do_resize=False, **mean_and_std)
+    torch.testing.assert_close(pixels[0, 3], torch.from_numpy(ALPHA) / 255)

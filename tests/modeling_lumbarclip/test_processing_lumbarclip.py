@@ -1,9 +1,13 @@
 """The processor pads, cuts, and carries its prompts."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
+from transformers import AutoProcessor, AutoTokenizer
 
 from modeling_lumbarclip import LumbarCLIPProcessor
 
@@ -13,6 +17,106 @@ def test_texts_are_padded_to_the_longest_and_cut(tiny_processor):
     assert batch.input_ids.shape == (2, 6)
     assert batch.attention_mask.sum(dim=1).tolist() == [3, 6]
     assert tiny_processor(text=["disc " * 100], return_tensors="pt").input_ids.shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_tokens"),
+    [
+        ({}, 32),
+        ({"max_length": 8}, 8),
+        ({"text_kwargs": {"max_length": 8}}, 8),
+        ({"text_kwargs": {"padding": "max_length", "max_length": 40}}, 40),
+        ({"text_kwargs": {}, "max_length": 8}, 8),
+        ({"text_kwargs": {"truncation": False}}, 102),
+        ({"truncation": False}, 102),
+        ({"text_kwargs": {"max_length": 8}, "padding": True}, 8),
+    ],
+)
+def test_settings_of_the_text_may_be_given_to_a_call(tiny_processor, options, num_tokens):
+    for more in ({}, {"images": Image.new("L", (8, 8))}):
+        batch = tiny_processor(text=["disc " * 100, "disc"], return_tensors="pt", **more, **options)
+        assert [len(batch.input_ids), batch.input_ids.shape[1]] == [2, num_tokens]
+    assert tiny_processor.max_length == 32
+
+
+def test_a_setting_given_twice_is_refused(tiny_processor):
+    with pytest.raises(ValueError, match="max_length was passed two times"):
+        tiny_processor(text="disc", text_kwargs={"max_length": 8}, max_length=9)
+
+
+@pytest.mark.parametrize("given", [{"max_length": 20}, {"text_kwargs": {"max_length": 20, "padding": "max_length"}}])
+def test_settings_of_the_text_travel_with_the_saved_processor(tiny_processor, tmp_path, given):
+    LumbarCLIPProcessor(tiny_processor.image_processor, tiny_processor.tokenizer, **given).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    expected = {"padding": True, "truncation": True, "max_length": 20} | given.get("text_kwargs", {})
+    assert saved["text_kwargs"] == expected and "max_length" not in saved
+    for loaded in (LumbarCLIPProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert loaded.text_kwargs == expected and loaded.max_length == 20
+        assert loaded(text=["disc " * 100], return_tensors="pt").input_ids.shape == (1, 20)
+        assert loaded.to_dict() == LumbarCLIPProcessor.from_pretrained(tmp_path).to_dict()
+    assert LumbarCLIPProcessor.from_pretrained(tmp_path, max_length=9).max_length == 9
+
+
+def test_a_processor_saved_with_max_length_alone_keeps_it(tiny_processor, tmp_path):
+    tiny_processor.save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    saved = json.loads(path.read_text())
+    del saved["text_kwargs"]
+    path.write_text(json.dumps({**saved, "max_length": 20}))
+    loaded = LumbarCLIPProcessor.from_pretrained(tmp_path)
+    assert loaded.text_kwargs == {"padding": True, "truncation": True, "max_length": 20}
+
+
+def test_the_limit_saved_with_a_processor_comes_before_its_tokenizers(tiny_processor, tmp_path):
+    """Tokenizers on the Hub may be saved with a limit of their own."""
+    tiny_processor.tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, max_length=16)
+    assert LumbarCLIPProcessor(tiny_processor.image_processor, tokenizer).max_length == 16
+    processor = LumbarCLIPProcessor(tiny_processor.image_processor, tokenizer, max_length=24)
+    processor.save_pretrained(tmp_path)
+    for each in (processor, LumbarCLIPProcessor.from_pretrained(tmp_path)):
+        assert each.max_length == each(text=["disc " * 100], return_tensors="pt").input_ids.shape[1] == 24
+
+
+TEXTS = ["disc", "no disc bulge ."]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        tuple(TEXTS),
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object),
+        [np.str_(text) for text in TEXTS],
+        (text for text in TEXTS),
+        Dataset.from_dict({"report": TEXTS})["report"],
+        Dataset.from_dict({"report": TEXTS}).to_pandas()["report"],
+        {"a": TEXTS[0], "b": TEXTS[1]}.values(),
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_whatever_holds_texts_in_an_order_is_a_list_of_them(tiny_processor, texts):
+    expected = tiny_processor(text=TEXTS, return_tensors="pt").input_ids
+    assert torch.equal(tiny_processor(text=texts, return_tensors="pt").input_ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (3, "text is a text or a list of texts; got int"),
+        (b"disc", "got bytes"),
+        ({"disc", "bulge"}, "got set"),
+        ({"text": "disc"}, "got dict"),
+        (["disc", None], "Text 1 of 2 is None, not a text"),
+        (("disc", 3.5), "Text 1 of 2 is 3.5"),
+        ([("disc", "bulge")], r"Text 0 of 1 is \('disc', 'bulge'\)"),
+        (np.array([]), "list of texts is empty"),
+        ((), "list of texts is empty"),
+    ],
+)
+def test_what_is_no_text_is_named(tiny_processor, texts, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_processor(text=texts)
 
 
 def test_files_are_opened_beside_texts(tiny_processor, tmp_path):
@@ -54,6 +158,10 @@ def test_prompts_travel_with_the_saved_processor(tiny_processor, tmp_path):
     [
         ({"prompt_templates": ["There is a disc."]}, "got 'There is a disc.'"),
         ({"max_length": 2}, "got 2"),
+        ({"max_length": "64"}, "must be a number .* got '64'"),
+        ({"text_kwargs": {"max_length": None}}, "got None"),
+        ({"text_kwargs": {"max_lenght": 64}}, "no setting max_lenght"),
+        ({"text_kwargs": 64}, "such as {'max_length': 64}; got 64"),
         ({"class_prompts": {"LBP": "A bulge."}}, "class 'LBP' must be a list of sentences; got 'A bulge.'"),
         ({"absent_class_prompts": {"LBP": ["Normal.", 5]}}, "class 'LBP' must be a list"),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor
+from modeling_lumbarclip.image_processing_lumbarclip import to_eight_bits
 
 MAX_CACHE_BYTES = 512 * 1024**2  # ten thousand slices of 224 pixels
 
@@ -77,7 +78,7 @@ class DecodedImages:
             raise ValueError(
                 f"The image of {where} cannot be read: {error}. Build or copy the dataset again."
             ) from error
-        made = self.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+        made = self.image_processor(to_eight_bits(image), do_rescale=False, do_normalize=False, return_tensors="pt")
         (pixels,) = made.pixel_values.to(torch.uint8)
         is_grey = torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[0], pixels[2])
         return pixels[:1].clone() if is_grey else pixels

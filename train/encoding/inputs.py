@@ -224,9 +224,8 @@ def eight_bits(image: Image.Image) -> Tensor:
         raise UnusableImageError(
             f"image too long: {image.width} x {image.height}; padded to a square it has more than {MAX_PIXELS} pixels"
         )
-    if image.mode != "L" and not image.mode.startswith(("I", "F")):
-        image = image.convert("RGB")
-    return to_eight_bits(np.asarray(image))
+    eight_bit = to_eight_bits(image)
+    return eight_bit if isinstance(eight_bit, Tensor) else to_eight_bits(np.asarray(eight_bit), "channels_last")
 
 
 def resized(images: Sequence[Tensor], image_processor: LumbarCLIPImageProcessor) -> dict[str, Tensor]:
