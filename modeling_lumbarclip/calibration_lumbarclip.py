@@ -23,7 +23,9 @@ from .configuration_lumbarclip import CalibratedQuestion, LumbarCLIPConfig, Zero
 
 IN_EVERY_SET = 1.0  # threshold of a choice that nothing rules out
 DIGESTS = "weights"  # in `fitted_on`
-CASTS = (torch.float32, torch.bfloat16, torch.float16)  # a cast to half precision does not make other weights
+# Casts that do not make other weights: to half precision, also of weights that were saved in the other one.
+BF16, FP16 = torch.bfloat16, torch.float16
+CASTS: tuple[tuple[torch.dtype, ...], ...] = ((), (BF16,), (FP16,), (BF16, FP16), (FP16, BF16))
 NOT_FITTED = ("scope.",)  # statistics that no answer is computed from
 WRAPPERS = re.compile(r"(_orig_mod|_checkpoint_wrapped_module)\.")  # torch.compile, activation checkpointing
 SAMPLED = 256  # values of each tensor that are compared before its digest is computed again
@@ -189,14 +191,14 @@ def weights_digests(model: nn.Module) -> list[str]:
     """Digest the weights that a calibration is being fitted on, to keep as `weights` in its `fitted_on`.
 
     Returns:
-        Digests of the weights as they are, and rounded to bfloat16 and float16: models cast later have one of them.
+        Digests of the weights as they are, and rounded by each of `CASTS`: models cast later have one of them.
 
     Raises:
         UnreadableWeightsError: If the weights are elsewhere: sharded, offloaded or packed.
     """
     ours = lumbarclip_in(model)
     weights = _weights(ours)
-    return [_digest(weights, ours.config, cast) for cast in CASTS]
+    return [_digest(weights, ours.config, casts) for casts in CASTS]
 
 
 def fields_of_other_weights(model: nn.Module, state_dict: Mapping[str, Any] | None = None) -> list[str]:
@@ -304,13 +306,15 @@ def _glance(weights: Mapping[str, Tensor], config: Any) -> bytes:
 
 
 @torch.no_grad()
-def _digest(weights: Mapping[str, Tensor], config: Any, cast: torch.dtype = torch.float32) -> str:
-    """Digest values and shapes by name, floating-point values rounded to `cast`, whatever their type and device."""
+def _digest(weights: Mapping[str, Tensor], config: Any, casts: Sequence[torch.dtype] = ()) -> str:
+    """Digest values and shapes by name, floating-point values as after `casts`, whatever their type and device."""
     digest = hashlib.sha256(_settings(config))
     for name in sorted(weights):
         values = weights[name]
         if values.is_floating_point():
-            values = values.to(cast).float()
+            for dtype in casts:
+                values = values.to(dtype)
+            values = values.float()
         digest.update(f"{name} {tuple(values.shape)}".encode())
         digest.update(_bytes(values))
     return digest.hexdigest()[:32]

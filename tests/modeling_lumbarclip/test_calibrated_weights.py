@@ -201,6 +201,14 @@ def test_what_is_made_of_a_model_gives_no_answers(model, tiny_processor, make):
     assert answer["answer"] is None and answer["reason"]
 
 
+def test_answers_are_the_same_in_inference_mode(model, tiny_processor):
+    expected = ask(model, tiny_processor)
+    with torch.inference_mode():
+        assert ask(model, tiny_processor) == ask(copy.deepcopy(model), tiny_processor) == expected
+        model.text_projection.bias.add_(1e-3)
+        assert ask(model, tiny_processor)[0]["answer"] is None
+
+
 def test_adapters_that_are_unloaded_leave_the_weights(model, tiny_processor):
     adapted = lora(model)
     assert ask(adapted, tiny_processor)[0]["answer"] is None
@@ -223,6 +231,8 @@ SAME = {
     "bfloat16": lambda model: model.to(torch.bfloat16),
     "half": lambda model: model.half(),
     "half and back": lambda model: model.half().float(),
+    "bfloat16, then half": lambda model: model.to(torch.bfloat16).half(),
+    "half, then bfloat16": lambda model: model.half().to(torch.bfloat16),
     "double": lambda model: model.double(),
     "trained mode and back": lambda model: model.train().eval(),
     "gradient checkpointing": checkpointed,
