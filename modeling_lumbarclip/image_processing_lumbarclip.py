@@ -189,6 +189,11 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
         rows = F.pad(torch.cat(blocks, dim=-2), (0, 0, top, bottom))
         return self.resize(rows[None], SizeDict(height=size.height, width=size.width), resample)[0]
 
+    def to_dict(self) -> dict[str, Any]:
+        """List what is saved; not the class of a processor beside which it was loaded, whose code may stay behind."""
+        auto_map = {"AutoImageProcessor": f"{__name__.rpartition('.')[2]}.{type(self).__name__}"}
+        return {**super().to_dict(), "auto_map": auto_map}
+
     def _preprocess(self, images: list[Tensor], **kwargs: Any) -> BatchFeature:  # type: ignore[override]
         return super()._preprocess(images, **{**kwargs, "do_resize": False})  # `process_image` has resized them
 

@@ -5,6 +5,7 @@ shared space, K classes.
 """
 
 import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .calibration_lumbarclip import Origin, fields_of_other_weights
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
+from .pipeline_lumbarclip import offer_pipelines
 from .towers_lumbarclip import (
     build_tower,
     check_text_pooling,
@@ -42,7 +45,6 @@ from .vision_tower_lumbarclip import output_width, patch_features, pooled_image
 if TYPE_CHECKING:
     # transformers reads the imports in this file, and copies the imported files next to the weights.
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
-    from .pipeline_lumbarclip import LumbarCLIPZeroShotPipeline  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
@@ -87,6 +89,7 @@ class LumbarCLIPOutput(ModelOutput):
     token_mask: Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     vision_model_output: BaseModelOutputWithPooling | None = None
+    origin = Origin()  # no field: neither in the tuple nor among the keys
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Turn the outputs of the towers into tuples, too."""
@@ -151,6 +154,24 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
         outputs = run_tower(self.vision_model, self.config, options, pixel_values=pixel_values.to(self.dtype))
         outputs.pooler_output = pooled_image(self.vision_model, outputs)
         return outputs
+
+    def save_pretrained(  # type: ignore[override]  # transformers names each argument
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save as transformers does, without a calibration that was fitted on other weights."""
+        kept = {name: getattr(self.config, name) for name in fields_of_other_weights(self, state_dict)}
+        try:
+            for name in kept:
+                logger.warning(f"{name} was fitted on other weights and is not saved: fit it again on the saved model.")
+                setattr(self.config, name, None)
+            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        finally:
+            for name, value in kept.items():
+                setattr(self.config, name, value)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -355,7 +376,7 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
         logits = None
         if paired and return_logits is not False:
             logits = inverse_temperature * outputs["image_embeds"].float() @ outputs["text_embeds"].float().T
-        return LumbarCLIPOutput(
+        output = LumbarCLIPOutput(
             loss=loss,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
@@ -363,6 +384,8 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             inverse_temperature=inverse_temperature,
             **outputs,
         )
+        output.origin = Origin(self)
+        return output
 
     def _image_outputs(self, vision: BaseModelOutputWithPooling, output_local_features: bool) -> dict[str, Any]:
         features, hidden = cast(Tensor, vision.pooler_output), cast(Tensor, vision.last_hidden_state)
@@ -450,6 +473,7 @@ def _head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Modul
     return nn.Sequential(linear, nn.ReLU(), nn.Linear(config.projection_dim, config.projection_dim))
 
 
+offer_pipelines()
 LumbarCLIPModel.register_for_auto_class("AutoModel")
 # Only in the package: if a checkpoint's copy registered, the next checkpoint would run its code.
 if not __name__.startswith("transformers_modules."):

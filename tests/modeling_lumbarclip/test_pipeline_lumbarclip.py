@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, ZeroShotImageClassificationPipeline, pipeline
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
+from modeling_lumbarclip.calibration_lumbarclip import weights_digests
 from modeling_lumbarclip.pipeline_lumbarclip import (
     LumbarCLIPImageClassificationPipeline,
+    LumbarCLIPImageFeaturePipeline,
+    LumbarCLIPTextFeaturePipeline,
     LumbarCLIPZeroShotPipeline,
 )
 
@@ -22,8 +27,8 @@ RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
 
 
-def calibration(*questions):
-    return {"questions": list(questions), "target_coverage": 0.9, "fitted_on": {}}
+def calibration(model, *questions):
+    return {"questions": list(questions), "target_coverage": 0.9, "fitted_on": {"weights": weights_digests(model)}}
 
 
 CLASSES = {
@@ -59,7 +64,7 @@ def probabilities_by_hand(model, processor, image, prompts, temperature=1.0):
 
 
 def test_without_candidates_it_answers_the_calibrated_questions(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     present, absent = probabilities_by_hand(tiny_model, tiny_processor, RAMP, CLASSES["prompts"], temperature=0.5)
     answers = {entry["label"]: entry for entry in classify(RAMP)}
     assert answers["LBP"]["score"] == pytest.approx(present, abs=1e-5)
@@ -72,7 +77,7 @@ def test_without_candidates_it_answers_the_calibrated_questions(classify, tiny_m
 
 
 def test_a_finding_is_one_entry_and_scores_its_presence(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(FINDING)
+    tiny_model.config.calibration = calibration(tiny_model, FINDING)
     _, present = probabilities_by_hand(tiny_model, tiny_processor, RAMP, FINDING["prompts"], temperature=2.0)
     (entry,) = classify(RAMP)
     assert entry["label"] == "disc bulge" and entry["score"] == pytest.approx(present, abs=1e-5)
@@ -81,7 +86,7 @@ def test_a_finding_is_one_entry_and_scores_its_presence(classify, tiny_model, ti
 
 
 def test_candidates_are_asked_for_in_the_words_of_the_processor(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     prompts = [["disc bulge.", "disc bulge at l4/l5."], tiny_processor.class_prompt_texts("normal disc")]
     expected = probabilities_by_hand(tiny_model, tiny_processor, RAMP, prompts)
     for image in (RAMP, np.asarray(RAMP)):
@@ -111,8 +116,39 @@ def test_what_cannot_be_asked_is_said(classify, tiny_model):
     for template in ("a lumbar slice", "{x}", ""):
         with pytest.raises(ValueError, match=f"hypothesis_template needs {{}} for.*got '{template}'"):
             classify(RAMP, candidate_labels=["bulge", "normal"], hypothesis_template=template)
-    with pytest.raises(TypeError, match="template"):
-        classify(RAMP, candidate_labels=["bulge", "normal"], template="{}")
+    for unknown in ("template", "multi_label", "tokenizer_kwargs", "function_to_apply"):
+        with pytest.raises(TypeError, match=f"takes no {unknown}; it takes candidate_labels, .*top_k"):
+            classify(RAMP, candidate_labels=["bulge", "normal"], **{unknown: "{}"})
+    for top_k in (0, -1, 1.5, "2", True):
+        with pytest.raises(ValueError, match="top_k is how many entries"):
+            classify(RAMP, candidate_labels=["bulge", "normal"], top_k=top_k)
+
+
+def test_arguments_of_the_call_may_be_given_when_the_pipeline_is_made(tiny_model, tiny_processor):
+    options = {"candidate_labels": ["bulge", "normal", "left"], "top_k": 2, "local_files_only": True}
+    classify = LumbarCLIPZeroShotPipeline(model=tiny_model, processor=tiny_processor, task="", **options)
+    every = classify(RAMP, top_k=9)
+    assert len(every) == 3
+    assert classify(RAMP) == every[:2]
+    assert classify((RAMP, RAMP), top_k=1) == [every[:1], every[:1]]
+    assert {entry["label"] for entry in classify(RAMP, candidate_labels=["left", "right"])} == {"left", "right"}
+    with pytest.raises(TypeError, match="takes no multi_label"):
+        LumbarCLIPZeroShotPipeline(model=tiny_model, processor=tiny_processor, task="", multi_label=True)
+
+
+def test_other_weights_are_scored_without_answers(classify, tiny_model):
+    tiny_model.config.calibration = calibration(
+        tiny_model,
+        CLASSES | {"score_thresholds": [0.0, 1.0]},
+    )
+    assert [entry["reason"] for entry in classify(RAMP)] == [None, None]
+    assert {entry["answer"] for entry in classify(RAMP)} == {True, False}
+    with torch.no_grad():
+        tiny_model.image_projection.weight.mul_(1.001)
+    for candidates in (None, ["No Finding", "LBP"]):
+        for entry in classify(RAMP, candidate_labels=candidates):
+            assert entry["answer"] is None and "fitted on other weights" in entry["reason"]
+    assert "reason" not in classify(RAMP, candidate_labels=["bulge", "normal"])[0]  # which promised nothing
 
 
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "single_label_classification"])
@@ -132,6 +168,96 @@ def test_no_finding_is_hidden(tiny_config, tiny_processor, problem_type):
         dict(zip(names.values(), scores.tolist(), strict=True)), abs=1e-5
     )
     assert classify(RAMP, top_k=2) == answers[:2]
+    with pytest.raises(TypeError, match="takes no candidate_labels; it takes top_k"):
+        classify(RAMP, candidate_labels=["a", "b"])
+    model.config.class_temperatures = [2.0] * 7
+    assert {"does not record" in entry["reason"] for entry in classify(RAMP)} == {True}
+    model.config.class_temperatures_fitted_on = {"weights": weights_digests(model)}
+    assert "reason" not in classify(RAMP)[0]
+
+
+def test_feature_pipelines_refuse_what_they_would_swallow(tiny_model, tiny_processor):
+    parts = {"model": tiny_model, "processor": tiny_processor, "task": ""}
+    for pipeline_class, ask in (
+        (LumbarCLIPImageFeaturePipeline, RAMP),
+        (LumbarCLIPTextFeaturePipeline, "disc bulge"),
+    ):
+        with pytest.raises(TypeError, match="takes no top_k; it takes .*return_tensors"):
+            pipeline_class(**parts)(ask, top_k=1)
+    assert np.shape(LumbarCLIPImageFeaturePipeline(**parts)(RAMP, pool=True, timeout=3)) == (1, 24)
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def adapted(model):
+    return get_peft_model(model, LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
+
+
+OBJECTS = {
+    "as it is": lambda model: model,
+    "half precision": lambda model: model.to(torch.bfloat16),
+    "compiled": compiled,
+    "adapters": adapted,
+    "merged adapters": lambda model: adapted(model).merge_and_unload(),
+    "quantised": lambda model: torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization")
+@pytest.mark.parametrize("make", OBJECTS.values(), ids=OBJECTS)
+def test_a_loaded_model_gets_our_pipelines(tiny_model, tiny_processor, make, caplog):
+    model = make(tiny_model)
+    parts = {"image_processor": tiny_processor.image_processor, "tokenizer": tiny_processor.tokenizer}
+    ask = pipeline("zero-shot-image-classification", model=model, processor=tiny_processor)
+    assert type(ask) is LumbarCLIPZeroShotPipeline
+    asked = {"candidate_labels": ["bulge", "normal"]}
+    found = {entry["label"]: entry["score"] for entry in ask(DEEP, **asked)}
+    ours = LumbarCLIPZeroShotPipeline(model=model, processor=tiny_processor, task="")
+    assert found == {entry["label"]: entry["score"] for entry in ours(DEEP, **asked)}
+    every_part = pipeline("zero-shot-image-classification", model=model, processor=tiny_processor, **parts)
+    assert {entry["label"]: entry["score"] for entry in every_part(DEEP, **asked)} == found
+    for too_little in ({}, parts, {"tokenizer": tiny_processor.tokenizer}, {"image_processor": tiny_processor}):
+        with pytest.raises(ValueError, match=r'pipeline\("zero-shot-image-classification", .* needs processor='):
+            pipeline("zero-shot-image-classification", model=model, **too_little)
+    with pytest.raises(ValueError, match=r'pipeline\("feature-extraction", .* needs processor='):
+        pipeline("feature-extraction", model=model, tokenizer=tiny_processor.tokenizer)
+    texts = pipeline("feature-extraction", model=model, processor=tiny_processor)
+    assert type(texts) is LumbarCLIPTextFeaturePipeline and np.shape(texts("disc bulge")) == (1, 8)
+    for given in ({"processor": tiny_processor}, {"image_processor": tiny_processor.image_processor}):
+        images = pipeline("image-feature-extraction", model=model, **given)
+        assert type(images) is LumbarCLIPImageFeaturePipeline and np.shape(images(DEEP)) == (1, 8)
+    with pytest.raises(ValueError, match="needs image_processor= or processor="):
+        pipeline("image-feature-extraction", model=model)
+    with pytest.raises(ValueError, match="no classification head"):
+        pipeline("image-classification", model=model, processor=tiny_processor)
+    assert "is not supported" not in caplog.text
+
+
+def test_a_loaded_classifier_gets_our_pipeline(tiny_config, tiny_processor):
+    tiny_config.id2label = {number: f"finding {number}" for number in range(7)}
+    model = LumbarCLIPForImageClassification(tiny_config).eval()
+    given = {"image_processor": tiny_processor.image_processor}
+    with pytest.raises(ValueError, match="save the model first"):
+        pipeline("image-classification", model=model, **given)
+    model.config.architectures = [type(model).__name__]
+    assert len(pipeline("image-classification", model=model, **given)(DEEP)) == 7  # transformers': five
+
+
+def test_other_models_keep_the_pipelines_of_transformers(tiny_processor):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    texts = {**sizes, "vocab_size": 50, "bos_token_id": 2, "eos_token_id": 3}
+    clip = CLIPModel(CLIPConfig(text_config=texts, vision_config={**sizes, "image_size": 32, "patch_size": 16})).eval()
+    parts = {
+        "image_processor": CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32),
+        "tokenizer": tiny_processor.tokenizer,
+    }
+    ask = pipeline("zero-shot-image-classification", model=clip, **parts)
+    assert type(ask) is ZeroShotImageClassificationPipeline
+    assert len(ask(RAMP, candidate_labels=["a", "b", "c"])) == 3
+    with pytest.raises(ValueError, match="needs tokenizer="):
+        pipeline("zero-shot-image-classification", model=clip, image_processor=parts["image_processor"])
 
 
 FRESH_PROCESS = """
@@ -157,6 +283,11 @@ zero_shot.processor.save_pretrained("again")
 again = pipeline("zero-shot-image-classification", model="again", **trust)(image)
 for entry, before in zip(again, answers["zero_shot"][0], strict=True):
     assert entry["label"] == before["label"] and abs(entry["score"] - before["score"]) < 1e-5, (entry, before)
+from transformers import AutoModel
+of_object = pipeline("zero-shot-image-classification", model=AutoModel.from_pretrained(folder, **trust),
+                     processor=zero_shot.processor)
+assert type(of_object).__name__ == type(zero_shot).__name__
+assert of_object([image, "deep.png"], batch_size=2) == answers["zero_shot"]
 features = pipeline("image-feature-extraction", model=folder, **trust)
 answers["image"] = features(["deep.png", "deep.png"], batch_size=2)
 answers["pooled"] = features("deep.png", pool=True)
@@ -172,12 +303,13 @@ print(json.dumps(answers))
 
 
 def test_every_pipeline_works_from_a_folder_without_our_package(tiny_model, tiny_processor, tmp_path):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     tiny_model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor.save_pretrained(tmp_path / "checkpoint")
     classifier = LumbarCLIPForImageClassification.from_pretrained(
         tmp_path / "checkpoint", id2label={0: "LBP", 1: "No Finding"}, class_temperatures=[2.0, 2.0]
     )
+    classifier.config.class_temperatures_fitted_on = {"weights": weights_digests(classifier)}
     classifier.eval().save_pretrained(tmp_path / "classifier")
     tiny_processor.image_processor.save_pretrained(tmp_path / "classifier")
     (tmp_path / "empty").mkdir()

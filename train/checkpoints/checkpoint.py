@@ -37,16 +37,12 @@ def save_checkpoint(model: PreTrainedModel, processor: ProcessorMixin | BaseImag
 def save_processor(processor: ProcessorMixin | BaseImageProcessor, folder: Path) -> None:
     """Save a processor, its tokenizer if any, and their code."""
     processor.save_pretrained(folder)
-    tokenizer_file, image_file = folder / "tokenizer_config.json", folder / "preprocessor_config.json"
+    tokenizer_file = folder / "tokenizer_config.json"
     if tokenizer_file.exists():
         settings = json.loads(tokenizer_file.read_text())
         for stray in ("is_local", "local_files_only"):  # how it was loaded, not what it is
             settings.pop(stray, None)
         write_json(tokenizer_file, settings)
-    if isinstance(processor, BaseImageProcessor):
-        settings = json.loads(image_file.read_text())
-        settings["auto_map"].pop("AutoProcessor", None)  # the class it was loaded from, whose code is not here
-        write_json(image_file, settings)
 
 
 def load_checkpoint(

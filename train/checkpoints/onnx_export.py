@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from data_scripts.system.staging import publish, staging_folder
 from data_scripts.system.whole_files import read_json, write_folder, write_json
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import find_checkpoint
 from train.checkpoints.manifest import check_records
@@ -97,7 +98,7 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8_images: Se
         "architecture": type(model).__name__,
         "weights_sha256": weights_sha256(model),
         "inverse_temperature": None if inverse_temperature is None else inverse_temperature.detach().item(),
-        "calibration": model.config.calibration,
+        "calibration": None if calibration_problem(model) else model.config.calibration,
         "id2label": model.config.id2label if model.config.is_classifier else None,
         "files": files,
         "packages": {name: version(name) for name in ("torch", "transformers", *PACKAGES)},

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from train.checkpoints.golden_outputs import (
     GOLDEN_TENSORS,
     PIXEL_TOLERANCE,
@@ -96,6 +97,8 @@ def verify_checkpoint(
             for name in other_code(folder)
             if name in golden["files"]
         ]
+    if problem := calibration_problem(model):
+        notes.append(Drift("calibration", "config.json", problem))
     moved = list(_compare_inputs(_group(recorded, "input"), inputs, golden["texts"]))
     deviations = {
         # Infinitely far, if the model no longer has the output.
