@@ -7,11 +7,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
-from .towers_lumbarclip import build_tower, output_width, pooled_image
+from .towers_lumbarclip import build_tower, output_width, tower_options
 
 
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
@@ -32,6 +33,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         torch.Size([3, 2])
     """
 
+    main_input_name = "pixel_values"
     input_modalities = ["image"]  # noqa: RUF012 - read by transformers
     # Parts of a pretrained checkpoint that classification does not use.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers
@@ -46,18 +48,47 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         self.classifier = nn.Linear(output_width(self.vision_model), cast(int, config.num_labels))
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
-        """Classify images (B, 3, H, W), and compute transformers' loss if labels are given.
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the patches; None in a tower of timm."""
+        return self.vision_model.get_input_embeddings()
 
-        Labels are exclusive classes, (B,), integer, or multi-hot findings, (B, K), float. Logits (B, K) are calibrated
-        if the configuration has temperatures.
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding of the patches."""
+        self.vision_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the tower's outputs, with z_I as `pooler_output` (B, d_I), for images (B, 3, H, W)."""
+        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
+        return self._run_vision_tower(pixel_values, options)
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
+        """Classify images, and compute transformers' loss if labels are given.
+
+        Args:
+            pixel_values: Shape (B, 3, H, W).
+            labels: Exclusive classes, (B,), integer, or multi-hot findings, (B, K), float.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; more inputs of the tower, such as
+                `interpolate_pos_encoding`.
+
+        Returns:
+            `ImageClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated if
+            the configuration has temperatures.
+
+        Raises:
+            TypeError: If an input is unknown.
+            ValueError: If the tower does not return the hidden states or attentions that are requested.
         """
-        features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
-        logits = self.classifier(features)
+        (options,) = tower_options(self.forward, kwargs, self.vision_model)
+        vision = self._run_vision_tower(pixel_values, options)
+        logits = self.classifier(vision.pooler_output)
         if self.config.class_temperatures is not None:
             logits = logits / logits.new_tensor(self.config.class_temperatures)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=vision.hidden_states, attentions=vision.attentions
+        )
 
 
 LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")
