@@ -124,7 +124,7 @@ def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer
         text_embeds=reader.prompt_embeds,
         inverse_temperature=reader.model.inverse_temperature.detach(),
     )
-    return reader.processor.post_process_zero_shot(output, reader.model.config.calibration)
+    return reader.processor.post_process_zero_shot(output, reader.model.config.calibration, model=reader.model)
 
 
 def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
