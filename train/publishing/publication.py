@@ -10,6 +10,7 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
 from data_scripts.hub.upload import Destination, asked_again, check_destination, files_below, hub_errors, upload
+from data_scripts.records import LUMBAR_SPINE
 from data_scripts.system.whole_files import write_folder, write_text
 from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
@@ -171,19 +172,19 @@ def prepare_app(args: PublishArguments) -> Path:
     """Write the Space that runs the app on the published model to `RUN/hub/space`.
 
     Raises:
-        ValueError: If the run is a classifier, or the index cannot be read, was not encoded by this run's checkpoint,
-            or may not be shown to all.
+        ValueError: If the index cannot be read, was not encoded by this run's checkpoint, or may not be shown to all,
+            or the run is a classifier, which no reports can be compared with.
     """
     run, index = Path(args.run), Path(args.index) if args.index else None
-    if read_config(run / CHECKPOINT).is_classifier:
-        raise ValueError(
-            f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
-        )
     if index is not None:
+        if read_config(run / CHECKPOINT).is_classifier:
+            raise ValueError(f"{run} is a classifier, which does not compare images with reports: omit --index.")
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
-    folder = run / HUB / "space"
-    write_folder(folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag))
+    folder, anatomy = run / HUB / "space", read_run(run)["data"].get("anatomy") or LUMBAR_SPINE
+    write_folder(
+        folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag, anatomy=anatomy)
+    )
     return folder
 
 

@@ -13,7 +13,7 @@ from train.web_app.answer_words import (
     study_rows,
     verdict_lines,
 )
-from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
+from train.web_app.answers import Answer, AnyReader, Reader, calibrated_answers, embed_slices, own_answer, study_answer
 from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, legend_picture, subjects
 from train.web_app.pictures import slice_html
 from train.web_app.report_index import ReportIndex
@@ -39,7 +39,7 @@ class SliceView:
 
 
 def view_slice(
-    reader: Reader,
+    reader: AnyReader,
     index: ReportIndex | None,
     slice_: Slice,
     *,
@@ -58,8 +58,8 @@ def view_slice(
         method: One of `METHODS`, followed by the next ones where it shows nothing. Another name means no map.
     """
     embeds = embed_slices(reader, [slice_.seen])
-    answers = calibrated_answers(reader, embeds)[0] if reader.calibration else []
-    own = own_answer(reader, embeds, finding) if finding else None
+    answers = calibrated_answers(reader, embeds)[0] if reader.questions else []
+    own = own_answer(reader, embeds, finding) if finding and isinstance(reader, Reader) else None
     names = [explained.name for explained in subjects(reader, finding)]
     subject = subject if subject in names else (finding or likeliest(answers))
     nearest = index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS) if index else []
@@ -68,22 +68,21 @@ def view_slice(
         subject=subject,
         subjects=names,
         verdicts=verdict_lines(answers),
-        answers=answer_rows(answers, reader.calibration) if reader.calibration else [],
+        answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
         reports=report_rows(nearest),
     )
 
 
-def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
+def view_study(reader: AnyReader, upload: Upload) -> tuple[str, Rows]:
     """Answer for a patient with a sentence, and rows of the mean and of each slice.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
     """
     study = study_answer(reader, embed_slices(reader, [slice_.seen for slice_ in upload.slices]))
-    assert reader.calibration is not None, "study_answer would have raised"
-    return patient_verdict(study, reader.calibration), study_rows(upload.slices, study, reader.calibration)
+    return patient_verdict(study, reader.questions), study_rows(upload.slices, study, reader.questions)
 
 
 def likeliest(answers: Sequence[Answer]) -> str:
@@ -106,9 +105,9 @@ def likeliest(answers: Sequence[Answer]) -> str:
     return max(probabilities, key=lambda name: probabilities[name], default="")
 
 
-def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: str) -> str:
+def _picture(reader: AnyReader, slice_: Slice, finding: str, subject: str, method: str) -> str:
     explained = {found.name: found for found in subjects(reader, finding)}.get(subject)
-    if method not in METHODS or explained is None:
+    if method not in METHODS or explained is None or not isinstance(reader, Reader):
         return slice_html(slice_, None, "")
     said: list[str] = []
     name = name_in_sentence(subject)

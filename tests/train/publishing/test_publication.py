@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -189,11 +190,13 @@ def test_what_its_card_keeps_from_others_is_not_made_public(run, trusting, hub, 
     assert hub.model(REPO).private
 
 
-def test_a_classifier_has_no_app(run, trusting, hub):
+def test_a_classifier_has_an_app_but_no_reports_to_compare_with(run, trusting, hub, tmp_path):
     make_classifier(run)
-    with pytest.raises(ValueError, match="is a classifier, and the app needs a model that compares"):
-        publication.prepare_app(PublishArguments(run=str(run), repo_id=REPO, space=True))
+    args = PublishArguments(run=str(run), repo_id=REPO, space=True)
+    with pytest.raises(ValueError, match="is a classifier, which does not compare images with reports: omit --index"):
+        publication.prepare_app(replace(args, index=str(tmp_path / "index.parquet")))
     assert not (run / "hub").exists()
+    assert REPO in (publication.prepare_app(args) / "README.md").read_text()
 
 
 def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusting, hub):
