@@ -43,7 +43,6 @@ def publish(args: PublishArguments) -> None:
     api, model = HfApi(), Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
     if not args.dry_run:
         check_destination(api, model)  # reports a wrong token before minutes of checks
-    (Path(args.run) / HUB / CARD_PAGE).unlink(missing_ok=True)  # of an earlier dry run, perhaps with another card
     folders = {model: prepare_adapter(args, api) if args.adapter else prepare_model(args)}
     if args.space:
         folders[replace(model, kind="space")] = prepare_app(args)
@@ -51,9 +50,10 @@ def publish(args: PublishArguments) -> None:
     for destination, folder in folders.items():
         size = sum(path.stat().st_size for path in files[destination].values())
         print(f"{destination.kind} {destination.repo_id}: {folder}, {size / 1e6:.1f} MB")
+    page = card_page(folders[model], args.repo_id)  # replaces that of an earlier call, perhaps with another card
+    print(f"The card as a page, which is not part of the repository: {page}")
     if args.dry_run:
-        page = card_page(folders[model], args.repo_id)
-        print(f"Dry run: nothing was sent. The card as a page, which is not part of the repository: {page}")
+        print("Dry run: nothing was sent.")
         return
     for destination, address in zip(files, upload(api, files), strict=True):
         print(f"Published {destination.kind} {args.tag}: {address}")
