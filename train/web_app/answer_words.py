@@ -6,6 +6,7 @@ from itertools import chain
 
 from data_scripts.records import NO_FINDING
 from data_scripts.reports.text import exchange_sides
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from modeling_lumbarclip.configuration_lumbarclip import ZeroShotCalibration
 from train.web_app.answers import Answer, AnyReader, OwnAnswer, StudyAnswer
 from train.web_app.classifier import ClassifierReader, Question
@@ -21,6 +22,7 @@ SIDES = (
 )
 # Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
 CLOSE = 0.1
+NO_ANSWER = "No answer"
 PREDICTION_SET = "Prediction set"
 ANSWER_HEADERS = ["Question", "Answer", PREDICTION_SET, "Probabilities"]
 WORDING_HEADERS = ["Question", "Choice", "Sentences"]
@@ -70,11 +72,16 @@ def answer_rows(answers: Sequence[Answer]) -> list[list[str]]:
         [
             question_name(answer["label"]),
             verdict(answer),
-            *([", ".join(map(long_name, answer["prediction_set"])) or "Empty"] if "prediction_set" in answer else []),
+            *([_set_words(answer)] if "prediction_set" in answer else []),
             _probabilities(answer["probabilities"]),
         ]
         for answer in answers
     ]
+
+
+def _set_words(answer: Answer) -> str:
+    """Name the choices that remain; a calibration that does not hold rules nothing out."""
+    return "-" if answer.get("reason") else ", ".join(map(long_name, answer["prediction_set"])) or "Empty"
 
 
 def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
@@ -154,9 +161,12 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
 def calibrated_on(reader: AnyReader) -> str:
     """Say what the answers were calibrated on, in one line."""
     if isinstance(reader, ClassifierReader):
-        has_temperatures = reader.model.config.class_temperatures is not None
+        config = reader.model.config
+        has_temperatures = config.class_temperatures is not None and not calibration_problem(reader.model)
         of_classes = f"a classifier of {', '.join(reader.classes)}"
         return f"{of_classes}, {'with temperatures of validation patients' if has_temperatures else 'not calibrated'}"
+    if reader.calibration and calibration_problem(reader.model):
+        return "whose calibration is not known to hold for its weights"
     if reader.calibration is None:
         return "not calibrated: it answers only questions in your own words"
     fitted = reader.calibration.fitted_on
@@ -178,13 +188,26 @@ def verdict(answer: Answer) -> str:
     if answer["answer"] is not None:
         return long_name(answer["answer"])
     if answer.get("reason"):
-        return "No answer"
+        return NO_ANSWER
     possible = answer["prediction_set"]
     if not possible:
         return "No answer: the slice fits none of the choices"
     all_of_them = "both" if len(possible) == 2 else "all"
     first, last = ", ".join(map(name_in_sentence, possible[:-1])), name_in_sentence(possible[-1])
     return f"No answer: {first} and {last} {all_of_them} remain possible"
+
+
+def reasons_of(answers: Sequence[Answer]) -> list[str]:
+    """List why there are no answers, where that is not what the slice shows: the checkpoint, or the kind of slice.
+
+    Example:
+        >>> reasons_of([{"reason": "No answer: other weights."}, {"reason": "No answer: other weights."}, {}])
+        ['Other weights.']
+    """
+    reasons = dict.fromkeys(
+        answer["reason"].removeprefix(f"{NO_ANSWER}: ") for answer in answers if answer.get("reason")
+    )
+    return [reason[:1].upper() + reason[1:] for reason in reasons]
 
 
 def verdict_lines(answers: Sequence[Answer]) -> list[str]:
@@ -195,8 +218,8 @@ def verdict_lines(answers: Sequence[Answer]) -> list[str]:
         >>> verdict_lines([found, {"label": "stenosis", "answer": None, "prediction_set": []}])
         ['Present: disc bulge', 'No answer: stenosis']
     """
-    if reasons := dict.fromkeys(answer["reason"] for answer in answers if answer.get("reason")):
-        return list(reasons)  # of the slice or the checkpoint, and so of all questions
+    if reasons_of(answers):
+        return [NO_ANSWER]
     lines = []
     for answer in answers:
         if answer["label"] is None:
@@ -217,10 +240,8 @@ def patient_verdict(study: StudyAnswer, questions: Sequence[Question]) -> str:
         >>> patient_verdict(bulges, [Question("disc bulge", ["absent", "present"])])
         'In the mean over the slices, more likely than not: disc bulge. This is not calibrated for patients.'
     """
-    if reasons := dict.fromkeys(
-        answer["reason"] for answers in study.of_slices for answer in answers if answer.get("reason")
-    ):
-        return " ".join(reasons)
+    if reasons := reasons_of([answer for answers in study.of_slices for answer in answers]):
+        return " ".join([f"{NO_ANSWER}.", *reasons])
     likely, close = _likely_and_close(study.pooled, questions)
     of_slices = [
         _likely_and_close([answer["probabilities"] for answer in answers], questions)[0] for answers in study.of_slices

@@ -14,6 +14,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from data_scripts.records import KNEE, LUMBAR_SPINE
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from train.web_app.answer_words import (
     OWN_HEADERS,
     REPORT_HEADERS,
@@ -138,7 +139,9 @@ def _slice_tab(reader: AnyReader, index: ReportIndex | None) -> None:
         with gr.Column(min_width=320, elem_classes="lc-answers"):
             headline = gr.HTML(no_slice)
             headers = answer_headers(reader)
-            answers = _table("Answers", headers, ["21%", "27%", "25%", "27%"] if len(headers) == 4 else None)
+            answers = _table(
+                "Answers", headers, ["24%", "23%", "26%", "27%"] if len(headers) == 4 else ["30%", "30%", "40%"]
+            )
             _reading_aid(reader)
             with gr.Group(visible=takes_words):
                 label = "A finding of your own: pick one, or write it in a few words"
@@ -226,7 +229,8 @@ def _reading_aid(reader: AnyReader) -> None:
     if not reader.calibration:
         gr.HTML(message_html([NO_CALIBRATION], "note"))
         return
-    gr.HTML(SMALL.format(escape(coverage_words(reader.calibration))))
+    if not calibration_problem(reader.model):
+        gr.HTML(SMALL.format(escape(coverage_words(reader.calibration))))
     with gr.Accordion("Sentences of each choice", open=False):
         wording = wording_rows(reader.calibration)
         _table("Sentences for each choice", WORDING_HEADERS, ["30%", "20%", "50%"], value=wording, visible=True)
@@ -311,7 +315,7 @@ def _show_slice(
         view.picture,
         gr.Column(visible=bool(view.subjects)),
         gr.Dropdown(choices=view.subjects, value=view.subject or None),
-        headline_html(slice_.name, view.verdicts),
+        headline_html(slice_.name, view.verdicts, view.reasons),
         _rows(view.answers),
         message_html(view.own_notes, "note"),
         _rows(view.own),

@@ -9,6 +9,7 @@ from train.web_app.answer_words import (
     own_notes,
     own_rows,
     patient_verdict,
+    reasons_of,
     report_rows,
     study_rows,
     verdict_lines,
@@ -32,6 +33,7 @@ class SliceView:
     subject: str  # what the map explains
     subjects: list[str]  # what it could explain
     verdicts: list[str]  # the answers in a line each
+    reasons: list[str]  # why there are none
     answers: Rows
     own: Rows  # of the user's own finding
     own_notes: list[str]
@@ -68,6 +70,7 @@ def view_slice(
         subject=subject,
         subjects=names,
         verdicts=verdict_lines(answers),
+        reasons=reasons_of(answers),
         answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],

@@ -107,6 +107,8 @@ def test_the_legend_has_the_colours_of_the_map_from_low_to_high(image):
     shown = slice_html(Slice(name="a", image=image, seen=image), heat_picture(values), "A map", legend_picture())
     pictures = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r'base64,([^"]+)"', shown)]
     assert [picture.size for picture in pictures] == [image.size, (12, 8), legend_picture().size]
+    grey = int(re.search(r"background: rgb\((\d+), ", shown)[1])
+    assert abs(grey - np.asarray(image).mean()) < 20
     assert {tuple(colour) for colour in np.asarray(pictures[1]).reshape(-1, 4)} == {tuple(c) for c in legend}
 
 

@@ -28,7 +28,7 @@ from train.web_app.answer_words import (
 from train.web_app.answers import StudyAnswer, seen_slice
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
-from train.web_app.pictures import message_html
+from train.web_app.pictures import headline_html, message_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Upload, make_slice
 from train.web_app.views import view_slice, view_study
@@ -99,11 +99,14 @@ def test_answers_of_other_weights_are_scores_and_a_reason(reader, slice_):
     with torch.no_grad():
         reader.model.image_projection.weight.add_(0.01)
     view = view_slice(reader, None, slice_)
-    assert view.verdicts == [calibration_problem(reader.model)] and view.verdicts[0].startswith("No answer")
-    assert [row[1] for row in view.answers] == ["No answer"] * 2
+    assert view.verdicts == ["No answer"]
+    assert view.reasons[0].lower() == calibration_problem(reader.model).lower().removeprefix("no answer: ")
+    assert [row[1:3] for row in view.answers] == [["No answer", "-"]] * 2
+    assert view.reasons[0] in headline_html("slice", view.verdicts, view.reasons)
+    assert calibrated_on(reader) == "whose calibration is not known to hold for its weights"
     assert all(re.search(r"Present .* %", row[3]) for row in view.answers)  # the scores
     said, rows = view_study(reader, example_study(partial(seen_slice, reader)))
-    assert said == view.verdicts[0] and "%" in rows[1][2]
+    assert said == f"No answer. {view.reasons[0]}" and "%" in rows[1][2]
 
 
 def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
