@@ -39,10 +39,11 @@ class PretrainingTask(Task):
         super().__init__(args)
         self.dataset = dataset
         self.start = describe_start(args.init_checkpoint, facts.rows_sha256) if args.init_checkpoint else None
+        self.anatomy = facts.description["anatomy"]
 
     def build_model(self) -> ModelWithObjective:
         args = self.args
-        self.processor, self.model = build_model(args, self.dataset["train"])
+        self.processor, self.model = build_model(args, self.dataset["train"], self.anatomy)
         self.model.config.calibration = None  # it belongs to the initial weights
         # Convolutions are faster this way.
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from torch import Tensor
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from train.evaluation.protocols.zero_shot import prompt_ensemble
-from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
+from train.web_app.answers import AnyReader, Reader, embed_texts, own_question, pixel_values
 from train.web_app.uploads import Slice
 
 METHODS: dict[str, Callable[..., Tensor]] = {
@@ -21,7 +21,8 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "Text-to-patch similarity": text_to_patch_similarity,
 }
 NO_MAP = "None"
-COLOURS = "inferno"
+COLOURS = "magma"
+LEGEND_WIDTH = 96  # pixels
 MAX_MAP_SIDE = 512  # pixels; a map is smooth, and the browser stretches it over the slice
 
 
@@ -34,8 +35,13 @@ class Subject:
     choice: int
 
 
-def subjects(reader: Reader, finding: str = "") -> list[Subject]:
-    """List what can be explained: the user's own finding, if any, choices of exclusive classes, and findings."""
+def subjects(reader: AnyReader, finding: str = "") -> list[Subject]:
+    """List what can be explained: the user's own finding, if any, choices of exclusive classes, and findings.
+
+    Maps compare texts, so nothing of a classifier.
+    """
+    if not isinstance(reader, Reader):
+        return []
     listed = [Subject(name=finding, question=own_question(reader.processor, finding), choice=1)] if finding else []
     for question in reader.calibration.questions if reader.calibration else []:
         if question.label is None:
@@ -77,6 +83,15 @@ def heat_picture(values: np.ndarray) -> Image.Image | None:
     if not high > low:
         return None
     shares = ((values - low) / (high - low)).clip(min=0)
-    coloured = colormaps[COLOURS](0.25 + 0.75 * shares)  # without its black end, which would hide the slice
-    coloured[..., 3] = shares
+    coloured = colormaps[COLOURS](
+        0.3 + 0.65 * shares
+    )  # without its black end, which would hide the slice, and its white one
+    coloured[..., 3] = np.sqrt(shares)  # soon opaque, so that tissue does not take the colour away
     return Image.fromarray(np.round(coloured * 255).astype(np.uint8))
+
+
+def legend_picture() -> Image.Image:
+    """Draw the colours of `heat_picture`, from the lowest value at the left to the highest. Mode `RGBA`."""
+    legend = heat_picture(np.linspace(0, 1, LEGEND_WIDTH)[None])
+    assert legend is not None, "a ramp is not constant"
+    return legend

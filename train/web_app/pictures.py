@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
 from PIL import Image
 
 from train.web_app.uploads import Slice
@@ -23,6 +24,13 @@ def message_html(messages: Sequence[str], kind: str = "error") -> str:
     return f'<div class="lc-message lc-{kind}" role="{role}">{said}</div>' if messages else ""
 
 
+def headline_html(name: str, verdicts: Sequence[str], reasons: Sequence[str] = ()) -> str:
+    """Name what was read, and say the answers to it in a line each, or why there are none."""
+    said = "".join(f"<p>{escape(verdict)}</p>" for verdict in verdicts)
+    said += "".join(f'<p class="lc-reason">{escape(reason)}</p>' for reason in reasons)
+    return f'<div class="lc-headline" role="status"><p class="lc-small">{escape(name)}</p>{said}</div>'
+
+
 def thumbnail_html(image: Image.Image) -> str:
     """Show a small slice, without a name."""
     small = image.copy()
@@ -30,17 +38,29 @@ def thumbnail_html(image: Image.Image) -> str:
     return f'<img src="{_data_uri(small)}" alt="" width="{small.width}" height="{small.height}">'
 
 
-def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
-    """Show a slice, a map over it (mode `RGBA`) if any, and what the map shows or why there is none."""
+def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str, legend: Image.Image | None = None) -> str:
+    """Show a slice, a map over it and its legend (mode `RGBA`) if any, and what the map shows or why there is none."""
     facts = f" · {escape(slice_.facts)}" if slice_.facts else ""
     overlay = f'<img class="lc-heat" src="{_data_uri(heat)}" alt="{escape(about_map)}">' if heat else ""
-    scale = '<span class="lc-scale" aria-hidden="true">low<i></i>high</span>' if heat else ""
+    grey = _grey_under(heat, slice_.image) if heat else 0
+    ramp = (
+        f'<i style="background: rgb({grey}, {grey}, {grey})"><img src="{_data_uri(legend)}" alt=""></i>'
+        if legend
+        else ""
+    )
+    scale = f'<span class="lc-scale" aria-hidden="true">low{ramp}high</span>' if heat else ""
     words = f'<p class="lc-small">{escape(about_map)} {scale}</p>' if about_map else ""
     return (
         '<figure class="lc-figure"><div class="lc-stack">'
         f'<img class="lc-slice" src="{_data_uri(slice_.image)}" alt="The slice {escape(slice_.name)}">{overlay}</div>'
         f'<figcaption><b>{escape(slice_.name)}</b><span class="lc-small">{facts}</span>{words}</figcaption></figure>'
     )
+
+
+def _grey_under(heat: Image.Image, image: Image.Image) -> int:
+    """Average the slice where a map lies on it: on this grey, the legend has the colours that the map has there."""
+    opacity = np.asarray(heat.getchannel("A"), dtype=float)
+    return round(float(np.average(np.asarray(image.convert("L").resize(heat.size)), weights=opacity)))
 
 
 def _data_uri(image: Image.Image) -> str:

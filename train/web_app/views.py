@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from train.web_app.answer_words import answer_rows, own_notes, own_rows, patient_verdict, report_rows, study_rows
-from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
-from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, subjects
+from train.web_app.answer_words import (
+    answer_rows,
+    name_in_sentence,
+    own_notes,
+    own_rows,
+    patient_verdict,
+    reasons_of,
+    report_rows,
+    study_rows,
+    verdict_lines,
+)
+from train.web_app.answers import Answer, AnyReader, Reader, calibrated_answers, embed_slices, own_answer, study_answer
+from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, legend_picture, subjects
 from train.web_app.pictures import slice_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
@@ -22,6 +32,8 @@ class SliceView:
     picture: str  # the slice and its map, as HTML
     subject: str  # what the map explains
     subjects: list[str]  # what it could explain
+    verdicts: list[str]  # the answers in a line each
+    reasons: list[str]  # why there are none
     answers: Rows
     own: Rows  # of the user's own finding
     own_notes: list[str]
@@ -29,7 +41,7 @@ class SliceView:
 
 
 def view_slice(
-    reader: Reader,
+    reader: AnyReader,
     index: ReportIndex | None,
     slice_: Slice,
     *,
@@ -48,8 +60,8 @@ def view_slice(
         method: One of `METHODS`, followed by the next ones where it shows nothing. Another name means no map.
     """
     embeds = embed_slices(reader, [slice_.seen])
-    answers = calibrated_answers(reader, embeds)[0] if reader.calibration else []
-    own = own_answer(reader, embeds, finding) if finding else None
+    answers = calibrated_answers(reader, embeds)[0] if reader.questions else []
+    own = own_answer(reader, embeds, finding) if finding and isinstance(reader, Reader) else None
     names = [explained.name for explained in subjects(reader, finding)]
     subject = subject if subject in names else (finding or likeliest(answers))
     nearest = index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS) if index else []
@@ -57,22 +69,23 @@ def view_slice(
         picture=_picture(reader, slice_, finding, subject, method),
         subject=subject,
         subjects=names,
-        answers=answer_rows(answers, reader.calibration) if reader.calibration else [],
+        verdicts=verdict_lines(answers),
+        reasons=reasons_of(answers),
+        answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
         reports=report_rows(nearest),
     )
 
 
-def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
+def view_study(reader: AnyReader, upload: Upload) -> tuple[str, Rows]:
     """Answer for a patient with a sentence, and rows of the mean and of each slice.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
     """
     study = study_answer(reader, embed_slices(reader, [slice_.seen for slice_ in upload.slices]))
-    assert reader.calibration is not None, "study_answer would have raised"
-    return patient_verdict(study, reader.calibration), study_rows(upload.slices, study, reader.calibration)
+    return patient_verdict(study, reader.questions), study_rows(upload.slices, study, reader.questions)
 
 
 def likeliest(answers: Sequence[Answer]) -> str:
@@ -95,11 +108,12 @@ def likeliest(answers: Sequence[Answer]) -> str:
     return max(probabilities, key=lambda name: probabilities[name], default="")
 
 
-def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: str) -> str:
+def _picture(reader: AnyReader, slice_: Slice, finding: str, subject: str, method: str) -> str:
     explained = {found.name: found for found in subjects(reader, finding)}.get(subject)
-    if method not in METHODS or explained is None:
+    if method not in METHODS or explained is None or not isinstance(reader, Reader):
         return slice_html(slice_, None, "")
     said: list[str] = []
+    name = name_in_sentence(subject)
     methods = list(METHODS)
     for tried in methods[methods.index(method) :]:
         try:
@@ -108,6 +122,8 @@ def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: 
             said.append(f"No {tried}: {error}")
             continue
         if heat is not None:
-            return slice_html(slice_, heat, " ".join([*said, f"{tried} for “{subject}”, on its own scale:"]))
-        said.append(f"{tried} for “{subject}” is blank: no place of the slice speaks for it more than others.")
+            return slice_html(
+                slice_, heat, " ".join([*said, f"{tried} for “{name}”, on its own scale:"]), legend_picture()
+            )
+        said.append(f"{tried} for “{name}” is blank: no place of the slice speaks for it more than others.")
     return slice_html(slice_, None, " ".join(said))

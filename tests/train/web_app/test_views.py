@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
 from train.web_app import views
@@ -21,12 +22,13 @@ from train.web_app.answer_words import (
     coverage_words,
     patient_verdict,
     verdict,
+    verdict_lines,
     wording_rows,
 )
 from train.web_app.answers import StudyAnswer, seen_slice
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
-from train.web_app.pictures import message_html
+from train.web_app.pictures import headline_html, message_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Upload, make_slice
 from train.web_app.views import view_slice, view_study
@@ -65,15 +67,46 @@ def answer_of(present: float, held: list[str]):
 )
 def test_an_answer_and_its_abstention_in_words(present, held, said):
     calibration = ZeroShotCalibration.from_dict({**CALIBRATION, "questions": CALIBRATION["questions"][:1]})
-    assert answer_rows([answer_of(present, held)], calibration) == [["Disc bulge?", *said]]
+    assert answer_rows([answer_of(present, held)]) == [["Disc bulge?", *said]]
     assert "at least 90 %" in coverage_words(calibration)
     assert wording_rows(calibration)[0] == ["Disc bulge?", "Absent", "no disc bulge. normal disc."]
 
 
 def test_classes_are_named_for_readers_who_do_not_know_the_paper():
-    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == "A finding (LBP)"
+    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == "Low back pain pattern (LBP)"
     both = verdict({"answer": None, "prediction_set": ["LBP", "No Finding"]})
-    assert both == "No answer: a finding (LBP) and no finding both remain possible"
+    assert both == "No answer: low back pain pattern (LBP) and no finding both remain possible"
+
+
+def test_the_answers_are_said_in_a_line_each():
+    """A class is named as the dataset calls it: a low back pain pattern need not be a finding."""
+    classes = {
+        "label": None,
+        "prediction_set": ["LBP"],
+        "answer": "LBP",
+        "probabilities": {"LBP": 0.9, "No Finding": 0.1},
+    }
+    assert verdict_lines([classes]) == ["Low back pain pattern (LBP), 90 %"]
+    assert verdict_lines([classes | {"prediction_set": [], "answer": None}]) == [
+        "No answer: the slice fits none of the choices"
+    ]
+    answers = [answer_of(0.9, ["present"]), answer_of(0.1, ["absent"]), answer_of(0.5, []), answer_of(0.8, ["present"])]
+    assert verdict_lines(answers) == ["Present: disc bulge, disc bulge", "Absent: disc bulge", "No answer: disc bulge"]
+    assert verdict_lines([]) == []
+
+
+def test_answers_of_other_weights_are_scores_and_a_reason(reader, slice_):
+    with torch.no_grad():
+        reader.model.image_projection.weight.add_(0.01)
+    view = view_slice(reader, None, slice_)
+    assert view.verdicts == ["No answer"]
+    assert view.reasons[0].lower() == calibration_problem(reader.model).lower().removeprefix("no answer: ")
+    assert [row[1:3] for row in view.answers] == [["No answer", "-"]] * 2
+    assert view.reasons[0] in headline_html("slice", view.verdicts, view.reasons)
+    assert calibrated_on(reader) == "whose calibration is not known to hold for its weights"
+    assert all(re.search(r"Present .* %", row[3]) for row in view.answers)  # the scores
+    said, rows = view_study(reader, example_study(partial(seen_slice, reader)))
+    assert said == f"No answer. {view.reasons[0]}" and "%" in rows[1][2]
 
 
 def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
@@ -141,7 +174,7 @@ def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
     assert view.answers == [] and view.subjects == []
     with pytest.raises(ValueError, match="no calibration"):
         view_study(uncalibrated, example_study(partial(seen_slice, uncalibrated)))
-    assert calibrated_on(None).startswith("not calibrated")
+    assert calibrated_on(uncalibrated).startswith("not calibrated")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +209,7 @@ def test_a_study_shows_the_mean_and_each_slice(reader, monkeypatch):
 def questions(*labels, choices=("absent", "present")):
     prompts = [["a."]] * len(choices)
     asked = [CalibratedQuestion(label, list(choices), prompts, 1.0, [1.0] * len(choices)) for label in labels]
-    return ZeroShotCalibration(asked, 0.9, {})
+    return ZeroShotCalibration(asked, 0.9, {}).questions
 
 
 def study_of(pooled, *of_slices):
@@ -222,8 +255,8 @@ def test_of_findings_the_verdict_of_a_patient_names_the_likely_in_the_mean(prese
     ("probabilities", "said"),
     [
         ([0.1, 0.7, 0.2], "most probable: no finding"),
-        ([0.4, 0.3, 0.3], "most probable: a finding (LBP)"),
-        ([0.35, 0.25, 0.4], "no answer: stenosis and a finding (LBP) are about as probable"),
+        ([0.4, 0.3, 0.3], "most probable: low back pain pattern (LBP)"),
+        ([0.35, 0.25, 0.4], "no answer: stenosis and low back pain pattern (LBP) are about as probable"),
     ],
 )
 def test_of_exclusive_classes_the_verdict_of_a_patient_is_the_most_probable_in_the_mean(probabilities, said):
@@ -262,9 +295,9 @@ def test_findings_of_single_slices_that_the_mean_does_not_name_are_told(pooled, 
         (
             [0.3, 0.6, 0.1],
             [[0.9, 0.05, 0.05], *[[0.1, 0.8, 0.1]] * 3],
-            "no finding. On single slices: a finding (LBP) (1 of 4)",
+            "no finding. On single slices: low back pain pattern (LBP) (1 of 4)",
         ),
-        ([0.6, 0.3, 0.1], [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], "slices, most probable: a finding (LBP)"),
+        ([0.6, 0.3, 0.1], [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], "slices, most probable: low back pain pattern (LBP)"),
         ([0.2, 0.7, 0.1], [[0.48, 0.42, 0.1], [0.1, 0.8, 0.1]], "slices, most probable: no finding"),
     ],
 )
