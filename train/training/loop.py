@@ -157,6 +157,7 @@ class Training:
                 seconds, rows_since = 0.0, 0
                 if epoch_ended:
                     line["validation_loss"] = self._validate(update)
+                    line |= self.task.validation_statistics()
                 log(line, self.output_dir / HISTORY, accelerator, bar)
             if update % args.save_every == 0 if args.save_every else epoch_ended:
                 save_state(accelerator, self.output_dir, update)

@@ -21,6 +21,9 @@ from tests.train.experiments.made_experiment import (
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.results import measure_experiment
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 HEADLINE = "probe/paper/unprojected"
 
 

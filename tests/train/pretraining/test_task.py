@@ -20,7 +20,7 @@ from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
-from train.pretraining.task import augmentation_warning, build_rows, validation_loss
+from train.pretraining.task import augmentation_warning, build_rows, validation_losses
 from train.training.loop import count_updates
 
 TINY_RESNET = {
@@ -73,7 +73,7 @@ def test_every_objective_trains_and_validates_in_half_precision(name, splits, ti
     for precision in ("no", "bf16"):
         runs = accelerator(precision)
         trained = trained_resnet(name, train_rows.labels)
-        validated = validation_loss(trained, validation_rows, 8, runs)
+        validated = validation_losses(trained, validation_rows, 8, runs)[0]
         batch = train_rows.__getitems__([(0, row) for row in range(0, 40, 5)])
         batch.pop("rows")
         prepared = runs.prepare(trained.train())
@@ -93,7 +93,7 @@ def test_a_validation_split_without_classes_is_one_class_of_the_training(name, s
     train_rows, validation_rows = rows_of(bare, tiny_processor, name)
     assert validation_rows.labels.tolist() == [[0, 0, 1]] * len(bare["validation"])
     trained = trained_resnet(name, train_rows.labels)
-    assert math.isfinite(validation_loss(trained, validation_rows, 8, accelerator("no")))
+    assert math.isfinite(validation_losses(trained, validation_rows, 8, accelerator("no"))[0])
 
 
 @pytest.mark.parametrize("augmentation", ["rephrasings", "both"])
@@ -120,7 +120,7 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
             )
         expected.append(0.3 * reports + 0.7 * augmented)
     assert len({round(loss.item(), 6) for loss in expected}) == 3
-    validated = validation_loss(trained, rows, 5, accelerator("no"))
+    validated = validation_losses(trained, rows, 5, accelerator("no"))[0]
     assert validated == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,6 +33,7 @@ STYLE: Any = {
     "figure.facecolor": "white",
     "text.parse_math": False,  # a class name with two `$` is no formula
     "savefig.dpi": 150,
+    "svg.hashsalt": "lumbarclip",  # the same figure is the same file
 }
 
 
@@ -43,11 +45,13 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Replace `folder/figures` by these figures, PNG by file name: all or none."""
+    """Replace `folder/figures` by these figures, PNG by file name with an SVG beside each: all or none."""
 
     def fill(unfinished: Path) -> None:
         for name, figure in figures.items():
             figure.savefig(unfinished / name)
+            with rc_context(STYLE):
+                figure.savefig((unfinished / name).with_suffix(".svg"), metadata={"Date": None})
 
     write_folder(folder / "figures", fill)
 

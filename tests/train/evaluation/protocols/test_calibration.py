@@ -15,6 +15,7 @@ from train.evaluation.protocols.calibration import (
     fit_temperature,
     measure_calibration,
     scale,
+    warn_of_reasons,
 )
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.statistics.metrics import expected_calibration_error
@@ -201,27 +202,36 @@ def test_the_truth_of_test_rows_changes_no_answer(make_targets):
 
 
 def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monkeypatch):
-    monkeypatch.setattr("train.evaluation.statistics.bootstrap._said", set())  # another test may have said the same
+    monkeypatch.setattr("train.evaluation.protocols.calibration._warned", set())  # another test may have said the same
     logits, targets = made_findings(make_targets, size=80)  # 20 patients
     for split in targets:
         logits[split][:, 0] = np.nan
     targets["validation"].labels[:, 1] = False
+    result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
     with caplog.at_level(logging.WARNING):
-        result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+        warn_of_reasons([result.calibration])
     reasons = result.calibration.reasons
     assert reasons["bulge"] == "there are no probabilities to calibrate"
     assert "one choice is true of all 80 validation rows" in reasons["stenosis"]
     assert "0 validation patients have it, and 0.9 coverage needs 9" in reasons["stenosis: present"]
-    assert "Calibration of stenosis" in caplog.text
-    told = caplog.messages.copy()
+    (told,) = caplog.messages  # one line
+    assert told == (
+        "Calibration: there are no probabilities to calibrate (bulge); T left at 1 (stenosis): one choice is true of "
+        "all 80 validation rows; in every set (stenosis: absent, stenosis: present): such as another choice has fewer "
+        "than the 9 validation patients that sets need."
+    )
     with caplog.at_level(logging.WARNING):
-        again = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
-    assert again.calibration.reasons == reasons and caplog.messages == told
+        warn_of_reasons([result.calibration, result.calibration])
+    assert caplog.messages == [told]
     assert np.isnan(result.probabilities[:, 0]).all()
     np.testing.assert_allclose(result.probabilities[:, 1], expit(logits["test"][:, 1]))
     assert not result.sets[:, 0].any()  # no answer
     assert result.sets[:, 1, 1].all()
-    assert np.isfinite([estimate.value for estimate in result.estimates.values()]).all()
+    undefined = {name: e.reason for name, e in result.estimates.items() if np.isnan(e.value)}
+    assert undefined and all(name.startswith("class_conditional/") for name in undefined)
+    assert set(undefined.values()) == {
+        "0 validation patients of the rarest, and sets of 90% coverage need 9 of each choice"
+    }
 
 
 def test_answers_that_are_all_equally_sure(make_targets):

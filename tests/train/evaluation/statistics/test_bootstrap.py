@@ -18,6 +18,9 @@ from train.evaluation.statistics.bootstrap import (
     undefined_estimate,
 )
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 RESAMPLING = Resampling(40, seed=3)
 PATIENT_IDS = np.repeat([f"p{patient}" for patient in range(12)], 5)
 MACRO_F1 = partial(metrics.macro_f1, num_classes=2)
@@ -80,7 +83,7 @@ def test_the_same_gap_is_told_once_and_what_was_silenced_is_not_told(caplog, mon
         undefined_estimate(4, "no row with `x`")
     with caplog.at_level(logging.WARNING, bootstrap.__name__):
         estimates = [undefined_estimate(4, f"no row with `{name}`") for name in "xyx"]
-    assert caplog.messages == [f"A metric is undefined: no row with `{name}`." for name in "xy"]
+    assert caplog.messages == [f"A metric is not defined: no row with `{name}`." for name in "xy"]
     assert [estimate.reason for estimate in estimates] == [f"no row with `{name}`" for name in "xyx"]
 
 
@@ -91,7 +94,7 @@ def test_absent_class_is_undefined_and_named(caplog, monkeypatch):
     )
     assert math.isnan(estimate.value)
     assert "Modic change" in caplog.text
-    assert "undefined (no row with `Modic change`)" in str(estimate)
+    assert "not defined: no row with `Modic change`" in str(estimate)
     entry = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
     assert entry == {"value": None, "low": None, "high": None, "n": 4, "reason": "no row with `Modic change`"}
 
