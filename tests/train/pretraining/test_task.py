@@ -18,6 +18,7 @@ from train.data.batch_sampler import TrainingSet
 from train.data.loaders import plan_batches, target_classes
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
+from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
 from train.pretraining.task import augmentation_warning, build_rows, validation_losses
@@ -122,6 +123,27 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
     assert len({round(loss.item(), 6) for loss in expected}) == 3
     validated = validation_losses(trained, rows, 5, accelerator("no"))[0]
     assert validated == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["lumbarclip", "clip", "siglip"])
+def test_validation_is_also_measured_at_the_number_of_pairs_of_a_step(objective, splits, tiny_processor, accelerator):
+    """By encoding the batches one by one; a training loss compares only with this."""
+    train_rows, rows = rows_of(splits, tiny_processor, objective=objective)
+    trained = trained_resnet(objective, None if train_rows.labels is None else train_rows.labels)
+    of_all, of_batches = validation_losses(trained, rows, 3, accelerator("no"))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    expected = []
+    for batch in (batch for batch in order.split(3) if len(batch) == 3):
+        inputs = rows.__getitems__([(0, row) for row in batch.tolist()])
+        labels = inputs.pop("labels", None)
+        inputs.pop("rows")
+        with torch.no_grad():
+            expected.append(trained.objective(trained.encode(inputs), labels, gather=keep_local).item())
+    assert len(expected) > 1
+    assert of_batches == pytest.approx(np.mean(expected), abs=1e-5)
+    assert abs(of_all - of_batches) > 1e-3
+    assert validation_losses(trained, rows, len(rows), accelerator("no"))[1] == pytest.approx(of_all, abs=1e-5)
+    assert validation_losses(trained, rows, len(rows) + 1, accelerator("no"))[1] is None
 
 
 def test_one_text_per_pair_validates_the_reports_alone(splits, tiny_processor):

@@ -1,7 +1,7 @@
 """Write the report of an experiment from its `results.json`: tables and figures, as Markdown and as one HTML page."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from train.reporting.experiment import tables
 from train.reporting.figures.experiment import draw_charts
 from train.reporting.figures.style import save_figures
 from train.reporting.rendering import TEMPLATES, fill_template, html_page
-from train.reporting.run_report import opening_values
+from train.reporting.run_report import SYSTEM_NAMES, opening_values
 from train.reporting.tables import format_entry, undefined_notes
 
 LEVEL = 0.05  # of Holm's correction
@@ -100,58 +100,63 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
 
 
 def experiment_summary(results: Mapping[str, Any]) -> list[Markdown]:
-    """Say in a few lines which system leads, or what the reference reaches if none can; and which runs are missing."""
-    group, metric = results["headline"]["group"], results["headline"]["metric"]
-    lines = [lead_in_words(results, metric)]
-    if not lines[0]:
-        reference = results["headline"]["reference"]
-        entry = tables.metric_of(results["systems"].get(reference, {"metrics": {}}), group, metric)
-        words = f"{escape_markdown(reference)}: {tables.metric_name(metric)} {format_entry(entry)}."
-        lines = [words if entry else f"{escape_markdown(reference)} has no finished run."]
-    lines += [
-        lead_in_words(results, other)
-        for other in dict.fromkeys(entry["metric"] for entry in results["comparisons"])
-        if other != metric
-    ][:2]
+    """Say in a few lines which system leads, what the best baseline reaches, and what is missing."""
+    headline, seeds = results["headline"], len(results["experiment"]["seeds"])
+    lines = [_lead_in_words(results), _best_baseline_in_words(results)]
+    others = [e for e in results["comparisons"] if e["to"] == "best" and e["metric"] != headline["metric"]]
+    highest = [
+        f"{tables.metric_name(e['metric'])}: {escape_markdown(e['first'])}, "
+        f"{format_entry(tables.metric_of(results['systems'][e['first']], e['group'], e['metric']))}"
+        for e in others
+    ]
+    lines.append(f"Highest {'; '.join(highest)}." if highest else "")
     badly = sum(run["state"] != "done" for run in results["runs"])
-    lines.append(f"{badly} of {len(results['runs'])} runs did not finish; the last table says why." if badly else "")
-    return [Markdown(line) for line in lines if line]
+    missing = f"{badly} of {len(results['runs'])} runs did not finish; a table at the end says why. " if badly else ""
+    one_seed = "One seed: another training run may order the systems otherwise." if seeds == 1 else ""
+    return [Markdown(line) for line in (*lines, (missing + one_seed).strip()) if line]
 
 
-def lead_in_words(results: Mapping[str, Any], metric: str) -> str:
-    """Say which system has the highest metric, and over which others its lead is more than chance.
-
-    Returns:
-        Markdown in one line; empty where systems are not compared.
-    """
-    best = next((e for e in results["comparisons"] if e["to"] == "best" and e["metric"] == metric), None)
+def _lead_in_words(results: Mapping[str, Any]) -> str:
+    """Say which system has the highest metric, and over how many its lead is more than chance."""
+    headline = results["headline"]
+    words = tables.metric_name(headline["metric"])
+    best = _comparison(results, "best")
+    title = best["first"] if best else headline["reference"]
+    entry = tables.metric_of(results["systems"].get(title, {"metrics": {}}), headline["group"], headline["metric"])
+    if entry is None:
+        return f"{escape_markdown(title)} has no finished run."
     if best is None:
+        return f"{escape_markdown(title)}: {words} {format_entry(entry)}."
+    names = ", ".join(map(escape_markdown, [title, *best.get("tied", [])]))
+    defined = [difference for difference in best["differences"].values() if difference["p_holm"] is not None]
+    ahead = sum(difference["value"] > 0 and difference["p_holm"] < LEVEL for difference in defined)
+    of_others = f"it leads {ahead} of {len(defined)} other systems after Holm's correction"
+    rest = (
+        "" if ahead == len(defined) else "; its lead over the rest may be chance" if ahead else ", so it may be chance"
+    )
+    return f"**{names}**: highest {words} of the systems, {format_entry(entry)}; {of_others}{rest}."
+
+
+def _best_baseline_in_words(results: Mapping[str, Any]) -> str:
+    """Say what the best baseline reaches, and whether the best system is above it; empty without baselines."""
+    headline = results["headline"]
+    entries = {
+        name: entry
+        for name, of in results["baselines"].items()
+        if (entry := tables.metric_of(of, headline["group"], headline["metric"])) and entry["value"] is not None
+    }
+    if not entries or (compared := _comparison(results, "baselines of the best")) is None:
         return ""
-    entry = results["systems"][best["first"]]["metrics"][best["group"]][metric]
-    found = {name: difference for name, difference in best["differences"].items() if difference["value"] is not None}
-    sure = [name for name, difference in found.items() if difference["excludes_zero"]]
-    kept = [name for name in sure if found[name]["p_holm"] < LEVEL]
-    unsure = [name for name in found if name not in sure]
-    first, *tied = [best["first"], *best.get("tied", [])]
-    has = f"**{escape_markdown(first)}** has" if not tied else f"**{listed([first, *tied])}** share"
-    sentences = [f"{has} the highest {tables.metric_name(metric)}, {format_entry(entry)}."]
-    if unsure:
-        sentences.append(f"Its lead over {listed(unsure)} may be chance: the 95 % interval includes zero.")
-    if lost := [name for name in sure if name not in kept]:
-        sentences.append(f"After Holm's correction, so may its lead over {listed(lost)}.")
-    if kept:
-        tests = best["num_comparisons"]
-        holm = f", also after Holm's correction for {tests} tests" if tests > 1 else ""
-        sentences.append(f"It leads {listed(kept)}{holm}.")
-    return " ".join(sentences)
+    name = max(entries, key=lambda baseline: entries[baseline]["value"])
+    difference = compared["differences"].get(name, {"low": None})
+    if difference["low"] is None:
+        return ""
+    place = "below" if difference["low"] > 0 else "above" if difference["high"] < 0 else "not told apart from"
+    title, baseline = escape_markdown(compared["first"]), SYSTEM_NAMES[name]
+    return f"The best baseline, {baseline}, has {format_entry(entries[name])}: {place} {title}."
 
 
-def listed(names: Sequence[str]) -> Markdown:
-    """Join names in a sentence.
-
-    Example:
-        >>> listed(["CLIP", "GLoRIA", "SigLIP"]), listed(["CLIP"])
-        ('CLIP, GLoRIA and SigLIP', 'CLIP')
-    """
-    *others, last = map(escape_markdown, names)
-    return Markdown(f"{', '.join(others)} and {last}" if others else last)
+def _comparison(results: Mapping[str, Any], to: str) -> Mapping[str, Any] | None:
+    """Find a comparison of the headline metric."""
+    found = (e for e in results["comparisons"] if e["to"] == to and e["metric"] == results["headline"]["metric"])
+    return next(found, None)

@@ -1,5 +1,7 @@
 """One look for all figures: fonts, palette, axes."""
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ STYLE: Any = {
     "savefig.dpi": 150,
     "svg.hashsalt": "lumbarclip",  # the same figure is the same file
 }
+COMMENTS = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -51,7 +54,10 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
         for name, figure in figures.items():
             figure.savefig(unfinished / name)
             with rc_context(STYLE):
-                figure.savefig((unfinished / name).with_suffix(".svg"), metadata={"Date": None})
+                drawing = io.BytesIO()
+                figure.savefig(drawing, format="svg", metadata={"Date": None})
+            # Comments repeat each text as typed, also characters that XML does not allow.
+            (unfinished / name).with_suffix(".svg").write_bytes(COMMENTS.sub(b"", drawing.getvalue()))
 
     write_folder(folder / "figures", fill)
 

@@ -236,3 +236,24 @@ def test_what_was_measured_on_other_rows_is_refused(truth):
         difference(resample([one], RESAMPLING), resample([shorter], RESAMPLING))
     with pytest.raises(ValueError, match="one patient id for each row"):
         resample([Measure(metrics.mean, [np.arange(61)], PATIENT_IDS[:59])], RESAMPLING)
+
+
+@pytest.mark.parametrize("num_patients, is_told", [(2, False), (4, False), (19, False), (20, True), (45, True)])
+def test_a_difference_of_few_patients_is_not_told(monkeypatch, caplog, num_patients, is_told):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    patients = np.repeat(np.arange(num_patients), 6)  # rows do not count
+    ours, theirs = np.ones(len(patients)), np.zeros(len(patients))
+    with caplog.at_level(logging.WARNING):
+        estimate = paired_difference(metrics.mean, [ours], [theirs], patients, RESAMPLING)
+    assert (estimate.value == 1) is is_told
+    if not is_told:
+        assert estimate.reason == f"too few to rank: {num_patients} patients, and a comparison needs 20"
+        assert math.isnan(estimate.low)
+    assert not caplog.messages  # the report opens with it
+
+
+def test_what_is_undefined_for_another_reason_keeps_it(monkeypatch):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    measure = Measure(metrics.auroc, [np.zeros(4), np.arange(4)], np.array(list("aabb")), "no row of `LBP`")
+    one = resample([measure], RESAMPLING)
+    assert difference(one, one).estimate().reason == "no row of `LBP`"

@@ -357,4 +357,32 @@ def test_a_title_reaches_no_file_and_is_no_formula(whole, tmp_path, text):
     (tmp_path / "out").mkdir()
     write_report(hostile_experiment(whole, text), tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("src=") == page.count('src="data:image/png') == len(list((tmp_path / "out/figures").iterdir()))
+    assert (
+        page.count("src=") == page.count('src="data:image/png') == len(list((tmp_path / "out/figures").glob("*.png")))
+    )
+
+
+def test_an_experiment_opens_with_a_summary_and_a_chart(whole):
+    report = experiment_report(whole, ["systems.png"])
+    opening = report.partition("## Systems")[0]
+    lines = re.findall(r"^- .*$", opening, flags=re.M)
+    assert 3 <= len(lines) <= 4 and all(len(line) < 400 for line in lines)
+    assert "highest macro F1 of the systems" in lines[0] and "after Holm" in lines[0]
+    assert lines[1].startswith("- The best baseline, HOG, has 0.")
+    assert "3 of 18 runs did not finish" in lines[-1]
+    assert opening.count("(figures/systems.png)") == report.count("(figures/systems.png)") == 1
+
+
+def test_few_patients_are_not_ranked_by_report_page_and_chart(monkeypatch, tmp_path):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    answers = {"Low": [class_answers(wrong=range(12))], "High": [class_answers(wrong=[0])]}
+    systems = {"Low": system(), "High": system("clip")}
+    results = described(answers, exclusive_targets(), systems, [summary(title) for title in answers])
+    write_report(results, tmp_path)
+    report, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    assert report.split("\n\n")[1].startswith("**Too few to rank: 8 patients, and a comparison needs 20.**")
+    assert page.partition("<body>")[2].partition("</h1>")[2].strip().startswith("<p><strong>Too few to rank")
+    assert "highest" not in report and "share" not in report.partition("## Cost")[0].partition("## Systems")[2]
+    assert "## Differences\n\nToo few to rank" in report and "p after Holm" not in report
+    chart = draw_charts(results)["systems.png"].axes[0]
+    assert [label.get_text() for label in chart.get_yticklabels()] == ["Low", "High"]  # not sorted
