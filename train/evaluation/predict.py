@@ -146,9 +146,9 @@ def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: Trai
     predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
     by_prompts = {split: zero_shot_logits(learned_from[PROJECTED][split], *prompts) for split in paper.logits}
     logits = {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}
-    fitted = {name: fit_calibration(of["validation"], targets["validation"]) for name, of in logits.items()}
-    warn_of_reasons(fitted.values())
-    for name, calibration in fitted.items():
+    calibrations = {name: fit_calibration(of["validation"], targets["validation"]) for name, of in logits.items()}
+    warn_of_reasons(calibrations.values())
+    for name, calibration in calibrations.items():
         predictions |= calibrated_predictions(name, calibration, logits[name]["test"], test)
     return predictions
 

@@ -77,7 +77,7 @@ def measures_of(
 def was_scaled(predictions: Predictions) -> bool:
     """Whether a temperature was fitted, in any fold: one that is left at 1 changes no probability."""
     before, after = (predictions.get(f"{state}/{CALIBRATED}") for state in ("uncalibrated", "calibrated"))
-    return before is None or not np.array_equal(before, after, equal_nan=True)
+    return before is None or after is None or not np.array_equal(before, after, equal_nan=True)
 
 
 def _shown(group: str, headline: str, names: Iterable[str]) -> list[str]:

@@ -34,6 +34,7 @@ class PretrainingTask(Task):
     verb: ClassVar[str] = "pretraining"
     args: PretrainArguments
     processor: LumbarCLIPProcessor
+    loss_of_batches: float | None = None  # of the last validation, at the pairs of a step
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
@@ -206,7 +207,7 @@ def validation_losses(
         return loss, loss if len(rows) >= pairs_at_once else None
     output = _join(outputs)
     pairs_of_step = batch_size * accelerator.num_processes
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(output.image_embeds.device)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(output["image_embeds"].device)
     batches = [batch for batch in order.split(pairs_of_step) if len(batch) == pairs_of_step]
     with accelerator.autocast():
         of_batches = [

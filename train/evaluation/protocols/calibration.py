@@ -322,8 +322,8 @@ def calibration_estimates(
     for (kind, reasons), of_kind in zip(reasons_by_kind.items(), (sets, marginal_sets), strict=True):
         fitted = [column for column, reason in enumerate(reasons) if not reason]
         columns = fitted or list(range(len(learned)))
-        arrays = truth[:, columns], after[:, columns], of_kind[:, learned][:, columns]
-        of_sets = set_estimates(*arrays, choice_names(targets), *drawn, unfitted="" if fitted else reasons[0])
+        of_columns = truth[:, columns], after[:, columns], of_kind[:, learned][:, columns]
+        of_sets = set_estimates(*of_columns, choice_names(targets), *drawn, unfitted="" if fitted else reasons[0])
         estimates |= {f"{kind}/{name}": estimate for name, estimate in of_sets.items()}
     return estimates
 

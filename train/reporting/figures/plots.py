@@ -107,8 +107,8 @@ def interval_chart(
         if position % 2:
             axes.axhspan(position - 0.5, position + 0.5, color="#F6F6F6", zorder=0)
         if all(entry["value"] is None for entry in entries.values()):
-            place = {"transform": axes.get_yaxis_transform(), "va": "center", "color": GREY}
-            axes.text(0.02, position, "not defined", **place)
+            across = axes.get_yaxis_transform()
+            axes.text(0.02, position, "not defined", transform=across, va="center", color=GREY)
         for index, system in enumerate(systems):
             entry = entries.get(system)
             if entry is None or entry["value"] is None:
