@@ -13,13 +13,13 @@ help: ## Show this list
 
 demo: .venv/installed-train ## Build the synthetic set, pretrain, evaluate, and print runs/demo/report.md
 	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 300 --num_proc 2 --out data/synthetic --overwrite
-	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/demo.yaml --overwrite
+	$(RUN)/accelerate launch --quiet --num_processes 1 train/pretrain.py train/configs/demo.yaml --overwrite
 	@cat runs/demo/report.md
 	@echo "Made runs/demo: checkpoint, metrics.json, report.md, figures"
 
 smoke: .venv/installed-train ## Run the steps of `make demo` in under a minute, to check that they work; the numbers mean nothing
 	$(BIN)/python -m data_scripts.build --source synthetic --num_patients 24 --out data/smoke --overwrite
-	$(RUN)/accelerate launch --num_processes 1 train/pretrain.py train/configs/smoke.yaml --overwrite
+	$(RUN)/accelerate launch --quiet --num_processes 1 train/pretrain.py train/configs/smoke.yaml --overwrite
 
 app: .venv/installed-app ## Try a checkpoint in the browser: the one from `make demo`, or CHECKPOINT=folder-or-Hub-id
 	$(BIN)/python app.py --checkpoint $(or $(CHECKPOINT),runs/demo/checkpoint)

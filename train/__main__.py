@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-from data_scripts.system.command_line import FAILED, arguments_class_of, build_parser, run
+from data_scripts.system.command_line import FAILED, arguments_class_of, build_parser, is_settings_file, run
 
 # Name: module with `main(args)`, and what it does.
 COMMANDS = {
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         nearest = get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        if is_settings_file(words[0]):
+            hint = f" Name the command first, such as lumbarclip pretrain {words[0]}."
         print(f"error: {words[0]!r} is not a command.{hint} lumbarclip --help lists all.", file=sys.stderr)
         return FAILED
     sys.argv = [f"lumbarclip {name}", *words[1:]]  # what help and records of a run show

@@ -27,6 +27,7 @@ from data_scripts.system.markdown import printable
 ArgumentsT = TypeVar("ArgumentsT")
 USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed in one line; all others are bugs
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
+EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
 NOISY = ("accelerate", "httpx2")  # log a line for each saved state, and for each request
 
 
@@ -89,6 +90,8 @@ def run(main: Callable[[Any], int | None], argv: Sequence[str] | None = None) ->
                 message = f"Cannot write to standard output: {disk_error(error)}"
         if message is None:
             raise
+        if settings is None and os.environ.get("RANK", "0") != "0":
+            return FAILED  # all processes of a launch parse the same words, and the first says what is wrong
         print(f"error: {printable(message)}", file=sys.stderr)
         return FAILED
     finally:
@@ -180,7 +183,7 @@ def parse_arguments(
     if all(action.option_strings for action in parser._actions):  # for the help: words[0] is read before the options
         parser.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="Settings in YAML; options win over them.")
     given = dict(defaults or {})
-    if words and words[0].endswith((".yaml", ".yml")):
+    if words and is_settings_file(words[0]):
         given |= read_settings(Path(words.pop(0)), arguments_class)
     parser.set_defaults(**given)
     for action in parser._actions:
@@ -190,14 +193,44 @@ def parse_arguments(
         known = [option for action in parser._actions for option in action.option_strings]
         nearest = get_close_matches(unknown[0].partition("=")[0], known, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        if files := [word for word in (*unknown, getattr(namespace, "config", None) or "") if is_settings_file(word)]:
+            hint = f" A settings file comes first, without an option: {files[0]}."
         raise ValueError(f"{' '.join(unknown)}: no such setting.{hint} --help lists all settings.")
     values = vars(namespace)
     if word := values.pop("config", None):
-        raise ValueError(f"{word} is neither an option nor a .yaml file of settings. --help lists all settings.")
+        if is_settings_file(word):
+            _check_settings_file(Path(word))
+            raise ValueError(f"{word}: one settings file may be given, as the first word, before the options.")
+        hint = f"{_nearest_settings(Path(word))} --help lists all settings."
+        raise ValueError(f"{word} is neither an option nor a .yaml file of settings.{hint}")
     # Defaults are left to the dataclass, which makes a new list or mapping each time.
     settings = arguments_class(**{name: value for name, value in values.items() if value is not MISSING})
     check_choices(settings)
     return settings
+
+
+def is_settings_file(word: str) -> bool:
+    """Whether a word of the command line names a YAML file."""
+    return word.lower().endswith((".yaml", ".yml")) and not word.startswith("-")
+
+
+def _check_settings_file(path: Path) -> None:
+    """Raise a FileNotFoundError with the way out if there is no such file."""
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder, not a settings file.{_nearest_settings(path)}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No settings file {path}.{_nearest_settings(path)} --help lists what it may set; examples are in "
+            "train/configs."
+        )
+
+
+def _nearest_settings(path: Path) -> str:
+    """Name the settings file that was probably meant: in the same folder, or an example of this project."""
+    folders = (path.parent, EXAMPLES, EXAMPLES / "experiments")
+    files = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.y*ml") if file.is_file()}
+    nearest = get_close_matches(path.stem, files, n=1)
+    return f" Did you mean {os.path.relpath(files[nearest[0]])}?" if nearest else ""
 
 
 def build_parser(arguments_class: type, parser: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
@@ -250,8 +283,7 @@ def read_settings(path: Path, arguments_class: type) -> dict[str, Any]:
                 seen.add((key.tag, key.value))
             return node
 
-    if not path.is_file():
-        raise FileNotFoundError(f"No settings file {path}. Examples are in train/configs.")
+    _check_settings_file(path)
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), UniqueKeysLoader) or {}
     except yaml.MarkedYAMLError as error:

@@ -19,6 +19,14 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
+def any_number_is_ranked():
+    """Systems are compared on the few patients of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return tmp_path_factory.mktemp("saved") / "checkpoint"
 

@@ -24,6 +24,7 @@ def dataset(tiny_dataset_folder):
     return load_dataset(str(tiny_dataset_folder))
 
 
+@pytest.mark.usefixtures("any_number_is_ranked")
 def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, monkeypatch):
     save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
     history = {"update": 1, "loss": 2.0, "learning_rate": 1e-3, "inverse_temperature": 14.0}

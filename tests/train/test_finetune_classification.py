@@ -66,7 +66,8 @@ def read_json(settings, name):
     return json.loads((Path(settings["output_dir"]) / name).read_text())
 
 
-def test_the_checkpoint_answers_as_was_measured(settings):
+def test_the_checkpoint_answers_as_was_measured(settings, monkeypatch):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_FOR_TEMPERATURE", 1)
     run(settings)
     folder = f"{settings['output_dir']}/checkpoint"
     model = AutoModelForImageClassification.from_pretrained(folder)
@@ -96,6 +97,9 @@ def test_the_checkpoint_answers_as_was_measured(settings):
     assert predictions["fine_tuned"][0] == pytest.approx([scores[0][name] for name in names], rel=1e-3)
     report = (Path(settings["output_dir"]) / "report.md").read_text()
     assert "| fine-tuned " in report and "Research use only" in report
+    assert (
+        report.split("\n\n")[1].startswith("**Too few to rank: 3 patients") and "## Summary\n\n- Fine-tuned: " in report
+    )
 
 
 @pytest.mark.slow

@@ -138,7 +138,8 @@ def test_rows_without_labels_are_neither_learned_from_nor_measured(dataset, part
 
     def metrics_of(of_rows, targets):
         made = encoded(of_rows)
-        return measure(predict(made, targets, np.arange(len(made.texts))), targets["test"], Resampling(10, 0))
+        predictions = predict(made, targets, np.arange(len(made.texts)))
+        return measure(predictions, targets["test"], targets["validation"], Resampling(10, 0))
 
     whole = metrics_of(lambda number: np.ones(number, dtype=bool), targets)
     without = metrics_of(lambda number: np.arange(number) % 3 > 0, read_targets(kept))

@@ -133,11 +133,10 @@ def draw_figures(measured: ClassifierMetrics, targets: Targets, where: str) -> d
     names, figures, probabilities = targets.label_names, {}, measured.predictions["fine_tuned"]
     confidence, correct = confidence_and_correctness(targets, probabilities)
     error = measured.calibration.estimates["calibrated/expected_calibration_error"].value
+    shown = "no temperature" if np.isnan(error) else f"calibrated: error {error:.3f}"
     counted = "images" if targets.exclusive else "answers"
     title = f"Classifier\n{where}"
-    figures["reliability.png"] = reliability_diagrams(
-        {f"calibrated: error {error:.3f}": (confidence, correct)}, counted, title
-    )
+    figures["reliability.png"] = reliability_diagrams({shown: (confidence, correct)}, counted, title)
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, probabilities.argmax(1), len(names))
         figures["confusion.png"] = confusion_matrix(counts, names, "class", title)

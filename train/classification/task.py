@@ -21,7 +21,7 @@ from train.classification.data import ClassificationData, LabelledImages, read_d
 from train.classification.evaluation import predict_logits
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
-from train.evaluation.protocols.calibration import fit_calibration
+from train.evaluation.protocols.calibration import fit_calibration, warn_of_reasons
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
@@ -106,7 +106,9 @@ class ClassificationTask(Task):
     def calibrate(self, model: PreTrainedModel) -> None:
         model.config.class_temperatures = model.config.class_temperatures_fitted_on = None
         logits = predict_logits(model, self.validation_rows, self.args.batch_size)
-        fitted = fit_calibration(logits, self.data.targets["validation"]).temperatures.tolist()
+        calibration = fit_calibration(logits, self.data.targets["validation"])
+        warn_of_reasons([calibration])
+        fitted = calibration.temperatures.tolist()
         model.config.class_temperatures = fitted * len(self.data.class_names) if self.data.exclusive else fitted
         model.config.class_temperatures_fitted_on = {DIGESTS: weights_digests(model)}
 

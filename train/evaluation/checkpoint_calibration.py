@@ -23,7 +23,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, check_drift, recorded_change
 from train.evaluation.features import encode_images_once, encode_texts
-from train.evaluation.protocols.calibration import TARGET_COVERAGE, fit_calibration
+from train.evaluation.protocols.calibration import TARGET_COVERAGE, fit_calibration, warn_of_reasons
 from train.evaluation.protocols.conformal import IN_EVERY_SET
 from train.evaluation.questions import as_label_logits, choice_names
 from train.evaluation.targets import Targets
@@ -85,6 +85,7 @@ def fit_zero_shot_calibration(
     logits = zero_shot_logits(*embeds, model.inverse_temperature.item(), asked).double().numpy()
     logits, targets = logits[targets.is_labelled], targets.select(targets.is_labelled, targets.split)
     fitted = fit_calibration(as_label_logits(logits, targets), targets, target_coverage)
+    warn_of_reasons([fitted])
     return replace(
         asked,
         questions=[

@@ -126,7 +126,7 @@ def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Ma
     def macro(metric: metrics.Metric, predicted: Array, columns: list[int]) -> Measure:
         kept = [k for k in columns if k not in reasons]
         if not kept:
-            return _undefined(targets, "; ".join(reasons.values()))
+            return undefined_measure(targets, "; ".join(reasons.values()))
         return measure(partial(metrics.mean_over_findings, metric), [targets.labels[:, kept], predicted[:, kept]])
 
     measures = {
@@ -140,7 +140,7 @@ def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Ma
     for k, name in enumerate(targets.label_names):
         for metric in (metrics.auroc, metrics.average_precision):
             defined = measure(metric, [targets.labels[:, k], scores[:, k]])
-            measures[f"{metric.__name__}/{name}"] = _undefined(targets, reasons[k]) if k in reasons else defined
+            measures[f"{metric.__name__}/{name}"] = undefined_measure(targets, reasons[k]) if k in reasons else defined
     return measures
 
 
@@ -169,7 +169,8 @@ def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: R
     return {"macro_auroc": paired_difference(metrics.macro_auroc, arrays, others, targets.patient_ids, resampling)}
 
 
-def _undefined(targets: Targets, reason: str) -> Measure:
+def undefined_measure(targets: Targets, reason: str) -> Measure:
+    """Make a metric that is not defined, for this reason."""
     return Measure(lambda *_, **__: np.array(math.nan), [targets.patient_ids], targets.patient_ids, reason)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.predictions import Predictions, of_baselines, of_labelled_rows
-from train.evaluation.protocols.calibration import calibration_estimates
+from train.evaluation.protocols.calibration import calibration_estimates, find_unfitted
 from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
 from train.evaluation.protocols.retrieval import RANKINGS, retrieval_measures
@@ -20,10 +20,11 @@ CALIBRATED = {"paper": "paper/unprojected", "zero_shot": "zero_shot"}  # names i
 NEED_PROBABILITIES = ("auroc", "average_precision", "macro_auroc", "macro_average", "expected_calibration_error")
 
 
-def measure(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Any]:
+def measure(predictions: Predictions, targets: Targets, validation: Targets, resampling: Resampling) -> dict[str, Any]:
     """Measure the predictions of one run for one split, with or without baselines.
 
     Rows that were not labelled count for grades and retrieval. Where no label was predicted, what needs one is empty.
+    What the patients of `validation` were too few to fit is undefined.
 
     Returns:
         JSON values: `linear_probe`, `zero_shot`, `zero_shot_first_prompt`, `retrieval`, `baselines` (each with its
@@ -37,7 +38,7 @@ def measure(predictions: Predictions, targets: Targets, resampling: Resampling) 
         for which in ("zero_shot", "zero_shot_first")
     )
     retrieval = retrieval_measures(predictions, "retrieval/report", targets.patient_ids)
-    further = further_estimates(predictions, targets, resampling)
+    further = further_estimates(predictions, targets, validation, resampling)
     return {
         "linear_probe": as_entries(probe_estimates(predictions, targets, resampling)),
         "zero_shot": as_entries(zero_shot),
@@ -82,18 +83,20 @@ def probe_difference(
 
 
 def further_estimates(
-    predictions: Predictions, targets: Targets, resampling: Resampling
+    predictions: Predictions, targets: Targets, validation: Targets, resampling: Resampling
 ) -> dict[str, dict[str, Estimate]]:
     """Measure everything but the headline probes, zero-shot and plain retrieval, by protocol."""
     further: dict[str, dict[str, Estimate]] = {}
     if HEADLINE in predictions:
-        further = label_groups(*of_labelled_rows(predictions, targets), resampling)
+        further = label_groups(*of_labelled_rows(predictions, targets), validation, resampling)
     for group in (f"retrieval/{hits}" for hits in RANKINGS if hits != "report"):
         further[group] = estimates_of(retrieval_measures(predictions, group, targets.patient_ids), resampling)
     return further
 
 
-def label_groups(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, dict[str, Estimate]]:
+def label_groups(
+    predictions: Predictions, targets: Targets, validation: Targets, resampling: Resampling
+) -> dict[str, dict[str, Estimate]]:
     """Measure the further protocols that predict labels, on labelled rows."""
     further = {
         name: label_estimates(targets, predicted, resampling)
@@ -105,6 +108,7 @@ def label_groups(predictions: Predictions, targets: Targets, resampling: Resampl
             further[name] = {key: of for key, of in further[name].items() if not key.startswith(NEED_PROBABILITIES)}
     for pooling, name in (("mean", HEADLINE), ("attention", "patient_attention")):
         further[f"patients/{pooling}"] = estimates_of(patient_measures(targets, predictions[name]), resampling)
+    unfitted = find_unfitted(validation.select(validation.is_labelled, validation.split))
     for short, name in CALIBRATED.items():
         further[f"calibration/{short}"] = calibration_estimates(
             targets,
@@ -113,6 +117,7 @@ def label_groups(predictions: Predictions, targets: Targets, resampling: Resampl
             as_sets(predictions[f"sets/{name}"], targets),
             as_sets(predictions[f"marginal_sets/{name}"], targets),
             resampling,
+            unfitted,
         )
     return further
 

@@ -20,7 +20,7 @@ from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
-from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
+from train.evaluation.protocols.calibration import Calibration, apply_calibration, fit_calibration, warn_of_reasons
 from train.evaluation.protocols.decision_threshold import threshold_decisions
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
@@ -145,8 +145,11 @@ def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: Trai
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
     predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
     by_prompts = {split: zero_shot_logits(learned_from[PROJECTED][split], *prompts) for split in paper.logits}
-    for name, logits in {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}.items():
-        predictions |= calibrated_predictions(name, logits, targets)
+    logits = {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}
+    calibrations = {name: fit_calibration(of["validation"], targets["validation"]) for name, of in logits.items()}
+    warn_of_reasons(calibrations.values())
+    for name, calibration in calibrations.items():
+        predictions |= calibrated_predictions(name, calibration, logits[name]["test"], test)
     return predictions
 
 
@@ -234,20 +237,20 @@ def imbalance_corrections(
     return predictions | {f"decision/paper_threshold/{UNPROJECTED}": threshold_decisions(paper.probabilities, targets)}
 
 
-def calibrated_predictions(name: str, logits: Mapping[str, Array], targets: TargetsBySplit) -> Predictions:
-    """Calibrate a classifier on validation rows, and predict the test rows before and after.
+def calibrated_predictions(name: str, calibration: Calibration, logits: Array, test: Targets) -> Predictions:
+    """Predict the test rows by a classifier before and after calibration.
 
     Args:
         name: Name of the classifier.
-        logits: Splits `validation` and `test`, from a classifier that was fitted on neither. Shape (N, K).
-        targets: By split.
+        calibration: Fitted on validation rows.
+        logits: Those of the test rows. Shape (N, K).
+        test: The rows; their truth is not used.
 
     Returns:
         `uncalibrated/NAME`, `calibrated/NAME`, `sets/NAME` and `marginal_sets/NAME`.
     """
-    test, calibration = targets["test"], fit_calibration(logits["validation"], targets["validation"])
-    calibrated, sets, marginal_sets = apply_calibration(calibration, logits["test"], test)
-    uncalibrated = softmax(logits_as_questions(logits["test"], test), axis=2)
+    calibrated, sets, marginal_sets = apply_calibration(calibration, logits, test)
+    uncalibrated = softmax(logits_as_questions(logits, test), axis=2)
     return {
         f"uncalibrated/{name}": as_label_probabilities(uncalibrated, test),
         f"calibrated/{name}": calibrated,

@@ -17,6 +17,7 @@ from train.evaluation.baselines import pixel_features
 from train.evaluation.predict import predict_baselines, predict_majority
 from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
+from train.evaluation.statistics.minima import too_few_to_rank
 from train.evaluation.targets import Targets, count_labels, missing_labels, read_rows, read_targets
 from train.experiments.spec import ExperimentArguments
 
@@ -63,6 +64,7 @@ class ExperimentData:
             "split": targets.split,
             "num_rows": len(targets),
             "num_patients": len(set(targets.patient_ids)),
+            "num_labelled_patients": len(set(targets.patient_ids[targets.is_labelled])),
             "leak": self.leak,
             "synthetic": all(source.startswith("synthetic") for source in self.sources),
             "labels": count_labels(targets),
@@ -92,8 +94,11 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
             folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
     missing = missing_labels({targets.split: targets})
-    if missing and show_progress:
-        logger.warning(missing)
+    num_labelled = len(set(targets.patient_ids[targets.is_labelled]))
+    too_few = too_few_to_rank(num_labelled or len(set(targets.patient_ids)))
+    for warning in filter(None, (too_few and f"{too_few[0].upper()}{too_few[1:]}.", missing)):
+        if show_progress:
+            logger.warning(warning)
     facts = DataFacts(experiment.dataset, parts, show_progress)
     facts.check_leaks(experiment.allow_leaks)
     return ExperimentData(

@@ -33,6 +33,7 @@ SUMMARY = ("accuracy", "macro_f1", "balanced_accuracy", "minority_recall", "auro
 # The headline probe and prompts also have these, and each label.
 ALSO = ("precision", "recall", "f1", "average_precision", "macro_average_precision", "brier_score")
 OF_LABELS = ("auroc/", "f1/")
+NOT_SCALED = "T left at 1: validation patients are too few, or do not settle it"
 NOT_OF_DECISIONS = ("auroc", CALIBRATION, "macro_auroc")
 
 
@@ -58,6 +59,8 @@ def measures_of(
     of_labelled, labelled = of_labelled_rows(predictions, targets)
     for group in label_groups(predictions):
         of_group = label_measures(labelled, of_labelled[group], of_labelled["fold"], unlearned.get(group, {}))
+        if group.startswith("calibrated/") and not was_scaled(of_labelled):
+            of_group = {name: label_metrics.undefined_measure(labelled, NOT_SCALED) for name in of_group}
         shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
     measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
@@ -69,6 +72,12 @@ def measures_of(
         of_group = retrieval_measures(predictions, group, targets.patient_ids)
         measures[group] = {name: measure for name, measure in of_group.items() if not name.endswith("_median_rank")}
     return measures
+
+
+def was_scaled(predictions: Predictions) -> bool:
+    """Whether a temperature was fitted, in any fold: one that is left at 1 changes no probability."""
+    before, after = (predictions.get(f"{state}/{CALIBRATED}") for state in ("uncalibrated", "calibrated"))
+    return before is None or after is None or not np.array_equal(before, after, equal_nan=True)
 
 
 def _shown(group: str, headline: str, names: Iterable[str]) -> list[str]:

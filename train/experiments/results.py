@@ -16,9 +16,10 @@ from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampled, Resampling, resample
+from train.evaluation.statistics.minima import too_few_to_rank
 from train.evaluation.targets import Targets
 from train.experiments.comparison import Metrics, best_systems, compare
-from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group
+from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group, was_scaled
 from train.experiments.runner import DONE
 
 CALIBRATION_BINS = 10
@@ -56,7 +57,8 @@ def measure_experiment(
             LumbarCLIP of `systems`, or else the first of all. If it has not finished, differences are to the best.
 
     Returns:
-        A JSON value: `headline`, `systems`, `baselines`, `comparisons`, `runs`.
+        A JSON value: `headline`, `systems`, `baselines`, `comparisons` (none of fewer patients than
+        `minima.PATIENTS_TO_RANK`), `runs`.
 
     Raises:
         ValueError: If a system predicts other rows than the targets, or no system has finished.
@@ -142,11 +144,16 @@ def _check_rows(every_seed: Sequence[tuple[str, Predictions]], targets: Targets)
 def _comparisons(
     systems: Mapping[str, Metrics], baselines: Mapping[str, Metrics], group: str, metric: str, reference: str
 ) -> list[dict[str, Any]]:
-    """For each compared metric: the reference and the best, each less every system and less every baseline."""
+    """For each compared metric: the reference and the best, each less every system and less every baseline.
+
+    Metrics of too few patients rank nothing.
+    """
     comparisons = []
     for pair in dict.fromkeys([(group, metric), *ALSO_COMPARED]):
         best = best_systems(systems, *pair)
         if not best or _is_certain(systems[best[0]][pair[0]], pair[1]):
+            continue
+        if too_few_to_rank(systems[best[0]][pair[0]][pair[1]].num_patients):
             continue
         comparisons += [
             {"to": "best", "tied": best[1:], **compare(systems, *pair, best[0])},
@@ -222,7 +229,8 @@ def _reliability(seeds: Sequence[Predictions], targets: Targets) -> dict[str, An
     rows = targets.is_labelled
     targets = targets.select(rows, targets.split)
     for when, name in (("before", f"probe/{CALIBRATED}"), ("after", f"calibrated/{CALIBRATED}")):
-        every = [of_seed[name][rows] for of_seed in seeds if name in of_seed]
+        scaled = [of_seed for of_seed in seeds if when == "before" or was_scaled(of_seed)]
+        every = [of_seed[name][rows] for of_seed in scaled if name in of_seed]
         if not every:
             continue
         predicted = [confidence_and_correctness(targets, of, counted_questions(of, targets)) for of in every]

@@ -7,6 +7,7 @@ import gc
 import logging
 import shutil
 import time
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_scripts.system.disk_errors import is_disk_full
-from data_scripts.system.whole_files import read_json, write_json
+from data_scripts.system.whole_files import read_json, write_json, write_text
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.data.batch_sampler import TrainingSet
@@ -43,8 +45,10 @@ from train.training.run_folder import (
 
 logger = logging.getLogger(__name__)
 
-SUMMARY = "summary.json"
+SUMMARY, TRACEBACK = "summary.json", "traceback.txt"
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
+
+MAX_REASON = 300  # characters of a reason that are printed
 
 Summary = dict[str, Any]
 
@@ -53,13 +57,14 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     """Train a run from its last state, predict on the first process, and write and return the summary.
 
     Raises:
-        OSError: If the disk is full. Any other error is recorded in the run's summary.
+        OSError: If the disk is full. Any other error is told in one line and recorded in the run's summary; its
+            traceback is kept in `traceback.txt`.
     """
     folder = folder_of(run)
     if accelerator.is_main_process and not (folder / RUN).exists():
         shutil.rmtree(folder, ignore_errors=True)  # killed before it began
     accelerator.wait_for_everyone()
-    state, reason, predicting = DONE, None, 0.0
+    state, reason, trace, predicting = DONE, None, "", 0.0
     try:
         processor, model = learned_model(run, fold, accelerator)
         if accelerator.is_main_process:
@@ -72,11 +77,17 @@ def do_run(run: ExperimentRun, fold: Fold, accelerator: Accelerator, keep_checkp
     except Exception as error:  # whatever stops one run, the others should run
         if is_disk_full(error):
             raise
-        logger.warning("%s failed.", run.run_id, exc_info=True)
-        state, reason = FAILED, f"{type(error).__name__}: {error}"
+        state, reason, trace = FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
     if accelerator.is_main_process:
         summary = summarise(run, accelerator, state, reason) | {"predicting_seconds": predicting}
         folder.mkdir(parents=True, exist_ok=True)
+        if state != DONE:
+            said = f"{run.run_id} {state}: {' '.join(str(reason).split())[:MAX_REASON]}"
+            if trace:
+                write_text(folder / TRACEBACK, trace)
+                said += f" (traceback in {folder / TRACEBACK})"
+            with logging_redirect_tqdm():  # a line of its own, not the end of a progress bar
+                logger.warning(said)
         write_json(folder / SUMMARY, summary)
         if state == DONE and not keep_checkpoint:  # if only predicting failed, it need not be trained again
             shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
@@ -146,7 +157,7 @@ def forget(run: ExperimentRun) -> None:
     """Forget how a failed run ended. If it was trained, it only predicts again; else it starts again."""
     folder = folder_of(run)
     if (folder / CHECKPOINT).exists():
-        for name in (SUMMARY, PREDICTIONS):
+        for name in (SUMMARY, PREDICTIONS, TRACEBACK):
             (folder / name).unlink(missing_ok=True)
     else:
         delete_run(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from data_scripts.system.command_line import JsonMapping, check_choices, parse_arguments, setting
+from data_scripts.system.command_line import JsonMapping, check_choices, is_settings_file, parse_arguments, setting
 from train.experiments.systems import SYSTEMS, System
 from train.pretraining.arguments import PretrainArguments
 from train.reporting.run_report import SYSTEM_NAMES
@@ -126,7 +126,7 @@ def default_folder(words: Iterable[str]) -> str:
         'experiments/spider'
     """
     for word in words:
-        if word.endswith((".yaml", ".yml")):
+        if is_settings_file(word):
             return f"experiments/{Path(word).stem}"
     raise ValueError("out is empty: name a folder with --out, such as experiments/mine, or give an experiment file.")
 

@@ -34,6 +34,7 @@ class PretrainingTask(Task):
     verb: ClassVar[str] = "pretraining"
     args: PretrainArguments
     processor: LumbarCLIPProcessor
+    loss_of_batches: float | None = None  # of the last validation, at the pairs of a step
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
@@ -86,7 +87,12 @@ class PretrainingTask(Task):
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
         trained = cast(ModelWithObjective, trained)
-        return validation_loss(trained, self.validation_rows, self.args.batch_size, accelerator)
+        losses = validation_losses(trained, self.validation_rows, self.args.batch_size, accelerator)
+        self.loss_of_batches = losses[1]
+        return losses[0]
+
+    def validation_statistics(self) -> dict[str, float]:
+        return {} if self.loss_of_batches is None else {"validation_loss_of_batches": self.loss_of_batches}
 
     def model_in(self, trained: nn.Module) -> LumbarCLIPModel:
         return cast(ModelWithObjective, trained).model
@@ -166,7 +172,9 @@ def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | Non
 
 
 @torch.no_grad()
-def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: int, accelerator: Accelerator) -> float:
+def validation_losses(
+    trained: ModelWithObjective, rows: PairedRows, batch_size: int, accelerator: Accelerator
+) -> tuple[float, float | None]:
     """Compute the objective on the validation pairs, the same on every process.
 
     All pairs make one batch, so that the loss depends neither on the batch size nor on the processes; with several
@@ -175,7 +183,9 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
     the order of the split, weighted by their pairs. Model and objective are left in evaluation mode.
 
     Returns:
-        The loss in nats. Losses of different objectives cannot be compared.
+        The loss in nats. Losses of different objectives cannot be compared. Then the same as a training step sees it,
+        since a contrastive loss grows with the pairs of a batch: the mean over batches of as many pairs, drawn once
+        without replacement; None with fewer pairs.
     """
     trained.eval()
     objective = trained.objective
@@ -193,14 +203,24 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
                 of_batch = None if labels is None else labels[indices.start : indices.stop]
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
     if by_batch:
-        return (torch.stack(losses).sum() / len(rows)).item()
+        loss = (torch.stack(losses).sum() / len(rows)).item()
+        return loss, loss if len(rows) >= pairs_at_once else None
     output = _join(outputs)
+    pairs_of_step = batch_size * accelerator.num_processes
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(output["image_embeds"].device)
+    batches = [batch for batch in order.split(pairs_of_step) if len(batch) == pairs_of_step]
+    with accelerator.autocast():
+        of_batches = [
+            objective(_select(output, batch), None if labels is None else labels[batch], gather=keep_local)
+            for batch in batches
+        ]
+    loss_of_batches = torch.stack(of_batches).mean().item() if of_batches else None
     with accelerator.autocast():  # for an objective with a layer of its own on half-precision features
         losses.append(objective(output, labels, gather=keep_local))
         for place in range(1, rows.texts_per_pair if rows.num_augmented else 1):
             output.augmented_text_embeds = _embed_augmented(trained.model, rows, place, batch_size)
             losses.append(objective(output, labels, gather=keep_local))
-    return torch.stack(losses).mean().item()
+    return torch.stack(losses).mean().item(), loss_of_batches
 
 
 def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch_size: int) -> Tensor:
@@ -217,9 +237,16 @@ def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch
     return torch.cat(embeds)
 
 
+COMPARED = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")  # what objectives compare
+
+
+def _select(output: LumbarCLIPOutput, pairs: Tensor) -> LumbarCLIPOutput:
+    chosen = {name: output[name][pairs] for name in COMPARED if name in output}
+    return LumbarCLIPOutput(**chosen, inverse_temperature=output.inverse_temperature)
+
+
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:
-    names = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")
     joined: dict[str, Any] = {
-        name: torch.cat([output[name] for output in outputs]) for name in names if name in outputs[0]
+        name: torch.cat([output[name] for output in outputs]) for name in COMPARED if name in outputs[0]
     }
     return LumbarCLIPOutput(**joined, inverse_temperature=outputs[0].inverse_temperature)

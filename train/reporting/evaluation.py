@@ -26,7 +26,7 @@ from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import count_labels, have_labels, missing_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
 from train.reporting.figures.style import save_figures
-from train.reporting.run_report import run_report
+from train.reporting.run_report import run_report, too_few_in_words
 from train.training.history import read_history
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,8 @@ def evaluate(
         predictions |= predict_baselines(baselines, targets, ["logistic"])
 
     # Measure.
-    results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
+    resampling = Resampling(settings.num_resamples, settings.seed)
+    results = measure(predictions, targets["test"], targets["validation"], resampling) | {
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
         "training_set": asdict(settings.training_set),
         "dataset": {
@@ -95,6 +96,7 @@ def evaluate(
             "split": settings.split,
             "num_rows": len(sources),
             "num_patients": len(set(targets["test"].patient_ids)),
+            "num_labelled_patients": len(set(targets["test"].patient_ids[targets["test"].is_labelled])),
             "rows_sha256": facts.rows_sha256,
             "leak": facts.leak_stamp,
             "start": settings.start,
@@ -106,6 +108,8 @@ def evaluate(
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if too_few := too_few_in_words(results["dataset"]):
+        logger.warning("%s.", too_few)
     history = read_history(out_dir)
     figures = draw_figures(predictions, targets["test"], encoded, results, splits["test"], history, settings.seed)
 

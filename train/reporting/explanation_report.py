@@ -5,7 +5,7 @@ from typing import Any
 
 from data_scripts.system.markdown import Markdown, escape_markdown, markdown_table
 from train.reporting.rendering import TEMPLATES, fill_template
-from train.reporting.run_report import describe_dataset
+from train.reporting.run_report import describe_dataset, too_few_in_words
 from train.reporting.tables import format_entry
 
 SCORES = {"pointing_game": "pointing game", "inside_energy": "inside-mask energy"}
@@ -17,6 +17,7 @@ def explanation_report(results: Mapping[str, Any]) -> str:
     values = {
         "where": describe_dataset(results["dataset"]),
         "data": results["dataset"],
+        "too_few": too_few_in_words(results["dataset"]),
         "scores_table": _scores_table(results),
         "differences_table": _differences_table(results),
         "findings_table": _findings_table(results),

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, markdown_table
+from train.evaluation.statistics.minima import counted, too_few_to_rank
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.tables import (
     Entry,
@@ -11,6 +12,7 @@ from train.reporting.tables import (
     format_entry,
     metrics_table,
     readable,
+    reasons_once,
     retrieval_table,
     systems_table,
     undefined_notes,
@@ -44,7 +46,13 @@ CLASSIFIERS = {"paper": "the paper's linear layer", "zero_shot": "zero-shot"}
 SET_KINDS = {"class_conditional": "aimed at for each class", "marginal": "aimed at on average"}
 HEADLINE = "probe/logistic/unprojected"
 STATES = ("uncalibrated", "calibrated", "change")
+CERTAIN_CHANCE = 0.99  # with hardly more candidates than places counted, retrieval finds everything
 SCALED = ("expected_calibration_error", "brier_score", "negative_log_likelihood")
+# The first that was drawn opens the report.
+OPENING_CHARTS = {
+    "probe_comparison.png": "Linear probe, all systems",
+    "text_to_image.png": "Reports and the images found for them",
+}
 
 
 def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
@@ -57,8 +65,11 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         zero_shot["first prompt of each class"] = results["zero_shot_first_prompt"]
     of_meaning = {f"{name}_retrieval_table": further.get(f"retrieval/{name}") for name in ("pair", "facts")}
     calibration, sets = _calibration_tables(further)
+    opening_chart = dict([item for item in OPENING_CHARTS.items() if item[0] in drawn][:1])
     values = {
         **opening_values(results),
+        "summary": run_summary(results),
+        "opening_chart": opening_chart,
         "baselines": list(results["baselines"]),
         "probe_table": systems_table(probes, compared) if compared else "",
         "differences_table": systems_table(differences, shared) if shared else "",
@@ -75,10 +86,83 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "retrieval_table": retrieval_table(results["retrieval"]),
         **{name: retrieval_table(entries) if entries else "" for name, entries in of_meaning.items()},
         "probe_metrics_table": metrics_table(probes),
-        "undefined": undefined_notes([results["linear_probe"], results["zero_shot"]]),
-        "drawn": drawn,
+        "undefined": undefined_notes(_all_entries(results)),
+        "drawn": [name for name in drawn if name not in opening_chart],
     }
     return fill_template(TEMPLATES / "run_report.md.jinja", values) + "\n"
+
+
+def run_summary(results: Mapping[str, Any]) -> list[Markdown]:
+    """Say in a few lines what the probe, the prompts and retrieval reach; empty lines are left out."""
+    return [
+        Markdown(line)
+        for line in (_probe_in_words(results), _prompts_in_words(results), _retrieval_in_words(results))
+        if line
+    ]
+
+
+def _probe_in_words(results: Mapping[str, Any]) -> str:
+    """Say what the linear probe reaches, and whether it leads the best baseline, if systems can be ranked."""
+    compared = compared_metrics(results)
+    if not compared:
+        return ""
+    metric, probes, differences = _leading(compared), probe_metrics(results), probe_differences(results)
+    line = f"Linear probe on frozen image features: {readable(metric)} {format_entry(probes[MODEL][metric])}"
+    if metric != "grade_quadratic_kappa" and "grade_quadratic_kappa" in probes[MODEL]:
+        line += f", quadratic kappa of the grade {format_entry(probes[MODEL]['grade_quadratic_kappa'])}"
+    others = {name: of[metric]["value"] for name, of in probes.items() if name != MODEL and metric in of}
+    defined = {name: value for name, value in others.items() if value is not None}
+    if not defined:
+        return f"{line}."
+    best = max(defined, key=lambda name: defined[name])
+    difference = differences[f"{MODEL} − {best}"].get(metric, {"value": None, "low": None})
+    if difference["low"] is None:
+        return f"{line}."
+    told = "ahead of" if difference["low"] > 0 else "behind" if difference["high"] < 0 else "not told apart from"
+    words = f"{best} ({format_entry(probes[best][metric])}), by {format_entry(difference)}"
+    return f"{line}. In {readable(metric)} it is {told} the best baseline, {words}."
+
+
+def _leading(compared: list[str]) -> str:
+    """Choose the metric that a summary tells: AUROC of findings, else the first."""
+    return "macro_auroc" if "macro_auroc" in compared else compared[0]
+
+
+def _prompts_in_words(results: Mapping[str, Any]) -> str:
+    """Say what prompts reach without labels, and how often prediction sets answer."""
+    shown = [name for name in compared_metrics(results) if name in results["zero_shot"]]
+    if not shown:
+        return ""
+    metric = _leading(shown)
+    line = f"Zero-shot, by prompts: {readable(metric)} {format_entry(results['zero_shot'][metric])}"
+    sets = results["further"].get("calibration/zero_shot", {})
+    answered, right = (sets.get(f"class_conditional/{name}") for name in ("answered", "accuracy_if_answered"))
+    if not answered:
+        return f"{line}."
+    if answered["value"] is None:
+        return f"{line}. Prediction sets are {format_entry(answered)}."
+    accuracy = "" if right is None or right["value"] is None else f", and {right['value']:.0%} of those are right"
+    return f"{line}. Prediction sets answer {answered['value']:.0%}{accuracy}."
+
+
+def _retrieval_in_words(results: Mapping[str, Any]) -> str:
+    """Say how often a report finds its image among the first ten, next to chance."""
+    entry = results["retrieval"].get("text_to_image_recall_at_10")
+    chance = results["retrieval"].get("text_to_image_chance_at_10")
+    if entry is None or chance is None or chance["value"] is None:
+        return ""
+    if chance["value"] > CERTAIN_CHANCE:
+        return "Retrieval: so few images that chance finds each of them among the first ten."
+    found = f"{format_entry(entry)} of cases (chance {chance['value']:.3f})"
+    return f"Retrieval: a report finds its image among the first ten in {found}."
+
+
+def _all_entries(results: Mapping[str, Any]) -> list[Mapping[str, Entry]]:
+    """List every group of entries that a table of the report shows."""
+    parts = ("linear_probe",) if too_few_in_words(results["dataset"]) else ("linear_probe", "difference")
+    baselines = [of[part] for of in results["baselines"].values() for part in parts]
+    shown = [results[name] for name in ("linear_probe", "zero_shot", "zero_shot_first_prompt", "retrieval")]
+    return [*shown, *baselines, *results["further"].values()]
 
 
 def rows_in_words(training_set: Mapping[str, Any]) -> str:
@@ -99,6 +183,7 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what every report opens and ends with: the data, warnings, labels, command and date."""
     data = results["dataset"]
     return {
+        "too_few": too_few_in_words(data),
         "data": data,
         "where": describe_dataset(data),
         "start_warning": start_warning(data.get("start")),
@@ -106,6 +191,17 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
         "command": results["command"],
         "date": results["date"],
     }
+
+
+def too_few_in_words(data: Mapping[str, Any]) -> str:
+    """Say that systems measured on so few patients are not ranked; empty if they are enough.
+
+    Example:
+        >>> too_few_in_words({"num_patients": 30, "num_labelled_patients": 4})
+        'Too few to rank: 4 patients, and a comparison needs 20'
+    """
+    too_few = too_few_to_rank(data.get("num_labelled_patients") or data["num_patients"])
+    return too_few[:1].upper() + too_few[1:]
 
 
 def start_warning(start: Mapping[str, Any] | None) -> str:
@@ -121,7 +217,10 @@ def describe_dataset(data: Mapping[str, Any]) -> str:
         'demo (synthetic), test: 12 images of 2 patients'
     """
     synthetic = " (synthetic)" if data["synthetic"] else ""
-    return f"{data['name']}{synthetic}, {data['split']}: {data['num_rows']} images of {data['num_patients']} patients"
+    images, patients = (
+        counted(data[f"num_{name}"], word) for name, word in (("rows", "image"), ("patients", "patient"))
+    )
+    return f"{data['name']}{synthetic}, {data['split']}: {images} of {patients}"
 
 
 def compared_metrics(results: Mapping[str, Any]) -> list[str]:
@@ -170,14 +269,18 @@ def _calibration_tables(further: Mapping[str, Mapping[str, Entry]]) -> tuple[str
     if not by_classifier:
         return "", ""
     scaled = [
-        [classifier, readable(metric), *(format_entry(entries.get(f"{state}/{metric}")) for state in STATES)]
+        [
+            classifier,
+            readable(metric),
+            *reasons_once([format_entry(entries.get(f"{state}/{metric}")) for state in STATES]),
+        ]
         for classifier, entries in by_classifier.items()
         for metric in SCALED
     ]
     names = dict.fromkeys(name for entries in by_classifier.values() for name in entries)
     in_sets = [name.removeprefix("marginal/") for name in names if name.startswith("marginal/")]
     sets = [
-        [classifier, words, *(format_entry(entries.get(f"{kind}/{name}")) for name in in_sets)]
+        [classifier, words, *reasons_once([format_entry(entries.get(f"{kind}/{name}")) for name in in_sets])]
         for classifier, entries in by_classifier.items()
         for kind, words in SET_KINDS.items()
     ]

@@ -1,6 +1,6 @@
 """Write tables of metrics in Markdown.
 
-An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null means undefined, with a `reason`.
+An entry of `metrics.json` is `{"value", "low", "high", "n"}` in which null means not defined, with a `reason`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 from data_scripts.system.markdown import Markdown, code_span, markdown_table, quoted_as_code
 
 Entry = Mapping[str, Any]
+MAX_REASON = 80  # characters of a reason in a cell; a longer one is listed below the tables
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> Markdown:
@@ -18,28 +19,48 @@ def format_entry(entry: Entry | None, decimals: int = 3) -> Markdown:
         >>> format_entry({"value": 0.9123, "low": 0.871, "high": 0.95, "n": 132})
         '0.912 [0.871, 0.950]'
         >>> format_entry({"value": None, "low": None, "high": None, "n": 132, "reason": "no positive row"})
-        'undefined'
+        'not defined: no positive row'
     """
     if entry is None:
         return Markdown("-")
     if entry["value"] is None:
-        return Markdown("undefined")
+        reason = str(entry.get("reason") or "no row defines it")
+        return Markdown(f"not defined: {quoted_as_code(reason) if len(reason) <= MAX_REASON else 'see below'}")
     value = Markdown(f"{entry['value']:.{decimals}f}")
     if entry["low"] is None:
         return value
     return Markdown(f"{value} [{entry['low']:.{decimals}f}, {entry['high']:.{decimals}f}]")
 
 
+def reasons_once(cells: Sequence[Markdown]) -> list[Markdown]:
+    """Say why once in a row: cells that repeat the reason of an earlier one say only `not defined`.
+
+    Example:
+        >>> reasons_once([Markdown("0.5"), Markdown("not defined: no row"), Markdown("not defined: no row")])
+        ['0.5', 'not defined: no row', 'not defined']
+    """
+    return [
+        Markdown("not defined") if cell.startswith("not defined") and cell in cells[:place] else cell
+        for place, cell in enumerate(cells)
+    ]
+
+
 def systems_table(systems: Mapping[str, Mapping[str, Entry]], metrics: Sequence[str]) -> Markdown:
     """Compare systems, one per row, by some of their metrics, one per column."""
-    rows = [[name, *(format_entry(entries.get(metric)) for metric in metrics)] for name, entries in systems.items()]
+    rows = [
+        [name, *reasons_once([format_entry(entries.get(metric)) for metric in metrics])]
+        for name, entries in systems.items()
+    ]
     return markdown_table(["system", *(readable(metric) for metric in metrics)], rows)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, Entry]]) -> Markdown:
     """List metrics, one per row, with a column for each heading and its entries by metric."""
     names = list(dict.fromkeys(name for entries in columns.values() for name in entries))
-    rows = [[readable(name), *(format_entry(entries.get(name)) for entries in columns.values())] for name in names]
+    rows = [
+        [readable(name), *reasons_once([format_entry(entries.get(name)) for entries in columns.values()])]
+        for name in names
+    ]
     return markdown_table(["metric", *columns], rows)
 
 
@@ -65,7 +86,7 @@ def counts_table(counted: str, counts: Mapping[str, Mapping[str, int]]) -> Markd
 
 
 def undefined_notes(groups: Iterable[Mapping[str, Entry]]) -> list[Markdown]:
-    """Say why metrics are undefined: each reason once, in order of appearance, with the metrics it applies to."""
+    """Say why metrics are not defined: each reason once, in order of appearance, with the metrics it applies to."""
     reasons: dict[str, dict[str, None]] = {}
     for entries in groups:
         for name, entry in entries.items():

@@ -1,6 +1,7 @@
 """Commands reject what they do not know, without a traceback, and name what may have been meant."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,42 @@ def test_settings_files_are_in_the_help_and_missing_ones_named(tmp_path, capsys)
         parse_arguments(Colours, ["nowhere.yaml"])
     with pytest.raises(ValueError, match=r"config is neither an option nor a \.yaml file"):
         parse_arguments(Colours, ["config"])
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["demoo.yaml"], r"No settings file demoo\.yaml\. Did you mean .*train/configs/demo\.yaml\?"),
+        (["train/config/smoke.yaml"], r"Did you mean .*train/configs/smoke\.yaml\?"),
+        (["small_cpuu.yml"], r"Did you mean .*experiments/small_cpu\.yaml\?"),
+        (["colourz.yaml"], r"Did you mean .*colours\.yaml\?"),  # in the same folder
+        (["NOWHERE.YAML"], r"No settings file NOWHERE\.YAML\. --help"),
+        (["--colour", "red", "nowhere.yaml"], r"No settings file nowhere\.yaml\."),
+        (["--colour", "red", "colours.yaml"], r"colours\.yaml: one settings file may be given, as the first word"),
+        (["colours.yaml", "colours.yaml"], r"one settings file may be given"),
+        (["--config", "colours.yaml"], r"A settings file comes first, without an option: colours\.yaml"),
+        (["--config_file=colours.yaml"], r"no such setting"),
+        (["colours"], r"neither an option nor a \.yaml file of settings\. Did you mean colours\.yaml\?"),
+        (["folder.yaml"], r"folder\.yaml is a folder"),
+        (["broken.yaml"], r"No settings file broken\.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_settings_file_that_cannot_be_read_is_named_with_the_way_out(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("colours.yaml").write_text("colour: green\n")
+    Path("folder.yaml").mkdir()
+    Path("broken.yaml").symlink_to("gone.yaml")
+    assert run(paint, words) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error) and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_of_several_processes_the_first_says_what_is_wrong(monkeypatch, capsys):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert run(paint, ["nowhere.yaml"]) == 2
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_a_misspelt_choice_names_the_nearest():

@@ -9,6 +9,9 @@ from train.evaluation.measure import measure
 from train.evaluation.predict import Encoded, predict, predict_baselines
 from train.evaluation.statistics.bootstrap import Resampling, as_entries
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 FEW = Resampling(num_resamples=5)
 
 
@@ -28,7 +31,11 @@ def asked(planted, monkeypatch):
     spaces = {"unprojected": features, "projected": embeds}
     encoded = Encoded(spaces, texts, text_embeds, stated, denied, inverse_temperature=2.0)
     predictions = predict(encoded, targets, np.arange(80))
-    return predictions | predict_baselines({"hog": embeds}, targets, ["logistic"]), targets["test"]
+    return (
+        predictions | predict_baselines({"hog": embeds}, targets, ["logistic"]),
+        targets["test"],
+        targets["validation"],
+    )
 
 
 def test_the_protocols_of_a_run(asked):
@@ -53,8 +60,8 @@ def test_the_protocols_of_a_run(asked):
 
 
 def test_each_metric_is_of_its_own_predictions(asked):
-    predictions, targets = asked
-    results = measure(predictions, targets, FEW)
+    predictions, targets, validation = asked
+    results = measure(predictions, targets, validation, FEW)
     for space in ("unprojected", "projected"):
         name = f"probe/paper/{space}"
         assert results["further"][name] == as_entries(label_estimates(targets, predictions[name], FEW))

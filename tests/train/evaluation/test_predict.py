@@ -178,7 +178,9 @@ def test_calibrated_predictions_depend_on_validation_rows_and_on_no_test_row(pla
     paper = paper_probe(features, targets, seed=0)
 
     def calibrated(**changed):
-        predictions = calibrated_predictions("paper/unprojected", paper.logits, targets | changed)
+        of = targets | changed
+        calibration = fit_calibration(paper.logits["validation"], of["validation"])
+        predictions = calibrated_predictions("paper/unprojected", calibration, paper.logits["test"], of["test"])
         return predictions["calibrated/paper/unprojected"]
 
     flipped = {split: replace(of, labels=~of.labels) for split, of in targets.items()}

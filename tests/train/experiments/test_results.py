@@ -21,6 +21,9 @@ from tests.train.experiments.made_experiment import (
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.results import measure_experiment
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 HEADLINE = "probe/paper/unprojected"
 
 
@@ -259,3 +262,24 @@ def test_one_patient_gives_figures_and_no_interval():
     entry = measured({"LumbarCLIP": [answers]}, one)["systems"]["LumbarCLIP"]["metrics"][HEADLINE]["accuracy"]
     assert entry["value"] == pytest.approx(2 / 3) and entry["low"] is None
     assert math.isclose(entry["n"], 3)
+
+
+def test_few_patients_name_no_winner(monkeypatch):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    answers = {"LumbarCLIP": [class_answers(wrong=[0])], "CLIP": [class_answers(wrong=range(12))]}
+    results = measured(answers, exclusive_targets(), {"hog": class_answers(wrong=range(12))})
+    assert results["comparisons"] == []
+    assert value(results, "LumbarCLIP", "macro_f1") > value(results, "CLIP", "macro_f1")  # still told
+
+
+def test_a_temperature_that_was_not_fitted_has_no_after():
+    probabilities = class_answers(wrong=[0, 3])[HEADLINE]
+    scaled = {"uncalibrated/paper/unprojected": probabilities, "calibrated/paper/unprojected": probabilities}
+    for change, is_scaled in ((0.0, False), (0.01, True)):
+        moved = probabilities + change * np.array([1, -1])
+        answers = class_answers(wrong=[0, 3], **(scaled | {"calibrated/paper/unprojected": moved}))
+        system = measured({"LumbarCLIP": [answers]}, exclusive_targets())["systems"]["LumbarCLIP"]
+        entry = system["metrics"]["calibrated/paper/unprojected"]["brier_score"]
+        assert (entry["value"] is not None) is is_scaled
+        assert ("after" in system["reliability"]) is is_scaled
+        assert is_scaled or "T left at 1" in entry["reason"]

@@ -1,6 +1,7 @@
 """A run whose predicting failed keeps what it has learned."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,24 @@ from train.experiments.data import open_experiment_data
 from train.experiments.runner import do_run, forget, read_summary
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.training import loop
+
+
+def test_a_failed_run_is_told_in_one_line(tiny_dataset_folder, tmp_path, monkeypatch, caplog):
+    systems = {"Ours": {"system": "lumbarclip", "vision": "resnet10tt"}}
+    settings = experiment_settings(tiny_dataset_folder, tmp_path / "s", systems=systems, max_updates=1)
+    experiment = ExperimentArguments(**settings)
+    (run,) = plan_runs(experiment)
+    (fold,) = open_experiment_data(experiment, False).folds
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        summary = do_run(run, fold, Accelerator(), keep_checkpoint=False)
+    (record,) = caplog.records
+    kept = Path(run.arguments.output_dir) / "traceback.txt"
+    assert record.getMessage() == f"ours-seed0 failed: {summary['reason']} (traceback in {kept})"
+    assert "timm has no model 'resnet10tt'" in record.getMessage() and record.exc_info is None
+    assert kept.read_text().startswith("Traceback (most recent call last)")
+    forget(run)
+    assert not kept.exists()
 
 
 def test_a_failed_predicting_is_tried_again_without_training_again(tiny_dataset_folder, tmp_path, monkeypatch):

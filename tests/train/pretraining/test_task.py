@@ -18,9 +18,10 @@ from train.data.batch_sampler import TrainingSet
 from train.data.loaders import plan_batches, target_classes
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
+from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
-from train.pretraining.task import augmentation_warning, build_rows, validation_loss
+from train.pretraining.task import augmentation_warning, build_rows, validation_losses
 from train.training.loop import count_updates
 
 TINY_RESNET = {
@@ -73,7 +74,7 @@ def test_every_objective_trains_and_validates_in_half_precision(name, splits, ti
     for precision in ("no", "bf16"):
         runs = accelerator(precision)
         trained = trained_resnet(name, train_rows.labels)
-        validated = validation_loss(trained, validation_rows, 8, runs)
+        validated = validation_losses(trained, validation_rows, 8, runs)[0]
         batch = train_rows.__getitems__([(0, row) for row in range(0, 40, 5)])
         batch.pop("rows")
         prepared = runs.prepare(trained.train())
@@ -93,7 +94,7 @@ def test_a_validation_split_without_classes_is_one_class_of_the_training(name, s
     train_rows, validation_rows = rows_of(bare, tiny_processor, name)
     assert validation_rows.labels.tolist() == [[0, 0, 1]] * len(bare["validation"])
     trained = trained_resnet(name, train_rows.labels)
-    assert math.isfinite(validation_loss(trained, validation_rows, 8, accelerator("no")))
+    assert math.isfinite(validation_losses(trained, validation_rows, 8, accelerator("no"))[0])
 
 
 @pytest.mark.parametrize("augmentation", ["rephrasings", "both"])
@@ -120,8 +121,29 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
             )
         expected.append(0.3 * reports + 0.7 * augmented)
     assert len({round(loss.item(), 6) for loss in expected}) == 3
-    validated = validation_loss(trained, rows, 5, accelerator("no"))
+    validated = validation_losses(trained, rows, 5, accelerator("no"))[0]
     assert validated == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["lumbarclip", "clip", "siglip"])
+def test_validation_is_also_measured_at_the_number_of_pairs_of_a_step(objective, splits, tiny_processor, accelerator):
+    """By encoding the batches one by one; a training loss compares only with this."""
+    train_rows, rows = rows_of(splits, tiny_processor, objective=objective)
+    trained = trained_resnet(objective, None if train_rows.labels is None else train_rows.labels)
+    of_all, of_batches = validation_losses(trained, rows, 3, accelerator("no"))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    expected = []
+    for batch in (batch for batch in order.split(3) if len(batch) == 3):
+        inputs = rows.__getitems__([(0, row) for row in batch.tolist()])
+        labels = inputs.pop("labels", None)
+        inputs.pop("rows")
+        with torch.no_grad():
+            expected.append(trained.objective(trained.encode(inputs), labels, gather=keep_local).item())
+    assert len(expected) > 1
+    assert of_batches == pytest.approx(np.mean(expected), abs=1e-5)
+    assert abs(of_all - of_batches) > 1e-3
+    assert validation_losses(trained, rows, len(rows), accelerator("no"))[1] == pytest.approx(of_all, abs=1e-5)
+    assert validation_losses(trained, rows, len(rows) + 1, accelerator("no"))[1] is None
 
 
 def test_one_text_per_pair_validates_the_reports_alone(splits, tiny_processor):

@@ -25,7 +25,7 @@ def test_systems_stand_beside_each_other_and_gaps_are_shown():
 def test_metrics_of_all_columns_are_listed_once_in_order():
     lines = metrics_table({"a": {"accuracy": ENTRY}, "b": {"accuracy": ENTRY, "auroc/Modic change": UNDEFINED}})
     assert [cells(line)[0] for line in lines.splitlines()[2:]] == ["accuracy", "AUROC Modic change"]
-    assert cells(lines.splitlines()[-1])[1:] == ["-", "undefined"]
+    assert cells(lines.splitlines()[-1])[1:] == ["-", "not defined: no row of `LBP`"]
 
 
 def test_recall_stands_beside_chance_and_ranks_have_none():

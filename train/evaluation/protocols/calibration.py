@@ -18,7 +18,7 @@ Shapes: N rows, K labels, Q questions, C choices, as in `train.evaluation.protoc
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +30,6 @@ from train.evaluation.protocols.conformal import (
     IN_EVERY_SET,
     class_conditional_thresholds,
     marginal_thresholds,
-    patients_needed,
     prediction_sets,
     set_estimates,
 )
@@ -45,14 +44,23 @@ from train.evaluation.questions import (
     true_choices,
 )
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Estimate, Resampling, paired_difference, patient_bootstrap, warn_once
+from train.evaluation.statistics.bootstrap import (
+    Estimate,
+    Resampling,
+    paired_difference,
+    patient_bootstrap,
+    undefined_estimate,
+)
 from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.statistics.minima import patients_for_sets, too_few_for_sets, too_few_for_temperature
 from train.evaluation.targets import Targets
 
 logger = logging.getLogger(__name__)
+_warned: set[tuple[str, str]] = set()
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 TARGET_COVERAGE = 0.9
+MAX_NAMES = 4  # a warning names no more questions or choices with the same reason
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,17 @@ class Calibration:
     marginal_thresholds: Floats  # of the sets that promise coverage on average; (Q, C)
     # why T is 1 or at its bound, or a choice is in every set; by question and by `QUESTION: CHOICE`
     reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Unfitted:
+    """What validation patients are too few for, with the reason; empty where they are enough."""
+
+    temperature: str
+    marginal_sets: str
+    # class-conditional sets of each question, if a choice has too few: it would be in every set, so that no other could
+    # be the answer; (Q,)
+    sets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,8 @@ def measure_calibration(
     calibration = fit_calibration(validation_logits, validation)
     probabilities, sets, marginal_sets = apply_calibration(calibration, test_logits, test)
     uncalibrated = as_label_probabilities(softmax(logits_as_questions(test_logits, test), axis=2), test)
-    estimates = calibration_estimates(test, uncalibrated, probabilities, sets, marginal_sets, resampling)
+    unfitted = find_unfitted(validation)
+    estimates = calibration_estimates(test, uncalibrated, probabilities, sets, marginal_sets, resampling, unfitted)
     return CalibrationResult(calibration, probabilities, sets, marginal_sets, estimates)
 
 
@@ -166,9 +186,13 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
     choices, names = choice_names(targets), question_names(targets)
     learned = learned_questions(by_question)
     temperatures, reasons = np.ones(len(names)), {}
+    unfitted = find_unfitted(targets, target_coverage)
     for question, name in enumerate(names):
         if not learned[question]:
             reasons[name] = "there are no probabilities to calibrate"
+            continue
+        if unfitted.temperature:
+            reasons[name] = f"T left at 1: {unfitted.temperature}"
             continue
         temperatures[question], reason = fit_temperature(by_question[:, question], truth[:, question])
         if reason is not None:
@@ -177,16 +201,55 @@ def fit_calibration(logits: Array, targets: Targets, target_coverage: float = TA
     thresholds, marginal = np.full((2, len(names), len(choices)), IN_EVERY_SET)
     fitted = calibrated[:, learned], truth[:, learned], targets.patient_ids, target_coverage
     thresholds[learned] = class_conditional_thresholds(*fitted)
+    thresholds[[bool(reason) for reason in unfitted.sets]] = IN_EVERY_SET
     marginal[learned] = marginal_thresholds(*fitted)
     for question, choice in zip(*np.nonzero((thresholds == IN_EVERY_SET) & learned[:, None]), strict=True):
-        found = len(np.unique(targets.patient_ids[truth[:, question] == choice]))
-        reasons[f"{names[question]}: {choices[choice]}"] = (
-            f"in every set: {found} validation patients have it, and {target_coverage:g} coverage needs "
-            f"{patients_needed(target_coverage)} whose probabilities of it are not 0"
+        found, needed = (
+            len(np.unique(targets.patient_ids[truth[:, question] == choice])),
+            patients_for_sets(target_coverage),
         )
-    for name, reason in reasons.items():
-        warn_once(logger, f"Calibration of {name}: {reason}.")
+        why = f"{found} validation patients have it, and {target_coverage:g} coverage needs {needed}"
+        if found >= needed and unfitted.sets[question]:
+            why = f"another choice has fewer than the {needed} validation patients that sets need"
+        elif found >= needed:
+            why += " whose probabilities of it are not 0"
+        reasons[f"{names[question]}: {choices[choice]}"] = f"in every set: {why}"
     return Calibration(temperatures, thresholds, marginal, reasons)
+
+
+def find_unfitted(validation: Targets, target_coverage: float = TARGET_COVERAGE) -> Unfitted:
+    """Find what labelled validation rows have too few patients for, by `statistics.minima`."""
+    num_patients = len(np.unique(validation.patient_ids))
+    truth, num_choices = true_choices(validation), len(choice_names(validation))
+    fewest_of_a_choice = [
+        min(len(np.unique(validation.patient_ids[of_question == choice])) for choice in range(num_choices))
+        for of_question in truth.T
+    ]
+    return Unfitted(
+        temperature=too_few_for_temperature(num_patients),
+        marginal_sets=too_few_for_sets(num_patients, target_coverage),
+        sets=tuple(too_few_for_sets(fewest, target_coverage, "of each choice") for fewest in fewest_of_a_choice),
+    )
+
+
+def warn_of_reasons(calibrations: Iterable[Calibration]) -> None:
+    """Warn in one line of all that the validation rows do not settle; of each thing once per process."""
+    details: dict[str, dict[str, str]] = {}  # by consequence, such as `T left at 1`, and question or choice
+    for calibration in calibrations:
+        for name, reason in calibration.reasons.items():
+            consequence, _, detail = reason.partition(": ")
+            if (consequence, name) not in _warned:
+                details.setdefault(consequence, {})[name] = detail
+    parts = []
+    for consequence, of_names in details.items():
+        _warned.update((consequence, name) for name in of_names)
+        more = f" and {len(of_names) - MAX_NAMES} more" if len(of_names) > MAX_NAMES else ""
+        why = next(iter(of_names.values()))
+        such_as = "" if len(set(of_names.values())) == 1 else "such as "
+        names = f"{', '.join(list(of_names)[:MAX_NAMES])}{more}"
+        parts.append(f"{consequence} ({names})" + (f": {such_as}{why}" if why else ""))
+    if parts and logger.isEnabledFor(logging.WARNING):
+        logger.warning("Calibration: %s.", "; ".join(parts))
 
 
 def apply_calibration(calibration: Calibration, logits: Array, targets: Targets) -> tuple[Floats, Array, Array]:
@@ -204,7 +267,13 @@ def apply_calibration(calibration: Calibration, logits: Array, targets: Targets)
 
 
 def calibration_estimates(
-    targets: Targets, uncalibrated: Array, calibrated: Array, sets: Array, marginal_sets: Array, resampling: Resampling
+    targets: Targets,
+    uncalibrated: Array,
+    calibrated: Array,
+    sets: Array,
+    marginal_sets: Array,
+    resampling: Resampling,
+    unfitted: Unfitted,
 ) -> dict[str, Estimate]:
     """Measure probabilities before and after calibration, and prediction sets; on one test split or pooled folds.
 
@@ -215,6 +284,7 @@ def calibration_estimates(
         sets: Class-conditional. Shape (N, Q, C), bool.
         marginal_sets: The same with one threshold per question.
         resampling: How intervals are drawn.
+        unfitted: What was not fitted, of `find_unfitted`: its metrics are undefined, with the reason.
 
     Returns:
         `expected_calibration_error`, `brier_score` and `negative_log_likelihood`, each as `uncalibrated/`,
@@ -242,8 +312,18 @@ def calibration_estimates(
                 arrays = [truth[:, column], probabilities[:, column]]
                 error = patient_bootstrap(expected_calibration_error, arrays, *drawn)
                 estimates[f"{state}/expected_calibration_error/{targets.label_names[question]}"] = error
-    for kind, of_kind in (("class_conditional", sets), ("marginal", marginal_sets)):
-        of_sets = set_estimates(truth, after, of_kind[:, learned], choice_names(targets), *drawn)
+    if unfitted.temperature:
+        of_scaling = [name for name in estimates if name.startswith(("calibrated/", "change/"))]
+        estimates |= {name: undefined_estimate(len(targets), unfitted.temperature, warn=False) for name in of_scaling}
+    reasons_by_kind = {
+        "class_conditional": [unfitted.sets[question] for question in learned],
+        "marginal": [unfitted.marginal_sets] * len(learned),
+    }
+    for (kind, reasons), of_kind in zip(reasons_by_kind.items(), (sets, marginal_sets), strict=True):
+        fitted = [column for column, reason in enumerate(reasons) if not reason]
+        columns = fitted or list(range(len(learned)))
+        of_columns = truth[:, columns], after[:, columns], of_kind[:, learned][:, columns]
+        of_sets = set_estimates(*of_columns, choice_names(targets), *drawn, unfitted="" if fitted else reasons[0])
         estimates |= {f"{kind}/{name}": estimate for name, estimate in of_sets.items()}
     return estimates
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Estimate, Resampling, patient_bootstrap, undefined_estimate
 from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.statistics.minima import ROUNDING
 
-ROUNDING = 1e-9  # a sum of n equal shares may miss a fraction by a few units of the last place
 IN_EVERY_SET = 1.0  # no score is greater
 
 
@@ -42,7 +42,7 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
         target_coverage: In (0, 1).
 
     Returns:
-        The threshold; 1, at which every set holds the choice, for fewer patients than `patients_needed`.
+        The threshold; 1, at which every set holds the choice, for fewer patients than `minima.patients_for_sets`.
 
     Raises:
         ValueError: If the target is not between 0 and 1.
@@ -71,16 +71,6 @@ def conformal_threshold(scores: Array, patient_ids: Array, target_coverage: floa
     return float(scores[order[reached[0]]]) if len(reached) else IN_EVERY_SET
 
 
-def patients_needed(target_coverage: float) -> int:
-    """Compute the least number of patients whose scores can promise the coverage.
-
-    Example:
-        >>> patients_needed(0.9), patients_needed(0.95)
-        (9, 19)
-    """
-    return int(np.ceil(target_coverage / (1 - target_coverage) - ROUNDING))
-
-
 def marginal_thresholds(probabilities: Array, truth: Array, patient_ids: Array, target_coverage: float) -> Floats:
     """Find one threshold per question for all its choices, as `class_conditional_thresholds`. Shape (Q, C)."""
     scores = _scores_of_truth(probabilities, truth)
@@ -100,7 +90,7 @@ def class_conditional_thresholds(
         target_coverage: Share of each choice's rows whose set should hold it, in (0, 1).
 
     Returns:
-        Shape (Q, C); 1, which puts the choice into every set, for fewer patients than `patients_needed`.
+        Shape (Q, C); 1, which puts the choice into every set, for fewer patients than `minima.patients_for_sets`.
 
     Source:
         Vovk, Conditional validity of inductive conformal predictors, 2012; Angelopoulos & Bates 2021, section 4.2.
@@ -130,6 +120,7 @@ def set_estimates(
     choices: tuple[str, ...],
     patient_ids: Array,
     resampling: Resampling,
+    unfitted: str = "",
 ) -> dict[str, Estimate]:
     """Measure sets: do they hold the truth, and do they say anything?
 
@@ -140,6 +131,7 @@ def set_estimates(
         choices: Names of the C choices.
         patient_ids: Shape (N,).
         resampling: How intervals are drawn.
+        unfitted: Why the sets were not fitted, if so: their metrics are undefined.
 
     Returns:
         Means over the questions that define the metric: `coverage` (share of sets that hold the truth),
@@ -154,7 +146,11 @@ def set_estimates(
 
     mean_of_means = partial(metrics.mean_over_findings, _mean_where)
 
-    def mean_over_questions(values: Array, where: Array = everywhere, reason: str = "there is no question") -> Estimate:
+    def mean_over_questions(
+        values: Array, where: Array = everywhere, reason: str = "there is no question", needs_sets: bool = True
+    ) -> Estimate:
+        if unfitted and needs_sets:
+            return undefined_estimate(len(truth), unfitted, warn=False)
         defined = where.any(0)
         if not defined.any():
             return undefined_estimate(len(truth), reason)
@@ -171,7 +167,7 @@ def set_estimates(
         "set_size": mean_over_questions(sizes),
         "answered": mean_over_questions(sizes == 1),
         "accuracy_if_answered": mean_over_questions(correct, sizes == 1, "every set abstains"),
-        "accuracy_of_all": mean_over_questions(correct),
+        "accuracy_of_all": mean_over_questions(correct, needs_sets=False),
     }
 
 

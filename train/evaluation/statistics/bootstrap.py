@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from train.evaluation.statistics.metrics import Array, Floats, Metric
+from train.evaluation.statistics.minima import too_few_to_rank
 
 logger = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -54,7 +55,7 @@ class Estimate:
 
     def __str__(self) -> str:
         if math.isnan(self.value):
-            return f"undefined ({self.reason})"
+            return f"not defined: {self.reason}"
         if math.isnan(self.low):
             return f"{self.value:.3f} (no interval: {self.reason})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -87,7 +88,7 @@ def warn_once(of_module: logging.Logger, text: str) -> None:
 def undefined_estimate(num_rows: int, reason: str, warn: bool = True) -> Estimate:
     """Return a metric that the rows do not define; the reason names what is missing."""
     if warn:
-        warn_once(logger, f"A metric is undefined: {reason}.")
+        warn_once(logger, f"A metric is not defined: {reason}.")
     return Estimate(math.nan, math.nan, math.nan, num_rows, reason)
 
 
@@ -136,7 +137,8 @@ class Resampled:
     def estimate(self, warn: bool = False) -> Estimate:
         """The mean over the seeds with its 95 % interval over patients; `warn` where it is undefined."""
         if math.isnan(self.value):
-            return undefined_estimate(self.num_rows, self.reason_if_undefined, warn)
+            is_news = self.reason_if_undefined != too_few_to_rank(self.num_patients)  # the report opens with it
+            return undefined_estimate(self.num_rows, self.reason_if_undefined, warn and is_news)
         return percentile_estimate(self.value, self.resampled, self.num_rows, self.num_patients)
 
     def of_seeds(self, seeds: Collection[int]) -> "Resampled":
@@ -199,6 +201,9 @@ def difference(ours: Resampled, theirs: Resampled) -> Resampled:
     suggest. If both have seeds, each is averaged over the seeds that they share: a seed that failed in one says nothing
     about the other.
 
+    Returns:
+        The difference; undefined for fewer patients than `minima.PATIENTS_TO_RANK`: a lead among them is chance.
+
     Raises:
         ValueError: If the two were not measured on equally many rows, patients and resamples.
     """
@@ -213,6 +218,8 @@ def difference(ours: Resampled, theirs: Resampled) -> Resampled:
         ours, theirs = ours.of_seeds(shared), theirs.of_seeds(shared)
     reason = (ours if math.isnan(ours.value) else theirs).reason_if_undefined
     value, resampled = (ours.value - theirs.value,), (ours.resampled - theirs.resampled)[None]
+    if (too_few := too_few_to_rank(ours.num_patients)) and not math.isnan(value[0]):
+        value, resampled, reason = (math.nan,), np.full_like(resampled, math.nan), too_few
     return Resampled(value, resampled, ours.num_rows, ours.num_patients, reason)
 
 

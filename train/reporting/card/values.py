@@ -10,6 +10,7 @@ import yaml
 from data_scripts.records import KNEE, LUMBAR_SPINE
 from data_scripts.system.markdown import Markdown
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
+from train.evaluation.statistics.minima import PATIENTS_FOR_LABEL
 from train.reporting.card import tables
 from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
 from train.reporting.card.origin import (
@@ -29,7 +30,6 @@ from train.training.history import training_seconds
 
 # Where and how a run wrote, not what it learned.
 OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
-FEW_PATIENTS = 10
 # For the code on a card: two choices, and a sentence for each.
 EXAMPLES = {
     LUMBAR_SPINE: (["disc bulge", "normal disc"], ["There is a disc bulge.", "The disc is normal."]),
@@ -192,7 +192,7 @@ def _result_values(files: RunFiles) -> dict[str, Any]:
         "command": shown_command(metrics["command"], starting_folder(files.run)),
         "missing_labels": data.get("missing_labels", ""),
         "zero_shot_is_chance": _is_chance(metrics),
-        "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < FEW_PATIENTS},
+        "rare_labels": {name: counts for name, counts in labels.items() if counts["patients"] < PATIENTS_FOR_LABEL},
         "calibration_table": tables.calibration_table(metrics),
         **(tables.classifier_tables(metrics) if "by_system" in metrics else tables.result_tables(metrics)),
     }

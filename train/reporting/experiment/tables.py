@@ -6,7 +6,7 @@ from typing import Any
 from data_scripts.system.markdown import markdown_table
 from train.reporting.experiment.paper import TABLE_2, backbone_family, format_printed, paper_row, printed_values
 from train.reporting.run_report import PROBE_TITLES, SYSTEM_NAMES
-from train.reporting.tables import Entry, format_entry, readable
+from train.reporting.tables import Entry, format_entry, readable, reasons_once
 
 HEADLINE_COLUMNS = (
     *("macro_auroc", "macro_average_precision", "accuracy", "macro_f1", "balanced_accuracy", "minority_recall"),
@@ -166,7 +166,7 @@ def findings_table(results: Mapping[str, Any]) -> str:
         [
             label,
             f"{counts['rows']} ({counts['patients']})",
-            *(format_entry(metric_of(system, group, f"auroc/{label}")) for system in systems.values()),
+            *reasons_once([format_entry(metric_of(system, group, f"auroc/{label}")) for system in systems.values()]),
         ]
         for label, counts in labels.items()
         if _any_has(systems, group, f"auroc/{label}")
@@ -230,7 +230,9 @@ def fold_tables(results: Mapping[str, Any]) -> tuple[str, str]:
     folds = results["dataset"].get("folds")
     if not folds:
         return "", ""
-    groups = {entry["metric"]: entry["group"] for entry in results["comparisons"]}
+    headline = results["headline"]
+    groups = {headline["metric"]: headline["group"]}
+    groups |= {entry["metric"]: entry["group"] for entry in results["comparisons"]}
     means = {title: system.get("mean_over_folds", {}) for title, system in everything(results).items()}
     rows = [
         [
@@ -259,7 +261,7 @@ def format_mean(entry: Mapping[str, Any] | None, num_folds: int) -> str:
     if entry is None:
         return "-"
     if entry["value"] is None:
-        return "undefined"
+        return "not defined: in no fold"
     spread = "" if entry["standard_deviation"] is None else f" ± {entry['standard_deviation']:.3f}"
     folds = "" if entry["n"] == num_folds else f" ({entry['n']} of {num_folds} folds)"
     return f"{entry['value']:.3f}{spread}{folds}"
@@ -301,7 +303,7 @@ def _groups(systems: Mapping[str, Any], start: str) -> list[str]:
 def _rows(systems: Mapping[str, Any], columns: Mapping[tuple[str, str], str]) -> list[list[str]]:
     """Write one row for each system, one cell for each group and metric."""
     return [
-        [title_of(title, system), *(format_entry(metric_of(system, *column)) for column in columns)]
+        [title_of(title, system), *reasons_once([format_entry(metric_of(system, *column)) for column in columns])]
         for title, system in systems.items()
     ]
 

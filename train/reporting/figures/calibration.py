@@ -10,11 +10,11 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from train.evaluation.statistics.metrics import calibration_bins
+from train.evaluation.statistics.minima import PREDICTIONS_FOR_CURVE, ROUNDING
 from train.reporting.figures.style import BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 
 NUM_BINS = 10  # of equal width over [0, 1]
-# Accuracies of a few rows jump between 0 and 1 and say nothing.
-FEWEST_ANSWERED = 20
+LEAST_SPAN = 0.05  # of an axis of shares, so that a curve at 100 % has true ticks
 
 
 @rc_context(STYLE)
@@ -49,7 +49,7 @@ def reliability_diagrams(panels: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 @rc_context(STYLE)
 def risk_coverage_chart(
     curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
-    num_rows: int,
+    num_predictions: int,
     operating_points: Mapping[str, tuple[float, float]],
     counted: str,
     title: str,
@@ -58,20 +58,30 @@ def risk_coverage_chart(
 
     Args:
         curves: By system: share of the rows answered, rising, and the accuracy on them.
-        num_rows: Rows measured; the curves start where 20 of them are answered.
+        num_predictions: Those measured; the curves start where `minima.PREDICTIONS_FOR_CURVE` of them are answered.
         operating_points: By name, such as `sets at 90 %`: share answered and accuracy on them.
         counted: Name of the rows, such as `images`.
         title: The measurement and its data.
     """
-    figure = new_figure(6.4, 4.4, title)
+    figure = new_figure(6.4, 4.9, title)
     axes = figure.subplots()
+    lowest = min((accuracy for _, accuracy in operating_points.values()), default=1.0)
     for colour, (name, (answered, accuracy)) in zip(PALETTE, curves.items(), strict=False):
-        drawn = answered >= min(1.0, FEWEST_ANSWERED / num_rows)
-        axes.plot(answered[drawn], accuracy[drawn], color=colour, label=name)
-    for marker, colour, (name, point) in zip(MARKERS, reversed(PALETTE), operating_points.items(), strict=False):
-        axes.plot(*point, color=colour, marker=marker, markersize=8, linestyle="", label=name)
+        drawn = answered >= min(1.0, PREDICTIONS_FOR_CURVE / num_predictions)
+        marker = "o" if drawn.sum() == 1 else None  # a line of one point is invisible
+        axes.plot(answered[drawn], accuracy[drawn], color=colour, label=name, marker=marker)
+        lowest = min(lowest, *accuracy[drawn])
+    # Hollow and of different size: two points may coincide.
+    for place, (name, point) in enumerate(operating_points.items()):
+        look: dict[str, Any] = {"markersize": 11 - 4 * place, "markerfacecolor": "none", "markeredgewidth": 2}
+        axes.plot(*point, color=PALETTE[place], marker=MARKERS[place], **look, linestyle="", label=name)
+    span = max(1 - lowest, LEAST_SPAN)
     axes.set(xlabel=f"share answered, the most confident {counted} first", ylabel="share correct", xlim=(0, 1.02))
+    axes.set_ylim(1 - 1.05 * span, 1 + 0.05 * span)
+    ticks = [tick for tick in axes.get_yticks() if 1 - 1.05 * span <= tick < 1 + ROUNDING]
+    axes.set_yticks(ticks)
+    are_whole = all(abs(100 * tick - round(100 * tick)) < ROUNDING for tick in ticks)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend()
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if are_whole else 1))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)  # inside, it would hide a point
     return figure

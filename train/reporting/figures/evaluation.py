@@ -14,6 +14,7 @@ from train.evaluation.predictions import Predictions, of_labelled_rows
 from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_and_correctness
 from train.evaluation.protocols.conformal import risk_coverage
 from train.evaluation.statistics import metrics
+from train.evaluation.statistics.minima import PREDICTIONS_FOR_CURVE
 from train.evaluation.targets import Targets
 from train.reporting.figures.calibration import NUM_BINS, reliability_diagrams, risk_coverage_chart
 from train.reporting.figures.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery
@@ -66,21 +67,18 @@ def _label_figures(
     if targets.exclusive:
         counts = metrics.confusion_counts(targets.classes, probabilities.argmax(1), len(targets.label_names))
         figures["confusion.png"] = confusion_matrix(counts, targets.label_names, "class", f"Linear probe\n{where}")
-    figures["reliability.png"] = reliability_diagrams(
-        _reliability(targets, {"expected calibration error": probabilities}), counted, f"Linear probe\n{where}"
-    )
-    figures["reliability_zero_shot.png"] = reliability_diagrams(
-        _reliability(
-            targets,
-            {
-                "before: calibration error": predictions["zero_shot"],
-                "after: calibration error": predictions[f"calibrated/{CALIBRATED['zero_shot']}"],
-            },
-        ),
-        counted,
-        f"Zero-shot, temperature scaling\n{where}",
-    )
-    figures["abstention.png"] = _abstention(predictions, targets, results, counted, where)
+    if panels := _reliability(targets, {"expected calibration error": probabilities}):
+        figures["reliability.png"] = reliability_diagrams(panels, counted, f"Linear probe\n{where}")
+    of_prompts, what = {"calibration error": predictions["zero_shot"]}, "no temperature"
+    scaled = results["further"]["calibration/zero_shot"].get("calibrated/expected_calibration_error")
+    if scaled and scaled["value"] is not None:
+        states = {"before": "zero_shot", "after": f"calibrated/{CALIBRATED['zero_shot']}"}
+        of_prompts = {f"{state}: calibration error": predictions[name] for state, name in states.items()}
+        what = "temperature scaling"
+    if panels := _reliability(targets, of_prompts):
+        figures["reliability_zero_shot.png"] = reliability_diagrams(panels, counted, f"Zero-shot, {what}\n{where}")
+    if abstention := _abstention(predictions, targets, results, counted, where):
+        figures["abstention.png"] = abstention
     return figures
 
 
@@ -94,7 +92,7 @@ def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str)
         rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), "grade_quadratic_kappa"]
         rows = [row for row in rows if row in results["linear_probe"]]
         axis_label, chance = "AUROC or kappa", 0.5
-    if not rows:
+    if all(of[row]["value"] is None for row in rows for of in systems.values() if row in of):
         return None
     entries = {readable(row): {name: of[row] for name, of in systems.items() if row in of} for row in rows}
     return interval_chart(entries, axis_label, f"Linear probe on frozen features\n{where}", chance)
@@ -103,10 +101,12 @@ def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str)
 def _reliability(
     targets: Targets, probabilities: Mapping[str, NDArray[Any]]
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Write the calibration error behind each name: the panels of `reliability_diagrams`."""
+    """Write the calibration error behind each name: the panels of `reliability_diagrams`; none without predictions."""
     panels = {}
     for name, of_rows in probabilities.items():
         confidence, correct = confidence_and_correctness(targets, of_rows)
+        if not len(confidence):
+            continue
         error = float(metrics.expected_calibration_error(confidence, correct, NUM_BINS))
         panels[f"{name} {error:.3f}"] = confidence, correct
     return panels
@@ -114,18 +114,23 @@ def _reliability(
 
 def _abstention(
     predictions: Predictions, targets: Targets, results: Mapping[str, Any], counted: str, where: str
-) -> Figure:
-    """Draw accuracy of the calibrated prompts and of the paper's probe over the share answered."""
-    curves, points = {}, {}
+) -> Figure | None:
+    """Draw accuracy of the calibrated prompts and of the paper's probe over the share answered; None if too few."""
+    curves, points, num_predictions = {}, {}, 0
     for title, name in {"zero-shot": "zero_shot", "probe": "paper"}.items():
         confidence, correct = confidence_and_correctness(targets, predictions[f"calibrated/{CALIBRATED[name]}"])
-        curves[title] = risk_coverage(confidence, correct)
+        if len(confidence) <= PREDICTIONS_FOR_CURVE:
+            continue
+        curves[title], num_predictions = risk_coverage(confidence, correct), max(num_predictions, len(confidence))
         estimates = results["further"][f"calibration/{name}"]
         answered = estimates.get("class_conditional/answered")
         accuracy = estimates.get("class_conditional/accuracy_if_answered")
         if answered and accuracy and accuracy["value"] is not None:
             points[f"{title}, sets at {TARGET_COVERAGE:.0%}"] = answered["value"], accuracy["value"]
-    return risk_coverage_chart(curves, len(targets), points, counted, f"Accuracy if the unsure abstain\n{where}")
+    if not curves:
+        return None
+    title = f"Accuracy if the unsure abstain\n{where}"
+    return risk_coverage_chart(curves, num_predictions, points, counted, title)
 
 
 def _galleries(encoded: Encoded, targets: Targets, test_rows: Dataset, where: str, seed: int) -> tuple[Figure, Figure]:
@@ -153,13 +158,13 @@ def _galleries(encoded: Encoded, targets: Targets, test_rows: Dataset, where: st
         [encoded.texts[q] for q in queries],
         [[encoded.texts[row] for row in rows] for rows in texts_found],
         [[verdict(q, row) for row in rows] for q, rows in zip(queries, texts_found, strict=True)],
-        f"Image to text, {GALLERY_DEPTH} of {len(distinct_rows)} reports\n{where}",
+        f"Image to text, {min(GALLERY_DEPTH, len(distinct_rows))} of {len(distinct_rows)} reports\n{where}",
     )
     by_text = text_to_image_gallery(
         [encoded.texts[q] for q in queries],
         [[images[row]["image"] for row in rows] for rows in images_found],
         [[verdict(q, row) for row in rows] for q, rows in zip(queries, images_found, strict=True)],
-        f"Text to image, {GALLERY_DEPTH} of {len(targets)} images\n{where}",
+        f"Text to image, {min(GALLERY_DEPTH, len(targets))} of {len(targets)} images\n{where}",
     )
     return by_image, by_text
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from train.reporting.experiment.paper import UP_TO, Printed, printed_values
 from train.reporting.experiment.tables import HEADS, head_metrics, metric_name, metric_of, systems_by_head
 from train.reporting.figures.style import BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
-from train.reporting.run_report import SYSTEM_NAMES, describe_dataset
+from train.reporting.run_report import SYSTEM_NAMES, describe_dataset, too_few_in_words
 from train.reporting.tables import Entry
 
 ROW_HEIGHT = 0.3
@@ -40,7 +40,8 @@ def draw_charts(results: Mapping[str, Any]) -> dict[str, Figure]:
     chance = 0.5 if metric == "macro_auroc" else None
     charts = {}
     if any(entry["value"] is not None for entry in (*systems.values(), *baselines.values())):
-        charts["systems.png"] = forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance)
+        ranked = not too_few_in_words(results["dataset"])
+        charts["systems.png"] = forest_chart(systems, baselines, reference, words, f"{words}\n{where}", chance, ranked)
     differences = {
         SYSTEM_NAMES.get(title, title): entry
         for comparison in results["comparisons"]
@@ -101,7 +102,7 @@ def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
     for axes, (when, curve) in zip(panels, curves.items(), strict=True):
         group = f"probe/{calibrated}" if when == "before" else f"calibrated/{calibrated}"
         entry = metric_of(system, group, "expected_calibration_error")
-        error = "undefined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}"
+        error = "not defined" if entry is None or entry["value"] is None else f"{entry['value']:.3f}"
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
         axes.plot(curve["claimed"], curve["achieved"], color=BLUE, linewidth=1.2)
         sizes = [12 + 300 * count / sum(curve["counts"]) for count in curve["counts"]]
@@ -122,13 +123,15 @@ def forest_chart(
     axis_label: str,
     title: str,
     chance: float | None = None,
+    ranked: bool = True,
 ) -> Figure:
     """Draw a metric of every system with its interval, the best on top, and of the baselines below, in grey.
 
-    Undefined entries are left out. A dashed line marks the level of chance.
+    Undefined entries are left out. A dashed line marks the level of chance. If not `ranked`, all keep their order.
     """
-    rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in _best_first(systems)]
-    rows += [(name, entry, GREY) for name, entry in _best_first(baselines)]
+    in_order = _best_first if ranked else _defined
+    rows = [(name, entry, BLUE if name == highlighted else BLACK) for name, entry in in_order(systems)]
+    rows += [(name, entry, GREY) for name, entry in in_order(baselines)]
     figure = new_figure(7.5, 1.5 + ROW_HEIGHT * len(rows), title)
     axes = figure.subplots()
     _draw_intervals(axes, rows)
@@ -221,9 +224,12 @@ def cost_chart(points: Mapping[str, tuple[float, Entry]], highlighted: str, axis
     return figure
 
 
+def _defined(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
+    return [(name, entry) for name, entry in entries.items() if entry["value"] is not None]
+
+
 def _best_first(entries: Mapping[str, Entry]) -> list[tuple[str, Entry]]:
-    defined = [(name, entry) for name, entry in entries.items() if entry["value"] is not None]
-    return sorted(defined, key=lambda item: -item[1]["value"])
+    return sorted(_defined(entries), key=lambda item: -item[1]["value"])
 
 
 def _draw_intervals(axes: Axes, rows: Sequence[tuple[str, Entry, str]]) -> None:

@@ -7,11 +7,12 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from train.reporting.figures.style import BLACK, GREY, MARKERS, PALETTE, STYLE, new_figure
+from train.reporting.figures.style import AMBER, BLACK, GREY, MARKERS, PALETTE, STYLE, new_figure
 
 MAX_MAP_POINTS = 1500
 
@@ -25,12 +26,16 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """
     if not history:
         raise ValueError("The history is empty; nothing was logged before the run ended.")
-    figure = new_figure(14, 3.6, title)
-    panels = figure.subplots(1, 4)
+    figure = new_figure(11, 7, title)
+    panels = figure.subplots(2, 2).ravel()
     blue, orange, green, pink, sky, *_ = PALETTE
+    # A contrastive loss grows with the pairs of a batch. Older runs have only that of all validation pairs at once.
+    validation = "validation_loss_of_batches", orange, "validation, batches of the same size"
+    if not any("validation_loss_of_batches" in row for row in history):
+        validation = "validation_loss", AMBER, "validation, all pairs at once: not comparable"
     drawn = (
-        (panels[0], "loss", blue, "training"),
-        (panels[0], "validation_loss", orange, "validation, all its pairs contrasted at once"),
+        (panels[0], "loss", blue, "training, augmented"),
+        (panels[0], *validation),
         (panels[1], "inverse_temperature", green, None),
         (panels[2], "learning_rate", GREY, None),
         (panels[3], "duplicate_text_rate", pink, "pairs whose report occurs twice"),
@@ -41,17 +46,20 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         if points:
             marker = "o" if len(points) < 40 else None
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker=marker, markersize=3)
-    panels[0].set(title="Contrastive loss", ylabel="nats")
-    panels[0].legend()
+    panels[0].set(title="Loss", ylabel="nats")
     panels[1].set(title="Inverse temperature", ylabel="1/τ")
     panels[1].ticklabel_format(axis="y", useOffset=False)  # it may hardly move: 14.29, not +1.428e1 above the axis
     panels[2].set(title="Learning rate")
-    panels[2].yaxis.set_major_formatter("{x:.2g}")
+    panels[2].yaxis.set_major_formatter("{x:g}")
     panels[3].set(title="Batches", ylabel="share", ylim=(-0.03, 1.03))
-    if panels[3].lines:
-        panels[3].legend()
     for axes in panels:
         axes.set_xlabel("optimizer update")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=9)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not logged", ha="center", va="center", transform=axes.transAxes, color=GREY)
+            axes.set(xticks=[], yticks=[])
     return figure
 
 
@@ -73,7 +81,7 @@ def confusion_matrix(counts: NDArray[Any], names: Sequence[str], what: str, titl
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
-        text = f"{counts[row, column]:.0f}\n{share:.0%}"
+        text = f"{counts[row, column]:.0f}\n{share:.0%}" if totals[row] else "no row"
         axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else BLACK)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
@@ -89,7 +97,8 @@ def interval_chart(
 ) -> Figure:
     """Compare systems: a point with its 95 % interval for each system, row by row.
 
-    `rows` are entries by system, by metric or finding; undefined ones are left out. A dashed line marks chance.
+    `rows` are entries by system, by metric or finding. A row without a defined entry says so. A dashed line marks
+    chance.
     """
     systems = list(dict.fromkeys(system for entries in rows.values() for system in entries))
     figure = new_figure(8.5, 1.5 + len(rows) * (0.25 + 0.13 * len(systems)), title)
@@ -97,6 +106,9 @@ def interval_chart(
     for position, entries in enumerate(rows.values()):
         if position % 2:
             axes.axhspan(position - 0.5, position + 0.5, color="#F6F6F6", zorder=0)
+        if all(entry["value"] is None for entry in entries.values()):
+            across = axes.get_yaxis_transform()
+            axes.text(0.02, position, "not defined", transform=across, va="center", color=GREY)
         for index, system in enumerate(systems):
             entry = entries.get(system)
             if entry is None or entry["value"] is None:
@@ -153,6 +165,8 @@ def embedding_map(
     for group, name in enumerate(group_names):
         colour = PALETTE[group % len(PALETTE)]
         images, texts = groups[kept] == group, groups[distinct] == group
+        if not images.any():
+            continue
         axes.scatter(
             of_images[images, 0], of_images[images, 1], s=18, color=colour, alpha=0.65, linewidths=0, label=name
         )

@@ -1,9 +1,12 @@
 """One look for all figures: fonts, palette, axes."""
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,7 +35,9 @@ STYLE: Any = {
     "figure.facecolor": "white",
     "text.parse_math": False,  # a class name with two `$` is no formula
     "savefig.dpi": 150,
+    "svg.hashsalt": "lumbarclip",  # the same figure is the same file
 }
+COMMENTS = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -43,11 +48,16 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Replace `folder/figures` by these figures, PNG by file name: all or none."""
+    """Replace `folder/figures` by these figures, PNG by file name with an SVG beside each: all or none."""
 
     def fill(unfinished: Path) -> None:
         for name, figure in figures.items():
             figure.savefig(unfinished / name)
+            with rc_context(STYLE):
+                drawing = io.BytesIO()
+                figure.savefig(drawing, format="svg", metadata={"Date": None})
+            # Comments repeat each text as typed, also characters that XML does not allow.
+            (unfinished / name).with_suffix(".svg").write_bytes(COMMENTS.sub(b"", drawing.getvalue()))
 
     write_folder(folder / "figures", fill)
 

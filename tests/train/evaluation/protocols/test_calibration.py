@@ -15,6 +15,7 @@ from train.evaluation.protocols.calibration import (
     fit_temperature,
     measure_calibration,
     scale,
+    warn_of_reasons,
 )
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.statistics.metrics import expected_calibration_error
@@ -201,27 +202,36 @@ def test_the_truth_of_test_rows_changes_no_answer(make_targets):
 
 
 def test_findings_that_cannot_be_calibrated_are_told(make_targets, caplog, monkeypatch):
-    monkeypatch.setattr("train.evaluation.statistics.bootstrap._said", set())  # another test may have said the same
+    monkeypatch.setattr("train.evaluation.protocols.calibration._warned", set())  # another test may have said the same
     logits, targets = made_findings(make_targets, size=80)  # 20 patients
     for split in targets:
         logits[split][:, 0] = np.nan
     targets["validation"].labels[:, 1] = False
+    result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
     with caplog.at_level(logging.WARNING):
-        result = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
+        warn_of_reasons([result.calibration])
     reasons = result.calibration.reasons
     assert reasons["bulge"] == "there are no probabilities to calibrate"
     assert "one choice is true of all 80 validation rows" in reasons["stenosis"]
     assert "0 validation patients have it, and 0.9 coverage needs 9" in reasons["stenosis: present"]
-    assert "Calibration of stenosis" in caplog.text
-    told = caplog.messages.copy()
+    (told,) = caplog.messages  # one line
+    assert told == (
+        "Calibration: there are no probabilities to calibrate (bulge); T left at 1 (stenosis): one choice is true of "
+        "all 80 validation rows; in every set (stenosis: absent, stenosis: present): such as another choice has fewer "
+        "than the 9 validation patients that sets need."
+    )
     with caplog.at_level(logging.WARNING):
-        again = measure_calibration(logits["validation"], targets["validation"], logits["test"], targets["test"], FEW)
-    assert again.calibration.reasons == reasons and caplog.messages == told
+        warn_of_reasons([result.calibration, result.calibration])
+    assert caplog.messages == [told]
     assert np.isnan(result.probabilities[:, 0]).all()
     np.testing.assert_allclose(result.probabilities[:, 1], expit(logits["test"][:, 1]))
     assert not result.sets[:, 0].any()  # no answer
     assert result.sets[:, 1, 1].all()
-    assert np.isfinite([estimate.value for estimate in result.estimates.values()]).all()
+    undefined = {name: e.reason for name, e in result.estimates.items() if np.isnan(e.value)}
+    assert undefined and all(name.startswith("class_conditional/") for name in undefined)
+    assert set(undefined.values()) == {
+        "0 validation patients of the rarest, and sets of 90% coverage need 9 of each choice"
+    }
 
 
 def test_answers_that_are_all_equally_sure(make_targets):
@@ -240,3 +250,73 @@ def test_nothing_learned_gives_no_figures(make_targets):
     nothing = np.full((40, 3), np.nan)
     assert measure_calibration(nothing, targets["validation"], nothing, targets["test"], FEW).estimates == {}
     assert fit_calibration(nothing, targets["validation"]).thresholds.min() == 1
+
+
+def exclusive_rows(make_targets, patients_by_class, rng):
+    """Four rows a patient (`make_targets`), all of one class; logits that are right in most rows."""
+    classes = np.repeat(np.repeat(np.arange(len(patients_by_class)), patients_by_class), 4)
+    labels = np.eye(len(patients_by_class))[classes]
+    logits = 2 * labels + rng.normal(size=labels.shape)
+    names = ["LBP", "No Finding", "Other"][: len(patients_by_class)]
+    return logits, make_targets({"train": labels, "validation": labels, "test": labels}, names)
+
+
+@pytest.mark.parametrize(
+    "patients, has_temperature, has_sets, has_marginal_sets",
+    [
+        ((2, 2), False, False, False),
+        ((4, 5), False, False, True),
+        ((5, 5), True, False, True),
+        ((9, 8), True, False, True),
+        ((9, 9), True, True, True),
+        ((30, 8), True, False, True),
+        ((9, 9, 9), True, True, True),
+        ((30, 30, 1), True, False, True),
+    ],
+    ids=str,
+)
+def test_nothing_is_fitted_below_the_patients_it_needs(
+    make_targets, patients, has_temperature, has_sets, has_marginal_sets
+):
+    logits, targets = exclusive_rows(make_targets, patients, np.random.default_rng(0))
+    result = measure_calibration(logits, targets["validation"], logits, targets["test"], FEW)
+    fitted, values = result.calibration, {name: e.value for name, e in result.estimates.items()}
+    assert (fitted.temperatures[0] != 1) == has_temperature
+    assert (fitted.thresholds.min() < 1) == has_sets
+    assert (fitted.marginal_thresholds.min() < 1) == has_marginal_sets
+    assert np.isfinite(values["calibrated/brier_score"]) == has_temperature
+    assert np.isfinite(values["class_conditional/coverage"]) == has_sets
+    assert np.isfinite(values["marginal/coverage"]) == has_marginal_sets
+    assert np.isfinite(values["class_conditional/accuracy_of_all"])  # needs no sets
+    assert np.isfinite(values["uncalibrated/brier_score"])
+    if not has_sets:  # no choice may become the answer because the others are better known
+        assert result.sets.all()
+        assert all("in every set" in fitted.reasons[f"classes: {name}"] for name in targets["test"].label_names)
+        assert "need 9 of each choice" in result.estimates["class_conditional/answered"].reason
+    if not has_temperature:
+        assert "a temperature needs 10" in fitted.reasons["classes"]
+
+
+def test_a_finding_that_few_patients_have_is_not_answered(make_targets):
+    """With the rare choice in every set, a set of one choice would always be that choice."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((120, 3), dtype=bool)  # 30 patients
+    labels[:8, 0], labels[:60, 1], labels[:, 2] = True, True, ~labels[:, :2].any(1)
+    logits = 3 * (labels - 0.5) + rng.normal(size=labels.shape)
+    targets = make_targets(dict.fromkeys(("train", "validation", "test"), labels), ["slip", "bulge", "No Finding"])
+    result = measure_calibration(logits, targets["validation"], logits, targets["test"], FEW)
+    assert result.sets[:, 0].all() and not result.sets[:, 1].all()
+    assert np.isfinite(result.estimates["class_conditional/coverage"].value)  # of the other finding
+
+
+def test_every_gap_is_in_one_line(make_targets, caplog, monkeypatch):
+    monkeypatch.setattr("train.evaluation.protocols.calibration._warned", set())
+    names = [f"finding {number}" for number in range(7)]
+    labels = np.random.default_rng(0).random((24, 7)) < 0.5  # 6 patients
+    targets = make_targets(dict.fromkeys(("train", "validation", "test"), labels), names)
+    fitted = [fit_calibration(scale * labels, targets["validation"]) for scale in (1.0, 2.0)]
+    with caplog.at_level(logging.WARNING):
+        warn_of_reasons(fitted)
+    (line,) = caplog.messages
+    assert line.startswith("Calibration: T left at 1 (finding 0, finding 1, finding 2, finding 3 and 3 more): 6 valid")
+    assert line.count("in every set") == 1 and "\n" not in line and len(line) < 400

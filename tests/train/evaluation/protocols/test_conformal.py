@@ -8,12 +8,12 @@ from train.evaluation.protocols.conformal import (
     class_conditional_thresholds,
     conformal_threshold,
     marginal_thresholds,
-    patients_needed,
     prediction_sets,
     risk_coverage,
     set_estimates,
 )
 from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.statistics.minima import patients_for_sets
 
 FEW = Resampling(num_resamples=50)
 
@@ -49,7 +49,7 @@ def test_threshold_with_one_row_a_patient_is_the_textbook_quantile(num_rows, tar
 
 
 def test_too_few_patients_put_every_choice_into_every_set():
-    assert patients_needed(0.9) == 9
+    assert patients_for_sets(0.9) == 9
     scores = np.linspace(0, 0.5, 9)
     assert conformal_threshold(scores, np.arange(9), 0.9) == 0.5
     assert conformal_threshold(scores[:8], np.arange(8), 0.9) == 1.0

@@ -22,6 +22,9 @@ from train.evaluation.protocols.explanation import (
 )
 from train.evaluation.statistics.bootstrap import Resampling
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 INSIDE = np.zeros((4, 5), dtype=bool)
 INSIDE[1:3, 1:3] = True  # 4 of 20 pixels
 

@@ -18,6 +18,9 @@ from train.evaluation.statistics.bootstrap import (
     undefined_estimate,
 )
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 RESAMPLING = Resampling(40, seed=3)
 PATIENT_IDS = np.repeat([f"p{patient}" for patient in range(12)], 5)
 MACRO_F1 = partial(metrics.macro_f1, num_classes=2)
@@ -80,7 +83,7 @@ def test_the_same_gap_is_told_once_and_what_was_silenced_is_not_told(caplog, mon
         undefined_estimate(4, "no row with `x`")
     with caplog.at_level(logging.WARNING, bootstrap.__name__):
         estimates = [undefined_estimate(4, f"no row with `{name}`") for name in "xyx"]
-    assert caplog.messages == [f"A metric is undefined: no row with `{name}`." for name in "xy"]
+    assert caplog.messages == [f"A metric is not defined: no row with `{name}`." for name in "xy"]
     assert [estimate.reason for estimate in estimates] == [f"no row with `{name}`" for name in "xyx"]
 
 
@@ -91,7 +94,7 @@ def test_absent_class_is_undefined_and_named(caplog, monkeypatch):
     )
     assert math.isnan(estimate.value)
     assert "Modic change" in caplog.text
-    assert "undefined (no row with `Modic change`)" in str(estimate)
+    assert "not defined: no row with `Modic change`" in str(estimate)
     entry = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
     assert entry == {"value": None, "low": None, "high": None, "n": 4, "reason": "no row with `Modic change`"}
 
@@ -233,3 +236,24 @@ def test_what_was_measured_on_other_rows_is_refused(truth):
         difference(resample([one], RESAMPLING), resample([shorter], RESAMPLING))
     with pytest.raises(ValueError, match="one patient id for each row"):
         resample([Measure(metrics.mean, [np.arange(61)], PATIENT_IDS[:59])], RESAMPLING)
+
+
+@pytest.mark.parametrize("num_patients, is_told", [(2, False), (4, False), (19, False), (20, True), (45, True)])
+def test_a_difference_of_few_patients_is_not_told(monkeypatch, caplog, num_patients, is_told):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    patients = np.repeat(np.arange(num_patients), 6)  # rows do not count
+    ours, theirs = np.ones(len(patients)), np.zeros(len(patients))
+    with caplog.at_level(logging.WARNING):
+        estimate = paired_difference(metrics.mean, [ours], [theirs], patients, RESAMPLING)
+    assert (estimate.value == 1) is is_told
+    if not is_told:
+        assert estimate.reason == f"too few to rank: {num_patients} patients, and a comparison needs 20"
+        assert math.isnan(estimate.low)
+    assert not caplog.messages  # the report opens with it
+
+
+def test_what_is_undefined_for_another_reason_keeps_it(monkeypatch):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    measure = Measure(metrics.auroc, [np.zeros(4), np.arange(4)], np.array(list("aabb")), "no row of `LBP`")
+    one = resample([measure], RESAMPLING)
+    assert difference(one, one).estimate().reason == "no row of `LBP`"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,9 @@ from train.reporting.experiment.tables import comparison_table, cost_table, fold
 from train.reporting.figures.experiment import cost_chart, draw_charts
 from train.reporting.rendering import html_page
 
+pytestmark = pytest.mark.usefixtures("any_number_is_ranked")
+
+
 HEADLINE = "probe/paper/unprojected"
 
 
@@ -45,7 +49,7 @@ def described(answers, targets, systems, summaries=(), baselines=None, seeds=(0,
 
 
 @pytest.fixture(scope="module")
-def whole():
+def whole(any_number_is_ranked):
     """An experiment with everything: seeds, heads, imbalance corrections, patients, a baseline, a diverged system."""
     probabilities = class_answers(wrong=[0, 20])[HEADLINE]
     more = {
@@ -194,10 +198,15 @@ def test_sections_without_anything_to_show_are_left_out():
     results = described(answers, targets, systems, [summary(title) for title in answers], folds=2)
     report = experiment_report(results, [])
     headings = re.findall(r"^## (.*)$", report, flags=re.M)
-    assert headings == ["Systems", "Differences", "Findings", "Patients", "Cost", "Undefined metrics", "Command"]
+    undefined = "Metrics that are not defined"
+    assert headings == ["Summary", "Systems", "Differences", "Findings", "Patients", "Cost", undefined, "Command"]
     assert "2 folds of the patients; 1 seed." in " ".join(report.split())
     assert "SD of seeds" not in report and "grade quadratic kappa" in report
-    assert table_row(report, "Findings", "Modic change")[2:] == ["undefined", "undefined"]
+    reason = "`Modic change` has 0 positive rows of 24 in the test split"
+    assert table_row(report, "Findings", "Modic change")[2:] == [
+        f"not defined: {reason}",
+        "not defined",
+    ]
     assert "`auroc/Modic change`: `Modic change` has 0 positive rows of 24 in the test split." in report
     assert set(draw_charts(results)) == {"systems.png", "differences.png", "cost.png"}
 
@@ -214,7 +223,8 @@ def test_seconds_are_whole_from_ten_on_and_the_last_mark_of_the_cost_chart_is_wh
 
 def test_the_page_needs_nothing_beside_it(whole, tmp_path):
     write_report(whole, tmp_path)
-    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert {path.stem for path in (tmp_path / "figures").glob("*.svg")} == {Path(name).stem for name in drawn}
     assert drawn == {"systems.png", "differences.png", "no_heads.png", "heads.png", "reliability.png", "cost.png"}
     report, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
     assert set(re.findall(r"\(figures/(.*?)\)", report)) == drawn
@@ -347,4 +357,32 @@ def test_a_title_reaches_no_file_and_is_no_formula(whole, tmp_path, text):
     (tmp_path / "out").mkdir()
     write_report(hostile_experiment(whole, text), tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("src=") == page.count('src="data:image/png') == len(list((tmp_path / "out/figures").iterdir()))
+    assert (
+        page.count("src=") == page.count('src="data:image/png') == len(list((tmp_path / "out/figures").glob("*.png")))
+    )
+
+
+def test_an_experiment_opens_with_a_summary_and_a_chart(whole):
+    report = experiment_report(whole, ["systems.png"])
+    opening = report.partition("## Systems")[0]
+    lines = re.findall(r"^- .*$", opening, flags=re.M)
+    assert 3 <= len(lines) <= 4 and all(len(line) < 400 for line in lines)
+    assert "highest macro F1 of the systems" in lines[0] and "after Holm" in lines[0]
+    assert lines[1].startswith("- The best baseline, HOG, has 0.")
+    assert "3 of 18 runs did not finish" in lines[-1]
+    assert opening.count("(figures/systems.png)") == report.count("(figures/systems.png)") == 1
+
+
+def test_few_patients_are_not_ranked_by_report_page_and_chart(monkeypatch, tmp_path):
+    monkeypatch.setattr("train.evaluation.statistics.minima.PATIENTS_TO_RANK", 20)
+    answers = {"Low": [class_answers(wrong=range(12))], "High": [class_answers(wrong=[0])]}
+    systems = {"Low": system(), "High": system("clip")}
+    results = described(answers, exclusive_targets(), systems, [summary(title) for title in answers])
+    write_report(results, tmp_path)
+    report, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    assert report.split("\n\n")[1].startswith("**Too few to rank: 8 patients, and a comparison needs 20.**")
+    assert page.partition("<body>")[2].partition("</h1>")[2].strip().startswith("<p><strong>Too few to rank")
+    assert "highest" not in report and "share" not in report.partition("## Cost")[0].partition("## Systems")[2]
+    assert "## Differences\n\nToo few to rank" in report and "p after Holm" not in report
+    chart = draw_charts(results)["systems.png"].axes[0]
+    assert [label.get_text() for label in chart.get_yticklabels()] == ["Low", "High"]  # not sorted

@@ -1,6 +1,7 @@
 """Figures of calibration draw the numbers that they are given."""
 
 import numpy as np
+import pytest
 
 from train.reporting.figures import calibration as plots
 
@@ -31,3 +32,25 @@ def test_risk_coverage_starts_where_enough_rows_are_answered():
     np.testing.assert_allclose(curve.get_xdata(), answered[19:])
     np.testing.assert_allclose(curve.get_ydata(), accuracy[19:])
     np.testing.assert_allclose(point.get_xydata(), [[0.6, 0.9]])
+
+
+@pytest.mark.parametrize(
+    "accuracy, point",
+    [([1.0], 1.0), ([1.0, 1.0], 1.0), ([1.0, 0.998], 0.997), ([0.99, 0.95], 0.6), ([0.2, 0.0], 0.0), ([0.9], 0.7)],
+    ids=str,
+)
+def test_abstention_has_something_to_see_and_true_ticks(accuracy, point):
+    answered = np.linspace(0, 1, len(accuracy) + 1)[1:]
+    points = {"sets at 90 %": (0.7, point), "others": (0.7, point)}
+    figure = plots.risk_coverage_chart({"probe": (answered, np.array(accuracy))}, 30, points, "images", "title")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    curve, one, other = axes.lines
+    assert len(curve.get_xdata()) > 1 or curve.get_marker() == "o"
+    assert one.get_markersize() != other.get_markersize()  # both seen where they coincide
+    low, high = axes.get_ylim()
+    assert low < min(point, *accuracy) and high > 1
+    shown = [float(label.get_text().rstrip("%")) / 100 for label in axes.yaxis.get_ticklabels()]
+    assert len(shown) > 1 and len(set(shown)) == len(shown) and max(shown) <= 1
+    np.testing.assert_allclose(shown, axes.yaxis.get_ticklocs(), atol=1e-9)
+    assert figure.legends and axes.get_legend() is None  # inside, it would hide a point

@@ -14,7 +14,13 @@ def drawn_texts(figure):
 def test_training_curves_draw_the_values_that_were_logged():
     history = [
         {"update": 1, "loss": 3.0, "inverse_temperature": 14.3, "learning_rate": 1e-4},
-        {"update": 2, "loss": 2.0, "inverse_temperature": 15.0, "learning_rate": 2e-4, "validation_loss": 2.5},
+        {
+            "update": 2,
+            "loss": 2.0,
+            "inverse_temperature": 15.0,
+            "learning_rate": 2e-4,
+            "validation_loss_of_batches": 2.5,
+        },
         {"update": 3, "duplicate_text_rate": 0.25, "same_class_mass": 0.75},
     ]
     loss, temperature, learning_rate, batches = plots.training_curves(history, "Pretraining").axes
@@ -23,6 +29,47 @@ def test_training_curves_draw_the_values_that_were_logged():
     np.testing.assert_array_equal(temperature.lines[0].get_ydata(), [14.3, 15.0])
     np.testing.assert_array_equal(learning_rate.lines[0].get_ydata(), [1e-4, 2e-4])
     assert [line.get_xydata().tolist() for line in batches.lines] == [[[3, 0.25]], [[3, 0.75]]]
+
+
+def test_training_and_validation_are_drawn_at_the_same_number_of_pairs():
+    """A contrastive loss of more pairs is greater: on one axis it would look like overfitting."""
+    whole = {"update": 1, "loss": 3.0, "validation_loss": 5.5}
+    (loss, *_) = plots.training_curves([whole | {"validation_loss_of_batches": 3.1}], "Pretraining").axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[3.0], [3.1]]
+    (loss, *_) = plots.training_curves([whole], "Pretraining").axes  # an older run
+    assert "not comparable" in loss.lines[1].get_label()
+
+
+@pytest.mark.parametrize("num_updates", [1, 2, 300])
+def test_legends_of_training_curves_lie_inside_and_no_panel_is_empty(num_updates):
+    history = [
+        {
+            **{"update": update, "loss": 3.0, "validation_loss": 5.0, "inverse_temperature": 14.0},
+            **{"learning_rate": 1e-4, "duplicate_text_rate": 0.1, "same_class_mass": 0.5},
+        }
+        for update in range(1, num_updates + 1)
+    ]
+    figure = plots.training_curves(history, "Pretraining")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.lines and all(float(tick).is_integer() for tick in axes.get_xticks())
+        if legend := axes.get_legend():
+            inside, frame = legend.get_window_extent(), axes.get_window_extent()
+            assert frame.x0 <= inside.x0 and inside.x1 <= frame.x1 and frame.y0 <= inside.y0 and inside.y1 <= frame.y1
+
+
+def test_a_panel_without_a_value_says_so():
+    figure = plots.training_curves([{"update": 1, "loss": 3.0}], "Pretraining")
+    assert drawn_texts(figure) == ["not logged"] * 3
+
+
+def test_ticks_of_the_learning_rate_are_where_they_say():
+    history = [{"update": 10 * n, "loss": 1.0, "learning_rate": 2e-3 * n / 40} for n in range(1, 41)]
+    figure = plots.training_curves(history, "Pretraining")
+    figure.draw_without_rendering()
+    axis = figure.axes[2].yaxis
+    shown = [float(label.get_text().replace("−", "-")) for label in axis.get_ticklabels()]
+    np.testing.assert_allclose(shown, axis.get_ticklocs(), rtol=1e-6, atol=1e-12)
 
 
 def test_a_temperature_that_hardly_moves_is_labelled_as_it_is():
@@ -40,7 +87,7 @@ def test_empty_history_is_refused():
 
 def test_confusion_matrix_writes_counts_and_shares_also_of_an_absent_class():
     figure = plots.confusion_matrix(np.array([[3.0, 1.0], [0.0, 0.0]]), ["LBP", "No Finding"], "class", "title")
-    assert drawn_texts(figure) == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
+    assert drawn_texts(figure) == ["3\n75%", "1\n25%", "no row", "no row"]
 
 
 def test_interval_chart_leaves_undefined_figures_out():
@@ -51,6 +98,8 @@ def test_interval_chart_leaves_undefined_figures_out():
     assert len(axes.lines) == 3  # interval, point, chance
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.4, 0.6])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "HOG"]
+    nothing = plots.interval_chart({"AUROC": {"ours": entry}, "kappa": {"ours": undefined}}, "AUROC", "title")
+    assert drawn_texts(nothing) == ["not defined"]
 
 
 @pytest.mark.parametrize("num_rows", [2, 12, 60])

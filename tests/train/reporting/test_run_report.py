@@ -1,0 +1,102 @@
+"""The report of an evaluation opens with what a stranger must know, and says why what is not defined is not."""
+
+import re
+
+import pytest
+
+from tests.train.reporting.card.made_run import Numbers, made_metrics
+from train.reporting.run_report import run_report, run_summary
+
+DRAWN = ["probe_comparison.png", "training.png"]
+
+
+def entry(value, low=None, high=None, **more):
+    return {"value": value, "low": low, "high": high, "n": 9, **more}
+
+
+def made(num_patients=45, **changed):
+    results = made_metrics(Numbers())
+    results |= {"zero_shot_first_prompt": {}, "training_set": {}, "command": "python x.py", "date": "2026-11-30"}
+    results["retrieval"] |= {
+        "text_to_image_recall_at_10": entry(0.4, 0.3, 0.5),
+        "text_to_image_chance_at_10": entry(0.1),
+    }
+    results["dataset"] |= {"num_patients": num_patients, "num_rows": 2 * num_patients, "missing_labels": ""}
+    return results | changed
+
+
+@pytest.mark.parametrize("num_patients, is_ranked", [(1, False), (4, False), (19, False), (20, True)])
+def test_few_patients_are_not_ranked_and_that_comes_first(num_patients, is_ranked):
+    report = run_report(made(num_patients), DRAWN)
+    _, second, *_ = report.split("\n\n")
+    assert second.startswith("**Too few to rank: ") is not is_ranked
+    assert ("An interval above 0 means" in report) is is_ranked
+    assert ("LumbarCLIP − HOG" in report) is is_ranked
+
+
+def test_labelled_patients_count():
+    results = made(45)
+    results["dataset"]["num_labelled_patients"] = 4
+    assert "Too few to rank: 4 patients" in run_report(results, DRAWN)
+    results["dataset"]["num_labelled_patients"] = 0  # no labels at all: grades and retrieval are of all patients
+    assert "Too few to rank" not in run_report(results, DRAWN)
+
+
+def test_a_report_opens_with_a_summary_and_a_chart_shown_once():
+    report = run_report(made(), DRAWN)
+    opening = report.partition("## Linear probe")[0]
+    lines = re.findall(r"^- .*$", opening, flags=re.M)
+    assert len(lines) == 3
+    assert "Linear probe on frozen image features: " in lines[0] and "best baseline" in lines[0]
+    assert "Zero-shot, by prompts: " in lines[1] and "Prediction sets answer" in lines[1]
+    assert "0.400 [0.300, 0.500] of cases (chance 0.100)" in lines[2]
+    assert "(figures/probe_comparison.png)" in opening and report.count("(figures/probe_comparison.png)") == 1
+    assert "(figures/text_to_image.png)" in run_report(made(), ["text_to_image.png"]).partition("## Linear probe")[0]
+
+
+@pytest.mark.parametrize(
+    "low, high, words",
+    [(0.1, 0.2, "ahead of the best"), (-0.2, -0.1, "behind the best"), (-0.1, 0.1, "not told apart from the best")],
+)
+def test_the_summary_says_whether_the_probe_leads(low, high, words):
+    results = made()
+    for baseline in results["baselines"].values():
+        baseline["difference"]["macro_f1"] = entry((low + high) / 2, low, high)
+    assert words in run_summary(results)[0]
+    for baseline in results["baselines"].values():
+        baseline["difference"]["macro_f1"] = entry(
+            None, reason="too few to rank: 4 patients, and a comparison needs 20"
+        )
+    assert "baseline" not in run_summary(results)[0]
+
+
+def test_what_is_not_defined_says_why():
+    results, reason = made(), "no row of `LBP` in the test split"
+    results["linear_probe"]["macro_f1"] = entry(None, reason=reason)
+    results["linear_probe"]["balanced_accuracy"] = entry(None, reason=reason)
+    results["linear_probe"]["accuracy"] = entry(None, reason="long " * 30)
+    calibration = results["further"]["calibration/zero_shot"]
+    for name in calibration:
+        calibration[name] = entry(None, reason="4 validation patients, and a temperature needs 10")
+    report = run_report(results, DRAWN)
+    row = next(line for line in report.splitlines() if line.startswith("| LumbarCLIP "))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:4] == [f"not defined: {reason}", "not defined", "not defined: see below"]
+    assert "not defined: 4 validation patients, and a temperature needs 10" in report
+    notes = report.partition("## Metrics that are not defined")[2]
+    assert "`macro_f1`, `balanced_accuracy`: no row" in notes and "long long" in notes
+    assert not re.search(r"\bnan\b|None|undefined", report)
+
+
+def test_so_few_images_that_chance_finds_them():
+    results = made()
+    results["retrieval"]["text_to_image_chance_at_10"] = entry(1.0)
+    assert "chance finds each" in run_summary(results)[-1]
+
+
+def test_a_report_without_labels_and_grades_still_opens():
+    empty = {"linear_probe": {}, "zero_shot": {}, "baselines": {}, "further": {}, "prompts": {}}
+    results = made(4, **empty)
+    results["dataset"]["labels"] = {}
+    report = run_report(results, [])
+    assert report.split("\n\n")[1].startswith("**Too few to rank") and len(run_summary(results)) == 1
