@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput, logging
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from .losses_lumbarclip import lumbarclip_loss
+from .scope_lumbarclip import BITS_OF_NAN, SCOPE_PREFIX, ScopeStatistics, WithScope, build_statistics
 from .towers_lumbarclip import (
     build_tower,
     inner_tokens,
@@ -77,13 +78,14 @@ class LumbarCLIPOutput(ModelOutput):
     token_mask: Tensor | None = None
 
 
-class LumbarCLIPPreTrainedModel(PreTrainedModel):
+class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
     """Configuration, initialisation and tower features that all LumbarCLIP models share."""
 
     config_class = LumbarCLIPConfig
     base_model_prefix = "lumbarclip"
     main_input_name = "pixel_values"
     input_modalities = ["image", "text"]  # noqa: RUF012 - read by transformers
+    _keys_to_ignore_on_load_unexpected = [rf"^{SCOPE_PREFIX}"]  # noqa: RUF012 - statistics of a scope that was removed
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -110,6 +112,9 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, ScopeStatistics):
+            for buffer in module.buffers():
+                init.constant_(buffer, BITS_OF_NAN)
         elif isinstance(module, LumbarCLIPModel):
             init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
 
@@ -153,6 +158,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         self.text_projection = _head(config, text_width, min(vision_width, text_width))
         # The logarithm, so that a step changes 1/τ by a factor and never its sign.
         self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
+        self.scope = build_statistics(config, vision_width)
         self.post_init()
 
     @property

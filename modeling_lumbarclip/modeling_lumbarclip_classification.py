@@ -11,6 +11,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
+from .scope_lumbarclip import build_statistics
 from .towers_lumbarclip import build_tower, output_width, pooled_image
 
 
@@ -38,12 +39,15 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         r"^text_model\.",
         r"^(image|text)_projection\.",
         r"^log_inverse_temperature$",
+        *LumbarCLIPPreTrainedModel._keys_to_ignore_on_load_unexpected,
     ]
 
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
-        self.classifier = nn.Linear(output_width(self.vision_model), cast(int, config.num_labels))
+        width = output_width(self.vision_model)
+        self.classifier = nn.Linear(width, cast(int, config.num_labels))
+        self.scope = build_statistics(config, width)
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.system.whole_files import unfinished_file
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.scope_lumbarclip import SCOPE_PREFIX
 from train.data.image_cache import DecodedImages, normalise
 from train.evaluation.protocols.retrieval import group_texts
 from train.evaluation.statistics.metrics import Array
@@ -118,6 +119,8 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
     digest = hashlib.sha256(processor.to_json_string().encode())
     digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(SCOPE_PREFIX):  # fitted on these embeddings
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"{split}-{digest.hexdigest()[:24]}"
