@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForZeroShotImageClassification
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
@@ -30,6 +31,8 @@ from .towers_lumbarclip import (
     output_width,
     patch_features,
     pooled_image,
+    run_tower,
+    tower_options,
 )
 
 if TYPE_CHECKING:
@@ -44,17 +47,16 @@ logger = logging.get_logger(__name__)
 class LumbarCLIPOutput(ModelOutput):
     """Output of `LumbarCLIPModel`; a field is None if its input was not given.
 
-    With a `text_index`, text fields but `text_features` have one row per pair. Given only images, the first field is
-    `image_embeds`, given only texts `text_embeds`, as the feature pipelines need.
+    With a `text_index`, text fields but `text_features` and `text_model_output` have one row per pair. Given only
+    images, the first field is `image_embeds`, given only texts `text_embeds`, as the feature pipelines need.
 
     Args:
         loss: Loss in nats, if requested. Scalar.
-        logits_per_image: Similarities times the inverse temperature. Shape (B, U). None in training mode, where this
-            N × N matrix would be the largest tensor, and the loss works without it.
+        logits_per_image: Similarities times the inverse temperature. Shape (B, U).
         logits_per_text: The same, transposed. Shape (U, B).
-        image_embeds: Projected, unit-length z'_I. Shape (B, D).
         text_embeds: Projected, unit-length z'_T. Shape (U, D).
-        augmented_text_embeds: The same for the rephrasings.
+        image_embeds: Projected, unit-length z'_I. Shape (B, D).
+        augmented_text_embeds: The same as `text_embeds` for the rephrasings.
         image_features: Pooled output z_I of the vision tower. Shape (B, d_I).
         text_features: Pooled output z_T of the text tower. Shape (U, d_T).
         inverse_temperature: 1/τ as used. Scalar.
@@ -62,13 +64,16 @@ class LumbarCLIPOutput(ModelOutput):
             (B, P, d_I); in a few convolutional towers (MobileNet) narrower than the pooled features.
         token_features: If requested, the text tower's last layer at each token. Shape (U, T, d_T).
         token_mask: True for the tokens of words, False for padding, [CLS] and [SEP]. Shape (U, T).
+        text_model_output: The text tower's last layer, z_T as `pooler_output`, and if requested `hidden_states` and
+            `attentions`.
+        vision_model_output: The same of the vision tower, with z_I.
     """
 
     loss: Tensor | None = None
     logits_per_image: Tensor | None = None
     logits_per_text: Tensor | None = None
-    image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
     augmented_text_embeds: Tensor | None = None
     image_features: Tensor | None = None
     text_features: Tensor | None = None
@@ -76,6 +81,12 @@ class LumbarCLIPOutput(ModelOutput):
     patch_features: Tensor | None = None
     token_features: Tensor | None = None
     token_mask: Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Turn the outputs of the towers into tuples, too."""
+        return tuple(field.to_tuple() if isinstance(field, ModelOutput) else field for field in self.values())
 
 
 class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
@@ -87,8 +98,11 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
     input_modalities = ["image", "text"]  # noqa: RUF012 - read by transformers
     _keys_to_ignore_on_load_unexpected = [rf"^{SCOPE_PREFIX}"]  # noqa: RUF012 - statistics of a scope that was removed
     supports_gradient_checkpointing = True
+    # The loss is a mean over the batch: Trainer divides it by the accumulation steps.
+    accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_flash_attn = True
+    vision_model: PreTrainedModel
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Recompute activations in backward, in timm's towers too, which transformers' own call does not reach."""
@@ -104,6 +118,12 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
         for module in self.modules():
             if isinstance(module, TimmWrapperModel):
                 module._set_gradient_checkpointing(enable)
+
+    def _run_vision_tower(self, pixel_values: Tensor, options: dict[str, Any]) -> BaseModelOutputWithPooling:
+        """Run the vision tower; `pooler_output` is z_I (B, d_I)."""
+        outputs = run_tower(self.vision_model, self.config, options, pixel_values=pixel_values.to(self.dtype))
+        outputs.pooler_output = pooled_image(self.vision_model, outputs)
+        return outputs
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -134,9 +154,9 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         >>> vision = {"model_type": "timm_wrapper", "architecture": "resnet10t"}
         >>> text = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
         >>> model = LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
-        >>> model.get_image_features(torch.zeros(2, 3, 64, 64)).shape
+        >>> model.get_image_features(torch.zeros(2, 3, 64, 64)).pooler_output.shape
         torch.Size([2, 16])
-        >>> model.get_image_features(torch.zeros(2, 3, 64, 64), project=False).shape
+        >>> model.get_image_features(torch.zeros(2, 3, 64, 64), project=False).pooler_output.shape
         torch.Size([2, 512])
     """
 
@@ -169,22 +189,46 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         # Clamped in value but not in gradient: with a plain clamp, a temperature beyond the limit could not return.
         return (log_inverse - excess.detach()).exp()
 
-    def get_image_features(self, pixel_values: Tensor, project: bool = True) -> Tensor:
-        """Embed images (B, 3, H, W) as unit-length z'_I (B, D).
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: Tensor, project: bool = True, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Embed images as unit-length z'_I.
 
-        Unprojected: as the pooled output z_I of the tower (B, d_I), for downstream tasks.
+        Args:
+            pixel_values: Shape (B, 3, H, W).
+            project: False: return the pooled output z_I of the tower, for downstream tasks.
+            **kwargs: As in `forward`.
+
+        Returns:
+            `BaseModelOutputWithPooling` with z'_I as `pooler_output`, (B, D), or z_I, (B, d_I).
         """
-        return self._embed_images(pixel_values)["image_embeds" if project else "image_features"]
+        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
+        outputs = self._run_vision_tower(pixel_values, options)
+        if project:
+            outputs.pooler_output = F.normalize(self.image_projection(outputs.pooler_output), dim=-1)
+        return outputs
 
+    @can_return_tuple
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, project: bool = True, **kwargs: Any
-    ) -> Tensor:
-        """Embed texts (U, T) as unit-length z'_T (U, D).
+    ) -> BaseModelOutputWithPooling:
+        """Embed texts as unit-length z'_T.
 
-        Unprojected: as the pooled output z_T of the tower (U, d_T). The mask is 1 for tokens, 0 for padding. Further
-        inputs of the tower, such as `token_type_ids`, may follow.
+        Args:
+            input_ids: Shape (U, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
+            project: False: return the pooled output z_T of the tower.
+            **kwargs: As in `forward`.
+
+        Returns:
+            `BaseModelOutputWithPooling` with z'_T as `pooler_output`, (U, D), or z_T, (U, d_T).
         """
-        return self._embed_texts(input_ids, attention_mask, **kwargs)["text_embeds" if project else "text_features"]
+        (options,) = tower_options(self.get_text_features, kwargs, self.text_model)
+        outputs = self._run_text_tower(input_ids, attention_mask, options)
+        if project:
+            outputs.pooler_output = F.normalize(self.text_projection(outputs.pooler_output), dim=-1)
+        return outputs
 
     def text_to_patch_similarity(
         self,
@@ -237,10 +281,11 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         denial_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        text_embeds = self.get_text_features(input_ids, attention_mask, **kwargs)
+        (options,) = tower_options(self.text_to_patch_similarity, kwargs, self.text_model, records=())
+        text_embeds = self._embed_texts(input_ids, attention_mask, **options)
         if denial_input_ids is None:
             return text_embeds
-        return contrast(text_embeds, self.get_text_features(denial_input_ids, denial_attention_mask))
+        return contrast(text_embeds, self._embed_texts(denial_input_ids, denial_attention_mask))
 
     def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.config.text_pooling == "cls":
@@ -248,101 +293,122 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
+    @can_return_tuple
     def forward(
         self,
-        pixel_values: Tensor | None = None,
         input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        classes: Tensor | None = None,
         augmented_input_ids: Tensor | None = None,
         augmented_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
         text_index: Tensor | None = None,
         augmented_text_index: Tensor | None = None,
-        return_loss: bool | None = None,
+        return_logits: bool | None = None,
         output_local_features: bool = False,
         **kwargs: Any,
     ) -> LumbarCLIPOutput:
         """Embed images, texts, or both; compare them, and compute the loss if requested.
 
         Args:
-            pixel_values: Images. Shape (B, 3, H, W). None: texts only.
             input_ids: Reports. Shape (U, T). None: images only.
+            pixel_values: Images. Shape (B, 3, H, W). None: texts only.
             attention_mask: 1 for tokens, 0 for padding. Shape (U, T).
+            position_ids: Positions of the tokens. Shape (U, T). None: the text tower counts them.
+            return_loss: Whether to compute `lumbarclip_loss` with α = 0.5 on these pairs; None: if classes are given.
+                For another α or label temperature, or gathered embeddings, call that function.
+            classes: Multi-hot classes of the pairs, for the soft targets. Shape (N, K). None: a pair matches only
+                itself.
             augmented_input_ids: Rephrased reports. Shape (U', T').
             augmented_attention_mask: Their mask. Shape (U', T').
-            labels: Multi-hot classes of the pairs, for the soft targets. Shape (N, K). None: a pair matches only
-                itself.
             text_index: Row of `input_ids` with the report of each image, so that a shared report is encoded once.
                 Shape (N,), integer. None: row i belongs to image i.
             augmented_text_index: The same for the rephrasings.
-            return_loss: Whether to compute `lumbarclip_loss` with α = 0.5 on these pairs; None: if labels are given.
-                For another α or label temperature, or gathered embeddings, call that function.
+            return_logits: Whether to compare all images with all texts; None: yes. In training with large batches this
+                N × N matrix would be the largest tensor, and the loss works without it.
             output_local_features: Whether to return the features of each patch and token too.
-            **kwargs: More inputs of the text tower, for the reports.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; more inputs of a tower, such as
+                `token_type_ids` of the reports and `interpolate_pos_encoding`.
+
+        Returns:
+            `LumbarCLIPOutput`; its values as a tuple with `return_dict=False`.
 
         Raises:
-            ValueError: If there are neither images nor texts, or a loss is requested without pairs.
+            TypeError: If an input is unknown.
+            ValueError: If there are neither images nor texts, a loss is requested without pairs, or a tower does not
+                return the hidden states or attentions that are requested.
         """
         if pixel_values is None and input_ids is None:
             raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
-        embeds: dict[str, Tensor] = {}
+        if position_ids is not None:
+            kwargs["position_ids"] = position_ids
+        vision_options, text_options = tower_options(self.forward, kwargs, self.vision_model, self.text_model)
+        outputs: dict[str, Any] = {}
         if pixel_values is not None:
-            embeds |= self._embed_images(pixel_values, output_local_features)
+            vision = self._run_vision_tower(pixel_values, vision_options)
+            outputs |= self._image_outputs(vision, output_local_features)
         if input_ids is not None:
-            tower_inputs = {name: kwargs[name] for name in ("token_type_ids", "position_ids") if name in kwargs}
-            embeds |= self._embed_texts(input_ids, attention_mask, text_index, output_local_features, **tower_inputs)
+            text = self._run_text_tower(input_ids, attention_mask, text_options)
+            words = inner_tokens(_mask(input_ids, attention_mask)) if output_local_features else None
+            outputs |= self._text_outputs(text, text_index, words)
         augmented = None
         if augmented_input_ids is not None:
-            texts = self._embed_texts(augmented_input_ids, augmented_attention_mask, augmented_text_index)
-            augmented = texts["text_embeds"]
+            augmented = self._embed_texts(augmented_input_ids, augmented_attention_mask)
+            augmented = augmented if augmented_text_index is None else augmented[augmented_text_index]
 
         inverse_temperature = self.inverse_temperature
         paired = pixel_values is not None and input_ids is not None
         loss = None
-        if return_loss or (return_loss is None and labels is not None):
+        if return_loss or (return_loss is None and classes is not None):
             if not paired:
                 raise ValueError("A loss compares images with texts: give pixel_values and input_ids.")
-            loss = lumbarclip_loss(
-                embeds["image_embeds"], embeds["text_embeds"], augmented, inverse_temperature, labels
-            )
+            image_embeds, text_embeds = outputs["image_embeds"], outputs["text_embeds"]
+            loss = lumbarclip_loss(image_embeds, text_embeds, augmented, inverse_temperature, classes)
         logits = None
-        if paired and not self.training:
-            logits = inverse_temperature * embeds["image_embeds"].float() @ embeds["text_embeds"].float().T
+        if paired and return_logits is not False:
+            logits = inverse_temperature * outputs["image_embeds"].float() @ outputs["text_embeds"].float().T
         return LumbarCLIPOutput(
             loss=loss,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
             augmented_text_embeds=augmented,
             inverse_temperature=inverse_temperature,
-            **embeds,
+            **outputs,
         )
 
-    def _embed_images(self, pixel_values: Tensor, output_local_features: bool = False) -> dict[str, Tensor]:
-        vision = self.vision_model(pixel_values=pixel_values.to(self.dtype))
-        features = pooled_image(self.vision_model, vision)
-        embeds = {"image_features": features, "image_embeds": F.normalize(self.image_projection(features), dim=-1)}
+    def _image_outputs(self, vision: BaseModelOutputWithPooling, output_local_features: bool) -> dict[str, Any]:
+        features: Any = vision.pooler_output
+        embeds = F.normalize(self.image_projection(features), dim=-1)
+        outputs = {"image_features": features, "image_embeds": embeds, "vision_model_output": vision}
         if output_local_features:
-            embeds["patch_features"] = patch_features(self.vision_model, vision.last_hidden_state)
-        return embeds
+            outputs["patch_features"] = patch_features(self.vision_model, vision.last_hidden_state)
+        return outputs
 
-    def _embed_texts(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        text_index: Tensor | None = None,
-        output_local_features: bool = False,
-        **tower_inputs: Any,
-    ) -> dict[str, Tensor]:
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **tower_inputs).last_hidden_state
-        features = self._pool_text(hidden, attention_mask)
+    def _text_outputs(
+        self, text: BaseModelOutputWithPooling, text_index: Tensor | None, words: Tensor | None
+    ) -> dict[str, Any]:
+        features: Any = text.pooler_output
         by_pair = {"text_embeds": F.normalize(self.text_projection(features), dim=-1)}
-        if output_local_features:
-            by_pair |= {"token_features": hidden, "token_mask": inner_tokens(attention_mask)}
+        if words is not None:
+            by_pair |= {"token_features": text.last_hidden_state, "token_mask": words}
         if text_index is not None:
             by_pair = {name: of_text[text_index] for name, of_text in by_pair.items()}
-        return {"text_features": features, **by_pair}
+        return {"text_features": features, "text_model_output": text, **by_pair}
+
+    def _run_text_tower(
+        self, input_ids: Tensor, attention_mask: Tensor | None, options: dict[str, Any]
+    ) -> BaseModelOutputWithPooling:
+        """Run the text tower; `pooler_output` is z_T (U, d_T)."""
+        mask = _mask(input_ids, attention_mask)
+        outputs = run_tower(self.text_model, self.config, options, input_ids=input_ids, attention_mask=mask)
+        outputs.pooler_output = self._pool_text(outputs.last_hidden_state, mask)
+        return outputs
+
+    def _embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
+        """Embed texts as unit-length z'_T (U, D)."""
+        return self.get_text_features(input_ids, attention_mask, **options, return_dict=True).pooler_output
 
     @classmethod
     def from_vision_text_pretrained(
@@ -374,6 +440,10 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         model.vision_model.load_state_dict(vision_tower.state_dict())
         model.text_model.load_state_dict(text_tower.state_dict())
         return model.eval()
+
+
+def _mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    return torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
 
 class _PoolToWidth(nn.Module):

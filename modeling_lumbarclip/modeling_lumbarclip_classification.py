@@ -8,11 +8,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
 from .scope_lumbarclip import build_statistics
-from .towers_lumbarclip import build_tower, output_width, pooled_image
+from .towers_lumbarclip import build_tower, output_width, tower_options
 
 
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
@@ -50,18 +51,33 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         self.scope = build_statistics(config, width)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
-        """Classify images (B, 3, H, W), and compute transformers' loss if labels are given.
+        """Classify images, and compute transformers' loss if labels are given.
 
-        Labels are exclusive classes, (B,), integer, or multi-hot findings, (B, K), float. Logits (B, K) are calibrated
-        if the configuration has temperatures.
+        Args:
+            pixel_values: Shape (B, 3, H, W).
+            labels: Exclusive classes, (B,), integer, or multi-hot findings, (B, K), float.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; more inputs of the tower, such as
+                `interpolate_pos_encoding`.
+
+        Returns:
+            `ImageClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated if
+            the configuration has temperatures.
+
+        Raises:
+            TypeError: If an input is unknown.
+            ValueError: If the tower does not return the hidden states or attentions that are requested.
         """
-        features = pooled_image(self.vision_model, self.vision_model(pixel_values=pixel_values.to(self.dtype)))
-        logits = self.classifier(features)
+        (options,) = tower_options(self.forward, kwargs, self.vision_model)
+        vision = self._run_vision_tower(pixel_values, options)
+        logits = self.classifier(vision.pooler_output)
         if self.config.class_temperatures is not None:
             logits = logits / logits.new_tensor(self.config.class_temperatures)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=vision.hidden_states, attentions=vision.attentions
+        )
 
 
 LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")

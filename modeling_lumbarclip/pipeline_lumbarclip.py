@@ -81,7 +81,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         asked, is_calibrated = self._questions(candidate_labels, hypothesis_template)
         with torch.no_grad():
             texts = self.processor(text=prompt_texts(asked), return_tensors="pt").to(self.device)
-            text_embeds = self.model.get_text_features(**texts)
+            text_embeds = self.model.get_text_features(**texts).pooler_output
         return Pipeline.__call__(
             self, image, asked=asked, is_calibrated=is_calibrated, text_embeds=text_embeds, **kwargs
         )
@@ -136,7 +136,7 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def _forward(  # type: ignore[override]
         self, model_inputs: Any, asked: ZeroShotCalibration, text_embeds: Tensor
     ) -> dict[str, Tensor]:
-        image_embeds = self.model.get_image_features(**model_inputs)
+        image_embeds = self.model.get_image_features(**model_inputs).pooler_output
         return {"logits": zero_shot_logits(image_embeds, text_embeds, self.model.inverse_temperature, asked)}
 
     def postprocess(  # type: ignore[override]
@@ -184,7 +184,7 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
         return self.processor(text=inputs, return_tensors="pt", **tokenize_kwargs)
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
-        return ModelOutput(text_embeds=self.model.get_text_features(**model_inputs))
+        return ModelOutput(text_embeds=self.model.get_text_features(**model_inputs).pooler_output)
 
 
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]

@@ -5,6 +5,7 @@ Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers
 
 import difflib
 import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 # The paper's text tower: its repository has no safetensors; `weights_only` reads a pickle without running its code.
 PICKLED_TOWERS = ("emilyalsentzer/Bio_ClinicalBERT",)
+# What a tower returns on request, by `output_hidden_states=True` and `output_attentions=True`.
+RECORDS = ("hidden_states", "attentions")
+# Inputs that the model sets, or does without.
+NOT_OPTIONS = {"input_ids", "inputs_embeds", "pixel_values", "attention_mask", "return_dict", "do_pooling", "use_cache"}
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
@@ -40,6 +46,59 @@ def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     model_class: Any = MODEL_MAPPING.get(type(config), None)
     has_pooler = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
+
+
+def tower_options(
+    method: Callable[..., Any], options: dict[str, Any], *towers: PreTrainedModel, records: Sequence[str] = RECORDS
+) -> tuple[dict[str, Any], ...]:
+    """Give each tower the options that its `forward` names, and all of them the requests for `records`.
+
+    Raises:
+        TypeError: If no tower takes an option of this method of the model; with the nearest name.
+    """
+    if not options:
+        return ({},) * len(towers)
+    requests = {f"output_{record}" for record in records}
+    never = NOT_OPTIONS | {f"output_{record}" for record in RECORDS}
+    taken = [requests | inspect.signature(tower.forward).parameters.keys() - never for tower in towers]
+    for option in options:
+        if not any(option in names for names in taken):
+            known = {*inspect.signature(method).parameters, *set().union(*taken), "return_dict"} - {"args", "kwargs"}
+            nearest = difflib.get_close_matches(option, known, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise TypeError(f"{method.__qualname__}() takes no {option!r}.{hint}")
+    return tuple({name: value for name, value in options.items() if name in names} for names in taken)
+
+
+def run_tower(
+    tower: PreTrainedModel, config: PreTrainedConfig, options: dict[str, Any], **inputs: Tensor
+) -> BaseModelOutputWithPooling:
+    """Run a tower with its `tower_options`, with the requests for records of the whole model's configuration.
+
+    Raises:
+        ValueError: If the tower does not return the hidden states or attentions that are requested.
+    """
+    options, requested = dict(options), {}
+    for record in RECORDS:
+        value = options.pop(f"output_{record}", None)
+        if getattr(config, f"output_{record}", False) if value is None else value:
+            requested[f"output_{record}"] = True if value is None else value
+    if isinstance(tower, TimmWrapperModel) and "output_attentions" in requested:
+        raise ValueError(_not_returned(tower, "attentions"))
+    outputs = tower(**inputs, **options, **requested, return_dict=True)
+    returned = {record: getattr(outputs, record, None) for record in RECORDS}
+    for record in RECORDS:
+        if f"output_{record}" in requested and not returned[record]:
+            raise ValueError(_not_returned(tower, record))
+    return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
+
+
+def _not_returned(tower: PreTrainedModel, record: str) -> str:
+    kind = getattr(tower.config, "architecture", tower.config.model_type)
+    found = f"output_{record}=True, but the tower {kind!r} returns no {record.replace('_', ' ')}"
+    if record == "attentions" and not isinstance(tower, TimmWrapperModel):
+        found += f" with attn_implementation={tower.config._attn_implementation!r}; 'eager' may"
+    return f"{found}. For the other tower alone, use get_image_features or get_text_features."
 
 
 def output_width(tower: PreTrainedModel) -> int:

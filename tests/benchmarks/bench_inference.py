@@ -194,7 +194,7 @@ def bulk_encoder(checkpoint: Path, work: Path, **settings: Any) -> Callable[[], 
 def eager(model: LumbarCLIPModel, pixels: Tensor, batch_size: int) -> None:
     """Run the vision tower and its head in PyTorch."""
     for batch in pixels.split(batch_size):
-        model.get_image_features(batch)
+        model.get_image_features(pixel_values=batch)
 
 
 def onnx(session: Any, pixels: Any, batch_size: int) -> None:

@@ -73,7 +73,7 @@ def test_patches_add_up_to_the_answer_where_they_are_averaged(vision_config, pro
     """The similarity of the image is that of its patches, weighted by their lengths."""
     model, pixels = model_of(vision_config, projection=projection), pixels_of()
     with torch.no_grad():
-        output = model(pixels, IDS, MASK, output_local_features=True)
+        output = model(IDS, pixels, MASK, output_local_features=True)
         projected = torch.stack([model.image_projection(patches) for patches in output.patch_features])  # (B, P, D)
     maps = model.text_to_patch_similarity(pixels, IDS, MASK).flatten(2)
     weights = projected.norm(dim=2) / projected.sum(dim=1).norm(dim=1, keepdim=True)
@@ -87,7 +87,7 @@ def test_a_class_token_takes_no_part_in_the_map():
     with torch.no_grad():
         tokens = model.vision_model.timm_model.forward_features(pixels)  # (2, 1 + 16, 24)
         patch = F.normalize(model.image_projection(tokens[:1, 1 + 4 * 2 + 3]), dim=1)  # row 2, column 3
-        texts = model.get_text_features(IDS, MASK)
+        texts = model.get_text_features(IDS, MASK).pooler_output
     torch.testing.assert_close(model.text_to_patch_similarity(pixels, IDS, MASK)[0, :, 2, 3], (patch @ texts.T)[0])
 
 
@@ -124,7 +124,7 @@ def test_grad_cam_is_equations_1_and_2_for_one_image_and_one_text(vision_config,
         for text in range(3):
             feature_map, features, patches = steps(model.vision_model.timm_model, pixels[image : image + 1])
             embed = F.normalize(model.image_projection(features), dim=1)[0]
-            (embed @ model.get_text_features(IDS, MASK)[text]).backward()
+            (embed @ model.get_text_features(IDS, MASK).pooler_output[text]).backward()
             gradient = feature_map.grad[0]
             if feature_map.ndim == 4:
                 gradient = gradient.flatten(1).T if gradient.shape[0] == patches.shape[1] else gradient.flatten(0, 1)
@@ -220,7 +220,7 @@ def test_a_denial_turns_the_map_round():
         else:
             assert (forward * backward).max() == 0 and (forward + backward).min() > 0
     with torch.no_grad():
-        direction = contrast(model.get_text_features(*stated), model.get_text_features(*denied))
+        direction = contrast(*(model.get_text_features(*texts).pooler_output for texts in (stated, denied)))
     expected = text_to_patch_similarity(model.vision_model, model.image_projection, pixels, direction)
     actual = model.text_to_patch_similarity(
         pixels, *stated, denial_input_ids=denied[0], denial_attention_mask=denied[1]
@@ -255,7 +255,7 @@ def test_grids_are_told_from_the_number_of_patches():
 def test_grad_cam_of_averaged_patches_and_a_linear_head_in_closed_form(vision_config):
     model, pixels = model_of(vision_config), pixels_of()
     with torch.no_grad():
-        output = model(pixels, IDS, MASK, output_local_features=True)
+        output = model(IDS, pixels, MASK, output_local_features=True)
         length = model.image_projection(output.image_features).norm(dim=1)  # (B,)
         projected = output.patch_features @ model.image_projection.weight.T  # (B, P, D), without bias
     similarity = output.image_embeds @ output.text_embeds.T

@@ -44,7 +44,8 @@ def test_output_shapes_and_unit_length(tiny_model, tiny_inputs):
         output.logits_per_image, (output.image_embeds @ output.text_embeds.T) / 0.07, atol=1e-5, rtol=1e-5
     )
     assert output.loss is None
-    assert tiny_model.train()(**tiny_inputs).logits_per_image is None
+    assert tiny_model.train()(**tiny_inputs).logits_per_image.shape == (4, 4)
+    assert tiny_model(**tiny_inputs, return_logits=False).logits_per_image is None
 
 
 def test_features_are_those_of_forward(tiny_model, tiny_inputs):
@@ -53,29 +54,30 @@ def test_features_are_those_of_forward(tiny_model, tiny_inputs):
         (True, output.image_embeds, output.text_embeds),
         (False, output.image_features, output.text_features),
     ):
-        torch.testing.assert_close(tiny_model.get_image_features(tiny_inputs.pixel_values, project=project), image)
+        features = tiny_model.get_image_features(tiny_inputs.pixel_values, project=project)
+        torch.testing.assert_close(features.pooler_output, image)
         features = tiny_model.get_text_features(tiny_inputs.input_ids, tiny_inputs.attention_mask, project=project)
-        torch.testing.assert_close(features, text)
+        torch.testing.assert_close(features.pooler_output, text)
 
 
 def test_images_or_texts_alone_embed_as_together(tiny_model, tiny_inputs):
     texts = {name: value for name, value in tiny_inputs.items() if name != "pixel_values"}
     with torch.no_grad():
         both = tiny_model(**tiny_inputs, output_local_features=True)
-        images = tiny_model(tiny_inputs.pixel_values, output_local_features=True)
+        images = tiny_model(pixel_values=tiny_inputs.pixel_values, output_local_features=True)
         alone = tiny_model(**texts, output_local_features=True)
-    for output, names in (
-        (images, ["image_embeds", "image_features", "patch_features"]),
-        (alone, ["text_embeds", "text_features", "token_features", "token_mask"]),
+    for output, names, tower in (
+        (images, ["image_embeds", "image_features", "patch_features"], "vision_model_output"),
+        (alone, ["text_embeds", "text_features", "token_features", "token_mask"], "text_model_output"),
     ):
-        assert set(output.keys()) == {*names, "inverse_temperature"}
+        assert set(output.keys()) == {*names, tower, "inverse_temperature"}
         torch.testing.assert_close(output[0], both[names[0]])  # what pipelines of features return
         for name in names:
             torch.testing.assert_close(output[name], both[name])
     with pytest.raises(ValueError, match="pixel_values, input_ids, or both"):
         tiny_model()
     with pytest.raises(ValueError, match="A loss compares images with texts"):
-        tiny_model(tiny_inputs.pixel_values, return_loss=True)
+        tiny_model(pixel_values=tiny_inputs.pixel_values, return_loss=True)
 
 
 def test_loss_is_equation_7_of_the_dense_reference(tiny_model, tiny_inputs):
@@ -84,7 +86,7 @@ def test_loss_is_equation_7_of_the_dense_reference(tiny_model, tiny_inputs):
         "augmented_input_ids": tiny_inputs.input_ids.flip(0),
         "augmented_attention_mask": tiny_inputs.attention_mask.flip(0),
     }
-    output = tiny_model(**tiny_inputs, **augmented, labels=labels)
+    output = tiny_model(**tiny_inputs, **augmented, classes=labels)
     scale = torch.tensor(1 / 0.07)
     parts = [
         soft_contrastive_loss_dense(output.image_embeds, text_embeds, scale, labels)
@@ -98,9 +100,14 @@ def test_repeated_reports_are_encoded_once(tiny_model, tiny_inputs):
     index = torch.tensor([0, 1, 0, 1])
     labels = torch.eye(2)[index]
     tokens = {name: tiny_inputs[name] for name in ("input_ids", "attention_mask")}
-    repeated = tiny_model(tiny_inputs.pixel_values, **{k: v[index] for k, v in tokens.items()}, labels=labels)
+    repeated = tiny_model(
+        pixel_values=tiny_inputs.pixel_values, **{k: v[index] for k, v in tokens.items()}, classes=labels
+    )
     shared = tiny_model(
-        tiny_inputs.pixel_values, **{k: v[:2] for k, v in tokens.items()}, labels=labels, text_index=index
+        pixel_values=tiny_inputs.pixel_values,
+        **{k: v[:2] for k, v in tokens.items()},
+        classes=labels,
+        text_index=index,
     )
     torch.testing.assert_close(shared.text_embeds, repeated.text_embeds)
     assert shared.loss.item() == pytest.approx(repeated.loss.item(), rel=1e-6)
@@ -113,8 +120,8 @@ def test_padding_does_not_change_a_text(tiny_config, tiny_processor):
         alone = tiny_processor(text=["disc bulge"], return_tensors="pt")
         padded = tiny_processor(text=["disc bulge"], return_tensors="pt", padding="max_length")
         torch.testing.assert_close(
-            model.get_text_features(alone.input_ids, alone.attention_mask),
-            model.get_text_features(padded.input_ids, padded.attention_mask),
+            model.get_text_features(**alone).pooler_output,
+            model.get_text_features(**padded).pooler_output,
             atol=1e-5,
             rtol=1e-5,
         )
@@ -180,7 +187,7 @@ def test_timm_towers_keep_the_initialisation_of_timm():
     torch.manual_seed(0)
     reference = timm.create_model("resnet10t", num_classes=0).eval()
     pixels = torch.randn(4, 3, 64, 64)
-    ours, theirs = model.get_image_features(pixels, project=False).std(), reference(pixels).std()
+    ours, theirs = model.get_image_features(pixels, project=False).pooler_output.std(), reference(pixels).std()
     assert 0.3 < (ours / theirs).item() < 3
 
 
@@ -243,7 +250,7 @@ def test_towers_saved_in_half_precision_join_in_float32(tmp_path):
     text.save_pretrained(tmp_path / "text")
     model = LumbarCLIPModel.from_vision_text_pretrained(tmp_path / "vision", tmp_path / "text")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    model(torch.randn(2, 3, 32, 32), torch.randint(5, 40, (2, 7)))
+    model(torch.randint(5, 40, (2, 7)), torch.randn(2, 3, 32, 32))
     model.save_pretrained(tmp_path / "joined")
     assert AutoModel.from_pretrained(tmp_path / "joined").dtype == torch.float32
 
@@ -401,7 +408,7 @@ def test_towers_of_the_paper_train_save_and_load_at_full_size(tower, tmp_path):
     inputs = {"pixel_values": torch.randn(2, 3, 224, 224), "input_ids": torch.randint(100, 1000, (2, 16))}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     before = model.text_projection.weight.detach().clone()
-    model(**inputs, labels=torch.eye(2)).loss.backward()
+    model(**inputs, classes=torch.eye(2)).loss.backward()
     optimizer.step()
     assert not torch.equal(before, model.text_projection.weight)
     model.eval().save_pretrained(tmp_path)

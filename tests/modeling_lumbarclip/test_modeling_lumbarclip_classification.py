@@ -26,7 +26,7 @@ def test_a_pretrained_checkpoint_gives_its_tower_and_a_new_head_which_is_reporte
     assert model.config.id2label == NAMES
     assert {name.split(".")[0] for name in model.state_dict()} == {"vision_model", "classifier"}
     with torch.no_grad():
-        features = tiny_model.get_image_features(tiny_inputs.pixel_values, project=False)
+        features = tiny_model.get_image_features(tiny_inputs.pixel_values, project=False).pooler_output
         logits = model.eval()(tiny_inputs.pixel_values).logits
     torch.testing.assert_close(logits, features @ model.classifier.weight.T + model.classifier.bias)
 

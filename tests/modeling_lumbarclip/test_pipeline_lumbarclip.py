@@ -50,8 +50,10 @@ def classify(tiny_model, tiny_processor):
 
 def probabilities_by_hand(model, processor, image, prompts, temperature=1.0):
     with torch.no_grad():
-        embed = model.get_image_features(**processor(images=image, return_tensors="pt"))[0]
-        texts = [model.get_text_features(**processor(text=group, return_tensors="pt")) for group in prompts]
+        embed = model.get_image_features(**processor(images=image, return_tensors="pt")).pooler_output[0]
+        texts = [
+            model.get_text_features(**processor(text=group, return_tensors="pt")).pooler_output for group in prompts
+        ]
     similarities = torch.stack([embed @ F.normalize(group.mean(0), dim=0) for group in texts])
     return (similarities / 0.07 / temperature).double().softmax(0).tolist()
 

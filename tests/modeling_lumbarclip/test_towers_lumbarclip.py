@@ -29,7 +29,7 @@ def model_of(vision_config):
 def local_features(model, side=64):
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return model(pixels, torch.randint(5, 40, (2, 7)), output_local_features=True), pixels
+        return model(torch.randint(5, 40, (2, 7)), pixels, output_local_features=True), pixels
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,9 @@ def test_tokens_are_those_of_the_text_tower_one_row_a_pair(tiny_model, tiny_inpu
     index = torch.tensor([2, 0, 2])
     tokens = {name: tiny_inputs[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        output = tiny_model(tiny_inputs.pixel_values[:3], **tokens, text_index=index, output_local_features=True)
+        output = tiny_model(
+            pixel_values=tiny_inputs.pixel_values[:3], **tokens, text_index=index, output_local_features=True
+        )
         hidden = tiny_model.text_model(**tokens).last_hidden_state
     torch.testing.assert_close(output.token_features, hidden[index])
     torch.testing.assert_close(output.token_features[:, 0], output.text_features[index])  # [CLS]

@@ -70,7 +70,7 @@ def one_by_one(images, model, processor):
     """The slow reference: every image through the processor and the model by itself."""
     with torch.inference_mode():
         pixels = [processor(images=image, return_tensors="pt").pixel_values for image in images]
-        return torch.cat([model.get_image_features(one) for one in pixels]).numpy()
+        return torch.cat([model.get_image_features(one).pooler_output for one in pixels]).numpy()
 
 
 def test_each_image_and_frame_is_embedded_as_by_processor_and_model(
@@ -164,7 +164,7 @@ def test_reports_of_a_dataset_are_embedded_as_texts(
     table = run(checkpoint, out, dataset=str(tiny_dataset_folder), split=["train"], what="reports", batch_size=7)
     with torch.inference_mode():
         tokens = [tiny_processor(text=text, return_tensors="pt") for text in table["report"].to_pylist()]
-        expected = torch.cat([tiny_model.get_text_features(**each) for each in tokens]).numpy()
+        expected = torch.cat([tiny_model.get_text_features(**each).pooler_output for each in tokens]).numpy()
     np.testing.assert_allclose(embeddings(table), expected, atol=1e-6)
     assert len(np.unique(expected.round(5), axis=0)) == 4
 

@@ -44,7 +44,7 @@ REPORT = "report.md"
 def predict_logits(model: nn.Module, images: LabelledImages, batch_size: int) -> Floats:
     """Compute the logits of all images of a split. Shape (R, K), float64."""
     model.eval()
-    logits = [model(pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
+    logits = [model(pixel_values=pixels).logits.float().cpu().numpy() for pixels in _batches(model, images, batch_size)]
     return np.concatenate(logits)
 
 

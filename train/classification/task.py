@@ -79,7 +79,7 @@ class ClassificationTask(Task):
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         if self.args.freeze_tower:
             self.model.vision_model.eval()  # keeps batch statistics; no dropout
-        return self.run_loss(prepared(batch["pixel_values"]).logits.float(), batch["labels"])
+        return self.run_loss(prepared(pixel_values=batch["pixel_values"]).logits.float(), batch["labels"])
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
         logits = torch.from_numpy(predict_logits(trained, self.validation_rows, self.args.batch_size)).float()

@@ -41,9 +41,14 @@ class ModelEncoder:
         if "images" in tensors:
             pixels = normalise(tensors["images"], self.image_processor)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            chunks = [self.model.get_image_features(chunk, project=self.project) for chunk in self._chunks(pixels)]
+            chunks = [
+                self.model.get_image_features(pixel_values=chunk, project=self.project).pooler_output
+                for chunk in self._chunks(pixels)
+            ]
             return torch.cat(chunks).float().cpu().numpy()
-        texts = self.model.get_text_features(tensors["input_ids"], tensors["attention_mask"], project=self.project)
+        texts = self.model.get_text_features(
+            input_ids=tensors["input_ids"], attention_mask=tensors["attention_mask"], project=self.project
+        ).pooler_output
         return texts[tensors["text_index"]].float().cpu().numpy()
 
     def _chunks(self, pixels: Tensor) -> Sequence[Tensor]:

@@ -41,7 +41,7 @@ def encode_images(
         for start in range(0, len(images), batch_size):
             batch = [images[row].expand(3, -1, -1) for row in range(start, min(start + batch_size, len(images)))]
             pixels = normalise(torch.stack(batch), processor.image_processor)
-            batch_features = model.get_image_features(pixels.to(model.device), project=False)
+            batch_features = model.get_image_features(pixel_values=pixels.to(model.device), project=False).pooler_output
             features.append(_as_numpy(batch_features))
             embeds.append(_as_numpy(F.normalize(model.image_projection(batch_features), dim=-1)))
             progress.update(len(pixels))
@@ -70,7 +70,7 @@ def encode_texts(
         for start in range(0, len(distinct), batch_size):
             chunk = [distinct[i] for i in by_length[start : start + batch_size]]
             tokens = processor(text=chunk, return_tensors="pt").to(model.device)
-            embeds.append(_as_numpy(model.get_text_features(**tokens)))
+            embeds.append(_as_numpy(model.get_text_features(**tokens).pooler_output))
             progress.update(len(chunk))
     in_order = np.empty((len(distinct), embeds[0].shape[1]), dtype=np.float32)
     in_order[by_length] = np.concatenate(embeds)

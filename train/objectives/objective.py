@@ -87,7 +87,9 @@ class ModelWithObjective(nn.Module):
 
     def encode(self, batch: dict[str, Tensor]) -> LumbarCLIPOutput:
         """Compute what the objective compares."""
-        return self.model(**batch, return_loss=False, output_local_features="local_features" in self.objective.inputs)
+        # No objective needs the logits, an N × N matrix.
+        local = "local_features" in self.objective.inputs
+        return self.model(**batch, return_loss=False, return_logits=False, output_local_features=local)
 
     def forward(self, batch: dict[str, Tensor], labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Compute the loss of the pairs of all processes, and the inverse temperature as used, both scalars."""

@@ -206,7 +206,7 @@ def validation_loss(trained: ModelWithObjective, rows: PairedRows, batch_size: i
         batch = send_to_device(rows.__getitems__([(0, row) for row in indices]), accelerator.device)
         inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
         with accelerator.autocast():
-            outputs.append(trained.encode(inputs))
+            outputs.append(_without_towers(trained.encode(inputs)))
             if by_batch:
                 of_batch = None if labels is None else labels[indices.start : indices.stop]
                 losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
@@ -228,9 +228,17 @@ def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch
         pairs = range(start, min(start + batch_size, len(rows)))
         texts = rows.augmented_batch([(0, len(rows) * place + row) for row in pairs])
         texts = send_to_device(texts, model.device)
-        of_texts = model.get_text_features(texts["augmented_input_ids"], texts["augmented_attention_mask"])
-        embeds.append(of_texts[texts["augmented_text_index"]])
+        of_texts = model.get_text_features(
+            input_ids=texts["augmented_input_ids"], attention_mask=texts["augmented_attention_mask"]
+        )
+        embeds.append(of_texts.pooler_output[texts["augmented_text_index"]])
     return torch.cat(embeds)
+
+
+def _without_towers(output: LumbarCLIPOutput) -> LumbarCLIPOutput:
+    """Leave out the layers of the towers, which would be the largest tensors of a whole split."""
+    towers = ("text_model_output", "vision_model_output")
+    return LumbarCLIPOutput(**{name: value for name, value in output.items() if name not in towers})
 
 
 def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:

@@ -93,7 +93,7 @@ def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: st
 def embed_texts(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, texts: list[str]) -> Tensor:
     """Embed sentences, to unit length. Shape (texts, D)."""
     inputs = processor(text=texts, return_tensors="pt").to(model.device)
-    return model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+    return model.get_text_features(**inputs).pooler_output
 
 
 def seen_slice(reader: Reader, image: Image.Image) -> Image.Image:
@@ -106,7 +106,8 @@ def seen_slice(reader: Reader, image: Image.Image) -> Image.Image:
 def embed_slices(reader: Reader, images: Sequence[Image.Image]) -> Tensor:
     """Embed slices as `seen_slice` returns them, to unit length. Shape (B, D)."""
     batches = [list(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
-    return torch.cat([reader.model.get_image_features(pixel_values(reader, batch)) for batch in batches])
+    pixels = [pixel_values(reader, batch) for batch in batches]
+    return torch.cat([reader.model.get_image_features(pixel_values=each).pooler_output for each in pixels])
 
 
 def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:

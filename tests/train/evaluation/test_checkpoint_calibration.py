@@ -68,10 +68,11 @@ def test_the_fitted_numbers_are_those_of_the_logits(checkpoint, tiny_dataset_fol
     images = tiny_processor(images=rows.with_format(None)["image"][:], return_tensors="pt")
     with torch.no_grad():
         ensembles = [
-            tiny_model.get_text_features(**tiny_processor(text=texts, return_tensors="pt")).mean(0) for texts in prompts
+            tiny_model.get_text_features(**tiny_processor(text=texts, return_tensors="pt")).pooler_output.mean(0)
+            for texts in prompts
         ]
         classes = torch.nn.functional.normalize(torch.stack(ensembles), dim=-1)
-        similarities = tiny_model.get_image_features(**images) @ classes.T
+        similarities = tiny_model.get_image_features(**images).pooler_output @ classes.T
         logits = (tiny_model.inverse_temperature * similarities).double().numpy()
     # The likelier half of the rows is normal, but for every fifth row: the logits tell something, not everything.
     margin = logits[:, 1] - logits[:, 0]

@@ -15,8 +15,8 @@ def test_images_are_encoded_as_the_model_does_whatever_the_batch(tiny_model, tin
     encoded = encode_images(tiny_model, tiny_processor, rows, batch_size=5, description="test")
     pixels = tiny_processor(images=rows["image"][:], return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
-        unprojected = tiny_model.get_image_features(pixels, project=False).numpy()
-        projected = tiny_model.get_image_features(pixels).numpy()
+        unprojected = tiny_model.get_image_features(pixels, project=False).pooler_output.numpy()
+        projected = tiny_model.get_image_features(pixels).pooler_output.numpy()
     np.testing.assert_allclose(encoded["image_features"], unprojected, atol=1e-5)
     np.testing.assert_allclose(encoded["image_embeds"], projected, atol=1e-5)
 
@@ -26,7 +26,7 @@ def test_features_are_exactly_those_of_the_processors_pixels(tiny_model, tiny_pr
     for start in range(0, len(rows), 4):
         pixels = tiny_processor(images=rows[start : start + 4]["image"], return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            expected = tiny_model.get_image_features(pixels, project=False).numpy()
+            expected = tiny_model.get_image_features(pixels, project=False).pooler_output.numpy()
         np.testing.assert_array_equal(encoded["image_features"][start : start + 4], expected)
 
 

@@ -78,7 +78,7 @@ def test_towers_of_one_size_are_built_for_the_images(tiny_dataset_folder, vision
     small = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]} if "swin" in vision else {}
     args = small_images(tiny_dataset_folder, vision, image_size=96, vision_model_args=small)
     _, model = build_model(args, open_dataset(args.dataset)["train"])
-    assert model.get_image_features(torch.zeros(1, 3, 96, 96)).shape == (1, args.projection_dim)
+    assert model.get_image_features(torch.zeros(1, 3, 96, 96)).pooler_output.shape == (1, args.projection_dim)
     assert ("img_size" in (model.config.vision_config.model_args or {})) is (vision != "resnet10t")
 
 

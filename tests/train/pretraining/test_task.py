@@ -107,11 +107,11 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
     for place in range(3):
         batch = rows.__getitems__([(0, len(rows) * place + row) for row in range(len(rows))])
         with torch.no_grad():
-            images = model.get_image_features(batch["pixel_values"])
+            images = model.get_image_features(batch["pixel_values"]).pooler_output
             texts = {
-                prefix: model.get_text_features(batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"])[
-                    batch[f"{prefix}text_index"]
-                ]
+                prefix: model.get_text_features(
+                    batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"]
+                ).pooler_output[batch[f"{prefix}text_index"]]
                 for prefix in ("", "augmented_")
             }
             reports, augmented = (

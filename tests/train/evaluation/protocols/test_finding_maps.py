@@ -125,7 +125,7 @@ def test_less_its_denial_is_the_contrast_of_the_mean_prompts(tiny_model, tiny_pr
         tiny_processor.absent_class_prompt_texts("disc bulge"),
     ):
         with torch.no_grad():
-            embeds = tiny_model.get_text_features(**tiny_processor(text=prompts, return_tensors="pt"))
+            embeds = tiny_model.get_text_features(**tiny_processor(text=prompts, return_tensors="pt")).pooler_output
         means.append(torch.nn.functional.normalize(embeds.mean(dim=0, keepdim=True)))
     torch.testing.assert_close(directions[0], means[0])
     torch.testing.assert_close(directions[1], contrast(*means), atol=1e-4, rtol=1e-3)
