@@ -90,7 +90,9 @@ class WithScope:
             ValueError: If only one of check and statistics is given.
         """
         if scope is not None and (scope.check is None) != (statistics is None):
-            raise ValueError("The check of a scope and the statistics of the features go together: pass both or neither.")
+            raise ValueError(
+                "The check of a scope and the statistics of the features go together: pass both or neither."
+            )
         self.config.scope = None if scope is None else asdict(scope)
         self.scope = None if statistics is None else build_statistics(self.config, len(statistics["mean"]))
         if self.scope is not None and statistics is not None:

@@ -112,7 +112,9 @@ class ClassificationTask(Task):
 
         def encode(split: str, rows: Dataset) -> Array:
             without_labels = torch.zeros(len(rows), 0)
-            images = LabelledImages(rows, without_labels, self.processor, self.args.seed, augment=False, show_progress=False)
+            images = LabelledImages(
+                rows, without_labels, self.processor, self.args.seed, augment=False, show_progress=False
+            )
             return tower_features(cast(LumbarCLIPForImageClassification, model), images, self.args.batch_size)
 
         fit_scope(model, self.data.rows, self.facts.description.get("anatomy"), encode)

@@ -82,8 +82,8 @@ def fit_statistics(features: Array) -> dict[str, Array]:
     kept, and the others share their mean variance.
 
     Source:
-        Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004; Lee et al., A simple
-        unified framework for detecting out-of-distribution samples, 2018, with one class.
+        Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004; Lee et al., A
+        simple unified framework for detecting out-of-distribution samples, 2018, with one class.
     """
     values = features.astype(np.float64)
     covariance, _ = ledoit_wolf(values)
