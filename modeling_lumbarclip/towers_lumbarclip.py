@@ -12,6 +12,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -161,6 +162,80 @@ def inner_tokens(attention_mask: Tensor) -> Tensor:
     """
     position = attention_mask.cumsum(dim=1)
     return attention_mask.bool() & (position > 1) & (position < position[:, -1:])
+
+
+def max_text_tokens(tower: PreTrainedModel) -> int | None:
+    """Return the longest text, in tokens, that a text tower has positions for; None if nothing bounds it.
+
+    Read off two short forward passes, since configurations do not say it: RoBERTa counts its positions from 2 on, so
+    its 514 take texts of 512 tokens. Rotary and relative positions bound nothing.
+
+    Raises:
+        ValueError: If the tower does not run on plain tokens.
+    """
+    # A table that is made for a text, such as XLNet's, has another length for another text.
+    limits = _table_limits(tower, 4) & _table_limits(tower, 5)
+    return min(limits, default=None)
+
+
+def _table_limits(tower: PreTrainedModel, num_tokens: int) -> set[int]:
+    with _PositionTables(num_tokens) as tables:
+        _run_text_tower(tower, torch.full((1, num_tokens), _word_tokens(tower)[0]))
+    return tables.limits
+
+
+class _PositionTables(TorchDispatchMode):
+    """Collect how many tokens fit the tables that are read at consecutive rows: with equal tokens, at positions."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.limits: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        if func is aten.embedding.default:
+            self._read(args[0], 0, args[1])
+        elif func is aten.index.Tensor and len(args[1]) == 1:
+            self._read(args[0], 0, args[1][0])
+        elif func is aten.index_select.default:
+            self._read(*args)
+        elif func is aten.gather.default:
+            self._read(args[0], args[1], args[2].movedim(args[1], -1))
+        return func(*args, **(kwargs or {}))
+
+    def _read(self, table: Tensor, dim: int, rows: Tensor) -> None:
+        if not table.is_floating_point():  # a mask or token types, which grow with the text
+            return
+        first = rows.flatten()[: self.num_tokens].tolist()
+        if len(first) == self.num_tokens and first == list(range(first[0], first[0] + self.num_tokens)):
+            self.limits.add(table.shape[dim] - first[0])
+
+
+def _word_tokens(tower: PreTrainedModel) -> tuple[int, int]:
+    """Name two tokens from the middle of a text tower's vocabulary, which mean no padding, start or end."""
+    names = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")
+    special = {getattr(tower.config, f"{name}_token_id", None) for name in names}
+    size = getattr(tower.config, "vocab_size", None) or 128  # CANINE reads characters, and has no vocabulary
+    first = next(token for token in range(size // 2, size) if token not in special)
+    return first, next(token for token in range(size // 3, size) if token not in {first, *special})
+
+
+@torch.no_grad()
+def _run_text_tower(tower: PreTrainedModel, token_ids: Tensor) -> Tensor:
+    """Return the last hidden states (U, T, d_T) of texts (U, T) without padding, in evaluation mode."""
+    was_training = tower.training
+    tower.eval()
+    token_ids = token_ids.to(tower.device)
+    try:
+        return tower(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)).last_hidden_state
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{tower.config.model_type!r} is no text tower: on tokens and their mask it fails with "
+            f"{type(error).__name__}: {error}. Use an encoder such as bert, roberta or distilbert."
+        ) from error
+    finally:
+        tower.train(was_training)
 
 
 def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     BertConfig,
     BertModel,
     DeiTConfig,
@@ -13,7 +14,14 @@ from transformers import (
 )
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
-from modeling_lumbarclip.towers_lumbarclip import PICKLED_TOWERS, inner_tokens, load_tower, patch_width
+from modeling_lumbarclip.towers_lumbarclip import (
+    PICKLED_TOWERS,
+    build_tower,
+    inner_tokens,
+    load_tower,
+    max_text_tokens,
+    patch_width,
+)
 from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -114,6 +122,65 @@ def test_local_features_are_left_out_unless_asked_for(tiny_model, tiny_inputs):
     with_local = tiny_model(**tiny_inputs, output_local_features=True)
     assert torch.equal(with_local.image_embeds, output.image_embeds)
     assert torch.equal(with_local.text_embeds, output.text_embeds)
+
+
+POSITIONS = 24
+SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def small_text_tower(kind, **settings):
+    """Build a text tower of 24 positions, whatever its configuration calls them."""
+    config_class = type(AutoConfig.for_model(kind))
+    given = {**SIZES, "max_position_embeddings": POSITIONS, **settings}
+    known = {*AutoConfig.for_model(kind).to_dict(), *config_class.attribute_map}
+    return build_tower(AutoConfig.for_model(kind, **{name: given[name] for name in given if name in known})).eval()
+
+
+def takes(tower, num_tokens):
+    try:
+        tower(input_ids=torch.full((1, num_tokens), 20), attention_mask=torch.ones(1, num_tokens, dtype=torch.long))
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "kind, settings, expected",
+    [
+        ("bert", {}, 24),
+        ("distilbert", {}, 24),
+        ("electra", {"embedding_size": 16}, 24),
+        ("roberta", {}, 22),  # two positions stand for padding
+        ("xlm-roberta", {}, 22),
+        ("camembert", {"pad_token_id": 0}, 23),
+        ("mpnet", {}, 22),
+        ("longformer", {"attention_window": 4}, 22),
+        ("nystromformer", {}, 24),  # adds the two itself
+        ("clip_text_model", {}, 24),
+        ("gpt2", {}, 24),
+        ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}, 24),
+        ("ctrl", {"dff": 16}, 24),  # sines in a plain tensor
+        ("gptj", {"rotary_dim": 4}, 24),
+        ("deberta-v2", {}, 24),
+        ("deberta-v2", {"relative_attention": True, "position_biased_input": False}, None),
+        ("xlnet", {"d_inner": 16, "d_head": 8}, None),
+        ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}, None),
+        ("bloom", {}, None),
+        ("llama", {}, None),
+    ],
+)
+def test_a_text_tower_takes_as_many_tokens_as_it_says(kind, settings, expected):
+    tower = small_text_tower(kind, **settings)
+    limit = max_text_tokens(tower.train())
+    assert limit == expected and tower.training
+    assert takes(tower.eval(), limit or 10 * POSITIONS)
+    assert limit is None or not takes(tower, limit + 1)
+
+
+def test_a_model_that_does_not_read_tokens_is_no_text_tower():
+    tower = build_tower(ViTConfig(**SMALL))
+    with pytest.raises(ValueError, match="'vit' is no text tower: on tokens and their mask it fails with AttributeError"):
+        max_text_tokens(tower)
 
 
 def save_pickled_tower(folder):
