@@ -7,6 +7,7 @@ Shapes: B images, U texts, H × W pixels, P = h · w patches, D width of the sha
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
-from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image
+from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image, tower_options
+
+
+class WithMaps:
+    """Maps of a LumbarCLIP model."""
+
+    vision_model: PreTrainedModel
+    text_model: PreTrainedModel
+    image_projection: nn.Module
+    dtype: torch.dtype
+    _embed_texts: Callable[..., Tensor]
+
+    def text_to_patch_similarity(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        denial_input_ids: Tensor | None = None,
+        denial_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Compute the cosine of each patch with each text; see `explanation_lumbarclip.text_to_patch_similarity`.
+
+        `processor.image_processor.unpad_maps` fits the maps to the images.
+
+        Args:
+            pixel_values: Shape (B, 3, H, W).
+            input_ids: Shape (U, T).
+            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
+            denial_input_ids: Texts that deny the others, row by row; maps then show the direction between the two,
+                without what both share. Shape (U, T').
+            denial_attention_mask: Their mask. Shape (U, T').
+            **kwargs: More inputs of the text tower, such as `token_type_ids`, for the stating texts.
+
+        Returns:
+            In [-1, 1]. Shape (B, U, h, w), float32.
+        """
+        denial = {"denial_input_ids": denial_input_ids, "denial_attention_mask": denial_attention_mask}
+        directions = self._text_directions(input_ids, attention_mask, **denial, **kwargs)
+        pixels = pixel_values.to(self.dtype)
+        return text_to_patch_similarity(self.vision_model, self.image_projection, pixels, directions)
+
+    def grad_cam(self, pixel_values: Tensor, *texts: Tensor, **text_inputs: Any) -> Tensor:
+        """Compute Grad-CAM of each image for each text; see `explanation_lumbarclip.grad_cam`.
+
+        Takes the arguments of `text_to_patch_similarity`, in evaluation mode (else a ValueError).
+
+        Returns:
+            At least 0, without a unit: compare places within a map. Shape (B, U, h, w), float32.
+        """
+        directions = self._text_directions(*texts, **text_inputs)
+        return grad_cam(self.vision_model, self.image_projection, pixel_values.to(self.dtype), directions)
+
+    @torch.no_grad()
+    def _text_directions(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        denial_input_ids: Tensor | None = None,
+        denial_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        (options,) = tower_options(self.text_to_patch_similarity, kwargs, self.text_model, records=())
+        text_embeds = self._embed_texts(input_ids, attention_mask, **options)
+        if denial_input_ids is None:
+            return text_embeds
+        return contrast(text_embeds, self._embed_texts(denial_input_ids, denial_attention_mask))
 
 
 def text_to_patch_similarity(

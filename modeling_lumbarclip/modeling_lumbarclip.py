@@ -7,7 +7,7 @@ shared space, K classes.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,10 @@ from transformers import AutoModel, AutoModelForZeroShotImageClassification
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
-from .explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
+from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
 from .scope_lumbarclip import BITS_OF_NAN, SCOPE_PREFIX, ScopeStatistics, WithScope, build_statistics
 from .towers_lumbarclip import (
@@ -32,6 +31,7 @@ from .towers_lumbarclip import (
     patch_features,
     pooled_image,
     run_tower,
+    tower_name,
     tower_options,
 )
 
@@ -102,22 +102,29 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
     accepts_loss_kwargs = False
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     vision_model: PreTrainedModel
 
-    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Recompute activations in backward, in timm's towers too, which transformers' own call does not reach."""
-        super().activation_checkpointing_enable(*args, **kwargs)
-        self._set_timm_checkpointing(True)
+    def post_init(self) -> None:
+        """Know what the towers can do, then initialise."""
+        self.gradient_checkpointing = False
+        self.supports_gradient_checkpointing = any(tower.supports_gradient_checkpointing for tower in self._towers())
+        self._supports_flex_attn = all(tower._supports_flex_attn for tower in self._towers())
+        self._supports_attention_backend = all(tower._supports_attention_backend for tower in self._towers())
+        super().post_init()
 
-    def activation_checkpointing_disable(self) -> None:
-        """Keep activations for backward again."""
-        super().activation_checkpointing_disable()
-        self._set_timm_checkpointing(False)
+    def _towers(self) -> list[PreTrainedModel]:
+        return [module for module in self.children() if isinstance(module, PreTrainedModel)]
 
-    def _set_timm_checkpointing(self, enable: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, TimmWrapperModel):
-                module._set_gradient_checkpointing(enable)
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Recompute activations in backward: in timm's towers too, which transformers' own method does not reach."""
+        self.gradient_checkpointing = enable
+        for tower in self._towers():
+            if tower.supports_gradient_checkpointing:
+                tower._set_gradient_checkpointing(enable, *args, **kwargs)
+            elif enable:
+                logger.warning(f"{tower_name(tower)} cannot recompute its activations: it keeps them for backward.")
 
     def _run_vision_tower(self, pixel_values: Tensor, options: dict[str, Any]) -> BaseModelOutputWithPooling:
         """Run the vision tower; `pooler_output` is z_I (B, d_I)."""
@@ -139,10 +146,10 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
             init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
 
 
-class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
+class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
     r"""Images and reports of the lumbar spine in one embedding space.
 
-    Weights are random; `from_vision_text_pretrained` takes pretrained towers.
+    Weights are random, but those of towers that are given; `from_vision_text_pretrained` loads pretrained ones.
 
     Raises:
         ValueError: If timm does not know the vision architecture, or the configuration is a classifier's.
@@ -160,14 +167,19 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         torch.Size([2, 512])
     """
 
-    def __init__(self, config: LumbarCLIPConfig) -> None:
+    def __init__(
+        self,
+        config: LumbarCLIPConfig,
+        vision_model: PreTrainedModel | None = None,
+        text_model: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
         if config.is_classifier:
             raise ValueError(
                 "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
             )
-        self.vision_model = build_tower(config.vision_config)
-        self.text_model = build_tower(config.text_config)
+        self.vision_model = build_tower(config.vision_config) if vision_model is None else vision_model
+        self.text_model = build_tower(config.text_config) if text_model is None else text_model
         vision_width, text_width = output_width(self.vision_model), config.text_config.hidden_size
         if config.projection == "none" and vision_width != text_width:
             logger.warning(
@@ -188,6 +200,19 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         excess = (log_inverse - math.log(self.config.max_inverse_temperature)).clamp(min=0)
         # Clamped in value but not in gradient: with a plain clamp, a temperature beyond the limit could not return.
         return (log_inverse - excess.detach()).exp()
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """`log_inverse_temperature`, by the name that CLIP gives it: log(1/τ), without the limit. Scalar."""
+        return self.log_inverse_temperature
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the tokens."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding of the tokens."""
+        self.text_model.set_input_embeddings(value)
 
     @can_return_tuple
     def get_image_features(
@@ -229,63 +254,6 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         if project:
             outputs.pooler_output = F.normalize(self.text_projection(outputs.pooler_output), dim=-1)
         return outputs
-
-    def text_to_patch_similarity(
-        self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        denial_input_ids: Tensor | None = None,
-        denial_attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Compute the cosine of each patch with each text; see `explanation_lumbarclip.text_to_patch_similarity`.
-
-        `processor.image_processor.unpad_maps` fits the maps to the images.
-
-        Args:
-            pixel_values: Shape (B, 3, H, W).
-            input_ids: Shape (U, T).
-            attention_mask: 1 for tokens, 0 for padding. Shape (U, T); None: no padding.
-            denial_input_ids: Texts that deny the others, row by row; maps then show the direction between the two,
-                without what both share. Shape (U, T').
-            denial_attention_mask: Their mask. Shape (U, T').
-            **kwargs: More inputs of the text tower, such as `token_type_ids`, for the stating texts.
-
-        Returns:
-            In [-1, 1]. Shape (B, U, h, w), float32.
-        """
-        denial = {"denial_input_ids": denial_input_ids, "denial_attention_mask": denial_attention_mask}
-        directions = self._text_directions(input_ids, attention_mask, **denial, **kwargs)
-        pixels = pixel_values.to(self.dtype)
-        return text_to_patch_similarity(self.vision_model, self.image_projection, pixels, directions)
-
-    def grad_cam(self, pixel_values: Tensor, *texts: Tensor, **text_inputs: Any) -> Tensor:
-        """Compute Grad-CAM of each image for each text; see `explanation_lumbarclip.grad_cam`.
-
-        Takes the arguments of `text_to_patch_similarity`, in evaluation mode (else a ValueError).
-
-        Returns:
-            At least 0, without a unit: compare places within a map. Shape (B, U, h, w), float32.
-        """
-        directions = self._text_directions(*texts, **text_inputs)
-        return grad_cam(self.vision_model, self.image_projection, pixel_values.to(self.dtype), directions)
-
-    @torch.no_grad()
-    def _text_directions(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        denial_input_ids: Tensor | None = None,
-        denial_attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        (options,) = tower_options(self.text_to_patch_similarity, kwargs, self.text_model, records=())
-        text_embeds = self._embed_texts(input_ids, attention_mask, **options)
-        if denial_input_ids is None:
-            return text_embeds
-        return contrast(text_embeds, self._embed_texts(denial_input_ids, denial_attention_mask))
 
     def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         if self.config.text_pooling == "cls":
@@ -340,11 +308,11 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
             ValueError: If there are neither images nor texts, a loss is requested without pairs, or a tower does not
                 return the hidden states or attentions that are requested.
         """
-        if pixel_values is None and input_ids is None:
-            raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
         if position_ids is not None:
             kwargs["position_ids"] = position_ids
         vision_options, text_options = tower_options(self.forward, kwargs, self.vision_model, self.text_model)
+        if pixel_values is None and input_ids is None:
+            raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
         outputs: dict[str, Any] = {}
         if pixel_values is not None:
             vision = self._run_vision_tower(pixel_values, vision_options)
@@ -379,20 +347,20 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         )
 
     def _image_outputs(self, vision: BaseModelOutputWithPooling, output_local_features: bool) -> dict[str, Any]:
-        features: Any = vision.pooler_output
+        features, hidden = cast(Tensor, vision.pooler_output), cast(Tensor, vision.last_hidden_state)
         embeds = F.normalize(self.image_projection(features), dim=-1)
         outputs = {"image_features": features, "image_embeds": embeds, "vision_model_output": vision}
         if output_local_features:
-            outputs["patch_features"] = patch_features(self.vision_model, vision.last_hidden_state)
+            outputs["patch_features"] = patch_features(self.vision_model, hidden)
         return outputs
 
     def _text_outputs(
         self, text: BaseModelOutputWithPooling, text_index: Tensor | None, words: Tensor | None
     ) -> dict[str, Any]:
-        features: Any = text.pooler_output
+        features, hidden = cast(Tensor, text.pooler_output), cast(Tensor, text.last_hidden_state)
         by_pair = {"text_embeds": F.normalize(self.text_projection(features), dim=-1)}
         if words is not None:
-            by_pair |= {"token_features": text.last_hidden_state, "token_mask": words}
+            by_pair |= {"token_features": hidden, "token_mask": words}
         if text_index is not None:
             by_pair = {name: of_text[text_index] for name, of_text in by_pair.items()}
         return {"text_features": features, "text_model_output": text, **by_pair}
@@ -403,7 +371,7 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         """Run the text tower; `pooler_output` is z_T (U, d_T)."""
         mask = _mask(input_ids, attention_mask)
         outputs = run_tower(self.text_model, self.config, options, input_ids=input_ids, attention_mask=mask)
-        outputs.pooler_output = self._pool_text(outputs.last_hidden_state, mask)
+        outputs.pooler_output = self._pool_text(cast(Tensor, outputs.last_hidden_state), mask)
         return outputs
 
     def _embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -436,10 +404,8 @@ class LumbarCLIPModel(LumbarCLIPPreTrainedModel):
         """
         vision_tower = load_vision_tower(str(vision), vision_model_args)
         text_tower = load_tower(str(text))
-        model = cls(LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs))
-        model.vision_model.load_state_dict(vision_tower.state_dict())
-        model.text_model.load_state_dict(text_tower.state_dict())
-        return model.eval()
+        config = LumbarCLIPConfig(vision_config=vision_tower.config, text_config=text_tower.config, **config_kwargs)
+        return cls(config, vision_tower, text_tower).eval()
 
 
 def _mask(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

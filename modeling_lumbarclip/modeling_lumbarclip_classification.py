@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_lumbarclip import LumbarCLIPConfig
@@ -50,6 +50,20 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         self.classifier = nn.Linear(width, cast(int, config.num_labels))
         self.scope = build_statistics(config, width)
         self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the patches; None in a tower of timm."""
+        return self.vision_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the embedding of the patches."""
+        self.vision_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Return the tower's outputs, with z_I as `pooler_output` (B, d_I), for images (B, 3, H, W)."""
+        (options,) = tower_options(self.get_image_features, kwargs, self.vision_model)
+        return self._run_vision_tower(pixel_values, options)
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:

@@ -7,7 +7,8 @@ import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import MethodType
+from typing import Any, cast
 
 import timm
 import torch
@@ -19,6 +20,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
+from transformers.utils import logging
+from transformers.utils.generic import is_flash_attention_requested
+
+logger = logging.get_logger(__name__)
 
 # The paper's text tower: its repository has no safetensors; `weights_only` reads a pickle without running its code.
 PICKLED_TOWERS = ("emilyalsentzer/Bio_ClinicalBERT",)
@@ -28,18 +33,49 @@ RECORDS = ("hidden_states", "attentions")
 NOT_OPTIONS = {"input_ids", "inputs_embeds", "pixel_values", "attention_mask", "return_dict", "do_pooling", "use_cache"}
 
 
+class TimmTower(TimmWrapperModel):
+    """A model of timm that keeps the weights that timm drew.
+
+    transformers would draw every convolution anew with std 0.02, which shrinks a ResNet's features fiftyfold.
+    """
+
+    _no_split_modules = ["TimmTower"]  # noqa: RUF012 - read by transformers
+
+    def post_init(self) -> None:
+        """Mark the weights as drawn, unless they are only declared, to be loaded."""
+        if not next(self.parameters()).is_meta:
+            for module in self.modules():
+                cast(Any, module)._is_hf_initialized = True
+        super().post_init()
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """Replace flash attention, when the whole model is set to it."""
+        return super().get_correct_attn_implementation(
+            supported_attention(TimmTower, requested_attention), is_init_check
+        )
+
+
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights, drawn by its own library and not by transformers."""
+    """Make a tower with random weights, drawn by its own library."""
     if config.model_type != "timm_wrapper":
+        tower_class: Any = MODEL_MAPPING.get(type(config), None)
+        config._attn_implementation = supported_attention(tower_class, config._attn_implementation)
         return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
     if not timm.is_model(config.architecture):
         raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
-    tower = AutoModel.from_config(config)
-    if not next(tower.parameters()).is_meta:
-        # transformers re-initialises every convolution with std 0.02, which shrinks a ResNet's features fiftyfold.
-        fresh = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
-        tower.timm_model.load_state_dict(fresh.state_dict())
-    return tower
+    config._attn_implementation = supported_attention(TimmTower, config._attn_implementation)
+    return TimmTower._from_config(config)
+
+
+def supported_attention(tower_class: type[PreTrainedModel] | None, requested: str | None) -> str | None:
+    """Replace flash attention by PyTorch's for a tower that has none, and log it."""
+    if requested is None or tower_class is None or tower_class._supports_flash_attn:
+        return requested
+    if not is_flash_attention_requested(requested_attention_implementation=requested):
+        return requested
+    instead = "sdpa" if tower_class._supports_sdpa else "eager"
+    logger.warning(f"{tower_class.__name__} has no flash attention: it uses {instead!r} in place of {requested!r}.")
+    return instead
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
@@ -54,9 +90,12 @@ def tower_options(
 ) -> tuple[dict[str, Any], ...]:
     """Give each tower the options that its `forward` names, and all of them the requests for `records`.
 
+    PEFT passes some of `NOT_OPTIONS` as None, which asks for nothing.
+
     Raises:
         TypeError: If no tower takes an option of this method of the model; with the nearest name.
     """
+    options = {name: value for name, value in options.items() if value is not None or name not in NOT_OPTIONS}
     if not options:
         return ({},) * len(towers)
     requests = {f"output_{record}" for record in records}
@@ -67,7 +106,8 @@ def tower_options(
             known = {*inspect.signature(method).parameters, *set().union(*taken), "return_dict"} - {"args", "kwargs"}
             nearest = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise TypeError(f"{method.__qualname__}() takes no {option!r}.{hint}")
+            model = type(cast(MethodType, method).__self__).__name__
+            raise TypeError(f"{model}.{method.__name__}() takes no {option!r}.{hint}")
     return tuple({name: value for name, value in options.items() if name in names} for names in taken)
 
 
@@ -94,9 +134,13 @@ def run_tower(
     return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
 
 
+def tower_name(tower: PreTrainedModel) -> str:
+    """Name a tower for messages."""
+    return f"The tower {getattr(tower.config, 'architecture', tower.config.model_type)!r}"
+
+
 def _not_returned(tower: PreTrainedModel, record: str) -> str:
-    kind = getattr(tower.config, "architecture", tower.config.model_type)
-    found = f"output_{record}=True, but the tower {kind!r} returns no {record.replace('_', ' ')}"
+    found = f"output_{record}: {tower_name(tower)} returns no {record.replace('_', ' ')}"
     if record == "attentions" and not isinstance(tower, TimmWrapperModel):
         found += f" with attn_implementation={tower.config._attn_implementation!r}; 'eager' may"
     return f"{found}. For the other tower alone, use get_image_features or get_text_features."
@@ -242,7 +286,7 @@ def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTraine
     """Load a vision tower with its weights: by timm's name, from a folder, or from the Hub."""
     if timm.is_model(name) and not Path(name).is_dir():
         config = AutoConfig.for_model("timm_wrapper", architecture=name, model_args=model_args)
-        tower = AutoModel.from_config(config)
+        tower = TimmTower._from_config(config)
         try:
             pretrained = timm.create_model(name, pretrained=True, num_classes=0, **(model_args or {}))
         except (OSError, RuntimeError) as error:

@@ -179,7 +179,9 @@ def test_a_text_tower_takes_as_many_tokens_as_it_says(kind, settings, expected):
 
 def test_a_model_that_does_not_read_tokens_is_no_text_tower():
     tower = build_tower(ViTConfig(**SMALL))
-    with pytest.raises(ValueError, match="'vit' is no text tower: on tokens and their mask it fails with AttributeError"):
+    with pytest.raises(
+        ValueError, match="'vit' is no text tower: on tokens and their mask it fails with AttributeError"
+    ):
         max_text_tokens(tower)
 
 
