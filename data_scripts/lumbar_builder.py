@@ -26,7 +26,17 @@ from data_scripts.imaging.images import (
 from data_scripts.privacy.burnt_in_text import has_burnt_in_text
 from data_scripts.privacy.identifiers import names_in
 from data_scripts.privacy.protection import scrub
-from data_scripts.records import LEVELS, PLANES, SEQUENCES, SPLITS, Exclusion, Record, SourceInfo
+from data_scripts.records import (
+    LEVELS,
+    LUMBAR_SPINE,
+    PLANES,
+    SEQUENCES,
+    SPLITS,
+    Exclusion,
+    Record,
+    SourceAbout,
+    SourceInfo,
+)
 
 DATA_FOLDER = "data"
 WRITTEN_AT_ONCE = 32  # rows in memory: a large radiograph has tens of MB, and each write costs as much as four rows
@@ -153,6 +163,18 @@ class LumbarReports(datasets.GeneratorBasedBuilder):
         return replace(record, report=report.text, rephrasings=tuple(text.text for text in rephrasings))
 
 
+def card_title(about: SourceAbout) -> str:
+    """Name a built dataset on its card.
+
+    Example:
+        >>> from data_scripts.sources.knee_kl.source import ABOUT
+        >>> card_title(ABOUT)
+        'Knee reports: knee_kl'
+    """
+    anatomy = "lumbar" if about.anatomy == LUMBAR_SPINE else about.anatomy
+    return f"{anatomy.capitalize()} reports: {about.name}"
+
+
 def dataset_info(info: SourceInfo) -> datasets.DatasetInfo:
     """Describe columns and origin of a built dataset."""
     about = info.about
@@ -173,10 +195,11 @@ def card_metadata(
     license_id, _, license_words = info.about.license.partition(": ")
     metadata = DatasetCardData(
         license=license_id,
-        pretty_name=f"Lumbar reports: {info.about.name}",
+        pretty_name=card_title(info.about),
         task_categories=["zero-shot-image-classification", "image-classification", "image-to-text"],
-        tags=["medical", "lumbar-spine", "radiology"],
+        tags=["medical", info.about.anatomy.replace(" ", "-"), "radiology"],
         citation=info.about.citation,
+        anatomy=info.about.anatomy,
         may_be_shared=info.about.may_be_shared,
         deidentification_passed=passed,
     )

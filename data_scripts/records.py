@@ -24,6 +24,10 @@ LOW_BACK_PAIN = "LBP"
 NO_FINDING = "No Finding"
 PAPER_LABELS = (LOW_BACK_PAIN, NO_FINDING)  # the exclusive pair of the LumbarCLIP paper
 
+# What images show, as cards and checkpoints spell it.
+LUMBAR_SPINE = "lumbar spine"
+KNEE = "knee"
+
 SPLITS = ("train", "validation", "test")
 
 MAX_SLICE_INDEX = 99_999  # thinner stacks than any scanner makes
@@ -151,6 +155,7 @@ class SourceAbout:
     citation: str
     size: str  # size of the download
     where: str  # where to get it, and which files `--raw` must contain
+    anatomy: str = LUMBAR_SPINE  # what its images show, a noun in small letters; decides how a model is prompted
     has_public_ids: bool = True  # its patient ids are published pseudonyms; otherwise the build replaces them
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients

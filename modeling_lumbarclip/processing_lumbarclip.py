@@ -1,5 +1,7 @@
 """Processor of LumbarCLIP: image processor, tokenizer, and zero-shot prompts."""
 
+import re
+from operator import ge, gt, le, lt
 from typing import Any
 
 from transformers import AutoProcessor
@@ -14,25 +16,57 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import LumbarCLIPConfig, ZeroShotCalibration
 
-# Our wording; the paper has no zero-shot prompts.
-DEFAULT_PROMPT_TEMPLATES = ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")
+# Our wording; the paper has no zero-shot prompts. By what the images show, as dataset cards and checkpoints spell it.
+LUMBAR_SPINE, KNEE = "lumbar spine", "knee"
+DEFAULT_PROMPT_TEMPLATES = {LUMBAR_SPINE: ("{}.", "There is {}.", "MRI of the lumbar spine shows {}.")}
 DEFAULT_ABSENT_PROMPT_TEMPLATES = ("No {}.", "There is no {}.", "No evidence of {}.")
 # Classes whose names no report uses.
+NO_FINDING = "No Finding"
 ABNORMAL = ("There is a disc bulge.", "There is a disc protrusion.", "There is spinal canal stenosis.")
 NORMAL = (
     "The disc is normal.",
     "No disc bulge or protrusion.",
     "The spinal canal is patent. No nerve root compression.",
 )
+NORMAL_KNEE = (
+    "The knee is normal.",
+    "No osteophytes and no joint space narrowing.",
+    "No radiographic features of osteoarthritis.",
+)
+ABNORMAL_KNEE = ("There is osteoarthritis.", "There are definite osteophytes.", "There is joint space narrowing.")
 DEFAULT_CLASS_PROMPTS = {
-    "LBP": [*ABNORMAL, "The disc is dehydrated."],
-    "No Finding": [*NORMAL],
-    "Pfirrmann >= 4": ["Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."],
+    LUMBAR_SPINE: {
+        "LBP": [*ABNORMAL, "The disc is dehydrated."],
+        NO_FINDING: [*NORMAL],
+        "Pfirrmann >= 4": ["Pfirrmann grade 4.", "Pfirrmann grade 5.", "A dark disc with advanced degeneration."],
+    },
+    KNEE: {NO_FINDING: [*NORMAL_KNEE]},
 }
 DEFAULT_ABSENT_CLASS_PROMPTS = {
-    "LBP": [*NORMAL],
-    "No Finding": [*ABNORMAL, "The disc is dehydrated."],
-    "Pfirrmann >= 4": ["Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."],
+    LUMBAR_SPINE: {
+        "LBP": [*NORMAL],
+        NO_FINDING: [*ABNORMAL, "The disc is dehydrated."],
+        "Pfirrmann >= 4": ["Pfirrmann grade 1.", "Pfirrmann grade 2.", "Pfirrmann grade 3."],
+    },
+    KNEE: {NO_FINDING: [*ABNORMAL_KNEE]},
+}
+# Classes that are grades of a scale, "KL 2" or "KL >= 2": the scale's name in a report, its grades, and how else a
+# class may spell it.
+GRADE_SCALES = {
+    KNEE: ("Kellgren-Lawrence", "01234", r"KL|K&L|K/L|Kellgren(?:\W+| and )Lawrence"),
+    LUMBAR_SPINE: ("Pfirrmann", "12345", r"Pfirrmann"),
+}
+COMPARISONS = {">=": ge, "≥": ge, "<=": le, "≤": le, ">": gt, "<": lt}
+ROMAN = {"I": "1", "II": "2", "III": "3", "IV": "4", "V": "5"}
+# How a report words a grade of the knee. Kellgren and Lawrence 1957.
+GRADE_SENTENCES = {
+    "Kellgren-Lawrence": {
+        "0": "No radiographic features of osteoarthritis.",
+        "1": "Doubtful joint space narrowing with possible osteophytic lipping.",
+        "2": "Definite osteophytes with possible joint space narrowing.",
+        "3": "Multiple osteophytes, definite joint space narrowing and some sclerosis.",
+        "4": "Large osteophytes, marked joint space narrowing and severe sclerosis.",
+    }
 }
 
 
@@ -45,15 +79,17 @@ class LumbarCLIPProcessor(ProcessorMixin):
         image_processor: Makes `pixel_values`.
         tokenizer: Makes `input_ids` and `attention_mask`.
         max_length: Tokens after which a text is truncated.
-        prompt_templates: Sentences that state a class, with `{}` for its name.
+        prompt_templates: Sentences that state a class, with `{}` for its name. None: those of the anatomy.
         absent_prompt_templates: Sentences that deny it.
         class_prompts: Sentences that state a class whose name no report uses, in place of the templates. Merged with
-            those of `LBP`, `No Finding` and `Pfirrmann >= 4`.
+            those of the anatomy, such as `LBP` of the lumbar spine, and `No Finding` of any.
         absent_class_prompts: Sentences that deny such a class.
+        anatomy: What the images show: `lumbar spine`, `knee`, or another noun, whose classes are built from their names
+            alone. Checkpoints without it are of the lumbar spine.
 
     Raises:
-        ValueError: If a template lacks its `{}`, the prompts of a class are not sentences, or `max_length` leaves no
-            room for a word.
+        ValueError: If a template lacks its `{}`, the prompts of a class are not sentences, `max_length` leaves no
+            room for a word, or the anatomy is empty.
     """
 
     def __init__(
@@ -61,12 +97,19 @@ class LumbarCLIPProcessor(ProcessorMixin):
         image_processor: Any = None,
         tokenizer: Any = None,
         max_length: int = 128,
-        prompt_templates: list[str] | tuple[str, ...] = DEFAULT_PROMPT_TEMPLATES,
+        prompt_templates: list[str] | tuple[str, ...] | None = None,
         absent_prompt_templates: list[str] | tuple[str, ...] = DEFAULT_ABSENT_PROMPT_TEMPLATES,
         class_prompts: dict[str, list[str]] | None = None,
         absent_class_prompts: dict[str, list[str]] | None = None,
+        anatomy: str = LUMBAR_SPINE,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(anatomy, str) or not anatomy.strip():
+            raise ValueError(f"anatomy names what the images show, such as {LUMBAR_SPINE!r}; got {anatomy!r}.")
+        if prompt_templates is None:
+            prompt_templates = DEFAULT_PROMPT_TEMPLATES.get(
+                anatomy, ("{}.", "There is {}.", f"The {anatomy} shows {{}}.")
+            )
         for template in (*prompt_templates, *absent_prompt_templates):
             if "{}" not in template:
                 raise ValueError(f"A prompt template needs '{{}}' where the class name goes; got {template!r}.")
@@ -81,8 +124,12 @@ class LumbarCLIPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.prompt_templates = list(prompt_templates)
         self.absent_prompt_templates = list(absent_prompt_templates)
-        self.class_prompts = DEFAULT_CLASS_PROMPTS | (class_prompts or {})
-        self.absent_class_prompts = DEFAULT_ABSENT_CLASS_PROMPTS | (absent_class_prompts or {})
+        self.anatomy = anatomy
+        normal, abnormal = [f"The {anatomy} is normal."], [f"The {anatomy} is abnormal."]
+        default_prompts = DEFAULT_CLASS_PROMPTS.get(anatomy, {NO_FINDING: normal})
+        default_denials = DEFAULT_ABSENT_CLASS_PROMPTS.get(anatomy, {NO_FINDING: abnormal})
+        self.class_prompts = default_prompts | (class_prompts or {})
+        self.absent_class_prompts = default_denials | (absent_class_prompts or {})
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> Any:
@@ -108,11 +155,17 @@ class LumbarCLIPProcessor(ProcessorMixin):
 
     def class_prompt_texts(self, label: str) -> list[str]:
         """List sentences that state a class; their mean embedding is its zero-shot classifier."""
-        return self.class_prompts.get(label, _filled(self.prompt_templates, label))
+        if label in self.class_prompts:
+            return self.class_prompts[label]
+        stated, _ = _of_grades(label, self.anatomy)
+        return stated or _filled(self.prompt_templates, label)
 
     def absent_class_prompt_texts(self, label: str) -> list[str]:
         """List sentences that deny a class."""
-        return self.absent_class_prompts.get(label, _filled(self.absent_prompt_templates, label))
+        if label in self.absent_class_prompts:
+            return self.absent_class_prompts[label]
+        _, denied = _of_grades(label, self.anatomy)
+        return denied or _filled(self.absent_prompt_templates, label)
 
     def zero_shot_texts(self, calibration: dict[str, Any] | None) -> list[str]:
         """List the prompts of `model.config.calibration`, to pass as `text` before `post_process_zero_shot`.
@@ -136,6 +189,27 @@ class LumbarCLIPProcessor(ProcessorMixin):
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1. Some GPUs lack float64.
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
+
+
+def _of_grades(label: str, anatomy: str) -> tuple[list[str], list[str]]:
+    """List sentences of the grades that a class names, "KL 2", "KL >= 2" or "KL 3-4", and of the others; or none."""
+    if anatomy not in GRADE_SCALES:
+        return [], []
+    scale, grades, spelling = GRADE_SCALES[anatomy]
+    signs = "|".join(COMPARISONS)
+    pattern = rf"(?:{spelling})(?:\W*grades?)?\W*?({signs})?[\s:=-]*(\d|[IV]+)(?:\s*(?:-|–|to|or|and)\s*(\d|[IV]+))?"
+    if (named := re.fullmatch(pattern, label.strip(), re.IGNORECASE)) is None:
+        return [], []
+    first, last = (ROMAN.get(found.upper(), found) for found in (named[2], named[3] or named[2]))
+    if first not in grades or last not in grades:
+        return [], []
+    is_named = COMPARISONS.get(named[1])
+    texts: tuple[list[str], list[str]] = ([], [])
+    for grade in grades:
+        holds = is_named(grade, first) if is_named else first <= grade <= last
+        described = GRADE_SENTENCES.get(scale, {}).get(grade)
+        texts[0 if holds else 1].extend([f"{scale} grade {grade}.", *([described] if described else [])])
+    return texts if all(texts) else ([], [])
 
 
 def _filled(templates: list[str], label: str) -> list[str]:

@@ -1,12 +1,13 @@
 """The settings of a build, and their checks before anything is read."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data_scripts.hub.licenses import check_license
-from data_scripts.records import NOT_STATED, NUM_DRAWN_PATIENTS, SourceAbout
+from data_scripts.records import LUMBAR_SPINE, NOT_STATED, NUM_DRAWN_PATIENTS, SourceAbout
 from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.system.command_line import check_choices, setting
 
@@ -62,6 +63,11 @@ class BuildArguments:
         "Licence of your own data (folder source), as the Hub names it (cc-by-4.0) or `other: ` and words: the "
         "dataset may then be shared. If not given, the card forbids sharing.",
     )
+    anatomy: str | None = setting(
+        None,
+        "What your own images show (folder and bids sources), such as knee: classes are then prompted for it. If not "
+        f"given: {LUMBAR_SPINE}.",
+    )
     keep_ids: bool = setting(
         False,
         "Keep ids of patients and studies and names of files. If not given, pseudonyms replace those of a source that "
@@ -95,6 +101,11 @@ class BuildArguments:
             raise ValueError(f"--slices must be all, middle or a number of slices, got {self.slices!r}")
         if self.license is not None:
             check_license(self.license)
+        if self.anatomy is not None and not re.fullmatch(r"[a-z]+(?:[ -][a-z]+){0,3}", self.anatomy):
+            raise ValueError(
+                f"--anatomy names what the images show in small letters, such as knee or {LUMBAR_SPINE!r}; got "
+                f"{self.anatomy!r}"
+            )
         if self.tag != BuildArguments.tag and not self.push_to_hub:
             raise ValueError(f"--tag {self.tag} names the version that --push_to_hub publishes; give that, too")
 
@@ -117,6 +128,10 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         )
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
+    if args.anatomy is not None and about.license != NOT_STATED:
+        raise ValueError(
+            f"--anatomy is for your own data; {args.source} shows the {about.anatomy}; leave the option out"
+        )
     if args.pseudonym_key is not None and (args.keep_ids or about.has_public_ids):
         why = "--keep_ids keeps the ids" if args.keep_ids else f"{args.source} is published with pseudonyms"
         raise ValueError(f"--pseudonym_key would not be used, since {why}; leave it out")

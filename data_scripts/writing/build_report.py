@@ -52,6 +52,7 @@ def build_report(
         "arguments": dict(arguments),
         "source": {
             "name": info.about.name,
+            "anatomy": info.about.anatomy,
             "license": info.about.license,
             "citation": info.about.citation,
             "summary": info.summary or info.about.summary,

@@ -95,6 +95,8 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:
         # The rows, and the split of each.
         described = source.describe(options)
+        if args.anatomy:
+            described = replace(described, about=replace(described.about, anatomy=args.anatomy))
         labelling = Labelling.of(args, described)
         info = labelling.describe(described)
         pseudonyms = None if args.keep_ids else _pseudonyms(args, info, staging)

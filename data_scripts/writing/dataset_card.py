@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_scripts.lumbar_builder import card_title
 from data_scripts.privacy.protection import LANGUAGE
 from data_scripts.records import NOT_STATED, SourceInfo
 from data_scripts.system.markdown import Markdown, code_block, escape_markdown, fill_markdown, markdown_table
@@ -120,7 +121,7 @@ def card_text(info: SourceInfo, report: Mapping[str, Any]) -> str:
         "image_text": fill_markdown(
             IMAGE, {"replaced": len(report["windows_replaced"]), "unstated": len(report["orientation_not_stated"])}
         ),
-        "title": f"Lumbar reports: {info.about.name}",
+        "title": card_title(info.about),
         "summary": info.summary or info.about.summary,
         "sharing": "" if info.about.may_be_shared else NOBODY_SAID if info.about.license == NOT_STATED else SHARING,
         "leak": fill_markdown(LEAK, leak) if leak else "",

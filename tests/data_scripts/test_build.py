@@ -6,6 +6,7 @@ from typing import get_args
 import datasets
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from data_scripts.build import load_folder, main
@@ -254,6 +255,30 @@ def test_options_that_would_not_be_heeded_are_refused(study, built, tmp_path):
     with pytest.raises(ValueError, match=r"leave --split_fractions out, got 50 % / 25 % / 25 %"):
         built(study(rows), split_fractions=[0.5, 0.25, 0.25])
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "anatomy", "name", "tag"),
+    [
+        ({}, "lumbar spine", "Lumbar reports: folder", "lumbar-spine"),
+        ({"anatomy": "knee"}, "knee", "Knee reports: folder", "knee"),
+        ({"anatomy": "cervical spine"}, "cervical spine", "Cervical spine reports: folder", "cervical-spine"),
+    ],
+)
+def test_the_card_names_what_the_images_show(study, built, tmp_path, given, anatomy, name, tag):
+    report = built(study(), **given)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    head = yaml.safe_load(card.split("---")[1])
+    assert report["source"]["anatomy"] == head["anatomy"] == anatomy
+    assert head["pretty_name"] == name and f"\n# {name}\n" in card and tag in head["tags"]
+
+
+def test_an_anatomy_is_a_noun_and_for_your_own_data(study, built):
+    with pytest.raises(ValueError, match="--anatomy is for your own data; synthetic shows the lumbar spine"):
+        built(None, source="synthetic", keep_ids=False, anatomy="knee")
+    for wrong in ("", "Knee", "knee: left", "the knee\n"):
+        with pytest.raises(ValueError, match="--anatomy names what the images show in small letters"):
+            built(study(), anatomy=wrong)
 
 
 def test_errors_name_the_way_out_and_leave_nothing(study, built, tmp_path):

@@ -117,7 +117,7 @@ class ClassificationTask(Task):
             )
             return tower_features(cast(LumbarCLIPForImageClassification, model), images, self.args.batch_size)
 
-        fit_scope(model, self.data.rows, self.facts.description.get("anatomy"), encode)
+        fit_scope(model, self.data.rows, self.facts.description["anatomy"], encode)
 
 
 def load_pretrained(

@@ -1,6 +1,7 @@
 """Facts of a run's data: identity of the rows, leaks between splits, licence and origin."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from train.data.loaders import rows_sha256
 
 logger = logging.getLogger(__name__)
 
-ABOUT = ("license", "citation", "summary", "report_origin")
+ABOUT = ("anatomy", "license", "citation", "summary", "report_origin")
 UNKNOWN: dict[str, Any] = dict.fromkeys(
     ("hub_id", "source", *ABOUT, "may_be_shared", "split_rule", "split_by", "deidentification")
 )
@@ -70,9 +71,9 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
 
     Returns:
         `name`, `hub_id` (None for a folder), `synthetic`, `splits` (rows and patients of each), `planes` and
-        `sequences` (rows of each in the training split); and from the build `source`, `license`, `citation`,
-        `summary`, `report_origin`, `may_be_shared`, `split_rule`, `split_by` and `deidentification` (whether its
-        check `passed`, and what was done with `ids`).
+        `sequences` (rows of each in the training split); and from the build `source`, `anatomy` (of an older build,
+        that of the source which its rows name), `license`, `citation`, `summary`, `report_origin`, `may_be_shared`,
+        `split_rule`, `split_by` and `deidentification` (whether its check `passed`, and what was done with `ids`).
     """
     return {
         "name": Path(name).name,
@@ -83,6 +84,7 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
         "planes": _rows_by_name(dataset["train"], "plane"),
         "sequences": _rows_by_name(dataset["train"], "sequence"),
         **describe_build(name),
+        "anatomy": anatomy_of(name, dataset),
     }
 
 
@@ -90,6 +92,22 @@ def describe_build(name: str) -> dict[str, Any]:
     """Return what the build of a dataset, a folder or Hub id, recorded under the names of `UNKNOWN`; else None."""
     folder = Path(name)
     return {**UNKNOWN, **(_of_folder(folder) if folder.is_dir() else _of_hub(name))}
+
+
+def anatomy_of(name: str, dataset: Mapping[str, Dataset]) -> str | None:
+    """Return what the images of a dataset show, such as `knee`: as its build or its card says.
+
+    An older one says nothing: then it is what the source shows whose name all rows bear; None if it is not known.
+    """
+    from data_scripts.sources import SOURCES  # which imports the reader of every format
+
+    if anatomy := describe_build(name)["anatomy"]:
+        return str(anatomy)
+    names = {
+        re.split(r"[/ ]", source, maxsplit=1)[0].lower() for split in dataset.values() for source in split["source"]
+    }
+    known = [SOURCES[name].ABOUT.anatomy if name in SOURCES else None for name in names]
+    return known[0] if len(known) == 1 else None
 
 
 def _rows_by_name(rows: Dataset, column: str) -> dict[str, int]:
@@ -134,6 +152,7 @@ def _of_hub(name: str) -> dict[str, Any]:
     license_id, passed = card.get("license"), card.get("deidentification_passed")
     return {
         "hub_id": name,
+        "anatomy": card.get("anatomy"),
         "license": f"other: {card['license_details']}" if "license_details" in card else license_id,
         "citation": card.get("citation"),
         "may_be_shared": card.get("may_be_shared"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,8 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
     The weights are hashed, not their path, since training continues in the same folder; so are the settings of the
     processor, and the fingerprint that `datasets` keeps for rows.
     """
-    digest = hashlib.sha256(processor.to_json_string().encode())
+    settings = re.sub(r'"auto_map": {.*?}', "", processor.to_json_string(), flags=re.DOTALL)  # set when it is saved
+    digest = hashlib.sha256("".join(settings.split()).encode())
     digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(SCOPE_PREFIX):  # fitted on these embeddings

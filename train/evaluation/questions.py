@@ -1,4 +1,4 @@
-"""Labels as questions, so that both kinds are calibrated by the same code.
+"""Labels as questions, so that both kinds are calibrated by the same code; and what their prompts ask about.
 
 Exclusive classes are one question, whose choices are the classes: Q = 1, C = K. Each finding is a question of its own
 with the choices absent and present: Q = K, C = 2.
@@ -6,10 +6,16 @@ with the choices absent and present: Q = K, C = 2.
 Shapes: N rows, K labels, Q questions, C choices.
 """
 
+import logging
+from copy import copy
+
 import numpy as np
 
+from modeling_lumbarclip import LumbarCLIPProcessor
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
+
+logger = logging.getLogger(__name__)
 
 ABSENT_OR_PRESENT = ("absent", "present")
 
@@ -63,3 +69,28 @@ def counted_questions(probabilities: Array, targets: Targets) -> list[int]:
     """Learned questions that macro means count: not `No Finding`, the absence of the others. Takes shape (N, K)."""
     learned = learned_questions(as_questions(probabilities, targets))
     return [question for question in ([0] if targets.exclusive else targets.findings) if learned[question]]
+
+
+def asked_about(processor: LumbarCLIPProcessor, anatomy: str | None) -> LumbarCLIPProcessor:
+    """Return a processor with the default prompts of an anatomy in place of those of another.
+
+    Prompts that are not defaults are kept. If the anatomy is not known, or the processor's own, nothing changes.
+    """
+    if anatomy is None or anatomy == processor.anatomy:
+        return processor
+    logger.warning(
+        "The images show the %s, and the prompts were those of the %s: classes are asked about the %s.",
+        *(anatomy, processor.anatomy, anatomy),
+    )
+    parts = processor.image_processor, processor.tokenizer
+    before, now = (LumbarCLIPProcessor(*parts, anatomy=named) for named in (processor.anatomy, anatomy))
+    changed = copy(processor)
+    changed.anatomy = anatomy
+    for templates in ("prompt_templates", "absent_prompt_templates"):
+        if getattr(processor, templates) == getattr(before, templates):
+            setattr(changed, templates, getattr(now, templates))
+    for prompts in ("class_prompts", "absent_class_prompts"):
+        defaults = getattr(before, prompts)
+        own = {label: texts for label, texts in getattr(processor, prompts).items() if texts != defaults.get(label)}
+        setattr(changed, prompts, getattr(now, prompts) | own)
+    return changed

@@ -21,6 +21,7 @@ from data_scripts.system.whole_files import read_json, write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.data.batch_sampler import TrainingSet
+from train.data.provenance import anatomy_of
 from train.evaluation.predict import encode, predict
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.targets import read_targets
@@ -107,7 +108,8 @@ def learned_model(
     identity = describe_run(run.arguments, accelerator, rows_of_splits(fold))
     check_output(folder, identity, run.arguments)
     set_seed(run.seed)
-    processor, model = build_model(run.arguments, fold.dataset["train"])
+    anatomy = anatomy_of(run.arguments.dataset, fold.dataset)
+    processor, model = build_model(run.arguments, fold.dataset["train"], anatomy)
     make_output(folder, identity, run.arguments, accelerator)
     model.to(accelerator.device)
     return processor, model.eval()

@@ -11,18 +11,23 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
+from data_scripts.records import LUMBAR_SPINE
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
+from train.evaluation.questions import asked_about
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def build_model(
+    args: PretrainArguments, train_split: Dataset, anatomy: str | None = None
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Build processor and model from a checkpoint, or from pretrained or random towers; then add adapters.
 
-    Without pretrained towers, the reports of the training split give the vocabulary.
+    Without pretrained towers, the reports of the training split give the vocabulary. The prompts are those of what the
+    images show, the `anatomy`; if it is not known, those of the checkpoint, or of the lumbar spine.
 
     Returns:
         Processor and model, on the CPU. With `lora_rank`, peft wraps the model.
@@ -30,7 +35,9 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     Raises:
         ValueError: If a tower is unknown, or the checkpoint is not LumbarCLIP's.
     """
-    processor, model = from_checkpoint(args) if args.init_checkpoint else from_towers(args, train_split)
+    processor, model = (
+        from_checkpoint(args, anatomy) if args.init_checkpoint else from_towers(args, train_split, anatomy)
+    )
     model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -39,15 +46,18 @@ def build_model(args: PretrainArguments, train_split: Dataset) -> tuple[LumbarCL
     return processor, model
 
 
-def from_checkpoint(args: ModelArguments) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Load a checkpoint and its processor, and add the prompts of the run."""
+def from_checkpoint(args: ModelArguments, anatomy: str | None = None) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Load a checkpoint and its processor, and add the prompts of the anatomy and of the run."""
     model, processor = load_checkpoint(args.init_checkpoint)
+    processor = asked_about(processor, anatomy)
     processor.class_prompts |= args.class_prompts
     processor.absent_class_prompts |= args.absent_class_prompts
     return processor, model
 
 
-def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+def from_towers(
+    args: ModelArguments, train_split: Dataset, anatomy: str | None = None
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, pretrained or random, with new heads."""
     names = ("projection", "projection_dim", "text_pooling", "initial_temperature")
     heads: dict[str, Any] = {name: getattr(args, name) for name in names}
@@ -81,6 +91,7 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
         max_length=args.max_text_length,
         class_prompts=dict(args.class_prompts),
         absent_class_prompts=dict(args.absent_class_prompts),
+        anatomy=anatomy or LUMBAR_SPINE,
     )
     return processor, model
 

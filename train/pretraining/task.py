@@ -42,12 +42,13 @@ class PretrainingTask(Task):
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
-        self.dataset, self.facts = dataset, facts
+        self.dataset = dataset
         self.start = describe_start(args.init_checkpoint, facts.rows_sha256) if args.init_checkpoint else None
+        self.anatomy = facts.description["anatomy"]
 
     def build_model(self) -> ModelWithObjective:
         args = self.args
-        self.processor, self.model = build_model(args, self.dataset["train"])
+        self.processor, self.model = build_model(args, self.dataset["train"], self.anatomy)
         self.model.config.calibration = None  # it belongs to the initial weights, as does the scope
         self.model.set_scope(None)
         # Convolutions are faster this way.
@@ -107,7 +108,7 @@ class PretrainingTask(Task):
             of_split = encode_images_once(cast(LumbarCLIPModel, model), self.processor, rows, split, **options)
             return of_split["image_features"]
 
-        fit_scope(model, self.dataset, self.facts.description.get("anatomy"), encode)
+        fit_scope(model, self.dataset, self.anatomy, encode)
 
     def load(self, checkpoint: Path) -> LumbarCLIPModel:
         if self.args.evaluate:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_scripts.imaging.images import read_image
-from data_scripts.records import NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.records import KNEE, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.reports.phrasing import as_text, distinct
 from data_scripts.splits import num_shared_patients
 
@@ -30,6 +30,7 @@ ABOUT = SourceAbout(
     ),
     size="about 0.3 GB (224 x 224)",
     where="https://data.mendeley.com/datasets/56rmx5bjcr/1: the folders train/, val/ and test/ of the 224 x 224 images",
+    anatomy=KNEE,
     labels_from="grades",
 )
 OSTEOARTHRITIS = "osteoarthritis"

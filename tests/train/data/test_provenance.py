@@ -59,6 +59,7 @@ def test_folder_is_described_by_the_report_of_its_build(folder, dataset):
         "planes": {"axial": 40},
         "sequences": {"T1": 20, "T2": 20},
         "source": "clinic",
+        "anatomy": "lumbar spine",
         "license": "mit",
         "citation": "Smith 2030",
         "summary": "Slices.",
@@ -79,6 +80,45 @@ def test_report_of_an_earlier_build_leaves_gaps(folder, dataset):
     data = describe_data(str(folder), dataset)
     assert data["source"] == "clinic" and data["split_by"] == "patient"
     assert [data[name] for name in ("license", "may_be_shared", "deidentification", "citation")] == [None] * 4
+
+
+def of_source(dataset, *names):
+    """The dataset, with rows that name these sources by turns."""
+    return DatasetDict(
+        {
+            split: rows.remove_columns("source").add_column(
+                "source", [f"{names[row % len(names)]}/{split}/{row}.png" for row in range(len(rows))]
+            )
+            for split, rows in dataset.items()
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sources", "anatomy"),
+    [
+        ("knee", ["knee_kl"], "knee"),
+        ("shoulder", ["folder"], "shoulder"),  # --anatomy
+        (None, ["knee_kl"], "knee"),  # of an earlier build
+        (None, ["SPIDER"], "lumbar spine"),
+        (None, ["synthetic seed 0: synthetic-0026 L3"], "lumbar spine"),
+        (None, ["knee_kl", "SPIDER"], None),
+        (None, ["made by hand"], None),
+    ],
+)
+def test_what_images_show_is_what_the_build_recorded_or_the_source_that_rows_name(
+    folder, dataset, recorded, sources, anatomy
+):
+    path = folder / "build_report.json"
+    report = json.loads(path.read_text())
+    report["source"]["anatomy"] = recorded
+    path.write_text(json.dumps(report))
+    assert describe_data(str(folder), of_source(dataset, *sources))["anatomy"] == anatomy
+
+
+def test_what_images_show_is_on_the_card_of_the_hub(dataset, monkeypatch):
+    monkeypatch.setattr(provenance.DatasetCard, "load", lambda name: DatasetCard("---\nanatomy: knee\n---\n"))
+    assert describe_data("someone/knees", dataset)["anatomy"] == "knee"
 
 
 @pytest.mark.parametrize("arguments", [{"source": "folder"}, {"split_by": "patient"}, "damaged", None])

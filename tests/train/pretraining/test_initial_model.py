@@ -131,6 +131,21 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
     assert not model.log_inverse_temperature.requires_grad
 
 
+@pytest.mark.parametrize(("anatomy", "said"), [("knee", "The knee is normal."), (None, "The disc is normal.")])
+@pytest.mark.parametrize("starts_from_checkpoint", [False, True])
+def test_prompts_are_those_of_what_the_images_show(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, anatomy, said, starts_from_checkpoint
+):
+    base = tmp_path / "base"
+    save_checkpoint(tiny_model, tiny_processor, base)
+    towers = {"init_checkpoint": str(base)} if starts_from_checkpoint else {"vision": "resnet10t", "image_size": 32}
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path / "run"), pretrained=False, **towers
+    )
+    processor, _ = build_model(args, open_dataset(args.dataset)["train"], anatomy)
+    assert processor.class_prompt_texts("No Finding")[0] == said
+
+
 def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folder, tmp_path):
     BertModel(BertConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
         tmp_path / "bert"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
+from data_scripts.records import LUMBAR_SPINE
 from train.reporting.tables import readable
 
 # Names in the Hub's index of metrics; metrics that it lacks keep their own.
@@ -23,7 +24,7 @@ EMISSIONS_SOURCE = (
     "computed, not metered: power drawn × time of the updates × carbon intensity of the grid, as the run's settings "
     "give them"
 )
-TAGS = ("lumbarclip", "medical", "radiology", "lumbar-spine", "contrastive-learning", "research-use-only")
+TAGS = ("lumbarclip", "medical", "radiology", "contrastive-learning", "research-use-only")
 
 
 def card_metadata(
@@ -55,7 +56,8 @@ def card_metadata(
         emissions: By the Hub's names.
     """
     measured_on = None if is_measured_elsewhere else data["hub_id"]
-    tags = [*TAGS, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
+    anatomy = (data.get("anatomy") or LUMBAR_SPINE).replace(" ", "-")  # older runs did not record it
+    tags = [*TAGS, anatomy, *(["synthetic-data"] if data["synthetic"] else []), *(["lora"] if uses_lora else [])]
     return ModelCardData(
         license=license_id,
         license_name="see-the-model-card" if license_id == "other" else None,

@@ -1,11 +1,13 @@
 """Collect the values of a model card's placeholders from the files that a run left."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from data_scripts.records import KNEE, LUMBAR_SPINE
 from data_scripts.system.markdown import Markdown
 from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER, Scope
 from modeling_lumbarclip.scope_lumbarclip import scope_in_words
@@ -29,6 +31,11 @@ from train.training.history import training_seconds
 # Where and how a run wrote, not what it learned.
 OF_THE_PLACE = ("output_dir", "resume", "overwrite", "report_to", "num_workers", "save_every", "log_every")
 FEW_PATIENTS = 10
+# For the code on a card: two choices, and a sentence for each.
+EXAMPLES = {
+    LUMBAR_SPINE: (["disc bulge", "normal disc"], ["There is a disc bulge.", "The disc is normal."]),
+    KNEE: (["osteoarthritis", "normal knee"], ["There is osteoarthritis.", "The knee is normal."]),
+}
 WRITTEN_BY_OTHERS = ("license", "citation", "summary", "report_origin", "split_rule")
 
 
@@ -147,9 +154,18 @@ def _data_values(data: Mapping[str, Any]) -> dict[str, Any]:
     state = "failed" if found and not found["passed"] else "passed" if found else "unknown"
     texts = {name: " ".join((data[name] or "").split()).removeprefix("other: ") for name in WRITTEN_BY_OTHERS}
     seen = {one: data[many] for one, many in (("plane", "planes"), ("sequence", "sequences"))}
+    anatomy = data.get("anatomy") or LUMBAR_SPINE  # older runs did not record it
+    of_any = (
+        [f"normal {anatomy}", f"abnormal {anatomy}"],
+        [f"The {anatomy} is {how}." for how in ("normal", "abnormal")],
+    )
+    choices, sentences = EXAMPLES.get(anatomy, of_any)
     return {
         **data,
         **texts,
+        "anatomy": anatomy,
+        "choices": Markdown(json.dumps(choices)),
+        "sentences": Markdown(json.dumps(sentences)),
         "asks_for_attribution": (data["license"] or "").startswith("cc-by"),
         "deidentification": "synthetic" if data["synthetic"] and state != "failed" else state,
         "seen": {name: ", ".join(f"{value} ({n})" for value, n in rows.items()) for name, rows in seen.items() if rows},

@@ -42,6 +42,7 @@ def read(raw):
 def test_folders_and_names_tell_all(knees):
     raw = knees()
     info, records = knee_kl.describe(ReadOptions(raw=raw)), read(raw)
+    assert info.about.anatomy == "knee"
     assert {record.source: (record.grade, record.labels, record.split, record.patient_id) for record in records} == {
         "knee_kl/train/0/9000001L.png": ("0", ("No Finding",), "train", "knee-9000001"),
         "knee_kl/train/1/9000001R.png": ("1", (), "train", "knee-9000001"),

@@ -55,6 +55,27 @@ def test_what_a_reader_must_know_stands_in_front(tmp_path, file, values, stamp):
     assert ("model-index" in card.data.to_dict()) is not has_leak  # no leaderboard reads figures that are too good
 
 
+@pytest.mark.parametrize(
+    ("anatomy", "tag", "said", "choices"),
+    [
+        ("knee", "knee", "fine-tuning on knee images", '["osteoarthritis", "normal knee"]'),
+        ("shoulder", "shoulder", "fine-tuning on shoulder images", '["normal shoulder", "abnormal shoulder"]'),
+        ("lumbar spine", "lumbar-spine", "fine-tuning on lumbar images", '["disc bulge", "normal disc"]'),
+        (None, "lumbar-spine", "fine-tuning on lumbar images", '["disc bulge", "normal disc"]'),  # of an older run
+    ],
+)
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_the_card_is_about_what_the_images_show(tmp_path, anatomy, tag, said, choices, is_calibrated):
+    folder = change(made_run(tmp_path), "run.json", data__anatomy=anatomy)
+    if not is_calibrated:
+        change(folder, "checkpoint/config.json", calibration=None)
+    card = build_model_card(folder, REPO)
+    assert tag in card.data.tags and said in card.text and f'classify("slice.png", {choices})' in card.text
+    if anatomy in ("knee", "shoulder"):
+        assert not re.search(r"\b(disc|spine|spines|lumbar)\b", card.text.partition("## Data")[0])
+        assert "lumbar-spine" not in card.data.tags
+
+
 def test_metrics_of_other_data_are_not_taken_for_those_of_the_training(tmp_path):
     folder = change(made_run(tmp_path), "metrics.json", dataset__name="elsewhere", dataset__rows_sha256={"test": "d"})
     change(folder, "run.json", data__hub_id="someone/made")
