@@ -54,8 +54,12 @@ def fit_scope(model: Any, splits: dict[str, Dataset], anatomy: str | None, encod
         return
     statistics = {name: torch.from_numpy(value) for name, value in fit_statistics(features["train"]).items()}
     distances = _distances(statistics, features["validation"])
+    threshold = threshold_of(distances)
+    if not 0 < threshold < math.inf:
+        model.set_scope(Scope(**scope, no_check="the tower gives all validation images the same features"))
+        return
     check = FeatureCheck(
-        threshold=threshold_of(distances),
+        threshold=threshold,
         false_alarm_rate=FALSE_ALARM_RATE,
         num_directions=len(statistics["directions"]),
         num_images=len(distances),
@@ -88,7 +92,7 @@ def fit_statistics(features: Array) -> dict[str, Array]:
     values = features.astype(np.float64)
     covariance, _ = ledoit_wolf(values)
     variances, directions = np.linalg.eigh(covariance)
-    variances = np.maximum(variances[::-1], max(variances[-1], np.finfo(np.float32).tiny) * 1e-9)
+    variances = np.maximum(variances[::-1], 1e-9 * variances[-1] or 1.0)  # all are 0 if the features are equal
     num_directions = min(MAX_DIRECTIONS, len(variances) - 1)
     fitted = {
         "mean": values.mean(axis=0),

@@ -1,8 +1,8 @@
 """Embeddings of a split: every image and every distinct text encoded once, and kept on disk."""
 
 import hashlib
+import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,8 +117,10 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
     The weights are hashed, not their path, since training continues in the same folder; so are the settings of the
     processor, and the fingerprint that `datasets` keeps for rows.
     """
-    settings = re.sub(r'"auto_map": {.*?}', "", processor.to_json_string(), flags=re.DOTALL)  # set when it is saved
-    digest = hashlib.sha256("".join(settings.split()).encode())
+    settings = json.loads(processor.to_json_string())
+    for part in (settings, settings["image_processor"]):
+        part.pop("auto_map", None)  # set when the processor is saved
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(SCOPE_PREFIX):  # fitted on these embeddings
