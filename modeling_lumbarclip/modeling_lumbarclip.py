@@ -5,6 +5,7 @@ shared space, K classes.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -94,7 +95,7 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
 
     config_class = LumbarCLIPConfig
     base_model_prefix = "lumbarclip"
-    main_input_name = "pixel_values"
+    main_input_name = "input_ids"
     input_modalities = ["image", "text"]  # noqa: RUF012 - read by transformers
     _keys_to_ignore_on_load_unexpected = [rf"^{SCOPE_PREFIX}"]  # noqa: RUF012 - statistics of a scope that was removed
     supports_gradient_checkpointing = True
@@ -125,6 +126,21 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
                 tower._set_gradient_checkpointing(enable, *args, **kwargs)
             elif enable:
                 logger.warning(f"{tower_name(tower)} cannot recompute its activations: it keeps them for backward.")
+
+    def enable_input_require_grads(self) -> None:
+        """Give embeddings a gradient, which adapters need with checkpointing.
+
+        The hook of transformers fails on a native Swin, whose embedding returns a tuple.
+        """
+
+        def require_gradient(module: nn.Module, inputs: Any, output: Any) -> None:
+            (output[0] if isinstance(output, tuple) else output).requires_grad_(True)
+
+        self._require_grads_hooks = []
+        for tower in self._towers():
+            with suppress(NotImplementedError):  # a ResNet of transformers
+                if (embeddings := tower.get_input_embeddings()) is not None:
+                    self._require_grads_hooks.append(embeddings.register_forward_hook(require_gradient))
 
     def _run_vision_tower(self, pixel_values: Tensor, options: dict[str, Any]) -> BaseModelOutputWithPooling:
         """Run the vision tower; `pooler_output` is z_I (B, d_I)."""
@@ -297,8 +313,9 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             return_logits: Whether to compare all images with all texts; None: yes. In training with large batches this
                 N × N matrix would be the largest tensor, and the loss works without it.
             output_local_features: Whether to return the features of each patch and token too.
-            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; more inputs of a tower, such as
-                `token_type_ids` of the reports and `interpolate_pos_encoding`.
+            **kwargs: `output_hidden_states` and `output_attentions` of both towers (of one: `get_image_features`,
+                `get_text_features`); `return_dict`; more inputs of a tower, such as `token_type_ids` of the reports
+                and `interpolate_pos_encoding`.
 
         Returns:
             `LumbarCLIPOutput`; its values as a tuple with `return_dict=False`.

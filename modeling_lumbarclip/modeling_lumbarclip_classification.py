@@ -34,6 +34,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         torch.Size([3, 2])
     """
 
+    main_input_name = "pixel_values"
     input_modalities = ["image"]  # noqa: RUF012 - read by transformers
     # Parts of a pretrained checkpoint that classification does not use.
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 - read by transformers

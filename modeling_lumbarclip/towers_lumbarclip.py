@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 from transformers.utils import logging
 from transformers.utils.generic import is_flash_attention_requested
+from transformers.utils.output_capturing import selected_hidden_states
 
 logger = logging.get_logger(__name__)
 
@@ -124,10 +125,19 @@ def run_tower(
         value = options.pop(f"output_{record}", None)
         if getattr(config, f"output_{record}", False) if value is None else value:
             requested[f"output_{record}"] = True if value is None else value
-    if isinstance(tower, TimmWrapperModel) and "output_attentions" in requested:
-        raise ValueError(_not_returned(tower, "attentions"))
+    kept = None
+    if isinstance(tower, TimmWrapperModel):
+        if "output_attentions" in requested:
+            raise ValueError(_not_returned(tower, "attentions"))
+        kept = selected_hidden_states(requested.get("output_hidden_states"))
+        if kept is not None:  # timm counts from its first block, and returns no others
+            requested["output_hidden_states"] = True
     outputs = tower(**inputs, **options, **requested, return_dict=True)
     returned = {record: getattr(outputs, record, None) for record in RECORDS}
+    if kept is not None:
+        states = returned["hidden_states"]
+        indices = {index % len(states) for index in kept if -len(states) <= index < len(states)}
+        returned["hidden_states"] = tuple(state if i in indices else None for i, state in enumerate(states))
     for record in RECORDS:
         if f"output_{record}" in requested and not returned[record]:
             raise ValueError(_not_returned(tower, record))
@@ -142,8 +152,8 @@ def tower_name(tower: PreTrainedModel) -> str:
 def _not_returned(tower: PreTrainedModel, record: str) -> str:
     found = f"output_{record}: {tower_name(tower)} returns no {record.replace('_', ' ')}"
     if record == "attentions" and not isinstance(tower, TimmWrapperModel):
-        found += f" with attn_implementation={tower.config._attn_implementation!r}; 'eager' may"
-    return f"{found}. For the other tower alone, use get_image_features or get_text_features."
+        found += f" with attn_implementation={tower.config._attn_implementation!r}; it may with 'eager'"
+    return f"{found}."
 
 
 def output_width(tower: PreTrainedModel) -> int:

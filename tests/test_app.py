@@ -186,7 +186,7 @@ def test_a_slice_is_uploaded_answered_explained_and_asked_about(open_page, slice
     assert len(cells(page, "Reports whose text is nearest to the slice")) == 4
     assert served.kept_files() == []
 
-    assert heat_opacity(page) == 0.5
+    assert heat_opacity(page) == 0.6
     page.get_by_role("spinbutton", name="Opacity").fill("80")
     page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.8")
 
@@ -260,10 +260,10 @@ def test_a_frame_of_a_dicom_file_is_picked_and_its_header_stays_unseen(open_page
     dataset.save_as(tmp_path / "several")
     page = open_page()
     choose_file(page, tmp_path / "several")
-    page.get_by_text("several, frame 1").wait_for()
+    page.locator(".lc-figure").filter(has_text="several, frame 1").wait_for()
     page.get_by_role("spinbutton", name="Frame").fill("3")
     page.get_by_role("spinbutton", name="Frame").press("Enter")
-    page.get_by_text("several, frame 3").wait_for()
+    page.locator(".lc-figure").filter(has_text="several, frame 3").wait_for()
     assert not [secret for secret in ("SECRET", "MRN-4711", "Doe") if secret in page.content()]
 
 
@@ -305,7 +305,7 @@ def test_the_keyboard_is_enough(open_page, slices, tmp_path):
     page.locator("body").press("Home")
     tab_to(page, "Opacity", role="slider")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.55")
+    page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.65")
     tab_to(page, "Another map")
     page.keyboard.press("Enter")
     assert page.get_by_role("radio", name="Grad-CAM").is_checked()
@@ -339,6 +339,8 @@ def test_it_is_readable_on_a_phone(open_page, tmp_path, scheme):
     page.wait_for_function("window.scrollY > 300")
     notice = page.locator("#notice").bounding_box()
     assert 0 <= notice["y"] < 40, "the research notice has scrolled away"
+    assert notice["height"] < 40, "the research notice takes more than a line"
+    assert "not for any decision about a patient" in page.locator(".lc-small").last.inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert_contrast(page)
     page.get_by_role("tab", name="Study").click()
@@ -349,10 +351,83 @@ def test_it_is_readable_on_a_phone(open_page, tmp_path, scheme):
     assert_contrast(page)
 
 
+def in_view(page, selector) -> bool:
+    """Whether the top of an element is on the screen, below the notice."""
+    box = page.locator(selector).locator("visible=true").first.bounding_box()
+    return 30 <= box["y"] < page.viewport_size["height"] - 40
+
+
+@browser_test
+def test_on_a_phone_an_upload_brings_its_answer_into_view_and_the_picture_comes_after_it(open_page, slices, tmp_path):
+    page = open_page(390, 844)
+    assert "the answers appear here" in page.locator(".lc-answers").inner_text()
+    choose_file(page, slices / "slice 1.png")
+    page.locator(".lc-headline").filter(has_text="slice 1.png").wait_for()
+    page.wait_for_function("document.querySelector('.lc-headline').getBoundingClientRect().top < 300")
+    wait_until_still(page)
+    page.screenshot(path=tmp_path / "phone_upload.png")
+    assert in_view(page, ".lc-headline") and in_view(page, "[aria-label=Answers]")
+    lines = page.locator(".lc-headline p").all_inner_texts()
+    assert lines[0] == "slice 1.png" and re.match(r"(Present|Absent|No answer): ", lines[1])
+    tops = [page.locator(part).bounding_box()["y"] for part in (".lc-take", ".lc-answers", ".lc-picture")]
+    assert tops == sorted(tops)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@browser_test
+def test_on_a_desktop_the_picture_lies_below_the_upload_and_the_page_stays_where_it_is(open_page):
+    page = open_page(1280, 900)
+    page.get_by_role("button", name="Canal stenosis").click()
+    page.locator(".lc-heat").wait_for()
+    wait_until_still(page)
+    take, answers, picture = (page.locator(part).bounding_box() for part in (".lc-take", ".lc-answers", ".lc-picture"))
+    assert take["x"] == picture["x"] < answers["x"] and take["y"] == answers["y"]
+    assert picture["y"] < take["y"] + take["height"] + 40
+    assert page.evaluate("scrollY") == 0
+
+
+@browser_test
+@pytest.mark.parametrize("width", [390, 1280])
+def test_each_cell_of_a_table_has_a_line_on_each_side(open_page, width):
+    page = open_page(width, 900)
+    page.get_by_role("button", name="Canal stenosis").click()
+    grid = page.get_by_role("grid", name="Answers")
+    grid.get_by_role("gridcell").first.wait_for()
+    frame = grid.locator(".upload-container").bounding_box()
+    headers, rows = grid.get_by_role("columnheader").all(), grid.locator(".virtual-row").all()
+    bottom = None
+    for row, line in enumerate([headers, *(row.get_by_role("gridcell").all() for row in rows)]):
+        boxes = [cell.bounding_box() for cell in line]
+        for column, (cell, box) in enumerate(zip(line, boxes, strict=True)):
+            drawn = cell.evaluate("e => [getComputedStyle(e).borderRightWidth, getComputedStyle(e).borderBottomWidth]")
+            assert drawn == ["0px" if column == len(line) - 1 else "1px", "0px" if row == len(rows) else "1px"]
+            if column:
+                assert abs(box["x"] - boxes[column - 1]["x"] - boxes[column - 1]["width"]) < 1, "a gap in the line"
+        assert bottom is None or abs(boxes[0]["y"] - bottom) < 1, "a gap between rows"
+        bottom = boxes[0]["y"] + boxes[0]["height"]
+    assert (
+        abs(bottom - frame["y"] - frame["height"]) < 3
+        and grid.locator(".upload-container").evaluate("e => getComputedStyle(e).borderTopWidth") == "1px"
+    )
+
+
+@browser_test
+def test_the_map_has_the_colours_and_the_opacity_of_its_legend(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Canal stenosis").click()
+    page.locator(".lc-heat").wait_for()
+    page.locator(".lc-scale img").wait_for()
+    page.get_by_role("spinbutton", name="Opacity").fill("80")
+    page.wait_for_function("getComputedStyle(document.querySelector('.lc-heat')).opacity == 0.8")
+    assert page.locator(".lc-scale img").evaluate("element => getComputedStyle(element).opacity") == "0.8"
+    assert page.locator(".lc-scale i").evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(0, 0, 0)"
+
+
 def assert_contrast(page):
     """Every text of ours stands out as WCAG asks of small letters, 4.5 to 1."""
     words = page.locator(
-        "#notice *, .lc-head *, .lc-small, .lc-message p, .lc-table .body-cell *, .lc-table th *, .lc-empty"
+        "#notice *, .lc-head *, .lc-small, .lc-message p, .lc-headline p, .lc-table .body-cell *, .lc-table th *, "
+        ".lc-empty"
     )
     found = words.evaluate_all(CONTRASTS)
     assert len(found) > 8

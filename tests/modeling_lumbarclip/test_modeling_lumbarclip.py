@@ -277,26 +277,6 @@ def test_unknown_towers_are_named_with_the_nearest():
         LumbarCLIPModel.from_vision_text_pretrained("swin_tinny_patch4_window7_224", "nowhere")
 
 
-@pytest.mark.parametrize("architecture", ["test_vit", "resnet10t"])
-def test_gradient_checkpointing_reaches_both_towers_and_changes_nothing(architecture):
-    args = {"img_size": 32} if "vit" in architecture else {}
-    config = LumbarCLIPConfig(
-        vision_config=timm_config(architecture, **args),
-        text_config={**TEXT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
-    )
-    model = LumbarCLIPModel(config).train()
-    inputs = {"pixel_values": torch.randn(3, 3, 32, 32), "input_ids": torch.randint(5, 40, (3, 7))}
-    model(**inputs, return_loss=True).loss.backward()
-    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    assert model.vision_model.timm_model.grad_checkpointing
-    assert any(getattr(module, "gradient_checkpointing", False) for module in model.text_model.modules())
-    model(**inputs, return_loss=True).loss.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, plain[name], atol=1e-5, rtol=1e-3)
-
-
 def test_dtype_sdpa_and_device_map(tiny_model, tiny_inputs, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16, device_map="cpu", attn_implementation="sdpa")

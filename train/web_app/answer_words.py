@@ -12,8 +12,8 @@ from train.web_app.pictures import thumbnail_html
 from train.web_app.report_index import NearReport
 from train.web_app.uploads import Slice
 
-# LBP, low back pain, is the paper's name for levels with any finding.
-_LONG_NAMES = {"LBP": "A finding (LBP)", "No Finding": "No finding"}
+# Of the paper's pair. What a dataset calls low back pain, its card says: not always that the slice shows a finding.
+_LONG_NAMES = {"LBP": "Low back pain pattern (LBP)", "No Finding": "No finding"}
 SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
 # Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
 CLOSE = 0.1
@@ -167,8 +167,28 @@ def verdict(answer: Answer) -> str:
     if not possible:
         return "No answer: the slice fits none of the choices"
     all_of_them = "both" if len(possible) == 2 else "all"
-    first, last = ", ".join(map(_in_sentence, possible[:-1])), _in_sentence(possible[-1])
+    first, last = ", ".join(map(name_in_sentence, possible[:-1])), name_in_sentence(possible[-1])
     return f"No answer: {first} and {last} {all_of_them} remain possible"
+
+
+def verdict_lines(answers: Sequence[Answer]) -> list[str]:
+    """Say the answers to a slice in a line each: the class, or which findings are present, absent or not answered.
+
+    Example:
+        >>> found = {"label": "disc bulge", "answer": "present", "prediction_set": ["present"]}
+        >>> verdict_lines([found, {"label": "stenosis", "answer": None, "prediction_set": []}])
+        ['Present: disc bulge', 'No answer: stenosis']
+    """
+    lines = []
+    for answer in answers:
+        if answer["label"] is None:
+            known = answer["answer"] is not None
+            lines.append(verdict(answer) + (f", {percent(answer['probabilities'][answer['answer']])}" if known else ""))
+    findings = [answer for answer in answers if answer["label"] is not None]
+    for state, words in (("present", "Present"), ("absent", "Absent"), (None, "No answer")):
+        if named := [name_in_sentence(answer["label"]) for answer in findings if answer["answer"] == state]:
+            lines.append(f"{words}: {', '.join(named)}")
+    return lines
 
 
 def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str:
@@ -186,11 +206,11 @@ def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str
         for answers in study.of_slices
     ]
     single = [
-        f"{_in_sentence(name)} ({count} of {len(of_slices)})"
+        f"{name_in_sentence(name)} ({count} of {len(of_slices)})"
         for name, count in Counter(chain.from_iterable(of_slices)).most_common()
         if name not in (*likely, *close, NO_FINDING)
     ]
-    likely_names, close_names = [*map(_in_sentence, likely)], [*map(_in_sentence, close)]
+    likely_names, close_names = [*map(name_in_sentence, likely)], [*map(name_in_sentence, close)]
     if calibration.questions[0].label is not None:
         named = {"more likely than not": likely_names, "too close to say": close_names}
         findings = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
@@ -224,9 +244,9 @@ def _likely_and_close(
     return likely, close
 
 
-def _in_sentence(name: str) -> str:
+def name_in_sentence(name: str) -> str:
     """Name a class within a sentence: "No Finding" as "no finding", "Pfirrmann >= 4" unchanged."""
-    return _LONG_NAMES[name].replace("A ", "a ").replace("No ", "no ") if name in _LONG_NAMES else name
+    return _LONG_NAMES[name][:1].lower() + _LONG_NAMES[name][1:] if name in _LONG_NAMES else name
 
 
 def _probabilities(probabilities: Mapping[str, float]) -> str:
@@ -236,5 +256,5 @@ def _probabilities(probabilities: Mapping[str, float]) -> str:
 def _cell(answer: Answer) -> str:
     """Write the answer to a question, or that there is none, with its probability."""
     shown = answer["answer"] or max(answer["probabilities"], key=answer["probabilities"].get)
-    words = long_name(shown) if answer["answer"] else f"No answer (rather {_in_sentence(shown)})"
+    words = long_name(shown) if answer["answer"] else f"No answer (rather {name_in_sentence(shown)})"
     return f"{words}, {percent(answer['probabilities'][shown])}"

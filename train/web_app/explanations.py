@@ -21,7 +21,8 @@ METHODS: dict[str, Callable[..., Tensor]] = {
     "Text-to-patch similarity": text_to_patch_similarity,
 }
 NO_MAP = "None"
-COLOURS = "inferno"
+COLOURS = "magma"
+LEGEND_WIDTH = 96  # pixels
 MAX_MAP_SIDE = 512  # pixels; a map is smooth, and the browser stretches it over the slice
 
 
@@ -77,6 +78,15 @@ def heat_picture(values: np.ndarray) -> Image.Image | None:
     if not high > low:
         return None
     shares = ((values - low) / (high - low)).clip(min=0)
-    coloured = colormaps[COLOURS](0.25 + 0.75 * shares)  # without its black end, which would hide the slice
-    coloured[..., 3] = shares
+    coloured = colormaps[COLOURS](
+        0.3 + 0.65 * shares
+    )  # without its black end, which would hide the slice, and its white one
+    coloured[..., 3] = np.sqrt(shares)  # soon opaque, so that tissue does not take the colour away
     return Image.fromarray(np.round(coloured * 255).astype(np.uint8))
+
+
+def legend_picture() -> Image.Image:
+    """Draw the colours of `heat_picture`, from the lowest value at the left to the highest. Mode `RGBA`."""
+    legend = heat_picture(np.linspace(0, 1, LEGEND_WIDTH)[None])
+    assert legend is not None, "a ramp is not constant"
+    return legend

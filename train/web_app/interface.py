@@ -29,7 +29,7 @@ from train.web_app.answer_words import (
 from train.web_app.answers import Reader, own_finding, seen_slice, unknown_words
 from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
 from train.web_app.explanations import METHODS, NO_MAP, subjects
-from train.web_app.pictures import message_html
+from train.web_app.pictures import headline_html, message_html
 from train.web_app.receiving import forget
 from train.web_app.report_index import ReportIndex
 from train.web_app.serving import MAX_WAITING, SECONDS_KEPT
@@ -40,12 +40,14 @@ SUGGESTED_FINDINGS = (
     *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
     *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
 )
+NOT_FOR = "Not a medical device; not for diagnosis, and not for any decision about a patient."
+# Of the two, a phone shows the one that leaves the notice a single line; the page ends with the other.
 NOTICE = (
-    '<div role="note"><b>Research use only.</b> Not a medical device; not for diagnosis, and not for any decision '
-    "about a patient.</div>"
+    '<div role="note"><b>Research use only.</b> '
+    f'<span class="lc-wide">{NOT_FOR}</span><span class="lc-narrow">Not for diagnosis.</span></div>'
 )
 HEAD = (
-    "<h1>LumbarCLIP</h1><p>Show it a slice of a lumbar spine. It compares the picture with sentences of radiology "
+    "<h1>LumbarCLIP</h1><p>Show it an image of the {}. It compares the picture with sentences of radiology "
     "reports and says which fit, how sure it is, and when it does not know.</p>"
     '<p class="lc-small">Model: {}, {}</p><p class="lc-small">{}</p>'
 )
@@ -73,7 +75,13 @@ MEAN = (
     "The mean averages the probabilities of the slices. A finding on one slice of many hardly moves it. Prediction "
     "sets are made for single slices, so the mean has none."
 )
+OPACITY = 60  # percent
 SMALL = '<p class="lc-small">{}</p>'
+# On a phone the answers lie below the upload: bring them into view.
+SHOW_ANSWERS = """() => {
+  const [answers] = [...document.querySelectorAll('.lc-answers')].filter((element) => element.offsetParent);
+  if (answers && answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView({ block: 'start' });
+}"""
 SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opacity', percent / 100)"
 
 
@@ -82,12 +90,13 @@ def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None
     with gr.Blocks(title="LumbarCLIP", analytics_enabled=False) as page:
         gr.HTML(NOTICE, elem_id="notice")
         calibrated = escape(calibrated_on(reader.calibration))
-        gr.HTML(HEAD.format(escape(model_name), calibrated, escape(SIDES)), elem_classes="lc-head")
+        head = escape(reader.processor.anatomy), escape(model_name), calibrated, escape(SIDES)
+        gr.HTML(HEAD.format(*head), elem_classes="lc-head")
         with gr.Tab("One slice"):
             _slice_tab(reader, index)
         with gr.Tab("Study of one patient"):
             _study_tab(reader)
-        gr.HTML(SMALL.format(PRIVACY))
+        gr.HTML(SMALL.format(f"{NOT_FOR} {PRIVACY}"))
     page.queue(max_size=MAX_WAITING)
     return page
 
@@ -98,23 +107,16 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     held = HeldUploads()
     upload = gr.State(None)  # its key
     finding = gr.State("")
-    with gr.Row():
-        with gr.Column(min_width=320):
+    with gr.Row(elem_classes="lc-parts"):  # in the order of a phone
+        with gr.Column(min_width=320, elem_classes="lc-take"):
             file = gr.File(label="Slice: DICOM or image", height=150)
             gr.HTML(SMALL.format("Or take a drawn example:"))
             with gr.Row(elem_classes="lc-examples"):
                 buttons = [gr.Button(example.name, size="sm", min_width=100) for example in EXAMPLES]
             message = gr.HTML()
             frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
-            picture = gr.HTML()
-            with gr.Column(visible=False) as map_controls:
-                opacity = gr.Slider(0, 100, value=50, step=5, label="Opacity of the map, %", buttons=[])
-                with gr.Accordion("Another map", open=False):
-                    method = gr.Radio([*METHODS, NO_MAP], value=next(iter(METHODS)), label="How it is made")
-                    subject = gr.Dropdown([], label="What it explains")
-                gr.HTML(SMALL.format(NO_EVIDENCE))
-        with gr.Column(min_width=320):
-            empty = gr.HTML(NO_SLICE)
+        with gr.Column(min_width=320, elem_classes="lc-answers"):
+            headline = gr.HTML(NO_SLICE)
             answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
             _reading_aid(reader)
             with gr.Group():
@@ -127,18 +129,26 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             with gr.Column(visible=False) as nearest:
                 reports = _table(REPORTS_HEADING[what], REPORT_HEADERS, ["52%", "24%", "24%"])
                 gr.HTML(SMALL.format(REPORTS_NOTE[what]))
+        with gr.Column(min_width=320, elem_classes="lc-picture"):
+            picture = gr.HTML()
+            with gr.Column(visible=False) as map_controls:
+                opacity = gr.Slider(0, 100, value=OPACITY, step=5, label="Opacity of the map, %", buttons=[])
+                with gr.Accordion("Another map", open=False):
+                    method = gr.Radio([*METHODS, NO_MAP], value=next(iter(METHODS)), label="How it is made")
+                    subject = gr.Dropdown([], label="What it explains")
+                gr.HTML(SMALL.format(NO_EVIDENCE))
 
     view = partial(_show_slice, reader, index, held)
     inputs = [upload, frame, finding, subject, method]
-    outputs = [picture, map_controls, subject, empty, answers, own_note, own, nearest, reports]
+    outputs = [picture, map_controls, subject, headline, answers, own_note, own, nearest, reports]
     taken = [upload, frame, subject, message, file]
     _on(file.upload, partial(_take_file, reader, held), [file], taken, preprocess=False).success(
         view, inputs, outputs, **_PRIVATE
-    )
+    ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
     for button, example in zip(buttons, EXAMPLES, strict=True):
         _on(button.click, partial(_take_example, reader, held, example), [], taken).success(
             view, inputs, outputs, **_PRIVATE
-        )
+        ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
     look_again = partial(_show_slice, reader, index, held, missing=FORGOTTEN)  # there was a slice
     for changed in (frame.input, subject.input, method.change):
         _on(changed, look_again, inputs, outputs, trigger_mode="always_last")
@@ -262,7 +272,7 @@ def _show_slice(
     *,
     missing: str = NO_SLICE,
 ) -> tuple[Any, ...]:
-    """Values of picture, map controls, subject, placeholder, answers, own note, own, nearest and reports."""
+    """Values of picture, map controls, subject, headline, answers, own note, own, nearest and reports."""
     hidden = gr.Column(visible=False)
     upload = held.use(key) if key else None
     if upload is None:
@@ -274,7 +284,7 @@ def _show_slice(
         view.picture,
         gr.Column(visible=bool(view.subjects)),
         gr.Dropdown(choices=view.subjects, value=view.subject or None),
-        "",
+        headline_html(slice_.name, view.verdicts),
         _rows(view.answers),
         message_html(view.own_notes, "note"),
         _rows(view.own),

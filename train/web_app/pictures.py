@@ -23,6 +23,12 @@ def message_html(messages: Sequence[str], kind: str = "error") -> str:
     return f'<div class="lc-message lc-{kind}" role="{role}">{said}</div>' if messages else ""
 
 
+def headline_html(name: str, verdicts: Sequence[str]) -> str:
+    """Name what was read, and say the answers to it in a line each."""
+    said = "".join(f"<p>{escape(verdict)}</p>" for verdict in verdicts)
+    return f'<div class="lc-headline" role="status"><p class="lc-small">{escape(name)}</p>{said}</div>'
+
+
 def thumbnail_html(image: Image.Image) -> str:
     """Show a small slice, without a name."""
     small = image.copy()
@@ -30,11 +36,12 @@ def thumbnail_html(image: Image.Image) -> str:
     return f'<img src="{_data_uri(small)}" alt="" width="{small.width}" height="{small.height}">'
 
 
-def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str) -> str:
-    """Show a slice, a map over it (mode `RGBA`) if any, and what the map shows or why there is none."""
+def slice_html(slice_: Slice, heat: Image.Image | None, about_map: str, legend: Image.Image | None = None) -> str:
+    """Show a slice, a map over it and its legend (mode `RGBA`) if any, and what the map shows or why there is none."""
     facts = f" · {escape(slice_.facts)}" if slice_.facts else ""
     overlay = f'<img class="lc-heat" src="{_data_uri(heat)}" alt="{escape(about_map)}">' if heat else ""
-    scale = '<span class="lc-scale" aria-hidden="true">low<i></i>high</span>' if heat else ""
+    ramp = f'<i><img src="{_data_uri(legend)}" alt=""></i>' if legend else ""
+    scale = f'<span class="lc-scale" aria-hidden="true">low{ramp}high</span>' if heat else ""
     words = f'<p class="lc-small">{escape(about_map)} {scale}</p>' if about_map else ""
     return (
         '<figure class="lc-figure"><div class="lc-stack">'

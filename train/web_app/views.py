@@ -3,9 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from train.web_app.answer_words import answer_rows, own_notes, own_rows, patient_verdict, report_rows, study_rows
+from train.web_app.answer_words import (
+    answer_rows,
+    name_in_sentence,
+    own_notes,
+    own_rows,
+    patient_verdict,
+    report_rows,
+    study_rows,
+    verdict_lines,
+)
 from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
-from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, subjects
+from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, legend_picture, subjects
 from train.web_app.pictures import slice_html
 from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
@@ -22,6 +31,7 @@ class SliceView:
     picture: str  # the slice and its map, as HTML
     subject: str  # what the map explains
     subjects: list[str]  # what it could explain
+    verdicts: list[str]  # the answers in a line each
     answers: Rows
     own: Rows  # of the user's own finding
     own_notes: list[str]
@@ -57,6 +67,7 @@ def view_slice(
         picture=_picture(reader, slice_, finding, subject, method),
         subject=subject,
         subjects=names,
+        verdicts=verdict_lines(answers),
         answers=answer_rows(answers, reader.calibration) if reader.calibration else [],
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
@@ -100,6 +111,7 @@ def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: 
     if method not in METHODS or explained is None:
         return slice_html(slice_, None, "")
     said: list[str] = []
+    name = name_in_sentence(subject)
     methods = list(METHODS)
     for tried in methods[methods.index(method) :]:
         try:
@@ -108,6 +120,8 @@ def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: 
             said.append(f"No {tried}: {error}")
             continue
         if heat is not None:
-            return slice_html(slice_, heat, " ".join([*said, f"{tried} for “{subject}”, on its own scale:"]))
-        said.append(f"{tried} for “{subject}” is blank: no place of the slice speaks for it more than others.")
+            return slice_html(
+                slice_, heat, " ".join([*said, f"{tried} for “{name}”, on its own scale:"]), legend_picture()
+            )
+        said.append(f"{tried} for “{name}” is blank: no place of the slice speaks for it more than others.")
     return slice_html(slice_, None, " ".join(said))

@@ -1,6 +1,9 @@
 """Maps are those of the model's own methods, laid over the slice."""
 
+import base64
+import io
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -10,9 +13,10 @@ from PIL import Image
 
 from tests.conftest import PROJECT
 from train.web_app.answers import seen_slice
-from train.web_app.explanations import METHODS, explanation_map, heat_picture, subjects
+from train.web_app.explanations import METHODS, explanation_map, heat_picture, legend_picture, subjects
 from train.web_app.interface import NO_EVIDENCE
-from train.web_app.uploads import make_slice
+from train.web_app.pictures import slice_html
+from train.web_app.uploads import Slice, make_slice
 
 
 @pytest.fixture
@@ -87,13 +91,23 @@ def test_the_note_says_what_was_measured_no_map_did_better_than_the_middle():
 
 def test_colours_go_from_transparent_to_full():
     picture = np.asarray(heat_picture(np.array([[0.0, 0.25], [0.5, 1.0]])))
-    assert picture[..., 3].tolist() == [[0, 64], [128, 255]]
+    assert picture[..., 3].tolist() == [[0, 128], [180, 255]]
     assert picture[1, 1, :3].sum() > picture[0, 1, :3].sum()
 
 
 def test_what_speaks_against_is_not_painted():
     picture = np.asarray(heat_picture(np.array([[-0.9, -0.1], [0.5, 1.0]])))
-    assert picture[..., 3].tolist() == [[0, 0], [128, 255]]
+    assert picture[..., 3].tolist() == [[0, 0], [180, 255]]
+
+
+def test_the_legend_has_the_colours_of_the_map_from_low_to_high(image):
+    legend = np.asarray(legend_picture())[0]
+    values = np.linspace(0.2, 0.7, len(legend)).reshape(8, -1)  # a map is shown on its own scale
+    assert np.array_equal(np.asarray(heat_picture(values)).reshape(-1, 4), legend)
+    shown = slice_html(Slice(name="a", image=image, seen=image), heat_picture(values), "A map", legend_picture())
+    pictures = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r'base64,([^"]+)"', shown)]
+    assert [picture.size for picture in pictures] == [image.size, (12, 8), legend_picture().size]
+    assert {tuple(colour) for colour in np.asarray(pictures[1]).reshape(-1, 4)} == {tuple(c) for c in legend}
 
 
 @pytest.mark.parametrize("values", [np.zeros((2, 2)), np.full((2, 2), 0.3), np.array([[-0.5, -0.2]])])

@@ -21,6 +21,7 @@ from train.web_app.answer_words import (
     coverage_words,
     patient_verdict,
     verdict,
+    verdict_lines,
     wording_rows,
 )
 from train.web_app.answers import StudyAnswer, seen_slice
@@ -71,9 +72,26 @@ def test_an_answer_and_its_abstention_in_words(present, held, said):
 
 
 def test_classes_are_named_for_readers_who_do_not_know_the_paper():
-    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == "A finding (LBP)"
+    assert verdict({"answer": "LBP", "prediction_set": ["LBP"]}) == "Low back pain pattern (LBP)"
     both = verdict({"answer": None, "prediction_set": ["LBP", "No Finding"]})
-    assert both == "No answer: a finding (LBP) and no finding both remain possible"
+    assert both == "No answer: low back pain pattern (LBP) and no finding both remain possible"
+
+
+def test_the_answers_are_said_in_a_line_each():
+    """A class is named as the dataset calls it: a low back pain pattern need not be a finding."""
+    classes = {
+        "label": None,
+        "prediction_set": ["LBP"],
+        "answer": "LBP",
+        "probabilities": {"LBP": 0.9, "No Finding": 0.1},
+    }
+    assert verdict_lines([classes]) == ["Low back pain pattern (LBP), 90 %"]
+    assert verdict_lines([classes | {"prediction_set": [], "answer": None}]) == [
+        "No answer: the slice fits none of the choices"
+    ]
+    answers = [answer_of(0.9, ["present"]), answer_of(0.1, ["absent"]), answer_of(0.5, []), answer_of(0.8, ["present"])]
+    assert verdict_lines(answers) == ["Present: disc bulge, disc bulge", "Absent: disc bulge", "No answer: disc bulge"]
+    assert verdict_lines([]) == []
 
 
 def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
@@ -222,8 +240,8 @@ def test_of_findings_the_verdict_of_a_patient_names_the_likely_in_the_mean(prese
     ("probabilities", "said"),
     [
         ([0.1, 0.7, 0.2], "most probable: no finding"),
-        ([0.4, 0.3, 0.3], "most probable: a finding (LBP)"),
-        ([0.35, 0.25, 0.4], "no answer: stenosis and a finding (LBP) are about as probable"),
+        ([0.4, 0.3, 0.3], "most probable: low back pain pattern (LBP)"),
+        ([0.35, 0.25, 0.4], "no answer: stenosis and low back pain pattern (LBP) are about as probable"),
     ],
 )
 def test_of_exclusive_classes_the_verdict_of_a_patient_is_the_most_probable_in_the_mean(probabilities, said):
@@ -262,9 +280,9 @@ def test_findings_of_single_slices_that_the_mean_does_not_name_are_told(pooled, 
         (
             [0.3, 0.6, 0.1],
             [[0.9, 0.05, 0.05], *[[0.1, 0.8, 0.1]] * 3],
-            "no finding. On single slices: a finding (LBP) (1 of 4)",
+            "no finding. On single slices: low back pain pattern (LBP) (1 of 4)",
         ),
-        ([0.6, 0.3, 0.1], [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], "slices, most probable: a finding (LBP)"),
+        ([0.6, 0.3, 0.1], [[0.9, 0.05, 0.05], [0.1, 0.8, 0.1]], "slices, most probable: low back pain pattern (LBP)"),
         ([0.2, 0.7, 0.1], [[0.48, 0.42, 0.1], [0.1, 0.8, 0.1]], "slices, most probable: no finding"),
     ],
 )
