@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from data_scripts.records import NO_FINDING
 from data_scripts.reports.text import exchange_sides
-from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Scope, ZeroShotCalibration
+from modeling_lumbarclip.scope_lumbarclip import scope_in_words
 from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
 from train.web_app.pictures import thumbnail_html
 from train.web_app.report_index import NearReport
@@ -17,6 +19,7 @@ _LONG_NAMES = {"LBP": "Low back pain pattern (LBP)", "No Finding": "No finding"}
 SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
 # Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
 CLOSE = 0.1
+OUTSIDE = "No answer: outside the scope"
 ANSWER_HEADERS = ["Question", "Answer", "Prediction set", "Probabilities"]
 WORDING_HEADERS = ["Question", "Choice", "Sentences"]
 OWN_HEADERS = ["The slice is", "Share", "Sentences"]
@@ -119,17 +122,54 @@ def study_headers(calibration: ZeroShotCalibration) -> list[str]:
     return ["Picture", "Slice", *map(question_name, calibration.questions)]
 
 
-def study_rows(slices: Sequence[Slice], study: StudyAnswer, calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML."""
+def study_rows(
+    slices: Sequence[Slice],
+    outside: Sequence[str | None],
+    study: StudyAnswer | None,
+    calibration: ZeroShotCalibration,
+) -> list[list[str]]:
+    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML.
+
+    The study answers for the slices that are not `outside` the scope; None if all are.
+    """
+    answered = iter(study.of_slices if study else ())
+    rows = [
+        [
+            thumbnail_html(slice_.image),
+            " · ".join(filter(None, (slice_.name, slice_.facts))),
+            *([OUTSIDE] * len(calibration.questions) if reason else map(_cell, next(answered))),
+        ]
+        for slice_, reason in zip(slices, outside, strict=True)
+    ]
+    if study is None:
+        return rows
     means = [
         percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
         for question, pooled in zip(calibration.questions, study.pooled, strict=True)
     ]
-    rows = [
-        [thumbnail_html(slice_.image), " · ".join(filter(None, (slice_.name, slice_.facts))), *map(_cell, answers)]
-        for slice_, answers in zip(slices, study.of_slices, strict=True)
-    ]
-    return [["", f"The patient: mean of {len(slices)} slices", *means], *rows]
+    return [["", f"The patient: mean of {len(study.of_slices)} slices", *means], *rows]
+
+
+def scope_note(stored: Mapping[str, Any] | None) -> str:
+    """Say what the checkpoint was trained on, and what it does with other pictures; `stored` as in its configuration.
+
+    Example:
+        >>> scope_note(None)
+        'It does not say what it was trained on, and answers any picture.'
+    """
+    if stored is None:
+        return "It does not say what it was trained on, and answers any picture."
+    scope = Scope.from_dict(dict(stored))
+    trained = f"Trained on {scope_in_words(scope)}."
+    if scope.check is None:
+        return f"{trained} It does not notice other pictures without a DICOM header: {scope.no_check}."
+    return f"{trained} Other pictures get no answer."
+
+
+def outside_notes(outside: Sequence[str | None]) -> list[str]:
+    """Say which slices of a study are outside the scope, and why."""
+    counts = Counter(reason for reason in outside if reason)
+    return [f"Without an answer, {count} of {len(outside)} slices. {reason}" for reason, count in counts.items()]
 
 
 def coverage_words(calibration: ZeroShotCalibration) -> str:
@@ -137,7 +177,7 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
     return (
         f"A prediction set is made to contain the truth for at least {calibration.target_coverage:.0%} of the slices "
         "of new patients like those of the calibration. If it contains more than one choice, or none, the model "
-        "abstains. It promises nothing for other patients, scanners or body parts, and the model answers any picture."
+        "abstains. It promises nothing for other patients, scanners or body parts."
     ).replace("%", " %")
 
 
@@ -164,6 +204,8 @@ def verdict(answer: Answer) -> str:
     possible = answer["prediction_set"]
     if answer["answer"] is not None:
         return long_name(answer["answer"])
+    if answer.get("reason"):  # which the page says once for all questions
+        return "No answer"
     if not possible:
         return "No answer: the slice fits none of the choices"
     all_of_them = "both" if len(possible) == 2 else "all"

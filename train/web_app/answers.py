@@ -24,6 +24,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from train.checkpoints.checkpoint import load_checkpoint
 from train.evaluation.protocols.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
+from train.web_app.uploads import Slice
 
 MAX_FINDING_LETTERS = 80
 MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version of the model that it keeps to
@@ -103,11 +104,16 @@ def seen_slice(reader: Reader, image: Image.Image) -> Image.Image:
 
 
 @torch.no_grad()
-def embed_slices(reader: Reader, images: Sequence[Image.Image]) -> Tensor:
-    """Embed slices as `seen_slice` returns them, to unit length. Shape (B, D)."""
-    batches = [list(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
-    pixels = [pixel_values(reader, batch) for batch in batches]
-    return torch.cat([reader.model.get_image_features(pixel_values=each).pooler_output for each in pixels])
+def embed_slices(reader: Reader, slices: Sequence[Slice]) -> tuple[Tensor, list[str | None]]:
+    """Embed slices to unit length, (B, D), and say which are outside the scope of the checkpoint, and why."""
+    embeds: list[Tensor] = []
+    outside: list[str | None] = []
+    for start in range(0, len(slices), BATCH_SIZE):
+        batch = slices[start : start + BATCH_SIZE]
+        output = reader.model(pixel_values=pixel_values(reader, [slice_.seen for slice_ in batch]))
+        embeds.append(output.image_embeds)
+        outside += reader.model.scope_reasons(output.image_features, [slice_.header for slice_ in batch])
+    return torch.cat(embeds), outside
 
 
 def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
@@ -117,14 +123,25 @@ def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
     return prepared["pixel_values"].to(reader.model.device)
 
 
-def calibrated_answers(reader: Reader, image_embeds: Tensor) -> list[list[Answer]]:
-    """Answer the checkpoint's own questions for each slice; raise `ValueError` if it has no calibration."""
+def calibrated_answers(
+    reader: Reader, image_embeds: Tensor, outside: Sequence[str | None] | None = None
+) -> list[list[Answer]]:
+    """Answer the checkpoint's own questions for each slice; a slice `outside` the scope gets scores, but no answer.
+
+    Raises:
+        ValueError: If the checkpoint has no calibration.
+    """
     output = LumbarCLIPOutput(
         image_embeds=image_embeds,
         text_embeds=reader.prompt_embeds,
         inverse_temperature=reader.model.inverse_temperature.detach(),
     )
-    return reader.processor.post_process_zero_shot(output, reader.model.config.calibration)
+    of_slices = reader.processor.post_process_zero_shot(output, reader.model.config.calibration)
+    reasons = outside or [None] * len(of_slices)
+    return [
+        answers if reason is None else [{**answer, "answer": None, "reason": reason} for answer in answers]
+        for answers, reason in zip(of_slices, reasons, strict=True)
+    ]
 
 
 def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:

@@ -23,6 +23,7 @@ from train.web_app.answer_words import (
     WORDING_HEADERS,
     calibrated_on,
     coverage_words,
+    scope_note,
     study_headers,
     wording_rows,
 )
@@ -49,7 +50,7 @@ NOTICE = (
 HEAD = (
     "<h1>LumbarCLIP</h1><p>Show it an image of the {}. It compares the picture with sentences of radiology "
     "reports and says which fit, how sure it is, and when it does not know.</p>"
-    '<p class="lc-small">Model: {}, {}</p><p class="lc-small">{}</p>'
+    '<p class="lc-small">Model: {}, {}. {}</p><p class="lc-small">{}</p>'
 )
 EMPTY = '<div class="lc-empty">{}</div>'
 NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
@@ -90,7 +91,8 @@ def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None
     with gr.Blocks(title="LumbarCLIP", analytics_enabled=False) as page:
         gr.HTML(NOTICE, elem_id="notice")
         calibrated = escape(calibrated_on(reader.calibration))
-        head = escape(reader.processor.anatomy), escape(model_name), calibrated, escape(SIDES)
+        scope = escape(scope_note(reader.model.config.scope))
+        head = escape(reader.processor.anatomy), escape(model_name), calibrated, scope, escape(SIDES)
         gr.HTML(HEAD.format(*head), elem_classes="lc-head")
         with gr.Tab("One slice"):
             _slice_tab(reader, index)
@@ -117,6 +119,7 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
         with gr.Column(min_width=320, elem_classes="lc-answers"):
             headline = gr.HTML(NO_SLICE)
+            score_outside = gr.Checkbox(False, label="Show scores all the same", visible=False)
             answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
             _reading_aid(reader)
             with gr.Group():
@@ -139,9 +142,9 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                 gr.HTML(SMALL.format(NO_EVIDENCE))
 
     view = partial(_show_slice, reader, index, held)
-    inputs = [upload, frame, finding, subject, method]
-    outputs = [picture, map_controls, subject, headline, answers, own_note, own, nearest, reports]
-    taken = [upload, frame, subject, message, file]
+    inputs = [upload, frame, finding, subject, method, score_outside]
+    outputs = [picture, map_controls, subject, headline, score_outside, answers, own_note, own, nearest, reports]
+    taken = [upload, frame, subject, message, file, score_outside]
     _on(file.upload, partial(_take_file, reader, held), [file], taken, preprocess=False).success(
         view, inputs, outputs, **_PRIVATE
     ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
@@ -150,7 +153,7 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
             view, inputs, outputs, **_PRIVATE
         ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
     look_again = partial(_show_slice, reader, index, held, missing=FORGOTTEN)  # there was a slice
-    for changed in (frame.input, subject.input, method.change):
+    for changed in (frame.input, subject.input, method.change, score_outside.input):
         _on(changed, look_again, inputs, outputs, trigger_mode="always_last")
     for asked in (ask.click, own_text.select):
         _on(asked, partial(_take_finding, reader), [own_text, finding, subject], [finding, subject, refusal]).success(
@@ -243,11 +246,11 @@ def _take_example(reader: Reader, held: HeldUploads, example: Example) -> tuple[
 
 
 def _taken(held: HeldUploads, upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
-    """Values of upload, frame, subject, message and file; the file's place is free for the next one."""
+    """Values of upload, frame, subject, message, file and scores outside; the file's place is free for the next one."""
     num_frames = len(upload.slices) if upload else 1
     frame = gr.Slider(1, max(2, num_frames), value=1, step=1, label="Frame", visible=num_frames > 1)
     message = message_html([problem]) if problem else message_html(upload.notes if upload else (), "note")
-    return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None
+    return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None, False
 
 
 def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
@@ -269,22 +272,26 @@ def _show_slice(
     finding: str,
     subject: str | None,
     method: str,
+    score_outside: bool,
     *,
     missing: str = NO_SLICE,
 ) -> tuple[Any, ...]:
-    """Values of picture, map controls, subject, headline, answers, own note, own, nearest and reports."""
+    """Values of picture, map controls, subject, headline, scores outside, answers, own note, own, nearest, reports."""
     hidden = gr.Column(visible=False)
     upload = held.use(key) if key else None
     if upload is None:
         said = FORGOTTEN if key else missing
-        return "", hidden, gr.Dropdown(choices=[], value=None), said, _rows([]), "", _rows([]), hidden, _rows([])
+        nothing = gr.Dropdown(choices=[], value=None), said, gr.Checkbox(visible=False)
+        return "", hidden, *nothing, _rows([]), "", _rows([]), hidden, _rows([])
     slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
-    view = view_slice(reader, index, slice_, finding=finding, subject=subject or "", method=method)
+    asked = {"finding": finding, "subject": subject or "", "method": method}
+    view = view_slice(reader, index, slice_, **asked, score_outside=score_outside)
     return (
         view.picture,
         gr.Column(visible=bool(view.subjects)),
         gr.Dropdown(choices=view.subjects, value=view.subject or None),
         headline_html(slice_.name, view.verdicts),
+        gr.Checkbox(visible=bool(view.outside)),
         _rows(view.answers),
         message_html(view.own_notes, "note"),
         _rows(view.own),
