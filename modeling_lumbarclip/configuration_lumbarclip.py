@@ -74,8 +74,9 @@ class ZeroShotCalibration:
     Args:
         questions: One for exclusive classes, else one per finding; all with the same number of choices.
         target_coverage: Share of rows whose prediction set should contain the truth, in (0, 1).
-        fitted_on: `dataset`, `split`, `num_rows`, `num_patients`, `date`, and the `reasons` why a question could not
-            be fitted.
+        fitted_on: `dataset`, `split`, `num_rows`, `num_patients`, `date`, the `reasons` why a question could not be
+            fitted, and `weights`, the digests without which there are no answers: see
+            `calibration_lumbarclip.weights_digests`.
     """
 
     questions: list[CalibratedQuestion]
@@ -207,10 +208,11 @@ class LumbarCLIPConfig(PreTrainedConfig):
         text_pooling: `cls` takes the first token's last hidden state, `mean` the mean over the tokens.
         initial_temperature: Temperature τ at which training starts, > 0. CLIP's 0.07; the paper gives none.
         max_inverse_temperature: Upper bound of 1/τ, so that the logits cannot diverge.
-        calibration: `ZeroShotCalibration` as a dict, for exactly these weights: fit it again after more training. None
-            before fitting.
+        calibration: `ZeroShotCalibration` as a dict, for exactly these weights: others get scores without answers.
+            Fit it again after more training. None before fitting.
         class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
             patients. Exclusive classes share one temperature, repeated K times. None before fitting.
+        class_temperatures_fitted_on: Their `weights`, as in `ZeroShotCalibration.fitted_on`.
         scope: `Scope` as a dict: what these weights were trained on. Images unlike that get no answer. None if unknown.
 
     Raises:
@@ -237,6 +239,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     max_inverse_temperature: float | int = 100.0
     calibration: dict[str, Any] | None = None
     class_temperatures: list[float | int] | None = None
+    class_temperatures_fitted_on: dict[str, Any] | None = None
     scope: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

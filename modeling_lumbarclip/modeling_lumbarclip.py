@@ -5,10 +5,11 @@ shared space, K classes.
 """
 
 import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .calibration_lumbarclip import Origin, fields_of_other_weights
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
@@ -84,6 +86,7 @@ class LumbarCLIPOutput(ModelOutput):
     token_mask: Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     vision_model_output: BaseModelOutputWithPooling | None = None
+    origin: ClassVar[Origin] = Origin()  # no field: neither in the tuple nor among the keys
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Turn the outputs of the towers into tuples, too."""
@@ -147,6 +150,24 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
         outputs = run_tower(self.vision_model, self.config, options, pixel_values=pixel_values.to(self.dtype))
         outputs.pooler_output = pooled_image(self.vision_model, outputs)
         return outputs
+
+    def save_pretrained(  # type: ignore[override]  # transformers names each argument
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save as transformers does, without a calibration that was fitted on other weights."""
+        kept = {name: getattr(self.config, name) for name in fields_of_other_weights(self, state_dict)}
+        try:
+            for name in kept:
+                logger.warning(f"{name} was fitted on other weights and is not saved: fit it again on the saved model.")
+                setattr(self.config, name, None)
+            super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        finally:
+            for name, value in kept.items():
+                setattr(self.config, name, value)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -354,7 +375,7 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
         logits = None
         if paired and return_logits is not False:
             logits = inverse_temperature * outputs["image_embeds"].float() @ outputs["text_embeds"].float().T
-        return LumbarCLIPOutput(
+        output = LumbarCLIPOutput(
             loss=loss,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
@@ -362,6 +383,8 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             inverse_temperature=inverse_temperature,
             **outputs,
         )
+        output.origin = Origin(self)
+        return output
 
     def _image_outputs(self, vision: BaseModelOutputWithPooling, output_local_features: bool) -> dict[str, Any]:
         features, hidden = cast(Tensor, vision.pooler_output), cast(Tensor, vision.last_hidden_state)

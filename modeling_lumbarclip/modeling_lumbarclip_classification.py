@@ -3,17 +3,21 @@
 Shapes: B images, H × W pixels, d_I width of the vision tower, D width of the shared space, K classes.
 """
 
-from typing import Any, cast
+from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
+from .calibration_lumbarclip import calibration_problem
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
 from .scope_lumbarclip import build_statistics
 from .towers_lumbarclip import build_tower, output_width, tower_options
+
+logger = logging.get_logger(__name__)
 
 
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
@@ -50,6 +54,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         width = output_width(self.vision_model)
         self.classifier = nn.Linear(width, cast(int, config.num_labels))
         self.scope = build_statistics(config, width)
+        self._are_calibrated = False
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -59,6 +64,20 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the embedding of the patches."""
         self.vision_model.set_input_embeddings(value)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; in evaluation, logits are calibrated if `config.class_temperatures` fit these weights."""
+        super().train(mode)
+        self._check_temperatures()
+        return self
+
+    def _check_temperatures(self) -> None:
+        problem = None
+        if self.config.class_temperatures is not None and not self.training:
+            problem = calibration_problem(self)
+            if problem is not None:
+                logger.warning_once(f"The logits are not calibrated. {problem}")
+        self._are_calibrated = self.config.class_temperatures is not None and not self.training and problem is None
 
     @can_return_tuple
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
@@ -77,8 +96,8 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
                 `interpolate_pos_encoding`.
 
         Returns:
-            `ImageClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated if
-            the configuration has temperatures.
+            `ImageClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated in
+            evaluation mode, if the configuration has temperatures that were fitted on these weights.
 
         Raises:
             TypeError: If an input is unknown.
@@ -87,7 +106,9 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         (options,) = tower_options(self.forward, kwargs, self.vision_model)
         vision = self._run_vision_tower(pixel_values, options)
         logits = self.classifier(vision.pooler_output)
-        if self.config.class_temperatures is not None:
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # a graph keeps what it was traced with
+            self._check_temperatures()
+        if self._are_calibrated:
             logits = logits / logits.new_tensor(self.config.class_temperatures)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutput(

@@ -5,6 +5,7 @@ the words of reports, long reports are truncated, and an untrained head is an er
 files, URLs and base64, singly or in lists, generators and datasets.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,13 +15,37 @@ from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
 from transformers.pipelines.image_classification import ImageClassificationPipeline
 from transformers.pipelines.image_feature_extraction import ImageFeatureExtractionPipeline
 from transformers.pipelines.zero_shot_image_classification import ZeroShotImageClassificationPipeline
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
-from .calibration_lumbarclip import calibrated_probabilities, prediction_sets, prompt_texts, zero_shot_logits
+from .calibration_lumbarclip import (
+    IN_EVERY_SET,
+    calibrated_probabilities,
+    calibration_problem,
+    prediction_sets,
+    prompt_texts,
+    without_promises,
+    zero_shot_logits,
+)
 from .configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
 
-IN_EVERY_SET = 1.0
+logger = logging.get_logger(__name__)
+
+# Handed on by `transformers.pipeline`, which has used it.
+NOT_FOR_PIPELINES = ("local_files_only",)
+
+
+def _check_known(pipeline: Pipeline, unknown: Iterable[str], known: str) -> None:
+    """Raise `TypeError` for arguments that no part of a pipeline takes."""
+    if names := sorted(set(unknown) - set(NOT_FOR_PIPELINES)):
+        raise TypeError(
+            f"{type(pipeline).__name__} takes no {', '.join(names)}; it takes {known}, batch_size and num_workers."
+        )
+
+
+def _check_top_k(top_k: Any) -> None:
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k is how many entries to return, 1 or more; got {top_k!r}.")
 
 
 class _ReadsImages:
@@ -51,6 +76,12 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     _load_tokenizer = False
     processor: Any
 
+    def __init__(
+        self, candidate_labels: list[str] | None = None, hypothesis_template: str | None = None, **kwargs: Any
+    ) -> None:
+        self.candidate_labels, self.hypothesis_template = candidate_labels, hypothesis_template
+        super().__init__(**kwargs)
+
     def __call__(  # type: ignore[override]  # transformers' own needs candidates
         self,
         image: Any = None,
@@ -64,26 +95,37 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
             image: An image, or a list of images.
             candidate_labels: Names of exclusive classes, at least two; None: the questions of the checkpoint.
             hypothesis_template: Sentence with `{}` for the name, in place of the processor's prompts.
-            **kwargs: `batch_size`, `num_workers`, `timeout` of URLs; `images`, an alias of `image`.
+            **kwargs: `top_k`, how many entries to return; `batch_size`; `num_workers`; `timeout` of URLs; `images`, an
+                alias of `image`.
 
         Returns:
             For each image a list of dicts, the highest score first: `label`; `score`, its probability among the
             candidates, or of each finding on its own; if calibrated, `answer`: True or False if the prediction set
-            leaves one choice, None where the model abstains. For research use only.
+            leaves one choice, None where the model abstains; and `reason`, why no answer may be given, such as a
+            calibration fitted on other weights, else None. For research use only.
 
         Raises:
-            ValueError: If there are no candidates and no calibration, fewer than two candidates, or no `{}` in the
-                template.
+            TypeError: If an argument is unknown.
+            ValueError: If there are no candidates and no calibration, fewer than two candidates, no `{}` in the
+                template, or a `top_k` below 1.
         """
         image = kwargs.pop("images", image)
         if image is None:
             raise ValueError("Cannot classify without an image: pass one, or a list.")
-        asked, is_calibrated = self._questions(candidate_labels, hypothesis_template)
+        image = list(image) if isinstance(image, tuple) else image
+        asked, is_calibrated = self._questions(
+            self.candidate_labels if candidate_labels is None else candidate_labels,
+            self.hypothesis_template if hypothesis_template is None else hypothesis_template,
+        )
+        reason = calibration_problem(self.model) if is_calibrated else None
+        if reason is not None:
+            logger.warning_once(reason)
+            asked = without_promises(asked)
         with torch.no_grad():
             texts = self.processor(text=prompt_texts(asked), return_tensors="pt").to(self.device)
             text_embeds = self.model.get_text_features(**texts).pooler_output
         return Pipeline.__call__(
-            self, image, asked=asked, is_calibrated=is_calibrated, text_embeds=text_embeds, **kwargs
+            self, image, asked=asked, is_calibrated=is_calibrated, reason=reason, text_embeds=text_embeds, **kwargs
         )
 
     def _questions(
@@ -123,15 +165,21 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def _sanitize_parameters(  # type: ignore[override]
         self,
         timeout: float | None = None,
+        top_k: int | None = None,
         asked: ZeroShotCalibration | None = None,
         is_calibrated: bool = False,
+        reason: str | None = None,
         text_embeds: Tensor | None = None,
+        **unknown: Any,
     ) -> Any:
+        _check_known(self, unknown, "candidate_labels, hypothesis_template, top_k, timeout")
+        _check_top_k(top_k)
         preprocess = {} if timeout is None else {"timeout": timeout}
+        postprocess = {} if top_k is None else {"top_k": top_k}
         if asked is None:  # when the pipeline is made
-            return preprocess, {}, {}
+            return preprocess, {}, postprocess
         forward = {"asked": asked, "text_embeds": text_embeds}
-        return preprocess, forward, {"asked": asked, "is_calibrated": is_calibrated}
+        return preprocess, forward, {**postprocess, "asked": asked, "is_calibrated": is_calibrated, "reason": reason}
 
     def _forward(  # type: ignore[override]
         self, model_inputs: Any, asked: ZeroShotCalibration, text_embeds: Tensor
@@ -140,7 +188,12 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         return {"logits": zero_shot_logits(image_embeds, text_embeds, self.model.inverse_temperature, asked)}
 
     def postprocess(  # type: ignore[override]
-        self, model_outputs: dict[str, Tensor], asked: ZeroShotCalibration, is_calibrated: bool
+        self,
+        model_outputs: dict[str, Tensor],
+        asked: ZeroShotCalibration,
+        is_calibrated: bool,
+        reason: str | None = None,
+        top_k: int | None = None,
     ) -> list[dict[str, Any]]:
         """Turn logits into answer entries."""
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1.
@@ -148,23 +201,31 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         sets = prediction_sets(probabilities, asked)
         entries = []
         for question, scores, held in zip(asked.questions, probabilities[0].tolist(), sets[0].tolist(), strict=True):
-            entries += _entries(question, scores, held if is_calibrated else None)
-        return sorted(entries, key=lambda entry: -entry["score"])
+            entries += _entries(question, scores, held if is_calibrated else None, reason)
+        return sorted(entries, key=lambda entry: -entry["score"])[:top_k]
 
 
-def _entries(question: CalibratedQuestion, scores: list[float], held: list[bool] | None) -> list[dict[str, Any]]:
+def _entries(
+    question: CalibratedQuestion, scores: list[float], held: list[bool] | None, reason: str | None
+) -> list[dict[str, Any]]:
     """List an entry for each exclusive class; for a finding, only that of its second choice, presence."""
     entries: list[dict[str, Any]] = [
         {"score": score, "label": choice} for score, choice in zip(scores, question.choices, strict=True)
     ]
     if held is not None:
         for entry, is_held in zip(entries, held, strict=True):
-            entry["answer"] = is_held if sum(held) == 1 else None
+            entry |= {"answer": is_held if sum(held) == 1 and reason is None else None, "reason": reason}
     return entries if question.label is None else [{**entries[1], "label": question.label}]
 
 
 class LumbarCLIPImageFeaturePipeline(_ReadsImages, ImageFeatureExtractionPipeline):  # type: ignore[misc]
     """Embed an image: unit-length `image_embeds` (1, D), or with `pool=True` the tower's pooled output (1, d_I)."""
+
+    def _sanitize_parameters(
+        self, image_processor_kwargs: Any = None, return_tensors: Any = None, pool: Any = None, **kwargs: Any
+    ) -> Any:
+        _check_known(self, kwargs.keys() - {"timeout"}, "image_processor_kwargs, return_tensors, pool, timeout")
+        return super()._sanitize_parameters(image_processor_kwargs, return_tensors, pool, **kwargs)
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
         output = self.model(**model_inputs)
@@ -178,6 +239,12 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
     _load_tokenizer = False  # the processor has it
     model: Any
     processor: Any
+
+    def _sanitize_parameters(
+        self, truncation: Any = None, tokenize_kwargs: Any = None, return_tensors: Any = None, **unknown: Any
+    ) -> Any:
+        _check_known(self, unknown, "truncation, tokenize_kwargs, return_tensors")
+        return super()._sanitize_parameters(truncation, tokenize_kwargs, return_tensors)
 
     def preprocess(self, inputs: Any, **tokenize_kwargs: Any) -> Any:  # type: ignore[override]
         """Make `input_ids` and `attention_mask`."""
@@ -198,9 +265,21 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
                 'train/finetune_classification.py, or use pipeline("zero-shot-image-classification").'
             )
 
-    def postprocess(  # type: ignore[override]
-        self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None
+    def _sanitize_parameters(
+        self, top_k: int | None = None, function_to_apply: Any = None, timeout: float | None = None, **unknown: Any
     ) -> Any:
-        """Turn logits into answer entries: all of them (transformers: five), or the `top_k` highest."""
+        _check_known(self, unknown, "top_k, function_to_apply, timeout")
+        _check_top_k(top_k)
+        preprocess, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply, timeout)
+        return preprocess, forward, {**postprocess, "reason": calibration_problem(self.model)}
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None, reason: str | None = None
+    ) -> Any:
+        """Turn logits into answer entries: all of them (transformers: five), or the `top_k` highest.
+
+        Each has a `reason` if the temperatures were fitted on other weights, so that the scores are not calibrated.
+        """
         top_k = self.model.config.num_labels if top_k is None else top_k
-        return super().postprocess(model_outputs, function_to_apply, top_k)
+        entries = super().postprocess(model_outputs, function_to_apply, top_k)
+        return entries if reason is None else [{**entry, "reason": reason} for entry in entries]

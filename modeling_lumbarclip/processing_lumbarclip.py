@@ -9,9 +9,12 @@ from transformers.processing_utils import ProcessorMixin
 
 from .calibration_lumbarclip import (
     calibrated_probabilities,
+    fitted_on_problem,
+    origin_of,
     prediction_sets,
     prompt_texts,
     readable_answers,
+    without_promises,
     zero_shot_logits,
 )
 from .configuration_lumbarclip import LumbarCLIPConfig, ZeroShotCalibration
@@ -175,20 +178,31 @@ class LumbarCLIPProcessor(ProcessorMixin):
         """
         return prompt_texts(ZeroShotCalibration.from_dict(calibration))
 
-    def post_process_zero_shot(self, output: Any, calibration: dict[str, Any] | None) -> list[list[dict[str, Any]]]:
+    def post_process_zero_shot(
+        self, output: Any, calibration: dict[str, Any] | None, model: Any = None
+    ) -> list[list[dict[str, Any]]]:
         """Turn the model's output for images and `zero_shot_texts` into calibrated answers. For research use only.
 
+        Args:
+            output: What the model returned, with `image_embeds`, `text_embeds` and `inverse_temperature`.
+            calibration: `model.config.calibration`.
+            model: The model, for an output that it did not make itself.
+
         Returns:
-            For each image and question, `readable_answers`: `label`, `probabilities`, `prediction_set` and `answer`.
+            For each image and question, `readable_answers`: `label`, `probabilities`, `prediction_set`, `answer` and
+            `reason`. If the calibration was not fitted on the model's weights, no answers, but the reason.
 
         Raises:
             ValueError: If the checkpoint has no calibration, or the texts are not those of `zero_shot_texts`.
         """
         fitted = ZeroShotCalibration.from_dict(calibration)
+        problem = fitted_on_problem(fitted.fitted_on, origin_of(output) if model is None else model)
+        fitted = fitted if problem is None else without_promises(fitted)
         logits = zero_shot_logits(output.image_embeds, output.text_embeds, output.inverse_temperature, fitted)
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1. Some GPUs lack float64.
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
-        return readable_answers(probabilities, prediction_sets(probabilities, fitted), fitted)
+        sets = prediction_sets(probabilities, fitted)
+        return readable_answers(probabilities, sets, fitted, [problem] * len(probabilities))
 
 
 def _of_grades(label: str, anatomy: str) -> tuple[list[str], list[str]]:

@@ -22,7 +22,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, Lumb
 from tests.browser import CHROMIUM, browser_test
 from tests.conftest import PROJECT, TINY_TEXT, TINY_VISION, WORDS
 from tests.data_scripts.imaging.dicom_files import draw_pixels, make_dicom
-from tests.train.web_app.conftest import CALIBRATION
+from tests.train.web_app.conftest import calibrate
 from tests.train.web_app.test_report_index import MADE, write_index
 from train.checkpoints.checkpoint import save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
@@ -60,13 +60,14 @@ CONTRASTS = """
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     config = LumbarCLIPConfig(vision_config=TINY_VISION, text_config=TINY_TEXT, projection_dim=8)
-    config.calibration = CALIBRATION
     tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
     processor = LumbarCLIPProcessor(
         LumbarCLIPImageProcessor(size={"height": 32, "width": 32}), tokenizer, max_length=32
     )
     folder = tmp_path_factory.mktemp("app") / "checkpoint"
-    save_checkpoint(LumbarCLIPModel(config).eval(), processor, folder)
+    model = LumbarCLIPModel(config).eval()
+    calibrate(model)
+    save_checkpoint(model, processor, folder)
     return folder
 
 

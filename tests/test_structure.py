@@ -39,6 +39,7 @@ TESTS_OF_SEVERAL_FILES = {
     "data_scripts/test_build_interrupted.py",
     "data_scripts/test_build_named_study.py",
     "data_scripts/test_build_privacy.py",
+    "modeling_lumbarclip/test_calibrated_weights.py",
     "modeling_lumbarclip/test_transformers_conventions.py",
     "train/objectives/test_losses.py",
     "train/publishing/test_end_to_end.py",

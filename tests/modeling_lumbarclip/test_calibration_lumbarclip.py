@@ -1,6 +1,6 @@
 """Calibrated zero-shot answers: numbers by hand, and agreement with what the evaluation computes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +13,7 @@ from modeling_lumbarclip.calibration_lumbarclip import (
     prediction_sets,
     prompt_texts,
     readable_answers,
+    weights_digests,
     zero_shot_logits,
 )
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
@@ -78,20 +79,25 @@ def test_answers_by_hand():
             "probabilities": {"absent": 0.25, "present": 0.75},
             "prediction_set": [],  # neither is likely enough
             "answer": None,
+            "reason": None,
         },
         {
             "label": "stenosis",
             "probabilities": {"absent": 0.5, "present": 0.5},
             "prediction_set": ["absent", "present"],  # neither can be ruled out
             "answer": None,
+            "reason": None,
         },
     ]
     assert answers[1][0]["prediction_set"] == ["present"]
     assert answers[1][0]["answer"] == "present"
+    held_back = readable_answers(probabilities, prediction_sets(probabilities, FINDINGS), FINDINGS, [None, "a knee"])
+    assert held_back[0] == answers[0]
+    assert held_back[1][0] == {**answers[1][0], "answer": None, "reason": "a knee"}
 
 
 def test_processor_asks_and_answers_in_two_calls(tiny_model, tiny_processor, tiny_inputs):
-    calibration = asdict(CLASSES)
+    calibration = asdict(replace(CLASSES, fitted_on={"weights": weights_digests(tiny_model)}))
     texts = tiny_processor.zero_shot_texts(calibration)
     encoded = tiny_processor(text=texts, return_tensors="pt")
     output = tiny_model(pixel_values=tiny_inputs.pixel_values, **encoded)
@@ -104,13 +110,14 @@ def test_processor_asks_and_answers_in_two_calls(tiny_model, tiny_processor, tin
     torch.testing.assert_close(found, expected)
 
 
-def test_users_get_probabilities_as_fine_as_the_thresholds(tiny_processor):
+def test_users_get_probabilities_as_fine_as_the_thresholds(tiny_model, tiny_processor):
     # The likelier class has 1 - 2.1e-9, which float32 rounds to 1: its score would be 0, within any threshold.
     question = CalibratedQuestion(None, ["LBP", "No Finding"], [["Bulge."], ["Normal."]], 1.0, [1e-9, 0.5])
     output = SimpleNamespace(
         image_embeds=torch.tensor([[1.0, 0.0]]), text_embeds=torch.eye(2), inverse_temperature=torch.tensor(20.0)
     )
-    answers = tiny_processor.post_process_zero_shot(output, asdict(ZeroShotCalibration([question], 0.9, {})))
+    calibration = asdict(ZeroShotCalibration([question], 0.9, {"weights": weights_digests(tiny_model)}))
+    answers = tiny_processor.post_process_zero_shot(output, calibration, model=tiny_model)
     assert answers[0][0]["prediction_set"] == []
 
 

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForImageClassification
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPForImageClassification, LumbarCLIPModel
+from modeling_lumbarclip.calibration_lumbarclip import weights_digests
 
 NAMES = {0: "LBP", 1: "No Finding", 2: "disc bulge"}
 
@@ -33,6 +34,7 @@ def test_a_pretrained_checkpoint_gives_its_tower_and_a_new_head_which_is_reporte
 
 def test_a_saved_classifier_reloads_with_its_head_and_is_no_dual_encoder(folder, tiny_inputs, tmp_path):
     model = LumbarCLIPForImageClassification.from_pretrained(folder, id2label=NAMES, class_temperatures=[1.0, 2.0, 4])
+    model.config.class_temperatures_fitted_on = {"weights": weights_digests(model)}
     model.save_pretrained(tmp_path / "classifier")
     again, report = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
+from modeling_lumbarclip.calibration_lumbarclip import weights_digests
 from modeling_lumbarclip.pipeline_lumbarclip import (
     LumbarCLIPImageClassificationPipeline,
     LumbarCLIPZeroShotPipeline,
@@ -22,8 +23,8 @@ RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
 
 
-def calibration(*questions):
-    return {"questions": list(questions), "target_coverage": 0.9, "fitted_on": {}}
+def calibration(model, *questions):
+    return {"questions": list(questions), "target_coverage": 0.9, "fitted_on": {"weights": weights_digests(model)}}
 
 
 CLASSES = {
@@ -59,7 +60,7 @@ def probabilities_by_hand(model, processor, image, prompts, temperature=1.0):
 
 
 def test_without_candidates_it_answers_the_calibrated_questions(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     present, absent = probabilities_by_hand(tiny_model, tiny_processor, RAMP, CLASSES["prompts"], temperature=0.5)
     answers = {entry["label"]: entry for entry in classify(RAMP)}
     assert answers["LBP"]["score"] == pytest.approx(present, abs=1e-5)
@@ -72,7 +73,7 @@ def test_without_candidates_it_answers_the_calibrated_questions(classify, tiny_m
 
 
 def test_a_finding_is_one_entry_and_scores_its_presence(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(FINDING)
+    tiny_model.config.calibration = calibration(tiny_model, FINDING)
     _, present = probabilities_by_hand(tiny_model, tiny_processor, RAMP, FINDING["prompts"], temperature=2.0)
     (entry,) = classify(RAMP)
     assert entry["label"] == "disc bulge" and entry["score"] == pytest.approx(present, abs=1e-5)
@@ -81,7 +82,7 @@ def test_a_finding_is_one_entry_and_scores_its_presence(classify, tiny_model, ti
 
 
 def test_candidates_are_asked_for_in_the_words_of_the_processor(classify, tiny_model, tiny_processor):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     prompts = [["disc bulge.", "disc bulge at l4/l5."], tiny_processor.class_prompt_texts("normal disc")]
     expected = probabilities_by_hand(tiny_model, tiny_processor, RAMP, prompts)
     for image in (RAMP, np.asarray(RAMP)):
@@ -172,12 +173,13 @@ print(json.dumps(answers))
 
 
 def test_every_pipeline_works_from_a_folder_without_our_package(tiny_model, tiny_processor, tmp_path):
-    tiny_model.config.calibration = calibration(CLASSES)
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
     tiny_model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor.save_pretrained(tmp_path / "checkpoint")
     classifier = LumbarCLIPForImageClassification.from_pretrained(
         tmp_path / "checkpoint", id2label={0: "LBP", 1: "No Finding"}, class_temperatures=[2.0, 2.0]
     )
+    classifier.config.class_temperatures_fitted_on = {"weights": weights_digests(classifier)}
     classifier.eval().save_pretrained(tmp_path / "classifier")
     tiny_processor.image_processor.save_pretrained(tmp_path / "classifier")
     (tmp_path / "empty").mkdir()

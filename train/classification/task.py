@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from modeling_lumbarclip.calibration_lumbarclip import DIGESTS, weights_digests
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
@@ -105,10 +106,11 @@ class ClassificationTask(Task):
         return {"loss": sum(losses) / len(losses)} if losses else {}  # the mean instead of the last one
 
     def calibrate(self, model: PreTrainedModel) -> None:
-        model.config.class_temperatures = None
+        model.config.class_temperatures = model.config.class_temperatures_fitted_on = None
         logits = predict_logits(model, self.validation_rows, self.args.batch_size)
         fitted = fit_calibration(logits, self.data.targets["validation"]).temperatures.tolist()
         model.config.class_temperatures = fitted * len(self.data.class_names) if self.data.exclusive else fitted
+        model.config.class_temperatures_fitted_on = {DIGESTS: weights_digests(model)}
 
         def encode(split: str, rows: Dataset) -> Array:
             without_labels = torch.zeros(len(rows), 0)
@@ -142,6 +144,7 @@ def load_pretrained(
         problem_type=data.problem_type,
         calibration=None,
         class_temperatures=None,
+        class_temperatures_fitted_on=None,
         scope=None,
     )
     model.name_or_path = model.config.name_or_path = checkpoint  # by which adapters name their base

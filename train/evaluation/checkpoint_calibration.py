@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from data_scripts.system.whole_files import write_json
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
-from modeling_lumbarclip.calibration_lumbarclip import prompt_texts, zero_shot_logits
+from modeling_lumbarclip.calibration_lumbarclip import DIGESTS, prompt_texts, weights_digests, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, check_drift, recorded_change
@@ -100,6 +100,7 @@ def fit_zero_shot_calibration(
             "num_patients": len(set(targets.patient_ids)),
             "date": datetime.now(UTC).date().isoformat(),
             "reasons": fitted.reasons,
+            DIGESTS: weights_digests(model),
         },
     )
 

@@ -136,7 +136,7 @@ def calibrated_answers(
         text_embeds=reader.prompt_embeds,
         inverse_temperature=reader.model.inverse_temperature.detach(),
     )
-    of_slices = reader.processor.post_process_zero_shot(output, reader.model.config.calibration)
+    of_slices = reader.processor.post_process_zero_shot(output, reader.model.config.calibration, model=reader.model)
     reasons = outside or [None] * len(of_slices)
     return [
         answers if reason is None else [{**answer, "answer": None, "reason": reason} for answer in answers]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from modeling_lumbarclip.calibration_lumbarclip import weights_digests
 from train.web_app.answers import make_reader
 from train.web_app.interface import build_page
 from train.web_app.serving import launch_settings
@@ -33,9 +34,15 @@ def uncalibrated(tiny_model, tiny_processor):
     return make_reader(tiny_model, tiny_processor)
 
 
+def calibrate(model):
+    """Give a model `CALIBRATION`, as if it had been fitted on its weights."""
+    fitted_on = {**CALIBRATION["fitted_on"], "weights": weights_digests(model)}
+    model.config.calibration = {**CALIBRATION, "fitted_on": fitted_on}
+
+
 @pytest.fixture
 def reader(tiny_model, tiny_processor):
-    tiny_model.config.calibration = CALIBRATION
+    calibrate(tiny_model)
     return make_reader(tiny_model, tiny_processor)
 
 
