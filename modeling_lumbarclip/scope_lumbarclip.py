@@ -24,7 +24,7 @@ HEADER_FACTS = ("plane", "sequence", "anatomy")
 
 
 class ScopeStatistics(nn.Module):
-    """Mean and covariance of the features of the training images, with R directions of their own variance.
+    """Mean and covariance of the evened features of the training images, with R directions of their own variance.
 
     The variance across all other directions is one number, so that a tower of width 2048 needs 2 MB. The buffers hold
     the bits of float32 numbers as integers: a model in half precision keeps them exact.
@@ -62,11 +62,16 @@ class ScopeStatistics(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             mean, directions, variances = (_numbers(value).to(features.device) for value in self.buffers())
-            centred = features.float() - mean
+            centred = evened(features.float()) - mean
             along = centred @ directions.T  # (B, R)
             rest = centred - along @ directions
             squares = (along.square() / variances[:-1]).sum(-1) + rest.square().sum(-1) / variances[-1]
             return (squares / features.shape[-1]).sqrt()
+
+
+def evened(features: Tensor) -> Tensor:
+    """Take the root of each feature and keep its sign: features after a ReLU are skewed, and a covariance is not."""
+    return features.sign() * features.abs().sqrt()
 
 
 class WithScope:
@@ -143,10 +148,10 @@ def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
     """
     if unknown := sorted(set(header) - set(HEADER_FACTS)):
         raise ValueError(f"A header has the fields {', '.join(HEADER_FACTS)}; got {', '.join(unknown)}.")
-    said = {name: value for name, value in header.items() if value and value != UNKNOWN}
+    said = {name: value for name, value in header.items() if value and _key(value) != UNKNOWN}
     anatomies = [scope.anatomy] if scope.anatomy else []
     trained = {"plane": scope.planes, "sequence": scope.sequences, "anatomy": anatomies}
-    if all(not trained[name] or value in trained[name] for name, value in said.items()):
+    if all(not trained[name] or _key(value) in map(_key, trained[name]) for name, value in said.items()):
         return None
     return f"Trained on {scope_in_words(scope)}; this is {_header_in_words(said)}."
 
@@ -169,6 +174,11 @@ def feature_reason(scope: Scope, distance: float | None) -> str | None:
     if math.isnan(distance):
         how = "that cannot be compared with them: its features, or the statistics of the checkpoint, contain NaN"
     return f"Trained on {scope_in_words(scope)}; this is an image {how}."
+
+
+def joined_reasons(*reasons: str | None) -> str | None:
+    """Join the reasons why there is no answer; None if there are none."""
+    return " ".join(filter(None, reasons)) or None
 
 
 def scope_in_words(scope: Scope) -> str:
@@ -194,6 +204,10 @@ def _header_in_words(said: Mapping[str, str]) -> str:
     of_body = f" of the {said['anatomy']}" if "anatomy" in said else ""
     of_sequence = ", and no T1, T2, STIR or PD" if is_other else ""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}{of_body}{of_sequence}"
+
+
+def _key(name: str) -> str:
+    return name.casefold().replace(" ", "_")
 
 
 def _sequence_in_words(name: str) -> str:

@@ -6,9 +6,10 @@
         --other data/synthetic --out tests/benchmarks/results/foreign_images_spider.json
 
 All images come without a header, so that only their features can give them away. The images of every kind of foreign
-images are halved by patient (photographs: by file). On the first half the ways to measure a distance were compared; the
-second half, and the test patients, were used once, for the way that was chosen. A checkpoint without a scope gets one
-from the training and validation rows of the dataset, in memory only.
+images are halved by patient (photographs: by file). On the first half the ways to measure a distance were compared. The
+second half, and the test patients, were used twice: for the plain Mahalanobis distance, which held back 0.922 of the
+photographs from the SPIDER checkpoint, and for the way that the first half then chose. A checkpoint without a scope
+gets one from the training and validation rows of the dataset, in memory only.
 """
 
 import json
@@ -205,12 +206,16 @@ def embed(model: Any, processor: Any, images: list[Image.Image]) -> dict[str, Ar
 Way = Callable[[dict[str, Array]], Array]  # from embedded images to a distance for each
 
 
-def mahalanobis(of: str) -> Callable[[dict[str, Array]], Way]:
+def mahalanobis(of: str, prepare: Callable[[Array], Array] = np.asarray) -> Callable[[dict[str, Array]], Way]:
     def fit(train: dict[str, Array]) -> Way:
-        fitted = LedoitWolf().fit(train[of].astype(np.float64))
-        return lambda embedded: fitted.mahalanobis(embedded[of].astype(np.float64))
+        fitted = LedoitWolf().fit(prepare(train[of].astype(np.float64)))
+        return lambda embedded: fitted.mahalanobis(prepare(embedded[of].astype(np.float64)))
 
     return fit
+
+
+def evened(features: Array) -> Array:
+    return np.sign(features) * np.sqrt(np.abs(features))
 
 
 def nearest_neighbour(train: dict[str, Array]) -> Way:
@@ -229,6 +234,7 @@ def residual(train: dict[str, Array]) -> Way:
 
 WAYS: dict[str, Callable[[dict[str, Array]], Way]] = {
     "Mahalanobis, z_I": mahalanobis("features"),
+    "Mahalanobis, roots of z_I (chosen)": mahalanobis("features", evened),
     "residual of 32 main directions, z_I": residual,
     "fifth nearest neighbour, z_I": nearest_neighbour,
     f"Mahalanobis, {THUMBNAIL} x {THUMBNAIL} pixels": mahalanobis("thumbnails"),

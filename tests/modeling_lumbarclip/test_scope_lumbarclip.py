@@ -43,7 +43,13 @@ def statistics(width=WIDTH, num_directions=5, seed=0):
 
 @pytest.fixture
 def features():
-    return statistics()["mean"] + 3 * torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(1))
+    return near() + 100 * torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def near():
+    """Features z_I of which the roots are the mean."""
+    mean = statistics()["mean"]
+    return (mean.sign() * mean.square())[None]
 
 
 @pytest.fixture
@@ -57,7 +63,8 @@ def distances_by_hand(features, fitted):
     directions, variances = fitted["directions"].double(), fitted["variances"].double()
     whole = torch.eye(features.shape[1], dtype=torch.float64) * variances[-1]
     whole += directions.T @ torch.diag(variances[:-1] - variances[-1]) @ directions
-    centred = features.double() - fitted["mean"].double()
+    evened = features.double().sign() * features.double().abs().sqrt()
+    centred = evened - fitted["mean"].double()
     return torch.sqrt(torch.einsum("nd,de,ne->n", centred, torch.linalg.inv(whole), centred) / features.shape[1])
 
 
@@ -96,7 +103,8 @@ def test_a_header_outside_is_named(header, said):
         {},
         {"plane": "axial"},
         {"plane": "axial", "sequence": "T1", "anatomy": "lumbar spine"},
-        {"plane": "unknown", "sequence": "", "anatomy": "unknown"},
+        {"plane": "unknown", "sequence": "", "anatomy": "Unknown"},
+        {"plane": "Axial", "sequence": "t2", "anatomy": "Lumbar spine"},
     ],
 )
 def test_a_header_inside_or_silent_is_no_reason(header):
@@ -126,17 +134,16 @@ def test_features_beyond_the_threshold_are_a_reason_and_nan_is_too():
 
 
 def test_a_model_gives_reasons_by_header_first_then_by_features(scoped, features):
-    near = statistics()["mean"][None]
-    assert scoped.scope_reasons(torch.cat([near, features[:1], near])) == [
+    assert scoped.scope_reasons(torch.cat([near(), features[:1], near()])) == [
         None,
         f"{WORDS} an image unlike them (distance {scoped.scope(features)[0]:.2f}, at most 1.50 inside).",
         None,
     ]
     headers = [{"plane": "sagittal"}, {"plane": "sagittal"}, None]
     by_header = f"{WORDS} a sagittal slice."
-    assert scoped.scope_reasons(torch.cat([near, features[:1], near]), headers) == [by_header, by_header, None]
+    assert scoped.scope_reasons(torch.cat([near(), features[:1], near()]), headers) == [by_header, by_header, None]
     with pytest.raises(ValueError):
-        scoped.scope_reasons(near, [{}, {}])
+        scoped.scope_reasons(near(), [{}, {}])
 
 
 def test_without_a_scope_everything_is_as_before(tiny_model, features):

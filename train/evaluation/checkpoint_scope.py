@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset
 from sklearn.covariance import ledoit_wolf
 
 from modeling_lumbarclip.configuration_lumbarclip import FeatureCheck, Scope
-from modeling_lumbarclip.scope_lumbarclip import UNKNOWN, ScopeStatistics, scope_in_words
+from modeling_lumbarclip.scope_lumbarclip import UNKNOWN, ScopeStatistics, evened, scope_in_words
 from train.evaluation.statistics.bootstrap import Resampling, patient_bootstrap
 from train.evaluation.statistics.metrics import Array, Floats, mean
 
@@ -80,7 +80,7 @@ def describe_rows(rows: Dataset, anatomy: str | None) -> dict[str, Any]:
 
 
 def fit_statistics(features: Array) -> dict[str, Array]:
-    """Fit the `mean`, `directions` and `variances` of `ScopeStatistics` on features (N, d_I).
+    """Fit the `mean`, `directions` and `variances` of `ScopeStatistics` on features z_I (N, d_I).
 
     The covariance is shrunk towards a multiple of the identity; of its directions, the R of the largest variance are
     kept, and the others share their mean variance.
@@ -89,7 +89,7 @@ def fit_statistics(features: Array) -> dict[str, Array]:
         Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004; Lee et al., A
         simple unified framework for detecting out-of-distribution samples, 2018, with one class.
     """
-    values = features.astype(np.float64)
+    values = evened(torch.from_numpy(features).double()).numpy()
     covariance, _ = ledoit_wolf(values)
     variances, directions = np.linalg.eigh(covariance)
     variances = np.maximum(variances[::-1], 1e-9 * variances[-1] or 1.0)  # all are 0 if the features are equal

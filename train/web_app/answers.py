@@ -21,6 +21,7 @@ from data_scripts.reports.text import report_findings
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.scope_lumbarclip import joined_reasons
 from train.checkpoints.checkpoint import load_checkpoint
 from train.evaluation.protocols.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
@@ -139,7 +140,9 @@ def calibrated_answers(
     of_slices = reader.processor.post_process_zero_shot(output, reader.model.config.calibration, model=reader.model)
     reasons = outside or [None] * len(of_slices)
     return [
-        answers if reason is None else [{**answer, "answer": None, "reason": reason} for answer in answers]
+        answers
+        if reason is None
+        else [{**answer, "answer": None, "reason": joined_reasons(reason, answer["reason"])} for answer in answers]
         for answers, reason in zip(of_slices, reasons, strict=True)
     ]
 

@@ -100,7 +100,7 @@ def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
         ValueError: If the checkpoint has no calibration.
     """
     if reader.calibration is None:
-        raise ValueError("A checkpoint without calibration has no questions to ask about a patient.")
+        raise ValueError("This checkpoint has no calibration, and so no questions to ask about a patient.")
     embeds, outside = embed_slices(reader, upload.slices)
     inside = [place for place, reason in enumerate(outside) if reason is None]
     study = study_answer(reader, embeds[inside]) if inside else None
