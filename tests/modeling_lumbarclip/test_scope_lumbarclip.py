@@ -43,7 +43,7 @@ def statistics(width=WIDTH, num_directions=5, seed=0):
 
 @pytest.fixture
 def features():
-    return near() + 100 * torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(1))
+    return near() + 3000 * torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 def near():
