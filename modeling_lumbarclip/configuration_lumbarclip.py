@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -156,6 +156,8 @@ class Scope:
         num_patients: Patients of the training split.
         check: Check of features; None if there is none.
         no_check: Why there is none; empty if there is one.
+        weights: `module_digests` of the vision tower that was trained: it is not the scope of another. Empty if they
+            were not recorded.
     """
 
     planes: list[str]
@@ -165,10 +167,11 @@ class Scope:
     num_patients: int
     check: FeatureCheck | None = None
     no_check: str = ""
+    weights: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check types."""
-        for name in ("planes", "sequences"):
+        for name in ("planes", "sequences", "weights"):
             names = getattr(self, name)
             if not isinstance(names, list) or not all(isinstance(value, str) for value in names):
                 raise ValueError(f"{name} of a scope is a list of names, such as ['axial']; got {names!r}.")

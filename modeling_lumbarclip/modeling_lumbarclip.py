@@ -158,8 +158,10 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
         state_dict: dict[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save as transformers does, without a calibration that was fitted on other weights."""
+        """Save as transformers does, without a calibration or a scope that was fitted on other weights."""
         kept = {name: getattr(self.config, name) for name in fields_of_other_weights(self, state_dict)}
+        if self.scope_problem() is not None:
+            kept["scope"] = self.config.scope
         try:
             for name in kept:
                 logger.warning(f"{name} was fitted on other weights and is not saved: fit it again on the saved model.")

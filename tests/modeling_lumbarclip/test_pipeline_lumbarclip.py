@@ -243,6 +243,7 @@ def set_scope(model, processor):
 def classify_findings(tiny_config, tiny_processor):
     tiny_config.id2label = {0: "bulge", 1: "stenosis"}
     tiny_config.problem_type = "multi_label_classification"
+    tiny_config.architectures = ["LumbarCLIPForImageClassification"]
     torch.manual_seed(0)
     model = LumbarCLIPForImageClassification(tiny_config).eval()
     set_scope(model, tiny_processor)

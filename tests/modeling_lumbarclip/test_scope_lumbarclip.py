@@ -263,3 +263,41 @@ def test_remote_code_gives_the_same_reasons(scoped, tiny_processor, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+@torch.no_grad()
+def change(parameter):
+    parameter += 0.01
+
+
+def test_the_scope_is_that_of_the_tower_it_was_fitted_on(scoped, features, tmp_path, caplog):
+    change(scoped.text_projection.weight)  # of the text: the images are what they were
+    assert scoped.scope_problem() is None and all(scoped.scope_reasons(features))
+    scoped.save_pretrained(tmp_path / "same")
+    assert LumbarCLIPModel.from_pretrained(tmp_path / "same").config.scope is not None
+    change(next(scoped.vision_model.parameters()))
+    assert "another vision tower" in scoped.scope_problem()
+    assert scoped.scope_reasons(features) == [None] * 7
+    scoped.save_pretrained(tmp_path / "other")
+    loaded = LumbarCLIPModel.from_pretrained(tmp_path / "other")
+    assert loaded.config.scope is None and loaded.scope is None
+    assert scoped.config.scope is not None  # only the file is without it
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_cast_makes_no_other_tower(scoped, features, tmp_path, dtype):
+    scoped.save_pretrained(tmp_path)
+    loaded = LumbarCLIPModel.from_pretrained(tmp_path, dtype=dtype)
+    assert loaded.scope_problem() is None and all(loaded.scope_reasons(features))
+    assert scoped.to(dtype).scope_problem() is None
+
+
+def test_a_trainer_that_trains_a_classifier_further_leaves_no_scope(scoped, tmp_path):
+    scoped.save_pretrained(tmp_path / "pretrained")
+    classifier = LumbarCLIPForImageClassification.from_pretrained(tmp_path / "pretrained")
+    assert classifier.scope_problem() is None
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1)
+    classifier(pixel_values=torch.rand(2, 3, 32, 32), labels=torch.tensor([0, 1])).loss.backward()
+    optimizer.step()
+    classifier.save_pretrained(tmp_path / "trained")
+    assert LumbarCLIPForImageClassification.from_pretrained(tmp_path / "trained").config.scope is None
