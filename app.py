@@ -16,7 +16,6 @@ from pathlib import Path
 from data_scripts.system.command_line import run, setting
 
 HERE = Path(__file__).parent
-INDEX = "index.parquet"  # next to this file, where `train/publish.py --space` puts it
 
 
 @dataclass
@@ -24,7 +23,7 @@ class AppArguments:
     """Try a LumbarCLIP checkpoint in the browser."""
 
     checkpoint: str = setting("", "Checkpoint folder, or Hub id; by default $MODEL_ID, or the model of the Space.")
-    index: str = setting("", f"Parquet of train/encode.py with reports to search; by default {INDEX} next to app.py.")
+    index: str = setting("", "Parquet of train/encode.py with reports to search; by default that of the Space, if any.")
     port: int | None = setting(None, "Port to listen on; by default the first free port from 7860.")
 
 
@@ -34,20 +33,22 @@ def main(args: AppArguments) -> None:
         raise ImportError("The app needs the package gradio: pip install 'lumbarclip[app]', or `make app` in a clone.")
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # before they are imported
     from train.checkpoints.onnx_export import weights_sha256
-    from train.web_app.answers import open_reader
+    from train.web_app.answers import Reader, open_reader
     from train.web_app.interface import build_page
     from train.web_app.receiving import upload_folder
     from train.web_app.report_index import read_index
     from train.web_app.serving import launch_settings
 
-    of_space, revision = model_of_space(HERE / "README.md")
+    of_space, revision, index_of_space = content_of_space(HERE / "README.md")
     chosen = args.checkpoint or os.environ.get("MODEL_ID")
     name = chosen or of_space
     if not name:
         raise ValueError("No checkpoint: name one with --checkpoint, such as runs/demo/checkpoint, or set MODEL_ID.")
     reader = open_reader(name, None if chosen else revision)
-    index_path = Path(args.index) if args.index else HERE / INDEX
-    index = read_index(index_path, weights_sha256(reader.model)) if args.index or index_path.exists() else None
+    index_path = args.index or (index_of_space and HERE / index_of_space)
+    if index_path and not isinstance(reader, Reader):
+        raise ValueError(f"{name} is a classifier, which does not compare images with reports: leave --index out.")
+    index = read_index(Path(index_path), weights_sha256(reader.model)) if index_path else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leave the `with` block: what was uploaded goes with it
     with upload_folder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
@@ -57,15 +58,19 @@ def main(args: AppArguments) -> None:
         page.block_thread()
 
 
-def model_of_space(readme: Path) -> tuple[str, str | None]:
-    """Read the first model on the card of a Space, or an empty string, and its version; None for the newest."""
+def content_of_space(readme: Path) -> tuple[str, str | None, str]:
+    """Read from the card of a Space its first model, the version of it (None: the newest), and the file of its reports.
+
+    Names that the card does not have are empty.
+    """
     from huggingface_hub import metadata_load
 
     from train.web_app.answers import MODEL_REVISION
+    from train.web_app.report_index import REPORTS_INDEX
 
     metadata = (metadata_load(readme) if readme.exists() else None) or {}
     models = metadata.get("models") or [""]
-    return models[0], metadata.get(MODEL_REVISION)
+    return models[0], metadata.get(MODEL_REVISION), metadata.get(REPORTS_INDEX) or ""
 
 
 def display_name(checkpoint: str) -> str:

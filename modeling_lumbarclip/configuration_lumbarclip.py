@@ -152,7 +152,7 @@ class Scope:
         planes: Planes of the training images, such as `axial`; empty if unknown.
         sequences: Their MR sequences, such as `T2`, or `other`; empty if unknown.
         anatomy: What they show, such as `lumbar spine`; None if unknown.
-        is_synthetic: Whether a program drew them.
+        is_synthetic: Whether a program drew them; None if unknown.
         num_patients: Patients of the training split.
         check: Check of features; None if there is none.
         no_check: Why there is none; empty if there is one.
@@ -163,7 +163,7 @@ class Scope:
     planes: list[str]
     sequences: list[str]
     anatomy: str | None
-    is_synthetic: bool
+    is_synthetic: bool | None
     num_patients: int
     check: FeatureCheck | None = None
     no_check: str = ""
@@ -179,8 +179,8 @@ class Scope:
             raise ValueError(f"anatomy of a scope is a name, such as 'lumbar spine', or None; got {self.anatomy!r}.")
         if type(self.num_patients) is not int or self.num_patients < 0:
             raise ValueError(f"num_patients of a scope is a count; got {self.num_patients!r}.")
-        if not isinstance(self.is_synthetic, bool):
-            raise ValueError(f"is_synthetic of a scope is true or false; got {self.is_synthetic!r}.")
+        if not isinstance(self.is_synthetic, bool | None):
+            raise ValueError(f"is_synthetic of a scope is true, false or null; got {self.is_synthetic!r}.")
 
     @classmethod
     def from_dict(cls, scope: dict[str, Any]) -> "Scope":

@@ -28,7 +28,7 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
-from .scope_lumbarclip import joined_reasons
+from .scope_lumbarclip import given_features, joined_reasons
 
 logger = logging.get_logger(__name__)
 
@@ -312,12 +312,8 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         return preprocess, forward, {**postprocess, "reason": calibration_problem(self.model)}
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
-        features: list[Tensor] = []  # of the images, which the head is given
-        hook = self.model.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-        try:
+        with given_features(self.model.classifier) as features:
             logits = super()._forward(model_inputs).logits
-        finally:
-            hook.remove()
         return ModelOutput(logits=logits, features=features[0])
 
     def postprocess(  # type: ignore[override]

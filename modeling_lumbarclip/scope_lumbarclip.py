@@ -9,6 +9,7 @@ Shapes: B images, d_I width of the vision tower, R directions.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -117,7 +118,7 @@ class WithScope:
 
         Takes less than a millisecond while the weights stay, and 0.4 s for 135 million parameters after a change.
         """
-        weights = () if self.config.scope is None else self.config.scope["weights"]
+        weights = (self.config.scope or {}).get("weights")
         if not weights:
             return None
         seen = [(value.data_ptr(), None if value.is_inference() else value._version) for value in _values(self)]
@@ -165,6 +166,17 @@ def build_statistics(config: Any, width: int) -> ScopeStatistics | None:
     """Make room for the statistics that go with a configuration, for a vision tower of this width; None without any."""
     check = None if config.scope is None else Scope.from_dict(config.scope).check
     return None if check is None else ScopeStatistics(width, check.num_directions)
+
+
+@contextmanager
+def given_features(head: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the features z_I (B, d_I) that a classification head is given in the block, without another forward."""
+    features: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    try:
+        yield features
+    finally:
+        hook.remove()
 
 
 def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:

@@ -463,6 +463,27 @@ def test_an_index_of_another_checkpoint_of_the_same_width_ends_the_command(check
         app.main(app.AppArguments(checkpoint=str(checkpoint), index=str(tmp_path / "index.parquet")))
 
 
+class NoPageError(Exception):
+    """Raised where the page would be built."""
+
+
+@pytest.mark.parametrize("card", ["", "---\nreports_index: index.parquet\n---\n"])
+def test_only_an_index_that_is_named_is_read(checkpoint, tmp_path, monkeypatch, card):
+    """One that happens to lie there is a stranger's; that of a Space is named by its card."""
+    (tmp_path / "index.parquet").write_text("not ours")
+    (tmp_path / "README.md").write_text(card)
+    monkeypatch.setattr(app, "HERE", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def stop(reader, name, index):
+        raise NoPageError(index)
+
+    monkeypatch.setattr("train.web_app.interface.build_page", stop)
+    error, said = (ValueError, "No index at .*index.parquet") if card else (NoPageError, "None")
+    with pytest.raises(error, match=said):
+        app.main(app.AppArguments(checkpoint=str(checkpoint)))
+
+
 def test_without_gradio_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"needs the package gradio: pip install 'lumbarclip\[app\]'"):
@@ -477,10 +498,10 @@ def test_without_a_checkpoint_it_says_how_to_name_one(monkeypatch):
 
 def test_the_variable_of_a_space_goes_before_its_card(monkeypatch, tmp_path):
     (tmp_path / "README.md").write_text("---\nmodels:\n- org/of-card\nmodel_revision: v0.2\n---\n# Space\n")
-    assert app.model_of_space(tmp_path / "README.md") == ("org/of-card", "v0.2")
-    assert app.model_of_space(tmp_path / "none.md") == ("", None)
+    assert app.content_of_space(tmp_path / "README.md") == ("org/of-card", "v0.2", "")
+    assert app.content_of_space(tmp_path / "none.md") == ("", None, "")
     (tmp_path / "old.md").write_text("---\nmodels:\n- org/of-card\n---\n# Space\n")
-    assert app.model_of_space(tmp_path / "old.md") == ("org/of-card", None)
+    assert app.content_of_space(tmp_path / "old.md") == ("org/of-card", None, "")
     monkeypatch.setattr(app, "HERE", tmp_path)
 
     def refuse(name, revision):

@@ -1,15 +1,18 @@
 """Publish a built dataset on the Hugging Face Hub, unless it may name a person, leaks, or must not be shared."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from huggingface_hub import HfApi
+from PIL import Image
 
 from data_scripts.auditing.built_folder import check_shards_unchanged, opened_afresh
 from data_scripts.auditing.leaks import leaks_of
 from data_scripts.auditing.privacy_check import check_dataset
-from data_scripts.hub.upload import Destination, check_destination, paths_of_this_machine, upload
+from data_scripts.hub.upload import PICTURES, Destination, check_destination, paths_of_this_machine, upload
 from data_scripts.lumbar_builder import DATA_FOLDER
 from data_scripts.records import NOT_STATED, SourceAbout
 from data_scripts.system.whole_files import read_json
@@ -18,6 +21,8 @@ from data_scripts.writing.build_report import REPORT_NAME
 
 CARD_NAME = "README.md"
 LEAK_STAMP = "> **Leak.**"
+_MARKDOWN_PICTURE = re.compile(r"!\[[^\]\n]*\]\(\s*<?([^)\s>]+)")
+_HTML_PICTURE = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']([^\"']+)", re.IGNORECASE)
 KEPT_IDS = "patient ids were kept (--keep_ids)"
 
 
@@ -102,12 +107,36 @@ def _check_names(found: Mapping[str, Any], folder: Path) -> None:
 
 
 def files_to_send(folder: Path) -> dict[str, Path]:
-    """List the card and the shards by their names in the repository; raise a ValueError for a card with local paths."""
+    """List the card, the pictures that it shows and the shards, by their names in the repository.
+
+    Raises:
+        ValueError: If the card has local paths, or shows a picture that is missing, outside the folder, or says in its
+            metadata where it comes from.
+    """
     card = folder / CARD_NAME
     if local := paths_of_this_machine(card.read_text(encoding="utf-8")):
         raise ValueError(f"{card} contains paths of this machine: {', '.join(local)}. Remove them.")
     shards = sorted((folder / DATA_FOLDER).glob("*.parquet"))
-    return {CARD_NAME: card, **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
+    return {CARD_NAME: card, **_pictures_of(card), **{f"{DATA_FOLDER}/{shard.name}": shard for shard in shards}}
+
+
+def _pictures_of(card: Path) -> dict[str, Path]:
+    """Find the previews that a card shows, `![](preview.png)` or `<img src="preview.png">`, beside it."""
+    text, folder = card.read_text(encoding="utf-8"), card.parent.resolve()
+    names = [*_MARKDOWN_PICTURE.findall(text), *_HTML_PICTURE.findall(text)]
+    found = {}
+    for name in dict.fromkeys(unquote(name) for name in names if "://" not in name and not name.startswith("data:")):
+        path = (folder / name).resolve()
+        if not path.is_file() or folder not in path.parents or path.suffix.lower() not in PICTURES:
+            raise ValueError(
+                f"{card} shows {name!r}, which would be missing on the Hub: put a picture ({', '.join(PICTURES)}) of "
+                "this name beside the card, or remove the line."
+            )
+        with Image.open(path) as image:
+            if image.getexif() or getattr(image, "text", None) or {"comment", "xmp"} & image.info.keys():
+                raise ValueError(f"{path} has metadata, which may name someone: save the picture without.")
+        found[path.relative_to(folder).as_posix()] = path
+    return found
 
 
 def publish_dataset(api: HfApi, folder: Path, destination: Destination, num_proc: int = 1) -> str:

@@ -36,7 +36,8 @@ from huggingface_hub.utils.sha import git_hash
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSES = (1.0, 4.0)  # seconds; huggingface_hub itself retries large files only
-_KEPT = ".gitattributes"  # the Hub's own
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")  # previews, which a user adds on the Hub or a card shows
+_KEPT = (".gitattributes",)  # the Hub's own
 _SETTINGS = "https://huggingface.co/settings/tokens"
 _TAG = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.|lock$|$))*")
 _PATH_START = re.compile(r"(?:(?<![\w:/.<])|file://)(?=/\w|[A-Za-z]:[\\/])")
@@ -153,7 +154,7 @@ def upload(api: HfApi, files: Mapping[Destination, Mapping[str, Path]]) -> list[
     repository may have it as its newest commit. Rerun to resume.
 
     Files are given by name in the repository, which is created if missing. Its other files are removed in the same
-    commit: weights or code of an earlier version would be loaded, too.
+    commit: weights or code of an earlier version would be loaded, too. Pictures stay, as nothing loads them.
 
     Returns:
         Addresses of the commits.
@@ -191,8 +192,14 @@ def _holds(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> b
         entries = asked_again(
             lambda: list(api.list_repo_tree(destination.repo_id, recursive=True, repo_type=destination.kind))
         )
-    there = {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != _KEPT}
+    files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    there = {path: entry for path, entry in files.items() if path in paths or not _stays(path)}
     return there.keys() == paths.keys() and all(_is_same(path, there[name]) for name, path in paths.items())
+
+
+def _stays(path: str) -> bool:
+    """Whether a file of a repository stays although it is not sent."""
+    return path in _KEPT or path.lower().endswith(PICTURES)
 
 
 def _is_same(path: Path, there: RepoFile) -> bool:
@@ -207,7 +214,10 @@ def _commit(api: HfApi, paths: Mapping[str, Path], destination: Destination) -> 
 
     def commit() -> CommitInfo:
         # List the files again each time: after a commit whose answer was lost, nothing is left to do.
-        others = sorted(set(api.list_repo_files(repo_id, repo_type=kind)) - {*paths, _KEPT})
+        there = set(api.list_repo_files(repo_id, repo_type=kind)) - paths.keys()
+        others = sorted(path for path in there if not _stays(path))
+        if pictures := sorted(there.difference(others, _KEPT)):
+            logger.info("Pictures that stay in %s: %s", repo_id, ", ".join(pictures))
         if others:
             logger.info("Removed, but kept in the history of %s: %s", repo_id, ", ".join(others))
         operations: list[CommitOperationAdd | CommitOperationDelete] = [

@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from data_scripts import build, publish_dataset
 from data_scripts.auditing.built_folder import shard_digests
@@ -62,6 +63,53 @@ def test_shards_and_card_are_sent_but_not_the_account_of_the_build(study, built,
     publish(out, "--dry_run", "--tag", "v0.2")
     assert "It would get:\nREADME.md\ndata/test-" in capsys.readouterr().out
     assert set(hub.dataset(REPO).tags) == {"v0.1"}
+
+
+PICTURES_IN_A_CARD = (
+    "![rows](preview.png)\n\n<img alt='x' src='images/two%20rows.png' width=50>\n![far](https://example.org/far.png)\n"
+)
+
+
+def test_pictures_that_the_card_shows_are_sent(study, built, tmp_path, hub, capsys):
+    built(study(), **OPEN)
+    out = tmp_path / "out"
+    card = out / "README.md"
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n{PICTURES_IN_A_CARD}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"README.md shows 'preview.png', which would be missing on the Hub"):
+        publish(out)
+    (out / "images").mkdir()
+    for name in ("preview.png", "images/two rows.png", "unused.png"):
+        Image.new("L", (8, 8)).save(out / name)
+    publish(out, "--dry_run")
+    assert "\npreview.png\nimages/two rows.png\ndata/" in capsys.readouterr().out
+    publish(out)
+    sent = hub.dataset(REPO).files
+    assert {name for name in sent if name.endswith(".png")} == {"preview.png", "images/two rows.png"}
+    assert sent["preview.png"] == (out / "preview.png").read_bytes()
+
+
+@pytest.mark.parametrize("shown", ["../secret.png", "/etc/hostname", "notes.txt", "build_report.json"])
+def test_a_card_shows_no_file_that_is_not_its_picture(study, built, tmp_path, hub, shown):
+    built(study(), **OPEN)
+    Image.new("L", (8, 8)).save(tmp_path / "secret.png")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    card = tmp_path / "out" / "README.md"
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n![]({shown})\n", encoding="utf-8")
+    assert_refused(tmp_path / "out", hub, "would be missing on the Hub|paths of this machine")
+
+
+@pytest.mark.parametrize("kind", ["exif", "text", "comment"])
+def test_a_picture_with_metadata_is_not_sent(study, built, tmp_path, hub, kind):
+    built(study(), **OPEN)
+    out, image = tmp_path / "out", Image.new("L", (8, 8))
+    exif, text = Image.Exif(), PngInfo()
+    exif[0x010E] = "John Smith"
+    text.add_text("Author", "John Smith")
+    name = "preview.jpg" if kind == "comment" else "preview.png"
+    image.save(out / name, **{"exif": {"exif": exif}, "text": {"pnginfo": text}, "comment": {"comment": "Smith"}}[kind])
+    card = out / "README.md"
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n![]({name})\n", encoding="utf-8")
+    assert_refused(out, hub, "has metadata, which may name someone")
 
 
 @pytest.mark.parametrize("num_proc", ["0", "-1"])

@@ -10,6 +10,7 @@ from peft.utils import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS_NAME
 
 from data_scripts.hub.upload import Destination, asked_again, check_destination, files_below, hub_errors, upload
+from data_scripts.records import LUMBAR_SPINE
 from data_scripts.system.whole_files import write_folder, write_text
 from train.checkpoints.checkpoint import CHECKPOINT, load_checkpoint
 from train.checkpoints.golden_outputs import GOLDEN, GOLDEN_TENSORS, read_golden_outputs
@@ -42,7 +43,6 @@ def publish(args: PublishArguments) -> None:
     api, model = HfApi(), Destination(repo_id=args.repo_id, private=not args.public, tag=args.tag)
     if not args.dry_run:
         check_destination(api, model)  # reports a wrong token before minutes of checks
-    (Path(args.run) / HUB / CARD_PAGE).unlink(missing_ok=True)  # of an earlier dry run, perhaps with another card
     folders = {model: prepare_adapter(args, api) if args.adapter else prepare_model(args)}
     if args.space:
         folders[replace(model, kind="space")] = prepare_app(args)
@@ -50,9 +50,10 @@ def publish(args: PublishArguments) -> None:
     for destination, folder in folders.items():
         size = sum(path.stat().st_size for path in files[destination].values())
         print(f"{destination.kind} {destination.repo_id}: {folder}, {size / 1e6:.1f} MB")
+    page = card_page(folders[model], args.repo_id)  # replaces that of an earlier call, perhaps with another card
+    print(f"The card as a page, which is not part of the repository: {page}")
     if args.dry_run:
-        page = card_page(folders[model], args.repo_id)
-        print(f"Dry run: nothing was sent. The card as a page, which is not part of the repository: {page}")
+        print("Dry run: nothing was sent.")
         return
     for destination, address in zip(files, upload(api, files), strict=True):
         print(f"Published {destination.kind} {args.tag}: {address}")
@@ -171,19 +172,19 @@ def prepare_app(args: PublishArguments) -> Path:
     """Write the Space that runs the app on the published model to `RUN/hub/space`.
 
     Raises:
-        ValueError: If the run is a classifier, or the index cannot be read, was not encoded by this run's checkpoint,
-            or may not be shown to all.
+        ValueError: If the index cannot be read, was not encoded by this run's checkpoint, or may not be shown to all,
+            or the run is a classifier, which no reports can be compared with.
     """
     run, index = Path(args.run), Path(args.index) if args.index else None
-    if read_config(run / CHECKPOINT).is_classifier:
-        raise ValueError(
-            f"{run} is a classifier, and the app needs a model that compares images with texts: omit --space."
-        )
     if index is not None:
+        if read_config(run / CHECKPOINT).is_classifier:
+            raise ValueError(f"{run} is a classifier, which does not compare images with reports: omit --index.")
         model, _ = load_checkpoint(run / CHECKPOINT)
         read_index(index, weights_sha256(model))
-    folder = run / HUB / "space"
-    write_folder(folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag))
+    folder, anatomy = run / HUB / "space", read_run(run)["data"].get("anatomy") or LUMBAR_SPINE
+    write_folder(
+        folder, lambda unfinished: prepare_space(unfinished, args.repo_id, index, tag=args.tag, anatomy=anatomy)
+    )
     return folder
 
 

@@ -17,11 +17,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from data_scripts.auditing.privacy_check import kinds_in_id
 from data_scripts.privacy.identifiers import find_identifiers
-from data_scripts.records import NOT_STATED
+from data_scripts.records import LUMBAR_SPINE, NOT_STATED
 from train.encoding.chunks import METADATA
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.web_app.answers import MODEL_REVISION
-from train.web_app.report_index import COLUMNS, read_index
+from train.web_app.report_index import COLUMNS, REPORTS_INDEX, read_index
 
 PROJECT = Path(__file__).parents[2]
 APP = "app.py"
@@ -34,7 +34,9 @@ LICENSE = "apache-2.0"
 CARD = "space_card.md.jinja"
 
 
-def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag: str | None = None) -> None:
+def prepare_space(
+    folder: Path, model_id: str, index: Path | None = None, *, tag: str | None = None, anatomy: str = LUMBAR_SPINE
+) -> None:
     """Write what a Space needs to run the app for a model of the Hub.
 
     Args:
@@ -42,6 +44,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
         model_id: Hub id of the model, as `org/name`.
         index: Parquet file of `train/encode.py`, if any; everyone who opens the Space can read its reports.
         tag: Version of the model that the Space loads, whatever is published later; None: the newest.
+        anatomy: What the images show that the model was trained on, for the card.
 
     Raises:
         ValueError: If the folder is not empty, the id is not valid, the project is incomplete, or the index cannot be
@@ -68,7 +71,7 @@ def prepare_space(folder: Path, model_id: str, index: Path | None = None, *, tag
     if index is not None:
         pq.write_table(pq.read_table(index, columns=list(COLUMNS)), folder / INDEX)
     (folder / "requirements.txt").write_text("\n".join(sorted(set(requirements("app")))) + "\n")
-    _write_card(folder / "README.md", model_id, licence, tag)
+    _write_card(folder / "README.md", model_id, licence, tag, anatomy, INDEX if index else "")
 
 
 def licence_of_index(index: Path) -> str:
@@ -156,9 +159,10 @@ def pinned_versions() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==(\S+)", (PROJECT / PINS).read_text(), flags=re.MULTILINE))
 
 
-def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> None:
-    """Write the card; its head tells the Hub how to run the Space."""
-    path.write_text(fill_template(TEMPLATES / CARD, {"model_id": model_id, "reports_licence": licence}) + "\n")
+def _write_card(path: Path, model_id: str, licence: str, tag: str | None, anatomy: str, index: str) -> None:
+    """Write the card; its head tells the Hub how to run the Space, and the app what to load."""
+    values = {"model_id": model_id, "reports_licence": licence, "anatomy": anatomy}
+    path.write_text(fill_template(TEMPLATES / CARD, values) + "\n")
     head = {
         "title": "LumbarCLIP",
         "emoji": "🩻",
@@ -172,6 +176,7 @@ def _write_card(path: Path, model_id: str, licence: str, tag: str | None) -> Non
         "license": LICENSE,
         "models": [model_id],
         **({MODEL_REVISION: tag} if tag else {}),
-        "short_description": "Asks a model about lumbar slices; research only",
+        **({REPORTS_INDEX: index} if index else {}),
+        "short_description": "Asks a model about medical images; research only",
     }
     metadata_save(path, head)

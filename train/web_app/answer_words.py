@@ -7,20 +7,25 @@ from typing import Any
 
 from data_scripts.records import NO_FINDING
 from data_scripts.reports.text import exchange_sides
-from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Scope, ZeroShotCalibration
+from modeling_lumbarclip.configuration_lumbarclip import Scope, ZeroShotCalibration
 from modeling_lumbarclip.scope_lumbarclip import scope_in_words
-from train.web_app.answers import Answer, OwnAnswer, StudyAnswer
+from train.web_app.answers import Answer, AnyReader, OwnAnswer, StudyAnswer
+from train.web_app.classifier import ClassifierReader, Question
 from train.web_app.pictures import thumbnail_html
 from train.web_app.report_index import NearReport
 from train.web_app.uploads import Slice
 
 # Of the paper's pair. What a dataset calls low back pain, its card says: not always that the slice shows a finding.
 _LONG_NAMES = {"LBP": "Low back pain pattern (LBP)", "No Finding": "No finding"}
-SIDES = "The patient’s left is on the right of an axial picture; a single sagittal slice does not tell left from right."
+SIDES = (
+    "The patient’s left is on the right of an axial or frontal picture; a single sagittal slice does not tell left "
+    "from right."
+)
 # Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
 CLOSE = 0.1
 OUTSIDE = "No answer: outside the scope"
-ANSWER_HEADERS = ["Question", "Answer", "Prediction set", "Probabilities"]
+PREDICTION_SET = "Prediction set"
+ANSWER_HEADERS = ["Question", "Answer", PREDICTION_SET, "Probabilities"]
 WORDING_HEADERS = ["Question", "Choice", "Sentences"]
 OWN_HEADERS = ["The slice is", "Share", "Sentences"]
 REPORT_HEADERS = ["Report", "Similarity", "Source"]
@@ -52,28 +57,33 @@ def long_name(name: str) -> str:
     return _LONG_NAMES.get(name, name[:1].upper() + name[1:])
 
 
-def question_name(question: CalibratedQuestion) -> str:
-    """Name a question, for its row or column."""
-    return "What does the slice show?" if question.label is None else f"{long_name(question.label)}?"
+def question_name(label: str | None) -> str:
+    """Name the question about a finding, or, without a label, about exclusive classes; for its row or column."""
+    return "What does the slice show?" if label is None else f"{long_name(label)}?"
 
 
-def answer_rows(answers: Sequence[Answer], calibration: ZeroShotCalibration) -> list[list[str]]:
-    """List the answers of one slice under `ANSWER_HEADERS`, one for each question of the calibration."""
+def answer_headers(reader: AnyReader) -> list[str]:
+    """Head the table of answers; a classifier has no prediction sets."""
+    return [*ANSWER_HEADERS] if reader.calibration else [name for name in ANSWER_HEADERS if name != PREDICTION_SET]
+
+
+def answer_rows(answers: Sequence[Answer]) -> list[list[str]]:
+    """List the answers of one slice under `answer_headers`, one for each question."""
     return [
         [
-            question_name(question),
+            question_name(answer["label"]),
             verdict(answer),
-            ", ".join(map(long_name, answer["prediction_set"])) or "Empty",
+            *([", ".join(map(long_name, answer["prediction_set"])) or "Empty"] if "prediction_set" in answer else []),
             _probabilities(answer["probabilities"]),
         ]
-        for answer, question in zip(answers, calibration.questions, strict=True)
+        for answer in answers
     ]
 
 
 def wording_rows(calibration: ZeroShotCalibration) -> list[list[str]]:
     """List the sentences that represent each choice of each question, under `WORDING_HEADERS`."""
     return [
-        [question_name(question), long_name(choice), " ".join(sentences)]
+        [question_name(question.label), long_name(choice), " ".join(sentences)]
         for question in calibration.questions
         for choice, sentences in zip(question.choices, question.prompts, strict=True)
     ]
@@ -117,16 +127,16 @@ def report_rows(reports: Sequence[NearReport]) -> list[list[str]]:
     return [[near.report, f"{near.similarity:.2f}", near.source] for near in reports]
 
 
-def study_headers(calibration: ZeroShotCalibration) -> list[str]:
+def study_headers(questions: Sequence[Question]) -> list[str]:
     """Head the table of a patient's slices."""
-    return ["Picture", "Slice", *map(question_name, calibration.questions)]
+    return ["Picture", "Slice", *(question_name(question.label) for question in questions)]
 
 
 def study_rows(
     slices: Sequence[Slice],
     outside: Sequence[str | None],
     study: StudyAnswer | None,
-    calibration: ZeroShotCalibration,
+    questions: Sequence[Question],
 ) -> list[list[str]]:
     """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML.
 
@@ -137,7 +147,7 @@ def study_rows(
         [
             thumbnail_html(slice_.image),
             " · ".join(filter(None, (slice_.name, slice_.facts))),
-            *([OUTSIDE] * len(calibration.questions) if reason else map(_cell, next(answered))),
+            *([OUTSIDE] * len(questions) if reason else map(_cell, next(answered))),
         ]
         for slice_, reason in zip(slices, outside, strict=True)
     ]
@@ -145,7 +155,7 @@ def study_rows(
         return rows
     means = [
         percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
-        for question, pooled in zip(calibration.questions, study.pooled, strict=True)
+        for question, pooled in zip(questions, study.pooled, strict=True)
     ]
     return [["", f"The patient: mean of {len(study.of_slices)} slices", *means], *rows]
 
@@ -181,11 +191,15 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
     ).replace("%", " %")
 
 
-def calibrated_on(calibration: ZeroShotCalibration | None) -> str:
+def calibrated_on(reader: AnyReader) -> str:
     """Say what the answers were calibrated on, in one line."""
-    if calibration is None:
+    if isinstance(reader, ClassifierReader):
+        has_temperatures = reader.model.config.class_temperatures is not None
+        of_classes = f"a classifier of {', '.join(reader.classes)}"
+        return f"{of_classes}, {'with temperatures of validation patients' if has_temperatures else 'not calibrated'}"
+    if reader.calibration is None:
         return "not calibrated: it answers only questions in your own words"
-    fitted = calibration.fitted_on
+    fitted = reader.calibration.fitted_on
     if not {"dataset", "split", "num_rows", "num_patients"} <= fitted.keys():
         return "calibrated"
     return (
@@ -201,11 +215,11 @@ def verdict(answer: Answer) -> str:
         >>> verdict({"answer": None, "prediction_set": ["absent", "present"]})
         'No answer: absent and present both remain possible'
     """
-    possible = answer["prediction_set"]
     if answer["answer"] is not None:
         return long_name(answer["answer"])
-    if answer.get("reason"):  # which the page says once for all questions
+    if answer.get("reason"):
         return "No answer"
+    possible = answer["prediction_set"]
     if not possible:
         return "No answer: the slice fits none of the choices"
     all_of_them = "both" if len(possible) == 2 else "all"
@@ -221,6 +235,8 @@ def verdict_lines(answers: Sequence[Answer]) -> list[str]:
         >>> verdict_lines([found, {"label": "stenosis", "answer": None, "prediction_set": []}])
         ['Present: disc bulge', 'No answer: stenosis']
     """
+    if reasons := dict.fromkeys(answer["reason"] for answer in answers if answer.get("reason")):
+        return list(reasons)  # of the slice or the checkpoint, and so of all questions
     lines = []
     for answer in answers:
         if answer["label"] is None:
@@ -233,19 +249,21 @@ def verdict_lines(answers: Sequence[Answer]) -> list[str]:
     return lines
 
 
-def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str:
+def patient_verdict(study: StudyAnswer, questions: Sequence[Question]) -> str:
     """Say what the mean over a patient's slices names, and what else single slices show.
 
     Example:
-        >>> asked = CalibratedQuestion("disc bulge", ["absent", "present"], [["normal"], ["bulge"]], 1.0, [1.0, 1.0])
         >>> bulges = StudyAnswer(of_slices=[], pooled=[{"absent": 0.3, "present": 0.7}])
-        >>> patient_verdict(bulges, ZeroShotCalibration([asked], 0.9, {}))
+        >>> patient_verdict(bulges, [Question("disc bulge", ["absent", "present"])])
         'In the mean over the slices, more likely than not: disc bulge. This is not calibrated for patients.'
     """
-    likely, close = _likely_and_close(study.pooled, calibration)
+    if reasons := dict.fromkeys(
+        answer["reason"] for answers in study.of_slices for answer in answers if answer.get("reason")
+    ):
+        return " ".join(reasons)
+    likely, close = _likely_and_close(study.pooled, questions)
     of_slices = [
-        _likely_and_close([answer["probabilities"] for answer in answers], calibration)[0]
-        for answers in study.of_slices
+        _likely_and_close([answer["probabilities"] for answer in answers], questions)[0] for answers in study.of_slices
     ]
     single = [
         f"{name_in_sentence(name)} ({count} of {len(of_slices)})"
@@ -253,7 +271,7 @@ def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str
         if name not in (*likely, *close, NO_FINDING)
     ]
     likely_names, close_names = [*map(name_in_sentence, likely)], [*map(name_in_sentence, close)]
-    if calibration.questions[0].label is not None:
+    if questions[0].label is not None:
         named = {"more likely than not": likely_names, "too close to say": close_names}
         findings = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
         mean = findings or "none of the findings is more likely than not"
@@ -270,11 +288,11 @@ def patient_verdict(study: StudyAnswer, calibration: ZeroShotCalibration) -> str
 
 
 def _likely_and_close(
-    of_questions: Sequence[dict[str, float]], calibration: ZeroShotCalibration
+    of_questions: Sequence[dict[str, float]], questions: Sequence[Question]
 ) -> tuple[list[str], list[str]]:
     """Name the findings that are likely, or the likeliest of exclusive classes, and those too close to say."""
     likely, close = [], []
-    for question, probabilities in zip(calibration.questions, of_questions, strict=True):
+    for question, probabilities in zip(questions, of_questions, strict=True):
         first, second = sorted(probabilities, key=lambda choice: -probabilities[choice])[:2]
         is_close = probabilities[first] - probabilities[second] < CLOSE
         if question.label is None:

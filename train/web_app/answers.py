@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data_scripts.records import LUMBAR_SPINE
 from data_scripts.reports.text import report_findings
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
+from modeling_lumbarclip import (
+    LumbarCLIPForImageClassification,
+    LumbarCLIPImageProcessor,
+    LumbarCLIPModel,
+    LumbarCLIPOutput,
+    LumbarCLIPProcessor,
+)
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from modeling_lumbarclip.scope_lumbarclip import joined_reasons
 from train.checkpoints.checkpoint import load_checkpoint
+from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.evaluation.protocols.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
+from train.training.run_folder import read_run
+from train.web_app.classifier import ClassifierReader, Question
 from train.web_app.uploads import Slice
 
 MAX_FINDING_LETTERS = 80
@@ -32,20 +43,42 @@ MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version 
 BATCH_SIZE = 16
 BLANKS = ("▁", "Ġ")  # the pieces that SentencePiece and byte-level BPE write for a blank
 
-Answer = dict[str, Any]  # to one question, as `LumbarCLIPProcessor.post_process_zero_shot` returns it
+# To one question, as `LumbarCLIPProcessor.post_process_zero_shot` returns it; a classifier has no `prediction_set`.
+Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Reader:
     """A checkpoint in evaluation mode, ready to read slices.
 
-    `prompt_embeds`, (prompts, D), embed the prompts of the calibration, in their order.
+    `prompt_embeds`, (prompts, D), embed the prompts of the calibration, in their order. `scope` is what the checkpoint
+    was trained on, as its configuration says, or the run beside it.
     """
 
     model: LumbarCLIPModel
     processor: LumbarCLIPProcessor
     calibration: ZeroShotCalibration | None
     prompt_embeds: Tensor
+    scope: dict[str, Any] | None = None
+
+    @property
+    def image_processor(self) -> Any:
+        """The part of the processor that prepares slices."""
+        return self.processor.image_processor
+
+    @property
+    def anatomy(self) -> str | None:
+        """What the images show that it was trained on."""
+        return (self.scope or {}).get("anatomy") or self.processor.anatomy
+
+    @property
+    def questions(self) -> list[Question]:
+        """What it was calibrated for."""
+        asked = self.calibration.questions if self.calibration else []
+        return [Question(question.label, question.choices) for question in asked]
+
+
+AnyReader = Reader | ClassifierReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +103,42 @@ class StudyAnswer:
     pooled: list[dict[str, float]]
 
 
-def open_reader(name: str, revision: str | None = None) -> Reader:
-    """Load a checkpoint from a folder or the Hub.
+def open_reader(name: str, revision: str | None = None) -> AnyReader:
+    """Load a pretrained checkpoint or a fine-tuned classifier from a folder or the Hub.
 
     Raises:
-        ValueError: If there is no checkpoint, or it does not compare images with texts.
+        ValueError: If there is no checkpoint, or a file of it is damaged.
     """
-    model, processor = load_checkpoint(name, revision)
-    return make_reader(model, processor, name)
+    folder = find_checkpoint(name, revision)
+    config = read_config(folder)
+    scope = getattr(config, "scope", None) or scope_of_run(folder.resolve().parent)
+    if config.is_classifier:
+        parts = load_parts(folder, LumbarCLIPForImageClassification, LumbarCLIPImageProcessor)
+        return ClassifierReader(*parts, scope=scope)
+    return make_reader(*load_checkpoint(name, revision), scope)
 
 
-def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, name: str = "The model") -> Reader:
-    """Prepare a model for reading; raise `ValueError` if it does not compare images with texts."""
-    if not hasattr(model, "text_to_patch_similarity"):
-        raise ValueError(f"{name} is a {type(model).__name__}; the app needs a LumbarCLIPModel from train/pretrain.py.")
+def scope_of_run(folder: Path) -> dict[str, Any] | None:
+    """Read what a run was trained on from its `run.json`; None if the folder is none of a run, or does not say."""
+    try:
+        data = read_run(folder)["data"]
+        return {
+            "planes": list(data["planes"]),
+            "sequences": list(data["sequences"]),
+            "anatomy": data.get("anatomy") or (LUMBAR_SPINE if data["synthetic"] else None),
+            "is_synthetic": data["synthetic"],
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it only helps to choose examples
+        return None
+
+
+def make_reader(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, scope: dict[str, Any] | None = None) -> Reader:
+    """Prepare a model that compares images with texts for reading; `scope` is what it was trained on, if known."""
     stored = model.config.calibration
     calibration = None if stored is None else ZeroShotCalibration.from_dict(stored)
     texts = [] if calibration is None else prompt_texts(calibration)
     embeds = embed_texts(model, processor, texts) if texts else torch.zeros(0)
-    return Reader(model, processor, calibration, embeds)
+    return Reader(model, processor, calibration, embeds, scope or getattr(model.config, "scope", None))
 
 
 @torch.no_grad()
@@ -98,56 +148,69 @@ def embed_texts(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, texts: l
     return model.get_text_features(**inputs).pooler_output
 
 
-def seen_slice(reader: Reader, image: Image.Image) -> Image.Image:
+def seen_slice(reader: AnyReader, image: Image.Image) -> Image.Image:
     """Pad and resize a grey slice as the processor does, to hold it without its full size (mode `L`)."""
-    seen = reader.processor.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+    seen = reader.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
     return Image.fromarray(seen["pixel_values"][0, 0].to(torch.uint8).numpy())
 
 
 @torch.no_grad()
-def embed_slices(reader: Reader, slices: Sequence[Slice]) -> tuple[Tensor, list[str | None]]:
-    """Embed slices to unit length, (B, D), and say which are outside the scope of the checkpoint, and why."""
+def embed_slices(reader: AnyReader, slices: Sequence[Slice]) -> tuple[Tensor, list[str | None]]:
+    """Embed slices to unit length, (B, D), and say which are outside the scope of the checkpoint, and why.
+
+    A classifier gives its logits, (B, K), in place of embeddings.
+    """
     embeds: list[Tensor] = []
     outside: list[str | None] = []
     for start in range(0, len(slices), BATCH_SIZE):
         batch = slices[start : start + BATCH_SIZE]
-        output = reader.model(pixel_values=pixel_values(reader, [slice_.seen for slice_ in batch]))
-        embeds.append(output.image_embeds)
-        outside += reader.model.scope_reasons(output.image_features, [slice_.header for slice_ in batch])
+        pixels = pixel_values(reader, [slice_.seen for slice_ in batch])
+        if isinstance(reader, ClassifierReader):
+            of_batch, features = reader.logits(pixels)
+        else:
+            output = reader.model(pixel_values=pixels)
+            of_batch, features = output.image_embeds, output.image_features
+        embeds.append(of_batch)
+        outside += reader.model.scope_reasons(features, [slice_.header for slice_ in batch])
     return torch.cat(embeds), outside
 
 
-def pixel_values(reader: Reader, images: list[Image.Image]) -> Tensor:
+def pixel_values(reader: AnyReader, images: list[Image.Image]) -> Tensor:
     """Prepare slices as `seen_slice` returns them for the model. Shape (B, 3, H, W)."""
     done = {"do_window_eight_bit": False, "do_pad_to_square": False, "do_resize": False}
-    prepared = reader.processor.image_processor(images, return_tensors="pt", **done)
+    prepared = reader.image_processor(images, return_tensors="pt", **done)
     return prepared["pixel_values"].to(reader.model.device)
 
 
 def calibrated_answers(
-    reader: Reader, image_embeds: Tensor, outside: Sequence[str | None] | None = None
+    reader: AnyReader, image_embeds: Tensor, outside: Sequence[str | None] | None = None
 ) -> list[list[Answer]]:
-    """Answer the checkpoint's own questions for each slice; a slice `outside` the scope gets scores, but no answer.
+    """Answer the checkpoint's own questions for each slice of `embed_slices`; one `outside` the scope only gets scores.
 
     Raises:
-        ValueError: If the checkpoint has no calibration.
+        ValueError: If it compares images with texts, and has no calibration.
     """
+    of_slices = _answers(reader, image_embeds)
+    return [
+        answers
+        if reason is None
+        else [{**answer, "answer": None, "reason": joined_reasons(reason, answer["reason"])} for answer in answers]
+        for answers, reason in zip(of_slices, outside or [None] * len(of_slices), strict=True)
+    ]
+
+
+def _answers(reader: AnyReader, image_embeds: Tensor) -> list[list[Answer]]:
+    if isinstance(reader, ClassifierReader):
+        return reader.answers(image_embeds)
     output = LumbarCLIPOutput(
         image_embeds=image_embeds,
         text_embeds=reader.prompt_embeds,
         inverse_temperature=reader.model.inverse_temperature.detach(),
     )
-    of_slices = reader.processor.post_process_zero_shot(output, reader.model.config.calibration, model=reader.model)
-    reasons = outside or [None] * len(of_slices)
-    return [
-        answers
-        if reason is None
-        else [{**answer, "answer": None, "reason": joined_reasons(reason, answer["reason"])} for answer in answers]
-        for answers, reason in zip(of_slices, reasons, strict=True)
-    ]
+    return reader.processor.post_process_zero_shot(output, reader.model.config.calibration, model=reader.model)
 
 
-def study_answer(reader: Reader, image_embeds: Tensor) -> StudyAnswer:
+def study_answer(reader: AnyReader, image_embeds: Tensor) -> StudyAnswer:
     """Answer for a patient: for each slice, and by the mean of their probabilities."""
     of_slices = calibrated_answers(reader, image_embeds)
     probabilities = np.array([[list(answer["probabilities"].values()) for answer in row] for row in of_slices])

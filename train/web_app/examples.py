@@ -1,13 +1,17 @@
-"""Draw slices of no patient, with known findings, to try the app with."""
+"""Draw slices of no patient, with known findings, to try a model with that was trained on such."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
+from data_scripts.records import LUMBAR_SPINE
 from data_scripts.sources.synthetic.findings import LevelFindings
 from data_scripts.sources.synthetic.source import draw_slice
 from train.web_app.uploads import See, Upload, make_slice
 
+PLANE = "axial"
 SEED = 2026  # datasets are built with the seed 0, so no training has seen these
 
 
@@ -41,6 +45,24 @@ STUDY_FINDINGS = (
     LevelFindings(level="L4/L5", bulge="moderate", dehydration=True),
     LevelFindings(level="L5/S1", protrusion="severe", protrusion_site="right paracentral", dehydration=True),
 )
+
+
+def fits_examples(scope: Mapping[str, Any] | None) -> bool:
+    """Whether a model was trained on slices like the examples: drawn, axial, of a lumbar spine.
+
+    Any other, and one that does not record what it was trained on, gets none: it may never have seen such slices.
+
+    Example:
+        >>> scope = {"planes": ["axial"], "anatomy": "lumbar spine", "is_synthetic": True}
+        >>> fits_examples(scope), fits_examples({**scope, "anatomy": "knee"}), fits_examples(None)
+        (True, False, False)
+    """
+    scope = scope or {}
+    return (
+        scope.get("is_synthetic") is True
+        and PLANE in (scope.get("planes") or ())
+        and scope.get("anatomy") == LUMBAR_SPINE
+    )
 
 
 def example_upload(example: Example, see: See) -> Upload:

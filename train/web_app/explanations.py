@@ -12,7 +12,7 @@ from torch import Tensor
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, text_to_patch_similarity
 from train.evaluation.protocols.zero_shot import prompt_ensemble
-from train.web_app.answers import Reader, embed_texts, own_question, pixel_values
+from train.web_app.answers import AnyReader, Reader, embed_texts, own_question, pixel_values
 from train.web_app.uploads import Slice
 
 METHODS: dict[str, Callable[..., Tensor]] = {
@@ -35,8 +35,13 @@ class Subject:
     choice: int
 
 
-def subjects(reader: Reader, finding: str = "") -> list[Subject]:
-    """List what can be explained: the user's own finding, if any, choices of exclusive classes, and findings."""
+def subjects(reader: AnyReader, finding: str = "") -> list[Subject]:
+    """List what can be explained: the user's own finding, if any, choices of exclusive classes, and findings.
+
+    Maps compare texts, so nothing of a classifier.
+    """
+    if not isinstance(reader, Reader):
+        return []
     listed = [Subject(name=finding, question=own_question(reader.processor, finding), choice=1)] if finding else []
     for question in reader.calibration.questions if reader.calibration else []:
         if question.label is None:

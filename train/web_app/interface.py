@@ -13,22 +13,23 @@ from typing import Any, cast
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from data_scripts.records import KNEE, LUMBAR_SPINE
 from train.web_app.answer_words import (
-    ANSWER_HEADERS,
     OWN_HEADERS,
     REPORT_HEADERS,
     REPORTS_HEADING,
     REPORTS_NOTE,
     SIDES,
     WORDING_HEADERS,
+    answer_headers,
     calibrated_on,
     coverage_words,
     scope_note,
     study_headers,
     wording_rows,
 )
-from train.web_app.answers import Reader, own_finding, seen_slice, unknown_words
-from train.web_app.examples import EXAMPLES, Example, example_study, example_upload
+from train.web_app.answers import AnyReader, Reader, own_finding, seen_slice, unknown_words
+from train.web_app.examples import EXAMPLES, Example, example_study, example_upload, fits_examples
 from train.web_app.explanations import METHODS, NO_MAP, subjects
 from train.web_app.pictures import headline_html, message_html
 from train.web_app.receiving import forget
@@ -37,28 +38,38 @@ from train.web_app.serving import MAX_WAITING, SECONDS_KEPT
 from train.web_app.uploads import HeldUploads, UnusableUploadError, Upload, read_study, read_upload
 from train.web_app.views import Rows, view_slice, view_study
 
-SUGGESTED_FINDINGS = (
-    *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
-    *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
-)
+SUGGESTED_FINDINGS = {
+    LUMBAR_SPINE: (
+        *("disc bulge", "disc protrusion", "spinal canal stenosis", "foraminal narrowing", "nerve root compression"),
+        *("disc dehydration", "disc space narrowing", "endplate changes", "spondylolisthesis"),
+    ),
+    KNEE: ("osteoarthritis", "osteophytes", "joint space narrowing", "sclerosis"),
+}
 NOT_FOR = "Not a medical device; not for diagnosis, and not for any decision about a patient."
 # Of the two, a phone shows the one that leaves the notice a single line; the page ends with the other.
 NOTICE = (
     '<div role="note"><b>Research use only.</b> '
     f'<span class="lc-wide">{NOT_FOR}</span><span class="lc-narrow">Not for diagnosis.</span></div>'
 )
-HEAD = (
-    "<h1>LumbarCLIP</h1><p>Show it an image of the {}. It compares the picture with sentences of radiology "
-    "reports and says which fit, how sure it is, and when it does not know.</p>"
-    '<p class="lc-small">Model: {}, {}. {}</p><p class="lc-small">{}</p>'
+HEAD = '<h1>LumbarCLIP</h1><p>{} {}</p><p class="lc-small">Model: {}, {}. {}</p><p class="lc-small">{}</p>'
+SHOW_IT = "Show it an image of the {}."
+SHOW_IT_ANY = "Show it an image like those that it was trained on."
+COMPARES = (
+    "It compares the picture with sentences of radiology reports and says which fit, how sure it is, and when it does "
+    "not know."
 )
+CLASSIFIES = "It says which of the classes that it was fine-tuned for fit, and how sure it is."
 EMPTY = '<div class="lc-empty">{}</div>'
-NO_SLICE = EMPTY.format("Upload a slice, or take an example: the answers appear here.")
-NO_STUDY = EMPTY.format("Upload the slices of one patient, or take the example: the answers appear here.")
+NO_SLICE = EMPTY.format("Upload a slice{}: the answers appear here.")
+NO_STUDY = EMPTY.format("Upload the slices of one patient{}: the answers appear here.")
 FORGOTTEN = EMPTY.format(
     "The slice is no longer in memory: the page was idle for a while, or many others are using it. Upload it again."
 )
 NO_FILE = "The file did not arrive. Upload it again."
+OF_CLASSIFIER = (
+    "The answer is the likelier choice. A classifier carries no prediction sets: it never abstains, and answers any "
+    "picture."
+)
 NO_CALIBRATION = (
     "This checkpoint has no calibration, so it has no questions of its own and no probabilities to trust. Ask for a "
     "finding in your own words, about one slice."
@@ -86,14 +97,14 @@ SHOW_ANSWERS = """() => {
 SET_OPACITY = "(percent) => document.documentElement.style.setProperty('--lc-opacity', percent / 100)"
 
 
-def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
+def build_page(reader: AnyReader, model_name: str, index: ReportIndex | None = None) -> gr.Blocks:
     """Build the page for a checkpoint, called `model_name` there, and an index of reports, if any."""
     with gr.Blocks(title="LumbarCLIP", analytics_enabled=False) as page:
         gr.HTML(NOTICE, elem_id="notice")
-        calibrated = escape(calibrated_on(reader.calibration))
-        scope = escape(scope_note(reader.model.config.scope))
-        head = escape(reader.processor.anatomy), escape(model_name), calibrated, scope, escape(SIDES)
-        gr.HTML(HEAD.format(*head), elem_classes="lc-head")
+        show_it = SHOW_IT.format(reader.anatomy) if reader.anatomy else SHOW_IT_ANY
+        does = COMPARES if isinstance(reader, Reader) else CLASSIFIES
+        head = (show_it, does, model_name, calibrated_on(reader), scope_note(reader.model.config.scope), SIDES)
+        gr.HTML(HEAD.format(*map(escape, head)), elem_classes="lc-head")
         with gr.Tab("One slice"):
             _slice_tab(reader, index)
         with gr.Tab("Study of one patient"):
@@ -103,8 +114,15 @@ def build_page(reader: Reader, model_name: str, index: ReportIndex | None = None
     return page
 
 
-def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
-    suggested = [finding for finding in SUGGESTED_FINDINGS if not unknown_words(reader.processor, finding)]
+def _slice_tab(reader: AnyReader, index: ReportIndex | None) -> None:
+    takes_words = isinstance(reader, Reader)
+    suggested = [
+        finding
+        for finding in SUGGESTED_FINDINGS.get(reader.anatomy or "", ())
+        if isinstance(reader, Reader) and not unknown_words(reader.processor, finding)
+    ]
+    examples = EXAMPLES if fits_examples(reader.scope) else ()
+    no_slice = NO_SLICE.format(", or take an example" if examples else "")
     what = index.what if index else "images"
     held = HeldUploads()
     upload = gr.State(None)  # its key
@@ -112,17 +130,19 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     with gr.Row(elem_classes="lc-parts"):  # in the order of a phone
         with gr.Column(min_width=320, elem_classes="lc-take"):
             file = gr.File(label="Slice: DICOM or image", height=150)
-            gr.HTML(SMALL.format("Or take a drawn example:"))
-            with gr.Row(elem_classes="lc-examples"):
-                buttons = [gr.Button(example.name, size="sm", min_width=100) for example in EXAMPLES]
+            with gr.Column(visible=bool(examples)):
+                gr.HTML(SMALL.format("Or take a drawn example:"))
+                with gr.Row(elem_classes="lc-examples"):
+                    buttons = [gr.Button(example.name, size="sm", min_width=100) for example in examples]
             message = gr.HTML()
             frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
         with gr.Column(min_width=320, elem_classes="lc-answers"):
-            headline = gr.HTML(NO_SLICE)
+            headline = gr.HTML(no_slice)
             score_outside = gr.Checkbox(False, label="Show scores all the same", visible=False)
-            answers = _table("Answers", ANSWER_HEADERS, ["21%", "27%", "25%", "27%"])
+            headers = answer_headers(reader)
+            answers = _table("Answers", headers, ["21%", "27%", "25%", "27%"] if len(headers) == 4 else None)
             _reading_aid(reader)
-            with gr.Group():
+            with gr.Group(visible=takes_words):
                 label = "A finding of your own: pick one, or write it in a few words"
                 own_text = gr.Dropdown(suggested, value="", allow_custom_value=True, label=label)
                 ask = gr.Button("Ask", variant="primary")
@@ -141,14 +161,14 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
                     subject = gr.Dropdown([], label="What it explains")
                 gr.HTML(SMALL.format(NO_EVIDENCE))
 
-    view = partial(_show_slice, reader, index, held)
+    view = partial(_show_slice, reader, index, held, missing=no_slice)
     inputs = [upload, frame, finding, subject, method, score_outside]
     outputs = [picture, map_controls, subject, headline, score_outside, answers, own_note, own, nearest, reports]
     taken = [upload, frame, subject, message, file, score_outside]
     _on(file.upload, partial(_take_file, reader, held), [file], taken, preprocess=False).success(
         view, inputs, outputs, **_PRIVATE
     ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
-    for button, example in zip(buttons, EXAMPLES, strict=True):
+    for button, example in zip(buttons, examples, strict=True):
         _on(button.click, partial(_take_example, reader, held, example), [], taken).success(
             view, inputs, outputs, **_PRIVATE
         ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
@@ -162,22 +182,24 @@ def _slice_tab(reader: Reader, index: ReportIndex | None) -> None:
     opacity.input(None, [opacity], [], js=SET_OPACITY, **_PRIVATE)
 
 
-def _study_tab(reader: Reader) -> None:
-    if not reader.calibration:
+def _study_tab(reader: AnyReader) -> None:
+    if not reader.questions:
         gr.HTML(message_html([NO_CALIBRATION], "note"))
         return
     files = gr.File(label="Slices of one patient: DICOM or images", file_count="multiple", height=150)
-    example = gr.Button("Example: six slices of one drawn patient", size="sm")
+    has_example = fits_examples(reader.scope)
+    no_study = NO_STUDY.format(", or take the example" if has_example else "")
+    example = gr.Button("Example: six slices of one drawn patient", size="sm", visible=has_example)
     message = gr.HTML()
-    verdict = gr.HTML(NO_STUDY)
-    headers = study_headers(reader.calibration)
+    verdict = gr.HTML(no_study)
+    headers = study_headers(reader.questions)
     others = len(headers) - 1
     widths = ["84px", "220px", *["150px"] * (others - 1)]
     slices = _table("Slice by slice", headers, widths, datatype=["html", *["str"] * others])
     gr.HTML(SMALL.format(MEAN))
     _reading_aid(reader)
     shown = [verdict, slices, message, files]
-    _on(files.upload, partial(_show_study_files, reader), [files], shown, preprocess=False)
+    _on(files.upload, partial(_show_study_files, reader, no_study), [files], shown, preprocess=False)
     _on(example.click, partial(_show_study_example, reader), [], shown)
 
 
@@ -198,8 +220,11 @@ def _table(
     )
 
 
-def _reading_aid(reader: Reader) -> None:
+def _reading_aid(reader: AnyReader) -> None:
     """Say what a prediction set promises, and which sentences represent each choice."""
+    if not isinstance(reader, Reader):
+        gr.HTML(SMALL.format(OF_CLASSIFIER))
+        return
     if not reader.calibration:
         gr.HTML(message_html([NO_CALIBRATION], "note"))
         return
@@ -228,7 +253,7 @@ def uploaded_paths(sent: dict[str, Any] | list[dict[str, Any]]) -> list[Path]:
     return [path for path in paths if folder in path.parents]
 
 
-def _take_file(reader: Reader, held: HeldUploads, sent: dict[str, Any] | list[dict[str, Any]]) -> tuple[Any, ...]:
+def _take_file(reader: AnyReader, held: HeldUploads, sent: dict[str, Any] | list[dict[str, Any]]) -> tuple[Any, ...]:
     paths = uploaded_paths(sent)
     try:
         if not paths:
@@ -241,7 +266,7 @@ def _take_file(reader: Reader, held: HeldUploads, sent: dict[str, Any] | list[di
         forget(paths, Path(get_upload_folder()))
 
 
-def _take_example(reader: Reader, held: HeldUploads, example: Example) -> tuple[Any, ...]:
+def _take_example(reader: AnyReader, held: HeldUploads, example: Example) -> tuple[Any, ...]:
     return _taken(held, example_upload(example, partial(seen_slice, reader)))
 
 
@@ -253,8 +278,9 @@ def _taken(held: HeldUploads, upload: Upload | None, problem: str = "") -> tuple
     return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None, False
 
 
-def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
+def _take_finding(reader: AnyReader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
     """Values of finding, subject and refusal."""
+    assert isinstance(reader, Reader), "a classifier takes no words"
     try:
         finding = own_finding(reader.processor, text or "")
     except ValueError as error:
@@ -264,7 +290,7 @@ def _take_finding(reader: Reader, text: str, finding: str, subject: str | None) 
 
 
 def _show_slice(
-    reader: Reader,
+    reader: AnyReader,
     index: ReportIndex | None,
     held: HeldUploads,
     key: HeldUploads.Key | None,
@@ -274,7 +300,7 @@ def _show_slice(
     method: str,
     score_outside: bool,
     *,
-    missing: str = NO_SLICE,
+    missing: str,
 ) -> tuple[Any, ...]:
     """Values of picture, map controls, subject, headline, scores outside, answers, own note, own, nearest, reports."""
     hidden = gr.Column(visible=False)
@@ -304,7 +330,7 @@ def _rows(rows: Rows) -> gr.Dataframe:
     return gr.Dataframe(value=rows, visible=bool(rows))
 
 
-def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[Any, ...]:
+def _show_study_files(reader: AnyReader, no_study: str, sent: list[dict[str, Any]]) -> tuple[Any, ...]:
     """Values of verdict, slices, message and files."""
     paths = uploaded_paths(sent)
     try:
@@ -312,15 +338,15 @@ def _show_study_files(reader: Reader, sent: list[dict[str, Any]]) -> tuple[Any, 
             raise UnusableUploadError(NO_FILE)
         return _shown_study(reader, read_study(paths, partial(seen_slice, reader)))
     except UnusableUploadError as error:
-        return NO_STUDY, _rows([]), message_html([str(error)]), None
+        return no_study, _rows([]), message_html([str(error)]), None
     finally:
         forget(paths, Path(get_upload_folder()))
 
 
-def _show_study_example(reader: Reader) -> tuple[Any, ...]:
+def _show_study_example(reader: AnyReader) -> tuple[Any, ...]:
     return _shown_study(reader, example_study(partial(seen_slice, reader)))
 
 
-def _shown_study(reader: Reader, upload: Upload) -> tuple[Any, ...]:
+def _shown_study(reader: AnyReader, upload: Upload) -> tuple[Any, ...]:
     verdict, rows = view_study(reader, upload)
     return message_html([verdict], "note"), _rows(rows), message_html(upload.notes, "note"), None

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from train.encoding.arguments import WHAT
 from train.encoding.chunks import METADATA
 
+REPORTS_INDEX = "reports_index"  # in the head of a Space's card: the file of its index
 COLUMNS = ("embedding", "report", "source")
 COMMAND = "python train/encode.py --checkpoint CHECKPOINT --dataset DATASET --what {what} --out INDEX.parquet"
 

@@ -14,7 +14,7 @@ from train.web_app.answer_words import (
     study_rows,
     verdict_lines,
 )
-from train.web_app.answers import Answer, Reader, calibrated_answers, embed_slices, own_answer, study_answer
+from train.web_app.answers import Answer, AnyReader, Reader, calibrated_answers, embed_slices, own_answer, study_answer
 from train.web_app.explanations import METHODS, NO_MAP, explanation_map, heat_picture, legend_picture, subjects
 from train.web_app.pictures import slice_html
 from train.web_app.report_index import ReportIndex
@@ -42,7 +42,7 @@ class SliceView:
 
 
 def view_slice(
-    reader: Reader,
+    reader: AnyReader,
     index: ReportIndex | None,
     slice_: Slice,
     *,
@@ -75,8 +75,8 @@ def view_slice(
             own_notes=[],
             reports=[],
         )
-    answers = calibrated_answers(reader, embeds, [outside])[0] if reader.calibration else []
-    own = own_answer(reader, embeds, finding) if finding else None
+    answers = calibrated_answers(reader, embeds, [outside])[0] if reader.questions else []
+    own = own_answer(reader, embeds, finding) if finding and isinstance(reader, Reader) else None
     names = [explained.name for explained in subjects(reader, finding)]
     subject = subject if subject in names else (finding or likeliest(answers))
     nearest = index.nearest(embeds[0].float().cpu().numpy(), NUM_REPORTS) if index else []
@@ -86,26 +86,24 @@ def view_slice(
         subjects=names,
         outside=outside or "",
         verdicts=[outside, SCORES_ONLY] if outside else verdict_lines(answers),
-        answers=answer_rows(answers, reader.calibration) if reader.calibration else [],
+        answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
         reports=report_rows(nearest),
     )
 
 
-def view_study(reader: Reader, upload: Upload) -> tuple[str, Rows]:
+def view_study(reader: AnyReader, upload: Upload) -> tuple[str, Rows]:
     """Answer for a patient with a sentence, and rows of the mean and of each slice; none outside the scope counts.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
     """
-    if reader.calibration is None:
-        raise ValueError("This checkpoint has no calibration, and so no questions to ask about a patient.")
     embeds, outside = embed_slices(reader, upload.slices)
     inside = [place for place, reason in enumerate(outside) if reason is None]
     study = study_answer(reader, embeds[inside]) if inside else None
-    verdict = [patient_verdict(study, reader.calibration)] if study else []
-    rows = study_rows(upload.slices, outside, study, reader.calibration)
+    verdict = [patient_verdict(study, reader.questions)] if study else []
+    rows = study_rows(upload.slices, outside, study, reader.questions)
     return " ".join([*verdict, *outside_notes(outside)]), rows
 
 
@@ -129,9 +127,9 @@ def likeliest(answers: Sequence[Answer]) -> str:
     return max(probabilities, key=lambda name: probabilities[name], default="")
 
 
-def _picture(reader: Reader, slice_: Slice, finding: str, subject: str, method: str) -> str:
+def _picture(reader: AnyReader, slice_: Slice, finding: str, subject: str, method: str) -> str:
     explained = {found.name: found for found in subjects(reader, finding)}.get(subject)
-    if method not in METHODS or explained is None:
+    if method not in METHODS or explained is None or not isinstance(reader, Reader):
         return slice_html(slice_, None, "")
     said: list[str] = []
     name = name_in_sentence(subject)

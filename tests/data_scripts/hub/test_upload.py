@@ -75,6 +75,21 @@ def test_the_next_version_takes_away_what_it_has_not_and_sends_what_is_new(hub, 
     assert model.messages == ["Publish v0.1", "Publish v0.2"] and set(model.tags) == {"v0.1", "v0.2"}
 
 
+def test_pictures_that_were_added_on_the_hub_stay(hub, api, folder, caplog):
+    upload(api, {MINE: files_below(folder)})
+    model = hub.model(MINE.repo_id)
+    added = dict.fromkeys(("preview.png", "images/Card.JPG"), (b"picture", False))
+    model.commit("By hand", model.commits[-1][2] | added | {"old.bin": (b"weights", False)})
+    with caplog.at_level("INFO"):
+        upload(api, {Destination(repo_id=MINE.repo_id, tag="v0.2"): files_below(folder)})
+    model = hub.model(MINE.repo_id)
+    assert without_attributes(model) == files_of(folder) | dict.fromkeys(added, b"picture")
+    assert "Pictures that stay in lumbar-lab/model: images/Card.JPG, preview.png" in caplog.text
+    again = {Destination(repo_id=MINE.repo_id, tag="v0.2"): files_below(folder)}
+    upload(api, again)  # the same version: nothing to do, whatever pictures there are
+    assert set(model.tags) == {"v0.1", "v0.2"}
+
+
 def test_several_repositories_of_one_id(hub, api, folder):
     app = Destination(repo_id=MINE.repo_id, kind="space")
     upload(api, {MINE: files_below(folder), app: {"app.py": folder / "README.md"}})

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -133,7 +134,7 @@ def test_a_dry_run_writes_the_folder_and_asks_the_hub_nothing(run, trusting, hub
     assert "<h1>model</h1>" in (run / "hub" / "card.html").read_text()
     published(run)
     assert "card.html" not in hub.model(REPO).files
-    assert not (run / "hub" / "card.html").exists()  # it might show another card than the one that was sent
+    assert "<h1>model</h1>" in (run / "hub" / "card.html").read_text()  # written again: that of the card that was sent
 
 
 def test_a_run_without_figures_is_published_only_if_wanted_and_says_so(run, trusting, hub):
@@ -189,11 +190,13 @@ def test_what_its_card_keeps_from_others_is_not_made_public(run, trusting, hub, 
     assert hub.model(REPO).private
 
 
-def test_a_classifier_has_no_app(run, trusting, hub):
+def test_a_classifier_has_an_app_but_no_reports_to_compare_with(run, trusting, hub, tmp_path):
     make_classifier(run)
-    with pytest.raises(ValueError, match="is a classifier, and the app needs a model that compares"):
-        publication.prepare_app(PublishArguments(run=str(run), repo_id=REPO, space=True))
+    args = PublishArguments(run=str(run), repo_id=REPO, space=True)
+    with pytest.raises(ValueError, match="is a classifier, which does not compare images with reports: omit --index"):
+        publication.prepare_app(replace(args, index=str(tmp_path / "index.parquet")))
     assert not (run / "hub").exists()
+    assert REPO in (publication.prepare_app(args) / "README.md").read_text()
 
 
 def test_what_cannot_be_published_is_refused_before_anything_is_sent(run, trusting, hub):

@@ -24,7 +24,14 @@ def test_the_card_tells_the_hub_how_to_run_it(tmp_path):
     assert head["models"] == ["org/lumbar"]
     assert head["license"] == "apache-2.0"
     assert len(head["short_description"]) <= 60  # what the Hub takes
+    assert "reports_index" not in head  # a file that happens to be there is not read
     assert "Research use only" in (tmp_path / "space" / "README.md").read_text()
+
+
+def test_the_card_asks_for_what_the_model_knows(tmp_path):
+    prepare_space(tmp_path / "space", "org/knees", anatomy="knee")
+    card = (tmp_path / "space" / "README.md").read_text()
+    assert "Upload an image of the knee" in card and "spine" not in card
 
 
 def test_it_holds_code_and_words_alone(tmp_path):
@@ -53,6 +60,7 @@ def test_requirements_are_those_of_the_extra_and_not_ourselves(tmp_path):
 def test_an_index_is_copied_without_what_the_app_does_not_show(tmp_path):
     write_index(tmp_path / "mine.parquet", np.eye(4), ["No disc bulge."] * 4, patient_id=["p"] * 4)
     prepare_space(tmp_path / "space", "org/lumbar", tmp_path / "mine.parquet")
+    assert metadata_load(tmp_path / "space" / "README.md")["reports_index"] == "index.parquet"
     assert "with this licence: cc-by-4.0." in (tmp_path / "space" / "README.md").read_text()
     assert pq.read_schema(tmp_path / "space" / "index.parquet").names == ["embedding", "report", "source"]
 
@@ -128,7 +136,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 @pytest.mark.slow
 def test_the_app_of_a_space_imports_without_the_project_and_knows_its_model(tmp_path):
     prepare_space(tmp_path / "space", "org/lumbar", tag="v0.2")
-    script = "import app, train; print(train.__file__, *app.model_of_space(app.HERE / 'README.md'))"
+    script = "import app, train; print(train.__file__, *app.content_of_space(app.HERE / 'README.md'))"
     settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path / "space", env=settings, capture_output=True, text=True

@@ -29,6 +29,18 @@ CALIBRATION = {
 }
 
 
+# What a model was trained on that the app's examples suit.
+SCOPE = {
+    "planes": ["axial"],
+    "sequences": ["T1", "T2"],
+    "anatomy": "lumbar spine",
+    "is_synthetic": True,
+    "num_patients": 12,
+    "check": None,
+    "no_check": "too few patients",
+}
+
+
 @pytest.fixture
 def uncalibrated(tiny_model, tiny_processor):
     return make_reader(tiny_model, tiny_processor)
@@ -38,6 +50,7 @@ def calibrate(model):
     """Give a model `CALIBRATION`, as if it had been fitted on its weights."""
     fitted_on = {**CALIBRATION["fitted_on"], "weights": weights_digests(model)}
     model.config.calibration = {**CALIBRATION, "fitted_on": fitted_on}
+    model.config.scope = SCOPE
 
 
 @pytest.fixture

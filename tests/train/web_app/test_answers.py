@@ -14,7 +14,6 @@ from tests.conftest import WORDS
 from train.web_app.answers import (
     calibrated_answers,
     embed_slices,
-    make_reader,
     own_answer,
     own_finding,
     pixel_values,
@@ -185,11 +184,6 @@ def test_chinese_letters_are_words_of_a_vocabulary_and_their_bytes_are_not(tiny_
 def test_an_own_answer_carries_the_words_that_the_model_does_not_know(reader, images):
     asked = own_answer(reader, embed(reader, images[:1]), "foraminal disc bulge")
     assert asked.unknown_words == ["foraminal"]
-
-
-def test_a_checkpoint_without_texts_is_refused(tiny_processor):
-    with pytest.raises(ValueError, match="some/model is a Linear"):
-        make_reader(torch.nn.Linear(2, 2), tiny_processor, "some/model")
 
 
 def test_a_checkpoint_without_calibration_answers_in_own_words_only(uncalibrated, images):

@@ -117,7 +117,7 @@ def test_a_page_that_was_not_used_for_half_an_hour_is_forgotten_and_one_in_use_i
     assert not app.state_holder.session_data and not app.state_holder.time_last_used
     assert PICTURE not in held(app)
 
-    assert visit.show() == ("", NO_SLICE)  # the empty page
+    assert visit.show() == ("", NO_SLICE.format(", or take an example"))  # the empty page
     visit.ask("_take_example")
     assert PICTURE in visit.show()[0]
     assert f"{SECONDS_KEPT // 60} minutes" in PRIVACY

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, FeatureCheck, Scope, ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
 from train.web_app import views
@@ -67,7 +68,7 @@ def answer_of(present: float, held: list[str]):
 )
 def test_an_answer_and_its_abstention_in_words(present, held, said):
     calibration = ZeroShotCalibration.from_dict({**CALIBRATION, "questions": CALIBRATION["questions"][:1]})
-    assert answer_rows([answer_of(present, held)], calibration) == [["Disc bulge?", *said]]
+    assert answer_rows([answer_of(present, held)]) == [["Disc bulge?", *said]]
     assert "at least 90 %" in coverage_words(calibration)
     assert wording_rows(calibration)[0] == ["Disc bulge?", "Absent", "no disc bulge. normal disc."]
 
@@ -93,6 +94,17 @@ def test_the_answers_are_said_in_a_line_each():
     answers = [answer_of(0.9, ["present"]), answer_of(0.1, ["absent"]), answer_of(0.5, []), answer_of(0.8, ["present"])]
     assert verdict_lines(answers) == ["Present: disc bulge, disc bulge", "Absent: disc bulge", "No answer: disc bulge"]
     assert verdict_lines([]) == []
+
+
+def test_answers_of_other_weights_are_scores_and_a_reason(reader, slice_):
+    with torch.no_grad():
+        reader.model.image_projection.weight.add_(0.01)
+    view = view_slice(reader, None, slice_)
+    assert view.verdicts == [calibration_problem(reader.model)] and view.verdicts[0].startswith("No answer")
+    assert [row[1] for row in view.answers] == ["No answer"] * 2
+    assert all(re.search(r"Present .* %", row[3]) for row in view.answers)  # the scores
+    said, rows = view_study(reader, example_study(partial(seen_slice, reader)))
+    assert said == view.verdicts[0] and "%" in rows[1][2]
 
 
 def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
@@ -160,7 +172,7 @@ def test_without_calibration_only_own_words_are_left(uncalibrated, slice_):
     assert view.answers == [] and view.subjects == []
     with pytest.raises(ValueError, match="no calibration"):
         view_study(uncalibrated, example_study(partial(seen_slice, uncalibrated)))
-    assert calibrated_on(None).startswith("not calibrated")
+    assert calibrated_on(uncalibrated).startswith("not calibrated")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +207,7 @@ def test_a_study_shows_the_mean_and_each_slice(reader, monkeypatch):
 def questions(*labels, choices=("absent", "present")):
     prompts = [["a."]] * len(choices)
     asked = [CalibratedQuestion(label, list(choices), prompts, 1.0, [1.0] * len(choices)) for label in labels]
-    return ZeroShotCalibration(asked, 0.9, {})
+    return ZeroShotCalibration(asked, 0.9, {}).questions
 
 
 def study_of(pooled, *of_slices):
