@@ -91,10 +91,6 @@ class Task(ABC):
         """Return what the last `validate` adds to its line of the history."""
         return {}
 
-    def validation_statistics(self) -> dict[str, float]:
-        """Return what the last `validate` adds to its line of the history."""
-        return {}
-
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
         """Build the optimizer."""
         return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
