@@ -23,7 +23,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
 CALIBRATION_BATCH = 8
-QUANTISED = ["MatMul", "Gemm", "Conv"]
+WEIGHTED = ("MatMul", "Gemm", "Conv")
 MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the rest of the graph needs room, too
 
 
@@ -107,7 +107,7 @@ def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
-    operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "QuantizeLinear") if kind in kinds}
+    operations = {kind: kinds.count(kind) for kind in (*WEIGHTED, "QuantizeLinear") if kind in kinds}
     parts = {part.name: record_file(part) for part in sorted(path.parent.glob(f"{path.name}*"))}
     return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
 
@@ -172,7 +172,6 @@ def quantise(path: Path, quantised: Path, images: Tensor) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=QUANTISED,
             use_external_data_format=is_large,
         )
 

