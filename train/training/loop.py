@@ -50,9 +50,10 @@ def run_task(
     `evaluate` is called on the first process with the model and the folder of the run.
 
     Raises:
-        ValueError: If the output folder holds something else or another run writes to it, or the dataset cannot be
-            learned from.
-        FloatingPointError: If a loss or a gradient is NaN or infinite.
+        ValueError: If the output folder holds something else or another run writes to it, the dataset cannot be
+            learned from, or the result could not be saved.
+        FloatingPointError: If a loss is NaN or infinite, or a gradient: with a gradient scaler, those of 20 updates in
+            a row.
     """
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
