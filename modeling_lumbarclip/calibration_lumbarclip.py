@@ -158,7 +158,8 @@ def calibration_problem(model: nn.Module) -> str | None:
     if ours.config.class_temperatures is None:
         return None
     problem = fitted_on_problem(ours.config.class_temperatures_fitted_on, ours)
-    return problem and problem.replace(FIT_AGAIN, "Fine-tune again with train/finetune_classification.py.")
+    fine_tune = "Fine-tune again with train/finetune_classification.py."  # which fits them; it scores in any case
+    return problem and problem.replace(FIT_AGAIN, fine_tune).replace("No answer: the", "The")
 
 
 def fitted_on_problem(fitted_on: Mapping[str, Any] | None, model: nn.Module | None) -> str | None:
@@ -191,7 +192,7 @@ def weights_digests(model: nn.Module) -> list[str]:
     """Digest the weights that a calibration is being fitted on, to keep as `weights` in its `fitted_on`.
 
     Returns:
-        Digests of the weights as they are, and rounded by each of `CASTS`: models cast later have one of them.
+        Digests of the weights as they are, and rounded to bfloat16 and float16: models cast later have one of them.
 
     Raises:
         UnreadableWeightsError: If the weights are elsewhere: sharded, offloaded or packed.
