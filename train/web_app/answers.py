@@ -236,14 +236,14 @@ def own_finding(processor: LumbarCLIPProcessor, text: str) -> str:
             f"“{finding}” denies a finding. Name the finding itself; the model compares it with its denial."
         )
     tokens = set().union(*_tokens(processor, finding).values())
-    if finding not in processor.class_prompts and tokens <= {processor.tokenizer.unk_token_id}:
+    if not _in_other_words(processor, finding) and tokens <= {processor.tokenizer.unk_token_id}:
         raise ValueError(f"The model knows no word of “{finding}”. Use words of the reports that it learned from.")
     return finding
 
 
 def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
     """List the words of a finding that the tokenizer lacks or can only spell."""
-    if finding in processor.class_prompts:  # asked for in other words
+    if _in_other_words(processor, finding):
         return []
     lost = processor.tokenizer.unk_token_id
     return [
@@ -251,6 +251,11 @@ def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
         for word, tokens in _tokens(processor, finding).items()
         if not tokens or lost in tokens or _is_spelled(word, len(tokens))
     ]
+
+
+def _in_other_words(processor: LumbarCLIPProcessor, finding: str) -> bool:
+    """Whether no sentence that states a finding contains its name, as for `LBP` and for `KL 2` of the knee."""
+    return not any(finding.lower() in text.lower() for text in processor.class_prompt_texts(finding))
 
 
 def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ from tokenizers.models import BPE, Unigram
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from modeling_lumbarclip import LumbarCLIPImageProcessor
+from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from tests.conftest import WORDS
 from train.web_app.answers import (
     calibrated_answers,
@@ -100,6 +100,15 @@ def test_a_finding_is_taken_without_blanks_and_a_full_stop_around_it(tiny_proces
     assert own_finding(tiny_processor, " left  disc bulge. ") == "left disc bulge"
     assert own_finding(tiny_processor, "foraminal disc bulge") == "foraminal disc bulge"  # a word of three is enough
     assert own_finding(tiny_processor, "LBP") == "LBP"  # asked for in other words
+
+
+def test_a_grade_is_asked_for_in_words_of_reports(tiny_processor):
+    parts = tiny_processor.image_processor, tiny_processor.tokenizer
+    knee = LumbarCLIPProcessor(*parts, max_length=32, anatomy="knee")
+    assert own_finding(knee, "KL 2") == "KL 2" and unknown_words(knee, "KL 2") == []
+    assert unknown_words(knee, "effusion") == ["effusion"]
+    with pytest.raises(ValueError, match="knows no word of “KL 2”"):
+        own_finding(tiny_processor, "KL 2")  # no grade of the spine
 
 
 @pytest.mark.parametrize(
