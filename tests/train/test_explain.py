@@ -27,6 +27,7 @@ def masked_folder(tiny_dataset_folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("any_number_is_ranked")
 def test_a_checkpoint_is_scored_beside_its_baselines(tiny_model, tiny_processor, masked_folder, tmp_path, capsys):
     save_checkpoint(tiny_model, tiny_processor, tmp_path / "checkpoint")
     arguments = ExplainArguments(

@@ -9,7 +9,7 @@ from typing import Any
 from data_scripts.system.markdown import Markdown, code_span, markdown_table, quoted_as_code
 
 Entry = Mapping[str, Any]
-MAX_REASON = 80  # characters of a reason in a cell; a longer one is listed below the tables
+MAX_REASON = 100  # characters of a reason in a cell; a longer one is listed below the tables
 
 
 def format_entry(entry: Entry | None, decimals: int = 3) -> Markdown:

@@ -119,7 +119,7 @@ def _abstention(
     curves, points, num_predictions = {}, {}, 0
     for title, name in {"zero-shot": "zero_shot", "probe": "paper"}.items():
         confidence, correct = confidence_and_correctness(targets, predictions[f"calibrated/{CALIBRATED[name]}"])
-        if len(confidence) <= PREDICTIONS_FOR_CURVE:
+        if len(confidence) < 2 * PREDICTIONS_FOR_CURVE:  # the curve would cover less than half of its axis
             continue
         curves[title], num_predictions = risk_coverage(confidence, correct), max(num_predictions, len(confidence))
         estimates = results["further"][f"calibration/{name}"]

@@ -43,7 +43,7 @@ def test_galleries_count_what_they_show(num_rows, num_texts, titles):
     assert [figure.get_suptitle().splitlines()[0].partition(", ")[2] for figure in figures] == list(titles)
 
 
-@pytest.mark.parametrize("num_rows, is_drawn", [(4, False), (20, False), (21, True)])
+@pytest.mark.parametrize("num_rows, is_drawn", [(4, False), (20, False), (39, False), (40, True)])
 def test_a_curve_of_too_few_answers_is_not_drawn(num_rows, is_drawn):
     targets = made_targets(num_rows)
     probabilities = np.full((num_rows, 2), 0.5) + np.linspace(0, 0.4, num_rows)[:, None] * [1, -1]
