@@ -401,7 +401,7 @@ def test_two_runs_do_not_write_to_one_folder(settings, tmp_path):
 def test_a_damaged_state_is_named(settings, tmp_path):
     interrupted = {**settings, "max_updates": 2, "save_every": 1}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("train.training.loop.save_checkpoint", interrupt)
+        patch.setattr("train.training.loop.write_result", interrupt)
         run_here(interrupted)
     (state,) = (tmp_path / "run" / "states").iterdir()
     # Without the states of random generators a run resumes to the same numbers: it seeds them at each step.

@@ -127,11 +127,16 @@ def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> A
 
 @torch.inference_mode()
 def model_outputs(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Compute all tensors that a model returns for the inputs that its `forward` names; scalars as (1,)."""
-    named = inspect.signature(model.forward).parameters
-    outputs = model.eval()(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
+    """Compute all tensors that a model returns in evaluation mode; scalars as (1,)."""
+    outputs = run_model(model.eval(), inputs)
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
     return {name: np.atleast_1d(value.float().numpy()) for name, value in tensors.items()}
+
+
+def run_model(model: PreTrainedModel, inputs: Mapping[str, NDArray[Any]]) -> Any:
+    """Call a model with the inputs that its `forward` names."""
+    named = inspect.signature(model.forward).parameters
+    return model(**{name: torch.from_numpy(value) for name, value in inputs.items() if name in named})
 
 
 def load_for_golden_outputs(folder: Path, *, trust_remote_code: bool) -> tuple[PreTrainedModel, Any]:

@@ -75,10 +75,10 @@ class ClassificationTask(Task):
             raise ValueError(f"layer_decay {args.layer_decay} needs a timm tower, which knows its layers; set it to 1.")
         return build_layerwise_optimizer(trained, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
 
-    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.args.freeze_tower:
             self.model.vision_model.eval()  # keeps batch statistics; no dropout
-        return self.run_loss(prepared(pixel_values=batch["pixel_values"]).logits.float(), batch["labels"])
+        return self.run_loss(prepared(pixel_values=batch["pixel_values"]).logits.float(), batch["labels"]), {}
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
         logits = torch.from_numpy(predict_logits(trained, self.validation_rows, self.args.batch_size)).float()
@@ -96,12 +96,12 @@ class ClassificationTask(Task):
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
         return divmod((update - 1) * self.args.gradient_accumulation_steps + micro_step, len(self.order))
 
-    def observe(self, rows: Tensor, loss: float) -> None:
+    def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
         self._losses.append(loss)
 
     def statistics(self) -> dict[str, float]:
         losses, self._losses = self._losses, []
-        return {"loss": sum(losses) / len(losses)}  # the mean instead of the last one
+        return {"loss": sum(losses) / len(losses)} if losses else {}  # the mean instead of the last one
 
     def calibrate(self, model: PreTrainedModel) -> None:
         model.config.class_temperatures = model.config.class_temperatures_fitted_on = None

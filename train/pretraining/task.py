@@ -67,7 +67,7 @@ class PretrainingTask(Task):
         objective = build_objective(
             args.objective, self.model, labels, alpha=args.alpha, label_temperature=args.label_temperature
         )
-        self.objective, self.inverse_temperature = objective, 0.0
+        self.objective = objective
         self.batch_statistics = BatchStatistics(
             *text_and_patient_ids(self.dataset["train"]),
             None if labels is None else objective.target_vectors(labels),
@@ -79,11 +79,10 @@ class PretrainingTask(Task):
         settings = TrainingSet.of(vars(self.args)), self.args.batch_size, self.args.seed
         return self.train_rows, plan_batches(self.dataset["train"], *settings, process_index, num_processes)
 
-    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         labels = batch.pop("labels", None)
         loss, inverse_temperature = prepared(batch, labels)
-        self.inverse_temperature = inverse_temperature.item()
-        return loss
+        return loss, {"inverse_temperature": inverse_temperature}
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
         trained = cast(ModelWithObjective, trained)
@@ -101,8 +100,8 @@ class PretrainingTask(Task):
     def seed_of_step(self, update: int, micro_step: int) -> tuple[int, int]:
         return update, micro_step
 
-    def observe(self, rows: Tensor, loss: float) -> None:
-        self.batch_statistics.add(rows, self.objective.target_temperature(self.inverse_temperature))
+    def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
+        self.batch_statistics.add(rows, self.objective.target_temperature(numbers["inverse_temperature"]))
 
     def statistics(self) -> dict[str, float]:
         warning = self.batch_statistics.target_warning()

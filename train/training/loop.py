@@ -6,6 +6,7 @@ step: a resumed run gives the same numbers as an uninterrupted one.
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -21,18 +22,21 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_checkpoint, save_state
+from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_state
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
-from train.training.adapters import ADAPTER, merge_adapters, save_adapters
 from train.training.arguments import TrainingArguments
 from train.training.distributed import share_batch_statistics, take_buffers_of_first_process, waiting_process_group
 from train.training.history import HISTORY
 from train.training.optimization import average_weights, build_schedule, check_finite
+from train.training.result import check_can_be_written, write_result
 from train.training.run_folder import check_output, describe_run, keep_history, make_output, only_run
 from train.training.task import Task, TrainingRows
+from train.training.update_numbers import READ_EVERY, Step, Update, UpdateNumbers
 
 logger = logging.getLogger(__name__)
+
+MAX_SKIPPED = 20  # updates in a row, whose gradients a scaler finds to overflow
 
 
 def run_task(
@@ -114,6 +118,7 @@ class Training:
     """Train from the start or an interruption, and save the checkpoint."""
 
     average: AveragedModel | None = None
+    skipped_in_a_row = 0
 
     def __init__(self, task: Task, args: TrainingArguments, accelerator: Accelerator, run: dict[str, Any]) -> None:
         self.task, self.args, self.accelerator, self.run_json = task, args, accelerator, run
@@ -136,39 +141,55 @@ class Training:
             unit=" rows",
             disable=not accelerator.is_main_process,
         )
+        self.numbers = UpdateNumbers(accelerator, self.rows.sources)
         seconds, rows_since = 0.0, 0
         for update in range(first_update + 1, num_updates + 1):
             if args.patience and self._epochs_done(update - 1) - self.best.epoch >= args.patience:
                 break
+            epoch_ends = update == num_updates or self._epochs_done(update) > self._epochs_done(update - 1)
+            is_logged = epoch_ends or (args.log_every > 0 and update % args.log_every == 0)
+            is_saved = update % args.save_every == 0 if args.save_every else epoch_ends
             started = time.perf_counter()
-            loss = self._update(update, batches)
+            self._update(update, batches)
+            if is_logged or is_saved or update % self._read_every == 0:
+                self._read_numbers()
             seconds, rows_since = seconds + time.perf_counter() - started, rows_since + rows_of_update
             bar.update(rows_of_update)
-            epoch_ended = update == num_updates or self._epochs_done(update) > self._epochs_done(update - 1)
-            if epoch_ended or (args.log_every and update % args.log_every == 0):
+            if is_logged:
                 line = {
                     "update": update,
                     "epoch": update * args.gradient_accumulation_steps / len(self.order),
-                    "loss": loss,
+                    "loss": self.numbers.last_loss,
                     "learning_rate": self.schedule.get_last_lr()[-1],
                     "pairs_per_second": rows_since / seconds,
                     **self.task.statistics(),
                 }
+                if accelerator.scaler is not None:
+                    line["skipped_updates"] = update - self.schedule.last_epoch  # so far
                 seconds, rows_since = 0.0, 0
-                if epoch_ended:
+                if epoch_ends:
                     line["validation_loss"] = self._validate(update)
                 log(line, self.output_dir / HISTORY, accelerator, bar)
-            if update % args.save_every == 0 if args.save_every else epoch_ended:
+            if is_saved:
+                self._check_weights(update)
                 save_state(accelerator, self.output_dir, update)
         return self._finish()
+
+    @property
+    def _read_every(self) -> int:
+        return 1 if self.accelerator.device.type == "cpu" else READ_EVERY  # nothing waits for a CPU
 
     def _prepare(self) -> int:
         """Build model, data and optimizer; return the number of updates."""
         args, accelerator, task = self.args, self.accelerator, self.task
         set_seed(args.seed)
-        self.trained = share_batch_statistics(task.build_model(), accelerator)
+        self.trained = task.build_model()
         self.rows, self.order = task.batches(accelerator.process_index, accelerator.num_processes)
         num_updates = count_updates(args, len(self.order))
+        steps = num_updates * args.gradient_accumulation_steps
+        num_states = num_updates // args.save_every if args.save_every else math.ceil(steps / len(self.order))
+        check_can_be_written(task, self.trained, args, self.output_dir, num_states, accelerator)
+        self.trained = share_batch_statistics(self.trained, accelerator)
         optimizer = task.build_optimizer(self.trained)
         self.schedule = build_schedule(optimizer, num_updates, args.warmup_ratio)
         make_output(self.output_dir, self.run_json, args, accelerator)
@@ -184,39 +205,76 @@ class Training:
             accelerator.register_for_checkpointing(self.best)
         return num_updates
 
-    def _update(self, update: int, batches: Any) -> float:
-        """Do one update and return its loss, the mean over its micro-batches."""
+    def _update(self, update: int, batches: Any) -> None:
+        """Do one update; leave its numbers on the device.
+
+        Raises:
+            FloatingPointError: If a gradient scaler has skipped too many updates in a row.
+        """
         args, accelerator = self.args, self.accelerator
-        loss = torch.zeros((), device=accelerator.device)
+        loss, steps = torch.zeros((), device=accelerator.device), []
+        is_skipped, learning_rate = False, self._learning_rate
         self.prepared.train()
         for micro_step in range(args.gradient_accumulation_steps):
-            batch = send_to_device(next(batches), accelerator.device)
+            batch = next(batches)
             rows = batch.pop("rows")
-            sources = [self.rows.sources[row] for row in rows.tolist()]
-            step = self.task.seed_of_step(update, micro_step)
-            torch.manual_seed(hash((args.seed, *step, accelerator.process_index)))  # for dropout
+            # Pinned memory: the copy need not wait for the device.
+            batch = send_to_device(batch, accelerator.device, non_blocking=accelerator.device.type == "cuda")
+            seed = self.task.seed_of_step(update, micro_step)
+            torch.manual_seed(hash((args.seed, *seed, accelerator.process_index)))  # for dropout
             with accelerator.accumulate(self.prepared):
-                micro_loss = self.task.loss(self.prepared, batch)
-                check_finite("loss", micro_loss.item(), update, self.optimizer, sources)
+                micro_loss, numbers = self.task.loss(self.prepared, batch)
                 accelerator.backward(micro_loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.prepared.parameters(), args.max_grad_norm)
-                    check_finite("gradient norm", norm.item(), update, self.optimizer, sources)
+                    if accelerator.scaler is not None and not norm.isfinite().item():
+                        is_skipped = True
+                        self.optimizer.zero_grad()  # the scaler would not see that only the norm overflows
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            self.task.observe(accelerator.gather(rows), micro_loss.item())
+            steps.append(Step(rows, micro_loss.detach(), numbers))
             loss += micro_loss.detach() / args.gradient_accumulation_steps
+        self.numbers.add(Update(update, learning_rate, steps, loss, norm, is_skipped))
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+        if is_skipped:
+            self._check_skipped(update)
+            return
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.trained)
-        return loss.item()
+
+    def _check_skipped(self, update: int) -> None:
+        """Raise FloatingPointError if the gradients overflow however far the scaler goes down."""
+        if self.skipped_in_a_row < MAX_SKIPPED:
+            return
+        self._read_numbers()  # a loss that is NaN is the cause
+        scale = cast(Any, self.accelerator.scaler).get_scale()
+        raise FloatingPointError(
+            f"The gradient norm was NaN or infinite in {MAX_SKIPPED} updates in a row, up to update {update}, at loss "
+            f"scales down to {scale:.3g} (learning rate {self._learning_rate:.3g}). Start again in bf16 or full "
+            "precision (accelerate launch --mixed_precision bf16 or no), or with a lower --learning_rate."
+        )
+
+    def _read_numbers(self) -> None:
+        """Check the numbers of the last updates, and pass them on to the task."""
+        for step in self.numbers.read():
+            self.task.observe(step.rows, step.loss, **step.numbers)
+
+    def _check_weights(self, update: int) -> None:
+        """Raise FloatingPointError if a weight is NaN or infinite."""
+        norm = nn.utils.get_total_norm(parameter.detach() for parameter in self.trained.parameters())
+        check_finite("norm of the weights", norm.item(), update, self._learning_rate)
+
+    @property
+    def _learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
 
     def _validate(self, update: int) -> float:
         """Compute the validation loss, the same on every process, and keep the best weights."""
         take_buffers_of_first_process(self.published)
         # One loss for all: a process that stops early on its own would leave the others waiting.
         (loss,) = broadcast_object_list([self.task.validate(self.published, self.accelerator)])
-        check_finite("validation loss", loss, update, self.optimizer)
+        check_finite("validation loss", loss, update, self._learning_rate)
         if self.args.patience:
             self.best.consider(self._epochs_done(update), loss, self.published)
         return loss
@@ -229,14 +287,8 @@ class Training:
         show = self.accelerator.is_main_process
         if self.best.weights:
             self.published.load_state_dict(self.best.weights)
-        final = cast(PreTrainedModel, self.task.model_in(self.published).eval())
-        if self.args.lora_rank:
-            if show:
-                save_adapters(final, self.task.processor, self.output_dir / ADAPTER)
-            final = merge_adapters(final)
-        self.task.calibrate(final)
+        final = write_result(self.task, self.published, self.args, self.output_dir, calibrated=True, writes=show)
         if show:
-            save_checkpoint(final, self.task.processor, self.output_dir / CHECKPOINT)
             shutil.rmtree(self.output_dir / STATES, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return final
@@ -263,4 +315,5 @@ def log(line: dict[str, float], path: Path, accelerator: Accelerator, bar: Any) 
     if accelerator.is_main_process:
         with path.open("a") as history:
             history.write(json.dumps(line) + "\n")
-        bar.set_postfix_str(f"loss {line['loss']:.3f}")
+        skipped = f", {line['skipped_updates']} updates skipped" if line.get("skipped_updates") else ""
+        bar.set_postfix_str(f"loss {line['loss']:.3f}{skipped}")

@@ -77,11 +77,11 @@ def build_layerwise_optimizer(
     )
 
 
-def check_finite(name: str, value: float, update: int, optimizer: Any, sources: Sequence[str] = ()) -> None:
-    """Raise FloatingPointError for a NaN or infinite loss or gradient, before it reaches a weight or a file."""
+def check_finite(name: str, value: float, update: int, learning_rate: float, sources: Sequence[str] = ()) -> None:
+    """Raise FloatingPointError for a NaN or infinite loss, gradient norm or weight, before it reaches a file."""
     if not math.isfinite(value):
         rows = f" Rows of this step: {', '.join(sources[:8])}, ..." if sources else ""
         raise FloatingPointError(
-            f"The {name} is {value} at update {update} (learning rate {optimizer.param_groups[0]['lr']:.3g}). "
+            f"The {name} is {value} at update {update} (learning rate {learning_rate:.3g}). "
             f"Start again with a lower --learning_rate or --max_grad_norm, or in full precision.{rows}"
         )

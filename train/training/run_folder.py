@@ -24,7 +24,8 @@ from train.training.history import read_history
 
 RUN = "run.json"
 DELETED_RUN = ".run.json.deleted"  # what `RUN` is called while the rest of its run is deleted
-_LEFT_BY_A_KILL = (HIDDEN_LOCK_NAME, f".{RUN}.unfinished", DELETED_RUN)
+DRY_RUN = ".dry_run"  # what a finished run leaves, written and deleted before the first update
+_LEFT_BY_A_KILL = (HIDDEN_LOCK_NAME, f".{RUN}.unfinished", DELETED_RUN, DRY_RUN)
 PACKAGES = (
     *("lumbarclip", "torch", "torchvision", "timm", "transformers", "datasets"),
     *("accelerate", "tokenizers", "numpy"),
@@ -186,6 +187,9 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
     if before.get("system") != now.get("system"):
         changed.append(f"system: {before.get('system')} then, {now.get('system')} now")
+    precision = now.get("mixed_precision")
+    if before.get("mixed_precision", precision) != precision:  # the oldest runs did not record it
+        changed.append(f"mixed_precision: {before['mixed_precision']} then, {precision} now")
     changed += [
         f"rows of {split}: changed"
         for split, rows in now["rows_sha256"].items()

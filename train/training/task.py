@@ -50,8 +50,12 @@ class Task(ABC):
         """Return the training rows and this process's share of their order. Called after `build_model`."""
 
     @abstractmethod
-    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Compute the scalar loss of a batch without its `rows`, with the module that Accelerate has wrapped."""
+    def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch without its `rows`, with the module that Accelerate has wrapped.
+
+        Returns:
+            The loss, and what else `observe` needs. Scalars on the device: reading one would wait for it.
+        """
 
     @abstractmethod
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
@@ -70,12 +74,18 @@ class Task(ABC):
         """Return two numbers that differ for every step, for the seed of dropout; updates count from 1."""
 
     @abstractmethod
-    def observe(self, rows: Tensor, loss: float) -> None:
-        """Record a step for `statistics`: the rows of all processes (N,), and its loss."""
+    def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
+        """Record a step for `statistics`: the rows of all processes (N,), its loss, and the other numbers of `loss`.
+
+        Called some steps later, and not for a step whose update was skipped.
+        """
 
     @abstractmethod
     def statistics(self) -> dict[str, float]:
-        """Return what the next line of the history adds to the loop's own numbers, and reset."""
+        """Return what the next line of the history adds to the loop's own numbers, and reset.
+
+        There may have been no step since the last line.
+        """
 
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
         """Build the optimizer."""
