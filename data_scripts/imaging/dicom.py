@@ -4,6 +4,7 @@ Slices have square pixels and are turned to the radiological convention (`orient
 decoders. Coordinates are the patient's: x to the left, y to the back, z to the head, in mm.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -38,6 +39,7 @@ from data_scripts.imaging.orientation import (
     turned_directions,
     turned_image,
 )
+from data_scripts.records import KNEE, LUMBAR_SPINE
 from data_scripts.system.worker_pool import Crash, Workers
 
 NUM_READ_HERE = 2048  # headers that this process reads itself: starting others takes as long
@@ -54,8 +56,20 @@ _GEOMETRY_TAGS = (
 _STACK_TAGS = ("SpacingBetweenSlices", "SliceThickness")
 _IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
 _HEADER_TAGS = [
-    Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *_STACK_TAGS, *_IDENTITY_TAGS, *SEQUENCE_TAGS, *PIXEL_TAGS)
+    Tag(keyword)
+    for keyword in (*(*_GEOMETRY_TAGS, *_STACK_TAGS, *_IDENTITY_TAGS, "BodyPartExamined", *SEQUENCE_TAGS, *PIXEL_TAGS),)
 ]
+# `BodyPartExamined`, letters only. A spine whose part is not named may be the lumbar one: it says nothing.
+_ANATOMIES = (
+    (r"LUMB|^LS?SP", LUMBAR_SPINE),
+    (r"CERV|^CSP", "cervical spine"),
+    (r"THORAC|^[TD]SP", "thoracic spine"),
+    (r"KNEE", KNEE),
+    (r"HEAD|BRAIN|SKULL", "head"),
+    *((part, part.lower()) for part in ("NECK", "CHEST", "ABDOMEN", "PELVIS", "BREAST", "HEART")),
+    *((part, part.lower()) for part in ("HIP", "THIGH", "LEG", "ANKLE", "FOOT")),
+    *((part, part.lower()) for part in ("SHOULDER", "ELBOW", "WRIST", "HAND", "ARM")),
+)
 _SLICE_TAGS = [Tag(keyword) for keyword in (*_GEOMETRY_TAGS, *PIXEL_TAGS, *WINDOW_TAGS)]
 
 _FIRST_GROUPS = (0x0002, 0x0008)  # file meta information; identification, where the meta information is missing
@@ -77,6 +91,7 @@ class SliceHeader:
     series_id: str  # `SeriesInstanceUID`
     plane: str  # among `records.PLANES`, see `orientation.plane_of`
     sequence: str  # among `records.SEQUENCES`, see `dicom_sequence.mr_sequence`
+    anatomy: str  # as `records.SourceAbout.anatomy`, see `anatomy_of`
     # Direction cosines of a row, then of a column, as stored; None if they are missing or not at a right angle.
     orientation: tuple[float, ...] | None
     corner_mm: tuple[float, ...] | None  # patient coordinates of the first pixel
@@ -283,6 +298,18 @@ def _turn(orientation: tuple[float, ...] | None, plane: str | None = None) -> Tu
     return AS_STORED if orientation is None else turn_of(*_directions(orientation), plane)
 
 
+def anatomy_of(body_part: str) -> str:
+    """Name what a slice shows, by the `BodyPartExamined` of its header; `unknown` if that does not tell.
+
+    Example:
+        >>> [anatomy_of(name) for name in ("LSPINE", "L-Spine", "LUMBAR SPINE", "SPINE", "TLSPINE", "KNEE", "")]
+        ['lumbar spine', 'lumbar spine', 'lumbar spine', 'unknown', 'unknown', 'knee', 'unknown']
+    """
+    letters = re.sub("[^A-Z]", "", body_part.upper())
+    found = {anatomy for pattern, anatomy in _ANATOMIES if re.search(pattern, letters)}
+    return found.pop() if len(found) == 1 else "unknown"
+
+
 def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
     orientation = _orientation(header)
     spacing = _spacing(header)
@@ -298,6 +325,7 @@ def _slice_header(path: Path, frame: int, header: Dataset) -> SliceHeader:
         series_id=_text(header, "SeriesInstanceUID"),
         plane="unknown" if orientation is None else plane_of(*_directions(orientation)),
         sequence=mr_sequence(header),
+        anatomy=anatomy_of(_text(header, "BodyPartExamined")),
         orientation=orientation,
         corner_mm=_numbers(header, "ImagePositionPatient", 3),
         pixel_spacing_mm=spacing,

@@ -94,6 +94,28 @@ def test_plane_from_cosines(tmp_path, orientation, plane):
     assert read_headers(tmp_path / "a")[0].plane == plane
 
 
+@pytest.mark.parametrize(
+    ("body_part", "anatomy"),
+    [
+        ("LSPINE", "lumbar spine"),
+        ("LSSPINE", "lumbar spine"),
+        ("LUMBOSACRAL", "lumbar spine"),
+        ("CSPINE", "cervical spine"),
+        ("TSPINE", "thoracic spine"),
+        ("THORACOLUMBAR", "unknown"),  # two parts
+        ("SPINE", "unknown"),  # which may be the lumbar one
+        ("KNEE", "knee"),
+        ("BRAIN", "head"),
+        ("SHOULDER", "shoulder"),
+        ("Smith, John", "unknown"),  # never what was typed
+        ("", "unknown"),
+    ],
+)
+def test_anatomy_from_the_body_part(tmp_path, body_part, anatomy):
+    make_dicom(tmp_path / "a", draw_pixels(np.uint8, 8), BodyPartExamined=body_part)
+    assert read_headers(tmp_path / "a")[0].anatomy == anatomy
+
+
 def position_mm(header):
     return None if header.corner_mm is None else np.dot(header.normal, header.corner_mm)
 
