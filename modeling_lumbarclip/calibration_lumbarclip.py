@@ -195,8 +195,13 @@ def weights_digests(model: nn.Module) -> list[str]:
         UnreadableWeightsError: If the weights are elsewhere: sharded, offloaded or packed.
     """
     ours = lumbarclip_in(model)
-    weights = _weights(ours)
-    return [_digest(weights, ours.config, cast) for cast in CASTS]
+    return module_digests(ours, ours.config)
+
+
+def module_digests(module: nn.Module, config: Any) -> list[str]:
+    """Digest the weights of a module of a model with this configuration, as `weights_digests` does."""
+    weights = _weights(module)
+    return [_digest(weights, config, cast) for cast in CASTS]
 
 
 def fields_of_other_weights(model: nn.Module, state_dict: Mapping[str, Any] | None = None) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -113,6 +113,87 @@ class ZeroShotCalibration:
             ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureCheck:
+    """How far from the training images the features of an image may be.
+
+    Args:
+        threshold: Largest distance inside the scope, in the unit of `ScopeStatistics`, > 0.
+        false_alarm_rate: Share of images of new patients like those of the training that are held back, in (0, 1):
+            that share of `num_images` images of `num_patients` validation patients set the threshold.
+        num_directions: Directions of the features with a variance of their own.
+        num_images: At least one.
+        num_patients: At least one.
+    """
+
+    threshold: float
+    false_alarm_rate: float
+    num_directions: int
+    num_images: int
+    num_patients: int
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"The threshold of a scope must be positive and finite; got {self.threshold}.")
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate is a share between 0 and 1, such as 0.05; got {self.false_alarm_rate}.")
+        for name in ("num_directions", "num_images", "num_patients"):
+            count = getattr(self, name)
+            if type(count) is not int or not 0 <= count <= 2**31 or (count == 0 and name != "num_directions"):
+                raise ValueError(f"{name} of a scope is a count, at least 1; got {count!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """`LumbarCLIPConfig.scope`, parsed: what the checkpoint was trained on.
+
+    Args:
+        planes: Planes of the training images, such as `axial`; empty if unknown.
+        sequences: Their MR sequences, such as `T2`, or `other`; empty if unknown.
+        anatomy: What they show, such as `lumbar spine`; None if unknown.
+        is_synthetic: Whether a program drew them; None if unknown.
+        num_patients: Patients of the training split.
+        check: Check of features; None if there is none.
+        no_check: Why there is none; empty if there is one.
+        weights: `module_digests` of the vision tower that was trained: it is not the scope of another. Empty if they
+            were not recorded.
+    """
+
+    planes: list[str]
+    sequences: list[str]
+    anatomy: str | None
+    is_synthetic: bool | None
+    num_patients: int
+    check: FeatureCheck | None = None
+    no_check: str = ""
+    weights: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check types."""
+        for name in ("planes", "sequences", "weights"):
+            names = getattr(self, name)
+            if not isinstance(names, list) or not all(isinstance(value, str) for value in names):
+                raise ValueError(f"{name} of a scope is a list of names, such as ['axial']; got {names!r}.")
+        if not isinstance(self.anatomy, str | None):
+            raise ValueError(f"anatomy of a scope is a name, such as 'lumbar spine', or None; got {self.anatomy!r}.")
+        if type(self.num_patients) is not int or self.num_patients < 0:
+            raise ValueError(f"num_patients of a scope is a count; got {self.num_patients!r}.")
+        if not isinstance(self.is_synthetic, bool | None):
+            raise ValueError(f"is_synthetic of a scope is true, false or null; got {self.is_synthetic!r}.")
+
+    @classmethod
+    def from_dict(cls, scope: dict[str, Any]) -> "Scope":
+        """Parse the field of a configuration; raise a ValueError if it is incomplete."""
+        try:
+            check = scope["check"]
+            return cls(**{**scope, "check": None if check is None else FeatureCheck(**check)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"The scope has missing or unknown fields ({error}). Set it to None, or train the checkpoint again."
+            ) from error
+
+
 @strict
 class LumbarCLIPConfig(PreTrainedConfig):
     r"""Two towers, two projection heads and a temperature.
@@ -135,6 +216,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
         class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
             patients. Exclusive classes share one temperature, repeated K times. None before fitting.
         class_temperatures_fitted_on: Their `weights`, as in `ZeroShotCalibration.fitted_on`.
+        scope: `Scope` as a dict: what these weights were trained on. Images unlike that get no answer. None if unknown.
 
     Raises:
         StrictDataclassClassValidationError: If a value is invalid.
@@ -161,6 +243,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     calibration: dict[str, Any] | None = None
     class_temperatures: list[float | int] | None = None
     class_temperatures_fitted_on: dict[str, Any] | None = None
+    scope: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn the dicts of a saved configuration into configurations; raise a ValueError for run settings."""
@@ -237,6 +320,11 @@ class LumbarCLIPConfig(PreTrainedConfig):
                 f"{temperatures}. Fit them again, or set them to None."
             )
 
+    def validate_scope(self) -> None:
+        """Check the scope."""
+        if self.scope is not None:
+            Scope.from_dict(self.scope)
+
 
 def _runs_or_fetches(settings: Any) -> str:
     """Name a setting of a tower, at any depth, that makes transformers or timm run code or read other files."""
@@ -274,4 +362,4 @@ LumbarCLIPConfig.register_for_auto_class()
 if not __name__.startswith("transformers_modules."):
     AutoConfig.register("lumbarclip", LumbarCLIPConfig)
 
-__all__ = ["CalibratedQuestion", "LumbarCLIPConfig", "ZeroShotCalibration"]
+__all__ = ["CalibratedQuestion", "FeatureCheck", "LumbarCLIPConfig", "Scope", "ZeroShotCalibration"]

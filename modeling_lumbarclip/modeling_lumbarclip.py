@@ -24,6 +24,7 @@ from .calibration_lumbarclip import Origin, fields_of_other_weights
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
+from .scope_lumbarclip import BITS_OF_NAN, SCOPE_PREFIX, ScopeStatistics, WithScope, build_statistics
 from .towers_lumbarclip import (
     build_tower,
     inner_tokens,
@@ -92,13 +93,14 @@ class LumbarCLIPOutput(ModelOutput):
         return tuple(field.to_tuple() if isinstance(field, ModelOutput) else field for field in self.values())
 
 
-class LumbarCLIPPreTrainedModel(PreTrainedModel):
+class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
     """Configuration, initialisation and tower features that all LumbarCLIP models share."""
 
     config_class = LumbarCLIPConfig
     base_model_prefix = "lumbarclip"
     main_input_name = "input_ids"
     input_modalities = ["image", "text"]  # noqa: RUF012 - read by transformers
+    _keys_to_ignore_on_load_unexpected = [rf"^{SCOPE_PREFIX}"]  # noqa: RUF012 - statistics of a scope that was removed
     supports_gradient_checkpointing = True
     # The loss is a mean over the batch: Trainer divides it by the accumulation steps.
     accepts_loss_kwargs = False
@@ -156,8 +158,10 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
         state_dict: dict[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save as transformers does, without a calibration that was fitted on other weights."""
+        """Save as transformers does, without a calibration or a scope that was fitted on other weights."""
         kept = {name: getattr(self.config, name) for name in fields_of_other_weights(self, state_dict)}
+        if self.scope_problem() is not None:
+            kept["scope"] = self.config.scope
         try:
             for name in kept:
                 logger.warning(f"{name} was fitted on other weights and is not saved: fit it again on the saved model.")
@@ -174,6 +178,9 @@ class LumbarCLIPPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, ScopeStatistics):
+            for buffer in module.buffers():
+                init.constant_(buffer, BITS_OF_NAN)
         elif isinstance(module, LumbarCLIPModel):
             init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
 
@@ -222,6 +229,7 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
         self.text_projection = _head(config, text_width, min(vision_width, text_width))
         # The logarithm, so that a step changes 1/τ by a factor and never its sign.
         self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
+        self.scope = build_statistics(config, vision_width)
         self.post_init()
 
     @property

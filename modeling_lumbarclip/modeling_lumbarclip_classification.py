@@ -14,6 +14,7 @@ from transformers.utils import can_return_tuple, logging
 from .calibration_lumbarclip import calibration_problem
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
+from .scope_lumbarclip import build_statistics
 from .towers_lumbarclip import build_tower, output_width, tower_options
 
 logger = logging.get_logger(__name__)
@@ -44,12 +45,15 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         r"^text_model\.",
         r"^(image|text)_projection\.",
         r"^log_inverse_temperature$",
+        *LumbarCLIPPreTrainedModel._keys_to_ignore_on_load_unexpected,
     ]
 
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
-        self.classifier = nn.Linear(output_width(self.vision_model), cast(int, config.num_labels))
+        width = output_width(self.vision_model)
+        self.classifier = nn.Linear(width, cast(int, config.num_labels))
+        self.scope = build_statistics(config, width)
         self._are_calibrated = False
         self.post_init()
 

@@ -5,7 +5,7 @@ the words of reports, long reports are truncated, and an untrained head is an er
 files, URLs and base64, singly or in lists, generators and datasets.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
+from .scope_lumbarclip import given_features, joined_reasons
 
 logger = logging.get_logger(__name__)
 
@@ -57,6 +58,10 @@ class _ReadsImages:
     def preprocess(self, image: Any, timeout: float | None = None, **image_processor_kwargs: Any) -> Any:
         """Make `pixel_values`."""
         return self.image_processor(read_image(image, timeout), return_tensors="pt", **image_processor_kwargs)
+
+    def _outside(self, features: Tensor, header: Mapping[str, str] | None) -> str | None:
+        """Say why an image with features z_I (1, d_I) is outside the scope of the checkpoint; None if it is inside."""
+        return self.model.scope_reasons(features, [header] * len(features))[0]
 
 
 class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeline):  # type: ignore[misc]
@@ -95,14 +100,17 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
             image: An image, or a list of images.
             candidate_labels: Names of exclusive classes, at least two; None: the questions of the checkpoint.
             hypothesis_template: Sentence with `{}` for the name, in place of the processor's prompts.
-            **kwargs: `top_k`, how many entries to return; `batch_size`; `num_workers`; `timeout` of URLs; `images`, an
-                alias of `image`.
+            **kwargs: `top_k`, how many entries to return; `header`, what is known of the images: `plane`, `sequence`,
+                `anatomy`, as in `model.config.scope`; `score_outside_scope`, whether to score images unlike those
+                that the model was trained on, too; `batch_size`; `num_workers`; `timeout` of URLs; `images`, an alias
+                of `image`.
 
         Returns:
             For each image a list of dicts, the highest score first: `label`; `score`, its probability among the
             candidates, or of each finding on its own; if calibrated, `answer`: True or False if the prediction set
             leaves one choice, None where the model abstains; and `reason`, why no answer may be given, such as a
-            calibration fitted on other weights, else None. For research use only.
+            calibration fitted on other weights, else None. An image outside the scope of the checkpoint gets a single
+            entry, whose `reason` says why, and whose `label`, `score` and `answer` are None. For research use only.
 
         Raises:
             TypeError: If an argument is unknown.
@@ -170,12 +178,17 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         is_calibrated: bool = False,
         reason: str | None = None,
         text_embeds: Tensor | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool | None = None,
         **unknown: Any,
     ) -> Any:
-        _check_known(self, unknown, "candidate_labels, hypothesis_template, top_k, timeout")
+        _check_known(
+            self, unknown, "candidate_labels, hypothesis_template, top_k, header, score_outside_scope, timeout"
+        )
         _check_top_k(top_k)
         preprocess = {} if timeout is None else {"timeout": timeout}
-        postprocess = {} if top_k is None else {"top_k": top_k}
+        options = {"top_k": top_k, "header": header, "score_outside_scope": score_outside_scope}
+        postprocess: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if asked is None:  # when the pipeline is made
             return preprocess, {}, postprocess
         forward = {"asked": asked, "text_embeds": text_embeds}
@@ -184,8 +197,9 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
     def _forward(  # type: ignore[override]
         self, model_inputs: Any, asked: ZeroShotCalibration, text_embeds: Tensor
     ) -> dict[str, Tensor]:
-        image_embeds = self.model.get_image_features(**model_inputs).pooler_output
-        return {"logits": zero_shot_logits(image_embeds, text_embeds, self.model.inverse_temperature, asked)}
+        output = self.model(**model_inputs)
+        logits = zero_shot_logits(output.image_embeds, text_embeds, self.model.inverse_temperature, asked)
+        return {"logits": logits, "features": output.image_features}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -194,15 +208,27 @@ class LumbarCLIPZeroShotPipeline(_ReadsImages, ZeroShotImageClassificationPipeli
         is_calibrated: bool,
         reason: str | None = None,
         top_k: int | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool = False,
     ) -> list[dict[str, Any]]:
-        """Turn logits into answer entries."""
+        """Turn logits into answer entries, or into the reason why there are none."""
+        outside = self._outside(model_outputs["features"], header)
+        if outside and not score_outside_scope:
+            return [no_answer(joined_reasons(outside, reason))]
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1.
         probabilities = calibrated_probabilities(model_outputs["logits"].double(), asked)
         sets = prediction_sets(probabilities, asked)
         entries = []
         for question, scores, held in zip(asked.questions, probabilities[0].tolist(), sets[0].tolist(), strict=True):
             entries += _entries(question, scores, held if is_calibrated else None, reason)
+        if outside:
+            entries = [{**entry, "answer": None, "reason": joined_reasons(outside, reason)} for entry in entries]
         return sorted(entries, key=lambda entry: -entry["score"])[:top_k]
+
+
+def no_answer(reason: str | None) -> dict[str, Any]:
+    """Make the only entry of an image that is not scored."""
+    return {"score": None, "label": None, "answer": None, "reason": reason}
 
 
 def _entries(
@@ -255,7 +281,11 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 
 
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
-    """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models."""
+    """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models.
+
+    `header` and `score_outside_scope` are those of `LumbarCLIPZeroShotPipeline`; so is what an image outside the scope
+    of the checkpoint gets.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -266,20 +296,43 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
             )
 
     def _sanitize_parameters(
-        self, top_k: int | None = None, function_to_apply: Any = None, timeout: float | None = None, **unknown: Any
+        self,
+        top_k: int | None = None,
+        function_to_apply: Any = None,
+        timeout: float | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool | None = None,
+        **unknown: Any,
     ) -> Any:
-        _check_known(self, unknown, "top_k, function_to_apply, timeout")
+        _check_known(self, unknown, "top_k, function_to_apply, header, score_outside_scope, timeout")
         _check_top_k(top_k)
         preprocess, forward, postprocess = super()._sanitize_parameters(top_k, function_to_apply, timeout)
+        options = {"header": header, "score_outside_scope": score_outside_scope}
+        postprocess |= {name: value for name, value in options.items() if value is not None}
         return preprocess, forward, {**postprocess, "reason": calibration_problem(self.model)}
 
+    def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
+        with given_features(self.model.classifier) as features:
+            logits = super()._forward(model_inputs).logits
+        return ModelOutput(logits=logits, features=features[0])
+
     def postprocess(  # type: ignore[override]
-        self, model_outputs: Any, function_to_apply: Any = None, top_k: int | None = None, reason: str | None = None
+        self,
+        model_outputs: Any,
+        function_to_apply: Any = None,
+        top_k: int | None = None,
+        reason: str | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool = False,
     ) -> Any:
         """Turn logits into answer entries: all of them (transformers: five), or the `top_k` highest.
 
         Each has a `reason` if the temperatures were fitted on other weights, so that the scores are not calibrated.
         """
+        outside = self._outside(model_outputs["features"], header)
+        if outside and not score_outside_scope:
+            return [no_answer(joined_reasons(outside, reason))]
         top_k = self.model.config.num_labels if top_k is None else top_k
         entries = super().postprocess(model_outputs, function_to_apply, top_k)
+        reason = joined_reasons(outside, reason)
         return entries if reason is None else [{**entry, "reason": reason} for entry in entries]

@@ -10,6 +10,7 @@ from transformers.processing_utils import ProcessorMixin
 from .calibration_lumbarclip import (
     calibrated_probabilities,
     fitted_on_problem,
+    lumbarclip_in,
     origin_of,
     prediction_sets,
     prompt_texts,
@@ -18,6 +19,7 @@ from .calibration_lumbarclip import (
     zero_shot_logits,
 )
 from .configuration_lumbarclip import LumbarCLIPConfig, ZeroShotCalibration
+from .scope_lumbarclip import joined_reasons
 
 # Our wording; the paper has no zero-shot prompts. By what the images show, as dataset cards and checkpoints spell it.
 LUMBAR_SPINE, KNEE = "lumbar spine", "knee"
@@ -190,19 +192,30 @@ class LumbarCLIPProcessor(ProcessorMixin):
 
         Returns:
             For each image and question, `readable_answers`: `label`, `probabilities`, `prediction_set`, `answer` and
-            `reason`. If the calibration was not fitted on the model's weights, no answers, but the reason.
+            `reason`. If the calibration was not fitted on the model's weights, or the image is unlike those that the
+            model was trained on, no answers, but the reason.
 
         Raises:
             ValueError: If the checkpoint has no calibration, or the texts are not those of `zero_shot_texts`.
         """
         fitted = ZeroShotCalibration.from_dict(calibration)
-        problem = fitted_on_problem(fitted.fitted_on, origin_of(output) if model is None else model)
+        model = origin_of(output) if model is None else model
+        problem = fitted_on_problem(fitted.fitted_on, model)
         fitted = fitted if problem is None else without_promises(fitted)
         logits = zero_shot_logits(output.image_embeds, output.text_embeds, output.inverse_temperature, fitted)
         # float64, as the thresholds were fitted: float32 has no number between 1 - 6e-8 and 1. Some GPUs lack float64.
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         sets = prediction_sets(probabilities, fitted)
-        return readable_answers(probabilities, sets, fitted, [problem] * len(probabilities))
+        return readable_answers(probabilities, sets, fitted, _reasons(model, output, problem))
+
+
+def _reasons(model: Any, output: Any, problem: str | None) -> list[str | None]:
+    """Say for each image why it gets no answer: its features, and the problem of the calibration."""
+    features = getattr(output, "image_features", None)
+    outside: list[str | None] = [None] * len(output.image_embeds)
+    if model is not None and features is not None and (scoped := lumbarclip_in(model)) is not None:
+        outside = scoped.scope_reasons(features)
+    return [joined_reasons(reason, problem) for reason in outside]
 
 
 def _of_grades(label: str, anatomy: str) -> tuple[list[str], list[str]]:

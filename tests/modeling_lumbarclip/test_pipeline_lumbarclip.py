@@ -14,10 +14,13 @@ from PIL import Image
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
 from modeling_lumbarclip.calibration_lumbarclip import weights_digests
+from modeling_lumbarclip.configuration_lumbarclip import FeatureCheck, Scope
 from modeling_lumbarclip.pipeline_lumbarclip import (
     LumbarCLIPImageClassificationPipeline,
     LumbarCLIPZeroShotPipeline,
 )
+from modeling_lumbarclip.scope_lumbarclip import evened
+from modeling_lumbarclip.towers_lumbarclip import pooled_image
 
 RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
@@ -216,3 +219,114 @@ def test_every_pipeline_works_from_a_folder_without_our_package(tiny_model, tiny
     assert scores == pytest.approx(expected, abs=1e-5)
     assert "no classification head" in answers["refused image-classification"]
     assert "without a text tower" in answers["refused zero-shot-image-classification"]
+
+
+SCOPE = Scope(
+    **{"planes": ["axial"], "sequences": ["T2"], "anatomy": "lumbar spine", "is_synthetic": False, "num_patients": 9},
+    check=FeatureCheck(threshold=2.0, false_alarm_rate=0.05, num_directions=0, num_images=60, num_patients=20),
+)
+OUTSIDE = "Trained on axial T2 slices of the lumbar spine (9 patients); this is"
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8))
+
+
+def set_scope(model, processor):
+    """A scope around the features of the ramp."""
+    with torch.no_grad():
+        pixels = processor(images=[RAMP, NOISE], return_tensors="pt").pixel_values
+        vision = model.vision_model(pixel_values=pixels)
+        ramp, noise = evened(pooled_image(model.vision_model, vision))
+    spread = (ramp - noise).square().mean() / 100  # the noise lies ten deviations away
+    model.set_scope(SCOPE, {"mean": ramp, "directions": torch.zeros(0, len(ramp)), "variances": spread[None]})
+
+
+@pytest.fixture
+def classify_findings(tiny_config, tiny_processor):
+    tiny_config.id2label = {0: "bulge", 1: "stenosis"}
+    tiny_config.problem_type = "multi_label_classification"
+    tiny_config.architectures = ["LumbarCLIPForImageClassification"]
+    torch.manual_seed(0)
+    model = LumbarCLIPForImageClassification(tiny_config).eval()
+    set_scope(model, tiny_processor)
+    return LumbarCLIPImageClassificationPipeline(
+        model=model, image_processor=tiny_processor.image_processor, task="image-classification"
+    )
+
+
+@pytest.fixture
+def ask(classify, tiny_model, tiny_processor):
+    tiny_model.config.calibration = calibration(tiny_model, CLASSES)
+    tiny_model.config.calibration["questions"][0]["score_thresholds"] = [0.0, 1.0]
+    set_scope(tiny_model, tiny_processor)
+    return classify
+
+
+@pytest.mark.parametrize("labels", [None, ["bulge", "normal disc"], ["LBP", "No Finding"]])
+def test_an_image_outside_the_scope_gets_no_answer_but_why(ask, labels):
+    (entry,) = ask(NOISE, candidate_labels=labels)
+    assert (entry["label"], entry["score"], entry["answer"]) == (None, None, None)
+    assert entry["reason"].startswith(f"{OUTSIDE} an image unlike them (distance 10.00")
+    inside = ask(RAMP, candidate_labels=labels)
+    assert len(inside) == 2 and all(entry["score"] is not None for entry in inside)
+    assert all(entry.get("reason") is None for entry in inside)
+
+
+def test_scores_outside_the_scope_come_on_request_and_never_with_an_answer(ask, tiny_model):
+    scored = ask(NOISE, score_outside_scope=True)
+    assert [entry["answer"] for entry in scored] == [None, None]
+    assert all(entry["reason"].startswith(OUTSIDE) and 0 < entry["score"] < 1 for entry in scored)
+    assert {entry["answer"] for entry in ask(RAMP, score_outside_scope=True)} == {True, False}
+    tiny_model.set_scope(None)
+    without = {entry["label"]: entry["score"] for entry in ask(NOISE)}
+    assert without == pytest.approx({entry["label"]: entry["score"] for entry in scored})
+    assert {entry["answer"] for entry in ask(NOISE)} == {True, False}  # as before there were scopes
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"plane": "sagittal", "sequence": "T2"}, "a sagittal T2 slice."),
+        ({"anatomy": "knee"}, "a slice of the knee."),
+        ({"plane": "axial", "sequence": "T2", "anatomy": "lumbar spine"}, None),
+        ({}, None),
+    ],
+)
+def test_a_header_outside_the_scope_gets_no_answer(ask, classify_findings, header, said):
+    for pipe in (ask, classify_findings):
+        entries = pipe(RAMP, header=header)
+        assert entries[0].get("reason") == (said and f"{OUTSIDE} {said}")
+        assert len(entries) == (1 if said else 2)
+    with pytest.raises(ValueError, match="plane, sequence, anatomy; got modality"):
+        ask(RAMP, header={"modality": "CR"})
+
+
+def test_each_image_of_a_list_is_judged_on_its_own(ask, classify_findings):
+    for pipe in (ask, classify_findings):
+        for options in ({}, {"batch_size": 2}, {"top_k": 1}):
+            entries = [len(of_image) for of_image in pipe([RAMP, NOISE, RAMP], **options)]
+            assert entries == ([1, 1, 1] if "top_k" in options else [2, 1, 2])
+            assert [of_image[0]["score"] is None for of_image in pipe([RAMP, NOISE, RAMP], **options)] == [
+                *(False, True, False)
+            ]
+
+
+def test_a_classifier_scores_only_what_it_was_trained_for(classify_findings):
+    (entry,) = classify_findings(NOISE)
+    assert entry["label"] is None and entry["score"] is None and entry["reason"].startswith(OUTSIDE)
+    inside = classify_findings(RAMP)
+    assert {entry["label"] for entry in inside} == {"bulge", "stenosis"} and "reason" not in inside[0]
+    scored = classify_findings(NOISE, score_outside_scope=True)
+    assert {entry["label"] for entry in scored} == {"bulge", "stenosis"}
+    assert all(entry["reason"].startswith(OUTSIDE) and 0 < entry["score"] < 1 for entry in scored)
+    made = LumbarCLIPImageClassificationPipeline(
+        model=classify_findings.model,
+        image_processor=classify_findings.image_processor,
+        task="image-classification",
+        score_outside_scope=True,
+    )
+    assert made(NOISE) == scored
+
+
+def test_both_reasons_are_given(ask, tiny_model):
+    tiny_model.config.calibration["fitted_on"] = {"weights": ["of others"]}
+    (entry,) = ask(NOISE)
+    assert entry["reason"].startswith(OUTSIDE) and "fitted on other weights" in entry["reason"]
