@@ -99,6 +99,19 @@ def test_the_checkpoint_answers_as_was_measured(settings):
 
 
 @pytest.mark.slow
+def test_the_scope_is_that_of_the_rows_it_was_fine_tuned_on(settings, monkeypatch):
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.MIN_PATIENTS", 3)
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.FALSE_ALARM_RATE", 0.2)
+    model = run(settings, max_updates=2)
+    assert model.config.scope["planes"] == ["axial"] and model.config.scope["check"]["num_patients"] == 3
+    loaded = AutoModelForImageClassification.from_pretrained(f"{settings['output_dir']}/checkpoint")
+    assert loaded.scope_problem() is None and loaded.config.scope == model.config.scope
+    measured = read_json(settings, "metrics.json")["scope"]
+    assert measured["in_words"].startswith("axial T1 and T2 slices") and 0 <= measured["held_back"]["value"] <= 1
+    report = (Path(settings["output_dir"]) / "report.md").read_text()
+    assert "**Scope**: Trained on axial T1 and T2 slices" in report
+
+
 def test_a_run_killed_between_epochs_resumes_to_the_same_weights(settings, tmp_path, monkeypatch):
     run(settings)
     killed = {**settings, "output_dir": str(tmp_path / "killed")}

@@ -23,6 +23,7 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from modeling_lumbarclip.losses_lumbarclip import soft_targets
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
+from train.checkpoints.checkpoint import load_checkpoint
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import open_dataset, plan_batches, target_classes, text_and_patient_ids
 from train.pretraining import task
@@ -322,6 +323,36 @@ def test_a_calibration_of_the_weights_a_run_starts_from_is_not_published(setting
     run_here({**settings, "max_updates": 1})
     saved = json.loads((Path(settings["output_dir"]) / "checkpoint" / "config.json").read_text())
     assert saved.get("calibration") is None
+
+
+@pytest.fixture
+def few_patients_suffice(monkeypatch):
+    """The three validation patients of the tiny dataset set a threshold."""
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.MIN_PATIENTS", 3)
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.FALSE_ALARM_RATE", 0.2)
+
+
+def test_the_checkpoint_knows_what_it_was_trained_on(settings, few_patients_suffice):
+    run_here({**settings, "max_updates": 2})
+    model, _ = load_checkpoint(f"{settings['output_dir']}/checkpoint")
+    scope, check = model.config.scope, model.config.scope["check"]
+    assert (scope["planes"], scope["sequences"], scope["num_patients"]) == (["axial"], ["T1", "T2"], 10)
+    assert (scope["is_synthetic"], check["num_images"], check["num_patients"]) == (False, 12, 3)
+    assert model.scope_problem() is None
+    again = {**settings, "output_dir": f"{settings['output_dir']}-2", "max_updates": 1}
+    run_here({**again, "init_checkpoint": f"{settings['output_dir']}/checkpoint"})
+    trained, _ = load_checkpoint(f"{again['output_dir']}/checkpoint")
+    assert trained.config.scope["weights"] != scope["weights"] and trained.scope_problem() is None
+
+
+def test_too_few_validation_patients_make_no_check_and_the_report_says_so(settings):
+    run_here({**settings, "max_updates": 1, "evaluate": True, "baselines": False})
+    folder = Path(settings["output_dir"])
+    scope = json.loads((folder / "checkpoint" / "config.json").read_text())["scope"]
+    assert scope["check"] is None and "12 images of 3 validation patients" in scope["no_check"]
+    report = (folder / "report.md").read_text()
+    assert "**Scope**: Trained on axial T1 and T2 slices" in report and "are not checked: 12 images of 3" in report
+    assert json.loads((folder / "metrics.json").read_text())["scope"]["held_back"] is None
 
 
 def test_a_finished_run_whose_code_reads_no_calibration_is_refused_before_it_is_evaluated(settings, monkeypatch):

@@ -228,7 +228,7 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         field = next((key for key in re.split(r"\W", name) if key in NOT_OF_A_CHECKPOINT), None)
         if field and value is not None:
             raise ValueError(f"{path} sets {field}, which no LumbarCLIP checkpoint has. Remove it, or fetch another.")
-    for name in config.keys() - {"calibration"}:  # which counts rows
+    for name in config.keys() - {"calibration", "scope"}:  # which count rows and patients
         _check_sizes(path, name, config[name])
 
 

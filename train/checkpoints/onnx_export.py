@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from data_scripts.system.staging import publish, staging_folder
 from data_scripts.system.whole_files import read_json, write_folder, write_json
+from modeling_lumbarclip.scope_lumbarclip import SCOPE_PREFIX
 from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import find_checkpoint
 from train.checkpoints.manifest import check_records
@@ -125,9 +126,14 @@ def _check_description(description: dict[str, Any]) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash the names, shapes and values of all weights, whatever file and precision they were loaded from."""
+    """Hash the names, shapes and values of all weights, whatever file and precision they were loaded from.
+
+    The statistics of a scope are no weights: they are fitted to what these compute.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(SCOPE_PREFIX):
+            continue
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         values = tensor.detach().cpu()
         values = values.float() if values.is_floating_point() else values

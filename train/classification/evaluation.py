@@ -22,6 +22,7 @@ from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
+from train.evaluation.checkpoint_scope import measure_scope
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
 from train.evaluation.protocols.fine_tuned import ClassifierMetrics, measure_classifier
@@ -83,12 +84,12 @@ def evaluate_classifier(
         for split, rows in data.rows.items()
     }
     temperatures = np.array(model.config.class_temperatures)
-    measured_splits = ("validation", "test")
+    measured_splits, resampling = ("validation", "test"), Resampling(args.num_resamples, args.seed)
     measured = measure_classifier(
         {split: predict_logits(model, images[split], args.batch_size) * temperatures for split in measured_splits},
         {split: tower_features(start, of_split, args.batch_size) for split, of_split in images.items()},
         data.targets,
-        Resampling(args.num_resamples, args.seed),
+        resampling,
         data.is_grade,
     )
     test = data.targets["test"]
@@ -100,6 +101,9 @@ def evaluate_classifier(
         "patients": as_entries(measured.patients),
         "calibration": as_entries(measured.calibration.estimates),
         "class_temperatures": dict(zip(data.class_names, temperatures.tolist(), strict=True)),
+        "scope": measure_scope(
+            model, tower_features(model, images["test"], args.batch_size), np.asarray(test.patient_ids), resampling
+        ),
         "training": {"epochs": len(losses), "best_epoch": int(np.argmin(losses)) + 1},
         "dataset": {
             "name": Path(args.dataset).name,

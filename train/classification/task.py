@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 
 import torch
 from accelerate import Accelerator, PartialState
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -18,11 +18,13 @@ from modeling_lumbarclip.calibration_lumbarclip import DIGESTS, weights_digests
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
 from train.classification.data import ClassificationData, LabelledImages, read_data
-from train.classification.evaluation import predict_logits
+from train.classification.evaluation import predict_logits, tower_features
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
+from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.protocols.calibration import fit_calibration
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
+from train.evaluation.statistics.metrics import Array
 from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
 from train.training.optimization import build_layerwise_optimizer
@@ -46,7 +48,7 @@ class ClassificationTask(Task):
         self.start = describe_start(args.checkpoint, facts.rows_sha256)
         if warning := START_IN_WORDS.get(self.start["rows"]):
             logger.warning("%s: %s The metrics may be too good.", args.checkpoint, warning)
-        self.data = read_data(dataset, args.target)
+        self.data, self.facts = read_data(dataset, args.target), facts
         self._losses: list[float] = []
 
     def build_model(self) -> nn.Module:
@@ -110,6 +112,15 @@ class ClassificationTask(Task):
         model.config.class_temperatures = fitted * len(self.data.class_names) if self.data.exclusive else fitted
         model.config.class_temperatures_fitted_on = {DIGESTS: weights_digests(model)}
 
+        def encode(split: str, rows: Dataset) -> Array:
+            without_labels = torch.zeros(len(rows), 0)
+            images = LabelledImages(
+                rows, without_labels, self.processor, self.args.seed, augment=False, show_progress=False
+            )
+            return tower_features(cast(LumbarCLIPForImageClassification, model), images, self.args.batch_size)
+
+        fit_scope(model, self.data.rows, self.facts.description["anatomy"], encode)
+
 
 def load_pretrained(
     checkpoint: str, data: ClassificationData
@@ -134,6 +145,7 @@ def load_pretrained(
         calibration=None,
         class_temperatures=None,
         class_temperatures_fitted_on=None,
+        scope=None,
     )
     model.name_or_path = model.config.name_or_path = checkpoint  # by which adapters name their base
     return model, processor

@@ -1,6 +1,7 @@
 """Embeddings of a split: every image and every distinct text encoded once, and kept on disk."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.system.whole_files import unfinished_file
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.scope_lumbarclip import SCOPE_PREFIX
 from train.data.image_cache import DecodedImages, normalise
 from train.evaluation.protocols.retrieval import group_texts
 from train.evaluation.statistics.metrics import Array
@@ -115,9 +117,14 @@ def cache_key(model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Data
     The weights are hashed, not their path, since training continues in the same folder; so are the settings of the
     processor, and the fingerprint that `datasets` keeps for rows.
     """
-    digest = hashlib.sha256(processor.to_json_string().encode())
+    settings = json.loads(processor.to_json_string())
+    for part in (settings, settings["image_processor"]):
+        part.pop("auto_map", None)  # set when the processor is saved
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(f"{rows._fingerprint} {split} {len(rows)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(SCOPE_PREFIX):  # fitted on these embeddings
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"{split}-{digest.hexdigest()[:24]}"

@@ -10,6 +10,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import send_to_device
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
@@ -17,11 +18,15 @@ from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
+from train.evaluation.checkpoint_scope import fit_scope
+from train.evaluation.features import encode_images_once
+from train.evaluation.statistics.metrics import Array
 from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
 from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
 from train.pretraining.initial_model import build_model
+from train.reporting.evaluation import FEATURES
 from train.training.run_folder import describe_start
 from train.training.task import Task
 
@@ -44,7 +49,8 @@ class PretrainingTask(Task):
     def build_model(self) -> ModelWithObjective:
         args = self.args
         self.processor, self.model = build_model(args, self.dataset["train"], self.anatomy)
-        self.model.config.calibration = None  # it belongs to the initial weights
+        self.model.config.calibration = None  # it belongs to the initial weights, as does the scope
+        self.model.set_scope(None)
         # Convolutions are faster this way.
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)
         show = PartialState().is_main_process
@@ -90,6 +96,18 @@ class PretrainingTask(Task):
 
     def model_in(self, trained: nn.Module) -> LumbarCLIPModel:
         return cast(ModelWithObjective, trained).model
+
+    def calibrate(self, model: PreTrainedModel) -> None:
+        args = self.args
+        # The evaluation reads the same features.
+        cache = Path(args.output_dir) / FEATURES if args.evaluate and PartialState().is_main_process else None
+
+        def encode(split: str, rows: Dataset) -> Array:
+            options: dict[str, Any] = {"batch_size": args.batch_size, "cache_dir": cache}
+            of_split = encode_images_once(cast(LumbarCLIPModel, model), self.processor, rows, split, **options)
+            return of_split["image_features"]
+
+        fit_scope(model, self.dataset, self.anatomy, encode)
 
     def load(self, checkpoint: Path) -> LumbarCLIPModel:
         if self.args.evaluate:

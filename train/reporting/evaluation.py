@@ -18,8 +18,9 @@ from train.data.batch_sampler import TrainingSet
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
 from train.evaluation.baselines import baseline_features
+from train.evaluation.checkpoint_scope import measure_scope
 from train.evaluation.measure import measure
-from train.evaluation.predict import encode, predict, predict_baselines
+from train.evaluation.predict import UNPROJECTED, encode, predict, predict_baselines
 from train.evaluation.predictions import PREDICTIONS, write_predictions
 from train.evaluation.protocols.zero_shot import prompts_asked
 from train.evaluation.statistics.bootstrap import Resampling
@@ -87,7 +88,11 @@ def evaluate(
         predictions |= predict_baselines(baselines, targets, ["logistic"])
 
     # Measure.
-    results = measure(predictions, targets["test"], Resampling(settings.num_resamples, settings.seed)) | {
+    resampling = Resampling(settings.num_resamples, settings.seed)
+    results = measure(predictions, targets["test"], resampling) | {
+        "scope": measure_scope(
+            model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids), resampling
+        ),
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
         "training_set": asdict(settings.training_set),
         "dataset": {

@@ -102,6 +102,7 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
         "data": data,
         "where": describe_dataset(data),
         "start_warning": start_warning(data.get("start")),
+        "scope": scope_line(results.get("scope")),
         "label_table": counts_table("label", data["labels"]) if data["labels"] else "",
         "command": results["command"],
         "date": results["date"],
@@ -111,6 +112,25 @@ def opening_values(results: Mapping[str, Any]) -> dict[str, Any]:
 def start_warning(start: Mapping[str, Any] | None) -> str:
     """Warn that the starting weights may have seen the test patients, by `run_folder.describe_start`; else empty."""
     return START_IN_WORDS.get(start["rows"], "") if start else ""
+
+
+def scope_line(scope: Mapping[str, Any] | None) -> str:
+    """Say in a line what a model was trained on and what gets no answer: `measure_scope`; empty without a scope.
+
+    Example:
+        >>> scope_line({"in_words": "axial slices (9 patients)", "no_check": "4 images", "held_back": None})
+        'Trained on axial slices (9 patients). Images without a header are not checked: 4 images.'
+    """
+    if scope is None:
+        return ""
+    trained = f"Trained on {scope['in_words']}."
+    if scope["held_back"] is None:
+        return f"{trained} Images without a header are not checked: {scope['no_check']}."
+    return (
+        f"{trained} Images unlike these get no answer. The threshold, set on {scope['num_validation_patients']} "
+        f"validation patients, aims to hold back {100 * scope['aim']:g} % of images like these; of the images of the "
+        f"{scope['num_patients']} patients measured here, a share of {format_entry(scope['held_back'])} is held back."
+    )
 
 
 def describe_dataset(data: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ import yaml
 
 from data_scripts.records import KNEE, LUMBAR_SPINE
 from data_scripts.system.markdown import Markdown
-from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER
+from modeling_lumbarclip.configuration_lumbarclip import CLASSIFIER, Scope
+from modeling_lumbarclip.scope_lumbarclip import scope_in_words
 from train.reporting.card import tables
 from train.reporting.card.metadata import EMISSIONS_SOURCE, PIPELINE_TAG, card_metadata, energy_values
 from train.reporting.card.origin import (
@@ -23,7 +24,7 @@ from train.reporting.card.origin import (
     without_folders,
 )
 from train.reporting.experiment.tables import comparison_table
-from train.reporting.run_report import describe_dataset, start_warning
+from train.reporting.run_report import describe_dataset, scope_line, start_warning
 from train.reporting.tables import counts_table
 from train.training.history import training_seconds
 
@@ -115,6 +116,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "data": _data_values(data),
         "splits_table": counts_table("split", data["splits"]),
         "calibration": files.config.get("calibration"),
+        "scope": _scope(files),
         "class_temperatures": {files.config["id2label"][str(k)]: value for k, value in enumerate(temperatures)},
         "results": _result_values(files) if files.metrics else None,
         "experiment": experiment
@@ -168,6 +170,14 @@ def _data_values(data: Mapping[str, Any]) -> dict[str, Any]:
         "deidentification": "synthetic" if data["synthetic"] and state != "failed" else state,
         "seen": {name: ", ".join(f"{value} ({n})" for value, n in rows.items()) for name, rows in seen.items() if rows},
     }
+
+
+def _scope(files: RunFiles) -> str:
+    """Say what the weights were trained on, and what they hold back, as far as it was measured; empty if unknown."""
+    if files.config.get("scope") is None or files.adapter_base:
+        return ""
+    measured = scope_line((files.metrics or {}).get("scope"))
+    return measured or f"Trained on {scope_in_words(Scope.from_dict(files.config['scope']))}."
 
 
 def _leak(files: RunFiles) -> str:
