@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from data_scripts.records import NO_FINDING
 from data_scripts.reports.text import exchange_sides
-from modeling_lumbarclip.configuration_lumbarclip import ZeroShotCalibration
+from modeling_lumbarclip.configuration_lumbarclip import Scope, ZeroShotCalibration
+from modeling_lumbarclip.scope_lumbarclip import scope_in_words
 from train.web_app.answers import Answer, AnyReader, OwnAnswer, StudyAnswer
 from train.web_app.classifier import ClassifierReader, Question
 from train.web_app.pictures import thumbnail_html
@@ -21,6 +23,7 @@ SIDES = (
 )
 # Means of two choices that differ by less name neither. A number of ours: none was fitted on patients.
 CLOSE = 0.1
+OUTSIDE = "No answer: outside the scope"
 PREDICTION_SET = "Prediction set"
 ANSWER_HEADERS = ["Question", "Answer", PREDICTION_SET, "Probabilities"]
 WORDING_HEADERS = ["Question", "Choice", "Sentences"]
@@ -129,17 +132,54 @@ def study_headers(questions: Sequence[Question]) -> list[str]:
     return ["Picture", "Slice", *(question_name(question.label) for question in questions)]
 
 
-def study_rows(slices: Sequence[Slice], study: StudyAnswer, questions: Sequence[Question]) -> list[list[str]]:
-    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML."""
+def study_rows(
+    slices: Sequence[Slice],
+    outside: Sequence[str | None],
+    study: StudyAnswer | None,
+    questions: Sequence[Question],
+) -> list[list[str]]:
+    """List the mean over a patient's slices, then each slice, under `study_headers`. Only the first cell is HTML.
+
+    The study answers for the slices that are not `outside` the scope; None if all are.
+    """
+    answered = iter(study.of_slices if study else ())
+    rows = [
+        [
+            thumbnail_html(slice_.image),
+            " · ".join(filter(None, (slice_.name, slice_.facts))),
+            *([OUTSIDE] * len(questions) if reason else map(_cell, next(answered))),
+        ]
+        for slice_, reason in zip(slices, outside, strict=True)
+    ]
+    if study is None:
+        return rows
     means = [
         percent(pooled[question.choices[1]]) if question.label is not None else _probabilities(pooled)
         for question, pooled in zip(questions, study.pooled, strict=True)
     ]
-    rows = [
-        [thumbnail_html(slice_.image), " · ".join(filter(None, (slice_.name, slice_.facts))), *map(_cell, answers)]
-        for slice_, answers in zip(slices, study.of_slices, strict=True)
-    ]
-    return [["", f"The patient: mean of {len(slices)} slices", *means], *rows]
+    return [["", f"The patient: mean of {len(study.of_slices)} slices", *means], *rows]
+
+
+def scope_note(stored: Mapping[str, Any] | None) -> str:
+    """Say what the checkpoint was trained on, and what it does with other pictures; `stored` as in its configuration.
+
+    Example:
+        >>> scope_note(None)
+        'It does not say what it was trained on, and answers any picture.'
+    """
+    if stored is None:
+        return "It does not say what it was trained on, and answers any picture."
+    scope = Scope.from_dict(dict(stored))
+    trained = f"Trained on {scope_in_words(scope)}."
+    if scope.check is None:
+        return f"{trained} It does not notice other pictures without a DICOM header: {scope.no_check}."
+    return f"{trained} Other pictures get no answer."
+
+
+def outside_notes(outside: Sequence[str | None]) -> list[str]:
+    """Say which slices of a study are outside the scope, and why."""
+    counts = Counter(reason for reason in outside if reason)
+    return [f"Without an answer, {count} of {len(outside)} slices. {reason}" for reason, count in counts.items()]
 
 
 def coverage_words(calibration: ZeroShotCalibration) -> str:
@@ -147,7 +187,7 @@ def coverage_words(calibration: ZeroShotCalibration) -> str:
     return (
         f"A prediction set is made to contain the truth for at least {calibration.target_coverage:.0%} of the slices "
         "of new patients like those of the calibration. If it contains more than one choice, or none, the model "
-        "abstains. It promises nothing for other patients, scanners or body parts, and the model answers any picture."
+        "abstains. It promises nothing for other patients, scanners or body parts."
     ).replace("%", " %")
 
 

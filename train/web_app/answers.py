@@ -29,12 +29,14 @@ from modeling_lumbarclip import (
 )
 from modeling_lumbarclip.calibration_lumbarclip import calibrated_probabilities, prompt_texts, zero_shot_logits
 from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.scope_lumbarclip import joined_reasons
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.evaluation.protocols.patient_level import mean_over_patients
 from train.evaluation.questions import ABSENT_OR_PRESENT
 from train.training.run_folder import read_run
 from train.web_app.classifier import ClassifierReader, Question
+from train.web_app.uploads import Slice
 
 MAX_FINDING_LETTERS = 80
 MODEL_REVISION = "model_revision"  # in the head of a Space's card: the version of the model that it keeps to
@@ -153,13 +155,24 @@ def seen_slice(reader: AnyReader, image: Image.Image) -> Image.Image:
 
 
 @torch.no_grad()
-def embed_slices(reader: AnyReader, images: Sequence[Image.Image]) -> Tensor:
-    """Embed slices as `seen_slice` returns them, to unit length, (B, D); a classifier gives its logits, (B, K)."""
-    batches = [list(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
-    pixels = [pixel_values(reader, batch) for batch in batches]
-    if isinstance(reader, ClassifierReader):
-        return torch.cat([reader.logits(each) for each in pixels])
-    return torch.cat([reader.model.get_image_features(pixel_values=each).pooler_output for each in pixels])
+def embed_slices(reader: AnyReader, slices: Sequence[Slice]) -> tuple[Tensor, list[str | None]]:
+    """Embed slices to unit length, (B, D), and say which are outside the scope of the checkpoint, and why.
+
+    A classifier gives its logits, (B, K), in place of embeddings.
+    """
+    embeds: list[Tensor] = []
+    outside: list[str | None] = []
+    for start in range(0, len(slices), BATCH_SIZE):
+        batch = slices[start : start + BATCH_SIZE]
+        pixels = pixel_values(reader, [slice_.seen for slice_ in batch])
+        if isinstance(reader, ClassifierReader):
+            of_batch, features = reader.logits(pixels)
+        else:
+            output = reader.model(pixel_values=pixels)
+            of_batch, features = output.image_embeds, output.image_features
+        embeds.append(of_batch)
+        outside += reader.model.scope_reasons(features, [slice_.header for slice_ in batch])
+    return torch.cat(embeds), outside
 
 
 def pixel_values(reader: AnyReader, images: list[Image.Image]) -> Tensor:
@@ -169,12 +182,24 @@ def pixel_values(reader: AnyReader, images: list[Image.Image]) -> Tensor:
     return prepared["pixel_values"].to(reader.model.device)
 
 
-def calibrated_answers(reader: AnyReader, image_embeds: Tensor) -> list[list[Answer]]:
-    """Answer the checkpoint's own questions for each slice of `embed_slices`.
+def calibrated_answers(
+    reader: AnyReader, image_embeds: Tensor, outside: Sequence[str | None] | None = None
+) -> list[list[Answer]]:
+    """Answer the checkpoint's own questions for each slice of `embed_slices`; one `outside` the scope only gets scores.
 
     Raises:
         ValueError: If it compares images with texts, and has no calibration.
     """
+    of_slices = _answers(reader, image_embeds)
+    return [
+        answers
+        if reason is None
+        else [{**answer, "answer": None, "reason": joined_reasons(reason, answer["reason"])} for answer in answers]
+        for answers, reason in zip(of_slices, outside or [None] * len(of_slices), strict=True)
+    ]
+
+
+def _answers(reader: AnyReader, image_embeds: Tensor) -> list[list[Answer]]:
     if isinstance(reader, ClassifierReader):
         return reader.answers(image_embeds)
     output = LumbarCLIPOutput(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
 from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
+from modeling_lumbarclip.scope_lumbarclip import given_features
 from train.evaluation.questions import ABSENT_OR_PRESENT
 
 EXCLUSIVE = "single_label_classification"
@@ -52,9 +53,15 @@ class ClassifierReader:
         return [Question(name, list(ABSENT_OR_PRESENT)) for name in self.classes]
 
     @torch.no_grad()
-    def logits(self, pixel_values: Tensor) -> Tensor:
-        """Classify slices, shape (B, 3, H, W); divided by the temperatures if they hold for these weights. (B, K)."""
-        return self.model(pixel_values=pixel_values).logits.float()
+    def logits(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify slices, shape (B, 3, H, W).
+
+        Returns:
+            Logits (B, K), divided by the temperatures if they hold for these weights, and features z_I (B, d_I).
+        """
+        with given_features(self.model.classifier) as features:
+            logits = self.model(pixel_values=pixel_values).logits.float()
+        return logits, features[0]
 
     def answers(self, logits: Tensor) -> list[list[dict[str, Any]]]:
         """Turn logits, (B, K), into the answers to each question: the likelier choice, or none with the `reason`."""

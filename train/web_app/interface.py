@@ -24,6 +24,7 @@ from train.web_app.answer_words import (
     answer_headers,
     calibrated_on,
     coverage_words,
+    scope_note,
     study_headers,
     wording_rows,
 )
@@ -50,7 +51,7 @@ NOTICE = (
     '<div role="note"><b>Research use only.</b> '
     f'<span class="lc-wide">{NOT_FOR}</span><span class="lc-narrow">Not for diagnosis.</span></div>'
 )
-HEAD = '<h1>LumbarCLIP</h1><p>{} {}</p><p class="lc-small">Model: {}, {}</p><p class="lc-small">{}</p>'
+HEAD = '<h1>LumbarCLIP</h1><p>{} {}</p><p class="lc-small">Model: {}, {}. {}</p><p class="lc-small">{}</p>'
 SHOW_IT = "Show it an image of the {}."
 SHOW_IT_ANY = "Show it an image like those that it was trained on."
 COMPARES = (
@@ -102,7 +103,7 @@ def build_page(reader: AnyReader, model_name: str, index: ReportIndex | None = N
         gr.HTML(NOTICE, elem_id="notice")
         show_it = SHOW_IT.format(reader.anatomy) if reader.anatomy else SHOW_IT_ANY
         does = COMPARES if isinstance(reader, Reader) else CLASSIFIES
-        head = (show_it, does, model_name, calibrated_on(reader), SIDES)
+        head = (show_it, does, model_name, calibrated_on(reader), scope_note(reader.model.config.scope), SIDES)
         gr.HTML(HEAD.format(*map(escape, head)), elem_classes="lc-head")
         with gr.Tab("One slice"):
             _slice_tab(reader, index)
@@ -137,6 +138,7 @@ def _slice_tab(reader: AnyReader, index: ReportIndex | None) -> None:
             frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
         with gr.Column(min_width=320, elem_classes="lc-answers"):
             headline = gr.HTML(no_slice)
+            score_outside = gr.Checkbox(False, label="Show scores all the same", visible=False)
             headers = answer_headers(reader)
             answers = _table("Answers", headers, ["21%", "27%", "25%", "27%"] if len(headers) == 4 else None)
             _reading_aid(reader)
@@ -160,9 +162,9 @@ def _slice_tab(reader: AnyReader, index: ReportIndex | None) -> None:
                 gr.HTML(SMALL.format(NO_EVIDENCE))
 
     view = partial(_show_slice, reader, index, held, missing=no_slice)
-    inputs = [upload, frame, finding, subject, method]
-    outputs = [picture, map_controls, subject, headline, answers, own_note, own, nearest, reports]
-    taken = [upload, frame, subject, message, file]
+    inputs = [upload, frame, finding, subject, method, score_outside]
+    outputs = [picture, map_controls, subject, headline, score_outside, answers, own_note, own, nearest, reports]
+    taken = [upload, frame, subject, message, file, score_outside]
     _on(file.upload, partial(_take_file, reader, held), [file], taken, preprocess=False).success(
         view, inputs, outputs, **_PRIVATE
     ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
@@ -171,7 +173,7 @@ def _slice_tab(reader: AnyReader, index: ReportIndex | None) -> None:
             view, inputs, outputs, **_PRIVATE
         ).success(None, [], [], js=SHOW_ANSWERS, **_PRIVATE)
     look_again = partial(_show_slice, reader, index, held, missing=FORGOTTEN)  # there was a slice
-    for changed in (frame.input, subject.input, method.change):
+    for changed in (frame.input, subject.input, method.change, score_outside.input):
         _on(changed, look_again, inputs, outputs, trigger_mode="always_last")
     for asked in (ask.click, own_text.select):
         _on(asked, partial(_take_finding, reader), [own_text, finding, subject], [finding, subject, refusal]).success(
@@ -269,11 +271,11 @@ def _take_example(reader: AnyReader, held: HeldUploads, example: Example) -> tup
 
 
 def _taken(held: HeldUploads, upload: Upload | None, problem: str = "") -> tuple[Any, ...]:
-    """Values of upload, frame, subject, message and file; the file's place is free for the next one."""
+    """Values of upload, frame, subject, message, file and scores outside; the file's place is free for the next one."""
     num_frames = len(upload.slices) if upload else 1
     frame = gr.Slider(1, max(2, num_frames), value=1, step=1, label="Frame", visible=num_frames > 1)
     message = message_html([problem]) if problem else message_html(upload.notes if upload else (), "note")
-    return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None
+    return held.keep(upload) if upload else None, frame, gr.Dropdown(choices=[], value=None), message, None, False
 
 
 def _take_finding(reader: AnyReader, text: str, finding: str, subject: str | None) -> tuple[Any, ...]:
@@ -296,22 +298,26 @@ def _show_slice(
     finding: str,
     subject: str | None,
     method: str,
+    score_outside: bool,
     *,
     missing: str,
 ) -> tuple[Any, ...]:
-    """Values of picture, map controls, subject, headline, answers, own note, own, nearest and reports."""
+    """Values of picture, map controls, subject, headline, scores outside, answers, own note, own, nearest, reports."""
     hidden = gr.Column(visible=False)
     upload = held.use(key) if key else None
     if upload is None:
         said = FORGOTTEN if key else missing
-        return "", hidden, gr.Dropdown(choices=[], value=None), said, _rows([]), "", _rows([]), hidden, _rows([])
+        nothing = gr.Dropdown(choices=[], value=None), said, gr.Checkbox(visible=False)
+        return "", hidden, *nothing, _rows([]), "", _rows([]), hidden, _rows([])
     slice_ = upload.slices[min(int(frame), len(upload.slices)) - 1]
-    view = view_slice(reader, index, slice_, finding=finding, subject=subject or "", method=method)
+    asked = {"finding": finding, "subject": subject or "", "method": method}
+    view = view_slice(reader, index, slice_, **asked, score_outside=score_outside)
     return (
         view.picture,
         gr.Column(visible=bool(view.subjects)),
         gr.Dropdown(choices=view.subjects, value=view.subject or None),
         headline_html(slice_.name, view.verdicts),
+        gr.Checkbox(visible=bool(view.outside)),
         _rows(view.answers),
         message_html(view.own_notes, "note"),
         _rows(view.own),

@@ -1,11 +1,12 @@
 """Read uploads into grey slices, and hold them in memory no larger than the page needs.
 
-From a DICOM header, only plane, sequence and pixel spacing are kept. A patient's id is only compared within a study.
+From a DICOM header, only plane, sequence, anatomy and pixel spacing are kept. A patient's id is only compared within a
+study.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from weakref import WeakKeyDictionary
@@ -41,6 +42,7 @@ class Slice:
     image: Image.Image  # at most `MAX_SHOWN_SIDE` pixels a side
     seen: Image.Image
     facts: str = ""  # plane, sequence and pixel spacing, as far as they are known
+    header: Mapping[str, str] = field(default_factory=dict)  # as `scope_lumbarclip.header_reason` takes it
 
     @property
     def num_bytes(self) -> int:
@@ -95,7 +97,9 @@ class HeldUploads:
         return sum(slice_.num_bytes for upload in [*self._uploads.values()] for slice_ in upload.slices)
 
 
-def make_slice(see: See, image: Image.Image, *, name: str, facts: str = "") -> Slice:
+def make_slice(
+    see: See, image: Image.Image, *, name: str, facts: str = "", header: Mapping[str, str] | None = None
+) -> Slice:
     """Make a slice of an image, grey, 8 bit (mode `L`), which is shrunk in place.
 
     Raises:
@@ -108,7 +112,7 @@ def make_slice(see: See, image: Image.Image, *, name: str, facts: str = "") -> S
         raise UnusableImageError(f"image too long: {width:,} x {height:,}")
     seen = see(image)
     image.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE), Image.Resampling.LANCZOS)
-    return Slice(name=name, image=image, seen=seen, facts=facts)
+    return Slice(name=name, image=image, seen=seen, facts=facts, header=header or {})
 
 
 def read_upload(path: Path, see: See) -> Upload:
@@ -168,7 +172,8 @@ def _read_dicom(path: Path, headers: list[SliceHeader], see: See) -> Upload:
         name = path.name if len(headers) == 1 else f"{path.name}, frame {header.frame + 1}"
         image = read_slice(path, header.frame)
         num_pixels += image.width * image.height
-        slices.append(make_slice(see, image, name=name, facts=_facts(header)))
+        in_scope = {"plane": header.plane, "sequence": header.sequence, "anatomy": header.anatomy}
+        slices.append(make_slice(see, image, name=name, facts=_facts(header), header=in_scope))
         if num_pixels > MAX_READ_PIXELS:
             break
     left_out = len(headers) - len(slices)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from train.web_app.answer_words import (
     answer_rows,
     name_in_sentence,
+    outside_notes,
     own_notes,
     own_rows,
     patient_verdict,
@@ -20,6 +21,7 @@ from train.web_app.report_index import ReportIndex
 from train.web_app.uploads import Slice, Upload
 
 NUM_REPORTS = 4
+SCORES_ONLY = "Scores only, as you asked: they mean nothing for such an image."
 
 Rows = list[list[str]]
 
@@ -31,6 +33,7 @@ class SliceView:
     picture: str  # the slice and its map, as HTML
     subject: str  # what the map explains
     subjects: list[str]  # what it could explain
+    outside: str  # why the slice is outside the scope of the checkpoint; empty if it is inside
     verdicts: list[str]  # the answers in a line each
     answers: Rows
     own: Rows  # of the user's own finding
@@ -46,8 +49,9 @@ def view_slice(
     finding: str = "",
     subject: str = "",
     method: str = NO_MAP,
+    score_outside: bool = False,
 ) -> SliceView:
-    """Answer for one slice.
+    """Answer for one slice, unless it is outside the scope of the checkpoint.
 
     Args:
         reader: The checkpoint.
@@ -56,9 +60,22 @@ def view_slice(
         finding: The user's own, from `own_finding`; may be empty.
         subject: Name of what the map explains; an unknown one means the likeliest answer.
         method: One of `METHODS`, followed by the next ones where it shows nothing. Another name means no map.
+        score_outside: Whether to score a slice outside the scope. It gets no answers either way.
     """
-    embeds = embed_slices(reader, [slice_.seen])
-    answers = calibrated_answers(reader, embeds)[0] if reader.questions else []
+    embeds, (outside,) = embed_slices(reader, [slice_])
+    if outside and not score_outside:
+        return SliceView(
+            picture=slice_html(slice_, None, ""),
+            subject="",
+            subjects=[],
+            outside=outside,
+            verdicts=[outside],
+            answers=[],
+            own=[],
+            own_notes=[],
+            reports=[],
+        )
+    answers = calibrated_answers(reader, embeds, [outside])[0] if reader.questions else []
     own = own_answer(reader, embeds, finding) if finding and isinstance(reader, Reader) else None
     names = [explained.name for explained in subjects(reader, finding)]
     subject = subject if subject in names else (finding or likeliest(answers))
@@ -67,7 +84,8 @@ def view_slice(
         picture=_picture(reader, slice_, finding, subject, method),
         subject=subject,
         subjects=names,
-        verdicts=verdict_lines(answers),
+        outside=outside or "",
+        verdicts=[outside, SCORES_ONLY] if outside else verdict_lines(answers),
         answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
@@ -76,13 +94,17 @@ def view_slice(
 
 
 def view_study(reader: AnyReader, upload: Upload) -> tuple[str, Rows]:
-    """Answer for a patient with a sentence, and rows of the mean and of each slice.
+    """Answer for a patient with a sentence, and rows of the mean and of each slice; none outside the scope counts.
 
     Raises:
         ValueError: If the checkpoint has no calibration.
     """
-    study = study_answer(reader, embed_slices(reader, [slice_.seen for slice_ in upload.slices]))
-    return patient_verdict(study, reader.questions), study_rows(upload.slices, study, reader.questions)
+    embeds, outside = embed_slices(reader, upload.slices)
+    inside = [place for place, reason in enumerate(outside) if reason is None]
+    study = study_answer(reader, embeds[inside]) if inside else None
+    verdict = [patient_verdict(study, reader.questions)] if study else []
+    rows = study_rows(upload.slices, outside, study, reader.questions)
+    return " ".join([*verdict, *outside_notes(outside)]), rows
 
 
 def likeliest(answers: Sequence[Answer]) -> str:

@@ -21,10 +21,13 @@ from train.web_app.answers import (
     study_answer,
     unknown_words,
 )
+from train.web_app.uploads import Slice
 
 
 def embed(reader, images):
-    return embed_slices(reader, [seen_slice(reader, image) for image in images])
+    embeds, outside = embed_slices(reader, [Slice(name="", image=i, seen=seen_slice(reader, i)) for i in images])
+    assert outside == [None] * len(images)  # the checkpoint has no scope
+    return embeds
 
 
 @pytest.fixture

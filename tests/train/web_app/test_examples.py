@@ -15,7 +15,6 @@ from train.web_app.interface import build_page
         ({"planes": ["axial", "sagittal"]}, True),
         ({"planes": ["sagittal"]}, False),
         ({"planes": []}, False),
-        ({"planes": None}, False),
         ({"planes": ["unknown"]}, False),
         ({"anatomy": "knee"}, False),
         ({"anatomy": None}, False),

@@ -55,7 +55,7 @@ class Visit:
 
     def show(self):
         """What the page shows of the slice in memory: its picture, and the placeholder."""
-        shown = self.ask("_show_slice", [None, 1, "", None, "Grad-CAM"])
+        shown = self.ask("_show_slice", [None, 1, "", None, "Grad-CAM", False])
         return shown[0], shown[3]
 
     def heartbeat(self):

@@ -41,6 +41,7 @@ def test_a_dicom_slice_is_read_whatever_its_name_and_tells_no_identity(tmp_path)
     (slice_,) = upload.slices
     assert np.array_equal(np.asarray(slice_.image), np.asarray(read_slice(path)))
     assert slice_.facts == "axial · T2 · 0.69 mm per pixel"
+    assert slice_.header == {"plane": "axial", "sequence": "T2", "anatomy": "unknown"}
     for secret in ("SECRET", "MRN-4711", "Doe"):
         assert secret not in repr(upload)
 

@@ -1,7 +1,7 @@
 """What the page says: probabilities, abstention, and nothing that a file could smuggle in."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
-from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, ZeroShotCalibration
+from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, FeatureCheck, Scope, ZeroShotCalibration
 from tests.train.web_app.conftest import CALIBRATION
 from train.web_app import views
 from train.web_app.answer_words import (
@@ -21,6 +21,7 @@ from train.web_app.answer_words import (
     calibrated_on,
     coverage_words,
     patient_verdict,
+    scope_note,
     verdict,
     verdict_lines,
     wording_rows,
@@ -317,3 +318,57 @@ def test_pictures_carry_their_pixels_and_no_metadata(reader, slice_):
     sources = re.findall(r'src="([^"]{0,22})', view.picture)
     assert sources == ["data:image/png;base64,"] * len(sources)
     assert sources
+
+
+SCOPE = Scope(
+    **{"planes": ["axial"], "sequences": ["T2"], "anatomy": "lumbar spine", "is_synthetic": True, "num_patients": 9},
+    no_check="2 validation patients",
+)
+SAGITTAL = "Trained on drawn axial T2 slices of the lumbar spine (9 drawn patients); this is a sagittal slice."
+
+
+@pytest.fixture
+def scoped(reader):
+    reader.model.set_scope(SCOPE)
+    return reader
+
+
+@pytest.fixture
+def sagittal(slice_):
+    return replace(slice_, header={"plane": "sagittal", "sequence": "unknown", "anatomy": "unknown"})
+
+
+def test_a_slice_outside_the_scope_gets_no_answer_but_why(scoped, slice_, sagittal):
+    index = ReportIndex(np.eye(8, dtype=np.float32), ["Report."] * 8, ["a/b"] * 8, "images")
+    view = view_slice(scoped, index, sagittal, finding="disc bulge", method="Grad-CAM")
+    assert view.verdicts == [view.outside] == [SAGITTAL]
+    assert not (view.answers or view.own or view.own_notes or view.reports or view.subjects)
+    assert "lc-heat" not in view.picture and "<img" in view.picture
+    inside = view_slice(scoped, index, slice_, finding="disc bulge", method="Grad-CAM")
+    assert inside.outside == "" and inside.answers and inside.own and inside.reports
+
+
+def test_scores_outside_the_scope_are_shown_on_request_without_an_answer(scoped, sagittal):
+    view = view_slice(scoped, None, sagittal, score_outside=True)
+    assert view.verdicts == [SAGITTAL, views.SCORES_ONLY]
+    assert [row[1] for row in view.answers] == ["No answer", "No answer"]
+    assert all("%" in row[3] for row in view.answers)
+
+
+def test_a_study_answers_for_the_slices_inside_the_scope(scoped):
+    upload = example_study(partial(seen_slice, scoped))
+    outside = [replace(slice_, header={"plane": "sagittal"}) for slice_ in upload.slices[:2]]
+    said, (mean, *rows) = view_study(scoped, replace(upload, slices=(*outside, *upload.slices[2:])))
+    assert mean[1] == "The patient: mean of 4 slices"
+    assert said.endswith(f"Without an answer, 2 of 6 slices. {SAGITTAL}")
+    assert [row[2].startswith("No answer: outside the scope") for row in rows] == [True, True, *[False] * 4]
+    said, rows = view_study(scoped, replace(upload, slices=tuple(outside)))
+    assert said == f"Without an answer, 2 of 2 slices. {SAGITTAL}" and len(rows) == 2
+
+
+def test_the_page_says_what_the_checkpoint_was_trained_on():
+    drawn = "Trained on drawn axial T2 slices of the lumbar spine (9 drawn patients)."
+    without = scope_note(asdict(SCOPE))
+    assert without == f"{drawn} It does not notice other pictures without a DICOM header: 2 validation patients."
+    check = FeatureCheck(threshold=1.0, false_alarm_rate=0.05, num_directions=1, num_images=20, num_patients=10)
+    assert scope_note(asdict(replace(SCOPE, check=check, no_check=""))) == f"{drawn} Other pictures get no answer."
