@@ -16,6 +16,7 @@ from data_scripts.system.markdown import Markdown, markdown_table
 from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
+    foreign_section,
     inference_section,
     leak_section,
     letters_section,
@@ -123,7 +124,10 @@ def render() -> str:
     other_maps = {name: read(name) for name in ("explanation_vit", "explanation_swin")}
     sections += [probe_section(read("probe")), explanation_section(read("explanation"), other_maps)]
     sections += [reading_section(read("report_reading_first"), read("report_reading")), leak_section(read("leak_gap"))]
-    sections += [letters_section(read("burnt_in_text"))]
+    sections += [
+        foreign_section({"demo": read("foreign_images_demo"), "SPIDER discs": read("foreign_images_spider")}),
+        letters_section(read("burnt_in_text")),
+    ]
     sections += [balance_section(read("batch_balance")), build_section(read("build"))]
     sections += [losses_section(read("losses")), training_section(read("training"))]
     sections += [inference_section(read("inference")), robustness_section(read("robustness"))]
