@@ -91,13 +91,14 @@ def _head_charts(results: Mapping[str, Any], where: str) -> dict[str, Figure]:
 
 @rc_context(STYLE)
 def _reliability(results: Mapping[str, Any], where: str) -> Figure | None:
-    """Draw accuracy over confidence of the reference before and after temperature scaling, if it was scaled."""
+    """Draw accuracy over confidence of the reference before temperature scaling, and after it if it was scaled."""
     reference, calibrated = results["headline"]["reference"], results["headline"]["calibrated"]
     system = results["systems"][reference]
     curves = system["reliability"]
-    if "after" not in curves:
+    if not curves or f"calibrated/{calibrated}" not in system["metrics"]:
         return None
-    figure = new_figure(7.5, 3.9, f"{reference}: temperature scaling of the paper's probe\n{where}")
+    what = "temperature scaling of the paper's probe" if "after" in curves else "the paper's probe, no temperature"
+    figure = new_figure(0.6 + 3.45 * len(curves), 3.9, f"{reference}: {what}\n{where}")
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (when, curve) in zip(panels, curves.items(), strict=True):
         group = f"probe/{calibrated}" if when == "before" else f"calibrated/{calibrated}"
