@@ -87,7 +87,7 @@ class WithScope:
     """
 
     config: Any
-    vision_model: nn.Module
+    vision_model: Any
     scope: ScopeStatistics | None
     _checked_tower: tuple[list[Any], str] | None = None  # where its weights were, and their digest
 
