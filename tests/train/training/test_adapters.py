@@ -43,9 +43,9 @@ SWIN = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def save_base(folder, vision, processor, **config):
+def save_base(folder, vision, processor, seed=0, **config):
     """Save a checkpoint whose batch norm has seen images, and lets every block of a ResNet through, as trained ones."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=TINY_TEXT, projection_dim=8, **config))
     with torch.no_grad():
         for module in model.vision_model.modules():
@@ -177,7 +177,7 @@ def settings(tiny_dataset_folder, tiny_processor, tmp_path):
         "dataset": str(tiny_dataset_folder),
         "output_dir": str(tmp_path / "run"),
         "init_checkpoint": str(
-            save_base(tmp_path / "base", RESNET, tiny_processor, text_pooling="mean", initial_temperature=0.2)
+            save_base(tmp_path / "base", RESNET, tiny_processor, seed=1, text_pooling="mean", initial_temperature=0.2)
         ),
         "lora_rank": 4,
         "epochs": 2,
