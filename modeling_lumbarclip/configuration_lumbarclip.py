@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 PROJECTIONS = ("none", "linear", "nonlinear")
-TEXT_POOLINGS = ("cls", "mean")
+TEXT_POOLINGS = ("cls", "mean", "last")
 CLASSIFIER = "LumbarCLIPForImageClassification"
 # `register_for_auto_class` keeps one Auto class for each of ours; these are the others.
 AUTO_MAP = {
@@ -126,7 +126,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
             and towers of different widths, the wider output is average-pooled to the narrower; the paper does not
             say what it does there.
         projection_dim: Width of the shared space. Not used by `none`.
-        text_pooling: `cls` takes the first token's last hidden state, `mean` the mean over the tokens.
+        text_pooling: `cls` takes the first token's last hidden state, `last` the last one's, which a causal tower such
+            as CLIP's or GPT-2 needs, `mean` the mean over the tokens.
         initial_temperature: Temperature τ at which training starts, > 0. CLIP's 0.07; the paper gives none.
         max_inverse_temperature: Upper bound of 1/τ, so that the logits cannot diverge.
         calibration: `ZeroShotCalibration` as a dict, for exactly these weights: fit it again after more training. None

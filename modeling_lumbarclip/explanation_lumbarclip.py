@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
-from .towers_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image, tower_options
+from .towers_lumbarclip import tower_options
+from .vision_tower_lumbarclip import has_channels_last, num_prefix_tokens, patch_features, pooled_image
 
 
 class WithMaps:

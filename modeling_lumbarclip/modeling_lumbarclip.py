@@ -24,16 +24,19 @@ from .explanation_lumbarclip import WithMaps
 from .losses_lumbarclip import lumbarclip_loss
 from .towers_lumbarclip import (
     build_tower,
+    check_text_pooling,
+    hidden_width,
     inner_tokens,
     load_tower,
     load_vision_tower,
-    output_width,
-    patch_features,
-    pooled_image,
+    pooled_text,
+    run_text_tower,
     run_tower,
+    special_tokens,
     tower_name,
     tower_options,
 )
+from .vision_tower_lumbarclip import output_width, patch_features, pooled_image
 
 if TYPE_CHECKING:
     # transformers reads the imports in this file, and copies the imported files next to the weights.
@@ -191,7 +194,12 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             )
         self.vision_model = build_tower(config.vision_config) if vision_model is None else vision_model
         self.text_model = build_tower(config.text_config) if text_model is None else text_model
-        vision_width, text_width = output_width(self.vision_model), config.text_config.hidden_size
+        for tower in self._towers():
+            # A configuration made around a tower's clears its attention, which then heeds neither padding nor order.
+            if tower.config._attn_implementation is None:
+                tower.config._attn_implementation = tower.get_correct_attn_implementation(None)
+        check_text_pooling(self.text_model, config.text_pooling)
+        vision_width, text_width = output_width(self.vision_model), hidden_width(self.text_model)
         if config.projection == "none" and vision_width != text_width:
             logger.warning(
                 f"projection='none' with towers of width {vision_width} and {text_width}: the wider output is "
@@ -265,12 +273,6 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             outputs.pooler_output = F.normalize(self.text_projection(outputs.pooler_output), dim=-1)
         return outputs
 
-    def _pool_text(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        if self.config.text_pooling == "cls":
-            return hidden[:, 0]
-        weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
     @can_return_tuple
     def forward(
         self,
@@ -330,7 +332,9 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             outputs |= self._image_outputs(vision, output_local_features)
         if input_ids is not None:
             text = self._run_text_tower(input_ids, attention_mask, text_options)
-            words = inner_tokens(_mask(input_ids, attention_mask)) if output_local_features else None
+            words = None
+            if output_local_features:
+                words = inner_tokens(_mask(input_ids, attention_mask), input_ids, special_tokens(self.text_model))
             outputs |= self._text_outputs(text, text_index, words)
         augmented = None
         if augmented_input_ids is not None:
@@ -381,8 +385,8 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Run the text tower; `pooler_output` is z_T (U, d_T)."""
         mask = _mask(input_ids, attention_mask)
-        outputs = run_tower(self.text_model, self.config, options, input_ids=input_ids, attention_mask=mask)
-        outputs.pooler_output = self._pool_text(cast(Tensor, outputs.last_hidden_state), mask)
+        outputs = run_text_tower(self.text_model, self.config, options, input_ids, mask)
+        outputs.pooler_output = pooled_text(cast(Tensor, outputs.last_hidden_state), mask, self.config.text_pooling)
         return outputs
 
     def _embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:

@@ -12,7 +12,8 @@ from transformers.utils import can_return_tuple
 
 from .configuration_lumbarclip import LumbarCLIPConfig
 from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
-from .towers_lumbarclip import build_tower, output_width, tower_options
+from .towers_lumbarclip import build_tower, tower_options
+from .vision_tower_lumbarclip import output_width
 
 
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):

@@ -5,7 +5,8 @@ Shapes: B images, P patches, U texts, T tokens, d_I and d_T widths of the towers
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any, cast
@@ -60,6 +61,11 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """Make a tower with random weights, drawn by its own library."""
     if config.model_type != "timm_wrapper":
         tower_class: Any = MODEL_MAPPING.get(type(config), None)
+        if tower_class is None:
+            raise ValueError(
+                f"AutoModel of transformers builds no {config.model_type!r}. "
+                "modeling_lumbarclip/README.md lists towers that were tested."
+            )
         config._attn_implementation = supported_attention(tower_class, config._attn_implementation)
         return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
     if not timm.is_model(config.architecture):
@@ -147,6 +153,28 @@ def run_tower(
     return BaseModelOutputWithPooling(outputs.last_hidden_state, getattr(outputs, "pooler_output", None), **returned)
 
 
+def run_text_tower(
+    tower: PreTrainedModel, config: PreTrainedConfig, options: dict[str, Any], input_ids: Tensor, attention_mask: Tensor
+) -> BaseModelOutputWithPooling:
+    """Run a text tower as `run_tower` does, with padding on either side: neither changes a text's embedding."""
+
+    def moved(values: Any, back: bool = False) -> Any:
+        is_by_token = isinstance(values, Tensor) and values.shape[:2] == input_ids.shape
+        return padding_last(values, attention_mask, back) if is_by_token else values
+
+    options = {name: moved(value) for name, value in options.items()}
+    inputs = {"input_ids": moved(input_ids), "attention_mask": moved(attention_mask)}
+    outputs = run_tower(tower, config, options, **inputs)
+    outputs.last_hidden_state = moved(outputs.last_hidden_state, back=True)
+    if outputs.hidden_states is not None:
+        outputs.hidden_states = tuple(moved(hidden, back=True) for hidden in outputs.hidden_states)
+    if outputs.attentions is not None:  # (U, heads, T, T)
+        columns_first = (of_layer.transpose(1, 2) for of_layer in outputs.attentions)
+        both = (moved(rows, back=True).permute(0, 3, 2, 1) for rows in columns_first)
+        outputs.attentions = tuple(moved(rows, back=True).permute(0, 2, 3, 1) for rows in both)
+    return outputs
+
+
 def tower_name(tower: PreTrainedModel) -> str:
     """Name a tower for messages."""
     return f"The tower {getattr(tower.config, 'architecture', tower.config.model_type)!r}"
@@ -159,66 +187,107 @@ def _not_returned(tower: PreTrainedModel, record: str) -> str:
     return f"{found}."
 
 
-def output_width(tower: PreTrainedModel) -> int:
-    """Return the width of the pooled features of a vision tower."""
-    if isinstance(tower, TimmWrapperModel):
-        timm_model: Any = tower.timm_model
-        return getattr(timm_model, "head_hidden_size", timm_model.num_features)
-    return patch_width(tower)
+@contextmanager
+def evaluating(tower: PreTrainedModel, role: str, given: str) -> Iterator[None]:
+    """Run a tower in evaluation mode without gradients; turn what it stumbles over into words."""
+    was_training = tower.training
+    tower.eval()
+    try:
+        with torch.no_grad():
+            yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{tower_name(tower)} is no {role}: given {given}, it fails with {type(error).__name__}: {error}. "
+            "modeling_lumbarclip/README.md lists towers that were tested."
+        ) from error
+    finally:
+        tower.train(was_training)
 
 
-def patch_width(tower: PreTrainedModel) -> int:
-    """Return the width of a patch, which in some convolutional towers differs from `output_width`."""
-    if isinstance(tower, TimmWrapperModel):
-        timm_model: Any = tower.timm_model
-        return timm_model.num_features
-    config: Any = tower.config
-    return getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+def padding_last(tokens: Tensor, attention_mask: Tensor, back: bool = False) -> Tensor:
+    """Move the padding before each text behind it, (U, T, ...): towers count positions from the first token on.
+
+    Texts without padding before them stay as they are. `back` undoes it.
+
+    Example:
+        >>> padding_last(torch.tensor([[0, 0, 7, 8], [7, 8, 9, 0]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]]))
+        tensor([[7, 8, 0, 0],
+                [7, 8, 9, 0]])
+    """
+    start = attention_mask.int().argmax(dim=1, keepdim=True)
+    place = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    index = place - start if back else place + start - tokens.shape[1]
+    index = torch.where(index < 0, index + tokens.shape[1], index)  # ONNX has no remainder by a dynamic length
+    return tokens.gather(1, index.view(*index.shape, *[1] * (tokens.ndim - 2)).expand_as(tokens))
 
 
-def pooled_image(tower: PreTrainedModel, outputs: Any) -> Tensor:
-    """Pool the tower's outputs to (B, d_I): by its own pooling, else the class token, else the mean over patches."""
-    if getattr(outputs, "pooler_output", None) is not None:
-        return outputs.pooler_output.flatten(1)
-    hidden = outputs.last_hidden_state
-    if hidden.ndim == 4:
-        return hidden.mean(dim=(2, 3))
-    has_class_token = getattr(getattr(tower, "embeddings", None), "cls_token", None) is not None
-    return hidden[:, 0] if has_class_token else hidden.mean(dim=1)
+def pooled_text(hidden: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """Pool the last hidden states of texts (U, T, d_T) to (U, d_T).
+
+    Args:
+        hidden: Shape (U, T, d_T).
+        attention_mask: 1 for tokens, 0 for padding on either side. Shape (U, T).
+        pooling: `cls`: the first token; `last`: the last one; `mean`: the mean over all of them.
+    """
+    weights = attention_mask.to(hidden)[..., None]  # (U, T, 1)
+    if pooling == "mean":
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    places = attention_mask.int()
+    if pooling == "last":
+        places = places * torch.arange(1, hidden.shape[1] + 1, device=hidden.device, dtype=torch.int32)
+    index = places.argmax(dim=1)[:, None, None]
+    return hidden.gather(1, index.expand(-1, 1, hidden.shape[2]))[:, 0]
 
 
-def patch_features(tower: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Flatten a feature map or tokens of a vision tower to patches (B, P, d_I), without class tokens."""
-    if hidden.ndim == 4:
-        return hidden.flatten(1, 2) if has_channels_last(tower) else hidden.flatten(2).transpose(1, 2)
-    return hidden[:, num_prefix_tokens(tower) :]
+def inner_tokens(attention_mask: Tensor, input_ids: Tensor | None = None, special_tokens: Sequence[int] = ()) -> Tensor:
+    """Mark the tokens of words, (U, T): all but padding and special tokens.
 
-
-def has_channels_last(tower: PreTrainedModel) -> bool:
-    """Whether a tower's feature maps are (B, H, W, C), as in timm's Swin."""
-    return getattr(getattr(tower, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
-
-
-def num_prefix_tokens(tower: PreTrainedModel) -> int:
-    """Count the class, distillation and register tokens before a tower's patches."""
-    if isinstance(tower, TimmWrapperModel):
-        return getattr(tower.timm_model, "num_prefix_tokens", 0)
-    # transformers has no common name for their number, only for their parameters.
-    tokens = {name.rpartition(".")[2]: parameter for name, parameter in tower.named_parameters()}
-    num_registers = tokens["register_tokens"].shape[1] if "register_tokens" in tokens else 0
-    return num_registers + sum(name in tokens for name in ("cls_token", "class_embedding", "distillation_token"))
-
-
-def inner_tokens(attention_mask: Tensor) -> Tensor:
-    """Mark the tokens of words, (U, T): all but padding and the first and last token, [CLS] and [SEP].
+    Without special tokens, those are the first and last of each text, as [CLS] and [SEP] of BERT.
 
     Example:
         >>> inner_tokens(torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])).int()
         tensor([[0, 1, 1, 0],
                 [0, 1, 0, 0]], dtype=torch.int32)
     """
+    mask = attention_mask.bool()
+    if input_ids is not None and special_tokens:
+        return mask & ~torch.isin(input_ids, torch.tensor(special_tokens, device=input_ids.device))
     position = attention_mask.cumsum(dim=1)
-    return attention_mask.bool() & (position > 1) & (position < position[:, -1:])
+    return mask & (position > 1) & (position < position[:, -1:])
+
+
+def special_tokens(tower: PreTrainedModel) -> list[int]:
+    """List the tokens that start and end a text, where the tower's configuration knows them; BERT's does not."""
+    ids = [getattr(tower.config, f"{name}_token_id", None) for name in ("bos", "eos", "cls", "sep")]
+    flat = [token for given in ids for token in (given if isinstance(given, list) else [given])]
+    return sorted({token for token in flat if token is not None})
+
+
+def hidden_width(tower: PreTrainedModel) -> int:
+    """Return the width of the hidden states of a text tower, by one forward pass.
+
+    Raises:
+        ValueError: If the tower does not run on tokens.
+    """
+    return _hidden_states(tower, [[_word_tokens(tower)[0]] * 2]).shape[-1]
+
+
+def check_text_pooling(tower: PreTrainedModel, pooling: str) -> None:
+    """Raise ValueError if two texts get one embedding: the first token of a causal tower sees no other."""
+    if tower.device.type == "meta":
+        return
+    word, other = _word_tokens(tower)
+    # Equal in their first token, and different in the others.
+    hidden = _hidden_states(tower, [[word, word, word, word], [word, other, other, word]])
+    one, two = pooled_text(hidden, torch.ones(hidden.shape[:2], device=hidden.device), pooling).float()
+    if (one - two).norm() > 1e-6 * one.norm():
+        return
+    if pooling == "cls":
+        raise ValueError(
+            f"{tower_name(tower)} gives two texts one embedding with text_pooling='cls': the first token of a causal "
+            "tower sees no other. Use text_pooling='last', the end of the text (--text_pooling last), or 'mean'."
+        )
+    raise ValueError(f"{tower_name(tower)} gives two texts one embedding. Are its weights those of a trained encoder?")
 
 
 def max_text_tokens(tower: PreTrainedModel) -> int | None:
@@ -237,7 +306,7 @@ def max_text_tokens(tower: PreTrainedModel) -> int | None:
 
 def _table_limits(tower: PreTrainedModel, num_tokens: int) -> set[int]:
     with _PositionTables(num_tokens) as tables:
-        _run_text_tower(tower, torch.full((1, num_tokens), _word_tokens(tower)[0]))
+        _hidden_states(tower, [[_word_tokens(tower)[0]] * num_tokens])
     return tables.limits
 
 
@@ -278,21 +347,13 @@ def _word_tokens(tower: PreTrainedModel) -> tuple[int, int]:
     return first, next(token for token in range(size // 3, size) if token not in {first, *special})
 
 
-@torch.no_grad()
-def _run_text_tower(tower: PreTrainedModel, token_ids: Tensor) -> Tensor:
-    """Return the last hidden states (U, T, d_T) of texts (U, T) without padding, in evaluation mode."""
-    was_training = tower.training
-    tower.eval()
-    token_ids = token_ids.to(tower.device)
-    try:
-        return tower(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)).last_hidden_state
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{tower.config.model_type!r} is no text tower: on tokens and their mask it fails with "
-            f"{type(error).__name__}: {error}. Use an encoder such as bert, roberta or distilbert."
-        ) from error
-    finally:
-        tower.train(was_training)
+def _hidden_states(tower: PreTrainedModel, token_ids: list[list[int]]) -> Tensor:
+    """Return the last hidden states (U, T, d_T) of texts without padding."""
+    input_ids = torch.tensor(token_ids, device=tower.device)
+    # On the meta device a mask cannot be looked into.
+    mask = {} if input_ids.is_meta else {"attention_mask": torch.ones_like(input_ids)}
+    with evaluating(tower, "text tower", "tokens and their mask"):
+        return tower(input_ids=input_ids, **mask, return_dict=True).last_hidden_state
 
 
 def load_vision_tower(name: str, model_args: dict[str, Any] | None) -> PreTrainedModel:

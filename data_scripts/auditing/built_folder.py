@@ -45,6 +45,7 @@ def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.Dat
         for rows in dataset.values():
             _check_features(str(name), rows.features)
         _check_stored(dataset)
+        _check_values(str(name), dataset)
         return dataset
     shards = check_is_dataset(folder)
     # `datasets` caches files by name and modification time; a shard may change and keep both.
@@ -60,6 +61,7 @@ def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.Dat
             _check_readable(path)
         raise ValueError(f"{folder} cannot be read as a dataset: {error.__cause__ or error}") from error
     _check_stored(dataset)
+    _check_values(str(folder / DATA_FOLDER), dataset)
     return dataset
 
 
@@ -144,9 +146,12 @@ def _check_columns(shards: list[Path]) -> None:
     for path in shards:
         try:
             features = datasets.Features.from_arrow_schema(pq.read_schema(path))
+            num_rows = pq.read_metadata(path).num_rows
         except Exception as error:  # a damaged head, or features that `datasets` does not know
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())} {_AGAIN}") from error
         _check_features(str(path), features)
+        if not num_rows:
+            raise ValueError(f"{path} has no rows. {_AGAIN}")
         if first is None:
             first = features
         elif features != first:
@@ -167,8 +172,10 @@ _KINDS = {
     **dict.fromkeys(("image", "mask"), "Image"),
     **dict.fromkeys(("report", "patient_id", "study_id", "series_id", "source"), "string"),
     **dict.fromkeys(("grade", "plane", "sequence", "level"), "ClassLabel"),
+    **dict.fromkeys(("pixel_spacing_mm", "slice_spacing_mm", "disc_height_mm"), "float32"),
     **{"labels": "List of ClassLabel", "rephrasings": "List of string"},
 }
+_NEVER_EMPTY = ("report", "rephrasings", "patient_id", "source")
 
 
 def _kind(feature: Any) -> str:
@@ -196,6 +203,26 @@ def _check_stored(dataset: Mapping[str, datasets.Dataset]) -> None:
                     row, stored = found
                     raise ValueError(f"row {start + row} of {split} stores no {name}, only {stored}. {_AGAIN}")
                 start += len(chunk)
+
+
+def _check_values(where: str, dataset: Mapping[str, datasets.Dataset]) -> None:
+    """Check that no cell that a build fills is empty, and that numbers of classes have a class."""
+    for split, rows in dataset.items():
+        for name, feature in rows.features.items():
+            values = rows.data.column(name)
+            if name in _NEVER_EMPTY and values.null_count:
+                row = pc.index(values.is_null(), True).as_py()
+                raise ValueError(f"{where}: row {row} of {split} has no {name}. {_AGAIN}")
+            if isinstance(feature, datasets.List):
+                values, feature = pc.list_flatten(values), feature.feature
+                if values.null_count:
+                    raise ValueError(f"{where}: a list of {name} in {split} has an empty entry. {_AGAIN}")
+            if isinstance(feature, datasets.ClassLabel):
+                ends = pc.min_max(values).as_py().values()
+                if wrong := [value for value in ends if value is not None and not 0 <= value < feature.num_classes]:
+                    raise ValueError(
+                        f"{where}: {name} of {split} holds {wrong[0]}, and has {feature.num_classes} classes. {_AGAIN}"
+                    )
 
 
 def _unusable_row(images: pa.StructArray, may_be_null: bool) -> tuple[int, str] | None:

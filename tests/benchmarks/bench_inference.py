@@ -49,6 +49,7 @@ from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.statistics.bootstrap import Estimate, Resampling
 from train.evaluation.targets import read_targets
+from train.export import calibration_images
 
 RATIOS = {
     "encode / pipeline, batch 1": ("encode", "pipeline, batch 1"),
@@ -127,7 +128,7 @@ def measure_tower(
 ) -> dict[str, Any]:
     """Measure images per second of every system, in turns."""
     save_checkpoint(model, processor, work / "checkpoint")
-    exported = export(work / "checkpoint", work / "onnx", int8=True)
+    exported = export(work / "checkpoint", work / "onnx", int8_images=calibration_images(dataset["train"]))
     (work / "png").mkdir()
     rows = dataset["train"].select(range(num_images))
     for number, image in enumerate(rows["image"]):

@@ -24,7 +24,7 @@ def test_defaults_are_the_paper():
     [
         ({"projection": "mlp"}, "none, linear, nonlinear; got 'mlp'"),
         ({"projection_dim": 0}, "at least 1.*got 0.*projection='none'"),
-        ({"text_pooling": "max"}, "cls, mean; got 'max'"),
+        ({"text_pooling": "max"}, "cls, mean, last; got 'max'"),
         ({"initial_temperature": 0}, "must be positive.*got 0"),
         ({"initial_temperature": 0.001}, "starts at an inverse of 1000"),
         (

@@ -9,6 +9,7 @@ from transformers.utils import ModelOutput
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from modeling_lumbarclip.explanation_lumbarclip import contrast, grad_cam, patch_grid, text_to_patch_similarity
+from modeling_lumbarclip.vision_tower_lumbarclip import ImageLayout
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
@@ -141,6 +142,8 @@ def test_grad_cam_is_equations_1_and_2_for_one_image_and_one_text(vision_config,
 
 class BrightnessTower(nn.Module):
     """Each patch of 8 x 8 pixels has two features: its brightness, and 1."""
+
+    image_layout = ImageLayout(width=2, patch_width=2, num_prefix_tokens=0)
 
     def __init__(self):
         super().__init__()

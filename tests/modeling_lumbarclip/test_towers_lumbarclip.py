@@ -20,8 +20,11 @@ from modeling_lumbarclip.towers_lumbarclip import (
     inner_tokens,
     load_tower,
     max_text_tokens,
-    patch_width,
+    padding_last,
+    pooled_text,
+    special_tokens,
 )
+from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
 from tests.conftest import Marks
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -144,31 +147,32 @@ def takes(tower, num_tokens):
     return True
 
 
-@pytest.mark.parametrize(
-    "kind, settings, expected",
-    [
-        ("bert", {}, 24),
-        ("distilbert", {}, 24),
-        ("electra", {"embedding_size": 16}, 24),
-        ("roberta", {}, 22),  # two positions stand for padding
-        ("xlm-roberta", {}, 22),
-        ("camembert", {"pad_token_id": 0}, 23),
-        ("mpnet", {}, 22),
-        ("longformer", {"attention_window": 4}, 22),
-        ("nystromformer", {}, 24),  # adds the two itself
-        ("clip_text_model", {}, 24),
-        ("gpt2", {}, 24),
-        ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}, 24),
-        ("ctrl", {"dff": 16}, 24),  # sines in a plain tensor
-        ("gptj", {"rotary_dim": 4}, 24),
-        ("deberta-v2", {}, 24),
-        ("deberta-v2", {"relative_attention": True, "position_biased_input": False}, None),
-        ("xlnet", {"d_inner": 16, "d_head": 8}, None),
-        ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}, None),
-        ("bloom", {}, None),
-        ("llama", {}, None),
-    ],
-)
+# Families with their settings and the longest text that they take.
+TEXT_TOWERS = [
+    ("bert", {}, 24),
+    ("distilbert", {}, 24),
+    ("electra", {"embedding_size": 16}, 24),
+    ("roberta", {}, 22),  # two positions stand for padding
+    ("xlm-roberta", {}, 22),
+    ("camembert", {"pad_token_id": 0}, 23),
+    ("mpnet", {}, 22),
+    ("longformer", {"attention_window": 4}, 22),
+    ("nystromformer", {}, 24),  # adds the two itself
+    ("clip_text_model", {}, 24),
+    ("gpt2", {}, 24),
+    ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}, 24),
+    ("ctrl", {"dff": 16}, 24),  # sines in a plain tensor
+    ("gptj", {"rotary_dim": 4}, 24),
+    ("deberta-v2", {}, 24),
+    ("deberta-v2", {"relative_attention": True, "position_biased_input": False}, None),
+    ("xlnet", {"d_inner": 16, "d_head": 8}, None),
+    ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}, None),
+    ("bloom", {}, None),
+    ("llama", {}, None),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "expected"), TEXT_TOWERS)
 def test_a_text_tower_takes_as_many_tokens_as_it_says(kind, settings, expected):
     tower = small_text_tower(kind, **settings)
     limit = max_text_tokens(tower.train())
@@ -180,9 +184,126 @@ def test_a_text_tower_takes_as_many_tokens_as_it_says(kind, settings, expected):
 def test_a_model_that_does_not_read_tokens_is_no_text_tower():
     tower = build_tower(ViTConfig(**SMALL))
     with pytest.raises(
-        ValueError, match="'vit' is no text tower: on tokens and their mask it fails with AttributeError"
+        ValueError, match="'vit' is no text tower: given tokens and their mask, it fails with AttributeError"
     ):
         max_text_tokens(tower)
+
+
+MASKS = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("cls", [0, 0, 2, 1]), ("last", [4, 2, 4, 2]), ("mean", [2, 1, 3, 1.5])],
+)
+def test_texts_are_pooled_over_their_tokens_on_whichever_side_padding_is(pooling, expected):
+    hidden = torch.arange(5.0)[None, :, None].expand(4, 5, 2)
+    assert pooled_text(hidden, MASKS, pooling)[:, 0].tolist() == expected
+
+
+def test_padding_moves_behind_the_text_and_back():
+    tokens = torch.arange(1, 21).view(4, 5)
+    moved = padding_last(tokens, MASKS)
+    assert moved[2].tolist() == [13, 14, 15, 11, 12] and torch.equal(moved[:2], tokens[:2])
+    assert torch.equal(padding_last(moved, MASKS, back=True), tokens)
+
+
+def test_words_are_all_but_the_special_tokens_that_a_tower_knows():
+    ids = torch.tensor([[1, 5, 6, 2, 0], [0, 0, 1, 7, 2], [5, 6, 7, 0, 0]])  # the last has no special tokens
+    mask = (ids > 0).long()
+    expected = [[0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [1, 1, 1, 0, 0]]
+    assert inner_tokens(mask, ids, [1, 2]).int().tolist() == expected
+    assert special_tokens(small_text_tower("roberta")) == [0, 2]
+    assert special_tokens(small_text_tower("bert")) == []
+
+
+def model_with(text_tower, pooling):
+    config = LumbarCLIPConfig(
+        vision_config=ViTConfig(**SMALL), text_config=text_tower.config, text_pooling=pooling, projection_dim=8
+    )
+    return LumbarCLIPModel(config, text_model=text_tower).eval()
+
+
+CAUSAL = [
+    ("clip_text_model", {}),
+    ("gpt2", {}),
+    ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}),
+    ("bloom", {}),
+    ("llama", {}),
+    ("bert", {"is_decoder": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings"), CAUSAL)
+def test_a_causal_tower_is_pooled_at_its_end_or_refused(kind, settings):
+    tower = small_text_tower(kind, **settings)
+    with pytest.raises(ValueError, match="two texts one embedding with text_pooling='cls'.*'last'.*or 'mean'"):
+        model_with(tower, "cls")
+    for pooling in ("last", "mean"):
+        with torch.no_grad():
+            ids = torch.tensor([[20, 21, 22], [20, 23, 22]])
+            one, two = model_with(tower, pooling).get_text_features(ids).pooler_output
+        assert (one - two).norm() > 1e-4
+
+
+@pytest.mark.parametrize("pooling", ["cls", "last", "mean"])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("bert", {}),
+        ("distilbert", {}),
+        ("roberta", {}),
+        ("mpnet", {}),
+        ("electra", {"embedding_size": 16}),
+        ("deberta-v2", {}),
+        ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
+        *CAUSAL,
+    ],
+)
+def test_the_side_of_the_padding_changes_nothing(kind, settings, pooling):
+    tower = small_text_tower(kind, **settings)
+    if pooling == "cls" and (kind, settings) in CAUSAL:
+        return
+    model, pad = model_with(tower, pooling), tower.config.pad_token_id or 0
+    ids = {"right": [[20, 21, 22, pad, pad]], "left": [[pad, pad, 20, 21, 22]], "none": [[20, 21, 22]]}
+    masks = {"right": [[1, 1, 1, 0, 0]], "left": [[0, 0, 1, 1, 1]], "none": [[1, 1, 1]]}
+    with torch.no_grad():
+        outputs = {
+            side: model(
+                input_ids=torch.tensor(ids[side]),
+                attention_mask=torch.tensor(masks[side]),
+                output_local_features=True,
+                output_hidden_states=True,
+            )
+            for side in ids
+        }
+    for side in ("left", "right"):
+        torch.testing.assert_close(outputs[side].text_embeds, outputs["none"].text_embeds, atol=1e-5, rtol=1e-4)
+        mask = torch.tensor(masks[side]).bool()
+        for got, expected in zip(
+            (outputs[side].token_features, *outputs[side].text_model_output.hidden_states),
+            (outputs["none"].token_features, *outputs["none"].text_model_output.hidden_states),
+            strict=True,
+        ):
+            torch.testing.assert_close(got[mask], expected[0], atol=1e-5, rtol=1e-4)
+
+
+def test_attentions_follow_the_padding_back():
+    model = model_with(small_text_tower("bert"), "mean")
+    model.text_model.set_attn_implementation("eager")
+    with torch.no_grad():
+        left = model.get_text_features(torch.tensor([[0, 20, 21]]), torch.tensor([[0, 1, 1]]), output_attentions=True)
+        alone = model.get_text_features(torch.tensor([[20, 21]]), output_attentions=True)
+    torch.testing.assert_close(left.attentions[0][:, :, 1:, 1:], alone.attentions[0])
+    assert left.attentions[0][:, :, 1:, 0].abs().max() == 0
+
+
+def test_a_tower_whose_weights_say_nothing_is_refused():
+    tower = small_text_tower("bert")
+    torch.nn.init.zeros_(tower.embeddings.word_embeddings.weight)
+    for pooling in ("cls", "mean"):
+        with pytest.raises(ValueError, match="gives two texts one embedding"):
+            model_with(tower, pooling)
 
 
 def save_pickled_tower(folder):

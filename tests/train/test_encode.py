@@ -221,6 +221,7 @@ def test_chunks_of_other_settings_are_not_resumed(checkpoint, scans, tmp_path, m
         ({"images": "a", "what": "reports"}, "--what must be images"),
         ({"images": "a", "batch_size": 0}, "at least 1"),
         ({"images": "a", "int8": True}, "with --onnx"),
+        ({"dataset": "a", "what": "reports", "onnx": "b", "int8": True}, "quantised vision tower only"),
         ({"images": "a", "out": "a.csv"}, "must be a Parquet file"),
         ({"images": ".", "out": "x/a.parquet"}, "is inside the folder of --images"),
         ({"images": "a", "out": __file__.replace(".py", ".parquet")}, None),
@@ -368,7 +369,7 @@ def test_an_export_gives_the_same_embeddings_and_only_of_its_own_checkpoint(
 @pytest.mark.slow
 def test_an_export_that_was_altered_is_refused(checkpoint, scans, tmp_path, tiny_processor):
     folder, out = tmp_path / "onnx", tmp_path / "out.parquet"
-    export(checkpoint, folder, int8=True)
+    export(checkpoint, folder, int8_images=[np.zeros((32, 32), dtype=np.uint8)])
     for int8 in (False, True):
         path = folder / f"vision_model{'_int8' * int8}.onnx"
         whole = path.read_bytes()

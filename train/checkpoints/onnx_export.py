@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from train.checkpoints.golden_outputs import load_for_golden_outputs
 from train.checkpoints.loading import find_checkpoint
 from train.checkpoints.manifest import check_records
 from train.checkpoints.onnx_graphs import (
+    CALIBRATION_BATCH,
     PACKAGES,
+    VISION_MODEL,
     check_deviation,
     describe_file,
     deviations,
@@ -42,13 +45,14 @@ COPIED = (
 )
 
 
-def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[str, Any]:
+def export(folder_or_id: str | Path, out: Path, *, int8_images: Sequence[Any] = ()) -> dict[str, Any]:
     """Write a `LumbarCLIPModel` or `LumbarCLIPForImageClassification` as ONNX to a new folder; return `export.json`.
 
     Args:
         folder_or_id: Checkpoint folder, or Hub id.
         out: New folder.
-        int8: Whether to write quantised copies, too.
+        int8_images: Images of training, PIL or arrays: for an 8-bit copy of the vision tower, in the ranges that its
+            values take for them. None: no copy.
 
     Raises:
         ImportError: If the packages of the extra `export` are missing.
@@ -62,7 +66,7 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
     description: dict[str, Any] = {}
 
     def fill(folder: Path) -> None:
-        description.update(_write(model, processor, folder, int8))
+        description.update(_write(model, processor, folder, int8_images))
         for path in (path for pattern in COPIED for path in checkpoint.glob(pattern)):
             shutil.copy(path, folder)
         write_json(folder / EXPORT, description)
@@ -73,7 +77,7 @@ def export(folder_or_id: str | Path, out: Path, *, int8: bool = False) -> dict[s
     return description
 
 
-def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> dict[str, Any]:
+def _write(model: PreTrainedModel, processor: Any, folder: Path, int8_images: Sequence[Any]) -> dict[str, Any]:
     files = {}
     for graph in graphs_of(model):
         samples = list(sample_inputs(model, processor, graph))
@@ -81,10 +85,13 @@ def _write(model: PreTrainedModel, processor: Any, folder: Path, int8: bool) -> 
         moved = deviations(graph, samples, folder / graph.file)
         check_deviation(graph.file, moved)
         files[graph.file] = describe_file(folder / graph.file, moved)
-        if int8:
+        if len(int8_images) and graph.file == VISION_MODEL:
+            image_processor = getattr(processor, "image_processor", processor)
+            seen = torch.cat([image_processor(image, return_tensors="pt").pixel_values for image in int8_images])
             quantised = folder / int8_name(graph.file)
-            quantise(folder / graph.file, quantised)
-            files[quantised.name] = describe_file(quantised, deviations(graph, samples, quantised))
+            quantise(folder / graph.file, quantised, seen)
+            batches = [{"pixel_values": batch} for batch in seen.split(CALIBRATION_BATCH)]
+            files[quantised.name] = describe_file(quantised, deviations(graph, batches, quantised))
     inverse_temperature = getattr(model, "inverse_temperature", None)
     return {
         "architecture": type(model).__name__,

@@ -22,7 +22,8 @@ TEXT_MODEL = "text_model.onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
-QUANTISED = ["MatMul", "Gemm", "Conv"]
+CALIBRATION_BATCH = 8
+WEIGHTED = ("MatMul", "Gemm", "Conv")
 MAX_SINGLE_FILE_BYTES = 2**30  # ONNX cannot read a file of more than 2 GiB; the rest of the graph needs room, too
 
 
@@ -106,7 +107,7 @@ def describe_file(path: Path, moved: dict[str, float]) -> dict[str, Any]:
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
-    operations = {kind: kinds.count(kind) for kind in (*QUANTISED, "MatMulInteger", "ConvInteger") if kind in kinds}
+    operations = {kind: kinds.count(kind) for kind in (*WEIGHTED, "QuantizeLinear") if kind in kinds}
     parts = {part.name: record_file(part) for part in sorted(path.parent.glob(f"{path.name}*"))}
     return {"bytes": _num_bytes(path), "parts": parts, "deviation": moved, "operations": operations}
 
@@ -134,26 +135,44 @@ def sample_inputs(model: PreTrainedModel, processor: Any, graph: Graph) -> Itera
             }
 
 
-def quantise(path: Path, quantised: Path) -> None:
-    """Write a copy with 8-bit weights; activations are quantised at run time.
+def quantise(path: Path, quantised: Path, images: Tensor) -> None:
+    """Write a copy of a vision tower that computes in 8 bits, in the ranges that its values take for some images.
 
-    The weights are unsigned, since ONNX Runtime has no convolution with signed ones, with a scale for each channel.
-    On most processors the copy is slower than the original if convolutions dominate.
+    Activations are unsigned and weights signed, with a scale for each channel: what processors multiply fastest.
+
+    Args:
+        path: The graph.
+        quantised: File to write.
+        images: Normalised images like those that the copy will see. Shape (B, 3, H, W).
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Batches(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(images.split(CALIBRATION_BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"pixel_values": batch.numpy()}
 
     model = onnx.load(path)
     del model.graph.value_info[:]  # the quantiser infers shapes again; the old ones clash with its rewritten products
+    is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
     with TemporaryDirectory() as folder:
         plain, fused = Path(folder) / "plain.onnx", Path(folder) / "fused.onnx"
-        is_large = _num_bytes(path) > MAX_SINGLE_FILE_BYTES
         onnx.save(model, plain, save_as_external_data=is_large)
         # Normalisation goes into the convolution before it.
         quant_pre_process(plain, fused, skip_symbolic_shape=True, save_as_external_data=is_large)
-        quantize_dynamic(
-            fused, quantised, weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=QUANTISED
+        quantize_static(
+            fused,
+            quantised,
+            Batches(),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            use_external_data_format=is_large,
         )
 
 
@@ -179,10 +198,10 @@ def export_again(folder: Path, files: Iterable[str] = ()) -> str:
 
     Example:
         >>> export_again(Path("onnx"), ["vision_model_int8.onnx"])
-        'Remove onnx and export again: `python train/export.py CHECKPOINT --out onnx --int8`.'
+        'Remove onnx and export again: `python train/export.py CHECKPOINT --out onnx --int8 DATASET`.'
     """
     names = [*files, *(path.name for path in folder.glob("*.onnx"))]
-    int8 = " --int8" if any(name.endswith("_int8.onnx") for name in names) else ""
+    int8 = " --int8 DATASET" if any(name.endswith("_int8.onnx") for name in names) else ""
     return f"Remove {folder} and export again: `python train/export.py CHECKPOINT --out {folder}{int8}`."
 
 

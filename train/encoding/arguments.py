@@ -48,6 +48,8 @@ class EncodeArguments:
             raise ValueError(f"--what must be images or, with --dataset, reports; got {self.what!r}.")
         if self.int8 and not self.onnx:
             raise ValueError("--int8 uses the quantised copy of an export: name its folder with --onnx.")
+        if self.int8 and self.what != "images":
+            raise ValueError(f"--int8 has a quantised vision tower only; encode {self.what} without it.")
         if self.batch_size < 1 or self.num_workers < 0:
             raise ValueError(
                 f"--batch_size must be at least 1 and --num_workers at least 0; got {self.batch_size}, "

@@ -82,7 +82,7 @@ class OnnxEncoder:
         name, kind = (VISION_MODEL, "image") if args.what == "images" else (TEXT_MODEL, "text")
         file = int8_name(name) if args.int8 else name
         if file not in exported["files"]:
-            raise ValueError(f"--onnx {folder} has no {file}: export again with --int8, or encode without it.")
+            raise ValueError(f"--onnx {folder} has no {file}: export again with --int8 DATASET, or encode without it.")
         self.session = open_unchanged(folder / file, exported["files"][file]["parts"])
         height, width = image_processor.size["height"], image_processor.size["width"]
         if args.what == "images" and (made_for := self.session.get_inputs()[0].shape[2:]) != [height, width]:

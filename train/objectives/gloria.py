@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import contrast_both_ways, info_nce_loss
-from modeling_lumbarclip.towers_lumbarclip import patch_width
+from modeling_lumbarclip.towers_lumbarclip import hidden_width
+from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
 from train.objectives.objective import Gather, Objective, gather_pairs, in_full_precision
 from train.training.distributed import gather_with_gradient
 
@@ -144,7 +145,7 @@ class GLoRIAObjective(Objective):
         super().__init__(model, train_labels, **settings)
         width = model.config.projection_dim
         self.region_projection = nn.Linear(patch_width(model.vision_model), width, bias=False)
-        self.word_projection = nn.Linear(model.config.text_config.hidden_size, width, bias=False)
+        self.word_projection = nn.Linear(hidden_width(model.text_model), width, bias=False)
 
     def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
         # Each process scores its own texts, whose lengths may differ.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
-from modeling_lumbarclip.towers_lumbarclip import output_width
+from modeling_lumbarclip.vision_tower_lumbarclip import output_width
 from train.objectives.objective import Gather, Objective, in_full_precision
 from train.training.distributed import gather_with_gradient
 

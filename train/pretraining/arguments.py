@@ -80,7 +80,9 @@ class ModelArguments(shared.ModelArguments):
     absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
     projection: Literal["none", "linear", "nonlinear"] = setting("linear", "Projection heads.")
     projection_dim: int = setting(256, "Width of the shared space.")
-    text_pooling: Literal["cls", "mean"] = setting("cls", "Pooling of the text tower.")
+    text_pooling: Literal["cls", "mean", "last"] = setting(
+        "cls", "Pooling of the text tower; causal ones need last, or mean."
+    )
     initial_temperature: float = setting(0.07, "Temperature at the start.")
     gradient_checkpointing: bool = setting(False, "Recompute activations in backward: less memory, more time.")
 

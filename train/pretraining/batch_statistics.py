@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modeling_lumbarclip.tiled_loss_lumbarclip import log_target_blocks
+from modeling_lumbarclip.losses_lumbarclip import log_target_blocks
 from train.data.batch_sampler import Indices
 
 # Target probabilities held at once: 16 MiB.

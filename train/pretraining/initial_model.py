@@ -85,6 +85,7 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
             f"max_text_length is {args.max_text_length}, but the text tower has positions for {positions} tokens: set "
             f"--max_text_length {positions}, or choose another tower."
         )
+    check_pooled_token(tokenizer, args.text_pooling)
     image_processor = LumbarCLIPImageProcessor(
         size={"height": args.image_size, "width": args.image_size}, do_window_eight_bit=args.window_images
     )
@@ -96,6 +97,16 @@ def from_towers(args: ModelArguments, train_split: Dataset) -> tuple[LumbarCLIPP
         absent_class_prompts=dict(args.absent_class_prompts),
     )
     return processor, model
+
+
+def check_pooled_token(tokenizer: PreTrainedTokenizerBase, text_pooling: str) -> None:
+    """Raise ValueError if `cls` would pool a word: tokenizers such as T5's or GPT-2's put no token before a text."""
+    tokens = tokenizer("disc bulge")["input_ids"]
+    if text_pooling == "cls" and (not tokens or tokens[0] not in tokenizer.all_special_ids):
+        raise ValueError(
+            f"text_pooling cls takes the first token, and this tokenizer puts none like [CLS] before a text: it starts "
+            f"with {tokenizer.convert_ids_to_tokens(tokens[:1])}. Set --text_pooling mean, or last."
+        )
 
 
 def check_text_settings(settings: Mapping[str, Any]) -> None:

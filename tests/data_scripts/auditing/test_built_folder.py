@@ -238,6 +238,46 @@ def test_shards_with_other_columns_are_named(folder):
     refused(folder, r"data/validation\.parquet has a column image of dict, not Image|validation\.parquet")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("report", None, "row 1 of test has no report"),
+        ("patient_id", None, "row 1 of test has no patient_id"),
+        ("source", None, "row 1 of test has no source"),
+        ("rephrasings", None, "row 1 of test has no rephrasings"),
+        ("rephrasings", [None], "a list of rephrasings in test has an empty entry"),
+        ("labels", [None], "a list of labels in test has an empty entry"),
+        ("labels", [0, 99], r"labels of test holds 99, and has \d+ classes"),
+        ("labels", [-1], "labels of test holds -1"),
+        ("level", 99, "level of test holds 99"),
+        ("sequence", -2, "sequence of test holds -2"),
+    ],
+)
+def test_a_cell_that_no_build_writes_is_named(folder, column, value, message):
+    changed_rows(folder / "data/test.parquet", **{column: lambda row, old: value if row == 1 else old})
+    refused(folder, rf"set/data: {message}.*Build or copy the dataset again\.")
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_shard_without_rows_is_named(folder, split):
+    shard = folder / f"data/{split}.parquet"
+    pq.write_table(pq.read_table(shard).slice(0, 0), shard)
+    refused(folder, rf"data/{split}\.parquet has no rows\.")
+
+
+def test_lengths_written_as_text_are_refused(folder):
+    for shard in (folder / "data").glob("*.parquet"):
+        rows = datasets.Dataset.from_parquet(str(shard))
+        rows.cast_column("pixel_spacing_mm", datasets.Value("string")).to_parquet(shard)
+    refused(folder, r"parquet has a column pixel_spacing_mm of string, not float32\.")
+
+
+def test_cells_that_a_build_may_leave_empty_are_read(folder):
+    for shard in (folder / "data").glob("*.parquet"):
+        changed_rows(shard, labels=lambda row, old: None, rephrasings=lambda row, old: [], mask=lambda row, old: None)
+    assert set(open_dataset(str(folder))["test"]["labels"][:]) == {None}
+
+
 def test_a_dataset_built_before_series_were_kept_is_still_read(folder):
     for shard in (folder / "data").glob("*.parquet"):
         rows = datasets.Dataset.from_parquet(str(shard))

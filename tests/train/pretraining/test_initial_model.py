@@ -7,12 +7,13 @@ import sys
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, ViTConfig, ViTModel
 
 from train.checkpoints.checkpoint import save_checkpoint
 from train.data.loaders import open_dataset
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.pretraining.initial_model import build_model, check_pooled_token, learn_tokenizer
 
 TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
 VOCABULARY = """
@@ -214,3 +215,12 @@ def test_positions_that_the_settings_give_are_not_changed(tiny_dataset_folder):
             small_images(tiny_dataset_folder, "test_vit", image_size=32, **settings),
             open_dataset(str(tiny_dataset_folder))["train"],
         )
+
+
+def test_a_tokenizer_without_a_first_token_is_not_pooled_there():
+    words = learn_tokenizer(["disc bulge"], 30)
+    check_pooled_token(words, "cls")
+    words._tokenizer.post_processor = TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 3)])  # as T5's
+    with pytest.raises(ValueError, match=r"puts none like \[CLS\] before a text: it starts with \['disc'\]"):
+        check_pooled_token(words, "cls")
+    check_pooled_token(words, "mean")

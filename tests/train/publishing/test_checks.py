@@ -37,10 +37,10 @@ def test_no_weights(checkpoint):
 
 
 def test_code_that_is_missing_is_named_with_the_entry_that_wants_it(checkpoint):
-    (checkpoint / "tiled_loss_lumbarclip.py").unlink()  # imported by a file that the entry imports
+    (checkpoint / "towers_lumbarclip.py").unlink()  # imported by a file that the entry imports
     found = problems(checkpoint)
     assert any("config.json: auto_map: AutoModel: modeling_lumbarclip.LumbarCLIPModel" in line for line in found)
-    assert all("tiled_loss_lumbarclip.py is imported but missing" in line for line in found)
+    assert all("towers_lumbarclip.py is imported but missing" in line for line in found)
 
 
 @pytest.mark.parametrize(
