@@ -130,10 +130,9 @@ def _ends_with_other_tokens(tower: PreTrainedModel, num_tokens: int, pixels: Ten
     first: list[Tensor] = []
 
     def look(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        hidden = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
-        if hidden is None or hidden.ndim != 3 or hidden.shape[:2] != (2, num_tokens):
-            return
-        if not torch.equal(hidden[0], hidden[1]):  # equal: positions alone
+        hidden = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), pixels)
+        # Equal for both images: positions alone.
+        if hidden.ndim == 3 and hidden.shape[:2] == (2, num_tokens) and not torch.equal(hidden[0], hidden[1]):
             first.append(hidden)
 
     hooks = [module.register_forward_pre_hook(look, with_kwargs=True) for module in tower.modules()]

@@ -41,7 +41,7 @@ TRANSFORMERS = {
     "pixio": ({**SMALL, "n_cls_tokens": 8}, 8, 16),
     "poolformer": ({"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 24]}, 0, 49),
     "pvt": ({"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 20, 24]}, 1, 4),
-    "regnet": ({"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 8}, 0, 3136),
+    "regnet": ({"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 8}, 0, 784),
     "resnet": ({"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}, 0, 784),
     "segformer": ({"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 16, 24]}, 0, 4),
     "siglip_vision_model": (SMALL, 0, 16),

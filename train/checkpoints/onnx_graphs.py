@@ -172,6 +172,7 @@ def quantise(path: Path, quantised: Path, images: Tensor) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            op_types_to_quantize=list(WEIGHTED),  # softmax and norms of transformers lose too much in 8 bits
             use_external_data_format=is_large,
         )
 
