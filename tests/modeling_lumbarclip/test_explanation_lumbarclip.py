@@ -242,7 +242,7 @@ def test_half_precision_models_give_maps_in_full_precision():
 
 def test_towers_without_known_attention_blocks_are_refused():
     tower = BrightnessTower().eval()
-    tower.cls_token = nn.Parameter(torch.zeros(1, 1, 2))
+    tower.image_layout = ImageLayout(width=2, patch_width=2, num_prefix_tokens=1)
     tower.config = SwinConfig()
     with pytest.raises(ValueError, match="no transformer block .* swin tower"):
         grad_cam(tower, nn.Identity(), torch.zeros(1, 3, 8, 8), torch.eye(2))
