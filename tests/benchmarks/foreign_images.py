@@ -28,7 +28,6 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import binomtest
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
@@ -37,8 +36,8 @@ from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip.configuration_lumbarclip import Scope
 from train.checkpoints.checkpoint import load_checkpoint
 from train.data.loaders import open_dataset
-from train.data.provenance import describe_build
-from train.evaluation.checkpoint_scope import fit_scope, threshold_of
+from train.data.provenance import anatomy_of
+from train.evaluation.checkpoint_scope import fit_scope, held_back_share, threshold_of
 from train.evaluation.features import encode_images
 from train.evaluation.statistics.metrics import Array
 
@@ -76,7 +75,7 @@ def main(args: ForeignImagesArguments) -> None:
         return encoded["image_features"]
 
     if model.config.scope is None:
-        fit_scope(model, rows, describe_build(args.dataset)["anatomy"], encode)
+        fit_scope(model, rows, anatomy_of(args.dataset, rows), encode)
     scope = Scope.from_dict(model.config.scope)
     assert scope.check is not None, scope.no_check
 
@@ -249,21 +248,10 @@ def compare(way: Way, embedded: dict[str, dict[str, Array]], foreign: list[dict[
 
 
 def held_back(model: Any, embedded: dict[str, Array], kind: Kind) -> dict[str, Any]:
-    """Count the images that the model holds back.
-
-    The 95 % interval is Wilson's for as many images as there are patients or files: images of one are alike.
-    """
-    reasons = model.scope_reasons(torch.from_numpy(embedded["features"]))
-    share = np.mean([reason is not None for reason in reasons])
-    num_sources = len({source for source, _ in kind})
-    low, high = binomtest(round(share * num_sources), num_sources).proportion_ci(method="wilson")
-    return {
-        "value": float(share),
-        "low": float(min(low, share)),
-        "high": float(max(high, share)),
-        "n": len(kind),
-        "num_sources": num_sources,
-    }
+    """Count the images that the model holds back."""
+    reasons, sources = model.scope_reasons(torch.from_numpy(embedded["features"])), [source for source, _ in kind]
+    share = held_back_share([reason is not None for reason in reasons], sources)
+    return share.as_dict() | {"num_sources": len(set(sources))}
 
 
 def tables(results: dict[str, Any]) -> str:
