@@ -7,9 +7,8 @@
 
 All images come without a header, so that only their features can give them away. Those of each kind are halved by
 patient (photographs: by file). The way to measure a distance was chosen on the first half, where the roots of the
-features held back as many as the features themselves, or more (with other random crops 1.000 of the photographs, not
-0.967, from the SPIDER checkpoint). The second half and the test patients were used twice: before the roots were taken,
-0.922 of the photographs were held back from that checkpoint, and 0.060 of its test patients' images. A checkpoint
+features held back as many as the features themselves, or more. The second half and the test patients were used twice:
+before the roots were taken, too, when fewer photographs were held back, and more images of test patients. A checkpoint
 without a scope gets one from the training and validation rows of the dataset, in memory only.
 """
 
