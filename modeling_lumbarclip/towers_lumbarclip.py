@@ -166,7 +166,10 @@ def count_batches_once(tower: PreTrainedModel) -> None:
 
 
 def _stop_in_backward(norm: Any, inputs: Any) -> None:
-    norm.momentum = norm.momentum_of_forward if torch._C._current_graph_task_id() == -1 else 0.0
+    is_again = torch._C._current_graph_task_id() != -1
+    norm.momentum = 0.0 if is_again else norm.momentum_of_forward
+    if is_again and norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked -= 1  # which the forward pass adds again
 
 
 @contextmanager
