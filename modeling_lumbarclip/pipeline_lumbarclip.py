@@ -32,7 +32,7 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import PIPELINES, CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
-from .scope_lumbarclip import given_features, joined_reasons
+from .scope_lumbarclip import joined_reasons
 
 logger = logging.get_logger(__name__)
 
@@ -320,9 +320,8 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         return preprocess, forward, {**postprocess, "reason": calibration_problem(self.model)}
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
-        with given_features(self.model.classifier) as features:
-            logits = super()._forward(model_inputs).logits
-        return ModelOutput(logits=logits, features=features[0])
+        output = super()._forward(model_inputs)
+        return ModelOutput(logits=output.logits, features=output.image_features)
 
     def postprocess(  # type: ignore[override]
         self,

@@ -9,7 +9,6 @@ Shapes: B images, d_I width of the vision tower, R directions.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -167,17 +166,6 @@ def build_statistics(config: Any, width: int) -> ScopeStatistics | None:
     """Make room for the statistics that go with a configuration, for a vision tower of this width; None without any."""
     check = None if config.scope is None else Scope.from_dict(config.scope).check
     return None if check is None else ScopeStatistics(width, check.num_directions)
-
-
-@contextmanager
-def given_features(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the features z_I (B, d_I) that a classification head is given in the block, without another forward."""
-    features: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    try:
-        yield features
-    finally:
-        hook.remove()
 
 
 def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
