@@ -177,7 +177,7 @@ def fitted_on_problem(fitted_on: Mapping[str, Any] | None, model: nn.Module | No
         )
     ours = lumbarclip_in(model)
     try:
-        digest = _current_digest(ours)
+        digest = current_digest(ours, ours.config)
     except UnreadableWeightsError as error:
         return f"No answer: whether the calibration was fitted on these weights cannot be checked: {error}."
     if digest in digests:
@@ -220,7 +220,7 @@ def fields_of_other_weights(model: nn.Module, state_dict: Mapping[str, Any] | No
     if not fitted:
         return []
     try:
-        digest = _current_digest(model) if state_dict is None else _digest(_comparable(state_dict.items()), config)
+        digest = current_digest(model, config) if state_dict is None else _digest(_comparable(state_dict.items()), config)
     except UnreadableWeightsError:
         return []  # whoever loads them can compare
     return [name for name, digests in fitted.items() if digest not in digests]
@@ -287,13 +287,21 @@ def _comparable(named: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _current_digest(model: nn.Module) -> str:
-    """Digest a model's weights, or return the last digest if they are the same tensors, unchanged."""
-    weights = _weights(model)
-    seen = _glance(weights, model.config)
-    known = _digests.get(model)
+def current_digest(module: nn.Module, config: Any) -> str:
+    """Digest a module's weights as they are, or return the last digest if they are the same tensors, unchanged.
+
+    Args:
+        module: A model with this configuration, or a part of it.
+        config: Of the model.
+
+    Raises:
+        UnreadableWeightsError: If the weights are elsewhere: sharded, offloaded or packed.
+    """
+    weights = _weights(module)
+    seen = _glance(weights, config)
+    known = _digests.get(module)
     if known is None or known[0] != seen:
-        known = _digests[model] = seen, _digest(weights, model.config)
+        known = _digests[module] = seen, _digest(weights, config)
     return known[1]
 
 
