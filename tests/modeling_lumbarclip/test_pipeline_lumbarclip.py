@@ -459,7 +459,7 @@ def test_a_classifier_scores_only_what_it_was_trained_for(classify_findings):
 def test_both_reasons_are_given(ask, tiny_model):
     tiny_model.config.calibration["fitted_on"] = {"weights": ["of others"]}
     (entry,) = ask(NOISE)
-    assert entry["reason"].startswith(OUTSIDE) and "fitted on other weights" in entry["reason"]
+    assert entry["reason"].startswith(OUTSIDE) and ". The calibration was fitted on other weights." in entry["reason"]
 
 
 def test_a_classifier_compiled_before_tells_the_features_too(classify_findings):
