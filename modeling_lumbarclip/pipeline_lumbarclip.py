@@ -290,8 +290,8 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
     """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models.
 
-    `header` and `score_outside_scope` are those of `LumbarCLIPZeroShotPipeline`; so is what an image outside the scope
-    of the checkpoint gets.
+    `header` and `score_outside_scope` work as in `LumbarCLIPZeroShotPipeline`; an image outside the scope gets the same
+    single entry.
     """
 
     def __init__(self, *, model: Any, **kwargs: Any) -> None:
@@ -353,7 +353,7 @@ def offer_pipelines() -> None:
     """
     for task, (name, _) in PIPELINES.items():
         entry = PIPELINE_REGISTRY.supported_tasks[task]
-        if not getattr(entry["impl"], "makes_lumbarclip", False):  # of a checkpoint with other code, which does as well
+        if not getattr(entry["impl"], "makes_lumbarclip", False):  # else another checkpoint's code did it
             PIPELINE_REGISTRY.supported_tasks[task] = {**entry, "impl": _OursOrTheirs(name, entry["impl"])}
 
 
@@ -377,7 +377,7 @@ class _OursOrTheirs:
         if attribute.startswith("__") or attribute == "_theirs":  # asked for by copy and pickle
             raise AttributeError(attribute)
         value = getattr(self.theirs, attribute)
-        # Optional for now: ours may need the processor alone.
+        # Optional until the model is known: ours may need the processor alone.
         return None if value is True and attribute in ("_load_tokenizer", "_load_image_processor") else value
 
     def __call__(self, *, model: Any, **parts: Any) -> Any:
