@@ -20,6 +20,7 @@ from modeling_lumbarclip.configuration_lumbarclip import FeatureCheck, Scope
 from modeling_lumbarclip.scope_lumbarclip import UNKNOWN, ScopeStatistics, evened, scope_in_words
 from train.evaluation.statistics.bootstrap import Resampling, patient_bootstrap
 from train.evaluation.statistics.metrics import Array, Floats, mean
+from train.evaluation.statistics.minima import counted
 
 # Counted by images: of the images of new patients like those of the training, at most this share is held back.
 FALSE_ALARM_RATE = 0.05
@@ -151,10 +152,9 @@ def _too_few(patients: Sequence[str]) -> str:
     needed_images = math.ceil(1 / FALSE_ALARM_RATE) - 1
     if len(set(patients)) >= MIN_PATIENTS and len(patients) >= needed_images:
         return ""
-    return (
-        f"{len(patients)} images of {len(set(patients))} validation patients; the check needs {needed_images} images "
-        f"of {MIN_PATIENTS}"
-    )
+    images = counted(len(patients), "image")
+    validation_patients = counted(len(set(patients)), "validation patient")
+    return f"{images} of {validation_patients}; the check needs {needed_images} images of {MIN_PATIENTS} patients"
 
 
 def _distances(statistics: dict[str, torch.Tensor], features: Array) -> Floats:
