@@ -167,6 +167,7 @@ def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
             does not say.
 
     Raises:
+        TypeError: If it is no mapping of strings, such as one header for each image.
         ValueError: If it has other fields.
 
     Example:
@@ -174,6 +175,8 @@ def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
         >>> header_reason(scope, {"plane": "sagittal", "sequence": "T2"})
         'Trained on drawn axial T2 slices of the lumbar spine (9 drawn patients); this is a sagittal T2 slice.'
     """
+    if not isinstance(header, Mapping) or not all(isinstance(part, str | None) for part in (*header, *header.values())):
+        raise TypeError(f"A header is a dictionary of strings, such as {{'plane': 'axial'}}; got {header!r}.")
     if unknown := sorted(set(header) - set(HEADER_FACTS)):
         raise ValueError(f"A header has the fields {', '.join(HEADER_FACTS)}; got {', '.join(unknown)}.")
     said = {name: value for name, value in header.items() if value and _key(value) != UNKNOWN}
@@ -219,7 +222,8 @@ def scope_in_words(scope: Scope) -> str:
     """
     drawn = ["drawn"] if scope.is_synthetic else []
     sequences = _listed([_sequence_in_words(name) for name in scope.sequences if name != "other"])
-    facts = [*drawn, _listed(scope.planes), sequences, "slices" if scope.planes or sequences else "images"]
+    are_slices = sequences or (scope.planes and not scope.sequences)  # a radiograph has a plane, and no MRI sequence
+    facts = [*drawn, _listed(scope.planes), sequences, "slices" if are_slices else "images"]
     of_body = f" of the {scope.anatomy}" if scope.anatomy else ""
     patients = " ".join([str(scope.num_patients), *drawn, "patient" if scope.num_patients == 1 else "patients"])
     return f"{' '.join(filter(None, facts))}{of_body} ({patients})"

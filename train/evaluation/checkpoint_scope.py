@@ -167,7 +167,7 @@ def _too_few(patients: Sequence[str]) -> str:
     if num_patients >= PATIENTS_FOR_SCOPE and len(patients) >= needed_images:
         return ""
     have = f"{counted(len(patients), 'image')} of {counted(num_patients, 'validation patient')}"
-    return f"{have}; the check needs {needed_images} images of {PATIENTS_FOR_SCOPE}"
+    return f"{have}; the check needs {needed_images} images of {PATIENTS_FOR_SCOPE} patients"
 
 
 def _distances(statistics: dict[str, torch.Tensor], features: Array) -> Floats:

@@ -66,6 +66,13 @@ def test_the_inputs_cover_what_can_go_wrong(checkpoint, tiny_processor):
     assert len(np.unique(embeds.round(4), axis=0)) == 5, "each text its own embedding"
 
 
+def test_nobody_is_warned_of_the_colour_image_among_them(tiny_model, tiny_processor, tmp_path, monkeypatch):
+    warned = []
+    monkeypatch.setattr("modeling_lumbarclip.image_processing_lumbarclip.logger.warning_once", warned.append)
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "saved")
+    assert warned == []
+
+
 def test_a_longer_limit_has_a_longer_text(tiny_processor):
     tiny_processor.max_length = 512
     assert len(golden_texts(tiny_processor)[-1].split()) > 512

@@ -140,7 +140,7 @@ def test_without_enough_validation_patients_there_is_no_check_and_it_is_said(tin
     fit_scope(tiny_model, of_splits, None, encode)
     assert tiny_model.scope is None and tiny_model.config.scope["check"] is None
     assert said in tiny_model.config.scope["no_check"]
-    assert "the check needs 19 images of 10" in tiny_model.config.scope["no_check"]
+    assert "the check needs 19 images of 10 patients" in tiny_model.config.scope["no_check"]
     assert tiny_model.scope_reasons(torch.full((1, WIDTH), 1e9)) == [None]
     assert tiny_model.scope_reasons(torch.zeros(1, WIDTH), [{"plane": "sagittal"}]) != [None]
 
