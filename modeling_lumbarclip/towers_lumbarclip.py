@@ -37,15 +37,15 @@ NOT_OPTIONS = {"input_ids", "inputs_embeds", "pixel_values", "attention_mask", "
 
 
 class TimmTower(TimmWrapperModel):
-    """A model of timm that keeps the weights that timm drew.
+    """A model of timm that keeps timm's own initialisation.
 
-    transformers would draw every convolution anew with std 0.02, which shrinks a ResNet's features fiftyfold.
+    transformers would initialise every convolution again with std 0.02, which shrinks a ResNet's features fiftyfold.
     """
 
     _no_split_modules = ["TimmTower"]  # noqa: RUF012 - read by transformers
 
     def post_init(self) -> None:
-        """Mark the weights as drawn, unless they are only declared, to be loaded."""
+        """Mark the weights as initialised, unless they are on the meta device and still to be loaded."""
         if not next(self.parameters()).is_meta:
             for module in self.modules():
                 cast(Any, module)._is_hf_initialized = True
@@ -59,7 +59,7 @@ class TimmTower(TimmWrapperModel):
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights, drawn by its own library."""
+    """Make a tower with random weights, initialised by its own library."""
     if config.model_type != "timm_wrapper":
         tower_class = _tower_class(config)
         if tower_class is None:
@@ -172,7 +172,10 @@ def count_batches_once(tower: PreTrainedModel) -> None:
 
 
 def _stop_in_backward(norm: Any, inputs: Any) -> None:
-    norm.momentum = norm.momentum_of_forward if torch._C._current_graph_task_id() == -1 else 0.0
+    is_again = torch._C._current_graph_task_id() != -1
+    norm.momentum = 0.0 if is_again else norm.momentum_of_forward
+    if is_again and norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked -= 1  # which the forward pass adds again
 
 
 @contextmanager

@@ -284,6 +284,12 @@ def test_the_scope_is_that_of_the_tower_it_was_fitted_on(scoped, features, tmp_p
     assert scoped.config.scope is not None  # only the file is without it
 
 
+def test_a_tower_changed_behind_the_back_of_autograd_is_another(scoped):
+    assert scoped.scope_problem() is None
+    next(scoped.vision_model.parameters()).data.mul_(1.1)  # as moving averages of weights do
+    assert "another vision tower" in scoped.scope_problem()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_cast_makes_no_other_tower(scoped, features, tmp_path, dtype):
     scoped.save_pretrained(tmp_path)
