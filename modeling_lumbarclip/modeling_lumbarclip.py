@@ -349,7 +349,7 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
             `LumbarCLIPOutput`; its values as a tuple with `return_dict=False`.
 
         Raises:
-            TypeError: If an input is unknown.
+            TypeError: If an input is unknown, or images come first without their name.
             ValueError: If there are neither images nor texts, a loss is requested without pairs, or a tower does not
                 return the hidden states or attentions that are requested.
         """
@@ -358,6 +358,8 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
         vision_options, text_options = tower_options(self.forward, kwargs, self.vision_model, self.text_model)
         if pixel_values is None and input_ids is None:
             raise ValueError("LumbarCLIPModel needs pixel_values, input_ids, or both; got neither.")
+        if input_ids is not None and input_ids.is_floating_point():
+            raise TypeError("The first input is input_ids, whole numbers; pass images by name: pixel_values=images.")
         outputs: dict[str, Any] = {}
         if pixel_values is not None:
             vision = self._run_vision_tower(pixel_values, vision_options)

@@ -233,6 +233,11 @@ def test_the_classifier_refuses_unknown_inputs_by_name(misspelt, nearest):
         classifier()(PIXELS, **{misspelt: 1})
 
 
+def test_images_without_their_name_are_not_read_as_texts(tiny_model):
+    with pytest.raises(TypeError, match=r"pass images by name: pixel_values=images"):
+        tiny_model(torch.zeros(1, 3, 32, 32))
+
+
 def test_a_misspelt_input_is_named_before_a_missing_one():
     with pytest.raises(TypeError, match="takes no 'pixel_value'"):
         pretrained_model()(pixel_value=PIXELS)
