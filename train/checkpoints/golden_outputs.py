@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import save
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
@@ -129,7 +130,9 @@ def golden_texts(processor: Any) -> list[str]:
 def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> Arrays:
     """Turn images, and texts if any, into the model's inputs."""
     text = {"text": texts} if texts else {}
-    return {name: value.numpy() for name, value in processor(images=images, return_tensors="pt", **text).items()}
+    # As pictures, three channels are colours without doubt: an array may be a stack of slices, which is warned of.
+    shown = [Image.fromarray(image) if image.ndim == 3 else image for image in images]
+    return {name: value.numpy() for name, value in processor(images=shown, return_tensors="pt", **text).items()}
 
 
 @torch.inference_mode()
