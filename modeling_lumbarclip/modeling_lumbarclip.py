@@ -177,9 +177,9 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
                 setattr(self.config, name, None)
             super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
             # safetensors lets only the owner read its files, whatever the umask.
-            settings = next(Path(save_directory).glob("*config.json"), None)
-            for weights in Path(save_directory).glob("*model*.safetensors") if settings else ():
-                weights.chmod(settings.stat().st_mode & 0o777)
+            for settings in [*Path(save_directory).glob("*config.json")][:1]:
+                for weights in Path(save_directory).glob("*model*.safetensors"):
+                    weights.chmod(settings.stat().st_mode & 0o777)
         finally:
             for name, value in kept.items():
                 setattr(self.config, name, value)
