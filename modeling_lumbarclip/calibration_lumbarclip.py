@@ -32,6 +32,7 @@ SAMPLED = 256  # values of each tensor that are compared before its digest is co
 FIT_AGAIN = (
     "Fit it again on validation patients with train.evaluation.checkpoint_calibration.fit_checkpoint_calibration."
 )
+FINE_TUNE_AGAIN = "Fine-tune again with train/finetune_classification.py."  # which fits the temperatures
 
 _digests: "weakref.WeakKeyDictionary[nn.Module, tuple[bytes, str]]" = weakref.WeakKeyDictionary()
 
@@ -157,34 +158,34 @@ def calibration_problem(model: nn.Module) -> str | None:
         return None if ours.config.calibration is None else fitted_on_problem(_fitted_on(ours.config), ours)
     if ours.config.class_temperatures is None:
         return None
-    problem = fitted_on_problem(ours.config.class_temperatures_fitted_on, ours)
-    fine_tune = "Fine-tune again with train/finetune_classification.py."  # which fits them; it scores in any case
-    return problem and problem.replace(FIT_AGAIN, fine_tune).replace("No answer: the", "The")
+    return fitted_on_problem(ours.config.class_temperatures_fitted_on, ours, FINE_TUNE_AGAIN)
 
 
-def fitted_on_problem(fitted_on: Mapping[str, Any] | None, model: nn.Module | None) -> str | None:
+def fitted_on_problem(
+    fitted_on: Mapping[str, Any] | None, model: nn.Module | None, way_out: str = FIT_AGAIN
+) -> str | None:
     """Compare the digests in `fitted_on` with a model's weights, as `calibration_problem` does."""
     digests = (fitted_on or {}).get(DIGESTS)
     if not digests:
         return (
-            "No answer: the calibration does not record which weights it was fitted on, as those of earlier versions, "
-            f"so nothing shows that it holds for these. {FIT_AGAIN}"
+            "The calibration does not record which weights it was fitted on, as those of earlier versions, so nothing "
+            f"shows that it holds for these. {way_out}"
         )
     if model is None:
         return (
-            "No answer: the output does not tell which model made it, so the calibration cannot be checked. Pass the "
-            "model: post_process_zero_shot(output, calibration, model=model)."
+            "The output does not tell which model made it, so the calibration cannot be checked. Pass the model: "
+            "post_process_zero_shot(output, calibration, model=model)."
         )
     ours = lumbarclip_in(model)
     try:
-        digest = _current_digest(ours)
+        digest = current_digest(ours, ours.config)
     except UnreadableWeightsError as error:
-        return f"No answer: whether the calibration was fitted on these weights cannot be checked: {error}."
+        return f"Whether the calibration was fitted on these weights cannot be checked: {error}."
     if digest in digests:
         return None
     return (
-        "No answer: the calibration was fitted on other weights. These were trained further, have adapters, or were "
-        f"merged, quantised or exchanged. {FIT_AGAIN}"
+        "The calibration was fitted on other weights. These were trained further, have adapters, or were merged, "
+        f"quantised or exchanged. {way_out}"
     )
 
 
@@ -220,7 +221,9 @@ def fields_of_other_weights(model: nn.Module, state_dict: Mapping[str, Any] | No
     if not fitted:
         return []
     try:
-        digest = _current_digest(model) if state_dict is None else _digest(_comparable(state_dict.items()), config)
+        digest = (
+            current_digest(model, config) if state_dict is None else _digest(_comparable(state_dict.items()), config)
+        )
     except UnreadableWeightsError:
         return []  # whoever loads them can compare
     return [name for name, digests in fitted.items() if digest not in digests]
@@ -287,13 +290,21 @@ def _comparable(named: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _current_digest(model: nn.Module) -> str:
-    """Digest a model's weights, or return the last digest if they are the same tensors, unchanged."""
-    weights = _weights(model)
-    seen = _glance(weights, model.config)
-    known = _digests.get(model)
+def current_digest(module: nn.Module, config: Any) -> str:
+    """Digest a module's weights as they are, or return the last digest if they are the same tensors, unchanged.
+
+    Args:
+        module: A model with this configuration, or a part of it.
+        config: Of the model.
+
+    Raises:
+        UnreadableWeightsError: If the weights are elsewhere: sharded, offloaded or packed.
+    """
+    weights = _weights(module)
+    seen = _glance(weights, config)
+    known = _digests.get(module)
     if known is None or known[0] != seen:
-        known = _digests[model] = seen, _digest(weights, model.config)
+        known = _digests[module] = seen, _digest(weights, config)
     return known[1]
 
 

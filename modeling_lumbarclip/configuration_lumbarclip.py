@@ -141,7 +141,8 @@ class FeatureCheck:
         for name in ("num_directions", "num_images", "num_patients"):
             count = getattr(self, name)
             if type(count) is not int or not 0 <= count <= 2**31 or (count == 0 and name != "num_directions"):
-                raise ValueError(f"{name} of a scope is a count, at least 1; got {count!r}.")
+                least = 0 if name == "num_directions" else 1
+                raise ValueError(f"{name} of a scope is a count, at least {least}; got {count!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

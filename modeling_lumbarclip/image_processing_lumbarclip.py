@@ -1,6 +1,7 @@
 """Image processor of LumbarCLIP: any slice to a square, normalised, three-channel tensor."""
 
 import base64
+import math
 import os
 import queue
 import threading
@@ -54,6 +55,7 @@ class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
             out differences between scanners and exporters.
     """
 
+    rescale_factor: float | int | None  # 1 is how one says "not at all"
     do_pad_to_square: bool
     do_window_eight_bit: bool
 
@@ -404,13 +406,16 @@ def _rescaling(images: Any, do_rescale: bool, rescale_factor: float, do_normaliz
     """Tell how the 8 bits of images are rescaled whose values the caller says to be in [0, 1] already.
 
     Raises:
-        ValueError: If they are not, and would be normalised or are not of 8 bits either.
+        ValueError: If they are not, and would be normalised or are not of 8 bits either; or if the factor is for more.
     """
-    if do_rescale and rescale_factor != 1:
-        return {}
-    setting = "rescale_factor=1" if do_rescale else "do_rescale=False"
     listed: list[Any] = []
     _for_each(listed.append, images)
+    if do_rescale and rescale_factor != 1:
+        is_for_eight_bits = rescale_factor is None or math.isclose(rescale_factor, EIGHT_BIT_STEP, rel_tol=0.01)
+        if rescale_factor == 0 or (not is_for_eight_bits and any(map(_is_deep, listed))):
+            raise ValueError(f"rescale_factor={rescale_factor:g}: images are brought to 8 bits first. Leave it out.")
+        return {}
+    setting = "rescale_factor=1" if do_rescale else "do_rescale=False"
     are_unit = [_is_unit(image) for image in listed]
     if all(are_unit):
         return {"do_rescale": True, "rescale_factor": EIGHT_BIT_STEP}
@@ -422,6 +427,13 @@ def _rescaling(images: Any, do_rescale: bool, rescale_factor: float, do_normaliz
                 f"{values.double().min():g} to {values.double().max():g}. Leave it out: images of any depth are scaled."
             )
     return {}
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether an image has other values than 8 bits."""
+    if isinstance(image, Image.Image):
+        return image.mode.startswith(("I", "F"))
+    return getattr(_as_tensor(image), "dtype", torch.uint8) != torch.uint8
 
 
 def _for_each(function: Callable[[Any], Any], images: Any) -> Any:

@@ -21,6 +21,15 @@ from .vision_tower_lumbarclip import output_width
 logger = logging.get_logger(__name__)
 
 
+class LumbarCLIPClassifierOutput(ImageClassifierOutput):
+    """Output of transformers' classifiers, with the pooled features z_I (B, d_I) beside its fields.
+
+    `transformers.Trainer` takes every field but the loss for predictions.
+    """
+
+    image_features: Tensor | None = None
+
+
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     r"""A linear head on the pooled output z_I of the vision tower.
 
@@ -87,7 +96,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         return self._run_vision_tower(pixel_values, options)
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any) -> LumbarCLIPClassifierOutput:
         """Classify images, and compute transformers' loss if labels are given.
 
         Args:
@@ -97,8 +106,8 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
                 `interpolate_pos_encoding`.
 
         Returns:
-            `ImageClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated in
-            evaluation mode, if the configuration has temperatures that were fitted on these weights.
+            `LumbarCLIPClassifierOutput`; its values as a tuple with `return_dict=False`. Logits (B, K) are calibrated
+            in evaluation mode, if the configuration has temperatures that were fitted on these weights.
 
         Raises:
             TypeError: If an input is unknown.
@@ -112,9 +121,11 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         if self._are_calibrated:
             logits = logits / logits.new_tensor(self.config.class_temperatures)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutput(
+        output = LumbarCLIPClassifierOutput(
             loss=loss, logits=logits, hidden_states=vision.hidden_states, attentions=vision.attentions
         )
+        output.image_features = vision.pooler_output
+        return output
 
 
 LumbarCLIPForImageClassification.register_for_auto_class("AutoModelForImageClassification")

@@ -32,7 +32,7 @@ from .calibration_lumbarclip import (
 )
 from .configuration_lumbarclip import PIPELINES, CalibratedQuestion, ZeroShotCalibration
 from .image_processing_lumbarclip import read_image
-from .scope_lumbarclip import given_features, joined_reasons
+from .scope_lumbarclip import joined_reasons
 
 logger = logging.get_logger(__name__)
 
@@ -290,8 +290,8 @@ class LumbarCLIPTextFeaturePipeline(FeatureExtractionPipeline):
 class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPipeline):  # type: ignore[misc]
     """Score every class or finding with a fine-tuned `LumbarCLIPForImageClassification`; refuse other models.
 
-    `header` and `score_outside_scope` are those of `LumbarCLIPZeroShotPipeline`; so is what an image outside the scope
-    of the checkpoint gets.
+    `header` and `score_outside_scope` work as in `LumbarCLIPZeroShotPipeline`; an image outside the scope gets the same
+    single entry.
     """
 
     def __init__(self, *, model: Any, **kwargs: Any) -> None:
@@ -320,9 +320,8 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         return preprocess, forward, {**postprocess, "reason": calibration_problem(self.model)}
 
     def _forward(self, model_inputs: Any) -> ModelOutput:  # type: ignore[override]
-        with given_features(self.model.classifier) as features:
-            logits = super()._forward(model_inputs).logits
-        return ModelOutput(logits=logits, features=features[0])
+        output = super()._forward(model_inputs)
+        return ModelOutput(logits=output.logits, features=output.image_features)
 
     def postprocess(  # type: ignore[override]
         self,
@@ -354,7 +353,7 @@ def offer_pipelines() -> None:
     """
     for task, (name, _) in PIPELINES.items():
         entry = PIPELINE_REGISTRY.supported_tasks[task]
-        if not getattr(entry["impl"], "makes_lumbarclip", False):  # of a checkpoint with other code, which does as well
+        if not getattr(entry["impl"], "makes_lumbarclip", False):  # else another checkpoint's code did it
             PIPELINE_REGISTRY.supported_tasks[task] = {**entry, "impl": _OursOrTheirs(name, entry["impl"])}
 
 
@@ -378,7 +377,7 @@ class _OursOrTheirs:
         if attribute.startswith("__") or attribute == "_theirs":  # asked for by copy and pickle
             raise AttributeError(attribute)
         value = getattr(self.theirs, attribute)
-        # Optional for now: ours may need the processor alone.
+        # Optional until the model is known: ours may need the processor alone.
         return None if value is True and attribute in ("_load_tokenizer", "_load_image_processor") else value
 
     def __call__(self, *, model: Any, **parts: Any) -> Any:

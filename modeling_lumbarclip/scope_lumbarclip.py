@@ -8,8 +8,7 @@ Shapes: B images, d_I width of the vision tower, R directions.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
-from .calibration_lumbarclip import UnreadableWeightsError, module_digests
+from .calibration_lumbarclip import UnreadableWeightsError, current_digest, module_digests
 from .configuration_lumbarclip import Scope
 
 logger = logging.get_logger(__name__)
@@ -90,7 +89,6 @@ class WithScope:
     config: Any
     vision_model: PreTrainedModel
     scope: ScopeStatistics | None
-    _checked_tower: tuple[list[Any], str] | None = None  # where its weights were, and their digest
 
     def set_scope(self, scope: Scope | None, statistics: Mapping[str, Tensor] | None = None) -> None:
         """Replace the scope; None removes it.
@@ -117,19 +115,15 @@ class WithScope:
     def scope_problem(self) -> str | None:
         """Say why the scope of the configuration is not that of this model's vision tower; None if it is, or unknown.
 
-        Takes less than a millisecond while the weights stay, and 0.4 s for 135 million parameters after a change.
+        Takes as long as `calibration_problem`, and notices the same changes.
         """
         weights = (self.config.scope or {}).get("weights")
         if not weights:
             return None
-        seen = [(value.data_ptr(), None if value.is_inference() else value._version) for value in _values(self)]
-        if self._checked_tower is None or self._checked_tower[0] != seen:
-            try:
-                digest = module_digests(self.vision_model, self.config)[0]
-            except UnreadableWeightsError:  # sharded, offloaded or packed
+        try:
+            if current_digest(self.vision_model, self.config) in weights:
                 return None
-            self._checked_tower = seen, digest
-        if self._checked_tower[1] in weights:
+        except UnreadableWeightsError:  # sharded, offloaded or packed
             return None
         return (
             "The scope of this checkpoint is that of another vision tower. This one was trained further, has adapters, "
@@ -158,26 +152,10 @@ class WithScope:
         ]
 
 
-def _values(model: Any) -> Iterator[Tensor]:
-    yield from model.vision_model.parameters()
-    yield from model.vision_model.buffers()
-
-
 def build_statistics(config: Any, width: int) -> ScopeStatistics | None:
     """Make room for the statistics that go with a configuration, for a vision tower of this width; None without any."""
     check = None if config.scope is None else Scope.from_dict(config.scope).check
     return None if check is None else ScopeStatistics(width, check.num_directions)
-
-
-@contextmanager
-def given_features(head: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the features z_I (B, d_I) that a classification head is given in the block, without another forward."""
-    features: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    try:
-        yield features
-    finally:
-        hook.remove()
 
 
 def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
@@ -189,6 +167,7 @@ def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
             does not say.
 
     Raises:
+        TypeError: If it is no mapping of strings, such as one header for each image.
         ValueError: If it has other fields.
 
     Example:
@@ -196,6 +175,8 @@ def header_reason(scope: Scope, header: Mapping[str, str]) -> str | None:
         >>> header_reason(scope, {"plane": "sagittal", "sequence": "T2"})
         'Trained on drawn axial T2 slices of the lumbar spine (9 drawn patients); this is a sagittal T2 slice.'
     """
+    if not isinstance(header, Mapping) or not all(isinstance(part, str | None) for part in (*header, *header.values())):
+        raise TypeError(f"A header is a dictionary of strings, such as {{'plane': 'axial'}}; got {header!r}.")
     if unknown := sorted(set(header) - set(HEADER_FACTS)):
         raise ValueError(f"A header has the fields {', '.join(HEADER_FACTS)}; got {', '.join(unknown)}.")
     said = {name: value for name, value in header.items() if value and _key(value) != UNKNOWN}
@@ -241,7 +222,8 @@ def scope_in_words(scope: Scope) -> str:
     """
     drawn = ["drawn"] if scope.is_synthetic else []
     sequences = _listed([_sequence_in_words(name) for name in scope.sequences if name != "other"])
-    facts = [*drawn, _listed(scope.planes), sequences, "slices" if scope.planes or sequences else "images"]
+    are_slices = sequences or (scope.planes and not scope.sequences)  # a radiograph has a plane, and no MRI sequence
+    facts = [*drawn, _listed(scope.planes), sequences, "slices" if are_slices else "images"]
     of_body = f" of the {scope.anatomy}" if scope.anatomy else ""
     patients = " ".join([str(scope.num_patients), *drawn, "patient" if scope.num_patients == 1 else "patients"])
     return f"{' '.join(filter(None, facts))}{of_body} ({patients})"

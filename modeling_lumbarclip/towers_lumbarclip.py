@@ -37,15 +37,15 @@ NOT_OPTIONS = {"input_ids", "inputs_embeds", "pixel_values", "attention_mask", "
 
 
 class TimmTower(TimmWrapperModel):
-    """A model of timm that keeps the weights that timm drew.
+    """A model of timm that keeps timm's own initialisation.
 
-    transformers would draw every convolution anew with std 0.02, which shrinks a ResNet's features fiftyfold.
+    transformers would initialise every convolution again with std 0.02, which shrinks a ResNet's features fiftyfold.
     """
 
     _no_split_modules = ["TimmTower"]  # noqa: RUF012 - read by transformers
 
     def post_init(self) -> None:
-        """Mark the weights as drawn, unless they are only declared, to be loaded."""
+        """Mark the weights as initialised, unless they are on the meta device and still to be loaded."""
         if not next(self.parameters()).is_meta:
             for module in self.modules():
                 cast(Any, module)._is_hf_initialized = True
@@ -59,9 +59,9 @@ class TimmTower(TimmWrapperModel):
 
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a tower with random weights, drawn by its own library."""
+    """Make a tower with random weights, initialised by its own library."""
     if config.model_type != "timm_wrapper":
-        tower_class: Any = MODEL_MAPPING.get(type(config), None)
+        tower_class = _tower_class(config)
         if tower_class is None:
             raise ValueError(
                 f"AutoModel of transformers builds no {config.model_type!r}. "
@@ -73,6 +73,12 @@ def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
         raise ValueError(f"timm has no model {config.architecture!r}. {_nearest_timm_models(config.architecture)}")
     config._attn_implementation = supported_attention(TimmTower, config._attn_implementation)
     return TimmTower._from_config(config)
+
+
+def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """Return the class that AutoModel builds; None if there is none, or several as for Funnel."""
+    mapped: Any = MODEL_MAPPING.get(type(config), None)
+    return None if isinstance(mapped, tuple) else mapped
 
 
 def supported_attention(tower_class: type[PreTrainedModel] | None, requested: str | None) -> str | None:
@@ -88,7 +94,7 @@ def supported_attention(tower_class: type[PreTrainedModel] | None, requested: st
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     """Leave out the pooler: we pool ourselves, and an unused one breaks distributed training."""
-    model_class: Any = MODEL_MAPPING.get(type(config), None)
+    model_class: Any = _tower_class(config)
     has_pooler = model_class is not None and "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if has_pooler else {}
 
@@ -166,7 +172,10 @@ def count_batches_once(tower: PreTrainedModel) -> None:
 
 
 def _stop_in_backward(norm: Any, inputs: Any) -> None:
-    norm.momentum = norm.momentum_of_forward if torch._C._current_graph_task_id() == -1 else 0.0
+    is_again = torch._C._current_graph_task_id() != -1
+    norm.momentum = 0.0 if is_again else norm.momentum_of_forward
+    if is_again and norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked -= 1  # which the forward pass adds again
 
 
 @contextmanager
@@ -300,10 +309,22 @@ def hidden_width(tower: PreTrainedModel) -> int:
 
 
 def check_text_pooling(tower: PreTrainedModel, pooling: str) -> None:
-    """Raise ValueError if two texts get one embedding: the first token of a causal tower sees no other."""
+    """Raise ValueError if two texts get one embedding: the first token of a causal tower sees no other.
+
+    Logs a warning if padding changes an embedding: such a tower, as FNet, does not look at the mask.
+    """
     if tower.device.type == "meta":
         return
     word, other = _word_tokens(tower)
+    padded, alone = (
+        _hidden_states(tower, [[word, other, word, word]], num_tokens=2),
+        _hidden_states(tower, [[word, other]]),
+    )
+    if (padded[:, :2] - alone).norm() > 0.01 * alone.norm():
+        logger.warning(
+            f"{tower_name(tower)} does not look at the attention mask: the embedding of a text depends on the texts it "
+            "is padded with. Pad all texts to one length (text_kwargs={'padding': 'max_length'}) or use another tower."
+        )
     # Equal in their first token, and different in the others.
     hidden = _hidden_states(tower, [[word, word, word, word], [word, other, other, word]])
     one, two = pooled_text(hidden, torch.ones(hidden.shape[:2], device=hidden.device), pooling).float()
@@ -353,7 +374,8 @@ class _PositionTables(TorchDispatchMode):
             self._read(args[0], 0, args[1][0])
         elif func is aten.index_select.default:
             self._read(*args)
-        elif func is aten.gather.default:
+        elif func is aten.gather.default and args[1] % args[0].ndim != args[0].ndim - 1:
+            # Along the last dimension lie no positions: DeBERTa picks distances there, which repeat in long texts.
             self._read(args[0], args[1], args[2].movedim(args[1], -1))
         return func(*args, **(kwargs or {}))
 
@@ -374,11 +396,13 @@ def _word_tokens(tower: PreTrainedModel) -> tuple[int, int]:
     return first, next(token for token in range(size // 3, size) if token not in {first, *special})
 
 
-def _hidden_states(tower: PreTrainedModel, token_ids: list[list[int]]) -> Tensor:
-    """Return the last hidden states (U, T, d_T) of texts without padding."""
+def _hidden_states(tower: PreTrainedModel, token_ids: list[list[int]], num_tokens: int | None = None) -> Tensor:
+    """Return the last hidden states (U, T, d_T) of texts; what follows `num_tokens` is padding."""
     input_ids = torch.tensor(token_ids, device=tower.device)
     # On the meta device a mask cannot be looked into.
     mask = {} if input_ids.is_meta else {"attention_mask": torch.ones_like(input_ids)}
+    if mask and num_tokens is not None:
+        mask["attention_mask"][:, num_tokens:] = 0
     with evaluating(tower, "text tower", "tokens and their mask"):
         return tower(input_ids=input_ids, **mask, return_dict=True).last_hidden_state
 

@@ -75,10 +75,12 @@ def _find_layout(tower: PreTrainedModel) -> ImageLayout:
         for module in tower.modules()
         if isinstance(module, nn.Conv2d)
     ]
+    # A configuration that asks for attentions may be meant for the text tower; timm would refuse to run.
+    options = {"output_attentions": False} if isinstance(tower, TimmWrapperModel) else {}
     random_state = torch.get_rng_state()
     try:
         with evaluating(tower, "vision tower", "an RGB image"):
-            outputs = tower(pixel_values=pixels, return_dict=True)
+            outputs = tower(pixel_values=pixels, return_dict=True, **options)
             hidden = outputs.last_hidden_state
             patch_width = hidden.shape[1 if hidden.ndim == 4 and not has_channels_last(tower) else -1]
     finally:
@@ -115,7 +117,8 @@ def _count_prefix_tokens(tower: PreTrainedModel, num_tokens: int, grids: list[in
     if not num_patches:  # merged or pooled after the convolutions, as in Swin
         rows = round(math.sqrt(num_tokens * pixels.shape[2] / pixels.shape[3]))
         num_patches = num_tokens if num_tokens % max(rows, 1) == 0 else 0
-    if not num_patches or _ends_with_other_tokens(tower, num_tokens, pixels):
+    has_queries = getattr(tower.config, "is_encoder_decoder", False)  # in place of patches, as DETR
+    if not num_patches or has_queries or _ends_with_other_tokens(tower, num_tokens, pixels):
         raise ValueError(
             f"{tower_name(tower)} turns an image of {pixels.shape[2]} x {pixels.shape[3]} pixels into {num_tokens} "
             "tokens that are not its patches, with class tokens before them. Use one such as 'vit', 'swin' or 'resnet'."

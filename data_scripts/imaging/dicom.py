@@ -57,7 +57,8 @@ _STACK_TAGS = ("SpacingBetweenSlices", "SliceThickness")
 _IDENTITY_TAGS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
 _HEADER_TAGS = [
     Tag(keyword)
-    for keyword in (*(*_GEOMETRY_TAGS, *_STACK_TAGS, *_IDENTITY_TAGS, "BodyPartExamined", *SEQUENCE_TAGS, *PIXEL_TAGS),)
+    for tags in (_GEOMETRY_TAGS, _STACK_TAGS, _IDENTITY_TAGS, ("BodyPartExamined",), SEQUENCE_TAGS, PIXEL_TAGS)
+    for keyword in tags
 ]
 # `BodyPartExamined`, letters only. A spine whose part is not named may be the lumbar one: it says nothing.
 _ANATOMIES = (

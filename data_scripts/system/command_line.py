@@ -28,7 +28,8 @@ ArgumentsT = TypeVar("ArgumentsT")
 USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed in one line; all others are bugs
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
 EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
-NOISY = ("accelerate", "httpx2")  # log a line for each saved state, and for each request
+# They log a line for each saved state, for each request, and for each change of an exported graph.
+NOISY = ("accelerate", "httpx2", "onnxscript", "onnx_ir")
 
 
 class JsonMapping(dict[str, Any]):

@@ -7,6 +7,7 @@ from data_scripts.system.markdown import code_span, markdown_table
 from train.reporting.tables import format_entry, readable
 
 MEGABYTE = 1e6
+FEW_SOURCES = 10  # patients or files
 
 ATTACKS = {
     "kills": "commands killed, then rerun",
@@ -90,14 +91,20 @@ def foreign_section(contents: dict[str, dict[str, Any]]) -> str:
         f"{name}: {check['num_images']} images of {check['num_patients']} patients"
         for name, check in ((name, content["scope"]["check"]) for name, content in contents.items())
     )
+    of_few = {
+        kind: f"{kind}: {of_kind['num_sources']}"
+        for content in contents.values()
+        for kind, of_kind in content["held_back"].items()
+        if of_kind["num_sources"] < FEW_SOURCES
+    }
     last = next(reversed(contents.values()))
     return f"""### Images that a checkpoint was not trained for
 
-Share held back by the features alone, without a header, with the threshold at 0.05 false alarms on validation images \
-({checks}). The second half of each kind; the way to measure the distance was chosen on the first. Intervals count \
-patients or files: three patients of Mendeley, a single file of textures. \
-Before the distance was taken between the roots of the features, 0.922 of these photographs were held back from the \
-SPIDER checkpoint, and 0.060 of its test images: this half has been looked at twice.
+Share held back by the features alone, without a header. The threshold aims at \
+{last["scope"]["check"]["false_alarm_rate"]:g} false alarms and was set on validation images ({checks}). The way to \
+measure the distance was chosen on the first half of each kind; this is the second, which was looked at once before, \
+when the distance was not yet between the roots of the features. Intervals count patients or files, of which some \
+kinds have few ({"; ".join(of_few.values())}).
 
 {markdown_table(["images", *contents], rows)}
 

@@ -501,6 +501,20 @@ def test_other_values_that_are_not_to_be_rescaled_are_refused(image, found, opti
         process(image, **options)
 
 
+@pytest.mark.parametrize("factor", [1 / 4095, 1 / 65535, 2 / 255, 0.0, 0], ids=str)
+@pytest.mark.parametrize("image", [GREY.astype(np.uint16) * 16, UNIT, Image.fromarray(GREY.astype(np.int32))], ids=type)
+def test_a_factor_for_another_depth_is_refused(image, factor):
+    with pytest.raises(ValueError, match=rf"rescale_factor={factor:g}: images are brought to 8 bits first"):
+        LumbarCLIPImageProcessor()(image, rescale_factor=factor)
+
+
+def test_a_call_may_say_that_nothing_is_to_be_rescaled_with_an_integer():
+    torch.testing.assert_close(
+        LumbarCLIPImageProcessor()(UNIT, rescale_factor=1, return_tensors="pt").pixel_values,
+        LumbarCLIPImageProcessor()(UNIT, return_tensors="pt").pixel_values,
+    )
+
+
 @pytest.mark.parametrize(
     "image",
     [GREY, torch.from_numpy(GREY)[None], Image.fromarray(GREY), [GREY, GREY]],

@@ -24,7 +24,7 @@ from modeling_lumbarclip.pipeline_lumbarclip import (
     LumbarCLIPZeroShotPipeline,
 )
 from modeling_lumbarclip.scope_lumbarclip import evened
-from modeling_lumbarclip.towers_lumbarclip import pooled_image
+from modeling_lumbarclip.vision_tower_lumbarclip import pooled_image
 
 RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
@@ -459,4 +459,13 @@ def test_a_classifier_scores_only_what_it_was_trained_for(classify_findings):
 def test_both_reasons_are_given(ask, tiny_model):
     tiny_model.config.calibration["fitted_on"] = {"weights": ["of others"]}
     (entry,) = ask(NOISE)
-    assert entry["reason"].startswith(OUTSIDE) and "fitted on other weights" in entry["reason"]
+    assert entry["reason"].startswith(OUTSIDE) and ". The calibration was fitted on other weights." in entry["reason"]
+
+
+def test_a_classifier_compiled_before_tells_the_features_too(classify_findings):
+    expected = classify_findings(NOISE)
+    model = compiled(classify_findings.model)
+    with torch.no_grad():  # as in the pipeline, which hooks that come later would miss
+        model(**classify_findings.image_processor(NOISE, return_tensors="pt"))
+    ask = pipeline("image-classification", model=model, image_processor=classify_findings.image_processor)
+    assert ask(NOISE) == expected

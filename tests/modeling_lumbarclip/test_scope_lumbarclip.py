@@ -104,6 +104,7 @@ def test_a_header_outside_is_named(header, said):
         {"plane": "axial"},
         {"plane": "axial", "sequence": "T1", "anatomy": "lumbar spine"},
         {"plane": "unknown", "sequence": "", "anatomy": "Unknown"},
+        {"plane": None},
         {"plane": "Axial", "sequence": "t2", "anatomy": "Lumbar spine"},
     ],
 )
@@ -117,6 +118,18 @@ def test_what_the_training_did_not_record_is_not_held_against_a_header():
     assert scope_in_words(nothing) == "images (3 patients)"
     planes = Scope(planes=["axial"], sequences=[], anatomy=None, is_synthetic=False, num_patients=1)
     assert header_reason(planes, {"plane": "axial", "sequence": "other", "anatomy": "knee"}) is None
+
+
+def test_a_radiograph_is_no_slice():
+    scope = Scope(planes=["coronal"], sequences=["other"], anatomy="knee", is_synthetic=False, num_patients=2)
+    assert scope_in_words(scope) == "coronal images of the knee (2 patients)"
+
+
+@pytest.mark.parametrize("header", ["axial", [{"plane": "axial"}], {"plane": 1}, {"plane": ["axial"]}])
+def test_what_is_no_header_is_shown(header):
+    with pytest.raises(TypeError, match="dictionary of strings") as raised:
+        header_reason(SCOPE, header)
+    assert repr(header) in str(raised.value)
 
 
 def test_an_unknown_field_of_a_header_is_named():
@@ -282,6 +295,12 @@ def test_the_scope_is_that_of_the_tower_it_was_fitted_on(scoped, features, tmp_p
     loaded = LumbarCLIPModel.from_pretrained(tmp_path / "other")
     assert loaded.config.scope is None and loaded.scope is None
     assert scoped.config.scope is not None  # only the file is without it
+
+
+def test_a_tower_changed_behind_the_back_of_autograd_is_another(scoped):
+    assert scoped.scope_problem() is None
+    next(scoped.vision_model.parameters()).data.mul_(1.1)  # as moving averages of weights do
+    assert "another vision tower" in scoped.scope_problem()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -17,6 +17,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from modeling_lumbarclip.towers_lumbarclip import (
     PICKLED_TOWERS,
     build_tower,
+    check_text_pooling,
     inner_tokens,
     load_tower,
     max_text_tokens,
@@ -165,6 +166,7 @@ TEXT_TOWERS = [
     ("gptj", {"rotary_dim": 4}, 24),
     ("deberta-v2", {}, 24),
     ("deberta-v2", {"relative_attention": True, "position_biased_input": False}, None),
+    ("deberta-v2", {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}, 24),
     ("xlnet", {"d_inner": 16, "d_head": 8}, None),
     ("modernbert", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}, None),
     ("bloom", {}, None),
@@ -187,6 +189,19 @@ def test_a_model_that_does_not_read_tokens_is_no_text_tower():
         ValueError, match="'vit' is no text tower: given tokens and their mask, it fails with AttributeError"
     ):
         max_text_tokens(tower)
+
+
+def test_a_tower_that_heeds_no_mask_is_named_when_it_is_checked(caplog):
+    with caplog.at_level("WARNING", "modeling_lumbarclip"):
+        check_text_pooling(small_text_tower("bert"), "cls")
+        assert not caplog.messages
+        check_text_pooling(small_text_tower("fnet"), "cls")
+    assert "'fnet' does not look at the attention mask" in caplog.text
+
+
+def test_a_tower_of_several_classes_is_refused_by_name():
+    with pytest.raises(ValueError, match="builds no 'funnel'"):
+        small_text_tower("funnel")
 
 
 MASKS = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 1, 0, 0]])

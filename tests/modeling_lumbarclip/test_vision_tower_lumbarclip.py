@@ -13,6 +13,8 @@ from tests.modeling_lumbarclip.test_towers_lumbarclip import TEXT_TOWERS
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL |= {"image_size": 64, "patch_size": 16}
+DETR = {"model_type": "detr", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "image_size": 64}
+DETR |= {"backbone_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}}
 STAGES = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "image_size": 64}
 
 # Families of transformers with their settings, prefix tokens, and patches of an image of 64 pixels.
@@ -134,6 +136,7 @@ def test_a_tower_of_timm(architecture):
     [
         ({"model_type": "vit_mae", **SMALL}, "'vit_mae' draws random numbers in evaluation too"),
         ({"model_type": "yolos", **SMALL, "image_size": [64, 64]}, "64 x 64 pixels into 117 tokens that are not its"),
+        (DETR, "'detr' turns an image of 64 x 64 pixels into 100 tokens that are not its patches"),
         ({"model_type": "hgnet_v2"}, "'hgnet_v2' is no vision tower: .*no attribute 'last_hidden_state'"),
         ({"model_type": "siglip2_vision_model", "num_hidden_layers": 1}, "'siglip2_vision_model' is no vision tower"),
         ({"model_type": "videomae", **SMALL}, "'videomae' is no vision tower: given an RGB image"),
@@ -202,3 +205,12 @@ def test_the_readme_lists_the_families_that_are_tested():
     table = ["| towers | tested |", "|---|---|"]
     table += [f"| {name} | {', '.join(f'`{kind}`' for kind in kinds)} |" for name, kinds in families.items()]
     assert listed.strip() == "\n".join(table)
+
+
+def test_attentions_in_the_configuration_are_asked_of_no_tower_of_timm_while_it_is_built(tiny_config):
+    for config in (tiny_config, tiny_config.vision_config, tiny_config.text_config):
+        config.output_attentions = True
+    model = LumbarCLIPModel(tiny_config).eval()
+    assert len(model.get_text_features(torch.tensor([[2, 5, 3]])).attentions) == 1
+    with pytest.raises(ValueError, match="returns no attentions"):
+        model.get_image_features(torch.zeros(1, 3, 32, 32))

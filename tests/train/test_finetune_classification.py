@@ -104,7 +104,7 @@ def test_the_checkpoint_answers_as_was_measured(settings, monkeypatch):
 
 @pytest.mark.slow
 def test_the_scope_is_that_of_the_rows_it_was_fine_tuned_on(settings, monkeypatch):
-    monkeypatch.setattr("train.evaluation.checkpoint_scope.MIN_PATIENTS", 3)
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.PATIENTS_FOR_SCOPE", 3)
     monkeypatch.setattr("train.evaluation.checkpoint_scope.FALSE_ALARM_RATE", 0.2)
     model = run(settings, max_updates=2)
     assert model.config.scope["planes"] == ["axial"] and model.config.scope["check"]["num_patients"] == 3

@@ -328,7 +328,7 @@ def test_a_calibration_of_the_weights_a_run_starts_from_is_not_published(setting
 @pytest.fixture
 def few_patients_suffice(monkeypatch):
     """The three validation patients of the tiny dataset set a threshold."""
-    monkeypatch.setattr("train.evaluation.checkpoint_scope.MIN_PATIENTS", 3)
+    monkeypatch.setattr("train.evaluation.checkpoint_scope.PATIENTS_FOR_SCOPE", 3)
     monkeypatch.setattr("train.evaluation.checkpoint_scope.FALSE_ALARM_RATE", 0.2)
 
 

@@ -130,9 +130,9 @@ def golden_texts(processor: Any) -> list[str]:
 def processed(processor: Any, images: list[NDArray[Any]], texts: list[str]) -> Arrays:
     """Turn images, and texts if any, into the model's inputs."""
     text = {"text": texts} if texts else {}
-    # As pictures, three channels are colours without doubt: an array may be a stack of slices, which is warned of.
-    shown = [Image.fromarray(image) if image.ndim == 3 else image for image in images]
-    return {name: value.numpy() for name, value in processor(images=shown, return_tensors="pt", **text).items()}
+    # As a picture, a colour image is no stack of slices, of which the processor would warn.
+    pictures = [Image.fromarray(image) if image.ndim == 3 else image for image in images]
+    return {name: value.numpy() for name, value in processor(images=pictures, return_tensors="pt", **text).items()}
 
 
 @torch.inference_mode()

@@ -87,12 +87,12 @@ def evaluate_classifier(
         for split, rows in data.rows.items()
     }
     temperatures = np.array(model.config.class_temperatures)
-    measured_splits, resampling = ("validation", "test"), Resampling(args.num_resamples, args.seed)
+    measured_splits = ("validation", "test")
     measured = measure_classifier(
         {split: predict_logits(model, images[split], args.batch_size) * temperatures for split in measured_splits},
         {split: tower_features(start, of_split, args.batch_size) for split, of_split in images.items()},
         data.targets,
-        resampling,
+        Resampling(args.num_resamples, args.seed),
         data.is_grade,
     )
     test = data.targets["test"]
@@ -105,7 +105,7 @@ def evaluate_classifier(
         "calibration": as_entries(measured.calibration.estimates),
         "class_temperatures": dict(zip(data.class_names, temperatures.tolist(), strict=True)),
         "scope": measure_scope(
-            model, tower_features(model, images["test"], args.batch_size), np.asarray(test.patient_ids), resampling
+            model, tower_features(model, images["test"], args.batch_size), np.asarray(test.patient_ids)
         ),
         "training": {"epochs": len(losses), "best_epoch": int(np.argmin(losses)) + 1},
         "dataset": {

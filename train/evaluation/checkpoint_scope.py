@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
+from scipy.stats import binomtest
 from sklearn.covariance import ledoit_wolf
 
 from modeling_lumbarclip.configuration_lumbarclip import FeatureCheck, Scope
 from modeling_lumbarclip.scope_lumbarclip import UNKNOWN, ScopeStatistics, evened, scope_in_words
-from train.evaluation.statistics.bootstrap import Resampling, patient_bootstrap
-from train.evaluation.statistics.metrics import Array, Floats, mean
+from train.evaluation.statistics.bootstrap import Estimate
+from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.statistics.minima import PATIENTS_FOR_SCOPE, counted
 
-# Counted by images: of the images of new patients like those of the training, at most this share is held back.
+# Counted by images: the share of those of new patients like those of the training that may be held back. An aim, not a
+# promise: `threshold_of` keeps it for images drawn one by one, and those of a patient resemble each other.
 FALSE_ALARM_RATE = 0.05
-MIN_PATIENTS = 10  # of validation: the images of a patient lie close together, so that fewer say little about others
 MAX_IMAGES = 20_000  # of training that are encoded; their covariance is known well enough
 MAX_DIRECTIONS = 256  # 2 MB for a tower of width 2048
 MIN_SHARE = 0.01  # of the training images that make a plane or a sequence part of the scope
@@ -103,7 +105,7 @@ def fit_statistics(features: Array) -> dict[str, Array]:
 
 
 def threshold_of(distances: Floats) -> float:
-    """Return the distance that a further image of the same kind exceeds with probability `FALSE_ALARM_RATE` at most.
+    """Return the distance that a further image, drawn like these, exceeds with probability `FALSE_ALARM_RATE` at most.
 
     Source:
         Angelopoulos & Bates, A Gentle Introduction to Conformal Prediction, 2021, section 1.
@@ -115,14 +117,13 @@ def threshold_of(distances: Floats) -> float:
     return float(np.sort(distances)[math.ceil((1 - FALSE_ALARM_RATE) * (len(distances) + 1)) - 1])
 
 
-def measure_scope(model: Any, features: Array, patient_ids: Array, resampling: Resampling) -> dict[str, Any] | None:
+def measure_scope(model: Any, features: Array, patient_ids: Array) -> dict[str, Any] | None:
     """Measure the false alarms of a scope on images like those of the training, of patients it was not fitted on.
 
     Args:
         model: With its scope.
         features: Their z_I. Shape (N, d_I).
         patient_ids: Of each. Shape (N,).
-        resampling: How the interval is drawn.
 
     Returns:
         `in_words`, what the model was trained on; `no_check`, why there is no check of features; `held_back`, the share
@@ -136,25 +137,37 @@ def measure_scope(model: Any, features: Array, patient_ids: Array, resampling: R
     if scope.check is None:
         return described
     reasons = model.scope_reasons(torch.from_numpy(features).to(model.device))
-    is_held = np.array([reason is not None for reason in reasons], dtype=np.float64)
-    estimate = patient_bootstrap(mean, [is_held], patient_ids, resampling)
     return described | {
-        "held_back": estimate.as_dict(),
+        "held_back": held_back_share([reason is not None for reason in reasons], patient_ids).as_dict(),
         "aim": scope.check.false_alarm_rate,
         "num_validation_patients": scope.check.num_patients,
         "num_patients": len(set(patient_ids)),
     }
 
 
+def held_back_share(is_held: Sequence[bool], sources: Sequence[str] | Array) -> Estimate:
+    """Estimate the share of images that are held back; `sources` name the patient or file of each image.
+
+    The interval is Wilson's for as many images as there are sources, since the images of one are alike. A bootstrap of
+    none, or of all, would give an interval of width 0.
+
+    Example:
+        >>> print(held_back_share([False] * 60, [str(image // 3) for image in range(60)]))
+        0.000 [0.000, 0.161]
+    """
+    share, num_sources = float(np.mean(is_held)), len(set(sources))
+    low, high = binomtest(round(share * num_sources), num_sources).proportion_ci(method="wilson")
+    return Estimate(share, float(min(low, share)), float(max(high, share)), n=len(is_held))
+
+
 def _too_few(patients: Sequence[str]) -> str:
     """Say why the validation patients cannot set a threshold; empty if they can."""
     needed_images = math.ceil(1 / FALSE_ALARM_RATE) - 1
-    if len(set(patients)) >= MIN_PATIENTS and len(patients) >= needed_images:
+    num_patients = len(set(patients))
+    if num_patients >= PATIENTS_FOR_SCOPE and len(patients) >= needed_images:
         return ""
-    return (
-        f"{len(patients)} images of {len(set(patients))} validation patients; the check needs {needed_images} images "
-        f"of {MIN_PATIENTS}"
-    )
+    have = f"{counted(len(patients), 'image')} of {counted(num_patients, 'validation patient')}"
+    return f"{have}; the check needs {needed_images} images of {PATIENTS_FOR_SCOPE} patients"
 
 
 def _distances(statistics: dict[str, torch.Tensor], features: Array) -> Floats:

@@ -17,9 +17,9 @@ from train.evaluation.baselines import pixel_features
 from train.evaluation.predict import predict_baselines, predict_majority
 from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
-from train.evaluation.statistics.minima import too_few_to_rank
 from train.evaluation.targets import Targets, count_labels, missing_labels, read_rows, read_targets
 from train.experiments.spec import ExperimentArguments
+from train.reporting.run_report import too_few_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +93,9 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
             of_splits = DatasetDict({split: measured.select(rows) for split, rows in splits.items()})
             folds.append(Fold(number, of_splits, splits["test"]))
         parts = {f"fold {fold.number}": fold.dataset["test"] for fold in folds}
-    missing = missing_labels({targets.split: targets})
-    num_labelled = len(set(targets.patient_ids[targets.is_labelled]))
-    too_few = too_few_to_rank(num_labelled or len(set(targets.patient_ids)))
-    for warning in filter(None, (too_few and f"{too_few[0].upper()}{too_few[1:]}.", missing)):
-        if show_progress:
-            logger.warning(warning)
     facts = DataFacts(experiment.dataset, parts, show_progress)
     facts.check_leaks(experiment.allow_leaks)
-    return ExperimentData(
+    data = ExperimentData(
         name=Path(experiment.dataset).name,
         folds=folds,
         targets=targets,
@@ -109,6 +103,13 @@ def open_experiment_data(experiment: ExperimentArguments, show_progress: bool) -
         leak=facts.leak_stamp if experiment.allow_leaks else None,
         fold_of_row=fold_of_row,
     )
+    if show_progress:
+        described = data.describe()
+        if too_few := too_few_in_words(described):
+            logger.warning("%s.", too_few)
+        if described["missing_labels"]:
+            logger.warning(described["missing_labels"])
+    return data
 
 
 def cut(targets: Targets, num_folds: int, seed: int) -> Array:

@@ -106,7 +106,7 @@ class PretrainingTask(Task):
     def calibrate(self, model: PreTrainedModel) -> None:
         args = self.args
         # The evaluation reads the same features.
-        cache = Path(args.output_dir) / FEATURES if args.evaluate and PartialState().is_main_process else None
+        cache = Path(args.output_dir) / FEATURES if args.evaluate else None
 
         def encode(split: str, rows: Dataset) -> Array:
             options: dict[str, Any] = {"batch_size": args.batch_size, "cache_dir": cache}
@@ -203,7 +203,7 @@ def validation_losses(
     Returns:
         The loss in nats. Losses of different objectives cannot be compared. Then the same as a training step sees it,
         since a contrastive loss grows with the pairs of a batch: the mean over batches of as many pairs, drawn once
-        without replacement; None with fewer pairs.
+        without replacement; None with fewer pairs. With an objective that compares patches, that is the first loss.
     """
     trained.eval()
     objective = trained.objective
@@ -227,18 +227,16 @@ def validation_losses(
     pairs_of_step = batch_size * accelerator.num_processes
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(output["image_embeds"].device)
     batches = [batch for batch in order.split(pairs_of_step) if len(batch) == pairs_of_step]
-    with accelerator.autocast():
+    with accelerator.autocast():  # for an objective with a layer of its own on half-precision features
         of_batches = [
             objective(_select(output, batch), None if labels is None else labels[batch], gather=keep_local)
             for batch in batches
         ]
-    loss_of_batches = torch.stack(of_batches).mean().item() if of_batches else None
-    with accelerator.autocast():  # for an objective with a layer of its own on half-precision features
         losses.append(objective(output, labels, gather=keep_local))
         for place in range(1, rows.texts_per_pair if rows.num_augmented else 1):
             output.augmented_text_embeds = _embed_augmented(trained.model, rows, place, batch_size)
             losses.append(objective(output, labels, gather=keep_local))
-    return torch.stack(losses).mean().item(), loss_of_batches
+    return torch.stack(losses).mean().item(), torch.stack(of_batches).mean().item() if of_batches else None
 
 
 def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch_size: int) -> Tensor:

@@ -90,9 +90,7 @@ def evaluate(
     # Measure.
     resampling = Resampling(settings.num_resamples, settings.seed)
     results = measure(predictions, targets["test"], targets["validation"], resampling) | {
-        "scope": measure_scope(
-            model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids), resampling
-        ),
+        "scope": measure_scope(model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids)),
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
         "training_set": asdict(settings.training_set),
         "dataset": {

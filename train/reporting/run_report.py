@@ -225,7 +225,8 @@ def scope_line(scope: Mapping[str, Any] | None) -> str:
     return (
         f"{trained} Images unlike these get no answer. The threshold, set on {scope['num_validation_patients']} "
         f"validation patients, aims to hold back {100 * scope['aim']:g} % of images like these; of the images of the "
-        f"{scope['num_patients']} patients measured here, a share of {format_entry(scope['held_back'])} is held back."
+        f"{scope['num_patients']} patients measured here, a share of {format_entry(scope['held_back'])} is held back; "
+        "its interval counts patients."
     )
 
 

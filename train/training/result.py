@@ -29,18 +29,18 @@ logger = logging.getLogger(__name__)
 def write_result(
     task: Task, trained: nn.Module, args: TrainingArguments, output_dir: Path, *, calibrated: bool, writes: bool
 ) -> PreTrainedModel:
-    """Write the adapters, if any, and the checkpoint; return the model with its adapters merged.
+    """Write the adapters, if any, and the checkpoint, `calibrated` before; return the model with its adapters merged.
 
-    Without `writes`, as on all processes but the first, only return the model.
+    Without `writes`, as on all processes but the first, only return the model: calibrating reads whole splits.
     """
     final = cast(PreTrainedModel, task.model_in(trained).eval())
     if args.lora_rank:
         if writes:
             save_adapters(final, task.processor, output_dir / ADAPTER)
         final = merge_adapters(final)
-    if calibrated:
-        task.calibrate(final)
     if writes:
+        if calibrated:
+            task.calibrate(final)
         save_checkpoint(final, task.processor, output_dir / CHECKPOINT)
     return final
 

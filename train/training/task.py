@@ -96,4 +96,4 @@ class Task(ABC):
         return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
 
     def calibrate(self, model: PreTrainedModel) -> None:  # noqa: B027 - most systems need none before saving
-        """Fit on the validation split what the configuration of the trained model stores."""
+        """Fit on the validation split what the trained model stores besides its weights; on the first process only."""

@@ -241,13 +241,10 @@ def reasons_of(answers: Sequence[Answer]) -> list[str]:
     """List why there are no answers, where that is not what the slice shows: the checkpoint, or the kind of slice.
 
     Example:
-        >>> reasons_of([{"reason": "No answer: other weights."}, {"reason": "No answer: other weights."}, {}])
+        >>> reasons_of([{"reason": "Other weights."}, {"reason": "Other weights."}, {}])
         ['Other weights.']
     """
-    reasons = dict.fromkeys(
-        answer["reason"].removeprefix(f"{NO_ANSWER}: ") for answer in answers if answer.get("reason")
-    )
-    return [reason[:1].upper() + reason[1:] for reason in reasons]
+    return list(dict.fromkeys(answer["reason"] for answer in answers if answer.get("reason")))
 
 
 def verdict_lines(answers: Sequence[Answer]) -> list[str]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
 from modeling_lumbarclip.calibration_lumbarclip import calibration_problem
-from modeling_lumbarclip.scope_lumbarclip import given_features
 from train.evaluation.questions import ABSENT_OR_PRESENT
 
 EXCLUSIVE = "single_label_classification"
@@ -59,9 +58,8 @@ class ClassifierReader:
         Returns:
             Logits (B, K), divided by the temperatures if they hold for these weights, and features z_I (B, d_I).
         """
-        with given_features(self.model.classifier) as features:
-            logits = self.model(pixel_values=pixel_values).logits.float()
-        return logits, features[0]
+        output = self.model(pixel_values=pixel_values)
+        return output.logits.float(), output.image_features
 
     def answers(self, logits: Tensor) -> list[list[dict[str, Any]]]:
         """Turn logits, (B, K), into the answers to each question: the likelier choice, or none with the `reason`."""

@@ -68,8 +68,8 @@ FORGOTTEN = EMPTY.format(
 )
 NO_FILE = "The file did not arrive. Upload it again."
 OF_CLASSIFIER = (
-    "The answer is the likelier choice. A classifier carries no prediction sets: it never abstains, and answers any "
-    "picture."
+    "The answer is the likelier choice. A classifier carries no prediction sets, so it does not abstain where it is "
+    "unsure."
 )
 NO_CALIBRATION = (
     "This checkpoint has no calibration, so it has no questions of its own and no probabilities to trust. Ask for a "

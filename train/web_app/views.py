@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from train.web_app.answer_words import (
+    NO_ANSWER,
     answer_rows,
     name_in_sentence,
     outside_notes,
@@ -71,8 +72,8 @@ def view_slice(
             subject="",
             subjects=[],
             outside=outside,
-            verdicts=[outside],
-            reasons=[],
+            verdicts=[NO_ANSWER],
+            reasons=[outside],
             answers=[],
             own=[],
             own_notes=[],
@@ -88,8 +89,8 @@ def view_slice(
         subject=subject,
         subjects=names,
         outside=outside or "",
-        verdicts=[outside, SCORES_ONLY] if outside else verdict_lines(answers),
-        reasons=[] if outside else reasons_of(answers),
+        verdicts=[NO_ANSWER] if outside else verdict_lines(answers),
+        reasons=[outside, SCORES_ONLY] if outside else reasons_of(answers),
         answers=answer_rows(answers),
         own=own_rows(own) if own else [],
         own_notes=own_notes(own) if own else [],
@@ -112,7 +113,9 @@ def view_study(reader: AnyReader, upload: Upload) -> tuple[str, Rows]:
 
 
 def likeliest(answers: Sequence[Answer]) -> str:
-    """Name what a map explains unless the user says otherwise: the likeliest class, or the likeliest finding.
+    """Name what a map explains unless the user says otherwise: the answer, or the likeliest class or finding.
+
+    The answer may be another class than the likeliest: prediction sets have a threshold for each class.
 
     Example:
         >>> absent = {"label": "bulge", "probabilities": {"absent": 0.9, "present": 0.1}}
@@ -123,7 +126,7 @@ def likeliest(answers: Sequence[Answer]) -> str:
         name: probability
         for answer in answers
         for name, probability in (
-            answer["probabilities"].items()
+            ({answer["answer"]: 1.0} if answer["answer"] else answer["probabilities"]).items()
             if answer["label"] is None
             else [(answer["label"], list(answer["probabilities"].values())[1])]
         )

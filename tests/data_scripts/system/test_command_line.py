@@ -1,5 +1,6 @@
 """Commands reject what they do not know, without a traceback, and name what may have been meant."""
 
+import logging
 import os
 import re
 import signal
@@ -232,6 +233,13 @@ def test_a_full_disk_behind_standard_output_is_an_error():
         done = subprocess.run(command, cwd=PROJECT, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True)
     said = "error: Cannot write to standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("name", ["accelerate", "httpx2", "onnxscript", "onnx_ir"])
+def test_libraries_do_not_log_each_step(name, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+    run(paint, [])
+    assert logging.getLogger(name).level == logging.WARNING
 
 
 def test_names_that_are_not_text_are_printed():

@@ -12,14 +12,14 @@ from modeling_lumbarclip.scope_lumbarclip import ScopeStatistics
 from train.data.loaders import open_dataset
 from train.evaluation.checkpoint_scope import (
     FALSE_ALARM_RATE,
-    MIN_PATIENTS,
     describe_rows,
     fit_scope,
     fit_statistics,
+    held_back_share,
     measure_scope,
     threshold_of,
 )
-from train.evaluation.statistics.bootstrap import Resampling
+from train.evaluation.statistics.minima import PATIENTS_FOR_SCOPE
 
 WIDTH = 24  # of the tiny vision tower
 
@@ -127,9 +127,9 @@ def test_a_model_keeps_its_scope_and_holds_back_what_is_unlike(tiny_model):
     ("validation", "said"),
     [
         ([], "0 images of 0 validation patients"),
-        (patients(1, images=50), "50 images of 1 validation patients"),
-        (patients(MIN_PATIENTS - 1), "36 images of 9 validation patients"),
-        (patients(MIN_PATIENTS, images=1), "10 images of 10 validation patients"),
+        (patients(1, images=50), "50 images of 1 validation patient;"),
+        (patients(PATIENTS_FOR_SCOPE - 1), "36 images of 9 validation patients"),
+        (patients(PATIENTS_FOR_SCOPE, images=1), "10 images of 10 validation patients"),
     ],
 )
 def test_without_enough_validation_patients_there_is_no_check_and_it_is_said(tiny_model, validation, said):
@@ -140,7 +140,7 @@ def test_without_enough_validation_patients_there_is_no_check_and_it_is_said(tin
     fit_scope(tiny_model, of_splits, None, encode)
     assert tiny_model.scope is None and tiny_model.config.scope["check"] is None
     assert said in tiny_model.config.scope["no_check"]
-    assert "the check needs 19 images of 10" in tiny_model.config.scope["no_check"]
+    assert "the check needs 19 images of 10 patients" in tiny_model.config.scope["no_check"]
     assert tiny_model.scope_reasons(torch.full((1, WIDTH), 1e9)) == [None]
     assert tiny_model.scope_reasons(torch.zeros(1, WIDTH), [{"plane": "sagittal"}]) != [None]
 
@@ -173,15 +173,22 @@ def test_false_alarms_are_measured_by_patient(tiny_model):
     test = rows(patients(20))
     features = encoder()("test", test)
     features[:8] += 100  # two patients
-    measured = measure_scope(tiny_model, features, np.array(test["patient_id"]), Resampling(200))
+    measured = measure_scope(tiny_model, features, np.array(test["patient_id"]))
     assert measured["held_back"]["value"] >= 0.1
     assert measured["held_back"]["low"] < measured["held_back"]["value"] < measured["held_back"]["high"]
     assert measured["in_words"] == "axial T2 slices of the knee (40 patients)"
     assert (measured["aim"], measured["num_validation_patients"], measured["num_patients"]) == (0.05, 20, 20)
 
 
+@pytest.mark.parametrize(("held", "low", "high"), [(0, 0.0, 0.161), (60, 0.839, 1.0), (30, 0.299, 0.701)])
+def test_an_interval_counts_patients_and_has_a_width_if_none_or_all_are_held_back(held, low, high):
+    share = held_back_share([True] * held + [False] * (60 - held), [f"p{image // 3}" for image in range(60)])
+    assert (share.value, share.n) == (held / 60, 60)
+    assert (share.low, share.high) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+
+
 def test_without_scope_or_check_there_are_no_false_alarms_to_measure(tiny_model):
-    arguments = np.zeros((3, WIDTH), np.float32), np.array(["a", "b", "c"]), Resampling(10)
+    arguments = np.zeros((3, WIDTH), np.float32), np.array(["a", "b", "c"])
     assert measure_scope(tiny_model, *arguments) is None
     fit_scope(tiny_model, splits(validation=2), None, encoder())
     measured = measure_scope(tiny_model, *arguments)

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from argparse import Namespace
 from collections import namedtuple
 
 import pytest
@@ -48,6 +49,22 @@ def run(tiny_dataset_folder, tiny_model, tiny_processor, tmp_path):
         return pretrain(PretrainArguments(**{**settings, **more}), dataset)
 
     return run
+
+
+class CountedTask:
+    calibrated = 0
+
+    def model_in(self, trained):
+        return trained
+
+    def calibrate(self, model):
+        self.calibrated += 1
+
+
+def test_only_the_process_that_writes_reads_whole_splits_to_calibrate(tiny_model, tmp_path):
+    task = CountedTask()
+    final = result.write_result(task, tiny_model, Namespace(lora_rank=0), tmp_path, calibrated=True, writes=False)
+    assert final is tiny_model and task.calibrated == 0 and not list(tmp_path.iterdir())
 
 
 KINDS = ["towers", "adapters", "classifier", "classifier with adapters"]

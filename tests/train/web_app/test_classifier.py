@@ -96,6 +96,10 @@ def test_the_page_shows_answers_without_sets_maps_or_words(classifier, image, ki
     assert "Normal disc" not in buttons and "Example: six slices of one drawn patient" not in buttons
 
 
+def test_the_page_does_not_promise_to_answer_what_is_outside_the_scope():
+    assert "any picture" not in OF_CLASSIFIER and "never" not in OF_CLASSIFIER
+
+
 def test_a_classifier_of_drawn_slices_gets_the_examples(classifier):
     components = build_page(classifier(KINDS[0], scope=SCOPE), "tiny").get_config_file()["components"]
     assert "Normal disc" in [component["props"].get("value") for component in components]

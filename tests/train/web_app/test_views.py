@@ -121,6 +121,12 @@ def test_the_map_explains_what_was_chosen_or_the_likeliest(reader, slice_):
     assert "lc-heat" not in view_slice(reader, None, slice_, method="None").picture
 
 
+@pytest.mark.parametrize(("answer", "explained"), [("LBP", "LBP"), (None, "No Finding")])
+def test_the_map_explains_the_answer_also_where_another_class_is_likelier(answer, explained):
+    probabilities = {"LBP": 0.49, "No Finding": 0.51}
+    assert views.likeliest([{"label": None, "answer": answer, "probabilities": probabilities}]) == explained
+
+
 def test_where_grad_cam_is_blank_the_similarity_is_shown_and_it_is_said(reader, slice_, monkeypatch):
     monkeypatch.setitem(METHODS, "Grad-CAM", lambda *_: torch.zeros(1, 1, 2, 2))
     similarities = torch.tensor([[[[-1.0, -0.5], [0.5, 1.0]]]])
@@ -344,7 +350,7 @@ def sagittal(slice_):
 def test_a_slice_outside_the_scope_gets_no_answer_but_why(scoped, slice_, sagittal):
     index = ReportIndex(np.eye(8, dtype=np.float32), ["Report."] * 8, ["a/b"] * 8, "images")
     view = view_slice(scoped, index, sagittal, finding="disc bulge", method="Grad-CAM")
-    assert view.verdicts == [view.outside] == [SAGITTAL]
+    assert view.verdicts == ["No answer"] and view.reasons == [view.outside] == [SAGITTAL]
     assert not (view.answers or view.own or view.own_notes or view.reports or view.subjects)
     assert "lc-heat" not in view.picture and "<img" in view.picture
     inside = view_slice(scoped, index, slice_, finding="disc bulge", method="Grad-CAM")
@@ -353,7 +359,7 @@ def test_a_slice_outside_the_scope_gets_no_answer_but_why(scoped, slice_, sagitt
 
 def test_scores_outside_the_scope_are_shown_on_request_without_an_answer(scoped, sagittal):
     view = view_slice(scoped, None, sagittal, score_outside=True)
-    assert view.verdicts == [SAGITTAL, views.SCORES_ONLY]
+    assert view.verdicts == ["No answer"] and view.reasons == [SAGITTAL, views.SCORES_ONLY]
     assert [row[1] for row in view.answers] == ["No answer", "No answer"]
     assert all("%" in row[3] for row in view.answers)
 

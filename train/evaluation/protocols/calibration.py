@@ -228,7 +228,7 @@ def find_unfitted(validation: Targets, target_coverage: float = TARGET_COVERAGE)
     return Unfitted(
         temperature=too_few_for_temperature(num_patients),
         marginal_sets=too_few_for_sets(num_patients, target_coverage),
-        sets=tuple(too_few_for_sets(fewest, target_coverage, "of each choice") for fewest in fewest_of_a_choice),
+        sets=tuple(too_few_for_sets(fewest, target_coverage, "choice") for fewest in fewest_of_a_choice),
     )
 
 

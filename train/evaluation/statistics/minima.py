@@ -14,6 +14,8 @@ PATIENTS_TO_RANK = 20
 # One number, but rows of a patient resemble each other: in 9 of 10 cases a fitted temperature is within a factor of 2.7
 # of the true one with 4 patients, of 1.8 with 10. Below it, temperatures stay 1.
 PATIENTS_FOR_TEMPERATURE = 10
+# A scope's threshold: the images of a patient lie close together, so that those of fewer patients say little of others.
+PATIENTS_FOR_SCOPE = 10
 # A label's metric moves by a tenth or more with a single patient. Cards list the labels below it.
 PATIENTS_FOR_LABEL = 10
 # An accuracy of fewer predictions jumps by 5 % and more with each. Curves of accuracy start here.
@@ -62,16 +64,16 @@ def too_few_for_temperature(num_patients: int) -> str:
     return f"{counted(num_patients, 'validation patient')}, and a temperature needs {PATIENTS_FOR_TEMPERATURE}"
 
 
-def too_few_for_sets(num_patients: int, target_coverage: float, of_whom: str = "") -> str:
-    """Say that no prediction sets are fitted on these patients; empty if they are enough.
+def too_few_for_sets(num_patients: int, target_coverage: float, rarest: str = "") -> str:
+    """Say that no prediction sets are fitted on these patients, or those of the rarest class; empty if they are enough.
 
     Example:
-        >>> too_few_for_sets(4, 0.9, "of each class")
-        '4 validation patients of the rarest, and sets of 90% coverage need 9 of each class'
+        >>> too_few_for_sets(4, 0.9, "class")
+        '4 validation patients of the rarest class, and sets of 90% coverage need 9 of each'
     """
     needed = patients_for_sets(target_coverage)
     if num_patients >= needed:
         return ""
-    sets = f"sets of {target_coverage:.0%} coverage need {needed} {of_whom}".strip()
-    have = f"{counted(num_patients, 'validation patient')}{' of the rarest' if of_whom else ''}"
-    return f"{have}, and {sets}"
+    whose, of_each = (f" of the rarest {rarest}", " of each") if rarest else ("", "")
+    have = counted(num_patients, "validation patient")
+    return f"{have}{whose}, and sets of {target_coverage:.0%} coverage need {needed}{of_each}"
