@@ -164,7 +164,10 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
         state_dict: dict[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save as transformers does, without a calibration or a scope that was fitted on other weights."""
+        """Save as transformers does, without a calibration or a scope that was fitted on other weights.
+
+        Whoever may read the configuration may read the weights.
+        """
         kept = {name: getattr(self.config, name) for name in fields_of_other_weights(self, state_dict)}
         if self.scope_problem() is not None:
             kept["scope"] = self.config.scope
@@ -173,6 +176,10 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
                 logger.warning(f"{name} was fitted on other weights and is not saved: fit it again on the saved model.")
                 setattr(self.config, name, None)
             super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+            # safetensors lets only the owner read its files, whatever the umask.
+            for settings in [*Path(save_directory).glob("*config.json")][:1]:
+                for weights in Path(save_directory).glob("*model*.safetensors"):
+                    weights.chmod(settings.stat().st_mode & 0o777)
         finally:
             for name, value in kept.items():
                 setattr(self.config, name, value)

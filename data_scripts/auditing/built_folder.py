@@ -36,7 +36,8 @@ def read_dataset(name: str | Path, cache_dir: str | None = None) -> datasets.Dat
     user's disk, or fetch them.
 
     Raises:
-        ValueError: If a shard is damaged or has other columns, or anything refers to files outside the folder.
+        ValueError: If a shard is damaged, may not be read or has other columns, or anything refers to files outside the
+            folder.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -69,10 +70,13 @@ def check_is_dataset(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of a folder by split.
 
     Raises:
-        ValueError: If there are none, one is damaged, or `data/` holds or the card names other data.
+        ValueError: If there are none, one is damaged or may not be read, or `data/` holds or the card names other
+            data.
+        OSError: If a folder may not be read.
     """
     data = folder / DATA_FOLDER
-    if not any(data.glob("*.parquet")):
+    # Not `glob`, which finds nothing where it may not look.
+    if not data.is_dir() or not any(path.suffix == ".parquet" for path in data.iterdir()):
         raise ValueError(
             f"{folder} has no {DATA_FOLDER}/*.parquet: it is not a dataset. Name a folder that data_scripts.build made."
         )
@@ -147,6 +151,10 @@ def _check_columns(shards: list[Path]) -> None:
         try:
             features = datasets.Features.from_arrow_schema(pq.read_schema(path))
             num_rows = pq.read_metadata(path).num_rows
+        except PermissionError as error:
+            raise ValueError(
+                f"{path} cannot be read (Permission denied). Ask its owner for: chmod a+r {path}"
+            ) from error
         except Exception as error:  # a damaged head, or features that `datasets` does not know
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())} {_AGAIN}") from error
         _check_features(str(path), features)

@@ -324,6 +324,19 @@ print(json.dumps({"model_type": config.model_type, "logits": logits.tolist(), "a
 """
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "50KB"}], ids=["one file", "shards"])
+def test_who_may_read_the_configuration_may_read_the_weights(tiny_model, tmp_path, umask, mode, options):
+    before = os.umask(umask)
+    try:
+        tiny_model.save_pretrained(tmp_path / "saved", **options)
+    finally:
+        os.umask(before)
+    weights = list((tmp_path / "saved").glob("*.safetensors"))
+    assert {path.stat().st_mode & 0o777 for path in (*weights, tmp_path / "saved" / "config.json")} == {mode}
+    assert len(weights) > 1 or not options
+
+
 def test_a_saved_folder_works_in_a_fresh_process_without_our_package(tiny_model, tiny_processor, tmp_path):
     from PIL import Image
 

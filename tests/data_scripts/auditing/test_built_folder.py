@@ -1,5 +1,6 @@
 """A dataset is its own files, whole, and reaches nothing else."""
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from data_scripts.audit import main as audit
+from data_scripts.auditing import built_folder
 from data_scripts.auditing.audit_report import audit as audit_of
 from data_scripts.auditing.built_folder import opened_afresh, read_dataset
 from data_scripts.imaging.images import IMAGE_FORMATS
@@ -225,6 +227,24 @@ def test_a_damaged_shard_is_named(folder, damage):
     shard = folder / "data/test.parquet"
     shard.write_bytes(DAMAGES[damage](shard.read_bytes()))
     refused(folder, r"data/test\.parquet is damaged: ")
+
+
+def test_what_this_user_may_not_read_is_not_called_damaged(folder, monkeypatch):
+    """Root, who runs some tests, may read everything: the libraries raise what they raise for other users."""
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, f"Failed to open local file '{path}'. Detail: [errno 13] Permission denied")
+
+    monkeypatch.setattr(built_folder.pq, "read_schema", closed)
+    refused(folder, r"data/\w+\.parquet cannot be read \(Permission denied\)\. Ask its owner for: chmod a\+r /")
+
+
+def test_a_closed_folder_is_not_called_empty(folder, monkeypatch):
+    closed = Mock(side_effect=PermissionError(errno.EACCES, "closed", "data"))
+    monkeypatch.setattr(os, "listdir", closed)
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="closed: 'data'"):
+        read_dataset(folder)
 
 
 def test_shards_with_other_columns_are_named(folder):
