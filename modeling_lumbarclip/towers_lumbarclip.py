@@ -225,11 +225,14 @@ def _not_returned(tower: PreTrainedModel, record: str) -> str:
 
 @contextmanager
 def evaluating(tower: PreTrainedModel, role: str, given: str) -> Iterator[None]:
-    """Run a tower in evaluation mode without gradients; turn what it stumbles over into words."""
+    """Run a tower in evaluation mode without gradients; turn what it stumbles over into words.
+
+    In eager attention, since flash attention does not run on the CPU, where a model is built.
+    """
     was_training = tower.training
     tower.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _eager_attention(tower):
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(

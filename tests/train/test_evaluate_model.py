@@ -34,8 +34,8 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     main(parse_arguments(EvaluateArguments, [*words, "--num_resamples", "50"]))
 
     results = json.loads((tmp_path / "metrics.json").read_text())
-    groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "prompts"]
-    assert list(results) == [*groups, "training_set", "dataset", "weights_sha256", "command", "date"]
+    groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "scope"]
+    assert list(results) == [*groups, "prompts", "training_set", "dataset", "weights_sha256", "command", "date"]
     assert {
         *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
         "probe/logistic/projected",

@@ -173,7 +173,7 @@ class Training:
                     line |= self.task.validation_statistics()
                 log(line, self.output_dir / HISTORY, accelerator, bar)
             if is_saved:
-                self._check_weights(update)
+                self._check_weights(self.trained, update)
                 save_state(accelerator, self.output_dir, update)
         return self._finish()
 
@@ -262,9 +262,9 @@ class Training:
         for step in self.numbers.read():
             self.task.observe(step.rows, step.loss, **step.numbers)
 
-    def _check_weights(self, update: int) -> None:
-        """Raise FloatingPointError if a weight is NaN or infinite."""
-        norm = nn.utils.get_total_norm(parameter.detach() for parameter in self.trained.parameters())
+    def _check_weights(self, module: nn.Module, update: int) -> None:
+        """Raise FloatingPointError if a weight or a running statistic is NaN or infinite."""
+        norm = nn.utils.get_total_norm(value for value in module.state_dict().values() if value.is_floating_point())
         check_finite("norm of the weights", norm.item(), update, self._learning_rate)
 
     @property
@@ -289,6 +289,7 @@ class Training:
         show = self.accelerator.is_main_process
         if self.best.weights:
             self.published.load_state_dict(self.best.weights)
+        self._check_weights(self.published, self.schedule.last_epoch)
         final = write_result(self.task, self.published, self.args, self.output_dir, calibrated=True, writes=show)
         if show:
             shutil.rmtree(self.output_dir / STATES, ignore_errors=True)

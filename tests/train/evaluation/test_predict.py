@@ -144,6 +144,10 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
 
 @pytest.mark.parametrize("dataset", [True], indirect=True)
 def test_only_the_papers_probe_learns_from_the_augmented_set(dataset, tiny_model, tiny_processor):
+    labels = dataset["train"]["labels"][:]  # fewer of one class: else upsampling repeats nothing
+    dataset["train"] = dataset["train"].select(
+        [row for row, label in enumerate(labels) if row < 24 or label == labels[0]]
+    )
     targets, rows = read_targets(dataset), np.arange(len(dataset["test"]))
     encoded, training_set = (
         encode(tiny_model, tiny_processor, dataset, targets, batch_size=5),

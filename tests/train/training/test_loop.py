@@ -319,6 +319,19 @@ def test_weights_that_are_no_numbers_are_not_saved_in_a_state(settings):
     assert not (Path(settings["output_dir"]) / "states").exists()
 
 
+def test_weights_that_are_no_numbers_are_not_saved_in_the_checkpoint(settings, monkeypatch):
+    """Neither the last training loss nor, in a row that no text looks up, that of validation may show them."""
+
+    def spoil(training, update):
+        next(training.published.parameters()).detach().view(-1)[0] = float("inf")
+        return 1.0
+
+    monkeypatch.setattr(Training, "_validate", spoil)
+    with pytest.raises(FloatingPointError, match="norm of the weights is inf"):
+        run({**settings, "save_every": 100})
+    assert not (Path(settings["output_dir"]) / "checkpoint").exists()
+
+
 # The gradients of one process overflow, before they are added up.
 OF_ONE_PROCESS = """
 import json, os, sys
