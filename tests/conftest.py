@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before the libraries read them: no network, and caches that a test run leaves no trace in.
@@ -28,6 +29,8 @@ from data_scripts.records import SourceAbout, SourceInfo
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 
 PROJECT = Path(__file__).parents[1]
+# `tests.benchmarks.common_tests` unpacks the package that these are cases of.
+collect_ignore = [] if find_spec("transformers_tests") else ["benchmarks/common_test_cases.py"]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
 WORDS = [
