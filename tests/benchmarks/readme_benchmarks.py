@@ -210,9 +210,10 @@ def losses_section(content: dict[str, Any]) -> str:
 
 def training_section(content: dict[str, Any]) -> str:
     """Describe what the benchmark of the trainer measured."""
-    rows = [[name, f"{value:.2f}"] for name, value in content["ratios"].items()]
+    rows = [[name, _median_and_range(of_turns)] for name, of_turns in content["ratios_of_turns"].items()]
     return (
-        "### The trainer\n\nRatios of pairs per second, same towers, same machine, in turns.\n\n"
+        "### The trainer\n\nRatios of pairs per second, same towers, same machine: median of the ratio within a turn, "
+        "with the smallest and the largest.\n\n"
         f"{markdown_table(['ratio', 'value'], rows)}\n\n"
         f"`python tests/benchmarks/bench_training.py`, {content['date']}, `results/training.json`."
     )
