@@ -1,16 +1,11 @@
 """Every Auto class that users type finds our classes in a saved folder, without our package."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 from transformers import AutoImageProcessor
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
-
-PROJECT = Path(__file__).parents[2]
+from tests.without_package import last_line
 
 FRESH_PROCESS = """
 import json, sys
@@ -43,22 +38,9 @@ def test_the_auto_classes_find_ours_without_our_package(tiny_model, tiny_process
     classifier.save_pretrained(tmp_path / "classifier")
     # Loaded from beside a processor, whose code does not go with it.
     AutoImageProcessor.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "classifier")
-    (tmp_path / "empty").mkdir()
-    hide = (  # an editable install would make our package importable
-        "import sys\n"
-        f"sys.path[:] = [path for path in sys.path if path != {str(PROJECT)!r}]\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
+    of_model, of_classifier = json.loads(
+        last_line(FRESH_PROCESS, tmp_path / "model", tmp_path / "classifier", folder=tmp_path)
     )
-    done = subprocess.run(
-        [sys.executable, "-c", hide + FRESH_PROCESS, str(tmp_path / "model"), str(tmp_path / "classifier")],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    of_model, of_classifier = json.loads(done.stdout.splitlines()[-1])
     assert of_model == {
         "AutoConfig": "LumbarCLIPConfig",
         "AutoModel": "LumbarCLIPModel",

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import soft_contrastive_loss_dense
+from tests.without_package import last_line
 
 TEXT = {"model_type": "bert", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL_VIT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
@@ -342,24 +343,7 @@ def test_a_saved_folder_works_in_a_fresh_process_without_our_package(tiny_model,
 
     tiny_model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor.save_pretrained(tmp_path / "checkpoint")
-    (tmp_path / "empty").mkdir()
-    project = str(Path(__file__).parents[2])
-    # An editable install would make our package importable: leave out its finder and the project folder.
-    hide = (
-        "import sys\n"
-        f"sys.path[:] = [path for path in sys.path if path != {project!r}]\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", hide + FRESH_PROCESS, str(tmp_path / "checkpoint")],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(last_line(FRESH_PROCESS, tmp_path / "checkpoint", folder=tmp_path))
     image = Image.linear_gradient("L").resize((40, 24))
     inputs = tiny_processor(images=[image], text=["disc bulge.", "normal disc."], return_tensors="pt")
     with torch.no_grad():

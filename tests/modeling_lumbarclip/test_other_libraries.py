@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from modeling_lumbarclip import LumbarCLIPForImageClassification
 from modeling_lumbarclip.calibration_lumbarclip import calibration_problem, weights_digests
+from tests.without_package import last_line
 
 PROJECT = Path(__file__).parents[2]
 QUESTION = {
@@ -75,22 +73,7 @@ def test_trainer_trains_a_checkpoint_as_the_page_shows(project):
     best = shown["trainer"].evaluate()["eval_loss"]
     assert best == pytest.approx(min(losses), abs=1e-5)
     assert shown["model"].config.calibration is not None and "other weights" in calibration_problem(shown["model"])
-
-    hide = (  # an editable install would make our package importable
-        "import sys\n"
-        f"sys.path[:] = [path for path in sys.path if path != {str(PROJECT)!r}]\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", hide + RELOADED, str(project / "runs/trainer/best")],
-        cwd=project / "data",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(project / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(last_line(RELOADED, project / "runs/trainer/best", folder=project))
     assert found["calibration"] is None
     assert [set(entry) for entry in found["entries"]] == [{"score", "label"}] * 2
     inputs = shown["processor"](images=Image.linear_gradient("L"), text=["disc bulge."], return_tensors="pt")

@@ -1,10 +1,6 @@
 """Pipelines: the model's own answers, calibrated and in its own words; from a folder, without our package."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +21,7 @@ from modeling_lumbarclip.pipeline_lumbarclip import (
 )
 from modeling_lumbarclip.scope_lumbarclip import evened
 from modeling_lumbarclip.vision_tower_lumbarclip import pooled_image
+from tests.without_package import last_line
 
 RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
@@ -315,22 +312,7 @@ def test_every_pipeline_works_from_a_folder_without_our_package(tiny_model, tiny
     classifier.config.class_temperatures_fitted_on = {"weights": weights_digests(classifier)}
     classifier.eval().save_pretrained(tmp_path / "classifier")
     tiny_processor.image_processor.save_pretrained(tmp_path / "classifier")
-    (tmp_path / "empty").mkdir()
-    hide = (  # an editable install would make our package importable
-        "import sys\n"
-        f"sys.path[:] = [path for path in sys.path if path != {str(Path(__file__).parents[2])!r}]\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", hide + FRESH_PROCESS, str(tmp_path / "checkpoint"), str(tmp_path / "classifier")],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = json.loads(done.stdout.splitlines()[-1])
+    answers = json.loads(last_line(FRESH_PROCESS, tmp_path / "checkpoint", tmp_path / "classifier", folder=tmp_path))
 
     expected = probabilities_by_hand(tiny_model, tiny_processor, DEEP, CLASSES["prompts"], temperature=0.5)
     scores = {entry["label"]: entry["score"] for entry in answers["zero_shot"][1]}

@@ -1,9 +1,6 @@
 """What a checkpoint was trained on, in words; the distance of features; statistics that survive saving and casting."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from modeling_lumbarclip.scope_lumbarclip import (
     header_reason,
     scope_in_words,
 )
+from tests.without_package import last_line
 
 WIDTH = 24  # of the tiny vision tower
 TRAINED = {
@@ -261,21 +259,7 @@ def test_remote_code_gives_the_same_reasons(scoped, tiny_processor, tmp_path):
         "features = model(pixel_values=torch.from_numpy(numpy.load('../pixels.npy'))).image_features\n"
         "print(json.dumps(model.scope_reasons(features, [{'plane': 'sagittal'}, None, {}])))\n"
     )
-    (tmp_path / "empty").mkdir()
-    hide = (  # an editable install would make our package importable
-        "import sys\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", hide + script],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    assert json.loads(last_line(script, folder=tmp_path)) == expected
 
 
 @torch.no_grad()

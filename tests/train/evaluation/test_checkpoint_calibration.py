@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
 from modeling_lumbarclip import LumbarCLIPModel
+from tests.without_package import last_line
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.verification import check_checkpoint
 from train.data.loaders import open_dataset
@@ -23,8 +21,6 @@ from train.evaluation.checkpoint_calibration import fit_checkpoint_calibration, 
 from train.evaluation.protocols.calibration import fit_temperature
 from train.evaluation.protocols.conformal import class_conditional_thresholds
 from train.evaluation.targets import read_rows
-
-PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -170,23 +166,9 @@ def test_a_fresh_process_without_our_package_gives_the_same_answers(
     of_findings = tmp_path / "findings"
     save_checkpoint(tiny_model, tiny_processor, of_findings)
     calibrations = [fit(checkpoint, rows, targets), fit(of_findings, rows, replace(targets, exclusive=False))]
-    (tmp_path / "empty").mkdir()
-    hide = (  # an editable install would make our package importable: leave out its finder and the project folder
-        "import sys\n"
-        f"sys.path[:] = [path for path in sys.path if path != {str(PROJECT)!r}]\n"
-        "editable = lambda finder: 'editable' in getattr(finder, '__module__', type(finder).__module__)\n"
-        "sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", hide + FRESH_PROCESS, str(checkpoint), str(of_findings)],
-        cwd=tmp_path / "empty",
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    answered = json.loads(last_line(FRESH_PROCESS, checkpoint, of_findings, folder=tmp_path))
     images = [Image.linear_gradient("L").resize((40, 24)), Image.new("L", (24, 24), 200)]
-    for calibration, found in zip(calibrations, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    for calibration, found in zip(calibrations, answered, strict=True):
         texts = tiny_processor.zero_shot_texts(asdict(calibration))
         with torch.no_grad():
             output = tiny_model(**tiny_processor(images=images, text=texts, return_tensors="pt"))

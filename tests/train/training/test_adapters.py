@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from tests.conftest import TINY_TEXT, TINY_VISION
 from tests.train.experiments.experiment_settings import SMALL
+from tests.without_package import last_line
 from train import pretrain
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.data.loaders import open_dataset
@@ -269,19 +270,10 @@ def option(name, value):
     return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
-# An editable install would make our package importable: leave out its finder and the project folder.
-HIDE_THE_PROJECT = f"""
-import sys
-sys.path[:] = [path for path in sys.path if path != {str(PROJECT)!r}]
-editable = lambda finder: "editable" in getattr(finder, "__module__", type(finder).__module__)
-sys.meta_path[:] = [finder for finder in sys.meta_path if not editable(finder)]
-"""
 LOAD_ELSEWHERE = """
 import torch
-from importlib.util import find_spec
 from peft import PeftModel
 from transformers import AutoModel, AutoProcessor
-assert find_spec("train") is None and find_spec("modeling_lumbarclip") is None
 base, adapter, inputs, out = sys.argv[1:]
 model = PeftModel.from_pretrained(AutoModel.from_pretrained(base, trust_remote_code=True), adapter)
 at_once = AutoModel.from_pretrained(adapter, trust_remote_code=True)
@@ -299,17 +291,8 @@ def test_an_adapter_loads_where_the_package_is_not_installed(tmp_path, tiny_proc
     model = train_briefly(add_adapters(AutoModel.from_pretrained(base), rank=2), tiny_inputs)
     save_adapters(model, tiny_processor, tmp_path / "adapter")
     torch.save(dict(tiny_inputs), tmp_path / "inputs.pt")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    words = [str(tmp_path / name) for name in ("base", "adapter", "inputs.pt", "outputs.pt")]
-    done = subprocess.run(
-        [sys.executable, "-c", HIDE_THE_PROJECT + LOAD_ELSEWHERE, *words],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(elsewhere / "modules")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = [tmp_path / name for name in ("base", "adapter", "inputs.pt", "outputs.pt")]
+    last_line(LOAD_ELSEWHERE, *words, folder=tmp_path)
     with torch.no_grad():
         expected = model(**tiny_inputs).logits_per_image
     for logits in torch.load(tmp_path / "outputs.pt"):
