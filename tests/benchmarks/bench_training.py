@@ -5,8 +5,8 @@
 All three train the same towers (a small ViT, a small BERT) on the same synthetic pairs, on the CPU, in float32. They
 take turns, in the opposite order every second turn, so that a noisy machine is noisy for all. A ratio is taken within a
 turn; the median over the turns is reported, with the lowest and the highest. The bare loop holds its tensors in memory
-and pads each batch to its longest text. Transformers' model is used as in its contrastive example: images transformed as
-they are read, texts padded to 128 tokens.
+and pads each batch to its longest text. Transformers' model is used as in its contrastive example: images transformed
+as they are read, texts padded to 128 tokens.
 """
 
 import json
