@@ -35,12 +35,10 @@ from train.training.optimization import build_optimizer
 class BenchArguments:
     """The settings of this benchmark."""
 
-    settings: str = setting(
-        "train/configs/demo.yaml", "Settings of the run that is measured, in YAML.", positional=True
-    )
+    settings: str = setting("train/configs/demo.yaml", "Settings of the run that is measured, in YAML.")
     dataset: str = setting("", "Dataset in place of that of the settings.")
     alone: JsonMapping = setting(JsonMapping({"lumbarclip": 1.0}), "Objectives that the others are added to.")
-    added: list[str] = setting(["polarity", "instance", "counterfactual"], "Objectives to add, each alone and all.")
+    added: list[str] = setting(["polarity", "counterfactual"], "Objectives to add, each alone and all.")
     steps: int = field(default=30, metadata={"help": "Timed steps of each variant, after two that warm up."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
 
