@@ -55,6 +55,7 @@ TESTS_OF_SEVERAL_FILES = {
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.augmentations.polarity_changes": "how is a denial turned into a statement, and back?",
     "data_scripts.augmentations.sides": "can every side of a text be exchanged?",
     "data_scripts.imaging.dicom_series": "which DICOM slices belong together, and in which order?",
     "data_scripts.imaging.nifti": "what does a NIfTI file hold, within bounds?",
