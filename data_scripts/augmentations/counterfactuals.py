@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Literal, NamedTuple, TypeVar
 
 from data_scripts.augmentations.polarity_changes import NORMALITY, capital, with_other_polarity
@@ -67,23 +68,21 @@ def counterfactual_reports(report: str, seed: int = 0) -> tuple[tuple[Change, st
     if not facts or not findings:
         return ()
     statements = [_Statement.of(report, words) for words in read_statements(report)]
+    candidates_of: dict[Change, Iterator[Iterator[str]]] = {
+        "polarity": _polarity_candidates(report, statements, findings, draw),
+        "level": _level_candidates(report, statements, draw),
+        "side": _side_candidates(report, statements, draw),
+        "severity": _severity_candidates(report, statements, findings, draw),
+    }
     made: dict[str, Change] = {}
-    for change, candidates in (
-        ("polarity", _polarity_candidates(report, statements, findings, draw)),
-        ("level", _level_candidates(report, statements, draw)),
-        ("side", _side_candidates(report, statements, draw)),
-        ("severity", _severity_candidates(report, statements, findings, draw)),
-    ):
-        found = 0
-        for texts in candidates:
-            for text in texts:
-                if text not in made and _is_proved(facts, report_facts(text), change):  # type: ignore[arg-type]
-                    made[text] = change  # type: ignore[assignment]
-                    found += 1
-                    break
-            if found == MOST_OF_EACH:
-                break
+    for change, candidates in candidates_of.items():
+        proved = (_first_proved(texts, facts, change) for texts in candidates)
+        made |= dict.fromkeys(islice((text for text in proved if text and text not in made), MOST_OF_EACH), change)
     return tuple((change, text) for text, change in made.items())
+
+
+def _first_proved(texts: Iterator[str], facts: frozenset[Fact], change: Change) -> str | None:
+    return next((text for text in texts if _is_proved(facts, report_facts(text), change)), None)
 
 
 def _is_proved(before: frozenset[Fact], after: frozenset[Fact], change: Change) -> bool:
@@ -226,6 +225,8 @@ def _with_other_grade(report: str, span: tuple[int, int], kind: str, draw: rando
     if kind == "Pfirrmann grade" and (_DESCRIBES_DISC.search(clause) or NORMALITY.search(report)):
         return  # "Pfirrmann 4 (a black disc)" would contradict itself
     for match in _GRADE.finditer(report, start, end):
+        if match[0].lower().startswith("pfirr") != (kind == "Pfirrmann grade"):
+            continue  # of another finding beside it
         number = _ARABIC.get(match["number"].upper(), match["number"])
         grades = [int(number) - 1, int(number) + 1]
         for grade in _shuffled([grade for grade in grades if 1 <= grade <= _LAST_GRADE[kind]], draw):

@@ -1,7 +1,7 @@
 """Turn the denial of a finding into its statement, and a statement into a denial, within the report's own words."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from data_scripts.reports.lexicon import word_set
 from data_scripts.reports.phrasing import listed, with_article
@@ -95,7 +95,7 @@ def _without_normality(text: str, keeps: str) -> str | None:
 
 
 def _continued(before: str, text: str) -> str:
-    goes_on = before.rstrip().endswith((",", ":"))
+    goes_on = before.rstrip().endswith((",", ":")) and not _PROPER.match(text)
     return f"{before}{text[:1].lower() + text[1:] if goes_on else text}"
 
 
@@ -159,7 +159,9 @@ def _denied(sentence: str, span: tuple[int, int]) -> Iterator[str]:
     """Deny the finding at a place of a sentence, in the ways that its words allow."""
     start, end = span
     if _acts(sentence[start:].partition(" ")[0]):
-        yield f"{_TRAILING_ADVERB.sub('', sentence[:start])}not {sentence[start:]}"
+        cause = _TRAILING_ADVERB.sub("", sentence[:start])
+        is_noun = cause.endswith(" with ")
+        yield f"{cause.removesuffix('with ') + 'without' if is_noun else cause + 'not'} {sentence[start:]}"
     for match in _IS_DONE.finditer(sentence, max(0, start - 30), min(len(sentence), end + 30)):
         if match.start() <= end and match["done"].lower() not in _SEEN:
             yield f"{sentence[: match.start()]}{match['verb']} not {match['done']}{sentence[match.end() :]}"
@@ -231,10 +233,10 @@ _DESCRIBING = word_set(
 )
 _NAMING = word_set(
     "disc disk discs disks intervertebral spinal canal lumbar nerve root neural vertebral annular facet joint thecal "
-    "sac"
+    "sac upper lower"
 )
 _WORD_BEFORE = re.compile(r"([A-Za-z1-5'-]+),?[ ]+$")
-_GRADED = re.compile(r"(?i)\b(?:type|grade) (?:[1-5]|I{1,3}|IV|V) | (?:type|grade) (?:[1-5]|I{1,3}|IV|V)\b")
+_GRADED = re.compile(r"(?i)\b(?:type|grade) (?:[1-5]|I{1,3}|IV|V)\b")
 
 
 def _start_of_noun(sentence: str, start: int) -> int:
@@ -251,21 +253,16 @@ def _start_of_noun(sentence: str, start: int) -> int:
 
 def _bare(noun: str) -> str:
     """Leave out article, severity, side and shape; "upper and lower" endplates become "upper or lower" ones."""
-    name, of, rest = noun.partition(" of ")
-    words = name.split(" ")
-    is_said = [word.lower().strip(",") not in _DESCRIBING or _is_kept(words, place) for place, word in enumerate(words)]
-    kept = [word for word, said in zip(words, is_said, strict=True) if said]
-    text = _GRADED.sub(" ", " ".join(kept)).strip()
-    text = re.sub(r"\band\b", "or", re.sub(" +", " ", text)) + of + re.sub(r"^both\b", "the", rest)
-    return text if _IS_NAME.match(text) else text[:1].lower() + text[1:]
+    words = _GRADED.sub(" ", re.sub(r"(?i)\b(upper|lower) and (upper|lower)\b", r"\1 or \2", noun)).split()
+    kept: list[str] = []
+    while len(words) > 1 and words[0].lower().strip(",") in _DESCRIBING | _NAMING:
+        word = words.pop(0)
+        kept += [word] if word.lower() in _NAMING else []
+    text = " ".join([*kept, *words]).replace(" of both ", " of the ").replace(" and ", " or ")
+    return text if _PROPER.match(text) else text[:1].lower() + text[1:]
 
 
-def _is_kept(words: Sequence[str], place: int) -> bool:
-    """Whether a word is the noun itself, or joins two halves of it, as in "upper and lower endplate change"."""
-    return place == len(words) - 1 or (words[place] == "and" and place > 0 and words[place - 1].lower() in _HALVES)
-
-
-_IS_NAME = re.compile(r"Modic|Schmorl|[A-Z0-9]{2}")
+_PROPER = re.compile(r"Modic|Modec|Schmorl|Pfirrmann|.[A-Z0-9]")
 
 
 _COUNTABLE = re.compile(
