@@ -101,8 +101,9 @@ def save_adapters(model: PreTrainedModel, processor: ProcessorMixin | BaseImageP
     adapted = cast(PeftModel, model)
     base = adapted.get_base_model()
     weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    # The model's own parameters, not those of a module in it: peft reads them, but does not write them.
-    weights |= {f"base_model.model.{name}": parameter.detach() for name, parameter in base.named_parameters("", False)}
+    # The model's own parameters and buffers, not those of a module in it: peft reads them, but does not write them.
+    own = {**dict(base.named_parameters("", False)), **dict(base.named_buffers("", False))}
+    weights |= {f"base_model.model.{name}": tensor.detach() for name, tensor in own.items()}
     config = copy(cast(LoraConfig, adapted.peft_config[ADAPTER_NAME]))
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules or [])  # a set, whose order differs between processes
