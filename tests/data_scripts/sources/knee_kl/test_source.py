@@ -193,6 +193,18 @@ def test_the_same_state_gives_the_same_captions():
     )
 
 
+def test_both_knees_of_a_patient_are_in_one_split(knees, built, tmp_path):
+    """Also where the set's own splits cannot be used, and both knees have different grades."""
+    pairs = [f"train/{number % 5}/90000{number:02}L.png" for number in range(20)]
+    pairs += [f"val/{(number + 2) % 5}/90000{number:02}R.png" for number in range(20)]
+    report = built(knees(pairs), source="knee_kl", out=tmp_path / "set", split_fractions=[0.5, 0.25, 0.25])
+    assert sum(split["rows"] for split in report["splits"].values()) == 40
+    splits = load_dataset(str(tmp_path / "set"))
+    for rows in splits.values():
+        sides = Counter(zip(rows["patient_id"], [source[-5] for source in rows["source"]], strict=True))
+        assert {patient for patient, side in sides if side == "L"} == {patient for patient, side in sides if side == "R"}
+
+
 def test_a_flipped_right_knee_is_a_left_knee_in_image_and_text(knees, built, tmp_path):
     built(knees(), source="knee_kl", out=tmp_path / "set")
     rows = load_dataset(str(tmp_path / "set"))["train"]
