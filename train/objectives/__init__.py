@@ -6,6 +6,12 @@ from modeling_lumbarclip import LumbarCLIPModel
 from train.objectives.clip import CLIPObjective
 from train.objectives.convirt import ConVIRTObjective
 from train.objectives.gloria import GLoRIAObjective
+from train.objectives.koa import (
+    ConsistencyObjective,
+    GradePromptsObjective,
+    ImageGradesObjective,
+    SymmetryObjective,
+)
 from train.objectives.lumbarclip import LumbarCLIPObjective
 from train.objectives.medclip import MedCLIPObjective
 from train.objectives.objective import (
@@ -29,6 +35,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "gloria": GLoRIAObjective,
     "medclip": MedCLIPObjective,
     "supervised": SupervisedObjective,
+    "image_grades": ImageGradesObjective,
+    "grade_prompts": GradePromptsObjective,
+    "symmetry": SymmetryObjective,
+    "consistency": ConsistencyObjective,
 }
 
 

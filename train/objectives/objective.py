@@ -116,6 +116,7 @@ class ObjectiveSettings:
 
     alpha: float = 0.5
     label_temperature: float | None = None
+    grade_weights: str = "none"
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "ObjectiveSettings":

@@ -18,6 +18,10 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "image_grades",
+    "grade_prompts",
+    "symmetry",
+    "consistency",
 )
 
 
@@ -151,6 +155,12 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    grade_weights: Literal["none", "adaptive"] = setting(
+        "none", "adaptive: objectives that learn grades weigh each by how often training misses it."
+    )
+    rich_descriptions: bool = setting(
+        False, "Describe doubtful grades, such as KL 1, by what tells them from their neighbours, in grade prompts."
+    )
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
 

@@ -6,17 +6,30 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from transformers import BertTokenizer
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
+from tests.conftest import WORDS
 from train.objectives import OBJECTIVES, ModelWithObjective, TrainingTargets, build_objective
+from train.objectives.wordings import StepWordings
+
+GRADE_NAMES = ("1", "2", "3")
+GRADE_TEXTS = (["no disc bulge", "normal disc"], ["disc", "left disc bulge", "disc at"], ["disc bulge at l4", "bulge"])
 
 
-def load_trained(name, config, labels):
+def grade_wordings():
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+    return StepWordings(GRADE_TEXTS, (len(GRADE_NAMES),), tokenizer, 8, seed=0)
+
+
+def load_trained(name, config, labels, grades):
     """The same weights for the same objective, in float64 and without dropout."""
     torch.manual_seed(0)
     model = LumbarCLIPModel(config)
-    targets = TrainingTargets(labels=labels, classes=labels)
-    return ModelWithObjective(model, build_objective(name, model, targets)).double().train()
+    targets = TrainingTargets(labels=labels, classes=labels, grades=grades, grade_names=GRADE_NAMES)
+    objective = build_objective(name, model, targets)
+    prompts = grade_wordings() if "grade_prompts" in objective.inputs else None
+    return ModelWithObjective(model, objective, grade_prompts=prompts).double().train()
 
 
 def gradients_of(trained, batch, labels):
@@ -36,7 +49,9 @@ def main(folder):
     batch |= {name: batch[name][:, :longest] for name in ("input_ids", "attention_mask")}
     found = {}
     for name in OBJECTIVES:
-        found[name] = gradients_of(DistributedDataParallel(load_trained(name, config, labels)), batch, labels[own])
+        found[name] = gradients_of(
+            DistributedDataParallel(load_trained(name, config, labels, inputs["batch"]["grades"])), batch, labels[own]
+        )
     if dist.get_rank() == 0:
         torch.save(found, folder / "gradients.pt")
     dist.destroy_process_group()

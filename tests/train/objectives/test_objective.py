@@ -10,22 +10,27 @@ import torch
 
 from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss, lumbarclip_loss, sigmoid_loss
-from tests.train.objectives.gradients import gradients_of, load_trained
+from tests.train.objectives.gradients import GRADE_NAMES, grade_wordings, gradients_of, load_trained
 from train.objectives import OBJECTIVES, build_objective
 from train.objectives.objective import ModelWithObjective, Pairs, TrainingTargets, keep_local
 from train.objectives.supervised import supervised_loss
 
 PROJECT = Path(__file__).parents[3]
 LABELS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-TARGETS = TrainingTargets(labels=LABELS, classes=LABELS)
-OF_BATCH = {"labels": LABELS, "classes": LABELS}
+GRADES = torch.tensor([2, 0, -1, 1])
+TARGETS = TrainingTargets(labels=LABELS, classes=LABELS, grades=GRADES, grade_names=GRADE_NAMES)
+OF_BATCH = {"labels": LABELS, "classes": LABELS, "grades": GRADES}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_trained_parameter_gets_a_gradient(name, tiny_model, tiny_inputs):
     """Distributed training waits for all of them."""
-    trained = ModelWithObjective(tiny_model.train(), build_objective(name, tiny_model, TARGETS))
-    loss, numbers = trained({**tiny_inputs, **OF_BATCH})
+    objective = build_objective(name, tiny_model, TARGETS)
+    prompts = grade_wordings() if "grade_prompts" in objective.inputs else None
+    trained = ModelWithObjective(tiny_model.train(), objective, grade_prompts=prompts)
+    flipped, view = tiny_inputs.pixel_values.flip(-1), 0.9 * tiny_inputs.pixel_values
+    views = {"flipped_pixel_values": flipped, "view_pixel_values": view}
+    loss, numbers = trained({**tiny_inputs, **OF_BATCH, **views})
     inverse_temperature = numbers["inverse_temperature"]
     loss.backward()
     for parameter_name, parameter in trained.named_parameters():
@@ -63,6 +68,8 @@ def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
         "siglip": {"bias": ()},
         "gloria": {"region_projection.weight": (8, 24), "word_projection.weight": (8, 16)},
         "supervised": {"class_head.weight": (2, 24), "class_head.bias": (2,)},
+        **{name: {} for name in ("grade_prompts", "symmetry", "consistency")},
+        "image_grades": {"grade_head.weight": (3, 24), "grade_head.bias": (3,)},
     }
 
 
@@ -114,6 +121,9 @@ def test_two_processes_find_the_gradients_of_one(tiny_config, tmp_path):
         "attention_mask": (torch.arange(12) < lengths[:, None]).long()[index],
     }
     labels = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]])
+    pixels = batch["pixel_values"]
+    batch |= {"flipped_pixel_values": pixels.flip(-1), "view_pixel_values": pixels.flip(-2)}
+    batch["grades"] = torch.tensor([0, 2, -1, 1, -1, -1, 1, 0])  # weights of grades differ between the processes
     torch.save({"config": tiny_config.to_dict(), "batch": batch, "labels": labels}, tmp_path / "inputs.pt")
     script = str(PROJECT / "tests" / "train" / "objectives" / "gradients.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -127,7 +137,7 @@ def test_two_processes_find_the_gradients_of_one(tiny_config, tmp_path):
     of_two = torch.load(tmp_path / "gradients.pt")
     assert of_two.keys() == OBJECTIVES.keys()
     for name, (loss, gradients) in of_two.items():
-        expected_loss, expected = gradients_of(load_trained(name, tiny_config, labels), batch, labels)
+        expected_loss, expected = gradients_of(load_trained(name, tiny_config, labels, batch["grades"]), batch, labels)
         assert loss == pytest.approx(expected_loss, rel=1e-9), name
         assert gradients.keys() == expected.keys()
         assert any(gradient.abs().max() > 1e-6 for gradient in gradients.values())
