@@ -202,7 +202,9 @@ def test_both_knees_of_a_patient_are_in_one_split(knees, built, tmp_path):
     splits = load_dataset(str(tmp_path / "set"))
     for rows in splits.values():
         sides = Counter(zip(rows["patient_id"], [source[-5] for source in rows["source"]], strict=True))
-        assert {patient for patient, side in sides if side == "L"} == {patient for patient, side in sides if side == "R"}
+        assert {patient for patient, side in sides if side == "L"} == {
+            patient for patient, side in sides if side == "R"
+        }
 
 
 def test_a_flipped_right_knee_is_a_left_knee_in_image_and_text(knees, built, tmp_path):
