@@ -38,8 +38,8 @@ class LumbarCLIPClassifierOutput(ImageClassifierOutput):
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
     r"""A linear head on the pooled output z_I of the vision tower, or on z_I beside the texts that it resembles.
 
-    With `config.class_text_width`, the head reads image and text: $[z_I; \mathrm{softmax}(z'_I C^T / \tau) C]$, where the
-    rows of C (`class_embeds`, K × D) embed the texts of the classes. They are saved with the weights, so that the
+    With `config.class_text_width`, the head reads image and text, $[z_I; \mathrm{softmax}(z'_I C^T / \tau) C]$, where
+    the rows of C (`class_embeds`, K × D) embed the texts of the classes. They are saved with the weights, so that the
     checkpoint needs no text tower; `set_class_embeds` stores them. Loading a pretrained checkpoint keeps its projection
     and temperature.
 
