@@ -22,6 +22,7 @@ from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.features import encode_images_once
+from train.evaluation.protocols.wordings import ALIKE, IDENTICAL, warn_of_alike_statements
 from train.evaluation.statistics.metrics import Array
 from train.objectives import (
     OBJECTIVES,
@@ -35,7 +36,7 @@ from train.objectives import (
 from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
-from train.pretraining.initial_model import build_model
+from train.pretraining.initial_model import build_model, class_names
 from train.reporting.evaluation import FEATURES
 from train.training.run_folder import describe_start
 from train.training.task import Task
@@ -73,6 +74,9 @@ class PretrainingTask(Task):
         self.train_rows, self.validation_rows = build_rows(args, self.dataset, self.processor, show)
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
+        if show:
+            limit = ALIKE if args.pretrained or args.init_checkpoint else IDENTICAL
+            warn_of_alike_statements(self.model, self.processor, class_names(self.dataset["train"]), limit)
         labels = self.train_rows.labels
         if show and labels is None and args.target_columns and "labels_if_any" in inputs_of(args.objectives):
             logger.warning(

@@ -123,7 +123,7 @@ def run_summary(results: Mapping[str, Any]) -> list[Markdown]:
         for line in (
             _probe_in_words(results),
             _prompts_in_words(results),
-            unseen_in_words(results, _leading(compared)) if (compared := compared_metrics(results)) else "",
+            _unseen_in_words(results),
             _retrieval_in_words(results),
         )
         if line
@@ -173,6 +173,12 @@ def _prompts_in_words(results: Mapping[str, Any]) -> str:
         return f"{line}. Prediction sets are {format_entry(answered)}."
     accuracy = "" if right is None or right["value"] is None else f", and {right['value']:.0%} of those are right"
     return f"{line}. Prediction sets answer {answered['value']:.0%}{accuracy}."
+
+
+def _unseen_in_words(results: Mapping[str, Any]) -> str:
+    """Say what a single unseen wording gives."""
+    compared = compared_metrics(results)
+    return unseen_in_words(results, _leading(compared)) if compared else ""
 
 
 def _retrieval_in_words(results: Mapping[str, Any]) -> str:

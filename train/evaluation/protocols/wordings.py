@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Groups: TypeAlias = dict[str, dict[str, T]]
-Combine: TypeAlias = Callable[..., Floats]  # called with one value or array of each wording, and `axis=0`
+Combine: TypeAlias = Callable[..., Any]  # called with one value or array of each wording, and `axis=0`
 
 UNSEEN, SINGLE, POLARITY = "zero_shot/unseen", "zero_shot/single_wordings", "polarity"  # groups of metrics
 STATED, DENIED = "single_wordings/stated", "single_wordings/denied"  # predictions

@@ -243,7 +243,7 @@ def polarity_table(results: Mapping[str, Any]) -> str:
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if columns else ""
 
 
-def _with_seeds(entry: Entry | None) -> str:
+def _with_seeds(entry: Entry | None) -> Markdown:
     """Write a metric with its interval, and its standard deviation over the seeds, if there are several.
 
     Example:
