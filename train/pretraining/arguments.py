@@ -22,6 +22,9 @@ OBJECTIVE_NAMES = (
     "grade_prompts",
     "symmetry",
     "consistency",
+    "polarity",
+    "instance",
+    "counterfactual",
 )
 
 
@@ -170,6 +173,7 @@ class OptimisationArguments(shared.OptimisationArguments):
     rich_descriptions: bool = setting(
         False, "Describe doubtful grades, such as KL 1, by what tells them from their neighbours, in grade prompts."
     )
+    polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
 
@@ -223,7 +227,7 @@ class PretrainArguments(
                 f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
                 "pretrained towers."
             )
-        for name in ("label_temperature", "power_watts", "carbon_intensity"):
+        for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, or left out; got {value}.")

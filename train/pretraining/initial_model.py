@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,9 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, Lumb
 from modeling_lumbarclip.towers_lumbarclip import load_tower, load_vision_tower, max_text_tokens
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.packaged_towers import Role, find_tower, is_packaged, packaged_folder
+from train.data.statement_banks import trained_wordings
 from train.evaluation.questions import PROMPTS, asked_about, bank_prompts, own_prompts
+from train.objectives import inputs_of
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
@@ -73,7 +75,7 @@ def from_checkpoint(
 
 
 def from_towers(
-    args: ModelArguments, train_split: Dataset, anatomy: str | None = None
+    args: PretrainArguments, train_split: Dataset, anatomy: str | None = None
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, each pretrained or random, with new heads.
 
@@ -92,8 +94,7 @@ def from_towers(
         )
         text: Any = text_tower.config
     else:
-        rephrasings = (text for texts in train_split["rephrasings"] for text in texts)
-        tokenizer = learn_tokenizer([*train_split["report"], *rephrasings], args.vocabulary_size)
+        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -178,6 +179,23 @@ def normalisation_of(vision_tower: PreTrainedModel | None) -> dict[str, Any]:
 def class_names(split: Dataset) -> list[str]:
     """List the classes of a dataset."""
     return list(split.features["labels"].feature.names)
+
+
+def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+    """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
+    inputs = inputs_of(args.objectives)
+    yield from train_split["report"]
+    for texts in train_split["rephrasings"]:
+        yield from texts
+    if inputs & {"states", "grade_prompts"}:
+        features = train_split.features
+        grades = getattr(features["grade"], "names", []) if "grade_prompts" in inputs else []
+        yield from trained_wordings(features["labels"].feature.names, anatomy, grades)
+    if "counterfactuals" in inputs:
+        from data_scripts.augmentations.counterfactuals import counterfactual_reports
+
+        for report in sorted(set(train_split["report"])):
+            yield from (text for _, text in counterfactual_reports(report))
 
 
 def check_pooled_token(tokenizer: PreTrainedTokenizerBase, text_pooling: str) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.train.objectives.gradients import GRADE_NAMES
 from train.objectives.koa import (
     ConsistencyObjective,
     GradePromptsObjective,
@@ -22,6 +21,7 @@ from train.objectives.koa import (
 from train.objectives.objective import ObjectiveSettings, Pairs, TrainingTargets, keep_local
 
 NUM_FILMS, NUM_GRADES, SCALE = 6, 5, 9.0
+GRADE_NAMES = ("1", "2", "3")
 GRADES = torch.tensor([0, 4, -1, 2, 1, 2])
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 1.0, 3.0], dtype=torch.float64)
 
