@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -162,7 +163,8 @@ def embed_classes(folder: Path, data: ClassificationData) -> Tensor:
     model, processor = load_parts(folder, LumbarCLIPModel, LumbarCLIPProcessor, dtype=torch.float32)
     texts = grade_texts(data.class_names, processor.anatomy) if data.is_grade else None
     stated = texts or {name: processor.class_prompt_texts(name) for name in data.class_names}
-    embeds = [prompt_ensemble(encode_texts(model, processor, stated[name])) for name in data.class_names]
+    embed = partial(encode_texts, model, processor, batch_size=32)
+    embeds = [prompt_ensemble(embed(stated[name])) for name in data.class_names]
     return torch.from_numpy(np.stack(embeds)).float()
 
 
