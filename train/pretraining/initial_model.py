@@ -94,7 +94,7 @@ def from_towers(
         )
         text: Any = text_tower.config
     else:
-        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
+        tokenizer = learn_tokenizer(tokenizer_texts(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -181,7 +181,7 @@ def class_names(split: Dataset) -> list[str]:
     return list(split.features["labels"].feature.names)
 
 
-def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+def tokenizer_texts(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
     """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
     inputs = inputs_of(args.objectives)
     yield from train_split["report"]
