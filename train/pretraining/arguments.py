@@ -87,7 +87,7 @@ class ModelArguments(shared.ModelArguments):
     gradient_checkpointing: bool = setting(False, "Recompute activations in backward: less memory, more time.")
     freeze: list[Literal["text", "none"]] = setting(
         ["none"],
-        "text: keep the text tower as it is, and encode each text once a run instead of in every step; its head and the "
+        "text: keep the text tower as it is, and encode each text once a run, not in every step; its head and the "
         "vision tower learn. The tower must know words: pretrained, or from a checkpoint.",
     )
     lora_towers: list[Literal["vision", "text"]] = setting(
