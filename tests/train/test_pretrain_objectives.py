@@ -41,7 +41,7 @@ def history(settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_learns_and_publishes_a_plain_model(name, settings):
-    run_here({**settings, "objective": name})
+    run_here({**settings, "objectives": name})
     lines = history(settings)
     first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
     assert last < first - 0.1
@@ -58,7 +58,7 @@ class KilledError(Exception):
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(settings, tmp_path, monkeypatch):
-    settings |= {"objective": "gloria", "weight_average": 0.9}
+    settings |= {"objectives": "gloria", "weight_average": 0.9}
     uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
     run_here(uninterrupted)
 
@@ -96,15 +96,15 @@ def relabelled(settings, tmp_path, labels):
 def test_objectives_that_learn_labels_say_so_before_a_folder_is_made(settings, tmp_path):
     settings = relabelled(settings, tmp_path, [])
     for name in ("medclip", "supervised"):
-        with pytest.raises(ValueError, match="no training pair has one.*--objective clip"):
-            run_here({**settings, "objective": name})
+        with pytest.raises(ValueError, match="no training pair has one.*--objectives clip"):
+            run_here({**settings, "objectives": name})
     assert not Path(settings["output_dir"]).exists()
 
 
 def test_equal_labels_stop_the_objectives_that_use_labels_and_no_other(settings, tmp_path):
     settings = relabelled(settings, tmp_path, [0]) | {"max_updates": 1}
     for name in ("lumbarclip", "medclip", "supervised"):
-        with pytest.raises(ValueError, match="All 40 training pairs have the same classes.*--objective clip"):
-            run_here({**settings, "objective": name})
-    run_here({**settings, "objective": "clip"})
+        with pytest.raises(ValueError, match="All 40 training pairs have the same classes.*--objectives clip"):
+            run_here({**settings, "objectives": name})
+    run_here({**settings, "objectives": "clip"})
     assert len(history(settings)) == 1

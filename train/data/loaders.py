@@ -6,8 +6,9 @@ Shapes: R rows of a split, B pairs of a batch, U distinct texts of a batch, T to
 import difflib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,6 +139,40 @@ def target_classes(
     return torch.cat([classes, without_class], dim=1) if without_class.any() else classes
 
 
+def pair_targets(dataset: Dataset, inputs: Set[str], even_if_none: bool = False) -> Batch:
+    """Read what objectives learn besides the report, by the names in their inputs: a row for each of the R pairs.
+
+    `classes`: multi-hot classes of the column `labels`, as in `target_classes` (R, K). `states`: whether each of the F
+    classes is stated (1) or denied (0), or nothing is said (-1) (R, F). `grades`: index on the scale, -1 if not known
+    (R,). `facts`: equal for pairs with the same report, labels and grade (R,).
+    """
+    targets: Batch = {}
+    grades = [-1 if grade is None else grade for grade in dataset["grade"][:]]
+    if "classes" in inputs and (classes := target_classes(dataset, ["labels"], even_if_none=even_if_none)) is not None:
+        targets["classes"] = classes
+    if "states" in inputs:
+        targets["states"] = finding_states(dataset)
+    if "grades" in inputs:
+        targets["grades"] = torch.tensor(grades)
+    if "facts" in inputs:
+        report_ids, _ = text_and_patient_ids(dataset)
+        labels = (None if of_row is None else tuple(sorted(of_row)) for of_row in dataset["labels"][:])
+        ids: dict[tuple[Any, ...], int] = {}
+        facts = [ids.setdefault(fact, len(ids)) for fact in zip(report_ids.tolist(), labels, grades, strict=True)]
+        targets["facts"] = torch.tensor(facts)
+    return targets
+
+
+def finding_states(dataset: Dataset) -> Tensor:
+    """Read the states of the classes from the labels: a row that was labelled has or lacks each. Shape (R, F)."""
+    states = torch.full((len(dataset), len(dataset.features["labels"].feature.names)), -1)
+    for row, present in enumerate(dataset["labels"][:]):
+        if present is not None:
+            states[row] = 0
+            states[row, present] = 1
+    return states
+
+
 def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
     """Number the reports, ignoring blanks and case, and the patients of a split: two arrays of shape (R,)."""
     distinct, text_of_row = np.unique(dataset["report"][:], return_inverse=True)
@@ -198,7 +233,8 @@ class PairedRows(TorchDataset):
     """The pairs of a split, in memory, indexed by (epoch, row); these and the seed decide every random choice.
 
     Row `R * k + row` is `row` with its augmented text k, as in `TrainingSet`. `target_classes` explains the options of
-    classes, `parts_of_texts` and `augmented_texts` those of texts.
+    classes, `parts_of_texts` and `augmented_texts` those of texts. `inputs` names what else the objectives of the run
+    read, as `Objective` does: classes, states, grades, facts, counterfactuals, flipped_images, image_views.
     """
 
     def __init__(
@@ -214,10 +250,15 @@ class PairedRows(TorchDataset):
         text_augmentation: str = "rephrasings",
         texts_per_pair: int = 1,
         show_progress: bool = True,
+        inputs: Set[str] = frozenset(),
     ) -> None:
         self.processor, self.seed, self.augment, self.texts_per_pair = processor, seed, augment, texts_per_pair
+        self.inputs = inputs
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
+        self.targets = pair_targets(dataset, inputs, classes_even_if_none)
+        self.finding_names: list[str] = dataset.features["labels"].feature.names
+        self.grade_names: list[str] = getattr(dataset.features["grade"], "names", [])
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         rephrasings = dataset["rephrasings"][:]
@@ -245,7 +286,8 @@ class PairedRows(TorchDataset):
         Returns:
             `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
             `input_ids` for each pair; with augmented texts the same with the prefix `augmented_`; with classes
-            `labels` (B, K); `rows` (B,).
+            `labels` (B, K); `rows` (B,). And of the `inputs`: `classes` (B, K), `states` (B, F), `grades` and `facts`
+            (B,); `flipped_pixel_values` and `view_pixel_values` (B, 3, S, S).
         """
         pairs = [row % len(self) for _, row in rows]
         index = torch.tensor(pairs)
@@ -262,7 +304,20 @@ class PairedRows(TorchDataset):
         batch |= self._distinct_texts(reports, "")
         if self.labels is not None:
             batch["labels"] = self.labels[index]
-        return batch
+        batch |= {name: of_rows[index] for name, of_rows in self.targets.items()}
+        return batch | self._views(images, index, generators)
+
+    def _views(self, images: Tensor, index: Tensor, generators: list[np.random.Generator]) -> Batch:
+        """Flip the images, and augment them a second time."""
+        views = {}
+        if "flipped_images" in self.inputs:
+            views["flipped_pixel_values"] = images.flip(-1)
+        if "image_views" in self.inputs:
+            views["view_pixel_values"] = vary_images(self.images[index].float(), generators)
+        return {
+            name: normalise(view[:, None], self.processor.image_processor).contiguous(memory_format=torch.channels_last)
+            for name, view in views.items()
+        }
 
     def augmented_batch(self, rows: list[EpochAndRow]) -> Batch:
         """Make the part of a batch that holds the augmented texts; image augmentation draws nothing before them."""

@@ -178,7 +178,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = (
         {
             **BEFORE_SETTINGS,
-            **run["arguments"],
+            **_with_objectives(run["arguments"]),
             "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"],
         }
         for run in (before, now)
@@ -199,6 +199,12 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if before["rows_sha256"].get(split) != rows
     ]
     return sorted(changed)
+
+
+def _with_objectives(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Name the only objective of an older run as today's runs do."""
+    others = {name: value for name, value in arguments.items() if name != "objective"}
+    return {**others, "objectives": {arguments["objective"]: 1.0}} if "objective" in arguments else others
 
 
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:

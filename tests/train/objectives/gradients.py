@@ -8,18 +8,19 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
-from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
+from train.objectives import OBJECTIVES, ModelWithObjective, TrainingTargets, build_objective
 
 
 def load_trained(name, config, labels):
     """The same weights for the same objective, in float64 and without dropout."""
     torch.manual_seed(0)
     model = LumbarCLIPModel(config)
-    return ModelWithObjective(model, build_objective(name, model, labels)).double().train()
+    targets = TrainingTargets(labels=labels, classes=labels)
+    return ModelWithObjective(model, build_objective(name, model, targets)).double().train()
 
 
 def gradients_of(trained, batch, labels):
-    loss, _ = trained(batch, labels)
+    loss, _ = trained({**batch, "labels": labels, "classes": labels})
     loss.backward()
     of_parameters = {name: parameter.grad for name, parameter in trained.named_parameters() if parameter.requires_grad}
     return loss.item(), {name.removeprefix("module."): gradient for name, gradient in of_parameters.items()}

@@ -12,18 +12,21 @@ from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss, lumbarclip_loss, sigmoid_loss
 from tests.train.objectives.gradients import gradients_of, load_trained
 from train.objectives import OBJECTIVES, build_objective
-from train.objectives.objective import ModelWithObjective, keep_local
+from train.objectives.objective import ModelWithObjective, Pairs, TrainingTargets, keep_local
 from train.objectives.supervised import supervised_loss
 
 PROJECT = Path(__file__).parents[3]
 LABELS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+TARGETS = TrainingTargets(labels=LABELS, classes=LABELS)
+OF_BATCH = {"labels": LABELS, "classes": LABELS}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_trained_parameter_gets_a_gradient(name, tiny_model, tiny_inputs):
     """Distributed training waits for all of them."""
-    trained = ModelWithObjective(tiny_model.train(), build_objective(name, tiny_model, LABELS))
-    loss, inverse_temperature = trained(dict(tiny_inputs), LABELS)
+    trained = ModelWithObjective(tiny_model.train(), build_objective(name, tiny_model, TARGETS))
+    loss, numbers = trained({**tiny_inputs, **OF_BATCH})
+    inverse_temperature = numbers["inverse_temperature"]
     loss.backward()
     for parameter_name, parameter in trained.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, parameter_name
@@ -40,19 +43,20 @@ def test_objectives_compute_their_losses_on_the_output_of_the_model(tiny_model, 
         "lumbarclip": lumbarclip_loss(*pairs, None, 1 / 0.07, LABELS),
     }
     for name, value in expected.items():
-        loss = build_objective(name, tiny_model, LABELS)(output, LABELS, gather=keep_local)
+        loss, terms = build_objective(name, tiny_model, TARGETS)(Pairs(output=output, labels=LABELS), gather=keep_local)
+        assert terms == {f"{name}_loss": loss}
         assert loss.item() == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_outputs_that_are_kept_for_a_whole_split_hold_no_logits_and_no_layers(tiny_model, tiny_inputs):
-    trained = ModelWithObjective(tiny_model, build_objective("lumbarclip", tiny_model, None))
-    kept = trained.encode(dict(tiny_inputs))
+    trained = ModelWithObjective(tiny_model, build_objective("lumbarclip", tiny_model))
+    kept = trained.encode(dict(tiny_inputs)).output
     assert {"image_embeds", "text_embeds", "inverse_temperature"} <= kept.keys()
     assert not kept.keys() & {"logits_per_image", "logits_per_text", "text_model_output", "vision_model_output"}
 
 
 def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
-    own = {name: dict(build_objective(name, tiny_model, LABELS).named_parameters()) for name in OBJECTIVES}
+    own = {name: dict(OBJECTIVES[name](tiny_model, TARGETS).named_parameters()) for name in OBJECTIVES}
     shapes = {name: {key: tuple(value.shape) for key, value in parameters.items()} for name, parameters in own.items()}
     assert shapes == {
         **{name: {} for name in ("lumbarclip", "clip", "convirt", "medclip")},
@@ -66,11 +70,11 @@ def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
 def test_gloria_works_with_any_head(projection, tiny_config, tiny_inputs):
     tiny_config.projection = projection
     model = LumbarCLIPModel(tiny_config)
-    assert torch.isfinite(ModelWithObjective(model, build_objective("gloria", model))(dict(tiny_inputs), None)[0])
+    assert torch.isfinite(ModelWithObjective(model, build_objective("gloria", model))(dict(tiny_inputs))[0])
 
 
 def test_supervised_trains_the_vision_tower_alone(tiny_model):
-    build_objective("supervised", tiny_model, LABELS)
+    build_objective("supervised", tiny_model, TARGETS)
     trained = {name.partition(".")[0] for name, parameter in tiny_model.named_parameters() if parameter.requires_grad}
     assert trained == {"vision_model"}
 
@@ -78,37 +82,25 @@ def test_supervised_trains_the_vision_tower_alone(tiny_model):
 def test_supervised_tells_exclusive_classes_from_findings(tiny_model, tiny_inputs):
     output = tiny_model(**tiny_inputs)
     for labels, exclusive in ((LABELS, True), (torch.tensor([[1.0, 1.0], *LABELS[1:].tolist()]), False)):
-        objective = build_objective("supervised", tiny_model, labels)
+        objective = OBJECTIVES["supervised"](tiny_model, TrainingTargets(classes=labels))
         logits = objective.class_head(output.image_features)
-        loss = objective(output, labels, gather=keep_local)
+        loss = objective(Pairs(output=output, classes=labels), gather=keep_local)
         assert loss.item() == pytest.approx(supervised_loss(logits, labels, exclusive).item())
 
 
 def test_supervised_meets_splits_with_and_without_the_class_none_of_these(tiny_model, tiny_inputs):
     output = tiny_model(**tiny_inputs)
     with_none = torch.cat([LABELS, torch.zeros(4, 1)], dim=1)
-    objective = build_objective("supervised", tiny_model, with_none)
-    assert objective(output, LABELS) == objective(output, with_none)
-    narrow = build_objective("supervised", tiny_model, LABELS)
-    assert narrow(output, LABELS) == narrow(output, with_none)
+    pairs = [Pairs(output=output, classes=classes) for classes in (LABELS, with_none)]
+    for classes in (LABELS, with_none):
+        objective = OBJECTIVES["supervised"](tiny_model, TrainingTargets(classes=classes))
+        assert objective(pairs[0]) == objective(pairs[1])
 
 
-def test_labels_come_from_the_columns_that_an_objective_learns():
-    asked = ["grade", "labels"], True
-    settings = {name: objective.label_settings(*asked) for name, objective in OBJECTIVES.items()}
-    assert settings == {
-        **dict.fromkeys(("lumbarclip", "medclip"), asked),
-        **dict.fromkeys(("clip", "siglip", "convirt", "gloria"), ([], False)),
-        "supervised": (["labels"], False),
-    }
-
-
-def test_objectives_without_their_labels_and_unknown_ones_are_refused(tiny_model):
+def test_objectives_without_their_labels_are_refused(tiny_model):
     for name in ("medclip", "supervised"):
-        with pytest.raises(ValueError, match="no training pair has one.*--target_columns labels.*--objective clip"):
-            build_objective(name, tiny_model, None)
-    with pytest.raises(ValueError, match="one of lumbarclip, clip, .*got 'glorio'"):
-        build_objective("glorio", tiny_model, LABELS)
+        with pytest.raises(ValueError, match="no training pair has one.*--target_columns labels.*--objectives clip"):
+            build_objective(name, tiny_model)
 
 
 @pytest.mark.slow
