@@ -40,6 +40,7 @@ FREE_SETTINGS = (
 BEFORE_SETTINGS = {
     **{"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0},
     **{"polarity_temperature": 0.15, "grade_weights": "none", "rich_descriptions": False},
+    **{"freeze": [], "lora_towers": ["vision", "text"]},
 }
 
 
