@@ -15,7 +15,7 @@ Shapes: N rows, K labels, W wordings, D width of the shared space. Wordings are 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from scipy.special import expit, softmax
