@@ -18,6 +18,9 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "polarity",
+    "instance",
+    "counterfactual",
 )
 
 
@@ -151,6 +154,7 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
 
@@ -204,7 +208,7 @@ class PretrainArguments(
                 f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
                 "pretrained towers."
             )
-        for name in ("label_temperature", "power_watts", "carbon_intensity"):
+        for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, or left out; got {value}.")

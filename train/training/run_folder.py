@@ -36,7 +36,7 @@ FREE_SETTINGS = (
     *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
-BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5}
+BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "polarity_temperature": 0.15}
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
