@@ -6,13 +6,12 @@ from itertools import count
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from train.evaluation.measure import wording_groups
 from train.evaluation.protocols.wordings import (
-    ALIKE,
     DENIED,
-    IDENTICAL,
     POLARITY,
     SINGLE,
     STATED,
@@ -176,23 +175,43 @@ def test_cosines_tell_the_alike_apart():
     same, other = rng.normal(size=(2, 4, 8))
     cosines = statement_cosines({"a": same, "b": same, "c": same}, {"a": same, "b": other, "c": same + 0.05 * other})
     assert cosines["a"] == pytest.approx(1.0) and abs(cosines["b"]) < 0.9
-    assert list(alike(cosines, ALIKE)) == ["a", "c"]
-    assert list(alike(cosines, IDENTICAL)) == ["a"]
+    assert list(alike(cosines)) == ["a", "c"]
     assert alike({"broken": float("nan")}) == {"broken": pytest.approx(float("nan"), nan_ok=True)}
 
 
-@pytest.mark.parametrize("denial, warns", [(["disc bulge."], True), (["no disc bulge."], False)])
-def test_a_bank_whose_statement_and_denial_are_the_same_is_warned_about(
-    tiny_model, tiny_processor, denial, warns, caplog
+@pytest.mark.parametrize(
+    "denial, is_trained, warns",
+    [
+        ("disc bulge.", True, True),
+        ("disc bulge.", False, True),
+        ("Disc  BULGE.", False, True),  # the same tokens
+        ("no disc bulge.", True, True),  # a tower that has learned nothing
+        ("no disc bulge.", False, False),  # and may learn it
+    ],
+)
+def test_a_bank_whose_statement_and_denial_embed_alike_is_warned_about(
+    tiny_model, tiny_processor, denial, is_trained, warns, caplog
 ):
-    tiny_processor.class_prompts["bulge"] = ["disc bulge.", "disc bulge."]
-    tiny_processor.absent_class_prompts["bulge"] = denial
+    tiny_processor.class_prompts["bulge"] = ["disc bulge.", "disc bulge at l4/l5."]
+    tiny_processor.absent_class_prompts["bulge"] = [denial]
     tiny_model.train()
+    state = torch.get_rng_state()
     with caplog.at_level(logging.WARNING):
-        warn_of_alike_statements(tiny_model, tiny_processor, ["bulge"], IDENTICAL)
-    assert ("bulge 1.000" in caplog.text) is warns
+        warn_of_alike_statements(tiny_model, tiny_processor, ["bulge"], is_trained)
+    assert ("Statement and denial embed alike (cosine): bulge 1.000" in caplog.text) is warns
     assert not warns or ("objective polarity" in caplog.text and "class_prompts" in caplog.text)
-    assert tiny_model.training  # as it was
+    assert tiny_model.training and torch.equal(torch.get_rng_state(), state)  # as they were
+
+
+def test_statements_that_a_tower_tells_apart_are_not_warned_about(tiny_model, tiny_processor, monkeypatch, caplog):
+    by_text = {"Bulge.": [1.0, 0.0], "No bulge.": [0.6, 0.8]}
+    monkeypatch.setattr(
+        "train.evaluation.protocols.wordings.encode_texts",
+        lambda model, processor, texts, **_: np.array([by_text[text] for text in texts]),
+    )
+    tiny_processor.class_prompts["bulge"], tiny_processor.absent_class_prompts["bulge"] = ["Bulge."], ["No bulge."]
+    warn_of_alike_statements(tiny_model, tiny_processor, ["bulge"], is_trained=True)
+    assert not caplog.text
 
 
 def test_margins_come_wording_by_wording():
