@@ -24,7 +24,7 @@ from train.data.text_cache import TEXT_FEATURES, TextCache
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.features import encode_images_once
-from train.evaluation.protocols.wordings import ALIKE, IDENTICAL, warn_of_alike_statements
+from train.evaluation.protocols.wordings import warn_of_alike_statements
 from train.evaluation.statistics.metrics import Array
 from train.objectives import (
     OBJECTIVES,
@@ -90,8 +90,8 @@ class PretrainingTask(Task):
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
         if show:
-            limit = ALIKE if args.pretrained or args.init_checkpoint else IDENTICAL
-            warn_of_alike_statements(self.model, self.processor, class_names(self.dataset["train"]), limit)
+            is_trained = bool(args.pretrained or args.init_checkpoint)
+            warn_of_alike_statements(self.model, self.processor, class_names(self.dataset["train"]), is_trained)
         labels = self.train_rows.labels
         if show and labels is None and args.target_columns and "labels_if_any" in inputs_of(args.objectives):
             logger.warning(

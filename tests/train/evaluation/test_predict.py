@@ -34,7 +34,9 @@ from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour
 from train.evaluation.protocols.paper_probe import paper_probe
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import RANKINGS, rank_queries
+from train.evaluation.protocols.wordings import unseen_predictions
 from train.evaluation.protocols.zero_shot import zero_shot_logits as prompt_logits
+from train.evaluation.questions import unseen_wordings
 from train.evaluation.statistics import metrics
 from train.evaluation.targets import read_targets
 
@@ -134,6 +136,11 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
     more = ["zero_shot_first"] if exclusive else ["zero_shot_margins", "zero_shot_first_margins"]
     more += [f"{name}/zero_shot" for name in ("calibrated", "uncalibrated", "sets", "marginal_sets")]
     more += [f"grade_by/{name}" for name in CLASSIFIERS]
+    stated, denied = (
+        {name: encode(texts[side]) for name, texts in unseen_wordings(processor, targets["test"].label_names).items()}
+        for side in ("present", "absent")
+    )
+    expected |= unseen_predictions(embeds[0], stated, denied, model.inverse_temperature.item(), targets["test"])
     assert set(predictions) == {*expected, *more}
     for name, array in expected.items():
         np.testing.assert_allclose(predictions[name], array, rtol=1e-6, err_msg=name)

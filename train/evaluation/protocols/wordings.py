@@ -41,7 +41,6 @@ STATED, DENIED = "single_wordings/stated", "single_wordings/denied"  # predictio
 # From this cosine on, of two mean embeddings, a statement and its denial lie closer than images can be told apart by. A
 # number of ours: towers that soft targets alone trained have 0.98 to 1, and their zero-shot answers turn over.
 ALIKE = 0.99
-IDENTICAL = 1 - 1e-6  # up to rounding: the same sentences
 WAY_OUT = (
     "Zero-shot answers about these are chance unless the training tells them apart: add the objective polarity, as in "
     """--objectives '{"lumbarclip": 1, "polarity": 0.5}', take another text tower, or write other sentences in """
@@ -222,7 +221,7 @@ def statement_cosines(stated: Mapping[str, Array], denied: Mapping[str, Array]) 
     return {label: round(float(prompt_ensemble(stated[label]) @ prompt_ensemble(denied[label])), 6) for label in stated}
 
 
-def alike(cosines: Mapping[str, float], limit: float = ALIKE) -> dict[str, float]:
+def alike(cosines: Mapping[str, float]) -> dict[str, float]:
     """Pick the labels whose statement and denial embed alike, the most alike first.
 
     Example:
@@ -230,11 +229,11 @@ def alike(cosines: Mapping[str, float], limit: float = ALIKE) -> dict[str, float
         {'Modic change': 1.0, 'bulge': 0.991}
     """
     by_cosine = sorted(cosines.items(), key=lambda item: -item[1])
-    return {label: cosine for label, cosine in by_cosine if not cosine < limit}
+    return {label: cosine for label, cosine in by_cosine if not cosine < ALIKE}
 
 
 def warn_of_alike_statements(
-    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, label_names: Sequence[str], limit: float = ALIKE
+    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, label_names: Sequence[str], is_trained: bool
 ) -> None:
     """Warn of classes whose statement and denial a model embeds alike: it cannot tell whether they are present.
 
@@ -242,14 +241,26 @@ def warn_of_alike_statements(
         model: At the start of a training.
         processor: Whose prompts ask about the classes.
         label_names: The classes.
-        limit: Cosine from which they are alike. A tower with random weights embeds all texts alike, and tells them
-            apart later: only `IDENTICAL` sentences are a fault then.
+        is_trained: Whether the text tower is pretrained. One with random weights embeds all texts alike, and learns to
+            tell them apart: there, only a sentence that both states and denies a class, token by token, is a fault.
     """
-    embed = partial(encode_texts, model, processor, batch_size=64)
-    stated = {name: embed(processor.class_prompt_texts(name)) for name in label_names}
-    denied = {name: embed(processor.absent_class_prompt_texts(name)) for name in label_names}
-    if found := alike(statement_cosines(stated, denied), limit):
+    stated = {name: processor.class_prompt_texts(name) for name in label_names}
+    denied = {name: processor.absent_class_prompt_texts(name) for name in label_names}
+    if is_trained:
+        embed = partial(encode_texts, model, processor, batch_size=64)
+        embeds = ({name: embed(texts) for name, texts in of.items()} for of in (stated, denied))
+        found = alike(statement_cosines(*embeds))
+    else:
+        found = {
+            name: 1.0 for name in label_names if _tokens(processor, stated[name]) & _tokens(processor, denied[name])
+        }
+    if found:
         logger.warning("%s %s", alike_in_words(found), WAY_OUT)
+
+
+def _tokens(processor: LumbarCLIPProcessor, texts: Sequence[str]) -> set[tuple[int, ...]]:
+    """Collect the tokens of each text, as far as the model reads it."""
+    return {tuple(ids) for ids in processor(text=list(texts), padding=False)["input_ids"]}
 
 
 def alike_in_words(cosines: Mapping[str, float]) -> str:
