@@ -49,6 +49,7 @@ TESTS_OF_SEVERAL_FILES = {
     "train/test_accelerate_configs.py",
     "train/test_compare_systems_as_in_the_paper.py",
     "train/test_pretrain_without_labels.py",
+    "train/test_pretrain_frozen.py",
     "train/test_pretrain_objectives.py",
 }
 # Files that one sibling alone imports: each answers a question of its own. Any other is merged into that sibling.
@@ -88,6 +89,7 @@ OWN_QUESTION = {
     "train.experiments.plan": "what will an experiment cost?",
     "train.experiments.results": "what do all runs say together?",
     "train.experiments.systems": "which settings make a published system?",
+    "train.objectives.wordings": "which wordings does a step show?",
     "train.pretraining.batch_statistics": "what do batches look like to the loss?",
     "train.publishing.checks": "may this be published?",
     "train.publishing.clean_process": "does it load with nothing but its folder?",
