@@ -49,16 +49,17 @@ TESTS_OF_SEVERAL_FILES = {
     "train/test_accelerate_configs.py",
     "train/test_compare_systems_as_in_the_paper.py",
     "train/test_pretrain_without_labels.py",
+    "train/test_pretrain_frozen.py",
     "train/test_pretrain_objectives.py",
 }
 # Files that one sibling alone imports: each answers a question of its own. Any other is merged into that sibling.
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.augmentations.polarity_changes": "how is a denial turned into a statement, and back?",
     "data_scripts.augmentations.sides": "can every side of a text be exchanged?",
     "data_scripts.imaging.dicom_series": "which DICOM slices belong together, and in which order?",
     "data_scripts.imaging.nifti": "what does a NIfTI file hold, within bounds?",
-    "data_scripts.paraphrasing.phrases": "how else is a finding said?",
     "data_scripts.paraphrasing.rephraser": "how are facts put in other words without a model?",
     "data_scripts.privacy.addresses": "is this an address, and where does it end?",
     "data_scripts.privacy.dates": "is this a date, and where does it end?",
@@ -80,6 +81,7 @@ OWN_QUESTION = {
     "data_scripts.writing.parts": "which parts are written, and survive a kill?",
     "modeling_lumbarclip.pipeline_lumbarclip": "how do pipelines of transformers use the model?",
     "train.data.report_texts": "which text does an epoch show?",
+    "train.data.statement_words": "in which words does a report state or deny a class?",
     "train.encoding.encoders": "torch or ONNX: what embeds a batch?",
     "train.encoding.inputs": "what is embedded, and what cannot be read?",
     "train.experiments.comparison": "which system leads, and by chance?",

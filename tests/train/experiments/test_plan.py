@@ -40,7 +40,7 @@ def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypa
     timed = []
 
     def watched(args, rows, accelerator):
-        timed.append((args.objective, args.image_size))
+        timed.append((*args.objectives, args.image_size))
         return 10.0
 
     monkeypatch.setattr(plan, "pairs_per_second", watched)
@@ -71,6 +71,17 @@ def test_the_total_is_the_last_line():
         ["b", "0", "0", "-", "0 s"],
         ["2 runs", "1,000", "128,000", "", "33 min"],
     ]
+
+
+@pytest.mark.slow
+def test_speed_is_measured_although_the_first_rows_show_one_class(tiny_dataset_folder, tmp_path):
+    systems = {"A": {"system": "clip", "objectives": {"clip": 1, "polarity": 1}}}
+    (run,) = plan_runs(experiment_of(tiny_dataset_folder, tmp_path, systems=systems))
+    rows = load_dataset(str(tiny_dataset_folder), split="train")
+    bulges = [index for index, labels in enumerate(rows["labels"][:]) if labels == [0]]
+    others = [index for index, labels in enumerate(rows["labels"][:]) if labels == [1]]
+    one_sided = rows.select([*bulges[:10], others[0], *bulges[10:]])  # not among eight from all over
+    assert 1 < pairs_per_second(run.arguments, one_sided, Accelerator()) < 1e5
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from train.reporting.card.origin import (
     starting_checkpoint,
     starting_folder,
     starting_hub_ids,
+    starting_models,
     without_folders,
 )
 from train.reporting.experiment.tables import comparison_table
@@ -111,7 +112,13 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "license_id": license_id,
         "leak": leak,
         "leak_in_words": files.metrics["dataset"]["leak"]["in_words"] if leak == "measured" and files.metrics else "",
-        "start": {"models": shown_models(run), "is_local": bool(starting_folder(run)), "overlap": overlap},
+        "start": {
+            "models": shown_models(run),
+            "is_local": bool(starting_folder(run)),
+            "is_half_random": len(starting_models(arguments)) == 1 and not starting_checkpoint(arguments),
+            "packaged": run.get("packaged_towers", []),  # older runs had none
+            "overlap": overlap,
+        },
         "model": _model_values(files),
         "data": _data_values(data),
         "splits_table": counts_table("split", data["splits"]),
@@ -131,6 +138,18 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     }
 
 
+def objective_in_words(arguments: Mapping[str, Any]) -> str:
+    """Name what a run minimised, as a weighted sum.
+
+    Example:
+        >>> objective_in_words({"objectives": {"lumbarclip": 1.0, "polarity": 0.5}})
+        'lumbarclip + 0.5 polarity'
+    """
+    only = arguments.get("objective", arguments.get("loss"))  # of older runs, and of a classifier
+    weights = arguments.get("objectives", {only: 1.0})
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+
+
 def _model_values(files: RunFiles) -> dict[str, Any]:
     arguments, config = files.run["arguments"], files.config
     vision, text = config["vision_config"], config["text_config"]
@@ -143,8 +162,10 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "projection_dim": config["projection_dim"],
         "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
         "max_text_length": files.processor.get("max_length", ""),
-        "objective": arguments["objective"] if "objective" in arguments else arguments["loss"],  # of a classifier
+        "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
+        "lora_towers": arguments.get("lora_towers", []),
+        "frozen": arguments.get("freeze", []),
     }
 
 
