@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_scripts.system.markdown import markdown_table
-from train.evaluation.protocols.wordings import SINGLE, spread_name
+from train.evaluation.statistics.spreads import SINGLE, spread_name
 from train.reporting.classifier_report import SYSTEMS
 from train.reporting.run_report import MODEL, STATES, asks_unseen_wordings, probe_differences, probe_metrics
 from train.reporting.tables import (
