@@ -81,7 +81,7 @@ def from_towers(
         )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text, trust_remote_code=False)
     else:
-        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
+        tokenizer = learn_tokenizer(tokenizer_texts(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         vision = {"model_type": "timm_wrapper", "architecture": args.vision, "model_args": vision_args}
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
@@ -125,7 +125,7 @@ def class_names(split: Dataset) -> list[str]:
     return list(split.features["labels"].feature.names)
 
 
-def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+def tokenizer_texts(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
     """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
     inputs = inputs_of(args.objectives)
     yield from train_split["report"]

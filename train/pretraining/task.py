@@ -92,9 +92,11 @@ class PretrainingTask(Task):
                 "have classes, or build with --labels_from_reports.",
                 ", ".join(args.target_columns),
             )
-        if labels is not None and len(labels.unique(dim=0)) == 1:
+        for learned in (labels, self.train_rows.targets.get("classes")):
+            if learned is None or len(learned.unique(dim=0)) > 1:
+                continue
             raise ValueError(
-                f"All {len(labels)} training pairs have the same classes, so every report would match every image and "
+                f"All {len(learned)} training pairs have the same classes, so every report would match every image and "
                 "there is nothing to learn. To contrast pairs without classes, set --target_columns none (with "
                 "--objectives lumbarclip) or --objectives clip; or label the data."
             )
