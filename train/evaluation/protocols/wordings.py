@@ -39,9 +39,9 @@ Combine: TypeAlias = Callable[..., Any]  # called with one value or array of eac
 
 STATED, DENIED = "single_wordings/stated", "single_wordings/denied"  # predictions
 WAY_OUT = (
-    "Zero-shot answers about these are chance unless the training tells them apart: add the objective polarity, as in "
-    """--objectives '{"lumbarclip": 1, "polarity": 0.5}', take another text tower, or write other sentences in """
-    "class_prompts and absent_class_prompts."
+    "Unless the training tells them apart, zero-shot answers about these turn over with the wording and the run: train "
+    """with the objective polarity, as in --objectives '{"lumbarclip": 1, "polarity": 0.5}', take another text tower """
+    "or write other sentences in class_prompts and absent_class_prompts."
 )
 # Metrics whose spread over wordings is told.
 OF_FINDINGS, OF_CLASSES = ("macro_auroc", "auroc"), ("macro_f1", "balanced_accuracy", "auroc", "f1")
