@@ -5,6 +5,7 @@ from typing import Any
 from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.predictions import Predictions, of_baselines, of_labelled_rows
 from train.evaluation.protocols.calibration import calibration_estimates, find_unfitted
+from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, grade_classifier_measures
 from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
 from train.evaluation.protocols.retrieval import RANKINGS, retrieval_measures
@@ -100,6 +101,10 @@ def further_estimates(
     further: dict[str, dict[str, Estimate]] = {}
     if HEADLINE in predictions:
         further = label_groups(*of_labelled_rows(predictions, targets), validation, resampling)
+    for name in CLASSIFIERS:
+        if f"{GROUP}/{name}" in predictions:
+            measures = grade_classifier_measures(predictions, targets, name)
+            further[f"{GROUP}/{name}"] = estimates_of(measures, resampling)
     for group in (f"retrieval/{hits}" for hits in RANKINGS if hits != "report"):
         further[group] = estimates_of(retrieval_measures(predictions, group, targets.patient_ids), resampling)
     return further

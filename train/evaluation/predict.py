@@ -22,6 +22,7 @@ from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
 from train.evaluation.protocols.calibration import Calibration, apply_calibration, fit_calibration, warn_of_reasons
 from train.evaluation.protocols.decision_threshold import threshold_decisions
+from train.evaluation.protocols.grade_classifiers import GradeInputs, grade_inputs, predict_grades
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
@@ -62,6 +63,7 @@ class Encoded:
     # By label, embeddings of the unseen wordings of its bank that state and deny it; (wordings, D)
     unseen_stated: Mapping[str, Array] = field(default_factory=dict)
     unseen_denied: Mapping[str, Array] = field(default_factory=dict)
+    grades: GradeInputs | None = None  # prompts and views for `predict_grades`; None: nothing is graded
 
     @property
     def image_embeds(self) -> Array:
@@ -87,6 +89,7 @@ def encode(
         for split in SPLITS
     }
     embed = partial(encode_texts, model, processor, batch_size=batch_size)
+    varied = partial(encode_images_once, model, processor, dataset["test"], batch_size=batch_size, cache_dir=cache_dir)
     names, texts = targets["test"].label_names, list(dataset["test"]["report"][:])
     unseen = unseen_wordings(processor, names)
     return Encoded(
@@ -99,6 +102,7 @@ def encode(
         stated={name: embed(processor.class_prompt_texts(name)) for name in names},
         denied={name: embed(processor.absent_class_prompt_texts(name)) for name in names},
         inverse_temperature=model.inverse_temperature.item(),
+        grades=grade_inputs(targets, processor.anatomy, embed, varied, model.inverse_temperature.item()),
         unseen_stated={name: embed(wordings["present"]) for name, wordings in unseen.items()},
         unseen_denied={name: embed(wordings["absent"]) for name, wordings in unseen.items()},
     )
@@ -129,6 +133,10 @@ def predict(
         predictions |= predict_labels(encoded, targets, training_set)
     for space, by_split in encoded.features.items():
         predictions |= grade_predictions(by_split, targets, space)
+    if encoded.grades is not None:
+        predictions |= predict_grades(
+            *(encoded.features[of] for of in (UNPROJECTED, PROJECTED)), targets, encoded.grades
+        )
     return predictions | retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
 
 

@@ -17,6 +17,7 @@ from train.evaluation import label_metrics
 from train.evaluation.label_metrics import unlearned_columns
 from train.evaluation.predictions import Predictions, of_labelled_rows, ranks_within_folds
 from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, grade_classifier_measures
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
@@ -72,6 +73,10 @@ def measures_of(
     for name in predictions:
         if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades
+    for name in CLASSIFIERS:
+        group = f"{GROUP}/{name}"
+        if group in predictions and (of_group := grade_classifier_measures(predictions, targets, name)):
+            measures[group] = of_group
     searches = dict.fromkeys("/".join(name.split("/")[:2]) for name in predictions if name.startswith("retrieval/"))
     for group in searches:
         of_group = retrieval_measures(predictions, group, targets.patient_ids)

@@ -44,6 +44,8 @@ PROBE_TITLES = {
     "paper_threshold": "the paper's, threshold of validation patients",
     "knn": "nearest neighbours",
 }
+# Ways of telling the grade, of `evaluation/protocols/grade_classifiers.py`.
+GRADED_BY = {"prompts": "prompts, zero-shot", "fusion": "image and text fused", "probe": "grade probe"}
 CLASSIFIERS = {"paper": "the paper's linear layer", "zero_shot": "zero-shot"}
 SET_KINDS = {"class_conditional": "aimed at for each class", "marginal": "aimed at on average"}
 HEADLINE = "probe/logistic/unprojected"
@@ -94,6 +96,7 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "alike": alike_note(results),
         "asked": asked_in_words(unseen),
         "unseen_wordings": unseen,
+        "grades_table": grades_table(further),
         "retrieval_table": retrieval_table(results["retrieval"]),
         **{name: retrieval_table(entries) if entries else "" for name, entries in of_meaning.items()},
         "probe_metrics_table": metrics_table(probes),
@@ -301,6 +304,13 @@ def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
             _, probe, features = group.split("/")
             rows[f"{PROBE_TITLES.get(probe, probe)}, {features}"] = entries
     return systems_table(rows, [name for name in compared if name != "grade_quadratic_kappa"]) if len(rows) > 1 else ""
+
+
+def grades_table(further: Mapping[str, Mapping[str, Entry]]) -> str:
+    """Compare the ways of telling the grade; empty where there are no grades."""
+    rows = {words: further.get(f"grade_by/{name}") for name, words in GRADED_BY.items()}
+    found = {words: entries for words, entries in rows.items() if entries}
+    return systems_table(found, list(next(iter(found.values())))) if found else ""
 
 
 def _patients_table(results: Mapping[str, Any], compared: list[str]) -> str:

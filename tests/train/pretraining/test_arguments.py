@@ -193,3 +193,32 @@ def test_the_paper_configs_hold_the_paper_hyperparameters():
         assert (args.text_augmentation, args.texts_per_pair) == ("both", 5)
         assert (args.balance, args.minority_share) == (["upsample"], pytest.approx(1890 / 11760, abs=1e-4))
         assert args.text == "emilyalsentzer/Bio_ClinicalBERT"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"freeze": ["text"], "pretrained": False},
+            "freeze text would leave a random text tower random.*init_checkpoint",
+        ),
+        ({"freeze": "text", "lora_rank": 8}, "freeze keeps the text tower .* lora_rank 8 would adapt it: .*vision"),
+        ({"freeze": ["text"], "lora_rank": 8, "lora_towers": ["text"]}, "lora_rank 8 would adapt it"),
+        ({"freeze": ["vision"]}, "freeze must be .*vision"),
+        ({"lora_towers": ["text"]}, "lora_towers text names what lora_rank adapts, and lora_rank is 0"),
+        ({"lora_rank": 8, "lora_towers": []}, "no tower to adapt"),
+        ({"lora_rank": 8, "lora_towers": ["text"], "pretrained": False}, "would leave random towers random"),
+    ],
+)
+def test_a_tower_is_frozen_or_adapted_where_that_makes_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainArguments(dataset="d", output_dir="o", **settings)
+
+
+def test_one_tower_may_be_frozen_and_the_other_adapted():
+    args = parse_arguments(PretrainArguments, ["--dataset", "d", "--output_dir", "o", "--freeze", "text"])
+    assert args.freeze == ["text"] and args.lora_towers == ["vision", "text"]
+    one = PretrainArguments(dataset="d", output_dir="o", freeze=["text"], lora_rank=8, lora_towers="vision")
+    assert (one.freeze, one.lora_towers) == (["text"], ["vision"])
+    assert PretrainArguments(dataset="d", output_dir="o", freeze="none").freeze == []
+    PretrainArguments(dataset="d", output_dir="o", freeze=["text"], pretrained=False, init_checkpoint="runs/demo")

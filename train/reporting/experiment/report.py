@@ -89,6 +89,7 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "zero_shot_table": tables.zero_shot_table(results),
         "wordings_table": tables.wordings_table(results),
         "polarity_table": tables.polarity_table(results),
+        "grades_tables": tables.grades_tables(results),
         "retrieval_tables": tables.retrieval_tables(results),
         "patients_tables": tables.patients_tables(results),
         "calibration_tables": tables.calibration_tables(results),

@@ -6,7 +6,7 @@ from typing import Any
 from data_scripts.system.markdown import Markdown, markdown_table
 from train.evaluation.statistics.spreads import POLARITY, SINGLE, SPREAD_NAMES, UNSEEN, spread_name
 from train.reporting.experiment.paper import TABLE_2, backbone_family, format_printed, paper_row, printed_values
-from train.reporting.run_report import PROBE_TITLES, SYSTEM_NAMES
+from train.reporting.run_report import GRADED_BY, PROBE_TITLES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, readable, reasons_once
 
 HEADLINE_COLUMNS = (
@@ -252,6 +252,19 @@ def _with_seeds(entry: Entry | None) -> Markdown:
     """
     spread = entry and entry.get("standard_deviation_of_seeds")
     return format_entry(entry) if spread is None else Markdown(f"{format_entry(entry)} ± {spread:.3f}")
+
+
+def grades_tables(results: Mapping[str, Any]) -> dict[str, str]:
+    """Compare systems by what prompts, fused features and the probe tell of the grade."""
+    systems = results["systems"]
+    tables = {}
+    for name, words in GRADED_BY.items():
+        group = f"grade_by/{name}"
+        found = dict.fromkeys(metric for system in systems.values() for metric in system["metrics"].get(group, {}))
+        columns = {(group, metric): readable(metric) for metric in found}
+        if columns:
+            tables[words] = markdown_table(["system", *columns.values()], _rows(systems, columns))
+    return tables
 
 
 def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from train.reporting.figures.plots import (
     training_curves,
     wordings_chart,
 )
-from train.reporting.run_report import compared_metrics, describe_dataset, probe_metrics
+from train.reporting.run_report import GRADED_BY, compared_metrics, describe_dataset, probe_metrics
 from train.reporting.tables import readable
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5
@@ -53,10 +53,7 @@ def draw_figures(
         figures["probe_comparison.png"] = comparison
     if HEADLINE in predictions:
         figures |= _label_figures(*of_labelled_rows(predictions, targets), results, where)
-    if GRADES in predictions:
-        graded = targets.grades >= 0
-        counts = metrics.confusion_counts(targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names))
-        figures["grade_confusion.png"] = confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}")
+    figures |= _grade_figures(predictions, targets, where)
     figures["image_to_text.png"], figures["text_to_image.png"] = _galleries(encoded, targets, test_rows, where, seed)
     title = f"Embeddings, images and reports each centred (PCA, t-SNE)\n{where}"
     figures["embedding_map.png"] = embedding_map(
@@ -64,6 +61,21 @@ def draw_figures(
     )
     if history:
         figures["training.png"] = training_curves(history, f"Pretraining on {results['dataset']['name']}")
+    return figures
+
+
+def _grade_figures(predictions: Predictions, targets: Targets, where: str) -> dict[str, Figure]:
+    """Draw the confusion of grades, by the probe, and by prompts and fused features where they were predicted."""
+    drawn = {"grade_confusion.png": (GRADES, "Grade probe")}
+    drawn |= {
+        f"grade_confusion_{name}.png": (f"grade_by/{name}", f"Grade by {GRADED_BY[name]}")
+        for name in ("prompts", "fusion")
+    }
+    graded, names, figures = targets.grades >= 0, targets.grade_names, {}
+    for file, (predicted, title) in drawn.items():
+        if predicted in predictions:
+            counts = metrics.confusion_counts(targets.grades[graded], predictions[predicted][graded], len(names))
+            figures[file] = confusion_matrix(counts, names, "grade", f"{title}\n{where}")
     return figures
 
 
