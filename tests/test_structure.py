@@ -49,6 +49,7 @@ TESTS_OF_SEVERAL_FILES = {
     "train/test_accelerate_configs.py",
     "train/test_compare_systems_as_in_the_paper.py",
     "train/test_pretrain_without_labels.py",
+    "train/test_pretrain_frozen.py",
     "train/test_pretrain_objectives.py",
 }
 # Files that one sibling alone imports: each answers a question of its own. Any other is merged into that sibling.

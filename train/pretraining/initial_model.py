@@ -32,7 +32,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def build_model(
     args: PretrainArguments, train_split: Dataset, anatomy: str | None = None
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Build processor and model from a checkpoint, or from pretrained or random towers; then add adapters.
+    """Build processor and model from a checkpoint, or from pretrained or random towers; then freeze or adapt them.
 
     Without pretrained towers, the reports of the training split give the vocabulary. The prompts are those of what the
     images show, the `anatomy`; if it is not known, those of the checkpoint, or of the lumbar spine.
@@ -47,10 +47,12 @@ def build_model(
         from_checkpoint(args, anatomy) if args.init_checkpoint else from_towers(args, train_split, anatomy)
     )
     model.log_inverse_temperature.requires_grad_(args.learn_temperature)
+    if args.freeze:
+        model.text_model.requires_grad_(False)
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if args.lora_rank:
-        model = add_adapters(model, args.lora_rank)
+        model = add_adapters(model, args.lora_rank, [f"{tower}_model" for tower in args.lora_towers])
     return processor, model
 
 

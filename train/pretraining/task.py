@@ -19,6 +19,7 @@ from train.checkpoints.checkpoint import load_checkpoint
 from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
+from train.data.text_cache import TEXT_FEATURES, TextCache
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.features import encode_images_once
@@ -50,6 +51,7 @@ class PretrainingTask(Task):
     args: PretrainArguments
     processor: LumbarCLIPProcessor
     validation: "ValidationLosses"
+    text_cache: TextCache | None = None
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
@@ -61,6 +63,11 @@ class PretrainingTask(Task):
         grade_names = getattr(dataset["train"].features["grade"], "names", [])
         for name in args.objectives:
             OBJECTIVES[name].check_dataset(self.anatomy, grade_names)
+            if args.freeze and "local_features" in OBJECTIVES[name].inputs:
+                raise ValueError(
+                    f"The objective {name} compares words, and freeze text keeps one vector of each text: leave out "
+                    "freeze, or choose another objective."
+                )
 
     def build_model(self) -> ModelWithObjective:
         args = self.args
@@ -87,6 +94,9 @@ class PretrainingTask(Task):
                 "--objectives lumbarclip) or --objectives clip; or label the data."
             )
         trained = join_with_objective(args, self.model, self.processor, self.train_rows)
+        if args.freeze:
+            trained.text_cache = self.text_cache = texts_of_run(trained, self.train_rows, self.validation_rows)
+            trained.train(trained.training)
         self.objective = trained.objective.with_targets
         self.batch_statistics = BatchStatistics(
             *text_and_patient_ids(self.dataset["train"]),
@@ -94,6 +104,10 @@ class PretrainingTask(Task):
             "label_temperature" in self.objective.inputs,
         )
         return trained
+
+    def begin(self, accelerator: Accelerator, output_dir: Path) -> None:
+        if self.text_cache is not None:
+            self.text_cache.open(self.model, output_dir / TEXT_FEATURES, accelerator)
 
     def batches(self, process_index: int, num_processes: int) -> tuple[PairedRows, EpochBatches]:
         settings = TrainingSet.of(vars(self.args)), self.args.batch_size, self.args.seed
@@ -204,6 +218,16 @@ def join_with_objective(
     )
     objective = build_objective(args.objectives, model, targets, ObjectiveSettings.of(vars(args)))
     return ModelWithObjective(model, objective)
+
+
+def texts_of_run(trained: ModelWithObjective, *splits: PairedRows) -> TextCache:
+    """Collect every text that a run may show: of pairs, of statements and of grades."""
+    texts = [tokens for rows in splits for tokens in rows.token_ids.values()]
+    for wordings in (trained.statements, trained.grade_prompts):
+        if wordings is not None:
+            padded = zip(wordings.input_ids.flatten(0, 1), wordings.attention_mask.flatten(0, 1).bool(), strict=True)
+            texts += [tokens[is_token].tolist() for tokens, is_token in padded]
+    return TextCache(texts)
 
 
 def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | None:

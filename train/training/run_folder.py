@@ -37,7 +37,10 @@ FREE_SETTINGS = (
     *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
-BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0}
+BEFORE_SETTINGS = {
+    **{"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0},
+    **{"freeze": [], "lora_towers": ["vision", "text"]},
+}
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:

@@ -164,6 +164,8 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "max_text_length": files.processor.get("max_length", ""),
         "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
+        "lora_towers": arguments.get("lora_towers", []),
+        "frozen": arguments.get("freeze", []),
     }
 
 

@@ -415,6 +415,25 @@ def test_low_rank_adapters_name_their_base(tmp_path):
     assert "train.checkpoints.verification" not in adapter.text  # adapters have no golden outputs of their own
 
 
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"freeze": ["text"]}, "`lumbarclip`, with a frozen text tower. An"),
+        ({"lora_rank": 8, "lora_towers": ["vision", "text"]}, "`lumbarclip`, by low-rank adapters of rank 8, merged"),
+        ({"lora_rank": 8, "lora_towers": ["text"]}, "adapters of rank 8 in the text tower, merged"),
+        (
+            {"freeze": ["text"], "lora_rank": 8, "lora_towers": ["vision"]},
+            "with a frozen text tower, by low-rank adapters of rank 8 in the vision tower, merged",
+        ),
+        ({"freeze": [], "lora_towers": ["vision", "text"]}, "`lumbarclip`. An independent"),
+    ],
+)
+def test_the_card_says_what_did_not_learn(tmp_path, settings, said):
+    arguments = {f"arguments__{name}": value for name, value in settings.items()}
+    text = str(build_model_card(change(made_run(tmp_path), "run.json", **arguments), REPO))
+    assert said in " ".join(text.split())
+
+
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_code_on_the_card_runs(tmp_path, monkeypatch, tiny_model: LumbarCLIPModel, tiny_processor, calibrated):
     folder = made_run(tmp_path / "run")
