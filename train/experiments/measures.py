@@ -1,8 +1,8 @@
 """The metrics of one system and seed, not computed yet: its predictions, arranged by protocol.
 
-A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`, `zero_shot`,
-`retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one row. Arrays of the same names are
-described in `train.evaluation.predictions`.
+A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`,
+`ordinal_grade/...`, `zero_shot`, `retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one
+row. Arrays of the same names are described in `train.evaluation.predictions`.
 
 Shapes: N rows, K labels.
 """
@@ -65,7 +65,7 @@ def measures_of(
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
     measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
     for name in predictions:
-        if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
+        if name.startswith(("grade/", "ordinal_grade/")) and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades
     searches = dict.fromkeys("/".join(name.split("/")[:2]) for name in predictions if name.startswith("retrieval/"))
     for group in searches:

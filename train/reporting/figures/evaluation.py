@@ -19,7 +19,7 @@ from train.evaluation.targets import Targets
 from train.reporting.figures.calibration import NUM_BINS, reliability_diagrams, risk_coverage_chart
 from train.reporting.figures.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery
 from train.reporting.figures.plots import confusion_matrix, embedding_map, interval_chart, training_curves
-from train.reporting.run_report import compared_metrics, describe_dataset, probe_metrics
+from train.reporting.run_report import GRADE_KAPPAS, compared_metrics, describe_dataset, probe_metrics
 from train.reporting.tables import readable
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5
@@ -89,7 +89,7 @@ def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str)
         rows = compared_metrics(results)
         axis_label, chance = "share, F1 or kappa", None
     else:
-        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), "grade_quadratic_kappa"]
+        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), *GRADE_KAPPAS]
         rows = [row for row in rows if row in results["linear_probe"]]
         axis_label, chance = "AUROC or kappa", 0.5
     if all(of[row]["value"] is None for row in rows for of in systems.values() if row in of):
