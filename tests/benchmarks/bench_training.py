@@ -41,7 +41,7 @@ from data_scripts.writing.dataset_build import build
 from train import pretrain
 from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset
-from train.objectives import ModelWithObjective, build_objective
+from train.objectives import ModelWithObjective, TrainingTargets, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, learn_tokenizer
 from train.training.history import HISTORY
@@ -166,14 +166,14 @@ def bare_loop(
         batches = [next(loader) for _ in range(args.updates + 2)]
     if not distinct:
         batches = [one_text_a_pair(batch) for batch in batches]
-    trained = ModelWithObjective(model, build_objective(settings.objective, model, rows.labels)).train()
+    objective = build_objective(settings.objectives, model, TrainingTargets(labels=rows.labels))
+    trained = ModelWithObjective(model, objective).train()
     optimizer = build_optimizer(trained, settings.learning_rate, settings.weight_decay)
     started = 0.0
     for step, batch in enumerate(batches):
         if step == 2:
             started = time.perf_counter()
-        inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
-        loss, _ = trained(inputs, batch["labels"])
+        loss, _ = trained(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -224,7 +224,8 @@ def describe_system(run: ExperimentRun) -> dict[str, Any]:
     """Describe the system and the towers behind a title."""
     system, args = run.system, run.arguments
     return {
-        "system": args.objective if system.trained else "untrained",
+        "system": system.objective if system.trained else "untrained",
+        "objectives": dict(args.objectives) if system.trained else {},
         **{name: getattr(system, name) for name in ("name", "source", "deviations")},
         "vision": args.vision,
         "vision_model_args": dict(args.vision_model_args),

@@ -19,10 +19,9 @@ from train.data.loaders import plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
 from train.experiments.spec import ExperimentRun
-from train.objectives import ModelWithObjective, build_objective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
-from train.pretraining.task import build_rows
+from train.pretraining.task import build_rows, join_with_objective
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 
@@ -34,7 +33,7 @@ SMALL_BATCH_SIZE = 8
 SLOW_SECONDS = 1.0
 # The settings that decide the speed; heads, temperatures and learning rates cost nothing compared with the towers.
 SPEED_SETTINGS = (
-    "objective",
+    "objectives",
     "vision",
     "vision_model_args",
     "text",
@@ -98,8 +97,7 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
         logger.warning("Cannot fetch %s or %s; timing random towers instead.", args.vision, args.text)
         processor, model = build_model(replace(args, pretrained=False), few)
     rows, _ = build_rows(args, {"train": few, "validation": few}, processor, show_progress=False)
-    step = ModelWithObjective(model, build_objective(args.objective, model, rows.labels)).to(accelerator.device)
-    step.train()
+    step = join_with_objective(args, model, processor, rows).to(accelerator.device).train()
     optimizer = build_optimizer(step, args.learning_rate, args.weight_decay)
 
     def seconds_of_update(batch_size: int) -> float:
@@ -109,7 +107,7 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
         )
         batch.pop("rows")
         with accelerator.autocast():
-            loss, _ = step(batch, batch.pop("labels", None))
+            loss, _ = step(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

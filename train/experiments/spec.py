@@ -189,15 +189,16 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
         "baselines": False,
     }
     merged = {**experiment.settings, **system.settings, **own, **experiment.overrides, **budget, **of_experiment}
-    if "objective" in system.settings and merged["objective"] != system.settings["objective"]:
-        raise ValueError(
-            f"{where} is {system.name}, but sets the objective {merged['objective']!r}: leave it out, or name the "
-            "system that has it."
-        )
+    merged.setdefault("objectives", system.objective)
     try:  # through the parser of the command line, because YAML 1.1 reads 1e-4 as a string
         arguments = parse_arguments(PretrainArguments, [], defaults=merged)
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{where} cannot be run: {error}") from error
+    if system.trained and system.objective not in arguments.objectives:
+        raise ValueError(
+            f"{where} is {system.name}, but sets the objectives {', '.join(arguments.objectives)}: leave them out, add "
+            f"{system.objective}, or name the system that has them."
+        )
     return ExperimentRun(run_id, title, system, seed, fold, arguments)
 
 

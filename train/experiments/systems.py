@@ -10,6 +10,7 @@ class System:
     """A way of pretraining, as settings of `PretrainArguments`."""
 
     name: str  # as in the literature
+    objective: str = "lumbarclip"  # which an experiment may combine with others
     # the settings that define the system; they override the experiment's
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""  # where it was published
@@ -21,11 +22,11 @@ class System:
 ORIGINAL_REPORTS = {"alpha": 1.0, "texts_per_pair": 1}
 
 SYSTEMS: Mapping[str, System] = {
-    "lumbarclip": System("LumbarCLIP", {"objective": "lumbarclip"}, "arXiv 2509.20813"),
+    "lumbarclip": System("LumbarCLIP", source="arXiv 2509.20813"),
     "convirt": System(
         "ConVIRT",
+        "convirt",
         {
-            "objective": "convirt",
             "projection": "nonlinear",
             "initial_temperature": 0.1,
             "learn_temperature": False,
@@ -37,29 +38,34 @@ SYSTEMS: Mapping[str, System] = {
     ),
     "gloria": System(
         "GLoRIA",
-        {"objective": "gloria", "projection": "linear", **ORIGINAL_REPORTS},
+        "gloria",
+        {"projection": "linear", **ORIGINAL_REPORTS},
         "Huang et al., ICCV 2021",
         "Word pieces are not merged into words, and only the last layer of the text tower is used.",
     ),
     "medclip": System(
         "MedCLIP",
-        {"objective": "medclip", "projection": "linear", "count_absences": False, **ORIGINAL_REPORTS},
+        "medclip",
+        {"projection": "linear", "count_absences": False, **ORIGINAL_REPORTS},
         "Wang et al. 2022, arXiv 2210.10163",
         "Targets compare the labels of the dataset, not UMLS entities; no images or reports without their pair.",
     ),
     "clip": System(
         "CLIP",
-        {"objective": "clip", "projection": "linear", **ORIGINAL_REPORTS},
+        "clip",
+        {"projection": "linear", **ORIGINAL_REPORTS},
         "Radford et al. 2021, arXiv 2103.00020",
     ),
     "siglip": System(
         "SigLIP",
-        {"objective": "siglip", "projection": "linear", "initial_temperature": 0.1, **ORIGINAL_REPORTS},
+        "siglip",
+        {"projection": "linear", "initial_temperature": 0.1, **ORIGINAL_REPORTS},
         "Zhai et al. 2023, arXiv 2303.15343",
     ),
     "supervised": System(
         "Supervised",
-        {"objective": "supervised", "projection": "linear", **ORIGINAL_REPORTS},
+        "supervised",
+        {"projection": "linear", **ORIGINAL_REPORTS},
         deviations="Reference: the vision tower learns the labels themselves, with the same budget and no reports.",
     ),
     "untrained": System("Untrained", deviations="Reference: the model as its seed initialises it.", trained=False),

@@ -1,14 +1,26 @@
 """Training objectives: a pure loss function, and an `Objective` that feeds it."""
 
-from torch import Tensor
+from collections.abc import Mapping
 
 from modeling_lumbarclip import LumbarCLIPModel
 from train.objectives.clip import CLIPObjective
 from train.objectives.convirt import ConVIRTObjective
+from train.objectives.counterfactual import CounterfactualObjective
 from train.objectives.gloria import GLoRIAObjective
+from train.objectives.instance import InstanceObjective
 from train.objectives.lumbarclip import LumbarCLIPObjective
 from train.objectives.medclip import MedCLIPObjective
-from train.objectives.objective import ModelWithObjective, Objective
+from train.objectives.objective import (
+    DEFAULT_SETTINGS,
+    NO_TARGETS,
+    CombinedObjective,
+    ModelWithObjective,
+    Objective,
+    ObjectiveSettings,
+    Pairs,
+    TrainingTargets,
+)
+from train.objectives.polarity import PolarityObjective
 from train.objectives.siglip import SigLIPObjective
 from train.objectives.supervised import SupervisedObjective
 
@@ -20,25 +32,47 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "gloria": GLoRIAObjective,
     "medclip": MedCLIPObjective,
     "supervised": SupervisedObjective,
+    "polarity": PolarityObjective,
+    "instance": InstanceObjective,
+    "counterfactual": CounterfactualObjective,
 }
 
 
+def inputs_of(objectives: Mapping[str, float]) -> frozenset[str]:
+    """Return what some objectives read together; see `Objective.inputs`."""
+    return frozenset().union(*(OBJECTIVES[name].inputs for name in objectives))
+
+
 def build_objective(
-    name: str,
+    objectives: Mapping[str, float] | str,
     model: LumbarCLIPModel,
-    train_labels: Tensor | None = None,
-    *,
-    alpha: float = 0.5,
-    label_temperature: float | None = None,
-) -> Objective:
-    """Make the objective of a run, on the CPU; see `Objective`.
+    targets: TrainingTargets = NO_TARGETS,
+    settings: ObjectiveSettings = DEFAULT_SETTINGS,
+) -> CombinedObjective:
+    """Make the objective of a run, on the CPU: the weighted sum of one or several.
+
+    Args:
+        objectives: Weight of each, by name; or the name of the only one.
+        model: The model to train; what no objective trains is frozen.
+        targets: What the training split teaches.
+        settings: Settings of the run.
 
     Raises:
-        ValueError: If there is no such objective, or it needs classes and there are none.
+        ValueError: If the training split lacks what one of them learns from.
     """
-    if name not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {name!r}.")
-    return OBJECTIVES[name](model, train_labels, alpha=alpha, label_temperature=label_temperature)
+    weights = {objectives: 1.0} if isinstance(objectives, str) else dict(objectives)
+    terms = {name: OBJECTIVES[name](model, targets, settings) for name in weights}
+    return CombinedObjective(terms, weights, model)
 
 
-__all__ = ["OBJECTIVES", "ModelWithObjective", "Objective", "build_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "CombinedObjective",
+    "ModelWithObjective",
+    "Objective",
+    "ObjectiveSettings",
+    "Pairs",
+    "TrainingTargets",
+    "build_objective",
+    "inputs_of",
+]

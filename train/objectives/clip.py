@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss
-from train.objectives.objective import Gather, Objective, gather_pairs
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 
@@ -15,5 +14,5 @@ class CLIPObjective(Objective):
         CLIP, Radford et al. 2021, figure 3; see `info_nce_loss`.
     """
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        return info_nce_loss(*gather_pairs(output, gather))
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        return info_nce_loss(*gather_pairs(pairs.output, gather))

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import contrast_both_ways, similarity_logits
-from train.objectives.objective import Gather, Objective, gather_pairs
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 IMAGE_TO_TEXT_WEIGHT = 0.75
@@ -19,8 +18,8 @@ class ConVIRTObjective(Objective):
         and image augmentation are the run's, not ResNet-50 and ConVIRT's own.
     """
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        return convirt_loss(*gather_pairs(output, gather))
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        return convirt_loss(*gather_pairs(pairs.output, gather))
 
 
 def convirt_loss(

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import contrast_both_ways, info_nce_loss
 from modeling_lumbarclip.towers_lumbarclip import hidden_width
 from modeling_lumbarclip.vision_tower_lumbarclip import patch_width
-from train.objectives.objective import Gather, Objective, gather_pairs, in_full_precision
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs, in_full_precision
 from train.training.distributed import gather_with_gradient
 
 # τ1, τ2 and τ3 of the paper, factors as in its authors' code.
@@ -141,13 +141,14 @@ class GLoRIAObjective(Objective):
 
     inputs = frozenset({"local_features"})
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
-        super().__init__(model, train_labels, **settings)
+    def __init__(self, model: LumbarCLIPModel, *settings: Any) -> None:
+        super().__init__(model, *settings)
         width = model.config.projection_dim
         self.region_projection = nn.Linear(patch_width(model.vision_model), width, bias=False)
         self.word_projection = nn.Linear(hidden_width(model.text_model), width, bias=False)
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        output = pairs.output
         # Each process scores its own texts, whose lengths may differ.
         assert output.patch_features is not None and output.token_features is not None
         assert output.token_mask is not None

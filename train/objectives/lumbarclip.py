@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import lumbarclip_loss
-from train.objectives.objective import Gather, Objective, gather_pairs
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 
@@ -18,12 +17,12 @@ class LumbarCLIPObjective(Objective):
     inputs = frozenset({"augmented_texts", "labels_if_any", "label_temperature"})
 
     def target_temperature(self, inverse_temperature: float) -> float:
-        return self.label_temperature or 1 / inverse_temperature
+        return self.settings.label_temperature or 1 / inverse_temperature
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        image_embeds, text_embeds, inverse_temperature = gather_pairs(output, gather)
-        augmented = None if output.augmented_text_embeds is None else gather(output.augmented_text_embeds)
-        labels = None if labels is None else gather(labels)
-        return lumbarclip_loss(
-            image_embeds, text_embeds, augmented, inverse_temperature, labels, self.label_temperature, self.alpha
-        )
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        image_embeds, text_embeds, inverse_temperature = gather_pairs(pairs.output, gather)
+        augmented = pairs.output.augmented_text_embeds
+        augmented = None if augmented is None else gather(augmented)
+        labels = None if pairs.labels is None else gather(pairs.labels)
+        temperature, alpha = self.settings.label_temperature, self.settings.alpha
+        return lumbarclip_loss(image_embeds, text_embeds, augmented, inverse_temperature, labels, temperature, alpha)

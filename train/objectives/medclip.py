@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling_lumbarclip import LumbarCLIPOutput
 from modeling_lumbarclip.losses_lumbarclip import similarity_logits
-from train.objectives.objective import Gather, Objective, gather_pairs
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 
@@ -80,7 +79,7 @@ class MedCLIPObjective(Objective):
     def target_temperature(self, inverse_temperature: float) -> float:
         return 1.0
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        assert labels is not None
-        labels = gather(labels)
-        return medclip_loss(*gather_pairs(output, gather), labels, labels)
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        assert pairs.labels is not None
+        labels = gather(pairs.labels)
+        return medclip_loss(*gather_pairs(pairs.output, gather), labels, labels)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import sigmoid_loss
-from train.objectives.objective import Gather, Objective, gather_pairs
+from train.objectives.objective import Gather, Objective, Pairs, gather_pairs
 from train.training.distributed import gather_with_gradient
 
 # Nearly all of the N² pairs are wrong ones: the first step would only correct that.
@@ -23,9 +23,9 @@ class SigLIPObjective(Objective):
         model: rankings do not depend on it.
     """
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
-        super().__init__(model, train_labels, **settings)
+    def __init__(self, model: LumbarCLIPModel, *settings: Any) -> None:
+        super().__init__(model, *settings)
         self.bias = nn.Parameter(torch.tensor(INITIAL_BIAS))
 
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        return sigmoid_loss(*gather_pairs(output, gather), self.bias)
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        return sigmoid_loss(*gather_pairs(pairs.output, gather), self.bias)

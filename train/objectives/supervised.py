@@ -1,14 +1,21 @@
 """Supervised reference: the vision tower learns the labels themselves, with the same data and budget."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from modeling_lumbarclip import LumbarCLIPModel
 from modeling_lumbarclip.vision_tower_lumbarclip import output_width
-from train.objectives.objective import Gather, Objective, in_full_precision
+from train.objectives.objective import (
+    DEFAULT_SETTINGS,
+    NO_TARGETS,
+    Gather,
+    Objective,
+    ObjectiveSettings,
+    Pairs,
+    TrainingTargets,
+    in_full_precision,
+)
 from train.training.distributed import gather_with_gradient
 
 
@@ -41,32 +48,30 @@ def supervised_loss(logits: Tensor, labels: Tensor, exclusive: bool) -> Tensor:
 class SupervisedObjective(Objective):
     """Learn the classes of the column `labels` with a linear head on the pooled image features, without texts.
 
-    A reference for what only the labels teach a tower on the same budget. Only the vision tower and the head learn:
-    projected features, zero-shot answers and retrieval of such a model are at chance level.
+    A reference for what only the labels teach a tower on the same budget. On its own, only the vision tower and the
+    head learn: projected features, zero-shot answers and retrieval of such a model are at chance level.
 
     The classes are exclusive if every training pair has exactly one (softmax), else findings (sigmoid). If some pairs
     have none, "none of these" is another class, see `train.data.loaders.target_classes`.
     """
 
-    inputs = frozenset({"labels"})
+    inputs = frozenset({"classes"})
+    trains = frozenset({"vision_model"})
 
-    def __init__(self, model: LumbarCLIPModel, train_labels: Tensor | None = None, **settings: Any) -> None:
-        super().__init__(model, train_labels, **settings)
-        assert train_labels is not None
-        self.exclusive = bool((train_labels.sum(dim=1) == 1).all())
-        self.class_head = nn.Linear(output_width(model.vision_model), train_labels.shape[1])
-        learned = [parameter for parameter in model.vision_model.parameters() if parameter.requires_grad]
-        model.requires_grad_(False)
-        for parameter in learned:  # in a tower with adapters, only these
-            parameter.requires_grad_(True)
+    def __init__(
+        self,
+        model: LumbarCLIPModel,
+        targets: TrainingTargets = NO_TARGETS,
+        settings: ObjectiveSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        super().__init__(model, targets, settings)
+        assert targets.classes is not None
+        self.exclusive = bool((targets.classes.sum(dim=1) == 1).all())
+        self.class_head = nn.Linear(output_width(model.vision_model), targets.classes.shape[1])
 
-    @classmethod
-    def label_settings(cls, target_columns: list[str], count_absences: bool) -> tuple[list[str], bool]:
-        return ["labels"], False
-
-    def forward(self, output: LumbarCLIPOutput, labels: Tensor | None, gather: Gather = gather_with_gradient) -> Tensor:
-        assert output.image_features is not None and labels is not None
-        num_classes = self.class_head.out_features
+    def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
+        features, classes = pairs.output.image_features, pairs.classes
+        assert features is not None and classes is not None
         # Another split may lack the class "none of these", or have it although training lacks it.
-        labels = F.pad(labels, (0, num_classes - labels.shape[1]))
-        return supervised_loss(gather(self.class_head(output.image_features)), gather(labels), self.exclusive)
+        classes = F.pad(classes, (0, self.class_head.out_features - classes.shape[1]))
+        return supervised_loss(gather(self.class_head(features)), gather(classes), self.exclusive)

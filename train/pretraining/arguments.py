@@ -1,11 +1,65 @@
 """The settings of a pretraining run: a YAML file, overridden on the command line."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from difflib import get_close_matches
+from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import JsonMapping, setting
 from train.training import arguments as shared
+
+# Those of `train.objectives.OBJECTIVES`, which imports torch.
+OBJECTIVE_NAMES = (
+    "lumbarclip",
+    "clip",
+    "siglip",
+    "convirt",
+    "gloria",
+    "medclip",
+    "supervised",
+    "polarity",
+    "instance",
+    "counterfactual",
+)
+
+
+class ObjectiveWeights(JsonMapping):
+    """Weights of objectives by name: a mapping in YAML, JSON on the command line, or the name of the only one."""
+
+    def __init__(self, value: Any) -> None:
+        is_name = isinstance(value, str) and not value.lstrip().startswith("{")
+        super().__init__({value: 1.0} if is_name else value)
+
+
+def objective_weights(given: Any) -> ObjectiveWeights:
+    """Check objectives and their weights.
+
+    Raises:
+        ValueError: If there is none, one is not known, or a weight is not a positive number.
+
+    Example:
+        >>> objective_weights("clip"), objective_weights({"lumbarclip": "1e0", "supervised": 1})
+        ({'clip': 1.0}, {'lumbarclip': 1.0, 'supervised': 1.0})
+    """
+    if not isinstance(given, str | Mapping) or not given:
+        raise ValueError(
+            f"objectives is a name, or names with weights, such as {{lumbarclip: 1, clip: 0.5}}; got {given!r}."
+        )
+    weights = ObjectiveWeights(given)
+    for name, value in weights.items():
+        if name not in OBJECTIVE_NAMES:
+            nearest = get_close_matches(str(name).lower(), OBJECTIVE_NAMES, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"objectives must be among {', '.join(OBJECTIVE_NAMES)}; got {name!r}.{hint}")
+        try:
+            weight = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 reads 1e-1 as a string
+        except (TypeError, ValueError):
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            raise ValueError(f"objectives: the weight of {name} must be a positive number; got {value!r}.")
+        weights[name] = weight
+    return weights
 
 
 @dataclass
@@ -91,13 +145,16 @@ class ModelArguments(shared.ModelArguments):
 class OptimisationArguments(shared.OptimisationArguments):
     """Optimisation."""
 
-    objective: Literal["lumbarclip", "clip", "siglip", "convirt", "gloria", "medclip", "supervised"] = setting(
-        "lumbarclip", "Loss to minimise; see train/objectives."
+    objectives: ObjectiveWeights = setting(
+        "lumbarclip",
+        'Losses to minimise, see train/objectives: a name, or the weight of each: \'{"lumbarclip": 1, "polarity": '
+        "0.5}', in YAML {lumbarclip: 1, polarity: 0.5}.",
     )
     alpha: float = setting(
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
 
@@ -137,6 +194,7 @@ class PretrainArguments(
             ValueError: If a setting is missing, out of range, or contradicts another.
         """
         super().__post_init__()
+        self.objectives = objective_weights(self.objectives)
         self.check_at_least(1, "image_size", "texts_per_pair")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is a weight in [0, 1]; got {self.alpha}.")
@@ -152,7 +210,7 @@ class PretrainArguments(
                 f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
                 "pretrained towers."
             )
-        for name in ("label_temperature", "power_watts", "carbon_intensity"):
+        for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, or left out; got {value}.")
@@ -164,7 +222,7 @@ class PretrainArguments(
     @property
     def shows_augmented_texts(self) -> bool:
         """Whether the loss has a part on augmented texts."""
-        return self.objective == "lumbarclip" and self.alpha < 1 and self.text_augmentation != "none"
+        return "lumbarclip" in self.objectives and self.alpha < 1 and self.text_augmentation != "none"
 
     def _check_publishing(self) -> None:
         if self.push_to_hub and not self.hub_repo_id:

@@ -91,8 +91,8 @@ class TargetJudgement:
             )
         if not self.has_label_temperature:
             return (
-                f"{problem} The objective fixes this temperature: --objective lumbarclip has a --label_temperature, "
-                "--objective clip needs no classes."
+                f"{problem} The objective fixes this temperature: --objectives lumbarclip has a --label_temperature, "
+                "--objectives clip needs no classes."
             )
         if self.better_temperature is None:
             return (

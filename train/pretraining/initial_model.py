@@ -1,7 +1,7 @@
 """The model and processor that a run starts from."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,9 @@ from data_scripts.records import LUMBAR_SPINE
 from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.towers_lumbarclip import max_text_tokens
 from train.checkpoints.checkpoint import load_checkpoint
+from train.data.statement_banks import trained_wordings
 from train.evaluation.questions import asked_about
+from train.objectives import inputs_of
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
@@ -59,7 +61,7 @@ def from_checkpoint(args: ModelArguments, anatomy: str | None = None) -> tuple[L
 
 
 def from_towers(
-    args: ModelArguments, train_split: Dataset, anatomy: str | None = None
+    args: PretrainArguments, train_split: Dataset, anatomy: str | None = None
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, pretrained or random, with new heads."""
     names = ("projection", "projection_dim", "text_pooling", "initial_temperature")
@@ -71,8 +73,7 @@ def from_towers(
         )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(args.text, trust_remote_code=False)
     else:
-        rephrasings = (text for texts in train_split["rephrasings"] for text in texts)
-        tokenizer = learn_tokenizer([*train_split["report"], *rephrasings], args.vocabulary_size)
+        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         vision = {"model_type": "timm_wrapper", "architecture": args.vision, "model_args": vision_args}
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
@@ -108,6 +109,23 @@ def from_towers(
         anatomy=anatomy or LUMBAR_SPINE,
     )
     return processor, model
+
+
+def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+    """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
+    inputs = inputs_of(args.objectives)
+    yield from train_split["report"]
+    for texts in train_split["rephrasings"]:
+        yield from texts
+    if inputs & {"states", "grade_prompts"}:
+        features = train_split.features
+        grades = getattr(features["grade"], "names", []) if "grade_prompts" in inputs else []
+        yield from trained_wordings(features["labels"].feature.names, anatomy, grades)
+    if "counterfactuals" in inputs:
+        from data_scripts.augmentations.counterfactuals import counterfactual_reports
+
+        for report in sorted(set(train_split["report"])):
+            yield from (text for _, text in counterfactual_reports(report))
 
 
 def check_pooled_token(tokenizer: PreTrainedTokenizerBase, text_pooling: str) -> None:

@@ -1,7 +1,9 @@
 """Pretraining as a task of the training loop: the contrast of images and reports."""
 
 import logging
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -12,17 +14,29 @@ from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput, LumbarCLIPProcessor
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
 from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
+from train.data.statement_banks import grade_bank, grade_scale, statement_bank
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.features import encode_images_once
 from train.evaluation.statistics.metrics import Array
-from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
+from train.objectives import (
+    OBJECTIVES,
+    CombinedObjective,
+    ModelWithObjective,
+    ObjectiveSettings,
+    Pairs,
+    TrainingTargets,
+    build_objective,
+    inputs_of,
+)
 from train.objectives.objective import keep_local
+from train.objectives.polarity import PolarityObjective
+from train.objectives.wordings import StepWordings
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
 from train.pretraining.initial_model import build_model
@@ -32,6 +46,9 @@ from train.training.task import Task
 
 logger = logging.getLogger(__name__)
 
+# Of the pairs of a step; each costs the time of a report.
+COUNTERFACTUAL_SHARE = 0.125
+
 
 class PretrainingTask(Task):
     """Train both towers on the pairs of a dataset."""
@@ -39,13 +56,18 @@ class PretrainingTask(Task):
     verb: ClassVar[str] = "pretraining"
     args: PretrainArguments
     processor: LumbarCLIPProcessor
-    loss_of_batches: float | None = None  # of the last validation, at the pairs of a step
+    validation: "ValidationLosses"
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
         self.dataset = dataset
         self.start = describe_start(args.init_checkpoint, facts.rows_sha256) if args.init_checkpoint else None
-        self.anatomy = facts.description["anatomy"]
+        self.anatomy, self.labels_from = facts.description["anatomy"], facts.description["labels_from"]
+        # The losses of the objectives in the steps of the last update.
+        self.terms_of_update: deque[dict[str, float]] = deque(maxlen=args.gradient_accumulation_steps)
+        grade_names = getattr(dataset["train"].features["grade"], "names", [])
+        for name in args.objectives:
+            OBJECTIVES[name].check_dataset(self.anatomy, grade_names)
 
     def build_model(self) -> ModelWithObjective:
         args = self.args
@@ -55,50 +77,52 @@ class PretrainingTask(Task):
         # Convolutions are faster this way.
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)
         show = PartialState().is_main_process
-        self.train_rows, self.validation_rows = build_rows(args, self.dataset, self.processor, show)
+        rows = build_rows(args, self.dataset, self.processor, show, self.labels_from)
+        self.train_rows, self.validation_rows = rows
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
         labels = self.train_rows.labels
-        if show and labels is None and args.target_columns and "labels_if_any" in OBJECTIVES[args.objective].inputs:
+        if show and labels is None and args.target_columns and "labels_if_any" in inputs_of(args.objectives):
             logger.warning(
                 "No training pair has a class in target_columns %s: each pair matches only itself. Name columns that "
                 "have classes, or build with --labels_from_reports.",
                 ", ".join(args.target_columns),
             )
-        if labels is not None and len(labels.unique(dim=0)) == 1:
+        for learned in (labels, self.train_rows.targets.get("classes")):
+            if learned is None or len(learned.unique(dim=0)) > 1:
+                continue
             raise ValueError(
-                f"All {len(labels)} training pairs have the same classes, so every report would match every image and "
+                f"All {len(learned)} training pairs have the same classes, so every report would match every image and "
                 "there is nothing to learn. To contrast pairs without classes, set --target_columns none (with "
-                "--objective lumbarclip) or --objective clip; or label the data."
+                "--objectives lumbarclip) or --objectives clip; or label the data."
             )
-        objective = build_objective(
-            args.objective, self.model, labels, alpha=args.alpha, label_temperature=args.label_temperature
-        )
-        self.objective = objective
+        trained = join_with_objective(args, self.model, self.processor, self.train_rows)
+        for warning in objective_warnings(trained.objective, self.train_rows) if show else ():
+            logger.warning(warning)
+        self.objective = trained.objective.with_targets
         self.batch_statistics = BatchStatistics(
             *text_and_patient_ids(self.dataset["train"]),
-            None if labels is None else objective.target_vectors(labels),
-            "label_temperature" in objective.inputs,
+            None if labels is None else self.objective.target_vectors(labels),
+            "label_temperature" in self.objective.inputs,
         )
-        return ModelWithObjective(self.model, objective)
+        return trained
 
     def batches(self, process_index: int, num_processes: int) -> tuple[PairedRows, EpochBatches]:
         settings = TrainingSet.of(vars(self.args)), self.args.batch_size, self.args.seed
         return self.train_rows, plan_batches(self.dataset["train"], *settings, process_index, num_processes)
 
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        labels = batch.pop("labels", None)
-        loss, inverse_temperature = prepared(batch, labels)
-        return loss, {"inverse_temperature": inverse_temperature}
+        return prepared(batch)
 
     def validate(self, trained: nn.Module, accelerator: Accelerator) -> float:
         trained = cast(ModelWithObjective, trained)
-        losses = validation_losses(trained, self.validation_rows, self.args.batch_size, accelerator)
-        self.loss_of_batches = losses[1]
-        return losses[0]
+        self.validation = validation_losses(trained, self.validation_rows, self.args.batch_size, accelerator)
+        return self.validation.loss
 
     def validation_statistics(self) -> dict[str, float]:
-        return {} if self.loss_of_batches is None else {"validation_loss_of_batches": self.loss_of_batches}
+        of_batches = self.validation.of_batches
+        terms = {f"validation_{name}": loss for name, loss in self.validation.terms.items()}
+        return ({} if of_batches is None else {"validation_loss_of_batches": of_batches}) | terms
 
     def model_in(self, trained: nn.Module) -> LumbarCLIPModel:
         return cast(ModelWithObjective, trained).model
@@ -125,26 +149,36 @@ class PretrainingTask(Task):
         return update, micro_step
 
     def observe(self, rows: Tensor, loss: float, **numbers: float) -> None:
-        self.batch_statistics.add(rows, self.objective.target_temperature(numbers["inverse_temperature"]))
+        self.batch_statistics.add(rows, self.objective.target_temperature(numbers.pop("inverse_temperature")))
+        self.terms_of_update.append(numbers)
 
     def statistics(self) -> dict[str, float]:
         warning = self.batch_statistics.target_warning()
         if warning and PartialState().is_main_process:
             logger.warning(warning)
-        return {"inverse_temperature": self.model.inverse_temperature.item(), **self.batch_statistics.take()}
+        terms = {
+            name: sum(step[name] for step in self.terms_of_update) / len(self.terms_of_update)
+            for name in (self.terms_of_update[-1] if self.terms_of_update else ())
+        }
+        return {**terms, "inverse_temperature": self.model.inverse_temperature.item(), **self.batch_statistics.take()}
 
 
 def build_rows(
-    args: PretrainArguments, dataset: Mapping[str, Dataset], processor: LumbarCLIPProcessor, show_progress: bool
+    args: PretrainArguments,
+    dataset: Mapping[str, Dataset],
+    processor: LumbarCLIPProcessor,
+    show_progress: bool,
+    labels_from: str | None = None,
 ) -> tuple[PairedRows, PairedRows]:
     """Make the augmented pairs of `train` and the plain ones of `validation`.
 
     With several texts per pair, those of `validation` have as many. Both have classes if the training split has, so
     that the validation loss is that of the same objective.
     """
-    objective_class = OBJECTIVES[args.objective]
-    target_columns, count_absences = objective_class.label_settings(list[str](args.target_columns), args.count_absences)
-    options: dict[str, Any] = {"count_absences": count_absences, "seed": args.seed, "show_progress": show_progress}
+    inputs = inputs_of(args.objectives)
+    target_columns = list[str](args.target_columns) if inputs & {"labels", "labels_if_any"} else []
+    options: dict[str, Any] = {"count_absences": args.count_absences, "seed": args.seed, "inputs": inputs}
+    options |= {"show_progress": show_progress, "labels_from": labels_from}
     text_augmentation = args.text_augmentation if args.shows_augmented_texts else "none"
     train_rows = PairedRows(
         dataset["train"],
@@ -155,6 +189,7 @@ def build_rows(
         text_unit=args.text_unit,
         text_augmentation=text_augmentation,
         texts_per_pair=args.texts_per_pair,
+        counterfactual_share=COUNTERFACTUAL_SHARE,
     )
     validation_rows = PairedRows(
         dataset["validation"],
@@ -168,10 +203,70 @@ def build_rows(
     return train_rows, validation_rows
 
 
+def join_with_objective(
+    args: PretrainArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: PairedRows
+) -> ModelWithObjective:
+    """Join a model with the objectives of a run, which learn from these training rows.
+
+    Raises:
+        ValueError: If the rows lack what an objective learns from.
+    """
+    targets = TrainingTargets(
+        labels=rows.labels,
+        classes=rows.targets.get("classes"),
+        states=rows.targets.get("states"),
+        findings=rows.finding_names,
+        grades=rows.targets.get("grades"),
+        grade_names=rows.grade_names,
+        num_counterfactuals=rows.num_counterfactual,
+    )
+    objective = build_objective(args.objectives, model, targets, ObjectiveSettings.of(vars(args)))
+    statements, grade_prompts = step_wordings(args, processor, rows)
+    return ModelWithObjective(model, objective, statements, grade_prompts)
+
+
+def step_wordings(
+    args: PretrainArguments, processor: LumbarCLIPProcessor, rows: PairedRows
+) -> tuple[StepWordings | None, StepWordings | None]:
+    """Tokenise the trained wordings that the objectives ask for: statements and denials (F, 2), and grades (G,).
+
+    Raises:
+        ValueError: If the name of a class or a grade cannot be worded.
+    """
+    inputs, options = inputs_of(args.objectives), (processor.tokenizer, processor.max_length, args.seed)
+    statements = grade_prompts = None
+    if "states" in inputs:
+        names = rows.finding_names
+        banks = [statement_bank(name, processor.anatomy, names) for name in names]
+        texts = [wordings.trained for bank in banks for wordings in (bank.stated, bank.denied)]
+        statements = StepWordings(texts, (len(banks), 2), *options)
+    if "grade_prompts" in inputs:
+        scale = grade_scale(rows.grade_names, processor.anatomy)
+        of_grades = [grade_bank(scale, grade, processor.anatomy).trained for grade in rows.grade_names]
+        grade_prompts = StepWordings(of_grades, (len(of_grades),), *options)
+    return statements, grade_prompts
+
+
+def objective_warnings(objective: CombinedObjective, rows: PairedRows) -> list[str]:
+    """Tell which findings and pairs teach an objective nothing."""
+    warnings = [
+        f"The objective polarity leaves out {', '.join(term.left_out)}: no training pair shows it, or each does."
+        for term in objective.terms.values()
+        if isinstance(term, PolarityObjective) and term.left_out
+    ]
+    lacking = len(rows) - rows.num_counterfactual
+    if "counterfactuals" in objective.inputs and lacking:
+        warnings.append(
+            f"{lacking} of {len(rows)} training pairs have no counterfactual, since the report reader finds no fact to "
+            "change in their reports: the objective counterfactual does not see them."
+        )
+    return warnings
+
+
 def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | None:
     """Tell that pairs lack the augmented text that 1 - alpha of the loss is about, or its rephrasings; None if not."""
     lacking = len(rows) - rows.num_augmented
-    if args.objective != "lumbarclip" or args.alpha == 1:
+    if "lumbarclip" not in args.objectives or args.alpha == 1:
         return None
     if not lacking and args.text_augmentation == "both" and not rows.num_rephrased:
         return (
@@ -189,80 +284,90 @@ def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | Non
     )
 
 
+@dataclass(frozen=True)
+class ValidationLosses:
+    """Losses on the validation pairs, in nats; those of different objectives cannot be compared.
+
+    Args:
+        loss: Of all pairs as one batch, or with local features by batches the size of a step.
+        of_batches: The same as a training step sees it, since a contrastive loss grows with the pairs of a batch: the
+            mean over batches of as many pairs, drawn once without replacement; None with fewer pairs.
+        terms: Of each objective, as `loss`, without its weight.
+    """
+
+    loss: float
+    of_batches: float | None
+    terms: Mapping[str, float]
+
+
 @torch.no_grad()
 def validation_losses(
     trained: ModelWithObjective, rows: PairedRows, batch_size: int, accelerator: Accelerator
-) -> tuple[float, float | None]:
+) -> ValidationLosses:
     """Compute the objective on the validation pairs, the same on every process.
 
     All pairs make one batch, so that the loss depends neither on the batch size nor on the processes; with several
     augmented texts per pair it is the mean over as many batches, text after text. With an objective that compares
     patches with tokens, a large split does not fit in memory: its loss is the mean over batches the size of a step, in
     the order of the split, weighted by their pairs. Model and objective are left in evaluation mode.
-
-    Returns:
-        The loss in nats. Losses of different objectives cannot be compared. Then the same as a training step sees it,
-        since a contrastive loss grows with the pairs of a batch: the mean over batches of as many pairs, drawn once
-        without replacement; None with fewer pairs. With an objective that compares patches, that is the first loss.
     """
     trained.eval()
     objective = trained.objective
     by_batch = "local_features" in objective.inputs
     pairs_at_once = batch_size * accelerator.num_processes if by_batch else batch_size
-    labels = None if rows.labels is None else rows.labels.to(accelerator.device)
-    outputs, losses = [], []
-    for start in range(0, len(rows), pairs_at_once):
-        indices = range(start, min(start + pairs_at_once, len(rows)))
-        batch = send_to_device(rows.__getitems__([(0, row) for row in indices]), accelerator.device)
-        inputs = {name: value for name, value in batch.items() if name not in ("rows", "labels")}
-        with accelerator.autocast():
-            outputs.append(trained.encode(inputs))
+    encoded: list[Pairs] = []
+    losses = _MeanLosses()
+    with accelerator.autocast():  # also for an objective with a layer of its own on half-precision features
+        wordings = trained.embed_wordings()
+        for start in range(0, len(rows), pairs_at_once):
+            indices = range(start, min(start + pairs_at_once, len(rows)))
+            batch = send_to_device(rows.__getitems__([(0, row) for row in indices]), accelerator.device)
+            encoded.append(trained.encode(batch))
             if by_batch:
-                of_batch = None if labels is None else labels[indices.start : indices.stop]
-                losses.append(len(indices) * objective(outputs.pop(), of_batch, gather=keep_local))
-    if by_batch:
-        loss = (torch.stack(losses).sum() / len(rows)).item()
-        return loss, loss if len(rows) >= pairs_at_once else None
-    output = _join(outputs)
-    pairs_of_step = batch_size * accelerator.num_processes
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(output["image_embeds"].device)
-    batches = [batch for batch in order.split(pairs_of_step) if len(batch) == pairs_of_step]
-    with accelerator.autocast():  # for an objective with a layer of its own on half-precision features
-        of_batches = [
-            objective(_select(output, batch), None if labels is None else labels[batch], gather=keep_local)
-            for batch in batches
-        ]
-        losses.append(objective(output, labels, gather=keep_local))
+                losses.add(objective(replace(encoded.pop(), **wordings), gather=keep_local), len(indices))
+        if by_batch:
+            loss, terms = losses.means()
+            return ValidationLosses(loss, loss if len(rows) >= pairs_at_once else None, terms)
+        pairs = replace(Pairs.join(encoded), **wordings)
+        pairs_of_step = batch_size * accelerator.num_processes
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(accelerator.device)
+        of_batches = _MeanLosses()
+        for batch_rows in order.split(pairs_of_step):
+            if len(batch_rows) == pairs_of_step:
+                of_batches.add(objective(pairs.select(batch_rows), gather=keep_local))
+        losses.add(objective(pairs, gather=keep_local))
         for place in range(1, rows.texts_per_pair if rows.num_augmented else 1):
-            output.augmented_text_embeds = _embed_augmented(trained.model, rows, place, batch_size)
-            losses.append(objective(output, labels, gather=keep_local))
-    return torch.stack(losses).mean().item(), torch.stack(of_batches).mean().item() if of_batches else None
+            pairs.output.augmented_text_embeds = _embed_augmented(trained, rows, place, batch_size)
+            losses.add(objective(pairs, gather=keep_local))
+    loss, terms = losses.means()
+    return ValidationLosses(loss, of_batches.means()[0] if len(order) >= pairs_of_step else None, terms)
 
 
-def _embed_augmented(model: LumbarCLIPModel, rows: PairedRows, place: int, batch_size: int) -> Tensor:
+class _MeanLosses:
+    """The weighted mean of several results of a `CombinedObjective`, kept on the device until it is read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0
+
+    def add(self, result: tuple[Tensor, dict[str, Tensor]], weight: int = 1) -> None:
+        for name, loss in {"loss": result[0], **result[1]}.items():
+            self.sums[name] = self.sums.get(name, 0) + weight * loss
+        self.weight += weight
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        """Return the mean loss, and that of each term."""
+        means = {name: (total / self.weight).item() for name, total in self.sums.items()}
+        return means.pop("loss"), means
+
+
+def _embed_augmented(trained: ModelWithObjective, rows: PairedRows, place: int, batch_size: int) -> Tensor:
     """Embed the augmented text `place` of each pair. Shape (N, D)."""
     embeds = []
     for start in range(0, len(rows), batch_size):
         pairs = range(start, min(start + batch_size, len(rows)))
         texts = rows.augmented_batch([(0, len(rows) * place + row) for row in pairs])
-        texts = send_to_device(texts, model.device)
-        of_texts = model.get_text_features(
-            input_ids=texts["augmented_input_ids"], attention_mask=texts["augmented_attention_mask"]
-        )
-        embeds.append(of_texts.pooler_output[texts["augmented_text_index"]])
+        texts = send_to_device(texts, trained.model.device)
+        of_texts = trained.embed_texts(texts["augmented_input_ids"], texts["augmented_attention_mask"])
+        embeds.append(of_texts[texts["augmented_text_index"]])
     return torch.cat(embeds)
-
-
-COMPARED = ("image_embeds", "text_embeds", "image_features", "augmented_text_embeds")  # what objectives compare
-
-
-def _select(output: LumbarCLIPOutput, pairs: Tensor) -> LumbarCLIPOutput:
-    chosen = {name: output[name][pairs] for name in COMPARED if name in output}
-    return LumbarCLIPOutput(**chosen, inverse_temperature=output.inverse_temperature)
-
-
-def _join(outputs: list[LumbarCLIPOutput]) -> LumbarCLIPOutput:
-    joined: dict[str, Any] = {
-        name: torch.cat([output[name] for output in outputs]) for name in COMPARED if name in outputs[0]
-    }
-    return LumbarCLIPOutput(**joined, inverse_temperature=outputs[0].inverse_temperature)

@@ -36,7 +36,7 @@ FREE_SETTINGS = (
     *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
-BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5}
+BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "polarity_temperature": 0.15}
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
@@ -175,7 +175,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = (
         {
             **BEFORE_SETTINGS,
-            **run["arguments"],
+            **_with_objectives(run["arguments"]),
             "pairs of a step": run["num_processes"] * run["arguments"]["batch_size"],
         }
         for run in (before, now)
@@ -196,6 +196,12 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if before["rows_sha256"].get(split) != rows
     ]
     return sorted(changed)
+
+
+def _with_objectives(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Name the only objective of an older run as today's runs do."""
+    others = {name: value for name, value in arguments.items() if name != "objective"}
+    return {**others, "objectives": {arguments["objective"]: 1.0}} if "objective" in arguments else others
 
 
 def keep_history(path: Path, last_update: int, accelerator: Accelerator) -> None:

@@ -40,7 +40,7 @@ def test_runs_of_one_kind_are_timed_once(tiny_dataset_folder, tmp_path, monkeypa
     timed = []
 
     def watched(args, rows, accelerator):
-        timed.append((args.objective, args.image_size))
+        timed.append((*args.objectives, args.image_size))
         return 10.0
 
     monkeypatch.setattr(plan, "pairs_per_second", watched)

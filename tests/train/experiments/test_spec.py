@@ -73,8 +73,12 @@ def test_every_system_has_its_turn_before_any_has_its_second():
     [
         ({"systems": {"A": {"system": "medclp"}}}, "'A' names the system 'medclp'.*Did you mean medclip"),
         ({"systems": {"A": {"system": "ConVIRT"}}}, "'A' names the system 'ConVIRT'.*Did you mean convirt"),
-        ({"systems": {"A": {"system": "clip", "objective": "siglip"}}}, "'A' is CLIP, but sets.*'siglip'"),
-        ({"overrides": {"objective": "clip"}}, "'Ours' is LumbarCLIP, but sets the objective 'clip'"),
+        ({"systems": {"A": {"system": "clip", "objectives": "siglip"}}}, "'A' is CLIP, but sets the objectives siglip"),
+        (
+            {"overrides": {"objectives": "clip"}},
+            "'Ours' is LumbarCLIP, but sets the objectives clip: .* add lumbarclip",
+        ),
+        ({"systems": {"A": {"system": "clip", "objectives": {"clip": 0}}}}, "'A' cannot be run: .*weight of clip"),
         ({"systems": {"A": {"system": "xyz"}}}, "Known: lumbarclip, convirt"),
         ({"systems": {"A": {}}}, "'A' must be a mapping with `system`"),
         ({"systems": {"A": "clip"}}, "'A' must be a mapping with `system`.*got 'clip'"),
@@ -138,7 +142,7 @@ def test_systems_are_settings_of_pretraining(name):
     (run,) = plan_runs(experiment)
     assert set(SYSTEMS[name].settings) <= set(PretrainArguments.__dataclass_fields__)
     if run.system.trained:
-        assert run.arguments.objective == name
+        assert run.arguments.objectives == {name: 1.0}
         assert (run.arguments.alpha < 1) == (name == "lumbarclip")
 
 
@@ -157,7 +161,7 @@ def test_the_paper_experiment_is_the_papers():
     """Table 2 and figures 3 and 4: three backbones, none or two heads of three widths, four baselines; section 4.1."""
     runs = by_id(read_experiment([str(EXPERIMENTS[0].with_name("paper.yaml"))]))
     assert len(runs) == 25
-    ours = [run.arguments for run in runs.values() if run.arguments.objective == "lumbarclip"]
+    ours = [run.arguments for run in runs.values() if "lumbarclip" in run.arguments.objectives]
     heads = {(args.vision, args.projection, args.projection_dim if args.projection != "none" else 0) for args in ours}
     assert len(ours) == len(heads) == 3 * (1 + 2 * 3)
     assert {args.vision for args in ours} == {"resnet50", "vit_base_patch16_224", "swin_tiny_patch4_window7_224"}
@@ -170,12 +174,12 @@ def test_the_paper_experiment_is_the_papers():
         training_set = TrainingSet(5, ["upsample"], 0.1607) if run.system.name == "LumbarCLIP" else TrainingSet(1, [])
         assert TrainingSet.of(vars(args) | {"minority_share": training_set.minority_share}) == training_set
         assert args.text_augmentation == "both" and args.minority_share == 0.1607
-    baselines = {run.title: run.arguments.objective for run in runs.values() if run.system.name != "LumbarCLIP"}
+    baselines = {run.title: [*run.arguments.objectives] for run in runs.values() if run.system.name != "LumbarCLIP"}
     assert baselines == {
-        "ConVIRT": "convirt",
-        "GLoRIA": "gloria",
-        "MedCLIP-ViT": "medclip",
-        "MedCLIP-ResNet-50": "medclip",
+        "ConVIRT": ["convirt"],
+        "GLoRIA": ["gloria"],
+        "MedCLIP-ViT": ["medclip"],
+        "MedCLIP-ResNet-50": ["medclip"],
     }
 
 
@@ -189,7 +193,7 @@ def test_the_paper_experiment_leads_with_the_papers_probe_and_all_others_with_th
 
 def test_in_the_experiment_of_targets_nothing_else_differs():
     runs = by_id(read_experiment([str(EXPERIMENTS[0].with_name("ablation_targets.yaml"))])).values()
-    targets = {"objective", "target_columns", "label_temperature", "output_dir", "seed"}
+    targets = {"objectives", "target_columns", "label_temperature", "output_dir", "seed"}
     others = [{name: value for name, value in vars(run.arguments).items() if name not in targets} for run in runs]
     assert len(others) == 18 and all(other == others[0] for other in others)
     assert (others[0]["alpha"], others[0]["initial_temperature"]) == (1.0, 0.07)

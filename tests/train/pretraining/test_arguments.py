@@ -79,7 +79,7 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d"], "output_dir is empty"),
         (["--dataset", "d", "--output_dir", "o", "--resume", "--overwrite"], "choose one"),
         (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
-        (["--dataset", "d", "--output_dir", "o", "--objective", "clap"], "invalid choice: 'clap'"),
+        (["--dataset", "d", "--output_dir", "o", "--objectives", "clap"], "got 'clap'. Did you mean clip"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be at least 0; got -1"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
@@ -91,6 +91,10 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--minority_share", "0.6"], r"a share in \(0, 0.5\]; got 0.6"),
         (["--dataset", "d", "--output_dir", "o", "--minority_share", "0"], r"a share in \(0, 0.5\]; got 0.0"),
         (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
+        (
+            ["--dataset", "d", "--output_dir", "o", "--polarity_temperature", "0"],
+            "polarity_temperature must be positive",
+        ),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
         (["--dataset", "d", "--output_dir", "o", "--carbon_intensity", "-1"], "carbon_intensity must .*; got -1"),
@@ -101,7 +105,7 @@ def test_settings_that_cannot_work_are_refused(words, message):
         parse_arguments(PretrainArguments, words)
 
 
-@pytest.mark.parametrize("off", [{"alpha": 1.0}, {"text_augmentation": "none"}, {"objective": "clip"}])
+@pytest.mark.parametrize("off", [{"alpha": 1.0}, {"text_augmentation": "none"}, {"objectives": "clip"}])
 def test_several_texts_per_pair_need_a_loss_on_them(off):
     with pytest.raises(ValueError, match="texts_per_pair 5 shows augmented texts, which only.*set texts_per_pair 1"):
         PretrainArguments(dataset="d", output_dir="o", texts_per_pair=5, **off)
@@ -112,15 +116,61 @@ def test_augmented_texts_are_shown_to_the_objectives_that_read_them():
     from train.objectives import OBJECTIVES
 
     for name, objective in OBJECTIVES.items():
-        shown = PretrainArguments(dataset="d", output_dir="o", objective=name).shows_augmented_texts
+        shown = PretrainArguments(dataset="d", output_dir="o", objectives=name).shows_augmented_texts
         assert shown == ("augmented_texts" in objective.inputs)
 
 
 def test_every_objective_is_a_choice():
     from train.objectives import OBJECTIVES
 
-    with pytest.raises(ValueError, match=f"one of {', '.join(OBJECTIVES)}; got 'clap'"):
-        PretrainArguments(dataset="d", output_dir="o", objective="clap")
+    with pytest.raises(ValueError, match=f"among {', '.join(OBJECTIVES)}; got 'clap'"):
+        PretrainArguments(dataset="d", output_dir="o", objectives="clap")
+
+
+def test_objectives_are_a_name_or_weights(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nobjectives: {lumbarclip: 1, supervised: 1e-1}\n")
+    assert parse_arguments(PretrainArguments, [config]).objectives == {"lumbarclip": 1.0, "supervised": 0.1}
+    one = write(tmp_path / "one.yaml", "dataset: d\noutput_dir: o\nobjectives: siglip\n")
+    assert parse_arguments(PretrainArguments, [one]).objectives == {"siglip": 1.0}
+    for words, expected in (
+        ([], {"lumbarclip": 1.0}),
+        (["--objectives", "clip"], {"clip": 1.0}),
+        (["--objectives", '{"clip": 2, "gloria": 0.5}'], {"clip": 2.0, "gloria": 0.5}),
+    ):
+        words = ["--dataset", "d", "--output_dir", "o", *words]
+        assert parse_arguments(PretrainArguments, words).objectives == expected
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "objectives is a name, or names with weights"),
+        (["clip", "siglip"], r"names with weights.*got \['clip', 'siglip'\]"),
+        (3, "names with weights.*got 3"),
+        ({"clip": 0}, "weight of clip must be a positive number; got 0"),
+        ({"clip": -1.0}, "weight of clip .* got -1.0"),
+        ({"clip": "half"}, "weight of clip .* got 'half'"),
+        ({"clip": None}, "weight of clip .* got None"),
+        ({"clip": True}, "weight of clip .* got True"),
+        ({"clip": float("nan")}, "weight of clip .* got nan"),
+        ({"clip": float("inf")}, "weight of clip .* got inf"),
+        ({"clip": 1, "CLIP": 1}, "among lumbarclip, clip.*got 'CLIP'. Did you mean clip"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainArguments(dataset="d", output_dir="o", objectives=given)
+
+
+def test_words_that_are_no_json_are_refused_on_the_command_line():
+    with pytest.raises(ValueError, match="objectives.*{clip: 1}"):
+        parse_arguments(PretrainArguments, ["--dataset", "d", "--output_dir", "o", "--objectives", "{clip: 1}"])
+
+
+def test_the_former_setting_names_the_one_of_today(tmp_path):
+    config = write(tmp_path / "run.yaml", "dataset: d\noutput_dir: o\nobjective: clip\n")
+    with pytest.raises(ValueError, match="'objective'.*Did you mean objectives"):
+        parse_arguments(PretrainArguments, [config])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)

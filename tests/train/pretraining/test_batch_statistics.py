@@ -9,7 +9,7 @@ import torch
 from scipy.stats import entropy
 
 from modeling_lumbarclip.losses_lumbarclip import soft_targets as dense_targets
-from train.objectives import OBJECTIVES, build_objective
+from train.objectives import OBJECTIVES, ObjectiveSettings, TrainingTargets
 from train.pretraining import batch_statistics
 from train.pretraining.batch_statistics import BatchStatistics, duplicate_rate, judge_targets, target_statistics
 
@@ -49,7 +49,7 @@ def test_the_means_over_batches_are_of_their_rows_in_any_order():
 def test_targets_of_medclip_are_those_of_its_cosines(tiny_model):
     """Dense targets of four kinds of pairs, among them one without any class."""
     labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]).repeat(8, 1)
-    objective = build_objective("medclip", tiny_model, labels)
+    objective = OBJECTIVES["medclip"](tiny_model, TrainingTargets(labels=labels))
     vectors = objective.target_vectors(labels)
     statistics = BatchStatistics(np.arange(32), np.arange(32), vectors, "label_temperature" in objective.inputs)
     statistics.add(torch.arange(32), objective.target_temperature(inverse_temperature=14.0))
@@ -60,14 +60,15 @@ def test_targets_of_medclip_are_those_of_its_cosines(tiny_model):
     same = (labels[:, None] == labels).all(dim=2)
     assert found["same_class_mass"] == pytest.approx((targets * same).sum(dim=1).mean().item(), abs=1e-5)
     warning = statistics.target_warning()
-    assert warning.startswith("The soft targets are nearly flat") and "--objective lumbarclip has a" in warning
+    assert warning.startswith("The soft targets are nearly flat") and "--objectives lumbarclip has a" in warning
 
 
 def test_each_objective_knows_the_temperature_of_its_targets(tiny_model):
     labels = torch.eye(2)
-    found = {name: build_objective(name, tiny_model, labels).target_temperature(4.0) for name in OBJECTIVES}
+    targets = TrainingTargets(labels=labels, classes=labels)
+    found = {name: objective(tiny_model, targets).target_temperature(4.0) for name, objective in OBJECTIVES.items()}
     assert {name: value for name, value in found.items() if value is not None} == {"lumbarclip": 0.25, "medclip": 1.0}
-    objective = build_objective("lumbarclip", tiny_model, labels, label_temperature=0.5)
+    objective = OBJECTIVES["lumbarclip"](tiny_model, targets, ObjectiveSettings(label_temperature=0.5))
     assert objective.target_temperature(4.0) == 0.5
 
 

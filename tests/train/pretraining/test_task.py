@@ -17,11 +17,11 @@ from tests.conftest import TINY_TEXT
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import plan_batches, target_classes
 from train.experiments.spec import ExperimentArguments, plan_runs
-from train.objectives import OBJECTIVES, ModelWithObjective, build_objective
+from train.objectives import OBJECTIVES, ModelWithObjective, ObjectiveSettings, TrainingTargets, build_objective
 from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
-from train.pretraining.task import augmentation_warning, build_rows, validation_losses
+from train.pretraining.task import augmentation_warning, build_rows, join_with_objective, validation_losses
 from train.training.loop import count_updates
 
 TINY_RESNET = {
@@ -52,9 +52,9 @@ def without_classes(split):
     return split.map(lambda row: {"labels": []}, features=split.features)
 
 
-def rows_of(splits, processor, objective="lumbarclip", **settings):
+def rows_of(splits, processor, objectives="lumbarclip", **settings):
     args = PretrainArguments(
-        dataset="tiny", output_dir="run", objective=objective, target_columns=["labels"], **settings
+        dataset="tiny", output_dir="run", objectives=objectives, target_columns=["labels"], **settings
     )
     return build_rows(args, splits, processor, show_progress=False)
 
@@ -63,7 +63,14 @@ def trained_resnet(name, labels):
     torch.manual_seed(0)
     config = LumbarCLIPConfig(vision_config=TINY_RESNET, text_config=TINY_TEXT, projection_dim=8)
     model = LumbarCLIPModel(config)
-    return ModelWithObjective(model, build_objective(name, model, labels))
+    return ModelWithObjective(model, build_objective(name, model, TrainingTargets(labels=labels, classes=labels)))
+
+
+def join(objectives, rows):
+    torch.manual_seed(0)
+    config = LumbarCLIPConfig(vision_config=TINY_RESNET, text_config=TINY_TEXT, projection_dim=8)
+    args = PretrainArguments(dataset="tiny", output_dir="run", objectives=objectives)
+    return join_with_objective(args, LumbarCLIPModel(config), rows.processor, rows)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -73,12 +80,11 @@ def test_every_objective_trains_and_validates_in_half_precision(name, splits, ti
     losses = {}
     for precision in ("no", "bf16"):
         runs = accelerator(precision)
-        trained = trained_resnet(name, train_rows.labels)
-        validated = validation_losses(trained, validation_rows, 8, runs)[0]
+        trained = join(name, train_rows)
+        validated = validation_losses(trained, validation_rows, 8, runs).loss
         batch = train_rows.__getitems__([(0, row) for row in range(0, 40, 5)])
-        batch.pop("rows")
         prepared = runs.prepare(trained.train())
-        loss, _ = prepared(batch, batch.pop("labels", None))
+        loss, _ = prepared(batch)
         runs.backward(loss)
         gradients = [parameter.grad for parameter in trained.parameters() if parameter.requires_grad]
         assert loss.dtype == torch.float32
@@ -92,9 +98,9 @@ def test_a_validation_split_without_classes_is_one_class_of_the_training(name, s
     """Its pairs are all alike: every report is a right answer, and not each its own alone."""
     bare = {"train": splits["train"], "validation": without_classes(splits["validation"])}
     train_rows, validation_rows = rows_of(bare, tiny_processor, name)
-    assert validation_rows.labels.tolist() == [[0, 0, 1]] * len(bare["validation"])
-    trained = trained_resnet(name, train_rows.labels)
-    assert math.isfinite(validation_losses(trained, validation_rows, 8, accelerator("no"))[0])
+    found = validation_rows.targets["classes"] if name == "supervised" else validation_rows.labels
+    assert found.tolist() == [[0, 0, 1]] * len(bare["validation"])
+    assert math.isfinite(validation_losses(join(name, train_rows), validation_rows, 8, accelerator("no")).loss)
 
 
 @pytest.mark.parametrize("augmentation", ["rephrasings", "both"])
@@ -103,7 +109,7 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
     settings = {"texts_per_pair": 3, "text_augmentation": augmentation}
     train_rows, rows = rows_of(splits, tiny_processor, alpha=0.3, **settings)
     trained = trained_resnet("lumbarclip", train_rows.labels)
-    trained.objective.alpha = 0.3
+    trained.objective.terms["lumbarclip"].settings = ObjectiveSettings(alpha=0.3)
     model, expected = trained.model.eval(), []
     for place in range(3):
         batch = rows.__getitems__([(0, len(rows) * place + row) for row in range(len(rows))])
@@ -121,29 +127,29 @@ def test_the_validation_loss_is_the_mean_over_the_texts_of_each_pair(augmentatio
             )
         expected.append(0.3 * reports + 0.7 * augmented)
     assert len({round(loss.item(), 6) for loss in expected}) == 3
-    validated = validation_losses(trained, rows, 5, accelerator("no"))[0]
+    validated = validation_losses(trained, rows, 5, accelerator("no")).loss
     assert validated == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["lumbarclip", "clip", "siglip"])
 def test_validation_is_also_measured_at_the_number_of_pairs_of_a_step(objective, splits, tiny_processor, accelerator):
     """By encoding the batches one by one; a training loss compares only with this."""
-    train_rows, rows = rows_of(splits, tiny_processor, objective=objective)
+    train_rows, rows = rows_of(splits, tiny_processor, objectives=objective)
     trained = trained_resnet(objective, None if train_rows.labels is None else train_rows.labels)
-    of_all, of_batches = validation_losses(trained, rows, 3, accelerator("no"))
+    found = validation_losses(trained, rows, 3, accelerator("no"))
+    of_all, of_batches = found.loss, found.of_batches
+    assert found.terms == {f"{objective}_loss": pytest.approx(of_all)}
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     expected = []
     for batch in (batch for batch in order.split(3) if len(batch) == 3):
         inputs = rows.__getitems__([(0, row) for row in batch.tolist()])
-        labels = inputs.pop("labels", None)
-        inputs.pop("rows")
         with torch.no_grad():
-            expected.append(trained.objective(trained.encode(inputs), labels, gather=keep_local).item())
+            expected.append(trained.objective(trained.encode(inputs), gather=keep_local)[0].item())
     assert len(expected) > 1
     assert of_batches == pytest.approx(np.mean(expected), abs=1e-5)
     assert abs(of_all - of_batches) > 1e-3
-    assert validation_losses(trained, rows, len(rows), accelerator("no"))[1] == pytest.approx(of_all, abs=1e-5)
-    assert validation_losses(trained, rows, len(rows) + 1, accelerator("no"))[1] is None
+    assert validation_losses(trained, rows, len(rows), accelerator("no")).of_batches == pytest.approx(of_all, abs=1e-5)
+    assert validation_losses(trained, rows, len(rows) + 1, accelerator("no")).of_batches is None
 
 
 def test_one_text_per_pair_validates_the_reports_alone(splits, tiny_processor):
@@ -174,7 +180,7 @@ def test_a_loss_on_texts_that_do_not_exist_is_warned_of(splits, tiny_processor):
     assert "10 of 40" in (told := warning_of(some, tiny_processor)) and "their report is used twice" in told
     told = warning_of(none, tiny_processor, text_augmentation="both")
     assert "No training pair has rephrasings" in told and "data_scripts.paraphrase" in told
-    for settings in ({"alpha": 1.0}, {"objective": "convirt"}, {"text_augmentation": "eda"}):
+    for settings in ({"alpha": 1.0}, {"objectives": "convirt"}, {"text_augmentation": "eda"}):
         assert warning_of(none, tiny_processor, **settings) is None
     assert warning_of(some, tiny_processor, text_augmentation="both") is None
     assert warning_of(splits, tiny_processor) is None

@@ -256,10 +256,10 @@ def test_what_a_killed_dry_run_leaves_is_no_run(run, tmp_path):
 
 def test_the_dry_run_changes_no_number(run, tmp_path, monkeypatch):
     """Neither the weights nor the random generators that later draws depend on."""
-    run(objective="gloria")
+    run(objectives="gloria")
     expected = (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes()
     monkeypatch.setattr(loop, "check_can_be_written", lambda *_: None)
-    run(objective="gloria", overwrite=True)
+    run(objectives="gloria", overwrite=True)
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes() == expected
 
 

@@ -131,6 +131,18 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
     }
 
 
+def objective_in_words(arguments: Mapping[str, Any]) -> str:
+    """Name what a run minimised, as a weighted sum.
+
+    Example:
+        >>> objective_in_words({"objectives": {"lumbarclip": 1.0, "polarity": 0.5}})
+        'lumbarclip + 0.5 polarity'
+    """
+    only = arguments.get("objective", arguments.get("loss"))  # of older runs, and of a classifier
+    weights = arguments.get("objectives", {only: 1.0})
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+
+
 def _model_values(files: RunFiles) -> dict[str, Any]:
     arguments, config = files.run["arguments"], files.config
     vision, text = config["vision_config"], config["text_config"]
@@ -143,7 +155,7 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "projection_dim": config["projection_dim"],
         "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
         "max_text_length": files.processor.get("max_length", ""),
-        "objective": arguments["objective"] if "objective" in arguments else arguments["loss"],  # of a classifier
+        "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
     }
 

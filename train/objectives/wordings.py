@@ -1,0 +1,82 @@
+"""The wordings of statements that a step of training shows.
+
+Shapes: S statements, V most wordings of a statement, W wordings of a step, T tokens.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+WORDINGS_OF_STEP = 2  # of each statement; more cost time
+WORDINGS_OF_VALIDATION = 8  # of each statement, always the same
+
+
+class StepWordings:
+    """Token ids of several wordings of each statement, of which each step shows a few.
+
+    A statement shows all of its wordings, in a random order, before any a second time. What a step shows depends only
+    on the seed and the step, and is found on the step's device: nothing waits for it.
+
+    Args:
+        texts: StepWordings of each of the S statements, at least one.
+        shape: How the statements are arranged, such as (findings, 2); its product is S.
+        tokenizer: The model's.
+        max_length: Tokens after which a wording is truncated.
+        seed: Seed of the order.
+        wordings_of_step: W.
+
+    Attributes:
+        input_ids: All wordings, each row filled up with its own. Shape (S, V, T).
+        attention_mask: 1 for tokens, 0 for padding. Shape (S, V, T).
+
+    Example:
+        >>> from transformers import BertTokenizer
+        >>> words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "bulge", "no"])}
+        >>> texts = ["bulge"], ["no bulge", "no"]
+        >>> wordings = StepWordings(texts, (1, 2), BertTokenizer(vocab=words), 8, seed=0, wordings_of_step=1)
+        >>> [wordings.draw(torch.tensor(step))[0].tolist() for step in range(2)]
+        [[[[[2, 4, 3, 0]], [[2, 5, 4, 3]]]], [[[[2, 4, 3, 0]], [[2, 5, 3, 0]]]]]
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[str]],
+        shape: tuple[int, ...],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        seed: int,
+        wordings_of_step: int = WORDINGS_OF_STEP,
+    ) -> None:
+        self.shape, self.wordings_of_step = shape, wordings_of_step
+        random = np.random.default_rng([seed, len(texts)])
+        shuffled = [random.permutation(list(of_statement)).tolist() for of_statement in texts]
+        self.counts = torch.tensor([len(of_statement) for of_statement in shuffled])
+        most = int(self.counts.max())
+        filled = [text for of_statement in shuffled for text in islice(cycle(of_statement), most)]
+        padded = tokenizer(filled, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        self.input_ids = padded["input_ids"].unflatten(0, (-1, most))
+        self.attention_mask = padded["attention_mask"].unflatten(0, (-1, most))
+        # Each time round, the order begins elsewhere: other wordings meet.
+        self.strides = torch.tensor([int(random.integers(1, max(count, 2))) for count in self.counts.tolist()])
+
+    def draw(self, step: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Choose the wordings of a step, counted from 0; None: those of every validation.
+
+        Returns:
+            `input_ids` and `attention_mask`, both of shape (*shape, W, T), on the device of the step.
+        """
+        device = None if step is None else step.device
+        if self.input_ids.device != (device or self.input_ids.device):
+            for name in ("input_ids", "attention_mask", "counts", "strides"):
+                setattr(self, name, getattr(self, name).to(device))
+        shown = self.wordings_of_step if step is not None else WORDINGS_OF_VALIDATION
+        places = torch.arange(shown, device=self.counts.device) + (0 if step is None else step * shown)
+        rounds = places // self.counts[:, None]
+        chosen = (places + rounds * self.strides[:, None]) % self.counts[:, None]  # (S, W)
+        statements = torch.arange(len(self.counts), device=chosen.device)[:, None]
+        input_ids, attention_mask = self.input_ids[statements, chosen], self.attention_mask[statements, chosen]
+        return input_ids.unflatten(0, self.shape), attention_mask.unflatten(0, self.shape)
