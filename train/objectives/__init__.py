@@ -20,6 +20,7 @@ from train.objectives.objective import (
     Pairs,
     TrainingTargets,
 )
+from train.objectives.ordinal import OrdinalObjective
 from train.objectives.polarity import PolarityObjective
 from train.objectives.siglip import SigLIPObjective
 from train.objectives.supervised import SupervisedObjective
@@ -35,6 +36,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "polarity": PolarityObjective,
     "instance": InstanceObjective,
     "counterfactual": CounterfactualObjective,
+    "ordinal": OrdinalObjective,
 }
 
 

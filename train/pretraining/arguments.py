@@ -21,6 +21,7 @@ OBJECTIVE_NAMES = (
     "polarity",
     "instance",
     "counterfactual",
+    "ordinal",
 )
 
 
