@@ -102,6 +102,13 @@ def test_a_report_without_labels_and_grades_still_opens():
     assert report.split("\n\n")[1].startswith("**Too few to rank") and len(run_summary(results)) == 1
 
 
+def test_baselines_are_explained_and_one_that_could_not_be_had_says_why():
+    report = run_report(made(), DRAWN)
+    assert "*Texture, boosted trees*: " in report and "is left out" not in report  # older results do not know
+    report = run_report(made() | {"left_out_baselines": {"imagenet": "the Hub cannot be reached"}}, DRAWN)
+    assert "*ImageNet tower* is left out: `the Hub cannot be reached`." in report
+
+
 def test_the_scope_is_a_line_with_what_is_held_back():
     measured = {"value": 0.03, "low": 0.004, "high": 0.116, "n": 270}
     counts = {"aim": 0.05, "num_validation_patients": 45, "num_patients": 12}
