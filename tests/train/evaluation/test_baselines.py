@@ -6,7 +6,9 @@ import pytest
 import timm
 import torch
 from datasets import load_dataset
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
+from safetensors.torch import save_file
 from skimage.feature import graycomatrix
 
 from train.evaluation import baselines
@@ -170,16 +172,29 @@ def test_the_tower_is_looked_for_in_its_package_then_on_the_hub(monkeypatch, tmp
     def not_installed(name, role):
         raise ValueError(f"{name} is not installed.")
 
-    def no_network(name, **options):
-        raise OSError("no network")
-
     package = SimpleNamespace(packaged_folder=not_installed)
     monkeypatch.setitem(sys.modules, "train.checkpoints.packaged_towers", package)
-    monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(ValueError, match="efficientnet_lite0 is not installed. The Hub cannot be reached, either"):
         baselines.load_imagenet_tower()
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: (name, options))
-    assert baselines.load_imagenet_tower() == ("tf_efficientnet_lite0", {"pretrained": True, "num_classes": 0})
+    whole = timm.create_model("tf_efficientnet_lite0")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(baselines, "hf_hub_download", lambda *_, **__: str(tmp_path / "model.safetensors"))
+    tower = baselines.load_imagenet_tower()
+    assert torch.equal(tower.conv_head.weight, whole.conv_head.weight) and tower.num_classes == 0
     package.packaged_folder = lambda name, role: tmp_path / name / role
     monkeypatch.setattr(baselines, "load_vision_tower", lambda folder, _: SimpleNamespace(timm_model=folder))
     assert baselines.load_imagenet_tower() == str(tmp_path / "packaged:efficientnet_lite0" / "vision")
+
+
+def test_without_a_network_the_hub_is_asked_once_and_without_its_cache(monkeypatch):
+    def download(*_, local_files_only=False):
+        assert local_files_only  # the download itself would try again and again
+        raise LocalEntryNotFoundError("not in the cache")
+
+    def head(*_, timeout):
+        raise OSError("no network")
+
+    monkeypatch.setattr(baselines, "hf_hub_download", download)
+    monkeypatch.setattr(baselines, "get_session", lambda: SimpleNamespace(head=head))
+    with pytest.raises(OSError, match="no network"):
+        baselines._from_the_hub()
