@@ -95,7 +95,7 @@ def fit_proportional_odds(features: Array, grades: Array, penalty: float) -> Pro
         of_gaps = of_thresholds[::-1].cumsum()[::-1]  # a gap moves all thresholds above it
         gradient = np.concatenate([rows.T @ of_scores, of_gaps[:1], of_gaps[1:] * np.exp(log_gaps)])
         gradient[: len(weights)] -= penalty * weights
-        return penalty / 2 * weights @ weights - log_likelihood, -gradient
+        return float(penalty / 2 * weights @ weights - log_likelihood), -gradient
 
     shares = np.bincount(places).cumsum()[:-1] / len(places)
     thresholds = np.log(shares / (1 - shares))  # of the model that knows only how frequent grades are
@@ -126,6 +126,6 @@ def log_likelihoods(scores: Floats, thresholds: Floats, places: Array) -> tuple[
     towards_above, towards_below = expit(-above), expit(below)
     of_gaps = np.where(np.isfinite(gaps), 1 / np.expm1(np.minimum(gaps, 700)), 0)
     num_grades = len(bounds) - 1
-    of_thresholds = np.bincount(places, towards_above + of_gaps, num_grades)[:-1]
+    of_thresholds: Floats = np.bincount(places, towards_above + of_gaps, num_grades)[:-1].astype(np.float64)
     of_thresholds -= np.bincount(places, towards_below + of_gaps, num_grades)[1:]
-    return log_likelihood.sum(), towards_below - towards_above, of_thresholds
+    return float(log_likelihood.sum()), towards_below - towards_above, of_thresholds
