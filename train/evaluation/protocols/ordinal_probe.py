@@ -2,12 +2,12 @@ r"""Ordinal probe: predict a grade from frozen features by proportional-odds log
 
 $$P(y \le k \mid x) = \sigma(\theta_k - w^\top x), \qquad \theta_0 < \theta_1 < \dots < \theta_{G-2}$$
 
-The ridge probe takes grades for numbers a step apart; this model learns how far apart they are, and errs no further
-for a rare grade than for a frequent one. Features are standardised, and the penalty on w is the one with the least log
-loss on the validation patients; the model with it is then fitted on training and validation patients together.
-The grade of a row is ...
+The ridge probe takes grades for numbers a step apart; this model learns how far apart they are. Features are
+standardised, and the penalty on w is the one with the least log loss on the validation patients; the model with it is
+then fitted on training and validation patients together. As in the ridge probe, cut-points on w'x give each grade as
+often as it occurs: the most probable grade would hardly ever be a rare one.
 
-scikit-learn has no such model; statsmodels has one without a penalty, which hundreds of features need.
+scikit-learn has no such model; that of statsmodels has no penalty, which hundreds of features need.
 
 Source:
     McCullagh, Regression Models for Ordinal Data, 1980.
