@@ -9,7 +9,14 @@ from train.reporting.tables import format_entry, readable
 
 ASKED = ("zero_shot", SINGLE, POLARITY)  # groups of what prompts reach
 LEVEL = 0.05  # of Holm's correction
-SYSTEM_NAMES = {"majority": "majority class", "pixel_pca": "pixel PCA", "hog": "HOG", "no_pixels": "no pixels"}
+SYSTEM_NAMES = {
+    "majority": "majority class",
+    "pixel_pca": "pixel PCA",
+    "hog": "HOG",
+    "texture": "texture, boosted trees",
+    "imagenet": "ImageNet tower",
+    "no_pixels": "no pixels",
+}
 WORDS = {
     "quadratic_kappa": "quadratic kappa of the grade",
     "text_to_image_recall_at_10": "text-to-image retrieval, R@10",

@@ -45,6 +45,8 @@ NAMES = {
     "untrained": "untrained encoder",
     "pixel_pca": "pixel PCA",
     "hog": "HOG",
+    "texture": "texture, boosted trees",
+    "imagenet": "ImageNet tower",
     "no_pixels": "no pixels (sequence, level, size)",
 }
 ABLATION_CAVEAT = "These are drawn slices: real ones may behave differently."

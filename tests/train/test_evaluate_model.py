@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import timm
 from datasets import load_dataset
 
 from data_scripts.system.command_line import parse_arguments
@@ -12,11 +13,19 @@ from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.loaders import rows_sha256
 from train.evaluate_model import main
+from train.evaluation import baselines
 from train.evaluation.arguments import EvaluateArguments
 from train.evaluation.predictions import of_baselines, read_predictions
 from train.reporting.evaluation import EvaluationSettings, evaluate
 
-BASELINES = ["majority", "untrained", "pixel_pca", "hog", "no_pixels"]
+BASELINES = ["majority", "untrained", "pixel_pca", "hog", "texture", "imagenet", "no_pixels"]
+
+
+@pytest.fixture(autouse=True)
+def imagenet_tower(monkeypatch):
+    """A small tower of random weights: the tests load nothing."""
+    tower = timm.create_model("test_efficientnet", num_classes=0)
+    monkeypatch.setattr(baselines, "imagenet_tower", lambda: (tower.eval(), ""))
 
 
 @pytest.fixture
@@ -34,8 +43,8 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     main(parse_arguments(EvaluateArguments, [*words, "--num_resamples", "50"]))
 
     results = json.loads((tmp_path / "metrics.json").read_text())
-    groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "scope"]
-    groups += ["prompts", "unseen_wordings", "statement_cosines"]
+    groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt"]
+    groups += ["left_out_baselines", "scope", "prompts", "unseen_wordings", "statement_cosines"]
     assert list(results) == [*groups, "training_set", "dataset", "weights_sha256", "command", "date"]
     assert {
         *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
@@ -144,9 +153,12 @@ def test_multi_label_data_with_grades(tiny_model, tiny_processor, dataset, tmp_p
     settings = EvaluationSettings(batch_size=8, num_resamples=20)
     results = evaluate(tiny_model, tiny_processor, dataset, tmp_path, settings=settings)
     probe = results["linear_probe"]
-    assert {"macro_auroc", "macro_auroc_with_no_finding", "auroc/LBP", "grade_quadratic_kappa"} <= set(probe)
+    kappas = {"grade_quadratic_kappa", "ordinal_grade_quadratic_kappa"}
+    assert {"macro_auroc", "macro_auroc_with_no_finding", "auroc/LBP", *kappas} <= set(probe)
     assert np.isclose(probe["macro_auroc"]["value"], probe["auroc/LBP"]["value"])
-    assert set(results["baselines"]["hog"]["difference"]) == {"macro_auroc", "grade_quadratic_kappa"}
+    assert set(results["baselines"]["hog"]["difference"]) == {"macro_auroc", *kappas}
+    assert set(results["baselines"]["texture"]["difference"]) == {"macro_auroc", "grade_quadratic_kappa"}
+    assert "ordinal grade quadratic kappa" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "figures" / "grade_confusion.png").exists()
 
 

@@ -20,7 +20,9 @@ class EvaluateArguments:
     split: str = setting("test", "Split to measure on. The probes are fitted on `train` and `validation`.")
     out: str = setting("", "Where to write; empty: the folder of the checkpoint.")
     batch_size: int = setting(64, "Images or texts per forward pass. Changes no metric.")
-    baselines: bool = setting(True, "Probe the baselines too: untrained encoder, pixel PCA, HOG, no pixels.")
+    baselines: bool = setting(
+        True, "Probe the baselines too: untrained encoder, pixel PCA, HOG, texture, ImageNet tower, no pixels."
+    )
     num_resamples: int = setting(1000, "Bootstrap resamples of patients for the intervals.")
     seed: int = setting(0, "Seed of the resamples, the untrained baseline and the figures.")
 

@@ -26,6 +26,8 @@ from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 
 HEADLINE, GRADES = "probe/logistic/unprojected", "grade/unprojected"
+# What the names of the metrics of each probe of the grade begin with.
+GRADE_PREFIXES = {GRADES: "grade", "ordinal_grade/unprojected": "ordinal_grade"}
 CALIBRATED = {"paper": "paper/unprojected", "zero_shot": "zero_shot"}  # names in metrics.json, and in predictions
 # A decision without a probability has no such metrics.
 NEED_PROBABILITIES = ("auroc", "average_precision", "macro_auroc", "macro_average", "expected_calibration_error")
@@ -68,12 +70,15 @@ def measure(predictions: Predictions, targets: Targets, validation: Targets, res
 
 
 def probe_estimates(predictions: Predictions, targets: Targets, resampling: Resampling) -> dict[str, Estimate]:
-    """Measure the headline probe of labels and, where there are grades, the grade probe."""
+    """Measure the headline probe of labels and, where there are grades, the probes of the grade."""
     labels = {}
     if HEADLINE in predictions:
         of_labelled, labelled = of_labelled_rows({HEADLINE: predictions[HEADLINE]}, targets)
         labels = label_estimates(labelled, of_labelled[HEADLINE], resampling)
-    return labels | (grade_estimates(targets, predictions[GRADES], resampling) if GRADES in predictions else {})
+    for name, prefix in GRADE_PREFIXES.items():
+        if name in predictions:
+            labels |= grade_estimates(targets, predictions[name], resampling, prefix)
+    return labels
 
 
 def probe_difference(
@@ -82,16 +87,19 @@ def probe_difference(
     """Measure how much the headline probes of one system exceed another's, on the same resampled patients.
 
     Returns:
-        `macro_f1` (exclusive labels) or `macro_auroc` (findings), and `grade_quadratic_kappa` where there are grades.
+        `macro_f1` (exclusive labels) or `macro_auroc` (findings), and where there are grades `grade_quadratic_kappa`
+        and `ordinal_grade_quadratic_kappa`.
     """
-    labels = {}
+    differences = {}
     if HEADLINE in ours and HEADLINE in theirs:
         pair, labelled = of_labelled_rows({"ours": ours[HEADLINE], "theirs": theirs[HEADLINE]}, targets)
-        labels = label_difference(labelled, pair["ours"], pair["theirs"], resampling)
-    if GRADES not in ours or GRADES not in theirs:
-        return labels
-    kappas = [resample([grade_measures(targets, of[GRADES])["quadratic_kappa"]], resampling) for of in (ours, theirs)]
-    return labels | {"grade_quadratic_kappa": difference(*kappas).estimate()}
+        differences = label_difference(labelled, pair["ours"], pair["theirs"], resampling)
+    for name, prefix in GRADE_PREFIXES.items():
+        if name in ours and name in theirs:
+            graded = [grade_measures(targets, of[name])["quadratic_kappa"] for of in (ours, theirs)]
+            kappas = [resample([of], resampling) for of in graded]
+            differences[f"{prefix}_quadratic_kappa"] = difference(*kappas).estimate()
+    return differences
 
 
 def further_estimates(

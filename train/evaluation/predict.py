@@ -20,12 +20,14 @@ from train.data.batch_sampler import EACH_PAIR_ONCE, TrainingSet
 from train.evaluation.features import encode_images_once, encode_texts
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
+from train.evaluation.protocols.boosting_probe import boosting_grade_probe, boosting_probe
 from train.evaluation.protocols.calibration import Calibration, apply_calibration, fit_calibration, warn_of_reasons
 from train.evaluation.protocols.decision_threshold import threshold_decisions
 from train.evaluation.protocols.grade_classifiers import GradeInputs, grade_inputs, predict_grades
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.protocols.ordinal_probe import ordinal_probe
 from train.evaluation.protocols.paper_probe import PaperProbe, paper_probe
 from train.evaluation.protocols.probe_inputs import check_features, rows_to_learn_from
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
@@ -42,11 +44,16 @@ TargetsBySplit: TypeAlias = Mapping[str, Targets]
 UNPROJECTED, PROJECTED = "unprojected", "projected"
 PROBE_SEED = 0  # the same for all runs: seeds of an experiment are those of pretraining
 
+GRADE_PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array | None]] = {
+    "grade": grade_probe,
+    "ordinal_grade": ordinal_probe,
+}
 PROBES: Mapping[str, Callable[[Features, TargetsBySplit], Array]] = {
     "paper": lambda features, targets: paper_probe(features, targets, seed=PROBE_SEED).probabilities["test"],
     "logistic": logistic_probe,
     "knn": nearest_neighbour_probe,
 }
+BOOSTED_GRADES = {"grade": boosting_grade_probe}
 
 
 @dataclass(frozen=True)
@@ -176,14 +183,20 @@ def predict_baselines(
 ) -> Predictions:
     """Let probes predict the test split from the features of each baseline.
 
+    Textures are read by boosted trees, whichever the probe.
+
     Returns:
-        `baselines/NAME/probe/PROBE/unprojected` with labels, and `baselines/NAME/grade/unprojected` with grades.
+        `baselines/NAME/probe/PROBE/unprojected` with labels, and `baselines/NAME/grade/unprojected` and
+        `baselines/NAME/ordinal_grade/unprojected` with grades.
     """
     predictions: Predictions = {}
     for baseline, by_split in features.items():
-        of_baseline = grade_predictions(by_split, targets, UNPROJECTED)
+        boosted = baseline == "texture"
+        of_baseline = grade_predictions(by_split, targets, UNPROJECTED, BOOSTED_GRADES if boosted else None)
         if have_labels(targets.values()):
-            of_baseline |= probe_predictions(*rows_to_learn_from(by_split, targets), UNPROJECTED, probes)
+            learned_from = rows_to_learn_from(by_split, targets)
+            fitted = dict.fromkeys(probes, boosting_probe(*learned_from)) if boosted else None
+            of_baseline |= probe_predictions(*learned_from, UNPROJECTED, probes, fitted)
         predictions |= {f"baselines/{baseline}/{name}": array for name, array in of_baseline.items()}
     return predictions
 
@@ -204,7 +217,8 @@ def predict_majority(targets: TargetsBySplit) -> Predictions:
         predictions = {f"baselines/majority/probe/{probe}/{UNPROJECTED}": frequencies for probe in PROBES}
     if all((of_split.grades >= 0).any() for of_split in targets.values()):
         commonest = np.bincount(train.grades[train.grades >= 0]).argmax()
-        predictions[f"baselines/majority/grade/{UNPROJECTED}"] = np.where(test.grades >= 0, commonest, -1)
+        grades = np.where(test.grades >= 0, commonest, -1)
+        predictions |= {f"baselines/majority/{probe}/{UNPROJECTED}": grades for probe in GRADE_PROBES}
     return predictions
 
 
@@ -233,10 +247,15 @@ def probe_predictions(
     }
 
 
-def grade_predictions(features: Features, targets: TargetsBySplit, space: str) -> Predictions:
-    """Fit the grade probe: `grade/SPACE`; empty if a split has no grades."""
-    grades = grade_probe(features, targets)
-    return {} if grades is None else {f"grade/{space}": grades}
+def grade_predictions(
+    features: Features,
+    targets: TargetsBySplit,
+    space: str,
+    probes: Mapping[str, Callable[[Features, TargetsBySplit], Array | None]] | None = None,
+) -> Predictions:
+    """Fit the probes of the grade, by default `GRADE_PROBES`: `PROBE/SPACE`; empty if a split has no grades."""
+    predicted = {f"{name}/{space}": probe(features, targets) for name, probe in (probes or GRADE_PROBES).items()}
+    return {name: grades for name, grades in predicted.items() if grades is not None}
 
 
 def imbalance_corrections(

@@ -4,7 +4,8 @@ Predictions are arrays with one entry per row, by name. N rows, K labels, Q ques
 
     row, fold                              index in the whole dataset; the fold whose models predicted    (N,)
     probe/PROBE/FEATURES                   probability of each label; NaN where it could not be learned    (N, K)
-    grade/FEATURES                         grade; -1 where the row has none                                (N,)
+    grade/FEATURES, ordinal_grade/FEATURES grade, by ridge regression and by proportional odds; -1 where the row
+                                           has none                                                        (N,)
     decision/paper_threshold/unprojected   1 where the label is predicted, by thresholds of validation rows (N, K)
     patient_attention                      probability for the row's patient, by attention pooling         (N, K)
     zero_shot, zero_shot_first             probability of each label, by all prompts and by the first      (N, K)
@@ -15,7 +16,8 @@ Predictions are arrays with one entry per row, by name. N rows, K labels, Q ques
     uncalibrated/CLASSIFIER, calibrated/CLASSIFIER  probability of each label, before and after the
                                            temperature fitted on validation rows                           (N, K)
     sets/CLASSIFIER, marginal_sets/CLASSIFIER       whether a prediction set holds a choice, flat          (N, Q C)
-    baselines/NAME/probe/..., baselines/NAME/grade/...      from features that no run has learned
+    baselines/NAME/probe/..., baselines/NAME/grade/..., baselines/NAME/ordinal_grade/...      from features that no
+                                           run has learned
     fine_tuned, linear_probe, majority     of a run that fine-tunes a classifier: probability of each class (N, K)
 
 PROBE is `paper`, `logistic` or `knn`, or the paper's with an imbalance correction, `paper_balanced` and

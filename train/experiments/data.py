@@ -13,7 +13,7 @@ from data_scripts.splits import patient_folds
 from data_scripts.system.whole_files import read_json, write_json
 from train.data.loaders import open_dataset, rows_sha256
 from train.data.provenance import DataFacts
-from train.evaluation.baselines import pixel_features
+from train.evaluation.baselines import pixel_features, why_left_out
 from train.evaluation.predict import predict_baselines, predict_majority
 from train.evaluation.predictions import Predictions, of_baselines, read_about, read_predictions, write_predictions
 from train.evaluation.statistics.metrics import Array
@@ -162,7 +162,8 @@ def baselines_of(fold: Fold, names: Sequence[str], folder: Path) -> dict[str, Pr
     path, targets = folder / f"{fold.number}.parquet", read_targets(fold.dataset)
     rows = rows_of_splits(fold) | {"labels": ", ".join(targets["test"].label_names)}  # of which there may be two views
     found = of_baselines(read_predictions(path)[0]) if read_about(path) == rows else {}
-    if set(names) - set(found):
+    lacking = set(names) - set(found)
+    if lacking and lacking - set(why_left_out(names)):
         predictions = predict_majority(targets)
         if set(names) - {"majority"}:
             predictions |= predict_baselines(pixel_features(fold.dataset), targets)

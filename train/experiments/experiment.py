@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.system.staging import HIDDEN_LOCK_NAME, holds_nothing
 from data_scripts.system.whole_files import read_json, write_json, write_text
+from train.evaluation.baselines import why_left_out
 from train.evaluation.predictions import PREDICTIONS, Predictions, pool, read_predictions
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.data import ExperimentData, baselines_of, keep_folds, open_experiment_data
@@ -188,6 +189,7 @@ def report(out: Path, experiment: ExperimentArguments, runs: Sequence[Experiment
     measured = predictions, baselines, data.targets, summaries, resampling, experiment.headline, systems
     results = measure_experiment(*measured, experiment.reference or None)
     results |= describe(experiment, data) | {"left_out_predictions": left_out}
+    results["left_out_baselines"] = {} if "imagenet" in baselines else why_left_out(experiment.baselines)
     results["dataset"]["start"] = worst_start(runs)
     write_report(results, out)
     write_json(out / RESULTS, results)  # last: if it exists, so do the others

@@ -1,9 +1,9 @@
 """The metrics of one system and seed, not computed yet: its predictions, arranged by protocol.
 
-A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`, `zero_shot`,
-`zero_shot/unseen`, `zero_shot/single_wordings/W` of each wording, `polarity`, `retrieval/HITS`, and `patients/mean`,
-`patients/attention`, where a patient is one row. Arrays of the same names are described in
-`train.evaluation.predictions`.
+A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`,
+`ordinal_grade/...`, `zero_shot`, `zero_shot/unseen`, `zero_shot/single_wordings/W` of each wording, `polarity`,
+`retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one row. Arrays of the same names are
+described in `train.evaluation.predictions`.
 
 Shapes: N rows, K labels.
 """
@@ -71,7 +71,7 @@ def measures_of(
     measures |= _wording_measures(of_labelled, labelled)
     measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
     for name in predictions:
-        if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
+        if name.startswith(("grade/", "ordinal_grade/")) and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades
     for name in CLASSIFIERS:
         group = f"{GROUP}/{name}"

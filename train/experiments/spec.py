@@ -17,7 +17,7 @@ from train.pretraining.arguments import PretrainArguments
 from train.reporting.run_report import SYSTEM_NAMES
 
 # Those of `train.evaluation.baselines` that need no model; the untrained tower is a system.
-Baseline = Literal["majority", "pixel_pca", "hog", "no_pixels", "none"]
+Baseline = Literal["majority", "pixel_pca", "hog", "texture", "imagenet", "no_pixels", "none"]
 BASELINES = tuple(name for name in get_args(Baseline) if name != "none")
 # Corrections of class imbalance are fitted only to the unprojected features.
 Headline = Literal[

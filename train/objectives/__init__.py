@@ -26,6 +26,7 @@ from train.objectives.objective import (
     Pairs,
     TrainingTargets,
 )
+from train.objectives.ordinal import OrdinalObjective
 from train.objectives.polarity import PolarityObjective
 from train.objectives.siglip import SigLIPObjective
 from train.objectives.supervised import SupervisedObjective
@@ -45,6 +46,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "polarity": PolarityObjective,
     "instance": InstanceObjective,
     "counterfactual": CounterfactualObjective,
+    "ordinal": OrdinalObjective,
 }
 
 

@@ -26,6 +26,7 @@ OBJECTIVE_NAMES = (
     "polarity",
     "instance",
     "counterfactual",
+    "ordinal",
 )
 
 
@@ -193,7 +194,9 @@ class OutputArguments(shared.OutputArguments):
     """Output."""
 
     evaluate: bool = setting(True, "Evaluate the test split at the end: metrics.json, report.md, figures.")
-    baselines: bool = setting(True, "Evaluate baselines, too: untrained encoder, pixel PCA, HOG, no pixels.")
+    baselines: bool = setting(
+        True, "Evaluate baselines, too: untrained encoder, pixel PCA, HOG, texture, ImageNet tower, no pixels."
+    )
     power_watts: float | None = setting(
         None, "Power of the whole machine in training, in watts, measured or from a data sheet; for the model card."
     )

@@ -17,7 +17,7 @@ from train.checkpoints.onnx_export import weights_sha256
 from train.data.batch_sampler import TrainingSet
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
-from train.evaluation.baselines import baseline_features
+from train.evaluation.baselines import baseline_features, why_left_out
 from train.evaluation.checkpoint_scope import measure_scope
 from train.evaluation.measure import measure
 from train.evaluation.predict import UNPROJECTED, encode, predict, predict_baselines
@@ -92,6 +92,7 @@ def evaluate(
     # Measure.
     resampling = Resampling(settings.num_resamples, settings.seed)
     results = measure(predictions, targets["test"], targets["validation"], resampling) | {
+        "left_out_baselines": why_left_out() if settings.baselines else {},
         "scope": measure_scope(model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids)),
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
         "unseen_wordings": unseen_wordings(processor, targets["test"].label_names)

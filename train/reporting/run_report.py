@@ -26,10 +26,13 @@ SYSTEM_NAMES = {
     "untrained": "untrained encoder",
     "pixel_pca": "pixel PCA",
     "hog": "HOG",
+    "texture": "texture, boosted trees",
+    "imagenet": "ImageNet tower",
     "no_pixels": "no pixels",
 }
 # Columns of the tables that compare systems; those missing from a dataset are left out.
-COMPARED = ("macro_f1", "macro_auroc", "balanced_accuracy", "accuracy", "minority_recall", "grade_quadratic_kappa")
+GRADE_KAPPAS = ("grade_quadratic_kappa", "ordinal_grade_quadratic_kappa")
+COMPARED = ("macro_f1", "macro_auroc", "balanced_accuracy", "accuracy", "minority_recall", *GRADE_KAPPAS)
 # By `rows` of `run_folder.describe_start`: whether the starting weights may have seen the test patients.
 START_IN_WORDS = {
     "unknown": "It is unknown whether its starting weights saw these test patients.",
@@ -78,6 +81,7 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "summary": run_summary(results),
         "opening_chart": opening_chart,
         "baselines": list(results["baselines"]),
+        "left_out_baselines": left_out_baselines(results),
         "probe_table": systems_table(probes, compared) if compared else "",
         "differences_table": systems_table(differences, shared) if shared else "",
         "other_probes_table": _other_probes_table(results, compared),
@@ -137,7 +141,7 @@ def _probe_in_words(results: Mapping[str, Any]) -> str:
         return ""
     metric, probes, differences = _leading(compared), probe_metrics(results), probe_differences(results)
     line = f"Linear probe on frozen image features: {readable(metric)} {format_entry(probes[MODEL][metric])}"
-    if metric != "grade_quadratic_kappa" and "grade_quadratic_kappa" in probes[MODEL]:
+    if metric not in GRADE_KAPPAS and "grade_quadratic_kappa" in probes[MODEL]:
         line += f", quadratic kappa of the grade {format_entry(probes[MODEL]['grade_quadratic_kappa'])}"
     others = {name: of[metric]["value"] for name, of in probes.items() if name != MODEL and metric in of}
     defined = {name: value for name, value in others.items() if value is not None}
@@ -241,6 +245,11 @@ def too_few_in_words(data: Mapping[str, Any]) -> str:
     return too_few[:1].upper() + too_few[1:]
 
 
+def left_out_baselines(results: Mapping[str, Any]) -> dict[str, str]:
+    """Say why a baseline could not be had, by its name in the report; older results do not know."""
+    return {SYSTEM_NAMES[name]: reason for name, reason in results.get("left_out_baselines", {}).items()}
+
+
 def start_warning(start: Mapping[str, Any] | None) -> str:
     """Warn that the starting weights may have seen the test patients, by `run_folder.describe_start`; else empty."""
     return START_IN_WORDS.get(start["rows"], "") if start else ""
@@ -303,7 +312,7 @@ def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
         if group.startswith(("probe/", "decision/")):
             _, probe, features = group.split("/")
             rows[f"{PROBE_TITLES.get(probe, probe)}, {features}"] = entries
-    return systems_table(rows, [name for name in compared if name != "grade_quadratic_kappa"]) if len(rows) > 1 else ""
+    return systems_table(rows, [name for name in compared if name not in GRADE_KAPPAS]) if len(rows) > 1 else ""
 
 
 def grades_table(further: Mapping[str, Mapping[str, Entry]]) -> str:

@@ -81,6 +81,13 @@ def test_each_metric_is_of_its_own_predictions(asked):
     headline = predictions["probe/logistic/unprojected"]
     expected = [roc_auc_score(targets.labels[:, k], headline[:, k]) for k in (0, 1)]
     assert results["linear_probe"]["macro_auroc"]["value"] == pytest.approx(np.mean(expected))
+    predictions["ordinal_grade/unprojected"] = np.r_[np.zeros(40, int), targets.grades[40:]]  # unlike the ridge probe's
+    results = measure(predictions, targets, validation, FEW)
+    kappa = cohen_kappa_score(targets.grades, predictions["ordinal_grade/unprojected"], weights="quadratic")
+    assert results["linear_probe"]["ordinal_grade_quadratic_kappa"]["value"] == pytest.approx(kappa)
+    theirs = results["baselines"]["hog"]["linear_probe"]["ordinal_grade_quadratic_kappa"]["value"]
+    difference = results["baselines"]["hog"]["difference"]["ordinal_grade_quadratic_kappa"]["value"]
+    assert difference == pytest.approx(kappa - theirs)
     kappa = cohen_kappa_score(targets.grades, predictions["grade/unprojected"], weights="quadratic")
     assert results["linear_probe"]["grade_quadratic_kappa"]["value"] == pytest.approx(kappa)
 

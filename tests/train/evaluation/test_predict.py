@@ -20,17 +20,20 @@ from train.evaluation.predict import (
     encode,
     grade_predictions,
     predict,
+    predict_baselines,
     predict_majority,
     probe_predictions,
 )
 from train.evaluation.predictions import of_baselines
 from train.evaluation.protocols.attention_pooling import attention_pooling
+from train.evaluation.protocols.boosting_probe import boosting_grade_probe, boosting_probe
 from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
 from train.evaluation.protocols.decision_threshold import threshold_decisions
 from train.evaluation.protocols.grade_classifiers import CLASSIFIERS
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
+from train.evaluation.protocols.ordinal_probe import ordinal_probe
 from train.evaluation.protocols.paper_probe import paper_probe
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import RANKINGS, rank_queries
@@ -42,7 +45,7 @@ from train.evaluation.targets import read_targets
 
 TRAIN, VALIDATION, TEST = np.r_[0:2, 15:24], np.r_[2:6], np.r_[6:15, 15:18]
 SPACES = {"unprojected": "image_features", "projected": "image_embeds"}
-FITTED_ONCE = {"paper": 4, "logistic": 2, "knn": 2, "grade": 2}  # calls
+FITTED_ONCE = {"paper": 4, "logistic": 2, "knn": 2, "grade": 2, "ordinal_grade": 2}  # calls
 
 
 def graded(row, index, exclusive):
@@ -89,8 +92,9 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
 
         return count
 
-    for name in ("paper", "grade"):
-        monkeypatch.setattr(module, f"{name}_probe", counted(name, getattr(module, f"{name}_probe")))
+    monkeypatch.setattr(module, "paper_probe", counted("paper", module.paper_probe))
+    grade_probes = {name: counted(name, probe) for name, probe in module.GRADE_PROBES.items()}
+    monkeypatch.setattr(module, "GRADE_PROBES", grade_probes)
     probes = {name: probe if name == "paper" else counted(name, probe) for name, probe in module.PROBES.items()}
     monkeypatch.setattr(module, "PROBES", probes)
     rows = np.arange(12)[::-1] + 100
@@ -108,6 +112,7 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
         expected[f"probe/logistic/{space}"] = logistic_probe(features, targets)
         expected[f"probe/knn/{space}"] = nearest_neighbour_probe(features, targets)
         expected[f"grade/{space}"] = grade_probe(features, targets)
+        expected[f"ordinal_grade/{space}"] = ordinal_probe(features, targets)
     features = {split: arrays["image_features"] for split, arrays in encoded.items()}
     for name in ("paper_balanced", "paper_logit_adjusted"):
         probe = paper_probe(features, targets, PROBE_LOSSES[name], seed=0)
@@ -148,7 +153,8 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
         difference = predictions[f"{protocol}/unprojected"] - predictions[f"{protocol}/projected"]
         assert np.abs(difference).max() > 1e-4  # so that a swap of the spaces is seen
     for space in SPACES:
-        np.testing.assert_array_equal(predictions[f"grade/{space}"] == -1, np.arange(12) % 3 == 0)
+        for probe in ("grade", "ordinal_grade"):
+            np.testing.assert_array_equal(predictions[f"{probe}/{space}"] == -1, np.arange(12) % 3 == 0)
 
 
 @pytest.mark.parametrize("dataset", [True], indirect=True)
@@ -168,7 +174,9 @@ def test_only_the_papers_probe_learns_from_the_augmented_set(dataset, tiny_model
     assert {name.rpartition("/")[0] for name in changed if name.startswith("probe/")} == {
         f"probe/{name}" for name in PROBE_LOSSES
     }
-    assert not {name for name in changed if name.startswith(("retrieval/", "zero_shot", "grade/", "patient_"))}
+    assert not {
+        name for name in changed if name.startswith(("retrieval/", "zero_shot", "grade/", "ordinal_grade/", "patient_"))
+    }
     for space, features in encoded.features.items():
         expected = paper_probe(features, targets, training_set=training_set, seed=0).probabilities["test"]
         np.testing.assert_array_equal(repeated[f"probe/paper/{space}"], expected)
@@ -251,7 +259,8 @@ def test_findings_are_predicted_by_their_share_and_grades_by_the_commonest():
     shares = [sum(row[k] for row in targets["train"].labels.tolist()) / 11 for k in range(4)]
     np.testing.assert_allclose(predictions["probe/knn/unprojected"], [shares] * 12)
     # Training rows 0, 1, 15, ..., 23: the odd ones, of grade 1, are more.
-    assert predictions["grade/unprojected"].tolist() == [1] * 3 + [-1] + [1] * 8
+    for probe in ("grade", "ordinal_grade"):
+        assert predictions[f"{probe}/unprojected"].tolist() == [1] * 3 + [-1] + [1] * 8
 
 
 @pytest.mark.parametrize("made", [exclusive_targets, finding_targets])
@@ -260,3 +269,17 @@ def test_it_answers_what_the_probes_answer(made):
     features = {split: np.random.default_rng(0).random((len(of), 2)) for split, of in targets.items()}
     of_features = (features, targets, "unprojected")
     assert majority(targets).keys() == {**probe_predictions(*of_features), **grade_predictions(*of_features)}.keys()
+
+
+def test_textures_are_read_by_trees_whichever_the_probe_and_others_by_the_probe_itself():
+    targets = splits_of(finding_targets())
+    rng = np.random.default_rng(0)
+    features = {split: rng.random((len(of), 3)) for split, of in targets.items()}
+    found = of_baselines(predict_baselines({"texture": features, "hog": features}, targets, ["logistic", "knn"]))
+    trees = boosting_probe(features, targets)
+    for probe in ("logistic", "knn"):
+        np.testing.assert_array_equal(found["texture"][f"probe/{probe}/unprojected"], trees)
+    np.testing.assert_array_equal(found["texture"]["grade/unprojected"], boosting_grade_probe(features, targets))
+    np.testing.assert_array_equal(found["hog"]["probe/logistic/unprojected"], logistic_probe(features, targets))
+    np.testing.assert_array_equal(found["hog"]["ordinal_grade/unprojected"], ordinal_probe(features, targets))
+    assert found["hog"].keys() - found["texture"].keys() == {"ordinal_grade/unprojected"}  # trees know no such model

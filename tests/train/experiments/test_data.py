@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 from datasets import load_dataset
 
 from train.evaluation.predict import PROBES
@@ -33,3 +34,20 @@ def test_baselines_of_other_rows_are_answered_anew(fold, tmp_path, monkeypatch):
     for probe in PROBES:
         assert (of_others[f"probe/{probe}/unprojected"] == [0, 1]).all()
         assert not (first[f"probe/{probe}/unprojected"] == [0, 1]).any()
+
+
+def test_a_baseline_that_cannot_be_had_is_left_out_and_asks_for_nothing_again(fold, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.baselines.imagenet_tower", lambda: (None, "no network"))
+    names = ["hog", "texture", "imagenet"]
+    first = baselines_of(fold, names, tmp_path)
+    assert list(first) == ["hog", "texture"]
+    monkeypatch.setattr(data, "pixel_features", None)  # the file of the first start has all that can be had
+    assert list(baselines_of(fold, names, tmp_path)) == ["hog", "texture"]
+
+
+def test_a_baseline_that_an_earlier_start_lacked_is_predicted_now(fold, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.evaluation.baselines.imagenet_tower", lambda: (None, "no network"))
+    baselines_of(fold, ["imagenet", "hog"], tmp_path)
+    tower = timm.create_model("test_efficientnet", num_classes=0).eval()
+    monkeypatch.setattr("train.evaluation.baselines.imagenet_tower", lambda: (tower, ""))
+    assert list(baselines_of(fold, ["imagenet", "hog"], tmp_path)) == ["imagenet", "hog"]

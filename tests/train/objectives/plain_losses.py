@@ -91,6 +91,15 @@ def gloria(images, texts, scale, regions, words):
     return sum(own_pair_cross_entropy(logits) for logits in (global_, columns(global_), local, columns(local)))
 
 
+def ordinal(scores, thresholds, grades):
+    losses = []
+    for score, grade in zip(scores, grades, strict=True):
+        if grade >= 0:
+            at_most = [0.0, *(1 / (1 + math.exp(score - threshold)) for threshold in thresholds), 1.0]
+            losses.append(-math.log(at_most[grade + 1] - at_most[grade]))
+    return mean(losses) if losses else 0.0
+
+
 def supervised(logits, labels, exclusive):
     if exclusive:
         return mean([-math.log(softmax(row)[label.index(1)]) for row, label in zip(logits, labels, strict=True)])

@@ -11,6 +11,7 @@ from train.objectives.counterfactual import counterfactual_losses
 from train.objectives.gloria import gloria_loss, word_region_scores
 from train.objectives.instance import instance_loss
 from train.objectives.medclip import medclip_loss
+from train.objectives.ordinal import cumulative_link_loss, starting_thresholds
 from train.objectives.polarity import polarity_loss
 from train.objectives.supervised import supervised_loss
 
@@ -38,6 +39,7 @@ def batch():
         "statements": unit(3, 2, 2, 4),
         "states": torch.tensor([[1, 0, -1], [0, -1, 1], [-1, -1, -1], [1, 0, 0], [0, 1, 1]]),
         "facts": torch.tensor([7, 2, 7, 1, 0]),
+        "grades": torch.tensor([3, 0, -1, 1, 0]),
         "changed": unit(3, 4),
     }
 
@@ -51,6 +53,7 @@ def plain_words(batch):
 
 
 PREVALENCE = [0.02, 0.5, 0.75]
+THRESHOLDS = torch.tensor([-1.5, -0.25, 2.0], dtype=torch.float64)
 CHANGED_ROWS = torch.tensor([3, 0, 3])  # two of one pair
 
 
@@ -108,6 +111,10 @@ LOSSES = {
             *(plain(b["images"]), plain(b["texts"]), SCALE, plain(b["changed"])),
             *(plain(CHANGED_ROWS), plain(b["facts"])),
         ),
+    ),
+    "ordinal": (
+        lambda b: cumulative_link_loss(b["class_logits"][:, 0], THRESHOLDS.to(b["class_logits"]), b["grades"]),
+        lambda b: plain_losses.ordinal(plain(b["class_logits"][:, 0]), plain(THRESHOLDS), plain(b["grades"])),
     ),
     "supervised, exclusive": (
         lambda b: supervised_loss(b["class_logits"], b["one_hot"], exclusive=True),
@@ -304,9 +311,77 @@ def test_gloria_keeps_no_attention_for_backward():
     assert sum(tensor.numel() for tensor in kept.values()) < 2 * (regions.numel() + words.numel())
 
 
+def test_ordinal_by_hand():
+    # Thresholds of -1 and 1 at a score of 0: grades have the probabilities 0.268941, 0.462117 and 0.268941.
+    thresholds = torch.tensor([-1.0, 1.0])
+    for grade, loss in enumerate((1.313262, 0.771937, 1.313262)):
+        assert cumulative_link_loss(torch.zeros(1), thresholds, torch.tensor([grade])).item() == pytest.approx(loss)
+    # Two grades make a logistic regression.
+    score = torch.tensor([0.7])
+    expected = F.binary_cross_entropy_with_logits(score - 0.2, torch.ones(1))
+    assert cumulative_link_loss(score, torch.tensor([0.2]), torch.tensor([1])).item() == pytest.approx(expected.item())
+
+
+def test_ordinal_errs_the_more_the_further_a_grade_is_off():
+    thresholds, grade = torch.tensor([-3.0, -1.0, 1.0, 3.0]), torch.tensor([0])
+    losses = [cumulative_link_loss(torch.tensor([score]), thresholds, grade).item() for score in (-4.0, -2.0, 0.0, 4.0)]
+    assert losses == sorted(losses)
+
+
+def test_ordinal_rows_without_a_grade_change_nothing():
+    scores, thresholds = torch.tensor([0.3, -2.0, 5.0]).requires_grad_(), torch.tensor([-1.0, 1.0]).requires_grad_()
+    loss = cumulative_link_loss(scores, thresholds, torch.tensor([1, 0, -1]))
+    loss.backward()
+    assert loss.item() == pytest.approx(cumulative_link_loss(scores[:2], thresholds, torch.tensor([1, 0])).item())
+    assert scores.grad[2] == 0 and (scores.grad[:2] != 0).all() and (thresholds.grad != 0).all()
+    for leaf in (scores, thresholds):
+        leaf.grad = None
+    loss = cumulative_link_loss(scores, thresholds, torch.tensor([-1, -1, -1]))
+    loss.backward()
+    assert loss.item() == 0 and (scores.grad == 0).all() and (thresholds.grad == 0).all()
+
+
+def test_ordinal_gradient_survives_scores_far_beyond_the_thresholds():
+    """A difference of two sigmoids would be 0 there, and its logarithm infinite."""
+    scores = torch.tensor([200.0, -200.0, 200.0]).requires_grad_()
+    thresholds = torch.tensor([-1.0, 1.0]).requires_grad_()
+    loss = cumulative_link_loss(scores, thresholds, torch.tensor([1, 1, 0]))
+    loss.backward()
+    assert loss.item() == pytest.approx((199 + 199 + 201) / 3, rel=1e-3)
+    assert scores.grad.tolist() == pytest.approx([1 / 3, -1 / 3, 1 / 3])
+    assert torch.isfinite(thresholds.grad).all()
+
+
+def test_ordinal_gradient_of_the_thresholds_is_that_of_finite_differences():
+    scores, grades = torch.tensor([0.3, -2.0, 1.0, 0.2], dtype=torch.float64), torch.tensor([3, 0, 1, 2])
+    assert torch.autograd.gradcheck(
+        lambda thresholds: cumulative_link_loss(scores, thresholds, grades), [THRESHOLDS.clone().requires_grad_()]
+    )
+
+
+def test_ordinal_starts_at_the_shares_of_the_grades():
+    counts = torch.tensor([40, 20, 0, 139])  # with one more of each: 41, 21, 1 and 140 of 203
+    thresholds = starting_thresholds(counts)
+    assert torch.sigmoid(thresholds).tolist() == pytest.approx([41 / 203, 62 / 203, 63 / 203])
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (
+            lambda: cumulative_link_loss(torch.zeros(2), torch.zeros(1), torch.zeros(3, dtype=torch.long)),
+            r"got \(2,\) and \(3,\)",
+        ),
+        (lambda: cumulative_link_loss(torch.zeros(1), torch.tensor([1.0, 1.0]), torch.tensor([0])), "must rise"),
+        (lambda: cumulative_link_loss(torch.zeros(1), torch.zeros(0), torch.tensor([0])), "must rise"),
+        (
+            lambda: cumulative_link_loss(torch.zeros(2), torch.tensor([0.0, 1.0]), torch.tensor([0, 3])),
+            r"from 0 to 2, or -1 for none; got \[0, 3\]",
+        ),
+        (
+            lambda: cumulative_link_loss(torch.zeros(1), torch.tensor([0.0, 1.0]), torch.tensor([-2])),
+            "from 0 to 2, or -1",
+        ),
         (lambda: convirt_loss(torch.eye(2), torch.eye(3, 2), 1.0), r"\(2, 2\) and \(3, 2\)"),
         (lambda: convirt_loss(torch.eye(2), torch.eye(2, 3), 1.0), r"\(2, 2\) and \(2, 3\)"),
         (lambda: convirt_loss(torch.zeros(0, 2), torch.zeros(0, 2), 1.0), "empty batch"),

@@ -14,6 +14,7 @@ from modeling_lumbarclip.losses_lumbarclip import info_nce_loss, lumbarclip_loss
 from tests.train.objectives.gradients import gradients_of, load_trained, targets_of
 from train.objectives import OBJECTIVES, build_objective
 from train.objectives.objective import ModelWithObjective, Pairs, TrainingTargets, keep_local
+from train.objectives.ordinal import cumulative_link_loss
 from train.objectives.supervised import supervised_loss
 
 PROJECT = Path(__file__).parents[3]
@@ -67,6 +68,7 @@ def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
         "gloria": {"region_projection.weight": (8, 24), "word_projection.weight": (8, 16)},
         "supervised": {"class_head.weight": (2, 24), "class_head.bias": (2,)},
         "image_grades": {"grade_head.weight": (2, 24), "grade_head.bias": (2,)},
+        "ordinal": {"scale": (1,), "score_head.weight": (1, 24)},
     }
 
 
@@ -77,8 +79,9 @@ def test_gloria_works_with_any_head(projection, tiny_config, tiny_inputs):
     assert torch.isfinite(ModelWithObjective(model, build_objective("gloria", model))(dict(tiny_inputs))[0])
 
 
-def test_supervised_trains_the_vision_tower_alone(tiny_model):
-    build_objective("supervised", tiny_model, TARGETS)
+@pytest.mark.parametrize("name", ["supervised", "ordinal"])
+def test_what_reads_no_text_trains_the_vision_tower_alone(name, tiny_model):
+    build_objective(name, tiny_model, TARGETS)
     trained = {name.partition(".")[0] for name, parameter in tiny_model.named_parameters() if parameter.requires_grad}
     assert trained == {"vision_model"}
 
@@ -101,6 +104,25 @@ def test_supervised_meets_splits_with_and_without_the_class_none_of_these(tiny_m
         assert objective(pairs[0]) == objective(pairs[1])
 
 
+@pytest.mark.parametrize("grade_names", ["AB", "12345", "01234", "ABCD"])
+def test_ordinal_learns_any_scale_on_the_features_of_the_vision_tower(grade_names, tiny_model, tiny_inputs):
+    grades = torch.tensor([0, len(grade_names) - 1, -1, 0])
+    targets = TrainingTargets(grades=grades, grade_names=tuple(grade_names))
+    objective = OBJECTIVES["ordinal"](tiny_model, targets)
+    assert len(objective.thresholds) == len(grade_names) - 1 and (objective.thresholds.diff() > 0).all()
+    output = tiny_model(**tiny_inputs)
+    scores = output.image_features @ objective.score_head.weight[0]
+    expected = cumulative_link_loss(scores, objective.thresholds, grades)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=100.0)
+    for step in range(3):
+        loss = objective(Pairs(output=output, grades=grades), gather=keep_local)
+        assert step or loss.item() == pytest.approx(expected.item())
+        optimizer.zero_grad()
+        loss.backward(retain_graph=True)
+        optimizer.step()
+    assert (objective.thresholds.diff() > 0).all()  # however far an update goes
+
+
 def test_objectives_without_their_labels_are_refused(tiny_model):
     for name in ("medclip", "supervised"):
         with pytest.raises(ValueError, match="no training pair has one.*--target_columns labels.*--objectives clip"):
@@ -115,6 +137,9 @@ LACKING = [
     ),
     ("polarity", {"states": torch.ones(4, 2)}, r"no class is both stated and denied in the training pairs \(a, b\)"),
     ("polarity", {"states": torch.full((4, 2), -1.0)}, "no class is both stated and denied"),
+    ("ordinal", {"grades": None}, "OrdinalObjective learns from grades, but no training pair has one.*column `grade`"),
+    ("ordinal", {"grades": torch.full((4,), -1)}, "learns from grades, but no training pair has one"),
+    ("ordinal", {"grades": torch.tensor([1, -1, 1, 1])}, "order of grades, but all training pairs.* have 2: leave"),
     ("counterfactual", {"num_counterfactuals": 0}, "finds none to change in any training report.*parse_reports"),
 ]
 

@@ -141,6 +141,13 @@ def test_a_report_of_older_metrics_says_nothing_of_wordings():
     assert "nseen" not in report and "olarity" not in report and "“There is LBP.”" in report
 
 
+def test_baselines_are_explained_and_one_that_could_not_be_had_says_why():
+    report = run_report(made(), DRAWN)
+    assert "*Texture, boosted trees*: " in report and "is left out" not in report  # older results do not know
+    report = run_report(made() | {"left_out_baselines": {"imagenet": "the Hub cannot be reached"}}, DRAWN)
+    assert "*ImageNet tower* is left out: `the Hub cannot be reached`." in report
+
+
 def test_the_scope_is_a_line_with_what_is_held_back():
     measured = {"value": 0.03, "low": 0.004, "high": 0.116, "n": 270}
     counts = {"aim": 0.05, "num_validation_patients": 45, "num_patients": 12}

@@ -7,9 +7,10 @@ training and validation. Then the regression is fitted again on both splits and 
 that it has seen, they would be too far apart. A grade beyond all that occur is never predicted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.linear_model import Ridge
@@ -28,7 +29,7 @@ PENALTY_GRID = tuple(10.0**power for power in range(-1, 6))
 class Grader:
     """A fitted grade probe."""
 
-    regression: Pipeline  # scaler and ridge regression
+    regression: Any  # its `predict` gives a number for each row, (N,); here scaler and ridge regression
     cut_points: Array  # outputs above the i-th are graded above i; (grades - 1,), rising
 
     def predict(self, features: Array) -> Array:
@@ -36,8 +37,25 @@ class Grader:
         return np.searchsorted(self.cut_points, self.regression.predict(features))
 
 
-def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array | None:
-    """Fit the grade probe on features, by split of shape (N, D), and predict the test split.
+class GradesRows(Protocol):
+    """What a fitted probe of grades can do."""
+
+    def predict(self, features: Array) -> Array:
+        """Grade indices of rows of features. Shape (N,)."""
+
+
+FitGrader = Callable[[Mapping[str, Array], Mapping[str, Array], int], GradesRows]
+
+
+def grade_probe(
+    features: Mapping[str, Array], targets: Mapping[str, Targets], fit: FitGrader | None = None
+) -> Array | None:
+    """Fit a probe of grades on features, by split of shape (N, D), and predict the test split.
+
+    Args:
+        features: By split.
+        targets: By split.
+        fit: Makes the probe of features and grade indices by split, and the number of grades; None: `fit_grader`.
 
     Returns:
         Grade of each test row, -1 where it has none, shape (N,); None if one of the splits has no graded row.
@@ -48,7 +66,7 @@ def grade_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -
     features = {split: features[split][rows] for split, rows in graded.items()}
     grades = {split: targets[split].grades[rows] for split, rows in graded.items()}
     predicted = np.full(len(targets["test"]), -1)
-    grader = fit_grader(features, grades, len(targets["test"].grade_names))
+    grader = (fit or fit_grader)(features, grades, len(targets["test"].grade_names))
     predicted[graded["test"]] = grader.predict(features["test"])
     return predicted
 
@@ -71,10 +89,12 @@ def grade_measures(targets: Targets, predicted: Array) -> dict[str, Measure]:
     }
 
 
-def grade_estimates(targets: Targets, predicted: Array, resampling: Resampling) -> dict[str, Estimate]:
-    """Estimate the metrics of `grade_measures`, each as `grade_NAME`."""
+def grade_estimates(
+    targets: Targets, predicted: Array, resampling: Resampling, prefix: str = "grade"
+) -> dict[str, Estimate]:
+    """Estimate the metrics of `grade_measures`, each as `PREFIX_NAME`."""
     estimates = estimates_of(grade_measures(targets, predicted), resampling)
-    return {f"grade_{name}": estimate for name, estimate in estimates.items()}
+    return {f"{prefix}_{name}": estimate for name, estimate in estimates.items()}
 
 
 def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:
@@ -92,9 +112,22 @@ def fit_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_g
     ]
     best = int(np.argmin([((output - grades["validation"]) ** 2).mean() for output in outputs]))
     all_grades = np.concatenate([grades["train"], grades["validation"]])
-    shares = np.bincount(all_grades, minlength=num_grades).cumsum() / len(all_grades)
+    regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)
+    return Grader(regression, cut_points_by_rank(outputs[best], all_grades, num_grades))
+
+
+def cut_points_by_rank(outputs: Array, grades: Array, num_grades: int) -> Array:
+    """Cut the outputs of unseen rows so that each grade comes out as often as it occurs in `grades`.
+
+    Returns:
+        Shape (grades - 1,), rising.
+
+    Example:
+        >>> cut_points_by_rank(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]), 3).tolist()
+        [1.5, inf]
+    """
+    shares = np.bincount(grades, minlength=num_grades).cumsum() / len(grades)
     # The cut-point of a grade that never occurs is infinite: at the least or greatest output, rounding would decide.
     outside = np.where(shares <= 0, -np.inf, np.inf)
-    cut_points = np.where((shares > 0) & (shares < 1), np.quantile(outputs[best], shares), outside)[:-1]
-    regression = fitted(PENALTY_GRID[best], np.concatenate([features["train"], features["validation"]]), all_grades)
-    return Grader(regression, cut_points)
+    cut_points: Array = np.where((shares > 0) & (shares < 1), np.quantile(outputs, shares), outside)[:-1]
+    return cut_points

@@ -8,7 +8,8 @@ Cross-validation over training patients cannot choose C: the encoder has been tr
 of them is not new to it, as the test patients are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +22,8 @@ from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import Targets
 
 REGULARISATION_GRID = tuple(10.0**power for power in range(-4, 3))
+
+Fit = Callable[[Mapping[str, Array], Mapping[str, Array]], Any]
 
 
 def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
@@ -36,8 +39,16 @@ def logistic_probe(features: Mapping[str, Array], targets: Mapping[str, Targets]
         ValueError: If the rows of features and targets differ, or a feature is not finite.
     """
     check_features(features, targets)
+    return label_probabilities(features, targets, fit_classifier)
+
+
+def label_probabilities(features: Mapping[str, Array], targets: Mapping[str, Targets], fit: Fit) -> Array:
+    """Predict exclusive labels by one classifier, and other labels by one each; see `logistic_probe`.
+
+    `fit` makes a classifier of scikit-learn from features (N, D) and class indices (N,), both by split.
+    """
     probe = _class_probabilities if targets["test"].exclusive else _finding_probabilities
-    return probe(features, targets)
+    return probe(features, targets, fit)
 
 
 def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Pipeline:
@@ -66,7 +77,7 @@ def fit_classifier(features: Mapping[str, Array], classes: Mapping[str, Array]) 
     )
 
 
-def _class_probabilities(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
+def _class_probabilities(features: Mapping[str, Array], targets: Mapping[str, Targets], fit: Fit) -> Array:
     test = targets["test"]
     classes = {split: of_split.classes for split, of_split in targets.items()}
     seen = np.unique(np.concatenate([classes["train"], classes["validation"]]))
@@ -74,12 +85,12 @@ def _class_probabilities(features: Mapping[str, Array], targets: Mapping[str, Ta
     if len(seen) == 1:  # nothing to learn: the one class is predicted
         probabilities[:, seen] = 1.0
         return probabilities
-    classifier = fit_classifier(features, classes)
+    classifier = fit(features, classes)
     probabilities[:, classifier.classes_] = classifier.predict_proba(features["test"])
     return probabilities
 
 
-def _finding_probabilities(features: Mapping[str, Array], targets: Mapping[str, Targets]) -> Array:
+def _finding_probabilities(features: Mapping[str, Array], targets: Mapping[str, Targets], fit: Fit) -> Array:
     test = targets["test"]
     learned_from = np.concatenate([targets["train"].labels, targets["validation"].labels])
     unlearnable = unlearnable_findings(learned_from, test.label_names)
@@ -87,5 +98,5 @@ def _finding_probabilities(features: Mapping[str, Array], targets: Mapping[str, 
     for k in range(len(test.label_names)):
         if k not in unlearnable:
             present = {split: of_split.labels[:, k].astype(int) for split, of_split in targets.items()}
-            probabilities[:, k] = fit_classifier(features, present).predict_proba(features["test"])[:, 1]
+            probabilities[:, k] = fit(features, present).predict_proba(features["test"])[:, 1]
     return probabilities

@@ -18,6 +18,8 @@ METRIC_IDS = {
     "minority_recall": "recall",
     "grade_quadratic_kappa": "cohen_kappa",
     "grade_mean_absolute_error": "mae",
+    "ordinal_grade_quadratic_kappa": "cohen_kappa",
+    "ordinal_grade_mean_absolute_error": "mae",
 }
 PIPELINE_TAG = "zero-shot-image-classification"
 EMISSIONS_SOURCE = (

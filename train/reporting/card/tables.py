@@ -6,7 +6,15 @@ from typing import Any
 from data_scripts.system.markdown import markdown_table
 from train.evaluation.statistics.spreads import POLARITY, SINGLE, spread_name
 from train.reporting.classifier_report import SYSTEMS
-from train.reporting.run_report import MODEL, STATES, asks_unseen_wordings, probe_differences, probe_metrics
+from train.reporting.run_report import (
+    GRADE_KAPPAS,
+    MODEL,
+    STATES,
+    asks_unseen_wordings,
+    left_out_baselines,
+    probe_differences,
+    probe_metrics,
+)
 from train.reporting.tables import (
     Entry,
     counts_table,
@@ -48,6 +56,7 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "headline_table": systems_table({first: of_model, **prompts, **dict(others)}, shown) if leading else "",
         "baselines": list(metrics["baselines"]),
+        "left_out_baselines": left_out_baselines(metrics),
         "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
         "differences_table": systems_table(differences, compared) if compared else "",
         "retrieval_table": retrieval_table(metrics["retrieval"]),
@@ -70,7 +79,7 @@ def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "all_metrics_table": metrics_table({"images": fine_tuned, "patients": metrics["patients"]}),
         "differences_table": systems_table({"fine-tuned − linear probe": difference}, list(difference)),
         "label_table": counts_table("label", metrics["dataset"]["labels"]),
-        **{"baselines": [], "retrieval_table": "", "prompts": {}, "unseen_wordings": {}},
+        **{"baselines": [], "left_out_baselines": {}, "retrieval_table": "", "prompts": {}, "unseen_wordings": {}},
         **{"asked": "", "wordings_table": "", "polarity_table": ""},
         "undefined": undefined_notes([fine_tuned]),
     }
@@ -87,9 +96,9 @@ def headline_metrics(linear_probe: Mapping[str, Entry]) -> list[str]:
         ['macro_auroc', 'grade_quadratic_kappa']
     """
     if not {"macro_auroc", "macro_f1"} & linear_probe.keys():
-        return [name for name in linear_probe if name.startswith("grade_")]
+        return [name for name in linear_probe if "grade_" in name]
     of_labels = ("macro_auroc",) if "macro_auroc" in linear_probe else ("macro_f1", "balanced_accuracy")
-    return [name for name in (*of_labels, "grade_quadratic_kappa") if name in linear_probe]
+    return [name for name in (*of_labels, *GRADE_KAPPAS) if name in linear_probe]
 
 
 def calibration_table(metrics: Mapping[str, Any]) -> str:

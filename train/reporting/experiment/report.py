@@ -11,7 +11,7 @@ from train.reporting.experiment import tables
 from train.reporting.figures.experiment import draw_charts
 from train.reporting.figures.style import save_figures
 from train.reporting.rendering import TEMPLATES, fill_template, html_page
-from train.reporting.run_report import SYSTEM_NAMES, opening_values
+from train.reporting.run_report import SYSTEM_NAMES, left_out_baselines, opening_values
 from train.reporting.tables import format_entry, undefined_notes
 
 LEVEL = 0.05  # of Holm's correction
@@ -98,6 +98,8 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "undefined": undefined_notes(
             metrics for system in tables.everything(results).values() for metrics in system["metrics"].values()
         ),
+        "baselines": list(results["baselines"]),
+        "left_out_baselines": left_out_baselines(results),
         "left_out": results["left_out_predictions"],
     }
     return fill_template(TEMPLATES / "experiment_report.md.jinja", values) + "\n"

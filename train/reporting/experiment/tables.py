@@ -62,8 +62,9 @@ def headline_table(results: Mapping[str, Any]) -> str:
     columns = {(group, metric): metric_name(metric)}
     columns |= {(group, name): metric_name(name) for name in HEADLINE_COLUMNS if _any_has(systems, group, name)}
     columns = dict(sorted(columns.items(), key=lambda column: column[0] != (group, metric)))
-    if _any_has(systems, "grade/unprojected", "quadratic_kappa"):
-        columns["grade/unprojected", "quadratic_kappa"] = "grade quadratic kappa"
+    for probe in ("grade", "ordinal_grade"):
+        if _any_has(systems, f"{probe}/unprojected", "quadratic_kappa"):
+            columns[f"{probe}/unprojected", "quadratic_kappa"] = readable(f"{probe}_quadratic_kappa")
     rows = _rows(systems, columns)
     entries = [metric_of(system, group, metric) or {} for system in systems.values()]
     spreads = [entry.get("standard_deviation_of_seeds") for entry in entries]

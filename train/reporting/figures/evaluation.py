@@ -28,7 +28,7 @@ from train.reporting.figures.plots import (
     training_curves,
     wordings_chart,
 )
-from train.reporting.run_report import GRADED_BY, compared_metrics, describe_dataset, probe_metrics
+from train.reporting.run_report import GRADE_KAPPAS, GRADED_BY, compared_metrics, describe_dataset, probe_metrics
 from train.reporting.tables import readable
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5
@@ -112,7 +112,7 @@ def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str)
         rows = compared_metrics(results)
         axis_label, chance = "share, F1 or kappa", None
     else:
-        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), "grade_quadratic_kappa"]
+        rows = ["macro_auroc", *(f"auroc/{name}" for name in targets.label_names), *GRADE_KAPPAS]
         rows = [row for row in rows if row in results["linear_probe"]]
         axis_label, chance = "AUROC or kappa", 0.5
     if all(of[row]["value"] is None for row in rows for of in systems.values() if row in of):

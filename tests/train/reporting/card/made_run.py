@@ -9,7 +9,7 @@ from typing import Any
 from train.training.run_folder import PACKAGES
 
 COMMAND = "python /mnt/smith/lumbarclip/train/pretrain.py train/configs/made.yaml --output_dir /mnt/smith/made"
-BASELINES = ("majority", "untrained", "pixel_pca", "hog", "no_pixels")
+BASELINES = ("majority", "untrained", "pixel_pca", "hog", "texture", "imagenet", "no_pixels")
 
 
 class Numbers:
@@ -35,7 +35,7 @@ class Numbers:
 def made_metrics(numbers: Numbers, *, findings: bool = False) -> dict[str, Any]:
     """A small `metrics.json`, of exclusive classes or of findings that exclude nothing."""
     of_labels = ("macro_auroc", "macro_f1") if findings else ("accuracy", "macro_f1", "balanced_accuracy")
-    names = (*of_labels, "expected_calibration_error", "grade_quadratic_kappa")
+    names = (*of_labels, "expected_calibration_error", "grade_quadratic_kappa", "ordinal_grade_quadratic_kappa")
     labels = ["disc bulging", "spondylolisthesis", "No Finding"] if findings else ["LBP", "No Finding"]
     recall = [
         f"{way}_{what}_at_{k}"

@@ -122,8 +122,8 @@ def test_template_has_no_number_and_no_idle_placeholder(tmp_path):
 @pytest.mark.parametrize(
     ("findings", "columns"),
     [
-        (False, ["macro_f1", "balanced_accuracy", "grade_quadratic_kappa"]),
-        (True, ["macro_auroc", "grade_quadratic_kappa"]),
+        (False, ["macro_f1", "balanced_accuracy", "grade_quadratic_kappa", "ordinal_grade_quadratic_kappa"]),
+        (True, ["macro_auroc", "grade_quadratic_kappa", "ordinal_grade_quadratic_kappa"]),
     ],
 )
 def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):

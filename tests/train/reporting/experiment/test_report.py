@@ -217,6 +217,13 @@ def test_the_report_of_an_experiment_warns_of_its_starting_weights(whole):
     assert "**Starting weights**: Its starting weights were trained on other rows" in experiment_report(warned, [])
 
 
+def test_baselines_are_explained_and_one_that_could_not_be_had_says_why(whole):
+    report = experiment_report(whole, [])
+    assert "*Pixel PCA* and *HOG*: " in report and "is left out" not in report
+    report = experiment_report(whole | {"left_out_baselines": {"imagenet": "the Hub cannot be reached"}}, [])
+    assert "*ImageNet tower* is left out: `the Hub cannot be reached`." in report
+
+
 def test_sections_without_anything_to_show_are_left_out():
     targets = finding_targets()
     answers = {"LumbarCLIP": [finding_answers(targets)], "CLIP": [finding_answers(targets, seed=1)]}
