@@ -278,23 +278,36 @@ def _texts(text: Any) -> str | list[str] | None:
 
 def _of_grades(label: str, anatomy: str) -> tuple[list[str], list[str]]:
     """List sentences of the grades that a class names, "KL 2", "KL >= 2" or "KL 3-4", and of the others; or none."""
+    texts: tuple[list[str], list[str]] = ([], [])
+    scale, *groups = grades_named(label, anatomy) or ("", (), ())
+    for sentences, grades in zip(texts, groups, strict=True):
+        for grade in grades:
+            described = GRADE_SENTENCES.get(scale, {}).get(grade)
+            sentences.extend([f"{scale} grade {grade}.", *([described] if described else [])])
+    return texts
+
+
+def grades_named(label: str, anatomy: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+    """Read a class that names grades of the anatomy's scale: the scale, these grades, and the others, if there are any.
+
+    Example:
+        >>> grades_named("KL >= 3", "knee"), grades_named("disc bulge", "lumbar spine")
+        (('Kellgren-Lawrence', ('3', '4'), ('0', '1', '2')), None)
+    """
     if anatomy not in GRADE_SCALES:
-        return [], []
+        return None
     scale, grades, spelling = GRADE_SCALES[anatomy]
     signs = "|".join(COMPARISONS)
     pattern = rf"(?:{spelling})(?:\W*grades?)?\W*?({signs})?[\s:=-]*(\d|[IV]+)(?:\s*(?:-|–|to|or|and)\s*(\d|[IV]+))?"
     if (named := re.fullmatch(pattern, label.strip(), re.IGNORECASE)) is None:
-        return [], []
+        return None
     first, last = (ROMAN.get(found.upper(), found) for found in (named[2], named[3] or named[2]))
     if first not in grades or last not in grades:
-        return [], []
-    is_named = COMPARISONS.get(named[1])
-    texts: tuple[list[str], list[str]] = ([], [])
-    for grade in grades:
-        holds = is_named(grade, first) if is_named else first <= grade <= last
-        described = GRADE_SENTENCES.get(scale, {}).get(grade)
-        texts[0 if holds else 1].extend([f"{scale} grade {grade}.", *([described] if described else [])])
-    return texts if all(texts) else ([], [])
+        return None
+    compare = COMPARISONS.get(named[1])
+    held = tuple(grade for grade in grades if (compare(grade, first) if compare else first <= grade <= last))
+    others = tuple(grade for grade in grades if grade not in held)
+    return (scale, held, others) if held and others else None
 
 
 def _filled(templates: list[str], label: str) -> list[str]:

@@ -355,11 +355,15 @@ def test_a_killed_experiment_repeats_no_finished_run_and_gives_the_same_predicti
     assert_same_predictions(settings, in_folds)
 
 
+ALL = {"lumbarclip": 1.0, "polarity": 0.5, "instance": 0.5, "counterfactual": 0.5}
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_experiment_of_one(tiny_dataset_folder, tmp_path):
     """Also after a run that diverges in both."""
     systems = {
         "Ours": {"system": "lumbarclip"},
+        "All": {"system": "lumbarclip", "objectives": ALL},
         "Hot": {"system": "clip", "learning_rate": 1e30, "warmup_ratio": 0.0, "max_grad_norm": 1e30},
         "Labels": {"system": "supervised"},
         "Untrained": {"system": "untrained"},
@@ -377,6 +381,9 @@ def test_two_processes_give_the_experiment_of_one(tiny_dataset_folder, tmp_path)
     assert states_of(halved) == states_of(settings) and states_of(settings)["hot-seed0"] == "diverged"
     assert_same_predictions(halved, settings)
     assert summaries_of(halved)["ours-seed0"]["pairs_seen"] == 80
+    one, two = (read_history(tmp_path / folder / "runs" / "all-seed0") for folder in ("one", "two"))
+    for name in (f"{objective}_loss" for objective in ALL):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], abs=1e-5), name
 
 
 @pytest.mark.slow

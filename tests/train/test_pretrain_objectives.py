@@ -83,6 +83,48 @@ def test_an_interrupted_run_resumes_with_the_parameters_of_its_objective(setting
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+ALL = {"lumbarclip": 1.0, "polarity": 0.5, "instance": 0.25, "counterfactual": 2.0}
+
+
+@pytest.mark.slow
+def test_the_history_tells_each_term_and_a_resumed_run_shows_the_same_wordings(settings, tmp_path, monkeypatch):
+    """With accumulation, and killed between two epochs."""
+    settings |= {"objectives": ALL, "gradient_accumulation_steps": 2, "batch_size": 4}
+    uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
+    run_here(uninterrupted)
+    lines = history(uninterrupted)
+    for line in lines:
+        assert sum(weight * line[f"{name}_loss"] for name, weight in ALL.items()) == pytest.approx(
+            line["loss"], rel=1e-5
+        )
+        of_validation = [line.get(f"validation_{name}_loss", 0) * weight for name, weight in ALL.items()]
+        assert sum(of_validation) == pytest.approx(line.get("validation_loss", 0), rel=1e-5)
+    assert lines[-1]["polarity_loss"] < lines[0]["polarity_loss"] - 0.1
+
+    log = loop.log
+
+    def log_until_killed(line, *args):
+        if line["update"] == 12:
+            raise KilledError
+        log(line, *args)
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(loop, "log", log_until_killed)
+        run_here({**settings, "save_every": 7})
+    run_here({**settings, "save_every": 7, "resume": True})
+    timeless = [[{**line, "pairs_per_second": 0} for line in history(run)] for run in (settings, uninterrupted)]
+    assert timeless[0] == timeless[1]
+
+
+def test_objectives_that_find_nothing_to_learn_say_so_before_a_folder_is_made(settings, tmp_path, caplog):
+    bare = relabelled(settings, tmp_path, [1])
+    with pytest.raises(ValueError, match="no class is both stated and denied.*LBP, No Finding.*--objectives clip"):
+        run_here({**bare, "objectives": {"clip": 1, "polarity": 1}})
+    for objectives in ("instance", "counterfactual"):  # which need no class
+        run_here({**bare, "objectives": objectives, "max_updates": 1, "overwrite": True})
+        assert len(history(bare)) == 1
+
+
 def relabelled(settings, tmp_path, labels):
     """The same dataset, all rows of which have these labels."""
     folder = tmp_path / "relabelled"

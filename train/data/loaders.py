@@ -17,6 +17,7 @@ from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import read_dataset
 from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
@@ -26,6 +27,7 @@ from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, Trainin
 from train.data.image_augmentation import vary_images
 from train.data.image_cache import decode_images, normalise
 from train.data.report_texts import augmented_texts, parts_of_texts
+from train.data.statement_banks import finding_states
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +141,7 @@ def target_classes(
     return torch.cat([classes, without_class], dim=1) if without_class.any() else classes
 
 
-def pair_targets(dataset: Dataset, inputs: Set[str], even_if_none: bool = False) -> Batch:
+def pair_targets(dataset: Dataset, inputs: Set[str], labels_from: str | None, even_if_none: bool = False) -> Batch:
     """Read what objectives learn besides the report, by the names in their inputs: a row for each of the R pairs.
 
     `classes`: multi-hot classes of the column `labels`, as in `target_classes` (R, K). `states`: whether each of the F
@@ -151,7 +153,8 @@ def pair_targets(dataset: Dataset, inputs: Set[str], even_if_none: bool = False)
     if "classes" in inputs and (classes := target_classes(dataset, ["labels"], even_if_none=even_if_none)) is not None:
         targets["classes"] = classes
     if "states" in inputs:
-        targets["states"] = finding_states(dataset)
+        names = dataset.features["labels"].feature.names
+        targets["states"] = finding_states(dataset, names, labels_from)
     if "grades" in inputs:
         targets["grades"] = torch.tensor(grades)
     if "facts" in inputs:
@@ -161,16 +164,6 @@ def pair_targets(dataset: Dataset, inputs: Set[str], even_if_none: bool = False)
         facts = [ids.setdefault(fact, len(ids)) for fact in zip(report_ids.tolist(), labels, grades, strict=True)]
         targets["facts"] = torch.tensor(facts)
     return targets
-
-
-def finding_states(dataset: Dataset) -> Tensor:
-    """Read the states of the classes from the labels: a row that was labelled has or lacks each. Shape (R, F)."""
-    states = torch.full((len(dataset), len(dataset.features["labels"].feature.names)), -1)
-    for row, present in enumerate(dataset["labels"][:]):
-        if present is not None:
-            states[row] = 0
-            states[row, present] = 1
-    return states
 
 
 def text_and_patient_ids(dataset: Dataset) -> tuple[Indices, Indices]:
@@ -234,7 +227,9 @@ class PairedRows(TorchDataset):
 
     Row `R * k + row` is `row` with its augmented text k, as in `TrainingSet`. `target_classes` explains the options of
     classes, `parts_of_texts` and `augmented_texts` those of texts. `inputs` names what else the objectives of the run
-    read, as `Objective` does: classes, states, grades, facts, counterfactuals, flipped_images, image_views.
+    read, as `Objective` does: classes, states, grades, facts, counterfactuals, flipped_images, image_views. Where the
+    labels are from decides the states, see `finding_states`. A pair whose text has counterfactuals shows one of them in
+    this share of its draws.
     """
 
     def __init__(
@@ -251,12 +246,14 @@ class PairedRows(TorchDataset):
         texts_per_pair: int = 1,
         show_progress: bool = True,
         inputs: Set[str] = frozenset(),
+        labels_from: str | None = None,
+        counterfactual_share: float = 1.0,
     ) -> None:
         self.processor, self.seed, self.augment, self.texts_per_pair = processor, seed, augment, texts_per_pair
-        self.inputs = inputs
+        self.inputs, self.counterfactual_share = inputs, counterfactual_share
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
-        self.targets = pair_targets(dataset, inputs, classes_even_if_none)
+        self.targets = pair_targets(dataset, inputs, labels_from, classes_even_if_none)
         self.finding_names: list[str] = dataset.features["labels"].feature.names
         self.grade_names: list[str] = getattr(dataset.features["grade"], "names", [])
         self.sources: list[str] = dataset["source"][:]
@@ -272,13 +269,27 @@ class PairedRows(TorchDataset):
         )
         texts = {*self.reports, *(text for of_row in self.augmented_texts for wordings in of_row for text in wordings)}
         self.parts = parts_of_texts(texts, text_unit)
-        distinct = sorted({part for parts in self.parts.values() for part in parts})
+        # Of each part of a report.
+        self.counterfactuals: dict[str, list[str]] = {}
+        if "counterfactuals" in inputs:
+            from data_scripts.augmentations.counterfactuals import counterfactual_reports
+
+            of_reports = sorted({part for report in set(self.reports) for part in self.parts[report]})
+            for part in tqdm(of_reports, desc="changing facts", unit=" texts", disable=not show_progress):
+                self.counterfactuals[part] = [text for _, text in counterfactual_reports(part)]
+        parts = {part for parts in self.parts.values() for part in parts}
+        distinct = sorted(parts.union(*self.counterfactuals.values()))
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
         self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
 
     def __len__(self) -> int:
         """Pairs, each counted once."""
         return len(self.reports)
+
+    @property
+    def num_counterfactual(self) -> int:
+        """Pairs whose text has a counterfactual."""
+        return sum(any(self.counterfactuals.get(part) for part in self.parts[report]) for report in self.reports)
 
     def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
         """Make a batch of the rows.
@@ -287,7 +298,8 @@ class PairedRows(TorchDataset):
             `pixel_values` (B, 3, S, S); `input_ids`, `attention_mask` (U, T) and `text_index` (B,), the row of
             `input_ids` for each pair; with augmented texts the same with the prefix `augmented_`; with classes
             `labels` (B, K); `rows` (B,). And of the `inputs`: `classes` (B, K), `states` (B, F), `grades` and `facts`
-            (B,); `flipped_pixel_values` and `view_pixel_values` (B, 3, S, S).
+            (B,); `counterfactual_input_ids` and `_attention_mask` (m, T), and `counterfactual_rows` (m,), the place of
+            the pair that each is of; `flipped_pixel_values` and `view_pixel_values` (B, 3, S, S).
         """
         pairs = [row % len(self) for _, row in rows]
         index = torch.tensor(pairs)
@@ -305,7 +317,24 @@ class PairedRows(TorchDataset):
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         batch |= {name: of_rows[index] for name, of_rows in self.targets.items()}
+        if "counterfactuals" in self.inputs:
+            batch |= self._changed_texts(reports, generators)
         return batch | self._views(images, index, generators)
+
+    def _changed_texts(self, texts: list[str], generators: list[np.random.Generator]) -> Batch:
+        """Draw a counterfactual of some of the texts; each depends on its own pair alone."""
+        chosen = []
+        for place, (text, random) in enumerate(zip(texts, generators, strict=True)):
+            is_shown, changed = random.random() < self.counterfactual_share, self.counterfactuals[text]
+            if is_shown and changed:
+                chosen.append((place, changed[random.integers(len(changed))]))
+        token_ids = [self.token_ids[text] for _, text in chosen]
+        padded = self.processor.tokenizer.pad({"input_ids": token_ids}, return_tensors="pt") if chosen else {}
+        none = torch.zeros((0, 1), dtype=torch.long)
+        return {
+            **{f"counterfactual_{name}": padded.get(name, none) for name in ("input_ids", "attention_mask")},
+            "counterfactual_rows": torch.tensor([place for place, _ in chosen], dtype=torch.long),
+        }
 
     def _views(self, images: Tensor, index: Tensor, generators: list[np.random.Generator]) -> Batch:
         """Flip the images, and augment them a second time."""

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 ABOUT = ("anatomy", "license", "citation", "summary", "report_origin")
 UNKNOWN: dict[str, Any] = dict.fromkeys(
-    ("hub_id", "source", *ABOUT, "may_be_shared", "split_rule", "split_by", "deidentification")
+    ("hub_id", "source", *ABOUT, "labels_from", "may_be_shared", "split_rule", "split_by", "deidentification")
 )
 
 
@@ -72,8 +72,9 @@ def describe_data(name: str, dataset: Mapping[str, Dataset]) -> dict[str, Any]:
     Returns:
         `name`, `hub_id` (None for a folder), `synthetic`, `splits` (rows and patients of each), `planes` and
         `sequences` (rows of each in the training split); and from the build `source`, `anatomy` (of an older build,
-        that of the source which its rows name), `license`, `citation`, `summary`, `report_origin`, `may_be_shared`,
-        `split_rule`, `split_by` and `deidentification` (whether its check `passed`, and what was done with `ids`).
+        that of the source which its rows name), `license`, `citation`, `summary`, `report_origin`, `labels_from`
+        (`reports` that the report reader read, or the `source`), `may_be_shared`, `split_rule`, `split_by` and
+        `deidentification` (whether its check `passed`, and what was done with `ids`).
     """
     return {
         "name": Path(name).name,
@@ -132,9 +133,11 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 def _of_report(report: dict[str, Any]) -> dict[str, Any]:
     about, found = report.get("source", {}), report.get("deidentification")
+    read = report.get("labels", {}).get("from_reports")
     return {
         "source": about.get("name", report["arguments"]["source"]),
         **{key: about.get(key) for key in ABOUT},
+        "labels_from": None if read is None else "reports" if read else "source",
         "may_be_shared": report.get("may_be_shared"),
         "split_rule": report["split_rule"],
         "split_by": report["arguments"]["split_by"],

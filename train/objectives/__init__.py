@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from modeling_lumbarclip import LumbarCLIPModel
 from train.objectives.clip import CLIPObjective
 from train.objectives.convirt import ConVIRTObjective
+from train.objectives.counterfactual import CounterfactualObjective
 from train.objectives.gloria import GLoRIAObjective
+from train.objectives.instance import InstanceObjective
 from train.objectives.lumbarclip import LumbarCLIPObjective
 from train.objectives.medclip import MedCLIPObjective
 from train.objectives.objective import (
@@ -18,6 +20,7 @@ from train.objectives.objective import (
     Pairs,
     TrainingTargets,
 )
+from train.objectives.polarity import PolarityObjective
 from train.objectives.siglip import SigLIPObjective
 from train.objectives.supervised import SupervisedObjective
 
@@ -29,6 +32,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "gloria": GLoRIAObjective,
     "medclip": MedCLIPObjective,
     "supervised": SupervisedObjective,
+    "polarity": PolarityObjective,
+    "instance": InstanceObjective,
+    "counterfactual": CounterfactualObjective,
 }
 
 

@@ -118,6 +118,7 @@ class ObjectiveSettings:
 
     alpha: float = 0.5
     label_temperature: float | None = None
+    polarity_temperature: float = 0.15
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "ObjectiveSettings":
@@ -327,13 +328,13 @@ class ModelWithObjective(nn.Module):
             fields |= {name: words[name][index] for name in ("text_embeds", "token_features", "token_mask")}
         else:
             fields["text_embeds"] = self.embed_texts(*texts)[index]
-        for prefix in ("augmented", "counterfactual"):
-            if f"{prefix}_input_ids" in batch:
-                of_texts = self.embed_texts(batch[f"{prefix}_input_ids"], batch[f"{prefix}_attention_mask"])
-                if prefix == "augmented":
-                    fields["augmented_text_embeds"] = of_texts[batch.get("augmented_text_index", slice(None))]
-                else:
-                    pairs["counterfactual_embeds"] = of_texts
+        if "augmented_input_ids" in batch:
+            augmented = self.embed_texts(batch["augmented_input_ids"], batch["augmented_attention_mask"])
+            fields["augmented_text_embeds"] = augmented[batch.get("augmented_text_index", slice(None))]
+        if "counterfactual_input_ids" in batch:
+            changed = batch["counterfactual_input_ids"], batch["counterfactual_attention_mask"]
+            none = fields["text_embeds"][:0]  # a step may draw none, and a tower needs one
+            pairs["counterfactual_embeds"] = self.embed_texts(*changed) if len(changed[0]) else none
         return Pairs(output=LumbarCLIPOutput(**fields), **pairs)
 
     def _embed_images(self, pixel_values: Tensor) -> dict[str, Any]:

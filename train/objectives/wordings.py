@@ -39,7 +39,7 @@ class StepWordings:
         >>> texts = ["bulge"], ["no bulge", "no"]
         >>> wordings = StepWordings(texts, (1, 2), BertTokenizer(vocab=words), 8, seed=0, wordings_of_step=1)
         >>> [wordings.draw(torch.tensor(step))[0].tolist() for step in range(2)]
-        [[[[[2, 4, 3, 0]], [[2, 5, 3, 0]]]], [[[[2, 4, 3, 0]], [[2, 5, 4, 3]]]]]
+        [[[[[2, 4, 3, 0]], [[2, 5, 4, 3]]]], [[[[2, 4, 3, 0]], [[2, 5, 3, 0]]]]]
     """
 
     def __init__(

@@ -19,6 +19,9 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "polarity",
+    "instance",
+    "counterfactual",
 )
 
 
@@ -169,6 +172,7 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
 
@@ -219,7 +223,7 @@ class PretrainArguments(
             )
         describe_packaged(vars(self))  # or raises
         self._check_frozen()
-        for name in ("label_temperature", "power_watts", "carbon_intensity"):
+        for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, or left out; got {value}.")

@@ -2,13 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -20,7 +21,9 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, Lumb
 from modeling_lumbarclip.towers_lumbarclip import load_tower, load_vision_tower, max_text_tokens
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.packaged_towers import Role, find_tower, is_packaged, packaged_folder
+from train.data.statement_banks import trained_wordings
 from train.evaluation.questions import asked_about
+from train.objectives import inputs_of
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
 
@@ -67,7 +70,7 @@ def from_checkpoint(args: ModelArguments, anatomy: str | None = None) -> tuple[L
 
 
 def from_towers(
-    args: ModelArguments, train_split: Dataset, anatomy: str | None = None
+    args: PretrainArguments, train_split: Dataset, anatomy: str | None = None
 ) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
     """Join two towers, each pretrained or random, with new heads.
 
@@ -86,8 +89,7 @@ def from_towers(
         )
         text: Any = text_tower.config
     else:
-        rephrasings = (text for texts in train_split["rephrasings"] for text in texts)
-        tokenizer = learn_tokenizer([*train_split["report"], *rephrasings], args.vocabulary_size)
+        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -127,19 +129,19 @@ def from_towers(
 
 
 def load_towers(
-    args: ModelArguments, vision_args: dict[str, Any] | None
+    args: PretrainArguments, vision_args: dict[str, Any] | None
 ) -> tuple[PreTrainedModel | None, PreTrainedModel | None]:
     """Load the pretrained towers, vision and text; None for one that starts from random weights."""
     vision_tower = text_tower = None
-    if args.pretrained or is_packaged(args.vision):
+    if args.is_pretrained("vision"):
         vision_tower = load_vision_tower(tower_source(args.vision, "vision"), vision_args)
         _keep_name(vision_tower, args.vision)
-    if args.pretrained or is_packaged(args.text):
+    if args.is_pretrained("text"):
         text_tower = load_tower(tower_source(args.text, "text"))
         _keep_name(text_tower, args.text)
     if is_packaged(args.text):
         pooling = find_tower(args.text, "text").text_pooling
-        if pooling != args.text_pooling:
+        if pooling != args.text_pooling and PartialState().is_main_process:
             logger.warning(
                 "%s was trained with text_pooling %s, not %s: set --text_pooling %s.",
                 *(args.text, pooling, args.text_pooling, pooling),
@@ -166,6 +168,23 @@ def normalisation_of(vision_tower: PreTrainedModel | None) -> dict[str, Any]:
         return {}
     learned: dict[str, Any] = cast(Any, vision_tower.timm_model).pretrained_cfg
     return {"image_mean": list(learned["mean"]), "image_std": list(learned["std"])}
+
+
+def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+    """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
+    inputs = inputs_of(args.objectives)
+    yield from train_split["report"]
+    for texts in train_split["rephrasings"]:
+        yield from texts
+    if inputs & {"states", "grade_prompts"}:
+        features = train_split.features
+        grades = getattr(features["grade"], "names", []) if "grade_prompts" in inputs else []
+        yield from trained_wordings(features["labels"].feature.names, anatomy, grades)
+    if "counterfactuals" in inputs:
+        from data_scripts.augmentations.counterfactuals import counterfactual_reports
+
+        for report in sorted(set(train_split["report"])):
+            yield from (text for _, text in counterfactual_reports(report))
 
 
 def check_pooled_token(tokenizer: PreTrainedTokenizerBase, text_pooling: str) -> None:

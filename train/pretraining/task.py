@@ -19,6 +19,7 @@ from train.checkpoints.checkpoint import load_checkpoint
 from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
+from train.data.statement_banks import grade_bank, grade_scale, statement_bank
 from train.data.text_cache import TEXT_FEATURES, TextCache
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
@@ -26,6 +27,7 @@ from train.evaluation.features import encode_images_once
 from train.evaluation.statistics.metrics import Array
 from train.objectives import (
     OBJECTIVES,
+    CombinedObjective,
     ModelWithObjective,
     ObjectiveSettings,
     Pairs,
@@ -34,6 +36,8 @@ from train.objectives import (
     inputs_of,
 )
 from train.objectives.objective import keep_local
+from train.objectives.polarity import PolarityObjective
+from train.objectives.wordings import StepWordings
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
 from train.pretraining.initial_model import build_model
@@ -42,6 +46,9 @@ from train.training.run_folder import describe_start
 from train.training.task import Task
 
 logger = logging.getLogger(__name__)
+
+# Of the pairs of a step; each costs the time of a report.
+COUNTERFACTUAL_SHARE = 0.125
 
 
 class PretrainingTask(Task):
@@ -57,7 +64,7 @@ class PretrainingTask(Task):
         super().__init__(args)
         self.dataset = dataset
         self.start = describe_start(args.init_checkpoint, facts.rows_sha256) if args.init_checkpoint else None
-        self.anatomy = facts.description["anatomy"]
+        self.anatomy, self.labels_from = facts.description["anatomy"], facts.description["labels_from"]
         # The losses of the objectives in the steps of the last update.
         self.terms_of_update: deque[dict[str, float]] = deque(maxlen=args.gradient_accumulation_steps)
         grade_names = getattr(dataset["train"].features["grade"], "names", [])
@@ -77,7 +84,8 @@ class PretrainingTask(Task):
         # Convolutions are faster this way.
         torch.nn.Module.to(self.model.vision_model, memory_format=torch.channels_last)
         show = PartialState().is_main_process
-        self.train_rows, self.validation_rows = build_rows(args, self.dataset, self.processor, show)
+        rows = build_rows(args, self.dataset, self.processor, show, self.labels_from)
+        self.train_rows, self.validation_rows = rows
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
         labels = self.train_rows.labels
@@ -87,16 +95,20 @@ class PretrainingTask(Task):
                 "have classes, or build with --labels_from_reports.",
                 ", ".join(args.target_columns),
             )
-        if labels is not None and len(labels.unique(dim=0)) == 1:
+        for learned in (labels, self.train_rows.targets.get("classes")):
+            if learned is None or len(learned.unique(dim=0)) > 1:
+                continue
             raise ValueError(
-                f"All {len(labels)} training pairs have the same classes, so every report would match every image and "
+                f"All {len(learned)} training pairs have the same classes, so every report would match every image and "
                 "there is nothing to learn. To contrast pairs without classes, set --target_columns none (with "
                 "--objectives lumbarclip) or --objectives clip; or label the data."
             )
         trained = join_with_objective(args, self.model, self.processor, self.train_rows)
         if args.freeze:
-            trained.text_cache = self.text_cache = texts_of_run(trained, self.train_rows, self.validation_rows)
+            trained.text_cache = self.text_cache = collect_texts(trained, self.train_rows, self.validation_rows)
             trained.train(trained.training)
+        for warning in objective_warnings(trained.objective, self.train_rows) if show else ():
+            logger.warning(warning)
         self.objective = trained.objective.with_targets
         self.batch_statistics = BatchStatistics(
             *text_and_patient_ids(self.dataset["train"]),
@@ -166,7 +178,11 @@ class PretrainingTask(Task):
 
 
 def build_rows(
-    args: PretrainArguments, dataset: Mapping[str, Dataset], processor: LumbarCLIPProcessor, show_progress: bool
+    args: PretrainArguments,
+    dataset: Mapping[str, Dataset],
+    processor: LumbarCLIPProcessor,
+    show_progress: bool,
+    labels_from: str | None = None,
 ) -> tuple[PairedRows, PairedRows]:
     """Make the augmented pairs of `train` and the plain ones of `validation`.
 
@@ -176,7 +192,7 @@ def build_rows(
     inputs = inputs_of(args.objectives)
     target_columns = list[str](args.target_columns) if inputs & {"labels", "labels_if_any"} else []
     options: dict[str, Any] = {"count_absences": args.count_absences, "seed": args.seed, "inputs": inputs}
-    options["show_progress"] = show_progress
+    options |= {"show_progress": show_progress, "labels_from": labels_from}
     text_augmentation = args.text_augmentation if args.shows_augmented_texts else "none"
     train_rows = PairedRows(
         dataset["train"],
@@ -187,6 +203,7 @@ def build_rows(
         text_unit=args.text_unit,
         text_augmentation=text_augmentation,
         texts_per_pair=args.texts_per_pair,
+        counterfactual_share=COUNTERFACTUAL_SHARE,
     )
     validation_rows = PairedRows(
         dataset["validation"],
@@ -215,12 +232,52 @@ def join_with_objective(
         findings=rows.finding_names,
         grades=rows.targets.get("grades"),
         grade_names=rows.grade_names,
+        num_counterfactuals=rows.num_counterfactual,
     )
     objective = build_objective(args.objectives, model, targets, ObjectiveSettings.of(vars(args)))
-    return ModelWithObjective(model, objective)
+    statements, grade_prompts = step_wordings(args, processor, rows)
+    return ModelWithObjective(model, objective, statements, grade_prompts)
 
 
-def texts_of_run(trained: ModelWithObjective, *splits: PairedRows) -> TextCache:
+def step_wordings(
+    args: PretrainArguments, processor: LumbarCLIPProcessor, rows: PairedRows
+) -> tuple[StepWordings | None, StepWordings | None]:
+    """Tokenise the trained wordings that the objectives ask for: statements and denials (F, 2), and grades (G,).
+
+    Raises:
+        ValueError: If the name of a class or a grade cannot be worded.
+    """
+    inputs, options = inputs_of(args.objectives), (processor.tokenizer, processor.max_length, args.seed)
+    statements = grade_prompts = None
+    if "states" in inputs:
+        names = rows.finding_names
+        banks = [statement_bank(name, processor.anatomy, names) for name in names]
+        texts = [wordings.trained for bank in banks for wordings in (bank.stated, bank.denied)]
+        statements = StepWordings(texts, (len(banks), 2), *options)
+    if "grade_prompts" in inputs:
+        scale = grade_scale(rows.grade_names, processor.anatomy)
+        of_grades = [grade_bank(scale, grade, processor.anatomy).trained for grade in rows.grade_names]
+        grade_prompts = StepWordings(of_grades, (len(of_grades),), *options)
+    return statements, grade_prompts
+
+
+def objective_warnings(objective: CombinedObjective, rows: PairedRows) -> list[str]:
+    """Tell which findings and pairs teach an objective nothing."""
+    warnings = [
+        f"The objective polarity leaves out {', '.join(term.left_out)}: no training pair shows it, or each does."
+        for term in objective.terms.values()
+        if isinstance(term, PolarityObjective) and term.left_out
+    ]
+    lacking = len(rows) - rows.num_counterfactual
+    if "counterfactuals" in objective.inputs and lacking:
+        warnings.append(
+            f"{lacking} of {len(rows)} training pairs have no counterfactual, since the report reader finds no fact to "
+            "change in their reports: the objective counterfactual does not see them."
+        )
+    return warnings
+
+
+def collect_texts(trained: ModelWithObjective, *splits: PairedRows) -> TextCache:
     """Collect every text that a run may show: of pairs, of statements and of grades."""
     texts = [tokens for rows in splits for tokens in rows.token_ids.values()]
     for wordings in (trained.statements, trained.grade_prompts):

@@ -15,6 +15,7 @@ from train.data.loaders import (
     PairedRows,
     classes_to_balance,
     open_dataset,
+    pair_targets,
     plan_batches,
     target_classes,
     text_and_patient_ids,
@@ -69,6 +70,83 @@ def texts_of(batch, prefix=""):
 
 def tokens_of(processor, texts):
     return [processor(text=[text]).input_ids[0] for text in texts]
+
+
+INPUTS = frozenset({"classes", "states", "grades", "facts", "counterfactuals", "flipped_images", "image_views"})
+
+
+def test_what_objectives_read_besides_is_there_if_asked_for_and_changes_nothing_else(splits, tiny_processor):
+    plain, rows = (paired_rows(splits, tiny_processor, augment=True, inputs=asked) for asked in (frozenset(), INPUTS))
+    indices = [(1, row) for row in (3, 0, 21, 8)]
+    before, batch = plain.__getitems__(indices), rows.__getitems__(indices)
+    assert all(torch.equal(batch[name], value) for name, value in before.items())
+    present = splits["train"][[3, 0, 21, 8]]["labels"]
+    assert batch["classes"].tolist() == [[float(k in of_row) for k in range(2)] for of_row in present]
+    assert batch["grades"].tolist() == [-1] * 4
+    assert batch["states"].tolist() == batch["classes"].tolist()  # labels of a source say of each class what holds
+    views = batch["view_pixel_values"]
+    assert torch.equal(batch["flipped_pixel_values"], batch["pixel_values"].flip(-1))
+    assert views.shape == batch["pixel_values"].shape and not torch.allclose(views, batch["pixel_values"])
+    assert torch.equal(rows.__getitems__([(1, 0)])["view_pixel_values"][0], views[1])
+
+
+def test_facts_are_equal_for_equal_reports_labels_and_grades(splits):
+    reports, labels = ["Disc bulge.", "disc  bulge. ", "Disc bulge.", "Normal."], [[0], [0], [1], [0]]
+    few = (
+        splits["train"]
+        .select(range(4))
+        .map(lambda _, i: {"report": reports[i], "labels": labels[i]}, with_indices=True)
+    )
+    facts = pair_targets(few, {"facts"}, None)["facts"].tolist()
+    assert facts[0] == facts[1] and len(set(facts)) == 3
+    features = few.features | {"grade": ClassLabel(names=["1", "2"])}
+    graded = few.map(lambda _, i: {"grade": [0, 1, 0, None][i]}, with_indices=True, features=Features(features))
+    targets = pair_targets(graded, {"facts", "grades"}, None)
+    assert len(set(targets["facts"].tolist())) == 4 and targets["grades"].tolist() == [0, 1, 0, -1]
+
+
+def test_counterfactuals_are_drawn_for_a_share_of_the_pairs_each_by_itself(splits, tiny_processor):
+    options = {"inputs": frozenset({"counterfactuals"}), "counterfactual_share": 0.25}
+    rows = paired_rows(splits, tiny_processor, **options)
+    assert rows.num_counterfactual == len(rows) == 40
+    shown = 0
+    for epoch in range(20):
+        batch = rows.__getitems__([(epoch, row) for row in range(40)])
+        places = batch["counterfactual_rows"].tolist()
+        shown += len(places)
+        assert len(batch["counterfactual_input_ids"]) == len(places) == len(set(places))
+        for place, ids, mask in zip(
+            places, batch["counterfactual_input_ids"], batch["counterfactual_attention_mask"], strict=True
+        ):
+            expected = tokens_of(tiny_processor, rows.counterfactuals[rows.reports[place]])
+            assert ids[mask == 1].tolist() in expected
+            alone = rows.__getitems__([(epoch, place)])
+            assert alone["counterfactual_rows"].tolist() == [0]
+            assert alone["counterfactual_input_ids"][0].tolist() == ids[mask == 1].tolist()
+    assert 0.2 < shown / 800 < 0.3
+    assert paired_rows(splits, tiny_processor, **options | {"counterfactual_share": 1.0}).__getitems__(
+        [(0, row) for row in range(40)]
+    )["counterfactual_rows"].tolist() == list(range(40))
+
+
+def test_a_batch_without_counterfactuals_holds_none(splits, tiny_processor):
+    dataset = splits["train"].map(lambda _: {"report": "Thank you for the referral."})
+    rows = PairedRows(dataset, tiny_processor, [], seed=0, inputs=frozenset({"counterfactuals"}), show_progress=False)
+    batch = rows.__getitems__([(0, 1), (0, 2)])
+    assert rows.num_counterfactual == 0
+    shapes = {name: tuple(batch[f"counterfactual_{name}"].shape) for name in ("input_ids", "attention_mask", "rows")}
+    assert shapes == {"input_ids": (0, 1), "attention_mask": (0, 1), "rows": (0,)}
+
+
+def test_a_sentence_has_counterfactuals_of_its_own(splits, tiny_processor):
+    dataset = splits["train"].map(lambda _: {"report": "Disc bulge at L4/L5. Normal alignment of the spine."})
+    options = {"text_unit": "sentence", "inputs": frozenset({"counterfactuals"}), "show_progress": False}
+    rows = PairedRows(dataset, tiny_processor, [], seed=0, **options)
+    assert rows.num_counterfactual == 40 and not rows.counterfactuals["Normal alignment of the spine."]
+    assert all(len(text.split(". ")) == 1 for text in rows.counterfactuals["Disc bulge at L4/L5."])
+    batch = rows.__getitems__([(epoch, 0) for epoch in range(20)])
+    bulges = tokens_of(tiny_processor, ["Disc bulge at L4/L5."])[0]
+    assert batch["counterfactual_rows"].tolist() == [i for i, text in enumerate(texts_of(batch)) if text == bulges]
 
 
 def with_long_reports(splits):

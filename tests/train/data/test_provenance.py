@@ -64,6 +64,7 @@ def test_folder_is_described_by_the_report_of_its_build(folder, dataset):
         "citation": "Smith 2030",
         "summary": "Slices.",
         "report_origin": "two radiologists",
+        "labels_from": "source",
         "may_be_shared": True,
         "split_rule": "By patient.",
         "split_by": "patient",

@@ -100,3 +100,41 @@ def supervised(logits, labels, exclusive):
             probability = 1 / (1 + math.exp(-logit))
             losses.append(-math.log(probability if present else 1 - probability))
     return mean(losses)
+
+
+def polarity(images, statements, scale, states, prevalence):
+    """`statements`: of each finding the wordings that state it, and those that deny it."""
+    total, known = 0.0, 0
+    for image, of_image in zip(images, states, strict=True):
+        for (stated, denied), state, share in zip(statements, of_image, prevalence, strict=True):
+            if state < 0 or share in (0, 1):
+                continue
+            logit = scale * (mean([dot(image, text) for text in stated]) - mean([dot(image, text) for text in denied]))
+            weight = min(20.0, 0.5 / (share if state else 1 - share))
+            total += weight * math.log(1 + math.exp(-logit if state else logit))
+            known += 1
+    return total / known if known else 0.0
+
+
+def instance(images, texts, scale, facts):
+    logits = logits_of(images, texts, scale)
+
+    def one_way(logits):
+        losses = []
+        for row, fact in zip(logits, facts, strict=True):
+            equal = [probability for probability, other in zip(softmax(row), facts, strict=True) if other == fact]
+            losses.append(mean([-math.log(probability) for probability in equal]))
+        return mean(losses)
+
+    return (one_way(logits) + one_way(columns(logits))) / 2
+
+
+def counterfactual(images, texts, scale, changed, rows, facts):
+    losses = []
+    for i, image in enumerate(images):
+        own = [text for text, row in zip(changed, rows, strict=True) if row == i]
+        if own:
+            probabilities = softmax([scale * dot(image, text) for text in [*texts, *own]])
+            equal = [probabilities[j] for j, fact in enumerate(facts) if fact == facts[i]]
+            losses.append(mean([-math.log(probability) for probability in equal]))
+    return mean(losses)

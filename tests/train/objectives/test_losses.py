@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from modeling_lumbarclip.losses_lumbarclip import info_nce_loss, sigmoid_loss
 from tests.train.objectives import plain_losses
 from train.objectives.convirt import convirt_loss
+from train.objectives.counterfactual import counterfactual_losses
 from train.objectives.gloria import gloria_loss, word_region_scores
+from train.objectives.instance import instance_loss
 from train.objectives.medclip import medclip_loss
+from train.objectives.polarity import polarity_loss
 from train.objectives.supervised import supervised_loss
 
 NUM_PAIRS, SCALE, BIAS = 5, 7.0, -3.0
@@ -32,6 +35,10 @@ def batch():
         "labels": torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]]),
         "class_logits": torch.randn(NUM_PAIRS, 3, generator=generator, dtype=torch.float64),
         "one_hot": F.one_hot(torch.tensor([0, 2, 1, 0, 2])),
+        "statements": unit(3, 2, 2, 4),
+        "states": torch.tensor([[1, 0, -1], [0, -1, 1], [-1, -1, -1], [1, 0, 0], [0, 1, 1]]),
+        "facts": torch.tensor([7, 2, 7, 1, 0]),
+        "changed": unit(3, 4),
     }
 
 
@@ -41,6 +48,17 @@ def plain(tensor):
 
 def plain_words(batch):
     return [words[:length].tolist() for words, length in zip(batch["words"], WORDS_OF_TEXT, strict=True)]
+
+
+PREVALENCE = [0.02, 0.5, 0.75]
+CHANGED_ROWS = torch.tensor([3, 0, 3])  # two of one pair
+
+
+def mean_of_changed(b):
+    """The losses of the pairs that have a counterfactual; `places` is where the pairs lie after a permutation."""
+    rows = b["places"][CHANGED_ROWS] if "places" in b else CHANGED_ROWS
+    losses = counterfactual_losses(b["images"], b["texts"], SCALE, b["changed"], rows, b["facts"], b["facts"])
+    return losses.sum() / 2
 
 
 # Of each loss: the function of a batch, and its independent reference.
@@ -72,6 +90,25 @@ LOSSES = {
             plain(b["images"]), plain(b["texts"]), SCALE, plain(b["regions"]), plain_words(b)
         ),
     ),
+    "polarity": (
+        lambda b: polarity_loss(
+            b["images"], b["statements"], SCALE, b["states"], torch.tensor(PREVALENCE, dtype=torch.float64)
+        ),
+        lambda b: plain_losses.polarity(
+            plain(b["images"]), plain(b["statements"]), SCALE, plain(b["states"]), PREVALENCE
+        ),
+    ),
+    "instance": (
+        lambda b: instance_loss(b["images"], b["texts"], SCALE, b["facts"]),
+        lambda b: plain_losses.instance(plain(b["images"]), plain(b["texts"]), SCALE, plain(b["facts"])),
+    ),
+    "counterfactual": (
+        mean_of_changed,
+        lambda b: plain_losses.counterfactual(
+            *(plain(b["images"]), plain(b["texts"]), SCALE, plain(b["changed"])),
+            *(plain(CHANGED_ROWS), plain(b["facts"])),
+        ),
+    ),
     "supervised, exclusive": (
         lambda b: supervised_loss(b["class_logits"], b["one_hot"], exclusive=True),
         lambda b: plain_losses.supervised(plain(b["class_logits"]), plain(b["one_hot"]), exclusive=True),
@@ -94,12 +131,14 @@ def test_order_of_the_pairs_does_not_matter(name, batch):
     loss, _ = LOSSES[name]
     order = torch.tensor([3, 0, 4, 2, 1])
     if name == "medclip":  # its texts have the labels of other pairs above
-        ordered = {key: value[order] for key, value in batch.items()}
+        ordered = {key: batch[key][order] for key in ("images", "texts", "labels")}
         before, after = (
             medclip_loss(b["images"], b["texts"], SCALE, b["labels"], b["labels"]) for b in (batch, ordered)
         )
     else:
-        before, after = loss(batch), loss({key: value[order] for key, value in batch.items()})
+        of_pairs = {key for key, value in batch.items() if len(value) == NUM_PAIRS}
+        ordered = {key: value[order] if key in of_pairs else value for key, value in batch.items()}
+        before, after = loss(batch), loss({**ordered, "places": order.argsort()})
     assert after.item() == pytest.approx(before.item(), rel=1e-12)
 
 
@@ -132,6 +171,64 @@ def test_convirt_by_hand():
     rows = (0.313262 + 1.313262) / 2  # ln(1 + 1/e), ln(1 + e)
     assert convirt_loss(images, texts, 1.0).item() == pytest.approx(0.75 * rows + 0.25 * 0.693147, abs=1e-6)
     assert convirt_loss(images, texts, 1.0, 0.5) == info_nce_loss(images, texts, 1.0)
+
+
+def test_polarity_by_hand():
+    # Two findings, one wording of each kind. The image lies on the statement of 0, and between those of 1.
+    statements = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]], [[[0.6, 0.8]], [[0.6, -0.8]]]])
+    image, shares = torch.tensor([[1.0, 0.0]]), torch.tensor([0.25, 0.5])
+    # Margins 2 · 1 and 2 · 0: weight 2 of a finding that a quarter shows, ln(1 + e^-2) and ln 2.
+    value = polarity_loss(image, statements, 2.0, torch.tensor([[1, 0]]), shares)
+    assert value.item() == pytest.approx((2 * 0.126928 + 0.693147) / 2, abs=1e-6)
+    absent = polarity_loss(image, statements, 2.0, torch.tensor([[0, -1]]), shares)
+    assert absent.item() == pytest.approx(2.126928 / 1.5, abs=1e-5)  # weight 1 / (2 · 0.75)
+    rare = polarity_loss(image, statements, 2.0, torch.tensor([[1, -1]]), torch.tensor([0.001, 0.5]))
+    assert rare.item() == pytest.approx(20 * 0.126928, abs=1e-5)  # at most twenty times
+
+
+def test_polarity_of_what_is_not_known_or_not_told_apart_changes_nothing(batch):
+    shares = torch.tensor(PREVALENCE)
+    images, statements = (batch[key].clone().requires_grad_() for key in ("images", "statements"))
+    silent = torch.full_like(batch["states"], -1)
+    loss = polarity_loss(images, statements, SCALE, silent, shares)
+    loss.backward()
+    assert loss.item() == 0 and not images.grad.any() and not statements.grad.any()
+    more = torch.cat([batch["states"], silent])
+    twice = polarity_loss(images.repeat(2, 1), statements, SCALE, more, shares)
+    assert twice.item() == pytest.approx(polarity_loss(images, statements, SCALE, batch["states"], shares).item())
+    for share in (0.0, 1.0):
+        one_sided = polarity_loss(images, statements, SCALE, batch["states"], torch.tensor([0.02, share, 0.75]))
+        without = batch["states"].clone()
+        without[:, 1] = -1
+        assert one_sided.item() == pytest.approx(polarity_loss(images, statements, SCALE, without, shares).item())
+
+
+def test_instance_of_distinct_facts_is_clip_and_of_equal_ones_moves_no_text(batch):
+    pairs = batch["images"], batch["texts"], SCALE
+    assert instance_loss(*pairs, torch.arange(NUM_PAIRS)) == pytest.approx(info_nce_loss(*pairs).item(), rel=1e-12)
+    same = torch.zeros(2, dtype=torch.long)
+    value = instance_loss(torch.tensor([[1.0, 0.0]] * 2), torch.tensor([[0.6, 0.8]] * 2), 3.0, same)
+    assert value.item() == pytest.approx(0.693147, abs=1e-6)  # ln 2: both are right
+
+
+def test_counterfactual_by_hand():
+    # Logits of image 0: own report 1, the other 0, counterfactual 0.6; image 1 has none.
+    value = counterfactual_losses(
+        torch.eye(2), torch.eye(2), 1.0, torch.tensor([[0.6, 0.8]]), torch.tensor([0]), torch.arange(2), torch.arange(2)
+    )
+    expected = torch.tensor([1.0, 0.0, 0.6]).logsumexp(dim=0) - 1
+    torch.testing.assert_close(value, torch.tensor([expected.item(), 0.0]))
+
+
+def test_counterfactuals_are_columns_of_their_own_image_alone(batch):
+    rows, facts = torch.tensor([3, 0, 3]), torch.arange(NUM_PAIRS)
+    changed = batch["changed"].clone().requires_grad_()
+    losses = counterfactual_losses(batch["images"], batch["texts"], SCALE, changed, rows, facts, facts)
+    assert losses.nonzero().flatten().tolist() == [0, 3]
+    losses[3].backward()
+    assert changed.grad[[0, 2]].abs().sum(dim=1).min() > 0 and not changed.grad[1].any()
+    none = counterfactual_losses(batch["images"], batch["texts"], SCALE, changed[:0], rows[:0], facts, facts)
+    assert none.tolist() == [0.0] * NUM_PAIRS
 
 
 def test_siglip_at_its_start_pays_for_the_positives_only():
@@ -217,6 +314,21 @@ def test_gloria_keeps_no_attention_for_backward():
         (
             lambda: medclip_loss(torch.eye(2), torch.eye(2), 1.0, torch.eye(2), torch.eye(2, 5)),
             r"text_labels.*\(2, 5\)",
+        ),
+        (
+            lambda: polarity_loss(torch.eye(2), torch.ones(3, 1, 1, 2), 1.0, torch.ones(2, 3), torch.ones(3)),
+            r"got \(2, 2\), \(3, 1, 1, 2\), \(2, 3\), \(3,\)",
+        ),
+        (
+            lambda: polarity_loss(torch.eye(2), torch.ones(3, 2, 1, 2), 1.0, torch.ones(3, 3), torch.ones(3)),
+            r"\(pairs, findings\).*\(3, 3\)",
+        ),
+        (lambda: instance_loss(torch.eye(2), torch.eye(2), 1.0, torch.arange(3)), r"each of the 2 pairs; got \(3,\)"),
+        (
+            lambda: counterfactual_losses(
+                *(torch.eye(2), torch.eye(2), 1.0, torch.eye(2), torch.arange(3), torch.arange(2), torch.arange(2))
+            ),
+            r"got \(3,\) for 2",
         ),
         (lambda: supervised_loss(torch.zeros(2, 3), torch.zeros(2, 2), True), r"\(2, 3\); got \(2, 2\)"),
         (lambda: gloria_loss(torch.eye(2), torch.eye(2), 1.0, torch.eye(3)), r"must be \(2, 2\), got \(3, 3\)"),

@@ -95,6 +95,10 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--minority_share", "0.6"], r"a share in \(0, 0.5\]; got 0.6"),
         (["--dataset", "d", "--output_dir", "o", "--minority_share", "0"], r"a share in \(0, 0.5\]; got 0.0"),
         (["--dataset", "d", "--output_dir", "o", "--hub_tag", "v 2"], "hub_tag v 2 names the version .*push_to_hub"),
+        (
+            ["--dataset", "d", "--output_dir", "o", "--polarity_temperature", "0"],
+            "polarity_temperature must be positive",
+        ),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "0"], "power_watts must be positive, .*; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--power_watts", "inf"], "power_watts must be .*; got inf"),
         (["--dataset", "d", "--output_dir", "o", "--carbon_intensity", "-1"], "carbon_intensity must .*; got -1"),

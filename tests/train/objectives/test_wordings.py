@@ -1,0 +1,53 @@
+"""A step shows some wordings of each statement: all in turn, the same for a seed and step, others for another."""
+
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from tests.conftest import WORDS
+from train.objectives.wordings import WORDINGS_OF_VALIDATION, StepWordings
+
+TEXTS = [["disc", "bulge", "no bulge", "left disc", "right"], ["normal"], ["no", "no disc bulge at l4"], WORDS[5:9]]
+
+
+@pytest.fixture
+def tokenizer():
+    return BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+
+
+def shown(wordings, tokenizer, step):
+    input_ids, mask = wordings.draw(None if step is None else torch.tensor(step))
+    assert input_ids.shape == mask.shape and input_ids.shape[:2] == (2, 2)
+    assert (mask == (input_ids != tokenizer.pad_token_id)).all()
+    return [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in input_ids.flatten(0, 1)]
+
+
+def test_all_wordings_of_a_statement_come_before_any_comes_again(tokenizer):
+    wordings = StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=3)
+    steps = [shown(wordings, tokenizer, step) for step in range(10)]
+    for statement, texts in enumerate(TEXTS):
+        in_turn = [text for step in steps for text in step[statement]]
+        for start in range(0, len(in_turn) - len(texts) + 1, len(texts)):
+            assert sorted(in_turn[start : start + len(texts)]) == sorted(texts)
+    assert len({tuple(map(tuple, step)) for step in steps}) > 5  # they meet in many ways
+
+
+def test_the_seed_and_the_step_decide(tokenizer):
+    first, again, other = (StepWordings(TEXTS, (2, 2), tokenizer, 12, seed) for seed in (0, 0, 1))
+    steps = [[shown(wordings, tokenizer, step) for step in range(6)] for wordings in (first, again, other)]
+    assert steps[0] == steps[1] != steps[2]
+    assert shown(first, tokenizer, 10**6) == shown(again, tokenizer, 10**6)
+
+
+def test_a_validation_always_shows_the_same(tokenizer):
+    wordings = StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=0)
+    validated = shown(wordings, tokenizer, None)
+    shown(wordings, tokenizer, 3)
+    assert shown(wordings, tokenizer, None) == validated
+    assert {len(texts) for texts in validated} == {WORDINGS_OF_VALIDATION}
+    assert all(set(texts) == set(given) for texts, given in zip(validated, TEXTS, strict=True))
+
+
+def test_wordings_are_padded_to_their_own_length_and_cut_at_the_models(tokenizer):
+    assert StepWordings(TEXTS, (2, 2), tokenizer, 128, seed=0).input_ids.shape == (4, 5, 7)
+    assert StepWordings(TEXTS, (2, 2), tokenizer, 5, seed=0).input_ids.shape == (4, 5, 5)
