@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -96,7 +97,7 @@ def from_towers(
         )
         text: Any = text_tower.config
     else:
-        tokenizer = learn_tokenizer(tokenizer_texts(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
+        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -137,19 +138,19 @@ def from_towers(
 
 
 def load_towers(
-    args: ModelArguments, vision_args: dict[str, Any] | None
+    args: PretrainArguments, vision_args: dict[str, Any] | None
 ) -> tuple[PreTrainedModel | None, PreTrainedModel | None]:
     """Load the pretrained towers, vision and text; None for one that starts from random weights."""
     vision_tower = text_tower = None
-    if args.pretrained or is_packaged(args.vision):
+    if args.is_pretrained("vision"):
         vision_tower = load_vision_tower(tower_source(args.vision, "vision"), vision_args)
         _keep_name(vision_tower, args.vision)
-    if args.pretrained or is_packaged(args.text):
+    if args.is_pretrained("text"):
         text_tower = load_tower(tower_source(args.text, "text"))
         _keep_name(text_tower, args.text)
     if is_packaged(args.text):
         pooling = find_tower(args.text, "text").text_pooling
-        if pooling != args.text_pooling:
+        if pooling != args.text_pooling and PartialState().is_main_process:
             logger.warning(
                 "%s was trained with text_pooling %s, not %s: set --text_pooling %s.",
                 *(args.text, pooling, args.text_pooling, pooling),
@@ -183,7 +184,7 @@ def class_names(split: Dataset) -> list[str]:
     return list(split.features["labels"].feature.names)
 
 
-def tokenizer_texts(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
     """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
     inputs = inputs_of(args.objectives)
     yield from train_split["report"]
