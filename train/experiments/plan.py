@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from train.experiments.progress import in_words
 from train.experiments.spec import ExperimentRun
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
-from train.pretraining.task import build_rows, join_with_objective
+from train.pretraining.task import build_rows, collect_texts, join_with_objective
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 
@@ -46,6 +48,9 @@ SPEED_SETTINGS = (
     "text_augmentation",
     "augment",
     "gradient_checkpointing",
+    "freeze",
+    "lora_rank",
+    "lora_towers",
     "batch_size",
 )
 
@@ -95,9 +100,19 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
         if not args.pretrained:
             raise
         logger.warning("Cannot fetch %s or %s; timing random towers instead.", args.vision, args.text)
-        processor, model = build_model(replace(args, pretrained=False), few)
+        # Random towers are neither frozen nor adapted by a run; frozen ones take as long as pretrained ones.
+        random = replace(args, pretrained=False, freeze=[], lora_rank=0, lora_towers=["vision", "text"])
+        processor, model = build_model(random, few)
+        model.text_model.requires_grad_(not args.freeze)
     rows, _ = build_rows(args, {"train": few, "validation": few}, processor, show_progress=False)
-    step = join_with_objective(args, model, processor, rows).to(accelerator.device).train()
+    step = join_with_objective(args, model, processor, rows).to(accelerator.device)
+    if args.freeze:
+        step.text_cache = collect_texts(step, rows)
+        step.eval()
+        with TemporaryDirectory() as folder:
+            step.text_cache.open(model, Path(folder), accelerator)
+            accelerator.wait_for_everyone()  # all have opened the features of the first process
+    step.train()
     optimizer = build_optimizer(step, args.learning_rate, args.weight_decay)
 
     def seconds_of_update(batch_size: int) -> float:
