@@ -118,6 +118,7 @@ class ObjectiveSettings:
 
     alpha: float = 0.5
     label_temperature: float | None = None
+    grade_weights: str = "none"
     polarity_temperature: float = 0.15
 
     @classmethod

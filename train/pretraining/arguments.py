@@ -18,6 +18,10 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "image_grades",
+    "grade_prompts",
+    "symmetry",
+    "consistency",
     "polarity",
     "instance",
     "counterfactual",
@@ -106,18 +110,27 @@ class DataArguments(shared.DataArguments):
 class ModelArguments(shared.ModelArguments):
     """Model."""
 
-    vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
+    vision: str = setting(
+        "resnet50",
+        "Vision tower: timm name, Hub id or folder of a pretrained model, or packaged:efficientnet_lite0, with the "
+        "extra [towers].",
+    )
     vision_model_args: JsonMapping = setting(
         JsonMapping(),
         "Arguments of timm.create_model: JSON here, such as '{\"drop_path_rate\": 0.1}', YAML in a file.",
     )
-    text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
+    text: str = setting(
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "Text tower: Hub id or folder, used with pretrained; or packaged:all-MiniLM-L6-v2, with the extra [towers].",
+    )
     text_config: JsonMapping = setting(
         JsonMapping(),
         "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
     )
     pretrained: bool = setting(
-        True, "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports."
+        True,
+        "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports; a "
+        "packaged: tower keeps its weights.",
     )
     init_checkpoint: str = setting(
         "",
@@ -162,6 +175,12 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    grade_weights: Literal["none", "adaptive"] = setting(
+        "none", "adaptive: objectives that learn grades weigh each by how often training misses it."
+    )
+    rich_descriptions: bool = setting(
+        False, "Describe doubtful grades, such as KL 1, by what tells them from their neighbours, in grade prompts."
+    )
     polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 

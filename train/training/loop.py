@@ -271,7 +271,7 @@ class Training:
 
     @property
     def _learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return self.optimizer.param_groups[-1]["lr"]  # of the heads: the full rate
 
     def _validate(self, update: int) -> float:
         """Compute the validation loss, the same on every process, and keep the best weights."""

@@ -99,7 +99,8 @@ class Task(ABC):
 
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
         """Build the optimizer."""
-        return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
+        args = self.args
+        return build_optimizer(trained, args.learning_rate, args.weight_decay, args.layer_decay)
 
     def calibrate(self, model: PreTrainedModel) -> None:  # noqa: B027 - most systems need none before saving
         """Fit on the validation split what the trained model stores besides its weights; on the first process only."""
