@@ -15,8 +15,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from data_scripts.system.markdown import markdown_table
-from modeling_lumbarclip.towers_lumbarclip import hidden_width
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.towers_lumbarclip import hidden_width
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import PairedRows, plan_batches
 from train.experiments.data import Fold
