@@ -106,6 +106,9 @@ VARIANTS = {
     "eda": {"text_augmentation": "eda", "balance": ["sampler"]},
     "sentences": {"text_unit": "sentence", "objectives": "clip"},
     "checkpointing": {"gradient_checkpointing": True, "patience": 1, "objectives": {"lumbarclip": 1, "siglip": 0.5}},
+    "statements": {"objectives": {"lumbarclip": 1, "polarity": 1, "instance": 0.5}, "epochs": 3},
+    "counterfactuals": {"objectives": {"clip": 1, "counterfactual": 1}, "text_augmentation": "none"},
+    "images alone": {"objectives": "supervised"},
 }
 
 

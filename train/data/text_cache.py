@@ -34,7 +34,7 @@ class TextCache:
     """The pooled features z_T of all texts of a run, which its text tower, frozen, need not compute again.
 
     A text is its tokens: the features of an unknown one are an error. On a CPU the features stay on disk,
-    memory-mapped; a GPU holds a copy.
+    memory-mapped; a GPU holds a copy. `texts` are the distinct ones.
 
     Args:
         token_ids: The tokens of each text, without padding; texts may repeat.
@@ -71,7 +71,11 @@ class TextCache:
         broadcast_object_list(found)
         if isinstance(found[0], OSError):
             raise found[0]
-        self._features = _read(found[0])
+        self.fill(_read(found[0]))
+
+    def fill(self, features: Tensor) -> None:
+        """Hold features, one row for each of `texts`. Shape (R, d_T), float32."""
+        self._features = features
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Look up texts, without waiting for their device.

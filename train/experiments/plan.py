@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from data_scripts.system.markdown import markdown_table
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
+from modeling_lumbarclip.towers_lumbarclip import hidden_width
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import PairedRows, plan_batches
 from train.experiments.data import Fold
@@ -24,7 +25,7 @@ from train.experiments.spec import ExperimentRun
 from train.objectives import ModelWithObjective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
-from train.pretraining.task import build_rows, join_with_objective
+from train.pretraining.task import build_rows, collect_texts, join_with_objective
 from train.training.loop import count_updates
 from train.training.optimization import build_optimizer
 
@@ -49,6 +50,9 @@ SPEED_SETTINGS = (
     "text_augmentation",
     "augment",
     "gradient_checkpointing",
+    "freeze",
+    "lora_rank",
+    "lora_towers",
     "batch_size",
 )
 
@@ -100,11 +104,17 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
         if not args.pretrained:
             raise
         logger.warning("Cannot fetch %s or %s; timing random towers instead.", args.vision, args.text)
-        processor, model = build_model(replace(args, pretrained=False), few)
+        # Random towers are neither frozen nor adapted by a run; frozen ones take as long as pretrained ones.
+        random = replace(args, pretrained=False, freeze=[], lora_rank=0, lora_towers=["vision", "text"])
+        processor, model = build_model(random, few)
+        model.text_model.requires_grad_(not args.freeze)
     try:
         rows, step = _rows_and_step(args, few, processor, model)
     except ValueError:  # the few lack what an objective learns from
         rows, step = _rows_and_step(args, train_split, processor, model)
+    if args.freeze:
+        step.text_cache = collect_texts(step, rows)
+        step.text_cache.fill(torch.zeros(len(step.text_cache.texts), hidden_width(model.text_model)))
     step.to(accelerator.device).train()
     optimizer = build_optimizer(step, args.learning_rate, args.weight_decay)
 

@@ -12,6 +12,7 @@ from train.experiments.data import open_experiment_data
 from train.experiments.experiment import PLAN, run_experiment
 from train.experiments.plan import estimate_runs, pairs_per_second, plan_table
 from train.experiments.spec import ExperimentArguments, plan_runs
+from train.objectives import ModelWithObjective
 from train.pretrain import pretrain
 from train.training.history import read_history
 
@@ -92,3 +93,31 @@ def test_speed_is_measured_without_the_hub(tiny_dataset_folder, tmp_path, pretra
     run.arguments.pretrained, run.arguments.text = pretrained, "nobody/has-this"
     rows = load_dataset(str(tiny_dataset_folder), split="train")
     assert 1 < pairs_per_second(run.arguments, rows, Accelerator()) < 1e5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"freeze": ["text"]}, {"lora_rank": 2, "lora_towers": ["text"]}])
+@pytest.mark.parametrize("text", ["nobody/has-this", "a folder"])
+def test_speed_of_a_tower_that_is_frozen_or_adapted(
+    tiny_dataset_folder, tmp_path, tiny_model, tiny_processor, monkeypatch, settings, text
+):
+    if text == "a folder":
+        text = str(tmp_path / "text")
+        tiny_model.text_model.save_pretrained(text)
+        tiny_processor.tokenizer.save_pretrained(text)
+        tiny_model.vision_model.save_pretrained(tmp_path / "vision")
+    towers = {"pretrained": True, "text": text, "vision": str(tmp_path / "vision"), "max_text_length": 32}
+    systems = {"A": {"system": "clip", **towers, **settings}}
+    (run,) = plan_runs(experiment_of(tiny_dataset_folder, tmp_path, systems=systems))
+    rows = load_dataset(str(tiny_dataset_folder), split="train")
+    steps, embed = [], ModelWithObjective.embed_texts
+
+    def watched(trained, *args):
+        steps.append(trained.text_cache is not None and not trained.model.text_model.training)
+        return embed(trained, *args)
+
+    monkeypatch.setattr(ModelWithObjective, "embed_texts", watched)
+    if text.startswith("nobody"):
+        monkeypatch.setattr(run.arguments, "vision", "test_convnext")
+    assert pairs_per_second(run.arguments, rows, Accelerator()) > 0
+    assert set(steps) == {"freeze" in settings}
