@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data_scripts.system.markdown import Markdown, escape_markdown, markdown_table
-from train.evaluation.protocols.wordings import POLARITY, SINGLE, spread_name
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, spread_name
 from train.reporting.tables import format_entry, readable
 
 ASKED = ("zero_shot", SINGLE, POLARITY)  # groups of what prompts reach

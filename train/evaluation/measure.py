@@ -9,14 +9,7 @@ from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, gra
 from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
 from train.evaluation.protocols.retrieval import RANKINGS, retrieval_measures
-from train.evaluation.protocols.wordings import (
-    POLARITY,
-    STATED,
-    UNSEEN,
-    measures_by_wording,
-    polarity_measures,
-    with_spreads,
-)
+from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures, with_spreads
 from train.evaluation.protocols.zero_shot import zero_shot_measures
 from train.evaluation.questions import choice_names, question_names
 from train.evaluation.statistics.bootstrap import (
@@ -29,6 +22,7 @@ from train.evaluation.statistics.bootstrap import (
     resample,
 )
 from train.evaluation.statistics.metrics import Array
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 
 HEADLINE, GRADES = "probe/logistic/unprojected", "grade/unprojected"

@@ -21,10 +21,11 @@ from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, gra
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
-from train.evaluation.protocols.wordings import POLARITY, STATED, UNSEEN, measures_by_wording, polarity_measures
+from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 
 Measures = dict[str, dict[str, Measure]]

@@ -13,11 +13,12 @@ from tqdm.auto import tqdm
 
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
-from train.evaluation.protocols.wordings import POLARITY, SINGLE, combined_value, with_spreads
+from train.evaluation.protocols.wordings import combined_value, with_spreads
 from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Resampled, Resampling, combined, resample
 from train.evaluation.statistics.minima import too_few_to_rank
+from train.evaluation.statistics.spreads import POLARITY, SINGLE
 from train.evaluation.targets import Targets
 from train.experiments.comparison import Metrics, best_systems, compare
 from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group, was_scaled

@@ -143,9 +143,11 @@ class ModelArguments(shared.ModelArguments):
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Truncate reports to this many tokens.")
     class_prompts: JsonMapping = setting(
-        JsonMapping(), 'Zero-shot sentences that state a class: \'{"LBP": ["There is a disc bulge."]}\'.'
+        JsonMapping(),
+        "Zero-shot sentences that state a class, in place of wordings of its bank that no training uses: "
+        '\'{"LBP": ["There is a disc bulge."]}\'.',
     )
-    absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
+    absent_class_prompts: JsonMapping = setting(JsonMapping(), "The same for sentences that deny a class.")
     projection: Literal["none", "linear", "nonlinear"] = setting("linear", "Projection heads.")
     projection_dim: int = setting(256, "Width of the shared space.")
     text_pooling: Literal["cls", "mean", "last"] = setting(

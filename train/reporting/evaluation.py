@@ -94,7 +94,9 @@ def evaluate(
     results = measure(predictions, targets["test"], targets["validation"], resampling) | {
         "scope": measure_scope(model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids)),
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
-        "unseen_wordings": unseen_wordings(processor, targets["test"].label_names) if encoded.unseen_stated else {},
+        "unseen_wordings": unseen_wordings(processor, targets["test"].label_names)
+        if have_labels(targets.values())
+        else {},
         "statement_cosines": statement_cosines(encoded.unseen_stated, encoded.unseen_denied),
         "training_set": asdict(settings.training_set),
         "dataset": {

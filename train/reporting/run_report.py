@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from data_scripts.system.markdown import Markdown, markdown_table
-from train.evaluation.protocols.wordings import UNSEEN
 from train.evaluation.statistics.minima import counted, too_few_to_rank
+from train.evaluation.statistics.spreads import UNSEEN
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.tables import (
     Entry,

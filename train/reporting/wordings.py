@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_scripts.system.markdown import Markdown, markdown_table
-from train.evaluation.protocols.wordings import POLARITY, SINGLE, SPREADS, UNSEEN, alike, alike_in_words, spread_name
 from train.evaluation.statistics.minima import counted
+from train.evaluation.statistics.spreads import (
+    POLARITY,
+    SINGLE,
+    SPREAD_NAMES,
+    UNSEEN,
+    alike,
+    alike_in_words,
+    spread_name,
+)
 from train.reporting.tables import Entry, format_entry, readable, reasons_once
 
 MACRO_POLARITY = "polarity_accuracy"
@@ -24,7 +32,7 @@ def wordings_table(results: Mapping[str, Any]) -> Markdown:
             *reasons_once(
                 [
                     format_entry(entry)
-                    for entry in (together[metric], *(single[spread_name(metric, spread)] for spread in SPREADS))
+                    for entry in (together[metric], *(single[spread_name(metric, spread)] for spread in SPREAD_NAMES))
                 ]
             ),
         ]
@@ -58,7 +66,7 @@ def alike_note(results: Mapping[str, Any]) -> str:
 def unseen_in_words(results: Mapping[str, Any], metric: str) -> str:
     """Say what one wording that no training used gives in this metric of zero-shot, and the polarity accuracy."""
     single, polarity = results["further"].get(SINGLE, {}), results["further"].get(POLARITY, {})
-    mean, spread, worst = (single.get(spread_name(metric, name)) for name in SPREADS)
+    mean, spread, worst = (single.get(spread_name(metric, name)) for name in SPREAD_NAMES)
     if not mean or mean["value"] is None:
         return ""
     line = (

@@ -288,13 +288,18 @@ def own_prompts(processor: LumbarCLIPProcessor, finding: str) -> tuple[list[str]
     """List the sentences that state a finding, and those that deny it.
 
     Those that the checkpoint keeps for a class of this name; else the unseen wordings of its bank, of which the
-    checkpoint's own are, too.
+    checkpoint's own are, too. If a bank leaves out a word of the finding, or has no words for it: the templates.
     """
     if finding not in processor.class_prompts and finding not in processor.absent_class_prompts:
         with suppress(ValueError):  # a name that says nothing has no bank
             bank = statement_bank(finding, processor.anatomy)
-            return spread_wordings(bank.stated.unseen), spread_wordings(bank.denied.unseen)
+            if _words(finding) <= _words(" ".join(bank.stated.unseen)):
+                return spread_wordings(bank.stated.unseen), spread_wordings(bank.denied.unseen)
     return processor.class_prompt_texts(finding), processor.absent_class_prompt_texts(finding)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def own_answer(reader: Reader, image_embeds: Tensor, finding: str) -> OwnAnswer:

@@ -78,7 +78,9 @@ def test_a_finding_is_asked_by_the_words_of_the_checkpoint_or_of_its_bank(tiny_p
     stated, denied = own_prompts(tiny_processor, "slip")
     assert stated == ["One vertebra lies before the other."] and denied[0] == "No slip."
     stated, denied = own_prompts(tiny_processor, "left disc bulge at L4/L5")
-    assert all("left" in text and "L4/L5" in text for text in (*stated, *denied)) and len({*stated}) == 10
+    assert all("left" in text.lower() and "L4/L5" in text for text in (*stated, *denied)) and len({*stated}) == 10
+    stated, _ = own_prompts(tiny_processor, "bulges at L3, grade 2")  # of which the bank knows only the bulge
+    assert stated[1] == "There is bulges at L3, grade 2."
     assert own_prompts(tiny_processor, "?!")[0][0] == "?!."  # no bank: the templates
 
 

@@ -28,6 +28,7 @@ from train.evaluation.questions import NUM_WORDINGS
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array, Floats
+from train.evaluation.statistics.spreads import SINGLE, SPREAD_NAMES, UNSEEN, alike, alike_in_words, spread_name
 from train.evaluation.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -36,23 +37,15 @@ T = TypeVar("T")
 Groups: TypeAlias = dict[str, dict[str, T]]
 Combine: TypeAlias = Callable[..., Any]  # called with one value or array of each wording, and `axis=0`
 
-UNSEEN, SINGLE, POLARITY = "zero_shot/unseen", "zero_shot/single_wordings", "polarity"  # groups of metrics
 STATED, DENIED = "single_wordings/stated", "single_wordings/denied"  # predictions
-# From this cosine on, of two mean embeddings, a statement and its denial lie closer than images can be told apart by. A
-# number of ours: towers that soft targets alone trained have 0.98 to 1, and their zero-shot answers turn over.
-ALIKE = 0.99
 WAY_OUT = (
-    "Zero-shot answers about these are chance unless the training tells them apart: add the objective polarity, as in "
-    """--objectives '{"lumbarclip": 1, "polarity": 0.5}', take another text tower, or write other sentences in """
-    "class_prompts and absent_class_prompts."
+    "Unless the training tells them apart, zero-shot answers about these turn over with the wording and the run: train "
+    """with the objective polarity, as in --objectives '{"lumbarclip": 1, "polarity": 0.5}', take another text tower """
+    "or write other sentences in class_prompts and absent_class_prompts."
 )
 # Metrics whose spread over wordings is told.
 OF_FINDINGS, OF_CLASSES = ("macro_auroc", "auroc"), ("macro_f1", "balanced_accuracy", "auroc", "f1")
-SPREADS: Mapping[str, Combine] = {
-    "mean": np.mean,
-    "standard_deviation": partial(np.std, ddof=1),
-    "worst": np.min,
-}
+SPREADS: Mapping[str, Combine] = dict(zip(SPREAD_NAMES, (np.mean, partial(np.std, ddof=1), np.min), strict=True))
 
 
 def unseen_predictions(
@@ -172,17 +165,6 @@ def combined_value(values: Sequence[float], how: Combine) -> float:
     return float(how(values, axis=0))
 
 
-def spread_name(metric: str, spread: str) -> str:
-    """Name a spread of a metric.
-
-    Example:
-        >>> spread_name("macro_auroc", "worst"), spread_name("auroc/disc bulge", "mean")
-        ('macro_auroc_worst', 'auroc_mean/disc bulge')
-    """
-    key, slash, label = metric.partition("/")
-    return f"{key}_{spread}{slash}{label}"
-
-
 def polarity_measures(predictions: Mapping[str, Array], targets: Targets) -> dict[str, Measure]:
     """Collect the polarity accuracy: is an image nearer to the statement of a finding than to its denial?
 
@@ -221,17 +203,6 @@ def statement_cosines(stated: Mapping[str, Array], denied: Mapping[str, Array]) 
     return {label: round(float(prompt_ensemble(stated[label]) @ prompt_ensemble(denied[label])), 6) for label in stated}
 
 
-def alike(cosines: Mapping[str, float]) -> dict[str, float]:
-    """Pick the labels whose statement and denial embed alike, the most alike first.
-
-    Example:
-        >>> alike({"stenosis": 0.2, "bulge": 0.991, "Modic change": 1.0})
-        {'Modic change': 1.0, 'bulge': 0.991}
-    """
-    by_cosine = sorted(cosines.items(), key=lambda item: -item[1])
-    return {label: cosine for label, cosine in by_cosine if not cosine < ALIKE}
-
-
 def warn_of_alike_statements(
     model: LumbarCLIPModel, processor: LumbarCLIPProcessor, label_names: Sequence[str], is_trained: bool
 ) -> None:
@@ -261,17 +232,6 @@ def warn_of_alike_statements(
 def _tokens(processor: LumbarCLIPProcessor, texts: Sequence[str]) -> set[tuple[int, ...]]:
     """Collect the tokens of each text, as far as the model reads it."""
     return {tuple(ids) for ids in processor(text=list(texts), padding=False)["input_ids"]}
-
-
-def alike_in_words(cosines: Mapping[str, float]) -> str:
-    """Name the classes of `alike`.
-
-    Example:
-        >>> alike_in_words({"Modic change": 1.0, "bulge": 0.991})
-        'Statement and denial embed alike (cosine): Modic change 1.000, bulge 0.991.'
-    """
-    named = ", ".join(f"{label} {cosine:.3f}" for label, cosine in cosines.items())
-    return f"Statement and denial embed alike (cosine): {named}."
 
 
 def _by_wording(flat: Array, targets: Targets) -> Floats:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_scripts.system.markdown import Markdown, markdown_table
-from train.evaluation.protocols.wordings import POLARITY, SINGLE, SPREADS, UNSEEN, spread_name
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, SPREAD_NAMES, UNSEEN, spread_name
 from train.reporting.experiment.paper import TABLE_2, backbone_family, format_printed, paper_row, printed_values
 from train.reporting.run_report import GRADED_BY, PROBE_TITLES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, readable, reasons_once
@@ -219,7 +219,7 @@ def zero_shot_table(results: Mapping[str, Any]) -> str:
 def wordings_table(results: Mapping[str, Any]) -> str:
     """Compare systems by what they say to words that no training used; each with its spread over the seeds."""
     metric = "macro_f1" if results["headline"]["exclusive"] else "macro_auroc"
-    mean, spread, worst = (spread_name(metric, name) for name in SPREADS)
+    mean, spread, worst = (spread_name(metric, name) for name in SPREAD_NAMES)
     columns = {
         (UNSEEN, metric): f"{metric_name(metric)}, all wordings",
         (SINGLE, mean): "one wording: mean",

@@ -13,10 +13,11 @@ from train.evaluation.predict import Encoded
 from train.evaluation.predictions import Predictions, of_labelled_rows
 from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_and_correctness
 from train.evaluation.protocols.conformal import risk_coverage
-from train.evaluation.protocols.wordings import POLARITY, UNSEEN, measures_by_wording
+from train.evaluation.protocols.wordings import measures_by_wording
 from train.evaluation.questions import NUM_WORDINGS
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.minima import PREDICTIONS_FOR_CURVE
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 from train.reporting.figures.calibration import NUM_BINS, reliability_diagrams, risk_coverage_chart
 from train.reporting.figures.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery

@@ -12,11 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from train.evaluation.measure import wording_groups
 from train.evaluation.protocols.wordings import (
     DENIED,
-    POLARITY,
-    SINGLE,
     STATED,
-    UNSEEN,
-    alike,
     measures_by_wording,
     polarity_measures,
     statement_cosines,
@@ -28,6 +24,7 @@ from train.evaluation.protocols.wordings import (
 from train.evaluation.protocols.zero_shot import zero_shot_logits
 from train.evaluation.statistics.bootstrap import Resampling, _draws
 from train.evaluation.statistics.metrics import auroc
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, UNSEEN, alike
 
 FINDINGS, CLASSES = ("bulge", "stenosis", "No Finding"), ("mild", "moderate", "severe")
 RESAMPLING = Resampling(num_resamples=40)

@@ -70,7 +70,10 @@ def made_metrics(numbers: Numbers, *, findings: bool = False) -> dict[str, Any]:
             "calibration/zero_shot": numbers.entries(*states, *sets),
             "zero_shot/unseen": numbers.entries(*names[:-1]),
             "zero_shot/single_wordings": numbers.entries(
-                *(f"{of_labels[0]}_{how}" for how in ("mean", "standard_deviation", "worst"))
+                *(
+                    f"{'macro_auroc' if findings else 'macro_f1'}_{how}"
+                    for how in ("mean", "standard_deviation", "worst")
+                )
             ),
             "polarity": numbers.entries("polarity_accuracy", *(f"polarity_accuracy/{label}" for label in labels)),
         },

@@ -135,9 +135,11 @@ def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):
     probes = {MODEL: metrics["linear_probe"], ZERO_SHOT: metrics["zero_shot"]}
     single = metrics["further"]["zero_shot/single_wordings"]
     probes |= {
-        f"{ZERO_SHOT}, one sentence, {words}": {columns[0]: single[f"macro_{'auroc' if findings else 'f1'}_{spread}"]}
-        for words, spread in (("on average", "mean"), ("the worst of them", "worst"))
+        f"{ZERO_SHOT}, {words}": {columns[0]: single[f"macro_{'auroc' if findings else 'f1'}_{spread}"]}
+        for words, spread in (("one wording on average", "mean"), ("the worst wording", "worst"))
     }
+    probes[f"{ZERO_SHOT}, one wording on average"] |= metrics["further"]["polarity"]
+    columns = [*columns, "polarity_accuracy"]
     probes |= {SYSTEM_NAMES[name]: metrics["baselines"][name]["linear_probe"] for name in BASELINES}
     assert list(table) == list(probes)
     for system, entries in probes.items():
@@ -175,7 +177,7 @@ def test_a_card_of_older_metrics_says_nothing_of_wordings(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(metrics | {"further": kept}))
     results = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("## Calibration")[0]
     assert "**Prompts** of the zero-shot metrics" in results
-    assert "nseen" not in results and "olarity" not in results and "one sentence" not in results
+    assert "nseen" not in results and "olarity" not in results and "one wording" not in results
 
 
 def test_prompts_that_are_the_unseen_wordings_are_listed_once(tmp_path):
