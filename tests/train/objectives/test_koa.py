@@ -253,7 +253,9 @@ def test_objectives_compute_their_losses_on_the_output_of_the_model(tiny_model, 
 
 
 def test_pairs_without_grades_are_refused(tiny_model):
-    for objective in (ImageGradesObjective, GradePromptsObjective, SymmetryObjective, ConsistencyObjective):
+    for objective in (ImageGradesObjective, GradePromptsObjective, SymmetryObjective):
         for grades in (None, torch.tensor([-1, -1])):
             with pytest.raises(ValueError, match="no training pair has one.*column `grade`.*--objectives clip"):
                 objective(tiny_model, TrainingTargets(grades=grades, grade_names=GRADE_NAMES))
+    with pytest.raises(ValueError, match="the dataset has none: build it with a column `grade`"):
+        ConsistencyObjective(tiny_model, TrainingTargets())
