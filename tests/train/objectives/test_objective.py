@@ -112,14 +112,14 @@ def test_ordinal_learns_any_scale_on_the_features_of_the_vision_tower(grade_name
     output = tiny_model(**tiny_inputs)
     scores = output.image_features @ objective.score_head.weight[0]
     expected = cumulative_link_loss(scores, objective.thresholds, grades)
-    optimizer = torch.optim.SGD(objective.parameters(), lr=100.0)
-    for step in range(3):
+    optimizer = torch.optim.Adam(objective.parameters(), lr=5.0)
+    for step in range(40):
         loss = objective(Pairs(output=output, grades=grades), gather=keep_local)
         assert step or loss.item() == pytest.approx(expected.item())
         optimizer.zero_grad()
         loss.backward(retain_graph=True)
         optimizer.step()
-    assert (objective.thresholds.diff() > 0).all()  # however far an update goes
+    assert (objective.thresholds.diff() > 0).all()  # also those of grades that no pair has, which only shrink
 
 
 def test_objectives_without_their_labels_are_refused(tiny_model):
