@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import ClassLabel, load_dataset
 from transformers import AutoModel
 
 from tests.train.experiments.experiment_settings import SMALL
@@ -30,6 +30,19 @@ def settings(tiny_dataset_folder, tmp_path):
     }
 
 
+@pytest.fixture
+def graded_folder(tiny_dataset_folder, tmp_path):
+    """The same pairs with a grade: whether the disc bulges."""
+    rows = load_dataset(str(tiny_dataset_folder))
+    features = rows["train"].features.copy()
+    features["grade"] = ClassLabel(names=["A", "B"])
+    (tmp_path / "graded" / "data").mkdir(parents=True)
+    for split in rows:
+        graded = rows[split].map(lambda row: {"grade": 1 - row["labels"][0]}, features=features)
+        graded.to_parquet(tmp_path / "graded" / "data" / f"{split}.parquet")
+    return tmp_path / "graded"
+
+
 def run_here(settings):
     pretrain.main(PretrainArguments(**settings))
 
@@ -40,7 +53,9 @@ def history(settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_learns_and_publishes_a_plain_model(name, settings):
+def test_every_objective_learns_and_publishes_a_plain_model(name, settings, graded_folder):
+    if "grades" in OBJECTIVES[name].inputs:
+        settings["dataset"] = str(graded_folder)
     run_here({**settings, "objectives": name})
     lines = history(settings)
     first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
@@ -150,3 +165,12 @@ def test_equal_labels_stop_the_objectives_that_use_labels_and_no_other(settings,
             run_here({**settings, "objectives": name})
     run_here({**settings, "objectives": "clip"})
     assert len(history(settings)) == 1
+
+
+def test_grades_are_learned_beside_the_contrast_and_refused_in_words_without(settings, graded_folder):
+    both = {"objectives": {"lumbarclip": 1.0, "ordinal": 0.5}, "max_updates": 2}
+    run_here({**settings, **both, "dataset": str(graded_folder)})
+    last = history(settings)[-1]
+    assert last["loss"] == pytest.approx(last["lumbarclip_loss"] + 0.5 * last["ordinal_loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="learns from grades, but no training pair has one: build the dataset"):
+        run_here({**settings, **both, "overwrite": True})
