@@ -36,6 +36,19 @@ def settings(tiny_dataset_folder, tmp_path):
     }
 
 
+@pytest.fixture
+def graded_folder(tiny_dataset_folder, tmp_path):
+    """The same pairs with a grade: whether the disc bulges."""
+    rows = load_dataset(str(tiny_dataset_folder))
+    features = rows["train"].features.copy()
+    features["grade"] = ClassLabel(names=["A", "B"])
+    (tmp_path / "graded" / "data").mkdir(parents=True)
+    for split in rows:
+        graded = rows[split].map(lambda row: {"grade": 1 - row["labels"][0]}, features=features)
+        graded.to_parquet(tmp_path / "graded" / "data" / f"{split}.parquet")
+    return tmp_path / "graded"
+
+
 def run_here(settings):
     pretrain.main(PretrainArguments(**settings))
 
@@ -211,3 +224,12 @@ def test_grades_are_not_learned_where_there_are_none(settings):
         with pytest.raises(ValueError, match="build (it|the dataset) with a column `grade`"):
             run_here({**settings, "objectives": name})
     assert not Path(settings["output_dir"]).exists()
+
+
+def test_grades_are_learned_beside_the_contrast_and_refused_in_words_without(settings, graded_folder):
+    both = {"objectives": {"lumbarclip": 1.0, "ordinal": 0.5}, "max_updates": 2}
+    run_here({**settings, **both, "dataset": str(graded_folder)})
+    last = history(settings)[-1]
+    assert last["loss"] == pytest.approx(last["lumbarclip_loss"] + 0.5 * last["ordinal_loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="learns from grades, but no training pair has one: build the dataset"):
+        run_here({**settings, **both, "overwrite": True})

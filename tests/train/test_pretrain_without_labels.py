@@ -51,6 +51,9 @@ def dataset(tiny_dataset_folder):
     return load_dataset(str(tiny_dataset_folder))
 
 
+GRADE_METRICS = ("quadratic_kappa", "mean_absolute_error")
+
+
 @pytest.fixture(params=["no labels", "a grade only"])
 def unlabelled(request, dataset):
     without = labelled(dataset, lambda row, number: None, names=())
@@ -69,10 +72,12 @@ def test_all_that_needs_no_label_is_trained_measured_and_said(unlabelled, tmp_pa
     assert "none of the 40 training pairs has a label" in caplog.text and "not calibrated" in caplog.text
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     has_grade = unlabelled["train"][0]["grade"] is not None
-    assert list(metrics["linear_probe"]) == ["grade_quadratic_kappa", "grade_mean_absolute_error"] * has_grade
+    of_grades = [f"{probe}_{name}" for probe in ("grade", "ordinal_grade") for name in GRADE_METRICS]
+    assert list(metrics["linear_probe"]) == of_grades * has_grade
     assert metrics["zero_shot"] == metrics["zero_shot_first_prompt"] == metrics["prompts"] == {}
     assert metrics["retrieval"]["text_to_image_recall_at_1"]["value"] is not None
-    assert set(metrics["further"]) <= {"retrieval/pair", "retrieval/facts"}
+    of_grades = {f"grade_by/{way}" for way in ("prompts", "fusion", "probe")}
+    assert set(metrics["further"]) <= {"retrieval/pair", "retrieval/facts", *of_grades}
     report = (tmp_path / "run/report.md").read_text()
     assert "No row has a label" in report and "--labels_from_reports" in report
     assert ("## Linear probe" in report) is has_grade and "## Zero-shot" not in report and "## Retrieval" in report

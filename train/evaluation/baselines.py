@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from modeling_lumbarclip.towers_lumbarclip import load_vision_tower
+from train.checkpoints.packaged_towers import packaged_folder
 from train.evaluation.features import encode_images
 from train.evaluation.statistics.metrics import Array
 
@@ -151,8 +152,6 @@ def load_imagenet_tower() -> torch.nn.Module:
     Raises:
         ValueError: If neither has it; the message says how to get it.
     """
-    from train.checkpoints.packaged_towers import packaged_folder
-
     try:
         tower: Any = load_vision_tower(str(packaged_folder(PACKAGED_TOWER, "vision")), None)
     except ValueError as not_packaged:

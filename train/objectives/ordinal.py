@@ -18,6 +18,9 @@ from train.objectives.objective import (
 )
 from train.training.distributed import gather_with_gradient
 
+# Between two thresholds: a grade without pairs would close its gap, until float32 cannot tell the two apart.
+MIN_GAP = 1e-3
+
 
 def cumulative_link_loss(scores: Tensor, thresholds: Tensor, grades: Tensor) -> Tensor:
     r"""Compute the negative log-likelihood of grades under proportional odds.
@@ -91,8 +94,8 @@ class OrdinalObjective(Objective):
     through the head. On z_I both are learned side by side.
 
     The scale is that of the dataset, of any number of grades (Pfirrmann 1-5, Kellgren-Lawrence 0-4, stenosis A-D). The
-    thresholds start where they predict each grade as often as it occurs, and their gaps are a softplus, so they rise
-    at every update; a grade that no training pair has keeps a gap of its own. Only the vision tower and the head learn
+    thresholds start where they predict each grade as often as it occurs, and rise after every update, because their
+    gaps are softpluses; a grade that no training pair has keeps a small one. Only the vision tower and the head learn
     from this term.
 
     Source:
@@ -121,12 +124,13 @@ class OrdinalObjective(Objective):
         self.score_head = nn.Linear(output_width(model.vision_model), 1, bias=False)
         thresholds = starting_thresholds(counts)
         # The first threshold, then the gaps before their softplus.
-        self.scale = nn.Parameter(torch.cat([thresholds[:1], thresholds.diff().expm1().log()]))
+        gaps = (thresholds.diff() - MIN_GAP).clamp(min=MIN_GAP)
+        self.scale = nn.Parameter(torch.cat([thresholds[:1], gaps.expm1().log()]))
 
     @property
     def thresholds(self) -> Tensor:
         """Where one grade ends and the next begins. Shape (G - 1,), rising."""
-        return torch.cat([self.scale[:1], F.softplus(self.scale[1:])]).cumsum(0)
+        return torch.cat([self.scale[:1], F.softplus(self.scale[1:]) + MIN_GAP]).cumsum(0)
 
     def forward(self, pairs: Pairs, gather: Gather = gather_with_gradient) -> Tensor:
         features, grades = pairs.output.image_features, pairs.grades

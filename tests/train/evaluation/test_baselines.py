@@ -1,4 +1,3 @@
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,8 +171,7 @@ def test_the_tower_is_looked_for_in_its_package_then_on_the_hub(monkeypatch, tmp
     def not_installed(name, role):
         raise ValueError(f"{name} is not installed.")
 
-    package = SimpleNamespace(packaged_folder=not_installed)
-    monkeypatch.setitem(sys.modules, "train.checkpoints.packaged_towers", package)
+    monkeypatch.setattr(baselines, "packaged_folder", not_installed)
     with pytest.raises(ValueError, match="efficientnet_lite0 is not installed. The Hub cannot be reached, either"):
         baselines.load_imagenet_tower()
     whole = timm.create_model("tf_efficientnet_lite0")
@@ -181,7 +179,7 @@ def test_the_tower_is_looked_for_in_its_package_then_on_the_hub(monkeypatch, tmp
     monkeypatch.setattr(baselines, "hf_hub_download", lambda *_, **__: str(tmp_path / "model.safetensors"))
     tower = baselines.load_imagenet_tower()
     assert torch.equal(tower.conv_head.weight, whole.conv_head.weight) and tower.num_classes == 0
-    package.packaged_folder = lambda name, role: tmp_path / name / role
+    monkeypatch.setattr(baselines, "packaged_folder", lambda name, role: tmp_path / name / role)
     monkeypatch.setattr(baselines, "load_vision_tower", lambda folder, _: SimpleNamespace(timm_model=folder))
     assert baselines.load_imagenet_tower() == str(tmp_path / "packaged:efficientnet_lite0" / "vision")
 

@@ -63,12 +63,12 @@ def test_parameters_of_an_objective_are_not_in_the_published_model(tiny_model):
     own = {name: dict(OBJECTIVES[name](tiny_model, TARGETS).named_parameters()) for name in OBJECTIVES}
     shapes = {name: {key: tuple(value.shape) for key, value in parameters.items()} for name, parameters in own.items()}
     assert shapes == {
-        **{name: {} for name in set(OBJECTIVES) - {"siglip", "gloria", "supervised", "image_grades"}},
+        **{name: {} for name in set(OBJECTIVES) - {"siglip", "gloria", "supervised", "ordinal", "image_grades"}},
         "siglip": {"bias": ()},
         "gloria": {"region_projection.weight": (8, 24), "word_projection.weight": (8, 16)},
         "supervised": {"class_head.weight": (2, 24), "class_head.bias": (2,)},
-        "image_grades": {"grade_head.weight": (2, 24), "grade_head.bias": (2,)},
         "ordinal": {"scale": (1,), "score_head.weight": (1, 24)},
+        "image_grades": {"grade_head.weight": (2, 24), "grade_head.bias": (2,)},
     }
 
 
@@ -113,14 +113,14 @@ def test_ordinal_learns_any_scale_on_the_features_of_the_vision_tower(grade_name
     output = tiny_model(**tiny_inputs)
     scores = output.image_features @ objective.score_head.weight[0]
     expected = cumulative_link_loss(scores, objective.thresholds, grades)
-    optimizer = torch.optim.SGD(objective.parameters(), lr=100.0)
-    for step in range(3):
+    optimizer = torch.optim.Adam(objective.parameters(), lr=5.0)
+    for step in range(40):
         loss = objective(Pairs(output=output, grades=grades), gather=keep_local)
         assert step or loss.item() == pytest.approx(expected.item())
         optimizer.zero_grad()
         loss.backward(retain_graph=True)
         optimizer.step()
-    assert (objective.thresholds.diff() > 0).all()  # however far an update goes
+    assert (objective.thresholds.diff() > 0).all()  # also those of grades that no pair has, which only shrink
 
 
 def test_objectives_without_their_labels_are_refused(tiny_model):

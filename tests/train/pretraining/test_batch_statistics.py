@@ -65,7 +65,9 @@ def test_targets_of_medclip_are_those_of_its_cosines(tiny_model):
 
 def test_each_objective_knows_the_temperature_of_its_targets(tiny_model):
     labels = torch.eye(2)
-    targets = TrainingTargets(labels=labels, classes=labels)
+    grades = {"grades": torch.tensor([0, 1]), "grade_names": ("A", "B")}
+    others = {"states": labels, "findings": ("a", "b"), "num_counterfactuals": 1, **grades}
+    targets = TrainingTargets(labels=labels, classes=labels, **others)
     found = {name: objective(tiny_model, targets).target_temperature(4.0) for name, objective in OBJECTIVES.items()}
     assert {name: value for name, value in found.items() if value is not None} == {"lumbarclip": 0.25, "medclip": 1.0}
     objective = OBJECTIVES["lumbarclip"](tiny_model, targets, ObjectiveSettings(label_temperature=0.5))

@@ -104,6 +104,13 @@ def test_a_report_without_labels_and_grades_still_opens():
     assert report.split("\n\n")[1].startswith("**Too few to rank") and len(run_summary(results)) == 1
 
 
+def test_baselines_are_explained_and_one_that_could_not_be_had_says_why():
+    report = run_report(made(), DRAWN)
+    assert "*Texture, boosted trees*: " in report and "is left out" not in report  # older results do not know
+    report = run_report(made() | {"left_out_baselines": {"imagenet": "the Hub cannot be reached"}}, DRAWN)
+    assert "*ImageNet tower* is left out: `the Hub cannot be reached`." in report
+
+
 def test_unseen_wordings_have_a_section_whose_tables_are_tables():
     results = made(statement_cosines={"LBP": 0.995, "No Finding": 0.3})
     report = run_report(results, [*DRAWN, "wordings.png"])
@@ -139,13 +146,6 @@ def test_a_report_of_older_metrics_says_nothing_of_wordings():
         del results[name]
     report = run_report(results, DRAWN)
     assert "nseen" not in report and "olarity" not in report and "“There is LBP.”" in report
-
-
-def test_baselines_are_explained_and_one_that_could_not_be_had_says_why():
-    report = run_report(made(), DRAWN)
-    assert "*Texture, boosted trees*: " in report and "is left out" not in report  # older results do not know
-    report = run_report(made() | {"left_out_baselines": {"imagenet": "the Hub cannot be reached"}}, DRAWN)
-    assert "*ImageNet tower* is left out: `the Hub cannot be reached`." in report
 
 
 def test_the_scope_is_a_line_with_what_is_held_back():

@@ -10,7 +10,7 @@ that it has seen, they would be too far apart. A grade beyond all that occur is 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import Ridge
@@ -37,14 +37,7 @@ class Grader:
         return np.searchsorted(self.cut_points, self.regression.predict(features))
 
 
-class GradesRows(Protocol):
-    """What a fitted probe of grades can do."""
-
-    def predict(self, features: Array) -> Array:
-        """Grade indices of rows of features. Shape (N,)."""
-
-
-FitGrader = Callable[[Mapping[str, Array], Mapping[str, Array], int], GradesRows]
+FitGrader = Callable[[Mapping[str, Array], Mapping[str, Array], int], Grader]
 
 
 def grade_probe(

@@ -28,6 +28,7 @@ from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
 
 PENALTY_GRID = tuple(10.0**power for power in range(-1, 6))
+LOG_GAPS = (-15.0, 5.0)  # a step of the search beyond them would overflow
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def fit_proportional_odds(features: Array, grades: Array, penalty: float) -> Pro
     shares = np.bincount(places).cumsum()[:-1] / len(places)
     thresholds = np.log(shares / (1 - shares))  # of the model that knows only how frequent grades are
     start = np.concatenate([np.zeros(rows.shape[1]), thresholds[:1], np.log(np.diff(thresholds))])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
+    bounds = [(None, None)] * (rows.shape[1] + 1) + [LOG_GAPS] * num_gaps
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000}).x
     weights, first, log_gaps = np.split(found, [rows.shape[1], rows.shape[1] + 1])
     return ProportionalOdds(scaler, weights, first + np.concatenate([[0.0], np.exp(log_gaps).cumsum()]), occurring)
 
