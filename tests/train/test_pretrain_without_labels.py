@@ -76,8 +76,9 @@ def test_all_that_needs_no_label_is_trained_measured_and_said(unlabelled, tmp_pa
     assert list(metrics["linear_probe"]) == of_grades * has_grade
     assert metrics["zero_shot"] == metrics["zero_shot_first_prompt"] == metrics["prompts"] == {}
     assert metrics["retrieval"]["text_to_image_recall_at_1"]["value"] is not None
-    of_grades = {f"grade_by/{way}" for way in ("prompts", "fusion", "probe")}
-    assert set(metrics["further"]) <= {"retrieval/pair", "retrieval/facts", *of_grades}
+    graded = {"grade_by/prompts", "grade_by/fusion", "grade_by/probe"} if has_grade else set()
+    assert set(metrics["further"]) <= {"retrieval/pair", "retrieval/facts", *graded}
+    assert metrics["unseen_wordings"] == {}
     report = (tmp_path / "run/report.md").read_text()
     assert "No row has a label" in report and "--labels_from_reports" in report
     assert ("## Linear probe" in report) is has_grade and "## Zero-shot" not in report and "## Retrieval" in report
