@@ -3,13 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import ClassLabel, Features, load_dataset
+from PIL import Image
 from transformers import AutoModel
 
+from data_scripts.records import KNEE
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
+from train.data import provenance
 from train.objectives import OBJECTIVES
 from train.pretraining.arguments import PretrainArguments
 from train.training import loop
@@ -38,12 +44,28 @@ def history(settings):
     return [json.loads(line) for line in (Path(settings["output_dir"]) / "history.jsonl").read_text().splitlines()]
 
 
+def graded_knees(settings, tmp_path, monkeypatch):
+    """The same dataset with a Kellgren-Lawrence grade, as that of films of knees."""
+    monkeypatch.setattr(provenance, "anatomy_of", lambda *_: KNEE)
+    folder = tmp_path / "graded"
+    (folder / "data").mkdir(parents=True)
+    for split, rows in load_dataset(settings["dataset"]).items():
+        features = Features({**rows.features, "grade": ClassLabel(names=list("01234"))})
+        graded = rows.map(lambda row: {"grade": 3 * row["labels"][0]}, features=features)
+        graded.to_parquet(folder / "data" / f"{split}.parquet")
+    return {**settings, "dataset": str(folder)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_learns_and_publishes_a_plain_model(name, settings):
-    run_here({**settings, "objectives": name})
+def test_every_objective_learns_and_publishes_a_plain_model(name, settings, tmp_path, monkeypatch):
+    if OBJECTIVES[name].inputs & {"grades", "grade_prompts"}:
+        settings = graded_knees(settings, tmp_path, monkeypatch)
+    # What any model does that tells nothing apart is learned beside something else.
+    run_here({**settings, "objectives": {"grade_prompts": 1.0, name: 1.0} if name == "consistency" else name})
     lines = history(settings)
-    first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
+    losses = [line["loss"] for line in lines if line["loss"]]  # a step of eight pairs may draw no counterfactual
+    first, last = (sum(part) / 5 for part in (losses[:5], losses[-5:]))
     assert last < first - 0.1
     assert {"validation_loss"} <= lines[-1].keys()
     # Targets are logged where there are any of this kind.
@@ -150,3 +172,42 @@ def test_equal_labels_stop_the_objectives_that_use_labels_and_no_other(settings,
             run_here({**settings, "objectives": name})
     run_here({**settings, "objectives": "clip"})
     assert len(history(settings)) == 1
+
+
+@pytest.fixture
+def knees(settings, tmp_path):
+    """Settings for films of 20 patients, both knees each, whose grade is their brightness."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        split, grade = ("train", "train", "train", "val", "test")[number // 2 % 5], number // 2 % 3
+        file = tmp_path / "films" / split / str(grade) / f"90000{number // 2:02}{'LR'[number % 2]}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.clip(random.normal(40 + 80 * grade, 15, (24, 24)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(file)
+    build(BuildArguments(source="knee_kl", raw=tmp_path / "films", out=tmp_path / "knees"), command="test")
+    return {**settings, "dataset": str(tmp_path / "knees"), "batch_size": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objectives",
+    ["image_grades", "grade_prompts", {"clip": 0.2, "symmetry": 0.5, "consistency": 0.5}],
+    ids=["image", "prompts", "clip-koa"],
+)
+def test_grades_are_learned_from_knees(knees, objectives):
+    run_here({**knees, "objectives": objectives, "grade_weights": "adaptive", "epochs": 20, "augment": True})
+    lines = history(knees)
+    name = next(name for name in lines[-1] if name in ("image_grades_loss", "grade_prompts_loss", "symmetry_loss"))
+    losses = [line[name] for line in lines]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert {f"validation_{name}"} <= lines[-1].keys()
+
+
+def test_grades_are_not_learned_where_there_are_none(settings):
+    """Nor is a spine mirrored."""
+    with pytest.raises(ValueError, match="symmetry learns.*knees.*left and right are facts"):
+        run_here({**settings, "objectives": {"clip": 1, "symmetry": 1}})
+    for name in ("image_grades", "grade_prompts", "consistency"):
+        with pytest.raises(ValueError, match="build (it|the dataset) with a column `grade`"):
+            run_here({**settings, "objectives": name})
+    assert not Path(settings["output_dir"]).exists()

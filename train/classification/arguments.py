@@ -22,6 +22,11 @@ class ModelArguments(shared.ModelArguments):
     """Model."""
 
     checkpoint: str = setting("", "LumbarCLIP checkpoint to start from: a folder, or a Hub id.")
+    head: Literal["linear", "fusion"] = setting(
+        "linear",
+        "linear: reads the image. fusion: also the texts of the classes that the image resembles, as the checkpoint's "
+        "text tower embeds them; they are saved with the classifier.",
+    )
     freeze_tower: bool = setting(False, "Train only the head; batch statistics stay those of pretraining.")
 
 

@@ -2,16 +2,23 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from modeling_lumbarclip import (
+    LumbarCLIPForImageClassification,
+    LumbarCLIPImageProcessor,
+    LumbarCLIPModel,
+    LumbarCLIPProcessor,
+)
 from modeling_lumbarclip.calibration_lumbarclip import DIGESTS, weights_digests
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
@@ -20,8 +27,11 @@ from train.classification.evaluation import predict_logits, tower_features
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_scope import fit_scope
+from train.evaluation.features import encode_texts
 from train.evaluation.protocols.calibration import fit_calibration, warn_of_reasons
+from train.evaluation.protocols.grade_classifiers import grade_texts
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
+from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.evaluation.statistics.metrics import Array
 from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
@@ -50,7 +60,7 @@ class ClassificationTask(Task):
 
     def build_model(self) -> nn.Module:
         args = self.args
-        self.model, self.processor = load_pretrained(args.checkpoint, self.data)
+        self.model, self.processor = load_pretrained(args.checkpoint, self.data, args.head)
         self.model.vision_model.requires_grad_(not args.freeze_tower)
         show = PartialState().is_main_process
         self.train_rows, self.validation_rows = (
@@ -113,9 +123,11 @@ class ClassificationTask(Task):
 
 
 def load_pretrained(
-    checkpoint: str, data: ClassificationData
+    checkpoint: str, data: ClassificationData, head: str = "linear"
 ) -> tuple[LumbarCLIPForImageClassification, LumbarCLIPImageProcessor]:
     """Load the vision tower of a checkpoint, with a new head for the classes, and its image processor.
+
+    The head `fusion` gets the embeddings of the classes' texts, as the checkpoint's text tower embeds them.
 
     Raises:
         ValueError: If there is no such checkpoint, it is a classifier, or a file of it is damaged or may not be read.
@@ -124,22 +136,36 @@ def load_pretrained(
     if read_config(folder).is_classifier:
         raise ValueError(f"{checkpoint} is already a classifier; start from the pretrained checkpoint it came from.")
     names = dict(enumerate(data.class_names))
+    class_embeds = embed_classes(folder, data) if head == "fusion" else None
     model, processor = load_parts(
         folder,
         LumbarCLIPForImageClassification,
         LumbarCLIPImageProcessor,
-        new="classifier.",
+        new=("classifier.", "class_embeds"),
         dtype=torch.float32,  # half precision would round away most of an update
         id2label=names,
         label2id={name: index for index, name in names.items()},
         problem_type=data.problem_type,
+        class_text_width=0 if class_embeds is None else class_embeds.shape[1],
         calibration=None,
         class_temperatures=None,
         class_temperatures_fitted_on=None,
         scope=None,
     )
+    if class_embeds is not None:
+        model.set_class_embeds(class_embeds)
     model.name_or_path = model.config.name_or_path = checkpoint  # by which adapters name their base
     return model, processor
+
+
+def embed_classes(folder: Path, data: ClassificationData) -> Tensor:
+    """Embed the texts that state each class, the mean of its wordings at unit length. Shape (K, D)."""
+    model, processor = load_parts(folder, LumbarCLIPModel, LumbarCLIPProcessor, dtype=torch.float32)
+    texts = grade_texts(data.class_names, processor.anatomy) if data.is_grade else None
+    stated = texts or {name: processor.class_prompt_texts(name) for name in data.class_names}
+    embed = partial(encode_texts, model, processor, batch_size=32)
+    embeds = [prompt_ensemble(embed(stated[name])) for name in data.class_names]
+    return torch.from_numpy(np.stack(embeds)).float()
 
 
 def build_loss(name: str, data: ClassificationData) -> Callable[[Tensor, Tensor], Tensor]:

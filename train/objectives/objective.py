@@ -118,6 +118,7 @@ class ObjectiveSettings:
 
     alpha: float = 0.5
     label_temperature: float | None = None
+    grade_weights: str = "none"
     polarity_temperature: float = 0.15
 
     @classmethod
@@ -212,7 +213,9 @@ def lacking_input(inputs: frozenset[str], targets: TrainingTargets) -> str | Non
                 "learns to tell a finding from its denial, but no class is both stated and denied in the training "
                 f"pairs ({', '.join(targets.findings)}): add pairs of the other kind"
             )
-    if inputs & {"grades", "grade_prompts"} and (targets.grades is None or not (targets.grades >= 0).any()):
+    if "grade_prompts" in inputs and not targets.grade_names:
+        return "words the grades of a scale, but the dataset has none: build it with a column `grade`"
+    if "grades" in inputs and (targets.grades is None or not (targets.grades >= 0).any()):
         return "learns from grades, but no training pair has one: build the dataset with a column `grade`"
     if "counterfactuals" in inputs and not targets.num_counterfactuals:
         return (

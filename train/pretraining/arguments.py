@@ -19,6 +19,10 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "image_grades",
+    "grade_prompts",
+    "symmetry",
+    "consistency",
     "polarity",
     "instance",
     "counterfactual",
@@ -139,9 +143,11 @@ class ModelArguments(shared.ModelArguments):
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Truncate reports to this many tokens.")
     class_prompts: JsonMapping = setting(
-        JsonMapping(), 'Zero-shot sentences that state a class: \'{"LBP": ["There is a disc bulge."]}\'.'
+        JsonMapping(),
+        "Zero-shot sentences that state a class, in place of wordings of its bank that no training uses: "
+        '\'{"LBP": ["There is a disc bulge."]}\'.',
     )
-    absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
+    absent_class_prompts: JsonMapping = setting(JsonMapping(), "The same for sentences that deny a class.")
     projection: Literal["none", "linear", "nonlinear"] = setting("linear", "Projection heads.")
     projection_dim: int = setting(256, "Width of the shared space.")
     text_pooling: Literal["cls", "mean", "last"] = setting(
@@ -172,6 +178,12 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    grade_weights: Literal["none", "adaptive"] = setting(
+        "none", "adaptive: objectives that learn grades weigh each by how often training misses it."
+    )
+    rich_descriptions: bool = setting(
+        False, "Describe doubtful grades, such as KL 1, by what tells them from their neighbours, in grade prompts."
+    )
     polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 

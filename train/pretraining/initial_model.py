@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from modeling_lumbarclip.towers_lumbarclip import load_tower, load_vision_tower,
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.packaged_towers import Role, find_tower, is_packaged, packaged_folder
 from train.data.statement_banks import trained_wordings
-from train.evaluation.questions import asked_about
+from train.evaluation.questions import PROMPTS, asked_about, bank_prompts, own_prompts
 from train.objectives import inputs_of
 from train.pretraining.arguments import ModelArguments, PretrainArguments
 from train.training.adapters import add_adapters
@@ -47,7 +47,9 @@ def build_model(
         ValueError: If a tower is unknown, or the checkpoint is not LumbarCLIP's.
     """
     processor, model = (
-        from_checkpoint(args, anatomy) if args.init_checkpoint else from_towers(args, train_split, anatomy)
+        from_checkpoint(args, class_names(train_split), anatomy)
+        if args.init_checkpoint
+        else from_towers(args, train_split, anatomy)
     )
     model.log_inverse_temperature.requires_grad_(args.learn_temperature)
     if args.freeze:
@@ -59,13 +61,19 @@ def build_model(
     return processor, model
 
 
-def from_checkpoint(args: ModelArguments, anatomy: str | None = None) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
-    """Load a checkpoint and its processor, and add the prompts of the anatomy and of the run."""
+def from_checkpoint(
+    args: ModelArguments, label_names: Sequence[str] = (), anatomy: str | None = None
+) -> tuple[LumbarCLIPProcessor, LumbarCLIPModel]:
+    """Load a checkpoint and its processor, to ask about the dataset's classes by the wordings of their banks.
+
+    Prompts that a user wrote, for this run or for the checkpoint, stay.
+    """
     # Half precision would round away most of an update: 2e-5 is less than it can add to a weight.
     model, processor = load_checkpoint(args.init_checkpoint, dtype=torch.float32)
     processor = asked_about(processor, anatomy)
-    processor.class_prompts |= args.class_prompts
-    processor.absent_class_prompts |= args.absent_class_prompts
+    for name, of_banks in zip(PROMPTS, bank_prompts(label_names, processor.anatomy), strict=True):
+        own = own_prompts(processor, name) | getattr(args, name)
+        setattr(processor, name, getattr(processor, name) | of_banks | own)
     return processor, model
 
 
@@ -89,7 +97,7 @@ def from_towers(
         )
         text: Any = text_tower.config
     else:
-        tokenizer = learn_tokenizer(texts_of_run(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
+        tokenizer = learn_tokenizer(tokenizer_texts(args, train_split, anatomy or LUMBAR_SPINE), args.vocabulary_size)
         check_text_settings(args.text_config)
         text = {"model_type": "bert", "max_position_embeddings": max(args.max_text_length, 64), **args.text_config}
         text |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -117,12 +125,13 @@ def from_towers(
         do_window_eight_bit=args.window_images,
         **normalisation_of(vision_tower),
     )
+    stated, denied = bank_prompts(class_names(train_split), anatomy)
     processor = LumbarCLIPProcessor(
         image_processor,
         tokenizer,
         max_length=args.max_text_length,
-        class_prompts=dict(args.class_prompts),
-        absent_class_prompts=dict(args.absent_class_prompts),
+        class_prompts=stated | args.class_prompts,
+        absent_class_prompts=denied | args.absent_class_prompts,
         anatomy=anatomy or LUMBAR_SPINE,
     )
     return processor, model
@@ -170,7 +179,12 @@ def normalisation_of(vision_tower: PreTrainedModel | None) -> dict[str, Any]:
     return {"image_mean": list(learned["mean"]), "image_std": list(learned["std"])}
 
 
-def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
+def class_names(split: Dataset) -> list[str]:
+    """List the classes of a dataset."""
+    return list(split.features["labels"].feature.names)
+
+
+def tokenizer_texts(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
     """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
     inputs = inputs_of(args.objectives)
     yield from train_split["report"]

@@ -80,8 +80,9 @@ def add_adapters(model: ModelT, rank: int, towers: Collection[str] = TOWERS) -> 
 
 
 def _without_adapters(model: nn.Module, towers: Collection[str]) -> dict[str, Tensor]:
-    """Collect the model's own parameters, and the weights and statistics of trained towers other than `towers`."""
+    """Collect the model's own parameters and buffers, and all weights of trained towers other than `towers`."""
     weights: dict[str, Tensor] = dict(model.named_parameters(recurse=False))
+    weights |= dict(model.named_buffers(recurse=False))  # the texts of a fused classifier
     for name in TOWERS:
         tower = getattr(model, name, None)
         if name not in towers and tower is not None and any(value.requires_grad for value in tower.parameters()):

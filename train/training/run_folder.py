@@ -38,8 +38,9 @@ FREE_SETTINGS = (
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
 BEFORE_SETTINGS = {
-    **{"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "polarity_temperature": 0.15},
-    **{"freeze": [], "lora_towers": ["vision", "text"], "layer_decay": 1.0},
+    **{"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0},
+    **{"polarity_temperature": 0.15, "grade_weights": "none", "rich_descriptions": False},
+    **{"freeze": [], "lora_towers": ["vision", "text"]},
 }
 
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel, ViTConfig
 from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from train.checkpoints.packaged_towers import TOWERS
 from train.data.loaders import open_dataset
+from train.evaluation.questions import bank_prompts
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, check_pooled_token, learn_tokenizer
 
@@ -134,14 +135,17 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
     assert processor.image_processor.size["height"] == 32
-    assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
+    of_banks, denied = bank_prompts(["LBP", "No Finding"], "lumbar spine")
+    own = {"scoliosis": ["The spine is curved."]}
+    assert processor.class_prompts == {**tiny_processor.class_prompts, **of_banks, **own}
+    assert processor.absent_class_prompts == {**tiny_processor.absent_class_prompts, **denied}
     assert not model.log_inverse_temperature.requires_grad
 
 
-@pytest.mark.parametrize(("anatomy", "said"), [("knee", "The knee is normal."), (None, "The disc is normal.")])
+@pytest.mark.parametrize("anatomy", ["knee", "lumbar spine", "shoulder", None])
 @pytest.mark.parametrize("starts_from_checkpoint", [False, True])
 def test_prompts_are_those_of_what_the_images_show(
-    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, anatomy, said, starts_from_checkpoint
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, anatomy, starts_from_checkpoint
 ):
     base = tmp_path / "base"
     save_checkpoint(tiny_model, tiny_processor, base)
@@ -150,7 +154,34 @@ def test_prompts_are_those_of_what_the_images_show(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path / "run"), pretrained=False, **towers
     )
     processor, _ = build_model(args, open_dataset(args.dataset)["train"], anatomy)
-    assert processor.class_prompt_texts("No Finding")[0] == said
+    stated, denied = bank_prompts(["LBP", "No Finding"], anatomy)
+    for name in ("LBP", "No Finding"):
+        assert processor.class_prompt_texts(name) == stated[name]
+        assert processor.absent_class_prompt_texts(name) == denied[name]
+    about = {"knee": "knee", "shoulder": "shoulder"}.get(anatomy, "disc")
+    assert about in " ".join(processor.class_prompt_texts("No Finding"))
+
+
+@pytest.mark.parametrize("starts_from_checkpoint", [False, True])
+def test_what_a_user_asks_stands_before_the_banks(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, starts_from_checkpoint
+):
+    """In the settings of the run, or of the checkpoint that it starts from."""
+    base, own = tmp_path / "base", {"LBP": ["A painful back."]}
+    if starts_from_checkpoint:
+        tiny_processor.class_prompts |= own
+        save_checkpoint(tiny_model, tiny_processor, base)
+        towers = {"init_checkpoint": str(base)}
+    else:
+        towers = {"vision": "resnet10t", "image_size": 32, "class_prompts": own}
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path / "run"), pretrained=False, **towers
+    )
+    processor, _ = build_model(args, open_dataset(args.dataset)["train"], "lumbar spine")
+    stated, denied = bank_prompts(["LBP", "No Finding"], "lumbar spine")
+    assert processor.class_prompt_texts("LBP") == ["A painful back."]
+    assert processor.absent_class_prompt_texts("LBP") == denied["LBP"]
+    assert processor.class_prompt_texts("No Finding") == stated["No Finding"]
 
 
 def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folder, tmp_path):

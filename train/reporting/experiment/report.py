@@ -16,7 +16,11 @@ from train.reporting.tables import format_entry, undefined_notes
 
 LEVEL = 0.05  # of Holm's correction
 OPENING_CHART = {"systems.png": "Systems and baselines with their intervals"}
-WITHOUT_TEXTS = ("supervised", "untrained")  # kinds of systems whose image and text spaces were never matched
+WITHOUT_TEXTS = (
+    "supervised",
+    "image_grades",
+    "untrained",
+)  # kinds of systems whose image and text spaces were never matched
 
 
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
@@ -49,6 +53,7 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "opening_chart": opening_chart,
         "experiment": experiment,
         "num_systems": len(systems),
+        "exclusive": headline["exclusive"],
         "leads": leads,
         "probed": probed,
         "metric": tables.metric_name(headline["metric"]),
@@ -86,6 +91,9 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
         "probes_table": tables.probes_table(results),
         "imbalance_tables": tables.imbalance_tables(results),
         "zero_shot_table": tables.zero_shot_table(results),
+        "wordings_table": tables.wordings_table(results),
+        "polarity_table": tables.polarity_table(results),
+        "grades_tables": tables.grades_tables(results),
         "retrieval_tables": tables.retrieval_tables(results),
         "patients_tables": tables.patients_tables(results),
         "calibration_tables": tables.calibration_tables(results),
