@@ -59,7 +59,7 @@ class PretrainingTask(Task):
     verb: ClassVar[str] = "pretraining"
     args: PretrainArguments
     processor: LumbarCLIPProcessor
-    validation: "ValidationLosses"
+    validation: "ValidationLosses | None" = None  # until the first
     text_cache: TextCache | None = None
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
@@ -139,6 +139,8 @@ class PretrainingTask(Task):
         return self.validation.loss
 
     def validation_statistics(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
         of_batches = self.validation.of_batches
         terms = {f"validation_{name}": loss for name, loss in self.validation.terms.items()}
         return ({} if of_batches is None else {"validation_loss_of_batches": of_batches}) | terms

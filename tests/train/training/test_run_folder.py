@@ -88,12 +88,16 @@ def test_a_run_is_not_resumed_in_another_precision(then, now, changes):
     assert changed_settings(before, {**run, "mixed_precision": now}) == changes
 
 
-def test_a_run_of_before_there_were_several_texts_showed_one():
+def test_a_run_of_before_a_setting_did_as_its_default():
     before = {"arguments": {"batch_size": 8}, "num_processes": 1, "rows_sha256": {}}
-    now = {**before, "arguments": {"batch_size": 8, "texts_per_pair": 1, "minority_share": 0.5}}
+    now = {**before, "arguments": {"batch_size": 8, "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0}}
     assert changed_settings(before, now) == []
-    now["arguments"] |= {"texts_per_pair": 5, "minority_share": 0.16}
-    assert changed_settings(before, now) == ["minority_share: 0.5 then, 0.16 now", "texts_per_pair: 1 then, 5 now"]
+    now["arguments"] |= {"texts_per_pair": 5, "minority_share": 0.16, "layer_decay": 0.5}
+    assert changed_settings(before, now) == [
+        "layer_decay: 1.0 then, 0.5 now",
+        "minority_share: 0.5 then, 0.16 now",
+        "texts_per_pair: 1 then, 5 now",
+    ]
 
 
 def test_a_run_of_before_objectives_were_combined_had_one():
