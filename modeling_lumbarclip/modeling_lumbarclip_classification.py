@@ -163,7 +163,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         """
         (options,) = tower_options(self.forward, kwargs, self.vision_model)
         vision = self._run_vision_tower(pixel_values, options)
-        logits = self.classifier(self._with_text(vision.pooler_output))
+        logits = self.classifier(self._with_text(cast(Tensor, vision.pooler_output)))
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # a graph keeps what it was traced with
             self._check_temperatures()
         if self._are_calibrated:

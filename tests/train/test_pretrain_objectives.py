@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import load_dataset
+from PIL import Image
 from transformers import AutoModel
 
+from data_scripts.writing.build_arguments import BuildArguments
+from data_scripts.writing.dataset_build import build
 from tests.train.experiments.experiment_settings import SMALL
 from train import pretrain
 from train.objectives import OBJECTIVES
@@ -38,8 +42,11 @@ def history(settings):
     return [json.loads(line) for line in (Path(settings["output_dir"]) / "history.jsonl").read_text().splitlines()]
 
 
+OF_GRADES = ("image_grades", "grade_prompts", "symmetry", "consistency")  # the small dataset has no grades
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - set(OF_GRADES)))
 def test_every_objective_learns_and_publishes_a_plain_model(name, settings):
     run_here({**settings, "objectives": name})
     lines = history(settings)
@@ -151,3 +158,42 @@ def test_equal_labels_stop_the_objectives_that_use_labels_and_no_other(settings,
             run_here({**settings, "objectives": name})
     run_here({**settings, "objectives": "clip"})
     assert len(history(settings)) == 1
+
+
+@pytest.fixture
+def knees(settings, tmp_path):
+    """Settings for films of 20 patients, both knees each, whose grade is their brightness."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        split, grade = ("train", "train", "train", "val", "test")[number // 2 % 5], number // 2 % 3
+        file = tmp_path / "films" / split / str(grade) / f"90000{number // 2:02}{'LR'[number % 2]}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.clip(random.normal(40 + 80 * grade, 15, (24, 24)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(file)
+    build(BuildArguments(source="knee_kl", raw=tmp_path / "films", out=tmp_path / "knees"), command="test")
+    return {**settings, "dataset": str(tmp_path / "knees"), "batch_size": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "objectives",
+    ["image_grades", "grade_prompts", {"clip": 0.2, "symmetry": 0.5, "consistency": 0.5}],
+    ids=["image", "prompts", "clip-koa"],
+)
+def test_grades_are_learned_from_knees(knees, objectives):
+    run_here({**knees, "objectives": objectives, "grade_weights": "adaptive", "epochs": 20, "augment": True})
+    lines = history(knees)
+    name = next(name for name in lines[-1] if name in ("image_grades_loss", "grade_prompts_loss", "symmetry_loss"))
+    losses = [line[name] for line in lines]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert {f"validation_{name}"} <= lines[-1].keys()
+
+
+def test_grades_are_not_learned_where_there_are_none(settings):
+    """Nor is a spine mirrored."""
+    with pytest.raises(ValueError, match="symmetry learns.*knees.*left and right are facts"):
+        run_here({**settings, "objectives": {"clip": 1, "symmetry": 1}})
+    for name in sorted(set(OF_GRADES) - {"symmetry"}):
+        with pytest.raises(ValueError, match="no training pair has one.*column `grade`"):
+            run_here({**settings, "objectives": name})
+    assert not Path(settings["output_dir"]).exists()

@@ -68,5 +68,22 @@ SYSTEMS: Mapping[str, System] = {
         {"projection": "linear", **ORIGINAL_REPORTS},
         deviations="Reference: the vision tower learns the labels themselves, with the same budget and no reports.",
     ),
+    "clip_koa": System(
+        "CLIP-KOA",
+        "symmetry",
+        {
+            "projection": "linear",
+            "objectives": {"clip": 0.2, "symmetry": 0.5, "consistency": 0.5},
+            **ORIGINAL_REPORTS,
+        },
+        "arXiv 2504.19443",
+        "Knees only. The form of the consistency loss and all weights are ours; the paper does not give them.",
+    ),
+    "image_grades": System(
+        "Image only",
+        "image_grades",
+        {"projection": "linear", **ORIGINAL_REPORTS},
+        deviations="Reference: the vision tower learns the grades themselves, with the same budget and no texts.",
+    ),
     "untrained": System("Untrained", deviations="Reference: the model as its seed initialises it.", trained=False),
 }

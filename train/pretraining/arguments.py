@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import JsonMapping, setting
+from train.checkpoints.packaged_towers import describe_packaged, is_packaged
 from train.training import arguments as shared
 
 # Those of `train.objectives.OBJECTIVES`, which imports torch.
@@ -230,11 +231,7 @@ class PretrainArguments(
                 f"texts_per_pair {self.texts_per_pair} shows augmented texts, which only the objective lumbarclip has, "
                 "with alpha below 1 and a text_augmentation: set texts_per_pair 1, or these."
             )
-        if self.lora_rank and not (self.pretrained or self.init_checkpoint):
-            raise ValueError(
-                f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
-                "pretrained towers."
-            )
+        describe_packaged(vars(self))  # or raises
         self._check_frozen()
         for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
@@ -250,15 +247,25 @@ class PretrainArguments(
         """Whether the loss has a part on augmented texts."""
         return "lumbarclip" in self.objectives and self.alpha < 1 and self.text_augmentation != "none"
 
+    def is_pretrained(self, tower: str) -> bool:
+        """Whether the tower `vision` or `text` starts from weights that were trained before."""
+        return bool(self.pretrained or self.init_checkpoint or is_packaged(getattr(self, tower)))
+
     def _check_frozen(self) -> None:
         freeze = [self.freeze] if isinstance(self.freeze, str) else self.freeze  # `freeze: text` in YAML
         self.freeze = [tower for tower in freeze if tower != "none"]
         self.lora_towers = [self.lora_towers] if isinstance(self.lora_towers, str) else self.lora_towers
         towers = list[str](self.lora_towers)
-        if self.freeze and not (self.pretrained or self.init_checkpoint):
+        if self.freeze and not self.is_pretrained("text"):
             raise ValueError(
                 "freeze text would leave a random text tower random, which tells no two words apart: start from "
                 "--init_checkpoint or pretrained towers, or leave freeze out."
+            )
+        random = [tower for tower in towers if not self.is_pretrained(tower)]
+        if self.lora_rank and random:
+            raise ValueError(
+                f"lora_rank {self.lora_rank} would leave a random {random[0]} tower random: adapters need "
+                "--init_checkpoint or pretrained towers. To train that tower whole, leave it out of lora_towers."
             )
         if self.lora_rank and not towers:
             raise ValueError(f"lora_rank {self.lora_rank} has no tower to adapt: name one in lora_towers.")
