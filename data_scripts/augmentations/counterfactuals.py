@@ -30,7 +30,8 @@ Item = TypeVar("Item")
 Change = Literal["polarity", "level", "side", "severity"]
 CHANGES: tuple[Change, ...] = ("polarity", "level", "side", "severity")
 MOST_OF_EACH = 2  # counterfactuals of one kind
-LONGEST_REPORT = 4000  # characters; a longer one has none, since every change reads it again
+MOST_TRIED = 12  # words or findings that a change is tried on
+LONGEST_REPORT = 4000  # characters; a longer one has none, since every try reads it again
 
 _ORDER = ("minimal", "mild", "moderate", "severe")
 # Levels that a change may name, from the top down.
@@ -76,7 +77,7 @@ def counterfactual_reports(report: str, seed: int = 0) -> tuple[tuple[Change, st
     }
     made: dict[str, Change] = {}
     for change, candidates in candidates_of.items():
-        proved = (_first_proved(texts, facts, change) for texts in candidates)
+        proved = (_first_proved(texts, facts, change) for texts in islice(candidates, MOST_TRIED))
         made |= dict.fromkeys(islice((text for text in proved if text and text not in made), MOST_OF_EACH), change)
     return tuple((change, text) for text, change in made.items())
 

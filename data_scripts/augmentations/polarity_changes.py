@@ -29,8 +29,8 @@ def with_other_polarity(report: str, start: int, end: int, finding: Finding) -> 
     before, after = report[:start], report[end:]
     sentence, span = report[start:end], (finding.span[0] - start, finding.span[1] - start)
     if not finding.negated:
-        for text in _denials(sentence, span, finding):
-            yield _joined(before, text, after)
+        if not _acts(" ".join(after.split()[:2])):  # "Disc bulge. Compressing the sac."
+            yield from (_joined(before, text, after) for text in _denials(sentence, span, finding))
         return
     sentence, span = _without_normal_part(sentence, span)
     if NORMALITY.search(sentence):
@@ -158,7 +158,8 @@ _DENIAL_BEFORE = re.compile(rf"(?i)(?:(?P<joint>(?:,|,? and|,? or) )?\b{_DENYING
 def _denied(sentence: str, span: tuple[int, int]) -> Iterator[str]:
     """Deny the finding at a place of a sentence, in the ways that its words allow."""
     start, end = span
-    if _acts(sentence[start:].partition(" ")[0]):
+    doing = sentence[start:].partition(" ")[0]
+    if doing.endswith("ing") and _acts(doing):
         cause = _TRAILING_ADVERB.sub("", sentence[:start])
         is_noun = cause.endswith(" with ")
         yield f"{cause.removesuffix('with ') + 'without' if is_noun else cause + 'not'} {sentence[start:]}"
@@ -309,13 +310,11 @@ def _taken_out(sentence: str, span: tuple[int, int], negated: bool) -> Iterator[
     chosen = [item for item in items if item[0] <= span[0] < item[1]]
     if len(items) < 2 or len(chosen) != 1 or span[1] > chosen[0][1]:
         return
-    item = re.sub(r"(?i)^both endplates altered$", "endplate changes", sentence[slice(*chosen[0])])
-    if _NOT_A_NOUN.search(item):
-        return
-    others = [sentence[slice(*one)] for one in items if one is not chosen[0] and one != chosen[0]]
+    item = _ALTERED.sub("endplate changes", sentence[slice(*chosen[0])])
+    others = [sentence[slice(*one)] for one in items if one != chosen[0]]
     if negated and any(map(_STRUCTURE_ALONE.search, others)):  # "no thecal sac or nerve root compression"
         return
-    if not negated and any(_acts(one) or not report_facts(f"There is {one}.") for one in (item, *others)):
+    if not all(map(_is_noun_of_finding, (item, *others))):
         return  # "protrusion at L4-5, compressing the sac"
     rest = listed(others, "or" if negated else "and")
     if not negated and items[0] == chosen[0] and begin == 0:
@@ -323,9 +322,15 @@ def _taken_out(sentence: str, span: tuple[int, int], negated: bool) -> Iterator[
     yield f"{sentence[:begin]}{rest}{sentence[finish:]}", item
 
 
+def _is_noun_of_finding(item: str) -> bool:
+    is_noun = _ALTERED.match(item) or not (_NOT_A_NOUN.search(item) or _acts(item))
+    return bool(is_noun and report_facts(f"There is {item}."))
+
+
+_ALTERED = re.compile(r"(?i)both endplates altered$")
 _HALVES = word_set("upper lower left right central mild moderate severe")
 _STRUCTURE_ALONE = re.compile(r"(?i)(?:\bsac|\broots?|\bcanals?|\bforam\w+|\brecess(?:es)?|\bcord)$")
-_NOT_A_NOUN = re.compile(r"(?i)^(?:both|with|no|without|but|the disc|there)\b|\b(?:altered|is|are|not)\b|[:;]")
+_NOT_A_NOUN = re.compile(r"(?i)^(?:both|with|no|without|but|the disc|there)\b|\b(?:altered|is|are|not)\b|[:;?]")
 
 
 def capital(text: str) -> str:

@@ -17,6 +17,7 @@ from tests.benchmarks.readme_benchmarks import (
     balance_section,
     build_section,
     common_tests_section,
+    counterfactual_section,
     foreign_section,
     inference_section,
     leak_section,
@@ -127,7 +128,8 @@ def render() -> str:
     shown, sections = [demo_section(read("demo")), *experiments[:3]], experiments[3:]
     other_maps = {name: read(name) for name in ("explanation_vit", "explanation_swin")}
     sections += [probe_section(read("probe")), explanation_section(read("explanation"), other_maps)]
-    sections += [reading_section(read("report_reading_first"), read("report_reading")), leak_section(read("leak_gap"))]
+    sections += [reading_section(read("report_reading_first"), read("report_reading"))]
+    sections += [counterfactual_section(read("counterfactuals")), leak_section(read("leak_gap"))]
     sections += [
         foreign_section({"demo": read("foreign_images_demo"), "SPIDER discs": read("foreign_images_spider")}),
         letters_section(read("burnt_in_text")),

@@ -45,6 +45,12 @@ def test_a_cause_is_not_denied_without_its_effect():
     assert not [text for text in changed(report, 0) if "o disc bulge" in text]
 
 
+def test_the_next_sentence_may_be_the_effect():
+    report = "Disc bulge at L4-5. Compressing the thecal sac."
+    assert not changed(report, 0, "Disc bulge at L4-5.")
+    assert changed(report.replace("Compressing", "Compression of"), 0, "Disc bulge at L4-5.")
+
+
 def test_the_rest_of_the_report_stays():
     report = "L4-5: disc bulge. No stenosis. The roots are free."
     (text,) = changed(report, 1, "No stenosis.")
