@@ -216,6 +216,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
         max_inverse_temperature: Upper bound of 1/τ, so that the logits cannot diverge.
         calibration: `ZeroShotCalibration` as a dict, for exactly these weights: others get scores without answers.
             Fit it again after more training. None before fitting.
+        class_text_width: Width of the class texts' embeddings that `LumbarCLIPForImageClassification` fuses with the
+            image's features; 0: it reads the image alone.
         class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
             patients. Exclusive classes share one temperature, repeated K times. None before fitting.
         class_temperatures_fitted_on: Their `weights`, as in `ZeroShotCalibration.fitted_on`.
@@ -247,6 +249,7 @@ class LumbarCLIPConfig(PreTrainedConfig):
     initial_temperature: float | int = 0.07
     max_inverse_temperature: float | int = 100.0
     calibration: dict[str, Any] | None = None
+    class_text_width: int = 0
     class_temperatures: list[float | int] | None = None
     class_temperatures_fitted_on: dict[str, Any] | None = None
     scope: dict[str, Any] | None = None
@@ -296,6 +299,8 @@ class LumbarCLIPConfig(PreTrainedConfig):
                 f"projection_dim must be at least 1 (256, 512 and 1024 in the paper); got {self.projection_dim}. "
                 "For no projection, set projection='none'."
             )
+        if self.class_text_width < 0:
+            raise ValueError(f"class_text_width is a width, or 0 for none; got {self.class_text_width}.")
         if self.text_config.is_encoder_decoder:
             raise ValueError(
                 f"text_config {self.text_config.model_type!r} is an encoder-decoder; LumbarCLIP needs a text encoder "

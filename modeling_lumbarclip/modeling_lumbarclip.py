@@ -184,6 +184,14 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
             for name, value in kept.items():
                 setattr(self.config, name, value)
 
+    @property
+    def inverse_temperature(self) -> Tensor:
+        """1/τ, at most `config.max_inverse_temperature`. Scalar, float32."""
+        log_inverse = cast(Tensor, self.log_inverse_temperature).float()
+        excess = (log_inverse - math.log(self.config.max_inverse_temperature)).clamp(min=0)
+        # Clamped in value but not in gradient: with a plain clamp, a temperature beyond the limit could not return.
+        return (log_inverse - excess.detach()).exp()
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # The towers initialise themselves.
@@ -194,7 +202,7 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
         elif isinstance(module, ScopeStatistics):
             for buffer in module.buffers():
                 init.constant_(buffer, BITS_OF_NAN)
-        elif isinstance(module, LumbarCLIPModel):
+        elif isinstance(module, LumbarCLIPPreTrainedModel) and hasattr(module, "log_inverse_temperature"):
             init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
 
 
@@ -243,20 +251,12 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
                 f"projection='none' with towers of width {vision_width} and {text_width}: the wider output is "
                 f"average-pooled to {min(vision_width, text_width)}."
             )
-        self.image_projection = _head(config, vision_width, min(vision_width, text_width))
-        self.text_projection = _head(config, text_width, min(vision_width, text_width))
+        self.image_projection = projection_head(config, vision_width, min(vision_width, text_width))
+        self.text_projection = projection_head(config, text_width, min(vision_width, text_width))
         # The logarithm, so that a step changes 1/τ by a factor and never its sign.
         self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
         self.scope = build_statistics(config, vision_width)
         self.post_init()
-
-    @property
-    def inverse_temperature(self) -> Tensor:
-        """1/τ, at most `config.max_inverse_temperature`. Scalar, float32."""
-        log_inverse = self.log_inverse_temperature.float()
-        excess = (log_inverse - math.log(self.config.max_inverse_temperature)).clamp(min=0)
-        # Clamped in value but not in gradient: with a plain clamp, a temperature beyond the limit could not return.
-        return (log_inverse - excess.detach()).exp()
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -481,7 +481,7 @@ class _PoolToWidth(nn.Module):
         return F.adaptive_avg_pool1d(features[:, None], self.width)[:, 0]
 
 
-def _head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Module:
+def projection_head(config: LumbarCLIPConfig, width: int, narrower_width: int) -> nn.Module:
     if config.projection == "none":
         return _PoolToWidth(narrower_width)
     linear = nn.Linear(width, config.projection_dim)

@@ -1,19 +1,24 @@
 """LumbarCLIP for image classification: the vision tower and a linear head, without the text tower.
 
+The head reads the image's features alone or, fused with them, the texts of the classes that the image resembles.
+
 Shapes: B images, H × W pixels, d_I width of the vision tower, D width of the shared space, K classes.
 """
 
+import math
 from typing import Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple, logging
 
 from .calibration_lumbarclip import calibration_problem
 from .configuration_lumbarclip import LumbarCLIPConfig
-from .modeling_lumbarclip import LumbarCLIPPreTrainedModel
+from .modeling_lumbarclip import LumbarCLIPPreTrainedModel, projection_head
 from .scope_lumbarclip import build_statistics
 from .towers_lumbarclip import build_tower, tower_options
 from .vision_tower_lumbarclip import output_width
@@ -31,14 +36,20 @@ class LumbarCLIPClassifierOutput(ImageClassifierOutput):
 
 
 class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
-    r"""A linear head on the pooled output z_I of the vision tower.
+    r"""A linear head on the pooled output z_I of the vision tower, or on z_I beside the texts that it resembles.
+
+    With `config.class_text_width`, the head reads image and text, $[z_I; \mathrm{softmax}(z'_I C^T / \tau) C]$, where
+    the rows of C (`class_embeds`, K × D) embed the texts of the classes. They are saved with the weights, so that the
+    checkpoint needs no text tower; `set_class_embeds` stores them. Loading a pretrained checkpoint keeps its projection
+    and temperature.
 
     `config.problem_type` is `single_label_classification` (exclusive classes, softmax; also ordinal grades, in order)
     or `multi_label_classification` (findings, a sigmoid each). `config.id2label` names the classes. Loading a
     pretrained checkpoint keeps the tower and makes a new head, which transformers reports.
 
     Source:
-        The head of the paper's probe, LumbarCLIP, arXiv 2509.20813, section 4.2.
+        The head of the paper's probe, LumbarCLIP, arXiv 2509.20813, section 4.2. CLIP-KOA, arXiv 2504.19443, fuses
+        features of image and text; that the text is the mean of the classes' texts by similarity is ours.
 
     Example:
         >>> import torch
@@ -58,14 +69,51 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         *LumbarCLIPPreTrainedModel._keys_to_ignore_on_load_unexpected,
     ]
 
+    class_embeds: Tensor
+
     def __init__(self, config: LumbarCLIPConfig) -> None:
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
         width = output_width(self.vision_model)
-        self.classifier = nn.Linear(width, cast(int, config.num_labels))
+        num_classes, text_width = cast(int, config.num_labels), config.class_text_width
+        self.classifier = nn.Linear(width + text_width, num_classes)
+        if text_width:
+            self.image_projection = projection_head(config, width, text_width)
+            self.log_inverse_temperature = nn.Parameter(torch.tensor(-math.log(config.initial_temperature)))
+            self.register_buffer("class_embeds", torch.zeros(num_classes, text_width))
         self.scope = build_statistics(config, width)
         self._are_calibrated = False
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.config.class_text_width:
+            init.zeros_(self.class_embeds)
+
+    @torch.no_grad()
+    def set_class_embeds(self, class_embeds: Tensor) -> None:
+        """Store the embeddings of the classes' texts, (K, D); lengths do not matter.
+
+        Raises:
+            ValueError: If the head reads no text, the shape does not fit, or an embedding is zero or not finite.
+        """
+        if not self.config.class_text_width:
+            raise ValueError("The head reads the image alone; set class_text_width in the configuration.")
+        expected = tuple(self.class_embeds.shape)
+        if tuple(class_embeds.shape) != expected:
+            raise ValueError(f"class_embeds must be {expected}, one row a class; got {tuple(class_embeds.shape)}.")
+        lengths = class_embeds.float().norm(dim=1)
+        if not (torch.isfinite(lengths) & (lengths > 0)).all():
+            raise ValueError("class_embeds has a row that is zero or not finite; the text tower may be broken.")
+        self.class_embeds.copy_(F.normalize(class_embeds, dim=1))
+
+    def _with_text(self, features: Tensor) -> Tensor:
+        """Put the texts that images resemble beside their features (B, d_I). Shape (B, d_I + D)."""
+        if not self.config.class_text_width:
+            return features
+        embeds = F.normalize(self.image_projection(features), dim=-1)
+        similarities = self.inverse_temperature * (embeds @ self.class_embeds.T)
+        return torch.cat([features, similarities.softmax(dim=-1).to(features) @ self.class_embeds.to(features)], dim=-1)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; in evaluation, logits are calibrated if `config.class_temperatures` fit these weights."""
@@ -115,7 +163,7 @@ class LumbarCLIPForImageClassification(LumbarCLIPPreTrainedModel):
         """
         (options,) = tower_options(self.forward, kwargs, self.vision_model)
         vision = self._run_vision_tower(pixel_values, options)
-        logits = self.classifier(vision.pooler_output)
+        logits = self.classifier(self._with_text(cast(Tensor, vision.pooler_output)))
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # a graph keeps what it was traced with
             self._check_temperatures()
         if self._are_calibrated:

@@ -86,8 +86,8 @@ class LumbarCLIPProcessor(ProcessorMixin):
         tokenizer: Makes `input_ids` and `attention_mask`.
         prompt_templates: Sentences that state a class, with `{}` for its name. None: those of the anatomy.
         absent_prompt_templates: Sentences that deny it.
-        class_prompts: Sentences that state a class whose name no report uses, in place of the templates. Merged with
-            those of the anatomy, such as `LBP` of the lumbar spine, and `No Finding` of any.
+        class_prompts: Sentences that state a class, in place of the templates. Merged with those of the anatomy, such
+            as `LBP` of the lumbar spine, and `No Finding` of any.
         absent_class_prompts: Sentences that deny such a class.
         anatomy: What the images show: `lumbar spine`, `knee`, or another noun, whose classes are built from their names
             alone. Checkpoints without it are of the lumbar spine.

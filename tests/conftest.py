@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit what is set h
     os.environ["TMPDIR"] = tempfile.tempdir = SCRATCH  # here, and in the processes that tests start
     os.environ.setdefault("HF_DATASETS_CACHE", f"{SCRATCH}/datasets")
     os.environ.setdefault("HF_MODULES_CACHE", f"{SCRATCH}/modules")
+    os.environ.setdefault("HF_ASSETS_CACHE", f"{SCRATCH}/assets")
 
 import numpy as np
 import pytest

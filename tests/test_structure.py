@@ -49,12 +49,14 @@ TESTS_OF_SEVERAL_FILES = {
     "train/test_accelerate_configs.py",
     "train/test_compare_systems_as_in_the_paper.py",
     "train/test_pretrain_without_labels.py",
+    "train/test_pretrain_frozen.py",
     "train/test_pretrain_objectives.py",
 }
 # Files that one sibling alone imports: each answers a question of its own. Any other is merged into that sibling.
 OWN_QUESTION = {
     "data_scripts.auditing.near_duplicates": "which images are almost the same?",
     "data_scripts.augmentations.image_variation": "how do pixels vary without changing a finding?",
+    "data_scripts.augmentations.polarity_changes": "how is a denial turned into a statement, and back?",
     "data_scripts.augmentations.sides": "can every side of a text be exchanged?",
     "data_scripts.imaging.dicom_series": "which DICOM slices belong together, and in which order?",
     "data_scripts.imaging.nifti": "what does a NIfTI file hold, within bounds?",
@@ -87,7 +89,6 @@ OWN_QUESTION = {
     "train.experiments.plan": "what will an experiment cost?",
     "train.experiments.results": "what do all runs say together?",
     "train.experiments.systems": "which settings make a published system?",
-    "train.objectives.wordings": "which wordings does a step show?",
     "train.pretraining.batch_statistics": "what do batches look like to the loss?",
     "train.publishing.checks": "may this be published?",
     "train.publishing.clean_process": "does it load with nothing but its folder?",

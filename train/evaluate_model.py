@@ -44,7 +44,8 @@ def main(args: EvaluateArguments) -> None:
         start=read_start(run_dir),
         training_set=TrainingSet.of(run_arguments),
     )
-    processor = asked_about(processor, anatomy_of(args.dataset, dataset))
+    names = dataset["train"].features["labels"].feature.names
+    processor = asked_about(processor, anatomy_of(args.dataset, dataset), names)
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
     with only_process(out_dir):

@@ -24,7 +24,7 @@ from data_scripts.system.command_line import JsonMapping, parse_arguments, run, 
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import open_dataset, plan_batches
 from train.data.provenance import describe_build
-from train.pretraining.arguments import PretrainArguments
+from train.pretraining.arguments import ObjectiveWeights, PretrainArguments
 from train.pretraining.initial_model import build_model
 from train.pretraining.task import build_rows, join_with_objective
 from train.training.loop import build_loader
@@ -35,12 +35,10 @@ from train.training.optimization import build_optimizer
 class BenchArguments:
     """The settings of this benchmark."""
 
-    settings: str = setting(
-        "train/configs/demo.yaml", "Settings of the run that is measured, in YAML.", positional=True
-    )
+    settings: str = setting("train/configs/demo.yaml", "Settings of the run that is measured, in YAML.")
     dataset: str = setting("", "Dataset in place of that of the settings.")
     alone: JsonMapping = setting(JsonMapping({"lumbarclip": 1.0}), "Objectives that the others are added to.")
-    added: list[str] = setting(["polarity", "instance", "counterfactual"], "Objectives to add, each alone and all.")
+    added: list[str] = setting(["polarity", "counterfactual"], "Objectives to add, each alone and all.")
     steps: int = field(default=30, metadata={"help": "Timed steps of each variant, after two that warm up."})
     out: str = field(default="", metadata={"help": "JSON file to write the measurements to; nothing when empty."})
 
@@ -55,7 +53,10 @@ def main(args: BenchArguments) -> None:
     variants = {"+".join(args.alone): dict(args.alone)}
     variants |= {f"+ {name}": {**args.alone, name: 1.0} for name in args.added}
     variants["+ all"] = {**args.alone, **dict.fromkeys(args.added, 1.0)}
-    steps = {name: stepper(replace(settings, objectives=chosen), dataset) for name, chosen in variants.items()}
+    steps = {
+        name: stepper(replace(settings, objectives=ObjectiveWeights(chosen)), dataset)
+        for name, chosen in variants.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in tqdm(range(args.steps + 2), desc="steps"):
         for name, step in steps.items():

@@ -17,7 +17,10 @@ from data_scripts.system.command_line import run
 
 RESULTS = Path(__file__).parent / "results"
 # Groups whose metrics are kept in addition to those of the headline probe.
-GROUPS = ("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected", "zero_shot")
+GROUPS = (
+    *("probe/paper/unprojected", "probe/paper_logit_adjusted/unprojected", "grade/unprojected"),
+    *("zero_shot", "zero_shot/unseen", "zero_shot/single_wordings", "polarity"),
+)
 RETRIEVAL = "retrieval/report"
 KEPT = ("value", "low", "high", "n", "reason", "by_seed", "standard_deviation_of_seeds")
 

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from data_scripts.system.markdown import Markdown, escape_markdown, markdown_table
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, spread_name
 from train.reporting.tables import format_entry, readable
 
+ASKED = ("zero_shot", SINGLE, POLARITY)  # groups of what prompts reach
 LEVEL = 0.05  # of Holm's correction
 SYSTEM_NAMES = {"majority": "majority class", "pixel_pca": "pixel PCA", "hog": "HOG", "no_pixels": "no pixels"}
 WORDS = {
@@ -32,7 +34,7 @@ PROBES = {
 def experiment_section(name: str, title: str, introduction: str, closing: str, results: dict[str, Any]) -> str:
     """Write one experiment: its table, which system leads, how much seeds differ, and a picture.
 
-    The zero-shot column also has the standard deviation over the seeds, on which prompts depend far more than probes.
+    Columns of zero-shot also have the standard deviation over the seeds, on which prompts depend far more than probes.
 
     Args:
         name: Name of the experiment's files in `tests/benchmarks/results`.
@@ -59,12 +61,13 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
             "grade kappa": ("grade/unprojected", "quadratic_kappa"),
             "zero-shot macro AUROC": ("zero_shot", metric),
         }
+    columns |= {title: column for title, column in asked_columns(metric).items() if _any_has(results, *column)}
     columns["text to image, R@10"] = ("retrieval/report", "text_to_image_recall_at_10")
     reference = results["headline"]["reference"]
     rows = []
     for system, entry in {**results["systems"], **results["baselines"]}.items():
         found = [(group, entry["metrics"].get(group, {}).get(figure)) for group, figure in columns.values()]
-        cells = [with_spread(one) if group == "zero_shot" else format_entry(one) for group, one in found]
+        cells = [with_spread(one) if group in ASKED else format_entry(one) for group, one in found]
         rows.append([SYSTEM_NAMES.get(system, system), *cells, differences.get(system, "-")])
     header = ["system", *columns, f"{reference} less this"]
     where = f"{dataset_in_words(results)}"
@@ -82,6 +85,20 @@ def experiment_section(name: str, title: str, introduction: str, closing: str, r
         f"`{results['command']}`, {results['date'][:10]}, `results/experiment_{name}.json`.",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def asked_columns(metric: str) -> dict[str, tuple[str, str]]:
+    """List the columns of what unseen wordings reach, which older results do not have."""
+    return {
+        "one unseen wording: mean": (SINGLE, spread_name(metric, "mean")),
+        "SD of wordings": (SINGLE, spread_name(metric, "standard_deviation")),
+        "worst wording": (SINGLE, spread_name(metric, "worst")),
+        "polarity accuracy": (POLARITY, "polarity_accuracy"),
+    }
+
+
+def _any_has(results: Mapping[str, Any], group: str, metric: str) -> bool:
+    return any(metric in system["metrics"].get(group, {}) for system in results["systems"].values())
 
 
 def with_spread(entry: Mapping[str, Any] | None) -> Markdown:

@@ -35,6 +35,7 @@ from tests.benchmarks.readme_experiments import (
     probe_section,
 )
 from train.reporting.tables import format_entry, systems_table
+from train.reporting.wordings import unseen_in_words
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "tests" / "benchmarks" / "results"
@@ -157,10 +158,12 @@ def demo_section(results: dict[str, Any]) -> str:
     """Describe what `make demo` measured."""
     data, zero_shot = results["dataset"], results["zero_shot"]["balanced_accuracy"]
     table = systems_table(systems_of(results), ["macro_f1", "balanced_accuracy", "grade_quadratic_kappa"])
+    unseen = unseen_in_words(results, "balanced_accuracy")
     return (
         f"### Synthetic, `make demo`\n\nLow back pain or no finding on {data['num_rows']} drawn slices of "
         f"{data['num_patients']} patients never seen in training; linear probe on frozen image features, 95 % "
-        f"intervals over patients. Zero-shot balanced accuracy, by prompts: {format_entry(zero_shot)}.\n\n{table}"
+        f"intervals over patients. Zero-shot balanced accuracy, by prompts: {format_entry(zero_shot)}."
+        f"{f' {unseen}' if unseen else ''}\n\n{table}"
         f"\n\n`{results['command']}`, {results['date'][:10]}, `results/demo.json`."
     )
 

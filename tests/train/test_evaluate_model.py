@@ -35,7 +35,8 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
 
     results = json.loads((tmp_path / "metrics.json").read_text())
     groups = ["linear_probe", "zero_shot", "retrieval", "baselines", "further", "zero_shot_first_prompt", "scope"]
-    assert list(results) == [*groups, "prompts", "training_set", "dataset", "weights_sha256", "command", "date"]
+    groups += ["prompts", "unseen_wordings", "statement_cosines"]
+    assert list(results) == [*groups, "training_set", "dataset", "weights_sha256", "command", "date"]
     assert {
         *(f"probe/{probe}/unprojected" for probe in ("paper", "paper_balanced", "paper_logit_adjusted", "knn")),
         "probe/logistic/projected",
@@ -82,7 +83,15 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     for line in report.splitlines():
         if line.startswith("!["):
             assert (tmp_path / line.split("(")[1].rstrip(")")).stat().st_size > 5000
-    assert {"training.png", "confusion.png", "text_to_image.png"} <= {p.name for p in (tmp_path / "figures").iterdir()}
+    drawn = {"training.png", "confusion.png", "text_to_image.png", "wordings.png", "wordings.svg"}
+    assert drawn <= {path.name for path in (tmp_path / "figures").iterdir()}
+    assert [len(results["unseen_wordings"]["LBP"][side]) for side in ("present", "absent")] == [10, 10]
+    assert all(-1 <= cosine <= 1 for cosine in results["statement_cosines"].values())
+    assert results["further"]["polarity"].keys() == {
+        "polarity_accuracy",
+        "polarity_accuracy/LBP",
+        "polarity_accuracy/No Finding",
+    }
     left_over = [path.name for path in tmp_path.rglob("*") if "unfinished" in path.name]
     assert not left_over
 

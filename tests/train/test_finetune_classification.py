@@ -339,6 +339,41 @@ def test_what_is_trained(settings, more):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"freeze_tower": True}, {"lora_rank": 2}])
+def test_a_fused_head_carries_the_texts_of_its_classes(settings, tiny_model, tiny_processor, more):
+    """As the text tower of the pretrained checkpoint embeds them; adapters bring them, too."""
+    run({**settings, "epochs": 2, "head": "fusion"}, **more)
+    expected = []
+    for name in ("LBP", "No Finding"):
+        tokens = tiny_processor(text=tiny_processor.class_prompt_texts(name), return_tensors="pt")
+        with torch.no_grad():
+            embeds = tiny_model.get_text_features(**tokens).pooler_output
+        expected.append(torch.nn.functional.normalize(embeds.mean(dim=0), dim=0))
+    torch.testing.assert_close(weights(settings)["class_embeds"], torch.stack(expected), rtol=1e-4, atol=1e-5)
+    model = AutoModelForImageClassification.from_pretrained(f"{settings['output_dir']}/checkpoint")
+    assert model.config.class_text_width == 8
+    assert read_json(settings, "metrics.json")["weights_sha256"] == weights_sha256(model)
+    start = LumbarCLIPModel.from_pretrained(settings["checkpoint"]).state_dict()
+    assert not torch.equal(weights(settings)["image_projection.weight"], start["image_projection.weight"])
+    if "lora_rank" in more:
+        (saved,) = Path(settings["output_dir"], "adapter").glob("*.safetensors")
+        adapters = load_file(saved)
+        assert any(name.endswith("class_embeds") for name in adapters)
+
+
+def test_a_fused_head_of_grades_gets_the_texts_of_the_grades(tiny_model, tiny_processor, tiny_dataset_folder, tmp_path):
+    names = ["1", "2", "3", "4", "5"]
+    dataset = load_dataset(str(tiny_dataset_folder))
+    for split, rows in dataset.items():
+        grades = [row % 5 for row in range(len(rows))]
+        dataset[split] = rows.remove_columns("grade").add_column("grade", grades, feature=ClassLabel(names=names))
+    save_checkpoint(tiny_model, tiny_processor, tmp_path / "pretrained")
+    embeds = task.embed_classes(tmp_path / "pretrained", read_data(dataset, "grade"))
+    assert embeds.shape == (5, 8) and len(embeds.unique(dim=0)) == 5
+    torch.testing.assert_close(embeds.norm(dim=1), torch.ones(5))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["plain", "logit_adjusted"])
 def test_every_loss_learns_findings(settings, loss):
     """Two labels in a row make findings of them."""

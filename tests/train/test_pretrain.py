@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from scipy.stats import entropy
 from transformers import AutoModel
 
@@ -201,7 +202,9 @@ def test_two_processes_give_the_losses_of_one(settings, tmp_path, pairs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pairs", [{}, PAPER_SET], ids=["as they are", "as the paper's"])
+@pytest.mark.parametrize(
+    "pairs", [{}, PAPER_SET, {"layer_decay": 0.5}], ids=["as they are", "as the paper's", "with rates by layer"]
+)
 def test_a_killed_run_resumes_to_the_same_losses(settings, pairs, tmp_path):
     settings |= pairs
     uninterrupted = {**settings, "output_dir": str(tmp_path / "uninterrupted")}
@@ -226,6 +229,28 @@ def test_resuming_a_finished_run_trains_nothing(uninterrupted):
     before = history(uninterrupted)
     run_here({**uninterrupted, "resume": True})
     assert history(uninterrupted) == before
+
+
+def test_a_layer_moves_by_its_rate(settings, tmp_path):
+    """AdamW's first step is as long as the rate, whatever the gradient: by hand, halved from layer to layer."""
+    settings |= {"vision": "test_vit", "vision_model_args": {"depth": 2}}
+    one_step = {"max_updates": 1, "warmup_ratio": 0.0, "weight_decay": 0.0, "weight_average": 0.0, "layer_decay": 0.5}
+    weights = []
+    for name, rate in (("start", 1e-30), ("moved", 1e-3)):
+        run_here({**settings, **one_step, "learning_rate": rate, "output_dir": str(tmp_path / name)})
+        weights.append(load_file(tmp_path / name / "checkpoint/model.safetensors"))
+    start, moved = weights
+    steps = {
+        "image_projection.weight": 1.0,
+        "vision_model.timm_model.blocks.1.attn.proj.weight": 1.0,
+        "vision_model.timm_model.blocks.0.attn.proj.weight": 0.5,
+        "vision_model.timm_model.patch_embed.proj.weight": 0.25,
+        "text_model.encoder.layer.0.output.dense.weight": 1.0,
+        "text_model.embeddings.position_embeddings.weight": 0.5,
+    }
+    for name, scale in steps.items():
+        longest = (moved[name] - start[name]).abs().max().item()
+        assert longest == pytest.approx(scale * 1e-3, rel=0.05), name
 
 
 def test_accumulation_averages_micro_batches(settings, tmp_path):

@@ -83,7 +83,13 @@ def find_checkpoint(folder_or_id: str | Path, revision: str | None = None) -> Pa
 
 
 def load_parts(
-    folder: Path, model_class: Any, processor_class: Any, *, new: str = "", dtype: Any = None, **config_fields: Any
+    folder: Path,
+    model_class: Any,
+    processor_class: Any,
+    *,
+    new: str | tuple[str, ...] = "",
+    dtype: Any = None,
+    **config_fields: Any,
 ) -> tuple[Any, Any]:
     """Load model and processor of the installed classes, in evaluation mode.
 
@@ -91,7 +97,7 @@ def load_parts(
         folder: A folder of `find_checkpoint`.
         model_class: Class of the model.
         processor_class: Class of the processor or image processor.
-        new: Prefix of parameters that may be missing, such as those of a new head.
+        new: Prefixes of parameters that may be missing, such as those of a new head.
         dtype: Of the weights; None: as they were saved.
         **config_fields: Fields of the configuration that replace the saved ones.
 

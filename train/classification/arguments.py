@@ -22,6 +22,11 @@ class ModelArguments(shared.ModelArguments):
     """Model."""
 
     checkpoint: str = setting("", "LumbarCLIP checkpoint to start from: a folder, or a Hub id.")
+    head: Literal["linear", "fusion"] = setting(
+        "linear",
+        "linear: reads the image. fusion: also the texts of the classes that the image resembles, as the checkpoint's "
+        "text tower embeds them; they are saved with the classifier.",
+    )
     freeze_tower: bool = setting(False, "Train only the head; batch statistics stay those of pretraining.")
 
 
@@ -32,10 +37,6 @@ class OptimisationArguments(shared.OptimisationArguments):
     loss: Literal["plain", "class_balanced", "logit_adjusted"] = setting(
         "class_balanced",
         "plain neglects rare classes; class_balanced gives them more weight; logit_adjusted a wider margin.",
-    )
-    layer_decay: float = setting(
-        1.0,
-        "Factor in (0, 1] on the learning rate from each layer of a timm tower to the one before; 1: the same for all.",
     )
     epochs: int = setting(30, "Maximum number of passes over the training images.")
     patience: int = setting(5, "Stop after this many epochs without a lower validation loss; keep the best weights.")
@@ -69,7 +70,5 @@ class FinetuneClassificationArguments(
         if not self.checkpoint:
             raise ValueError("checkpoint is empty: name the pretrained checkpoint to start from.")
         self.check_at_least(1, "patience", "num_resamples")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is a factor in (0, 1], such as 0.75; got {self.layer_decay}.")
         if self.freeze_tower and (self.lora_rank or self.layer_decay < 1):
             raise ValueError("freeze_tower does not train the tower: leave out lora_rank and layer_decay.")

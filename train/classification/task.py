@@ -2,18 +2,23 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from transformers import PreTrainedModel
-from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
-from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPImageProcessor
+from modeling_lumbarclip import (
+    LumbarCLIPForImageClassification,
+    LumbarCLIPImageProcessor,
+    LumbarCLIPModel,
+    LumbarCLIPProcessor,
+)
 from modeling_lumbarclip.calibration_lumbarclip import DIGESTS, weights_digests
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
 from train.classification.arguments import FinetuneClassificationArguments
@@ -22,12 +27,14 @@ from train.classification.evaluation import predict_logits, tower_features
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
 from train.evaluation.checkpoint_scope import fit_scope
+from train.evaluation.features import encode_texts
 from train.evaluation.protocols.calibration import fit_calibration, warn_of_reasons
+from train.evaluation.protocols.grade_classifiers import grade_texts
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
+from train.evaluation.protocols.zero_shot import prompt_ensemble
 from train.evaluation.statistics.metrics import Array
 from train.reporting.run_report import START_IN_WORDS
 from train.training.adapters import add_adapters
-from train.training.optimization import build_layerwise_optimizer
 from train.training.run_folder import describe_start
 from train.training.task import Task
 
@@ -53,7 +60,7 @@ class ClassificationTask(Task):
 
     def build_model(self) -> nn.Module:
         args = self.args
-        self.model, self.processor = load_pretrained(args.checkpoint, self.data)
+        self.model, self.processor = load_pretrained(args.checkpoint, self.data, args.head)
         self.model.vision_model.requires_grad_(not args.freeze_tower)
         show = PartialState().is_main_process
         self.train_rows, self.validation_rows = (
@@ -67,15 +74,6 @@ class ClassificationTask(Task):
         args = self.args
         self.order = EpochBatches(len(self.train_rows), args.batch_size, args.seed, process_index, num_processes)
         return self.train_rows, self.order
-
-    def build_optimizer(self, trained: nn.Module) -> Optimizer:
-        args = self.args
-        if args.layer_decay == 1:
-            return super().build_optimizer(trained)
-        towers = [module.timm_model for module in trained.modules() if isinstance(module, TimmWrapperModel)]
-        if not towers:
-            raise ValueError(f"layer_decay {args.layer_decay} needs a timm tower, which knows its layers; set it to 1.")
-        return build_layerwise_optimizer(trained, towers[0], args.learning_rate, args.weight_decay, args.layer_decay)
 
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if self.args.freeze_tower:
@@ -125,9 +123,11 @@ class ClassificationTask(Task):
 
 
 def load_pretrained(
-    checkpoint: str, data: ClassificationData
+    checkpoint: str, data: ClassificationData, head: str = "linear"
 ) -> tuple[LumbarCLIPForImageClassification, LumbarCLIPImageProcessor]:
     """Load the vision tower of a checkpoint, with a new head for the classes, and its image processor.
+
+    The head `fusion` gets the embeddings of the classes' texts, as the checkpoint's text tower embeds them.
 
     Raises:
         ValueError: If there is no such checkpoint, it is a classifier, or a file of it is damaged or may not be read.
@@ -136,22 +136,36 @@ def load_pretrained(
     if read_config(folder).is_classifier:
         raise ValueError(f"{checkpoint} is already a classifier; start from the pretrained checkpoint it came from.")
     names = dict(enumerate(data.class_names))
+    class_embeds = embed_classes(folder, data) if head == "fusion" else None
     model, processor = load_parts(
         folder,
         LumbarCLIPForImageClassification,
         LumbarCLIPImageProcessor,
-        new="classifier.",
+        new=("classifier.", "class_embeds"),
         dtype=torch.float32,  # half precision would round away most of an update
         id2label=names,
         label2id={name: index for index, name in names.items()},
         problem_type=data.problem_type,
+        class_text_width=0 if class_embeds is None else class_embeds.shape[1],
         calibration=None,
         class_temperatures=None,
         class_temperatures_fitted_on=None,
         scope=None,
     )
+    if class_embeds is not None:
+        model.set_class_embeds(class_embeds)
     model.name_or_path = model.config.name_or_path = checkpoint  # by which adapters name their base
     return model, processor
+
+
+def embed_classes(folder: Path, data: ClassificationData) -> Tensor:
+    """Embed the texts that state each class, the mean of its wordings at unit length. Shape (K, D)."""
+    model, processor = load_parts(folder, LumbarCLIPModel, LumbarCLIPProcessor, dtype=torch.float32)
+    texts = grade_texts(data.class_names, processor.anatomy) if data.is_grade else None
+    stated = texts or {name: processor.class_prompt_texts(name) for name in data.class_names}
+    embed = partial(encode_texts, model, processor, batch_size=32)
+    embeds = [prompt_ensemble(embed(stated[name])) for name in data.class_names]
+    return torch.from_numpy(np.stack(embeds)).float()
 
 
 def build_loss(name: str, data: ClassificationData) -> Callable[[Tensor, Tensor], Tensor]:

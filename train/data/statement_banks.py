@@ -412,16 +412,12 @@ def _grade_words(scale: str, grade: str, rich: bool) -> tuple[tuple[str, ...], t
     if scale == "Kellgren-Lawrence":
         from data_scripts.sources.knee_kl import source as knee  # which imports readers of images
 
-        described = knee.DEFINITIONS
-        _check_grade(scale, grade, described)
+        _check_grade(scale, grade, knee.DEFINITIONS)
         names = (f"{scale} grade {grade}", f"KL grade {grade}")
-        unseen = getattr(knee, "UNSEEN_DEFINITIONS", described)
-        more, unseen_more = (
-            (getattr(knee, name, {}) if rich else {}) for name in ("RICH_DEFINITIONS", "UNSEEN_RICH_DEFINITIONS")
-        )
+        more, unseen_more = (knee.RICH_DEFINITIONS, knee.UNSEEN_RICH_DEFINITIONS) if rich else ({}, {})
         return (
-            (*names, *described[grade], *more.get(grade, ())),
-            (*names, *unseen[grade], *unseen_more.get(grade, ())),
+            (*names, *knee.DEFINITIONS[grade], *more.get(grade, ())),
+            (*names, *knee.UNSEEN_DEFINITIONS[grade], *unseen_more.get(grade, ())),
         )
     if scale in words.GRADE_WORDS:
         _check_grade(scale, grade, words.GRADE_WORDS[scale])

@@ -26,11 +26,21 @@ from train.evaluation.statistics.metrics import Array
 logger = logging.getLogger(__name__)
 
 
+# Changes grey images (B, S, S), float from 0 to 255, of the given rows.
+Vary = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+
+
 @torch.inference_mode()
 def encode_images(
-    model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: Dataset, *, batch_size: int, description: str
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: Dataset,
+    *,
+    batch_size: int,
+    description: str,
+    vary: Vary | None = None,
 ) -> dict[str, Array]:
-    """Encode the images of a split.
+    """Encode the images of a split, or with `vary` a variation of each, in grey.
 
     Returns:
         `image_features`, the pooled output z_I of the vision tower, shape (N, d_I), and `image_embeds`, projected and
@@ -40,8 +50,11 @@ def encode_images(
     images = DecodedImages(rows, processor.image_processor)
     with _evaluation_mode(model), tqdm(total=len(rows), desc=description, unit=" images") as progress:
         for start in range(0, len(images), batch_size):
-            batch = [images[row].expand(3, -1, -1) for row in range(start, min(start + batch_size, len(images)))]
-            pixels = normalise(torch.stack(batch), processor.image_processor)
+            of_batch = range(start, min(start + batch_size, len(images)))
+            batch = torch.stack([images[row].expand(3, -1, -1) for row in of_batch])
+            if vary is not None:
+                batch = vary(batch.float().mean(dim=1), of_batch)[:, None]
+            pixels = normalise(batch, processor.image_processor)
             batch_features = model.get_image_features(pixel_values=pixels.to(model.device), project=False).pooler_output
             features.append(_as_numpy(batch_features))
             embeds.append(_as_numpy(F.normalize(model.image_projection(batch_features), dim=-1)))
@@ -101,11 +114,13 @@ def encode_images_once(
     *,
     batch_size: int,
     cache_dir: Path | None,
+    vary: Vary | None = None,
 ) -> dict[str, Array]:
-    """Call `encode_images`, unless `cache_dir` has its result."""
+    """Call `encode_images`, unless `cache_dir` has its result under the name `split`, which tells variations apart."""
 
     def make() -> dict[str, Array]:
-        return encode_images(model, processor, rows, batch_size=batch_size, description=f"Images, {split}")
+        options: dict[str, Any] = {"batch_size": batch_size, "description": f"Images, {split}", "vary": vary}
+        return encode_images(model, processor, rows, **options)
 
     if cache_dir is None:
         return make()

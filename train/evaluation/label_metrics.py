@@ -120,7 +120,7 @@ def finding_measures(targets: Targets, scores: Array, said: Array, undefined: Ma
         without `No Finding`, the absence of the others; `macro_auroc_with_no_finding`: the mean over all labels; then
         `auroc/LABEL` and `average_precision/LABEL` of each.
     """
-    reasons = _reasons_without_rows(targets) | dict(undefined)
+    reasons = reasons_without_rows(targets) | dict(undefined)
     measure = partial(Measure, patient_ids=targets.patient_ids)
 
     def macro(metric: metrics.Metric, predicted: Array, columns: list[int]) -> Measure:
@@ -161,7 +161,7 @@ def label_difference(targets: Targets, ours: Array, theirs: Array, resampling: R
         metric = partial(metrics.macro_f1, num_classes=len(targets.label_names))
         arrays, others = ([targets.classes, one.argmax(1)] for one in (ours, theirs))
         return {"macro_f1": paired_difference(metric, arrays, others, targets.patient_ids, resampling)}
-    undefined = _reasons_without_rows(targets) | unlearned_columns(targets, ours)
+    undefined = reasons_without_rows(targets) | unlearned_columns(targets, ours)
     defined = [k for k in targets.findings if k not in undefined]
     if not defined:
         return {"macro_auroc": undefined_estimate(len(targets), "no finding is learned, present and absent")}
@@ -174,7 +174,7 @@ def undefined_measure(targets: Targets, reason: str) -> Measure:
     return Measure(lambda *_, **__: np.array(math.nan), [targets.patient_ids], targets.patient_ids, reason)
 
 
-def _reasons_without_rows(targets: Targets) -> dict[int, str]:
+def reasons_without_rows(targets: Targets) -> dict[int, str]:
     """Columns whose AUROC the split does not define, each with its reason."""
     positives = targets.labels.sum(0)
     return {

@@ -5,13 +5,24 @@ from typing import Any
 from train.evaluation.label_metrics import label_difference, label_estimates
 from train.evaluation.predictions import Predictions, of_baselines, of_labelled_rows
 from train.evaluation.protocols.calibration import calibration_estimates, find_unfitted
+from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, grade_classifier_measures
 from train.evaluation.protocols.grade_probe import grade_estimates, grade_measures
 from train.evaluation.protocols.patient_level import patient_measures
 from train.evaluation.protocols.retrieval import RANKINGS, retrieval_measures
+from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures, with_spreads
 from train.evaluation.protocols.zero_shot import zero_shot_measures
 from train.evaluation.questions import choice_names, question_names
-from train.evaluation.statistics.bootstrap import Estimate, Resampling, as_entries, difference, estimates_of, resample
+from train.evaluation.statistics.bootstrap import (
+    Estimate,
+    Resampling,
+    as_entries,
+    combined,
+    difference,
+    estimates_of,
+    resample,
+)
 from train.evaluation.statistics.metrics import Array
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 
 HEADLINE, GRADES = "probe/logistic/unprojected", "grade/unprojected"
@@ -30,7 +41,8 @@ def measure(predictions: Predictions, targets: Targets, validation: Targets, res
         JSON values: `linear_probe`, `zero_shot`, `zero_shot_first_prompt`, `retrieval`, `baselines` (each with its
         `linear_probe` and the `difference`, the model less the baseline) and `further`, by protocol:
         `probe/PROBE/FEATURES`, `decision/...`, `patients/mean`, `patients/attention`, `retrieval/pair`,
-        `retrieval/facts`, `calibration/paper`, `calibration/zero_shot`.
+        `retrieval/facts`, `calibration/paper`, `calibration/zero_shot`; and where unseen wordings were asked
+        `zero_shot/unseen`, `zero_shot/single_wordings` and `polarity`.
     """
     of_labelled = of_labelled_rows(predictions, targets)
     zero_shot, first_prompt = (
@@ -89,6 +101,10 @@ def further_estimates(
     further: dict[str, dict[str, Estimate]] = {}
     if HEADLINE in predictions:
         further = label_groups(*of_labelled_rows(predictions, targets), validation, resampling)
+    for name in CLASSIFIERS:
+        if f"{GROUP}/{name}" in predictions:
+            measures = grade_classifier_measures(predictions, targets, name)
+            further[f"{GROUP}/{name}"] = estimates_of(measures, resampling)
     for group in (f"retrieval/{hits}" for hits in RANKINGS if hits != "report"):
         further[group] = estimates_of(retrieval_measures(predictions, group, targets.patient_ids), resampling)
     return further
@@ -119,7 +135,28 @@ def label_groups(
             resampling,
             unfitted,
         )
-    return further
+    return further | wording_groups(predictions, targets, resampling)
+
+
+def wording_groups(
+    predictions: Predictions, targets: Targets, resampling: Resampling
+) -> dict[str, dict[str, Estimate]]:
+    """Measure zero-shot by unseen wordings, together and one by one, and the polarity; empty in older predictions."""
+    if STATED not in predictions:
+        return {}
+    measures = {
+        UNSEEN: zero_shot_measures(predictions, targets, UNSEEN),
+        **measures_by_wording(predictions, targets),
+        POLARITY: polarity_measures(predictions, targets),
+    }
+    resampled = {
+        group: {name: resample([measure], resampling) for name, measure in of_group.items()}
+        for group, of_group in measures.items()
+    }
+    return {
+        group: {name: one.estimate(warn=True) for name, one in of_group.items()}
+        for group, of_group in with_spreads(resampled, combined).items()
+    }
 
 
 def as_sets(flat: Array, targets: Targets) -> Array:

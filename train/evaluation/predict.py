@@ -6,7 +6,7 @@ predicted from both spaces of features, kept, measured and reported. `predict` c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.attention_pooling import attention_pooling
 from train.evaluation.protocols.calibration import Calibration, apply_calibration, fit_calibration, warn_of_reasons
 from train.evaluation.protocols.decision_threshold import threshold_decisions
+from train.evaluation.protocols.grade_classifiers import GradeInputs, grade_inputs, predict_grades
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
@@ -29,8 +30,9 @@ from train.evaluation.protocols.paper_probe import PaperProbe, paper_probe
 from train.evaluation.protocols.probe_inputs import check_features, rows_to_learn_from
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import retrieval_predictions
+from train.evaluation.protocols.wordings import unseen_predictions
 from train.evaluation.protocols.zero_shot import zero_shot_logits, zero_shot_predictions
-from train.evaluation.questions import as_label_probabilities, logits_as_questions
+from train.evaluation.questions import as_label_probabilities, logits_as_questions, unseen_wordings
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, have_labels
 
@@ -58,6 +60,10 @@ class Encoded:
     stated: Mapping[str, Array]  # by label, embeddings of the prompts that state it; (prompts, D)
     denied: Mapping[str, Array]  # by label, embeddings of the prompts that deny it; (prompts, D)
     inverse_temperature: float  # factor on the cosine similarities, as learned
+    # By label, embeddings of the unseen wordings of its bank that state and deny it; (wordings, D)
+    unseen_stated: Mapping[str, Array] = field(default_factory=dict)
+    unseen_denied: Mapping[str, Array] = field(default_factory=dict)
+    grades: GradeInputs | None = None  # prompts and views for `predict_grades`; None: nothing is graded
 
     @property
     def image_embeds(self) -> Array:
@@ -83,7 +89,9 @@ def encode(
         for split in SPLITS
     }
     embed = partial(encode_texts, model, processor, batch_size=batch_size)
+    varied = partial(encode_images_once, model, processor, dataset["test"], batch_size=batch_size, cache_dir=cache_dir)
     names, texts = targets["test"].label_names, list(dataset["test"]["report"][:])
+    unseen = unseen_wordings(processor, names)
     return Encoded(
         features={
             UNPROJECTED: {split: of_split["image_features"] for split, of_split in images.items()},
@@ -94,6 +102,9 @@ def encode(
         stated={name: embed(processor.class_prompt_texts(name)) for name in names},
         denied={name: embed(processor.absent_class_prompt_texts(name)) for name in names},
         inverse_temperature=model.inverse_temperature.item(),
+        grades=grade_inputs(targets, processor.anatomy, embed, varied, model.inverse_temperature.item()),
+        unseen_stated={name: embed(wordings["present"]) for name, wordings in unseen.items()},
+        unseen_denied={name: embed(wordings["absent"]) for name, wordings in unseen.items()},
     )
 
 
@@ -122,6 +133,10 @@ def predict(
         predictions |= predict_labels(encoded, targets, training_set)
     for space, by_split in encoded.features.items():
         predictions |= grade_predictions(by_split, targets, space)
+    if encoded.grades is not None:
+        predictions |= predict_grades(
+            *(encoded.features[of] for of in (UNPROJECTED, PROJECTED)), targets, encoded.grades
+        )
     return predictions | retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
 
 
@@ -144,6 +159,9 @@ def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: Trai
 
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
     predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
+    if encoded.unseen_stated:
+        unseen = encoded.unseen_stated, encoded.unseen_denied, encoded.inverse_temperature, test
+        predictions |= unseen_predictions(encoded.image_embeds, *unseen)
     by_prompts = {split: zero_shot_logits(learned_from[PROJECTED][split], *prompts) for split in paper.logits}
     logits = {f"paper/{UNPROJECTED}": paper.logits, "zero_shot": by_prompts}
     calibrations = {name: fit_calibration(of["validation"], targets["validation"]) for name, of in logits.items()}

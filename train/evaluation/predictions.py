@@ -9,6 +9,8 @@ Predictions are arrays with one entry per row, by name. N rows, K labels, Q ques
     patient_attention                      probability for the row's patient, by attention pooling         (N, K)
     zero_shot, zero_shot_first             probability of each label, by all prompts and by the first      (N, K)
     zero_shot_margins, zero_shot_first_margins      of findings: similarity to statements less to denials  (N, K)
+    zero_shot/unseen, zero_shot/unseen_margins      the same by all unseen wordings of the banks           (N, K)
+    single_wordings/stated, single_wordings/denied  cosine with each of ten unseen wordings, label by label (N, 10 K)
     retrieval/HITS/DIRECTION/rank, num_hits, num_candidates                                                (N,)
     uncalibrated/CLASSIFIER, calibrated/CLASSIFIER  probability of each label, before and after the
                                            temperature fitted on validation rows                           (N, K)

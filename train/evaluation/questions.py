@@ -1,4 +1,4 @@
-"""Labels as questions, so that both kinds are calibrated by the same code; and what their prompts ask about.
+"""Labels as questions, so that both kinds are calibrated by the same code; and the prompts that ask them.
 
 Exclusive classes are one question, whose choices are the classes: Q = 1, C = K. Each finding is a question of its own
 with the choices absent and present: Q = K, C = 2.
@@ -7,16 +7,25 @@ Shapes: N rows, K labels, Q questions, C choices.
 """
 
 import logging
+from collections.abc import Sequence
 from copy import copy
+from math import gcd
+from typing import TypeAlias
 
 import numpy as np
 
 from modeling_lumbarclip import LumbarCLIPProcessor
+from train.data.statement_banks import statement_bank
+from train.evaluation.statistics.bootstrap import warn_once
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.targets import Targets
 
 logger = logging.getLogger(__name__)
 
+Prompts: TypeAlias = dict[str, list[str]]  # sentences by class
+
+NUM_WORDINGS = 10  # of a statement, and of a denial
+PROMPTS = ("class_prompts", "absent_class_prompts")  # of a processor
 ABSENT_OR_PRESENT = ("absent", "present")
 
 
@@ -71,10 +80,69 @@ def counted_questions(probabilities: Array, targets: Targets) -> list[int]:
     return [question for question in ([0] if targets.exclusive else targets.findings) if learned[question]]
 
 
-def asked_about(processor: LumbarCLIPProcessor, anatomy: str | None) -> LumbarCLIPProcessor:
+def bank_prompts(label_names: Sequence[str], anatomy: str | None) -> tuple[Prompts, Prompts]:
+    """List ten unseen wordings that state each class, and ten that deny it: zero-shot asks, and is measured, by them.
+
+    The ten are spread over the templates and words of the bank. A class without a bank, since its name says nothing, is
+    left out, with a warning.
+
+    Example:
+        >>> stated, denied = bank_prompts(["disc bulge"], "lumbar spine")
+        >>> len(stated["disc bulge"]), stated["disc bulge"][0], denied["disc bulge"][0]
+        (10, 'Disc bulge present.', 'No disc bulge present.')
+    """
+    stated, denied = {}, {}
+    for name in label_names:
+        try:
+            bank = statement_bank(name, anatomy, label_names)
+        except ValueError as error:
+            warn_once(logger, f"{error} Or give its prompts: class_prompts and absent_class_prompts.")
+            continue
+        stated[name], denied[name] = (spread_wordings(of.unseen) for of in (bank.stated, bank.denied))
+    return stated, denied
+
+
+def unseen_wordings(processor: LumbarCLIPProcessor, label_names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """List, by class, the sentences of `bank_prompts` that state it (`present`) and that deny it (`absent`).
+
+    Those of what the processor's images show; of a class without a bank, its prompts.
+    """
+    stated, denied = bank_prompts(label_names, processor.anatomy)
+    return {
+        name: {
+            "present": stated.get(name) or processor.class_prompt_texts(name),
+            "absent": denied.get(name) or processor.absent_class_prompt_texts(name),
+        }
+        for name in label_names
+    }
+
+
+def spread_wordings(wordings: Sequence[str]) -> list[str]:
+    """Choose `NUM_WORDINGS` of a bank's wordings, or all of fewer: they come template by template, and word by word.
+
+    A stride near the golden section meets both evenly, which equal steps may not.
+
+    Example:
+        >>> spread_wordings([template + word for template in "ABCDE" for word in "123"])
+        ['A1', 'D3', 'C2', 'B1', 'E3', 'D2', 'C1', 'A3', 'E2', 'D1']
+    """
+    number = len(wordings)
+    stride = next(step for step in range(round(0.618 * number) or 1, 2 * number + 2) if gcd(step, number or 1) == 1)
+    return [wordings[slot * stride % number] for slot in range(min(number, NUM_WORDINGS))]
+
+
+def asked_about(
+    processor: LumbarCLIPProcessor, anatomy: str | None, label_names: Sequence[str] = ()
+) -> LumbarCLIPProcessor:
     """Return a processor with the default prompts of an anatomy in place of those of another.
 
-    Prompts that are not defaults are kept. If the anatomy is not known, or the processor's own, nothing changes.
+    Prompts that are neither defaults nor wordings of the other anatomy's banks are kept. If the anatomy is not known,
+    or the processor's own, nothing changes.
+
+    Args:
+        processor: Of a checkpoint.
+        anatomy: What the images show.
+        label_names: Classes to ask about by the wordings of the anatomy's banks, unless their prompts are kept.
     """
     if anatomy is None or anatomy == processor.anatomy:
         return processor
@@ -89,8 +157,26 @@ def asked_about(processor: LumbarCLIPProcessor, anatomy: str | None) -> LumbarCL
     for templates in ("prompt_templates", "absent_prompt_templates"):
         if getattr(processor, templates) == getattr(before, templates):
             setattr(changed, templates, getattr(now, templates))
-    for prompts in ("class_prompts", "absent_class_prompts"):
-        defaults = getattr(before, prompts)
-        own = {label: texts for label, texts in getattr(processor, prompts).items() if texts != defaults.get(label)}
-        setattr(changed, prompts, getattr(now, prompts) | own)
+    for prompts, of_banks in zip(PROMPTS, bank_prompts(label_names, anatomy), strict=True):
+        setattr(changed, prompts, getattr(now, prompts) | of_banks | own_prompts(processor, prompts))
     return changed
+
+
+def own_prompts(processor: LumbarCLIPProcessor, prompts: str) -> Prompts:
+    """Pick the `class_prompts` or `absent_class_prompts` that a user wrote: no defaults, and no wordings of a bank."""
+    parts = processor.image_processor, processor.tokenizer
+    defaults = getattr(LumbarCLIPProcessor(*parts, anatomy=processor.anatomy), prompts)
+    return {
+        label: texts
+        for label, texts in getattr(processor, prompts).items()
+        if texts != defaults.get(label) and not {*texts} <= _wordings_of_bank(label, processor.anatomy)
+    }
+
+
+def _wordings_of_bank(label: str, anatomy: str) -> set[str]:
+    """Collect all wordings of the bank of a class, whichever other classes its dataset has; empty without a bank."""
+    try:
+        bank = statement_bank(label, anatomy)
+    except ValueError:
+        return set()
+    return {text for half in (bank.stated, bank.denied) for text in (*half.trained, *half.unseen)}

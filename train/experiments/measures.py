@@ -1,13 +1,15 @@
 """The metrics of one system and seed, not computed yet: its predictions, arranged by protocol.
 
 A group is one way of predicting: `probe/PROBE/FEATURES`, `decision/...`, `calibrated/...`, `grade/...`, `zero_shot`,
-`retrieval/HITS`, and `patients/mean`, `patients/attention`, where a patient is one row. Arrays of the same names are
-described in `train.evaluation.predictions`.
+`zero_shot/unseen`, `zero_shot/single_wordings/W` of each wording, `polarity`, `retrieval/HITS`, and `patients/mean`,
+`patients/attention`, where a patient is one row. Arrays of the same names are described in
+`train.evaluation.predictions`.
 
 Shapes: N rows, K labels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,12 +17,15 @@ from train.evaluation import label_metrics
 from train.evaluation.label_metrics import unlearned_columns
 from train.evaluation.predictions import Predictions, of_labelled_rows, ranks_within_folds
 from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.protocols.grade_classifiers import CLASSIFIERS, GROUP, grade_classifier_measures
 from train.evaluation.protocols.grade_probe import grade_measures
 from train.evaluation.protocols.patient_level import mean_over_patients, patient_targets
 from train.evaluation.protocols.retrieval import retrieval_measures
+from train.evaluation.protocols.wordings import STATED, measures_by_wording, polarity_measures
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.bootstrap import Measure
 from train.evaluation.statistics.metrics import Array
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 
 Measures = dict[str, dict[str, Measure]]
@@ -39,7 +44,7 @@ NOT_OF_DECISIONS = ("auroc", CALIBRATION, "macro_auroc")
 
 def label_groups(predictions: Predictions) -> list[str]:
     """List the arrays that predict labels, shape (N, K)."""
-    kept = ("zero_shot", f"calibrated/{CALIBRATED}")
+    kept = ("zero_shot", UNSEEN, f"calibrated/{CALIBRATED}")
     return [name for name in predictions if name in kept or name.startswith(("probe/", "decision/"))]
 
 
@@ -63,15 +68,33 @@ def measures_of(
             of_group = {name: label_metrics.undefined_measure(labelled, NOT_SCALED) for name in of_group}
         shown = _shown(group, headline, of_group)
         measures[group] = {name: of_group[name] for name in shown if name in of_group}
+    measures |= _wording_measures(of_labelled, labelled)
     measures |= _patient_measures(of_labelled, labelled, headline, unlearned)
     for name in predictions:
         if name.startswith("grade/") and (grades := grade_measures(targets, predictions[name])):
             measures[name] = grades
+    for name in CLASSIFIERS:
+        group = f"{GROUP}/{name}"
+        if group in predictions and (of_group := grade_classifier_measures(predictions, targets, name)):
+            measures[group] = of_group
     searches = dict.fromkeys("/".join(name.split("/")[:2]) for name in predictions if name.startswith("retrieval/"))
     for group in searches:
         of_group = retrieval_measures(predictions, group, targets.patient_ids)
         measures[group] = {name: measure for name, measure in of_group.items() if not name.endswith("_median_rank")}
     return measures
+
+
+def _wording_measures(predictions: Predictions, targets: Targets) -> Measures:
+    """What each single wording gives, without the metrics of each label, and the polarity."""
+    if STATED not in predictions:
+        return {}
+    ranked = partial(label_measures, fold_of_row=predictions["fold"], unlearned={})
+    by_wording = measures_by_wording(predictions, targets, ranked)
+    kept = {
+        group: {name: measure for name, measure in of_wording.items() if "/" not in name}
+        for group, of_wording in by_wording.items()
+    }
+    return kept | {POLARITY: polarity_measures(predictions, targets)}
 
 
 def was_scaled(predictions: Predictions) -> bool:
@@ -89,7 +112,7 @@ def _shown(group: str, headline: str, names: Iterable[str]) -> list[str]:
     shown = list(SUMMARY)
     if group == f"probe/{CALIBRATED}":
         shown.append("brier_score")
-    if group in (f"probe/{headline}", "zero_shot"):
+    if group in (f"probe/{headline}", "zero_shot", UNSEEN):
         shown += [*ALSO, *(name for name in names if name.startswith(OF_LABELS))]
     return list(dict.fromkeys(shown))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
@@ -14,11 +15,13 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from data_scripts.system.markdown import markdown_table
+from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.data.batch_sampler import TrainingSet
-from train.data.loaders import plan_batches
+from train.data.loaders import PairedRows, plan_batches
 from train.experiments.data import Fold
 from train.experiments.progress import in_words
 from train.experiments.spec import ExperimentRun
+from train.objectives import ModelWithObjective
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model
 from train.pretraining.task import build_rows, join_with_objective
@@ -87,7 +90,9 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
     Returns:
         Pairs per second of all processes together.
     """
-    few = train_split.select(range(min(args.batch_size, len(train_split))))
+    # From all over the split: one patient might show no class, or only one.
+    spread = np.linspace(0, len(train_split) - 1, min(args.batch_size, len(train_split))).astype(int)
+    few = train_split.select(spread)
     set_seed(args.seed)
     try:
         processor, model = build_model(args, few)
@@ -96,8 +101,11 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
             raise
         logger.warning("Cannot fetch %s or %s; timing random towers instead.", args.vision, args.text)
         processor, model = build_model(replace(args, pretrained=False), few)
-    rows, _ = build_rows(args, {"train": few, "validation": few}, processor, show_progress=False)
-    step = join_with_objective(args, model, processor, rows).to(accelerator.device).train()
+    try:
+        rows, step = _rows_and_step(args, few, processor, model)
+    except ValueError:  # the few lack what an objective learns from
+        rows, step = _rows_and_step(args, train_split, processor, model)
+    step.to(accelerator.device).train()
     optimizer = build_optimizer(step, args.learning_rate, args.weight_decay)
 
     def seconds_of_update(batch_size: int) -> float:
@@ -120,6 +128,13 @@ def pairs_per_second(args: PretrainArguments, train_split: Dataset, accelerator:
         return SMALL_BATCH_SIZE * accelerator.num_processes / small.item()
     seconds = sum(seconds_of_update(args.batch_size) for _ in range(TIMED_UPDATES))
     return TIMED_UPDATES * args.batch_size * accelerator.num_processes / seconds
+
+
+def _rows_and_step(
+    args: PretrainArguments, split: Dataset, processor: LumbarCLIPProcessor, model: LumbarCLIPModel
+) -> tuple[PairedRows, ModelWithObjective]:
+    rows, _ = build_rows(args, {"train": split, "validation": split.select([0])}, processor, show_progress=False)
+    return rows, join_with_objective(args, model, processor, rows)
 
 
 def plan_table(planned: Sequence[dict[str, Any]]) -> str:

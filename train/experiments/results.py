@@ -13,10 +13,12 @@ from tqdm.auto import tqdm
 
 from train.evaluation.predictions import Predictions
 from train.evaluation.protocols.calibration import confidence_and_correctness
+from train.evaluation.protocols.wordings import combined_value, with_spreads
 from train.evaluation.questions import counted_questions
 from train.evaluation.statistics import metrics
-from train.evaluation.statistics.bootstrap import Resampled, Resampling, resample
+from train.evaluation.statistics.bootstrap import Resampled, Resampling, combined, resample
 from train.evaluation.statistics.minima import too_few_to_rank
+from train.evaluation.statistics.spreads import POLARITY, SINGLE
 from train.evaluation.targets import Targets
 from train.experiments.comparison import Metrics, best_systems, compare
 from train.experiments.measures import CALIBRATED, measures_of, unlearned_by_group, was_scaled
@@ -28,8 +30,12 @@ CERTAIN_CHANCE = 0.99
 # Groups and metrics that are also compared pair by pair, if measured.
 ALSO_COMPARED = (
     ("grade/unprojected", "quadratic_kappa"),
+    *((f"grade_by/{name}", metric) for name in ("prompts", "fusion") for metric in ("accuracy", "quadratic_kappa")),
     ("retrieval/report", "image_to_text_recall_at_10"),
     ("retrieval/report", "text_to_image_recall_at_10"),
+    (SINGLE, "macro_auroc_mean"),
+    (SINGLE, "macro_f1_mean"),
+    (POLARITY, "polarity_accuracy"),
 )
 
 
@@ -70,11 +76,12 @@ def measure_experiment(
 
     def metrics_of(every: Sequence[Predictions], seeds: Sequence[int] = ()) -> dict[str, dict[str, Resampled]]:
         measures = [measures_of(of_seed, targets, headline, unlearned) for of_seed in every]
-        return {
+        resampled = {
             group: {name: resample([of_seed[group][name] for of_seed in measures], resampling, seeds) for name in names}
             for group, names in measures[0].items()
             if all(group in of_seed for of_seed in measures)
         }
+        return with_spreads(resampled, combined)
 
     bar = tqdm(predictions.items(), desc="Measuring", unit=" systems", delay=5)
     finished = {title: metrics_of(list(seeds.values()), list(seeds)) for title, seeds in bar if seeds}
@@ -193,9 +200,13 @@ def _over_folds(seeds: Sequence[Predictions], targets: Targets, headline: str) -
             of_fold = {name: array[rows] for name, array in predictions.items()}
             truth = targets.select(rows, f"fold {fold}")
             groups = measures_of(of_fold, truth, headline, unlearned_by_group([of_fold], truth))
-            for group, measures in groups.items():
-                for name, measure in measures.items():
-                    of_seeds.setdefault((group, name), []).append(measure.value())
+            values_of_fold = {
+                group: {name: measure.value() for name, measure in measures.items()}
+                for group, measures in groups.items()
+            }
+            for group, of_group in with_spreads(values_of_fold, combined_value).items():
+                for name, value in of_group.items():
+                    of_seeds.setdefault((group, name), []).append(value)
         for key, of_key in of_seeds.items():
             values.setdefault(key, []).append(float(np.mean(of_key)))
     means: dict[str, dict[str, Any]] = {}

@@ -8,6 +8,12 @@ from train.objectives.convirt import ConVIRTObjective
 from train.objectives.counterfactual import CounterfactualObjective
 from train.objectives.gloria import GLoRIAObjective
 from train.objectives.instance import InstanceObjective
+from train.objectives.koa import (
+    ConsistencyObjective,
+    GradePromptsObjective,
+    ImageGradesObjective,
+    SymmetryObjective,
+)
 from train.objectives.lumbarclip import LumbarCLIPObjective
 from train.objectives.medclip import MedCLIPObjective
 from train.objectives.objective import (
@@ -32,6 +38,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "gloria": GLoRIAObjective,
     "medclip": MedCLIPObjective,
     "supervised": SupervisedObjective,
+    "image_grades": ImageGradesObjective,
+    "grade_prompts": GradePromptsObjective,
+    "symmetry": SymmetryObjective,
+    "consistency": ConsistencyObjective,
     "polarity": PolarityObjective,
     "instance": InstanceObjective,
     "counterfactual": CounterfactualObjective,

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
+from train.data.text_cache import TextCache
 from train.objectives.wordings import StepWordings
 from train.training.distributed import gather_with_gradient
 
@@ -116,6 +118,7 @@ class ObjectiveSettings:
 
     alpha: float = 0.5
     label_temperature: float | None = None
+    grade_weights: str = "none"
     polarity_temperature: float = 0.15
 
     @classmethod
@@ -260,10 +263,12 @@ class CombinedObjective(nn.Module):
 class ModelWithObjective(nn.Module):
     """Model and objective as one module, so that distributed training sees every parameter in one forward.
 
-    `statements` (F, 2, ...) and `grade_prompts` (G, ...) are the wordings that the objective's inputs ask for.
+    `statements` (F, 2, ...) and `grade_prompts` (G, ...) are the wordings that the objective's inputs ask for. With a
+    `text_cache` the text tower is frozen, and never run.
     """
 
     step: Tensor
+    text_cache: TextCache | None = None
 
     def __init__(
         self,
@@ -284,7 +289,16 @@ class ModelWithObjective(nn.Module):
 
         All texts of a step and of a validation pass through here, but those whose tokens are compared.
         """
-        return self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        if self.text_cache is None:
+            return self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        return F.normalize(self.model.text_projection(self.text_cache(input_ids, attention_mask)), dim=-1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all parts, but keep a frozen text tower in evaluation mode: without dropout."""
+        super().train(mode)
+        if self.text_cache is not None:
+            self.model.text_model.eval()
+        return self
 
     def embed_wordings(self) -> dict[str, Any]:
         """Embed the wordings of this step of training, or those of every validation: fields of `Pairs`."""

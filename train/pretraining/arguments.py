@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import JsonMapping, setting
+from train.checkpoints.packaged_towers import describe_packaged, is_packaged
 from train.training import arguments as shared
 
 # Those of `train.objectives.OBJECTIVES`, which imports torch.
@@ -18,6 +19,10 @@ OBJECTIVE_NAMES = (
     "gloria",
     "medclip",
     "supervised",
+    "image_grades",
+    "grade_prompts",
+    "symmetry",
+    "consistency",
     "polarity",
     "instance",
     "counterfactual",
@@ -106,18 +111,27 @@ class DataArguments(shared.DataArguments):
 class ModelArguments(shared.ModelArguments):
     """Model."""
 
-    vision: str = setting("resnet50", "Vision tower: timm name, or Hub id or folder of a pretrained model.")
+    vision: str = setting(
+        "resnet50",
+        "Vision tower: timm name, Hub id or folder of a pretrained model, or packaged:efficientnet_lite0, with the "
+        "extra [towers].",
+    )
     vision_model_args: JsonMapping = setting(
         JsonMapping(),
         "Arguments of timm.create_model: JSON here, such as '{\"drop_path_rate\": 0.1}', YAML in a file.",
     )
-    text: str = setting("emilyalsentzer/Bio_ClinicalBERT", "Text tower: Hub id or folder. Used with pretrained.")
+    text: str = setting(
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "Text tower: Hub id or folder, used with pretrained; or packaged:all-MiniLM-L6-v2, with the extra [towers].",
+    )
     text_config: JsonMapping = setting(
         JsonMapping(),
         "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
     )
     pretrained: bool = setting(
-        True, "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports."
+        True,
+        "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports; a "
+        "packaged: tower keeps its weights.",
     )
     init_checkpoint: str = setting(
         "",
@@ -129,9 +143,11 @@ class ModelArguments(shared.ModelArguments):
     window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
     max_text_length: int = setting(128, "Truncate reports to this many tokens.")
     class_prompts: JsonMapping = setting(
-        JsonMapping(), 'Zero-shot sentences that state a class: \'{"LBP": ["There is a disc bulge."]}\'.'
+        JsonMapping(),
+        "Zero-shot sentences that state a class, in place of wordings of its bank that no training uses: "
+        '\'{"LBP": ["There is a disc bulge."]}\'.',
     )
-    absent_class_prompts: JsonMapping = setting(JsonMapping(), "Zero-shot sentences that deny a class.")
+    absent_class_prompts: JsonMapping = setting(JsonMapping(), "The same for sentences that deny a class.")
     projection: Literal["none", "linear", "nonlinear"] = setting("linear", "Projection heads.")
     projection_dim: int = setting(256, "Width of the shared space.")
     text_pooling: Literal["cls", "mean", "last"] = setting(
@@ -139,6 +155,14 @@ class ModelArguments(shared.ModelArguments):
     )
     initial_temperature: float = setting(0.07, "Temperature at the start.")
     gradient_checkpointing: bool = setting(False, "Recompute activations in backward: less memory, more time.")
+    freeze: list[Literal["text", "none"]] = setting(
+        ["none"],
+        "text: keep the text tower as it is, and encode each text once a run, not in every step; its head and the "
+        "vision tower learn. The tower must know words: pretrained, or from a checkpoint.",
+    )
+    lora_towers: list[Literal["vision", "text"]] = setting(
+        ["vision", "text"], "Towers that lora_rank adapts; the other one is trained whole, unless freeze keeps it."
+    )
 
 
 @dataclass
@@ -154,6 +178,12 @@ class OptimisationArguments(shared.OptimisationArguments):
         0.5, "Weight of the loss on reports; 1 - alpha weighs the loss on augmented texts; 1: reports only."
     )
     label_temperature: float | None = setting(None, "Temperature of the soft targets; none: the learned one.")
+    grade_weights: Literal["none", "adaptive"] = setting(
+        "none", "adaptive: objectives that learn grades weigh each by how often training misses it."
+    )
+    rich_descriptions: bool = setting(
+        False, "Describe doubtful grades, such as KL 1, by what tells them from their neighbours, in grade prompts."
+    )
     polarity_temperature: float = setting(0.15, "Temperature of statement against denial, in the objective polarity.")
     learn_temperature: bool = setting(True, "Learn the temperature.")
 
@@ -203,11 +233,8 @@ class PretrainArguments(
                 f"texts_per_pair {self.texts_per_pair} shows augmented texts, which only the objective lumbarclip has, "
                 "with alpha below 1 and a text_augmentation: set texts_per_pair 1, or these."
             )
-        if self.lora_rank and not (self.pretrained or self.init_checkpoint):
-            raise ValueError(
-                f"lora_rank {self.lora_rank} would leave random towers random: adapters need --init_checkpoint or "
-                "pretrained towers."
-            )
+        describe_packaged(vars(self))  # or raises
+        self._check_frozen()
         for name in ("label_temperature", "polarity_temperature", "power_watts", "carbon_intensity"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -221,6 +248,39 @@ class PretrainArguments(
     def shows_augmented_texts(self) -> bool:
         """Whether the loss has a part on augmented texts."""
         return "lumbarclip" in self.objectives and self.alpha < 1 and self.text_augmentation != "none"
+
+    def is_pretrained(self, tower: str) -> bool:
+        """Whether the tower `vision` or `text` starts from weights that were trained before."""
+        return bool(self.pretrained or self.init_checkpoint or is_packaged(getattr(self, tower)))
+
+    def _check_frozen(self) -> None:
+        freeze = [self.freeze] if isinstance(self.freeze, str) else self.freeze  # `freeze: text` in YAML
+        self.freeze = [tower for tower in freeze if tower != "none"]
+        self.lora_towers = [self.lora_towers] if isinstance(self.lora_towers, str) else self.lora_towers
+        towers = list[str](self.lora_towers)
+        if self.freeze and not self.is_pretrained("text"):
+            raise ValueError(
+                "freeze text would leave a random text tower random, which tells no two words apart: start from "
+                "--init_checkpoint or pretrained towers, or leave freeze out."
+            )
+        random = [tower for tower in towers if not self.is_pretrained(tower)]
+        if self.lora_rank and random:
+            raise ValueError(
+                f"lora_rank {self.lora_rank} would leave a random {random[0]} tower random: adapters need "
+                "--init_checkpoint or pretrained towers. To train that tower whole, leave it out of lora_towers."
+            )
+        if self.lora_rank and not towers:
+            raise ValueError(f"lora_rank {self.lora_rank} has no tower to adapt: name one in lora_towers.")
+        if not self.lora_rank and set(towers) != {"vision", "text"}:
+            raise ValueError(
+                f"lora_towers {' '.join(towers)} names what lora_rank adapts, and lora_rank is 0: set --lora_rank 8, "
+                "or leave lora_towers out."
+            )
+        if self.lora_rank and (both := set(self.freeze) & set(towers)):
+            raise ValueError(
+                f"freeze keeps the {both.pop()} tower as it is, and lora_rank {self.lora_rank} would adapt it: set "
+                "--lora_towers vision, or leave one of them out."
+            )
 
     def _check_publishing(self) -> None:
         if self.push_to_hub and not self.hub_repo_id:

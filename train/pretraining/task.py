@@ -16,13 +16,16 @@ from transformers import PreTrainedModel
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
+from train.checkpoints.packaged_towers import is_packaged
 from train.data.batch_sampler import EpochBatches, TrainingSet
 from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
 from train.data.statement_banks import grade_bank, grade_scale, statement_bank
+from train.data.text_cache import TEXT_FEATURES, TextCache
 from train.evaluation.checkpoint_calibration import check_can_be_calibrated
 from train.evaluation.checkpoint_scope import fit_scope
 from train.evaluation.features import encode_images_once
+from train.evaluation.protocols.wordings import warn_of_alike_statements
 from train.evaluation.statistics.metrics import Array
 from train.objectives import (
     OBJECTIVES,
@@ -39,15 +42,15 @@ from train.objectives.polarity import PolarityObjective
 from train.objectives.wordings import StepWordings
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
-from train.pretraining.initial_model import build_model
+from train.pretraining.initial_model import build_model, class_names
 from train.reporting.evaluation import FEATURES
 from train.training.run_folder import describe_start
 from train.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-# Of the pairs of a step; each costs the time of a report.
-COUNTERFACTUAL_SHARE = 0.125
+# Of the pairs of a step. Each costs the time of a report: with statements, a step may take 15 % longer.
+COUNTERFACTUAL_SHARE = 1 / 16
 
 
 class PretrainingTask(Task):
@@ -57,6 +60,7 @@ class PretrainingTask(Task):
     args: PretrainArguments
     processor: LumbarCLIPProcessor
     validation: "ValidationLosses"
+    text_cache: TextCache | None = None
 
     def __init__(self, args: PretrainArguments, dataset: DatasetDict, facts: DataFacts) -> None:
         super().__init__(args)
@@ -68,6 +72,11 @@ class PretrainingTask(Task):
         grade_names = getattr(dataset["train"].features["grade"], "names", [])
         for name in args.objectives:
             OBJECTIVES[name].check_dataset(self.anatomy, grade_names)
+            if args.freeze and "local_features" in OBJECTIVES[name].inputs:
+                raise ValueError(
+                    f"The objective {name} compares words, and freeze text keeps one vector of each text: leave out "
+                    "freeze, or choose another objective."
+                )
 
     def build_model(self) -> ModelWithObjective:
         args = self.args
@@ -81,6 +90,9 @@ class PretrainingTask(Task):
         self.train_rows, self.validation_rows = rows
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
+        if show:
+            is_trained = bool(args.pretrained or args.init_checkpoint or is_packaged(args.text))
+            warn_of_alike_statements(self.model, self.processor, class_names(self.dataset["train"]), is_trained)
         labels = self.train_rows.labels
         if show and labels is None and args.target_columns and "labels_if_any" in inputs_of(args.objectives):
             logger.warning(
@@ -97,6 +109,9 @@ class PretrainingTask(Task):
                 "--objectives lumbarclip) or --objectives clip; or label the data."
             )
         trained = join_with_objective(args, self.model, self.processor, self.train_rows)
+        if args.freeze:
+            trained.text_cache = self.text_cache = collect_texts(trained, self.train_rows, self.validation_rows)
+            trained.train(trained.training)
         for warning in objective_warnings(trained.objective, self.train_rows) if show else ():
             logger.warning(warning)
         self.objective = trained.objective.with_targets
@@ -106,6 +121,10 @@ class PretrainingTask(Task):
             "label_temperature" in self.objective.inputs,
         )
         return trained
+
+    def begin(self, accelerator: Accelerator, output_dir: Path) -> None:
+        if self.text_cache is not None:
+            self.text_cache.open(self.model, output_dir / TEXT_FEATURES, accelerator)
 
     def batches(self, process_index: int, num_processes: int) -> tuple[PairedRows, EpochBatches]:
         settings = TrainingSet.of(vars(self.args)), self.args.batch_size, self.args.seed
@@ -242,7 +261,8 @@ def step_wordings(
         statements = StepWordings(texts, (len(banks), 2), *options)
     if "grade_prompts" in inputs:
         scale = grade_scale(rows.grade_names, processor.anatomy)
-        of_grades = [grade_bank(scale, grade, processor.anatomy).trained for grade in rows.grade_names]
+        rich = args.rich_descriptions
+        of_grades = [grade_bank(scale, grade, processor.anatomy, rich).trained for grade in rows.grade_names]
         grade_prompts = StepWordings(of_grades, (len(of_grades),), *options)
     return statements, grade_prompts
 
@@ -261,6 +281,16 @@ def objective_warnings(objective: CombinedObjective, rows: PairedRows) -> list[s
             "change in their reports: the objective counterfactual does not see them."
         )
     return warnings
+
+
+def collect_texts(trained: ModelWithObjective, *splits: PairedRows) -> TextCache:
+    """Collect every text that a run may show: of pairs, of statements and of grades."""
+    texts = [tokens for rows in splits for tokens in rows.token_ids.values()]
+    for wordings in (trained.statements, trained.grade_prompts):
+        if wordings is not None:
+            padded = zip(wordings.input_ids.flatten(0, 1), wordings.attention_mask.flatten(0, 1).bool(), strict=True)
+            texts += [tokens[is_token].tolist() for tokens, is_token in padded]
+    return TextCache(texts)
 
 
 def augmentation_warning(args: PretrainArguments, rows: PairedRows) -> str | None:

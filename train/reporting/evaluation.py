@@ -22,7 +22,9 @@ from train.evaluation.checkpoint_scope import measure_scope
 from train.evaluation.measure import measure
 from train.evaluation.predict import UNPROJECTED, encode, predict, predict_baselines
 from train.evaluation.predictions import PREDICTIONS, write_predictions
+from train.evaluation.protocols.wordings import statement_cosines
 from train.evaluation.protocols.zero_shot import prompts_asked
+from train.evaluation.questions import unseen_wordings
 from train.evaluation.statistics.bootstrap import Resampling
 from train.evaluation.targets import count_labels, have_labels, missing_labels, read_targets
 from train.reporting.figures.evaluation import draw_figures
@@ -92,6 +94,10 @@ def evaluate(
     results = measure(predictions, targets["test"], targets["validation"], resampling) | {
         "scope": measure_scope(model, encoded.features[UNPROJECTED]["test"], np.asarray(targets["test"].patient_ids)),
         "prompts": prompts_asked(processor, targets["test"]) if have_labels(targets.values()) else {},
+        "unseen_wordings": unseen_wordings(processor, targets["test"].label_names)
+        if have_labels(targets.values())
+        else {},
+        "statement_cosines": statement_cosines(encoded.unseen_stated, encoded.unseen_denied),
         "training_set": asdict(settings.training_set),
         "dataset": {
             "name": settings.dataset_name,

@@ -5,6 +5,7 @@ from typing import Any
 
 from data_scripts.system.markdown import Markdown, markdown_table
 from train.evaluation.statistics.minima import counted, too_few_to_rank
+from train.evaluation.statistics.spreads import UNSEEN
 from train.reporting.rendering import TEMPLATES, fill_template
 from train.reporting.tables import (
     Entry,
@@ -17,6 +18,7 @@ from train.reporting.tables import (
     systems_table,
     undefined_notes,
 )
+from train.reporting.wordings import alike_note, asked_in_words, polarity_table, unseen_in_words, wordings_table
 
 MODEL = "LumbarCLIP"
 SYSTEM_NAMES = {
@@ -42,6 +44,8 @@ PROBE_TITLES = {
     "paper_threshold": "the paper's, threshold of validation patients",
     "knn": "nearest neighbours",
 }
+# Ways of telling the grade, of `evaluation/protocols/grade_classifiers.py`.
+GRADED_BY = {"prompts": "prompts, zero-shot", "fusion": "image and text fused", "probe": "grade probe"}
 CLASSIFIERS = {"paper": "the paper's linear layer", "zero_shot": "zero-shot"}
 SET_KINDS = {"class_conditional": "aimed at for each class", "marginal": "aimed at on average"}
 HEADLINE = "probe/logistic/unprojected"
@@ -63,6 +67,9 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     zero_shot = {"all prompts": results["zero_shot"]}
     if results["zero_shot_first_prompt"]:
         zero_shot["first prompt of each class"] = results["zero_shot_first_prompt"]
+    unseen, asks_unseen = results.get("unseen_wordings", {}), asks_unseen_wordings(results)
+    if UNSEEN in further and not asks_unseen:
+        zero_shot["unseen wordings"] = further[UNSEEN]
     of_meaning = {f"{name}_retrieval_table": further.get(f"retrieval/{name}") for name in ("pair", "facts")}
     calibration, sets = _calibration_tables(further)
     opening_chart = dict([item for item in OPENING_CHARTS.items() if item[0] in drawn][:1])
@@ -82,7 +89,14 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         if results["zero_shot"]
         else "",
         "zero_shot_metrics_table": metrics_table({MODEL: results["zero_shot"]}),
-        "prompts": results["prompts"],
+        "prompts": {} if asks_unseen else results["prompts"],
+        "wordings_table": wordings_table(results),
+        "polarity_table": polarity_table(results),
+        "exclusive": "macro_f1" in results["zero_shot"] and "macro_auroc" not in results["zero_shot"],
+        "alike": alike_note(results),
+        "asked": asked_in_words(unseen),
+        "unseen_wordings": unseen,
+        "grades_table": grades_table(further),
         "retrieval_table": retrieval_table(results["retrieval"]),
         **{name: retrieval_table(entries) if entries else "" for name, entries in of_meaning.items()},
         "probe_metrics_table": metrics_table(probes),
@@ -92,11 +106,26 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
     return fill_template(TEMPLATES / "run_report.md.jinja", values) + "\n"
 
 
+def asks_unseen_wordings(results: Mapping[str, Any]) -> bool:
+    """Whether the prompts of the checkpoint are the unseen wordings, as those of a new one are."""
+    unseen = results.get("unseen_wordings", {})
+    return bool(unseen) and all(
+        texts == unseen.get(label, {}).get(side)
+        for label, asked in results["prompts"].items()
+        for side, texts in asked.items()
+    )
+
+
 def run_summary(results: Mapping[str, Any]) -> list[Markdown]:
     """Say in a few lines what the probe, the prompts and retrieval reach; empty lines are left out."""
     return [
         Markdown(line)
-        for line in (_probe_in_words(results), _prompts_in_words(results), _retrieval_in_words(results))
+        for line in (
+            _probe_in_words(results),
+            _prompts_in_words(results),
+            _unseen_in_words(results),
+            _retrieval_in_words(results),
+        )
         if line
     ]
 
@@ -134,7 +163,8 @@ def _prompts_in_words(results: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     metric = _leading(shown)
-    line = f"Zero-shot, by prompts: {readable(metric)} {format_entry(results['zero_shot'][metric])}"
+    by = "by wordings that no training used" if asks_unseen_wordings(results) else "by prompts"
+    line = f"Zero-shot, {by}: {readable(metric)} {format_entry(results['zero_shot'][metric])}"
     sets = results["further"].get("calibration/zero_shot", {})
     answered, right = (sets.get(f"class_conditional/{name}") for name in ("answered", "accuracy_if_answered"))
     if not answered:
@@ -143,6 +173,12 @@ def _prompts_in_words(results: Mapping[str, Any]) -> str:
         return f"{line}. Prediction sets are {format_entry(answered)}."
     accuracy = "" if right is None or right["value"] is None else f", and {right['value']:.0%} of those are right"
     return f"{line}. Prediction sets answer {answered['value']:.0%}{accuracy}."
+
+
+def _unseen_in_words(results: Mapping[str, Any]) -> str:
+    """Say what a single unseen wording gives."""
+    compared = compared_metrics(results)
+    return unseen_in_words(results, _leading(compared)) if compared else ""
 
 
 def _retrieval_in_words(results: Mapping[str, Any]) -> str:
@@ -268,6 +304,13 @@ def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
             _, probe, features = group.split("/")
             rows[f"{PROBE_TITLES.get(probe, probe)}, {features}"] = entries
     return systems_table(rows, [name for name in compared if name != "grade_quadratic_kappa"]) if len(rows) > 1 else ""
+
+
+def grades_table(further: Mapping[str, Mapping[str, Entry]]) -> str:
+    """Compare the ways of telling the grade; empty where there are no grades."""
+    rows = {words: further.get(f"grade_by/{name}") for name, words in GRADED_BY.items()}
+    found = {words: entries for words, entries in rows.items() if entries}
+    return systems_table(found, list(next(iter(found.values())))) if found else ""
 
 
 def _patients_table(results: Mapping[str, Any], compared: list[str]) -> str:

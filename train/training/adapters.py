@@ -1,11 +1,12 @@
 """Low-rank adapters (LoRA): train a few parameters of large towers, save them in a small folder, merge them.
 
-Heads and temperature are trained in full and saved with the adapters. The towers keep their weights and batch-norm
-statistics, so that the base and the adapter folder together are the trained model.
+Heads, temperature and a tower without adapters are trained in full and saved with the adapters. Adapted towers keep
+their weights and batch-norm statistics, so that the base and the adapter folder together are the trained model.
 """
 
 import logging
 import re
+from collections.abc import Collection
 from copy import copy
 from pathlib import Path
 from typing import TypeVar, cast
@@ -17,7 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
@@ -33,15 +34,20 @@ TOWERS = ("vision_model", "text_model")
 ADAPTER_NAME = "default"  # peft's
 
 
-def add_adapters(model: ModelT, rank: int) -> ModelT:
-    """Freeze the towers and add adapters to their layers; whatever else the model has stays trainable.
+def add_adapters(model: ModelT, rank: int, towers: Collection[str] = TOWERS) -> ModelT:
+    """Freeze towers and add adapters to their layers; whatever else the model trains, it still trains.
 
     In a tower with attention, all its linear layers are adapted; in one without, such as a ResNet, all convolutions and
     linear layers. Batch norm keeps the statistics of the base: an adapter could not store them, and a few patients
     give poor estimates.
 
-    The model, which must be pretrained, is changed in place and returned wrapped in a `PeftModel`, which works like the
-    model itself. The scale of the updates is 2, whatever the rank.
+    Args:
+        model: Pretrained; it is changed in place.
+        rank: Rank of the updates; their scale is 2, whatever the rank.
+        towers: Towers that get adapters, if the model has them.
+
+    Returns:
+        The model, wrapped in a `PeftModel`, which works like the model itself.
 
     Raises:
         ValueError: If a tower has no layer that can be adapted, or batch norm that cannot be frozen.
@@ -49,27 +55,39 @@ def add_adapters(model: ModelT, rank: int) -> ModelT:
     Source:
         LoRA, Hu et al. 2021. Which layers are adapted is our choice.
     """
-    towers = [name for name in TOWERS if hasattr(model, name)]
+    towers = [name for name in TOWERS if name in towers and hasattr(model, name)]
     for name in towers:
         freeze_batch_norm_2d(model.get_submodule(name))
         if any(isinstance(module, _BatchNorm) for module in model.get_submodule(name).modules()):
             raise ValueError(f"{name} has batch norm that adapters cannot freeze: train it whole, without lora_rank.")
-    heads = [name for name, child in model.named_children() if name not in towers and [*child.parameters()]]
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters(recurse=False)}
+    heads = [name for name, child in model.named_children() if name not in TOWERS and [*child.parameters()]]
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=[layer for name in towers for layer in adapted_layers(model, name)],
         modules_to_save=heads,
     )
+    # The temperature and the other tower, which peft freezes.
+    trained = [value for value in _without_adapters(model, towers).values() if value.requires_grad]
     adapted = cast(PeftModel, get_peft_model(model, config))  # not a mixed one
-    for name, requires_grad in trained.items():  # the temperature, which peft freezes
-        model.get_parameter(name).requires_grad_(requires_grad)
+    for parameter in trained:
+        parameter.requires_grad_(True)
     if PartialState().is_main_process:
         learned, total = adapted.get_nb_trainable_parameters()
         share = f"{learned:,} of {total:,} parameters are trained ({100 * learned / total:.1f} %)"
         logger.info("Adapters of rank %d: %s.", rank, share)
     return cast(ModelT, adapted)
+
+
+def _without_adapters(model: nn.Module, towers: Collection[str]) -> dict[str, Tensor]:
+    """Collect the model's own parameters and buffers, and all weights of trained towers other than `towers`."""
+    weights: dict[str, Tensor] = dict(model.named_parameters(recurse=False))
+    weights |= dict(model.named_buffers(recurse=False))  # the texts of a fused classifier
+    for name in TOWERS:
+        tower = getattr(model, name, None)
+        if name not in towers and tower is not None and any(value.requires_grad for value in tower.parameters()):
+            weights |= tower.state_dict(prefix=f"{name}.", keep_vars=True)
+    return weights
 
 
 def adapted_layers(model: nn.Module, tower: str) -> list[str]:
@@ -101,9 +119,12 @@ def save_adapters(model: PreTrainedModel, processor: ProcessorMixin | BaseImageP
     adapted = cast(PeftModel, model)
     base = adapted.get_base_model()
     weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    # The model's own parameters, not those of a module in it: peft reads them, but does not write them.
-    weights |= {f"base_model.model.{name}": parameter.detach() for name, parameter in base.named_parameters("", False)}
     config = copy(cast(LoraConfig, adapted.peft_config[ADAPTER_NAME]))
+    # peft reads them, but does not write them. Copies: a tower may name a tensor twice, which safetensors refuses.
+    towers = {name.partition(".")[0] for name, _ in base.named_parameters() if ".lora_" in name}
+    weights |= {
+        f"base_model.model.{name}": value.detach().clone() for name, value in _without_adapters(base, towers).items()
+    }
     config.inference_mode = True
     config.target_modules = sorted(config.target_modules or [])  # a set, whose order differs between processes
 

@@ -49,6 +49,11 @@ class OptimisationArguments:
     batch_size: int = setting(128, "Rows per step in each process.")
     gradient_accumulation_steps: int = setting(1, "Steps per update. Averages losses; adds no negatives.")
     learning_rate: float = setting(2e-5, "Peak learning rate of AdamW.")
+    layer_decay: float = setting(
+        1.0,
+        "Factor in (0, 1] on the learning rate from each layer of a tower to the one before, such as 0.75: what a "
+        "pretrained tower learned first changes least. The heads learn at the full rate. 1: the same for all.",
+    )
     weight_decay: float = setting(1e-4, "Weight decay of matrices and kernels.")
     warmup_ratio: float = setting(0.1, "Share of the updates for the warm-up; a cosine follows.")
     max_grad_norm: float = setting(1.0, "Scale gradients down to this norm.")
@@ -95,6 +100,8 @@ class TrainingArguments(OutputArguments, OptimisationArguments, ModelArguments, 
             self.check_at_least(1, "max_updates")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive; got {self.learning_rate}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is a factor in (0, 1], such as 0.75; got {self.layer_decay}.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is a share of the updates, in [0, 1]; got {self.warmup_ratio}.")
         if not 0 <= self.weight_average < 1:

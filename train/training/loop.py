@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from train.checkpoints.checkpoint import CHECKPOINT, STATES, load_state, save_state
 from train.data.batch_sampler import EpochBatches
 from train.data.provenance import DataFacts
+from train.data.text_cache import TEXT_FEATURES
 from train.training.arguments import TrainingArguments
 from train.training.distributed import share_batch_statistics, take_buffers_of_first_process, waiting_process_group
 from train.training.history import HISTORY
@@ -130,6 +131,7 @@ class Training:
         num_updates = self._prepare()
         first_update = load_state(self.accelerator, self.output_dir)  # 0 without a state to resume
         keep_history(self.output_dir / HISTORY, first_update, self.accelerator)
+        self.task.begin(self.accelerator, self.output_dir)
         self.accelerator.init_trackers("logs", config={})
         args, accelerator = self.args, self.accelerator
         self.order.first_step = first_update * args.gradient_accumulation_steps
@@ -269,7 +271,7 @@ class Training:
 
     @property
     def _learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return self.optimizer.param_groups[-1]["lr"]  # of the heads: the full rate
 
     def _validate(self, update: int) -> float:
         """Compute the validation loss, the same on every process, and keep the best weights."""
@@ -285,14 +287,15 @@ class Training:
         return update * self.args.gradient_accumulation_steps // len(self.order)
 
     def _finish(self) -> PreTrainedModel:
-        """Save the checkpoint and the adapters; remove the states."""
+        """Save the checkpoint and the adapters; remove the states and the features of texts."""
         show = self.accelerator.is_main_process
         if self.best.weights:
             self.published.load_state_dict(self.best.weights)
         self._check_weights(self.published, self.schedule.last_epoch)
         final = write_result(self.task, self.published, self.args, self.output_dir, calibrated=True, writes=show)
         if show:
-            shutil.rmtree(self.output_dir / STATES, ignore_errors=True)
+            for unneeded in (STATES, TEXT_FEATURES):
+                shutil.rmtree(self.output_dir / unneeded, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return final
 

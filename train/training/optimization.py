@@ -1,6 +1,8 @@
 """Optimizers, learning-rate schedule, the average of the weights, and a guard against NaN and infinity."""
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,18 +11,91 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
+
+from modeling_lumbarclip.modeling_lumbarclip import LumbarCLIPPreTrainedModel
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float = 1.0) -> AdamW:
     """Build AdamW that decays only matrices and kernels, not biases, norms or the temperature.
+
+    Args:
+        model: A model with towers, or a module that holds one.
+        learning_rate: Of the heads, and of the last layer of each tower.
+        weight_decay: Of matrices and kernels.
+        layer_decay: Factor, in (0, 1], on the learning rate from each layer of a tower to the one before it.
+
+    Raises:
+        ValueError: If `layer_decay` is below 1 and a tower has no layers that its names tell.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 4.1 (AdamW, 2e-5, 1e-4). Sparing one-dimensional parameters is ours.
+        Rates by layer: BEiT, Bao et al. 2022.
     """
-    return AdamW(_groups_by_decay(model.parameters(), weight_decay), lr=learning_rate)
+    groups: list[dict[str, Any]] = []
+    if layer_decay < 1:
+        groups = [group for tower in _towers(model) for group in _groups_by_layer(tower, weight_decay, layer_decay)]
+    in_towers = {parameter for group in groups for parameter in group["params"]}
+    rest = (parameter for parameter in model.parameters() if parameter not in in_towers)
+    groups += [{**group, "lr_scale": 1.0} for group in _groups_by_decay(rest, weight_decay)]
+    names = ("params", "weight_decay")
+    return AdamW(
+        [{name: group[name] for name in names} | {"lr": learning_rate * group["lr_scale"]} for group in groups],
+        lr=learning_rate,
+    )
+
+
+def _towers(model: nn.Module) -> list[PreTrainedModel]:
+    clip = next(module for module in model.modules() if isinstance(module, LumbarCLIPPreTrainedModel))
+    return [child for child in clip.children() if isinstance(child, PreTrainedModel)]
+
+
+def _groups_by_layer(tower: PreTrainedModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Group the trained parameters of a tower by layer and by what decays, with the `lr_scale` of each group."""
+    if isinstance(tower, TimmWrapperModel):
+        return param_groups_layer_decay(tower.timm_model, weight_decay=weight_decay, layer_decay=layer_decay)
+    layers = layers_of_parameters(name for name, _ in tower.named_parameters())
+    last = max(layers.values())
+    if last == 0:
+        raise ValueError(
+            f"layer_decay {layer_decay} needs the layers of a tower, and the names of the weights of "
+            f"{tower.config.model_type!r} number none: set layer_decay to 1, or use another tower."
+        )
+    parameters: dict[int, list[Tensor]] = defaultdict(list)
+    for name, parameter in tower.named_parameters():
+        parameters[layers[name]].append(parameter)
+    return [
+        {**group, "lr_scale": layer_decay ** (last - layer)}
+        for layer, of_layer in sorted(parameters.items())
+        for group in _groups_by_decay(of_layer, weight_decay)
+        if group["params"]
+    ]
+
+
+def layers_of_parameters(names: Iterable[str]) -> dict[str, int]:
+    """Number the layers of a tower of transformers by the first index in the names of its parameters, in their order.
+
+    What comes before the first layer (embeddings) is layer 0; what comes after (the last norm) belongs to the last one.
+    In a tower of stages, such as Swin, a stage is a layer.
+
+    Example:
+        >>> layers_of_parameters(["wte.weight", "h.0.attn.weight", "h.1.mlp.3.weight", "ln_f.weight"])
+        {'wte.weight': 0, 'h.0.attn.weight': 1, 'h.1.mlp.3.weight': 2, 'ln_f.weight': 2}
+    """
+    layers: dict[str, int] = {}
+    after: list[str] = []
+    for name in names:
+        index = re.search(r"\.(\d+)\.", f".{name}")
+        if index:
+            layers[name] = int(index[1]) + 1
+        elif any(layers.values()):
+            after.append(name)
+        else:
+            layers[name] = 0
+    return layers | dict.fromkeys(after, max(layers.values(), default=0))
 
 
 def _groups_by_decay(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
@@ -54,27 +129,6 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
                 average.copy_(value)
 
     return AveragedModel(model, multi_avg_fn=average_group, use_buffers=True)
-
-
-def build_layerwise_optimizer(
-    model: nn.Module, tower: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float
-) -> AdamW:
-    """Build AdamW with a learning rate that falls from the head to the first layers.
-
-    `layer_decay`, in (0, 1], is the factor from a layer of the timm `tower` to the one before it. Its last layer and
-    the rest of the model learn at the full rate.
-
-    Source:
-        BEiT, Bao et al. 2022; the groups are timm's.
-    """
-    groups = param_groups_layer_decay(tower, weight_decay=weight_decay, layer_decay=layer_decay)
-    in_tower = {parameter for group in groups for parameter in group["params"]}
-    head = (parameter for parameter in model.parameters() if parameter not in in_tower)
-    groups += [{**group, "lr_scale": 1.0} for group in _groups_by_decay(head, weight_decay)]
-    names = ("params", "weight_decay")
-    return AdamW(
-        [{name: group[name] for name in names} | {"lr": learning_rate * group["lr_scale"]} for group in groups]
-    )
 
 
 def check_finite(name: str, value: float, update: int, learning_rate: float, sources: Sequence[str] = ()) -> None:

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 
 from data_scripts.system.staging import HIDDEN_LOCK_NAME, holds_nothing, only_process
 from data_scripts.system.whole_files import read_json, write_json, write_text
+from train.checkpoints.packaged_towers import describe_packaged
 from train.training.arguments import TrainingArguments
 from train.training.history import read_history
 
@@ -36,7 +37,11 @@ FREE_SETTINGS = (
     *("baselines", "push_to_hub", "hub_repo_id", "hub_tag", "num_resamples"),
 )
 # What runs did before these settings existed, so that older runs and experiments can be resumed.
-BEFORE_SETTINGS = {"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "polarity_temperature": 0.15}
+BEFORE_SETTINGS = {
+    **{"labels": "findings", "texts_per_pair": 1, "minority_share": 0.5, "layer_decay": 1.0},
+    **{"polarity_temperature": 0.15, "grade_weights": "none", "rich_descriptions": False},
+    **{"freeze": [], "lora_towers": ["vision", "text"]},
+}
 
 
 def check_output(output_dir: Path, run: dict[str, Any], args: TrainingArguments) -> None:
@@ -122,6 +127,7 @@ def describe_run(args: TrainingArguments, accelerator: Accelerator, rows_of_spli
         "num_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
+        "packaged_towers": describe_packaged(asdict(args)),
     }
 
 

@@ -49,6 +49,12 @@ class Task(ABC):
     def batches(self, process_index: int, num_processes: int) -> tuple[TrainingRows, EpochBatches]:
         """Return the training rows and this process's share of their order. Called after `build_model`."""
 
+    def begin(self, accelerator: Accelerator, output_dir: Path) -> None:  # noqa: B027 - most systems need nothing
+        """Do what needs the folder of the run, and the module with its weights on its device, on all processes.
+
+        Called before the first update, also of a resumed run.
+        """
+
     @abstractmethod
     def loss(self, prepared: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of a batch without its `rows`, with the module that Accelerate has wrapped.
@@ -93,7 +99,8 @@ class Task(ABC):
 
     def build_optimizer(self, trained: nn.Module) -> Optimizer:
         """Build the optimizer."""
-        return build_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
+        args = self.args
+        return build_optimizer(trained, args.learning_rate, args.weight_decay, args.layer_decay)
 
     def calibrate(self, model: PreTrainedModel) -> None:  # noqa: B027 - most systems need none before saving
         """Fit on the validation split what the trained model stores besides its weights; on the first process only."""

@@ -9,6 +9,7 @@ Shapes: B slices, D width of the shared space.
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from modeling_lumbarclip.configuration_lumbarclip import CalibratedQuestion, Zer
 from modeling_lumbarclip.scope_lumbarclip import joined_reasons
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.loading import find_checkpoint, load_parts, read_config
+from train.data.statement_banks import statement_bank
 from train.evaluation.protocols.patient_level import mean_over_patients
-from train.evaluation.questions import ABSENT_OR_PRESENT
+from train.evaluation.questions import ABSENT_OR_PRESENT, spread_wordings
 from train.training.run_folder import read_run
 from train.web_app.classifier import ClassifierReader, Question
 from train.web_app.uploads import Slice
@@ -255,7 +257,7 @@ def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
 
 def _in_other_words(processor: LumbarCLIPProcessor, finding: str) -> bool:
     """Whether no sentence that states a finding contains its name, as for `LBP` and for `KL 2` of the knee."""
-    return not any(finding.lower() in text.lower() for text in processor.class_prompt_texts(finding))
+    return not any(finding.lower() in text.lower() for text in own_prompts(processor, finding)[0])
 
 
 def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]]:
@@ -276,13 +278,32 @@ def _is_spelled(word: str, num_tokens: int) -> bool:
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
-    """Make an uncalibrated question about a finding: absent or present."""
-    prompts = [processor.absent_class_prompt_texts(finding), processor.class_prompt_texts(finding)]
+    """Make an uncalibrated question about a finding, absent or present, in the words of `own_prompts`."""
+    stated, denied = own_prompts(processor, finding)
+    prompts = [denied, stated]
     return CalibratedQuestion(finding, list(ABSENT_OR_PRESENT), prompts, 1.0, [1.0, 1.0])
 
 
+def own_prompts(processor: LumbarCLIPProcessor, finding: str) -> tuple[list[str], list[str]]:
+    """List the sentences that state a finding, and those that deny it.
+
+    Those that the checkpoint keeps for a class of this name; else the unseen wordings of its bank, of which the
+    checkpoint's own are, too. If a bank leaves out a word of the finding, or has no words for it: the templates.
+    """
+    if finding not in processor.class_prompts and finding not in processor.absent_class_prompts:
+        with suppress(ValueError):  # a name that says nothing has no bank
+            bank = statement_bank(finding, processor.anatomy)
+            if _words(finding) <= _words(" ".join(bank.stated.unseen)):
+                return spread_wordings(bank.stated.unseen), spread_wordings(bank.denied.unseen)
+    return processor.class_prompt_texts(finding), processor.absent_class_prompt_texts(finding)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
 def own_answer(reader: Reader, image_embeds: Tensor, finding: str) -> OwnAnswer:
-    """Compare one slice, (1, D), with the processor's sentences that state and deny a finding of `own_finding`."""
+    """Compare one slice, (1, D), with the sentences that state and deny a finding of `own_finding`."""
     asked = ZeroShotCalibration([own_question(reader.processor, finding)], target_coverage=0.5, fitted_on={})
     embeds = embed_texts(reader.model, reader.processor, prompt_texts(asked))
     logits = zero_shot_logits(image_embeds, embeds, reader.model.inverse_temperature.detach(), asked)

@@ -72,6 +72,32 @@ DEFINITIONS = {
         "severe osteoarthritis",
     ),
 }
+# Wordings for measuring: no caption and no training prompt has them.
+UNSEEN_DEFINITIONS = {
+    "0": ("intact joint space and no bony spurs", "a healthy joint without degenerative change"),
+    "1": ("questionable spurring with a joint space of borderline width", "equivocal signs of early degeneration"),
+    "2": ("clear bony spurs while the joint space is perhaps slightly reduced", "early but established degeneration"),
+    "3": (
+        "several moderate spurs, a clearly reduced joint space and sclerotic bone ends",
+        "established degeneration of intermediate degree",
+    ),
+    "4": ("bulky spurs, a nearly lost joint space and deformed bone ends", "end-stage degeneration"),
+}
+# What tells grade 1, the one that readers agree on least, from grades 0 and 2.
+RICH_DEFINITIONS = {
+    "1": (
+        "a minute osteophyte of doubtful significance at a joint margin, with a joint space of normal height",
+        "slight sharpening of the tibial spines, without a definite osteophyte or definite narrowing",
+        "doubtful narrowing of the medial joint space, without sclerosis and without a definite osteophyte",
+        "more than a normal joint, but less than mild osteoarthritis",
+    )
+}
+UNSEEN_RICH_DEFINITIONS = {
+    "1": (
+        "tiny questionable spurs at the joint line while the joint space is kept",
+        "changes too slight to be called definite degeneration, yet not a healthy joint",
+    )
+}
 GRADES = ("Kellgren-Lawrence grade {}", "Kellgren and Lawrence grade {}", "KL grade {}", "Kellgren-Lawrence {}")
 KNEES = ("{} knee", "frontal radiograph of the {} knee", "radiograph of the {} knee", "{} knee radiograph")
 CAPTIONS = (
@@ -191,10 +217,14 @@ def _knee_or_exclusion(file: str) -> _Knee | Exclusion:
     if not folders or folders[0] not in SPLIT_OF_FOLDER or name.name.startswith("."):
         return Exclusion(source, f"hidden, or outside the folders {', '.join(SPLIT_OF_FOLDER)}", by_rule=True)
     knee = _KNEE_NAME.fullmatch(name.stem)
+    if re.fullmatch(r"[0-9]{7}", name.stem):
+        return Exclusion(source, f"{name.name!r} names no side; expected 7 digits and L or R, as 9003175L.png")
     if knee is None or name.suffix.lower() not in IMAGE_SUFFIXES:
         return Exclusion(source, f"unknown image name {name.name!r}; expected 7 digits and L or R, as 9003175L.png")
     if len(folders) != 2 or folders[1] not in KL_GRADES:
-        return Exclusion(source, f"unknown folder {'/'.join(folders)!r}; expected a grade, 0 to 4")
+        beyond = len(folders) == 2 and folders[1].isdigit()
+        problem = "grade outside the scale" if beyond else "unknown folder"
+        return Exclusion(source, f"{problem} {'/'.join(folders)!r}; expected a grade, 0 to 4")
     return _Knee(file, SPLIT_OF_FOLDER[folders[0]], folders[1], knee[1], _SIDES[knee[2]])
 
 

@@ -29,7 +29,7 @@ def asked(planted, monkeypatch):
     stated, denied = ({name: rng.normal(size=(2, 8)) for name in names} for _ in range(2))
     texts, text_embeds = [f"Report {row // 2}." for row in range(80)], rng.normal(size=(40, 8)).repeat(2, axis=0)
     spaces = {"unprojected": features, "projected": embeds}
-    encoded = Encoded(spaces, texts, text_embeds, stated, denied, inverse_temperature=2.0)
+    encoded = Encoded(spaces, texts, text_embeds, stated, denied, 2.0, unseen_stated=stated, unseen_denied=denied)
     predictions = predict(encoded, targets, np.arange(80))
     return (
         predictions | predict_baselines({"hog": embeds}, targets, ["logistic"]),
@@ -52,11 +52,20 @@ def test_the_protocols_of_a_run(asked):
             "retrieval/facts",
             "calibration/paper",
             "calibration/zero_shot",
+            "zero_shot/unseen",
+            "zero_shot/single_wordings",
+            "polarity",
         ]
     )
     decision = further["decision/paper_threshold/unprojected"]
     assert set(decision) & {"macro_auroc", "auroc/bulge", "macro_auroc_with_no_finding"} == set()
     assert "macro_f1" in decision
+    single, polarity = further["zero_shot/single_wordings"], further["polarity"]
+    assert list(single)[:3] == [f"macro_auroc_{spread}" for spread in ("mean", "standard_deviation", "worst")]
+    assert {"auroc_mean/bulge", "auroc_worst/stenosis"} <= set(single)
+    assert list(polarity) == ["polarity_accuracy", *(f"polarity_accuracy/{name}" for name in asked[1].label_names)]
+    # Here the checkpoint asks by the unseen wordings.
+    assert further["zero_shot/unseen"] == measure(*asked, FEW)["zero_shot"]
 
 
 def test_each_metric_is_of_its_own_predictions(asked):

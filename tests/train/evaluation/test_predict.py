@@ -27,13 +27,16 @@ from train.evaluation.predictions import of_baselines
 from train.evaluation.protocols.attention_pooling import attention_pooling
 from train.evaluation.protocols.calibration import apply_calibration, fit_calibration
 from train.evaluation.protocols.decision_threshold import threshold_decisions
+from train.evaluation.protocols.grade_classifiers import CLASSIFIERS
 from train.evaluation.protocols.grade_probe import grade_probe
 from train.evaluation.protocols.linear_probe import logistic_probe
 from train.evaluation.protocols.nearest_neighbour_probe import nearest_neighbour_probe
 from train.evaluation.protocols.paper_probe import paper_probe
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import RANKINGS, rank_queries
+from train.evaluation.protocols.wordings import unseen_predictions
 from train.evaluation.protocols.zero_shot import zero_shot_logits as prompt_logits
+from train.evaluation.questions import unseen_wordings
 from train.evaluation.statistics import metrics
 from train.evaluation.targets import read_targets
 
@@ -132,6 +135,12 @@ def test_every_name_is_the_protocol_called_by_hand(dataset, predicted, tiny_mode
     expected["zero_shot"] = softmax(logits, axis=1) if exclusive else expit(logits)
     more = ["zero_shot_first"] if exclusive else ["zero_shot_margins", "zero_shot_first_margins"]
     more += [f"{name}/zero_shot" for name in ("calibrated", "uncalibrated", "sets", "marginal_sets")]
+    more += [f"grade_by/{name}" for name in CLASSIFIERS]
+    stated, denied = (
+        {name: encode(texts[side]) for name, texts in unseen_wordings(processor, targets["test"].label_names).items()}
+        for side in ("present", "absent")
+    )
+    expected |= unseen_predictions(embeds[0], stated, denied, model.inverse_temperature.item(), targets["test"])
     assert set(predictions) == {*expected, *more}
     for name, array in expected.items():
         np.testing.assert_allclose(predictions[name], array, rtol=1e-6, err_msg=name)

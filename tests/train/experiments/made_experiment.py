@@ -52,6 +52,19 @@ def retrieval_answers(rank, hits="report"):
     return {f"retrieval/{hits}/{direction}/{name}": array for direction in DIRECTIONS for name, array in arrays.items()}
 
 
+def wording_answers(targets, seed=0):
+    """Cosines with ten wordings each that follow the truth, some more than others."""
+    rng = np.random.default_rng(seed)
+    num_labels = len(targets.label_names)
+    truth = targets.labels[:, :, None] - 0.5
+    stated = 0.2 * truth * rng.random((1, num_labels, 10)) + rng.normal(0, 0.1, (NUM_ROWS, num_labels, 10))
+    return {
+        "zero_shot/unseen": 1 / (1 + np.exp(-stated.mean(2))),
+        "single_wordings/stated": stated.reshape(NUM_ROWS, -1),
+        "single_wordings/denied": np.zeros((NUM_ROWS, 10 * num_labels)),
+    }
+
+
 def system(kind="lumbarclip", vision="resnet10t", projection="linear", projection_dim=128):
     heads = {"projection": projection, "projection_dim": projection_dim}
     return {"system": kind, "vision": vision, "vision_model_args": {}, **heads}

@@ -74,6 +74,17 @@ def test_the_total_is_the_last_line():
 
 
 @pytest.mark.slow
+def test_speed_is_measured_although_the_first_rows_show_one_class(tiny_dataset_folder, tmp_path):
+    systems = {"A": {"system": "clip", "objectives": {"clip": 1, "polarity": 1}}}
+    (run,) = plan_runs(experiment_of(tiny_dataset_folder, tmp_path, systems=systems))
+    rows = load_dataset(str(tiny_dataset_folder), split="train")
+    bulges = [index for index, labels in enumerate(rows["labels"][:]) if labels == [0]]
+    others = [index for index, labels in enumerate(rows["labels"][:]) if labels == [1]]
+    one_sided = rows.select([*bulges[:10], others[0], *bulges[10:]])  # not among eight from all over
+    assert 1 < pairs_per_second(run.arguments, one_sided, Accelerator()) < 1e5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_speed_is_measured_without_the_hub(tiny_dataset_folder, tmp_path, pretrained):
     """Pretrained towers that cannot be reached give way to random ones; the text tower is then tiny here."""

@@ -17,6 +17,7 @@ from tests.train.experiments.made_experiment import (
     retrieval_answers,
     summary,
     system,
+    wording_answers,
 )
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.results import measure_experiment
@@ -283,3 +284,42 @@ def test_a_temperature_that_was_not_fitted_has_no_after():
         assert (entry["value"] is not None) is is_scaled
         assert ("after" in system["reliability"]) is is_scaled
         assert is_scaled or "T left at 1" in entry["reason"]
+
+
+def test_the_spread_over_wordings_stands_beside_that_over_seeds():
+    targets = finding_targets()
+    seeds = [finding_answers(targets, seed, **wording_answers(targets, seed)) for seed in (0, 1)]
+    results = measured({"LumbarCLIP": seeds, "CLIP": seeds[:1]}, targets)
+    metrics = results["systems"]["LumbarCLIP"]["metrics"]
+    by_seed = []
+    for answers in seeds:
+        stated = answers["single_wordings/stated"].reshape(NUM_ROWS, 4, 10)
+        of_seed = []
+        for wording in range(10):
+            ranks = np.empty((NUM_ROWS, 2))
+            for fold in (0, 1):
+                rows = answers["fold"] == fold
+                ranks[rows] = stated[rows, :2, wording].argsort(0).argsort(0) / rows.sum()
+            of_seed.append(np.mean([roc_auc_score(targets.labels[:, k], ranks[:, k]) for k in (0, 1)]))
+        by_seed.append(of_seed)
+    single = metrics["zero_shot/single_wordings"]
+    for name, how in (("mean", np.mean), ("standard_deviation", lambda of: np.std(of, ddof=1)), ("worst", np.min)):
+        entry = single[f"macro_auroc_{name}"]
+        assert entry["by_seed"] == pytest.approx([how(of_seed) for of_seed in by_seed])
+        assert entry["value"] == pytest.approx(np.mean(entry["by_seed"]))
+        assert entry["standard_deviation_of_seeds"] == pytest.approx(np.std(entry["by_seed"], ddof=1))
+        assert entry["low"] <= entry["high"]
+    assert not [group for group in metrics if group.startswith("zero_shot/single_wordings/")]
+    assert {"polarity_accuracy", "polarity_accuracy/bulge"} <= set(metrics["polarity"])
+    assert metrics["polarity"]["polarity_accuracy/Modic change"]["value"] is None  # nobody has it
+    over_folds = results["systems"]["LumbarCLIP"]["mean_over_folds"]
+    assert over_folds["zero_shot/single_wordings"]["macro_auroc_mean"]["n"] == 2
+    compared = {(entry["group"], entry["metric"]) for entry in results["comparisons"]}
+    assert {("zero_shot/single_wordings", "macro_auroc_mean"), ("polarity", "polarity_accuracy")} <= compared
+
+
+def test_an_experiment_of_older_predictions_has_no_wordings():
+    targets = finding_targets()
+    answers = {"LumbarCLIP": [finding_answers(targets, **wording_answers(targets)), finding_answers(targets, seed=1)]}
+    metrics = measured(answers, targets)["systems"]["LumbarCLIP"]["metrics"]  # a seed lacks them
+    assert not [group for group in metrics if "wording" in group or "unseen" in group or group == "polarity"]

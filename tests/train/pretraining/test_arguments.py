@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from data_scripts.system.command_line import arguments_class_of, parse_arguments
+from train.checkpoints.packaged_towers import TOWERS
 from train.pretraining.arguments import PretrainArguments
 
 CONFIGS = sorted((Path(__file__).parents[3] / "train" / "configs").glob("*.yaml"))
@@ -82,7 +83,10 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--objectives", "clap"], "got 'clap'. Did you mean clip"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be at least 0; got -1"),
-        (["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"], "8 would leave random towers"),
+        (
+            ["--dataset", "d", "--output_dir", "o", "--lora_rank", "8", "--no_pretrained"],
+            "8 would leave a random vision tower",
+        ),
         (["--dataset", "d", "--output_dir", "o", "--target_columns", "labels", "colour"], "invalid choice: 'colour'"),
         (["--dataset", "d", "--output_dir", "o", "--balance", "upsample", "smote"], "invalid choice: 'smote'"),
         (["--dataset", "d", "--output_dir", "o", "--text_unit", "word"], "invalid choice: 'word'"),
@@ -193,3 +197,80 @@ def test_the_paper_configs_hold_the_paper_hyperparameters():
         assert (args.text_augmentation, args.texts_per_pair) == ("both", 5)
         assert (args.balance, args.minority_share) == (["upsample"], pytest.approx(1890 / 11760, abs=1e-4))
         assert args.text == "emilyalsentzer/Bio_ClinicalBERT"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"freeze": ["text"], "pretrained": False},
+            "freeze text would leave a random text tower random.*init_checkpoint",
+        ),
+        ({"freeze": "text", "lora_rank": 8}, "freeze keeps the text tower .* lora_rank 8 would adapt it: .*vision"),
+        ({"freeze": ["text"], "lora_rank": 8, "lora_towers": ["text"]}, "lora_rank 8 would adapt it"),
+        ({"freeze": ["vision"]}, "freeze must be .*vision"),
+        ({"lora_towers": ["text"]}, "lora_towers text names what lora_rank adapts, and lora_rank is 0"),
+        ({"lora_rank": 8, "lora_towers": []}, "no tower to adapt"),
+        (
+            {"lora_rank": 8, "lora_towers": ["text"], "pretrained": False},
+            "leave a random text tower random.*lora_towers",
+        ),
+    ],
+)
+def test_a_tower_is_frozen_or_adapted_where_that_makes_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainArguments(dataset="d", output_dir="o", **settings)
+
+
+def test_one_tower_may_be_frozen_and_the_other_adapted():
+    args = parse_arguments(PretrainArguments, ["--dataset", "d", "--output_dir", "o", "--freeze", "text"])
+    assert args.freeze == ["text"] and args.lora_towers == ["vision", "text"]
+    one = PretrainArguments(dataset="d", output_dir="o", freeze=["text"], lora_rank=8, lora_towers="vision")
+    assert (one.freeze, one.lora_towers) == (["text"], ["vision"])
+    assert PretrainArguments(dataset="d", output_dir="o", freeze="none").freeze == []
+    PretrainArguments(dataset="d", output_dir="o", freeze=["text"], pretrained=False, init_checkpoint="runs/demo")
+
+
+TEXT = "packaged:all-MiniLM-L6-v2"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The metadata of the packages, without their files."""
+    for tower in TOWERS.values():
+        about = tmp_path / f"{tower.package.replace('-', '_')}-0.1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {tower.package}\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"freeze": ["text"]}, {"lora_rank": 8, "lora_towers": ["text"]}, {"layer_decay": 0.5}]
+)
+def test_a_packaged_text_tower_may_be_kept_or_adapted_beside_a_random_vision_tower(installed, settings):
+    args = PretrainArguments(dataset="d", output_dir="o", pretrained=False, text=TEXT, **settings)
+    assert args.is_pretrained("text") and not args.is_pretrained("vision")
+
+
+def test_the_random_tower_beside_a_packaged_one_is_not_adapted(installed):
+    with pytest.raises(ValueError, match="leave a random vision tower random.*leave it out of lora_towers"):
+        PretrainArguments(dataset="d", output_dir="o", pretrained=False, text=TEXT, lora_rank=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"text": "packaged:MiniLM"}, "Did you mean packaged:all-MiniLM-L6-v2"),
+        ({"vision": TEXT}, f"is a text tower: set --text {TEXT}"),
+    ],
+)
+def test_a_packaged_tower_is_looked_up_before_anything_is_loaded(installed, settings, said):
+    with pytest.raises(ValueError, match=said):
+        PretrainArguments(dataset="d", output_dir="o", **settings)
+    PretrainArguments(dataset="d", output_dir="o", init_checkpoint="runs/demo/checkpoint", **settings)  # not read
+
+
+@pytest.mark.parametrize("factor", [0, 1.5, -0.5, float("nan")])
+def test_a_factor_that_is_none_is_told(factor):
+    with pytest.raises(ValueError, match=r"layer_decay is a factor in \(0, 1\], such as 0.75; got"):
+        PretrainArguments(dataset="d", output_dir="o", layer_decay=factor)

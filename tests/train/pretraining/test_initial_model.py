@@ -1,17 +1,24 @@
 """What a run starts from: a vocabulary that every process shares, and towers random or pretrained."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import timm
 import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, ViTConfig, ViTModel
 
-from train.checkpoints.checkpoint import save_checkpoint
+from train.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoints.packaged_towers import TOWERS
 from train.data.loaders import open_dataset
+from train.evaluation.questions import bank_prompts
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.initial_model import build_model, check_pooled_token, learn_tokenizer
 
@@ -128,14 +135,17 @@ def test_a_checkpoint_brings_all_but_how_the_loss_is_computed(
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert processor.tokenizer.get_vocab() == tiny_processor.tokenizer.get_vocab()
     assert processor.image_processor.size["height"] == 32
-    assert processor.class_prompts == {**tiny_processor.class_prompts, "scoliosis": ["The spine is curved."]}
+    of_banks, denied = bank_prompts(["LBP", "No Finding"], "lumbar spine")
+    own = {"scoliosis": ["The spine is curved."]}
+    assert processor.class_prompts == {**tiny_processor.class_prompts, **of_banks, **own}
+    assert processor.absent_class_prompts == {**tiny_processor.absent_class_prompts, **denied}
     assert not model.log_inverse_temperature.requires_grad
 
 
-@pytest.mark.parametrize(("anatomy", "said"), [("knee", "The knee is normal."), (None, "The disc is normal.")])
+@pytest.mark.parametrize("anatomy", ["knee", "lumbar spine", "shoulder", None])
 @pytest.mark.parametrize("starts_from_checkpoint", [False, True])
 def test_prompts_are_those_of_what_the_images_show(
-    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, anatomy, said, starts_from_checkpoint
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, anatomy, starts_from_checkpoint
 ):
     base = tmp_path / "base"
     save_checkpoint(tiny_model, tiny_processor, base)
@@ -144,7 +154,34 @@ def test_prompts_are_those_of_what_the_images_show(
         dataset=str(tiny_dataset_folder), output_dir=str(tmp_path / "run"), pretrained=False, **towers
     )
     processor, _ = build_model(args, open_dataset(args.dataset)["train"], anatomy)
-    assert processor.class_prompt_texts("No Finding")[0] == said
+    stated, denied = bank_prompts(["LBP", "No Finding"], anatomy)
+    for name in ("LBP", "No Finding"):
+        assert processor.class_prompt_texts(name) == stated[name]
+        assert processor.absent_class_prompt_texts(name) == denied[name]
+    about = {"knee": "knee", "shoulder": "shoulder"}.get(anatomy, "disc")
+    assert about in " ".join(processor.class_prompt_texts("No Finding"))
+
+
+@pytest.mark.parametrize("starts_from_checkpoint", [False, True])
+def test_what_a_user_asks_stands_before_the_banks(
+    tiny_model, tiny_processor, tiny_dataset_folder, tmp_path, starts_from_checkpoint
+):
+    """In the settings of the run, or of the checkpoint that it starts from."""
+    base, own = tmp_path / "base", {"LBP": ["A painful back."]}
+    if starts_from_checkpoint:
+        tiny_processor.class_prompts |= own
+        save_checkpoint(tiny_model, tiny_processor, base)
+        towers = {"init_checkpoint": str(base)}
+    else:
+        towers = {"vision": "resnet10t", "image_size": 32, "class_prompts": own}
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder), output_dir=str(tmp_path / "run"), pretrained=False, **towers
+    )
+    processor, _ = build_model(args, open_dataset(args.dataset)["train"], "lumbar spine")
+    stated, denied = bank_prompts(["LBP", "No Finding"], "lumbar spine")
+    assert processor.class_prompt_texts("LBP") == ["A painful back."]
+    assert processor.absent_class_prompt_texts("LBP") == denied["LBP"]
+    assert processor.class_prompt_texts("No Finding") == stated["No Finding"]
 
 
 def test_what_is_no_lumbarclip_checkpoint_is_not_gone_on_with(tiny_dataset_folder, tmp_path):
@@ -239,3 +276,95 @@ def test_a_tokenizer_without_a_first_token_is_not_pooled_there():
     with pytest.raises(ValueError, match=r"puts none like \[CLS\] before a text: it starts with \['disc'\]"):
         check_pooled_token(words, "cls")
     check_pooled_token(words, "mean")
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """Two tiny towers in packages, in the place of the real ones."""
+    for name, role, folder in (("efficientnet_lite0", "vision", "v"), ("all-MiniLM-L6-v2", "text", "t")):
+        about = tmp_path / "site" / f"made_{role}-0.1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{role}\nVersion: 0.1.0\n")
+        files = tmp_path / "site" / folder
+        if role == "vision":
+            files.mkdir()
+            torch.save(timm.create_model("test_resnet").state_dict(), files / "weights.pth")
+        else:
+            save_text_tower(files, "bert")
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.iterdir()}
+        changed = {"package": f"made-{role}", "folder": folder, "sha256": digests}
+        changed |= {"architecture": "test_resnet"} if role == "vision" else {}
+        monkeypatch.setitem(TOWERS, name, replace(TOWERS[name], **changed))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "site"
+
+
+LITE0, MINILM = "packaged:efficientnet_lite0", "packaged:all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize(
+    ("towers", "pretrained"),
+    [(("vision",), False), (("text",), False), (("vision", "text"), False), (("vision", "text"), True)],
+)
+def test_a_packaged_tower_brings_its_weights_and_the_other_is_as_the_settings_say(
+    packaged, tiny_dataset_folder, tmp_path, towers, pretrained
+):
+    settings = {name: value for name, value in (("vision", LITE0), ("text", MINILM)) if name in towers}
+    more = {"max_text_length": 64, "text_config": {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}}
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir=str(tmp_path / "run"),
+        image_size=64,
+        **({"vision": "test_vit"} | more | settings | {"pretrained": pretrained}),
+    )
+    processor, model = build_model(args, open_dataset(args.dataset)["train"])
+    images, vocabulary = processor.image_processor, learn_tokenizer(TEXTS, 60).get_vocab()
+    if "vision" in towers:
+        expected = torch.load(packaged / "v/weights.pth", weights_only=True)
+        found = model.vision_model.timm_model.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert images.image_mean[0] == (0.5 if "vision" in towers else 0.485)
+    assert (processor.tokenizer.get_vocab() == vocabulary) is ("text" in towers)
+    assert model.config.text_config.hidden_size == (16 if "text" in towers else 24)
+    if "text" in towers:
+        expected = load_file(packaged / "t/model.safetensors")
+        found = model.text_model.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items() if name in expected)
+    save_checkpoint(model, processor, tmp_path / "checkpoint")
+    for file in (tmp_path / "checkpoint").glob("*.json"):
+        assert str(tmp_path) not in file.read_text(), file.name
+    loaded, _ = load_checkpoint(tmp_path / "checkpoint")
+    pixels = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(loaded.get_image_features(pixels), model.eval().get_image_features(pixels))
+
+
+@pytest.mark.parametrize(("name", "mean"), [("vit_tiny_patch16_224", 0.5), ("resnet10t", 0.485)])
+def test_a_pretrained_tower_of_timm_brings_the_scale_of_its_pixels(
+    tiny_dataset_folder, tmp_path, monkeypatch, name, mean
+):
+    made = timm.create_model  # without the network
+    monkeypatch.setattr(timm, "create_model", lambda *args, **more: made(*args, **{**more, "pretrained": False}))
+    save_text_tower(tmp_path / "text", "bert")
+    args = PretrainArguments(
+        dataset=str(tiny_dataset_folder),
+        output_dir="run",
+        vision=name,
+        text=str(tmp_path / "text"),
+        image_size=32,
+        max_text_length=64,
+    )
+    images = build_model(args, open_dataset(args.dataset)["train"])[0].image_processor
+    assert images.image_mean[0] == mean
+    random = small_images(tiny_dataset_folder, name, image_size=32)
+    images = build_model(random, open_dataset(args.dataset)["train"])[0].image_processor
+    assert images.image_mean[0] == 0.485
+
+
+def test_a_tower_trained_with_another_pooling_is_told(packaged, tiny_dataset_folder, caplog):
+    more = {"text": MINILM, "image_size": 32, "max_text_length": 64}
+    for pooling in ("mean", "cls"):
+        caplog.clear()
+        args = small_images(tiny_dataset_folder, "test_vit", text_pooling=pooling, **more)
+        build_model(args, open_dataset(args.dataset)["train"])
+        assert ("--text_pooling mean" in caplog.text) is (pooling == "cls")

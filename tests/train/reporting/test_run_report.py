@@ -46,10 +46,12 @@ def test_a_report_opens_with_a_summary_and_a_chart_shown_once():
     report = run_report(made(), DRAWN)
     opening = report.partition("## Linear probe")[0]
     lines = re.findall(r"^- .*$", opening, flags=re.M)
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "Linear probe on frozen image features: " in lines[0] and "best baseline" in lines[0]
     assert "Zero-shot, by prompts: " in lines[1] and "Prediction sets answer" in lines[1]
-    assert "0.400 [0.300, 0.500] of cases (chance 0.100)" in lines[2]
+    assert "Zero-shot by one wording that no training used, of ten: macro F1 " in lines[2]
+    assert "Polarity accuracy, statement against denial: " in lines[2]
+    assert "0.400 [0.300, 0.500] of cases (chance 0.100)" in lines[3]
     assert "(figures/probe_comparison.png)" in opening and report.count("(figures/probe_comparison.png)") == 1
     assert "(figures/text_to_image.png)" in run_report(made(), ["text_to_image.png"]).partition("## Linear probe")[0]
 
@@ -100,6 +102,43 @@ def test_a_report_without_labels_and_grades_still_opens():
     results["dataset"]["labels"] = {}
     report = run_report(results, [])
     assert report.split("\n\n")[1].startswith("**Too few to rank") and len(run_summary(results)) == 1
+
+
+def test_unseen_wordings_have_a_section_whose_tables_are_tables():
+    results = made(statement_cosines={"LBP": 0.995, "No Finding": 0.3})
+    report = run_report(results, [*DRAWN, "wordings.png"])
+    section = report.partition("### Unseen wordings\n")[2].partition("\n## ")[0]
+    assert section.count("\n\n|") == 2  # a table needs a blank line before it
+    single = results["further"]["zero_shot/single_wordings"]
+    row = next(line for line in section.splitlines() if line.startswith("| macro F1 "))
+    cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+    shown = [
+        results["further"]["zero_shot/unseen"]["macro_f1"],
+        *(single[f"macro_f1_{s}"] for s in ("mean", "standard_deviation", "worst")),
+    ]
+    assert cells == ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**entry) for entry in shown]
+    assert "each is asked on its own" in section  # exclusive classes
+    assert "**Statement and denial embed alike (cosine): LBP 0.995.**" in section
+    assert report.count("(figures/wordings.png)") == 1 and "(figures/wordings.png)" in section
+    assert "“LBP present.” against “No LBP present.”" in report and "“There is LBP.”" in report
+    assert "| unseen wordings " in report.partition("### Unseen wordings")[0]
+
+
+def test_prompts_that_no_training_used_are_shown_once():
+    results = made()
+    asked = {label: {"present": of["present"]} for label, of in results["unseen_wordings"].items()}
+    report = run_report(results | {"prompts": asked}, DRAWN)
+    assert "Zero-shot, by wordings that no training used: " in report
+    assert "| unseen wordings " not in report and "Prompts of the checkpoint, which no training used" in report
+    assert report.count("“LBP present.” against") == 1
+
+
+def test_a_report_of_older_metrics_says_nothing_of_wordings():
+    results = made(further={}, unseen_wordings={}, statement_cosines={})
+    for name in ("unseen_wordings", "statement_cosines"):
+        del results[name]
+    report = run_report(results, DRAWN)
+    assert "nseen" not in report and "olarity" not in report and "“There is LBP.”" in report
 
 
 def test_the_scope_is_a_line_with_what_is_held_back():

@@ -21,6 +21,7 @@ from train.data.loaders import open_dataset
 from train.pretraining.arguments import PretrainArguments
 from train.training import loop
 from train.training.adapters import (
+    TOWERS,
     add_adapters,
     check_adapter_base,
     merge_adapters,
@@ -73,37 +74,48 @@ def outputs(model, inputs):
     return torch.cat([output.image_embeds, output.text_embeds, output.logits_per_image], dim=1)
 
 
+BOTH_OR_TEXT = [["vision", "text"], ["text"]]  # the other tower is trained whole
+BERT_LAYERS, RESNET_LAYERS = {"query", "key", "value", "dense"}, {"0", "1", "3", "6", "conv1", "conv2"}
+
+
 @pytest.mark.parametrize(
-    ("vision", "projection", "layers"),
+    ("vision", "projection", "towers", "layers"),
     [
-        pytest.param(TINY_VISION, "linear", {"qkv", "proj"}, id="vit"),
-        pytest.param(RESNET, "nonlinear", {"0", "1", "3", "6", "conv1", "conv2"}, id="resnet"),
-        pytest.param(SWIN, "none", {"qkv", "proj"}, id="swin"),
+        pytest.param(TINY_VISION, "linear", TOWERS, {"qkv", "proj"} | BERT_LAYERS, id="vit"),
+        pytest.param(RESNET, "nonlinear", TOWERS, RESNET_LAYERS | BERT_LAYERS, id="resnet"),
+        pytest.param(SWIN, "none", TOWERS, {"qkv", "proj"} | BERT_LAYERS, id="swin"),
+        pytest.param(TINY_VISION, "none", ["text_model"], BERT_LAYERS, id="vit-text"),
+        pytest.param(RESNET, "linear", ["text_model"], BERT_LAYERS, id="resnet-text"),
+        pytest.param(RESNET, "linear", ["vision_model"], RESNET_LAYERS, id="resnet-vision"),
     ],
 )
 def test_adapters_and_base_together_are_the_trained_model(
-    tmp_path, tiny_processor, tiny_inputs, vision, projection, layers
+    tmp_path, tiny_processor, tiny_inputs, vision, projection, towers, layers
 ):
     base = save_base(tmp_path / "base", vision, tiny_processor, projection=projection)
     before = AutoModel.from_pretrained(base).state_dict()
-    model = add_adapters(AutoModel.from_pretrained(base), rank=2)
+    model = add_adapters(AutoModel.from_pretrained(base), rank=2, towers=towers)
     adapted = {
         name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name
     }
-    assert adapted == layers | {"query", "key", "value", "dense"}
+    assert adapted == layers
     train_briefly(model, tiny_inputs)
     save_adapters(model, tiny_processor, tmp_path / "adapter")
 
     loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path / "adapter")
     weights, again = model.state_dict(), loaded.state_dict()
-    assert {name for name in again if "num_batches_tracked" not in name} == set(weights)
+    assert {name for name in again if name in weights or "num_batches_tracked" not in name} == set(weights)
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     # Equal weights that lie elsewhere in memory may give sums that differ in the last bit.
     torch.testing.assert_close(outputs(loaded, tiny_inputs), outputs(model, tiny_inputs), atol=1e-6, rtol=1e-6)
-    # What the adapter leaves to the base is as it was: weights of the towers and statistics of batch norm.
+    # What the adapter leaves to the base is as it was: weights of its towers and statistics of batch norm.
     of_base = {name.removeprefix("base_model.model.").replace("base_layer.", ""): weights[name] for name in weights}
-    towers = [name for name in before if "_model." in name and "num_batches_tracked" not in name]
-    assert len(towers) > 20 and all(torch.equal(before[name], of_base[name]) for name in towers)
+    of_towers = [name for name in before if "_model." in name and "num_batches_tracked" not in name]
+    kept = {name for name in of_towers if torch.equal(before[name], of_base[name])}
+    of_adapted = {name for name in of_towers if name.partition(".")[0] in towers}
+    assert of_adapted <= kept and len(of_adapted) > 10
+    # The other tower has learned, its statistics, too; a key's bias changes no attention.
+    assert all("key.bias" in name or "position_ids" in name or ".qkv." in name for name in kept - of_adapted)
     assert not torch.equal(before["log_inverse_temperature"], of_base["log_inverse_temperature"])
 
     at_once = AutoModel.from_pretrained(tmp_path / "adapter")  # transformers finds the base by the adapter's name of it
@@ -201,8 +213,9 @@ def run(settings):
     pretrain.pretrain(PretrainArguments(**settings), open_dataset(settings["dataset"]))
 
 
-def test_a_run_leaves_an_adapter_and_the_same_model_merged(settings, tiny_inputs):
-    run(settings)
+@pytest.mark.parametrize("towers", BOTH_OR_TEXT)
+def test_a_run_leaves_an_adapter_and_the_same_model_merged(settings, tiny_inputs, towers):
+    run({**settings, "lora_towers": towers})
     folder = Path(settings["output_dir"])
     assert {path.name for path in folder.iterdir()} == {"adapter", "checkpoint", "history.jsonl", "run.json"}
     assert {"adapter_model.safetensors", "adapter_config.json", "processor_config.json", "tokenizer.json"} <= {
@@ -223,7 +236,9 @@ def test_a_run_leaves_an_adapter_and_the_same_model_merged(settings, tiny_inputs
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_to_the_same_weights(settings, monkeypatch, tmp_path):
+@pytest.mark.parametrize("towers", BOTH_OR_TEXT)
+def test_an_interrupted_run_resumes_to_the_same_weights(settings, monkeypatch, tmp_path, towers):
+    settings |= {"lora_towers": towers}
     whole = {**settings, "output_dir": str(tmp_path / "whole")}
     run(whole)
 
@@ -294,9 +309,11 @@ with torch.no_grad():
 
 
 @pytest.mark.slow
-def test_an_adapter_loads_where_the_package_is_not_installed(tmp_path, tiny_processor, tiny_inputs):
+@pytest.mark.parametrize("towers", BOTH_OR_TEXT)
+def test_an_adapter_loads_where_the_package_is_not_installed(tmp_path, tiny_processor, tiny_inputs, towers):
     base = save_base(tmp_path / "base", RESNET, tiny_processor)
-    model = train_briefly(add_adapters(AutoModel.from_pretrained(base), rank=2), tiny_inputs)
+    towers = [f"{tower}_model" for tower in towers]
+    model = train_briefly(add_adapters(AutoModel.from_pretrained(base), rank=2, towers=towers), tiny_inputs)
     save_adapters(model, tiny_processor, tmp_path / "adapter")
     torch.save(dict(tiny_inputs), tmp_path / "inputs.pt")
     elsewhere = tmp_path / "elsewhere"

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from train.training.optimization import average_weights, build_layerwise_optimizer, build_optimizer, build_schedule
+from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
+from tests.conftest import TINY_TEXT, TINY_VISION
+from train.training.adapters import add_adapters
+from train.training.optimization import average_weights, build_optimizer, build_schedule
 
 
 def test_matrices_decay_and_the_temperature_does_not(tiny_model):
@@ -67,25 +70,109 @@ def test_weights_and_statistics_are_averaged_and_positions_are_not(tiny_model):
     assert torch.equal(positions, torch.arange(64)[None])
 
 
-def test_the_rate_falls_from_the_head_down(tiny_model):
-    tower = tiny_model.vision_model.timm_model  # two blocks
-    tower.blocks[0].mlp.requires_grad_(False)
-    optimizer = build_layerwise_optimizer(tiny_model, tower, learning_rate=1.0, weight_decay=0.1, layer_decay=0.5)
+def rates_by_name(model, layer_decay, weight_decay=0.1):
+    """The learning rate of each trained parameter, at a full rate of 1; each is in one group, and decays as ever."""
+    optimizer = build_optimizer(model, 1.0, weight_decay, layer_decay)
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    trained = [parameter for parameter in tiny_model.parameters() if parameter.requires_grad]
-    assert groups.keys() == {id(parameter) for parameter in trained}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert groups.keys() == {id(parameter) for parameter in trained.values()}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(trained)  # none twice
-    rates = {
-        name: groups[id(parameter)]["lr"]
-        for name, parameter in (
-            ("head", tiny_model.image_projection.weight),
-            ("norm", tower.norm.weight),
-            ("second", tower.blocks[1].attn.qkv.weight),
-            ("first", tower.blocks[0].attn.qkv.weight),
-            ("patches", tower.patch_embed.proj.weight),
+    for parameter in trained.values():
+        assert groups[id(parameter)]["weight_decay"] == (weight_decay if parameter.ndim > 1 else 0.0)
+    assert optimizer.param_groups[-1]["lr"] == 1.0  # which the history logs
+    return {name: groups[id(parameter)]["lr"] for name, parameter in trained.items()}
+
+
+def clip_of(text, vision=TINY_VISION):
+    return LumbarCLIPModel(LumbarCLIPConfig(vision_config=vision, text_config=text, projection_dim=8))
+
+
+def test_the_rate_falls_from_the_heads_down_in_both_towers():
+    """By hand, at a factor of 0.5: two blocks of vision, three of text; embeddings come before them."""
+    model = clip_of(TINY_TEXT | {"num_hidden_layers": 3})
+    model.vision_model.timm_model.blocks[0].mlp.requires_grad_(False)
+    rates = rates_by_name(model, 0.5)
+    assert {
+        name: rates[name]
+        for name in (
+            *("image_projection.weight", "text_projection.bias", "log_inverse_temperature"),
+            *(f"vision_model.timm_model.{name}" for name in ("norm.weight", "blocks.1.attn.qkv.weight")),
+            *(f"vision_model.timm_model.{name}" for name in ("blocks.0.attn.qkv.weight", "patch_embed.proj.weight")),
+            *(f"text_model.encoder.layer.{i}.output.dense.weight" for i in (2, 1, 0)),
+            *("text_model.embeddings.word_embeddings.weight", "text_model.embeddings.LayerNorm.bias"),
         )
+    } == {
+        **{"image_projection.weight": 1.0, "text_projection.bias": 1.0, "log_inverse_temperature": 1.0},
+        # timm counts the last norm to the last block.
+        **{"vision_model.timm_model.norm.weight": 1.0, "vision_model.timm_model.blocks.1.attn.qkv.weight": 1.0},
+        **{"vision_model.timm_model.blocks.0.attn.qkv.weight": 0.5},
+        **{"vision_model.timm_model.patch_embed.proj.weight": 0.25},
+        **{f"text_model.encoder.layer.{i}.output.dense.weight": rate for i, rate in ((2, 1.0), (1, 0.5), (0, 0.25))},
+        "text_model.embeddings.word_embeddings.weight": 0.125,
+        "text_model.embeddings.LayerNorm.bias": 0.125,
     }
-    # timm counts the last norm to the last block.
-    assert rates == {"head": 1.0, "norm": 1.0, "second": 1.0, "first": 0.5, "patches": 0.25}
-    for parameter in trained:
-        assert groups[id(parameter)]["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+SMALL = {"vocab_size": 16, "max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "final"),
+    [
+        (
+            {"model_type": "gpt2", "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64, "vocab_size": 16},
+            *("wte.weight", "h.2.mlp.c_fc.weight", "ln_f.weight"),
+        ),
+        (
+            {"model_type": "distilbert", "dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, **SMALL},
+            *("embeddings.word_embeddings.weight", "transformer.layer.2.ffn.lin1.weight", ""),
+        ),
+        (
+            {"model_type": "deberta-v2", **TINY_TEXT, "num_hidden_layers": 3, "relative_attention": True}
+            | {"model_type": "deberta-v2", "pos_att_type": ["p2c"]},
+            *(
+                "embeddings.word_embeddings.weight",
+                "encoder.layer.2.output.dense.weight",
+                "encoder.rel_embeddings.weight",
+            ),
+        ),
+    ],
+)
+def test_layers_are_found_in_towers_of_transformers(text, first, last, final):
+    model = LumbarCLIPModel(
+        LumbarCLIPConfig(vision_config=TINY_VISION, text_config=text, projection_dim=8, text_pooling="last")
+    )
+    rates = rates_by_name(model, 0.5)
+    assert rates[f"text_model.{first}"] == 0.125 and rates[f"text_model.{last}"] == 1.0
+    assert not final or rates[f"text_model.{final}"] == 1.0
+
+
+def test_a_vision_tower_of_transformers_has_layers_too():
+    vision = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"intermediate_size": 32, "image_size": 32, "patch_size": 16}
+    rates = rates_by_name(clip_of(TINY_TEXT, vision), 0.1)
+    patches = next(rate for name, rate in rates.items() if "patch_embeddings" in name)
+    assert patches == pytest.approx(0.01)
+
+
+def test_a_factor_of_one_changes_nothing(tiny_model):
+    plain, layered = build_optimizer(tiny_model, 1e-3, 0.1), build_optimizer(tiny_model, 1e-3, 0.1, 1.0)
+    assert plain.state_dict() == layered.state_dict() and len(plain.param_groups) == 2
+
+
+def test_adapters_have_the_rate_of_their_layer():
+    model = add_adapters(clip_of(TINY_TEXT | {"num_hidden_layers": 3}), rank=2)
+    rates = rates_by_name(model, 0.5)
+    found = {name: rate for name, rate in rates.items() if "lora_A" in name}
+    for layer, rate in ((0, 0.25), (2, 1.0)):
+        assert {found[name] for name in found if f"text_model.encoder.layer.{layer}." in name} == {rate}
+    assert {found[name] for name in found if "timm_model.blocks.0." in name} == {0.5}
+
+
+def test_a_tower_without_numbered_layers_is_told(tiny_model, monkeypatch):
+    names = {"weight": torch.nn.Parameter(torch.zeros(1))}
+    monkeypatch.setattr(tiny_model.text_model, "named_parameters", names.items)
+    with pytest.raises(
+        ValueError, match="layer_decay 0.5 needs the layers .* 'bert' number none: set layer_decay to 1"
+    ):
+        build_optimizer(tiny_model, 1.0, 0.1, 0.5)

@@ -96,6 +96,15 @@ def test_a_run_of_before_there_were_several_texts_showed_one():
     assert changed_settings(before, now) == ["minority_share: 0.5 then, 0.16 now", "texts_per_pair: 1 then, 5 now"]
 
 
+def test_a_run_of_before_objectives_were_combined_had_one():
+    before = {"arguments": {"batch_size": 8, "objective": "siglip"}, "num_processes": 1, "rows_sha256": {}}
+    now = {**before, "arguments": {"batch_size": 8, "objectives": {"siglip": 1.0}, "polarity_temperature": 0.15}}
+    assert changed_settings(before, now) == []
+    now["arguments"]["objectives"] = {"siglip": 1.0, "polarity": 0.5}
+    (change,) = changed_settings(before, now)
+    assert change == "objectives: {'siglip': 1.0} then, {'siglip': 1.0, 'polarity': 0.5} now"
+
+
 def test_a_run_may_be_resumed_to_be_published_otherwise():
     run = {"arguments": {"batch_size": 8, "hub_repo_id": ""}, "num_processes": 1, "rows_sha256": {}}  # no hub_tag yet
     changed = {"batch_size": 8, "push_to_hub": True, "hub_repo_id": "me/model", "hub_tag": "v0.2"}

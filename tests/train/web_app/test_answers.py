@@ -11,11 +11,13 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from modeling_lumbarclip import LumbarCLIPImageProcessor, LumbarCLIPProcessor
 from tests.conftest import WORDS
+from train.evaluation.questions import bank_prompts
 from train.web_app.answers import (
     calibrated_answers,
     embed_slices,
     own_answer,
     own_finding,
+    own_prompts,
     pixel_values,
     seen_slice,
     study_answer,
@@ -60,14 +62,26 @@ def test_slices_are_embedded_alike_in_batches_and_alone(reader, images, monkeypa
 def test_an_own_finding_is_the_softmax_of_its_statement_against_its_denial(reader, images):
     model, processor = reader.model, reader.processor
     asked = own_answer(reader, embed(reader, images[:1]), "disc bulge")
-    assert asked.statements == ["Disc bulge.", "There is disc bulge.", "MRI of the lumbar spine shows disc bulge."]
-    assert asked.denials == ["No disc bulge.", "There is no disc bulge.", "No evidence of disc bulge."]
+    stated, denied = bank_prompts(["disc bulge"], "lumbar spine")
+    assert (asked.statements, asked.denials) == (stated["disc bulge"], denied["disc bulge"])
+    assert asked.statements[0] == "Disc bulge present." and len(asked.statements) == len(asked.denials) == 10
     with torch.no_grad():
         output = model(**processor(images=images[:1], text=asked.statements + asked.denials, return_tensors="pt"))
-    means = output.text_embeds.view(2, 3, -1).mean(dim=1)
+    means = output.text_embeds.view(2, 10, -1).mean(dim=1)
     cosines = torch.cosine_similarity(output.image_embeds, means)
     expected = torch.sigmoid(output.inverse_temperature * (cosines[0] - cosines[1]))
     assert asked.probability == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_finding_is_asked_by_the_words_of_the_checkpoint_or_of_its_bank(tiny_processor):
+    tiny_processor.class_prompts["slip"] = ["One vertebra lies before the other."]
+    stated, denied = own_prompts(tiny_processor, "slip")
+    assert stated == ["One vertebra lies before the other."] and denied[0] == "No slip."
+    stated, denied = own_prompts(tiny_processor, "left disc bulge at L4/L5")
+    assert all("left" in text.lower() and "L4/L5" in text for text in (*stated, *denied)) and len({*stated}) == 10
+    stated, _ = own_prompts(tiny_processor, "bulges at L3, grade 2")  # of which the bank knows only the bulge
+    assert stated[1] == "There is bulges at L3, grade 2."
+    assert own_prompts(tiny_processor, "?!")[0][0] == "?!."  # no bank: the templates
 
 
 def test_a_study_answers_with_the_mean_over_its_slices(reader, images):

@@ -9,7 +9,7 @@ Shapes: N rows, R resamples.
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -221,6 +221,19 @@ def difference(ours: Resampled, theirs: Resampled) -> Resampled:
     if (too_few := too_few_to_rank(ours.num_patients)) and not math.isnan(value[0]):
         value, resampled, reason = (math.nan,), np.full_like(resampled, math.nan), too_few
     return Resampled(value, resampled, ours.num_rows, ours.num_patients, reason)
+
+
+def combined(parts: Sequence[Resampled], how: Callable[..., Floats]) -> Resampled:
+    """Combine metrics of the same rows and seeds into one, such as their mean: seed by seed, resample by resample.
+
+    `how` takes the values of all parts, and `axis=0`.
+    """
+    first = parts[0]
+    return replace(
+        first,
+        by_seed=tuple(how(np.array([part.by_seed for part in parts]), axis=0).tolist()),
+        resampled_by_seed=how(np.stack([part.resampled_by_seed for part in parts]), axis=0),
+    )
 
 
 def estimates_of(measures: Mapping[str, Measure], resampling: Resampling) -> dict[str, Estimate]:

@@ -148,8 +148,20 @@ def presence_f1(positive: Array, predicted: Array, weights: Array | None = None)
 
 
 def presence_balanced_accuracy(positive: Array, predicted: Array, weights: Array | None = None) -> Floats:
-    """Mean of sensitivity and specificity of yes and no, shapes (N,); NaN unless both occur in `positive`."""
-    return balanced_accuracy(positive.astype(int), predicted.astype(int), 2, weights)
+    """Mean of sensitivity and specificity, shapes (N,); NaN unless both yes and no occur in `positive`.
+
+    `predicted` is yes or no, or the share of several predictors that say yes: then it is the mean of their metrics.
+
+    Example:
+        >>> float(presence_balanced_accuracy(np.array([1, 1, 0]), np.array([1.0, 0.5, 0.25])))
+        0.75
+    """
+    present = np.asarray(positive, dtype=bool)
+    found = np.asarray(predicted, dtype=np.float64)
+    row_weights = _weights(weights, len(found))
+    sensitivity = _ratio(row_weights @ (present * found), row_weights @ present)
+    specificity = _ratio(row_weights @ (~present * (1 - found)), row_weights @ ~present)
+    return (sensitivity + specificity) / 2
 
 
 def expected_calibration_error(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from train.checkpoints.packaged_towers import is_packaged
+
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 CODE_LICENSE = "apache-2.0"
 # They set no condition for models learned from the data, or none beyond those of the code's licence.
@@ -26,7 +28,8 @@ def starting_models(arguments: Mapping[str, Any]) -> list[str]:
     """
     if checkpoint := starting_checkpoint(arguments):
         return [checkpoint]
-    return [arguments["vision"], arguments["text"]] if arguments["pretrained"] else []
+    towers = [arguments.get("vision", ""), arguments.get("text", "")]
+    return [name for name in towers if arguments["pretrained"] or is_packaged(name)]
 
 
 def starting_folder(run: Mapping[str, Any]) -> str:
@@ -50,7 +53,9 @@ def starting_hub_ids(run: Mapping[str, Any]) -> list[str] | None:
     if checkpoint := starting_checkpoint(run["arguments"]):
         return None if starting_folder(run) else [checkpoint]
     models = starting_models(run["arguments"])
-    return [name for name in models if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
+    packaged = {tower["name"]: tower["hub_id"] for tower in run.get("packaged_towers", [])}
+    named = [packaged.get(name, name) or "" for name in models]
+    return [name for name in named if re.fullmatch(HUB_ID, name) and not Path(name).exists()] or None
 
 
 def model_license(data: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_scripts.system.markdown import markdown_table
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, spread_name
 from train.reporting.classifier_report import SYSTEMS
-from train.reporting.run_report import MODEL, STATES, probe_differences, probe_metrics
+from train.reporting.run_report import MODEL, STATES, asks_unseen_wordings, probe_differences, probe_metrics
 from train.reporting.tables import (
     Entry,
     counts_table,
@@ -16,8 +17,11 @@ from train.reporting.tables import (
     systems_table,
     undefined_notes,
 )
+from train.reporting.wordings import MACRO_POLARITY, alike_note, asked_in_words, polarity_table, wordings_table
 
 ZERO_SHOT = f"{MODEL}, zero-shot"
+# Rows below it: what one wording gives, by the spread that it is of.
+ONE_WORDING = {"one wording on average": "mean", "the worst wording": "worst"}
 SCALED = ("expected_calibration_error", "brier_score")
 IN_SETS = {
     "coverage": "truth in the prediction set",
@@ -34,15 +38,26 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
     compared = list(dict.fromkeys(metric for entries in differences.values() for metric in entries))
     leading = headline_metrics(of_model)
     prompts = {ZERO_SHOT: metrics["zero_shot"]} if metrics["zero_shot"] else {}
+    single, polarity = (metrics["further"].get(group, {}) for group in (SINGLE, POLARITY))
+    for words, spread in ONE_WORDING.items():
+        entries = {name: single[key] for name in leading if (key := spread_name(name, spread)) in single}
+        if entries and spread == "mean":  # as the polarity is
+            entries |= {MACRO_POLARITY: polarity[MACRO_POLARITY]} if MACRO_POLARITY in polarity else {}
+        prompts |= {f"{ZERO_SHOT}, {words}": entries} if entries else {}
+    shown = [*leading, *([MACRO_POLARITY] if polarity and prompts else [])]
     return {
-        "headline_table": systems_table({first: of_model, **prompts, **dict(others)}, leading) if leading else "",
+        "headline_table": systems_table({first: of_model, **prompts, **dict(others)}, shown) if leading else "",
         "baselines": list(metrics["baselines"]),
         "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
         "differences_table": systems_table(differences, compared) if compared else "",
         "retrieval_table": retrieval_table(metrics["retrieval"]),
         "label_table": counts_table("label", metrics["dataset"]["labels"]) if metrics["dataset"]["labels"] else "",
-        "prompts": metrics["prompts"],
-        "undefined": undefined_notes([of_model, metrics["zero_shot"]]),
+        "asked": " ".join(filter(None, (asked_in_words(metrics.get("unseen_wordings", {})), alike_note(metrics)))),
+        "wordings_table": wordings_table(metrics),
+        "polarity_table": polarity_table(metrics),
+        "prompts": {} if asks_unseen_wordings(metrics) else metrics["prompts"],
+        "unseen_wordings": metrics.get("unseen_wordings", {}),
+        "undefined": undefined_notes([of_model, metrics["zero_shot"], single]),
     }
 
 
@@ -55,7 +70,8 @@ def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "all_metrics_table": metrics_table({"images": fine_tuned, "patients": metrics["patients"]}),
         "differences_table": systems_table({"fine-tuned − linear probe": difference}, list(difference)),
         "label_table": counts_table("label", metrics["dataset"]["labels"]),
-        **{"baselines": [], "retrieval_table": "", "prompts": {}},
+        **{"baselines": [], "retrieval_table": "", "prompts": {}, "unseen_wordings": {}},
+        **{"asked": "", "wordings_table": "", "polarity_table": ""},
         "undefined": undefined_notes([fine_tuned]),
     }
 

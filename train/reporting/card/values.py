@@ -22,6 +22,7 @@ from train.reporting.card.origin import (
     starting_checkpoint,
     starting_folder,
     starting_hub_ids,
+    starting_models,
     without_folders,
 )
 from train.reporting.experiment.tables import comparison_table
@@ -111,7 +112,13 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
         "license_id": license_id,
         "leak": leak,
         "leak_in_words": files.metrics["dataset"]["leak"]["in_words"] if leak == "measured" and files.metrics else "",
-        "start": {"models": shown_models(run), "is_local": bool(starting_folder(run)), "overlap": overlap},
+        "start": {
+            "models": shown_models(run),
+            "is_local": bool(starting_folder(run)),
+            "is_half_random": len(starting_models(arguments)) == 1 and not starting_checkpoint(arguments),
+            "packaged": run.get("packaged_towers", []),  # older runs had none
+            "overlap": overlap,
+        },
         "model": _model_values(files),
         "data": _data_values(data),
         "splits_table": counts_table("split", data["splits"]),
@@ -157,6 +164,8 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "max_text_length": files.processor.get("max_length", ""),
         "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
+        "lora_towers": arguments.get("lora_towers", []),
+        "frozen": arguments.get("freeze", []),
     }
 
 

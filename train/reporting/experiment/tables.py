@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_scripts.system.markdown import markdown_table
+from data_scripts.system.markdown import Markdown, markdown_table
+from train.evaluation.statistics.spreads import POLARITY, SINGLE, SPREAD_NAMES, UNSEEN, spread_name
 from train.reporting.experiment.paper import TABLE_2, backbone_family, format_printed, paper_row, printed_values
-from train.reporting.run_report import PROBE_TITLES, SYSTEM_NAMES
+from train.reporting.run_report import GRADED_BY, PROBE_TITLES, SYSTEM_NAMES
 from train.reporting.tables import Entry, format_entry, readable, reasons_once
 
 HEADLINE_COLUMNS = (
@@ -16,6 +17,9 @@ METRIC_NAMES = {
     "quadratic_kappa": "quadratic kappa of the grade",
     "image_to_text_recall_at_10": "retrieval image to text, R@10",
     "text_to_image_recall_at_10": "retrieval text to image, R@10",
+    "macro_auroc_mean": "zero-shot macro AUROC of one unseen wording",
+    "macro_f1_mean": "zero-shot macro F1 of one unseen wording",
+    "polarity_accuracy": "polarity accuracy",
 }
 # Corrections of class imbalance: heading of a column, and the group of metrics behind it.
 IMBALANCE_CORRECTIONS = {
@@ -210,6 +214,57 @@ def zero_shot_table(results: Mapping[str, Any]) -> str:
     systems = {title: system for title, system in results["systems"].items() if "zero_shot" in system["metrics"]}
     columns = {("zero_shot", n): metric_name(n) for n in HEADLINE_COLUMNS if _any_has(systems, "zero_shot", n)}
     return markdown_table(["system", *columns.values()], _rows(systems, columns)) if systems else ""
+
+
+def wordings_table(results: Mapping[str, Any]) -> str:
+    """Compare systems by what they say to words that no training used; each with its spread over the seeds."""
+    metric = "macro_f1" if results["headline"]["exclusive"] else "macro_auroc"
+    mean, spread, worst = (spread_name(metric, name) for name in SPREAD_NAMES)
+    columns = {
+        (UNSEEN, metric): f"{metric_name(metric)}, all wordings",
+        (SINGLE, mean): "one wording: mean",
+        (SINGLE, spread): "SD of wordings",
+        (SINGLE, worst): "worst wording",
+        (POLARITY, "polarity_accuracy"): "polarity accuracy",
+    }
+    systems = {title: system for title, system in results["systems"].items() if UNSEEN in system["metrics"]}
+    rows = [
+        [title_of(title, system), *reasons_once([_with_seeds(metric_of(system, *column)) for column in columns])]
+        for title, system in systems.items()
+    ]
+    return markdown_table(["system", *columns.values()], rows) if systems else ""
+
+
+def polarity_table(results: Mapping[str, Any]) -> str:
+    """Compare systems by the polarity accuracy of each class."""
+    systems = {title: system for title, system in results["systems"].items() if POLARITY in system["metrics"]}
+    names = dict.fromkeys(name for system in systems.values() for name in system["metrics"][POLARITY])
+    columns = {(POLARITY, name): name.partition("/")[2] for name in names if "/" in name}
+    return markdown_table(["system", *columns.values()], _rows(systems, columns)) if columns else ""
+
+
+def _with_seeds(entry: Entry | None) -> Markdown:
+    """Write a metric with its interval, and its standard deviation over the seeds, if there are several.
+
+    Example:
+        >>> _with_seeds({"value": 0.81, "low": 0.78, "high": 0.83, "standard_deviation_of_seeds": 0.012})
+        '0.810 [0.780, 0.830] ± 0.012'
+    """
+    spread = entry and entry.get("standard_deviation_of_seeds")
+    return format_entry(entry) if spread is None else Markdown(f"{format_entry(entry)} ± {spread:.3f}")
+
+
+def grades_tables(results: Mapping[str, Any]) -> dict[str, str]:
+    """Compare systems by what prompts, fused features and the probe tell of the grade."""
+    systems = results["systems"]
+    tables = {}
+    for name, words in GRADED_BY.items():
+        group = f"grade_by/{name}"
+        found = dict.fromkeys(metric for system in systems.values() for metric in system["metrics"].get(group, {}))
+        columns = {(group, metric): readable(metric) for metric in found}
+        if columns:
+            tables[words] = markdown_table(["system", *columns.values()], _rows(systems, columns))
+    return tables
 
 
 def retrieval_tables(results: Mapping[str, Any]) -> dict[str, str]:

@@ -13,13 +13,22 @@ from train.evaluation.predict import Encoded
 from train.evaluation.predictions import Predictions, of_labelled_rows
 from train.evaluation.protocols.calibration import TARGET_COVERAGE, confidence_and_correctness
 from train.evaluation.protocols.conformal import risk_coverage
+from train.evaluation.protocols.wordings import measures_by_wording
+from train.evaluation.questions import NUM_WORDINGS
 from train.evaluation.statistics import metrics
 from train.evaluation.statistics.minima import PREDICTIONS_FOR_CURVE
+from train.evaluation.statistics.spreads import POLARITY, UNSEEN
 from train.evaluation.targets import Targets
 from train.reporting.figures.calibration import NUM_BINS, reliability_diagrams, risk_coverage_chart
 from train.reporting.figures.gallery import ALIKE, HIT, MISS, image_to_text_gallery, text_to_image_gallery
-from train.reporting.figures.plots import confusion_matrix, embedding_map, interval_chart, training_curves
-from train.reporting.run_report import compared_metrics, describe_dataset, probe_metrics
+from train.reporting.figures.plots import (
+    confusion_matrix,
+    embedding_map,
+    interval_chart,
+    training_curves,
+    wordings_chart,
+)
+from train.reporting.run_report import GRADED_BY, compared_metrics, describe_dataset, probe_metrics
 from train.reporting.tables import readable
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5
@@ -44,10 +53,7 @@ def draw_figures(
         figures["probe_comparison.png"] = comparison
     if HEADLINE in predictions:
         figures |= _label_figures(*of_labelled_rows(predictions, targets), results, where)
-    if GRADES in predictions:
-        graded = targets.grades >= 0
-        counts = metrics.confusion_counts(targets.grades[graded], predictions[GRADES][graded], len(targets.grade_names))
-        figures["grade_confusion.png"] = confusion_matrix(counts, targets.grade_names, "grade", f"Grade probe\n{where}")
+    figures |= _grade_figures(predictions, targets, where)
     figures["image_to_text.png"], figures["text_to_image.png"] = _galleries(encoded, targets, test_rows, where, seed)
     title = f"Embeddings, images and reports each centred (PCA, t-SNE)\n{where}"
     figures["embedding_map.png"] = embedding_map(
@@ -55,6 +61,21 @@ def draw_figures(
     )
     if history:
         figures["training.png"] = training_curves(history, f"Pretraining on {results['dataset']['name']}")
+    return figures
+
+
+def _grade_figures(predictions: Predictions, targets: Targets, where: str) -> dict[str, Figure]:
+    """Draw the confusion of grades, by the probe, and by prompts and fused features where they were predicted."""
+    drawn = {"grade_confusion.png": (GRADES, "Grade probe")}
+    drawn |= {
+        f"grade_confusion_{name}.png": (f"grade_by/{name}", f"Grade by {GRADED_BY[name]}")
+        for name in ("prompts", "fusion")
+    }
+    graded, names, figures = targets.grades >= 0, targets.grade_names, {}
+    for file, (predicted, title) in drawn.items():
+        if predicted in predictions:
+            counts = metrics.confusion_counts(targets.grades[graded], predictions[predicted][graded], len(names))
+            figures[file] = confusion_matrix(counts, names, "grade", f"{title}\n{where}")
     return figures
 
 
@@ -77,6 +98,8 @@ def _label_figures(
         what = "temperature scaling"
     if panels := _reliability(targets, of_prompts):
         figures["reliability_zero_shot.png"] = reliability_diagrams(panels, counted, f"Zero-shot, {what}\n{where}")
+    if wordings := _wordings(predictions, targets, results, where):
+        figures["wordings.png"] = wordings
     if abstention := _abstention(predictions, targets, results, counted, where):
         figures["abstention.png"] = abstention
     return figures
@@ -96,6 +119,23 @@ def _system_comparison(targets: Targets, results: Mapping[str, Any], where: str)
         return None
     entries = {readable(row): {name: of[row] for name, of in systems.items() if row in of} for row in rows}
     return interval_chart(entries, axis_label, f"Linear probe on frozen features\n{where}", chance)
+
+
+def _wordings(predictions: Predictions, targets: Targets, results: Mapping[str, Any], where: str) -> Figure | None:
+    """Draw zero-shot by single wordings, and the polarity of each class; None if no unseen wording was asked."""
+    polarity, together = (results["further"].get(group) for group in (POLARITY, UNSEEN))
+    if not polarity or not together:
+        return None
+    groups = measures_by_wording(predictions, targets).values()
+    names = next(iter(groups))
+    rows = {metric: metric.partition("/")[2] or readable(metric) for metric in together if metric in names}
+    return wordings_chart(
+        {words: [of_wording[metric].value() for of_wording in groups] for metric, words in rows.items()},
+        {words: together[metric] for metric, words in rows.items()},
+        {name.partition("/")[2] or "mean over the findings": entry for name, entry in polarity.items()},
+        "share, F1 or AUROC" if targets.exclusive else "AUROC",
+        f"Zero-shot in {NUM_WORDINGS} wordings that no training used\n{where}",
+    )
 
 
 def _reliability(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from train.reporting.figures.style import AMBER, BLACK, GREY, MARKERS, PALETTE, STYLE, new_figure
+from train.reporting.figures.style import AMBER, BLACK, BLUE, GREY, MARKERS, ORANGE, PALETTE, STYLE, new_figure
 
 MAX_MAP_POINTS = 1500
 
@@ -129,6 +130,61 @@ def interval_chart(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
     return figure
+
+
+@rc_context(STYLE)
+def wordings_chart(
+    by_wording: Mapping[str, Sequence[float]],
+    together: Mapping[str, Mapping[str, Any]],
+    polarity: Mapping[str, Mapping[str, Any]],
+    axis_label: str,
+    title: str,
+) -> Figure:
+    """Draw what single wordings give beside all of them, and how often a statement is told from its denial.
+
+    Args:
+        by_wording: By metric, its value for each wording; none is NaN where a metric is defined.
+        together: By metric, its entry for all wordings together.
+        polarity: By class, the entry of its polarity accuracy.
+        axis_label: What the metrics are.
+        title: The measurement and its data.
+    """
+    figure = new_figure(11, 1.9 + 0.34 * max(len(by_wording), len(polarity)), title)
+    spread, told = figure.subplots(1, 2)
+    for row, (metric, values) in enumerate(by_wording.items()):
+        if together[metric]["value"] is None:
+            continue
+        spread.plot(values, [row] * len(values), marker="|", markersize=13, linestyle="", color=GREY)
+        spread.plot(min(values), row, marker="|", markersize=13, markeredgewidth=2.5, linestyle="", color=ORANGE)
+        _draw_entry(spread, together[metric], row)
+    for row, entry in enumerate(polarity.values()):
+        if entry["value"] is not None:
+            _draw_entry(told, entry, row)
+    told.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
+    spread.set_xlabel(f"zero-shot, {axis_label}")
+    told.set(xlabel="polarity accuracy (dashed: chance)", xlim=(-0.02, 1.02))
+    for axes, rows, entries in ((spread, by_wording, together), (told, polarity, polarity)):
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        for row, name in enumerate(rows):
+            if entries[name]["value"] is None:
+                axes.text(0.02, row, "not defined", transform=axes.get_yaxis_transform(), va="center", color=GREY)
+    handles = [
+        Line2D(
+            [], [], color=BLUE, marker="o", linewidth=1.6, label="all wordings together, 95 % interval over patients"
+        ),
+        Line2D([], [], color=GREY, marker="|", markersize=11, linestyle="", label="one wording"),
+        Line2D([], [], color=ORANGE, marker="|", markersize=11, markeredgewidth=2.5, linestyle="", label="the worst"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def _draw_entry(axes: Axes, entry: Mapping[str, Any], row: int) -> None:
+    if entry["low"] is not None:
+        axes.plot([entry["low"], entry["high"]], [row] * 2, color=BLUE, linewidth=1.6)
+    axes.plot(entry["value"], row, marker="o", color=BLUE, markersize=7)
 
 
 @rc_context(STYLE)

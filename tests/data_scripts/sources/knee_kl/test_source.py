@@ -4,11 +4,21 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
+from data_scripts.augmentations.map_functions import FlipLeftRight
+from data_scripts.augmentations.sides import exchange_all_sides
 from data_scripts.records import Exclusion, ReadOptions, Record, record_problem
 from data_scripts.sources.knee_kl import source as knee_kl
-from data_scripts.sources.knee_kl.source import KL_GRADES, compose_knee_captions
+from data_scripts.sources.knee_kl.source import (
+    DEFINITIONS,
+    KL_GRADES,
+    RICH_DEFINITIONS,
+    UNSEEN_DEFINITIONS,
+    UNSEEN_RICH_DEFINITIONS,
+    compose_knee_captions,
+)
 
 FILES = (
     "train/0/9000001L.png",
@@ -76,7 +86,8 @@ def test_the_set_s_own_splits_are_kept_only_where_they_can_serve(knees):
 @pytest.mark.parametrize(
     ("file", "reason", "by_rule"),
     [
-        ("train/5/9000009L.png", "unknown folder 'train/5'; expected a grade, 0 to 4", False),
+        ("train/5/9000009L.png", "grade outside the scale 'train/5'; expected a grade, 0 to 4", False),
+        ("train/-1/9000009L.png", "unknown folder 'train/-1'; expected a grade, 0 to 4", False),
         ("train/9000009L.png", "unknown folder 'train'; expected a grade, 0 to 4", False),
         ("train/2/more/9000009L.png", "unknown folder 'train/2/more'", False),
         (
@@ -84,7 +95,7 @@ def test_the_set_s_own_splits_are_kept_only_where_they_can_serve(knees):
             "unknown image name '900009L.png'; expected 7 digits and L or R, as 9003175L.png",
             False,
         ),
-        ("train/2/9000009.png", "expected 7 digits and L or R", False),
+        ("train/2/9000009.png", "'9000009.png' names no side; expected 7 digits and L or R", False),
         ("train/2/9000009l.png", "expected 7 digits and L or R", False),
         ("train/2/٩٠٠٠٠٠٩L.png", "expected 7 digits and L or R", False),
         ("train/2/9000009L.gif", "expected 7 digits and L or R", False),
@@ -180,3 +191,45 @@ def test_the_same_state_gives_the_same_captions():
     assert compose_knee_captions("2", "left", random.Random(1), 5) == compose_knee_captions(
         "2", "left", random.Random(1), 5
     )
+
+
+def test_both_knees_of_a_patient_are_in_one_split(knees, built, tmp_path):
+    """Also where the set's own splits cannot be used, and both knees have different grades."""
+    pairs = [f"train/{number % 5}/90000{number:02}L.png" for number in range(20)]
+    pairs += [f"val/{(number + 2) % 5}/90000{number:02}R.png" for number in range(20)]
+    report = built(knees(pairs), source="knee_kl", out=tmp_path / "set", split_fractions=[0.5, 0.25, 0.25])
+    assert sum(split["rows"] for split in report["splits"].values()) == 40
+    splits = load_dataset(str(tmp_path / "set"))
+    for rows in splits.values():
+        sides = Counter(zip(rows["patient_id"], [source[-5] for source in rows["source"]], strict=True))
+        assert {patient for patient, side in sides if side == "L"} == {
+            patient for patient, side in sides if side == "R"
+        }
+
+
+def test_a_flipped_right_knee_is_a_left_knee_in_image_and_text(knees, built, tmp_path):
+    built(knees(), source="knee_kl", out=tmp_path / "set")
+    rows = load_dataset(str(tmp_path / "set"))["train"]
+    flipped = rows.map(FlipLeftRight.of(rows.features), batched=True)
+    for before, after in zip(rows, flipped, strict=True):
+        side, other = ("left", "right") if "L.png" in before["source"] else ("right", "left")
+        for text in (after["report"], *after["rephrasings"]):
+            assert set(re.findall(r"left|right", text.lower())) == {other}
+        assert side in before["report"].lower() and after["grade"] == before["grade"]
+        assert np.array_equal(np.asarray(after["image"]), np.asarray(before["image"])[:, ::-1])
+
+
+@pytest.mark.parametrize("grade", KL_GRADES)
+def test_definitions_have_no_side_and_those_for_measuring_are_never_trained_on(grade):
+    trained = {*DEFINITIONS[grade], *RICH_DEFINITIONS.get(grade, ())}
+    unseen = {*UNSEEN_DEFINITIONS[grade], *UNSEEN_RICH_DEFINITIONS.get(grade, ())}
+    assert trained.isdisjoint(unseen)
+    captions = {
+        caption.lower()
+        for seed in range(60)
+        for caption in compose_knee_captions(grade, "left", random.Random(seed), 5)
+    }
+    assert not any(wording in caption for wording in unseen for caption in captions)
+    assert all(exchange_all_sides(text) == text for text in trained | unseen)
+    others = {text for other in KL_GRADES if other != grade for text in DEFINITIONS[other] + UNSEEN_DEFINITIONS[other]}
+    assert others.isdisjoint(trained | unseen)

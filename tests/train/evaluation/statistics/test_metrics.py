@@ -86,6 +86,9 @@ def test_a_class_that_was_ruled_out_costs_much_but_not_everything():
         lambda truth, predicted, scores, weights: metrics.auroc(truth == 1, scores, weights),
         lambda truth, predicted, scores, weights: metrics.average_precision(truth == 1, scores, weights),
         lambda truth, predicted, scores, weights: metrics.median(scores, weights),
+        lambda truth, predicted, scores, weights: metrics.presence_balanced_accuracy(
+            truth == 1, np.abs(scores) / 10, weights
+        ),
         lambda truth, predicted, scores, weights: metrics.mean(scores, weights),
         lambda truth, predicted, scores, weights: metrics.expected_calibration_error(
             np.abs(scores) / 10, truth == predicted, weights=weights
@@ -127,3 +130,12 @@ def test_calibrated_answers_have_little_error():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 50_000)
     assert metrics.expected_calibration_error(confidence, rng.random(50_000) < confidence) < 0.01
+
+
+def test_a_share_of_predictors_scores_the_mean_of_their_balanced_accuracies():
+    rng = np.random.default_rng(0)
+    positive, said = rng.random(30) < 0.4, rng.random((30, 6)) < 0.5
+    each = [reference.balanced_accuracy_score(positive, said[:, predictor]) for predictor in range(6)]
+    assert metrics.presence_balanced_accuracy(positive, said.mean(1)) == pytest.approx(np.mean(each))
+    assert metrics.presence_balanced_accuracy(positive, said[:, 0]) == pytest.approx(each[0])
+    assert np.isnan(metrics.presence_balanced_accuracy(np.ones(3), np.ones(3)))

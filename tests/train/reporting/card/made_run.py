@@ -66,8 +66,22 @@ def made_metrics(numbers: Numbers, *, findings: bool = False) -> dict[str, Any]:
             }
             for name in BASELINES
         },
-        "further": {"calibration/zero_shot": numbers.entries(*states, *sets)},
+        "further": {
+            "calibration/zero_shot": numbers.entries(*states, *sets),
+            "zero_shot/unseen": numbers.entries(*names[:-1]),
+            "zero_shot/single_wordings": numbers.entries(
+                *(
+                    f"{'macro_auroc' if findings else 'macro_f1'}_{how}"
+                    for how in ("mean", "standard_deviation", "worst")
+                )
+            ),
+            "polarity": numbers.entries("polarity_accuracy", *(f"polarity_accuracy/{label}" for label in labels)),
+        },
+        "statement_cosines": {label: numbers.share() for label in labels},
         "prompts": {label: {"present": [f"There is {label}."]} for label in labels},
+        "unseen_wordings": {
+            label: {"present": [f"{label} present."], "absent": [f"No {label} present."]} for label in labels
+        },
         "dataset": {
             "name": "made",
             "split": "test",

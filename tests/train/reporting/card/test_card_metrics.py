@@ -133,6 +133,13 @@ def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines() if line[:1] == "|"]
     table = {name: cells for name, *cells in rows[2:]}
     probes = {MODEL: metrics["linear_probe"], ZERO_SHOT: metrics["zero_shot"]}
+    single = metrics["further"]["zero_shot/single_wordings"]
+    probes |= {
+        f"{ZERO_SHOT}, {words}": {columns[0]: single[f"macro_{'auroc' if findings else 'f1'}_{spread}"]}
+        for words, spread in (("one wording on average", "mean"), ("the worst wording", "worst"))
+    }
+    probes[f"{ZERO_SHOT}, one wording on average"] |= metrics["further"]["polarity"]
+    columns = [*columns, "polarity_accuracy"]
     probes |= {SYSTEM_NAMES[name]: metrics["baselines"][name]["linear_probe"] for name in BASELINES}
     assert list(table) == list(probes)
     for system, entries in probes.items():
@@ -141,6 +148,44 @@ def test_headline_sets_controls_beside_the_model(tmp_path, findings, columns):
             for name in columns
         ]
         assert table[system] == shown
+
+
+def test_the_card_says_what_was_asked_and_how_much_the_wording_matters(tmp_path):
+    folder = made_run(tmp_path, findings=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    results = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("## Calibration")[0]
+    front, _, folded = results.partition("<details>")
+    said = "Each class was asked in 1 statement (“disc bulging present.”) and 1 denial (“No disc bulging present.”)"
+    assert said in front and "embed alike" not in front
+    entry = metrics["further"]["polarity"]["polarity_accuracy/disc bulging"]
+    row = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**entry)
+    cosine = metrics["statement_cosines"]["disc bulging"]
+    assert re.search(rf"\| disc bulging +\| +{re.escape(row)} \| +{cosine:.3f} \|", folded)
+    spread = metrics["further"]["zero_shot/single_wordings"]["macro_auroc_standard_deviation"]["value"]
+    assert f"{spread:.3f}" in folded and "Unseen wordings" in folded
+    change(folder, "metrics.json", statement_cosines={"disc bulging": 0.9991, "spondylolisthesis": 0.4})
+    front = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("<details>")[0]
+    assert "Statement and denial embed alike (cosine): disc bulging 0.999." in front
+
+
+def test_a_card_of_older_metrics_says_nothing_of_wordings(tmp_path):
+    folder = made_run(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name in ("unseen_wordings", "statement_cosines"):
+        del metrics[name]
+    kept = {"calibration/zero_shot": metrics["further"]["calibration/zero_shot"]}
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"further": kept}))
+    results = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("## Calibration")[0]
+    assert "**Prompts** of the zero-shot metrics" in results
+    assert "nseen" not in results and "olarity" not in results and "one wording" not in results
+
+
+def test_prompts_that_are_the_unseen_wordings_are_listed_once(tmp_path):
+    folder = made_run(tmp_path)
+    unseen = json.loads((folder / "metrics.json").read_text())["unseen_wordings"]
+    change(folder, "metrics.json", prompts={label: {"present": of["present"]} for label, of in unseen.items()})
+    card = str(build_model_card(folder, REPO))
+    assert card.count("LBP present.”;") + card.count("LBP present.” against") == 1
 
 
 def test_calibration_is_told_as_measured(tmp_path):

