@@ -203,7 +203,7 @@ class LumbarCLIPPreTrainedModel(WithScope, PreTrainedModel):
             for buffer in module.buffers():
                 init.constant_(buffer, BITS_OF_NAN)
         elif isinstance(module, LumbarCLIPPreTrainedModel) and hasattr(module, "log_inverse_temperature"):
-            init.constant_(module.log_inverse_temperature, -math.log(self.config.initial_temperature))
+            init.constant_(cast(Tensor, module.log_inverse_temperature), -math.log(self.config.initial_temperature))
 
 
 class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):

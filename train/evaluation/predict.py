@@ -141,9 +141,8 @@ def predict(
     for space, by_split in encoded.features.items():
         predictions |= grade_predictions(by_split, targets, space)
     if encoded.grades is not None:
-        predictions |= predict_grades(
-            *(encoded.features[of] for of in (UNPROJECTED, PROJECTED)), targets, encoded.grades
-        )
+        features, embeds = (encoded.features[space] for space in (UNPROJECTED, PROJECTED))
+        predictions |= predict_grades(features, embeds, targets, encoded.grades)
     return predictions | retrieval_predictions(encoded.image_embeds, encoded.texts, encoded.text_embeds)
 
 

@@ -258,7 +258,7 @@ def _with_seeds(entry: Entry | None) -> Markdown:
 def grades_tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Compare systems by what prompts, fused features and the probe tell of the grade."""
     systems = results["systems"]
-    tables = {}
+    tables: dict[str, str] = {}
     for name, words in GRADED_BY.items():
         group = f"grade_by/{name}"
         found = dict.fromkeys(metric for system in systems.values() for metric in system["metrics"].get(group, {}))
