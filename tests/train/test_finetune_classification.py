@@ -233,8 +233,8 @@ def test_a_checkpoint_in_half_precision_is_trained_and_measured_in_float32(
 def test_a_gradient_that_is_no_number_reaches_no_weight(settings, monkeypatch):
     load_pretrained = task.load_pretrained
 
-    def load_with_infinite_gradient(checkpoint, data):
-        model, processor = load_pretrained(checkpoint, data)
+    def load_with_infinite_gradient(*words):
+        model, processor = load_pretrained(*words)
         model.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
         return model, processor
 
