@@ -63,18 +63,17 @@ class StepWordings:
         # Each time round, the order begins elsewhere: other wordings meet.
         self.strides = torch.tensor([int(random.integers(1, max(count, 2))) for count in self.counts.tolist()])
 
-    def draw(self, step: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Choose the wordings of a step, counted from 0; None: those of every validation.
+    def draw(self, step: Tensor, is_training: bool = True) -> tuple[Tensor, Tensor]:
+        """Choose the wordings of a step, counted from 0; of a validation, the same after any step.
 
         Returns:
             `input_ids` and `attention_mask`, both of shape (*shape, W, T), on the device of the step.
         """
-        device = None if step is None else step.device
-        if self.input_ids.device != (device or self.input_ids.device):
+        if self.input_ids.device != step.device:
             for name in ("input_ids", "attention_mask", "counts", "strides"):
-                setattr(self, name, getattr(self, name).to(device))
-        shown = self.wordings_of_step if step is not None else WORDINGS_OF_VALIDATION
-        places = torch.arange(shown, device=self.counts.device) + (0 if step is None else step * shown)
+                setattr(self, name, getattr(self, name).to(step.device))
+        shown = self.wordings_of_step if is_training else WORDINGS_OF_VALIDATION
+        places = torch.arange(shown, device=step.device) + (step * shown if is_training else 0)
         rounds = places // self.counts[:, None]
         chosen = (places + rounds * self.strides[:, None]) % self.counts[:, None]  # (S, W)
         statements = torch.arange(len(self.counts), device=chosen.device)[:, None]

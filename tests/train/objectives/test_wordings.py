@@ -16,7 +16,7 @@ def tokenizer():
 
 
 def shown(wordings, tokenizer, step):
-    input_ids, mask = wordings.draw(None if step is None else torch.tensor(step))
+    input_ids, mask = wordings.draw(torch.tensor(7 if step is None else step), is_training=step is not None)
     assert input_ids.shape == mask.shape and input_ids.shape[:2] == (2, 2)
     assert (mask == (input_ids != tokenizer.pad_token_id)).all()
     return [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in input_ids.flatten(0, 1)]
@@ -46,6 +46,14 @@ def test_a_validation_always_shows_the_same(tokenizer):
     assert shown(wordings, tokenizer, None) == validated
     assert {len(texts) for texts in validated} == {WORDINGS_OF_VALIDATION}
     assert all(set(texts) == set(given) for texts, given in zip(validated, TEXTS, strict=True))
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_wordings_go_where_the_step_is(tokenizer, is_training):
+    """The average of the weights validates on a GPU with a copy that no step of training has moved there."""
+    wordings = StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=0)
+    drawn = wordings.draw(torch.zeros((), dtype=torch.long, device="meta"), is_training)
+    assert {tensor.device.type for tensor in drawn} == {"meta"}
 
 
 def test_wordings_are_padded_to_their_own_length_and_cut_at_the_models(tokenizer):
