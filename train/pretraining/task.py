@@ -280,7 +280,7 @@ def objective_warnings(objective: CombinedObjective, rows: PairedRows) -> list[s
     if "counterfactuals" in objective.inputs and lacking:
         warnings.append(
             f"{lacking} of {len(rows)} training pairs have no counterfactual, since the report reader finds no fact to "
-            "change in their reports: the objective counterfactual does not see them."
+            "change in what the model reads of their reports: the objective counterfactual does not see them."
         )
     return warnings
 
