@@ -32,6 +32,8 @@ class StepWordings:
     Attributes:
         input_ids: All wordings, each row filled up with its own. Shape (S, V, T).
         attention_mask: 1 for tokens, 0 for padding. Shape (S, V, T).
+        confused: Pairs of wordings, of two statements, that differ but not in their tokens: these were cut, or are of
+            unknown words.
 
     Example:
         >>> from transformers import BertTokenizer
@@ -60,6 +62,13 @@ class StepWordings:
         padded = tokenizer(filled, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
         self.input_ids = padded["input_ids"].unflatten(0, (-1, most))
         self.attention_mask = padded["attention_mask"].unflatten(0, (-1, most))
+        statement_of_text = {text: place // most for place, text in enumerate(filled)}
+        self.confused: list[tuple[str, str]] = []
+        first_with: dict[tuple[int, ...], str] = {}
+        for text, tokens in dict(zip(filled, map(tuple, padded["input_ids"].tolist()), strict=True)).items():
+            first = first_with.setdefault(tokens, text)
+            if statement_of_text[first] != statement_of_text[text]:
+                self.confused.append((first, text))
         # Each time round, the order begins elsewhere: other wordings meet.
         self.strides = torch.tensor([int(random.integers(1, max(count, 2))) for count in self.counts.tolist()])
 

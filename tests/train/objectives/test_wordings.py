@@ -59,3 +59,12 @@ def test_wordings_go_where_the_step_is(tokenizer, is_training):
 def test_wordings_are_padded_to_their_own_length_and_cut_at_the_models(tokenizer):
     assert StepWordings(TEXTS, (2, 2), tokenizer, 128, seed=0).input_ids.shape == (4, 5, 7)
     assert StepWordings(TEXTS, (2, 2), tokenizer, 5, seed=0).input_ids.shape == (4, 5, 5)
+
+
+def test_wordings_that_the_tokens_do_not_tell_apart_are_found(tokenizer):
+    assert not StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=0).confused
+    cut = [["left disc bulge", "disc"], ["left disc", "no"]]
+    assert not StepWordings(cut, (2,), tokenizer, 5, seed=0).confused
+    assert StepWordings(cut, (2,), tokenizer, 4, seed=0).confused == [("left disc bulge", "left disc")]
+    unknown = [["hernia", "no", "hernia seen"], ["tumour", "no"], ["no"]]
+    assert StepWordings(unknown, (3,), tokenizer, 12, seed=0).confused == [("hernia", "tumour")]
