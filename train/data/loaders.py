@@ -17,7 +17,6 @@ from datasets.exceptions import DatasetNotFoundError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
-from tqdm.auto import tqdm
 
 from data_scripts.auditing.built_folder import read_dataset
 from data_scripts.records import NO_FINDING, PAPER_LABELS, paper_labels
@@ -26,7 +25,7 @@ from modeling_lumbarclip import LumbarCLIPProcessor
 from train.data.batch_sampler import EpochAndRow, EpochBatches, Indices, TrainingSet, exclusive_or_all
 from train.data.image_augmentation import vary_images
 from train.data.image_cache import decode_images, normalise
-from train.data.report_texts import augmented_texts, parts_of_texts
+from train.data.report_texts import augmented_texts, changed_parts, parts_of_texts
 from train.data.statement_banks import finding_states
 
 logger = logging.getLogger(__name__)
@@ -269,18 +268,16 @@ class PairedRows(TorchDataset):
         )
         texts = {*self.reports, *(text for of_row in self.augmented_texts for wordings in of_row for text in wordings)}
         self.parts = parts_of_texts(texts, text_unit)
-        # Of each part of a report.
-        self.counterfactuals: dict[str, list[str]] = {}
-        if "counterfactuals" in inputs:
-            from data_scripts.augmentations.counterfactuals import counterfactual_reports
-
-            of_reports = sorted({part for report in set(self.reports) for part in self.parts[report]})
-            for part in tqdm(of_reports, desc="changing facts", unit=" texts", disable=not show_progress):
-                self.counterfactuals[part] = [text for _, text in counterfactual_reports(part)]
+        changed = changed_parts(self.reports, self.parts, show_progress) if "counterfactuals" in inputs else {}
         parts = {part for parts in self.parts.values() for part in parts}
-        distinct = sorted(parts.union(*self.counterfactuals.values()))
+        distinct = sorted(parts.union(*changed.values()))
         token_ids = processor.tokenizer(distinct, truncation=True, max_length=processor.max_length)["input_ids"]
         self.token_ids: dict[str, list[int]] = dict(zip(distinct, token_ids, strict=True))
+        # Of each report and part of it. What is changed beyond the last token, or in an unknown word, changes nothing.
+        self.counterfactuals = {
+            (report, part): [text for text in texts if self.token_ids[text] != self.token_ids[part]]
+            for (report, part), texts in changed.items()
+        }
 
     def __len__(self) -> int:
         """Pairs, each counted once."""
@@ -289,7 +286,8 @@ class PairedRows(TorchDataset):
     @property
     def num_counterfactual(self) -> int:
         """Pairs whose text has a counterfactual."""
-        return sum(any(self.counterfactuals.get(part) for part in self.parts[report]) for report in self.reports)
+        has_any = {report for (report, _), texts in self.counterfactuals.items() if texts}
+        return sum(report in has_any for report in self.reports)
 
     def __getitems__(self, rows: list[EpochAndRow]) -> Batch:
         """Make a batch of the rows.
@@ -318,14 +316,15 @@ class PairedRows(TorchDataset):
             batch["labels"] = self.labels[index]
         batch |= {name: of_rows[index] for name, of_rows in self.targets.items()}
         if "counterfactuals" in self.inputs:
-            batch |= self._changed_texts(reports, generators)
+            batch |= self._changed_texts(pairs, reports, generators)
         return batch | self._views(images, index, generators)
 
-    def _changed_texts(self, texts: list[str], generators: list[np.random.Generator]) -> Batch:
+    def _changed_texts(self, pairs: list[int], texts: list[str], generators: list[np.random.Generator]) -> Batch:
         """Draw a counterfactual of some of the texts; each depends on its own pair alone."""
         chosen = []
-        for place, (text, random) in enumerate(zip(texts, generators, strict=True)):
-            is_shown, changed = random.random() < self.counterfactual_share, self.counterfactuals[text]
+        for place, (pair, text, random) in enumerate(zip(pairs, texts, generators, strict=True)):
+            changed = self.counterfactuals[self.reports[pair], text]
+            is_shown = random.random() < self.counterfactual_share
             if is_shown and changed:
                 chosen.append((place, changed[random.integers(len(changed))]))
         token_ids = [self.token_ids[text] for _, text in chosen]

@@ -1,13 +1,14 @@
 """Choose the text that a pair shows: the whole report or a sentence, original or varied."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from tqdm.auto import tqdm
 
+from data_scripts.augmentations.counterfactuals import counterfactual_reports
 from data_scripts.augmentations.eda import augment_text
 from data_scripts.augmentations.map_functions import row_generator
-from data_scripts.reports.text import report_sentences
+from data_scripts.reports.text import report_facts, report_sentences
 
 TEXT_UNITS = ("report", "sentence")
 TEXT_AUGMENTATIONS = ("rephrasings", "eda", "both", "none")
@@ -110,3 +111,29 @@ def parts_of_texts(texts: Iterable[str], unit: str) -> dict[str, tuple[str, ...]
         raise ValueError(f"text_unit must be one of {', '.join(TEXT_UNITS)}; got {unit!r}.")
     distinct = sorted(set(texts))
     return {text: report_sentences(text) or (text,) if unit == "sentence" else (text,) for text in distinct}
+
+
+def changed_parts(
+    reports: Sequence[str], parts: Mapping[str, Sequence[str]], show_progress: bool = True
+) -> dict[tuple[str, str], list[str]]:
+    """Change one fact of each part of each report, and keep what no other part of the report states.
+
+    Returns:
+        The counterfactuals of each report and part.
+
+    Example:
+        >>> report, first, second = "Bulge at L3/L4. Bulge at L4/L5.", "Bulge at L3/L4.", "Bulge at L4/L5."
+        >>> changed_parts([report], {report: (first, second)}, show_progress=False)[report, first]
+        ['No bulge at L3/L4.']
+        >>> changed_parts([first], {first: (first,)}, show_progress=False)[first, first]
+        ['No bulge at L3/L4.', 'Bulge at L4/L5.']
+    """
+    changed = {}
+    for report in tqdm(sorted(set(reports)), desc="changing facts", unit=" texts", disable=not show_progress):
+        for part in parts[report]:
+            texts = [text for _, text in counterfactual_reports(part)]
+            if part != report:
+                stated, of_part = report_facts(report), report_facts(part)
+                texts = [text for text in texts if not (report_facts(text) - of_part) & stated]
+            changed[report, part] = texts
+    return changed

@@ -307,7 +307,7 @@ class ModelWithObjective(nn.Module):
         embeds: dict[str, Any] = {}
         for name, wordings in (("statement_embeds", self.statements), ("grade_embeds", self.grade_prompts)):
             if wordings is not None:
-                input_ids, attention_mask = wordings.draw(self.step if self.training else None)
+                input_ids, attention_mask = wordings.draw(self.step, self.training)
                 of_texts = self.embed_texts(input_ids.flatten(0, -2), attention_mask.flatten(0, -2))
                 embeds[name] = of_texts.unflatten(0, input_ids.shape[:-1])
         return embeds

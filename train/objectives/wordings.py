@@ -32,6 +32,8 @@ class StepWordings:
     Attributes:
         input_ids: All wordings, each row filled up with its own. Shape (S, V, T).
         attention_mask: 1 for tokens, 0 for padding. Shape (S, V, T).
+        confused: Pairs of wordings, of two statements, that differ but not in their tokens: these were cut, or are of
+            unknown words.
 
     Example:
         >>> from transformers import BertTokenizer
@@ -60,21 +62,27 @@ class StepWordings:
         padded = tokenizer(filled, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
         self.input_ids = padded["input_ids"].unflatten(0, (-1, most))
         self.attention_mask = padded["attention_mask"].unflatten(0, (-1, most))
+        statement_of_text = {text: place // most for place, text in enumerate(filled)}
+        self.confused: list[tuple[str, str]] = []
+        first_with: dict[tuple[int, ...], str] = {}
+        for text, tokens in dict(zip(filled, map(tuple, padded["input_ids"].tolist()), strict=True)).items():
+            first = first_with.setdefault(tokens, text)
+            if statement_of_text[first] != statement_of_text[text]:
+                self.confused.append((first, text))
         # Each time round, the order begins elsewhere: other wordings meet.
         self.strides = torch.tensor([int(random.integers(1, max(count, 2))) for count in self.counts.tolist()])
 
-    def draw(self, step: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Choose the wordings of a step, counted from 0; None: those of every validation.
+    def draw(self, step: Tensor, is_training: bool = True) -> tuple[Tensor, Tensor]:
+        """Choose the wordings of a step, counted from 0; of a validation, the same after any step.
 
         Returns:
             `input_ids` and `attention_mask`, both of shape (*shape, W, T), on the device of the step.
         """
-        device = None if step is None else step.device
-        if self.input_ids.device != (device or self.input_ids.device):
+        if self.input_ids.device != step.device:
             for name in ("input_ids", "attention_mask", "counts", "strides"):
-                setattr(self, name, getattr(self, name).to(device))
-        shown = self.wordings_of_step if step is not None else WORDINGS_OF_VALIDATION
-        places = torch.arange(shown, device=self.counts.device) + (0 if step is None else step * shown)
+                setattr(self, name, getattr(self, name).to(step.device))
+        shown = self.wordings_of_step if is_training else WORDINGS_OF_VALIDATION
+        places = torch.arange(shown, device=step.device) + (step * shown if is_training else 0)
         rounds = places // self.counts[:, None]
         chosen = (places + rounds * self.strides[:, None]) % self.counts[:, None]  # (S, W)
         statements = torch.arange(len(self.counts), device=chosen.device)[:, None]

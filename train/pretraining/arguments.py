@@ -48,11 +48,11 @@ def objective_weights(given: Any) -> ObjectiveWeights:
         >>> objective_weights("clip"), objective_weights({"lumbarclip": "1e0", "supervised": 1})
         ({'clip': 1.0}, {'lumbarclip': 1.0, 'supervised': 1.0})
     """
-    if not isinstance(given, str | Mapping) or not given:
+    weights = ObjectiveWeights(given) if isinstance(given, str | Mapping) and given else None
+    if not weights:
         raise ValueError(
             f"objectives is a name, or names with weights, such as {{lumbarclip: 1, clip: 0.5}}; got {given!r}."
         )
-    weights = ObjectiveWeights(given)
     for name, value in weights.items():
         if name not in OBJECTIVE_NAMES:
             nearest = get_close_matches(str(name).lower(), OBJECTIVE_NAMES, n=1)

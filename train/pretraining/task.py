@@ -29,7 +29,6 @@ from train.evaluation.protocols.wordings import warn_of_alike_statements
 from train.evaluation.statistics.metrics import Array
 from train.objectives import (
     OBJECTIVES,
-    CombinedObjective,
     ModelWithObjective,
     ObjectiveSettings,
     Pairs,
@@ -112,7 +111,7 @@ class PretrainingTask(Task):
         if args.freeze:
             trained.text_cache = self.text_cache = collect_texts(trained, self.train_rows, self.validation_rows)
             trained.train(trained.training)
-        for warning in objective_warnings(trained.objective, self.train_rows) if show else ():
+        for warning in objective_warnings(trained, self.train_rows) if show else ():
             logger.warning(warning)
         self.objective = trained.objective.with_targets
         self.batch_statistics = BatchStatistics(
@@ -269,18 +268,26 @@ def step_wordings(
     return statements, grade_prompts
 
 
-def objective_warnings(objective: CombinedObjective, rows: PairedRows) -> list[str]:
-    """Tell which findings and pairs teach an objective nothing."""
+def objective_warnings(trained: ModelWithObjective, rows: PairedRows) -> list[str]:
+    """Tell which findings, pairs and wordings teach an objective nothing."""
+    objective = trained.objective
     warnings = [
         f"The objective polarity leaves out {', '.join(term.left_out)}: no training pair shows it, or each does."
         for term in objective.terms.values()
         if isinstance(term, PolarityObjective) and term.left_out
     ]
+    warnings += [
+        f"{len(wordings.confused)} wordings have the tokens of another statement, such as {wordings.confused[0][1]!r} "
+        f"those of {wordings.confused[0][0]!r}: raise max_text_length {rows.processor.max_length}, which cuts them, or "
+        "start from a text tower that knows their words."
+        for wordings in (trained.statements, trained.grade_prompts)
+        if wordings is not None and wordings.confused
+    ]
     lacking = len(rows) - rows.num_counterfactual
     if "counterfactuals" in objective.inputs and lacking:
         warnings.append(
             f"{lacking} of {len(rows)} training pairs have no counterfactual, since the report reader finds no fact to "
-            "change in their reports: the objective counterfactual does not see them."
+            "change in what the model reads of their reports: the objective counterfactual does not see them."
         )
     return warnings
 

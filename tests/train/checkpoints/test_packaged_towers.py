@@ -273,3 +273,18 @@ def test_minilm_finds_the_paraphrase():
     embeds = F.normalize(pooled_text(hidden, inputs["attention_mask"], "mean"))
     printed = torch.tensor([[1.0000, 0.6660, 0.1046], [0.6660, 1.0000, 0.1411], [0.1046, 0.1411, 1.0000]])
     torch.testing.assert_close(embeds @ embeds.T, printed, atol=1e-4, rtol=0)
+
+
+@needs("all-MiniLM-L6-v2")
+def test_minilm_is_read_from_checked_files_alone(tmp_path):
+    """A file beside them could rename the special tokens."""
+    folder, copy = packaged_folder(MINILM, "text"), tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        if file.name in TOWERS["all-MiniLM-L6-v2"].sha256:
+            (copy / file.name).symlink_to(file)
+        elif file.is_file():
+            (copy / file.name).write_text("damaged")
+    text = "no disc bulge"
+    assert AutoTokenizer.from_pretrained(copy)(text) == AutoTokenizer.from_pretrained(folder)(text)
+    load_tower(str(copy))

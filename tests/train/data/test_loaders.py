@@ -118,7 +118,7 @@ def test_counterfactuals_are_drawn_for_a_share_of_the_pairs_each_by_itself(split
         for place, ids, mask in zip(
             places, batch["counterfactual_input_ids"], batch["counterfactual_attention_mask"], strict=True
         ):
-            expected = tokens_of(tiny_processor, rows.counterfactuals[rows.reports[place]])
+            expected = tokens_of(tiny_processor, rows.counterfactuals[(rows.reports[place],) * 2])
             assert ids[mask == 1].tolist() in expected
             alone = rows.__getitems__([(epoch, place)])
             assert alone["counterfactual_rows"].tolist() == [0]
@@ -139,14 +139,30 @@ def test_a_batch_without_counterfactuals_holds_none(splits, tiny_processor):
 
 
 def test_a_sentence_has_counterfactuals_of_its_own(splits, tiny_processor):
-    dataset = splits["train"].map(lambda _: {"report": "Disc bulge at L4/L5. Normal alignment of the spine."})
+    bulge, alignment = "Disc bulge at L4/L5.", "Normal alignment of the spine."
+    dataset = splits["train"].map(lambda _: {"report": f"{bulge} {alignment}"})
     options = {"text_unit": "sentence", "inputs": frozenset({"counterfactuals"}), "show_progress": False}
     rows = PairedRows(dataset, tiny_processor, [], seed=0, **options)
-    assert rows.num_counterfactual == 40 and not rows.counterfactuals["Normal alignment of the spine."]
-    assert all(len(text.split(". ")) == 1 for text in rows.counterfactuals["Disc bulge at L4/L5."])
+    of_parts = {part: texts for (_, part), texts in rows.counterfactuals.items()}
+    assert rows.num_counterfactual == 40 and not of_parts[alignment]
+    assert all(len(text.split(". ")) == 1 for text in of_parts[bulge])
     batch = rows.__getitems__([(epoch, 0) for epoch in range(20)])
-    bulges = tokens_of(tiny_processor, ["Disc bulge at L4/L5."])[0]
+    bulges = tokens_of(tiny_processor, [bulge])[0]
     assert batch["counterfactual_rows"].tolist() == [i for i, text in enumerate(texts_of(batch)) if text == bulges]
+
+
+def test_a_change_that_the_tokens_do_not_show_is_no_counterfactual(splits, tiny_processor):
+    """It would be pushed away from the image, and so would its report, which is the same to the model."""
+    dataset = splits["train"].map(lambda _: {"report": "Disc bulge at L4/L5, more on the left than before."})
+    options = {"seed": 0, "inputs": frozenset({"counterfactuals"}), "show_progress": False}
+    of_lengths = {}
+    for length in (32, 7):  # [CLS] disc bulge at l4 / [SEP]
+        tiny_processor.max_length = length
+        rows = PairedRows(dataset, tiny_processor, [], **options)
+        ((_, texts),) = rows.counterfactuals.items()
+        of_lengths[length] = texts
+        assert all(rows.token_ids[text] != rows.token_ids[rows.reports[0]] for text in texts)
+    assert any("right" in text for text in of_lengths[32]) and not any("right" in text for text in of_lengths[7])
 
 
 def with_long_reports(splits):

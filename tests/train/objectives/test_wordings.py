@@ -16,7 +16,7 @@ def tokenizer():
 
 
 def shown(wordings, tokenizer, step):
-    input_ids, mask = wordings.draw(None if step is None else torch.tensor(step))
+    input_ids, mask = wordings.draw(torch.tensor(7 if step is None else step), is_training=step is not None)
     assert input_ids.shape == mask.shape and input_ids.shape[:2] == (2, 2)
     assert (mask == (input_ids != tokenizer.pad_token_id)).all()
     return [tokenizer.batch_decode(ids, skip_special_tokens=True) for ids in input_ids.flatten(0, 1)]
@@ -48,6 +48,23 @@ def test_a_validation_always_shows_the_same(tokenizer):
     assert all(set(texts) == set(given) for texts, given in zip(validated, TEXTS, strict=True))
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_wordings_go_where_the_step_is(tokenizer, is_training):
+    """The average of the weights validates on a GPU with a copy that no step of training has moved there."""
+    wordings = StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=0)
+    drawn = wordings.draw(torch.zeros((), dtype=torch.long, device="meta"), is_training)
+    assert {tensor.device.type for tensor in drawn} == {"meta"}
+
+
 def test_wordings_are_padded_to_their_own_length_and_cut_at_the_models(tokenizer):
     assert StepWordings(TEXTS, (2, 2), tokenizer, 128, seed=0).input_ids.shape == (4, 5, 7)
     assert StepWordings(TEXTS, (2, 2), tokenizer, 5, seed=0).input_ids.shape == (4, 5, 5)
+
+
+def test_wordings_that_the_tokens_do_not_tell_apart_are_found(tokenizer):
+    assert not StepWordings(TEXTS, (2, 2), tokenizer, 12, seed=0).confused
+    cut = [["left disc bulge", "disc"], ["left disc", "no"]]
+    assert not StepWordings(cut, (2,), tokenizer, 5, seed=0).confused
+    assert StepWordings(cut, (2,), tokenizer, 4, seed=0).confused == [("left disc bulge", "left disc")]
+    unknown = [["hernia", "no", "hernia seen"], ["tumour", "no"], ["no"]]
+    assert StepWordings(unknown, (3,), tokenizer, 12, seed=0).confused == [("hernia", "tumour")]

@@ -150,6 +150,7 @@ def test_objectives_are_a_name_or_weights(tmp_path):
     "given, message",
     [
         ({}, "objectives is a name, or names with weights"),
+        ("{}", "objectives is a name, or names with weights"),
         (["clip", "siglip"], r"names with weights.*got \['clip', 'siglip'\]"),
         (3, "names with weights.*got 3"),
         ({"clip": 0}, "weight of clip must be a positive number; got 0"),

@@ -1,6 +1,7 @@
 """What an epoch and a validation hold: the paper's numbers, half precision, splits without classes or texts."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,20 @@ from modeling_lumbarclip.losses_lumbarclip import soft_contrastive_loss_dense
 from tests.conftest import TINY_TEXT
 from train.data.batch_sampler import TrainingSet
 from train.data.loaders import plan_batches, target_classes
+from train.data.statement_banks import trained_wordings
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, ObjectiveSettings, TrainingTargets, build_objective
 from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
-from train.pretraining.task import augmentation_warning, build_rows, join_with_objective, validation_losses
+from train.pretraining.initial_model import learn_tokenizer
+from train.pretraining.task import (
+    augmentation_warning,
+    build_rows,
+    join_with_objective,
+    objective_warnings,
+    validation_losses,
+)
 from train.training.loop import count_updates
 
 TINY_RESNET = {
@@ -191,6 +200,30 @@ def test_a_loss_on_texts_that_do_not_exist_is_warned_of(splits, tiny_processor):
         assert warning_of(none, tiny_processor, **settings) is None
     assert warning_of(some, tiny_processor, text_augmentation="both") is None
     assert warning_of(splits, tiny_processor) is None
+
+
+def test_what_teaches_an_objective_nothing_is_warned_of(splits, tiny_processor):
+    def warnings(objectives, of_splits=splits):
+        rows, _ = rows_of(of_splits, tiny_processor, objectives)
+        return objective_warnings(join(objectives, rows), rows)
+
+    vocabulary = learn_tokenizer([*splits["train"]["report"], *trained_wordings(["LBP", "No Finding"])], 1000)
+    tiny_processor.tokenizer = vocabulary
+    assert warnings({"polarity": 1.0, "counterfactual": 1.0}) == []
+    tiny_processor.max_length = 6
+    (told,) = warnings("polarity")
+    assert re.search(r"\d wordings have the tokens of another statement, such as .* max_text_length 6", told)
+    tiny_processor.max_length = 32
+
+    names = ["LBP", "disc bulge", "No Finding"]
+    features = Features({**splits["train"].features, "labels": List(ClassLabel(names=names))})
+    other = {split: rows.map(lambda _, i: {"labels": [2 * (i % 2)]}, with_indices=True, features=features)
+             for split, rows in splits.items()}  # fmt: skip
+    assert "polarity leaves out disc bulge: no training pair shows it" in warnings("polarity", other)[0]
+    few = {split: rows.map(lambda row, i: {"report": "Thank you." if i < 9 else row["report"]}, with_indices=True)
+           for split, rows in splits.items()}  # fmt: skip
+    (told,) = warnings("counterfactual", few)
+    assert told.startswith("9 of 40 training pairs have no counterfactual")
 
 
 def paper_split():
