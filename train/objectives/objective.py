@@ -239,14 +239,12 @@ class CombinedObjective(nn.Module):
         model: The model to train.
     """
 
-    def __init__(
-        self, terms: Mapping[str, Objective], weights: Mapping[str, float], model: LumbarCLIPModel | None = None
-    ) -> None:
+    def __init__(self, terms: Mapping[str, Objective], weights: Mapping[str, float], model: LumbarCLIPModel) -> None:
         super().__init__()
         self.terms, self.weights = nn.ModuleDict(terms), dict(weights)
         self.inputs = frozenset().union(*(term.inputs for term in terms.values()))
         trained = frozenset().union(*(term.trains for term in terms.values()))
-        for part in set(PARTS) - trained if model is not None else ():
+        for part in set(PARTS) - trained:
             getattr(model, part).requires_grad_(False)
 
     @property
