@@ -359,6 +359,21 @@ class ModelWithObjective(nn.Module):
         return loss, {"inverse_temperature": pairs.output.inverse_temperature.detach(), **terms}
 
 
+def check_grades(grades: Tensor, num_rows: int, num_grades: int) -> None:
+    """Check grades, (N,), that a loss learns from.
+
+    Raises:
+        ValueError: If there is not one a row, or one is not on the scale.
+    """
+    if grades.shape != (num_rows,):
+        raise ValueError(f"grades must be ({num_rows},), one a row; got {tuple(grades.shape)}.")
+    outside = grades[(grades < -1) | (grades >= num_grades)]
+    if len(outside):
+        raise ValueError(
+            f"A grade must lie between 0 and {num_grades - 1}, or be -1 where a row has none; got {outside[0].item()}."
+        )
+
+
 def keep_local(local: Tensor) -> Tensor:
     """Return the tensor: this process holds all pairs."""
     return local
