@@ -23,7 +23,7 @@ def main(args: EvaluateArguments) -> None:
 
     from train.checkpoints.checkpoint import load_checkpoint
     from train.data.batch_sampler import TrainingSet
-    from train.data.loaders import open_dataset
+    from train.data.loaders import class_names, open_dataset
     from train.data.provenance import anatomy_of
     from train.evaluation.questions import asked_about
     from train.reporting.evaluation import METRICS, EvaluationSettings, evaluate
@@ -44,8 +44,7 @@ def main(args: EvaluateArguments) -> None:
         start=read_start(run_dir),
         training_set=TrainingSet.of(run_arguments),
     )
-    names = dataset["train"].features["labels"].feature.names
-    processor = asked_about(processor, anatomy_of(args.dataset, dataset), names)
+    processor = asked_about(processor, anatomy_of(args.dataset, dataset), class_names(dataset["train"]))
     if torch.cuda.is_available():
         model.to("cuda")  # type: ignore[arg-type]  # transformers wraps the method and hides its signature
     with only_process(out_dir):

@@ -112,7 +112,11 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# Statements are looked up like reports, and read in every step: the others add a way to vary texts or to train.
+@pytest.mark.parametrize(
+    "variant",
+    ["statements", *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name != "statements")],
+)
 def test_texts_encoded_once_train_as_the_tower_does_in_every_step(settings, tmp_path, encoded, variant):
     settings |= VARIANTS[variant]
     run(settings)

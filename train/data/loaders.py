@@ -69,7 +69,7 @@ def with_labels(dataset: DatasetDict, labels: str) -> DatasetDict:
     Raises:
         ValueError: If it has classes, but not `No Finding`.
     """
-    names = dataset["train"].features["labels"].feature.names
+    names = class_names(dataset["train"])
     if labels == "findings" or tuple(names) == PAPER_LABELS:
         return dataset
     if not names:
@@ -87,6 +87,16 @@ def with_labels(dataset: DatasetDict, labels: str) -> DatasetDict:
         of_rows = [None if (kept := paper_labels(present)) is None else pair.feature.str2int(kept) for present in named]
         shown[split] = rows.remove_columns("labels").add_column("labels", of_rows, feature=pair)
     return DatasetDict(shown)
+
+
+def class_names(split: Dataset) -> list[str]:
+    """List the classes of the column `labels`."""
+    return list(split.features["labels"].feature.names)
+
+
+def grade_names(split: Dataset) -> list[str]:
+    """List the grades of the scale, lowest first; none where the dataset has no scale."""
+    return list(getattr(split.features["grade"], "names", []))
 
 
 def rows_sha256(split: Dataset) -> str:
@@ -152,8 +162,7 @@ def pair_targets(dataset: Dataset, inputs: Set[str], labels_from: str | None, ev
     if "classes" in inputs and (classes := target_classes(dataset, ["labels"], even_if_none=even_if_none)) is not None:
         targets["classes"] = classes
     if "states" in inputs:
-        names = dataset.features["labels"].feature.names
-        targets["states"] = finding_states(dataset, names, labels_from)
+        targets["states"] = finding_states(dataset, class_names(dataset), labels_from)
     if "grades" in inputs:
         targets["grades"] = torch.tensor(grades)
     if "facts" in inputs:
@@ -202,7 +211,7 @@ def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
     A row that was not labelled counts for the commonest class, so that it is not repeated. None, with a warning, if no
     row has a label.
     """
-    names = dataset.features["labels"].feature.names
+    names = class_names(dataset)
     labels = dataset["labels"][:]
     is_labelled = np.array([of_row is not None for of_row in labels], dtype=bool)
     labelled = dataset.select(np.flatnonzero(is_labelled))
@@ -253,8 +262,7 @@ class PairedRows(TorchDataset):
         self.images = decode_images(dataset, processor.image_processor, show_progress)
         self.labels = target_classes(dataset, target_columns, count_absences, classes_even_if_none)
         self.targets = pair_targets(dataset, inputs, labels_from, classes_even_if_none)
-        self.finding_names: list[str] = dataset.features["labels"].feature.names
-        self.grade_names: list[str] = getattr(dataset.features["grade"], "names", [])
+        self.finding_names, self.grade_names = class_names(dataset), grade_names(dataset)
         self.sources: list[str] = dataset["source"][:]
         self.reports: list[str] = dataset["report"][:]
         rephrasings = dataset["rephrasings"][:]

@@ -139,7 +139,7 @@ def finding_states(split: "Dataset", label_names: Sequence[str], labels_from: st
     Args:
         split: Rows with `labels`, and for those read from reports `report` and `level`.
         label_names: The classes to tell, F names.
-        labels_from: `grades`, `source` or `reports`; None, if the build did not record it: `reports` if all classes
+        labels_from: `source` or `reports`; None, if the build did not record it: `reports` if all classes
             are those that the report reader names.
 
     Returns:

@@ -185,8 +185,8 @@ def predict_baselines(
     Textures are read by boosted trees, whichever the probe.
 
     Returns:
-        `baselines/NAME/probe/PROBE/unprojected` with labels, and `baselines/NAME/grade/unprojected` and
-        `baselines/NAME/ordinal_grade/unprojected` with grades.
+        `baselines/NAME/probe/PROBE/unprojected` with labels; with grades `baselines/NAME/grade/unprojected` and, except
+        of textures, `baselines/NAME/ordinal_grade/unprojected`.
     """
     predictions: Predictions = {}
     for baseline, by_split in features.items():

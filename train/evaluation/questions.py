@@ -7,7 +7,7 @@ Shapes: N rows, K labels, Q questions, C choices.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from math import gcd
 from typing import TypeAlias
@@ -165,18 +165,20 @@ def asked_about(
 def own_prompts(processor: LumbarCLIPProcessor, prompts: str) -> Prompts:
     """Pick the `class_prompts` or `absent_class_prompts` that a user wrote: no defaults, and no wordings of a bank."""
     parts = processor.image_processor, processor.tokenizer
-    defaults = getattr(LumbarCLIPProcessor(*parts, anatomy=processor.anatomy), prompts)
+    defaults, kept = (
+        getattr(of, prompts) for of in (LumbarCLIPProcessor(*parts, anatomy=processor.anatomy), processor)
+    )
     return {
         label: texts
-        for label, texts in getattr(processor, prompts).items()
-        if texts != defaults.get(label) and not {*texts} <= _wordings_of_bank(label, processor.anatomy)
+        for label, texts in kept.items()
+        if texts != defaults.get(label) and not {*texts} <= _wordings_of_bank(label, processor.anatomy, kept)
     }
 
 
-def _wordings_of_bank(label: str, anatomy: str) -> set[str]:
-    """Collect all wordings of the bank of a class, whichever other classes its dataset has; empty without a bank."""
+def _wordings_of_bank(label: str, anatomy: str, classes: Collection[str]) -> set[str]:
+    """Collect all wordings of the bank of a class, alone and among the others; empty without a bank."""
     try:
-        bank = statement_bank(label, anatomy)
+        banks = [statement_bank(label, anatomy, others) for others in ((), classes)]
     except ValueError:
         return set()
-    return {text for half in (bank.stated, bank.denied) for text in (*half.trained, *half.unseen)}
+    return {text for bank in banks for half in (bank.stated, bank.denied) for text in (*half.trained, *half.unseen)}

@@ -20,6 +20,7 @@ from train.objectives.objective import (
     ObjectiveSettings,
     Pairs,
     TrainingTargets,
+    check_grades,
     in_full_precision,
 )
 from train.training.distributed import gather_with_gradient
@@ -80,7 +81,7 @@ def grade_cross_entropy(similarities: Tensor, grades: Tensor, grade_weights: Ten
         tensor(0.1269)
     """
     num_grades = similarities.shape[-1]
-    _check_grades(grades, len(similarities), num_grades)
+    check_grades(grades, len(similarities), num_grades)
     if grade_weights is not None and grade_weights.shape != (num_grades,):
         raise ValueError(f"grade_weights must be ({num_grades},), one a grade; got {tuple(grade_weights.shape)}.")
     with torch.autocast(similarities.device.type, enabled=False):
@@ -180,16 +181,6 @@ def updated_errors(errors: Tensor, similarities: Tensor, grades: Tensor) -> Tens
     missed = 1 - (similarities.detach()[graded].to(errors).softmax(dim=1) * one_hot).sum(dim=1)
     found = one_hot.T @ missed / counts.clamp_min(1)
     return torch.where(counts > 0, ERROR_MOMENTUM * errors + (1 - ERROR_MOMENTUM) * found, errors)
-
-
-def _check_grades(grades: Tensor, num_films: int, num_grades: int) -> None:
-    if grades.shape != (num_films,):
-        raise ValueError(f"grades must be ({num_films},), one a film; got {tuple(grades.shape)}.")
-    outside = grades[(grades < -1) | (grades >= num_grades)]
-    if len(outside):
-        raise ValueError(
-            f"A grade must lie between 0 and {num_grades - 1}, or be -1 where a film has none; got {outside[0].item()}."
-        )
 
 
 def _check_pair(similarities: Tensor, others: Tensor, name: str) -> None:

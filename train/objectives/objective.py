@@ -239,14 +239,12 @@ class CombinedObjective(nn.Module):
         model: The model to train.
     """
 
-    def __init__(
-        self, terms: Mapping[str, Objective], weights: Mapping[str, float], model: LumbarCLIPModel | None = None
-    ) -> None:
+    def __init__(self, terms: Mapping[str, Objective], weights: Mapping[str, float], model: LumbarCLIPModel) -> None:
         super().__init__()
         self.terms, self.weights = nn.ModuleDict(terms), dict(weights)
         self.inputs = frozenset().union(*(term.inputs for term in terms.values()))
         trained = frozenset().union(*(term.trains for term in terms.values()))
-        for part in set(PARTS) - trained if model is not None else ():
+        for part in set(PARTS) - trained:
             getattr(model, part).requires_grad_(False)
 
     @property
@@ -359,6 +357,21 @@ class ModelWithObjective(nn.Module):
         assert pairs.output.inverse_temperature is not None
         loss, terms = self.objective(pairs)
         return loss, {"inverse_temperature": pairs.output.inverse_temperature.detach(), **terms}
+
+
+def check_grades(grades: Tensor, num_rows: int, num_grades: int) -> None:
+    """Check grades, (N,), that a loss learns from.
+
+    Raises:
+        ValueError: If there is not one a row, or one is not on the scale.
+    """
+    if grades.shape != (num_rows,):
+        raise ValueError(f"grades must be ({num_rows},), one a row; got {tuple(grades.shape)}.")
+    outside = grades[(grades < -1) | (grades >= num_grades)]
+    if len(outside):
+        raise ValueError(
+            f"A grade must lie between 0 and {num_grades - 1}, or be -1 where a row has none; got {outside[0].item()}."
+        )
 
 
 def keep_local(local: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from train.objectives.objective import (
     ObjectiveSettings,
     Pairs,
     TrainingTargets,
+    check_grades,
     in_full_precision,
 )
 from train.training.distributed import gather_with_gradient
@@ -54,7 +55,11 @@ def cumulative_link_loss(scores: Tensor, thresholds: Tensor, grades: Tensor) -> 
         >>> cumulative_link_loss(torch.zeros(3), torch.tensor([-1.0, 1.0]), torch.tensor([1, 0, -1]))
         tensor(1.0426)
     """
-    check_grades(scores, thresholds, grades)
+    if scores.ndim != 1:
+        raise ValueError(f"scores must have one entry for each row; got {tuple(scores.shape)}.")
+    if thresholds.ndim != 1 or not len(thresholds) or (thresholds.diff() <= 0).any():
+        raise ValueError(f"thresholds must rise, and there is one less than grades; got {thresholds.tolist()}.")
+    check_grades(grades, len(scores), len(thresholds) + 1)
     with torch.autocast(scores.device.type, enabled=False):
         scores, thresholds = in_full_precision(scores), in_full_precision(thresholds)
         highest = len(thresholds)  # index of the highest grade
@@ -67,22 +72,6 @@ def cumulative_link_loss(scores: Tensor, thresholds: Tensor, grades: Tensor) -> 
             + torch.where(has_above & has_below, torch.log(-torch.expm1(-gaps)), 0.0)
         )
         return -torch.where(is_graded, log_likelihood, 0.0).sum() / is_graded.sum().clamp(min=1)
-
-
-def check_grades(scores: Tensor, thresholds: Tensor, grades: Tensor) -> None:
-    """Check the inputs of `cumulative_link_loss`.
-
-    Raises:
-        ValueError: If shapes differ, thresholds do not rise, or a grade is not on the scale.
-    """
-    if scores.ndim != 1 or scores.shape != grades.shape:
-        raise ValueError(
-            f"scores and grades must have one entry for each row; got {tuple(scores.shape)} and {tuple(grades.shape)}."
-        )
-    if thresholds.ndim != 1 or not len(thresholds) or (thresholds.diff() <= 0).any():
-        raise ValueError(f"thresholds must rise, and there is one less than grades; got {thresholds.tolist()}.")
-    if len(grades) and not (grades.min() >= -1 and grades.max() <= len(thresholds)):
-        raise ValueError(f"Grades must be from 0 to {len(thresholds)}, or -1 for none; got {grades.unique().tolist()}.")
 
 
 class OrdinalObjective(Objective):

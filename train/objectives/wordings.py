@@ -22,7 +22,7 @@ class StepWordings:
     on the seed and the step, and is found on the step's device: nothing waits for it.
 
     Args:
-        texts: StepWordings of each of the S statements, at least one.
+        texts: Wordings of each of the S statements, at least one.
         shape: How the statements are arranged, such as (findings, 2); its product is S.
         tokenizer: The model's.
         max_length: Tokens after which a wording is truncated.

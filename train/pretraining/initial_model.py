@@ -21,6 +21,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPImageProcessor, Lumb
 from modeling_lumbarclip.towers_lumbarclip import load_tower, load_vision_tower, max_text_tokens
 from train.checkpoints.checkpoint import load_checkpoint
 from train.checkpoints.packaged_towers import Role, find_tower, is_packaged, packaged_folder
+from train.data.loaders import class_names, grade_names
 from train.data.statement_banks import trained_wordings
 from train.evaluation.questions import PROMPTS, asked_about, bank_prompts, own_prompts
 from train.objectives import inputs_of
@@ -179,11 +180,6 @@ def normalisation_of(vision_tower: PreTrainedModel | None) -> dict[str, Any]:
     return {"image_mean": list(learned["mean"]), "image_std": list(learned["std"])}
 
 
-def class_names(split: Dataset) -> list[str]:
-    """List the classes of a dataset."""
-    return list(split.features["labels"].feature.names)
-
-
 def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) -> Iterator[str]:
     """Yield the texts that a run shows: reports, rephrasings, and what its objectives ask for."""
     inputs = inputs_of(args.objectives)
@@ -191,9 +187,9 @@ def texts_of_run(args: PretrainArguments, train_split: Dataset, anatomy: str) ->
     for texts in train_split["rephrasings"]:
         yield from texts
     if inputs & {"states", "grade_prompts"}:
-        features = train_split.features
-        grades = getattr(features["grade"], "names", []) if "grade_prompts" in inputs else []
-        yield from trained_wordings(features["labels"].feature.names, anatomy, grades)
+        names = class_names(train_split) if "states" in inputs else []
+        grades = grade_names(train_split) if "grade_prompts" in inputs else []
+        yield from trained_wordings(names, anatomy, grades)
     if "counterfactuals" in inputs:
         from data_scripts.augmentations.counterfactuals import counterfactual_reports
 

@@ -16,9 +16,8 @@ from transformers import PreTrainedModel
 
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
-from train.checkpoints.packaged_towers import is_packaged
 from train.data.batch_sampler import EpochBatches, TrainingSet
-from train.data.loaders import PairedRows, plan_batches, text_and_patient_ids
+from train.data.loaders import PairedRows, class_names, grade_names, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
 from train.data.statement_banks import grade_bank, grade_scale, statement_bank
 from train.data.text_cache import TEXT_FEATURES, TextCache
@@ -41,7 +40,7 @@ from train.objectives.polarity import PolarityObjective
 from train.objectives.wordings import StepWordings
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import BatchStatistics
-from train.pretraining.initial_model import build_model, class_names
+from train.pretraining.initial_model import build_model
 from train.reporting.evaluation import FEATURES
 from train.training.run_folder import describe_start
 from train.training.task import Task
@@ -68,9 +67,8 @@ class PretrainingTask(Task):
         self.anatomy, self.labels_from = facts.description["anatomy"], facts.description["labels_from"]
         # The losses of the objectives in the steps of the last update.
         self.terms_of_update: deque[dict[str, float]] = deque(maxlen=args.gradient_accumulation_steps)
-        grade_names = getattr(dataset["train"].features["grade"], "names", [])
         for name in args.objectives:
-            OBJECTIVES[name].check_dataset(self.anatomy, grade_names)
+            OBJECTIVES[name].check_dataset(self.anatomy, grade_names(dataset["train"]))
             if args.freeze and "local_features" in OBJECTIVES[name].inputs:
                 raise ValueError(
                     f"The objective {name} compares words, and freeze text keeps one vector of each text: leave out "
@@ -90,8 +88,8 @@ class PretrainingTask(Task):
         if show and (warning := augmentation_warning(args, self.train_rows)):
             logger.warning(warning)
         if show:
-            is_trained = bool(args.pretrained or args.init_checkpoint or is_packaged(args.text))
-            warn_of_alike_statements(self.model, self.processor, class_names(self.dataset["train"]), is_trained)
+            names = class_names(self.dataset["train"])
+            warn_of_alike_statements(self.model, self.processor, names, args.is_pretrained("text"))
         labels = self.train_rows.labels
         if show and labels is None and args.target_columns and "labels_if_any" in inputs_of(args.objectives):
             logger.warning(

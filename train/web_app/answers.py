@@ -257,7 +257,7 @@ def unknown_words(processor: LumbarCLIPProcessor, finding: str) -> list[str]:
 
 def _in_other_words(processor: LumbarCLIPProcessor, finding: str) -> bool:
     """Whether no sentence that states a finding contains its name, as for `LBP` and for `KL 2` of the knee."""
-    return not any(finding.lower() in text.lower() for text in own_prompts(processor, finding)[0])
+    return not any(finding.lower() in text.lower() for text in question_prompts(processor, finding)[0])
 
 
 def _tokens(processor: LumbarCLIPProcessor, finding: str) -> dict[str, list[int]]:
@@ -278,13 +278,13 @@ def _is_spelled(word: str, num_tokens: int) -> bool:
 
 
 def own_question(processor: LumbarCLIPProcessor, finding: str) -> CalibratedQuestion:
-    """Make an uncalibrated question about a finding, absent or present, in the words of `own_prompts`."""
-    stated, denied = own_prompts(processor, finding)
+    """Make an uncalibrated question about a finding, absent or present, in the words of `question_prompts`."""
+    stated, denied = question_prompts(processor, finding)
     prompts = [denied, stated]
     return CalibratedQuestion(finding, list(ABSENT_OR_PRESENT), prompts, 1.0, [1.0, 1.0])
 
 
-def own_prompts(processor: LumbarCLIPProcessor, finding: str) -> tuple[list[str], list[str]]:
+def question_prompts(processor: LumbarCLIPProcessor, finding: str) -> tuple[list[str], list[str]]:
     """List the sentences that state a finding, and those that deny it.
 
     Those that the checkpoint keeps for a class of this name; else the unseen wordings of its bank, of which the

@@ -1,5 +1,6 @@
 """The report reader reads every statement as stated and every denial as denied; no template is in both halves."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -208,18 +209,11 @@ def test_banks_are_the_same_in_every_process():
         "banks = [bank('disc bulge'), bank('LBP'), bank('wobble', 'knee')]\n"
         "print(hashlib.sha256(repr(banks).encode()).hexdigest())"
     )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=PROJECT,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for seed in ("1", "2")
-    ]
-    assert runs[0].stdout == runs[1].stdout
+    environment = {"PYTHONHASHSEED": "1", "PYTHONPATH": str(PROJECT)}  # of this process: another seed
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    banks = [statement_bank("disc bulge"), statement_bank("LBP"), statement_bank("wobble", "knee")]
+    assert done.stdout.strip() == hashlib.sha256(repr(banks).encode()).hexdigest()
 
 
 def test_the_words_of_all_classes_and_grades_can_be_learnt():

@@ -85,3 +85,11 @@ def test_prompts_of_banks_follow_the_anatomy_and_those_of_a_user_stay(tiny_proce
     back = asked_about(knee, "lumbar spine", ["disc bulge"])
     assert back.class_prompts["disc bulge"] == bank_prompts(["disc bulge"], "lumbar spine")[0]["disc bulge"]
     assert back.class_prompts["No Finding"][0] == "The disc is normal."  # not asked: the default
+
+
+def test_prompts_of_a_class_that_shares_its_words_with_another_are_those_of_its_bank(tiny_processor):
+    """The bank of `compression` leaves out what `neural compression` says, and fills up with words of its own."""
+    parts = tiny_processor.image_processor, tiny_processor.tokenizer
+    stated, denied = bank_prompts(["compression", "neural compression"], "lumbar spine")
+    spine = LumbarCLIPProcessor(*parts, class_prompts=stated, absent_class_prompts=denied)
+    assert own_prompts(spine, "class_prompts") == own_prompts(spine, "absent_class_prompts") == {}

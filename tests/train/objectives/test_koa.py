@@ -172,8 +172,8 @@ def test_weights_follow_what_is_missed():
     ("call", "message"),
     [
         (lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([0, 5])), "between 0 and 4.*got 5"),
-        (lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([-2, 1])), "-1 where a film has none; got -2"),
-        (lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([0])), r"\(2,\), one a film; got \(1,\)"),
+        (lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([-2, 1])), "-1 where a row has none; got -2"),
+        (lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([0])), r"\(2,\), one a row; got \(1,\)"),
         (
             lambda: grade_cross_entropy(torch.zeros(2, 5), torch.tensor([0, 1]), torch.ones(4)),
             r"grade_weights must be \(5,\).*\(4,\)",

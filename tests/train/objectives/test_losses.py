@@ -370,17 +370,17 @@ def test_ordinal_starts_at_the_shares_of_the_grades():
     [
         (
             lambda: cumulative_link_loss(torch.zeros(2), torch.zeros(1), torch.zeros(3, dtype=torch.long)),
-            r"got \(2,\) and \(3,\)",
+            r"\(2,\), one a row; got \(3,\)",
         ),
         (lambda: cumulative_link_loss(torch.zeros(1), torch.tensor([1.0, 1.0]), torch.tensor([0])), "must rise"),
         (lambda: cumulative_link_loss(torch.zeros(1), torch.zeros(0), torch.tensor([0])), "must rise"),
         (
             lambda: cumulative_link_loss(torch.zeros(2), torch.tensor([0.0, 1.0]), torch.tensor([0, 3])),
-            r"from 0 to 2, or -1 for none; got \[0, 3\]",
+            "between 0 and 2.*got 3",
         ),
         (
             lambda: cumulative_link_loss(torch.zeros(1), torch.tensor([0.0, 1.0]), torch.tensor([-2])),
-            "from 0 to 2, or -1",
+            "between 0 and 2.*got -2",
         ),
         (lambda: convirt_loss(torch.eye(2), torch.eye(3, 2), 1.0), r"\(2, 2\) and \(3, 2\)"),
         (lambda: convirt_loss(torch.eye(2), torch.eye(2, 3), 1.0), r"\(2, 2\) and \(2, 3\)"),

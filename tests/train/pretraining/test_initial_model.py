@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
@@ -20,7 +21,7 @@ from train.checkpoints.packaged_towers import TOWERS
 from train.data.loaders import open_dataset
 from train.evaluation.questions import bank_prompts
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.initial_model import build_model, check_pooled_token, learn_tokenizer
+from train.pretraining.initial_model import build_model, check_pooled_token, learn_tokenizer, texts_of_run
 
 TEXTS = ["Disc bulge at L4/L5.", "No disc bulge at L5/S1.", "Mild left paracentral protrusion."]
 VOCABULARY = """
@@ -51,6 +52,22 @@ def test_vocabulary_holds_words_levels_and_an_answer_to_unknown_words():
     assert tokenizer("disc")["input_ids"][0] == tokenizer.cls_token_id
     assert tokenizer.pad_token_id == 0
     assert len(learn_tokenizer(TEXTS, 30)) == 30
+
+
+def test_a_run_that_words_grades_alone_needs_no_words_for_its_classes():
+    features = Features(
+        report=Value("string"),
+        rephrasings=List(Value("string")),
+        labels=List(ClassLabel(names=["?!"])),
+        grade=ClassLabel(names=list("12345")),
+    )
+    row = {"report": "A disc.", "rephrasings": [], "labels": [0], "grade": 0}
+    rows = Dataset.from_list([row], features=features)
+    settings = {"dataset": "discs", "output_dir": "run"}
+    texts = [*texts_of_run(PretrainArguments(**settings, objectives="grade_prompts"), rows, "lumbar spine")]
+    assert texts[0] == "A disc." and any("Pfirrmann" in text for text in texts)
+    with pytest.raises(ValueError, match="No statement can be made of the class"):
+        list(texts_of_run(PretrainArguments(**settings, objectives="polarity"), rows, "lumbar spine"))
 
 
 def test_pretrained_towers_bring_their_weights_and_tokenizer(tiny_dataset_folder, tmp_path):

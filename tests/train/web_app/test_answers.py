@@ -17,8 +17,8 @@ from train.web_app.answers import (
     embed_slices,
     own_answer,
     own_finding,
-    own_prompts,
     pixel_values,
+    question_prompts,
     seen_slice,
     study_answer,
     unknown_words,
@@ -75,13 +75,13 @@ def test_an_own_finding_is_the_softmax_of_its_statement_against_its_denial(reade
 
 def test_a_finding_is_asked_by_the_words_of_the_checkpoint_or_of_its_bank(tiny_processor):
     tiny_processor.class_prompts["slip"] = ["One vertebra lies before the other."]
-    stated, denied = own_prompts(tiny_processor, "slip")
+    stated, denied = question_prompts(tiny_processor, "slip")
     assert stated == ["One vertebra lies before the other."] and denied[0] == "No slip."
-    stated, denied = own_prompts(tiny_processor, "left disc bulge at L4/L5")
+    stated, denied = question_prompts(tiny_processor, "left disc bulge at L4/L5")
     assert all("left" in text.lower() and "L4/L5" in text for text in (*stated, *denied)) and len({*stated}) == 10
-    stated, _ = own_prompts(tiny_processor, "bulges at L3, grade 2")  # of which the bank knows only the bulge
+    stated, _ = question_prompts(tiny_processor, "bulges at L3, grade 2")  # of which the bank knows only the bulge
     assert stated[1] == "There is bulges at L3, grade 2."
-    assert own_prompts(tiny_processor, "?!")[0][0] == "?!."  # no bank: the templates
+    assert question_prompts(tiny_processor, "?!")[0][0] == "?!."  # no bank: the templates
 
 
 def test_a_study_answers_with_the_mean_over_its_slices(reader, images):

@@ -63,8 +63,8 @@ def fit_trees(features: Mapping[str, Array], classes: Mapping[str, Array]) -> Hi
             for predicted in path.staged_predict_proba(features["validation"][known])
         ]
         num_trees = 1 + int(np.argmin(losses))
-    final = HistGradientBoostingClassifier(max_iter=num_trees, **TREES)
-    return final.fit(*_both(features, classes))
+    rows, all_classes = (np.concatenate([of["train"], of["validation"]]) for of in (features, classes))
+    return HistGradientBoostingClassifier(max_iter=num_trees, **TREES).fit(rows, all_classes)
 
 
 def fit_tree_grader(features: Mapping[str, Array], grades: Mapping[str, Array], num_grades: int) -> Grader:
@@ -72,11 +72,6 @@ def fit_tree_grader(features: Mapping[str, Array], grades: Mapping[str, Array], 
     path = HistGradientBoostingRegressor(max_iter=MAX_TREES, **TREES).fit(features["train"], grades["train"])
     outputs = list(path.staged_predict(features["validation"]))
     best = int(np.argmin([((output - grades["validation"]) ** 2).mean() for output in outputs]))
-    rows, all_grades = _both(features, grades)
+    rows, all_grades = (np.concatenate([of["train"], of["validation"]]) for of in (features, grades))
     trees = HistGradientBoostingRegressor(max_iter=1 + best, **TREES).fit(rows, all_grades)
     return Grader(trees, cut_points_by_rank(outputs[best], all_grades, num_grades))
-
-
-def _both(features: Mapping[str, Array], truth: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Join the rows and the truth of training and validation."""
-    return tuple(np.concatenate([of["train"], of["validation"]]) for of in (features, truth))  # type: ignore[return-value]

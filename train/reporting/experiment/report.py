@@ -16,11 +16,8 @@ from train.reporting.tables import format_entry, undefined_notes
 
 LEVEL = 0.05  # of Holm's correction
 OPENING_CHART = {"systems.png": "Systems and baselines with their intervals"}
-WITHOUT_TEXTS = (
-    "supervised",
-    "image_grades",
-    "untrained",
-)  # kinds of systems whose image and text spaces were never matched
+# Kinds of systems whose image and text spaces were never matched.
+WITHOUT_TEXTS = ("supervised", "image_grades", "untrained")
 
 
 def write_report(results: Mapping[str, Any], folder: Path) -> None:
