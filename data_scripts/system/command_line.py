@@ -32,11 +32,20 @@ EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
 NOISY = ("accelerate", "httpx2", "onnxscript", "onnx_ir")
 
 
+class _NotAMapping(argparse.ArgumentTypeError, ValueError):
+    """A ValueError whose words argparse shows."""
+
+
 class JsonMapping(dict[str, Any]):
     """A mapping in YAML, or JSON on the command line, such as '{"drop_path_rate": 0.1}'."""
 
     def __init__(self, value: str | dict[str, Any] = "{}") -> None:
-        super().__init__(json.loads(value) if isinstance(value, str) else value)
+        try:
+            super().__init__(json.loads(value) if isinstance(value, str) else value)
+        except (TypeError, ValueError) as error:
+            raise _NotAMapping(
+                f"{value!r} is not a mapping in JSON, such as '{{\"name\": 1}}', with the names in double quotes"
+            ) from error
 
 
 def setting(default: Any, text: str, **metadata: Any) -> Any:
