@@ -32,7 +32,7 @@ EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
 NOISY = ("accelerate", "httpx2", "onnxscript", "onnx_ir")
 
 
-class _NotAMapping(argparse.ArgumentTypeError, ValueError):
+class _MappingError(argparse.ArgumentTypeError, ValueError):
     """A ValueError whose words argparse shows."""
 
 
@@ -43,7 +43,7 @@ class JsonMapping(dict[str, Any]):
         try:
             super().__init__(json.loads(value) if isinstance(value, str) else value)
         except (TypeError, ValueError) as error:
-            raise _NotAMapping(
+            raise _MappingError(
                 f"{value!r} is not a mapping in JSON, such as '{{\"name\": 1}}', with the names in double quotes"
             ) from error
 
