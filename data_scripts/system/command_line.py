@@ -29,7 +29,7 @@ USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
 EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
 # They log a line for each saved state, for each request, and for each change of an exported graph.
-NOISY = ("accelerate", "httpx2", "onnxscript", "onnx_ir")
+NOISY = ("accelerate", "httpx", "httpx2", "onnxscript", "onnx_ir")
 
 
 class _MappingError(argparse.ArgumentTypeError, ValueError):
