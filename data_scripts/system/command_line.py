@@ -29,14 +29,23 @@ USER_ERRORS = (ValueError, FloatingPointError, ImportError, OSError)  # printed 
 FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # exit codes; shells use the last two for Ctrl-C and `| head`
 EXAMPLES = Path(__file__).parents[2] / "train" / "configs"
 # They log a line for each saved state, for each request, and for each change of an exported graph.
-NOISY = ("accelerate", "httpx2", "onnxscript", "onnx_ir")
+NOISY = ("accelerate", "httpx", "httpx2", "onnxscript", "onnx_ir")
+
+
+class _MappingError(argparse.ArgumentTypeError, ValueError):
+    """A ValueError whose words argparse shows."""
 
 
 class JsonMapping(dict[str, Any]):
     """A mapping in YAML, or JSON on the command line, such as '{"drop_path_rate": 0.1}'."""
 
     def __init__(self, value: str | dict[str, Any] = "{}") -> None:
-        super().__init__(json.loads(value) if isinstance(value, str) else value)
+        try:
+            super().__init__(json.loads(value) if isinstance(value, str) else value)
+        except (TypeError, ValueError) as error:
+            raise _MappingError(
+                f"{value!r} is not a mapping in JSON, such as '{{\"name\": 1}}', with the names in double quotes"
+            ) from error
 
 
 def setting(default: Any, text: str, **metadata: Any) -> Any:

@@ -57,6 +57,8 @@ def objective_weights(given: Any) -> ObjectiveWeights:
         if name not in OBJECTIVE_NAMES:
             nearest = get_close_matches(str(name).lower(), OBJECTIVE_NAMES, n=1)
             hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            if not str(name).isidentifier():  # such as "lumbarclip,polarity"
+                hint = ' Several are given with weights: \'{"lumbarclip": 1, "polarity": 0.5}\'.'
             raise ValueError(f"objectives must be among {', '.join(OBJECTIVE_NAMES)}; got {name!r}.{hint}")
         try:
             weight = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 reads 1e-1 as a string

@@ -101,6 +101,7 @@ def run_report(results: Mapping[str, Any], drawn: Collection[str]) -> str:
         "asked": asked_in_words(unseen),
         "unseen_wordings": unseen,
         "grades_table": grades_table(further),
+        "flipped": any("flip_agreement" in entries for entries in further.values()),
         "retrieval_table": retrieval_table(results["retrieval"]),
         **{name: retrieval_table(entries) if entries else "" for name, entries in of_meaning.items()},
         "probe_metrics_table": metrics_table(probes),
@@ -128,6 +129,7 @@ def run_summary(results: Mapping[str, Any]) -> list[Markdown]:
             _probe_in_words(results),
             _prompts_in_words(results),
             _unseen_in_words(results),
+            _grades_in_words(results["further"]),
             _retrieval_in_words(results),
         )
         if line
@@ -183,6 +185,17 @@ def _unseen_in_words(results: Mapping[str, Any]) -> str:
     """Say what a single unseen wording gives."""
     compared = compared_metrics(results)
     return unseen_in_words(results, _leading(compared)) if compared else ""
+
+
+def _grades_in_words(further: Mapping[str, Mapping[str, Entry]]) -> str:
+    """Say how well prompts tell the grade, and the image beside the texts that it resembles."""
+    found = {name: entries for name in ("prompts", "fusion") if (entries := further.get(f"grade_by/{name}"))}
+    told = [
+        f"by {GRADED_BY[name]}, quadratic kappa {format_entry(entries['quadratic_kappa'])} and accuracy "
+        f"{format_entry(entries['accuracy'])}"
+        for name, entries in found.items()
+    ]
+    return f"Grade {'; '.join(told)}." if told else ""
 
 
 def _retrieval_in_words(results: Mapping[str, Any]) -> str:
@@ -317,9 +330,8 @@ def _other_probes_table(results: Mapping[str, Any], compared: list[str]) -> str:
 
 def grades_table(further: Mapping[str, Mapping[str, Entry]]) -> str:
     """Compare the ways of telling the grade; empty where there are no grades."""
-    rows = {words: further.get(f"grade_by/{name}") for name, words in GRADED_BY.items()}
-    found = {words: entries for words, entries in rows.items() if entries}
-    return systems_table(found, list(next(iter(found.values())))) if found else ""
+    found = {words: entries for name, words in GRADED_BY.items() if (entries := further.get(f"grade_by/{name}"))}
+    return metrics_table(found) if found else ""
 
 
 def _patients_table(results: Mapping[str, Any], compared: list[str]) -> str:

@@ -235,7 +235,7 @@ def test_a_full_disk_behind_standard_output_is_an_error():
     assert (done.returncode, done.stderr) == (2, said)
 
 
-@pytest.mark.parametrize("name", ["accelerate", "httpx2", "onnxscript", "onnx_ir"])
+@pytest.mark.parametrize("name", ["accelerate", "httpx", "httpx2", "onnxscript", "onnx_ir"])
 def test_libraries_do_not_log_each_step(name, monkeypatch):
     monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     run(paint, [])

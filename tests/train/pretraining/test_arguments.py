@@ -82,6 +82,8 @@ def test_merged_keys_may_be_written_over(tmp_path):
         (["--dataset", "d", "--output_dir", "o", "--resume", "--overwrite"], "choose one"),
         (["--dataset", "d", "--output_dir", "o", "--batch_size", "0"], "batch_size must be at least 1; got 0"),
         (["--dataset", "d", "--output_dir", "o", "--objectives", "clap"], "got 'clap'. Did you mean clip"),
+        (["--dataset", "d", "--output_dir", "o", "--objectives", "clip,polarity"], "Several are given with weights"),
+        (["--dataset", "d", "--output_dir", "o", "--objectives", "{clip: 1}"], "'{clip: 1}' is not .*double quotes"),
         (["--dataset", "d", "--output_dir", "o", "--weight_average", "1.0"], "got 1.0"),
         (["--dataset", "d", "--output_dir", "o", "--lora_rank", "-1"], "lora_rank must be at least 0; got -1"),
         (

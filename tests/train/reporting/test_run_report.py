@@ -131,6 +131,22 @@ def test_unseen_wordings_have_a_section_whose_tables_are_tables():
     assert "| unseen wordings " in report.partition("### Unseen wordings")[0]
 
 
+def test_grades_are_told_in_the_summary_in_a_narrow_table_and_in_figures():
+    told = {"quadratic_kappa": entry(0.7, 0.6, 0.8), "accuracy": entry(0.6, 0.5, 0.7)}
+    flipped = told | {"flip_agreement": entry(0.9, 0.8, 1.0), "view_variance": entry(0.1, 0.0, 0.2)}
+    drawn = [*DRAWN, "grade_confusion_prompts.png", "grade_confusion_fusion.png"]
+    for of_prompts, says_flips in ((told, False), (flipped, True)):
+        report = run_report(made(further={"grade_by/prompts": of_prompts, "grade_by/fusion": of_prompts}), drawn)
+        assert "- Grade by prompts, zero-shot, quadratic kappa 0.700 [0.600, 0.800] and accuracy 0.600" in report
+        section = report.partition("## Grades\n")[2].partition("\n## ")[0]
+        header = next(line for line in section.splitlines() if line.startswith("|"))
+        assert [cell.strip() for cell in header.strip("|").split("|")] == [
+            *("metric", "prompts, zero-shot", "image and text fused")
+        ]
+        assert ("mirror image" in section) == says_flips
+        assert all(f"(figures/{name})" in report for name in drawn)
+
+
 def test_prompts_that_no_training_used_are_shown_once():
     results = made()
     asked = {label: {"present": of["present"]} for label, of in results["unseen_wordings"].items()}

@@ -30,6 +30,7 @@ from train.reporting.wordings import MACRO_POLARITY, alike_note, asked_in_words,
 ZERO_SHOT = f"{MODEL}, zero-shot"
 # Rows below it: what one wording gives, by the spread that it is of.
 ONE_WORDING = {"one wording on average": "mean", "the worst wording": "worst"}
+GRADE_ROWS = {"prompts": ZERO_SHOT, "fusion": f"{MODEL}, image and text fused"}  # ways of telling the grade
 SCALED = ("expected_calibration_error", "brier_score")
 IN_SETS = {
     "coverage": "truth in the prediction set",
@@ -46,15 +47,20 @@ def result_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
     compared = list(dict.fromkeys(metric for entries in differences.values() for metric in entries))
     leading = headline_metrics(of_model)
     prompts = {ZERO_SHOT: metrics["zero_shot"]} if metrics["zero_shot"] else {}
-    single, polarity = (metrics["further"].get(group, {}) for group in (SINGLE, POLARITY))
+    further = metrics["further"]
+    single, polarity = (further.get(group, {}) for group in (SINGLE, POLARITY))
     for words, spread in ONE_WORDING.items():
         entries = {name: single[key] for name in leading if (key := spread_name(name, spread)) in single}
         if entries and spread == "mean":  # as the polarity is
             entries |= {MACRO_POLARITY: polarity[MACRO_POLARITY]} if MACRO_POLARITY in polarity else {}
         prompts |= {f"{ZERO_SHOT}, {words}": entries} if entries else {}
+    grade = {name: entries["quadratic_kappa"] for name in GRADE_ROWS if (entries := further.get(f"grade_by/{name}"))}
+    for name, entry in grade.items():
+        prompts[GRADE_ROWS[name]] = {**prompts.get(GRADE_ROWS[name], {}), "grade_quadratic_kappa": entry}
     shown = [*leading, *([MACRO_POLARITY] if polarity and prompts else [])]
     return {
         "headline_table": systems_table({first: of_model, **prompts, **dict(others)}, shown) if leading else "",
+        "fused": "fusion" in grade,
         "baselines": list(metrics["baselines"]),
         "left_out_baselines": left_out_baselines(metrics),
         "all_metrics_table": metrics_table({"linear probe": of_model, "zero-shot": metrics["zero_shot"]}),
@@ -80,7 +86,7 @@ def classifier_tables(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "differences_table": systems_table({"fine-tuned − linear probe": difference}, list(difference)),
         "label_table": counts_table("label", metrics["dataset"]["labels"]),
         **{"baselines": [], "left_out_baselines": {}, "retrieval_table": "", "prompts": {}, "unseen_wordings": {}},
-        **{"asked": "", "wordings_table": "", "polarity_table": ""},
+        **{"asked": "", "fused": False, "wordings_table": "", "polarity_table": ""},
         "undefined": undefined_notes([fine_tuned]),
     }
 

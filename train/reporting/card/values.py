@@ -161,7 +161,7 @@ def _model_values(files: RunFiles) -> dict[str, Any]:
         "projection": config["projection"],
         "projection_dim": config["projection_dim"],
         "image_size": files.processor.get("image_processor", files.processor)["size"]["height"],
-        "max_text_length": files.processor.get("max_length", ""),
+        "max_text_length": files.processor.get("text_kwargs", files.processor).get("max_length", ""),
         "objective": objective_in_words(arguments),
         "lora_rank": arguments.get("lora_rank", 0),
         "lora_towers": arguments.get("lora_towers", []),

@@ -161,7 +161,10 @@ def wordings_chart(
         if entry["value"] is not None:
             _draw_entry(told, entry, row)
     told.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
-    spread.set_xlabel(f"zero-shot, {axis_label}")
+    is_auroc = axis_label == "AUROC"  # chance of shares and F1 depends on the classes
+    if is_auroc:
+        spread.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
+    spread.set_xlabel(f"zero-shot, {axis_label}" + (" (dashed: chance)" if is_auroc else ""))
     told.set(xlabel="polarity accuracy (dashed: chance)", xlim=(-0.02, 1.02))
     for axes, rows, entries in ((spread, by_wording, together), (told, polarity, polarity)):
         axes.set_yticks(range(len(rows)), list(rows))

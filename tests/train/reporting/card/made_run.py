@@ -212,7 +212,7 @@ def made_run(folder: Path, *, start: int = 0, findings: bool = False) -> Path:
         "checkpoint/config.json": made_config(numbers, findings=findings),
         "checkpoint/processor_config.json": {
             "image_processor": {"size": {"height": size, "width": size}},
-            "max_length": numbers.count(),
+            "text_kwargs": {"max_length": numbers.count()},
         },
     }
     for name, content in files.items():

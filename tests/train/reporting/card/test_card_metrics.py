@@ -168,6 +168,26 @@ def test_the_card_says_what_was_asked_and_how_much_the_wording_matters(tmp_path)
     assert "Statement and denial embed alike (cosine): disc bulging 0.999." in front
 
 
+def test_the_card_says_how_well_prompts_tell_the_grade(tmp_path):
+    folder = made_run(tmp_path, findings=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    by_probe = metrics["linear_probe"]["grade_quadratic_kappa"]
+    for at, name in enumerate(("prompts", "fusion")):
+        entry = {**by_probe, "value": 0.7111 + at / 1000}
+        metrics["further"][f"grade_by/{name}"] = {"quadratic_kappa": entry, "accuracy": entry}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    front = str(build_model_card(folder, REPO)).partition("## Results")[2].partition("<details>")[0]
+    (prompts,) = (line for line in front.splitlines() if line.startswith("| LumbarCLIP, zero-shot  "))
+    (fused,) = (line for line in front.splitlines() if line.startswith("| LumbarCLIP, image and text fused "))
+    assert "0.711 [" in prompts and "0.712 [" in fused and "*Image and text fused*: " in front
+
+
+def test_the_card_says_how_long_a_report_may_be(tmp_path):
+    folder = made_run(tmp_path)
+    change(folder, "checkpoint/processor_config.json", text_kwargs={"max_length": 97})
+    assert "reports of at most\n97 tokens" in str(build_model_card(folder, REPO))
+
+
 def test_a_card_of_older_metrics_says_nothing_of_wordings(tmp_path):
     folder = made_run(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -113,7 +113,10 @@ def test_wordings_chart_draws_every_wording_the_worst_and_the_polarity():
     ticks, worst, interval, point, *_ = spread.lines
     np.testing.assert_array_equal(ticks.get_xdata(), [0.8, 0.5, 0.7])
     assert list(worst.get_xdata()) == [0.5] and list(interval.get_xdata()) == [0.6, 0.8]
-    assert list(point.get_xdata()) == [0.7] and len(spread.lines) == 8
+    assert list(point.get_xdata()) == [0.7] and len(spread.lines) == 9
+    assert list(spread.lines[-1].get_xdata()) == [0.5, 0.5] and "chance" in spread.get_xlabel()
+    shares = plots.wordings_chart(by_wording, together, polarity, "share or F1", "title").axes[0]
+    assert len(shares.lines) == 8 and "chance" not in shares.get_xlabel()  # it depends on the classes
     assert [text.get_text() for text in told.get_yticklabels()] == ["mean", "slip"] and len(told.lines) == 3
     for axes in figure.axes:  # nothing is cut off
         extent = axes.xaxis.label.get_window_extent()
