@@ -69,14 +69,14 @@ def experiment_report(results: Mapping[str, Any], drawn: Collection[str]) -> str
             if system["settings"]["system"] in WITHOUT_TEXTS and system["metrics"]
         ],
         "tied": {
-            tables.metric_name(comparison["metric"]): [comparison["first"], *comparison["tied"]]
+            tables.metric_name(comparison["metric"], comparison["group"]): [comparison["first"], *comparison["tied"]]
             for comparison in results["comparisons"]
             if comparison.get("tied")
         },
         "drawn": drawn,
         "comparison_tables": {
-            tables.metric_name(metric): tables.comparison_table(results, metric)
-            for metric in dict.fromkeys(comparison["metric"] for comparison in results["comparisons"])
+            tables.metric_name(metric, group): tables.comparison_table(results, group, metric)
+            for group, metric in dict.fromkeys((entry["group"], entry["metric"]) for entry in results["comparisons"])
         },
         "means_table": means_table,
         "folds_table": folds_table,
@@ -112,7 +112,7 @@ def experiment_summary(results: Mapping[str, Any]) -> list[Markdown]:
     lines = [_lead_in_words(results), _best_baseline_in_words(results)]
     others = [e for e in results["comparisons"] if e["to"] == "best" and e["metric"] != headline["metric"]]
     highest = [
-        f"{tables.metric_name(e['metric'])}: {escape_markdown(e['first'])}, "
+        f"{tables.metric_name(e['metric'], e['group'])}: {escape_markdown(e['first'])}, "
         f"{format_entry(tables.metric_of(results['systems'][e['first']], e['group'], e['metric']))}"
         for e in others
     ]

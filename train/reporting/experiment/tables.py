@@ -32,9 +32,17 @@ HEADS = ("linear", "nonlinear")
 MAX_REASON = 300
 
 
-def metric_name(metric: str) -> str:
-    """Name a compared metric."""
-    return METRIC_NAMES.get(metric, readable(metric))
+def metric_name(metric: str, group: str = "") -> str:
+    """Name a compared metric; the same metric of the grade has several groups, by what reads the grade.
+
+    Example:
+        >>> metric_name("quadratic_kappa"), metric_name("accuracy", "grade_by/fusion")
+        ('quadratic kappa of the grade', 'accuracy of the grade by image and text fused')
+    """
+    graded_by = GRADED_BY.get(group.removeprefix("grade_by/"))
+    if graded_by is None:
+        return METRIC_NAMES.get(metric, readable(metric))
+    return f"{readable(metric)} of the grade by {graded_by}"
 
 
 def everything(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,13 +83,14 @@ def headline_table(results: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
-def comparison_table(results: Mapping[str, Any], metric: str) -> str:
+def comparison_table(results: Mapping[str, Any], group: str, metric: str) -> str:
     """Compare each system and baseline with the reference, and with the highest system if that is another one.
 
     A row gives a compared metric of a system, and for each comparison the difference, its p-value, and the p-value
     after Holm's correction.
     """
-    found = {entry["to"]: entry for entry in results["comparisons"] if entry["metric"] == metric}
+    of_metric = [entry for entry in results["comparisons"] if (entry["group"], entry["metric"]) == (group, metric)]
+    found = {entry["to"]: entry for entry in of_metric}
     reference = {
         title: e for to in ("systems", "baselines") if to in found for title, e in found[to]["differences"].items()
     }
@@ -89,8 +98,7 @@ def comparison_table(results: Mapping[str, Any], metric: str) -> str:
     if "best" in found and found["best"]["first"] not in compared:
         of_baselines = found.get("baselines of the best", {"differences": {}})
         compared[found["best"]["first"]] = {**found["best"]["differences"], **of_baselines["differences"]}
-    group = next(iter(found.values()), results["headline"])["group"]
-    header, rows = ["system", metric_name(metric)], []
+    header, rows = ["system", metric_name(metric, group)], []
     for first in compared:
         header += [f"{first} − system", "p", "p after Holm"]
     for title, system in everything(results).items():
@@ -287,13 +295,13 @@ def fold_tables(results: Mapping[str, Any]) -> tuple[str, str]:
     if not folds:
         return "", ""
     headline = results["headline"]
-    groups = {headline["metric"]: headline["group"]}
-    groups |= {entry["metric"]: entry["group"] for entry in results["comparisons"]}
+    compared = [(entry["group"], entry["metric"]) for entry in (headline, *results["comparisons"])]
+    names = {(group, metric): metric_name(metric, group) for group, metric in compared}
     means = {title: system.get("mean_over_folds", {}) for title, system in everything(results).items()}
     rows = [
         [
             SYSTEM_NAMES.get(title, title),
-            *(format_mean(of.get(group, {}).get(metric), len(folds)) for metric, group in groups.items()),
+            *(format_mean(of.get(group, {}).get(metric), len(folds)) for group, metric in names),
         ]
         for title, of in means.items()
     ]
@@ -302,7 +310,7 @@ def fold_tables(results: Mapping[str, Any]) -> tuple[str, str]:
         for fold in folds
     ]
     header = ["fold", *(f"{split} images (patients)" for split in folds[0]["num_rows"])]
-    return markdown_table(["system", *map(metric_name, groups)], rows), markdown_table(header, sizes)
+    return markdown_table(["system", *names.values()], rows), markdown_table(header, sizes)
 
 
 def format_mean(entry: Mapping[str, Any] | None, num_folds: int) -> str:

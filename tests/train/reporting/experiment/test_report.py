@@ -192,7 +192,33 @@ def test_the_highest_stands_beside_the_reference_with_its_baselines():
 
 
 def table_lines(results):
-    return comparison_table(results, "macro_f1").splitlines()
+    return comparison_table(results, HEADLINE, "macro_f1").splitlines()
+
+
+def test_metrics_of_one_name_have_a_table_and_a_column_each(whole):
+    results = json.loads(json.dumps(whole))
+    sizes = {"train": 16, "validation": 4, "test": 4}
+    results["dataset"]["folds"] = [{"fold": 0, "num_rows": sizes, "num_patients": sizes}] * 2
+    groups = {"grade/unprojected": 0.7, "grade_by/prompts": 0.4, "grade_by/fusion": 0.5}
+    mean = {"standard_deviation": None, "n": 2}
+    for group, value in groups.items():
+        entry = {"value": value, "low": value, "high": value, "n": 9}
+        for title in ("LumbarCLIP 64", "MedCLIP"):
+            metrics = results["systems"][title]
+            metrics["metrics"][group] = {"quadratic_kappa": entry}
+            metrics.setdefault("mean_over_folds", {})[group] = {"quadratic_kappa": {"value": value, **mean}}
+        of_pair = compared("best", "MedCLIP", **{"LumbarCLIP 64": pair(value)})
+        results["comparisons"].append({**of_pair, "group": group, "metric": "quadratic_kappa", "num_comparisons": 1})
+    report = experiment_report(results, [])
+    named = ["quadratic kappa of the grade", "quadratic kappa of the grade by prompts, zero-shot"]
+    named.append("quadratic kappa of the grade by image and text fused")
+    for name, value in zip(named, groups.values(), strict=True):
+        table = report.split(f"\n{name[0].upper()}{name[1:]}:\n")[1].strip().split("\n\n")[0]
+        assert f"| {value:.3f} [{value:.3f}, {value:.3f}] |" in " ".join(table.split())
+        assert f"{name}: MedCLIP, {value:.3f}" in report
+    header = next(line for line in report.split("\n## Folds\n")[1].splitlines() if line.startswith("| system"))
+    assert [cell.strip() for cell in header.strip("|").split("|")][-3:] == named
+    assert table_row(report, "Folds", "MedCLIP")[-3:] == [f"{value:.3f}" for value in groups.values()]
 
 
 def test_a_single_system_is_listed_without_comparison():
