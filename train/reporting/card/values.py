@@ -131,7 +131,7 @@ def card_values(files: RunFiles, repo_id: str) -> dict[str, Any]:
             **experiment,
             "where": describe_dataset(experiment["dataset"]),
             "start_warning": start_warning(experiment["dataset"].get("start")),
-            "table": comparison_table(experiment, experiment["headline"]["metric"]),
+            "table": comparison_table(experiment, **{of: experiment["headline"][of] for of in ("metric", "group")}),
         },
         "training": _training_values(files),
         "energy": energy,
