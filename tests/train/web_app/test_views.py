@@ -26,7 +26,7 @@ from train.web_app.answer_words import (
     verdict_lines,
     wording_rows,
 )
-from train.web_app.answers import StudyAnswer, seen_slice
+from train.web_app.answers import StudyAnswer, question_prompts, seen_slice
 from train.web_app.examples import EXAMPLES, example_study, example_upload
 from train.web_app.explanations import METHODS
 from train.web_app.pictures import headline_html, message_html
@@ -160,7 +160,8 @@ def test_an_own_finding_is_said_to_be_uncalibrated(reader, slice_):
     view = view_slice(reader, None, slice_, finding="stenosis")
     assert "Not calibrated" in view.own_notes[0]
     assert [row[0] for row in view.own] == ["More like “present”", "More like “absent”"]
-    assert view.own[1][2] == "No stenosis. There is no stenosis. No evidence of stenosis."
+    _, denials = question_prompts(reader.processor, "stenosis")
+    assert view.own[1][2] == " ".join(denials) and "No spinal canal stenosis present." in denials
     assert view.subject == "stenosis"
 
 
