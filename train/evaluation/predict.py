@@ -33,7 +33,7 @@ from train.evaluation.protocols.probe_inputs import check_features, rows_to_lear
 from train.evaluation.protocols.probe_losses import PROBE_LOSSES
 from train.evaluation.protocols.retrieval import retrieval_predictions
 from train.evaluation.protocols.wordings import unseen_predictions
-from train.evaluation.protocols.zero_shot import zero_shot_logits, zero_shot_predictions
+from train.evaluation.protocols.zero_shot import first_prompt_predictions, zero_shot_logits, zero_shot_predictions
 from train.evaluation.questions import as_label_probabilities, logits_as_questions, unseen_wordings
 from train.evaluation.statistics.metrics import Array
 from train.evaluation.targets import SPLITS, Targets, have_labels
@@ -164,7 +164,8 @@ def predict_labels(encoded: Encoded, targets: TargetsBySplit, training_set: Trai
     predictions["patient_attention"] = attention_pooling(features, targets, PROBE_SEED)
 
     prompts = encoded.stated, encoded.denied, encoded.inverse_temperature, test
-    predictions |= zero_shot_predictions(encoded.image_embeds, *prompts)
+    for of_prompts in (zero_shot_predictions, first_prompt_predictions):
+        predictions |= of_prompts(encoded.image_embeds, *prompts)
     if encoded.unseen_stated:
         unseen = encoded.unseen_stated, encoded.unseen_denied, encoded.inverse_temperature, test
         predictions |= unseen_predictions(encoded.image_embeds, *unseen)

@@ -63,7 +63,7 @@ def unseen_predictions(
         Shape (N, K W).
     """
     together = zero_shot_predictions(image_embeds, stated, denied, inverse_temperature, targets)
-    predictions = {name.replace("zero_shot", UNSEEN): array for name, array in together.items() if "first" not in name}
+    predictions = {name.replace("zero_shot", UNSEEN): array for name, array in together.items()}
     for name, wordings, shift in ((STATED, stated, 0), (DENIED, denied, 1)):
         chosen = [
             wordings[label][ten_wordings(len(wordings[label]), shift=k + shift)]

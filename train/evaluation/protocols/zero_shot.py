@@ -1,8 +1,8 @@
 """Zero-shot classification: similarity of an image to sentences that state a class, no training on the task.
 
 The mean embedding of several sentences is the classifier of a class. On the five folds of the SPIDER discs (demo-sized
-towers) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence of each class instead of
-the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
+towers, the paper's loss alone) that gave a macro AUROC of 0.76; a single sentence 0.63 to 0.73, the nearest sentence of
+each class instead of the mean 0.72, and sentences that name the level of the row ("... at L4/L5.") 0.65.
 
 Shapes: N rows, K labels, D width of the shared space. Prompts are embeddings by label, shape (prompts, D); `stated`
 ones state the label, `denied` ones deny it and are used for findings only.
@@ -90,22 +90,34 @@ def zero_shot_predictions(
     inverse_temperature: float,
     targets: Targets,
 ) -> dict[str, Array]:
-    """Predict the labels of images from all prompts, and from the first of each statement.
+    """Predict the labels of images from all prompts together.
 
     Returns:
-        `zero_shot`, probabilities; `zero_shot_margins` and `zero_shot_first_margins` of findings, or
-        `zero_shot_first`, probabilities, of exclusive classes. Shape (N, K) each.
+        `zero_shot`, probabilities, and `zero_shot_margins` of findings. Shape (N, K) each.
     """
-    first_stated, first_denied = ({name: of[:1] for name, of in prompts.items()} for prompts in (stated, denied))
     logits = zero_shot_logits(image_embeds, stated, denied, inverse_temperature, targets)
     if targets.exclusive:
-        first = zero_shot_logits(image_embeds, first_stated, first_denied, inverse_temperature, targets)
-        return {"zero_shot": softmax(logits, axis=1), "zero_shot_first": softmax(first, axis=1)}
-    return {
-        "zero_shot": expit(logits),
-        "zero_shot_margins": zero_shot_margins(image_embeds, stated, denied, targets),
-        "zero_shot_first_margins": zero_shot_margins(image_embeds, first_stated, first_denied, targets),
-    }
+        return {"zero_shot": softmax(logits, axis=1)}
+    margins = zero_shot_margins(image_embeds, stated, denied, targets)
+    return {"zero_shot": expit(logits), "zero_shot_margins": margins}
+
+
+def first_prompt_predictions(
+    image_embeds: Array,
+    stated: Mapping[str, Array],
+    denied: Mapping[str, Array],
+    inverse_temperature: float,
+    targets: Targets,
+) -> dict[str, Array]:
+    """Predict the labels of images from the first prompt of each statement.
+
+    Returns:
+        `zero_shot_first`, probabilities of exclusive classes, or `zero_shot_first_margins` of findings. Shape (N, K).
+    """
+    first_stated, first_denied = ({name: of[:1] for name, of in prompts.items()} for prompts in (stated, denied))
+    predicted = zero_shot_predictions(image_embeds, first_stated, first_denied, inverse_temperature, targets)
+    name = "" if targets.exclusive else "_margins"
+    return {f"zero_shot_first{name}": predicted[f"zero_shot{name}"]}
 
 
 def zero_shot_measures(predictions: Mapping[str, Array], targets: Targets, which: str) -> dict[str, Measure]:

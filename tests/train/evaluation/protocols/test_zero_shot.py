@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from train.evaluation.protocols.zero_shot import (
+    first_prompt_predictions,
     prompt_ensemble,
     prompts_asked,
     zero_shot_margins,
@@ -25,7 +26,8 @@ def test_ensemble_of_nothing_is_refused(prompts):
 
 
 def values(images, stated, denied, factor, targets, which="zero_shot"):
-    predictions = zero_shot_predictions(images, stated, denied, factor, targets)
+    predict = zero_shot_predictions if which == "zero_shot" else first_prompt_predictions
+    predictions = predict(images, stated, denied, factor, targets)
     return {name: measure.value() for name, measure in zero_shot_measures(predictions, targets, which).items()}
 
 
