@@ -29,6 +29,12 @@ class Upsampling:
         """Rows of an epoch."""
         return int(self.rows_of_class.sum())
 
+    @property
+    def draws(self) -> NDArray[np.float64]:
+        """How often an epoch draws each row, on average. Shape (R,)."""
+        share = self.rows_of_class / np.maximum(np.bincount(self.class_of_row, minlength=len(self.rows_of_class)), 1)
+        return share[self.class_of_row]
+
     def draw(self, random: np.random.Generator) -> Indices:
         """Draw the rows of an epoch: those of a class equally often, give or take one.
 

@@ -205,6 +205,15 @@ def plan_batches(
     return EpochBatches(texts * len(dataset), batch_size, seed, process_index, num_processes, upsampling, ids)
 
 
+def draws_of_pairs(dataset: Dataset, training_set: TrainingSet) -> Tensor | None:
+    """Tell how often an epoch draws each pair, with any of its texts, on average, (R,); None: all alike."""
+    classes = classes_to_balance(dataset) if "upsample" in training_set.balance else None
+    if classes is None:
+        return None
+    draws = training_set.upsampling(classes).draws.reshape(training_set.texts_per_pair, len(dataset))
+    return torch.from_numpy(draws.sum(axis=0)).float()
+
+
 def classes_to_balance(dataset: Dataset) -> NDArray[np.bool_] | None:
     """Return the classes that upsampling balances (R, K): the paper's pair if each row has one of it, else all labels.
 

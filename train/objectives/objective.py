@@ -99,13 +99,15 @@ class Pairs:
 class TrainingTargets:
     """What the training split teaches: `labels`, `classes`, `states`, `grades` as in `Pairs`, of R pairs.
 
-    `findings` are the F names of the states, `grade_names` the scale, lowest first, and `num_counterfactuals` the pairs
-    whose report has a counterfactual. None, empty and 0 where no objective asks, or the data have none.
+    `draws` says how often an epoch draws each pair, (R,); None: once. `findings` are the F names of the states,
+    `grade_names` the scale, lowest first, and `num_counterfactuals` the pairs whose report has a counterfactual. None,
+    empty and 0 where no objective asks, or the data have none.
     """
 
     labels: Tensor | None = None
     classes: Tensor | None = None
     states: Tensor | None = None
+    draws: Tensor | None = None
     findings: Sequence[str] = ()
     grades: Tensor | None = None
     grade_names: Sequence[str] = ()

@@ -40,8 +40,8 @@ def polarity_loss(
 
     over the known states K, with statements $t^+$ and denials $t^-$ of finding k. The weights $w = 1 / 2p_k$ of present
     and $1 / 2(1 - p_k)$ of absent findings, at most 20, balance them by the prevalence $p_k$: the threshold between
-    them is then a margin of 0, at which zero-shot decides, however rare the finding is. Each pair of wordings has a loss
-    of its own, since a user asks in one: the loss of their mean leaves each one free to shift.
+    them is then a margin of 0, at which zero-shot decides, however rare the finding is. Each pair of wordings has a
+    loss of its own, since a user asks in one: the loss of their mean leaves each one free to shift.
 
     Args:
         image_embeds: Unit length. Shape (N, D).
@@ -49,7 +49,7 @@ def polarity_loss(
             (F, 2, W, D).
         inverse_temperature: $s = 1 / \tau$, > 0. Scalar.
         states: 1 present, 0 absent, negative: nothing is known, which changes nothing. Shape (N, F).
-        prevalence: Share of the training pairs with a known state that show the finding. Shape (F,). Findings with a
+        prevalence: Share of the drawn pairs with a known state that show the finding. Shape (F,). Findings with a
             share of 0 or 1 are left out: there is nothing to tell apart.
 
     Returns:
@@ -109,8 +109,9 @@ class PolarityObjective(Objective):
     ) -> None:
         super().__init__(model, targets, settings)
         assert targets.states is not None
-        counts = (targets.states >= 0).sum(dim=0)
-        prevalence = (targets.states == 1).sum(dim=0) / counts.clamp(min=1)
+        draws = torch.ones(len(targets.states)) if targets.draws is None else targets.draws
+        drawn = draws @ (targets.states >= 0).to(draws)  # of each finding, how many states of it an epoch shows
+        prevalence = draws @ (targets.states == 1).to(draws) / torch.where(drawn > 0, drawn, 1)
         self.register_buffer("prevalence", prevalence, persistent=False)
         self.left_out = [
             name for name, learned in zip(targets.findings, told_apart(targets.states), strict=True) if not learned

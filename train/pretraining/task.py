@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPProcessor
 from train.checkpoints.checkpoint import load_checkpoint
 from train.data.batch_sampler import EpochBatches, TrainingSet
-from train.data.loaders import PairedRows, class_names, grade_names, plan_batches, text_and_patient_ids
+from train.data.loaders import PairedRows, class_names, draws_of_pairs, grade_names, plan_batches, text_and_patient_ids
 from train.data.provenance import DataFacts
 from train.data.statement_banks import grade_bank, grade_scale, statement_bank
 from train.data.text_cache import TEXT_FEATURES, TextCache
@@ -105,7 +105,10 @@ class PretrainingTask(Task):
                 "there is nothing to learn. To contrast pairs without classes, set --target_columns none (with "
                 "--objectives lumbarclip) or --objectives clip; or label the data."
             )
-        trained = join_with_objective(args, self.model, self.processor, self.train_rows)
+        draws = None
+        if "states" in inputs_of(args.objectives):
+            draws = draws_of_pairs(self.dataset["train"], TrainingSet.of(vars(args)))
+        trained = join_with_objective(args, self.model, self.processor, self.train_rows, draws)
         if args.freeze:
             trained.text_cache = self.text_cache = collect_texts(trained, self.train_rows, self.validation_rows)
             trained.train(trained.training)
@@ -222,9 +225,13 @@ def build_rows(
 
 
 def join_with_objective(
-    args: PretrainArguments, model: LumbarCLIPModel, processor: LumbarCLIPProcessor, rows: PairedRows
+    args: PretrainArguments,
+    model: LumbarCLIPModel,
+    processor: LumbarCLIPProcessor,
+    rows: PairedRows,
+    draws: Tensor | None = None,
 ) -> ModelWithObjective:
-    """Join a model with the objectives of a run, which learn from these training rows.
+    """Join a model with the objectives of a run, which learn from these training rows, drawn so often in an epoch.
 
     Raises:
         ValueError: If the rows lack what an objective learns from.
@@ -233,6 +240,7 @@ def join_with_objective(
         labels=rows.labels,
         classes=rows.targets.get("classes"),
         states=rows.targets.get("states"),
+        draws=draws,
         findings=rows.finding_names,
         grades=rows.targets.get("grades"),
         grade_names=rows.grade_names,

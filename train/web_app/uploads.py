@@ -17,7 +17,7 @@ from data_scripts.imaging.dicom import SliceHeader, is_dicom, read_headers, read
 from data_scripts.imaging.images import MAX_PIXELS, SeveralFramesError, UnusableImageError, grey_8bit, read_image
 from modeling_lumbarclip.image_processing_lumbarclip import MAX_SIDE
 
-MIN_SIDE = 32  # pixels; a slice has hundreds, and a thumbnail shows no disc
+MIN_SIDE = 8  # pixels; a slice has hundreds, a crop of one disc may be 8 high
 MAX_SHOWN_SIDE = 768  # pixels; a large radiograph is held, and sent to the browser, at this size
 MAX_FRAMES = 300  # per upload
 MAX_READ_PIXELS = 2 * MAX_PIXELS  # of all its frames

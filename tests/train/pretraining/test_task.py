@@ -16,7 +16,7 @@ from modeling_lumbarclip import LumbarCLIPConfig, LumbarCLIPModel
 from modeling_lumbarclip.losses_lumbarclip import soft_contrastive_loss_dense
 from tests.conftest import TINY_TEXT
 from train.data.batch_sampler import TrainingSet
-from train.data.loaders import plan_batches, target_classes
+from train.data.loaders import draws_of_pairs, plan_batches, target_classes
 from train.data.statement_banks import trained_wordings
 from train.experiments.spec import ExperimentArguments, plan_runs
 from train.objectives import OBJECTIVES, ModelWithObjective, ObjectiveSettings, TrainingTargets, build_objective
@@ -85,6 +85,33 @@ def join(objectives, rows):
     config = LumbarCLIPConfig(vision_config=TINY_RESNET, text_config=TINY_TEXT, projection_dim=8)
     args = PretrainArguments(dataset="tiny", output_dir="run", objectives=objectives)
     return join_with_objective(args, LumbarCLIPModel(config), rows.processor, rows)
+
+
+def test_polarity_weighs_findings_by_what_an_epoch_draws(splits, tiny_processor):
+    """Else a finding that upsampling repeats would be balanced twice."""
+    rare = splits["train"].map(lambda row, index: {"labels": [int(index % 4 == 0)]}, with_indices=True)
+    args = PretrainArguments(
+        dataset="tiny", output_dir="run", objectives="polarity", balance=["upsample"], text_pooling="mean"
+    )
+    draws = draws_of_pairs(rare, TrainingSet.of(vars(args)))
+    rows, _ = build_rows(args, {"train": rare, "validation": rare}, tiny_processor, show_progress=False)
+    prevalences = [
+        join_with_objective(
+            args,
+            LumbarCLIPModel(LumbarCLIPConfig(vision_config=TINY_RESNET, text_config=TINY_TEXT, projection_dim=8)),
+            tiny_processor,
+            rows,
+            of_draws,
+        )
+        .objective.terms["polarity"]
+        .prevalence.tolist()
+        for of_draws in (None, draws)
+    ]
+    drawn = plan_batches(rare, TrainingSet.of(vars(args)), 4, seed=0)
+    assert len(drawn) * 4 == pytest.approx(draws.sum().item(), abs=4)
+    assert prevalences[0] == pytest.approx([0.75, 0.25], abs=0.06) and prevalences[1] == pytest.approx(
+        [0.5, 0.5], abs=0.02
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
