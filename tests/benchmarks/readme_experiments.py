@@ -101,6 +101,7 @@ def asked_columns(metric: str) -> dict[str, tuple[str, str]]:
         "SD of wordings": (SINGLE, spread_name(metric, "standard_deviation")),
         "worst wording": (SINGLE, spread_name(metric, "worst")),
         "polarity accuracy": (POLARITY, "polarity_accuracy"),
+        "polarity, all wordings": (POLARITY, "polarity_accuracy_together"),
     }
 
 

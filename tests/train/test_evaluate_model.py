@@ -98,6 +98,7 @@ def test_writes_metrics_report_and_figures(tiny_model, tiny_processor, tiny_data
     assert all(-1 <= cosine <= 1 for cosine in results["statement_cosines"].values())
     assert results["further"]["polarity"].keys() == {
         "polarity_accuracy",
+        "polarity_accuracy_together",
         "polarity_accuracy/LBP",
         "polarity_accuracy/No Finding",
     }

@@ -19,7 +19,11 @@ from train.evaluation.statistics.spreads import (
 )
 from train.reporting.tables import Entry, format_entry, readable, reasons_once
 
-MACRO_POLARITY = "polarity_accuracy"
+MACRO_POLARITY, POLARITY_TOGETHER = "polarity_accuracy", "polarity_accuracy_together"
+OVER_FINDINGS = {
+    MACRO_POLARITY: "mean over the findings",
+    POLARITY_TOGETHER: "mean over the findings, all wordings together",
+}
 
 
 def wordings_table(results: Mapping[str, Any]) -> Markdown:
@@ -47,7 +51,7 @@ def polarity_table(results: Mapping[str, Any]) -> Markdown:
     entries, cosines = results["further"].get(POLARITY, {}), results.get("statement_cosines", {})
     rows = [
         [
-            "mean over the findings" if name == MACRO_POLARITY else name.partition("/")[2],
+            OVER_FINDINGS.get(name, name.partition("/")[2]),
             format_entry(entry),
             f"{cosines[label]:.3f}" if (label := name.partition("/")[2]) in cosines else "",
         ]
@@ -75,7 +79,9 @@ def unseen_in_words(results: Mapping[str, Any], metric: str) -> str:
     )
     accuracy: Entry | None = polarity.get(MACRO_POLARITY)
     if accuracy and accuracy["value"] is not None:
-        line += f" Polarity accuracy, statement against denial: {format_entry(accuracy)} (chance: one half)."
+        line += f" Polarity accuracy, statement against denial: {format_entry(accuracy)} (chance: one half)"
+        together = polarity.get(POLARITY_TOGETHER)
+        line += f", by all ten together {format_entry(together)}." if together else "."
     return line
 
 

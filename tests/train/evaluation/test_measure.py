@@ -63,7 +63,8 @@ def test_the_protocols_of_a_run(asked):
     single, polarity = further["zero_shot/single_wordings"], further["polarity"]
     assert list(single)[:3] == [f"macro_auroc_{spread}" for spread in ("mean", "standard_deviation", "worst")]
     assert {"auroc_mean/bulge", "auroc_worst/stenosis"} <= set(single)
-    assert list(polarity) == ["polarity_accuracy", *(f"polarity_accuracy/{name}" for name in asked[1].label_names)]
+    macro = ["polarity_accuracy", "polarity_accuracy_together"]
+    assert list(polarity) == [*macro, *(f"polarity_accuracy/{name}" for name in asked[1].label_names)]
     # Here the checkpoint asks by the unseen wordings.
     assert further["zero_shot/unseen"] == measure(*asked, FEW)["zero_shot"]
 

@@ -172,17 +172,21 @@ def polarity_measures(predictions: Mapping[str, Array], targets: Targets) -> dic
     label counts as absent, as in every metric of labels.
 
     Returns:
-        `polarity_accuracy`, the mean over the defined findings without `No Finding`; `polarity_accuracy/LABEL`.
+        `polarity_accuracy`, the mean over the defined findings without `No Finding`; `polarity_accuracy_together`, the
+        same of the mean similarity over all wordings, as zero-shot asks; `polarity_accuracy/LABEL` of single wordings.
     """
-    said = (wording_margins(predictions, targets) > 0).mean(axis=0)  # share of the wordings; (N, K)
+    margins = wording_margins(predictions, targets)
+    said = (margins > 0).mean(axis=0)  # share of the wordings; (N, K)
+    together = (margins.mean(axis=0) > 0).astype(float)
     reasons = reasons_without_rows(targets)
     defined = [k for k in targets.findings if k not in reasons]
     measure = partial(Measure, patient_ids=targets.patient_ids)
     macro = partial(metrics.mean_over_findings, metrics.presence_balanced_accuracy)
     measures = {
-        "polarity_accuracy": measure(macro, [targets.labels[:, defined], said[:, defined]])
+        name: measure(macro, [targets.labels[:, defined], choices[:, defined]])
         if defined
         else undefined_measure(targets, "; ".join(reasons.values()) or "no label is a finding")
+        for name, choices in (("polarity_accuracy", said), ("polarity_accuracy_together", together))
     }
     for k, name in enumerate(targets.label_names):
         measures[f"polarity_accuracy/{name}"] = (

@@ -235,6 +235,7 @@ def wordings_table(results: Mapping[str, Any]) -> str:
         (SINGLE, spread): "SD of wordings",
         (SINGLE, worst): "worst wording",
         (POLARITY, "polarity_accuracy"): "polarity accuracy",
+        (POLARITY, "polarity_accuracy_together"): "polarity accuracy, all wordings",
     }
     systems = {title: system for title, system in results["systems"].items() if UNSEEN in system["metrics"]}
     rows = [

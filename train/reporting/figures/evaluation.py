@@ -30,6 +30,7 @@ from train.reporting.figures.plots import (
 )
 from train.reporting.run_report import GRADE_KAPPAS, GRADED_BY, compared_metrics, describe_dataset, probe_metrics
 from train.reporting.tables import readable
+from train.reporting.wordings import OVER_FINDINGS
 
 GALLERY_QUERIES, GALLERY_DEPTH = 4, 5
 
@@ -132,7 +133,7 @@ def _wordings(predictions: Predictions, targets: Targets, results: Mapping[str, 
     return wordings_chart(
         {words: [of_wording[metric].value() for of_wording in groups] for metric, words in rows.items()},
         {words: together[metric] for metric, words in rows.items()},
-        {name.partition("/")[2] or "mean over the findings": entry for name, entry in polarity.items()},
+        {OVER_FINDINGS.get(name, name.partition("/")[2]): entry for name, entry in polarity.items()},
         "share, F1 or AUROC" if targets.exclusive else "AUROC",
         f"Zero-shot in {NUM_WORDINGS} wordings that no training used\n{where}",
     )

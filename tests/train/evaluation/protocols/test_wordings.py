@@ -136,7 +136,9 @@ def test_wordings_that_disagree_are_averaged(make_targets):
     said = np.array([2, 7, 0])[:, None] > np.arange(10)
     predictions = {STATED: said * 1.0, DENIED: np.full((3, 10), 0.5)}
     expected = (np.mean([0.2, 0.7]) + 1.0) / 2
-    assert polarity_measures(predictions, targets)["polarity_accuracy"].value() == pytest.approx(expected)
+    measures = polarity_measures(predictions, targets)
+    assert measures["polarity_accuracy"].value() == pytest.approx(expected)
+    assert measures["polarity_accuracy_together"].value() == (np.mean([0, 1]) + 1.0) / 2
 
 
 def test_what_the_rows_do_not_define_says_so(make_targets):

@@ -141,7 +141,7 @@ def test_unseen_wordings_are_told_with_the_spread_over_seeds(made, metric):
     metrics = results["systems"]["LumbarCLIP"]["metrics"]
     asked = [metrics["zero_shot/unseen"][metric]]
     asked += [metrics["zero_shot/single_wordings"][f"{metric}_{s}"] for s in ("mean", "standard_deviation", "worst")]
-    asked.append(metrics["polarity"]["polarity_accuracy"])
+    asked += [metrics["polarity"][name] for name in ("polarity_accuracy", "polarity_accuracy_together")]
     cells = [
         "{value:.3f} [{low:.3f}, {high:.3f}] ± {standard_deviation_of_seeds:.3f}".format(**entry) for entry in asked
     ]
