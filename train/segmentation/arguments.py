@@ -1,7 +1,7 @@
 """The settings of training for segmentation: a YAML file, overridden on the command line."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import JsonMapping, setting
 from train.checkpoints.packaged_towers import describe_packaged
@@ -44,8 +44,8 @@ class ModelArguments(shared.TowerArguments):
 
     checkpoint: str = setting(
         "",
-        "Start from the towers of this LumbarCLIP checkpoint, a folder or Hub id, instead of vision and text. Its "
-        "tokenizer and image size override the settings.",
+        "Start from the towers and the tokenizer of this LumbarCLIP checkpoint, a folder or Hub id, instead of vision "
+        "and text.",
     )
     cross_attention: Literal["patch", "none"] = setting(
         "patch",
@@ -53,6 +53,9 @@ class ModelArguments(shared.TowerArguments):
         "none: the same decoder without texts.",
     )
     decoder_widths: list[int] = setting([], "Channels of the decoder, coarse to fine; empty: the model's default.")
+    image_size: int = setting(
+        0, "Side of the square image, in pixels; timm transformers are built for it. 0: the checkpoint's, or 224."
+    )
     prompts: JsonMapping = setting(
         JsonMapping(), 'Texts that ask for a class, in place of its name: \'{"disc": "the intervertebral discs"}\'.'
     )
@@ -65,6 +68,22 @@ class OptimisationArguments(shared.OptimisationArguments):
 
     loss: Literal["cross_entropy", "dice", "dice_ce", "tversky", "focal_tversky", "pid_tversky"] = setting(
         "dice_ce", "Loss to minimise, see train/objectives/segmentation.py."
+    )
+    false_negative_weight: float | None = setting(
+        None, "b of the Tversky losses, a = 1 - b; where pid_tversky starts. Default: 0.7, or 0.5 for pid_tversky."
+    )
+    gamma: float | None = setting(
+        None, "Exponent of 1 - TI in the Tversky losses. Default: 0.75 for focal_tversky, else 1."
+    )
+    pid_gains: list[float] = setting(
+        [0.5, 0.1, 0.1], "Gains Kp, Ki, Kd of pid_tversky, which moves b after each epoch; zeros leave it."
+    )
+    pid_limits: list[float] = setting([0.2, 0.8], "Lowest and highest b of pid_tversky.")
+    pid_run: str = setting(
+        "", "Ablation of pid_tversky: tversky or focal_tversky takes the weights of the run in this folder."
+    )
+    pid_schedule: Literal["average", "shuffled"] = setting(
+        "average", "How it takes them. average: fixed, each class's average. shuffled: its epochs in random order."
     )
     epochs: int = setting(50, "Maximum number of passes over the training images.")
     batch_size: int = setting(8, "Images per step in each process.")
@@ -94,8 +113,13 @@ class FinetuneSegmentationArguments(
             ValueError: If a setting is out of range, or contradicts another.
         """
         super().__post_init__()
-        self.check_at_least(1, "num_resamples", "image_size")
-        self.check_at_least(0, "patch_size")
+        self.check_at_least(1, "num_resamples")
+        self.check_at_least(0, "patch_size", "image_size")
+        if any(width < 1 for width in self.decoder_widths):
+            raise ValueError(f"decoder_widths counts channels, at least 1 each; got {self.decoder_widths}.")
+        from train.objectives.segmentation import SegmentationLossSettings  # torch
+
+        SegmentationLossSettings(**self.loss_settings()).check(self.loss)
         if not 0 <= self.contrast_inversion <= 1:
             raise ValueError(f"contrast_inversion is a share of the images, in [0, 1]; got {self.contrast_inversion}.")
         if self.contrast_inversion and not self.augment:
@@ -111,6 +135,13 @@ class FinetuneSegmentationArguments(
             )
         if not self.checkpoint:
             describe_packaged(vars(self))  # or raises
+
+    def loss_settings(self) -> dict[str, Any]:
+        """Return the fields of `SegmentationLossSettings`."""
+        names = ("false_negative_weight", "gamma", "pid_schedule", "seed")
+        gains, limits = tuple(self.pid_gains), tuple(self.pid_limits)
+        given = {name: getattr(self, name) for name in names}
+        return given | {"pid_gains": gains, "pid_limits": limits, "pid_run": self.pid_run or None}
 
     def is_pretrained(self, tower: str) -> bool:
         """Whether the tower `vision` or `text` starts from weights that were trained before."""
