@@ -97,6 +97,7 @@ class ReadOptions:
     raw: Path | None  # folder of the raw studies; None for a source that draws its own
     seed: int = 0  # for whatever a source draws: pixels, wordings
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
+    plane: str = "axial"  # of the slices that a source draws; those of files have their own
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
     slices: str | None = None  # of each volume, see `imaging.volumes.chosen_slices`; None: the source's default

@@ -31,6 +31,7 @@ GLOSSARY = [
 ENTRIES = {
     *(Path("train") / f"{name}.py" for name in ("export", "verify", "publish")),
     *(Path("train") / f"{name}.py" for name in ("pretrain", "finetune_classification", "evaluate_model")),
+    Path("train/finetune_segmentation.py"),
     *(Path("train") / f"{name}.py" for name in ("compare_systems", "explain", "encode")),
     *(Path("data_scripts") / f"{name}.py" for name in ("build", "audit", "deidentify", "paraphrase")),
     *(Path("data_scripts") / f"{name}.py" for name in ("parse_reports", "publish_dataset")),

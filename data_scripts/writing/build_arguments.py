@@ -44,6 +44,9 @@ class BuildArguments:
     )
     seed: int = setting(0, "Seed of the splits, of the order of shards, and of what a source draws.")
     num_patients: int | None = setting(None, f"Patients to draw (synthetic source only); default {NUM_DRAWN_PATIENTS}.")
+    plane: Literal["axial", "sagittal"] | None = setting(
+        None, "Plane of the slices to draw (synthetic source only); default axial. The patients are the same."
+    )
     labels: Literal["findings", "paper"] = setting(
         "findings",
         "Classes of a row. findings: those of the source. paper: the pair of the LumbarCLIP paper, LBP or No Finding, "
@@ -142,6 +145,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
+    if args.plane is not None and not about.draws_patients:
+        raise ValueError(f"the source {args.source} takes slices as they were scanned; leave --plane out")
     if args.crops is not None and not about.cuts_crops:
         raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
     if args.slices is not None and not about.reads_volumes and args.crops is None:

@@ -84,6 +84,7 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         raw=args.raw,
         seed=args.seed,
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
+        plane=args.plane or "axial",
         notes=args.notes,
         num_proc=args.num_proc,
         slices=args.slices,

@@ -1,1 +1,1 @@
-"""The segmentation system: arguments, data, task, evaluation."""
+"""The segmentation system: arguments, data, variation, task, evaluation."""
