@@ -175,14 +175,16 @@ def test_a_saved_model_reloads_alone_and_is_no_dual_encoder(model, tiny_processo
     script = """
 import sys, torch
 from transformers import AutoModelForSemanticSegmentation
+folder, pixels, logits = sys.argv[1:]
 model, report = AutoModelForSemanticSegmentation.from_pretrained(
-    "segmenter", trust_remote_code=True, output_loading_info=True)
+    folder, trust_remote_code=True, output_loading_info=True)
 assert type(model).__module__.startswith("transformers_modules."), type(model)
 assert not any(report.values()), report
 with torch.no_grad():
-    print((model.eval()(torch.load("pixels.pt")).logits - torch.load("logits.pt")).abs().max().item())
+    print((model.eval()(torch.load(pixels)).logits - torch.load(logits)).abs().max().item())
 """
-    assert float(last_line(script, folder=tmp_path)) < 1e-5
+    paths = [tmp_path / name for name in ("segmenter", "pixels.pt", "logits.pt")]
+    assert float(last_line(script, *paths, folder=tmp_path)) < 1e-5
     for load in (AutoModel, LumbarCLIPModel):
         with pytest.raises(ValueError, match="holds a segmentation model.*AutoModelForSemanticSegmentation"):
             load.from_pretrained(tmp_path / "segmenter")
