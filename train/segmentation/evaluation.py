@@ -16,6 +16,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from data_scripts.records import PSEUDO_MASK
 from data_scripts.system.whole_files import write_json, write_text
+from modeling_lumbarclip.geometry_lumbarclip import padding
 from train.checkpoints.onnx_export import weights_sha256
 from train.data.provenance import DataFacts
 from train.evaluation import METRICS
@@ -121,16 +122,23 @@ def score_split(model: nn.Module, processor: Any, data: "SegmentationData", spli
 
 
 def score_limit(processor: Any, data: "SegmentationData", split: str) -> Predictions:
-    """Score the true masks, scaled to the model's size and back: what its resolution allows."""
-    image_processor = getattr(processor, "image_processor", processor)
+    """Score the true masks, scaled to the model's size and back: what its resolution allows.
+
+    Each class is scaled on its own, smoothly as an image is, since a model's logits may lie between classes, too.
+    """
+    images = getattr(processor, "image_processor", processor)
 
     def scaled() -> Iterator[Array]:
         for row in range(len(data.rows[split])):
-            truth = data.mask(split, row)
-            labels = image_processor.process_masks([truth])  # (1, S, S)
-            labels = torch.where(labels == IGNORED, 0, labels)
-            logits = nn.functional.one_hot(labels, len(data.class_names)).movedim(-1, 1).float()
-            yield from _on_original_grid(processor, logits, [truth.shape])
+            truth = torch.from_numpy(data.mask(split, row)).long()
+            of_classes = nn.functional.one_hot(truth.masked_fill(truth == IGNORED, 0), len(data.class_names))
+            shown = of_classes.movedim(-1, 0)[None].float()  # (1, K, H, W)
+            if images.do_pad_to_square:
+                shown = nn.functional.pad(shown, padding(shown))
+            if images.do_resize:
+                size = (images.size["height"], images.size["width"])
+                shown = nn.functional.interpolate(shown, size=size, mode="bilinear", antialias=True)
+            yield from _on_original_grid(processor, shown, [tuple(truth.shape)])
 
     return _score(scaled(), data, split)
 
