@@ -234,7 +234,7 @@ def _plan_run(experiment: ExperimentArguments, title: str, entry: Any, seed: int
             Path(experiment.out) / RUNS / run_name(_earlier(where, title, other, experiment), seed, fold)
         )
     try:  # through the parser of the command line, because YAML 1.1 reads 1e-4 as a string
-        arguments = parse_arguments(known, [], defaults=merged)
+        arguments: Any = parse_arguments(known, [], defaults=merged)
     except (ValueError, TypeError, ArgumentError) as error:
         raise ValueError(f"{where} cannot be run: {error}") from error
     if system.kind == "pretraining" and system.trained and system.objective not in arguments.objectives:

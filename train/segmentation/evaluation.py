@@ -97,7 +97,7 @@ def evaluate_segmentation(
     if cases:
         figures = {"cases.png": case_figure(cases, scored_classes(scores), f"Segmentation\n{where}"), **figures}
     (output_dir / METRICS).unlink(missing_ok=True)
-    write_scores(output_dir / PREDICTIONS, in_fold(scores, np.arange(len(rows)), 0), patients, sources)
+    write_scores(output_dir / PREDICTIONS, in_fold(scores, np.arange(len(rows)), 0), patients, sources.tolist())
     save_figures(figures, output_dir)
     write_text(output_dir / REPORT, segmentation_report(results, figures))
     write_json(output_dir / METRICS, results)  # last: if it exists, so do the others
@@ -138,7 +138,7 @@ def score_limit(processor: Any, data: "SegmentationData", split: str) -> Predict
             if images.do_resize:
                 size = (images.size["height"], images.size["width"])
                 shown = nn.functional.interpolate(shown, size=size, mode="bilinear", antialias=True)
-            yield from _on_original_grid(processor, shown, [tuple(truth.shape)])
+            yield from _on_original_grid(processor, shown, [(truth.shape[0], truth.shape[1])])
 
     return _score(scaled(), data, split)
 
