@@ -106,7 +106,8 @@ def tversky_loss(
     if gamma <= 0 or smooth <= 0:
         raise ValueError(f"gamma and smooth must be above 0; got {gamma} and {smooth}.")
     true_positives, false_positives, false_negatives = overlap
-    errors = (1 - false_negative_weights) * false_positives + false_negative_weights * false_negatives
+    b = torch.as_tensor(false_negative_weights).to(true_positives)
+    errors = (1 - b) * false_positives + b * false_negatives
     losses = errors / (true_positives + errors + smooth)  # 1 - TI
     return (losses if gamma == 1 else losses.clamp(min=MIN_LOSS) ** gamma).mean()
 

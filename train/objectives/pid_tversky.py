@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from train.checkpoints.checkpoint import CHECKPOINT
 from train.objectives.overlap import Overlap
-from train.training.history import read_history
+from train.training.history import ERROR, WEIGHT, read_history
 
 logger = logging.getLogger(__name__)
-
-WEIGHT, ERROR = "fn_weight/", "error/"  # of a class, in the history of a run
 
 
 class Gains(NamedTuple):
@@ -159,8 +157,8 @@ class ClassWeights(nn.Module):
     def _warn(self, is_measured: Tensor) -> None:
         if left_out := int(self.steps_left_out):
             logger.warning(
-                "%d steps of this epoch had NaN or infinite counts, which the class weights leave out: check the "
-                "loss, or train in full precision.",
+                "%d of the steps of this epoch had NaN or infinite counts, which the class weights leave out: check "
+                "the loss, or train in full precision.",
                 left_out,
             )
         for name, measured in zip(self.class_names, is_measured.tolist(), strict=True):
