@@ -32,6 +32,7 @@ from train.evaluation.protocols.segmentation import (
 from train.evaluation.statistics.bootstrap import Resampling, as_entries, estimates_of
 from train.evaluation.statistics.metrics import Array, Floats
 from train.evaluation.statistics.overlap import IGNORED
+from train.reporting.figures.controller import controller_chart, has_controller
 from train.reporting.figures.segmentation import Case, case_figure, image_dice_chart
 from train.reporting.figures.style import save_figures
 from train.reporting.run_report import describe_dataset
@@ -96,6 +97,8 @@ def evaluate_segmentation(
     figures: dict[str, Figure] = {"image_dice.png": image_dice_chart(scores, f"Dice of each image\n{where}")}
     if cases:
         figures = {"cases.png": case_figure(cases, scored_classes(scores), f"Segmentation\n{where}"), **figures}
+    if has_controller(history):
+        figures["controller.png"] = controller_chart(history, f"Weights of the loss\n{where}")
     (output_dir / METRICS).unlink(missing_ok=True)
     write_scores(output_dir / PREDICTIONS, in_fold(scores, np.arange(len(rows)), 0), patients, sources.tolist())
     save_figures(figures, output_dir)

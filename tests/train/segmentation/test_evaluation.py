@@ -78,7 +78,7 @@ def made_data(num_patients=4, wrong=(), spacing=0.5, pseudo=0):
 def evaluated(data, processor, folder):
     args = SimpleNamespace(batch_size=3, num_resamples=20, seed=0, dataset="data/drawn")
     facts = SimpleNamespace(leak_stamp=None)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return evaluate_segmentation(Reader(), processor, data, args, facts, folder)
 
 
@@ -116,6 +116,20 @@ def test_a_run_leaves_metrics_scores_report_and_worst_cases_first(processor, tmp
     assert "figures/cases.png" in report and report.index("drawn/4") < report.index("drawn/0")
     assert "pixels of the stored image" not in report
     assert {path.name for path in (tmp_path / "run/figures").glob("*.png")} == {"cases.png", "image_dice.png"}
+
+
+def test_the_weights_of_an_adaptive_loss_are_drawn(processor, tmp_path):
+    folder = tmp_path / "run"
+    lines = [
+        {"update": e, "epoch": e, "validation_loss": 0.5}
+        | {f"{name}/{of}": 0.5 for name in ("error", "fn_weight") for of in NAMES[1:]}
+        for e in (1, 2)
+    ]
+    folder.mkdir()
+    (folder / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    evaluated(made_data(), processor, folder)
+    assert (folder / "figures/controller.png").exists()
+    assert "figures/controller.png" in (folder / "report.md").read_text()
 
 
 def test_without_spacing_distances_are_called_pixels(processor, tmp_path):

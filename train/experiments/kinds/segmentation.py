@@ -40,7 +40,11 @@ class Segmentation(Kind):
     asks_labels: ClassVar[bool] = False
 
     def measurable(self, rows: Dataset) -> Dataset:
-        """Select the rows with a mask that an expert drew."""
+        """Select the rows with a mask that an expert drew.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if "mask" not in rows.column_names:
             raise ValueError("The dataset has no masks: build it with masks, such as those of spider or lsma_pqr.")
         stored = rows.cast_column("mask", Image(decode=False)).select_columns("mask")
@@ -48,6 +52,11 @@ class Segmentation(Kind):
         if (origin := rows.features.get("mask_origin")) is not None:
             pseudo = origin.str2int(PSEUDO_MASK)
             kept &= np.array([value != pseudo for value in rows["mask_origin"][:]], dtype=bool)
+        if not kept.any():
+            raise ValueError(
+                "A split has no mask that an expert drew: build the dataset from masks, with enough patients for each "
+                "split. Nothing is measured on pseudo-masks."
+            )
         return rows if kept.all() else rows.select(np.flatnonzero(kept))
 
     def learn(self, run: ExperimentRun, fold: Fold, accelerator: Accelerator) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -33,6 +33,8 @@ class UNet(nn.Module):
     Raises:
         ValueError: If MONAI is not installed.
     """
+
+    main_input_name: ClassVar[str] = "pixel_values"  # as models of transformers say
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()

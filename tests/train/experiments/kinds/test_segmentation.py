@@ -171,5 +171,5 @@ def test_a_dataset_without_masks_is_named(tiny_dataset_folder, tmp_path):
         settings=SETTINGS,
         systems={"A": {"system": "segmentation"}},
     )
-    with pytest.raises(ValueError, match="no row"):
+    with pytest.raises(ValueError, match="A split has no mask that an expert drew"):
         open_experiment_data(arguments, False)
