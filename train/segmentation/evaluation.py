@@ -133,7 +133,7 @@ def score_limit(processor: Any, data: "SegmentationData", split: str) -> Predict
 
     def scaled() -> Iterator[Array]:
         for row in range(len(data.rows[split])):
-            truth = torch.from_numpy(data.mask(split, row)).long()
+            truth = torch.tensor(data.mask(split, row), dtype=torch.long)
             of_classes = nn.functional.one_hot(truth.masked_fill(truth == IGNORED, 0), len(data.class_names))
             shown = of_classes.movedim(-1, 0)[None].float()  # (1, K, H, W)
             if images.do_pad_to_square:
