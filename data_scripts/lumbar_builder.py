@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict
 from datasets.utils.metadata import MetadataConfigs
@@ -29,8 +30,10 @@ from data_scripts.privacy.protection import scrub
 from data_scripts.records import (
     LEVELS,
     LUMBAR_SPINE,
+    MASK_ORIGINS,
     PLANES,
     SEQUENCES,
+    SOURCE_MASK,
     SPLITS,
     Exclusion,
     Record,
@@ -62,6 +65,8 @@ def dataset_features(info: SourceInfo) -> datasets.Features:
             "slice_spacing_mm": datasets.Value("float32"),
             "disc_height_mm": datasets.Value("float32"),
             "mask": datasets.Image(),
+            "mask_classes": datasets.List(datasets.ClassLabel(names=list(info.mask_names))),
+            "mask_origin": datasets.ClassLabel(names=list(MASK_ORIGINS)),
             "source": datasets.Value("string"),
         }
     )
@@ -77,7 +82,14 @@ def load_pixels(record: Record, info: SourceInfo) -> tuple[Image.Image, Image.Im
     image.info = {fact: loaded.info.get(fact) is True for fact in (ORIENTATION_STATED, WINDOW_REPLACED)}
     if record.load_mask is None:
         return image, None
-    return image, class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
+    mask = class_indices(record.load_mask(), image.size, num_classes=len(info.mask_names))
+    marked = _marked_classes(record, info)
+    for index in np.unique(np.asarray(mask)).tolist():
+        if index and marked and index not in marked:
+            raise UnusableImageError(
+                f"mask contains class {index} ({info.mask_names[index]}), which it should not mark"
+            )
+    return image, mask
 
 
 def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Image.Image | None) -> dict[str, Any]:
@@ -87,7 +99,15 @@ def encode_record(record: Record, info: SourceInfo, image: Image.Image, mask: Im
         "rephrasings": list(record.rephrasings),
         "labels": None if record.labels is None else sorted(set(record.labels), key=info.label_names.index),
         "mask": None if mask is None else {"bytes": png_bytes(mask), "path": None},
+        "mask_classes": None if mask is None else _marked_classes(record, info),
+        "mask_origin": None if mask is None else SOURCE_MASK,
     }
+
+
+def _marked_classes(record: Record, info: SourceInfo) -> list[int] | None:
+    """Return the indices of the classes that a record's mask marks; None if the source does not name classes."""
+    names = info.mask_names[1:] if record.mask_classes is None else record.mask_classes
+    return sorted(map(info.mask_names.index, names)) if info.mask_names else None
 
 
 @dataclass

@@ -30,6 +30,13 @@ KNEE = "knee"
 
 SPLITS = ("train", "validation", "test")
 
+BACKGROUND = "background"  # class 0 of every mask
+
+# Who drew a mask. Pseudo-masks are computed from the image and its report: no truth to measure a model by.
+SOURCE_MASK = "source"
+PSEUDO_MASK = "pseudo"
+MASK_ORIGINS = (SOURCE_MASK, PSEUDO_MASK)
+
 MAX_SLICE_INDEX = 99_999  # thinner stacks than any scanner makes
 
 NUM_DRAWN_PATIENTS = 400  # for a source that draws its own
@@ -90,12 +97,14 @@ class ReadOptions:
     raw: Path | None  # folder of the raw studies; None for a source that draws its own
     seed: int = 0  # for whatever a source draws: pixels, wordings
     num_patients: int = NUM_DRAWN_PATIENTS  # to draw; sources that read files take all they find
+    plane: str = "axial"  # of the slices that a source draws; those of files have their own
     notes: Path | None = None  # file of the written reports, if it is not in `raw`
     num_proc: int = 1  # processes that may read at once
-    slices: str = "all"  # of each volume, see `imaging.volumes.chosen_slices`
+    slices: str | None = None  # of each volume, see `imaging.volumes.chosen_slices`; None: the source's default
     license: str | None = None  # licence of the user's own data, as `SourceAbout.license`; None if not stated
     crops: str | None = None  # what to cut out of volumes: `discs`; None for whole slices
     context_mm: float = 0.0  # margin around a crop
+    mask_names: tuple[str, ...] = ()  # classes of the user's own masks, background first
 
     def raw_folder(self, content: str) -> Path:
         """Return `raw`; raise a ValueError that names the expected content if it is not a folder."""
@@ -120,6 +129,9 @@ class Record:
     study_id: str  # pseudonym of one examination
     source: str  # dataset and file, unique: the record's identity in `build_report.json`
     load_mask: Callable[[], Image.Image] | None = None  # 8-bit class indices (mode `L`), same size as the image
+    # Classes that the mask marks wherever they are in the image, among the source's `mask_names` but for the
+    # background. Others were not looked for: where the mask is 0, they may be. None: all of them.
+    mask_classes: tuple[str, ...] | None = None
     rephrasings: tuple[str, ...] = ()  # other wordings of the same facts
     # Classes present, each among the source's `label_names`; empty if it has none of them; None: not labelled.
     labels: tuple[str, ...] | None = None
@@ -160,6 +172,7 @@ class SourceAbout:
     may_be_shared: bool = True  # its licence lets a built dataset be shared
     draws_patients: bool = False  # it draws `--num_patients` patients
     reads_volumes: bool = False  # it takes `--slices` of each volume
+    has_own_masks: bool = False  # its masks are the user's own: `--mask_names` names their classes
     reads_notes: bool = False  # its written reports may lie elsewhere, at `--notes`
     cuts_crops: bool = False  # it cuts what `--crops` names out of its volumes
     labels_from: Literal["source", "reports", "grades"] = "source"  # `grades`: its reports were composed from them, too
@@ -221,6 +234,7 @@ def record_problem(record: Record, info: SourceInfo) -> str | None:
         *(("label", label, info.label_names) for label in record.labels or ()),
         ("grade", record.grade, info.grade_names),
         ("split", record.split, SPLITS),
+        *(("mask class", name, info.mask_names[1:]) for name in record.mask_classes or ()),
     ]
     for column, value, allowed in allowed_values:
         if value is not None and value not in allowed:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from .image_processing_lumbarclip import LumbarCLIPImageProcessor
     from .modeling_lumbarclip import LumbarCLIPModel, LumbarCLIPOutput
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification
+    from .modeling_lumbarclip_segmentation import LumbarCLIPForSemanticSegmentation
     from .processing_lumbarclip import LumbarCLIPProcessor
 
 __all__ = [
     "LumbarCLIPConfig",
     "LumbarCLIPForImageClassification",
+    "LumbarCLIPForSemanticSegmentation",
     "LumbarCLIPImageProcessor",
     "LumbarCLIPModel",
     "LumbarCLIPOutput",
@@ -29,7 +31,8 @@ __all__ = [
 def register_auto_classes() -> list[ModuleType]:
     """Register LumbarCLIP with the Auto classes, which then ignore the code of checkpoints; return the modules."""
     names = ("configuration", "image_processing", "processing", "modeling")
-    modules = (*(f"{name}_lumbarclip" for name in names), "modeling_lumbarclip_classification")
+    heads = ("classification", "segmentation")
+    modules = (*(f"{name}_lumbarclip" for name in names), *(f"modeling_lumbarclip_{head}" for head in heads))
     return [importlib.import_module(f"{__name__}.{module}") for module in modules]  # each registers its class
 
 

@@ -11,11 +11,14 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 PROJECTIONS = ("none", "linear", "nonlinear")
 TEXT_POOLINGS = ("cls", "mean", "last")
+CROSS_ATTENTIONS = ("patch", "none")
 CLASSIFIER = "LumbarCLIPForImageClassification"
+SEGMENTER = "LumbarCLIPForSemanticSegmentation"
 # `register_for_auto_class` keeps one Auto class for each of ours; these are the others.
 AUTO_MAP = {
     "AutoModelForZeroShotImageClassification": "modeling_lumbarclip.LumbarCLIPModel",
     "AutoModelForImageClassification": f"modeling_lumbarclip_classification.{CLASSIFIER}",
+    "AutoModelForSemanticSegmentation": f"modeling_lumbarclip_segmentation.{SEGMENTER}",
 }
 # By task: our pipeline and the Auto class of its model. transformers' own pipelines would turn a 16-bit slice white,
 # use prompts for photographs, and not truncate long reports.
@@ -24,6 +27,7 @@ PIPELINES = {
     "image-feature-extraction": ("LumbarCLIPImageFeaturePipeline", "AutoModel"),
     "feature-extraction": ("LumbarCLIPTextFeaturePipeline", "AutoModel"),
     "image-classification": ("LumbarCLIPImageClassificationPipeline", "AutoModelForImageClassification"),
+    "image-segmentation": ("LumbarCLIPSegmentationPipeline", "AutoModelForSemanticSegmentation"),
 }
 
 # Settings that make transformers run code or read files outside the checkpoint; then arguments of timm that do.
@@ -221,6 +225,12 @@ class LumbarCLIPConfig(PreTrainedConfig):
         class_temperatures: Divisor of each class's logits in `LumbarCLIPForImageClassification`, fitted on validation
             patients. Exclusive classes share one temperature, repeated K times. None before fitting.
         class_temperatures_fitted_on: Their `weights`, as in `ZeroShotCalibration.fitted_on`.
+        cross_attention: In `LumbarCLIPForSemanticSegmentation`: `patch`, each patch reads the words of a prompt; or
+            `none`, one map for each class without texts.
+        decoder_widths: Channels of its decoder from the coarsest to the finest scale. A tower with more scales repeats
+            the first, one with fewer leaves out the first.
+        segmentation_prompts: Texts of its classes but the background, in the order of `id2label`, for `patch`.
+        segmentation_prompt_ids: Their tokens, without padding: `processor.segmentation_prompts` makes both.
         scope: `Scope` as a dict: what these weights were trained on. Images unlike that get no answer. None if unknown.
 
     Raises:
@@ -252,6 +262,10 @@ class LumbarCLIPConfig(PreTrainedConfig):
     class_text_width: int = 0
     class_temperatures: list[float | int] | None = None
     class_temperatures_fitted_on: dict[str, Any] | None = None
+    cross_attention: str = "patch"
+    decoder_widths: list[int] | tuple[int, ...] = (64, 48, 32, 24, 16, 8)
+    segmentation_prompts: list[str] | None = None
+    segmentation_prompt_ids: list[list[int]] | None = None
     scope: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -279,6 +293,23 @@ class LumbarCLIPConfig(PreTrainedConfig):
     def is_classifier(self) -> bool:
         """Whether the checkpoint is a `LumbarCLIPForImageClassification`, without a text tower."""
         return CLASSIFIER in (self.architectures or ())
+
+    @property
+    def is_segmenter(self) -> bool:
+        """Whether the checkpoint is a `LumbarCLIPForSemanticSegmentation`."""
+        return SEGMENTER in (self.architectures or ())
+
+    def check_has_projections(self) -> None:
+        """Raise ValueError if the checkpoint has a head in place of the projections of `LumbarCLIPModel`."""
+        if self.is_classifier:
+            raise ValueError(
+                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
+            )
+        if self.is_segmenter:
+            raise ValueError(
+                "This checkpoint holds a segmentation model without projections: load it with "
+                "AutoModelForSemanticSegmentation."
+            )
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
@@ -329,6 +360,29 @@ class LumbarCLIPConfig(PreTrainedConfig):
             raise ValueError(
                 f"class_temperatures needs a positive number for each of the {self.num_labels} classes; got "
                 f"{temperatures}. Fit them again, or set them to None."
+            )
+
+    def validate_segmentation(self) -> None:
+        """Check decoder and prompts of a segmentation model."""
+        if self.cross_attention not in CROSS_ATTENTIONS:
+            raise ValueError(
+                f"cross_attention must be one of {', '.join(CROSS_ATTENTIONS)}; got {self.cross_attention!r}."
+            )
+        if not self.decoder_widths or not all(type(width) is int and width > 0 for width in self.decoder_widths):
+            raise ValueError(f"decoder_widths are positive whole numbers, coarse to fine; got {self.decoder_widths}.")
+        texts, ids = self.segmentation_prompts, self.segmentation_prompt_ids
+        if texts is None and ids is None:
+            return
+        if not texts or not ids or len(texts) != len(ids) or not all(ids):
+            raise ValueError(
+                "segmentation_prompts needs one text for each class but the background, and segmentation_prompt_ids "
+                f"its tokens; got {texts} and {ids}. processor.segmentation_prompts(names) makes both."
+            )
+        vocabulary_size = getattr(self.text_config, "vocab_size", None) or math.inf
+        if unknown := [token for prompt in ids for token in prompt if not 0 <= token < vocabulary_size]:
+            raise ValueError(
+                f"segmentation_prompt_ids has the token {unknown[0]}; the text tower embeds {vocabulary_size}. Make "
+                "the prompts with the tokenizer of this text tower."
             )
 
     def validate_scope(self) -> None:

@@ -30,6 +30,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import logging
 
 from .configuration_lumbarclip import LumbarCLIPConfig
+from .geometry_lumbarclip import WithGeometry, padding
 
 logger = logging.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class LumbarCLIPImageProcessorKwargs(ImagesKwargs, total=False):
     do_window_eight_bit: bool
 
 
-class LumbarCLIPImageProcessor(TorchvisionBackend):
+class LumbarCLIPImageProcessor(WithGeometry, TorchvisionBackend):
     """Window, pad to a square, resize, repeat grey to three channels, normalise.
 
     Takes PIL images of any mode, arrays and tensors, (H, W), (1, H, W), (3, H, W), (4, H, W) or channels last, of any
@@ -123,25 +124,6 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             raise ValueError("The list of images is empty. Pass an image, or a list of at least one.")
         return images
 
-    def unpad_maps(self, maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Undo padding and resizing, so that maps fit the original image.
-
-        The maps (..., h, w) cover the square that the model saw, such as those of `model.grad_cam(...)`; the size is
-        the height and width of the original image, upright. Returns (..., height, width), bilinear between cells.
-
-        Example:
-            >>> LumbarCLIPImageProcessor().unpad_maps(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), (2, 4))
-            tensor([[0.5000, 0.7500, 1.2500, 1.5000],
-                    [1.5000, 1.7500, 2.2500, 2.5000]])
-        """
-        height, width = image_size
-        side_rows, side_columns = (max(image_size), max(image_size)) if self.do_pad_to_square else image_size
-        top, left = (side_rows - height) // 2, (side_columns - width) // 2  # as `_padding` does
-        # Axis by axis, without the padding: the full square of a long image may not fit in memory.
-        rows = _interpolation(maps.shape[-2], side_rows).to(maps)[top : top + height]
-        columns = _interpolation(maps.shape[-1], side_columns).to(maps)[left : left + width]
-        return rows @ maps @ columns.T
-
     def process_image(  # type: ignore[override]  # the rest of the arguments is passed on
         self,
         image: Any,
@@ -165,7 +147,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
             pixels = self._resize_padded(pixels, size, resample)
         else:
             if do_pad_to_square:
-                pixels = F.pad(pixels, _padding(pixels))
+                pixels = F.pad(pixels, padding(pixels))
             if do_resize:
                 pixels = self.resize(pixels[None], size=size, resample=resample)[0]
         return pixels.expand(channels, -1, -1).contiguous()
@@ -181,7 +163,7 @@ class LumbarCLIPImageProcessor(TorchvisionBackend):
 
         On a CPU, torch resizes eight bits along the rows first and rounds in between, as is done here.
         """
-        left, right, top, bottom = _padding(image)
+        left, right, top, bottom = padding(image)
         blocks = [
             self.resize(
                 F.pad(block, (left, right))[None], SizeDict(height=block.shape[-2], width=size.width), resample
@@ -477,19 +459,6 @@ def _window(image: Tensor) -> Tensor:
             low, high = float(finite.min()), float(finite.max())
     scaled = (values - float(low)) * (255 / max(float(high) - float(low), 1e-6))
     return scaled.nan_to_num(0.0, 255.0, 0.0).clamp(0, 255).round().to(torch.uint8)
-
-
-def _padding(image: Tensor) -> tuple[int, int, int, int]:
-    """Count the columns left and right and the rows above and below that make an image square."""
-    height, width = image.shape[-2:]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    return left, side - width - left, top, side - height - top
-
-
-def _interpolation(size: int, new_size: int) -> Tensor:
-    """Return the matrix of linear interpolation from `size` to `new_size` values."""
-    return F.interpolate(torch.eye(size)[None], size=new_size, mode="linear")[0].T
 
 
 LumbarCLIPImageProcessor.register_for_auto_class()

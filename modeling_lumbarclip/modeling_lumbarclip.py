@@ -32,6 +32,7 @@ from .towers_lumbarclip import (
     count_batches_once,
     hidden_width,
     inner_tokens,
+    keep_attention,
     load_tower,
     load_vision_tower,
     pooled_text,
@@ -46,6 +47,7 @@ from .vision_tower_lumbarclip import output_width, patch_features, pooled_image
 if TYPE_CHECKING:
     # transformers reads the imports in this file, and copies the imported files next to the weights.
     from .modeling_lumbarclip_classification import LumbarCLIPForImageClassification  # noqa: F401
+    from .modeling_lumbarclip_segmentation import LumbarCLIPForSemanticSegmentation  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
@@ -212,7 +214,7 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
     Weights are random, but those of towers that are given; `from_vision_text_pretrained` loads pretrained ones.
 
     Raises:
-        ValueError: If timm does not know the vision architecture, or the configuration is a classifier's.
+        ValueError: If timm does not know the vision architecture, or the configuration is that of another head.
 
     Source:
         LumbarCLIP, arXiv 2509.20813, section 3.3.
@@ -234,16 +236,11 @@ class LumbarCLIPModel(WithMaps, LumbarCLIPPreTrainedModel):
         text_model: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(config)
-        if config.is_classifier:
-            raise ValueError(
-                "This checkpoint holds a classifier without a text tower: load it with AutoModelForImageClassification."
-            )
+        config.check_has_projections()
         self.vision_model = build_tower(config.vision_config) if vision_model is None else vision_model
         self.text_model = build_tower(config.text_config) if text_model is None else text_model
         for tower in self._towers():
-            # A configuration made around a tower's clears its attention, which then heeds neither padding nor order.
-            if tower.config._attn_implementation is None:
-                tower.config._attn_implementation = tower.get_correct_attn_implementation(None)
+            keep_attention(tower)
         check_text_pooling(self.text_model, config.text_pooling)
         vision_width, text_width = output_width(self.vision_model), hidden_width(self.text_model)
         if config.projection == "none" and vision_width != text_width:

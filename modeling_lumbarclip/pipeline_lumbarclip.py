@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -17,6 +19,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
 from transformers.pipelines.image_classification import ImageClassificationPipeline
 from transformers.pipelines.image_feature_extraction import ImageFeatureExtractionPipeline
+from transformers.pipelines.image_segmentation import ImageSegmentationPipeline
 from transformers.pipelines.zero_shot_image_classification import ZeroShotImageClassificationPipeline
 from transformers.utils import ModelOutput, logging
 
@@ -31,7 +34,7 @@ from .calibration_lumbarclip import (
     zero_shot_logits,
 )
 from .configuration_lumbarclip import PIPELINES, CalibratedQuestion, ZeroShotCalibration
-from .image_processing_lumbarclip import read_image
+from .image_processing_lumbarclip import read_image, to_eight_bits
 from .scope_lumbarclip import joined_reasons
 
 logger = logging.get_logger(__name__)
@@ -343,6 +346,94 @@ class LumbarCLIPImageClassificationPipeline(_ReadsImages, ImageClassificationPip
         entries = super().postprocess(model_outputs, function_to_apply, top_k)
         reason = joined_reasons(outside, reason)
         return entries if reason is None else [{**entry, "reason": reason} for entry in entries]
+
+
+class LumbarCLIPSegmentationPipeline(_ReadsImages, ImageSegmentationPipeline):  # type: ignore[misc]
+    """Segment an image with a fine-tuned `LumbarCLIPForSemanticSegmentation`; refuse other models.
+
+    Returns an entry for each class, or for each of the `prompts` that are asked in their place: `label`, `mask`, a PIL
+    image of the size of the original, 255 inside, `score`, the mean probability inside the mask, or None if it is
+    empty, and `reason`, None. `header` and `score_outside_scope` work as in `LumbarCLIPZeroShotPipeline`; an image
+    outside the scope gets a single entry with the reason, whose `label`, `mask` and `score` are None. For research use
+    only.
+    """
+
+    _load_processor = None  # a checkpoint without texts may have only its image processor
+    processor: Any
+
+    def __init__(self, *, model: Any, **kwargs: Any) -> None:
+        if not model.config.is_segmenter:
+            raise ValueError(
+                "This checkpoint has no decoder for segmentation, and a new one would draw at random: fine-tune it "
+                "with train/finetune_segmentation.py. If you have trained the decoder in this process, save the model "
+                "first."
+            )
+        super().__init__(model=model, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        timeout: float | None = None,
+        prompts: list[str] | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool | None = None,
+        **unknown: Any,
+    ) -> Any:
+        _check_known(self, unknown, "prompts, header, score_outside_scope, timeout")
+        options = {"prompts": prompts, "header": header, "score_outside_scope": score_outside_scope}
+        postprocess = {name: value for name, value in options.items() if value is not None}
+        if prompts is None:
+            return {} if timeout is None else {"timeout": timeout}, {}, postprocess
+        if isinstance(prompts, str) or not len(prompts):
+            raise ValueError(f"prompts must be a list of texts, such as ['the spinal canal']; got {prompts!r}.")
+        if getattr(self.processor, "tokenizer", None) is None:
+            raise ValueError(
+                "prompts need a checkpoint with a text tower, and its processor: this one segments "
+                f"{', '.join(self.model.config.id2label.values())} alone, or was made without processor=."
+            )
+        texts = self.processor(text=list(prompts), return_tensors="pt").to(self.device)
+        return {} if timeout is None else {"timeout": timeout}, dict(texts), postprocess
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
+        """Make `pixel_values`, and keep the size of the image."""
+        image = read_image(image, timeout)
+        inputs = super().preprocess(image)
+        return inputs | {"target_size": _size_of(image)}
+
+    def _forward(self, model_inputs: Any, **texts: Tensor) -> ModelOutput:  # type: ignore[override]
+        size = model_inputs.pop("target_size")
+        output = self.model(**model_inputs, **texts)
+        return ModelOutput(logits=output.logits, features=output.image_features, target_size=size)
+
+    def postprocess(  # type: ignore[override]
+        self,
+        model_outputs: Any,
+        prompts: list[str] | None = None,
+        header: Mapping[str, str] | None = None,
+        score_outside_scope: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Turn logits into masks, or into the reason why there are none."""
+        outside = self._outside(model_outputs["features"], header)
+        if outside and not score_outside_scope:
+            return [{"score": None, "label": None, "mask": None, "reason": outside}]
+        maps = self.image_processor.unpad_maps(model_outputs["logits"][0].float(), model_outputs["target_size"])
+        probabilities, classes = maps.softmax(dim=0), maps.argmax(dim=0)
+        names = self.model.config.id2label
+        labels = [names[0], *(prompts or [names[index] for index in range(1, len(names))])]
+        entries = []
+        for index, label in enumerate(labels):
+            inside = classes == index
+            score = probabilities[index][inside].mean().item() if inside.any() else None
+            mask = Image.fromarray(inside.numpy(force=True).astype(np.uint8) * 255)
+            entries.append({"score": score, "label": label, "mask": mask, "reason": outside})
+        return entries[1:]
+
+
+def _size_of(image: Any) -> tuple[int, int]:
+    """Return height and width of an image that `read_image` returned."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    pixels = to_eight_bits(image)
+    return pixels.shape[-2], pixels.shape[-1]
 
 
 def offer_pipelines() -> None:

@@ -1,7 +1,7 @@
 """Processor of LumbarCLIP: image processor, tokenizer, and zero-shot prompts."""
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import ge, gt, le, lt
 from typing import Any, cast
 
@@ -229,6 +229,34 @@ class LumbarCLIPProcessor(ProcessorMixin):
         probabilities = calibrated_probabilities(logits.cpu().double(), fitted)
         sets = prediction_sets(probabilities, fitted)
         return readable_answers(probabilities, sets, fitted, _reasons(model, output, problem))
+
+    def segmentation_prompts(
+        self, class_names: Iterable[str], texts: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Word a prompt for each class of a segmentation model, as fields of its configuration.
+
+        Args:
+            class_names: Classes but the background, such as `vertebra`, in the order of `id2label`.
+            texts: Wordings in place of "The {name}.".
+
+        Returns:
+            `segmentation_prompts` and `segmentation_prompt_ids`.
+
+        Raises:
+            ValueError: If there is no class, two have the same prompt, or a wording is of no class.
+        """
+        names, texts = list(class_names), dict(texts or {})
+        if unknown := sorted(texts.keys() - set(names)):
+            raise ValueError(f"{', '.join(unknown)}: not among the classes {', '.join(names)}.")
+        prompts = [texts.get(name, f"The {name.replace('_', ' ')}.") for name in names]
+        if not prompts or len(set(prompts)) != len(prompts):
+            raise ValueError(f"Each class needs a prompt of its own; got {prompts} for {names}.")
+        ids = self(text=prompts, padding=False)["input_ids"]
+        return {"segmentation_prompts": prompts, "segmentation_prompt_ids": ids}
+
+    def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Sequence[Any] | None = None) -> list[Any]:
+        """Turn a segmentation model's output into masks: see `image_processor.post_process_semantic_segmentation`."""
+        return self.image_processor.post_process_semantic_segmentation(outputs, target_sizes)
 
 
 def _reasons(model: Any, output: Any, problem: str | None) -> list[str | None]:

@@ -92,6 +92,15 @@ def supported_attention(tower_class: type[PreTrainedModel] | None, requested: st
     return instead
 
 
+def keep_attention(tower: PreTrainedModel) -> None:
+    """Set the attention of a tower that was given to a model: a configuration made around the tower's clears it.
+
+    Without one, the tower heeds neither padding nor order.
+    """
+    if tower.config._attn_implementation is None:
+        tower.config._attn_implementation = tower.get_correct_attn_implementation(None)
+
+
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     """Leave out the pooler: we pool ourselves, and an unused one breaks distributed training."""
     model_class: Any = _tower_class(config)

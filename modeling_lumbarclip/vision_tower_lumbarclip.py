@@ -4,6 +4,7 @@ Shapes: B images, P patches, d_I width of the tower.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,6 +13,22 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.timm_wrapper.modeling_timm_wrapper import TimmWrapperModel
 
 from .towers_lumbarclip import build_tower, evaluating, tower_name
+
+SMALLEST_STRIDE = 4  # at which a map still shows patches
+
+
+class Scale(NamedTuple):
+    """A feature map of a vision tower.
+
+    Args:
+        index: Among the tower's hidden states; None: its last layer.
+        width: Channels.
+        stride: Pixels of the image between neighbouring cells.
+    """
+
+    index: int | None
+    width: int
+    stride: int
 
 
 class ImageLayout(NamedTuple):
@@ -167,6 +184,111 @@ def patch_features(tower: PreTrainedModel, hidden: Tensor) -> Tensor:
     if hidden.ndim == 4:
         return hidden.flatten(1, 2) if has_channels_last(tower) else hidden.flatten(2).transpose(1, 2)
     return hidden[:, num_prefix_tokens(tower) :]
+
+
+def scales(tower: PreTrainedModel) -> list[Scale]:
+    """Find the feature maps of a vision tower, coarse to fine, by one forward pass; kept on the tower.
+
+    The coarsest is its last layer; beside it the last hidden state of each finer grid. A tower with one grid, such as
+    ViT, gives a pyramid: of evenly spaced earlier layers, each to be resized to half the stride of the one before.
+
+    Raises:
+        ValueError: If the tower returns no hidden states, or its last layer is no grid of patches.
+
+    Source:
+        The pyramid is simpler than that of ViTDet (Li et al. 2022), which uses the last layer alone.
+    """
+    found = getattr(tower, "map_scales", None)
+    if found is None:
+        num_prefix_tokens(tower)  # before the tower runs on the meta device
+        try:
+            found = _find_scales(tower)
+        except ValueError:
+            if not tower.device.type == "meta":
+                raise
+            with torch.device("cpu"):
+                found = _find_scales(build_tower(tower.config))
+        cast(Any, tower).map_scales = found
+    return found
+
+
+def _find_scales(tower: PreTrainedModel) -> list[Scale]:
+    shape = _image_shape(tower)
+    pixels = torch.linspace(-1, 1, math.prod(shape), dtype=tower.dtype, device=tower.device).view(shape)
+    options: dict[str, Any] = {"output_attentions": False} if isinstance(tower, TimmWrapperModel) else {}
+    with evaluating(tower, "vision tower with feature maps", "an RGB image"):
+        outputs = tower(pixel_values=pixels, return_dict=True, output_hidden_states=True, **options)
+        states = [_as_grid(state, shape, num_prefix_tokens(tower)) for state in outputs.hidden_states]
+        last = _last_grid(tower, outputs.last_hidden_state, shape)
+    rows = last.shape[2]
+    coarsest = Scale(None, last.shape[1], round(shape[2] / rows))
+    grids = {index: state for index, state in enumerate(states) if state is not None}
+    by_rows = {state.shape[2]: index for index, state in grids.items() if state.shape[2] > rows}
+    if by_rows:
+        finer = [by_rows[size] for size in sorted(by_rows)]
+        return [
+            coarsest,
+            *(Scale(index, grids[index].shape[1], round(shape[2] / grids[index].shape[2])) for index in finer),
+        ]
+    strides = [coarsest.stride]
+    while strides[-1] // 2 >= SMALLEST_STRIDE:
+        strides.append(strides[-1] // 2)
+    layers = list(grids)
+    earlier = [layers[len(layers) * (len(strides) - place) // len(strides) - 1] for place in range(1, len(strides))]
+    return [
+        coarsest,
+        *(Scale(index, grids[index].shape[1], stride) for index, stride in zip(earlier, strides[1:], strict=True)),
+    ]
+
+
+def feature_maps(tower: PreTrainedModel, outputs: Any, image_shape: Sequence[int]) -> list[Tensor]:
+    """Return the maps of `scales(tower)` for images (B, 3, H, W), coarse to fine, each (B, C, h, w).
+
+    Those of a pyramid have the grid of the last layer; their strides say to which size they are to be resized.
+
+    Args:
+        tower: The vision tower.
+        outputs: Its outputs, with hidden states.
+        image_shape: (B, 3, H, W).
+
+    Raises:
+        ValueError: If a layer is no grid for images of this size.
+    """
+    maps = []
+    for scale in scales(tower):
+        if scale.index is None:
+            grid: Tensor | None = _last_grid(tower, outputs.last_hidden_state, image_shape)
+        else:
+            grid = _as_grid(outputs.hidden_states[scale.index], image_shape, num_prefix_tokens(tower))
+        if grid is None:
+            raise ValueError(
+                f"{tower_name(tower)} cuts images of {image_shape[2]} x {image_shape[3]} pixels into patches that "
+                "are no grid. Pass square images, with a side that is a multiple of the patch's."
+            )
+        maps.append(grid)
+    return maps
+
+
+def _last_grid(tower: PreTrainedModel, hidden: Tensor, image_shape: Sequence[int]) -> Tensor:
+    if hidden.ndim == 4:
+        return hidden.permute(0, 3, 1, 2) if has_channels_last(tower) else hidden
+    grid = _as_grid(patch_features(tower, hidden), image_shape, 0)
+    if grid is None:
+        raise ValueError(f"the {hidden.shape[1]} tokens of its last layer are no grid of patches")
+    return grid
+
+
+def _as_grid(state: Tensor, image_shape: Sequence[int], num_prefix_tokens: int) -> Tensor | None:
+    """Turn a hidden state into a map (B, C, h, w) with sides in the ratio of the image's; None if it is no grid."""
+    if state.ndim == 4:
+        return state
+    height, width = image_shape[2:]
+    for skipped in {num_prefix_tokens: None, 0: None}:  # early layers of some towers have no class token yet
+        num_patches = state.shape[1] - skipped
+        rows = round(math.sqrt(num_patches * height / width))
+        if rows and num_patches % rows == 0 and abs(rows * width - num_patches // rows * height) < max(height, width):
+            return state[:, skipped:].transpose(1, 2).unflatten(2, (rows, num_patches // rows))
+    return None
 
 
 def has_channels_last(tower: PreTrainedModel) -> bool:

@@ -145,6 +145,8 @@ def tiny_dataset_folder(tmp_path_factory):
                             "slice_spacing_mm": None,
                             "disc_height_mm": None,
                             "mask": None,
+                            "mask_classes": None,
+                            "mask_origin": None,
                             "source": f"tiny/{patient:02d}/{level}/{sequence}",
                         }
                     )

@@ -14,7 +14,8 @@ from tests.conftest import PROJECT
 PACKAGES = ("modeling_lumbarclip", "data_scripts", "train")
 FILES = {path.relative_to(PROJECT): path.read_text() for name in PACKAGES for path in (PROJECT / name).rglob("*.py")}
 MAX_FILES = 12
-LARGE_FOLDERS = {Path("train/evaluation/protocols"), Path("train/objectives")}
+# Registries, one file an entry; and the model: transformers copies only flat files beside a checkpoint.
+LARGE_FOLDERS = {Path("train/evaluation/protocols"), Path("train/objectives"), Path("modeling_lumbarclip")}
 MAX_LINES = 500
 MAX_MAIN_LINES = 60
 COMPARING = ("train/experiments", "train/reporting/experiment", "train/compare_systems.py")
@@ -30,6 +31,7 @@ GLOSSARY = [
 ENTRIES = {
     *(Path("train") / f"{name}.py" for name in ("export", "verify", "publish")),
     *(Path("train") / f"{name}.py" for name in ("pretrain", "finetune_classification", "evaluate_model")),
+    Path("train/finetune_segmentation.py"),
     *(Path("train") / f"{name}.py" for name in ("compare_systems", "explain", "encode")),
     *(Path("data_scripts") / f"{name}.py" for name in ("build", "audit", "deidentify", "paraphrase")),
     *(Path("data_scripts") / f"{name}.py" for name in ("parse_reports", "publish_dataset")),
@@ -85,6 +87,8 @@ OWN_QUESTION = {
     "train.encoding.encoders": "torch or ONNX: what embeds a batch?",
     "train.encoding.inputs": "what is embedded, and what cannot be read?",
     "train.experiments.comparison": "which system leads, and by chance?",
+    "train.experiments.kinds.pretraining_speed": "how fast does pretraining run here?",
+    "train.experiments.kinds.unet": "what is a plain U-Net of equal size?",
     "train.experiments.measures": "what is measured on one system's predictions?",
     "train.experiments.plan": "what will an experiment cost?",
     "train.experiments.results": "what do all runs say together?",

@@ -29,6 +29,7 @@ COMMANDS = {
     "publish_dataset": ("data_scripts.publish_dataset", "Publish a dataset on the Hub."),
     "pretrain": ("train.pretrain", "Pretrain LumbarCLIP on images and reports."),
     "finetune": ("train.finetune_classification", "Fine-tune a classifier from a checkpoint."),
+    "segment": ("train.finetune_segmentation", "Train a segmenter on masks."),
     "evaluate": ("train.evaluate_model", "Evaluate a checkpoint on held-out patients."),
     "compare": ("train.compare_systems", "Compare systems in an experiment."),
     "encode": ("train.encode", "Embed many images or reports."),

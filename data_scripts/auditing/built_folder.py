@@ -179,9 +179,9 @@ def _check_features(where: str, features: datasets.Features) -> None:
 _KINDS = {
     **dict.fromkeys(("image", "mask"), "Image"),
     **dict.fromkeys(("report", "patient_id", "study_id", "series_id", "source"), "string"),
-    **dict.fromkeys(("grade", "plane", "sequence", "level"), "ClassLabel"),
+    **dict.fromkeys(("grade", "plane", "sequence", "level", "mask_origin"), "ClassLabel"),
     **dict.fromkeys(("pixel_spacing_mm", "slice_spacing_mm", "disc_height_mm"), "float32"),
-    **{"labels": "List of ClassLabel", "rephrasings": "List of string"},
+    **{"labels": "List of ClassLabel", "mask_classes": "List of ClassLabel", "rephrasings": "List of string"},
 }
 _NEVER_EMPTY = ("report", "rephrasings", "patient_id", "source")
 

@@ -64,14 +64,16 @@ def _kinds_in(text: str, names: frozenset[str] = frozenset()) -> tuple[str, ...]
 
 
 def kinds_in_names(info: SourceInfo) -> Counter[str]:
-    """Count, by kind, what may name a person in the names of classes and grades, which are not scrubbed.
+    """Count, by kind, what may name a person in the names of classes, grades and masks, which are not scrubbed.
 
     Example:
         >>> about = SourceAbout(name="", summary="", license="", citation="", size="", where="")
         >>> kinds_in_names(SourceInfo(about=about, label_names=("disc bulge", "seen by Dr. Salem")))
         Counter({'NAME': 1})
     """
-    return Counter(kind for name in (*info.label_names, *info.grade_names) for kind in _kinds_in(name))
+    return Counter(
+        kind for name in (*info.label_names, *info.grade_names, *info.mask_names) for kind in _kinds_in(name)
+    )
 
 
 def pseudonyms_of_public(about: SourceAbout) -> Pseudonyms:

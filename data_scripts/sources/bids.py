@@ -82,7 +82,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
             for series in find_series(_inside(path, raw)):
                 if isinstance(series, UnusableImageError):
                     raise series
-                yield from _records(series, path, (participant, session), report, source, options.slices)
+                yield from _records(series, path, (participant, session), report, source, options.slices or "all")
         except ValueError as error:
             yield Exclusion(source, str(error))
     for row in (row for table in tables for row in table):

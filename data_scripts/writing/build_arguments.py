@@ -2,14 +2,17 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data_scripts.hub.licenses import check_license
-from data_scripts.records import LUMBAR_SPINE, NOT_STATED, NUM_DRAWN_PATIENTS, SourceAbout
+from data_scripts.records import BACKGROUND, LUMBAR_SPINE, NOT_STATED, NUM_DRAWN_PATIENTS, SourceAbout, says_anything
 from data_scripts.splits import DEFAULT_FRACTIONS
 from data_scripts.system.command_line import check_choices, setting
+
+MAX_MASK_CLASSES = 255  # 255 itself means "ignored" in training
 
 # The keys of `sources.SOURCES`, whose modules take seconds to import.
 SourceName = Literal["bids", "folder", "knee_kl", "lsma_pqr", "mendeley", "rsna2024", "spider", "synthetic"]
@@ -31,7 +34,7 @@ class BuildArguments:
     slices: str | None = setting(
         None,
         "Slices of each volume that become rows: all, middle, or a number, the slices about the middle (of the "
-        "disc, with --crops); default all, or with --crops middle.",
+        "spine or, with --crops, of the disc, for spider); default all, for spider middle.",
     )
     split_by: Literal["patient", "record"] = setting(
         "patient", "record: the paper's split, which puts patients into several splits; the card says so."
@@ -41,6 +44,9 @@ class BuildArguments:
     )
     seed: int = setting(0, "Seed of the splits, of the order of shards, and of what a source draws.")
     num_patients: int | None = setting(None, f"Patients to draw (synthetic source only); default {NUM_DRAWN_PATIENTS}.")
+    plane: Literal["axial", "sagittal"] | None = setting(
+        None, "Plane of the slices to draw (synthetic source only); default axial. The patients are the same."
+    )
     labels: Literal["findings", "paper"] = setting(
         "findings",
         "Classes of a row. findings: those of the source. paper: the pair of the LumbarCLIP paper, LBP or No Finding, "
@@ -67,6 +73,11 @@ class BuildArguments:
         None,
         "What your own images show (folder and bids sources), such as knee: classes are then prompted for it. If not "
         f"given: {LUMBAR_SPINE}.",
+    )
+    mask_names: list[str] | None = setting(
+        None,
+        "Names of the classes of your own masks (folder source), from 0 on, background first: background vertebra "
+        "disc. A row whose mask has other classes is then left out.",
     )
     keep_ids: bool = setting(
         False,
@@ -106,8 +117,26 @@ class BuildArguments:
                 f"--anatomy names what the images show in small letters, such as knee or {LUMBAR_SPINE!r}; got "
                 f"{self.anatomy!r}"
             )
+        if self.mask_names is not None:
+            check_mask_names(self.mask_names)
         if self.tag != BuildArguments.tag and not self.push_to_hub:
             raise ValueError(f"--tag {self.tag} names the version that --push_to_hub publishes; give that, too")
+
+
+def check_mask_names(names: Sequence[str]) -> None:
+    """Raise a ValueError for names that cannot be those of mask classes.
+
+    Example:
+        >>> check_mask_names(["background", "vertebra", "disc"])
+    """
+    repeated = len({name.strip().casefold() for name in names}) < len(names)
+    if len(names) < 2 or names[0] != BACKGROUND or repeated or not all(map(says_anything, names)):
+        raise ValueError(
+            f"--mask_names are the classes 0, 1, ... of the masks, {BACKGROUND} first and each with a name of its own; "
+            f"got {' '.join(map(repr, names))}"
+        )
+    if len(names) > MAX_MASK_CLASSES:
+        raise ValueError(f"--mask_names names {len(names)} classes; a mask of 8 bits has {MAX_MASK_CLASSES}")
 
 
 def check_options(args: BuildArguments, about: SourceAbout) -> None:
@@ -116,6 +145,8 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
         raise ValueError(f"the source {args.source} does not read --notes; leave it out")
     if args.num_patients is not None and not about.draws_patients:
         raise ValueError(f"the source {args.source} takes all patients in --raw; leave --num_patients out")
+    if args.plane is not None and not about.draws_patients:
+        raise ValueError(f"the source {args.source} takes slices as they were scanned; leave --plane out")
     if args.crops is not None and not about.cuts_crops:
         raise ValueError(f"the source {args.source} has no volumes to cut --crops out of; leave it out")
     if args.slices is not None and not about.reads_volumes and args.crops is None:
@@ -126,6 +157,9 @@ def check_options(args: BuildArguments, about: SourceAbout) -> None:
             f"{option} needs written reports: those of {args.source} were composed from its grades, which its labels "
             "state already; leave the option out"
         )
+    if args.mask_names is not None and not about.has_own_masks:
+        named = f"{args.source} names the classes of its masks, or has none"
+        raise ValueError(f"--mask_names is for your own masks (--source folder); {named}; leave the option out")
     if args.license is not None and about.license != NOT_STATED:
         raise ValueError(f"--license is for your own data; {args.source} has its own licence; leave the option out")
     if args.anatomy is not None and about.license != NOT_STATED:

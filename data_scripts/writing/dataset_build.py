@@ -84,12 +84,14 @@ def _build_in(staging: Path, args: BuildArguments, command: str) -> dict[str, An
         raw=args.raw,
         seed=args.seed,
         num_patients=NUM_DRAWN_PATIENTS if args.num_patients is None else args.num_patients,
+        plane=args.plane or "axial",
         notes=args.notes,
         num_proc=args.num_proc,
-        slices=args.slices or ("middle" if args.crops else "all"),
+        slices=args.slices,
         license=args.license,
         crops=args.crops,
         context_mm=args.context_mm or 0.0,
+        mask_names=tuple(args.mask_names or ()),
     )
     # Sources import the decoders, here in the background while the source is read.
     with Workers(args.num_proc, preload=("data_scripts.writing.parts", "data_scripts.sources")) as workers:

@@ -44,7 +44,8 @@ CARD = """\
 - `plane`, `sequence`, `level`: `unknown` if the source does not say.
 - `pixel_spacing_mm`: of the stored image. `slice_spacing_mm`: from one slice of the series to the next.
   `disc_height_mm`: of the disc at `level`, as the source measured it. All are null if unknown.
-- `mask`: {mask_text}
+- `mask`: {mask_text} `mask_classes`: those that a row's mask marks; where it is 0, others may be. `mask_origin`:
+  `source`, or `pseudo` for a mask that was computed from the image and its report, which is no truth.
 - `source`: dataset and file of the row.
 
 ## Privacy

@@ -18,13 +18,16 @@ class Labelling:
     paper: bool  # the exclusive pair `LBP` / `No Finding` instead of findings
     replaces: bool  # labels are read from the reports here, whatever the source gives
     from_reports: bool  # labels come from the reports, here or in the source
+    reports_say_them: bool = True  # not where reports were composed from grades
 
     @classmethod
     def of(cls, args: BuildArguments, info: SourceInfo) -> "Labelling":
         """Plan the labels; without labels in the source, the paper's pair is read from the reports."""
         paper = args.labels == "paper"
         replaces = info.about.labels_from == "source" and (args.labels_from_reports or (paper and not info.label_names))
-        return cls(paper=paper, replaces=replaces, from_reports=replaces or info.about.labels_from == "reports")
+        from_reports = replaces or info.about.labels_from == "reports"
+        reports_say_them = info.about.labels_from != "grades"
+        return cls(paper=paper, replaces=replaces, from_reports=from_reports, reports_say_them=reports_say_them)
 
     def describe(self, info: SourceInfo) -> SourceInfo:
         """Give a source the classes that its rows will have."""
@@ -78,6 +81,7 @@ def labels_report(
     return {
         "classes": "paper" if labelling.paper else "findings",
         "from_reports": labelling.from_reports,
+        "reports_say_them": labelling.reports_say_them,
         "not_used": [*source_names] if labelling.replaces else [],
         "rows_without": len(without),
         "not_understood": [{"first_row": first_row[report], "rows": count} for report, count in counts.items()]
@@ -107,5 +111,5 @@ def label_lines(report: Mapping[str, Any]) -> list[str]:
         )
     elif without:
         rows = "no row has a label" if without == num_rows else f"{without} of {num_rows} rows have no label"
-        lines.append(f"{rows}; --labels_from_reports reads labels from the reports")
+        lines.append(rows + "; --labels_from_reports reads labels from the reports" * account["reports_say_them"])
     return lines

@@ -33,8 +33,8 @@ from train.data.loaders import open_dataset
 from train.data.provenance import DataFacts
 from train.data.text_cache import TextCache
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.initial_model import learn_tokenizer
 from train.pretraining.task import PretrainingTask
+from train.training.initial_towers import learn_tokenizer
 from train.training.loop import build_loader
 from train.training.optimization import build_optimizer
 

@@ -44,8 +44,9 @@ from train.data.batch_sampler import EpochBatches
 from train.data.loaders import PairedRows, open_dataset
 from train.objectives import ModelWithObjective, TrainingTargets, build_objective
 from train.pretraining.arguments import PretrainArguments
-from train.pretraining.initial_model import build_model, learn_tokenizer
+from train.pretraining.initial_model import build_model
 from train.training.history import HISTORY
+from train.training.initial_towers import learn_tokenizer
 from train.training.loop import build_loader
 from train.training.optimization import build_optimizer
 

@@ -47,6 +47,8 @@ def row(number: int, **changes: object) -> dict[str, object]:
         "slice_spacing_mm": None,
         "disc_height_mm": None,
         "mask": None,
+        "mask_classes": None,
+        "mask_origin": None,
         "source": f"made/{number}",
     }
     return values | changes

@@ -6,7 +6,8 @@ from PIL import Image
 from data_scripts.records import LEVELS, Record, SourceAbout, SourceInfo, normalise_level, record_problem
 
 ABOUT = SourceAbout(name="test", summary="", license="other: none", citation="", size="", where="")
-INFO = SourceInfo(about=ABOUT, label_names=("LBP", "No Finding"), grade_names=("1", "2"))
+MASK_NAMES = ("background", "vertebra", "disc")
+INFO = SourceInfo(about=ABOUT, label_names=("LBP", "No Finding"), grade_names=("1", "2"), mask_names=MASK_NAMES)
 RECORD = Record(
     load_image=lambda: Image.new("L", (1, 1)),
     report="Bulge.",
@@ -40,6 +41,9 @@ RECORD = Record(
         ({"labels": ("LPB",)}, "unknown label 'LPB'; allowed: LBP, No Finding"),
         ({"labels": ("LBP", "No Finding")}, "contradictory labels: 'No Finding' together with ['LBP']"),
         ({"grade": "3"}, "unknown grade '3'; allowed: 1, 2"),
+        ({"mask_classes": ("disc",)}, None),
+        ({"mask_classes": ("psoas",)}, "unknown mask class 'psoas'; allowed: vertebra, disc"),
+        ({"mask_classes": ("background",)}, "unknown mask class 'background'"),
         ({"split": "holdout"}, "unknown split 'holdout'; allowed: train, validation, test"),
         ({"pixel_spacing_mm": 0.0}, "pixel_spacing_mm must be a positive number"),
         ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm must be a positive number"),

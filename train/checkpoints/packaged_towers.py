@@ -171,7 +171,7 @@ def describe_packaged(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: If there is no such tower, or its package is not installed.
     """
-    if arguments.get("init_checkpoint"):
+    if arguments.get("init_checkpoint") or arguments.get("checkpoint"):
         return []
     roles: tuple[Role, ...] = ("vision", "text")
     described = []

@@ -32,12 +32,44 @@ def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Te
     Returns:
         Shape (B, S, S), float, in 0 to 255.
     """
-    draws = torch.from_numpy(np.stack([random.uniform(-1, 1, size=11) for random in generators])).float()  # (B, 11)
-    noise = np.stack([random.standard_normal(images.shape[1:], dtype=np.float32) for random in generators])
-    posed = _change_pose(images, draws[:, :5])
-    contrast, gamma, sharpness, level, across, down = (draws[:, i, None, None] for i in range(5, 11))
+    draws = _draws(generators, 11)
+    return _vary_grey(_change_pose(images, draws[:, :5]), draws[:, 5:], generators)
+
+
+def vary_grey(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Vary all but the pose, as `vary_images` does. Shape (B, S, S)."""
+    return _vary_grey(images, _draws(generators, 6), generators)
+
+
+def pose_matrices(draws: Tensor) -> Tensor:
+    """Make affine matrices of rotation, scale, aspect and shift, for `affine_grid`.
+
+    Args:
+        draws: Uniform in [-1, 1]. Shape (B, 5).
+
+    Returns:
+        Shape (B, 2, 3).
+    """
+    angle = draws[:, 0] * math.radians(MAX_ROTATION_DEGREES)
+    scale, aspect = (draws[:, 1] * MAX_LOG_SCALE).exp(), (draws[:, 2] * MAX_LOG_ASPECT).exp()
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    shift = 2 * MAX_SHIFT * draws[:, 3:5]  # affine_grid's side is 2
+    rows = [
+        torch.stack([cosine, -sine, shift[:, 0]], dim=1),
+        torch.stack([sine * aspect, cosine * aspect, shift[:, 1]], dim=1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _draws(generators: Sequence[np.random.Generator], number: int) -> Tensor:
+    return torch.from_numpy(np.stack([random.uniform(-1, 1, size=number) for random in generators])).float()
+
+
+def _vary_grey(posed: Tensor, draws: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+    noise = np.stack([random.standard_normal(posed.shape[1:], dtype=np.float32) for random in generators])
+    contrast, gamma, sharpness, level, across, down = (draws[:, i, None, None] for i in range(6))
     grey = (posed / 255).clamp(0, 1) ** (MAX_LOG_GAMMA * gamma).exp() * (MAX_LOG_CONTRAST * contrast).exp()
-    ramp = torch.linspace(-1, 1, images.shape[-1])
+    ramp = torch.linspace(-1, 1, posed.shape[-1])
     grey = grey * (MAX_LOG_BIAS / 2 * (across * ramp + down * ramp[:, None])).exp()
     grey = torch.where(sharpness > 1 - 2 * BLUR_PROBABILITY, _blurred(grey), grey)
     varied = 255 * grey + MAX_NOISE * level.abs() * torch.from_numpy(noise)
@@ -47,15 +79,7 @@ def vary_images(images: Tensor, generators: Sequence[np.random.Generator]) -> Te
 
 
 def _change_pose(images: Tensor, draws: Tensor) -> Tensor:
-    angle = draws[:, 0] * math.radians(MAX_ROTATION_DEGREES)
-    scale, aspect = (draws[:, 1] * MAX_LOG_SCALE).exp(), (draws[:, 2] * MAX_LOG_ASPECT).exp()
-    cosine, sine = angle.cos() * scale, angle.sin() * scale
-    shift = 2 * MAX_SHIFT * draws[:, 3:5]  # affine_grid's side is 2
-    rows = [
-        torch.stack([cosine, -sine, shift[:, 0]], dim=1),
-        torch.stack([sine * aspect, cosine * aspect, shift[:, 1]], dim=1),
-    ]
-    grid = F.affine_grid(torch.stack(rows, dim=1), [len(images), 1, *images.shape[1:]], align_corners=False)
+    grid = F.affine_grid(pose_matrices(draws), [len(images), 1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
 
 

@@ -95,7 +95,7 @@ def read_predictions(path: Path) -> tuple[Predictions, Targets]:
         ValueError: If the file is damaged; the message names it.
         FileNotFoundError: If there is none.
     """
-    with _naming_damaged(path):
+    with naming_damaged(path):
         table = pq.read_table(path)
         facts = json.loads(table.schema.metadata[FACTS])
         names = tuple(facts["label_names"])
@@ -116,13 +116,14 @@ def read_about(path: Path) -> dict[str, str]:
     """Read the `about` of a file, empty if there is no file; raise `ValueError` if it is damaged."""
     if not path.exists():
         return {}
-    with _naming_damaged(path):
+    with naming_damaged(path):
         about: dict[str, str] = json.loads(pq.read_schema(path).metadata[FACTS])["about"]
         return about
 
 
 @contextmanager
-def _naming_damaged(path: Path) -> Iterator[None]:
+def naming_damaged(path: Path) -> Iterator[None]:
+    """Name a damaged file in a `ValueError`, with the way out."""
     try:
         yield
     except (FileNotFoundError, PermissionError):

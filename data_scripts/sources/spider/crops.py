@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects
 
 from data_scripts.imaging.images import UnusableImageError
 from data_scripts.imaging.metaimage import read_header, read_sagittal_volume
-from data_scripts.sources.spider.volumes import Slice, check_fit, class_indices, grey_slice, square_size, whole_numbers
+from data_scripts.sources.spider.volumes import check_fit, class_indices, grey_slice, square_size, whole_numbers
 
 # Numbers of the mask, from the bottom: disc 201 lies below vertebra 1. Those that the image cuts off are left out.
 _DISCS = range(201, 226)
@@ -29,6 +29,11 @@ class Crop(NamedTuple):
     top: int
     right: int
     bottom: int
+
+
+class _Cut(NamedTuple):
+    image: Image.Image
+    mask: Image.Image
 
 
 def find_crops(volume: Path, mask: Path, context_mm: float, slices: str) -> list[Crop]:
@@ -82,13 +87,11 @@ def load_image(volume: Path, mask: Path, crops: tuple[Crop, ...], crop: Crop) ->
 
 def load_mask(volume: Path, mask: Path, crops: tuple[Crop, ...], crop: Crop) -> Image.Image:
     """Load the same part of the mask: indices of `MASK_NAMES`."""
-    cut = _cut(volume, mask, crops)[crop].mask
-    assert cut is not None
-    return cut
+    return _cut(volume, mask, crops)[crop].mask
 
 
 @lru_cache(maxsize=1)  # the crops of a volume are loaded one after another: it is decoded once, and freed
-def _cut(volume: Path, mask: Path, crops: tuple[Crop, ...]) -> dict[Crop, Slice]:
+def _cut(volume: Path, mask: Path, crops: tuple[Crop, ...]) -> dict[Crop, _Cut]:
     header = read_header(volume)
     numbers = read_sagittal_volume(mask)
     masks = {index: class_indices(numbers[index], header) for index in {crop.slice_index for crop in crops}}
@@ -96,7 +99,7 @@ def _cut(volume: Path, mask: Path, crops: tuple[Crop, ...]) -> dict[Crop, Slice]
     voxels = read_sagittal_volume(volume)
     images = {index: grey_slice(voxels[index], header) for index in masks}
     return {
-        crop: Slice(images[crop.slice_index].crop(crop[2:]), masks[crop.slice_index].crop(crop[2:])) for crop in crops
+        crop: _Cut(images[crop.slice_index].crop(crop[2:]), masks[crop.slice_index].crop(crop[2:])) for crop in crops
     }
 
 

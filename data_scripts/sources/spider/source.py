@@ -1,8 +1,10 @@
-"""SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of three forms recognised by their files.
+"""SPIDER: lumbar MRI with a radiologist's grades of each disc, in one of four forms recognised by their files.
 
 - Volumes, as published: `images/1_t1.mha`, `masks/1_t1.mha`, and `radiological_gradings.csv`, one row per disc. One
   slice of each volume is taken, through the middle of the spine; with `--crops discs`, each disc is cut out where the
   mask marks it. `overview.csv` is not needed.
+- Slices with masks: `images/1_t2_SPACE_slice58.jpg` (or `.png`) and `masks/1_t2_SPACE_slice58.png`, class indices of
+  `volumes.MASK_NAMES`; perhaps `radiological_gradings.csv`.
 - Mid-sagittal slices: `series.csv`, one row per slice, and `radiological_gradings.csv`.
 - Disc crops: `discs.csv`, one row per crop with that disc's grades.
 
@@ -13,7 +15,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +47,7 @@ ABOUT = SourceAbout(
     ),
     size="about 4 GB",
     where="https://zenodo.org/records/10159290: images/, masks/, overview.csv, radiological_gradings.csv",
+    reads_volumes=True,
     cuts_crops=True,
     labels_from="grades",
 )
@@ -60,6 +63,7 @@ LABEL_NAMES = (
 )
 GRADE_NAMES = ("1", "2", "3", "4", "5")
 NUM_REPHRASINGS = 4
+GRADINGS_NAME = "radiological_gradings.csv"
 
 FINDING_COLUMNS = {
     "upper_endplate": "UP endplate",
@@ -72,14 +76,17 @@ FINDING_COLUMNS = {
 # The source spells it "Pfirrman".
 GRADE_COLUMNS = ("Patient", "IVD label", "Modic", *FINDING_COLUMNS.values(), "Pfirrman grade")
 _VOLUME_NAME = re.compile(r"([1-9][0-9]{0,5})_(t1|t2|t2_SPACE)\.mha")
+_MASKED_SLICE_NAME = re.compile(r"([1-9][0-9]{0,5})_(t1|t2|t2_SPACE)_slice([0-9]{1,5})\.(?:jpe?g|png)", re.ASCII)
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SEQUENCE_NAMES = {"t1": "T1", "t2": "T2", "t2_SPACE": "T2_SPACE"}
 
 
 _SLICE_SUMMARY = "Mid-sagittal slices of lumbar MRI. The grade of a slice is the worst Pfirrmann grade of its discs."
 SUMMARIES = {
     "discs": "Crops of single discs from mid-sagittal lumbar MRI slices.",
+    "masked slices": "Sagittal slices of lumbar MRI with masks of vertebrae, discs and spinal canal.",
     "slices": _SLICE_SUMMARY,
-    "volumes": _SLICE_SUMMARY + " Each is the slice of its volume that shows most of the spinal canal.",
+    "volumes": _SLICE_SUMMARY + " Each is the slice of its volume that shows most of the spinal canal, or near it.",
     "crops": "Crops of single discs from sagittal slices of lumbar MRI, cut where the volume's mask marks the disc.",
 }
 
@@ -103,16 +110,19 @@ class _Picture:
 
 def describe(options: ReadOptions) -> SourceInfo:
     """Describe the form found in the folder; raise a ValueError if there is none or several, or it cannot be cut."""
-    _, form = _find_form(options)
+    raw, form = _find_form(options)
+    is_graded = form == "discs" or (raw / GRADINGS_NAME).is_file()
     return SourceInfo(
         about=ABOUT,
         summary=SUMMARIES[form],
-        label_names=LABEL_NAMES,
-        grade_names=GRADE_NAMES,
-        mask_names=volumes.MASK_NAMES if form in ("volumes", "crops") else (),
+        label_names=LABEL_NAMES if is_graded else (),
+        grade_names=GRADE_NAMES if is_graded else (),
+        mask_names=volumes.MASK_NAMES if form in ("volumes", "crops", "masked slices") else (),
         report_origin=(
             "composed by a program from the radiologist's grades of each disc, in varied wording; "
             "the dataset has no written reports"
+            if is_graded
+            else "none: a sentence of a program states plane and sequence, and nothing about the patient"
         ),
     )
 
@@ -128,12 +138,18 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         for row in read_table(raw / "discs.csv", ("file", "sequence", *GRADE_COLUMNS)):
             yield _row_item(row, raw, options.seed, None)
         return
+    if form == "masked slices" and not (raw / GRADINGS_NAME).is_file():
+        yield from _masked_slice_items(raw, options.seed, None)
+        return
     gradings_of: dict[str, list[Row]] = defaultdict(list)
-    for row in read_table(raw / "radiological_gradings.csv", GRADE_COLUMNS):
+    for row in read_table(raw / GRADINGS_NAME, GRADE_COLUMNS):
         if row.problem:
             yield Exclusion(row.where, row.problem)
         else:
             gradings_of[row.text("Patient")].append(row)
+    if form == "masked slices":
+        yield from _masked_slice_items(raw, options.seed, gradings_of)
+        return
     if form == "slices":
         for row in read_table(raw / "series.csv", ("file", "patient", "sequence")):
             yield _row_item(row, raw, options.seed, gradings_of)
@@ -141,7 +157,7 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
     paths = sorted((raw / "images").glob("*.mha"))
     if form == "volumes":
         for path in paths:
-            yield _volume_item(path, raw, options.seed, gradings_of)
+            yield from _volume_items(path, raw, options, gradings_of)
         return
     for path in tqdm(paths, desc="Finding discs in masks", unit=" volumes", delay=5):
         yield from _crop_items(path, raw, options, gradings_of)
@@ -178,21 +194,24 @@ def present_labels(discs: Sequence[DiscGrades]) -> tuple[str, ...]:
 
 
 def _find_form(options: ReadOptions) -> tuple[Path, str]:
-    raw = options.raw_folder("discs.csv, or radiological_gradings.csv and images/ or series.csv")
-    is_graded = (raw / "radiological_gradings.csv").is_file()
+    raw = options.raw_folder(f"discs.csv, or images/ with masks/, or {GRADINGS_NAME} and images/ or series.csv")
+    is_graded = (raw / GRADINGS_NAME).is_file()
     is_found = {
         "discs": (raw / "discs.csv").is_file(),
         "slices": is_graded and (raw / "series.csv").is_file(),
         "volumes": is_graded and any((raw / "images").glob("*.mha")),
+        "masked slices": (raw / "masks").is_dir() and bool(_pictures_in(raw / "images")),
     }
     found = [form for form, is_there in is_found.items() if is_there]
     if len(found) != 1:
         raise ValueError(
             f"{raw} must hold one form of SPIDER, found: {' and '.join(found) or 'none'}. The forms: discs.csv (disc "
-            "crops); series.csv and radiological_gradings.csv (mid-sagittal slices); images/*.mha and "
-            "radiological_gradings.csv (volumes, their masks in masks/)"
+            f"crops); series.csv and {GRADINGS_NAME} (mid-sagittal slices); images/*.mha and {GRADINGS_NAME} (volumes, "
+            "their masks in masks/); images/PATIENT_t2_sliceNN.jpg and masks/PATIENT_t2_sliceNN.png (slices with masks)"
         )
     (form,) = found
+    if options.slices is not None and form != "volumes":
+        raise ValueError(f"--slices {options.slices} takes slices of volumes, but {raw} holds {form}; leave it out")
     if options.crops is None:
         return raw, form
     if form != "volumes":
@@ -216,22 +235,87 @@ def _row_item(row: Row, raw: Path, seed: int, gradings_of: GradingsOf | None) ->
         return Exclusion(row.where, str(error))
 
 
-def _volume_item(path: Path, raw: Path, seed: int, gradings_of: GradingsOf) -> Record | Exclusion:
+def _volume_items(path: Path, raw: Path, options: ReadOptions, gradings_of: GradingsOf) -> Iterator[Record | Exclusion]:
+    """Yield the slice through the middle of the spine, or as many about it as `--slices` says."""
     file = path.relative_to(raw).as_posix()
     try:
         patient, sequence = _volume_name(path)
         mask = raw / "masks" / path.name
-        picture = _Picture(
+        mask_or_none = mask if mask.exists() else None
+        header = read_header(path)
+        middle = _Picture(
             file=file,
             patient=patient,
             sequence=sequence,
-            load_image=partial(volumes.load_image, path, mask if mask.exists() else None),
-            load_mask=partial(volumes.load_mask, path, mask) if mask.exists() else None,
-            pixel_spacing_mm=volumes.stored_spacing_mm(read_header(path)),
+            load_image=partial(volumes.load_image, path, mask_or_none),
+            load_mask=partial(volumes.load_mask, path, mask) if mask_or_none else None,
+            pixel_spacing_mm=volumes.stored_spacing_mm(header),
         )
-        return _spine_record(picture, seed, gradings_of)
+        if options.slices in (None, "middle"):
+            yield _spine_record(middle, options.seed, gradings_of)
+            return
+        indices = volumes.slices_about_spine(path, mask_or_none, options.slices)
+        for index in indices:
+            picture = replace(
+                middle,
+                file=f"{file} slice {index}",
+                load_image=partial(volumes.load_image, path, mask_or_none, indices, index),
+                load_mask=partial(volumes.load_mask, path, mask, indices, index) if mask_or_none else None,
+                series_id=f"spider-{path.stem}",
+                slice_index=index,
+                slice_spacing_mm=header.sagittal_spacing_mm[0],
+            )
+            yield _spine_record(picture, options.seed, gradings_of)
     except ValueError as error:
-        return Exclusion(f"SPIDER/{file}", str(error))
+        yield Exclusion(f"SPIDER/{file}", str(error))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _PICTURE_SUFFIXES)
+
+
+def _masked_slice_items(raw: Path, seed: int, gradings_of: GradingsOf | None) -> Iterator[Record | Exclusion]:
+    """Yield the slices with their masks, and masks without a slice."""
+    images_of: dict[str, list[Path]] = defaultdict(list)
+    masks_of: dict[str, list[Path]] = defaultdict(list)
+    for folder, paths_of in ((raw / "images", images_of), (raw / "masks", masks_of)):
+        for path in _pictures_in(folder):
+            paths_of[path.stem].append(path)
+    for stem, paths in images_of.items():
+        file = paths[0].relative_to(raw).as_posix()
+        try:
+            yield _masked_slice(paths, masks_of.get(stem, []), raw, seed, gradings_of)
+        except ValueError as error:
+            yield Exclusion(f"SPIDER/{file}", str(error))
+    for stem, paths in masks_of.items():
+        if stem not in images_of:
+            yield Exclusion(f"SPIDER/{paths[0].relative_to(raw).as_posix()}", "mask without an image")
+
+
+def _masked_slice(
+    images: Sequence[Path], masks: Sequence[Path], raw: Path, seed: int, gradings_of: GradingsOf | None
+) -> Record:
+    name = _MASKED_SLICE_NAME.fullmatch(images[0].name)
+    if name is None:
+        raise ValueError(f"a slice is named PATIENT_t1_sliceNN.jpg, _t2_ or _t2_SPACE_, got {images[0].name!r}")
+    for what, paths in (("image", images), ("mask", masks)):
+        if len(paths) != 1:
+            found = ", ".join(path.name for path in paths) or f"none in {what}s/"
+            raise ValueError(f"expected one {what} {images[0].stem}, found: {found}")
+    patient, sequence, number = name.groups()
+    picture = _Picture(
+        file=images[0].relative_to(raw).as_posix(),
+        patient=patient,
+        sequence=sequence,
+        load_image=partial(read_image, images[0]),
+        load_mask=partial(read_image, masks[0]),
+        series_id=f"spider-{patient}_{sequence}",
+        slice_index=int(number),
+    )
+    if gradings_of is not None:
+        return _spine_record(picture, seed, gradings_of)
+    sequence_name = SEQUENCE_NAMES[sequence]
+    return _record(picture, None, [f"Sagittal {sequence_name.replace('_', ' ')} slice."], level="several")
 
 
 def _crop_items(path: Path, raw: Path, options: ReadOptions, gradings_of: GradingsOf) -> Iterator[Record | Exclusion]:
@@ -245,7 +329,7 @@ def _crop_items(path: Path, raw: Path, options: ReadOptions, gradings_of: Gradin
         mask = raw / "masks" / path.name
         if not mask.exists():
             raise ValueError(f"no mask {mask.relative_to(raw)}, which says where the discs are")
-        found = tuple(crops.find_crops(path, mask, options.context_mm, options.slices))
+        found = tuple(crops.find_crops(path, mask, options.context_mm, options.slices or "middle"))
         header = read_header(path)
     except ValueError as error:
         yield Exclusion(f"SPIDER/{file}", str(error))
@@ -317,15 +401,16 @@ def _disc_record(picture: _Picture, row: Row, seed: int) -> Record:
     return _record(picture, [disc], captions, level=disc.level)
 
 
-def _record(picture: _Picture, discs: Sequence[DiscGrades], captions: Sequence[str], level: str) -> Record:
+def _record(picture: _Picture, discs: Sequence[DiscGrades] | None, captions: Sequence[str], level: str) -> Record:
+    """Make the record of a picture; `discs` is None if they are not graded."""
     patient_id = f"spider-{picture.patient}" if picture.patient else ""
     return Record(
         load_image=picture.load_image,
         load_mask=picture.load_mask,
         report=captions[0],
         rephrasings=tuple(captions[1:]),
-        labels=present_labels(discs),
-        grade=str(max(disc.pfirrmann for disc in discs)),
+        labels=None if discs is None else present_labels(discs),
+        grade=None if discs is None else str(max(disc.pfirrmann for disc in discs)),
         patient_id=patient_id,
         study_id=patient_id,
         plane="sagittal",

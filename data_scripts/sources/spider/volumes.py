@@ -1,8 +1,7 @@
-"""Take the mid-sagittal slice of a SPIDER volume and its mask: upright, front at the left, square pixels."""
+"""Take sagittal slices of a SPIDER volume and its mask: upright, front at the left, square pixels."""
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -10,8 +9,9 @@ from PIL import Image
 from data_scripts.imaging.dicom import square_pixel_size
 from data_scripts.imaging.images import ORIENTATION_STATED, UnusableImageError, window_to_uint8
 from data_scripts.imaging.metaimage import VolumeHeader, read_header, read_sagittal_volume
+from data_scripts.records import BACKGROUND
 
-MASK_NAMES = ("background", "vertebra", "disc", "spinal canal")
+MASK_NAMES = (BACKGROUND, "vertebra", "disc", "spinal canal")
 _VERTEBRA, _DISC, _CANAL = 1, 2, 3
 
 # SPIDER numbers each structure from the bottom: vertebrae from 1 = L5, or from 101 if the image cuts them off, discs
@@ -26,41 +26,68 @@ _CLASS_OF_NUMBER[100] = _CANAL
 _SAME_SPACING = 0.01  # relative; headers round
 
 
-class Slice(NamedTuple):
-    """A grey slice and its class indices, if there is a mask."""
+def load_image(volume: Path, mask: Path | None, indices: tuple[int, ...] = (), index: int | None = None) -> Image.Image:
+    """Load a slice, 8-bit grey, windowed between percentiles of the slice.
 
-    image: Image.Image
-    mask: Image.Image | None
+    Args:
+        volume: The grey volume.
+        mask: Its mask, if there is one.
+        indices: All slices that will be loaded one after the other: the volume is read once for them.
+        index: The slice, one of them, from the patient's right; None for the one through the middle of the spine.
+    """
+    return _load_slices(volume, mask, indices)[index][0]
 
 
-def load_image(volume: Path, mask: Path | None) -> Image.Image:
-    """Load the mid-sagittal slice, 8-bit grey, windowed between percentiles of the slice."""
-    return load_slice(volume, mask).image
-
-
-def load_mask(volume: Path, mask: Path) -> Image.Image:
+def load_mask(volume: Path, mask: Path, indices: tuple[int, ...] = (), index: int | None = None) -> Image.Image:
     """Load the same slice of the mask: indices of `MASK_NAMES`."""
-    sliced = load_slice(volume, mask).mask
-    assert sliced is not None
-    return sliced
+    numbers = _load_slices(volume, mask, indices)[index][1]
+    assert numbers is not None
+    return class_indices(numbers, read_header(volume))
+
+
+def slices_about_spine(volume: Path, mask: Path | None, slices: str) -> tuple[int, ...]:
+    """Choose `all` slices of a volume, or as many about the middle of the spine as `slices` says, from right to left.
+
+    With a mask, the middle is the slice of the middle third that shows most of the spinal canal, or of the spine if no
+    canal is marked: scoliosis moves the spine out of the middle of the volume. Without a mask, it is the volume's.
+
+    Raises:
+        UnusableImageError: If a file cannot be read, or the mask does not fit the volume.
+    """
+    header = read_header(volume)
+    if mask is not None:
+        check_fit(header, read_header(mask))
+    count = header.sagittal_size[0]
+    if slices == "all":
+        return tuple(range(count))
+    middle = count // 2 if mask is None else middle_of_spine(read_sagittal_volume(mask))
+    num_slices = min(int(slices), count)
+    start = min(max(middle - num_slices // 2, 0), count - num_slices)
+    return tuple(range(start, start + num_slices))
 
 
 @lru_cache(maxsize=1)  # a record's mask is loaded right after its image
-def load_slice(volume: Path, mask: Path | None) -> Slice:
-    """Take the slice through the middle of the spine.
+def _load_slices(
+    volume: Path, mask: Path | None, indices: tuple[int, ...]
+) -> dict[int | None, tuple[Image.Image, np.ndarray | None]]:
+    """Load slices and the numbers of their mask by their index or, without indices, by None the one in the middle.
 
-    With a mask, take the slice of the middle third that shows most of the spinal canal, or of the spine if no canal is
-    marked: scoliosis moves the spine out of the middle of the volume. Without a mask, take the middle slice.
+    The rest of the mask is freed before the volume is read.
 
     Raises:
-        UnusableImageError: If a file cannot be read, the mask does not fit the volume or holds unknown numbers.
+        UnusableImageError: If a file cannot be read, or the mask does not fit the volume.
     """
     header = read_header(volume)
-    if mask is None:
-        return Slice(grey_slice(read_sagittal_volume(volume)[header.sagittal_size[0] // 2], header), None)
-    check_fit(header, read_header(mask))
-    index, numbers = _middle_of_mask(mask)
-    return Slice(grey_slice(read_sagittal_volume(volume)[index], header), class_indices(numbers, header))
+    numbers = None
+    if mask is not None:
+        check_fit(header, read_header(mask))
+        numbers = read_sagittal_volume(mask)
+    middle = header.sagittal_size[0] // 2 if numbers is None else middle_of_spine(numbers)
+    wanted: dict[int | None, int] = {index: index for index in indices} or {None: middle}
+    numbers_of = {name: None if numbers is None else numbers[index].copy() for name, index in wanted.items()}
+    del numbers
+    voxels = read_sagittal_volume(volume)
+    return {name: (grey_slice(voxels[index], header), numbers_of[name]) for name, index in wanted.items()}
 
 
 def stored_spacing_mm(header: VolumeHeader) -> float:
@@ -90,13 +117,6 @@ def middle_of_spine(numbers: np.ndarray) -> int:
             largest = np.flatnonzero(areas == areas.max()) + count // 3
             return int(largest[np.argmin(np.abs(largest - count // 2))])
     return count // 2
-
-
-def _middle_of_mask(path: Path) -> tuple[int, np.ndarray]:
-    """Find the slice and copy it, so that the rest of the mask is freed before the volume is read."""
-    numbers = read_sagittal_volume(path)
-    index = middle_of_spine(numbers)
-    return index, numbers[index].copy()
 
 
 def check_fit(volume: VolumeHeader, mask: VolumeHeader) -> None:

@@ -1,6 +1,6 @@
 """The findings of a synthetic patient, level by level: the facts that pictures and reports share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -14,6 +14,7 @@ SYNTHETIC_LEVELS = ("L3/L4", "L4/L5", "L5/S1")
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 PROTRUSION_SITES: tuple[Site, ...] = get_args(Site)
 STENOSIS_GRADES = ("A", "B", "C", "D")
+SAGITTAL_LEVELS = ("T11/T12", "T12/L1", "L1/L2", "L2/L3", *SYNTHETIC_LEVELS)
 
 NO_FINDING_SHARE = 0.15
 AFFECTED_SHARE = {"L3/L4": 0.40, "L4/L5": 0.78, "L5/S1": 0.70}  # among patients who have a finding somewhere
@@ -32,6 +33,18 @@ STENOSIS_SHARES = {
     "moderate": (0.55, 0.30, 0.15, 0.0),
     "severe": (0.20, 0.15, 0.35, 0.30),
 }
+
+# Pfirrmann grades 1 to 5, whose shares depend on what the axial slices show of the disc.
+HYDRATED_SHARES = (0.3, 0.7)  # of 1 and 2: nucleus bright, of normal height
+DEHYDRATED_SHARES = {  # of 3, 4 and 5, by the worst of bulge and protrusion
+    None: (0.6, 0.4, 0.0),
+    "mild": (0.45, 0.47, 0.08),
+    "moderate": (0.25, 0.58, 0.17),
+    "severe": (0.1, 0.55, 0.35),
+}
+# How often a disc above L3/L4 is degenerated (grade 3 or 4), among patients who have a finding below.
+UPPER_DEGENERATION = {"T11/T12": 0.10, "T12/L1": 0.14, "L1/L2": 0.22, "L2/L3": 0.35}
+CONUS_SHARES = {"T12/L1": 0.2, "L1": 0.45, "L1/L2": 0.3, "L2": 0.05}  # the level where the spinal cord ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,29 @@ class LevelFindings:
         return f"{self.protrusion_side} {upper if self.foraminal_side else lower}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """The facts of a whole sagittal slice: those of the axial levels, and what only this plane shows.
+
+    A disc above L3/L4 is degenerated only in patients with a finding below, so that a slice is normal exactly when all
+    axial levels of its patient are.
+    """
+
+    levels: tuple[LevelFindings, ...]  # as `sample_patient` draws them
+    pfirrmann: Mapping[str, int]  # grade of each disc of `SAGITTAL_LEVELS`; 3 or more exactly where it is dehydrated
+    conus: str  # level at which the spinal cord ends
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether all levels are drawn normal."""
+        return all(findings.is_normal for findings in self.levels)
+
+    @property
+    def grade(self) -> str:
+        """Grade the narrowest level, as `LevelFindings.grade`."""
+        return max(findings.grade for findings in self.levels)
+
+
 def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
     """Draw the findings of one patient, one entry for each of `SYNTHETIC_LEVELS`."""
     if rng.random() < NO_FINDING_SHARE:
@@ -111,6 +147,25 @@ def sample_patient(rng: np.random.Generator) -> tuple[LevelFindings, ...]:
         sample_level(level, rng) if hit else LevelFindings(level=level)
         for level, hit in zip(SYNTHETIC_LEVELS, affected, strict=True)
     )
+
+
+def sample_degeneration(levels: tuple[LevelFindings, ...], rng: np.random.Generator) -> Patient:
+    """Draw what a sagittal slice adds to the findings of the axial levels: Pfirrmann grades and the conus."""
+    has_finding = not all(findings.is_normal for findings in levels)
+    pfirrmann = {}
+    for level in SAGITTAL_LEVELS[: -len(levels)]:
+        hydrated = _choose((1, 2), HYDRATED_SHARES, rng)
+        degenerated = _choose((3, 4), (0.7, 0.3), rng)
+        pfirrmann[level] = degenerated if has_finding and rng.random() < UPPER_DEGENERATION[level] else hydrated
+    for findings in levels:
+        worst = max((findings.bulge, findings.protrusion), key=lambda it: SEVERITIES.index(it) if it else -1)
+        pfirrmann[findings.level] = (
+            _choose((3, 4, 5), DEHYDRATED_SHARES[worst], rng)
+            if findings.dehydration
+            else _choose((1, 2), HYDRATED_SHARES, rng)
+        )
+    conus = _choose(tuple(CONUS_SHARES), tuple(CONUS_SHARES.values()), rng)
+    return Patient(levels=levels, pfirrmann=pfirrmann, conus=conus)
 
 
 def sample_level(level: str, rng: np.random.Generator) -> LevelFindings:

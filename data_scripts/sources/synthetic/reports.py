@@ -4,10 +4,12 @@ A report is planned first (which facts and which negations it states) and then w
 share the plan and differ in words, order and spelling of the level. All sentences are written for this project.
 """
 
+from itertools import groupby
+
 import numpy as np
 
-from data_scripts.reports.phrasing import SEVERITY_WORDS, as_text, distinct, one_of
-from data_scripts.sources.synthetic.findings import LevelFindings
+from data_scripts.reports.phrasing import ROMAN_NUMERALS, SEVERITY_WORDS, as_text, distinct, listed, one_of
+from data_scripts.sources.synthetic.findings import SYNTHETIC_LEVELS, LevelFindings, Patient
 
 Statement = tuple[str, dict[str, str]]  # a key of CLAUSES, and what fills its blanks
 
@@ -95,6 +97,17 @@ CLAUSES = {
     "normal": "normal appearance | this level is unremarkable | no abnormality is seen | normal study of this level",
 }
 
+NEGATIONS = {"normal contour", "normal", "hydration", "no stenosis", "no root", "no foramen"}
+SPINE_OPENINGS = "{level}: {clause} | At {level}, {clause} | At the {level} level, {clause} | {level} disc level: {clause}"
+DENIALS = (  # of clauses that a sagittal report makes once for all levels without the finding
+    ({"bulge", "protrusion", "superimposed protrusion"}, "no disc bulge or protrusion | neither disc bulge nor protrusion"),
+    ({"stenosis"}, "no spinal canal stenosis | no narrowing of the spinal canal"),
+)
+CONUS = (
+    "the conus medullaris ends at {place} | the spinal cord ends at {place} | the tip of the conus lies at {place} | "
+    "conus at {place}"
+)
+
 
 def write_reports(findings: LevelFindings, rng: np.random.Generator, count: int = 5) -> tuple[str, ...]:
     """Word the findings of one level `count` times: a report and its rephrasings, distinct, of the same facts."""
@@ -139,10 +152,58 @@ def plan_statements(findings: LevelFindings, rng: np.random.Generator) -> tuple[
     return disc, rest
 
 
+def write_spine_reports(patient: Patient, rng: np.random.Generator, count: int = 5) -> tuple[str, ...]:
+    """Word the facts of a whole sagittal slice `count` times, distinct: level by level from above or from below.
+
+    The findings of an axial level are those that its own report states. What no level has is denied for the levels
+    drawn in axial slices together; a hydrated disc is told by its Pfirrmann grade alone.
+    """
+    stated = {findings.level: _affirmed(findings, rng) for findings in patient.levels}
+    return tuple(distinct(lambda: _word_spine(patient, stated, rng), count))
+
+
+def _affirmed(findings: LevelFindings, rng: np.random.Generator) -> list[Statement]:
+    disc, rest = plan_statements(findings, rng)
+    return [statement for statement in (*disc, *rest) if statement[0] not in NEGATIONS]
+
+
+def _word_spine(patient: Patient, stated: dict[str, list[Statement]], rng: np.random.Generator) -> str:
+    sentences = []
+    for level, statements in stated.items():
+        if statements:
+            clauses = [
+                # Read alone, a dry disc could be any; what follows about canal and roots goes on with its level.
+                _fill(key, facts, rng) + (f" at {spell_level(level, rng)}" if key == "dehydration" and index else "")
+                for index, (key, facts) in enumerate(statements)
+            ]
+            opening = one_of(SPINE_OPENINGS.split(" | "), rng)
+            clauses[0] = opening.format(level=spell_level(level, rng), clause=clauses[0])
+            sentences.append(as_text(clauses))
+    grades = []
+    for grade, group in groupby(patient.pfirrmann.items(), key=lambda item: item[1]):
+        spelt = [spell_level(level, rng) for level, _ in group]
+        where = f"from {spelt[0]} to {spelt[-1]}" if len(spelt) > 2 else f"at {listed(spelt, 'and')}"
+        number = one_of((str(grade), ROMAN_NUMERALS[str(grade)]), rng)
+        grades.append(f"Pfirrmann grade {number} {where}")
+    if rng.random() < 0.5:
+        sentences.reverse()
+        grades.reverse()
+    for keys, wordings in DENIALS:
+        free = [level for level, statements in stated.items() if not keys & {key for key, _ in statements}]
+        if free:
+            spelt = listed([spell_level(level, rng) for level in free], "and")
+            where = "at any level" if len(free) == len(SYNTHETIC_LEVELS) else f"at {spelt}"
+            sentences.append(as_text([f"{one_of(wordings.split(' | '), rng)} {where}"]))
+    place = patient.conus
+    conus = one_of(CONUS.split(" | "), rng).format(place=spell_level(place, rng) if "/" in place else place)
+    others = [as_text([listed(grades, "and")]), as_text([conus])]
+    return " ".join([*sentences, *others] if rng.random() < 0.6 else [*others[::-1], *sentences])
+
+
 def spell_level(level: str, rng: np.random.Generator) -> str:
-    """Draw one of the usual spellings: `L4/L5`, `L4-L5`, `L4/5`, `L4-5`; `L5/S1` keeps its S."""
+    """Draw one of the usual spellings: `L4/L5`, `L4-L5`, `L4/5`, `L4-5`; `L5/S1` and `T12/L1` keep both letters."""
     upper, lower = level.split("/")
-    lowers = (lower,) if lower.startswith("S") else (lower, lower[1:])
+    lowers = (lower, lower[1:]) if lower[0] == upper[0] else (lower,)
     return f"{upper}{one_of(('/', '-'), rng)}{one_of(lowers, rng)}"
 
 

@@ -1,7 +1,8 @@
-"""The embedded source: axial T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
+"""The embedded source: T1 and T2 slices drawn from anatomy, with reports that state exactly what was drawn.
 
-A patient has one study of six slices, T1 and T2 at L3/L4, L4/L5 and L5/S1. The patient's LEFT is on the image's
-RIGHT (radiological convention), in pixels, masks and reports alike. Every drawing depends only on (seed, patient): the
+A patient has six axial slices, T1 and T2 at L3/L4, L4/L5 and L5/S1, and two midsagittal ones, which show the same
+findings (`--plane` says which are drawn). The patient's LEFT is on the image's RIGHT in axial slices (radiological
+convention), the front at the left in sagittal ones, in pixels, masks and reports alike. Every drawing depends only on (seed, patient): the
 same patient looks the same whatever the number of patients, the process or the order of reading. `findings.py` sets
 which findings are drawn, and how often. Results on these data are results on synthetic data.
 """
@@ -17,16 +18,26 @@ from data_scripts.imaging.images import ORIENTATION_STATED
 from data_scripts.records import LOW_BACK_PAIN, NO_FINDING, Exclusion, ReadOptions, Record, SourceAbout, SourceInfo
 from data_scripts.sources.synthetic.anatomy import MASK_NAMES, paint_level, sample_shape
 from data_scripts.sources.synthetic.canvas import Canvas, Pose
-from data_scripts.sources.synthetic.findings import STENOSIS_GRADES, SYNTHETIC_LEVELS, LevelFindings, sample_patient
-from data_scripts.sources.synthetic.reports import write_reports
-from data_scripts.sources.synthetic.scanner import SIGNAL, Scanner, expose, sample_scanner
+from data_scripts.sources.synthetic.findings import (
+    STENOSIS_GRADES,
+    SYNTHETIC_LEVELS,
+    LevelFindings,
+    Patient,
+    sample_degeneration,
+    sample_patient,
+)
+from data_scripts.sources.synthetic.reports import write_reports, write_spine_reports
+from data_scripts.sources.synthetic.sagittal import SAGITTAL_MASK_NAMES, paint_spine
+from data_scripts.sources.synthetic.scanner import SIGNAL, Scanner, expose, expose_sagittal, sample_scanner
+from data_scripts.sources.synthetic.spine import sample_spine
 from data_scripts.sources.synthetic.surroundings import Build, paint_surroundings, sample_build
 
 ABOUT = SourceAbout(
     name="synthetic",
     summary=(
-        "Axial T1 and T2 slices drawn from anatomy, six per patient, with reports that state what was drawn: disc "
-        "bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
+        "Axial T1 and T2 slices drawn from anatomy, six per patient, or with --plane sagittal two midsagittal ones, with "
+        "masks and reports that state what was drawn: disc bulge, protrusion, canal stenosis, dehydration or no "
+        "finding. No real patient."
     ),
     license="cc0-1.0",
     citation="Drawn by data_scripts.sources.synthetic.source of LumbarCLIP.",
@@ -35,10 +46,12 @@ ABOUT = SourceAbout(
     draws_patients=True,
 )
 IMAGE_SIZE = 192
+SAGITTAL_SIZE = 352
 SYNTHETIC_SEQUENCES = ("T1", "T2")
 
 # Streams of random numbers. Each purpose has its own, so that a finding cannot shift other draws.
 _FINDINGS, _PATIENT, _SHAPE, _TEXTURE, _EXPOSURE, _WORDING = range(6)
+_DEGENERATION, _SPINE, _SAGITTAL_TEXTURE, _SAGITTAL_EXPOSURE, _SAGITTAL_WORDING = range(6, 11)
 
 
 class Slice(NamedTuple):
@@ -53,18 +66,20 @@ def describe(options: ReadOptions) -> SourceInfo:
     return SourceInfo(
         about=ABOUT,
         summary=(
-            f"{options.num_patients} synthetic patients (seed {options.seed}): axial lumbar MRI slices drawn from "
+            f"{options.num_patients} synthetic patients (seed {options.seed}): {options.plane} lumbar MRI slices drawn from "
             "anatomy, with disc bulge, protrusion, canal stenosis, dehydration or no finding. No real patient."
         ),
         label_names=(LOW_BACK_PAIN, NO_FINDING),
         grade_names=STENOSIS_GRADES,
-        mask_names=MASK_NAMES,
+        mask_names=SAGITTAL_MASK_NAMES if options.plane == "sagittal" else MASK_NAMES,
         report_origin="composed from the drawn findings",
     )
 
 
 def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
-    """Yield six records per patient: T1 and T2 of each level, which share their report.
+    """Yield the records of each patient: T1 and T2 of each axial level, or of the midsagittal slice.
+
+    The records of one level, or of the midsagittal slice, share their report.
 
     Raises:
         ValueError: If `raw` is given or `num_patients` is below 1.
@@ -73,40 +88,81 @@ def read(options: ReadOptions) -> Iterator[Record | Exclusion]:
         raise ValueError(f"raw={str(options.raw)!r} is not read: the synthetic source draws its studies; leave raw out")
     if options.num_patients < 1:
         raise ValueError(f"num_patients={options.num_patients} draws nothing; give 1 or more")
-    seed = options.seed
+    records = _sagittal_records if options.plane == "sagittal" else _axial_records
     for patient in range(1, options.num_patients + 1):
-        patient_id = f"synthetic-{patient:04d}"
-        _, scanner = _sample_patient_looks(seed, patient)
-        for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
-            report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
-            for sequence in SYNTHETIC_SEQUENCES:
-                yield Record(
-                    load_image=partial(load_image, seed, patient, findings, sequence),
-                    load_mask=partial(load_mask, seed, patient, findings, sequence),
-                    report=report,
-                    rephrasings=tuple(rephrasings),
-                    labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
-                    grade=findings.grade,
-                    patient_id=patient_id,
-                    study_id=f"{patient_id}-study",
-                    source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
-                    plane="axial",
-                    sequence=sequence,
-                    level=findings.level,
-                    pixel_spacing_mm=scanner.spacing_mm,
-                )
+        yield from records(options.seed, patient)
+
+
+def _axial_records(seed: int, patient: int) -> Iterator[Record]:
+    patient_id = f"synthetic-{patient:04d}"
+    _, scanner = _sample_patient_looks(seed, patient)
+    for findings in sample_patient(_stream(seed, patient, _FINDINGS)):
+        report, *rephrasings = write_reports(findings, _stream(seed, patient, _WORDING, findings.level))
+        for sequence in SYNTHETIC_SEQUENCES:
+            yield Record(
+                load_image=partial(load_image, seed, patient, findings, sequence),
+                load_mask=partial(load_mask, seed, patient, findings, sequence),
+                report=report,
+                rephrasings=tuple(rephrasings),
+                labels=(NO_FINDING if findings.is_normal else LOW_BACK_PAIN,),
+                grade=findings.grade,
+                patient_id=patient_id,
+                study_id=f"{patient_id}-study",
+                source=f"synthetic seed {seed}: {patient_id} {findings.level} {sequence}",
+                plane="axial",
+                sequence=sequence,
+                level=findings.level,
+                pixel_spacing_mm=scanner.spacing_mm,
+            )
+
+
+def _sagittal_records(seed: int, patient: int) -> Iterator[Record]:
+    patient_id = f"synthetic-{patient:04d}"
+    _, scanner = _sample_patient_looks(seed, patient)
+    facts = sagittal_patient(seed, patient)
+    report, *rephrasings = write_spine_reports(facts, _stream(seed, patient, _SAGITTAL_WORDING))
+    for sequence in SYNTHETIC_SEQUENCES:
+        yield Record(
+            load_image=partial(load_sagittal_image, seed, patient, sequence),
+            load_mask=partial(load_sagittal_mask, seed, patient, sequence),
+            report=report,
+            rephrasings=tuple(rephrasings),
+            labels=(NO_FINDING if facts.is_normal else LOW_BACK_PAIN,),
+            grade=facts.grade,
+            patient_id=patient_id,
+            study_id=f"{patient_id}-study",
+            source=f"synthetic seed {seed}: {patient_id} sagittal {sequence}",
+            plane="sagittal",
+            sequence=sequence,
+            level="several",
+            pixel_spacing_mm=scanner.spacing_mm,
+        )
 
 
 def load_image(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
-    """Draw the slice, 8-bit grey."""
-    image = Image.fromarray(draw_slice(seed, patient, findings, sequence).image)
-    image.info[ORIENTATION_STATED] = True  # drawn so
-    return image
+    """Draw an axial slice, 8-bit grey."""
+    return _as_image(draw_slice(seed, patient, findings, sequence))
 
 
 def load_mask(seed: int, patient: int, findings: LevelFindings, sequence: str) -> Image.Image:
     """Draw the mask of the slice, indices of `MASK_NAMES`."""
     return Image.fromarray(draw_slice(seed, patient, findings, sequence).mask)
+
+
+def load_sagittal_image(seed: int, patient: int, sequence: str) -> Image.Image:
+    """Draw a midsagittal slice, 8-bit grey."""
+    return _as_image(draw_sagittal(seed, patient, sequence))
+
+
+def load_sagittal_mask(seed: int, patient: int, sequence: str) -> Image.Image:
+    """Draw the mask of the slice, indices of `SAGITTAL_MASK_NAMES`."""
+    return Image.fromarray(draw_sagittal(seed, patient, sequence).mask)
+
+
+def _as_image(slice_: Slice) -> Image.Image:
+    image = Image.fromarray(slice_.image)
+    image.info[ORIENTATION_STATED] = True  # drawn so
+    return image
 
 
 @lru_cache(maxsize=1)  # a record's mask is loaded right after its image
@@ -131,6 +187,38 @@ def draw_slice(seed: int, patient: int, findings: LevelFindings, sequence: str) 
     exposure_rng = _stream(seed, patient, _EXPOSURE, findings.level, sequence)
     image = expose(canvas.image, canvas.x, canvas.y, disc_front, scanner, exposure_rng)
     return Slice(image=image, mask=canvas.mask)
+
+
+def sagittal_patient(seed: int, patient: int) -> Patient:
+    """Draw the facts of a patient: the findings of the axial slices, and what only a sagittal one shows."""
+    levels = sample_patient(_stream(seed, patient, _FINDINGS))
+    return sample_degeneration(levels, _stream(seed, patient, _DEGENERATION))
+
+
+@lru_cache(maxsize=1)
+def draw_sagittal(seed: int, patient: int, sequence: str) -> Slice:
+    """Draw the midsagittal slice of a patient, cut to a field of view of the patient's own."""
+    build, scanner = _sample_patient_looks(seed, patient)
+    facts = sagittal_patient(seed, patient)
+    shapes = {
+        level: sample_shape(level, build.size, _stream(seed, patient, _SHAPE, level)) for level in SYNTHETIC_LEVELS
+    }
+    shape_rng = _stream(seed, patient, _SPINE)
+    spine = sample_spine(facts, shapes, build.size, shape_rng)
+    pose = Pose(
+        angle=shape_rng.normal(0.0, 0.03),
+        column=0.60 * SAGITTAL_SIZE + shape_rng.normal(0.0, 5.0),
+        row=0.535 * SAGITTAL_SIZE + shape_rng.normal(0.0, 4.0),
+    )
+    columns = slice(int(shape_rng.uniform(0.0, 0.28) * SAGITTAL_SIZE), int(shape_rng.uniform(0.94, 1.0) * SAGITTAL_SIZE))
+    texture_rng = _stream(seed, patient, _SAGITTAL_TEXTURE)  # the same for T1 and T2: it is the same tissue
+    canvas = Canvas(SAGITTAL_SIZE, scanner.spacing_mm, pose, SIGNAL[sequence], texture_rng)
+    paint_spine(canvas, spine, facts.conus, build.fat_mm, texture_rng)
+    fronts = np.array([body.at(-body.half_depth, 0.0) for body in spine.bodies[::-1]])
+    front = np.interp(canvas.y, fronts[:, 1], fronts[:, 0]).astype(np.float32)
+    exposure_rng = _stream(seed, patient, _SAGITTAL_EXPOSURE, None, sequence)
+    image = expose_sagittal(canvas.image, canvas.x, canvas.y, front, scanner, exposure_rng)
+    return Slice(image=image[:, columns].copy(), mask=canvas.mask[:, columns].copy())
 
 
 def _sample_patient_looks(seed: int, patient: int) -> tuple[Build, Scanner]:

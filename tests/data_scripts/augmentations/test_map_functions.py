@@ -203,6 +203,8 @@ def sided_dataset():
                 "slice_spacing_mm": None,
                 "disc_height_mm": None,
                 "mask": None if number == 4 else Image.fromarray(mask),
+                "mask_classes": None,
+                "mask_origin": None,
                 "source": f"sided/{number}",
             }
         )

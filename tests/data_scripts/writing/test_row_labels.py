@@ -86,6 +86,7 @@ def test_reports_not_understood_are_counted_and_listed(monkeypatch):
     assert account == {
         "classes": "findings",
         "from_reports": True,
+        "reports_say_them": True,
         "not_used": [],
         "rows_without": 3,
         "not_understood": [{"first_row": "a.png", "rows": 2}, {"first_row": "b.png", "rows": 1}],
@@ -95,8 +96,10 @@ def test_reports_not_understood_are_counted_and_listed(monkeypatch):
 
 
 def test_rows_without_labels_are_said_with_the_way_out():
-    account = {"from_reports": False, "not_used": [], "rows_without": 2, "not_understood": []}
+    account = {"from_reports": False, "reports_say_them": True, "not_used": [], "rows_without": 2, "not_understood": []}
     way_out = "--labels_from_reports reads labels from the reports"
     assert label_lines({"rows_written": 2, "labels": account}) == [f"no row has a label; {way_out}"]
     assert label_lines({"rows_written": 3, "labels": account}) == [f"2 of 3 rows have no label; {way_out}"]
     assert label_lines({"rows_written": 3, "labels": {**account, "rows_without": 0}}) == []
+    composed = {**account, "reports_say_them": False}
+    assert label_lines({"rows_written": 2, "labels": composed}) == ["no row has a label"]

@@ -23,7 +23,6 @@ from train.objectives import OBJECTIVES, ModelWithObjective, ObjectiveSettings, 
 from train.objectives.objective import keep_local
 from train.pretraining.arguments import PretrainArguments
 from train.pretraining.batch_statistics import target_statistics
-from train.pretraining.initial_model import learn_tokenizer
 from train.pretraining.task import (
     augmentation_warning,
     build_rows,
@@ -31,6 +30,7 @@ from train.pretraining.task import (
     objective_warnings,
     validation_losses,
 )
+from train.training.initial_towers import learn_tokenizer
 from train.training.loop import count_updates
 
 TINY_RESNET = {

@@ -41,6 +41,8 @@ def test_eight_images_of_a_patient_in_every_naming(lsma, names, image_prefixes, 
             "Diffuse disc bulge at L3-L4 and L4-L5, compressing the thecal sac. Muscle spasm"
         )
         expected = SAGITTAL_MASK if record.plane == "sagittal" else AXIAL_MASK
+        marked = {"axial": {"disc", "posterior element", "spinal canal"}}.get(record.plane)
+        assert set(record.mask_classes) == (marked or {"disc", "spinal canal", "vertebra", "sacrum"})
         assert record.load_mask().size == record.load_image().size == expected.shape[::-1]
     name = f"{image_prefixes[0]}T2_0001_D4.png"
     (record,) = [record for record in records if record.source == f"LSMA-PQR/images_png/{name}"]

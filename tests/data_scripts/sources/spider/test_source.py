@@ -1,6 +1,8 @@
 import csv
 from collections import Counter
 
+import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -176,6 +178,112 @@ def test_the_wording_of_a_row_does_not_depend_on_its_neighbours(disc_folder):
     same, other = spider.read(disc_folder(change, change))
     assert (same.report, same.rephrasings) == (first.report, first.rephrasings)
     assert other.report != first.report
+
+
+MASK = np.repeat(np.arange(4, dtype=np.uint8), 24).reshape(12, 8)
+
+
+@pytest.fixture
+def masked_folder(tmp_path):
+    """Three slices of each of six patients, with masks."""
+    for folder in ("images", "masks"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+    for patient in range(1, 7):
+        for number in (7, 8, 9):
+            name = f"{patient}_t2_SPACE_slice{number:02d}"
+            Image.new("L", (8, 12), 20 * patient + number).save(tmp_path / f"raw/images/{name}.jpg")
+            Image.fromarray(MASK).save(tmp_path / f"raw/masks/{name}.png")
+    return tmp_path / "raw"
+
+
+def test_slices_with_masks(masked_folder, built, tmp_path):
+    report = built(masked_folder, source="spider", keep_ids=False)
+    dataset = datasets.load_dataset(str(tmp_path / "out"))
+    assert (report["rows_written"], report["num_masks"], report["exclusions"]) == (18, 18, [])
+    patients = [set(rows["patient_id"]) for rows in dataset.values()]
+    assert set.union(*patients) == {f"spider-{number}" for number in range(1, 7)} and sum(map(len, patients)) == 6
+    features = dataset["train"].features
+    row = next(row for rows in dataset.values() for row in rows if row["source"].endswith("/2_t2_SPACE_slice08.jpg"))
+    assert (row["patient_id"], row["series_id"], row["slice_index"]) == ("spider-2", "spider-2_t2_SPACE", 8)
+    assert features["sequence"].int2str(row["sequence"]) == "T2_SPACE"
+    assert (row["labels"], row["grade"], row["report"]) == (None, None, "Sagittal T2 SPACE slice.")
+    assert np.array_equal(np.asarray(row["mask"]), MASK)
+    assert [features["mask_classes"].feature.int2str(index) for index in row["mask_classes"]] == [
+        "vertebra",
+        "disc",
+        "spinal canal",
+    ]
+    assert features["mask_origin"].int2str(row["mask_origin"]) == "source"
+    assert "\n- vertebra\n" in (tmp_path / "out/README.md").read_text()
+
+
+def test_graded_slices_with_masks_have_captions(masked_folder):
+    rows = [{"Patient": str(patient), **GRADES, "IVD label": "1", "Disc bulging": "1"} for patient in range(1, 6)]
+    write_csv(masked_folder / "radiological_gradings.csv", rows)
+    options = ReadOptions(raw=masked_folder)
+    items = list(spider.read(options))
+    assert [item.labels for item in items[:15]] == [("disc bulging",)] * 15 and "L5" in items[0].report
+    assert all("no gradings for patient '6'" in item.reason for item in items[15:])
+    assert "disc bulging" in spider.describe(options).label_names
+
+
+@pytest.mark.parametrize(
+    ("spoil", "row", "reason"),
+    [
+        (
+            lambda raw: (raw / "masks/1_t2_SPACE_slice07.png").unlink(),
+            "images/1_t2_SPACE_slice07.jpg",
+            "none in masks/",
+        ),
+        (
+            lambda raw: (raw / "images/1_t2_SPACE_slice07.jpg").unlink(),
+            "masks/1_t2_SPACE_slice07.png",
+            "mask without an image",
+        ),
+        (
+            lambda raw: Image.new("L", (8, 12)).save(raw / "images/1_t2_SPACE_slice07.png"),
+            "images/1_t2_SPACE_slice07.jpg",
+            "expected one image 1_t2_SPACE_slice07, found: 1_t2_SPACE_slice07.jpg, 1_t2_SPACE_slice07.png",
+        ),
+        (
+            lambda raw: Image.fromarray(MASK[1:]).save(raw / "masks/1_t2_SPACE_slice07.png"),
+            "images/1_t2_SPACE_slice07.jpg",
+            "mask is 8 x 11, its image 8 x 12",
+        ),
+        (
+            lambda raw: Image.fromarray(MASK + 1).save(raw / "masks/1_t2_SPACE_slice07.png"),
+            "images/1_t2_SPACE_slice07.jpg",
+            "mask contains class 4; known are 0 to 3",
+        ),
+        (
+            lambda raw: Image.new("RGB", (8, 12)).save(raw / "masks/1_t2_SPACE_slice07.png"),
+            "images/1_t2_SPACE_slice07.jpg",
+            "mask of mode 'RGB'",
+        ),
+        (
+            lambda raw: Image.new("L", (8, 12)).save(raw / "images/1_t9_slice07.png"),
+            "images/1_t9_slice07.png",
+            "a slice is named PATIENT_t1_sliceNN.jpg, _t2_ or _t2_SPACE_, got '1_t9_slice07.png'",
+        ),
+    ],
+)
+def test_bad_slices_with_masks_are_listed(masked_folder, built, spoil, row, reason):
+    spoil(masked_folder)
+    (exclusion,) = built(masked_folder, source="spider", keep_ids=False, max_bad=0.1)["exclusions"]
+    assert exclusion["source"] == f"SPIDER/{row}" and reason in exclusion["reason"]
+
+
+def test_slices_are_chosen_of_volumes_only(masked_folder):
+    with pytest.raises(ValueError, match="--slices 3 takes slices of volumes, but .* holds masked slices"):
+        spider.describe(ReadOptions(raw=masked_folder, slices="3"))
+
+
+def test_real_slices_with_masks(shared_data):
+    options = ReadOptions(raw=shared_data / "spider_masks")
+    info, records = spider.describe(options), list(spider.read(options))
+    assert (len(records), len({record.patient_id for record in records})) == (266, 30)
+    assert [problem for record in records if (problem := record_problem(record, info))] == []
+    assert set(np.unique(np.asarray(records[0].load_mask()))) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(("form", "num_rows", "num_patients"), [("discs", 805, 73), ("sagittal", 360, 179)])

@@ -117,6 +117,29 @@ def test_each_volume_is_a_record(volumes):
     assert first.load_mask().size == (16, 40)
 
 
+@pytest.mark.parametrize(("slices", "expected"), [("1", [5]), ("3", [4, 5, 6]), ("8", [1, 2, 3, 4, 5, 6, 7, 8])])
+def test_slices_about_the_middle_of_the_spine(volumes, slices, expected):
+    records = [record for record in spider.read(ReadOptions(raw=volumes, slices=slices)) if "1_t1" in record.source]
+    assert [record.slice_index for record in records] == expected
+    assert records[0].source == f"SPIDER/images/1_t1.mha slice {expected[0]}"
+    assert (records[0].series_id, records[0].slice_spacing_mm) == ("spider-1_t1", 4.0)
+    (middle,) = (record for record in records if record.slice_index == SPINE)
+    alone = read(volumes)[0]
+    assert np.array_equal(np.asarray(middle.load_image()), np.asarray(alone.load_image()))
+    assert np.array_equal(np.asarray(middle.load_mask()), np.asarray(alone.load_mask()))
+    for record in records:
+        canal = (np.asarray(record.load_mask()) == 3).any(axis=0).sum()
+        assert canal == {4: 1, SPINE: 3, 6: 2}.get(record.slice_index, 0)
+
+
+def test_all_slices_of_volumes(volumes):
+    records = list(spider.read(ReadOptions(raw=volumes, slices="all")))
+    assert len(records) == 3 * SHAPE[0]
+    unmasked = [record for record in records if "2_t2" in record.source]
+    assert [record.slice_index for record in unmasked] == [*range(SHAPE[0])]
+    assert {record.load_mask for record in unmasked} == {None} and unmasked[3].load_image().size == (16, 40)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -160,7 +183,7 @@ def test_broken_volumes_are_listed_when_read_or_when_loaded(volumes):
 def test_masks_that_cannot_be_right_are_refused(volumes, change, reason):
     write_volume(volumes / "masks/1_t1.mha", **{"pixels": anatomy()[1], **change})
     with pytest.raises(UnusableImageError, match=reason):
-        read(volumes)[0].load_image()
+        read(volumes)[0].load_mask()
 
 
 def test_a_malformed_row_of_grades_is_listed(volumes):

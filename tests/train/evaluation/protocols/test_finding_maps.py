@@ -34,6 +34,7 @@ def rows_of(*report_level_mask, source="synthetic seed 0"):
     row = {
         "rephrasings": [], "labels": [], "grade": None, "plane": "axial", "sequence": "T2", "pixel_spacing_mm": None,
         "slice_spacing_mm": None, "disc_height_mm": None, "study_id": "s", "series_id": None, "slice_index": None,
+        "mask_classes": None, "mask_origin": None,
     }  # fmt: skip
     rows = [
         row

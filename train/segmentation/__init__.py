@@ -1,0 +1,1 @@
+"""The segmentation system: arguments, data, variation, task, evaluation."""
