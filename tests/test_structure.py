@@ -93,6 +93,7 @@ OWN_QUESTION = {
     "train.experiments.plan": "what will an experiment cost?",
     "train.experiments.results": "what do all runs say together?",
     "train.experiments.systems": "which settings make a published system?",
+    "train.objectives.pid_tversky": "how do weights of classes follow the errors of an epoch?",
     "train.pretraining.batch_statistics": "what do batches look like to the loss?",
     "train.publishing.checks": "may this be published?",
     "train.publishing.clean_process": "does it load with nothing but its folder?",
