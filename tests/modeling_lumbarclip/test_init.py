@@ -4,7 +4,7 @@ import json
 
 from transformers import AutoImageProcessor
 
-from modeling_lumbarclip import LumbarCLIPForImageClassification
+from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPForSemanticSegmentation
 from tests.without_package import last_line
 
 FRESH_PROCESS = """
@@ -18,8 +18,8 @@ except ModuleNotFoundError:
 found = []
 for folder in sys.argv[1:]:
     found.append({})
-    for name in ("Config", "Model", "ModelForZeroShotImageClassification", "ModelForImageClassification", "Processor",
-                 "ImageProcessor", "Tokenizer"):
+    for name in ("Config", "Model", "ModelForZeroShotImageClassification", "ModelForImageClassification",
+                 "ModelForSemanticSegmentation", "Processor", "ImageProcessor", "Tokenizer"):
         name = f"Auto{name}"
         try:
             loaded = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True)
@@ -36,11 +36,18 @@ def test_the_auto_classes_find_ours_without_our_package(tiny_model, tiny_process
     names = {0: "LBP", 1: "No Finding"}
     classifier = LumbarCLIPForImageClassification.from_pretrained(tmp_path / "model", id2label=names)
     classifier.save_pretrained(tmp_path / "classifier")
+    segmenter = LumbarCLIPForSemanticSegmentation.from_pretrained(
+        tmp_path / "model", id2label=names, **tiny_processor.segmentation_prompts(["disc"])
+    )
+    segmenter.save_pretrained(tmp_path / "segmenter")
+    tiny_processor.save_pretrained(tmp_path / "segmenter")
     # Loaded from beside a processor, whose code does not go with it.
     AutoImageProcessor.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "classifier")
-    of_model, of_classifier = json.loads(
-        last_line(FRESH_PROCESS, tmp_path / "model", tmp_path / "classifier", folder=tmp_path)
-    )
+    folders = (tmp_path / name for name in ("model", "classifier", "segmenter"))
+    of_model, of_classifier, of_segmenter = json.loads(last_line(FRESH_PROCESS, *folders, folder=tmp_path))
+    # A decoder without prompts would draw at random.
+    for loaded in (of_model, of_classifier):
+        assert "2 classes need 1 segmentation_prompts" in loaded.pop("AutoModelForSemanticSegmentation")
     assert of_model == {
         "AutoConfig": "LumbarCLIPConfig",
         "AutoModel": "LumbarCLIPModel",
@@ -59,4 +66,15 @@ def test_the_auto_classes_find_ours_without_our_package(tiny_model, tiny_process
         "AutoModelForImageClassification": "LumbarCLIPForImageClassification",
         "AutoProcessor": "LumbarCLIPImageProcessor",
         "AutoImageProcessor": "LumbarCLIPImageProcessor",
+    }
+    no_projections = (
+        "This checkpoint holds a segmentation model without projections: load it with AutoModelForSemanticSegmentation."
+    )
+    assert of_segmenter.pop("AutoModelForImageClassification")  # a new head on its tower
+    of_model.pop("AutoModelForImageClassification")
+    assert of_segmenter == {
+        **of_model,
+        "AutoModel": no_projections,
+        "AutoModelForZeroShotImageClassification": no_projections,
+        "AutoModelForSemanticSegmentation": "LumbarCLIPForSemanticSegmentation",
     }

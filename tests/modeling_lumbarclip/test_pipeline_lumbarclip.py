@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, ZeroShotImageClassificationPipeline, pipeline
 
-from modeling_lumbarclip import LumbarCLIPForImageClassification
+from modeling_lumbarclip import LumbarCLIPForImageClassification, LumbarCLIPForSemanticSegmentation
 from modeling_lumbarclip.calibration_lumbarclip import weights_digests
 from modeling_lumbarclip.configuration_lumbarclip import FeatureCheck, Scope
 from modeling_lumbarclip.pipeline_lumbarclip import (
@@ -25,6 +25,7 @@ from tests.without_package import last_line
 
 RAMP = Image.linear_gradient("L").resize((40, 24))
 DEEP = Image.fromarray(np.asarray(RAMP).astype(np.uint16) * 16)  # 12 bits; transformers' own pipelines see white
+STRUCTURES = ["background", "disc", "left disc"]
 
 
 def calibration(model, *questions):
@@ -451,3 +452,56 @@ def test_a_classifier_compiled_before_tells_the_features_too(classify_findings):
         model(**classify_findings.image_processor(NOISE, return_tensors="pt"))
     ask = pipeline("image-classification", model=model, image_processor=classify_findings.image_processor)
     assert ask(NOISE) == expected
+
+
+@pytest.fixture
+def segmenter(tiny_model, tiny_processor, tmp_path):
+    """A folder with a segmentation model of two structures."""
+    tiny_model.save_pretrained(tmp_path / "pretrained")
+    torch.manual_seed(0)
+    model = LumbarCLIPForSemanticSegmentation.from_pretrained(
+        tmp_path / "pretrained",
+        id2label=dict(enumerate(STRUCTURES)),
+        **tiny_processor.segmentation_prompts(STRUCTURES[1:]),
+    ).eval()
+    model.save_pretrained(tmp_path / "segmenter")
+    tiny_processor.save_pretrained(tmp_path / "segmenter")
+    return tmp_path / "segmenter"
+
+
+def test_segmentation_gives_a_mask_of_the_original_size_for_each_class(segmenter, tiny_processor):
+    segment = pipeline("image-segmentation", model=str(segmenter), trust_remote_code=True)
+    assert type(segment).__name__ == "LumbarCLIPSegmentationPipeline"
+    with torch.no_grad():
+        output = segment.model(**tiny_processor(images=DEEP, return_tensors="pt"))
+        (classes,) = tiny_processor.post_process_semantic_segmentation(output, [(24, 40)])
+    for image in (DEEP, np.asarray(DEEP)):
+        entries = segment(image)
+        assert [entry["label"] for entry in entries] == STRUCTURES[1:]
+        for index, entry in enumerate(entries, start=1):
+            assert entry["mask"].size == (40, 24) and entry["reason"] is None
+            assert np.array_equal(np.asarray(entry["mask"]) == 255, (classes == index).numpy())
+            assert (entry["score"] is None) == (not (classes == index).any())
+    asked = segment([DEEP, RAMP], prompts=["disc bulge", "no disc", "right"])
+    assert [[entry["label"] for entry in entries] for entries in asked] == [["disc bulge", "no disc", "right"]] * 2
+    with pytest.raises(ValueError, match="prompts must be a list of texts"):
+        segment(DEEP, prompts="disc bulge")
+    with pytest.raises(TypeError, match="takes no threshold; it takes prompts"):
+        segment(DEEP, threshold=0.5)
+
+
+def test_segmentation_refuses_a_model_without_a_decoder_and_holds_foreign_images_back(
+    segmenter, tiny_model, tiny_processor
+):
+    parts = {"task": "image-segmentation", "image_processor": tiny_processor.image_processor}
+    with pytest.raises(ValueError, match="no decoder for segmentation"):
+        pipeline(model=tiny_model, **parts)
+    model = LumbarCLIPForSemanticSegmentation.from_pretrained(segmenter).eval()
+    segment = pipeline(model=model, **parts)
+    with pytest.raises(ValueError, match="prompts need a checkpoint with a text tower, and its processor"):
+        segment(DEEP, prompts=["disc"])
+    set_scope(model, tiny_processor)
+    (entry,) = segment(DEEP, header={"plane": "sagittal"})
+    assert entry["mask"] is None and "this is a sagittal slice" in entry["reason"]
+    scored = segment(DEEP, header={"plane": "sagittal"}, score_outside_scope=True)
+    assert [entry["reason"] is None for entry in scored] == [False, False]
