@@ -92,6 +92,7 @@ def test_commands_of_the_pages_name_files_targets_and_settings_that_exist():
         ["train/evaluate_model.py"],
         ["train/compare_systems.py"],
         ["train/finetune_classification.py"],
+        ["train/finetune_segmentation.py"],
         ["train/explain.py"],
         ["train/encode.py"],
         ["train/publish.py"],

@@ -78,17 +78,17 @@ class SegmentationTask(Task):
 
     def build_model(self) -> nn.Module:
         args = self.args
-        self.model: Any = self.new_model()
-        self.frozen: list[nn.Module] = []
+        model = self.model = self.new_model()
+        self.frozen: list[Any] = []
         if args.freeze_tower:
-            self.frozen.append(self.model.vision_model)
-        if hasattr(self.model, "text_model") and args.is_pretrained("text"):
-            self.frozen.append(self.model.text_model)  # or it would forget all texts but these few
+            self.frozen.append(model.vision_model)
+        if hasattr(model, "text_model") and args.is_pretrained("text"):
+            self.frozen.append(model.text_model)  # or it would forget all texts but these few
         for tower in self.frozen:
             tower.requires_grad_(False)
         variation = Variation(args.augment, args.contrast_inversion, args.patch_size)
         show = PartialState().is_main_process
-        images = getattr(self.processor, "image_processor", self.processor)
+        images = _images_of(self.processor)
         if args.patch_size > images.size["height"]:
             raise ValueError(
                 f"patch_size is {args.patch_size}, and images have {images.size['height']} pixels a side: set a larger "
@@ -96,7 +96,7 @@ class SegmentationTask(Task):
             )
         self.train_rows = MaskedImages(self.data, "train", images, args.seed, variation, show)
         self.validation_rows = MaskedImages(self.data, "validation", images, args.seed, None, show)
-        model = add_adapters(self.model, args.lora_rank, ["vision_model"]) if args.lora_rank else self.model
+        model = add_adapters(model, args.lora_rank, ["vision_model"]) if args.lora_rank else model
         self.adaptive_loss = build_loss(args, self.data)  # that of training, not of an average of the weights
         return SegmenterAndLoss(model, self.adaptive_loss)
 
@@ -146,7 +146,7 @@ class SegmentationTask(Task):
     def calibrate(self, model: PreTrainedModel) -> None:
         if not hasattr(model, "set_scope"):
             return
-        images = getattr(self.processor, "image_processor", self.processor)
+        images = _images_of(self.processor)
 
         def encode(split: str, rows: Dataset) -> Array:
             return tower_features(model, decode_images(rows, images, show_progress=False), images, self.args.batch_size)
@@ -180,7 +180,7 @@ def build_segmenter(
     else:
         model, processor = _from_towers(args, data, fields)
     if args.image_size:
-        images = getattr(processor, "image_processor", processor)
+        images = _images_of(processor)
         images.size = {"height": args.image_size, "width": args.image_size}
     return model, processor
 
@@ -239,6 +239,10 @@ def _prompts(
         return processor.segmentation_prompts(data.class_names[1:], texts=args.prompts)
     except ValueError as error:
         raise ValueError(f"prompts: {error}") from error
+
+
+def _images_of(processor: Any) -> LumbarCLIPImageProcessor:
+    return cast(LumbarCLIPImageProcessor, getattr(processor, "image_processor", processor))
 
 
 def _processor_class(cross_attention: str) -> Any:
