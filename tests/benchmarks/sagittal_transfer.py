@@ -246,7 +246,9 @@ def values_of(id2label: dict[int, str]) -> Mask:
         ValueError: If the model lacks one of the classes.
     """
     if missing := [name for name in NAMES[1:] if name not in id2label.values()]:
-        raise ValueError(f"The segmenter does not know {', '.join(missing)}; its classes: {', '.join(id2label.values())}.")
+        raise ValueError(
+            f"The segmenter does not know {', '.join(missing)}; its classes: {', '.join(id2label.values())}."
+        )
     return np.array([NAMES.index(id2label[k]) if id2label[k] in NAMES else 0 for k in range(len(id2label))], np.uint8)
 
 
